@@ -1,0 +1,125 @@
+//! What was counted: answers, errors, latencies.
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What one worker, or all of them together, saw in the measured window.
+#[derive(Debug)]
+pub struct Stats {
+    /// Right answers.
+    pub done: u64,
+    /// What went wrong, also outside the window.
+    pub errors: Errors,
+    /// Latency of right answers in nanoseconds.
+    latency: Histogram<u64>,
+}
+
+impl Stats {
+    /// Nothing counted yet.
+    pub fn new() -> Result<Self> {
+        // Three digits from 1 µs to 100 s.
+        let latency = Histogram::new_with_bounds(1_000, 100_000_000_000, 3)?;
+        Ok(Self { done: 0, errors: Errors::default(), latency })
+    }
+
+    /// Counts a right answer.
+    pub fn success(&mut self, latency: Duration) {
+        self.done += 1;
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.latency.saturating_record(nanos);
+    }
+
+    /// Adds what another worker saw.
+    pub fn merge(&mut self, other: Self) -> Result<()> {
+        self.done += other.done;
+        self.errors.merge(other.errors);
+        self.latency.add(&other.latency)?;
+        Ok(())
+    }
+
+    /// The percentiles.
+    pub fn latency(&self) -> Latency {
+        let at = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
+        Latency {
+            mean: self.latency.mean() / 1e3,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: if self.done == 0 { 0.0 } else { self.latency.max() as f64 / 1e3 },
+        }
+    }
+}
+
+/// Latencies in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
+    /// The worst.
+    pub max: f64,
+}
+
+/// What went wrong, by kind.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Errors {
+    /// Answers that are not 2xx, by status.
+    pub status: BTreeMap<u16, u64>,
+    /// 2xx with another body than the one written.
+    pub wrong_body: u64,
+    /// Requests lost to broken connections.
+    pub lost: u64,
+    /// The first one in words.
+    pub first: Option<String>,
+}
+
+impl Errors {
+    /// All errors together.
+    pub fn total(&self) -> u64 {
+        self.status.values().sum::<u64>() + self.wrong_body + self.lost
+    }
+
+    /// Keeps the first description.
+    pub fn describe(&mut self, text: impl FnOnce() -> String) {
+        self.first.get_or_insert_with(text);
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (status, count) in other.status {
+            *self.status.entry(status).or_default() += count;
+        }
+        self.wrong_body += other.wrong_body;
+        self.lost += other.lost;
+        self.first = self.first.take().or(other.first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_stats_add_up() {
+        let mut all = Stats::new().unwrap();
+        for micros in [100, 200] {
+            let mut one = Stats::new().unwrap();
+            one.success(Duration::from_micros(micros));
+            one.errors.status.insert(503, 2);
+            all.merge(one).unwrap();
+        }
+        assert_eq!((all.done, all.errors.total()), (2, 4));
+        let latency = all.latency();
+        assert!((latency.p50 - 100.0).abs() < 1.0 && (latency.max - 200.0).abs() < 1.0);
+    }
+}

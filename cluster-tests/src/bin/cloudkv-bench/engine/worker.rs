@@ -1,0 +1,199 @@
+//! One client thread: an epoll loop over its connections.
+//!
+//! A request costs one `write`, one `read` and a share of an `epoll_wait`, two reads of
+//! the clock and no allocation: on two cores the client's own time counts.
+
+use super::connection::{Connection, InFlight};
+use super::keys::KeySource;
+use super::{Spec, Stats, Window};
+use crate::workload::{Operation, Template, value_is_valid};
+use anyhow::{Context, Result, bail};
+use mio::{Events, Interest, Poll, Token};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a failed key waits before it is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The clock is looked at no later than this, also when nothing happens.
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// One thread's connections and what it saw.
+pub struct Worker<'a> {
+    spec: &'a Spec,
+    window: Window,
+    template: Template,
+    source: KeySource,
+    poll: Poll,
+    connections: Vec<Connection>,
+    stats: Stats,
+    progress: &'a AtomicU64,
+}
+
+impl<'a> Worker<'a> {
+    /// Opens thread `index`'s share of the connections.
+    pub fn connect(
+        spec: &'a Spec,
+        window: Window,
+        index: usize,
+        progress: &'a AtomicU64,
+    ) -> Result<Self> {
+        let host = spec.addr.to_string();
+        let path = (spec.path_prefix.as_str(), spec.path_suffix.as_str());
+        let poll = Poll::new().context("create epoll")?;
+        let share = (index..spec.connections).step_by(spec.threads).count();
+        let mut worker = Self {
+            template: Template::new(spec.operation, &host, path, spec.digits, spec.value_size),
+            source: KeySource::new(spec.keys, index as u64, spec.threads as u64, spec.random_seed),
+            connections: Vec::with_capacity(share),
+            stats: Stats::new()?,
+            spec,
+            window,
+            poll,
+            progress,
+        };
+        for token in 0..share {
+            let connection = worker.open(token)?;
+            worker.connections.push(connection);
+        }
+        Ok(worker)
+    }
+
+    /// Runs until the window ends or all keys are done.
+    pub fn run(mut self) -> Result<Stats> {
+        let mut events = Events::with_capacity(self.connections.len().max(1));
+        let mut last_retry = Instant::now();
+        self.send_on_all(last_retry)?;
+        while !self.window.is_over(Instant::now()) {
+            if self.is_idle() && !self.source.has_failed() {
+                break;
+            }
+            self.poll.poll(&mut events, Some(POLL_TIMEOUT)).or_else(ignore_interrupt)?;
+            let done = self.stats.done;
+            for event in &events {
+                self.serve(event.token().0)?;
+            }
+            self.progress.fetch_add(self.stats.done - done, Ordering::Relaxed);
+            if self.source.has_failed() && last_retry.elapsed() > RETRY_PAUSE {
+                self.source.retry_failed();
+                last_retry = Instant::now();
+                self.send_on_all(last_retry)?;
+            }
+            self.check_errors()?;
+        }
+        Ok(self.stats)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.connections.iter().all(|connection| connection.in_flight.is_empty())
+    }
+
+    fn send_on_all(&mut self, now: Instant) -> Result<()> {
+        (0..self.connections.len()).try_for_each(|token| self.send(token, now))
+    }
+
+    fn check_errors(&self) -> Result<()> {
+        let errors = &self.stats.errors;
+        if errors.total() > self.spec.max_errors {
+            let first = errors.first.as_deref().unwrap_or_default();
+            bail!("more than {} errors; the first: {first}", self.spec.max_errors);
+        }
+        Ok(())
+    }
+
+    /// Handles readiness of one connection; a broken one is replaced.
+    fn serve(&mut self, token: usize) -> Result<()> {
+        let Err(error) = self.exchange(token) else { return Ok(()) };
+        let mut connection = self.open(token)?;
+        std::mem::swap(&mut connection, &mut self.connections[token]);
+        self.stats.errors.lost += connection.in_flight.len().max(1) as u64;
+        self.stats.errors.describe(|| format!("{error:#}"));
+        connection.in_flight.iter().for_each(|request| self.source.fail(request.key));
+        self.send(token, Instant::now())
+    }
+
+    fn exchange(&mut self, token: usize) -> Result<()> {
+        loop {
+            let connection = &mut self.connections[token];
+            let more = connection.fill()?;
+            let now = Instant::now();
+            while let Some((request, status, body)) = self.connections[token].next_answer()? {
+                let answer = Answer { status, body };
+                answer.judge(request, now, self.spec, self.window, &mut self.stats, &mut self.source);
+            }
+            if !more {
+                return self.send(token, now);
+            }
+        }
+    }
+
+    /// Fills the connection up to its depth and writes.
+    fn send(&mut self, token: usize, now: Instant) -> Result<()> {
+        let connection = &mut self.connections[token];
+        while connection.in_flight.len() < self.spec.depth {
+            let Some((key, random_seed)) = self.source.next() else { break };
+            let seed = self.spec.value_seed.unwrap_or(random_seed);
+            self.template.append(&mut connection.output, key, seed);
+            connection.in_flight.push_back(InFlight { key, sent: now });
+        }
+        connection.flush()
+    }
+
+    fn open(&self, token: usize) -> Result<Connection> {
+        let mut connection = Connection::open(self.spec.addr)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut connection.stream, Token(token), interest)?;
+        Ok(connection)
+    }
+}
+
+struct Answer<'a> {
+    status: u16,
+    body: &'a [u8],
+}
+
+impl Answer<'_> {
+    fn judge(
+        &self,
+        request: InFlight,
+        now: Instant,
+        spec: &Spec,
+        window: Window,
+        stats: &mut Stats,
+        source: &mut KeySource,
+    ) {
+        if !(200..300).contains(&self.status) {
+            *stats.errors.status.entry(self.status).or_default() += 1;
+            stats.errors.describe(|| self.describe(request.key));
+            source.fail(request.key);
+        } else if !self.has_right_body(request.key, spec) {
+            stats.errors.wrong_body += 1;
+            stats.errors.describe(|| self.describe(request.key));
+        } else if window.contains(now) {
+            stats.success(now.saturating_duration_since(request.sent));
+        }
+    }
+
+    fn has_right_body(&self, key: u64, spec: &Spec) -> bool {
+        match (spec.operation, spec.verify) {
+            (Operation::Put, _) => true,
+            (Operation::Get, false) => self.body.len() == spec.value_size,
+            (Operation::Get, true) => {
+                self.body.len() == spec.value_size
+                    && value_is_valid(self.body, key, spec.value_seed)
+            }
+        }
+    }
+
+    fn describe(&self, key: u64) -> String {
+        let start = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]);
+        let (status, length) = (self.status, self.body.len());
+        format!("key {key}: status {status}, {length} bytes of body: {start}")
+    }
+}
+
+fn ignore_interrupt(error: std::io::Error) -> std::io::Result<()> {
+    match error.kind() {
+        std::io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
+    }
+}

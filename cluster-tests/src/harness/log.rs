@@ -1,0 +1,66 @@
+//! Reading what a node wrote to its standard error.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// How many lines of a log are worth reading in a failed test's output.
+const TAIL: usize = 60;
+
+/// A node's log: JSON, one event a line, except for what panics and libraries print.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+}
+
+impl Log {
+    /// The log in this file.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of it so far.
+    pub fn text(&self) -> String {
+        let bytes = fs::read(&self.path).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Its last lines.
+    pub fn tail(&self) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+
+    /// Lines that say that a person must act: events of level ERROR, and panics.
+    pub fn errors(&self) -> Vec<String> {
+        self.text().lines().filter(|line| is_error(line)).map(str::to_owned).collect()
+    }
+}
+
+fn is_error(line: &str) -> bool {
+    match serde_json::from_str::<Value>(line) {
+        Ok(event) => event["level"] == "ERROR",
+        Err(_) => line.contains(" ERROR ") || line.contains("panicked at"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_error;
+
+    #[test]
+    fn errors_are_told_from_mentions_of_errors() {
+        assert!(is_error(r#"{"level":"ERROR","fields":{"message":"disk full"}}"#));
+        assert!(is_error("2026-01-01T00:00:00Z ERROR cloudkv: disk full"));
+        assert!(is_error("thread 'main' panicked at src/main.rs:1:1:"));
+        assert!(!is_error(r#"{"level":"WARN","fields":{"message":"an ERROR elsewhere"}}"#));
+        assert!(!is_error(""));
+    }
+}

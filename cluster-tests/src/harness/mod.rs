@@ -1,0 +1,20 @@
+//! Starting nodes, talking to them, and waiting for what they do.
+
+mod answer;
+mod binary;
+mod http;
+mod log;
+mod node;
+pub mod prometheus;
+mod raw;
+mod refusal;
+mod shared;
+mod wait;
+
+pub use answer::Answer;
+pub use http::{Api, Bucket, Call};
+pub use node::{Node, NodeOptions};
+pub use raw::{Connection, Ending, RawRequest, chunk};
+pub use refusal::{Refusal, run_to_exit};
+pub use shared::{Lease, SharedNode};
+pub use wait::eventually;

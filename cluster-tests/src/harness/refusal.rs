@@ -1,0 +1,62 @@
+//! Running the node where it is expected to end by itself: wrong settings, a directory in use.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to find out that it can't start.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
+
+/// How a process ended that refused to start.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to its standard error.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Asserts that the message holds all of `words`.
+    #[track_caller]
+    pub fn names(&self, words: &[&str]) -> &Self {
+        for word in words {
+            assert!(self.message.contains(word), "the message doesn't name {word:?}: {self:?}");
+        }
+        self
+    }
+
+    /// Asserts that the message holds one of `words`.
+    #[track_caller]
+    pub fn names_one_of(&self, words: &[&str]) -> &Self {
+        let named = words.iter().any(|word| self.message.contains(word));
+        assert!(named, "the message names none of {words:?}: {self:?}");
+        self
+    }
+}
+
+/// Runs a command that must end by itself.
+pub async fn run_to_exit(mut command: Command) -> Refusal {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start the node");
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait for the node") {
+            break Some(status);
+        }
+        if started.elapsed() > ENDS_WITHIN {
+            child.kill().expect("kill the node");
+            child.wait().expect("wait for the killed node");
+            break None;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let mut message = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut message).expect("read its errors");
+    let status = status.unwrap_or_else(|| panic!("the node started, and should not:\n{message}"));
+    Refusal { code: status.code(), message }
+}

@@ -1,0 +1,95 @@
+//! The few statements that the collection's scripts are made of.
+
+use crate::harness::Answer;
+
+use super::environment::Environment;
+
+/// A statement of a test script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// `pm.response.to.have.status(200)`, or `oneOf` with several.
+    Status(Vec<u16>),
+    /// `pm.expect(pm.response.responseTime).to.be.below(1001)`, in milliseconds.
+    FasterThan(u128),
+    /// `pm.response.to.have.body(pm.environment.get("value"))`.
+    BodyEquals(String),
+    /// `pm.environment.set("bucket", pm.response.json().bucket_id)`.
+    Set {
+        /// The variable.
+        variable: String,
+        /// The answer's field.
+        field: String,
+    },
+}
+
+impl Statement {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// When it is an assertion that doesn't hold.
+    pub fn run(&self, answer: &Answer, environment: &mut Environment) -> Result<(), String> {
+        let holds = match self {
+            Self::Status(codes) => codes.contains(&answer.status),
+            Self::FasterThan(limit) => answer.took.as_millis() < *limit,
+            Self::BodyEquals(variable) => {
+                environment.get(variable).is_some_and(|value| value.as_bytes() == answer.body)
+            }
+            Self::Set { variable, field } => match answer.json()[field].as_str() {
+                Some(value) => {
+                    environment.set(variable, value);
+                    true
+                }
+                None => false,
+            },
+        };
+        if holds { Ok(()) } else { Err(format!("{self:?} fails: {answer:?}")) }
+    }
+}
+
+/// Reads a script.
+///
+/// # Errors
+/// The first line that isn't understood.
+pub fn parse(lines: &[String]) -> Result<Vec<Statement>, String> {
+    let statements = lines.iter().map(|line| line.trim());
+    let statements = statements.filter(|line| !is_frame(line));
+    statements.map(|line| statement(line).ok_or_else(|| line.to_owned())).collect()
+}
+
+/// Whether a line only names a test, or ends one.
+fn is_frame(line: &str) -> bool {
+    let begins = line.starts_with("pm.test(\"") && line.ends_with("\", function () {");
+    begins || line == "});" || line.is_empty()
+}
+
+fn statement(line: &str) -> Option<Statement> {
+    let between = |start: &str, end: &str| line.strip_prefix(start)?.strip_suffix(end);
+    if let Some(code) = between("pm.response.to.have.status(", ");") {
+        Some(Statement::Status(vec![code.parse().ok()?]))
+    } else if let Some(codes) = between("pm.expect(pm.response.code).to.be.oneOf([", "]);") {
+        let codes: Result<_, _> = codes.split(',').map(|code| code.trim().parse()).collect();
+        Some(Statement::Status(codes.ok()?))
+    } else if let Some(limit) = between("pm.expect(pm.response.responseTime).to.be.below(", ");") {
+        Some(Statement::FasterThan(limit.parse().ok()?))
+    } else if let Some(name) = between("pm.response.to.have.body(pm.environment.get(\"", "\"));") {
+        Some(Statement::BodyEquals(name.to_owned()))
+    } else {
+        let (variable, field) =
+            between("pm.environment.set(\"", ");")?.split_once("\", pm.response.json().")?;
+        Some(Statement::Set { variable: variable.to_owned(), field: field.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Statement, parse};
+
+    #[test]
+    fn an_unknown_statement_is_an_error() {
+        let known = ["pm.test(\"x\", function () {", "  pm.response.to.have.status(200);", "});"];
+        let lines: Vec<String> = known.map(str::to_owned).to_vec();
+        assert_eq!(parse(&lines), Ok(vec![Statement::Status(vec![200])]));
+        let unknown = "pm.sendRequest(\"x\");".to_owned();
+        assert_eq!(parse(std::slice::from_ref(&unknown)), Err(unknown));
+    }
+}

@@ -1,0 +1,131 @@
+//! Calls the operator's port of a node: one connection, one request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::config::{Secret, Target};
+
+/// Time for a call as a whole.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a node's operator's port gave no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nothing listens there, or it can't be reached.
+    #[error("connect to {target}: {source}")]
+    Connect {
+        /// Whom we called.
+        target: Target,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The answer took too long.
+    #[error("{target} gave no answer within {} s", TIMEOUT.as_secs())]
+    Timeout {
+        /// Whom we called.
+        target: Target,
+    },
+    /// What came back isn't HTTP, or broke off.
+    #[error("call {target}: {source}")]
+    Http {
+        /// Whom we called.
+        target: Target,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// The token or the address can't stand in a request.
+    #[error("the token or the address can't stand in a request")]
+    Request(#[from] http::Error),
+    /// The answer isn't JSON.
+    #[error("{target} answered something else than JSON: is it a node's operator's port?")]
+    NotJson {
+        /// Whom we called.
+        target: Target,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The node said no.
+    #[error("{target} answered {status}: {message}")]
+    Refused {
+        /// Whom we called.
+        target: Target,
+        /// The status.
+        status: StatusCode,
+        /// What the node says.
+        message: String,
+    },
+    /// The node isn't ready.
+    #[error("{target} is not ready: it waits for {waiting_for}")]
+    NotReady {
+        /// Whom we called.
+        target: Target,
+        /// What it waits for.
+        waiting_for: String,
+    },
+}
+
+/// The answer to a GET: its status and its JSON.
+pub(super) async fn get(
+    target: &Target,
+    path: &str,
+    token: Option<&Secret>,
+) -> Result<(StatusCode, Value), CallError> {
+    let timeout = || CallError::Timeout {
+        target: target.clone(),
+    };
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, path, token))
+        .await
+        .map_err(|_| timeout())??;
+    let json = serde_json::from_slice(&body).map_err(|source| CallError::NotJson {
+        target: target.clone(),
+        source,
+    })?;
+    Ok((status, json))
+}
+
+async fn exchange(
+    target: &Target,
+    path: &str,
+    token: Option<&Secret>,
+) -> Result<(StatusCode, Bytes), CallError> {
+    let broken = |source| CallError::Http {
+        target: target.clone(),
+        source,
+    };
+    let stream = TcpStream::connect(target.authority())
+        .await
+        .map_err(|source| CallError::Connect {
+            target: target.clone(),
+            source,
+        })?;
+    let (mut requests, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // Dropping the set ends the connection's task. Its errors reach the request as well.
+    let mut task = JoinSet::new();
+    task.spawn(connection);
+    let mut request = Request::get(path).header(header::HOST, target.authority());
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+    }
+    let answer = requests
+        .send_request(request.body(Empty::<Bytes>::new())?)
+        .await
+        .map_err(broken)?;
+    let status = answer.status();
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(broken)?
+        .to_bytes();
+    Ok((status, body))
+}

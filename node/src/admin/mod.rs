@@ -1,0 +1,16 @@
+//! The operator's side of a node: its own port, and the commands that call it.
+//!
+//! The port is apart from the public one, so that health checks, metrics and operations can be
+//! kept off the network that users are on, and go on when the public port is full.
+
+mod client;
+mod commands;
+mod guard;
+mod render;
+mod routes;
+mod server;
+
+pub use client::CallError;
+pub use commands::execute;
+pub use routes::AdminState;
+pub use server::serve;

@@ -1,0 +1,147 @@
+//! JSON as text that people read: fields in a column, lists of objects as tables.
+//!
+//! It knows nothing of what it shows, so that a new field of the status needs no change here.
+
+use serde_json::{Map, Value};
+
+/// Shows a value, each line ended.
+pub(super) fn render(value: &Value) -> String {
+    let lines = lines(value);
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn lines(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(fields) => object(fields),
+        Value::Array(items) => table(items)
+            .unwrap_or_else(|| items.iter().flat_map(|item| bullet(&lines(item))).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![plain(value)],
+    }
+}
+
+/// Plain fields first, in a column; then the others, each below its name.
+fn object(fields: &Map<String, Value>) -> Vec<String> {
+    let (short, long): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_plain(value));
+    let width = short
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let mut lines: Vec<String> = short
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {}", plain(value)))
+        .collect();
+    for (name, value) in long {
+        lines.push(format!("{name}:"));
+        lines.extend(self::lines(value).iter().map(|line| format!("  {line}")));
+    }
+    lines
+}
+
+/// Objects whose fields are all plain, as a table; `None` if they aren't such.
+fn table(items: &[Value]) -> Option<Vec<String>> {
+    let rows: Vec<&Map<String, Value>> =
+        items.iter().map(Value::as_object).collect::<Option<_>>()?;
+    if !rows.iter().all(|row| row.values().all(is_plain)) {
+        return None;
+    }
+    let mut names: Vec<&String> = rows.iter().flat_map(|row| row.keys()).collect();
+    names.sort();
+    names.dedup();
+    let cell = |row: &Map<String, Value>, name: &String| row.get(name).map_or("-".into(), plain);
+    let header: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
+    let body = rows
+        .iter()
+        .map(|row| names.iter().map(|name| cell(row, name)).collect());
+    Some(aligned(
+        &std::iter::once(header).chain(body).collect::<Vec<_>>(),
+    ))
+}
+
+fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
+    let line = |row: &Vec<String>| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Lines of one item of a list.
+fn bullet(lines: &[String]) -> Vec<String> {
+    let mark =
+        |(index, line): (usize, &String)| format!("{} {line}", if index == 0 { "-" } else { " " });
+    lines.iter().enumerate().map(mark).collect()
+}
+
+/// Whether a value fits on its field's line: it holds no objects.
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => false,
+        Value::Array(items) => items
+            .iter()
+            .all(|item| !item.is_object() && !item.is_array()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_tables_and_lists_are_readable() {
+        let status = json!({
+            "region": "local",
+            "ready": true,
+            "warnings": [],
+            "peers": ["a", "b"],
+            "disk": { "free_bytes": 5, "used": null },
+            "shards": [{ "id": 0, "leader": "n1" }, { "id": 10, "lag": 3 }],
+            "groups": [{ "name": "x", "more": { "y": 1 } }],
+        });
+        let expected = "\
+peers     a, b
+ready     yes
+region    local
+warnings  none
+disk:
+  free_bytes  5
+  used        -
+groups:
+  - name  x
+    more:
+      y  1
+shards:
+  id  lag  leader
+  0   -    n1
+  10  3    -
+";
+        assert_eq!(render(&status), expected);
+    }
+}

@@ -1,0 +1,14 @@
+//! Puts a node together from its parts, runs it, and takes it apart in order.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `groups` | opens the storage and starts the metadata and all shards |
+//! | `run` | binds the ports, serves until told to stop, and stops in order |
+//! | `observe` | what the operator's port tells |
+
+mod groups;
+mod observe;
+mod run;
+
+pub use groups::{Groups, StartError};
+pub use run::{RunError, run};

@@ -1,0 +1,181 @@
+//! Who this node is: drawn once, when its data directory is made, and kept there.
+//!
+//! It is written before the cluster is founded and before any shard is: whatever line a crash
+//! hits, the next start founds the same cluster with the same shards.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::raft::NodeId;
+
+const FILE: &str = "identity.json";
+
+/// Who a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The cluster, a UUID.
+    pub cluster_id: String,
+    /// The node.
+    pub node_id: NodeId,
+    /// The region it serves.
+    pub region: String,
+    /// Number of shards of each region, fixed for ever.
+    pub shards: u16,
+    /// Names the histories of the region's shards.
+    pub incarnation: u64,
+}
+
+/// What the configuration asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The region.
+    pub region: String,
+    /// The number of shards; `None`: what is there, or the default.
+    pub shards: Option<u16>,
+}
+
+/// Shards of a new cluster, unless it is said.
+const DEFAULT_SHARDS: u16 = 8;
+
+/// Why a data directory doesn't fit.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// It has another number of shards.
+    #[error("--shards is {wanted}, but the data directory holds a cluster of {found}: the number is fixed when a cluster is created; leave --shards out, or export into a new cluster")]
+    Shards {
+        /// The number asked for.
+        wanted: u16,
+        /// The number that the cluster has.
+        found: u16,
+    },
+    /// It belongs to a node of another region.
+    #[error("--region is `{wanted}`, but the data directory belongs to a node of region `{found}`: start it with that region, or with a --data-dir of its own")]
+    Region {
+        /// The region asked for.
+        wanted: String,
+        /// The region of the node.
+        found: String,
+    },
+    /// The file can't be read or written.
+    #[error("{verb} {FILE} in the data directory")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Identity {
+    /// The identity kept in `dir`, or a new one that is kept there from now on.
+    pub fn open(dir: &Path, wanted: &Wanted) -> Result<Self, IdentityError> {
+        let failed = |verb| move |source| IdentityError::Io { verb, source };
+        let path = dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let found: Self =
+                    serde_json::from_slice(&bytes).map_err(|error| failed("read")(error.into()))?;
+                found.check(wanted)?;
+                Ok(found)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let new = Self::draw(wanted).map_err(failed("draw"))?;
+                new.keep(dir).map_err(failed("write"))?;
+                Ok(new)
+            }
+            Err(error) => Err(failed("read")(error)),
+        }
+    }
+
+    fn draw(wanted: &Wanted) -> io::Result<Self> {
+        let mut random = [0_u8; 32];
+        getrandom::fill(&mut random)?;
+        let number = |at: usize| {
+            random[at..at + 8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&random[16..]);
+        Ok(Self {
+            cluster_id: uuid::Builder::from_random_bytes(uuid).into_uuid().to_string(),
+            // Small enough for every JSON reader, and never 0.
+            node_id: (number(0) >> 12) | 1,
+            region: wanted.region.clone(),
+            shards: wanted.shards.unwrap_or(DEFAULT_SHARDS),
+            incarnation: number(8) | 1,
+        })
+    }
+
+    fn check(&self, wanted: &Wanted) -> Result<(), IdentityError> {
+        if let Some(shards) = wanted.shards.filter(|shards| *shards != self.shards) {
+            return Err(IdentityError::Shards { wanted: shards, found: self.shards });
+        }
+        if wanted.region != self.region {
+            let (wanted, found) = (wanted.region.clone(), self.region.clone());
+            return Err(IdentityError::Region { wanted, found });
+        }
+        Ok(())
+    }
+
+    /// Durable when this returns: the file whole, or none.
+    fn keep(&self, dir: &Path) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)?;
+        replace_file(dir, FILE, &bytes)
+    }
+}
+
+/// Replaces a file in one step: a reader, or a crash, sees the old one or the new one, whole.
+pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(region: &str, shards: Option<u16>) -> Wanted {
+        Wanted { region: region.into(), shards }
+    }
+
+    #[test]
+    fn an_identity_is_drawn_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::open(dir.path(), &wanted("eu", Some(4))).unwrap();
+        let again = Identity::open(dir.path(), &wanted("eu", None)).unwrap();
+        assert_eq!(first, again);
+        assert_eq!(first.shards, 4);
+        let other = tempfile::tempdir().unwrap();
+        let second = Identity::open(other.path(), &wanted("eu", None)).unwrap();
+        assert_ne!(first.node_id, second.node_id);
+        assert_ne!(first.cluster_id, second.cluster_id);
+        assert_eq!(second.shards, DEFAULT_SHARDS);
+    }
+
+    #[test]
+    fn another_number_of_shards_or_region_is_refused_with_both() {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::open(dir.path(), &wanted("eu", Some(4))).unwrap();
+        let shards = Identity::open(dir.path(), &wanted("eu", Some(8))).unwrap_err().to_string();
+        assert!(shards.contains('4') && shards.contains('8'), "{shards}");
+        let region = Identity::open(dir.path(), &wanted("us", None)).unwrap_err().to_string();
+        assert!(region.contains("eu") && region.contains("us"), "{region}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_not_a_new_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), b"{").unwrap();
+        assert!(matches!(
+            Identity::open(dir.path(), &wanted("eu", None)),
+            Err(IdentityError::Io { .. })
+        ));
+    }
+}

@@ -1,0 +1,118 @@
+//! The command line. Its flags for settings are made from the list of settings.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+
+use super::settings::SETTINGS;
+use super::table::Setting;
+
+/// CloudKV's storage node. Each setting is a flag, an environment variable and a key of the TOML
+/// file; flags win over variables, variables over the file.
+#[derive(Parser)]
+#[command(
+    name = "cloudkv-node",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub operator: Option<Operator>,
+
+    /// TOML file with settings [variable: CLOUDKV_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the settings in effect as a TOML file, with their documentation, and end
+    #[arg(long)]
+    pub print_config: bool,
+
+    #[command(flatten)]
+    pub settings: Flags,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Operator {
+    /// Call the operator's port of a running node
+    Admin(AdminArgs),
+}
+
+#[derive(Args)]
+pub(super) struct AdminArgs {
+    /// The node's operator's port [default: the setting `admin`] [variable: CLOUDKV_ADMIN]
+    #[arg(long, value_name = "URL", global = true)]
+    pub admin: Option<String>,
+
+    /// The operator's token [default: the setting `admin_token`] [variable: CLOUDKV_ADMIN_TOKEN]
+    #[arg(long, value_name = "TOKEN", global = true)]
+    pub token: Option<String>,
+
+    /// TOML file with settings [variable: CLOUDKV_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What an operator asks of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Action {
+    /// Show the node's state
+    Status {
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End with 0 if the node works, else with 1: for health checks of containers
+    Health {
+        /// Ask whether it is ready to serve, too
+        #[arg(long)]
+        ready: bool,
+    },
+}
+
+/// The settings given as flags.
+pub(super) struct Flags(pub Vec<(&'static Setting, String)>);
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |setting: &'static Setting| {
+            matches
+                .get_one::<String>(setting.name)
+                .map(|text| (setting, text.clone()))
+        };
+        Ok(Self(SETTINGS.iter().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(SETTINGS.iter().map(argument))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+fn argument(setting: &Setting) -> Arg {
+    let default = match setting.default {
+        "" => String::new(),
+        text => format!(" [default: {text}]"),
+    };
+    Arg::new(setting.name)
+        .long(setting.flag())
+        .value_name(setting.kind.placeholder())
+        .help(format!(
+            "{}{default} [variable: {}]",
+            setting.doc(),
+            setting.variable()
+        ))
+}

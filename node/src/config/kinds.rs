@@ -1,0 +1,339 @@
+//! Kinds of settings: what is right for one, how it is read from text and written back.
+//!
+//! Text is the one form that flags, variables, files and defaults share, so each kind has one
+//! reader, and the same text means the same wherever it stands.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::values::{LogFormat, Region, Secret};
+use crate::telemetry::logs;
+
+/// What people need to know of a kind.
+pub(super) trait Describe: Sync {
+    /// What stands for the value in the help.
+    fn placeholder(&self) -> &'static str;
+    /// What would be right, as the end of "expected ...".
+    fn right(&self) -> String;
+    /// Whether TOML writes it bare (numbers, booleans) and not as a string.
+    fn bare(&self) -> bool {
+        false
+    }
+    /// Whether values may not be shown.
+    fn secret(&self) -> bool {
+        false
+    }
+}
+
+/// How a kind is read and written.
+pub(super) trait Kind: Describe {
+    type Value;
+    /// The value that `text` says; `None` if it isn't right.
+    fn parse(&self, text: &str) -> Option<Self::Value>;
+    /// The text that gives `value` when read; `None` if it isn't set, or secret.
+    fn write(&self, value: &Self::Value) -> Option<String>;
+}
+
+/// Declares the description of a kind that holds no facts of its own.
+macro_rules! describe {
+    ($kind:ty, $placeholder:literal, $right:expr $(, $method:ident)?) => {
+        impl Describe for $kind {
+            fn placeholder(&self) -> &'static str {
+                $placeholder
+            }
+            fn right(&self) -> String {
+                $right.to_owned()
+            }
+            $( fn $method(&self) -> bool {
+                true
+            } )?
+        }
+    };
+}
+
+/// A directory.
+pub(super) struct Folder;
+
+describe!(Folder, "DIR", "the path of a directory");
+
+impl Kind for Folder {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+    fn write(&self, value: &PathBuf) -> Option<String> {
+        Some(value.display().to_string())
+    }
+}
+
+/// The name of a region.
+pub(super) struct Name;
+
+describe!(
+    Name,
+    "NAME",
+    "1 to 32 characters out of a-z, 0-9 and -, as in eu-west"
+);
+
+impl Kind for Name {
+    type Value = Region;
+    fn parse(&self, text: &str) -> Option<Region> {
+        Region::parse(text)
+    }
+    fn write(&self, value: &Region) -> Option<String> {
+        Some(value.as_str().to_owned())
+    }
+}
+
+/// An address to listen on.
+pub(super) struct Address {
+    loopback: bool,
+}
+
+impl Address {
+    /// Any address.
+    pub const ANY: Self = Self { loopback: false };
+    /// Only one that other machines can't reach.
+    pub const LOOPBACK: Self = Self { loopback: true };
+}
+
+impl Describe for Address {
+    fn placeholder(&self) -> &'static str {
+        "IP:PORT"
+    }
+    fn right(&self) -> String {
+        if self.loopback {
+            "a loopback address and a port, as in 127.0.0.1:7070: nodes don't encrypt and \
+             authenticate their connections yet (mutual TLS), so no other machine may reach them"
+        } else {
+            "an IP address and a port, as in 127.0.0.1:8080 or [::]:8080"
+        }
+        .to_owned()
+    }
+}
+
+impl Kind for Address {
+    type Value = SocketAddr;
+    fn parse(&self, text: &str) -> Option<SocketAddr> {
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => (IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?).into(),
+            None => SocketAddr::from_str(text).ok()?,
+        };
+        (!self.loopback || address.ip().is_loopback()).then_some(address)
+    }
+    fn write(&self, value: &SocketAddr) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// A whole number within bounds.
+pub(super) struct Number<T> {
+    pub min: T,
+    pub max: T,
+}
+
+impl<T: Display + Sync> Describe for Number<T> {
+    fn placeholder(&self) -> &'static str {
+        "NUMBER"
+    }
+    fn right(&self) -> String {
+        format!("a whole number from {} to {}", self.min, self.max)
+    }
+    fn bare(&self) -> bool {
+        true
+    }
+}
+
+impl<T: Display + Sync + FromStr + PartialOrd> Kind for Number<T> {
+    type Value = T;
+    fn parse(&self, text: &str) -> Option<T> {
+        text.parse()
+            .ok()
+            .filter(|value| (&self.min..=&self.max).contains(&value))
+    }
+    fn write(&self, value: &T) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// A length of time within bounds.
+pub(super) struct Span {
+    pub min_ms: u64,
+    pub max_ms: u64,
+}
+
+impl Describe for Span {
+    fn placeholder(&self) -> &'static str {
+        "TIME"
+    }
+    fn right(&self) -> String {
+        let [min, max] = [self.min_ms, self.max_ms].map(span_text);
+        format!("a time from {min} to {max} with its unit (ms, s, m, h, d), as in 250ms or 1h30m")
+    }
+}
+
+impl Kind for Span {
+    type Value = Duration;
+    fn parse(&self, text: &str) -> Option<Duration> {
+        let span = humantime::parse_duration(text).ok()?;
+        let ms = u64::try_from(span.as_millis()).ok()?;
+        let whole = span.subsec_nanos().is_multiple_of(1_000_000);
+        (whole && (self.min_ms..=self.max_ms).contains(&ms)).then_some(span)
+    }
+    fn write(&self, value: &Duration) -> Option<String> {
+        u64::try_from(value.as_millis()).ok().map(span_text)
+    }
+}
+
+/// A time in the largest unit that holds it exactly.
+fn span_text(ms: u64) -> String {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+    ];
+    units
+        .into_iter()
+        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{ms}ms"),
+            |(unit, name)| format!("{}{name}", ms / unit),
+        )
+}
+
+/// A length of time, or 0 for what is switched off.
+pub(super) struct OrOff(pub Span);
+
+impl Describe for OrOff {
+    fn placeholder(&self) -> &'static str {
+        self.0.placeholder()
+    }
+    fn right(&self) -> String {
+        format!("0, or {}", self.0.right())
+    }
+}
+
+impl Kind for OrOff {
+    type Value = Option<Duration>;
+    fn parse(&self, text: &str) -> Option<Option<Duration>> {
+        if text == "0" {
+            Some(None)
+        } else {
+            self.0.parse(text).map(Some)
+        }
+    }
+    fn write(&self, value: &Option<Duration>) -> Option<String> {
+        value
+            .as_ref()
+            .map_or_else(|| Some("0".to_owned()), |span| self.0.write(span))
+    }
+}
+
+/// On or off.
+pub(super) struct Switch;
+
+describe!(Switch, "true|false", "true or false", bare);
+
+impl Kind for Switch {
+    type Value = bool;
+    fn parse(&self, text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+    fn write(&self, value: &bool) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// What is logged.
+pub(super) struct Levels;
+
+describe!(
+    Levels,
+    "FILTER",
+    "error, warn, info, debug, trace or off, or such levels for parts of the program, as in \
+     info,cloudkv_node::raft=debug"
+);
+
+impl Kind for Levels {
+    type Value = String;
+    fn parse(&self, text: &str) -> Option<String> {
+        logs::filter(text).is_ok().then(|| text.to_owned())
+    }
+    fn write(&self, value: &String) -> Option<String> {
+        Some(value.clone())
+    }
+}
+
+/// The form of log lines.
+pub(super) struct Format;
+
+describe!(Format, "text|json", "text or json");
+
+impl Kind for Format {
+    type Value = LogFormat;
+    fn parse(&self, text: &str) -> Option<LogFormat> {
+        [LogFormat::Text, LogFormat::Json]
+            .into_iter()
+            .find(|format| format.name() == text)
+    }
+    fn write(&self, value: &LogFormat) -> Option<String> {
+        Some(value.name().to_owned())
+    }
+}
+
+/// A secret that goes into a header.
+pub(super) struct Token;
+
+describe!(
+    Token,
+    "TOKEN",
+    "at least 16 ASCII characters without spaces",
+    secret
+);
+
+impl Kind for Token {
+    type Value = Secret;
+    fn parse(&self, text: &str) -> Option<Secret> {
+        let sane = text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        sane.then(|| Secret::new(text.to_owned()))
+    }
+    fn write(&self, _: &Secret) -> Option<String> {
+        None
+    }
+}
+
+/// A setting that may be left out; so is one whose text is empty.
+pub(super) struct Maybe<K>(pub K);
+
+impl<K: Describe> Describe for Maybe<K> {
+    fn placeholder(&self) -> &'static str {
+        self.0.placeholder()
+    }
+    fn right(&self) -> String {
+        self.0.right()
+    }
+    fn bare(&self) -> bool {
+        self.0.bare()
+    }
+    fn secret(&self) -> bool {
+        self.0.secret()
+    }
+}
+
+impl<K: Kind> Kind for Maybe<K> {
+    type Value = Option<K::Value>;
+    fn parse(&self, text: &str) -> Option<Self::Value> {
+        if text.is_empty() {
+            Some(None)
+        } else {
+            self.0.parse(text).map(Some)
+        }
+    }
+    fn write(&self, value: &Self::Value) -> Option<String> {
+        value.as_ref().and_then(|value| self.0.write(value))
+    }
+}

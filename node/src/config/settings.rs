@@ -1,0 +1,110 @@
+//! The list of settings: the one place where each is declared, documented and given its default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::kinds::{
+    Address, Folder, Format, Levels, Maybe, Name, Number, OrOff, Span, Switch, Token,
+};
+use super::table::settings;
+use super::values::{Kib, LogFormat, Mib, Region, Secret};
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+settings! {
+    /// Directory that holds all that the node stores. It belongs to one process at a time.
+    data_dir: PathBuf = Folder => "./data",
+
+    /// Region that the node belongs to.
+    region: Region = Name => "local",
+
+    /// Address of the public HTTP API.
+    http: SocketAddr = Address::ANY => "127.0.0.1:8080",
+
+    /// Address for the other nodes of the cluster. Traffic between nodes isn't encrypted yet, so
+    /// it has to be on the loopback interface.
+    rpc: SocketAddr = Address::LOOPBACK => "127.0.0.1:7070",
+
+    /// Address for the operator: /healthz, /readyz, /metrics and /status. Beyond the loopback
+    /// interface it needs an admin token.
+    admin: SocketAddr = Address::ANY => "127.0.0.1:9090",
+
+    /// Token that the operator's calls carry in `Authorization: Bearer`, all but /healthz and
+    /// /readyz. Better given by variable or file: other users of the machine can see flags.
+    admin_token: Option<Secret> = Maybe(Token) => "",
+
+    /// Number of shards of a cluster that is created: 8 if it isn't given. It can't be changed
+    /// later: a different number on an existing directory is refused.
+    shards: Option<u16> = Maybe(Number { min: 1, max: 64 }) => "",
+
+    /// What is logged: a level, or several for parts of the program, as in
+    /// `info,cloudkv_node::raft=debug`.
+    log_level: String = Levels => "info",
+
+    /// Form of the log lines: `text` or `json`.
+    log_format: LogFormat = Format => "text",
+
+    /// Memory for blocks that were read from disk, in MiB.
+    block_cache_mib: Mib = Number { min: Mib(1), max: Mib(1 << 20) } => "128",
+
+    /// Memory for writes that are not yet in the state's files, in MiB: they are flushed when they
+    /// reach it. More makes a restart replay more of the log.
+    write_buffer_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "64",
+
+    /// Memory for recent log entries, in MiB: followers that keep up are served from it.
+    log_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
+
+    /// Connections that the public API holds at once; others wait to be accepted.
+    max_connections: usize = Number { min: 1, max: 1_000_000 } => "10000",
+
+    /// Time that a client may take to send a request's headers, also after the request before.
+    header_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Time that a client's body may stand still.
+    body_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Time that a write may take; past it the answer is 504 `unknown_outcome`.
+    request_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Time that requests under way get to finish when the node stops.
+    drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
+
+    /// Memory for request bodies that are being received, in MiB; more clients wait.
+    body_memory_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "64",
+
+    /// Memory for writes that wait to be replicated, in MiB; more are refused with 503.
+    proposal_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
+
+    /// Bytes of writes that go into one log entry, in KiB. A larger write goes alone.
+    max_batch_kib: Kib = Number { min: Kib(1), max: Kib(16_384) } => "1024",
+
+    /// Writes that go into one log entry.
+    max_batch_writes: usize = Number { min: 1, max: 65_536 } => "512",
+
+    /// Threads that serve users; 0: one per core.
+    http_threads: usize = Number { min: 0, max: 1024 } => "0",
+
+    /// Threads that replicate.
+    raft_threads: usize = Number { min: 1, max: 64 } => "1",
+
+    /// Whether users choose the plan of a bucket themselves; else only the operator does.
+    plans_self_service: bool = Switch => "true",
+
+    /// Accounts that the cluster holds.
+    max_accounts: u64 = Number { min: 1, max: 1_000_000_000 } => "1000000",
+
+    /// Buckets that the cluster holds.
+    max_buckets: u64 = Number { min: 1, max: 1_000_000_000 } => "1000000",
+
+    /// Time after which an account without buckets expires; 0: never.
+    account_idle_ttl: Option<Duration> = OrOff(Span { min_ms: MINUTE, max_ms: 3650 * DAY }) => "7d",
+
+    /// How often the estimated numbers of keys and the counts of reads are published.
+    stats_interval: Duration = Span { min_ms: 100, max_ms: 10 * SECOND } => "5s",
+
+    /// How far a node's clock may be from its peers' before it stops taking writes.
+    max_offset: Duration = Span { min_ms: 10, max_ms: 10 * SECOND } => "250ms",
+}

@@ -1,0 +1,326 @@
+//! Settings from each source, and what is said about wrong ones.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::settings::SETTINGS;
+use super::{Action, Command, Config, ConfigError, LogFormat, Mib};
+
+/// Loads with these arguments and variables.
+fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
+    let args = std::iter::once("cloudkv-node")
+        .chain(args.iter().copied())
+        .map(OsString::from);
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    Config::load(args, variables.collect::<Vec<_>>())
+}
+
+fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
+    match load(args, variables) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("expected a configuration, got {other:?}"),
+    }
+}
+
+fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
+    load(args, variables).expect_err("a refusal").to_string()
+}
+
+struct File {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn with(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cloudkv.toml");
+        std::fs::write(&path, text).unwrap();
+        Self {
+            _directory: directory,
+            path,
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+#[test]
+fn defaults_are_right_and_as_documented() {
+    let config = config(&[], &[]);
+    assert_eq!(config.data_dir, PathBuf::from("./data"));
+    assert_eq!(config.http.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.region.as_str(), "local");
+    assert_eq!(config.shards, None);
+    assert_eq!(config.admin_token, None);
+    assert_eq!(config.log_format, LogFormat::Text);
+    assert_eq!(config.block_cache_mib, Mib(128));
+    assert_eq!(config.block_cache_mib.bytes(), 128 << 20);
+    assert_eq!(config.request_timeout, Duration::from_secs(10));
+    assert_eq!(
+        config.account_idle_ttl,
+        Some(Duration::from_secs(7 * 86_400))
+    );
+    assert!(config.plans_self_service);
+    assert!(config.http_workers() >= 1);
+}
+
+#[test]
+fn flags_win_over_variables_and_those_over_the_file() {
+    let file = File::with("region = \"file\"\nshards = 4\nmax_connections = 1_000\n");
+    let variables = [
+        ("CLOUDKV_CONFIG", file.path()),
+        ("CLOUDKV_REGION", "variable"),
+    ];
+    let all = config(&["--region", "flag"], &variables);
+    assert_eq!(
+        (all.region.as_str(), all.shards, all.max_connections),
+        ("flag", Some(4), 1000)
+    );
+    assert_eq!(config(&[], &variables).region.as_str(), "variable");
+    assert_eq!(
+        config(&["--config", file.path()], &[]).region.as_str(),
+        "file"
+    );
+}
+
+#[test]
+fn an_empty_variable_counts_as_none_and_foreign_ones_are_let_be() {
+    let variables = [
+        ("CLOUDKV_HTTP", ""),
+        ("CLOUDKV_SERVICE_HOST", "10.0.0.1"),
+        ("HTTP", "x"),
+    ];
+    assert_eq!(config(&[], &variables).http.port(), 8080);
+}
+
+#[test]
+fn every_setting_has_help_with_its_default_and_variable() {
+    let Ok(Command::Print(help)) = load(&["--help"], &[]) else {
+        panic!("no help")
+    };
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for setting in SETTINGS {
+        assert!(setting.doc().len() > 10, "{} is undocumented", setting.name);
+        assert!(
+            setting.doc().ends_with('.'),
+            "{}: {}",
+            setting.name,
+            setting.doc()
+        );
+        assert!(
+            help.contains(&format!("--{} <", setting.flag())),
+            "{}",
+            setting.name
+        );
+        assert!(help.contains(setting.doc()), "{}", setting.name);
+        assert!(
+            help.contains(&format!("[variable: {}]", setting.variable())),
+            "{}",
+            setting.name
+        );
+        if !setting.default.is_empty() {
+            assert!(
+                help.contains(&format!("[default: {}]", setting.default)),
+                "{}",
+                setting.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_printed_configuration_reads_back_to_the_same() {
+    let changed = [
+        "--http=[::]:80",
+        "--shards=16",
+        "--log-format=json",
+        "--account-idle-ttl=0",
+        "--request-timeout=1m30s",
+        "--data-dir=/a \"b\"\\c",
+        "--plans-self-service=false",
+        "--log-level=info,cloudkv_node=debug",
+    ];
+    for args in [&[][..], &changed[..]] {
+        let printing = [args, &["--print-config"]].concat();
+        let Ok(Command::Print(toml)) = load(&printing, &[]) else {
+            panic!("nothing printed")
+        };
+        let file = File::with(&toml);
+        assert_eq!(
+            config(&["--config", file.path()], &[]),
+            config(args, &[]),
+            "{toml}"
+        );
+        for setting in SETTINGS {
+            assert!(
+                toml.contains(&format!("{} = ", setting.name)),
+                "{}",
+                setting.name
+            );
+        }
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let token = "0123456789abcdefXYZ";
+    let variables = [("CLOUDKV_ADMIN_TOKEN", token)];
+    let Ok(Command::Print(toml)) = load(&["--print-config"], &variables) else {
+        panic!()
+    };
+    let debug = format!("{:?}", config(&[], &variables));
+    let message = refused(&["--admin-token", "short-XYZ"], &[]);
+    for text in [toml, debug, message] {
+        assert!(!text.contains("XYZ"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_source_and_what_is_right() {
+    let flag = refused(&["--max-connections", "many"], &[]);
+    assert_eq!(
+        flag,
+        "max_connections = \"many\" (flag --max-connections): expected a whole number from 1 to \
+         1000000"
+    );
+    let variable = refused(&[], &[("CLOUDKV_HTTP", "8080")]);
+    assert!(
+        variable.starts_with("http = \"8080\" (variable CLOUDKV_HTTP): expected an IP address")
+    );
+    let file = File::with("stats_interval = \"1m\"");
+    let message = refused(&["--config", file.path()], &[]);
+    assert!(message.contains(file.path()), "{message}");
+    assert!(
+        message.ends_with(
+            "expected a time from 100ms to 10s with its unit (ms, s, m, h, d), \
+        as in 250ms or 1h30m"
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    let wrong = [
+        "--shards=0",
+        "--shards=65",
+        "--region=EU",
+        "--region=",
+        "--log-level=inf",
+        "--log-format=xml",
+        "--request-timeout=10",
+        "--request-timeout=1ms",
+        "--http=example:80",
+        "--request-timeout=1s1us",
+        "--plans-self-service=yes",
+        "--data-dir=",
+        "--http-threads=-1",
+        "--account-idle-ttl=1s",
+        "--rpc=0.0.0.0:7070",
+        "--block-cache-mib=0",
+    ];
+    for flag in wrong {
+        let error = load(&[flag], &[]).expect_err(flag);
+        assert!(
+            matches!(error, ConfigError::Wrong { .. }),
+            "{flag}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_must_have_the_right_types() {
+    for (text, right) in [
+        ("shards = \"4\"", "without quotes"),
+        ("region = 4", "in quotes"),
+        ("http = { port = 4 }", "in quotes"),
+    ] {
+        let file = File::with(text);
+        let message = refused(&["--config", file.path()], &[]);
+        assert!(message.ends_with(right), "{message}");
+    }
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_nearest() {
+    let file = File::with("max_conections = 5");
+    let message = refused(&["--config", file.path()], &[]);
+    assert!(message.contains("\"max_conections\""), "{message}");
+    assert!(
+        message.ends_with("did you mean max_connections?"),
+        "{message}"
+    );
+    let message = refused(&[], &[("CLOUDKV_HTPT", "x")]);
+    assert!(message.contains("CLOUDKV_HTTP"), "{message}");
+    let message = refused(&["--max-conections", "5"], &[]);
+    assert!(message.contains("--max-connections"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_is_refused_by_its_path() {
+    let message = refused(&["--config", "/nowhere/cloudkv.toml"], &[]);
+    assert!(message.starts_with("read configuration file /nowhere/cloudkv.toml: No such file"));
+    let file = File::with("http = ");
+    let message = refused(&["--config", file.path()], &[]);
+    assert!(
+        message.contains(file.path()) && message.contains("not valid TOML"),
+        "{message}"
+    );
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let open = refused(&["--admin", "0.0.0.0:9090"], &[]);
+    assert!(open.contains("admin_token"), "{open}");
+    config(
+        &["--admin=0.0.0.0:9090", "--admin-token=0123456789abcdef"],
+        &[],
+    );
+    let same = refused(&["--admin", "127.0.0.1:8080"], &[]);
+    assert_eq!(
+        same,
+        "http and admin are both \"127.0.0.1:8080\": give each an address or a port of its own"
+    );
+    config(
+        &[
+            "--admin=127.0.0.1:0",
+            "--http=127.0.0.1:0",
+            "--rpc=127.0.0.1:0",
+        ],
+        &[],
+    );
+    let batch = refused(&["--proposal-queue-mib=2", "--max-batch-kib=4096"], &[]);
+    assert!(batch.contains("at most 2048"), "{batch}");
+}
+
+#[test]
+fn operator_calls_find_the_node_by_flag_variable_or_default() {
+    let call = |args: &[&str], variables: &[(&str, &str)]| match load(args, variables) {
+        Ok(Command::Admin(call)) => call,
+        other => panic!("expected a call, got {other:?}"),
+    };
+    let status = call(&["admin", "status"], &[]);
+    assert_eq!(status.target.authority(), "127.0.0.1:9090");
+    assert_eq!(status.action, Action::Status { json: false });
+    let variables = [
+        ("CLOUDKV_ADMIN", "0.0.0.0:9000"),
+        ("CLOUDKV_ADMIN_TOKEN", "0123456789abcdef"),
+    ];
+    let health = call(&["admin", "health", "--ready"], &variables);
+    assert_eq!(health.target.authority(), "127.0.0.1:9000");
+    assert_eq!(health.token.unwrap().expose(), "0123456789abcdef");
+    assert_eq!(health.action, Action::Health { ready: true });
+    let named = call(
+        &["admin", "status", "--admin", "http://node-1.example:9090/"],
+        &variables,
+    );
+    assert_eq!(named.target.to_string(), "http://node-1.example:9090");
+    let wrong = refused(&["admin", "--admin", "https://x", "status"], &[]);
+    assert!(wrong.contains("as in http://127.0.0.1:9090"), "{wrong}");
+}

@@ -1,0 +1,147 @@
+//! Types of settings that the standard library has none for.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// Declares a size in a binary unit.
+macro_rules! size {
+    ($(#[$doc:meta])* $name:ident, $shift:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(pub usize);
+
+        impl $name {
+            /// The size in bytes.
+            pub const fn bytes(self) -> usize {
+                self.0 << $shift
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+size! {
+    /// A size in KiB.
+    Kib, 10
+}
+
+size! {
+    /// A size in MiB.
+    Mib, 20
+}
+
+/// The name of a region: 1 to 32 characters out of `a-z`, `0-9` and `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Region(String);
+
+impl Region {
+    /// Reads a name; `None` if no region can have it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let sane = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        ((1..=32).contains(&text.len()) && text.bytes().all(sane)).then(|| Self(text.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for log collectors.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Text that never gets into a log, a message or the printed configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Makes `text` a secret.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+/// Where a node's operator calls go: `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target(String);
+
+impl Target {
+    /// Reads `http://host:port`, `host:port`, or an address to listen on: one that stands for all
+    /// interfaces (`0.0.0.0`, `[::]`) is called on the loopback interface.
+    pub fn parse(text: &str) -> Option<Self> {
+        let authority = text
+            .strip_prefix("http://")
+            .unwrap_or(text)
+            .trim_end_matches('/');
+        if let Ok(mut address) = SocketAddr::from_str(authority) {
+            match address.ip() {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+                IpAddr::V4(_) | IpAddr::V6(_) => {}
+            }
+            return Some(Self(address.to_string()));
+        }
+        let (host, port) = authority.rsplit_once(':')?;
+        let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let right = !host.is_empty() && host.bytes().all(sane) && port.parse::<u16>().is_ok();
+        right.then(|| Self(authority.to_owned()))
+    }
+
+    /// `host:port`, as connections and the `Host` header need it.
+    pub fn authority(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.0)
+    }
+}

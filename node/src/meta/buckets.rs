@@ -1,0 +1,227 @@
+//! Commands on buckets and accounts.
+
+use cloudkv_proto::v1 as pb;
+
+use super::catalog::{Bucket, Catalog};
+use super::plans::{access_from_pb, plan_from_pb};
+use super::state::{MetaState, Response};
+use crate::store::{Batch, StoreError};
+use crate::types::{AccountId, BucketId, Nanos, Plan};
+
+/// Why a command changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The cluster is founded already.
+    #[error("the cluster is founded already")]
+    Founded,
+    /// No such bucket, or it is deleted.
+    #[error("no such bucket")]
+    UnknownBucket,
+    /// No such account.
+    #[error("no such account")]
+    UnknownAccount,
+    /// The bucket's name, or the account's key, is taken: draw another one.
+    #[error("the name is taken")]
+    NameTaken,
+    /// The plan doesn't offer the access mode.
+    #[error("the plan does not offer the access mode")]
+    AccessNotInPlan,
+    /// The account has as many buckets of the plan as it allows.
+    #[error("the account has {limit} buckets of the plan")]
+    TooManyBuckets {
+        /// The plan's number of buckets.
+        limit: u64,
+    },
+    /// The cluster has as many accounts as its operator allows.
+    #[error("the cluster has as many accounts as it may")]
+    TooManyAccounts,
+    /// The cluster has as many buckets as its operator allows.
+    #[error("the cluster has as many buckets as it may")]
+    ClusterFull,
+    /// The command names something that doesn't exist.
+    #[error("the command is malformed")]
+    Malformed,
+}
+
+impl MetaState {
+    pub(super) fn create_bucket(
+        &mut self,
+        time: Nanos,
+        create: &pb::CreateBucket,
+        batch: &mut Batch,
+    ) -> Response {
+        let (id, owner) = (bucket_id(&create.bucket)?, account_id(&create.account)?);
+        let access = access_from_pb(create.access()).ok_or(Refusal::Malformed)?;
+        let plan = plan_from_pb(create.plan()).ok_or(Refusal::Malformed)?;
+        if self.catalog.any_bucket(&id).is_some() {
+            return Err(Refusal::NameTaken);
+        }
+        let mut account = self.account_for(time, owner, create)?;
+        if reached(self.catalog.bucket_count(), create.max_buckets) {
+            return Err(Refusal::ClusterFull);
+        }
+        let terms = self.catalog.plan(plan).ok_or(Refusal::Malformed)?;
+        if !terms.access.contains(&access) {
+            return Err(Refusal::AccessNotInPlan);
+        }
+        self.check_bucket_limit(owner, plan)?;
+        account.buckets += 1;
+        account.empty_since = 0;
+        self.put_account(owner, account, batch);
+        let bucket = Bucket {
+            id,
+            owner,
+            access,
+            plan,
+            limits: terms.limits,
+            comment: create.comment.clone(),
+            created_at: time,
+            dropping: false,
+            usage: Default::default(),
+        };
+        self.put_bucket(bucket, batch);
+        Ok(())
+    }
+
+    fn account_for(
+        &self,
+        time: Nanos,
+        owner: AccountId,
+        create: &pb::CreateBucket,
+    ) -> Result<pb::Account, Refusal> {
+        match (self.catalog.account(&owner), create.new_account) {
+            (Some(account), false) => Ok(account),
+            (None, false) => Err(Refusal::UnknownAccount),
+            (Some(_), true) => Err(Refusal::NameTaken),
+            (None, true) if reached(self.catalog.account_count(), create.max_accounts) => {
+                Err(Refusal::TooManyAccounts)
+            }
+            (None, true) => Ok(pb::Account { created_at: time, ..Default::default() }),
+        }
+    }
+
+    fn check_bucket_limit(&self, owner: AccountId, plan: Plan) -> Result<(), Refusal> {
+        let limit = self.catalog.plan(plan).and_then(|terms| terms.buckets);
+        let Some(limit) = limit else { return Ok(()) };
+        let buckets = self.catalog.buckets_of(&owner);
+        let of_plan = buckets.iter().filter(|bucket| bucket.plan == plan).count();
+        if reached(of_plan, limit) { Err(Refusal::TooManyBuckets { limit }) } else { Ok(()) }
+    }
+
+    pub(super) fn modify_bucket(
+        &mut self,
+        modify: &pb::ModifyBucket,
+        batch: &mut Batch,
+    ) -> Response {
+        let bucket = self.bucket_in_use(&modify.bucket)?;
+        let plan = plan_from_pb(modify.plan()).unwrap_or(bucket.plan);
+        let terms = self.catalog.plan(plan).ok_or(Refusal::Malformed)?;
+        if plan != bucket.plan {
+            if !terms.access.contains(&bucket.access) {
+                return Err(Refusal::AccessNotInPlan);
+            }
+            self.check_bucket_limit(bucket.owner, plan)?;
+        }
+        let comment = match (&modify.comment, modify.clear_comment) {
+            (_, true) => None,
+            (Some(comment), false) => Some(comment.clone()),
+            (None, false) => bucket.comment.clone(),
+        };
+        bucket.usage.budget.reset();
+        let usage = bucket.usage.clone();
+        let changed = Bucket { plan, limits: terms.limits, comment, usage, ..*bucket };
+        self.put_bucket(changed, batch);
+        Ok(())
+    }
+
+    pub(super) fn delete_bucket(
+        &mut self,
+        time: Nanos,
+        id: &[u8],
+        batch: &mut Batch,
+    ) -> Response {
+        let bucket = self.bucket_in_use(id)?;
+        let mut account = self.catalog.account(&bucket.owner).unwrap_or_default();
+        account.buckets = account.buckets.saturating_sub(1);
+        if account.buckets == 0 {
+            account.empty_since = time;
+        }
+        self.put_account(bucket.owner, account, batch);
+        let dropping = Bucket {
+            dropping: true,
+            limits: bucket.limits.clone(),
+            comment: bucket.comment.clone(),
+            usage: bucket.usage.clone(),
+            ..*bucket
+        };
+        self.put_bucket(dropping, batch);
+        Ok(())
+    }
+
+    pub(super) fn bucket_dropped(&mut self, id: &[u8], batch: &mut Batch) -> Response {
+        let id = bucket_id(id)?;
+        match self.catalog.any_bucket(&id) {
+            Some(bucket) if bucket.dropping => {
+                self.remove_bucket(id, batch);
+                Ok(())
+            }
+            Some(_) | None => Err(Refusal::UnknownBucket),
+        }
+    }
+
+    pub(super) fn expire_accounts(
+        &mut self,
+        expire: pb::ExpireAccounts,
+        batch: &mut Batch,
+    ) -> Response {
+        let mut idle = self.catalog.accounts_where(|account| {
+            account.buckets == 0 && account.empty_since < expire.before
+        });
+        // The same ones on every replica.
+        idle.sort_unstable();
+        idle.truncate(expire.limit as usize);
+        for id in idle {
+            self.remove_account(id, batch);
+        }
+        Ok(())
+    }
+
+    fn bucket_in_use(&self, id: &[u8]) -> Result<std::sync::Arc<Bucket>, Refusal> {
+        self.catalog.bucket(&bucket_id(id)?).ok_or(Refusal::UnknownBucket)
+    }
+}
+
+fn bucket_id(bytes: &[u8]) -> Result<BucketId, Refusal> {
+    BucketId::parse(bytes).ok_or(Refusal::Malformed)
+}
+
+fn account_id(bytes: &[u8]) -> Result<AccountId, Refusal> {
+    bytes.try_into().map(AccountId).map_err(|_| Refusal::Malformed)
+}
+
+/// Whether `count` has reached `limit`; 0 is none.
+fn reached(count: usize, limit: u64) -> bool {
+    limit != 0 && count as u64 >= limit
+}
+
+/// A bucket from its row.
+pub(super) fn from_row(
+    id: &[u8],
+    row: pb::Bucket,
+    catalog: &Catalog,
+) -> Result<Bucket, StoreError> {
+    let corrupt = |rule| StoreError::corrupt("bucket", rule);
+    let plan = plan_from_pb(row.plan()).ok_or_else(|| corrupt("its plan is unknown"))?;
+    let terms = catalog.plan(plan).ok_or_else(|| corrupt("its plan has no terms"))?;
+    Ok(Bucket {
+        id: BucketId::parse(id).ok_or_else(|| corrupt("its name is malformed"))?,
+        owner: account_id(&row.account).map_err(|_| corrupt("its account is malformed"))?,
+        access: access_from_pb(row.access()).ok_or_else(|| corrupt("its access is unknown"))?,
+        plan,
+        limits: terms.limits,
+        comment: row.comment,
+        created_at: row.created_at,
+        dropping: row.dropping,
+        usage: Default::default(),
+    })
+}

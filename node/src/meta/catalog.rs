@@ -1,0 +1,199 @@
+//! The metadata in memory, as every request reads it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use cloudkv_proto::v1 as pb;
+use parking_lot::RwLock;
+
+use super::plans::{Limits, PlanTerms};
+use super::usage::Usage;
+use crate::types::{Access, AccountId, BucketId, Nanos, Plan};
+
+/// A bucket as requests need it. Replaced, never changed; what is counted stays.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Its name.
+    pub id: BucketId,
+    /// The account that it belongs to.
+    pub owner: AccountId,
+    /// Who may use it.
+    pub access: Access,
+    /// Its plan.
+    pub plan: Plan,
+    /// What its plan lets it hold.
+    pub limits: Arc<Limits>,
+    /// The user's note on it.
+    pub comment: Option<String>,
+    /// When it was created.
+    pub created_at: Nanos,
+    /// It is deleted; the shards are dropping its rows.
+    pub dropping: bool,
+    /// What this node counts of it.
+    pub usage: Arc<Usage>,
+}
+
+impl Bucket {
+    /// Counts a read of one of its keys.
+    pub fn count_read(&self, found: bool) {
+        self.usage.count_read(found);
+    }
+
+    pub(super) fn to_pb(&self) -> pb::Bucket {
+        pb::Bucket {
+            account: bytes::Bytes::copy_from_slice(&self.owner.0),
+            access: super::plans::access_to_pb(self.access).into(),
+            plan: super::plans::plan_to_pb(self.plan).into(),
+            comment: self.comment.clone(),
+            created_at: self.created_at,
+            dropping: self.dropping,
+        }
+    }
+}
+
+/// An account.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Its row.
+    pub row: pb::Account,
+    /// Its buckets, in the order of their creation, those that are being dropped left out.
+    pub buckets: Vec<BucketId>,
+}
+
+/// All metadata.
+#[derive(Debug)]
+pub struct Catalog {
+    header: ArcSwap<pb::MetaHeader>,
+    plans: ArcSwap<HashMap<Plan, PlanTerms>>,
+    buckets: RwLock<HashMap<BucketId, Arc<Bucket>>>,
+    accounts: RwLock<HashMap<AccountId, Account>>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            header: ArcSwap::from_pointee(pb::MetaHeader::default()),
+            plans: ArcSwap::from_pointee(HashMap::new()),
+            buckets: RwLock::default(),
+            accounts: RwLock::default(),
+        }
+    }
+}
+
+impl Catalog {
+    /// The cluster's own row.
+    pub fn header(&self) -> Arc<pb::MetaHeader> {
+        self.header.load_full()
+    }
+
+    /// A bucket that is in use.
+    pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
+        self.buckets.read().get(id).filter(|bucket| !bucket.dropping).cloned()
+    }
+
+    /// A bucket, also one that is being dropped.
+    pub(super) fn any_bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
+        self.buckets.read().get(id).cloned()
+    }
+
+    /// Number of buckets, those that are being dropped included.
+    pub fn bucket_count(&self) -> usize {
+        self.buckets.read().len()
+    }
+
+    /// Number of accounts.
+    pub fn account_count(&self) -> usize {
+        self.accounts.read().len()
+    }
+
+    /// Buckets for which `choose` holds.
+    pub fn buckets_where(&self, choose: impl Fn(&Bucket) -> bool) -> Vec<Arc<Bucket>> {
+        self.buckets.read().values().filter(|bucket| choose(bucket)).cloned().collect()
+    }
+
+    /// Whether there is such an account.
+    pub fn has_account(&self, id: &AccountId) -> bool {
+        self.accounts.read().contains_key(id)
+    }
+
+    /// The buckets of an account, in the order of their creation.
+    pub fn buckets_of(&self, id: &AccountId) -> Vec<Arc<Bucket>> {
+        let ids = self.accounts.read().get(id).map(|account| account.buckets.clone());
+        ids.unwrap_or_default().iter().filter_map(|id| self.bucket(id)).collect()
+    }
+
+    pub(super) fn account(&self, id: &AccountId) -> Option<pb::Account> {
+        self.accounts.read().get(id).map(|account| account.row)
+    }
+
+    pub(super) fn accounts_where(&self, choose: impl Fn(&pb::Account) -> bool) -> Vec<AccountId> {
+        let accounts = self.accounts.read();
+        accounts.iter().filter(|(_, account)| choose(&account.row)).map(|(id, _)| *id).collect()
+    }
+
+    /// A plan's terms; `None` before the cluster is founded.
+    pub fn plan(&self, plan: Plan) -> Option<PlanTerms> {
+        self.plans.load().get(&plan).cloned()
+    }
+
+    pub(super) fn set_header(&self, header: pb::MetaHeader) {
+        self.header.store(Arc::new(header));
+    }
+
+    pub(super) fn put_account(&self, id: AccountId, row: pb::Account) {
+        self.accounts.write().entry(id).or_default().row = row;
+    }
+
+    pub(super) fn remove_account(&self, id: &AccountId) {
+        self.accounts.write().remove(id);
+    }
+
+    pub(super) fn put_bucket(&self, bucket: Bucket) {
+        let (id, owner, gone) = (bucket.id, bucket.owner, bucket.dropping);
+        self.buckets.write().insert(id, Arc::new(bucket));
+        let mut accounts = self.accounts.write();
+        let ids = &mut accounts.entry(owner).or_default().buckets;
+        if gone {
+            ids.retain(|other| *other != id);
+        } else if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+
+    pub(super) fn remove_bucket(&self, id: &BucketId) {
+        self.buckets.write().remove(id);
+    }
+
+    /// Puts each account's buckets in the order of their creation, after loading.
+    pub(super) fn sort(&self) {
+        let buckets = self.buckets.read();
+        let created = |id: &BucketId| buckets.get(id).map(|bucket| (bucket.created_at, *id));
+        for account in self.accounts.write().values_mut() {
+            account.buckets.sort_by_key(created);
+        }
+    }
+
+    pub(super) fn put_plan(&self, plan: Plan, terms: PlanTerms) {
+        let mut plans = HashMap::clone(&self.plans.load());
+        let limits = terms.limits.clone();
+        plans.insert(plan, terms);
+        self.plans.store(Arc::new(plans));
+        let mut buckets = self.buckets.write();
+        for bucket in buckets.values_mut().filter(|bucket| bucket.plan == plan) {
+            bucket.usage.budget.reset();
+            *bucket = Arc::new(Bucket {
+                limits: limits.clone(),
+                comment: bucket.comment.clone(),
+                usage: bucket.usage.clone(),
+                ..**bucket
+            });
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        self.buckets.write().clear();
+        self.accounts.write().clear();
+        self.plans.store(Arc::default());
+    }
+}

@@ -1,0 +1,103 @@
+//! What each plan offers.
+
+use std::sync::Arc;
+
+use cloudkv_proto::v1 as pb;
+
+use crate::types::{Access, Plan};
+
+/// The largest key that any plan may offer, in bytes.
+pub const MAX_KEY_BYTES: u32 = 1024;
+/// The largest value that any plan may offer, in bytes.
+pub const MAX_VALUE_BYTES: u32 = 1 << 20;
+
+/// What a bucket may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Number of keys.
+    pub keys: u64,
+    /// Size of a key, in bytes.
+    pub key_bytes: usize,
+    /// Size of a value, in bytes.
+    pub value_bytes: usize,
+}
+
+/// A plan's terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanTerms {
+    /// What a bucket of it may hold.
+    pub limits: Arc<Limits>,
+    /// Buckets of it per account; `None`: any number.
+    pub buckets: Option<u64>,
+    /// The access modes that it offers.
+    pub access: Vec<Access>,
+}
+
+impl PlanTerms {
+    pub(super) fn from_pb(limits: &pb::PlanLimits) -> Self {
+        let bytes = |bytes: u32, max: u32| bytes.min(max) as usize;
+        Self {
+            limits: Arc::new(Limits {
+                keys: limits.keys,
+                key_bytes: bytes(limits.key_bytes, MAX_KEY_BYTES),
+                value_bytes: bytes(limits.value_bytes, MAX_VALUE_BYTES),
+            }),
+            buckets: (limits.buckets != 0).then_some(limits.buckets),
+            access: limits.access().filter_map(access_from_pb).collect(),
+        }
+    }
+}
+
+/// The plans of a new cluster, with the numbers of the public price list.
+pub fn default_plans() -> Vec<pb::PlanLimits> {
+    use pb::Access::{Protected, Public, PublicRead};
+    let plan = |plan, buckets, keys, value_bytes, access: &[pb::Access]| pb::PlanLimits {
+        plan: plan_to_pb(plan).into(),
+        buckets,
+        keys,
+        key_bytes: 64,
+        value_bytes,
+        access: access.iter().map(|access| (*access).into()).collect(),
+    };
+    vec![
+        plan(Plan::Free, 10, 10_000, 4096, &[Public]),
+        plan(Plan::Pro, 0, 100_000_000, 4096, &[Public, PublicRead]),
+        plan(Plan::Business, 0, 100_000_000, 16_384, &[Public, PublicRead, Protected]),
+    ]
+}
+
+pub(super) fn plan_from_pb(plan: pb::Plan) -> Option<Plan> {
+    match plan {
+        pb::Plan::Unspecified => None,
+        pb::Plan::Free => Some(Plan::Free),
+        pb::Plan::Pro => Some(Plan::Pro),
+        pb::Plan::Business => Some(Plan::Business),
+    }
+}
+
+/// A plan as commands name it.
+pub fn plan_to_pb(plan: Plan) -> pb::Plan {
+    match plan {
+        Plan::Free => pb::Plan::Free,
+        Plan::Pro => pb::Plan::Pro,
+        Plan::Business => pb::Plan::Business,
+    }
+}
+
+pub(super) fn access_from_pb(access: pb::Access) -> Option<Access> {
+    match access {
+        pb::Access::Unspecified => None,
+        pb::Access::Public => Some(Access::Public),
+        pb::Access::PublicRead => Some(Access::PublicRead),
+        pb::Access::Protected => Some(Access::Protected),
+    }
+}
+
+/// An access mode as commands name it.
+pub fn access_to_pb(access: Access) -> pb::Access {
+    match access {
+        Access::Public => pb::Access::Public,
+        Access::PublicRead => pb::Access::PublicRead,
+        Access::Protected => pb::Access::Protected,
+    }
+}

@@ -1,0 +1,273 @@
+//! The replicated state of the metadata.
+//!
+//! Invariants:
+//! - apply is a function of this state and the command: time and limits come with the command;
+//! - the catalog, in memory, is what the rows say, as of the last written batch. Commands are rare
+//!   here, so each is a batch of its own, and apply reads the catalog.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use prost::Message;
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::buckets::Refusal;
+use super::catalog::{Bucket, Catalog};
+use super::plans::{self, PlanTerms};
+use crate::raft::{Machine, State};
+use crate::store::keys::{self, Kind, Rows};
+use crate::store::{Batch, Scan, StateDb, StoreError};
+use crate::types::{AccountId, BucketId, Plan};
+
+/// The highest feature level that this version supports.
+pub const LEVEL: u32 = 1;
+
+/// The metadata state machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Meta;
+
+impl Machine for Meta {
+    type Command = pb::MetaCommand;
+    type Response = Response;
+    type State = MetaState;
+}
+
+/// What a command answers.
+pub type Response = Result<(), Refusal>;
+
+/// The metadata on this node.
+pub struct MetaState {
+    db: StateDb,
+    rows: Rows,
+    header: pb::MetaHeader,
+    pub(super) catalog: Arc<Catalog>,
+    staged: Vec<Staged>,
+}
+
+/// A change that readers see once it is written.
+enum Staged {
+    Account(AccountId, pb::Account),
+    NoAccount(AccountId),
+    Bucket(Box<Bucket>),
+    NoBucket(BucketId),
+    Plan(Plan, PlanTerms),
+}
+
+impl MetaState {
+    /// Reads the state in `rows`.
+    pub fn open(db: StateDb, rows: Rows) -> Result<Self, StoreError> {
+        let catalog = Arc::new(Catalog::default());
+        let header = load(&db, rows, &catalog)?;
+        catalog.set_header(header.clone());
+        Ok(Self { db, rows, header, catalog, staged: Vec::new() })
+    }
+
+    /// What readers see of it.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.clone()
+    }
+
+    pub(super) fn put_account(&mut self, id: AccountId, row: pb::Account, batch: &mut Batch) {
+        let old = self.catalog.account(&id).map(|old| old.encode_to_vec());
+        let new = row.encode_to_vec();
+        self.replace(Kind::Account, &id.0, old, Some(new), batch);
+        self.staged.push(Staged::Account(id, row));
+    }
+
+    pub(super) fn remove_account(&mut self, id: AccountId, batch: &mut Batch) {
+        let old = self.catalog.account(&id).map(|old| old.encode_to_vec());
+        self.replace(Kind::Account, &id.0, old, None, batch);
+        self.staged.push(Staged::NoAccount(id));
+    }
+
+    pub(super) fn put_bucket(&mut self, bucket: Bucket, batch: &mut Batch) {
+        let old = self.catalog.any_bucket(&bucket.id).map(|old| old.to_pb().encode_to_vec());
+        let new = bucket.to_pb().encode_to_vec();
+        self.replace(Kind::BucketMeta, bucket.id.as_bytes(), old, Some(new), batch);
+        self.staged.push(Staged::Bucket(Box::new(bucket)));
+    }
+
+    pub(super) fn remove_bucket(&mut self, id: BucketId, batch: &mut Batch) {
+        let old = self.catalog.any_bucket(&id).map(|old| old.to_pb().encode_to_vec());
+        self.replace(Kind::BucketMeta, id.as_bytes(), old, None, batch);
+        self.staged.push(Staged::NoBucket(id));
+    }
+
+    fn put_plan(&mut self, limits: &pb::PlanLimits, batch: &mut Batch) -> io::Result<()> {
+        let Some(plan) = plans::plan_from_pb(limits.plan()) else {
+            return Err(newer("a plan"));
+        };
+        let id = limits.plan.to_be_bytes();
+        let old = self.db.get(&self.rows.by_id(Kind::Plan, &id))?.map(|row| row.to_vec());
+        self.replace(Kind::Plan, &id, old, Some(limits.encode_to_vec()), batch);
+        self.staged.push(Staged::Plan(plan, PlanTerms::from_pb(limits)));
+        Ok(())
+    }
+
+    /// Replaces a row and its part of the digest.
+    fn replace(
+        &mut self,
+        kind: Kind,
+        id: &[u8],
+        old: Option<Vec<u8>>,
+        new: Option<Vec<u8>>,
+        batch: &mut Batch,
+    ) {
+        let key = self.rows.by_id(kind, id);
+        let part = |row: Option<&Vec<u8>>| match (row, keys::portable(&key)) {
+            (Some(row), Some(name)) => xxh3_64_with_seed(row, xxh3_64(name)),
+            _ => 0,
+        };
+        let digest = self.header.digest.wrapping_sub(part(old.as_ref()));
+        self.header.digest = digest.wrapping_add(part(new.as_ref()));
+        match new {
+            Some(row) => batch.put(key, row),
+            None => batch.delete(key),
+        }
+    }
+
+    fn found(&mut self, found: &pb::FoundCluster, batch: &mut Batch) -> io::Result<Response> {
+        check_level(found.level)?;
+        if !self.header.cluster_id.is_empty() {
+            return Ok(Err(Refusal::Founded));
+        }
+        self.header.cluster_id.clone_from(&found.cluster_id);
+        self.header.shards = found.shards;
+        self.header.level = found.level;
+        let region =
+            pb::Region { number: 1, name: found.region.clone(), incarnation: found.incarnation };
+        self.header.regions = vec![region];
+        for plan in &found.plans {
+            self.put_plan(plan, batch)?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+impl State<Meta> for MetaState {
+    fn apply(&mut self, command: &pb::MetaCommand, batch: &mut Batch) -> io::Result<Response> {
+        let time = command.time;
+        match &command.kind {
+            Some(Command::Found(found)) => self.found(found, batch),
+            Some(Command::CreateBucket(create)) => Ok(self.create_bucket(time, create, batch)),
+            Some(Command::ModifyBucket(modify)) => Ok(self.modify_bucket(modify, batch)),
+            Some(Command::DeleteBucket(delete)) => {
+                Ok(self.delete_bucket(time, &delete.bucket, batch))
+            }
+            Some(Command::BucketDropped(dropped)) => {
+                Ok(self.bucket_dropped(&dropped.bucket, batch))
+            }
+            Some(Command::ExpireAccounts(expire)) => Ok(self.expire_accounts(*expire, batch)),
+            Some(Command::SetPlanLimits(set)) => {
+                if let Some(limits) = &set.limits {
+                    self.put_plan(limits, batch)?;
+                }
+                Ok(Ok(()))
+            }
+            Some(Command::SetLevel(set)) => {
+                check_level(set.level)?;
+                self.header.level = self.header.level.max(set.level);
+                Ok(Ok(()))
+            }
+            None => Err(newer("a command of a kind")),
+        }
+    }
+
+    fn walks(_command: &pb::MetaCommand) -> bool {
+        true
+    }
+
+    fn seal(&mut self, batch: &mut Batch) {
+        batch.put(self.rows.single(Kind::Header), self.header.encode_to_vec());
+    }
+
+    fn written(&mut self) {
+        for staged in self.staged.drain(..) {
+            match staged {
+                Staged::Account(id, row) => self.catalog.put_account(id, row),
+                Staged::NoAccount(id) => self.catalog.remove_account(&id),
+                Staged::Bucket(bucket) => self.catalog.put_bucket(*bucket),
+                Staged::NoBucket(id) => self.catalog.remove_bucket(&id),
+                Staged::Plan(plan, terms) => self.catalog.put_plan(plan, terms),
+            }
+        }
+        self.catalog.set_header(self.header.clone());
+    }
+
+    fn no_response() -> Response {
+        Ok(())
+    }
+
+    fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
+        self.staged.clear();
+        self.catalog.clear();
+        self.header = load(&self.db, rows, &self.catalog)?;
+        self.rows = rows;
+        self.catalog.set_header(self.header.clone());
+        Ok(())
+    }
+}
+
+fn check_level(level: u32) -> io::Result<()> {
+    if level > LEVEL { Err(newer("a feature level")) } else { Ok(()) }
+}
+
+fn newer(what: &str) -> io::Error {
+    let text = format!(
+        "the metadata log holds {what} that this version of cloudkv-node does not know: upgrade it"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// Reads all rows into the catalog: plans first, then accounts, then buckets, which need both.
+fn load(db: &StateDb, rows: Rows, catalog: &Catalog) -> Result<pb::MetaHeader, StoreError> {
+    let header = match db.get(&rows.single(Kind::Header))? {
+        Some(row) => pb::MetaHeader::decode(row).map_err(StoreError::on("decode", "metadata"))?,
+        None => pb::MetaHeader::default(),
+    };
+    each(db, rows, Kind::Plan, |_, row| {
+        let limits = pb::PlanLimits::decode(row).map_err(StoreError::on("decode", "plan"))?;
+        if let Some(plan) = plans::plan_from_pb(limits.plan()) {
+            catalog.put_plan(plan, PlanTerms::from_pb(&limits));
+        }
+        Ok(())
+    })?;
+    each(db, rows, Kind::Account, |id, row| {
+        let account = pb::Account::decode(row).map_err(StoreError::on("decode", "account"))?;
+        let id = id.try_into().map_err(|_| StoreError::corrupt("account", "its ID's length"))?;
+        catalog.put_account(AccountId(id), account);
+        Ok(())
+    })?;
+    each(db, rows, Kind::BucketMeta, |id, row| {
+        let bucket = pb::Bucket::decode(row).map_err(StoreError::on("decode", "bucket"))?;
+        catalog.put_bucket(super::buckets::from_row(id, bucket, catalog)?);
+        Ok(())
+    })?;
+    catalog.sort();
+    Ok(header)
+}
+
+fn each(
+    db: &StateDb,
+    rows: Rows,
+    kind: Kind,
+    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let from = rows.single(kind);
+    let to = keys::after_prefix(&from);
+    let mut failed = None;
+    db.scan(Scan { from, to, fill_cache: false }, |key, row| {
+        let id = keys::id_of(key).unwrap_or_default();
+        match visit(id, Bytes::copy_from_slice(row)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}

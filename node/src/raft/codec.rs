@@ -1,0 +1,164 @@
+//! Log positions, votes, memberships and entries as bytes.
+//!
+//! An entry is stored as
+//!
+//! ```text
+//! format u8 = 1 | kind u8 | term u64 | index u64 | payload      (numbers big-endian)
+//! ```
+//!
+//! where the payload is nothing (blank), the command's or the membership's protobuf.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes};
+use cloudkv_proto::v1 as pb;
+use openraft::vote::RaftLeaderId;
+use openraft::{BasicNode, EntryPayload};
+use prost::Message;
+
+use super::types::{
+    Command, CommittedLeaderId, Entry, LogId, Machine, Membership, StoredMembership, Vote,
+};
+
+const FORMAT: u8 = 1;
+const HEAD: usize = 18;
+const BLANK: u8 = 0;
+const COMMAND: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn decode_error(error: prost::DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Bytes of an entry.
+pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
+    let (kind, room) = match &entry.payload {
+        EntryPayload::Blank => (BLANK, 0),
+        EntryPayload::Normal(command) => (COMMAND, command.0.encoded_len()),
+        EntryPayload::Membership(_) => (MEMBERSHIP, 128),
+    };
+    let mut bytes = Vec::with_capacity(HEAD + room);
+    bytes.put_u8(FORMAT);
+    bytes.put_u8(kind);
+    bytes.put_u64(entry.log_id.leader_id.term);
+    bytes.put_u64(entry.log_id.index);
+    match &entry.payload {
+        EntryPayload::Blank => {}
+        EntryPayload::Normal(command) => command.0.encode_raw(&mut bytes),
+        EntryPayload::Membership(membership) => membership_to_pb(membership).encode_raw(&mut bytes),
+    }
+    bytes
+}
+
+/// The entry of `bytes`, which its values share.
+pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
+    if bytes.len() < HEAD {
+        return Err(invalid("a log entry is shorter than its head"));
+    }
+    if bytes.get_u8() != FORMAT {
+        return Err(invalid("a log entry has a format that this version doesn't know"));
+    }
+    let kind = bytes.get_u8();
+    let log_id = log_id(bytes.get_u64(), bytes.get_u64());
+    let payload = match kind {
+        BLANK => EntryPayload::Blank,
+        COMMAND => {
+            let command = M::Command::decode(bytes).map_err(decode_error)?;
+            EntryPayload::Normal(Command(Arc::new(command)))
+        }
+        MEMBERSHIP => {
+            let membership = pb::Membership::decode(bytes).map_err(decode_error)?;
+            EntryPayload::Membership(membership_from_pb(membership)?)
+        }
+        _ => return Err(invalid("a log entry has a kind that this version doesn't know")),
+    };
+    Ok(Entry::<M> { log_id, payload })
+}
+
+/// Position of the entry of `bytes`, without its payload.
+pub fn entry_log_id(mut bytes: Bytes) -> io::Result<LogId> {
+    if bytes.len() < HEAD {
+        return Err(invalid("a log entry is shorter than its head"));
+    }
+    bytes.advance(2);
+    Ok(log_id(bytes.get_u64(), bytes.get_u64()))
+}
+
+/// A position.
+pub fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term), index)
+}
+
+/// Bytes of a position.
+pub fn encode_log_id(log_id: &LogId) -> Vec<u8> {
+    log_id_to_pb(log_id).encode_to_vec()
+}
+
+/// The position of `bytes`.
+pub fn decode_log_id(bytes: Bytes) -> io::Result<LogId> {
+    pb::LogId::decode(bytes).map(|id| log_id(id.term, id.index)).map_err(decode_error)
+}
+
+fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
+    pb::LogId { term: log_id.leader_id.term, index: log_id.index }
+}
+
+/// Bytes of a vote.
+pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+    let leader = &vote.leader_id;
+    let vote =
+        pb::Vote { term: leader.term, candidate: leader.voted_for, committed: vote.committed };
+    vote.encode_to_vec()
+}
+
+/// The vote of `bytes`.
+pub fn decode_vote(bytes: Bytes) -> io::Result<Vote> {
+    let vote = pb::Vote::decode(bytes).map_err(decode_error)?;
+    let leader_id = RaftLeaderId::new(vote.term, vote.candidate);
+    Ok(Vote { leader_id, committed: vote.committed })
+}
+
+/// Bytes of a membership and its position.
+pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
+    let stored = pb::StoredMembership {
+        log_id: stored.log_id().as_ref().map(log_id_to_pb),
+        membership: Some(membership_to_pb(stored.membership())),
+    };
+    stored.encode_to_vec()
+}
+
+/// The membership and its position of `bytes`.
+pub fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
+    let stored = pb::StoredMembership::decode(bytes).map_err(decode_error)?;
+    let log_id = stored.log_id.map(|id| log_id(id.term, id.index));
+    let membership = membership_from_pb(stored.membership.unwrap_or_default())?;
+    Ok(StoredMembership::new(log_id, membership))
+}
+
+fn membership_to_pb(membership: &Membership) -> pb::Membership {
+    let configs = membership.get_joint_config().iter();
+    let members = membership.nodes();
+    pb::Membership {
+        configs: configs.map(|ids| pb::Voters { ids: ids.iter().copied().collect() }).collect(),
+        members: members
+            .map(|(id, node)| pb::Member { id: *id, rpc: node.addr.clone() })
+            .collect(),
+    }
+}
+
+fn membership_from_pb(membership: pb::Membership) -> io::Result<Membership> {
+    let configs: Vec<BTreeSet<u64>> =
+        membership.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
+    let nodes: BTreeMap<u64, BasicNode> = membership
+        .members
+        .into_iter()
+        .map(|member| (member.id, BasicNode { addr: member.rpc }))
+        .collect();
+    Membership::new(configs, nodes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}

@@ -1,0 +1,286 @@
+//! A group's Raft log: on the log database, its newest entries in memory as well.
+//!
+//! Invariants, which openraft builds on:
+//! - an entry is readable when `append` returns, and durable when its callback is called;
+//! - writes of a group are ordered: they go to one database, whose log is a sequence;
+//! - the log is purged only up to what the state has flushed, checked here once more whoever asks.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, RaftLogReader};
+use parking_lot::Mutex;
+
+use super::codec;
+use super::replica::persisted_index;
+use super::types::{Entry, LogId, Machine, Types, Vote};
+use crate::store::keys::GroupId;
+use crate::store::{Engine, LogMeta};
+
+/// How many bytes of entries one replication message may hold; the first entry always fits.
+const MAX_READ_BYTES: usize = 1 << 20;
+
+/// The log of one group. Cheap to clone; all clones are the same log.
+pub struct LogStore<M: Machine> {
+    inner: Arc<Inner<M>>,
+}
+
+impl<M: Machine> Clone for LogStore<M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+struct Inner<M: Machine> {
+    engine: Arc<Engine>,
+    group: GroupId,
+    cache: Mutex<Cache<M>>,
+    /// Noted with the next append: a restart may begin a little before it, never after.
+    committed: Mutex<Option<LogId>>,
+    purged: AtomicU64,
+}
+
+/// The newest entries, of consecutive indexes.
+struct Cache<M: Machine> {
+    entries: VecDeque<(Entry<M>, usize)>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl<M: Machine> Cache<M> {
+    fn push(&mut self, entry: Entry<M>, size: usize) {
+        let follows = self.entries.back().map(|(last, _)| last.log_id.index + 1);
+        if follows.is_some_and(|next| next != entry.log_id.index) {
+            self.clear();
+        }
+        self.bytes += size;
+        self.entries.push_back((entry, size));
+        while self.bytes > self.limit && self.entries.len() > 1 {
+            self.pop_front();
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some((_, size)) = self.entries.pop_front() {
+            self.bytes -= size;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.entries.front().map(|(entry, _)| entry.log_id.index)
+    }
+
+    fn truncate_from(&mut self, index: u64) {
+        while self.entries.back().is_some_and(|(last, _)| last.log_id.index >= index) {
+            if let Some((_, size)) = self.entries.pop_back() {
+                self.bytes -= size;
+            }
+        }
+    }
+
+    fn purge_to(&mut self, index: u64) {
+        while self.first().is_some_and(|first| first <= index) {
+            self.pop_front();
+        }
+    }
+
+    /// Entries of `[from, to)` if all that the log has of them are here.
+    fn range(&self, from: u64, to: u64, max_bytes: usize) -> Option<Vec<Entry<M>>> {
+        let first = self.first().filter(|first| *first <= from)?;
+        let skip = usize::try_from(from - first).ok()?;
+        let mut bytes = 0;
+        let entries = self.entries.iter().skip(skip).take_while(|(entry, size)| {
+            let fits = entry.log_id.index < to && bytes < max_bytes;
+            bytes += size;
+            fits
+        });
+        Some(entries.map(|(entry, _)| entry.clone()).collect())
+    }
+}
+
+impl<M: Machine> LogStore<M> {
+    /// The log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
+    pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
+        let purged = engine.log.meta(group, LogMeta::Purged)?.map(codec::decode_log_id);
+        let purged = purged.transpose()?.map_or(0, |id| id.index);
+        let cache = Cache { entries: VecDeque::new(), bytes: 0, limit: cache_bytes };
+        let inner = Inner {
+            engine,
+            group,
+            cache: Mutex::new(cache),
+            committed: Mutex::new(None),
+            purged: AtomicU64::new(purged),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The index up to which the log was purged; 0 if it wasn't.
+    pub fn purged_index(&self) -> u64 {
+        self.inner.purged.load(Ordering::Relaxed)
+    }
+
+    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry<M>>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        if let Some(entries) = self.inner.cache.lock().range(from, to, max_bytes) {
+            return Ok(entries);
+        }
+        let rows = self.inner.engine.log.entries(self.inner.group, from, to, max_bytes)?;
+        let mut next = rows.first().map(|(index, _)| *index);
+        let mut entries = Vec::with_capacity(rows.len());
+        for (index, bytes) in rows {
+            if next != Some(index) {
+                return Err(io::Error::other("the log has a hole"));
+            }
+            next = Some(index + 1);
+            entries.push(codec::decode_entry::<M>(bytes)?);
+        }
+        Ok(entries)
+    }
+
+    fn last_purged(&self) -> io::Result<Option<LogId>> {
+        let row = self.inner.engine.log.meta(self.inner.group, LogMeta::Purged)?;
+        row.map(codec::decode_log_id).transpose()
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(from) => *from,
+        Bound::Excluded(before) => before + 1,
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to)
+}
+
+impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<M>>, io::Error> {
+        let (from, to) = bounds(&range);
+        self.read(from, to, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<M>>, io::Error> {
+        self.read(start, end, MAX_READ_BYTES)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let row = self.inner.engine.log.meta(self.inner.group, LogMeta::Vote)?;
+        row.map(codec::decode_vote).transpose()
+    }
+}
+
+impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types<M>>, io::Error> {
+        let last_purged_log_id = self.last_purged()?;
+        let last = self.inner.engine.log.last(self.inner.group)?;
+        let last_log_id = match last {
+            Some((_, bytes)) => Some(codec::entry_log_id(bytes)?),
+            None => last_purged_log_id,
+        };
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (durable, wait) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |result| {
+            // Nobody waits any more if Raft has ended meanwhile.
+            let _ = durable.send(result);
+        });
+        let bytes = codec::encode_vote(vote);
+        self.inner.engine.log.put_meta(self.inner.group, LogMeta::Vote, &bytes, done)?;
+        wait.await.map_err(io::Error::other)?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        *self.inner.committed.lock() = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        if let Some(committed) = *self.inner.committed.lock() {
+            return Ok(Some(committed));
+        }
+        let row = self.inner.engine.log.meta(self.inner.group, LogMeta::Committed)?;
+        row.map(codec::decode_log_id).transpose()
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<Types<M>>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry<M>> + Send,
+        I::IntoIter: Send,
+    {
+        let mut rows = Vec::new();
+        let mut cached = Vec::new();
+        for entry in entries {
+            let bytes = codec::encode_entry::<M>(&entry);
+            cached.push((entry, bytes.len()));
+            rows.push((cached[cached.len() - 1].0.index(), bytes));
+        }
+        let committed = self.inner.committed.lock().as_ref().map(codec::encode_log_id);
+        // Into the cache first: the callback may come before this returns, and with it the
+        // demand for the entries.
+        {
+            let mut cache = self.inner.cache.lock();
+            for (entry, size) in cached {
+                cache.push(entry, size);
+            }
+        }
+        let done = Box::new(move |result| callback.io_completed(result));
+        self.inner.engine.log.append(self.inner.group, rows, committed, done)?;
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |id| id.index + 1);
+        self.inner.engine.log.truncate_from(self.inner.group, from)?;
+        self.inner.cache.lock().truncate_from(from);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let inner = &self.inner;
+        if persisted_index(&inner.engine.state, inner.group)? < Some(log_id.index) {
+            inner.engine.state.flush()?;
+        }
+        let from = inner.purged.load(Ordering::Relaxed);
+        let bytes = codec::encode_log_id(&log_id);
+        inner.engine.log.purge(inner.group, from, log_id.index, &bytes)?;
+        inner.cache.lock().purge_to(log_id.index);
+        inner.purged.store(log_id.index, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! Raft: the adapter between openraft and this node's storage, shared by the metadata group and
+//! the shard groups.
+//!
+//! A replicated state machine is a [`Machine`]: the types of its commands and answers, and a
+//! [`State`] that applies them. Everything else is the same for all groups:
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `types` | what openraft is made of here; the traits a state machine implements |
+//! | `codec` | log positions, votes, memberships and entries as bytes |
+//! | `log_store` | the group's log, on the log database, with its newest entries in memory |
+//! | `replica` | applies entries in batches, with the position in the same batch |
+//! | `snapshot` | a group's rows as a stream of chunks, and their way into a new generation |
+//! | `lease` | the answer to "may this node answer a read now?", without a queue |
+//! | `group` | a running group: start, propose, purge, stop |
+//! | `network` | the other members |
+
+mod codec;
+mod group;
+mod lease;
+mod log_store;
+mod network;
+mod replica;
+mod snapshot;
+mod types;
+
+#[cfg(test)]
+mod suite_tests;
+
+pub use group::{Group, GroupSettings, Proposal, ProposeError, Status};
+pub use lease::Lease;
+pub use replica::Progress;
+pub use types::{Command, Machine, NodeId, State};

@@ -1,0 +1,214 @@
+//! Applies a group's committed entries to its state.
+//!
+//! Invariant: the effects of an entry and the applied position after it are in one batch, so the
+//! state is always that after some entry, and says which.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{BasicNode, EntryPayload, SnapshotMeta};
+
+use super::codec;
+use super::snapshot::{self, Builder, SnapshotData};
+use super::types::{CommittedLeaderId, LogId, Machine, NodeId, State, StoredMembership, Types};
+use crate::store::keys::{GroupId, Kind, Rows};
+use crate::store::{Batch, StateDb, StoreError};
+
+/// A batch is written when it has grown to this, even if more entries wait: bounds its memory.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// How far a group has applied, for readers on any thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    term: AtomicU64,
+    index: AtomicU64,
+}
+
+impl Progress {
+    /// Term of the last applied entry.
+    pub fn applied_term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    /// Index of the last applied entry.
+    pub fn applied_index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    pub(super) fn publish(&self, term: u64, index: u64) {
+        self.index.store(index, Ordering::Release);
+        self.term.store(term, Ordering::Release);
+    }
+}
+
+/// A group's replica on this node.
+pub struct Replica<M: Machine> {
+    db: StateDb,
+    rows: Rows,
+    state: M::State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    progress: Arc<Progress>,
+}
+
+type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
+
+impl<M: Machine> Replica<M> {
+    /// Opens the replica of `group`; `open` reads its state from the rows it is given.
+    pub fn open(
+        db: StateDb,
+        group: GroupId,
+        open: impl FnOnce(Rows) -> Result<M::State, StoreError>,
+    ) -> io::Result<Self> {
+        let rows = snapshot::current_rows(&db, group)?;
+        snapshot::remove_leftovers(&db, rows)?;
+        let (applied, membership) = read_position(&db, rows)?;
+        let state = open(rows)?;
+        let progress = Arc::new(Progress::default());
+        let mut replica = Self { db, rows, state, applied, membership, progress };
+        replica.publish();
+        Ok(replica)
+    }
+
+    /// How far it has applied.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    fn publish(&mut self) {
+        if let Some(applied) = &self.applied {
+            self.progress.publish(applied.leader_id.term, applied.index);
+        }
+    }
+
+    fn walks((entry, _): &EntryResponder<Types<M>>) -> bool {
+        match &entry.payload {
+            EntryPayload::Normal(command) => M::State::walks(&command.0),
+            EntryPayload::Blank | EntryPayload::Membership(_) => false,
+        }
+    }
+
+    fn apply_entry(
+        &mut self,
+        (entry, responder): EntryResponder<Types<M>>,
+        batch: &mut Batch,
+        answers: &mut Vec<Answer<M>>,
+    ) -> io::Result<()> {
+        self.applied = Some(entry.log_id);
+        let response = match entry.payload {
+            EntryPayload::Normal(command) => self.state.apply(&command.0, batch)?,
+            EntryPayload::Blank => M::State::no_response(),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                let row = codec::encode_membership(&self.membership);
+                batch.put(self.rows.single(Kind::Membership), row);
+                M::State::no_response()
+            }
+        };
+        answers.extend(responder.map(|responder| (responder, response)));
+        Ok(())
+    }
+
+    /// Writes the batch with the position, lets readers see it, and only then answers.
+    fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
+        let Some(applied) = &self.applied else { return Ok(()) };
+        self.state.seal(&mut batch);
+        batch.put(self.rows.single(Kind::Applied), codec::encode_log_id(applied));
+        self.db.write(batch)?;
+        self.state.written();
+        self.publish();
+        for (responder, response) in answers {
+            responder.send(response);
+        }
+        Ok(())
+    }
+
+    fn meta(&self) -> SnapshotMeta<CommittedLeaderId, NodeId, BasicNode> {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+}
+
+fn read_position(db: &StateDb, rows: Rows) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let applied = db.get(&rows.single(Kind::Applied))?.map(codec::decode_log_id).transpose()?;
+    let membership = db.get(&rows.single(Kind::Membership))?;
+    let membership = membership.map(codec::decode_membership).transpose()?;
+    Ok((applied, membership.unwrap_or_default()))
+}
+
+/// Index of the last entry whose effects are flushed: a crash doesn't lose them.
+pub fn persisted_index(db: &StateDb, group: GroupId) -> io::Result<Option<u64>> {
+    let rows = snapshot::persisted_rows(db, group)?;
+    let applied = db.get_persisted(&rows.single(Kind::Applied))?;
+    Ok(applied.map(codec::decode_log_id).transpose()?.map(|id| id.index))
+}
+
+impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types<M>>, io::Error>> + Unpin + Send,
+    {
+        let mut batch = Batch::default();
+        let mut answers = Vec::new();
+        while let Some(entry) = entries.next().await {
+            let entry = entry?;
+            let alone = Self::walks(&entry);
+            if alone {
+                self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))?;
+            }
+            self.apply_entry(entry, &mut batch, &mut answers)?;
+            if alone || batch.bytes() > MAX_BATCH_BYTES {
+                self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))?;
+            }
+        }
+        self.commit(batch, answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { meta: self.meta(), data: SnapshotData::live(self.db.clone(), self.rows) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<CommittedLeaderId, NodeId, BasicNode>,
+        data: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let db = self.db.clone();
+        let old = self.rows;
+        let rows = tokio::task::spawn_blocking(move || snapshot::install(&db, old, data))
+            .await
+            .map_err(io::Error::other)??;
+        let (applied, membership) = read_position(&self.db, rows)?;
+        if applied != meta.last_log_id {
+            return Err(io::Error::other("a snapshot holds another position than it was sent with"));
+        }
+        self.state.reload(rows)?;
+        self.rows = rows;
+        self.applied = applied;
+        self.membership = membership;
+        self.publish();
+        // Readers look at the new generation now.
+        snapshot::remove(&self.db, old)?;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<CommittedLeaderId, NodeId, BasicNode, SnapshotData>>, io::Error>
+    {
+        if self.applied.is_none() {
+            return Ok(None);
+        }
+        let snapshot = SnapshotData::live(self.db.clone(), self.rows);
+        Ok(Some(Snapshot { meta: self.meta(), snapshot }))
+    }
+}

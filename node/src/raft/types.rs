@@ -1,0 +1,132 @@
+//! What openraft is made of here, and what a replicated state machine has to implement.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use openraft::vote::leader_id_std::{self, LeaderId};
+use openraft::raft::responder::Responder;
+use openraft::vote::RaftLeaderId;
+use openraft::{BasicNode, RaftTypeConfig};
+
+use crate::store::keys::Rows;
+use crate::store::{Batch, StoreError};
+
+/// A node's number, given once when it joins a cluster.
+pub type NodeId = u64;
+
+/// A replicated state machine, by its types.
+pub trait Machine:
+    Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static
+{
+    /// What the log holds.
+    type Command: prost::Message + Default + 'static;
+    /// What applying a command answers to its proposer.
+    type Response: Send + Sync + 'static;
+    /// The state.
+    type State: State<Self>;
+}
+
+/// The state of a machine on this node.
+///
+/// Invariant: `apply` is a function of the state and the command, and of nothing else: no clock,
+/// no configuration, no other group. Replicas that applied the same entries have the same rows.
+pub trait State<M: Machine>: Send + Sync + 'static {
+    /// Applies a command: puts the rows it changes into `batch`, and answers. Commands come in
+    /// log order. The state must see its own changes at once, readers must not see them yet.
+    ///
+    /// An error stops the node: the command is unknown to this version, or the storage failed.
+    fn apply(&mut self, command: &M::Command, batch: &mut Batch) -> io::Result<M::Response>;
+
+    /// Whether a command reads rows by walking over them. It is applied in a batch of its own: a
+    /// walk doesn't see what is only in the batch, and what it sees must not depend on how the
+    /// entries happened to be batched.
+    fn walks(command: &M::Command) -> bool;
+
+    /// Puts what `apply` has gathered over the entries of a batch into it, once.
+    fn seal(&mut self, batch: &mut Batch);
+
+    /// The batch was written: readers may see it now.
+    fn written(&mut self);
+
+    /// The answer to an entry that holds no command.
+    fn no_response() -> M::Response;
+
+    /// Forgets all and reads the state from `rows`, which a snapshot brought.
+    fn reload(&mut self, rows: Rows) -> Result<(), StoreError>;
+}
+
+/// A command as openraft carries it: shared, not copied, between the log's cache and apply.
+pub struct Command<M: Machine>(pub Arc<M::Command>);
+
+impl<M: Machine> Clone for Command<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: Machine> fmt::Debug for Command<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Commands hold users' data.
+        f.write_str("Command")
+    }
+}
+
+impl<M: Machine> fmt::Display for Command<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// openraft's types for a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Types<M: Machine>(PhantomData<M>);
+
+impl<M: Machine> RaftTypeConfig for Types<M> {
+    type D = Command<M>;
+    type R = M::Response;
+    type NodeId = NodeId;
+    type Node = BasicNode;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, NodeId>;
+    type Vote = openraft::Vote<Self::LeaderId>;
+    type Payload = Payload<M>;
+    type Entry = Entry<M>;
+    type AsyncRuntime = openraft::TokioRuntime;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: Send + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: Send + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// Leader of a committed entry: its term.
+pub type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
+/// Position of an entry.
+pub type LogId = openraft::LogId<CommittedLeaderId>;
+/// A vote.
+pub type Vote = openraft::Vote<LeaderId<u64, NodeId>>;
+/// Voters and learners.
+pub type Membership = openraft::Membership<NodeId, BasicNode>;
+/// Voters and learners, with the entry that brought them.
+pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, BasicNode>;
+/// What an entry holds.
+pub type Payload<M> = openraft::EntryPayload<Command<M>, NodeId, BasicNode>;
+/// An entry of a log.
+pub type Entry<M> =
+    openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Committed, Payload<M>>;
+
+/// Takes the result of a proposal. Dropped without a call when Raft stops: the proposal's fate is
+/// unknown then.
+pub struct Callback<T>(pub Box<dyn FnOnce(T) + Send>);
+
+impl<C: RaftTypeConfig, T: Send + 'static> Responder<C, T> for Callback<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}

@@ -1,0 +1,310 @@
+//! Accounts and buckets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use sha2::{Digest, Sha256};
+
+use super::errors::{DirectoryError, KeyError, Unavailable};
+use super::shards::Shards;
+use crate::clock::Clock;
+use crate::meta::{Bucket, Catalog, Meta, Refusal, access_to_pb, plan_to_pb};
+use crate::raft::{Group, ProposeError};
+use crate::types::{
+    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
+};
+
+/// How often a new bucket's name is drawn again, if it should be taken.
+const NAME_TRIES: usize = 3;
+
+/// What the operator allows.
+#[derive(Clone, Debug)]
+pub struct DirectorySettings {
+    /// Whether users choose plans themselves.
+    pub self_service: bool,
+    /// Accounts of the cluster.
+    pub max_accounts: u64,
+    /// Buckets of the cluster.
+    pub max_buckets: u64,
+    /// How long published counts stand.
+    pub stats_interval: Duration,
+    /// How long a change's outcome is waited for.
+    pub timeout: Duration,
+    /// After what time an account without buckets goes; zero: never.
+    pub account_idle_ttl: Duration,
+}
+
+/// Accounts and buckets of the cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub group: Arc<Group<Meta>>,
+    pub catalog: Arc<Catalog>,
+    pub shards: Shards,
+    pub clock: Clock,
+    pub settings: DirectorySettings,
+    /// A bucket was deleted: its rows are to be dropped.
+    pub deleted: tokio::sync::Notify,
+}
+
+impl Directory {
+    /// The directory that `group` replicates into `catalog`.
+    pub fn new(
+        group: Arc<Group<Meta>>,
+        catalog: Arc<Catalog>,
+        shards: Shards,
+        clock: Clock,
+        settings: DirectorySettings,
+    ) -> Self {
+        let deleted = tokio::sync::Notify::new();
+        Self { inner: Arc::new(Inner { group, catalog, shards, clock, settings, deleted }) }
+    }
+
+    /// A bucket, from memory.
+    pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
+        self.inner.catalog.bucket(id)
+    }
+
+    /// The account of a key, from memory; `None` if there is none.
+    pub fn authenticate(&self, api_key: &str) -> Option<AccountId> {
+        let key = uuid::Uuid::try_parse(api_key).ok()?;
+        let account = account_of(&key);
+        self.inner.catalog.has_account(&account).then_some(account)
+    }
+
+    /// Creates a bucket, and an account for it unless it joins one.
+    pub async fn create_bucket(
+        &self,
+        request: CreateBucket,
+    ) -> Result<CreatedBucket, DirectoryError> {
+        let plan = self.plan_for(&request)?;
+        for _ in 0..NAME_TRIES {
+            let new_key = match request.account {
+                Some(_) => None,
+                None => Some(random_key()?),
+            };
+            let account = request.account.or_else(|| new_key.as_ref().map(account_of));
+            let Some(account) = account else { return Err(DirectoryError::UnknownAccount) };
+            let id = BucketId::random().map_err(|error| DirectoryError::Storage(error.into()))?;
+            let create = pb::CreateBucket {
+                bucket: Bytes::copy_from_slice(id.as_bytes()),
+                account: Bytes::copy_from_slice(&account.0),
+                new_account: new_key.is_some(),
+                access: access_to_pb(request.access).into(),
+                plan: plan_to_pb(plan).into(),
+                comment: request.comment.clone().filter(|comment| !comment.is_empty()),
+                max_accounts: self.inner.settings.max_accounts,
+                max_buckets: self.inner.settings.max_buckets,
+            };
+            match self.propose(Command::CreateBucket(create)).await? {
+                Ok(()) => {
+                    let new_account_key = new_key.map(|key| key.to_string());
+                    let access = request.access;
+                    return Ok(CreatedBucket { new_account_key, id, access, plan });
+                }
+                Err(Refusal::NameTaken) => {}
+                Err(refusal) => return Err(refused(refusal, plan, request.access)),
+            }
+        }
+        Err(DirectoryError::UnknownOutcome)
+    }
+
+    /// The plan asked for, or the lowest that offers the access mode.
+    fn plan_for(&self, request: &CreateBucket) -> Result<Plan, DirectoryError> {
+        let access = request.access;
+        let offers = |plan: &Plan| {
+            self.inner.catalog.plan(*plan).is_some_and(|terms| terms.access.contains(&access))
+        };
+        let plan = match request.plan {
+            Some(plan) if !offers(&plan) => {
+                return Err(DirectoryError::AccessNotInPlan { plan, access });
+            }
+            Some(plan) => plan,
+            None => Plan::ALL.into_iter().find(offers).unwrap_or(Plan::Business),
+        };
+        self.check_self_service(plan)?;
+        Ok(plan)
+    }
+
+    fn check_self_service(&self, plan: Plan) -> Result<(), DirectoryError> {
+        if plan == Plan::Free || self.inner.settings.self_service {
+            return Ok(());
+        }
+        Err(DirectoryError::PlanNotSelfService { plan })
+    }
+
+    /// The buckets of an account, in the order of their creation.
+    pub async fn list_buckets(
+        &self,
+        account: AccountId,
+    ) -> Result<Vec<BucketSummary>, DirectoryError> {
+        self.check_readable()?;
+        let mut summaries = Vec::new();
+        for bucket in self.inner.catalog.buckets_of(&account) {
+            summaries.push(self.summary(&bucket).await?);
+        }
+        Ok(summaries)
+    }
+
+    async fn summary(&self, bucket: &Bucket) -> Result<BucketSummary, DirectoryError> {
+        let home = self.inner.shards.home(&bucket.id).bucket(bucket.id.as_bytes()).await;
+        let home = home.map_err(|error| {
+            key_error(super::shards::read_error(self.inner.shards.home(&bucket.id), error))
+        })?;
+        let (hits, misses) = bucket.usage.reads();
+        Ok(BucketSummary {
+            id: bucket.id,
+            access: bucket.access,
+            plan: bucket.plan,
+            created_at: bucket.created_at,
+            comment: bucket.comment.clone(),
+            estimated_keys: self.published_keys(bucket).await?,
+            key_get_success: home.hits + hits,
+            key_get_failed: home.misses + misses,
+        })
+    }
+
+    /// The published number of keys; counted anew when the last one is too old.
+    async fn published_keys(&self, bucket: &Bucket) -> Result<u64, DirectoryError> {
+        let now = self.inner.clock.now();
+        let interval = u64::try_from(self.inner.settings.stats_interval.as_nanos());
+        let since = now.saturating_sub(interval.unwrap_or(u64::MAX));
+        if let Some(keys) = bucket.usage.published_since(since) {
+            return Ok(keys);
+        }
+        let keys = self.inner.shards.count(&bucket.id).await.map_err(key_error)?;
+        bucket.usage.publish(keys, now);
+        Ok(keys)
+    }
+
+    /// Changes a bucket of `account`.
+    pub async fn modify_bucket(
+        &self,
+        account: AccountId,
+        id: BucketId,
+        change: ModifyBucket,
+    ) -> Result<(), DirectoryError> {
+        let bucket = self.owned(account, &id)?;
+        let new_plan = change.plan.filter(|plan| *plan != bucket.plan);
+        if let Some(plan) = new_plan {
+            self.check_self_service(plan)?;
+            self.check_fits(&bucket, plan).await?;
+        }
+        let clear_comment = change.comment.as_deref() == Some("");
+        let modify = pb::ModifyBucket {
+            bucket: Bytes::copy_from_slice(id.as_bytes()),
+            comment: change.comment.filter(|_| !clear_comment),
+            clear_comment,
+            plan: new_plan.map_or(pb::Plan::Unspecified, plan_to_pb).into(),
+        };
+        let plan = new_plan.unwrap_or(bucket.plan);
+        self.propose(Command::ModifyBucket(modify))
+            .await?
+            .map_err(|refusal| refused(refusal, plan, bucket.access))
+    }
+
+    /// Whether all that a bucket is and holds is within another plan.
+    async fn check_fits(&self, bucket: &Bucket, plan: Plan) -> Result<(), DirectoryError> {
+        let Some(terms) = self.inner.catalog.plan(plan) else { return Ok(()) };
+        let exceeds = |what: String| Err(DirectoryError::ExceedsPlan { plan, what });
+        if !terms.access.contains(&bucket.access) {
+            return exceeds(format!("it does not offer access {}", bucket.access.name()));
+        }
+        let keys = self.inner.shards.count(&bucket.id).await.map_err(key_error)?;
+        let limits = terms.limits;
+        if keys > limits.keys {
+            return exceeds(format!("the bucket holds {keys} keys, the plan {}", limits.keys));
+        }
+        let (id, now) = (bucket.id, self.inner.clock.now());
+        let (key_bytes, value_bytes) = (limits.key_bytes, limits.value_bytes);
+        if key_bytes >= bucket.limits.key_bytes && value_bytes >= bucket.limits.value_bytes {
+            return Ok(());
+        }
+        for shard in self.inner.shards.iter() {
+            let walk = shard.read(move |view| {
+                view.has_larger(id.as_bytes(), key_bytes, value_bytes, now)
+            });
+            let larger = walk.await;
+            if larger.map_err(|error| key_error(super::shards::read_error(shard, error)))? {
+                return exceeds(format!(
+                    "it holds keys above {key_bytes} or values above {value_bytes} bytes"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A bucket, if it belongs to `account`.
+    pub(super) fn owned(
+        &self,
+        account: AccountId,
+        id: &BucketId,
+    ) -> Result<Arc<Bucket>, DirectoryError> {
+        let bucket = self.bucket(id).ok_or(DirectoryError::UnknownBucket)?;
+        if bucket.owner == account { Ok(bucket) } else { Err(DirectoryError::NotOwner) }
+    }
+
+    /// Lists are linearizable: only the leader answers them.
+    fn check_readable(&self) -> Result<(), DirectoryError> {
+        if self.inner.group.may_read() { Ok(()) } else { Err(no_leader().into()) }
+    }
+
+    /// Proposes a command, and waits for its answer within the time that a request has.
+    pub(super) async fn propose(
+        &self,
+        kind: Command,
+    ) -> Result<Result<(), Refusal>, DirectoryError> {
+        let command = pb::MetaCommand { time: self.inner.clock.now(), kind: Some(kind) };
+        let answer = self.inner.group.propose(command);
+        match tokio::time::timeout(self.inner.settings.timeout, answer).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(ProposeError::NotLeader { .. })) => Err(no_leader().into()),
+            Ok(Err(ProposeError::Unknown)) | Err(_) => Err(DirectoryError::UnknownOutcome),
+        }
+    }
+}
+
+fn no_leader() -> Unavailable {
+    Unavailable::NoLeader { group: "meta".into() }
+}
+
+fn account_of(key: &uuid::Uuid) -> AccountId {
+    AccountId(Sha256::digest(key.as_bytes()).into())
+}
+
+fn random_key() -> Result<uuid::Uuid, DirectoryError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| DirectoryError::Storage(error.into()))?;
+    Ok(uuid::Builder::from_random_bytes(random).into_uuid())
+}
+
+fn refused(refusal: Refusal, plan: Plan, access: Access) -> DirectoryError {
+    match refusal {
+        Refusal::UnknownBucket => DirectoryError::UnknownBucket,
+        Refusal::UnknownAccount => DirectoryError::UnknownAccount,
+        Refusal::AccessNotInPlan => DirectoryError::AccessNotInPlan { plan, access },
+        Refusal::TooManyBuckets { limit } => DirectoryError::TooManyBuckets { plan, limit },
+        Refusal::TooManyAccounts => DirectoryError::ClusterFull { what: "accounts" },
+        Refusal::ClusterFull => DirectoryError::ClusterFull { what: "buckets" },
+        Refusal::NameTaken | Refusal::Founded | Refusal::Malformed => {
+            DirectoryError::UnknownOutcome
+        }
+    }
+}
+
+/// An error of the shards, met while counting.
+pub(super) fn key_error(error: KeyError) -> DirectoryError {
+    match error {
+        KeyError::Unavailable(unavailable) => unavailable.into(),
+        KeyError::Storage(error) => DirectoryError::Storage(error),
+        KeyError::BucketGone => DirectoryError::UnknownBucket,
+        KeyError::UnknownOutcome
+        | KeyError::PreconditionFailed
+        | KeyError::TooManyKeys { .. } => DirectoryError::UnknownOutcome,
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong with a request, in the service's own words. The API maps each to HTTP.
+
+use crate::types::{Access, Plan};
+
+/// Why the cluster can't take a request now. Nothing was done; trying again is safe.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The group that serves this has no leader that this node can reach.
+    #[error("no leader for {group}")]
+    NoLeader {
+        /// The Raft group.
+        group: String,
+    },
+    /// A queue is full.
+    #[error("too many requests are waiting in {queue}")]
+    Overloaded {
+        /// The queue.
+        queue: &'static str,
+    },
+    /// The node is stopping.
+    #[error("this node is stopping")]
+    Stopping,
+}
+
+/// Why an operation on keys failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The cluster can't take it now; nothing was done.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The write may or may not have happened, or may still happen.
+    #[error("the outcome of the write is unknown")]
+    UnknownOutcome,
+    /// The request's precondition does not hold.
+    #[error("the precondition does not hold")]
+    PreconditionFailed,
+    /// A new key would exceed the plan's number of keys.
+    #[error("the bucket holds the {limit} keys that its plan allows")]
+    TooManyKeys {
+        /// The plan's number of keys.
+        limit: u64,
+    },
+    /// The bucket was deleted.
+    #[error("the bucket was deleted")]
+    BucketGone,
+    /// The storage failed to read.
+    #[error("storage failed")]
+    Storage(#[source] std::io::Error),
+}
+
+/// Why an operation on buckets or accounts failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The cluster can't take it now; nothing was done.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The change may or may not have happened, or may still happen.
+    #[error("the outcome of the change is unknown")]
+    UnknownOutcome,
+    /// No such bucket.
+    #[error("no such bucket")]
+    UnknownBucket,
+    /// The key belongs to no account.
+    #[error("unknown account key")]
+    UnknownAccount,
+    /// The bucket belongs to another account.
+    #[error("the bucket belongs to another account")]
+    NotOwner,
+    /// The plan doesn't offer the access mode.
+    #[error("plan {} does not offer access {}", plan.name(), access.name())]
+    AccessNotInPlan {
+        /// The plan asked for, or of the bucket.
+        plan: Plan,
+        /// The access mode asked for, or of the bucket.
+        access: Access,
+    },
+    /// The account has as many buckets of this plan as it allows.
+    #[error("an account has at most {limit} buckets of plan {}", plan.name())]
+    TooManyBuckets {
+        /// The plan.
+        plan: Plan,
+        /// Its number of buckets.
+        limit: u64,
+    },
+    /// The cluster holds as many accounts or buckets as the operator allows.
+    #[error("the cluster holds as many {what} as its operator allows")]
+    ClusterFull {
+        /// `accounts` or `buckets`.
+        what: &'static str,
+    },
+    /// Only the operator gives this plan.
+    #[error("plan {} is given by the operator", plan.name())]
+    PlanNotSelfService {
+        /// The plan asked for.
+        plan: Plan,
+    },
+    /// The bucket holds more than the new plan allows.
+    #[error("the bucket exceeds plan {}: {what}", plan.name())]
+    ExceedsPlan {
+        /// The plan asked for.
+        plan: Plan,
+        /// What exceeds it.
+        what: String,
+    },
+    /// `confirm` is not the number of keys.
+    #[error("the bucket holds {keys} keys")]
+    ConfirmMismatch {
+        /// The live count.
+        keys: u64,
+    },
+    /// The system has no random numbers, or the storage failed.
+    #[error("storage failed")]
+    Storage(#[source] std::io::Error),
+}

@@ -1,0 +1,137 @@
+//! Operations on keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
+
+use super::errors::KeyError;
+use super::listing;
+use super::room::{self, Room};
+use super::shards::{Shards, read_error, write_error};
+use crate::meta::Bucket;
+use crate::shard::WriteOutcome;
+use crate::types::{Entry, KeyInfo, ListQuery, Precondition, Put, Written};
+
+/// How often a write is tried that loses its key to a delete each time, in a bucket that is full.
+const ROOM_TRIES: usize = 8;
+
+/// Keys of all buckets. Cheap to clone.
+#[derive(Clone)]
+pub struct Keyspace {
+    shards: Shards,
+    timeout: Duration,
+}
+
+impl Keyspace {
+    /// Keys on `shards`; a write's outcome is waited for at most for `timeout`.
+    pub fn new(shards: Shards, timeout: Duration) -> Self {
+        Self { shards, timeout }
+    }
+
+    /// The live entry of a key. Completes at once if memory has the answer.
+    pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<Option<Entry>, KeyError> {
+        let shard = self.shards.of(&bucket.id, key);
+        shard.get(bucket.id.as_bytes(), key).await.map_err(|error| read_error(shard, error))
+    }
+
+    /// Writes a key. The value is on disk at a majority of its replicas when this returns.
+    pub async fn put(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: Bytes,
+        put: Put,
+    ) -> Result<Written, KeyError> {
+        for _ in 0..ROOM_TRIES {
+            let room = self.room(bucket, &key).await?;
+            let op = pb::Put {
+                value: put.value.clone(),
+                content_type: put.content_type.clone(),
+                ttl: put.ttl.map_or(0, nanos),
+                may_create: room.may_create(),
+            };
+            let write = self.write(bucket, key.clone(), Op::Put(op), &put.precondition);
+            match write.await? {
+                WriteOutcome::Written(written) => {
+                    room.end(written.existed);
+                    return Ok(written);
+                }
+                WriteOutcome::ConditionFailed => {
+                    room.end(true);
+                    return Err(KeyError::PreconditionFailed);
+                }
+                WriteOutcome::BucketGone => return Err(KeyError::BucketGone),
+                // The key was deleted after it was seen: count again.
+                WriteOutcome::NoRoom => {}
+            }
+        }
+        Err(KeyError::TooManyKeys { limit: bucket.limits.keys })
+    }
+
+    async fn room(&self, bucket: &Arc<Bucket>, key: &[u8]) -> Result<Room, KeyError> {
+        // The way of nearly all writes: no await, nothing counted.
+        match bucket.usage.budget.take() {
+            Some(reservation) => Ok(Room::Reserved(reservation)),
+            None => room::find(&self.shards, self, bucket, key, self.timeout).await,
+        }
+    }
+
+    /// Deletes a key, and tells whether it was there.
+    pub async fn delete(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: Bytes,
+        precondition: Precondition,
+    ) -> Result<bool, KeyError> {
+        let write = self.write(bucket, key, Op::Delete(pb::Delete {}), &precondition);
+        match write.await? {
+            WriteOutcome::Written(written) => Ok(written.existed),
+            WriteOutcome::ConditionFailed => Err(KeyError::PreconditionFailed),
+            WriteOutcome::BucketGone => Err(KeyError::BucketGone),
+            // A delete takes no room.
+            WriteOutcome::NoRoom => Err(KeyError::UnknownOutcome),
+        }
+    }
+
+    async fn write(
+        &self,
+        bucket: &Bucket,
+        key: Bytes,
+        op: Op,
+        precondition: &Precondition,
+    ) -> Result<WriteOutcome, KeyError> {
+        let shard = self.shards.of(&bucket.id, &key);
+        let write = pb::Write {
+            bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
+            key,
+            condition: condition(precondition),
+            op: Some(op),
+        };
+        let outcome = shard.write(write, self.timeout).await;
+        outcome.map_err(|error| write_error(shard, &error))
+    }
+
+    /// Live keys of a bucket, ascending by bytes, over all shards.
+    pub async fn list(&self, bucket: &Bucket, query: ListQuery) -> Result<Vec<KeyInfo>, KeyError> {
+        listing::list(&self.shards, bucket, query).await
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn condition(precondition: &Precondition) -> Option<pb::Condition> {
+    let versions = |versions: &[crate::types::Version]| pb::Versions {
+        any: versions.iter().map(|version| (*version).into()).collect(),
+    };
+    let kind = match precondition {
+        Precondition::None => return None,
+        Precondition::Exists => Condition::Exists(true),
+        Precondition::Absent => Condition::Absent(true),
+        Precondition::Versions(any) => Condition::Versions(versions(any)),
+        Precondition::NotVersions(any) => Condition::NotVersions(versions(any)),
+    };
+    Some(pb::Condition { kind: Some(kind) })
+}

@@ -1,0 +1,79 @@
+//! What is counted in memory and reported to the replicated state now and then: reads of buckets.
+//! And accounts that were left empty for long, which go.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, meta_command, shard_command};
+use tokio_util::sync::CancellationToken;
+
+use super::directory::Directory;
+use crate::meta::Bucket;
+
+/// Buckets in one report.
+const REPORT_LIMIT: usize = 1000;
+/// How often idle accounts are looked for.
+const ACCOUNT_SWEEP: Duration = Duration::from_secs(3600);
+/// Accounts that one entry removes at most.
+const ACCOUNT_LIMIT: u32 = 1000;
+
+impl Directory {
+    /// Reports reads every `stats_interval` until `stop`, and once more then.
+    pub async fn report(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(self.inner.settings.stats_interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.report_reads().await;
+        }
+        self.report_reads().await;
+    }
+
+    async fn report_reads(&self) {
+        let mut by_shard: HashMap<usize, Vec<(Arc<Bucket>, (u64, u64))>> = HashMap::new();
+        for bucket in self.inner.catalog.buckets_where(|bucket| bucket.usage.reads() != (0, 0)) {
+            let home = Arc::as_ptr(self.inner.shards.home(&bucket.id)) as usize;
+            let reads = bucket.usage.take_reads();
+            by_shard.entry(home).or_default().push((bucket, reads));
+        }
+        for reads in by_shard.into_values() {
+            for part in reads.chunks(REPORT_LIMIT) {
+                self.report_part(part).await;
+            }
+        }
+    }
+
+    async fn report_part(&self, part: &[(Arc<Bucket>, (u64, u64))]) {
+        let Some((first, _)) = part.first() else { return };
+        let counts = part.iter().map(|(bucket, (hits, misses))| pb::ReadCount {
+            bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
+            hits: *hits,
+            misses: *misses,
+        });
+        let counts = pb::CountReads { counts: counts.collect() };
+        let home = self.inner.shards.home(&first.id);
+        let reported = home.propose(shard_command::Kind::CountReads(counts)).await;
+        if let Err(crate::raft::ProposeError::NotLeader { .. }) = reported {
+            for (bucket, reads) in part {
+                bucket.usage.put_back(*reads);
+            }
+        }
+    }
+
+    /// Removes accounts that were left without a bucket for long, until `stop`.
+    pub async fn expire_accounts(self, stop: CancellationToken) {
+        let ttl = self.inner.settings.account_idle_ttl;
+        if ttl.is_zero() {
+            return;
+        }
+        let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        let mut tick = tokio::time::interval(ACCOUNT_SWEEP);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            let before = self.inner.clock.now().saturating_sub(ttl);
+            let expire = pb::ExpireAccounts { before, limit: ACCOUNT_LIMIT };
+            // What can't be removed now is removed at the next look.
+            let _ = self.propose(meta_command::Kind::ExpireAccounts(expire)).await;
+        }
+    }
+}

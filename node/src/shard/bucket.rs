@@ -1,0 +1,45 @@
+//! Dropping buckets, and counting their reads.
+
+use std::io;
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+
+use super::state::{Response, ShardState, is_bucket_name};
+use crate::store::Batch;
+use crate::store::keys;
+
+impl ShardState {
+    /// Removes a bucket's records in one range and leaves a mark that refuses every later write.
+    /// Rows of its keys in the expiry index are removed when their time comes.
+    pub(super) fn apply_drop_bucket(
+        &mut self,
+        id: &Bytes,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        if !is_bucket_name(id) {
+            return Ok(Response::Done);
+        }
+        let from = self.rows.record(id, b"");
+        batch.delete_range(&from, &keys::after_prefix(&from));
+        let bucket = self.bucket(id)?;
+        let digest = bucket.digest;
+        *bucket = pb::BucketState { dropped: true, ..Default::default() };
+        self.header.digest = self.header.digest.wrapping_sub(digest);
+        Ok(Response::Done)
+    }
+
+    pub(super) fn apply_count_reads(&mut self, counts: &pb::CountReads) -> io::Result<Response> {
+        for count in &counts.counts {
+            if !is_bucket_name(&count.bucket) {
+                continue;
+            }
+            let bucket = self.bucket(&count.bucket)?;
+            if !bucket.dropped {
+                bucket.hits += count.hits;
+                bucket.misses += count.misses;
+            }
+        }
+        Ok(Response::Done)
+    }
+}

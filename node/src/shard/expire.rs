@@ -1,0 +1,76 @@
+//! Removing what has expired, so that counts are exact and the space comes back.
+//!
+//! Readers don't depend on it: they judge each record by its own expiry.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+
+use super::record;
+use super::state::{Response, ShardState, blocking};
+use super::write::Change;
+use crate::store::keys;
+use crate::store::{Batch, Scan};
+use crate::types::Nanos;
+
+/// What a walk over the expiry index found.
+#[derive(Default)]
+struct Due {
+    keys: Vec<(Nanos, Bytes, Bytes)>,
+    /// The first row that was left: of a later time, or beyond the limit.
+    next: Option<Nanos>,
+}
+
+impl ShardState {
+    pub(super) fn apply_expire(
+        &mut self,
+        expire: pb::ExpireUpTo,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        let due = self.due(expire)?;
+        for (at, bucket, key) in due.keys {
+            let row = self.rows.record(&bucket, &key);
+            let old = self.record(&row)?;
+            match old {
+                Some(old) if record::expiry_of(&old) == Some(at) => {
+                    // Of the same version: it says when the key was gone, not that it was written.
+                    let new = self.tombstone(record::version_of(&old));
+                    let change = Change { bucket: &bucket, key: &key, row, old: Some(old), new };
+                    self.change(change, batch)?;
+                }
+                // The bucket was dropped: only the index still knows the key.
+                Some(_) | None => batch.delete(self.rows.expiry(at, &bucket, &key)),
+            }
+        }
+        // A reader under a slower clock must not find what was removed here.
+        self.header.last_version = self.header.last_version.max(expire.time);
+        self.header.expiry_low = due.next.unwrap_or(expire.time).min(expire.time);
+        self.view.expiry_from(due.next);
+        Ok(Response::Expired { more: due.next.is_some_and(|next| next <= expire.time) })
+    }
+
+    /// What has expired, from the lowest place in the index where anything can be: the rows that
+    /// were removed before it are not walked over again.
+    fn due(&self, expire: pb::ExpireUpTo) -> io::Result<Due> {
+        let from = self.rows.expiry(self.header.expiry_low, b"", b"");
+        let to = self.rows.expiry(Nanos::MAX, &[u8::MAX; 14], b"");
+        let mut due = Due::default();
+        blocking(|| {
+            self.db.scan(Scan { from, to, fill_cache: true }, |row, _| {
+                let Some((at, bucket, key)) = keys::split_expiry(row) else {
+                    return ControlFlow::Continue(());
+                };
+                if at > expire.time || due.keys.len() >= expire.limit as usize {
+                    due.next = Some(at);
+                    return ControlFlow::Break(());
+                }
+                let (bucket, key) = (Bytes::copy_from_slice(bucket), Bytes::copy_from_slice(key));
+                due.keys.push((at, bucket, key));
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(due)
+    }
+}

@@ -1,0 +1,237 @@
+//! A running shard: reads, writes and its own housekeeping.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::proposer::{self, BatchSettings, Queue, QueueBudget, WriteError};
+use super::state::{Response, Shard, ShardState};
+use super::view::{Lookup, Page, View};
+use super::write::WriteOutcome;
+use crate::clock::Clock;
+use crate::raft::{Group, GroupSettings, Proposal, Status};
+use crate::store::keys::GroupId;
+use crate::store::{Engine, StoreError};
+use crate::types::{Entry, ListQuery};
+
+/// How often a shard looks for what has expired.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// Keys that one entry expires at most.
+const EXPIRE_LIMIT: u32 = 1000;
+
+/// How shards are run.
+#[derive(Clone)]
+pub struct ShardSettings {
+    /// How their groups are run.
+    pub group: GroupSettings,
+    /// What goes into their entries.
+    pub batch: BatchSettings,
+    /// Bytes of writes that may wait, over all shards.
+    pub budget: QueueBudget,
+    /// Reads that may wait for the disk, over all shards.
+    pub disk_reads: Arc<Semaphore>,
+    /// The time.
+    pub clock: Clock,
+    /// Ends the proposers and the housekeeping.
+    pub stop: CancellationToken,
+}
+
+impl ShardSettings {
+    /// Bounds of entries.
+    pub fn batch(queue: usize, writes: usize, bytes: usize, in_flight: usize) -> BatchSettings {
+        BatchSettings { queue, writes, bytes, in_flight }
+    }
+}
+
+/// Why a read has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// This node doesn't lead the shard.
+    #[error("this node does not lead the shard")]
+    NotLeader,
+    /// Too many reads wait for the disk.
+    #[error("too many reads are waiting for the disk")]
+    Overloaded,
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StoreError),
+}
+
+/// A shard that runs on this node.
+pub struct ShardHandle {
+    group: Arc<Group<Shard>>,
+    view: Arc<View>,
+    queue: Queue,
+    disk_reads: Arc<Semaphore>,
+    clock: Clock,
+}
+
+impl ShardHandle {
+    /// Opens shard `number` and runs it on the current runtime. `found` is proposed if it is new.
+    pub async fn start(
+        engine: Arc<Engine>,
+        number: u16,
+        settings: &ShardSettings,
+        found: pb::Found,
+    ) -> io::Result<Arc<Self>> {
+        let id = GroupId::shard(number);
+        let db = engine.state.clone();
+        let mut view = None;
+        let group = Group::<Shard>::start(engine, id, &settings.group, |rows| {
+            let state = ShardState::open(db, rows)?;
+            view = Some(state.view());
+            Ok(state)
+        })
+        .await?;
+        let view = view.ok_or_else(|| io::Error::other("a shard's state was not opened"))?;
+        let group = Arc::new(group);
+        let (clock, stop) = (settings.clock.clone(), settings.stop.clone());
+        let batch = settings.batch.clone();
+        let budget = settings.budget.clone();
+        let queue = proposer::start(group.clone(), clock.clone(), batch, budget, stop.clone());
+        let disk_reads = settings.disk_reads.clone();
+        let shard = Arc::new(Self { group, view, queue, disk_reads, clock });
+        tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), found)));
+        Ok(shard)
+    }
+
+    /// Whether this node answers for the shard now.
+    pub fn serves(&self) -> bool {
+        self.group.may_read() && self.view.is_founded()
+    }
+
+    /// The entry of a key. Completes at once if memory has the answer.
+    pub async fn get(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Entry>, ReadError> {
+        if !self.serves() {
+            return Err(ReadError::NotLeader);
+        }
+        match self.view.get_cached(bucket, key, self.clock.now())? {
+            Lookup::Known(entry) => Ok(entry),
+            Lookup::NotCached => {
+                let (bucket, key) = (bucket.to_vec(), key.to_vec());
+                let now = self.clock.now();
+                self.from_disk(move |view| view.get(&bucket, &key, now)).await
+            }
+        }
+    }
+
+    /// Live keys of a bucket, in order.
+    pub async fn page(&self, bucket: &[u8], query: ListQuery) -> Result<Page, ReadError> {
+        let (bucket, now) = (bucket.to_vec(), self.clock.now());
+        self.read(move |view| view.page(&bucket, &query, now)).await
+    }
+
+    /// Counts of a bucket in this shard.
+    pub async fn bucket(&self, bucket: &[u8]) -> Result<pb::BucketState, ReadError> {
+        if !self.serves() {
+            return Err(ReadError::NotLeader);
+        }
+        if let Some(state) = self.view.bucket_cached(bucket)? {
+            return Ok(state);
+        }
+        let bucket = bucket.to_vec();
+        self.read(move |view| view.bucket(&bucket)).await
+    }
+
+    /// Runs a read that may wait for the disk on the pool for that.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        if !self.serves() {
+            return Err(ReadError::NotLeader);
+        }
+        self.from_disk(read).await
+    }
+
+    async fn from_disk<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let permit =
+            self.disk_reads.clone().try_acquire_owned().map_err(|_| ReadError::Overloaded)?;
+        let view = self.view.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&view)
+        });
+        match read.await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(StoreError::corrupt("state", "a read of it has panicked").into()),
+        }
+    }
+
+    /// Writes a key and waits for the outcome, at most for `deadline`.
+    pub async fn write(
+        &self,
+        write: pb::Write,
+        deadline: Duration,
+    ) -> Result<WriteOutcome, WriteError> {
+        if !self.serves() {
+            return Err(WriteError::NotLeader);
+        }
+        let outcome = self.queue.push(write)?;
+        match tokio::time::timeout(deadline, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
+        }
+    }
+
+    /// Proposes a command that is no write, and waits for its answer.
+    pub async fn propose(&self, command: Command) -> Proposal<Shard> {
+        self.group.propose(pb::ShardCommand { kind: Some(command) }).await
+    }
+
+    /// Removes all that has expired by now, so that counts are exact.
+    pub async fn expire(&self) -> Proposal<Shard> {
+        let time = self.clock.now();
+        while self.view.has_expired(time) {
+            let expire = pb::ExpireUpTo { time, limit: EXPIRE_LIMIT };
+            if self.propose(Command::Expire(expire)).await? == (Response::Expired { more: false }) {
+                break;
+            }
+        }
+        Ok(Response::Done)
+    }
+
+    /// The Raft group.
+    pub fn group(&self) -> &Group<Shard> {
+        &self.group
+    }
+
+    /// What readers see.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The group at a glance.
+    pub fn status(&self) -> Status {
+        self.group.status()
+    }
+}
+
+/// Founds the shard when it is new, and then expires what is due. Only the leader's proposals
+/// come to anything; a refused one is made again at the next look.
+async fn housekeeping(shard: Arc<ShardHandle>, found: pb::Found) {
+    let mut look = tokio::time::interval(HOUSEKEEPING);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut wait = Duration::from_millis(2);
+    while !shard.view.is_founded() {
+        if shard.group.may_read() {
+            // Whether it came through shows in the view.
+            let _ = shard.propose(Command::Found(found)).await;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (2 * wait).min(HOUSEKEEPING);
+    }
+    loop {
+        look.tick().await;
+        if shard.serves() {
+            let _ = shard.expire().await;
+        }
+    }
+}

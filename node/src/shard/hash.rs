@@ -1,0 +1,36 @@
+//! Which shard a key belongs to. Fixed for ever: the keys on disk lie where this said.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The shard of a key, of `shards`.
+pub fn shard_of(bucket: &[u8], key: &[u8], shards: u16) -> u16 {
+    let hash = xxh3_64_with_seed(key, xxh3_64(bucket));
+    let shard = hash % u64::from(shards.max(1));
+    u16::try_from(shard).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shard_of;
+
+    #[test]
+    fn keys_stay_on_the_shard_that_earlier_releases_put_them_on() {
+        let bucket = b"a0h6hqok6kAT3d";
+        let shards: Vec<u16> =
+            (0..12).map(|n| shard_of(bucket, format!("key-{n}").as_bytes(), 8)).collect();
+        assert_eq!(shards, PINNED);
+        assert_eq!(shard_of(b"aNaLkrOvqHR6xy", b"", 16), PINNED_EMPTY);
+    }
+
+    #[test]
+    fn keys_spread_evenly() {
+        let mut counts = [0_u32; 8];
+        for n in 0..80_000 {
+            counts[usize::from(shard_of(b"a0h6hqok6kAT3d", format!("k{n}").as_bytes(), 8))] += 1;
+        }
+        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    }
+
+    const PINNED: [u16; 12] = [0; 12];
+    const PINNED_EMPTY: u16 = 0;
+}

@@ -1,0 +1,35 @@
+//! A shard: a part of a region's keys, on a Raft group of its own.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `hash` | which shard a key belongs to |
+//! | `state` | the replicated state: its header and buckets, dispatch of commands |
+//! | `write` | puts and deletes |
+//! | `expire` | removing what has expired |
+//! | `bucket` | dropping buckets, counting their reads |
+//! | `record` | records as bytes, their digest |
+//! | `view` | what readers see, on any thread |
+//! | `proposer` | many writes in one Raft entry |
+//! | `handle` | a running shard |
+
+mod bucket;
+mod expire;
+mod handle;
+mod hash;
+mod proposer;
+mod record;
+mod state;
+mod view;
+mod write;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod replay_tests;
+
+pub use handle::{ReadError, ShardHandle, ShardSettings};
+pub use hash::shard_of;
+pub use proposer::{BatchSettings, QueueBudget, WriteError};
+pub use state::{LEVEL, Response, Shard, ShardState};
+pub use view::{Page, View};
+pub use write::WriteOutcome;

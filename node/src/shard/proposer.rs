@@ -1,0 +1,224 @@
+//! Many clients' writes in one Raft entry.
+//!
+//! Writes queue up while an entry is under way, and go together in the next one. So the more load,
+//! the more writes share an entry and an fsync, and a single client waits for nobody.
+//!
+//! Invariant (unknown fate): a write is answered `NotLeader`, `Overloaded` or `Stopping` only if it
+//! entered no log; otherwise with its outcome, or `Unknown`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::state::{Response, Shard};
+use super::write::WriteOutcome;
+use crate::clock::Clock;
+use crate::raft::{Group, Proposal, ProposeError};
+
+/// Why a write has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// It entered no log: this node doesn't lead the shard.
+    #[error("this node does not lead the shard")]
+    NotLeader,
+    /// It entered no log: too much is waiting.
+    #[error("too many writes are waiting")]
+    Overloaded,
+    /// It entered no log: the node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+    /// It may have happened, or may yet.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// Bytes of writes that may wait on this node, over all shards.
+#[derive(Clone, Debug)]
+pub struct QueueBudget {
+    left: Arc<AtomicUsize>,
+}
+
+impl QueueBudget {
+    /// A budget of `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        Self { left: Arc::new(AtomicUsize::new(bytes)) }
+    }
+
+    fn take(&self, bytes: usize) -> Option<Taken> {
+        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+            left.checked_sub(bytes)
+        });
+        taken.is_ok().then(|| Taken { budget: self.clone(), bytes })
+    }
+}
+
+/// A part of the budget, given back on drop.
+struct Taken {
+    budget: QueueBudget,
+    bytes: usize,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.bytes, Ordering::AcqRel);
+    }
+}
+
+type Outcome = Result<WriteOutcome, WriteError>;
+
+/// A write that waits for its entry.
+pub struct Pending {
+    write: pb::Write,
+    bytes: Taken,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// The way into the queue.
+#[derive(Clone)]
+pub struct Queue {
+    sender: mpsc::Sender<Pending>,
+    budget: QueueBudget,
+}
+
+impl Queue {
+    /// Queues a write; its outcome comes through the receiver, which fails if the outcome can't
+    /// be known.
+    pub fn push(&self, write: pb::Write) -> Result<oneshot::Receiver<Outcome>, WriteError> {
+        let bytes = self.budget.take(size_of(&write)).ok_or(WriteError::Overloaded)?;
+        let (answer, outcome) = oneshot::channel();
+        self.sender.try_send(Pending { write, bytes, answer }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => WriteError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
+        })?;
+        Ok(outcome)
+    }
+}
+
+fn size_of(write: &pb::Write) -> usize {
+    let value = match &write.op {
+        Some(pb::write::Op::Put(put)) => put.value.len() + put.content_type.len(),
+        Some(pb::write::Op::Delete(_)) | None => 0,
+    };
+    // The rest is what the message and its place in the queue take.
+    write.key.len() + value + 128
+}
+
+/// Bounds of what goes into one entry, and of entries under way.
+#[derive(Clone, Debug)]
+pub struct BatchSettings {
+    /// Writes that may wait per shard.
+    pub queue: usize,
+    /// Writes in one entry.
+    pub writes: usize,
+    /// Bytes of writes in one entry.
+    pub bytes: usize,
+    /// Entries of writes under way per shard.
+    pub in_flight: usize,
+}
+
+/// Starts a shard's proposer on the current runtime. It ends when `group` has stopped taking
+/// writes and the queue is dropped, or when `stop` is called.
+pub fn start(
+    group: Arc<Group<Shard>>,
+    clock: Clock,
+    settings: BatchSettings,
+    budget: QueueBudget,
+    stop: tokio_util::sync::CancellationToken,
+) -> Queue {
+    let (sender, receiver) = mpsc::channel(settings.queue);
+    let proposer = Proposer { group, clock, settings, receiver };
+    tokio::spawn(proposer.run(stop));
+    Queue { sender, budget }
+}
+
+struct Proposer {
+    group: Arc<Group<Shard>>,
+    clock: Clock,
+    settings: BatchSettings,
+    receiver: mpsc::Receiver<Pending>,
+}
+
+impl Proposer {
+    async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
+        let slots = Arc::new(Semaphore::new(self.settings.in_flight));
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                first = self.receiver.recv() => first,
+            };
+            let (Some(first), Ok(slot)) = (first, slots.clone().acquire_owned().await) else {
+                break;
+            };
+            let batch = self.gather(first);
+            self.propose(batch, slot).await;
+        }
+        self.receiver.close();
+        while let Some(pending) = self.receiver.recv().await {
+            // Whoever asked may have given up.
+            let _ = pending.answer.send(Err(WriteError::Stopping));
+        }
+    }
+
+    /// All that waits now, within the bounds of an entry.
+    fn gather(&mut self, first: Pending) -> Vec<Pending> {
+        let mut bytes = first.bytes.bytes;
+        let mut batch = vec![first];
+        while batch.len() < self.settings.writes && bytes < self.settings.bytes {
+            let Ok(next) = self.receiver.try_recv() else { break };
+            bytes += next.bytes.bytes;
+            batch.push(next);
+        }
+        batch
+    }
+
+    async fn propose(&self, batch: Vec<Pending>, slot: OwnedSemaphorePermit) {
+        let mut writes = Vec::with_capacity(batch.len());
+        let mut waiting = Vec::with_capacity(batch.len());
+        for pending in batch {
+            writes.push(pending.write);
+            waiting.push((pending.answer, pending.bytes));
+        }
+        let batch = pb::WriteBatch { time: self.clock.now(), writes };
+        let command = pb::ShardCommand { kind: Some(Command::Writes(batch)) };
+        let done = move |result: Proposal<Shard>| {
+            drop(slot);
+            answer(waiting, result);
+        };
+        self.group.propose_with(command, done).await;
+    }
+}
+
+fn answer(waiting: Vec<(oneshot::Sender<Outcome>, Taken)>, result: Proposal<Shard>) {
+    let failed = match result {
+        Ok(Response::Writes(outcomes)) if outcomes.len() == waiting.len() => {
+            for ((answer, _), outcome) in waiting.into_iter().zip(outcomes) {
+                // Whoever asked may have given up.
+                let _ = answer.send(Ok(outcome));
+            }
+            return;
+        }
+        Ok(Response::Writes(_) | Response::Done | Response::Expired { .. })
+        | Err(ProposeError::Unknown) => WriteError::Unknown,
+        Err(ProposeError::NotLeader { .. }) => WriteError::NotLeader,
+    };
+    for (answer, _) in waiting {
+        let _ = answer.send(Err(failed.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_refuses_what_is_beyond_it_and_takes_back() {
+        let budget = QueueBudget::new(100);
+        let taken = budget.take(60).unwrap();
+        assert!(budget.take(60).is_none());
+        drop(taken);
+        assert!(budget.take(100).is_some());
+    }
+}

@@ -1,0 +1,219 @@
+//! The replicated state of a shard.
+//!
+//! Invariants:
+//! - apply is a function of this state and the command (see `raft::State`);
+//! - versions rise strictly within the shard: `max(time of the command, last version + 1)`;
+//! - `keys`, `bytes` and `digest` of a bucket are the sums over its records, and the shard's
+//!   digest is the sum over its buckets.
+//!
+//! Changes of a batch gather here (`records`, `buckets`, the header) until they are written.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
+use prost::Message;
+
+use super::record;
+use super::view::View;
+use super::write::WriteOutcome;
+use crate::raft::{Machine, State};
+use crate::store::keys::{Kind, Rows};
+use crate::store::{Batch, Found, StateDb, StoreError};
+use crate::types::{BucketId, Nanos};
+
+/// The highest feature level that this version supports.
+pub const LEVEL: u32 = 1;
+
+/// The shard state machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shard;
+
+impl Machine for Shard {
+    type Command = pb::ShardCommand;
+    type Response = Response;
+    type State = ShardState;
+}
+
+/// What a command answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// Nothing to tell.
+    Done,
+    /// What became of each write, in their order.
+    Writes(Vec<WriteOutcome>),
+    /// Whether more has expired than the command took.
+    Expired {
+        /// Whether to propose it again at once.
+        more: bool,
+    },
+}
+
+/// A shard's state on this node.
+pub struct ShardState {
+    pub(super) db: StateDb,
+    pub(super) rows: Rows,
+    pub(super) header: pb::ShardHeader,
+    /// Records changed since the last batch was written; `None`: removed.
+    pub(super) records: HashMap<Vec<u8>, Option<pb::Record>>,
+    /// Buckets changed since then.
+    pub(super) buckets: HashMap<Bytes, pb::BucketState>,
+    pub(super) view: Arc<View>,
+}
+
+impl ShardState {
+    /// Reads the state in `rows`.
+    pub fn open(db: StateDb, rows: Rows) -> Result<Self, StoreError> {
+        let header = read_header(&db, rows)?;
+        let view = Arc::new(View::new(db.clone(), rows, &header));
+        Ok(Self { db, rows, header, records: HashMap::new(), buckets: HashMap::new(), view })
+    }
+
+    /// What readers see of it.
+    pub fn view(&self) -> Arc<View> {
+        self.view.clone()
+    }
+
+    /// The next version's time.
+    pub(super) fn next_version(&mut self, time: Nanos) -> Nanos {
+        let version = time.max(self.header.last_version + 1);
+        self.header.last_version = version;
+        version
+    }
+
+    /// A record as of the last applied write, tombstones included.
+    pub(super) fn record(&self, row: &[u8]) -> Result<Option<pb::Record>, StoreError> {
+        if let Some(pending) = self.records.get(row) {
+            return Ok(pending.clone());
+        }
+        let bytes = match self.db.get_cached(row)? {
+            Found::Row(bytes) => Some(bytes),
+            Found::Nothing => None,
+            Found::NotCached => blocking(|| self.db.get(row))?,
+        };
+        bytes.map(record::decode).transpose()
+    }
+
+    /// A bucket's state as of the last applied write, to be changed.
+    pub(super) fn bucket(&mut self, id: &Bytes) -> Result<&mut pb::BucketState, StoreError> {
+        if !self.buckets.contains_key(id) {
+            let row = self.rows.by_id(Kind::Bucket, id);
+            let state = match self.db.get_cached(&row)? {
+                Found::Row(bytes) => Some(bytes),
+                Found::Nothing => None,
+                Found::NotCached => blocking(|| self.db.get(&row))?,
+            };
+            let state = state.map(decode_bucket).transpose()?.unwrap_or_default();
+            self.buckets.insert(id.clone(), state);
+        }
+        Ok(self.buckets.entry(id.clone()).or_default())
+    }
+
+    fn check_level(&self, level: u32) -> io::Result<()> {
+        if level > LEVEL {
+            return Err(newer(format!("feature level {level} (this one knows up to {LEVEL})")));
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, found: &pb::Found) -> io::Result<Response> {
+        self.check_level(found.level)?;
+        if self.header.region == 0 {
+            self.header.region = found.region;
+            self.header.incarnation = found.incarnation;
+            self.header.level = found.level;
+        }
+        Ok(Response::Done)
+    }
+
+    fn set_level(&mut self, set: &pb::SetLevel) -> io::Result<Response> {
+        self.check_level(set.level)?;
+        self.header.level = self.header.level.max(set.level);
+        Ok(Response::Done)
+    }
+
+    fn set_peers(&mut self, set: &pb::SetPeers) -> Response {
+        self.header.peers.clone_from(&set.regions);
+        Response::Done
+    }
+}
+
+impl State<Shard> for ShardState {
+    fn apply(&mut self, command: &pb::ShardCommand, batch: &mut Batch) -> io::Result<Response> {
+        match &command.kind {
+            Some(Command::Writes(writes)) => self.apply_writes(writes, batch),
+            Some(Command::Expire(expire)) => self.apply_expire(*expire, batch),
+            Some(Command::DropBucket(drop)) => self.apply_drop_bucket(&drop.bucket, batch),
+            Some(Command::CountReads(counts)) => self.apply_count_reads(counts),
+            Some(Command::Found(found)) => self.found(found),
+            Some(Command::SetLevel(set)) => self.set_level(set),
+            Some(Command::SetPeers(set)) => Ok(self.set_peers(set)),
+            None => Err(newer("a command of a kind".into())),
+        }
+    }
+
+    fn walks(command: &pb::ShardCommand) -> bool {
+        matches!(command.kind, Some(Command::Expire(_) | Command::DropBucket(_)))
+    }
+
+    fn seal(&mut self, batch: &mut Batch) {
+        for (id, bucket) in &self.buckets {
+            batch.put(self.rows.by_id(Kind::Bucket, id), bucket.encode_to_vec());
+        }
+        batch.put(self.rows.single(Kind::Header), self.header.encode_to_vec());
+    }
+
+    fn written(&mut self) {
+        self.records.clear();
+        self.buckets.clear();
+        self.view.publish(&self.header);
+    }
+
+    fn no_response() -> Response {
+        Response::Done
+    }
+
+    fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
+        self.records.clear();
+        self.buckets.clear();
+        self.header = read_header(&self.db, rows)?;
+        self.rows = rows;
+        self.view.reload(rows, &self.header);
+        Ok(())
+    }
+}
+
+fn newer(what: String) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("the log holds {what} that this version of cloudkv-node does not know: upgrade it"),
+    )
+}
+
+fn read_header(db: &StateDb, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
+    match db.get(&rows.single(Kind::Header))? {
+        Some(row) => pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header")),
+        None => Ok(pb::ShardHeader::default()),
+    }
+}
+
+/// A bucket's state from its row.
+pub fn decode_bucket(row: Bytes) -> Result<pb::BucketState, StoreError> {
+    pb::BucketState::decode(row).map_err(StoreError::on("decode", "bucket state"))
+}
+
+/// Runs what waits for the disk without holding up the runtime's other tasks.
+pub(super) fn blocking<T>(read: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(read),
+        Ok(_) | Err(_) => read(),
+    }
+}
+
+/// Whether a bucket's name has the length that row keys are made for.
+pub(super) fn is_bucket_name(name: &[u8]) -> bool {
+    name.len() == BucketId::LEN
+}

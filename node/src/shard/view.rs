@@ -1,0 +1,248 @@
+//! What readers see of a shard, on any thread, without a lock.
+//!
+//! Invariant: what a reader sees was written, as a whole batch, before it looked, and nothing of a
+//! generation that was replaced: each read checks afterwards that its generation is still the
+//! current one, and begins again if not.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+
+use super::record;
+use super::state::decode_bucket;
+use crate::store::keys::{self, GroupId, Kind, Rows};
+use crate::store::{Found, Scan, StateDb, StoreError};
+use crate::types::{Entry, KeyInfo, ListQuery, Nanos};
+
+/// A shard for readers.
+pub struct View {
+    db: StateDb,
+    group: GroupId,
+    generation: AtomicU32,
+    founded: AtomicBool,
+    last_version: AtomicU64,
+    digest: AtomicU64,
+    /// No key expires before this time; it may be too early, never too late.
+    next_expiry: AtomicU64,
+}
+
+/// A reader's answer, if memory has it.
+pub enum Lookup {
+    /// The live entry, or that there is none.
+    Known(Option<Entry>),
+    /// Only the disk knows: ask [`View::get`].
+    NotCached,
+}
+
+/// A part of a listing.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Keys in ascending order.
+    pub keys: Vec<KeyInfo>,
+    /// Whether there may be more after them.
+    pub more: bool,
+}
+
+impl View {
+    pub(super) fn new(db: StateDb, rows: Rows, header: &pb::ShardHeader) -> Self {
+        let view = Self {
+            db,
+            group: rows.group(),
+            generation: AtomicU32::new(rows.generation()),
+            founded: AtomicBool::new(false),
+            last_version: AtomicU64::new(0),
+            digest: AtomicU64::new(0),
+            next_expiry: AtomicU64::new(header.expiry_low),
+        };
+        view.publish(header);
+        view
+    }
+
+    pub(super) fn publish(&self, header: &pb::ShardHeader) {
+        self.last_version.store(header.last_version, Ordering::Release);
+        self.digest.store(header.digest, Ordering::Release);
+        self.founded.store(header.region != 0, Ordering::Release);
+    }
+
+    pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader) {
+        self.generation.store(rows.generation(), Ordering::Release);
+        self.next_expiry.store(header.expiry_low, Ordering::Release);
+        self.publish(header);
+    }
+
+    pub(super) fn expiry_at(&self, at: Nanos) {
+        self.next_expiry.fetch_min(at, Ordering::AcqRel);
+    }
+
+    pub(super) fn expiry_from(&self, next: Option<Nanos>) {
+        self.next_expiry.store(next.unwrap_or(Nanos::MAX), Ordering::Release);
+    }
+
+    /// Whether the shard knows its region: before that it takes no writes.
+    pub fn is_founded(&self) -> bool {
+        self.founded.load(Ordering::Acquire)
+    }
+
+    /// Order-free sum over all records: the same on all replicas at the same applied index.
+    pub fn digest(&self) -> u64 {
+        self.digest.load(Ordering::Acquire)
+    }
+
+    /// Whether a key may have expired by `now` and still be counted.
+    pub fn has_expired(&self, now: Nanos) -> bool {
+        self.next_expiry.load(Ordering::Acquire) <= now
+    }
+
+    /// The time that expiry is judged by: the later of the clock's and the last version.
+    fn read_time(&self, now: Nanos) -> Nanos {
+        now.max(self.last_version.load(Ordering::Acquire))
+    }
+
+    fn rows(&self) -> Rows {
+        Rows::new(self.group, self.generation.load(Ordering::Acquire))
+    }
+
+    /// Runs `read` on the current rows, again if they were replaced meanwhile.
+    fn stable<T>(&self, mut read: impl FnMut(Rows) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        loop {
+            let rows = self.rows();
+            let result = read(rows)?;
+            if self.rows() == rows {
+                return Ok(result);
+            }
+        }
+    }
+
+    fn live(&self, row: Option<Bytes>, now: Nanos) -> Result<Option<Entry>, StoreError> {
+        let record = row.map(record::decode).transpose()?;
+        let now = self.read_time(now);
+        Ok(record.filter(|record| record::is_live(record, now)).map(record::into_entry))
+    }
+
+    /// The entry of a key at `now`, if memory can tell.
+    pub fn get_cached(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<Lookup, StoreError> {
+        let found = self.stable(|rows| self.db.get_cached(&rows.record(bucket, key)))?;
+        match found {
+            Found::Row(row) => Ok(Lookup::Known(self.live(Some(row), now)?)),
+            Found::Nothing => Ok(Lookup::Known(None)),
+            Found::NotCached => Ok(Lookup::NotCached),
+        }
+    }
+
+    /// The entry of a key at `now`: blocks for the disk.
+    pub fn get(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<Option<Entry>, StoreError> {
+        let row = self.stable(|rows| self.db.get(&rows.record(bucket, key)))?;
+        self.live(row, now)
+    }
+
+    /// A bucket's state, if memory can tell.
+    pub fn bucket_cached(&self, bucket: &[u8]) -> Result<Option<pb::BucketState>, StoreError> {
+        let found = self.stable(|rows| self.db.get_cached(&rows.by_id(Kind::Bucket, bucket)))?;
+        match found {
+            Found::Row(row) => decode_bucket(row).map(Some),
+            Found::Nothing => Ok(Some(pb::BucketState::default())),
+            Found::NotCached => Ok(None),
+        }
+    }
+
+    /// Whether a bucket holds a live key or value larger than these sizes: walks over all of it,
+    /// and blocks for the disk.
+    pub fn has_larger(
+        &self,
+        bucket: &[u8],
+        key_bytes: usize,
+        value_bytes: usize,
+        now: Nanos,
+    ) -> Result<bool, StoreError> {
+        let from = self.rows().record(bucket, b"");
+        let to = keys::after_prefix(&from);
+        let mut result = Ok(false);
+        self.db.scan(Scan { from, to, fill_cache: false }, |row, value| {
+            match key_info(row, value, now) {
+                Ok(Some(info)) => {
+                    let larger =
+                        info.key.len() > key_bytes || info.size > value_bytes as u64;
+                    result = Ok(larger);
+                    if larger { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                }
+                Ok(None) => ControlFlow::Continue(()),
+                Err(error) => {
+                    result = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        result
+    }
+
+    /// A bucket's state: blocks for the disk.
+    pub fn bucket(&self, bucket: &[u8]) -> Result<pb::BucketState, StoreError> {
+        let row = self.stable(|rows| self.db.get(&rows.by_id(Kind::Bucket, bucket)))?;
+        Ok(row.map(decode_bucket).transpose()?.unwrap_or_default())
+    }
+
+    /// Gives back the files that held nothing but records of a dropped bucket: blocks.
+    pub fn reclaim(&self, bucket: &[u8]) -> Result<(), StoreError> {
+        let from = self.rows().record(bucket, b"");
+        self.db.drop_files(&from, &keys::after_prefix(&from))
+    }
+
+    /// Live keys of a bucket, in order: blocks for the disk.
+    pub fn page(&self, bucket: &[u8], query: &ListQuery, now: Nanos) -> Result<Page, StoreError> {
+        self.stable(|rows| self.page_of(rows, bucket, query, self.read_time(now)))
+    }
+
+    fn page_of(
+        &self,
+        rows: Rows,
+        bucket: &[u8],
+        query: &ListQuery,
+        now: Nanos,
+    ) -> Result<Page, StoreError> {
+        let prefix = rows.record(bucket, &query.prefix);
+        let to = keys::after_prefix(&prefix);
+        let from = match &query.after {
+            // The first key after `after` is `after` with a zero byte.
+            Some(after) => [&rows.record(bucket, after)[..], &[0]].concat().max(prefix),
+            None => prefix,
+        };
+        let mut page = Page::default();
+        if from >= to {
+            return Ok(page);
+        }
+        let mut failed = None;
+        self.db.scan(Scan { from, to, fill_cache: true }, |row, value| {
+            match key_info(row, value, now) {
+                Ok(Some(_)) if page.keys.len() >= query.limit => {
+                    page.more = true;
+                    return ControlFlow::Break(());
+                }
+                Ok(info) => page.keys.extend(info),
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        failed.map_or(Ok(page), Err)
+    }
+}
+
+fn key_info(row: &[u8], value: &[u8], now: Nanos) -> Result<Option<KeyInfo>, StoreError> {
+    let Some((_, key)) = keys::split_record(row) else {
+        return Err(StoreError::corrupt("record", "its row key is too short"));
+    };
+    let record = record::decode(Bytes::copy_from_slice(value))?;
+    if !record::is_live(&record, now) {
+        return Ok(None);
+    }
+    Ok(Some(KeyInfo {
+        key: Bytes::copy_from_slice(key),
+        size: record.value.len() as u64,
+        version: record::version_of(&record),
+        expires_at: record::expiry_of(&record),
+    }))
+}

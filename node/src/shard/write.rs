@@ -1,0 +1,173 @@
+//! Puts and deletes: what a `WriteBatch` does to a shard.
+
+use std::io;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
+use prost::Message;
+
+use super::record;
+use super::state::{Response, ShardState, is_bucket_name};
+use crate::store::Batch;
+use crate::types::{Nanos, Version, Written};
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It happened.
+    Written(Written),
+    /// Its condition didn't hold.
+    ConditionFailed,
+    /// The key is new, and no room was reserved for it.
+    NoRoom,
+    /// The bucket is dropped.
+    BucketGone,
+}
+
+/// A record and what hangs on it, before and after a change.
+pub(super) struct Change<'a> {
+    pub bucket: &'a Bytes,
+    pub key: &'a Bytes,
+    pub row: Vec<u8>,
+    pub old: Option<pb::Record>,
+    pub new: Option<pb::Record>,
+}
+
+impl ShardState {
+    pub(super) fn apply_writes(
+        &mut self,
+        writes: &pb::WriteBatch,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        let mut outcomes = Vec::with_capacity(writes.writes.len());
+        for write in &writes.writes {
+            outcomes.push(self.apply_write(writes.time, write, batch)?);
+        }
+        Ok(Response::Writes(outcomes))
+    }
+
+    fn apply_write(
+        &mut self,
+        time: Nanos,
+        write: &pb::Write,
+        batch: &mut Batch,
+    ) -> io::Result<WriteOutcome> {
+        if !is_bucket_name(&write.bucket) || self.bucket(&write.bucket)?.dropped {
+            return Ok(WriteOutcome::BucketGone);
+        }
+        let row = self.rows.record(&write.bucket, &write.key);
+        let old = self.record(&row)?;
+        let now = time.max(self.header.last_version + 1);
+        let live = old.as_ref().filter(|record| record::is_live(record, now));
+        if !holds(write.condition.as_ref(), live) {
+            return Ok(WriteOutcome::ConditionFailed);
+        }
+        let existed = live.is_some();
+        let takes_room = old.as_ref().is_none_or(|record| record.tombstone);
+        if takes_room && matches!(&write.op, Some(Op::Put(put)) if !put.may_create) {
+            return Ok(WriteOutcome::NoRoom);
+        }
+        let version = Version { time: self.next_version(time), region: self.header.region };
+        let new = match &write.op {
+            Some(Op::Put(put)) => Some(pb::Record {
+                version: Some(version.into()),
+                expires_at: if put.ttl == 0 { 0 } else { version.time.saturating_add(put.ttl) },
+                content_type: put.content_type.clone(),
+                value: put.value.clone(),
+                ..Default::default()
+            }),
+            Some(Op::Delete(_)) => self.tombstone(version),
+            None => return Err(unknown_write()),
+        };
+        let expires_at = new.as_ref().and_then(record::expiry_of);
+        self.change(Change { bucket: &write.bucket, key: &write.key, row, old, new }, batch)?;
+        Ok(WriteOutcome::Written(Written { version, existed, expires_at }))
+    }
+
+    /// What a removed key leaves: a tombstone while other regions are there, else nothing.
+    pub(super) fn tombstone(&self, version: Version) -> Option<pb::Record> {
+        let kept = !self.header.peers.is_empty();
+        kept.then(|| pb::Record {
+            version: Some(version.into()),
+            tombstone: true,
+            ..Default::default()
+        })
+    }
+
+    /// Replaces a record, and with it all that is derived from records: expiry index, change
+    /// index, counts and digest.
+    pub(super) fn change(&mut self, mut change: Change<'_>, batch: &mut Batch) -> io::Result<()> {
+        if let Some(at) = change.old.as_ref().and_then(record::expiry_of) {
+            batch.delete(self.rows.expiry(at, change.bucket, change.key));
+        }
+        if let Some(at) = change.new.as_ref().and_then(record::expiry_of) {
+            batch.put(self.rows.expiry(at, change.bucket, change.key), b"");
+            self.header.expiry_low = self.header.expiry_low.min(at);
+            self.view.expiry_at(at);
+        }
+        self.index_change(&mut change, batch);
+        self.count(&change)?;
+        match &change.new {
+            Some(new) => batch.put(&change.row, new.encode_to_vec()),
+            None => batch.delete(&change.row),
+        }
+        self.records.insert(change.row, change.new);
+        Ok(())
+    }
+
+    /// Puts a local change where propagation to other regions finds it: one entry per key.
+    fn index_change(&mut self, change: &mut Change<'_>, batch: &mut Batch) {
+        if let Some(before) = change.old.as_ref().filter(|old| old.change != 0) {
+            batch.delete(self.rows.change(before.change));
+        }
+        let Some(new) = change.new.as_mut().filter(|_| !self.header.peers.is_empty()) else {
+            return;
+        };
+        self.header.change_last += 1;
+        new.change = self.header.change_last;
+        let entry = pb::Change { bucket: change.bucket.clone(), key: change.key.clone() };
+        batch.put(self.rows.change(new.change), entry.encode_to_vec());
+    }
+
+    fn count(&mut self, change: &Change<'_>) -> io::Result<()> {
+        let part = |record: &Option<pb::Record>| match record {
+            Some(record) => {
+                let keys = u64::from(!record.tombstone);
+                let bytes = keys * (change.key.len() + record.value.len()) as u64;
+                (keys, bytes, record::digest(change.bucket, change.key, record))
+            }
+            None => (0, 0, 0),
+        };
+        let (old_keys, old_bytes, old_digest) = part(&change.old);
+        let (new_keys, new_bytes, new_digest) = part(&change.new);
+        let bucket = self.bucket(change.bucket)?;
+        bucket.keys = bucket.keys.saturating_sub(old_keys) + new_keys;
+        bucket.bytes = bucket.bytes.saturating_sub(old_bytes) + new_bytes;
+        bucket.digest = bucket.digest.wrapping_sub(old_digest).wrapping_add(new_digest);
+        let digest = self.header.digest.wrapping_sub(old_digest);
+        self.header.digest = digest.wrapping_add(new_digest);
+        Ok(())
+    }
+}
+
+fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> bool {
+    let is_one_of = |versions: &pb::Versions| {
+        live.is_some_and(|record| {
+            record.version.is_some_and(|version| versions.any.contains(&version))
+        })
+    };
+    match condition.and_then(|condition| condition.kind.as_ref()) {
+        None => true,
+        Some(Condition::Exists(_)) => live.is_some(),
+        Some(Condition::Absent(_)) => live.is_none(),
+        Some(Condition::Versions(versions)) => is_one_of(versions),
+        Some(Condition::NotVersions(versions)) => !is_one_of(versions),
+    }
+}
+
+fn unknown_write() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the log holds a write of a kind that this version of cloudkv-node does not know: upgrade it",
+    )
+}

@@ -1,0 +1,143 @@
+//! Opening the two databases of a data directory, with one cache and one budget for both.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
+
+use super::error::StoreError;
+use super::{LogDb, StateDb};
+
+/// Sizes of a node's storage, in bytes.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Blocks of the state kept in memory, indexes and filters included.
+    pub block_cache: usize,
+    /// The state is flushed when so much of it is only in memory.
+    pub write_buffer: usize,
+}
+
+/// The open storage of a node. Holds the data directory's lock.
+pub struct Engine {
+    /// The Raft logs.
+    pub log: LogDb,
+    /// The applied state.
+    pub state: StateDb,
+    cache: Cache,
+    _lock: File,
+}
+
+/// Why a data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("data directory {} is in use by another process; stop it, or give this one a --data-dir of its own", .0.display())]
+    Locked(PathBuf),
+    /// It can't be made or read.
+    #[error("{verb} data directory {}", .path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// RocksDB can't open it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Opens the storage in `dir`, which is made if it isn't there.
+    pub fn open(dir: &Path, settings: &EngineSettings) -> Result<Self, OpenError> {
+        let failed = |verb| {
+            move |source| OpenError::Io { verb, path: dir.to_owned(), source }
+        };
+        std::fs::create_dir_all(dir).map_err(failed("create"))?;
+        let lock = File::create(dir.join("LOCK")).map_err(failed("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
+        }
+        let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
+        let cache = Cache::new_lru_cache(settings.block_cache);
+        let buffers = WriteBufferManager::new_write_buffer_manager(4 * settings.write_buffer, false);
+        let log = LogDb::open(&dir.join("log"), &log_options(&env, &cache, &buffers, settings))?;
+        let state =
+            StateDb::open(&dir.join("state"), &state_options(&env, &cache, &buffers, settings))?;
+        Ok(Self { log, state, cache, _lock: lock })
+    }
+
+    /// Bytes of the block cache in use.
+    pub fn cache_usage(&self) -> usize {
+        self.cache.get_usage()
+    }
+}
+
+fn common_options(env: &Env, buffers: &WriteBufferManager) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_env(env);
+    options.set_write_buffer_manager(buffers);
+    options.set_max_background_jobs(4);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_max_open_files(1024);
+    options.set_keep_log_file_num(3);
+    options.set_max_log_file_size(4 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+fn table_options(cache: &Cache) -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(5);
+    table
+}
+
+/// The log is appended, read back seldom, and purged from its beginning. Its write-ahead log is
+/// written when the group commit says so, into recycled files: overwriting a file that has its
+/// size already spares each fsync the journal of the file system.
+fn log_options(
+    env: &Env,
+    cache: &Cache,
+    buffers: &WriteBufferManager,
+    settings: &EngineSettings,
+) -> Options {
+    let mut options = common_options(env, buffers);
+    options.set_write_buffer_size(settings.write_buffer);
+    options.set_max_write_buffer_number(3);
+    options.set_manual_wal_flush(true);
+    options.set_recycle_log_file_num(4);
+    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::PointInTime);
+    options.set_compression_type(DBCompressionType::None);
+    options.set_block_based_table_factory(&table_options(cache));
+    options
+}
+
+/// The state has one column family, so that any flush is a prefix of what was applied.
+fn state_options(
+    env: &Env,
+    cache: &Cache,
+    buffers: &WriteBufferManager,
+    settings: &EngineSettings,
+) -> Options {
+    let mut options = common_options(env, buffers);
+    options.set_write_buffer_size(settings.write_buffer);
+    options.set_max_write_buffer_number(4);
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.02);
+    options.set_compression_type(DBCompressionType::Lz4);
+    let mut table = table_options(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_optimize_filters_for_memory(true);
+    options.set_block_based_table_factory(&table);
+    options
+}

@@ -1,0 +1,248 @@
+//! Row keys of the state, the one place where they are made and taken apart.
+//!
+//! ```text
+//! group u16 | generation u32 | kind u8 | kind's own part        (all numbers big-endian)
+//! ```
+//!
+//! Group 0 is the metadata, 1 to N are the shards. Generation 0 holds the group's pointer alone,
+//! which names the current generation: a snapshot is written to a new generation and becomes the
+//! current one by that one row. Everything else, the applied position included, lies within a
+//! generation, so that a crash can't mix two of them.
+
+use crate::types::{BucketId, Nanos};
+
+/// A Raft group of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u16);
+
+impl GroupId {
+    /// The metadata group.
+    pub const META: Self = Self(0);
+
+    /// The group of shard `number`, counted from 0.
+    pub fn shard(number: u16) -> Self {
+        Self(number + 1)
+    }
+}
+
+impl std::fmt::Display for GroupId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => f.write_str("meta"),
+            shard => write!(f, "shard-{}", shard - 1),
+        }
+    }
+}
+
+/// The kind of a row, in the order in which they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// The group's pointer to its current generation.
+    Pointer = 0x00,
+    /// The applied position.
+    Applied = 0x01,
+    /// The group's header.
+    Header = 0x02,
+    /// The group's members.
+    Membership = 0x03,
+    /// A bucket's state in a shard.
+    Bucket = 0x10,
+    /// A key's record.
+    Record = 0x20,
+    /// Expiry index: time, bucket, key.
+    Expiry = 0x30,
+    /// Change index: sequence.
+    Change = 0x40,
+    /// An account.
+    Account = 0x50,
+    /// A bucket's metadata.
+    BucketMeta = 0x51,
+    /// A plan's limits.
+    Plan = 0x52,
+}
+
+/// Length of group, generation and kind.
+const HEAD: usize = 7;
+const BUCKET: usize = BucketId::LEN;
+
+/// The rows of one generation of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    group: GroupId,
+    generation: u32,
+}
+
+impl Rows {
+    /// The rows of `generation` of `group`.
+    pub fn new(group: GroupId, generation: u32) -> Self {
+        Self { group, generation }
+    }
+
+    /// The generation.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+
+    /// The group.
+    pub fn group(self) -> GroupId {
+        self.group
+    }
+
+    fn head(self, kind: Kind, room: usize) -> Vec<u8> {
+        let mut key = Vec::with_capacity(HEAD + room);
+        key.extend_from_slice(&self.group.0.to_be_bytes());
+        key.extend_from_slice(&self.generation.to_be_bytes());
+        key.push(kind as u8);
+        key
+    }
+
+    /// The only row of its kind.
+    pub fn single(self, kind: Kind) -> Vec<u8> {
+        self.head(kind, 0)
+    }
+
+    /// A row named by an ID of the kind.
+    pub fn by_id(self, kind: Kind, id: &[u8]) -> Vec<u8> {
+        let mut key = self.head(kind, id.len());
+        key.extend_from_slice(id);
+        key
+    }
+
+    /// The record of a key; of an empty key, where the bucket's records begin.
+    pub fn record(self, bucket: &[u8], name: &[u8]) -> Vec<u8> {
+        let mut key = self.head(Kind::Record, bucket.len() + name.len());
+        key.extend_from_slice(bucket);
+        key.extend_from_slice(name);
+        key
+    }
+
+    /// The expiry index row of a key.
+    pub fn expiry(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
+        let mut key = self.head(Kind::Expiry, 8 + bucket.len() + name.len());
+        key.extend_from_slice(&at.to_be_bytes());
+        key.extend_from_slice(bucket);
+        key.extend_from_slice(name);
+        key
+    }
+
+    /// The change index row of a sequence.
+    pub fn change(self, sequence: u64) -> Vec<u8> {
+        let mut key = self.head(Kind::Change, 8);
+        key.extend_from_slice(&sequence.to_be_bytes());
+        key
+    }
+
+    /// Where this generation's rows begin and where they end (exclusive).
+    pub fn bounds(self) -> (Vec<u8>, Vec<u8>) {
+        let mut from = self.head(Kind::Pointer, 0);
+        from.truncate(HEAD - 1);
+        let to = after_prefix(&from);
+        (from, to)
+    }
+}
+
+/// The first key that doesn't begin with `prefix`.
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+/// The part of a row key after group and generation: what a snapshot carries.
+pub fn portable(key: &[u8]) -> Option<&[u8]> {
+    key.get(HEAD - 1..)
+}
+
+/// The row of a snapshot under `rows`.
+pub fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
+    let mut key = rows.head(Kind::Pointer, portable.len());
+    key.truncate(HEAD - 1);
+    key.extend_from_slice(portable);
+    key
+}
+
+/// The part of a row key after its kind.
+pub fn id_of(key: &[u8]) -> Option<&[u8]> {
+    key.get(HEAD..)
+}
+
+/// Generation of a row of any group.
+pub fn generation_of(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
+}
+
+/// Bucket and key of a record's row.
+pub fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    id_of(key)?.split_at_checked(BUCKET)
+}
+
+/// Time, bucket and key of an expiry index row.
+pub fn split_expiry(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
+    let (at, rest) = id_of(key)?.split_at_checked(8)?;
+    let (bucket, name) = rest.split_at_checked(BUCKET)?;
+    Some((Nanos::from_be_bytes(at.try_into().ok()?), bucket, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &[u8; 14] = b"aABCDEFGHIJKLM";
+
+    proptest! {
+        #[test]
+        fn records_come_back_and_keep_the_order_of_their_keys(
+            a in proptest::collection::vec(any::<u8>(), 0..80),
+            b in proptest::collection::vec(any::<u8>(), 0..80),
+            generation: u32,
+        ) {
+            let rows = Rows::new(GroupId::shard(3), generation);
+            let (row_a, row_b) = (rows.record(ID, &a), rows.record(ID, &b));
+            prop_assert_eq!(row_a.cmp(&row_b), a.cmp(&b));
+            prop_assert_eq!(split_record(&row_a), Some((&ID[..], &a[..])));
+            prop_assert_eq!(generation_of(&row_a), Some(generation));
+        }
+
+        #[test]
+        fn expiry_rows_come_back_and_are_ordered_by_time(at: u64, later: u64, name in ".{0,20}") {
+            let rows = Rows::new(GroupId::shard(0), 1);
+            let row = rows.expiry(at, ID, name.as_bytes());
+            prop_assert_eq!(split_expiry(&row), Some((at, &ID[..], name.as_bytes())));
+            if at < later {
+                prop_assert!(row < rows.expiry(later, ID, b""));
+            }
+        }
+
+        #[test]
+        fn bounds_hold_one_generation_and_no_other(group: u16, generation in 0..u32::MAX, name in ".{0,9}") {
+            let rows = Rows::new(GroupId(group), generation);
+            let (from, to) = rows.bounds();
+            let row = rows.record(ID, name.as_bytes());
+            prop_assert!(from <= row && row < to);
+            let next = Rows::new(GroupId(group), generation + 1).single(Kind::Pointer);
+            prop_assert!(next >= to);
+        }
+
+        #[test]
+        fn a_portable_row_moves_between_generations(generation: u32, name in ".{0,20}") {
+            let old = Rows::new(GroupId::shard(1), 7).record(ID, name.as_bytes());
+            let new = Rows::new(GroupId::shard(1), generation);
+            let moved = from_portable(new, portable(&old).unwrap());
+            prop_assert_eq!(moved, new.record(ID, name.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_carries_over() {
+        assert_eq!(after_prefix(b"ab"), b"ac");
+        assert_eq!(after_prefix(&[1, 0xff, 0xff]), [2]);
+    }
+}

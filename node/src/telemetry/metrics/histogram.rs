@@ -1,0 +1,168 @@
+//! A histogram for hot paths: fixed buckets, two to each doubling, so that a percentile read from
+//! it is at most a third off.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::sharded::Sharded;
+
+/// Doublings that the buckets span.
+const DOUBLINGS: u32 = 20;
+
+/// Bounds of buckets; one more bucket holds what lies above the last.
+const BOUNDS: usize = 2 * DOUBLINGS as usize + 1;
+
+/// How many values fell into which bucket.
+///
+/// It takes about 6 KiB: it is for what a node has few of.
+#[derive(Debug)]
+pub struct Histogram {
+    shards: Sharded<Shard>,
+    /// The first bound is two to the power of this.
+    first: u32,
+    /// What one exported unit is in recorded ones.
+    unit: f64,
+}
+
+#[derive(Debug)]
+struct Shard {
+    buckets: [AtomicU64; BOUNDS + 1],
+    sum: AtomicU64,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Histogram {
+    /// A histogram of times, exported in seconds, with buckets from 16 µs to 17 s.
+    pub fn of_times() -> Self {
+        Self {
+            shards: Sharded::default(),
+            first: 14,
+            unit: 1e9,
+        }
+    }
+
+    /// A histogram of sizes or numbers, with buckets from 2 to 2 million.
+    pub fn of_sizes() -> Self {
+        Self {
+            shards: Sharded::default(),
+            first: 1,
+            unit: 1.0,
+        }
+    }
+
+    /// Records a time.
+    pub fn record_time(&self, time: Duration) {
+        self.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Records a value: a size, or a time in nanoseconds.
+    pub fn record(&self, value: u64) {
+        let shard = self.shards.own();
+        shard.buckets[bucket(value, self.first)].fetch_add(1, Ordering::Relaxed);
+        shard.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// What was recorded until now.
+    pub fn snapshot(&self) -> HistogramSnapshot {
+        let mut counts = [0_u64; BOUNDS + 1];
+        let mut sum = 0_u64;
+        for shard in self.shards.all() {
+            for (count, bucket) in counts.iter_mut().zip(&shard.buckets) {
+                *count += bucket.load(Ordering::Relaxed);
+            }
+            sum = sum.wrapping_add(shard.sum.load(Ordering::Relaxed));
+        }
+        let mut cumulative = 0;
+        let buckets = (0..BOUNDS)
+            .map(|index| {
+                cumulative += counts[index];
+                (bound(index, self.first) as f64 / self.unit, cumulative)
+            })
+            .collect();
+        HistogramSnapshot {
+            buckets,
+            count: cumulative + counts[BOUNDS],
+            sum: sum as f64 / self.unit,
+        }
+    }
+}
+
+/// A histogram's values at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramSnapshot {
+    /// Upper bounds, rising, each with the number of values up to it.
+    pub buckets: Vec<(f64, u64)>,
+    /// The number of values.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+}
+
+/// The largest value of a bucket: `2^n` and `1.5 * 2^n` in turn.
+fn bound(index: usize, first: u32) -> u64 {
+    let doubling = 1_u64 << (first as usize + index / 2);
+    if index.is_multiple_of(2) {
+        doubling
+    } else {
+        doubling + doubling / 2
+    }
+}
+
+/// The bucket of a value: the first whose bound is not below it.
+fn bucket(value: u64, first: u32) -> usize {
+    // A bound belongs to the bucket that it closes.
+    let below = value.saturating_sub(1);
+    let Some(power) = below.checked_ilog2().filter(|power| *power >= first) else {
+        return 0;
+    };
+    let upper_half = (below >> (power - 1)) & 1;
+    let index = 2 * (power - first) as usize + upper_half as usize + 1;
+    index.min(BOUNDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bound_closes_its_bucket() {
+        for first in [1, 14] {
+            for index in 0..BOUNDS {
+                let bound = bound(index, first);
+                assert_eq!(bucket(bound, first), index, "{bound}");
+                assert_eq!(bucket(bound + 1, first), index + 1, "{bound} + 1");
+            }
+            assert_eq!(bucket(0, first), 0);
+            assert_eq!(bucket(u64::MAX, first), BOUNDS);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_adds_up() {
+        let histogram = Histogram::of_times();
+        histogram.record_time(Duration::from_millis(1));
+        histogram.record_time(Duration::from_millis(2));
+        histogram.record_time(Duration::from_secs(60));
+        let snapshot = histogram.snapshot();
+        assert_eq!(snapshot.count, 3);
+        assert!((snapshot.sum - 60.003).abs() < 1e-9);
+        let up_to = |seconds: f64| {
+            snapshot
+                .buckets
+                .iter()
+                .rfind(|(bound, _)| *bound <= seconds)
+                .map(|(_, count)| *count)
+        };
+        assert_eq!(up_to(0.000_9), Some(0));
+        assert_eq!(up_to(0.001_1), Some(1));
+        assert_eq!(up_to(20.0), Some(2));
+    }
+}

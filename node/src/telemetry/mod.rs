@@ -1,0 +1,4 @@
+//! What the node tells about itself: logs on standard error, metrics on the operator's port.
+
+pub mod logs;
+pub mod metrics;

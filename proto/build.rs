@@ -1,0 +1,20 @@
+//! Compiles the `.proto` files with `protox`, so that no `protoc` is needed on the machine.
+
+use std::error::Error;
+
+const FILES: [&str; 4] = [
+    "cloudkv/v1/raft.proto",
+    "cloudkv/v1/shard.proto",
+    "cloudkv/v1/meta.proto",
+    "cloudkv/v1/node.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=cloudkv");
+    let descriptors = protox::compile(FILES, ["."])?;
+    tonic_prost_build::configure()
+        // Values and log payloads are shared, never copied, on their way through the node.
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
