@@ -11,6 +11,6 @@ pub mod harness;
 pub mod postman;
 
 pub use harness::{
-    Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest, SharedNode,
-    chunk, eventually,
+    Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest,
+    SharedNode, chunk, eventually,
 };

@@ -63,8 +63,14 @@ impl Clock {
     }
 
     fn starting_at(time: Nanos) -> Self {
-        let line = Line { at: Instant::now(), time, ppm: 0 };
-        Self { line: Arc::new(ArcSwap::from_pointee(line)) }
+        let line = Line {
+            at: Instant::now(),
+            time,
+            ppm: 0,
+        };
+        Self {
+            line: Arc::new(ArcSwap::from_pointee(line)),
+        }
     }
 
     /// The time.
@@ -86,7 +92,9 @@ impl Clock {
 }
 
 fn wall() -> Nanos {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -97,7 +105,11 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn line() -> Line {
-        Line { at: Instant::now(), time: 1_000 * SECOND, ppm: 0 }
+        Line {
+            at: Instant::now(),
+            time: 1_000 * SECOND,
+            ppm: 0,
+        }
     }
 
     #[test]

@@ -20,13 +20,19 @@ pub struct Version {
 
 impl From<Version> for pb::Version {
     fn from(version: Version) -> Self {
-        Self { time: version.time, region: version.region }
+        Self {
+            time: version.time,
+            region: version.region,
+        }
     }
 }
 
 impl From<pb::Version> for Version {
     fn from(version: pb::Version) -> Self {
-        Self { time: version.time, region: version.region }
+        Self {
+            time: version.time,
+            region: version.region,
+        }
     }
 }
 

@@ -42,14 +42,21 @@ impl Answer {
     pub fn error_of(&self, status: u16, codes: &[&str]) -> &Self {
         self.status(status);
         let code = self.error_code();
-        assert!(codes.contains(&code.as_str()), "{code:?} is none of {codes:?}: {self:?}");
+        assert!(
+            codes.contains(&code.as_str()),
+            "{code:?} is none of {codes:?}: {self:?}"
+        );
         self
     }
 
     /// The code of an error.
     #[track_caller]
     pub fn error_code(&self) -> String {
-        assert_eq!(self.header("content-type"), "application/json; charset=utf-8", "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            "application/json; charset=utf-8",
+            "{self:?}"
+        );
         let body = self.json();
         let message = body["message"].as_str().unwrap_or_default();
         assert!(!message.is_empty(), "an error has a message: {self:?}");
@@ -84,14 +91,18 @@ impl Answer {
     /// A header that must be there, once.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
-        self.find_header(name).unwrap_or_else(|| panic!("no {name}: {self:?}"))
+        self.find_header(name)
+            .unwrap_or_else(|| panic!("no {name}: {self:?}"))
     }
 
     /// A header, if it is there.
     #[track_caller]
     pub fn find_header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
-        let value = values.next()?.to_str().unwrap_or_else(|_| panic!("odd {name}: {self:?}"));
+        let value = values
+            .next()?
+            .to_str()
+            .unwrap_or_else(|_| panic!("odd {name}: {self:?}"));
         assert!(values.next().is_none(), "{name} is there twice: {self:?}");
         Some(value)
     }
@@ -100,7 +111,10 @@ impl Answer {
     #[track_caller]
     pub fn header_list(&self, name: &str) -> Vec<String> {
         let value = self.header(name).to_ascii_lowercase();
-        value.split(',').map(|part| part.trim().to_owned()).collect()
+        value
+            .split(',')
+            .map(|part| part.trim().to_owned())
+            .collect()
     }
 
     /// A header that holds a date.

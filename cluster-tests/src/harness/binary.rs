@@ -18,7 +18,11 @@ pub fn node_binary() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         if let Some(path) = env::var_os("CLOUDKV_NODE_BIN").map(PathBuf::from) {
-            assert!(path.is_file(), "CLOUDKV_NODE_BIN names no file: {}", path.display());
+            assert!(
+                path.is_file(),
+                "CLOUDKV_NODE_BIN names no file: {}",
+                path.display()
+            );
             return path;
         }
         let test = env::current_exe().expect("the path of this test");
@@ -28,19 +32,35 @@ pub fn node_binary() -> &'static Path {
 
 /// The binary in the nearest directory above `test` that holds one.
 fn beside(test: &Path) -> Option<PathBuf> {
-    test.ancestors().skip(1).map(|dir| dir.join(NAME)).find(|path| path.is_file())
+    test.ancestors()
+        .skip(1)
+        .map(|dir| dir.join(NAME))
+        .find(|path| path.is_file())
 }
 
 fn build(test: &Path) -> PathBuf {
     // A test runs from `<target>/<profile>/deps/`.
-    let profile_dir = test.ancestors().nth(2).expect("a test runs from a target directory");
-    let target_dir = profile_dir.parent().expect("a profile's directory is in a target directory");
+    let profile_dir = test
+        .ancestors()
+        .nth(2)
+        .expect("a test runs from a target directory");
+    let target_dir = profile_dir
+        .parent()
+        .expect("a profile's directory is in a target directory");
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--package", NAME, "--bin", NAME, "--profile", profile])
+        .args([
+            "build",
+            "--package",
+            NAME,
+            "--bin",
+            NAME,
+            "--profile",
+            profile,
+        ])
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

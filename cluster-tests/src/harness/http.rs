@@ -75,20 +75,42 @@ pub struct Api {
 impl Api {
     /// A client that speaks HTTP/1.1.
     pub fn new(address: SocketAddr) -> Self {
-        let client = Client::builder().no_proxy().timeout(PATIENCE).http1_only().build();
-        Self { client: client.expect("make a client"), address }
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .http1_only()
+            .build();
+        Self {
+            client: client.expect("make a client"),
+            address,
+        }
     }
 
     /// A client that speaks HTTP/2 from the first byte.
     pub fn http2(address: SocketAddr) -> Self {
-        let client = Client::builder().no_proxy().timeout(PATIENCE).http2_prior_knowledge().build();
-        Self { client: client.expect("make a client"), address }
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .http2_prior_knowledge()
+            .build();
+        Self {
+            client: client.expect("make a client"),
+            address,
+        }
+    }
+
+    /// The port that it talks to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A request. `path` is normalised as browsers do; odd paths are for [`super::RawRequest`].
     pub fn request(&self, method: Method, path: &str) -> Call {
         let url = format!("http://{}{path}", self.address);
-        Call { request: self.client.request(method, url), checked: true }
+        Call {
+            request: self.client.request(method, url),
+            checked: true,
+        }
     }
 
     /// GET.
@@ -133,14 +155,23 @@ impl Api {
 
     /// A new bucket of the account with this key.
     pub async fn bucket_of(&self, account: &str, parameters: &[(&str, &str)]) -> Bucket {
-        Bucket::from_answer(&self.post("/buckets").api_key(account).query(parameters).await)
+        Bucket::from_answer(
+            &self
+                .post("/buckets")
+                .api_key(account)
+                .query(parameters)
+                .await,
+        )
     }
 
     /// What `GET /buckets` says of a bucket.
     pub async fn summary(&self, bucket: &Bucket) -> serde_json::Value {
         let answer = self.get("/buckets").api_key(&bucket.account).await;
         answer.status(200);
-        let mut listed = answer.json()["buckets"].as_array().cloned().unwrap_or_default();
+        let mut listed = answer.json()["buckets"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         listed.retain(|summary| summary["id"] == bucket.id.as_str());
         assert_eq!(listed.len(), 1, "the bucket is listed once: {answer:?}");
         listed.remove(0)
@@ -192,14 +223,17 @@ impl Call {
 
     /// Sets a multipart body and its type.
     pub fn multipart(mut self, fields: &[(&'static str, &'static str)]) -> Self {
-        let form = fields.iter().fold(Form::new(), |form, (name, value)| form.text(*name, *value));
+        let form = fields
+            .iter()
+            .fold(Form::new(), |form, (name, value)| form.text(*name, *value));
         self.request = self.request.multipart(form);
         self
     }
 
     /// Sets an urlencoded body, already encoded, and its type.
     pub fn urlencoded(self, body: &'static str) -> Self {
-        self.header("content-type", "application/x-www-form-urlencoded").body(body)
+        self.header("content-type", "application/x-www-form-urlencoded")
+            .body(body)
     }
 
     /// Leaves out the check for what every answer of the public port must have.
@@ -218,7 +252,13 @@ impl Call {
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = response.headers().clone();
         let body: Bytes = response.bytes().await?;
-        let answer = Answer { status, version, headers, body, took: started.elapsed() };
+        let answer = Answer {
+            status,
+            version,
+            headers,
+            body,
+            took: started.elapsed(),
+        };
         if self.checked {
             check_every_answer(&answer);
         }
@@ -244,6 +284,9 @@ impl IntoFuture for Call {
 /// What every answer of the public port must have.
 fn check_every_answer(answer: &Answer) {
     for name in ["x-request-id", "x-cloudkv-region"] {
-        assert!(!answer.header(name).is_empty(), "every answer has {name}: {answer:?}");
+        assert!(
+            !answer.header(name).is_empty(),
+            "every answer has {name}: {answer:?}"
+        );
     }
 }

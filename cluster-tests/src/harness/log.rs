@@ -40,7 +40,11 @@ impl Log {
 
     /// Lines that say that a person must act: events of level ERROR, and panics.
     pub fn errors(&self) -> Vec<String> {
-        self.text().lines().filter(|line| is_error(line)).map(str::to_owned).collect()
+        self.text()
+            .lines()
+            .filter(|line| is_error(line))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -57,10 +61,14 @@ mod tests {
 
     #[test]
     fn errors_are_told_from_mentions_of_errors() {
-        assert!(is_error(r#"{"level":"ERROR","fields":{"message":"disk full"}}"#));
+        assert!(is_error(
+            r#"{"level":"ERROR","fields":{"message":"disk full"}}"#
+        ));
         assert!(is_error("2026-01-01T00:00:00Z ERROR cloudkv: disk full"));
         assert!(is_error("thread 'main' panicked at src/main.rs:1:1:"));
-        assert!(!is_error(r#"{"level":"WARN","fields":{"message":"an ERROR elsewhere"}}"#));
+        assert!(!is_error(
+            r#"{"level":"WARN","fields":{"message":"an ERROR elsewhere"}}"#
+        ));
         assert!(!is_error(""));
     }
 }

@@ -39,7 +39,12 @@ pub struct NodeOptions {
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { region: Some("local".into()), shards: Some(8), args: vec![], env: vec![] }
+        Self {
+            region: Some("local".into()),
+            shards: Some(8),
+            args: vec![],
+            env: vec![],
+        }
     }
 }
 
@@ -47,7 +52,10 @@ impl NodeOptions {
     /// The command that starts a node with its data in `data_dir`.
     pub fn command(&self, data_dir: &Path) -> Command {
         let mut command = clean_command();
-        command.arg("--data-dir").arg(data_dir).args(["--log-format", "json"]);
+        command
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--log-format", "json"]);
         for port in ["--http", "--rpc", "--admin"] {
             command.args([port, "127.0.0.1:0"]);
         }
@@ -73,7 +81,8 @@ pub fn clean_command() -> Command {
 }
 
 fn is_setting(name: &std::ffi::OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with("CLOUDKV_") || name == "RUST_LOG")
+    name.to_str()
+        .is_some_and(|name| name.starts_with("CLOUDKV_") || name == "RUST_LOG")
 }
 
 /// What a node writes to `addresses.json` once it listens.
@@ -109,7 +118,14 @@ impl Node {
         let mut child = spawn(&options, dir.path());
         let addresses = wait_until_listening(&mut child, dir.path(), &log).await;
         let errors_expected = AtomicBool::new(false);
-        let node = Self { options, child, addresses, log, errors_expected, dir };
+        let node = Self {
+            options,
+            child,
+            addresses,
+            log,
+            errors_expected,
+            dir,
+        };
         node.wait_until_ready().await;
         node
     }
@@ -174,12 +190,19 @@ impl Node {
     pub fn kill_9(&mut self) {
         self.child.kill().expect("kill the node");
         let status = self.child.wait().expect("wait for the killed node");
-        assert_eq!(status.signal(), Some(9), "the node had ended before it was killed: {status}");
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "the node had ended before it was killed: {status}"
+        );
     }
 
     /// Sends SIGTERM.
     pub fn signal_terminate(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a pid");
         kill_process(pid, Signal::TERM).expect("send SIGTERM");
     }
 
@@ -187,7 +210,11 @@ impl Node {
     pub async fn terminate(&mut self) {
         self.signal_terminate();
         let status = self.wait_exit(STOPS_WITHIN).await;
-        assert_eq!(status.code(), Some(0), "a node that is asked to stop exits with 0: {status}");
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "a node that is asked to stop exits with 0: {status}"
+        );
     }
 
     /// Waits for the process to end.
@@ -197,7 +224,10 @@ impl Node {
             if let Some(status) = self.child.try_wait().expect("wait for the node") {
                 return status;
             }
-            assert!(started.elapsed() < within, "the node did not end within {within:?}");
+            assert!(
+                started.elapsed() < within,
+                "the node did not end within {within:?}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -210,7 +240,11 @@ impl Node {
     /// Prints the log's end if the test is failing; otherwise fails it if the log holds errors.
     pub(super) fn judge_log(&self) {
         if thread::panicking() {
-            eprintln!("--- end of {} ---\n{}", self.log.path().display(), self.log.tail());
+            eprintln!(
+                "--- end of {} ---\n{}",
+                self.log.path().display(),
+                self.log.tail()
+            );
         } else if !self.errors_expected.load(Ordering::Relaxed) {
             let errors = self.log.errors().join("\n");
             assert!(errors.is_empty(), "the node logged errors:\n{errors}");
@@ -241,7 +275,11 @@ fn spawn(options: &NodeOptions, root: &Path) -> Child {
 }
 
 fn append(path: &Path) -> File {
-    OpenOptions::new().create(true).append(true).open(path).expect("open a log")
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("open a log")
 }
 
 /// The addresses that `child` wrote; an earlier process' file is told by its pid.
@@ -252,11 +290,18 @@ async fn wait_until_listening(child: &mut Child, root: &Path, log: &Log) -> Addr
         if let Ok(Some(status)) = child.try_wait() {
             panic!("the node ended while it started: {status}\n{}", log.tail());
         }
-        let written = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let written = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(addresses) = written.filter(|found: &Addresses| found.pid == child.id()) {
             return addresses;
         }
-        assert!(started.elapsed() < READY_WITHIN, "no {} came:\n{}", path.display(), log.tail());
+        assert!(
+            started.elapsed() < READY_WITHIN,
+            "no {} came:\n{}",
+            path.display(),
+            log.tail()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -36,7 +36,9 @@ fn sample_name(line: &str) -> Option<&str> {
     };
     let mut numbers = rest.split_ascii_whitespace();
     let value_ok = is_value(numbers.next()?);
-    let time_ok = numbers.next().is_none_or(|time| time.parse::<i64>().is_ok());
+    let time_ok = numbers
+        .next()
+        .is_none_or(|time| time.parse::<i64>().is_ok());
     (is_name(name) && value_ok && time_ok && numbers.next().is_none()).then_some(name)
 }
 
@@ -70,8 +72,14 @@ fn end_of_value(text: &str) -> Option<usize> {
 }
 
 fn is_name(name: &str) -> bool {
-    let first_ok = name.chars().next().is_some_and(|first| !first.is_ascii_digit());
-    first_ok && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+    let first_ok = name
+        .chars()
+        .next()
+        .is_some_and(|first| !first.is_ascii_digit());
+    first_ok
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
 fn is_value(value: &str) -> bool {
@@ -91,7 +99,15 @@ mod tests {
 
     #[test]
     fn broken_lines_are_told() {
-        for line in ["a", "a b", "1a 2", "a{b=c} 1", "a{b=\"c} 1", "# TYPE a thing", "a 1 2 3"] {
+        for line in [
+            "a",
+            "a b",
+            "1a 2",
+            "a{b=c} 1",
+            "a{b=\"c} 1",
+            "# TYPE a thing",
+            "a 1 2 3",
+        ] {
             assert_eq!(sample_names(line), Err(line.to_owned()));
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderName, HeaderValue, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,12 +33,17 @@ impl RawRequest {
     /// A request with this first line and no header yet.
     pub fn with_line(line: &str) -> Self {
         let is_head = line.starts_with("HEAD ");
-        Self { head: format!("{line}\r\n").into_bytes(), body: vec![], is_head }
+        Self {
+            head: format!("{line}\r\n").into_bytes(),
+            body: vec![],
+            is_head,
+        }
     }
 
     /// Adds a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        self.head
+            .extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         self
     }
 
@@ -77,7 +82,10 @@ impl RawRequest {
     pub async fn send(&self, address: SocketAddr) -> Answer {
         match self.try_send(address).await {
             Ending::Answer(answer) => answer,
-            other => panic!("no answer to {:?}: {other:?}", String::from_utf8_lossy(&self.head)),
+            other => panic!(
+                "no answer to {:?}: {other:?}",
+                String::from_utf8_lossy(&self.head)
+            ),
         }
     }
 
@@ -140,7 +148,10 @@ impl Connection {
     pub async fn try_open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, read: vec![] })
+        Ok(Self {
+            stream,
+            read: vec![],
+        })
     }
 
     /// Writes bytes. A server that has closed is no error here: the answer tells.
@@ -224,7 +235,11 @@ fn parse(bytes: &[u8], to_head: bool, open: bool) -> Parsed {
     };
     let answer = Answer {
         status: head.code.unwrap_or_default(),
-        version: if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
+        version: if head.version == Some(0) {
+            Version::HTTP_10
+        } else {
+            Version::HTTP_11
+        },
         headers: head.headers.iter().map(own_header).collect(),
         body: Bytes::new(),
         took: Duration::ZERO,
@@ -238,7 +253,10 @@ fn parse(bytes: &[u8], to_head: bool, open: bool) -> Parsed {
 
 fn own_header(header: &httparse::Header<'_>) -> (HeaderName, HeaderValue) {
     let name = HeaderName::from_bytes(header.name.as_bytes()).expect("httparse checked the name");
-    (name, HeaderValue::from_bytes(header.value).expect("httparse checked the value"))
+    (
+        name,
+        HeaderValue::from_bytes(header.value).expect("httparse checked the value"),
+    )
 }
 
 enum Body {
@@ -275,9 +293,13 @@ fn dechunk(bytes: &[u8]) -> Body {
             Ok(httparse::Status::Partial) => return Body::Partial,
             Err(_) => return Body::Invalid,
         };
-        let Ok(size) = usize::try_from(size) else { return Body::Invalid };
+        let Ok(size) = usize::try_from(size) else {
+            return Body::Invalid;
+        };
         let starts = at + line;
-        let Some(data) = bytes.get(starts..starts + size + 2) else { return Body::Partial };
+        let Some(data) = bytes.get(starts..starts + size + 2) else {
+            return Body::Partial;
+        };
         at = starts + size + 2;
         match data.split_at(size) {
             ([], b"\r\n") => return Body::Whole(body.into(), at),

@@ -21,7 +21,10 @@ impl Refusal {
     #[track_caller]
     pub fn names(&self, words: &[&str]) -> &Self {
         for word in words {
-            assert!(self.message.contains(word), "the message doesn't name {word:?}: {self:?}");
+            assert!(
+                self.message.contains(word),
+                "the message doesn't name {word:?}: {self:?}"
+            );
         }
         self
     }
@@ -56,7 +59,15 @@ pub async fn run_to_exit(mut command: Command) -> Refusal {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let mut message = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut message).expect("read its errors");
+    child
+        .stderr
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut message)
+        .expect("read its errors");
     let status = status.unwrap_or_else(|| panic!("the node started, and should not:\n{message}"));
-    Refusal { code: status.code(), message }
+    Refusal {
+        code: status.code(),
+        message,
+    }
 }

@@ -21,7 +21,9 @@ pub struct SharedNode {
 impl SharedNode {
     /// No node yet.
     pub const fn new() -> Self {
-        Self { running: Mutex::const_new(Weak::new()) }
+        Self {
+            running: Mutex::const_new(Weak::new()),
+        }
     }
 
     /// The running node, or a new one.

@@ -20,7 +20,10 @@ where
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(started.elapsed() < timeout, "waited {timeout:?} in vain: {what}");
+        assert!(
+            started.elapsed() < timeout,
+            "waited {timeout:?} in vain: {what}"
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }

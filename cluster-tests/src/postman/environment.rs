@@ -21,9 +21,15 @@ impl Environment {
 
     /// `text` with each `{{name}}` replaced; where the variable isn't set, it stays as it is.
     pub fn substitute(&self, text: &str) -> String {
-        let Some((before, rest)) = text.split_once("{{") else { return text.to_owned() };
-        let Some((name, after)) = rest.split_once("}}") else { return text.to_owned() };
-        let value = self.get(name).map_or_else(|| format!("{{{{{name}}}}}"), str::to_owned);
+        let Some((before, rest)) = text.split_once("{{") else {
+            return text.to_owned();
+        };
+        let Some((name, after)) = rest.split_once("}}") else {
+            return text.to_owned();
+        };
+        let value = self
+            .get(name)
+            .map_or_else(|| format!("{{{{{name}}}}}"), str::to_owned);
         format!("{before}{value}{}", self.substitute(after))
     }
 }

@@ -15,7 +15,9 @@ impl Collection {
     pub fn items(&self) -> Vec<(String, &Item)> {
         let named = |folder: &Folder, item: &Item| format!("{}/{}", folder.name, item.name);
         let folders = self.folders.iter();
-        folders.flat_map(|f| f.items.iter().map(move |i| (named(f, i), i))).collect()
+        folders
+            .flat_map(|f| f.items.iter().map(move |i| (named(f, i), i)))
+            .collect()
     }
 
     /// The request of this name.
@@ -25,7 +27,9 @@ impl Collection {
     #[track_caller]
     pub fn item(&self, name: &str) -> &Item {
         let found = self.items().into_iter().find(|(found, _)| found == name);
-        found.unwrap_or_else(|| panic!("the collection has no {name}")).1
+        found
+            .unwrap_or_else(|| panic!("the collection has no {name}"))
+            .1
     }
 }
 

@@ -31,12 +31,15 @@ pub async fn send(request: &Request, environment: &Environment) -> Answer {
         .header("Accept-Encoding", "gzip, deflate, br")
         .header("Connection", "keep-alive");
     // A type that the user set wins over the one that fits the body.
-    let typed = headers.iter().any(|field| field.key.eq_ignore_ascii_case("content-type"));
+    let typed = headers
+        .iter()
+        .any(|field| field.key.eq_ignore_ascii_case("content-type"));
     let (content_type, body) = match &request.body {
         Some(Body::Raw { raw }) => ("text/plain".to_owned(), environment.substitute(raw)),
-        Some(Body::Formdata { formdata }) => {
-            (format!("multipart/form-data; boundary={BOUNDARY}"), multipart(formdata, environment))
-        }
+        Some(Body::Formdata { formdata }) => (
+            format!("multipart/form-data; boundary={BOUNDARY}"),
+            multipart(formdata, environment),
+        ),
         None if request.method == "POST" => return raw.body(b"").send(address).await,
         None => return raw.send(address).await,
     };
@@ -47,9 +50,13 @@ pub async fn send(request: &Request, environment: &Environment) -> Answer {
 }
 
 fn split(url: &str) -> (SocketAddr, String) {
-    let rest = url.strip_prefix("http://").unwrap_or_else(|| panic!("odd address: {url}"));
+    let rest = url
+        .strip_prefix("http://")
+        .unwrap_or_else(|| panic!("odd address: {url}"));
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let address = host.parse().unwrap_or_else(|e| panic!("odd address: {url}: {e}"));
+    let address = host
+        .parse()
+        .unwrap_or_else(|e| panic!("odd address: {url}: {e}"));
     (address, format!("/{path}"))
 }
 

@@ -31,9 +31,9 @@ impl Statement {
         let holds = match self {
             Self::Status(codes) => codes.contains(&answer.status),
             Self::FasterThan(limit) => answer.took.as_millis() < *limit,
-            Self::BodyEquals(variable) => {
-                environment.get(variable).is_some_and(|value| value.as_bytes() == answer.body)
-            }
+            Self::BodyEquals(variable) => environment
+                .get(variable)
+                .is_some_and(|value| value.as_bytes() == answer.body),
             Self::Set { variable, field } => match answer.json()[field].as_str() {
                 Some(value) => {
                     environment.set(variable, value);
@@ -42,7 +42,11 @@ impl Statement {
                 None => false,
             },
         };
-        if holds { Ok(()) } else { Err(format!("{self:?} fails: {answer:?}")) }
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{self:?} fails: {answer:?}"))
+        }
     }
 }
 
@@ -53,7 +57,9 @@ impl Statement {
 pub fn parse(lines: &[String]) -> Result<Vec<Statement>, String> {
     let statements = lines.iter().map(|line| line.trim());
     let statements = statements.filter(|line| !is_frame(line));
-    statements.map(|line| statement(line).ok_or_else(|| line.to_owned())).collect()
+    statements
+        .map(|line| statement(line).ok_or_else(|| line.to_owned()))
+        .collect()
 }
 
 /// Whether a line only names a test, or ends one.
@@ -76,7 +82,10 @@ fn statement(line: &str) -> Option<Statement> {
     } else {
         let (variable, field) =
             between("pm.environment.set(\"", ");")?.split_once("\", pm.response.json().")?;
-        Some(Statement::Set { variable: variable.to_owned(), field: field.to_owned() })
+        Some(Statement::Set {
+            variable: variable.to_owned(),
+            field: field.to_owned(),
+        })
     }
 }
 
@@ -86,7 +95,11 @@ mod tests {
 
     #[test]
     fn an_unknown_statement_is_an_error() {
-        let known = ["pm.test(\"x\", function () {", "  pm.response.to.have.status(200);", "});"];
+        let known = [
+            "pm.test(\"x\", function () {",
+            "  pm.response.to.have.status(200);",
+            "});",
+        ];
         let lines: Vec<String> = known.map(str::to_owned).to_vec();
         assert_eq!(parse(&lines), Ok(vec![Statement::Status(vec![200])]));
         let unknown = "pm.sendRequest(\"x\");".to_owned();

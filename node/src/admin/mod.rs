@@ -10,6 +10,9 @@ mod render;
 mod routes;
 mod server;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::CallError;
 pub use commands::execute;
 pub use routes::AdminState;

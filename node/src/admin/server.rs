@@ -82,7 +82,3 @@ async fn accept(
         }
     }
 }
-
-#[cfg(test)]
-#[path = "server_tests.rs"]
-mod tests;

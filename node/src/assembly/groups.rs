@@ -70,12 +70,22 @@ impl Groups {
     /// housekeeping.
     pub async fn start(config: &Config, stop: &CancellationToken) -> Result<Self, StartError> {
         let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
-        let wanted = Wanted { region: config.region.to_string(), shards: config.shards };
+        let wanted = Wanted {
+            region: config.region.to_string(),
+            shards: config.shards,
+        };
         let identity = Identity::open(&config.data_dir, &wanted)?;
         let clock = Clock::new();
         let (meta, catalog) = start_meta(&engine, config, &identity).await?;
         let shards = start_shards(&engine, config, &identity, &clock, stop).await?;
-        Ok(Self { identity, engine, clock, meta, catalog, shards })
+        Ok(Self {
+            identity,
+            engine,
+            clock,
+            meta,
+            catalog,
+            shards,
+        })
     }
 
     /// What the API asks for.
@@ -92,7 +102,10 @@ impl Groups {
         let (meta, catalog) = (self.meta.clone(), self.catalog.clone());
         let (shards, clock) = (self.shards.clone(), self.clock.clone());
         let directory = Directory::new(meta, catalog, shards, clock, settings);
-        Service { keyspace, directory }
+        Service {
+            keyspace,
+            directory,
+        }
     }
 
     /// Founds the cluster if it is new. Refused, and harmless, if it is founded already.
@@ -108,7 +121,10 @@ impl Groups {
             incarnation: self.identity.incarnation,
             plans: meta::default_plans(),
         };
-        let command = pb::MetaCommand { time: self.clock.now(), kind: Some(Command::Found(found)) };
+        let command = pb::MetaCommand {
+            time: self.clock.now(),
+            kind: Some(Command::Found(found)),
+        };
         // What came of it shows in the catalog.
         let _ = self.meta.propose(command).await;
     }
@@ -117,7 +133,10 @@ impl Groups {
     pub fn readiness(&self) -> Vec<(String, bool)> {
         let founded = !self.catalog.header().cluster_id.is_empty();
         let meta = (GroupId::META.to_string(), founded && self.meta.may_read());
-        let shards = self.shards.iter().map(|shard| (shard.group().id().to_string(), shard.serves()));
+        let shards = self
+            .shards
+            .iter()
+            .map(|shard| (shard.group().id().to_string(), shard.serves()));
         std::iter::once(meta).chain(shards).collect()
     }
 
@@ -207,7 +226,10 @@ async fn start_meta(
     config: &Config,
     identity: &Identity,
 ) -> Result<(Arc<Group<Meta>>, Arc<Catalog>), StartError> {
-    let failed = |source| StartError::Group { group: GroupId::META, source };
+    let failed = |source| StartError::Group {
+        group: GroupId::META,
+        source,
+    };
     let db = engine.state.clone();
     let mut catalog = None;
     let settings = meta_settings(config, identity);
@@ -243,7 +265,11 @@ async fn start_shards(
         stop: stop.clone(),
     };
     let incarnation = identity.incarnation;
-    let found = pb::Found { region: FIRST_REGION, incarnation, level: shard::LEVEL };
+    let found = pb::Found {
+        region: FIRST_REGION,
+        incarnation,
+        level: shard::LEVEL,
+    };
     // In parallel: each replays its log.
     let starts = (0..identity.shards).map(|number| {
         let (engine, settings) = (engine.clone(), settings.clone());

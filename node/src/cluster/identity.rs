@@ -44,7 +44,9 @@ const DEFAULT_SHARDS: u16 = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// It has another number of shards.
-    #[error("--shards is {wanted}, but the data directory holds a cluster of {found}: the number is fixed when a cluster is created; leave --shards out, or export into a new cluster")]
+    #[error(
+        "--shards is {wanted}, but the data directory holds a cluster of {found}: the number is fixed when a cluster is created; leave --shards out, or export into a new cluster"
+    )]
     Shards {
         /// The number asked for.
         wanted: u16,
@@ -52,7 +54,9 @@ pub enum IdentityError {
         found: u16,
     },
     /// It belongs to a node of another region.
-    #[error("--region is `{wanted}`, but the data directory belongs to a node of region `{found}`: start it with that region, or with a --data-dir of its own")]
+    #[error(
+        "--region is `{wanted}`, but the data directory belongs to a node of region `{found}`: start it with that region, or with a --data-dir of its own"
+    )]
     Region {
         /// The region asked for.
         wanted: String,
@@ -95,12 +99,16 @@ impl Identity {
         let mut random = [0_u8; 32];
         getrandom::fill(&mut random)?;
         let number = |at: usize| {
-            random[at..at + 8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+            random[at..at + 8]
+                .iter()
+                .fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
         };
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&random[16..]);
         Ok(Self {
-            cluster_id: uuid::Builder::from_random_bytes(uuid).into_uuid().to_string(),
+            cluster_id: uuid::Builder::from_random_bytes(uuid)
+                .into_uuid()
+                .to_string(),
             // Small enough for every JSON reader, and never 0.
             node_id: (number(0) >> 12) | 1,
             region: wanted.region.clone(),
@@ -111,7 +119,10 @@ impl Identity {
 
     fn check(&self, wanted: &Wanted) -> Result<(), IdentityError> {
         if let Some(shards) = wanted.shards.filter(|shards| *shards != self.shards) {
-            return Err(IdentityError::Shards { wanted: shards, found: self.shards });
+            return Err(IdentityError::Shards {
+                wanted: shards,
+                found: self.shards,
+            });
         }
         if wanted.region != self.region {
             let (wanted, found) = (wanted.region.clone(), self.region.clone());
@@ -142,7 +153,10 @@ mod tests {
     use super::*;
 
     fn wanted(region: &str, shards: Option<u16>) -> Wanted {
-        Wanted { region: region.into(), shards }
+        Wanted {
+            region: region.into(),
+            shards,
+        }
     }
 
     #[test]
@@ -163,9 +177,13 @@ mod tests {
     fn another_number_of_shards_or_region_is_refused_with_both() {
         let dir = tempfile::tempdir().unwrap();
         Identity::open(dir.path(), &wanted("eu", Some(4))).unwrap();
-        let shards = Identity::open(dir.path(), &wanted("eu", Some(8))).unwrap_err().to_string();
+        let shards = Identity::open(dir.path(), &wanted("eu", Some(8)))
+            .unwrap_err()
+            .to_string();
         assert!(shards.contains('4') && shards.contains('8'), "{shards}");
-        let region = Identity::open(dir.path(), &wanted("us", None)).unwrap_err().to_string();
+        let region = Identity::open(dir.path(), &wanted("us", None))
+            .unwrap_err()
+            .to_string();
         assert!(region.contains("eu") && region.contains("us"), "{region}");
     }
 

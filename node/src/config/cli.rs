@@ -35,6 +35,7 @@ pub(super) struct Cli {
 #[derive(Subcommand)]
 pub(super) enum Operator {
     /// Call the operator's port of a running node
+    #[command(arg_required_else_help = false)]
     Admin(AdminArgs),
 }
 

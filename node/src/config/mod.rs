@@ -14,11 +14,13 @@ mod checks;
 mod cli;
 mod error;
 mod kinds;
+mod memory;
 mod print;
 mod settings;
 mod sources;
 mod table;
 mod values;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -86,6 +88,14 @@ impl Config {
         } else {
             Command::Run(Box::new(config))
         })
+    }
+
+    /// Bytes for blocks that were read from disk, with 0 resolved to a quarter of the memory.
+    pub fn block_cache_bytes(&self) -> usize {
+        match self.block_cache_mib.bytes() {
+            0 => memory::limit() / 4,
+            bytes => bytes,
+        }
     }
 
     /// Threads that serve users, with 0 resolved to one per core.

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kinds::{
-    Address, Folder, Format, Levels, Maybe, Name, Number, OrOff, Span, Switch, Token,
-};
+use super::kinds::{Address, Maybe, Number, OrOff, Span};
 use super::table::settings;
 use super::values::{Kib, LogFormat, Mib, Region, Secret};
+use super::words::{Folder, Format, Levels, Name, Switch, Token};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -42,13 +41,14 @@ settings! {
 
     /// What is logged: a level, or several for parts of the program, as in
     /// `info,cloudkv_node::raft=debug`.
-    log_level: String = Levels => "info",
+    log_level: String = Levels => "info,openraft=warn",
 
     /// Form of the log lines: `text` or `json`.
     log_format: LogFormat = Format => "text",
 
-    /// Memory for blocks that were read from disk, in MiB.
-    block_cache_mib: Mib = Number { min: Mib(1), max: Mib(1 << 20) } => "128",
+    /// Memory for blocks that were read from disk, in MiB; 0: a quarter of what the machine, or
+    /// the container, has.
+    block_cache_mib: Mib = Number { min: Mib(0), max: Mib(1 << 20) } => "0",
 
     /// Memory for writes that are not yet in the state's files, in MiB: they are flushed when they
     /// reach it. More makes a restart replay more of the log.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use super::cli::Flags;
 use super::error::{ConfigError, Origin};
-use super::kinds::{Kind, Maybe, Token};
+use super::kinds::{Kind, Maybe};
 use super::settings::SETTINGS;
 use super::table::Setting;
 use super::values::Secret;
+use super::words::Token;
 
 /// What all our variables begin with.
 pub(super) const PREFIX: &str = "CLOUDKV_";

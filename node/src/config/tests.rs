@@ -207,25 +207,11 @@ fn a_wrong_value_is_named_with_its_source_and_what_is_right() {
 
 #[test]
 fn wrong_values_are_refused() {
-    let wrong = [
-        "--shards=0",
-        "--shards=65",
-        "--region=EU",
-        "--region=",
-        "--log-level=inf",
-        "--log-format=xml",
-        "--request-timeout=10",
-        "--request-timeout=1ms",
-        "--http=example:80",
-        "--request-timeout=1s1us",
-        "--plans-self-service=yes",
-        "--data-dir=",
-        "--http-threads=-1",
-        "--account-idle-ttl=1s",
-        "--rpc=0.0.0.0:7070",
-        "--block-cache-mib=0",
-    ];
-    for flag in wrong {
+    let wrong = "--shards=0 --shards=65 --region=EU --region= --log-level=inf --log-format=xml \
+        --request-timeout=10 --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
+        --plans-self-service=yes --data-dir= --http-threads=-1 --account-idle-ttl=1s \
+        --rpc=0.0.0.0:7070 --block-cache-mib=0";
+    for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(
             matches!(error, ConfigError::Wrong { .. }),

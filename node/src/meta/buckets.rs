@@ -96,7 +96,10 @@ impl MetaState {
             (None, true) if reached(self.catalog.account_count(), create.max_accounts) => {
                 Err(Refusal::TooManyAccounts)
             }
-            (None, true) => Ok(pb::Account { created_at: time, ..Default::default() }),
+            (None, true) => Ok(pb::Account {
+                created_at: time,
+                ..Default::default()
+            }),
         }
     }
 
@@ -105,7 +108,11 @@ impl MetaState {
         let Some(limit) = limit else { return Ok(()) };
         let buckets = self.catalog.buckets_of(&owner);
         let of_plan = buckets.iter().filter(|bucket| bucket.plan == plan).count();
-        if reached(of_plan, limit) { Err(Refusal::TooManyBuckets { limit }) } else { Ok(()) }
+        if reached(of_plan, limit) {
+            Err(Refusal::TooManyBuckets { limit })
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn modify_bucket(
@@ -129,17 +136,18 @@ impl MetaState {
         };
         bucket.usage.budget.reset();
         let usage = bucket.usage.clone();
-        let changed = Bucket { plan, limits: terms.limits, comment, usage, ..*bucket };
+        let changed = Bucket {
+            plan,
+            limits: terms.limits,
+            comment,
+            usage,
+            ..*bucket
+        };
         self.put_bucket(changed, batch);
         Ok(())
     }
 
-    pub(super) fn delete_bucket(
-        &mut self,
-        time: Nanos,
-        id: &[u8],
-        batch: &mut Batch,
-    ) -> Response {
+    pub(super) fn delete_bucket(&mut self, time: Nanos, id: &[u8], batch: &mut Batch) -> Response {
         let bucket = self.bucket_in_use(id)?;
         let mut account = self.catalog.account(&bucket.owner).unwrap_or_default();
         account.buckets = account.buckets.saturating_sub(1);
@@ -174,9 +182,9 @@ impl MetaState {
         expire: pb::ExpireAccounts,
         batch: &mut Batch,
     ) -> Response {
-        let mut idle = self.catalog.accounts_where(|account| {
-            account.buckets == 0 && account.empty_since < expire.before
-        });
+        let mut idle = self
+            .catalog
+            .accounts_where(|account| account.buckets == 0 && account.empty_since < expire.before);
         // The same ones on every replica.
         idle.sort_unstable();
         idle.truncate(expire.limit as usize);
@@ -187,7 +195,9 @@ impl MetaState {
     }
 
     fn bucket_in_use(&self, id: &[u8]) -> Result<std::sync::Arc<Bucket>, Refusal> {
-        self.catalog.bucket(&bucket_id(id)?).ok_or(Refusal::UnknownBucket)
+        self.catalog
+            .bucket(&bucket_id(id)?)
+            .ok_or(Refusal::UnknownBucket)
     }
 }
 
@@ -196,7 +206,10 @@ fn bucket_id(bytes: &[u8]) -> Result<BucketId, Refusal> {
 }
 
 fn account_id(bytes: &[u8]) -> Result<AccountId, Refusal> {
-    bytes.try_into().map(AccountId).map_err(|_| Refusal::Malformed)
+    bytes
+        .try_into()
+        .map(AccountId)
+        .map_err(|_| Refusal::Malformed)
 }
 
 /// Whether `count` has reached `limit`; 0 is none.
@@ -212,7 +225,9 @@ pub(super) fn from_row(
 ) -> Result<Bucket, StoreError> {
     let corrupt = |rule| StoreError::corrupt("bucket", rule);
     let plan = plan_from_pb(row.plan()).ok_or_else(|| corrupt("its plan is unknown"))?;
-    let terms = catalog.plan(plan).ok_or_else(|| corrupt("its plan has no terms"))?;
+    let terms = catalog
+        .plan(plan)
+        .ok_or_else(|| corrupt("its plan has no terms"))?;
     Ok(Bucket {
         id: BucketId::parse(id).ok_or_else(|| corrupt("its name is malformed"))?,
         owner: account_id(&row.account).map_err(|_| corrupt("its account is malformed"))?,

@@ -89,7 +89,11 @@ impl Catalog {
 
     /// A bucket that is in use.
     pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
-        self.buckets.read().get(id).filter(|bucket| !bucket.dropping).cloned()
+        self.buckets
+            .read()
+            .get(id)
+            .filter(|bucket| !bucket.dropping)
+            .cloned()
     }
 
     /// A bucket, also one that is being dropped.
@@ -109,7 +113,12 @@ impl Catalog {
 
     /// Buckets for which `choose` holds.
     pub fn buckets_where(&self, choose: impl Fn(&Bucket) -> bool) -> Vec<Arc<Bucket>> {
-        self.buckets.read().values().filter(|bucket| choose(bucket)).cloned().collect()
+        self.buckets
+            .read()
+            .values()
+            .filter(|bucket| choose(bucket))
+            .cloned()
+            .collect()
     }
 
     /// Whether there is such an account.
@@ -119,8 +128,15 @@ impl Catalog {
 
     /// The buckets of an account, in the order of their creation.
     pub fn buckets_of(&self, id: &AccountId) -> Vec<Arc<Bucket>> {
-        let ids = self.accounts.read().get(id).map(|account| account.buckets.clone());
-        ids.unwrap_or_default().iter().filter_map(|id| self.bucket(id)).collect()
+        let ids = self
+            .accounts
+            .read()
+            .get(id)
+            .map(|account| account.buckets.clone());
+        ids.unwrap_or_default()
+            .iter()
+            .filter_map(|id| self.bucket(id))
+            .collect()
     }
 
     pub(super) fn account(&self, id: &AccountId) -> Option<pb::Account> {
@@ -129,7 +145,11 @@ impl Catalog {
 
     pub(super) fn accounts_where(&self, choose: impl Fn(&pb::Account) -> bool) -> Vec<AccountId> {
         let accounts = self.accounts.read();
-        accounts.iter().filter(|(_, account)| choose(&account.row)).map(|(id, _)| *id).collect()
+        accounts
+            .iter()
+            .filter(|(_, account)| choose(&account.row))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// A plan's terms; `None` before the cluster is founded.

@@ -62,7 +62,13 @@ pub fn default_plans() -> Vec<pb::PlanLimits> {
     vec![
         plan(Plan::Free, 10, 10_000, 4096, &[Public]),
         plan(Plan::Pro, 0, 100_000_000, 4096, &[Public, PublicRead]),
-        plan(Plan::Business, 0, 100_000_000, 16_384, &[Public, PublicRead, Protected]),
+        plan(
+            Plan::Business,
+            0,
+            100_000_000,
+            16_384,
+            &[Public, PublicRead, Protected],
+        ),
     ]
 }
 

@@ -62,7 +62,13 @@ impl MetaState {
         let catalog = Arc::new(Catalog::default());
         let header = load(&db, rows, &catalog)?;
         catalog.set_header(header.clone());
-        Ok(Self { db, rows, header, catalog, staged: Vec::new() })
+        Ok(Self {
+            db,
+            rows,
+            header,
+            catalog,
+            staged: Vec::new(),
+        })
     }
 
     /// What readers see of it.
@@ -84,14 +90,26 @@ impl MetaState {
     }
 
     pub(super) fn put_bucket(&mut self, bucket: Bucket, batch: &mut Batch) {
-        let old = self.catalog.any_bucket(&bucket.id).map(|old| old.to_pb().encode_to_vec());
+        let old = self
+            .catalog
+            .any_bucket(&bucket.id)
+            .map(|old| old.to_pb().encode_to_vec());
         let new = bucket.to_pb().encode_to_vec();
-        self.replace(Kind::BucketMeta, bucket.id.as_bytes(), old, Some(new), batch);
+        self.replace(
+            Kind::BucketMeta,
+            bucket.id.as_bytes(),
+            old,
+            Some(new),
+            batch,
+        );
         self.staged.push(Staged::Bucket(Box::new(bucket)));
     }
 
     pub(super) fn remove_bucket(&mut self, id: BucketId, batch: &mut Batch) {
-        let old = self.catalog.any_bucket(&id).map(|old| old.to_pb().encode_to_vec());
+        let old = self
+            .catalog
+            .any_bucket(&id)
+            .map(|old| old.to_pb().encode_to_vec());
         self.replace(Kind::BucketMeta, id.as_bytes(), old, None, batch);
         self.staged.push(Staged::NoBucket(id));
     }
@@ -101,9 +119,13 @@ impl MetaState {
             return Err(newer("a plan"));
         };
         let id = limits.plan.to_be_bytes();
-        let old = self.db.get(&self.rows.by_id(Kind::Plan, &id))?.map(|row| row.to_vec());
+        let old = self
+            .db
+            .get(&self.rows.by_id(Kind::Plan, &id))?
+            .map(|row| row.to_vec());
         self.replace(Kind::Plan, &id, old, Some(limits.encode_to_vec()), batch);
-        self.staged.push(Staged::Plan(plan, PlanTerms::from_pb(limits)));
+        self.staged
+            .push(Staged::Plan(plan, PlanTerms::from_pb(limits)));
         Ok(())
     }
 
@@ -137,8 +159,11 @@ impl MetaState {
         self.header.cluster_id.clone_from(&found.cluster_id);
         self.header.shards = found.shards;
         self.header.level = found.level;
-        let region =
-            pb::Region { number: 1, name: found.region.clone(), incarnation: found.incarnation };
+        let region = pb::Region {
+            number: 1,
+            name: found.region.clone(),
+            incarnation: found.incarnation,
+        };
         self.header.regions = vec![region];
         for plan in &found.plans {
             self.put_plan(plan, batch)?;
@@ -212,7 +237,11 @@ impl State<Meta> for MetaState {
 }
 
 fn check_level(level: u32) -> io::Result<()> {
-    if level > LEVEL { Err(newer("a feature level")) } else { Ok(()) }
+    if level > LEVEL {
+        Err(newer("a feature level"))
+    } else {
+        Ok(())
+    }
 }
 
 fn newer(what: &str) -> io::Error {
@@ -237,7 +266,9 @@ fn load(db: &StateDb, rows: Rows, catalog: &Catalog) -> Result<pb::MetaHeader, S
     })?;
     each(db, rows, Kind::Account, |id, row| {
         let account = pb::Account::decode(row).map_err(StoreError::on("decode", "account"))?;
-        let id = id.try_into().map_err(|_| StoreError::corrupt("account", "its ID's length"))?;
+        let id = id
+            .try_into()
+            .map_err(|_| StoreError::corrupt("account", "its ID's length"))?;
         catalog.put_account(AccountId(id), account);
         Ok(())
     })?;
@@ -259,15 +290,22 @@ fn each(
     let from = rows.single(kind);
     let to = keys::after_prefix(&from);
     let mut failed = None;
-    db.scan(Scan { from, to, fill_cache: false }, |key, row| {
-        let id = keys::id_of(key).unwrap_or_default();
-        match visit(id, Bytes::copy_from_slice(row)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
+    db.scan(
+        Scan {
+            from,
+            to,
+            fill_cache: false,
+        },
+        |key, row| {
+            let id = keys::id_of(key).unwrap_or_default();
+            match visit(id, Bytes::copy_from_slice(row)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
             }
-        }
-    })?;
+        },
+    )?;
     failed.map_or(Ok(()), Err)
 }

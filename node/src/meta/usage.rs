@@ -30,7 +30,10 @@ impl Usage {
         if self.reads() == (0, 0) {
             return (0, 0);
         }
-        (self.hits.swap(0, Ordering::Relaxed), self.misses.swap(0, Ordering::Relaxed))
+        (
+            self.hits.swap(0, Ordering::Relaxed),
+            self.misses.swap(0, Ordering::Relaxed),
+        )
     }
 
     /// Puts back what was taken and couldn't be reported.
@@ -41,12 +44,17 @@ impl Usage {
 
     /// Hits and misses that wait to be reported.
     pub fn reads(&self) -> (u64, u64) {
-        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+        (
+            self.hits.load(Ordering::Relaxed),
+            self.misses.load(Ordering::Relaxed),
+        )
     }
 
     /// The number of keys last published, if that was after `since`.
     pub fn published_since(&self, since: Nanos) -> Option<u64> {
-        self.published.lock()[0].filter(|(_, at)| *at > since).map(|(keys, _)| keys)
+        self.published.lock()[0]
+            .filter(|(_, at)| *at > since)
+            .map(|(keys, _)| keys)
     }
 
     /// Publishes a number of keys.
@@ -58,7 +66,10 @@ impl Usage {
     /// Whether `keys` is one of the last two numbers published, after `since`.
     pub fn was_published(&self, keys: u64, since: Nanos) -> bool {
         let published = self.published.lock();
-        published.iter().flatten().any(|(number, at)| *number == keys && *at > since)
+        published
+            .iter()
+            .flatten()
+            .any(|(number, at)| *number == keys && *at > since)
     }
 }
 
@@ -103,10 +114,15 @@ pub enum Refill {
 impl KeyBudget {
     /// Takes room for one key, if there is any without counting.
     pub fn take(self: &Arc<Self>) -> Option<Reservation> {
-        let taken = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            (left_of(state) > 0).then(|| state - ONE_LEFT + ONE_TAKEN)
-        });
-        taken.is_ok().then(|| Reservation { budget: self.clone(), was_used: true })
+        let taken = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                (left_of(state) > 0).then(|| state - ONE_LEFT + ONE_TAKEN)
+            });
+        taken.is_ok().then(|| Reservation {
+            budget: self.clone(),
+            was_used: true,
+        })
     }
 
     /// Makes room again, under the lock of `counting`: `keys` were counted after `seen` was read, `limit` is how many the bucket
@@ -117,7 +133,9 @@ impl KeyBudget {
         }
         // A write that ended since `seen` is counted twice, one that began since took room that
         // `seen` holds: never too little is counted.
-        let used = keys.saturating_add(taken_of(seen.0)).saturating_add(left_of(seen.0));
+        let used = keys
+            .saturating_add(taken_of(seen.0))
+            .saturating_add(left_of(seen.0));
         let free = limit.saturating_sub(used);
         if free > 0 {
             let block = free.min(block.clamp(1, MAX_BLOCK));
@@ -167,7 +185,11 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let back = if self.was_used { ONE_TAKEN } else { ONE_TAKEN.wrapping_sub(ONE_LEFT) };
+        let back = if self.was_used {
+            ONE_TAKEN
+        } else {
+            ONE_TAKEN.wrapping_sub(ONE_LEFT)
+        };
         self.budget.state.fetch_sub(back, Ordering::AcqRel);
         self.budget.given_back.notify_waiters();
     }

@@ -62,7 +62,9 @@ pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
         return Err(invalid("a log entry is shorter than its head"));
     }
     if bytes.get_u8() != FORMAT {
-        return Err(invalid("a log entry has a format that this version doesn't know"));
+        return Err(invalid(
+            "a log entry has a format that this version doesn't know",
+        ));
     }
     let kind = bytes.get_u8();
     let log_id = log_id(bytes.get_u64(), bytes.get_u64());
@@ -76,7 +78,11 @@ pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
             let membership = pb::Membership::decode(bytes).map_err(decode_error)?;
             EntryPayload::Membership(membership_from_pb(membership)?)
         }
-        _ => return Err(invalid("a log entry has a kind that this version doesn't know")),
+        _ => {
+            return Err(invalid(
+                "a log entry has a kind that this version doesn't know",
+            ));
+        }
     };
     Ok(Entry::<M> { log_id, payload })
 }
@@ -102,18 +108,26 @@ pub fn encode_log_id(log_id: &LogId) -> Vec<u8> {
 
 /// The position of `bytes`.
 pub fn decode_log_id(bytes: Bytes) -> io::Result<LogId> {
-    pb::LogId::decode(bytes).map(|id| log_id(id.term, id.index)).map_err(decode_error)
+    pb::LogId::decode(bytes)
+        .map(|id| log_id(id.term, id.index))
+        .map_err(decode_error)
 }
 
 fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
-    pb::LogId { term: log_id.leader_id.term, index: log_id.index }
+    pb::LogId {
+        term: log_id.leader_id.term,
+        index: log_id.index,
+    }
 }
 
 /// Bytes of a vote.
 pub fn encode_vote(vote: &Vote) -> Vec<u8> {
     let leader = &vote.leader_id;
-    let vote =
-        pb::Vote { term: leader.term, candidate: leader.voted_for, committed: vote.committed };
+    let vote = pb::Vote {
+        term: leader.term,
+        candidate: leader.voted_for,
+        committed: vote.committed,
+    };
     vote.encode_to_vec()
 }
 
@@ -121,7 +135,10 @@ pub fn encode_vote(vote: &Vote) -> Vec<u8> {
 pub fn decode_vote(bytes: Bytes) -> io::Result<Vote> {
     let vote = pb::Vote::decode(bytes).map_err(decode_error)?;
     let leader_id = RaftLeaderId::new(vote.term, vote.candidate);
-    Ok(Vote { leader_id, committed: vote.committed })
+    Ok(Vote {
+        leader_id,
+        committed: vote.committed,
+    })
 }
 
 /// Bytes of a membership and its position.
@@ -145,20 +162,31 @@ fn membership_to_pb(membership: &Membership) -> pb::Membership {
     let configs = membership.get_joint_config().iter();
     let members = membership.nodes();
     pb::Membership {
-        configs: configs.map(|ids| pb::Voters { ids: ids.iter().copied().collect() }).collect(),
+        configs: configs
+            .map(|ids| pb::Voters {
+                ids: ids.iter().copied().collect(),
+            })
+            .collect(),
         members: members
-            .map(|(id, node)| pb::Member { id: *id, rpc: node.addr.clone() })
+            .map(|(id, node)| pb::Member {
+                id: *id,
+                rpc: node.addr.clone(),
+            })
             .collect(),
     }
 }
 
 fn membership_from_pb(membership: pb::Membership) -> io::Result<Membership> {
-    let configs: Vec<BTreeSet<u64>> =
-        membership.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
+    let configs: Vec<BTreeSet<u64>> = membership
+        .configs
+        .into_iter()
+        .map(|voters| voters.ids.into_iter().collect())
+        .collect();
     let nodes: BTreeMap<u64, BasicNode> = membership
         .members
         .into_iter()
         .map(|member| (member.id, BasicNode { addr: member.rpc }))
         .collect();
-    Membership::new(configs, nodes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    Membership::new(configs, nodes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -96,12 +96,26 @@ impl<M: Machine> Group<M> {
         let replica = Replica::<M>::open(engine.state.clone(), id, open)?;
         let progress = replica.progress();
         let config = raft_config(id, settings)?;
-        let raft = Raft::new(settings.node, Arc::new(config), Network, log.clone(), replica)
-            .await
-            .map_err(io::Error::other)?;
+        let raft = Raft::new(
+            settings.node,
+            Arc::new(config),
+            Network,
+            log.clone(),
+            replica,
+        )
+        .await
+        .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
         let log_keep = settings.log_keep;
-        let group = Self { id, raft, engine, log, lease, progress, log_keep };
+        let group = Self {
+            id,
+            raft,
+            engine,
+            log,
+            lease,
+            progress,
+            log_keep,
+        };
         group.ensure_member(settings).await?;
         tokio::spawn(follow_leadership(group.raft.clone(), group.lease.clone()));
         Ok(group)
@@ -113,7 +127,11 @@ impl<M: Machine> Group<M> {
             self.raft.initialize(me).await.map_err(io::Error::other)?;
         } else if self.raft.voter_ids().eq([settings.node]) {
             // A sole voter need not wait for anybody's lease.
-            self.raft.trigger().elect(false).await.map_err(io::Error::other)?;
+            self.raft
+                .trigger()
+                .elect(false)
+                .await
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }
@@ -159,7 +177,9 @@ impl<M: Machine> Group<M> {
 
     /// Purges the log up to what the state has flushed, less the entries to keep.
     pub async fn purge(&self) -> io::Result<()> {
-        let Some(flushed) = persisted_index(&self.engine.state, self.id)? else { return Ok(()) };
+        let Some(flushed) = persisted_index(&self.engine.state, self.id)? else {
+            return Ok(());
+        };
         let upto = flushed.saturating_sub(self.log_keep);
         if upto <= self.log.purged_index() {
             return Ok(());
@@ -197,7 +217,10 @@ impl<M: Machine> Group<M> {
                 Err(openraft::errors::Fatal::Stopped) => return Ok(()),
                 Err(fatal) => return Err(format!("{}: {fatal}", self.id)),
             }
-            if openraft::async_runtime::WatchReceiver::changed(&mut metrics).await.is_err() {
+            if openraft::async_runtime::WatchReceiver::changed(&mut metrics)
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }
@@ -214,9 +237,9 @@ impl<M: Machine> Group<M> {
 fn outcome<M: Machine>(result: ClientWriteResult<Types<M>>) -> Proposal<M> {
     match result {
         Ok(written) => Ok(written.data),
-        Err(ClientWriteError::ForwardToLeader(forward)) => {
-            Err(ProposeError::NotLeader { leader: forward.leader_id })
-        }
+        Err(ClientWriteError::ForwardToLeader(forward)) => Err(ProposeError::NotLeader {
+            leader: forward.leader_id,
+        }),
         // It was in this node's log: another leader may have it too.
         Err(_) => Err(ProposeError::Unknown),
     }

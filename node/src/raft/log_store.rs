@@ -33,7 +33,9 @@ pub struct LogStore<M: Machine> {
 
 impl<M: Machine> Clone for LogStore<M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -82,7 +84,11 @@ impl<M: Machine> Cache<M> {
     }
 
     fn truncate_from(&mut self, index: u64) {
-        while self.entries.back().is_some_and(|(last, _)| last.log_id.index >= index) {
+        while self
+            .entries
+            .back()
+            .is_some_and(|(last, _)| last.log_id.index >= index)
+        {
             if let Some((_, size)) = self.entries.pop_back() {
                 self.bytes -= size;
             }
@@ -112,9 +118,16 @@ impl<M: Machine> Cache<M> {
 impl<M: Machine> LogStore<M> {
     /// The log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
     pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
-        let purged = engine.log.meta(group, LogMeta::Purged)?.map(codec::decode_log_id);
+        let purged = engine
+            .log
+            .meta(group, LogMeta::Purged)?
+            .map(codec::decode_log_id);
         let purged = purged.transpose()?.map_or(0, |id| id.index);
-        let cache = Cache { entries: VecDeque::new(), bytes: 0, limit: cache_bytes };
+        let cache = Cache {
+            entries: VecDeque::new(),
+            bytes: 0,
+            limit: cache_bytes,
+        };
         let inner = Inner {
             engine,
             group,
@@ -122,7 +135,9 @@ impl<M: Machine> LogStore<M> {
             committed: Mutex::new(None),
             purged: AtomicU64::new(purged),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The index up to which the log was purged; 0 if it wasn't.
@@ -137,7 +152,11 @@ impl<M: Machine> LogStore<M> {
         if let Some(entries) = self.inner.cache.lock().range(from, to, max_bytes) {
             return Ok(entries);
         }
-        let rows = self.inner.engine.log.entries(self.inner.group, from, to, max_bytes)?;
+        let rows = self
+            .inner
+            .engine
+            .log
+            .entries(self.inner.group, from, to, max_bytes)?;
         let mut next = rows.first().map(|(index, _)| *index);
         let mut entries = Vec::with_capacity(rows.len());
         for (index, bytes) in rows {
@@ -151,7 +170,11 @@ impl<M: Machine> LogStore<M> {
     }
 
     fn last_purged(&self) -> io::Result<Option<LogId>> {
-        let row = self.inner.engine.log.meta(self.inner.group, LogMeta::Purged)?;
+        let row = self
+            .inner
+            .engine
+            .log
+            .meta(self.inner.group, LogMeta::Purged)?;
         row.map(codec::decode_log_id).transpose()
     }
 }
@@ -188,7 +211,11 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        let row = self.inner.engine.log.meta(self.inner.group, LogMeta::Vote)?;
+        let row = self
+            .inner
+            .engine
+            .log
+            .meta(self.inner.group, LogMeta::Vote)?;
         row.map(codec::decode_vote).transpose()
     }
 }
@@ -203,7 +230,10 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
             Some((_, bytes)) => Some(codec::entry_log_id(bytes)?),
             None => last_purged_log_id,
         };
-        Ok(LogState { last_purged_log_id, last_log_id })
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -217,7 +247,10 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
             let _ = durable.send(result);
         });
         let bytes = codec::encode_vote(vote);
-        self.inner.engine.log.put_meta(self.inner.group, LogMeta::Vote, &bytes, done)?;
+        self.inner
+            .engine
+            .log
+            .put_meta(self.inner.group, LogMeta::Vote, &bytes, done)?;
         wait.await.map_err(io::Error::other)?
     }
 
@@ -230,7 +263,11 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         if let Some(committed) = *self.inner.committed.lock() {
             return Ok(Some(committed));
         }
-        let row = self.inner.engine.log.meta(self.inner.group, LogMeta::Committed)?;
+        let row = self
+            .inner
+            .engine
+            .log
+            .meta(self.inner.group, LogMeta::Committed)?;
         row.map(codec::decode_log_id).transpose()
     }
 
@@ -250,7 +287,12 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
             cached.push((entry, bytes.len()));
             rows.push((cached[cached.len() - 1].0.index(), bytes));
         }
-        let committed = self.inner.committed.lock().as_ref().map(codec::encode_log_id);
+        let committed = self
+            .inner
+            .committed
+            .lock()
+            .as_ref()
+            .map(codec::encode_log_id);
         // Into the cache first: the callback may come before this returns, and with it the
         // demand for the entries.
         {
@@ -260,13 +302,19 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
             }
         }
         let done = Box::new(move |result| callback.io_completed(result));
-        self.inner.engine.log.append(self.inner.group, rows, committed, done)?;
+        self.inner
+            .engine
+            .log
+            .append(self.inner.group, rows, committed, done)?;
         Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
-        self.inner.engine.log.truncate_from(self.inner.group, from)?;
+        self.inner
+            .engine
+            .log
+            .truncate_from(self.inner.group, from)?;
         self.inner.cache.lock().truncate_from(from);
         Ok(())
     }
@@ -278,7 +326,10 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         }
         let from = inner.purged.load(Ordering::Relaxed);
         let bytes = codec::encode_log_id(&log_id);
-        inner.engine.log.purge(inner.group, from, log_id.index, &bytes)?;
+        inner
+            .engine
+            .log
+            .purge(inner.group, from, log_id.index, &bytes)?;
         inner.cache.lock().purge_to(log_id.index);
         inner.purged.store(log_id.index, Ordering::Relaxed);
         Ok(())

@@ -33,7 +33,10 @@ impl<M: Machine> RaftNetworkFactory<Types<M>> for Network {
     type Network = Peer<M>;
 
     async fn new_client(&mut self, target: NodeId, _node: &BasicNode) -> Self::Network {
-        Peer { peer: NoPeer(target), machine: std::marker::PhantomData }
+        Peer {
+            peer: NoPeer(target),
+            machine: std::marker::PhantomData,
+        }
     }
 }
 

@@ -68,7 +68,14 @@ impl<M: Machine> Replica<M> {
         let (applied, membership) = read_position(&db, rows)?;
         let state = open(rows)?;
         let progress = Arc::new(Progress::default());
-        let mut replica = Self { db, rows, state, applied, membership, progress };
+        let mut replica = Self {
+            db,
+            rows,
+            state,
+            applied,
+            membership,
+            progress,
+        };
         replica.publish();
         Ok(replica)
     }
@@ -114,9 +121,14 @@ impl<M: Machine> Replica<M> {
 
     /// Writes the batch with the position, lets readers see it, and only then answers.
     fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
-        let Some(applied) = &self.applied else { return Ok(()) };
+        let Some(applied) = &self.applied else {
+            return Ok(());
+        };
         self.state.seal(&mut batch);
-        batch.put(self.rows.single(Kind::Applied), codec::encode_log_id(applied));
+        batch.put(
+            self.rows.single(Kind::Applied),
+            codec::encode_log_id(applied),
+        );
         self.db.write(batch)?;
         self.state.written();
         self.publish();
@@ -127,12 +139,18 @@ impl<M: Machine> Replica<M> {
     }
 
     fn meta(&self) -> SnapshotMeta<CommittedLeaderId, NodeId, BasicNode> {
-        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+        SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+        }
     }
 }
 
 fn read_position(db: &StateDb, rows: Rows) -> io::Result<(Option<LogId>, StoredMembership)> {
-    let applied = db.get(&rows.single(Kind::Applied))?.map(codec::decode_log_id).transpose()?;
+    let applied = db
+        .get(&rows.single(Kind::Applied))?
+        .map(codec::decode_log_id)
+        .transpose()?;
     let membership = db.get(&rows.single(Kind::Membership))?;
     let membership = membership.map(codec::decode_membership).transpose()?;
     Ok((applied, membership.unwrap_or_default()))
@@ -142,7 +160,10 @@ fn read_position(db: &StateDb, rows: Rows) -> io::Result<(Option<LogId>, StoredM
 pub fn persisted_index(db: &StateDb, group: GroupId) -> io::Result<Option<u64>> {
     let rows = snapshot::persisted_rows(db, group)?;
     let applied = db.get_persisted(&rows.single(Kind::Applied))?;
-    Ok(applied.map(codec::decode_log_id).transpose()?.map(|id| id.index))
+    Ok(applied
+        .map(codec::decode_log_id)
+        .transpose()?
+        .map(|id| id.index))
 }
 
 impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
@@ -174,7 +195,10 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { meta: self.meta(), data: SnapshotData::live(self.db.clone(), self.rows) }
+        Builder {
+            meta: self.meta(),
+            data: SnapshotData::live(self.db.clone(), self.rows),
+        }
     }
 
     async fn install_snapshot(
@@ -189,7 +213,9 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
             .map_err(io::Error::other)??;
         let (applied, membership) = read_position(&self.db, rows)?;
         if applied != meta.last_log_id {
-            return Err(io::Error::other("a snapshot holds another position than it was sent with"));
+            return Err(io::Error::other(
+                "a snapshot holds another position than it was sent with",
+            ));
         }
         self.state.reload(rows)?;
         self.rows = rows;
@@ -209,6 +235,9 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
             return Ok(None);
         }
         let snapshot = SnapshotData::live(self.db.clone(), self.rows);
-        Ok(Some(Snapshot { meta: self.meta(), snapshot }))
+        Ok(Some(Snapshot {
+            meta: self.meta(),
+            snapshot,
+        }))
     }
 }

@@ -41,19 +41,30 @@ impl SnapshotData {
         let mut chunk = pb::SnapshotChunk::default();
         let mut size = 0;
         let mut failed = None;
-        self.db.scan(Scan { from, to, fill_cache: false }, |key, value| {
-            let key = keys::portable(key).unwrap_or_default();
-            size += key.len() + value.len();
-            chunk.rows.push(pb::SnapshotRow {
-                key: Bytes::copy_from_slice(key),
-                value: Bytes::copy_from_slice(value),
-            });
-            if size >= CHUNK_BYTES {
-                size = 0;
-                failed = sink(std::mem::take(&mut chunk)).err();
-            }
-            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        self.db.scan(
+            Scan {
+                from,
+                to,
+                fill_cache: false,
+            },
+            |key, value| {
+                let key = keys::portable(key).unwrap_or_default();
+                size += key.len() + value.len();
+                chunk.rows.push(pb::SnapshotRow {
+                    key: Bytes::copy_from_slice(key),
+                    value: Bytes::copy_from_slice(value),
+                });
+                if size >= CHUNK_BYTES {
+                    size = 0;
+                    failed = sink(std::mem::take(&mut chunk)).err();
+                }
+                if failed.is_some() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
         match failed {
             Some(error) => Err(error),
             None => sink(chunk),
@@ -73,7 +84,10 @@ impl<M: Machine> RaftSnapshotBuilder<Types<M>> for Builder {
     async fn build_snapshot(
         &mut self,
     ) -> Result<Snapshot<CommittedLeaderId, NodeId, BasicNode, SnapshotData>, io::Error> {
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.data.clone() })
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: self.data.clone(),
+        })
     }
 }
 
@@ -93,8 +107,10 @@ fn pointer_key(group: GroupId) -> Vec<u8> {
 
 fn rows_of(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
     let pointer = match pointer {
-        Some(row) => pb::GroupPointer::decode(row)
-            .map_err(StoreError::on("decode", "pointer to the current generation"))?,
+        Some(row) => pb::GroupPointer::decode(row).map_err(StoreError::on(
+            "decode",
+            "pointer to the current generation",
+        ))?,
         None => pb::GroupPointer { generation: 1 },
     };
     Ok(Rows::new(group, pointer.generation))
@@ -114,7 +130,9 @@ pub fn install(db: &StateDb, old: Rows, data: SnapshotData) -> io::Result<Rows> 
     })?;
     db.flush()?;
     let mut batch = Batch::default();
-    let pointer = pb::GroupPointer { generation: new.generation() };
+    let pointer = pb::GroupPointer {
+        generation: new.generation(),
+    };
     batch.put(pointer_key(old.group()), pointer.encode_to_vec());
     db.write(batch)?;
     db.flush()?;
@@ -132,15 +150,25 @@ pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
 
 /// Removes what a crash during an installation left of other generations.
 pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
-    let neighbours = [current.generation().saturating_sub(1), current.generation() + 1];
+    let neighbours = [
+        current.generation().saturating_sub(1),
+        current.generation() + 1,
+    ];
     for generation in neighbours.into_iter().filter(|generation| *generation > 0) {
         let rows = Rows::new(current.group(), generation);
         let (from, to) = rows.bounds();
         let mut any = false;
-        db.scan(Scan { from, to, fill_cache: false }, |_, _| {
-            any = true;
-            ControlFlow::Break(())
-        })?;
+        db.scan(
+            Scan {
+                from,
+                to,
+                fill_cache: false,
+            },
+            |_, _| {
+                any = true;
+                ControlFlow::Break(())
+            },
+        )?;
         if any {
             remove(db, rows)?;
         }

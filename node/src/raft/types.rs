@@ -5,9 +5,9 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use openraft::vote::leader_id_std::{self, LeaderId};
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
+use openraft::vote::leader_id_std::{self, LeaderId};
 use openraft::{BasicNode, RaftTypeConfig};
 
 use crate::store::keys::Rows;
@@ -17,9 +17,7 @@ use crate::store::{Batch, StoreError};
 pub type NodeId = u64;
 
 /// A replicated state machine, by its types.
-pub trait Machine:
-    Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static
-{
+pub trait Machine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static {
     /// What the log holds.
     type Command: prost::Message + Default + 'static;
     /// What applying a command answers to its proposer.
@@ -118,8 +116,7 @@ pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId
 /// What an entry holds.
 pub type Payload<M> = openraft::EntryPayload<Command<M>, NodeId, BasicNode>;
 /// An entry of a log.
-pub type Entry<M> =
-    openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Committed, Payload<M>>;
+pub type Entry<M> = openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Committed, Payload<M>>;
 
 /// Takes the result of a proposal. Dropped without a call when Raft stops: the proposal's fate is
 /// unknown then.

@@ -32,11 +32,17 @@ impl Directory {
         let bucket = self.owned(account, &id)?;
         self.inner.shards.expire().await.map_err(key_error)?;
         let keys = self.inner.shards.count(&id).await.map_err(key_error)?;
-        let since = self.inner.clock.now().saturating_sub(CONFIRMS_FOR.as_nanos() as u64);
+        let since = self
+            .inner
+            .clock
+            .now()
+            .saturating_sub(CONFIRMS_FOR.as_nanos() as u64);
         if confirm != keys && !bucket.usage.was_published(confirm, since) {
             return Err(DirectoryError::ConfirmMismatch { keys });
         }
-        let delete = pb::DeleteBucket { bucket: Bytes::copy_from_slice(id.as_bytes()) };
+        let delete = pb::DeleteBucket {
+            bucket: Bytes::copy_from_slice(id.as_bytes()),
+        };
         let deleted = self.propose(Command::DeleteBucket(delete)).await?;
         deleted.map_err(|_| DirectoryError::UnknownBucket)?;
         self.inner.deleted.notify_one();

@@ -62,7 +62,16 @@ impl Directory {
         settings: DirectorySettings,
     ) -> Self {
         let deleted = tokio::sync::Notify::new();
-        Self { inner: Arc::new(Inner { group, catalog, shards, clock, settings, deleted }) }
+        Self {
+            inner: Arc::new(Inner {
+                group,
+                catalog,
+                shards,
+                clock,
+                settings,
+                deleted,
+            }),
+        }
     }
 
     /// A bucket, from memory.
@@ -89,7 +98,9 @@ impl Directory {
                 None => Some(random_key()?),
             };
             let account = request.account.or_else(|| new_key.as_ref().map(account_of));
-            let Some(account) = account else { return Err(DirectoryError::UnknownAccount) };
+            let Some(account) = account else {
+                return Err(DirectoryError::UnknownAccount);
+            };
             let id = BucketId::random().map_err(|error| DirectoryError::Storage(error.into()))?;
             let create = pb::CreateBucket {
                 bucket: Bytes::copy_from_slice(id.as_bytes()),
@@ -97,7 +108,10 @@ impl Directory {
                 new_account: new_key.is_some(),
                 access: access_to_pb(request.access).into(),
                 plan: plan_to_pb(plan).into(),
-                comment: request.comment.clone().filter(|comment| !comment.is_empty()),
+                comment: request
+                    .comment
+                    .clone()
+                    .filter(|comment| !comment.is_empty()),
                 max_accounts: self.inner.settings.max_accounts,
                 max_buckets: self.inner.settings.max_buckets,
             };
@@ -105,7 +119,12 @@ impl Directory {
                 Ok(()) => {
                     let new_account_key = new_key.map(|key| key.to_string());
                     let access = request.access;
-                    return Ok(CreatedBucket { new_account_key, id, access, plan });
+                    return Ok(CreatedBucket {
+                        new_account_key,
+                        id,
+                        access,
+                        plan,
+                    });
                 }
                 Err(Refusal::NameTaken) => {}
                 Err(refusal) => return Err(refused(refusal, plan, request.access)),
@@ -118,7 +137,10 @@ impl Directory {
     fn plan_for(&self, request: &CreateBucket) -> Result<Plan, DirectoryError> {
         let access = request.access;
         let offers = |plan: &Plan| {
-            self.inner.catalog.plan(*plan).is_some_and(|terms| terms.access.contains(&access))
+            self.inner
+                .catalog
+                .plan(*plan)
+                .is_some_and(|terms| terms.access.contains(&access))
         };
         let plan = match request.plan {
             Some(plan) if !offers(&plan) => {
@@ -152,9 +174,17 @@ impl Directory {
     }
 
     async fn summary(&self, bucket: &Bucket) -> Result<BucketSummary, DirectoryError> {
-        let home = self.inner.shards.home(&bucket.id).bucket(bucket.id.as_bytes()).await;
+        let home = self
+            .inner
+            .shards
+            .home(&bucket.id)
+            .bucket(bucket.id.as_bytes())
+            .await;
         let home = home.map_err(|error| {
-            key_error(super::shards::read_error(self.inner.shards.home(&bucket.id), error))
+            key_error(super::shards::read_error(
+                self.inner.shards.home(&bucket.id),
+                error,
+            ))
         })?;
         let (hits, misses) = bucket.usage.reads();
         Ok(BucketSummary {
@@ -177,7 +207,12 @@ impl Directory {
         if let Some(keys) = bucket.usage.published_since(since) {
             return Ok(keys);
         }
-        let keys = self.inner.shards.count(&bucket.id).await.map_err(key_error)?;
+        let keys = self
+            .inner
+            .shards
+            .count(&bucket.id)
+            .await
+            .map_err(key_error)?;
         bucket.usage.publish(keys, now);
         Ok(keys)
     }
@@ -210,15 +245,25 @@ impl Directory {
 
     /// Whether all that a bucket is and holds is within another plan.
     async fn check_fits(&self, bucket: &Bucket, plan: Plan) -> Result<(), DirectoryError> {
-        let Some(terms) = self.inner.catalog.plan(plan) else { return Ok(()) };
+        let Some(terms) = self.inner.catalog.plan(plan) else {
+            return Ok(());
+        };
         let exceeds = |what: String| Err(DirectoryError::ExceedsPlan { plan, what });
         if !terms.access.contains(&bucket.access) {
             return exceeds(format!("it does not offer access {}", bucket.access.name()));
         }
-        let keys = self.inner.shards.count(&bucket.id).await.map_err(key_error)?;
+        let keys = self
+            .inner
+            .shards
+            .count(&bucket.id)
+            .await
+            .map_err(key_error)?;
         let limits = terms.limits;
         if keys > limits.keys {
-            return exceeds(format!("the bucket holds {keys} keys, the plan {}", limits.keys));
+            return exceeds(format!(
+                "the bucket holds {keys} keys, the plan {}",
+                limits.keys
+            ));
         }
         let (id, now) = (bucket.id, self.inner.clock.now());
         let (key_bytes, value_bytes) = (limits.key_bytes, limits.value_bytes);
@@ -226,9 +271,8 @@ impl Directory {
             return Ok(());
         }
         for shard in self.inner.shards.iter() {
-            let walk = shard.read(move |view| {
-                view.has_larger(id.as_bytes(), key_bytes, value_bytes, now)
-            });
+            let walk =
+                shard.read(move |view| view.has_larger(id.as_bytes(), key_bytes, value_bytes, now));
             let larger = walk.await;
             if larger.map_err(|error| key_error(super::shards::read_error(shard, error)))? {
                 return exceeds(format!(
@@ -246,12 +290,20 @@ impl Directory {
         id: &BucketId,
     ) -> Result<Arc<Bucket>, DirectoryError> {
         let bucket = self.bucket(id).ok_or(DirectoryError::UnknownBucket)?;
-        if bucket.owner == account { Ok(bucket) } else { Err(DirectoryError::NotOwner) }
+        if bucket.owner == account {
+            Ok(bucket)
+        } else {
+            Err(DirectoryError::NotOwner)
+        }
     }
 
     /// Lists are linearizable: only the leader answers them.
     fn check_readable(&self) -> Result<(), DirectoryError> {
-        if self.inner.group.may_read() { Ok(()) } else { Err(no_leader().into()) }
+        if self.inner.group.may_read() {
+            Ok(())
+        } else {
+            Err(no_leader().into())
+        }
     }
 
     /// Proposes a command, and waits for its answer within the time that a request has.
@@ -259,7 +311,10 @@ impl Directory {
         &self,
         kind: Command,
     ) -> Result<Result<(), Refusal>, DirectoryError> {
-        let command = pb::MetaCommand { time: self.inner.clock.now(), kind: Some(kind) };
+        let command = pb::MetaCommand {
+            time: self.inner.clock.now(),
+            kind: Some(kind),
+        };
         let answer = self.inner.group.propose(command);
         match tokio::time::timeout(self.inner.settings.timeout, answer).await {
             Ok(Ok(response)) => Ok(response),
@@ -270,7 +325,9 @@ impl Directory {
 }
 
 fn no_leader() -> Unavailable {
-    Unavailable::NoLeader { group: "meta".into() }
+    Unavailable::NoLeader {
+        group: "meta".into(),
+    }
 }
 
 fn account_of(key: &uuid::Uuid) -> AccountId {
@@ -303,8 +360,8 @@ pub(super) fn key_error(error: KeyError) -> DirectoryError {
         KeyError::Unavailable(unavailable) => unavailable.into(),
         KeyError::Storage(error) => DirectoryError::Storage(error),
         KeyError::BucketGone => DirectoryError::UnknownBucket,
-        KeyError::UnknownOutcome
-        | KeyError::PreconditionFailed
-        | KeyError::TooManyKeys { .. } => DirectoryError::UnknownOutcome,
+        KeyError::UnknownOutcome | KeyError::PreconditionFailed | KeyError::TooManyKeys { .. } => {
+            DirectoryError::UnknownOutcome
+        }
     }
 }

@@ -33,7 +33,10 @@ impl Keyspace {
     /// The live entry of a key. Completes at once if memory has the answer.
     pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<Option<Entry>, KeyError> {
         let shard = self.shards.of(&bucket.id, key);
-        shard.get(bucket.id.as_bytes(), key).await.map_err(|error| read_error(shard, error))
+        shard
+            .get(bucket.id.as_bytes(), key)
+            .await
+            .map_err(|error| read_error(shard, error))
     }
 
     /// Writes a key. The value is on disk at a majority of its replicas when this returns.
@@ -66,7 +69,9 @@ impl Keyspace {
                 WriteOutcome::NoRoom => {}
             }
         }
-        Err(KeyError::TooManyKeys { limit: bucket.limits.keys })
+        Err(KeyError::TooManyKeys {
+            limit: bucket.limits.keys,
+        })
     }
 
     async fn room(&self, bucket: &Arc<Bucket>, key: &[u8]) -> Result<Room, KeyError> {

@@ -45,10 +45,17 @@ pub async fn list(
     query: ListQuery,
 ) -> Result<Vec<KeyInfo>, KeyError> {
     let share = query.limit.div_ceil(shards.len().max(1)) + SLACK;
-    let part = ListQuery { limit: share.min(query.limit), ..query.clone() };
+    let part = ListQuery {
+        limit: share.min(query.limit),
+        ..query.clone()
+    };
     let first = shards.iter().map(|shard| async {
         let page = fetch(shard, bucket, part.clone()).await?;
-        Ok::<_, KeyError>(Share { shard, keys: page.keys.into(), more: page.more })
+        Ok::<_, KeyError>(Share {
+            shard,
+            keys: page.keys.into(),
+            more: page.more,
+        })
     });
     let mut shares = try_join_all(first).await?;
     let mut keys = Vec::new();
@@ -58,8 +65,13 @@ pub async fn list(
             .filter(|share| !share.keys.is_empty())
             .min_by(|a, b| a.keys[0].key.cmp(&b.keys[0].key));
         let Some(share) = next else { break };
-        let Some(info) = share.keys.pop_front() else { break };
-        let after = ListQuery { after: Some(info.key.clone()), ..part.clone() };
+        let Some(info) = share.keys.pop_front() else {
+            break;
+        };
+        let after = ListQuery {
+            after: Some(info.key.clone()),
+            ..part.clone()
+        };
         keys.push(info);
         share.refill(bucket, &after).await?;
     }

@@ -32,7 +32,11 @@ impl Directory {
 
     async fn report_reads(&self) {
         let mut by_shard: HashMap<usize, Vec<(Arc<Bucket>, (u64, u64))>> = HashMap::new();
-        for bucket in self.inner.catalog.buckets_where(|bucket| bucket.usage.reads() != (0, 0)) {
+        for bucket in self
+            .inner
+            .catalog
+            .buckets_where(|bucket| bucket.usage.reads() != (0, 0))
+        {
             let home = Arc::as_ptr(self.inner.shards.home(&bucket.id)) as usize;
             let reads = bucket.usage.take_reads();
             by_shard.entry(home).or_default().push((bucket, reads));
@@ -45,13 +49,17 @@ impl Directory {
     }
 
     async fn report_part(&self, part: &[(Arc<Bucket>, (u64, u64))]) {
-        let Some((first, _)) = part.first() else { return };
+        let Some((first, _)) = part.first() else {
+            return;
+        };
         let counts = part.iter().map(|(bucket, (hits, misses))| pb::ReadCount {
             bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             hits: *hits,
             misses: *misses,
         });
-        let counts = pb::CountReads { counts: counts.collect() };
+        let counts = pb::CountReads {
+            counts: counts.collect(),
+        };
         let home = self.inner.shards.home(&first.id);
         let reported = home.propose(shard_command::Kind::CountReads(counts)).await;
         if let Err(crate::raft::ProposeError::NotLeader { .. }) = reported {
@@ -71,9 +79,14 @@ impl Directory {
         let mut tick = tokio::time::interval(ACCOUNT_SWEEP);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             let before = self.inner.clock.now().saturating_sub(ttl);
-            let expire = pb::ExpireAccounts { before, limit: ACCOUNT_LIMIT };
+            let expire = pb::ExpireAccounts {
+                before,
+                limit: ACCOUNT_LIMIT,
+            };
             // What can't be removed now is removed at the next look.
-            let _ = self.propose(meta_command::Kind::ExpireAccounts(expire)).await;
+            let _ = self
+                .propose(meta_command::Kind::ExpireAccounts(expire))
+                .await;
         }
     }
 }

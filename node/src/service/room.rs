@@ -53,7 +53,9 @@ pub async fn find(
                 }
                 Refill::Wait => wait_for_a_write(bucket).await,
                 Refill::Full => {
-                    return Err(KeyError::TooManyKeys { limit: bucket.limits.keys });
+                    return Err(KeyError::TooManyKeys {
+                        limit: bucket.limits.keys,
+                    });
                 }
             }
             if let Some(reservation) = bucket.usage.budget.take() {
@@ -61,8 +63,12 @@ pub async fn find(
             }
         }
     };
-    let overloaded = super::Unavailable::Overloaded { queue: "writes near the bucket's limit" };
-    tokio::time::timeout(timeout, find).await.unwrap_or(Err(overloaded.into()))
+    let overloaded = super::Unavailable::Overloaded {
+        queue: "writes near the bucket's limit",
+    };
+    tokio::time::timeout(timeout, find)
+        .await
+        .unwrap_or(Err(overloaded.into()))
 }
 
 /// Waits until a write gives its room back. One may have ended just before: so not for long.

@@ -18,7 +18,9 @@ pub struct Shards {
 impl Shards {
     /// Shards 0, 1, 2 ...
     pub fn new(handles: Vec<Arc<ShardHandle>>) -> Self {
-        Self { handles: handles.into() }
+        Self {
+            handles: handles.into(),
+        }
     }
 
     /// All of them.
@@ -49,13 +51,21 @@ impl Shards {
 
     /// Keys of a bucket, over all shards.
     pub async fn count(&self, bucket: &BucketId) -> Result<u64, KeyError> {
-        Ok(self.states(bucket).await?.iter().map(|state| state.keys).sum())
+        Ok(self
+            .states(bucket)
+            .await?
+            .iter()
+            .map(|state| state.keys)
+            .sum())
     }
 
     /// A bucket's state in each shard.
     pub async fn states(&self, bucket: &BucketId) -> Result<Vec<pb::BucketState>, KeyError> {
         let reads = self.iter().map(|shard| async move {
-            shard.bucket(bucket.as_bytes()).await.map_err(|error| read_error(shard, error))
+            shard
+                .bucket(bucket.as_bytes())
+                .await
+                .map_err(|error| read_error(shard, error))
         });
         try_join_all(reads).await
     }
@@ -63,21 +73,29 @@ impl Shards {
     /// Removes what has expired from all shards, so that counts are exact.
     pub async fn expire(&self) -> Result<(), KeyError> {
         let expire = self.iter().map(|shard| async move {
-            shard.expire().await.map_err(|_| KeyError::Unavailable(no_leader(shard)))
+            shard
+                .expire()
+                .await
+                .map_err(|_| KeyError::Unavailable(no_leader(shard)))
         });
         try_join_all(expire).await.map(|_| ())
     }
 }
 
 fn no_leader(shard: &ShardHandle) -> Unavailable {
-    Unavailable::NoLeader { group: shard.group().id().to_string() }
+    Unavailable::NoLeader {
+        group: shard.group().id().to_string(),
+    }
 }
 
 /// A shard's read error as the service's.
 pub fn read_error(shard: &ShardHandle, error: ReadError) -> KeyError {
     match error {
         ReadError::NotLeader => no_leader(shard).into(),
-        ReadError::Overloaded => Unavailable::Overloaded { queue: "disk reads" }.into(),
+        ReadError::Overloaded => Unavailable::Overloaded {
+            queue: "disk reads",
+        }
+        .into(),
         ReadError::Storage(error) => KeyError::Storage(error.into()),
     }
 }

@@ -24,7 +24,10 @@ impl ShardState {
         batch.delete_range(&from, &keys::after_prefix(&from));
         let bucket = self.bucket(id)?;
         let digest = bucket.digest;
-        *bucket = pb::BucketState { dropped: true, ..Default::default() };
+        *bucket = pb::BucketState {
+            dropped: true,
+            ..Default::default()
+        };
         self.header.digest = self.header.digest.wrapping_sub(digest);
         Ok(Response::Done)
     }

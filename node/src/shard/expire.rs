@@ -37,7 +37,13 @@ impl ShardState {
                 Some(old) if record::expiry_of(&old) == Some(at) => {
                     // Of the same version: it says when the key was gone, not that it was written.
                     let new = self.tombstone(record::version_of(&old));
-                    let change = Change { bucket: &bucket, key: &key, row, old: Some(old), new };
+                    let change = Change {
+                        bucket: &bucket,
+                        key: &key,
+                        row,
+                        old: Some(old),
+                        new,
+                    };
                     self.change(change, batch)?;
                 }
                 // The bucket was dropped: only the index still knows the key.
@@ -48,7 +54,9 @@ impl ShardState {
         self.header.last_version = self.header.last_version.max(expire.time);
         self.header.expiry_low = due.next.unwrap_or(expire.time).min(expire.time);
         self.view.expiry_from(due.next);
-        Ok(Response::Expired { more: due.next.is_some_and(|next| next <= expire.time) })
+        Ok(Response::Expired {
+            more: due.next.is_some_and(|next| next <= expire.time),
+        })
     }
 
     /// What has expired, from the lowest place in the index where anything can be: the rows that
@@ -58,18 +66,26 @@ impl ShardState {
         let to = self.rows.expiry(Nanos::MAX, &[u8::MAX; 14], b"");
         let mut due = Due::default();
         blocking(|| {
-            self.db.scan(Scan { from, to, fill_cache: true }, |row, _| {
-                let Some((at, bucket, key)) = keys::split_expiry(row) else {
-                    return ControlFlow::Continue(());
-                };
-                if at > expire.time || due.keys.len() >= expire.limit as usize {
-                    due.next = Some(at);
-                    return ControlFlow::Break(());
-                }
-                let (bucket, key) = (Bytes::copy_from_slice(bucket), Bytes::copy_from_slice(key));
-                due.keys.push((at, bucket, key));
-                ControlFlow::Continue(())
-            })
+            self.db.scan(
+                Scan {
+                    from,
+                    to,
+                    fill_cache: true,
+                },
+                |row, _| {
+                    let Some((at, bucket, key)) = keys::split_expiry(row) else {
+                        return ControlFlow::Continue(());
+                    };
+                    if at > expire.time || due.keys.len() >= expire.limit as usize {
+                        due.next = Some(at);
+                        return ControlFlow::Break(());
+                    }
+                    let (bucket, key) =
+                        (Bytes::copy_from_slice(bucket), Bytes::copy_from_slice(key));
+                    due.keys.push((at, bucket, key));
+                    ControlFlow::Continue(())
+                },
+            )
         })?;
         Ok(due)
     }

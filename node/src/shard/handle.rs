@@ -43,7 +43,12 @@ pub struct ShardSettings {
 impl ShardSettings {
     /// Bounds of entries.
     pub fn batch(queue: usize, writes: usize, bytes: usize, in_flight: usize) -> BatchSettings {
-        BatchSettings { queue, writes, bytes, in_flight }
+        BatchSettings {
+            queue,
+            writes,
+            bytes,
+            in_flight,
+        }
     }
 }
 
@@ -94,7 +99,13 @@ impl ShardHandle {
         let budget = settings.budget.clone();
         let queue = proposer::start(group.clone(), clock.clone(), batch, budget, stop.clone());
         let disk_reads = settings.disk_reads.clone();
-        let shard = Arc::new(Self { group, view, queue, disk_reads, clock });
+        let shard = Arc::new(Self {
+            group,
+            view,
+            queue,
+            disk_reads,
+            clock,
+        });
         tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), found)));
         Ok(shard)
     }
@@ -114,7 +125,8 @@ impl ShardHandle {
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 let now = self.clock.now();
-                self.from_disk(move |view| view.get(&bucket, &key, now)).await
+                self.from_disk(move |view| view.get(&bucket, &key, now))
+                    .await
             }
         }
     }
@@ -152,8 +164,11 @@ impl ShardHandle {
         &self,
         read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let permit =
-            self.disk_reads.clone().try_acquire_owned().map_err(|_| ReadError::Overloaded)?;
+        let permit = self
+            .disk_reads
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| ReadError::Overloaded)?;
         let view = self.view.clone();
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -183,14 +198,21 @@ impl ShardHandle {
 
     /// Proposes a command that is no write, and waits for its answer.
     pub async fn propose(&self, command: Command) -> Proposal<Shard> {
-        self.group.propose(pb::ShardCommand { kind: Some(command) }).await
+        self.group
+            .propose(pb::ShardCommand {
+                kind: Some(command),
+            })
+            .await
     }
 
     /// Removes all that has expired by now, so that counts are exact.
     pub async fn expire(&self) -> Proposal<Shard> {
         let time = self.clock.now();
         while self.view.has_expired(time) {
-            let expire = pb::ExpireUpTo { time, limit: EXPIRE_LIMIT };
+            let expire = pb::ExpireUpTo {
+                time,
+                limit: EXPIRE_LIMIT,
+            };
             if self.propose(Command::Expire(expire)).await? == (Response::Expired { more: false }) {
                 break;
             }

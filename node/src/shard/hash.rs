@@ -16,8 +16,9 @@ mod tests {
     #[test]
     fn keys_stay_on_the_shard_that_earlier_releases_put_them_on() {
         let bucket = b"a0h6hqok6kAT3d";
-        let shards: Vec<u16> =
-            (0..12).map(|n| shard_of(bucket, format!("key-{n}").as_bytes(), 8)).collect();
+        let shards: Vec<u16> = (0..12)
+            .map(|n| shard_of(bucket, format!("key-{n}").as_bytes(), 8))
+            .collect();
         assert_eq!(shards, PINNED);
         assert_eq!(shard_of(b"aNaLkrOvqHR6xy", b"", 16), PINNED_EMPTY);
     }
@@ -28,7 +29,10 @@ mod tests {
         for n in 0..80_000 {
             counts[usize::from(shard_of(b"a0h6hqok6kAT3d", format!("k{n}").as_bytes(), 8))] += 1;
         }
-        assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (9_500..10_500).contains(count)),
+            "{counts:?}"
+        );
     }
 
     const PINNED: [u16; 12] = [0; 12];

@@ -43,14 +43,21 @@ pub struct QueueBudget {
 impl QueueBudget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        Self { left: Arc::new(AtomicUsize::new(bytes)) }
+        Self {
+            left: Arc::new(AtomicUsize::new(bytes)),
+        }
     }
 
     fn take(&self, bytes: usize) -> Option<Taken> {
-        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-            left.checked_sub(bytes)
-        });
-        taken.is_ok().then(|| Taken { budget: self.clone(), bytes })
+        let taken = self
+            .left
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+                left.checked_sub(bytes)
+            });
+        taken.is_ok().then(|| Taken {
+            budget: self.clone(),
+            bytes,
+        })
     }
 }
 
@@ -86,12 +93,21 @@ impl Queue {
     /// Queues a write; its outcome comes through the receiver, which fails if the outcome can't
     /// be known.
     pub fn push(&self, write: pb::Write) -> Result<oneshot::Receiver<Outcome>, WriteError> {
-        let bytes = self.budget.take(size_of(&write)).ok_or(WriteError::Overloaded)?;
+        let bytes = self
+            .budget
+            .take(size_of(&write))
+            .ok_or(WriteError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
-        self.sender.try_send(Pending { write, bytes, answer }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => WriteError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
-        })?;
+        self.sender
+            .try_send(Pending {
+                write,
+                bytes,
+                answer,
+            })
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => WriteError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
+            })?;
         Ok(outcome)
     }
 }
@@ -128,7 +144,12 @@ pub fn start(
     stop: tokio_util::sync::CancellationToken,
 ) -> Queue {
     let (sender, receiver) = mpsc::channel(settings.queue);
-    let proposer = Proposer { group, clock, settings, receiver };
+    let proposer = Proposer {
+        group,
+        clock,
+        settings,
+        receiver,
+    };
     tokio::spawn(proposer.run(stop));
     Queue { sender, budget }
 }
@@ -167,7 +188,9 @@ impl Proposer {
         let mut bytes = first.bytes.bytes;
         let mut batch = vec![first];
         while batch.len() < self.settings.writes && bytes < self.settings.bytes {
-            let Ok(next) = self.receiver.try_recv() else { break };
+            let Ok(next) = self.receiver.try_recv() else {
+                break;
+            };
             bytes += next.bytes.bytes;
             batch.push(next);
         }
@@ -181,8 +204,13 @@ impl Proposer {
             writes.push(pending.write);
             waiting.push((pending.answer, pending.bytes));
         }
-        let batch = pb::WriteBatch { time: self.clock.now(), writes };
-        let command = pb::ShardCommand { kind: Some(Command::Writes(batch)) };
+        let batch = pb::WriteBatch {
+            time: self.clock.now(),
+            writes,
+        };
+        let command = pb::ShardCommand {
+            kind: Some(Command::Writes(batch)),
+        };
         let done = move |result: Proposal<Shard>| {
             drop(slot);
             answer(waiting, result);

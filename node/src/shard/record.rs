@@ -102,7 +102,13 @@ mod tests {
         // As release 0.1 wrote it.
         let row = b"\x0a\x0b\x09\x15\xcd\x5b\x07\x00\x00\x00\x00\x10\x01\x11\x2a\x00\x00\x00\x00\x00\x00\x00\x22\x0atext/plain\x7a\x05hello";
         let record = decode(Bytes::from_static(row)).unwrap();
-        assert_eq!(version_of(&record), Version { time: 123_456_789, region: 1 });
+        assert_eq!(
+            version_of(&record),
+            Version {
+                time: 123_456_789,
+                region: 1
+            }
+        );
         assert_eq!(record.expires_at, 42);
         assert_eq!(&record.content_type[..], b"text/plain");
         assert_eq!(&record.value[..], b"hello");
@@ -111,7 +117,10 @@ mod tests {
 
     #[test]
     fn a_record_expires_at_its_time_and_a_tombstone_is_never_there() {
-        let mut record = pb::Record { expires_at: 10, ..Default::default() };
+        let mut record = pb::Record {
+            expires_at: 10,
+            ..Default::default()
+        };
         assert!(is_live(&record, 9));
         assert!(!is_live(&record, 10));
         record.expires_at = 0;

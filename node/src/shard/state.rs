@@ -68,7 +68,14 @@ impl ShardState {
     pub fn open(db: StateDb, rows: Rows) -> Result<Self, StoreError> {
         let header = read_header(&db, rows)?;
         let view = Arc::new(View::new(db.clone(), rows, &header));
-        Ok(Self { db, rows, header, records: HashMap::new(), buckets: HashMap::new(), view })
+        Ok(Self {
+            db,
+            rows,
+            header,
+            records: HashMap::new(),
+            buckets: HashMap::new(),
+            view,
+        })
     }
 
     /// What readers see of it.
@@ -113,7 +120,9 @@ impl ShardState {
 
     fn check_level(&self, level: u32) -> io::Result<()> {
         if level > LEVEL {
-            return Err(newer(format!("feature level {level} (this one knows up to {LEVEL})")));
+            return Err(newer(format!(
+                "feature level {level} (this one knows up to {LEVEL})"
+            )));
         }
         Ok(())
     }
@@ -155,7 +164,10 @@ impl State<Shard> for ShardState {
     }
 
     fn walks(command: &pb::ShardCommand) -> bool {
-        matches!(command.kind, Some(Command::Expire(_) | Command::DropBucket(_)))
+        matches!(
+            command.kind,
+            Some(Command::Expire(_) | Command::DropBucket(_))
+        )
     }
 
     fn seal(&mut self, batch: &mut Batch) {

@@ -61,7 +61,8 @@ impl View {
     }
 
     pub(super) fn publish(&self, header: &pb::ShardHeader) {
-        self.last_version.store(header.last_version, Ordering::Release);
+        self.last_version
+            .store(header.last_version, Ordering::Release);
         self.digest.store(header.digest, Ordering::Release);
         self.founded.store(header.region != 0, Ordering::Release);
     }
@@ -77,7 +78,8 @@ impl View {
     }
 
     pub(super) fn expiry_from(&self, next: Option<Nanos>) {
-        self.next_expiry.store(next.unwrap_or(Nanos::MAX), Ordering::Release);
+        self.next_expiry
+            .store(next.unwrap_or(Nanos::MAX), Ordering::Release);
     }
 
     /// Whether the shard knows its region: before that it takes no writes.
@@ -105,7 +107,10 @@ impl View {
     }
 
     /// Runs `read` on the current rows, again if they were replaced meanwhile.
-    fn stable<T>(&self, mut read: impl FnMut(Rows) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn stable<T>(
+        &self,
+        mut read: impl FnMut(Rows) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         loop {
             let rows = self.rows();
             let result = read(rows)?;
@@ -118,7 +123,9 @@ impl View {
     fn live(&self, row: Option<Bytes>, now: Nanos) -> Result<Option<Entry>, StoreError> {
         let record = row.map(record::decode).transpose()?;
         let now = self.read_time(now);
-        Ok(record.filter(|record| record::is_live(record, now)).map(record::into_entry))
+        Ok(record
+            .filter(|record| record::is_live(record, now))
+            .map(record::into_entry))
     }
 
     /// The entry of a key at `now`, if memory can tell.
@@ -159,21 +166,29 @@ impl View {
         let from = self.rows().record(bucket, b"");
         let to = keys::after_prefix(&from);
         let mut result = Ok(false);
-        self.db.scan(Scan { from, to, fill_cache: false }, |row, value| {
-            match key_info(row, value, now) {
+        self.db.scan(
+            Scan {
+                from,
+                to,
+                fill_cache: false,
+            },
+            |row, value| match key_info(row, value, now) {
                 Ok(Some(info)) => {
-                    let larger =
-                        info.key.len() > key_bytes || info.size > value_bytes as u64;
+                    let larger = info.key.len() > key_bytes || info.size > value_bytes as u64;
                     result = Ok(larger);
-                    if larger { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    if larger {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 }
                 Ok(None) => ControlFlow::Continue(()),
                 Err(error) => {
                     result = Err(error);
                     ControlFlow::Break(())
                 }
-            }
-        })?;
+            },
+        )?;
         result
     }
 
@@ -213,20 +228,27 @@ impl View {
             return Ok(page);
         }
         let mut failed = None;
-        self.db.scan(Scan { from, to, fill_cache: true }, |row, value| {
-            match key_info(row, value, now) {
-                Ok(Some(_)) if page.keys.len() >= query.limit => {
-                    page.more = true;
-                    return ControlFlow::Break(());
+        self.db.scan(
+            Scan {
+                from,
+                to,
+                fill_cache: true,
+            },
+            |row, value| {
+                match key_info(row, value, now) {
+                    Ok(Some(_)) if page.keys.len() >= query.limit => {
+                        page.more = true;
+                        return ControlFlow::Break(());
+                    }
+                    Ok(info) => page.keys.extend(info),
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
                 }
-                Ok(info) => page.keys.extend(info),
-                Err(error) => {
-                    failed = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
+                ControlFlow::Continue(())
+            },
+        )?;
         failed.map_or(Ok(page), Err)
     }
 }

@@ -67,11 +67,18 @@ impl ShardState {
         if takes_room && matches!(&write.op, Some(Op::Put(put)) if !put.may_create) {
             return Ok(WriteOutcome::NoRoom);
         }
-        let version = Version { time: self.next_version(time), region: self.header.region };
+        let version = Version {
+            time: self.next_version(time),
+            region: self.header.region,
+        };
         let new = match &write.op {
             Some(Op::Put(put)) => Some(pb::Record {
                 version: Some(version.into()),
-                expires_at: if put.ttl == 0 { 0 } else { version.time.saturating_add(put.ttl) },
+                expires_at: if put.ttl == 0 {
+                    0
+                } else {
+                    version.time.saturating_add(put.ttl)
+                },
                 content_type: put.content_type.clone(),
                 value: put.value.clone(),
                 ..Default::default()
@@ -80,8 +87,21 @@ impl ShardState {
             None => return Err(unknown_write()),
         };
         let expires_at = new.as_ref().and_then(record::expiry_of);
-        self.change(Change { bucket: &write.bucket, key: &write.key, row, old, new }, batch)?;
-        Ok(WriteOutcome::Written(Written { version, existed, expires_at }))
+        self.change(
+            Change {
+                bucket: &write.bucket,
+                key: &write.key,
+                row,
+                old,
+                new,
+            },
+            batch,
+        )?;
+        Ok(WriteOutcome::Written(Written {
+            version,
+            existed,
+            expires_at,
+        }))
     }
 
     /// What a removed key leaves: a tombstone while other regions are there, else nothing.
@@ -120,12 +140,19 @@ impl ShardState {
         if let Some(before) = change.old.as_ref().filter(|old| old.change != 0) {
             batch.delete(self.rows.change(before.change));
         }
-        let Some(new) = change.new.as_mut().filter(|_| !self.header.peers.is_empty()) else {
+        let Some(new) = change
+            .new
+            .as_mut()
+            .filter(|_| !self.header.peers.is_empty())
+        else {
             return;
         };
         self.header.change_last += 1;
         new.change = self.header.change_last;
-        let entry = pb::Change { bucket: change.bucket.clone(), key: change.key.clone() };
+        let entry = pb::Change {
+            bucket: change.bucket.clone(),
+            key: change.key.clone(),
+        };
         batch.put(self.rows.change(new.change), entry.encode_to_vec());
     }
 
@@ -134,7 +161,11 @@ impl ShardState {
             Some(record) => {
                 let keys = u64::from(!record.tombstone);
                 let bytes = keys * (change.key.len() + record.value.len()) as u64;
-                (keys, bytes, record::digest(change.bucket, change.key, record))
+                (
+                    keys,
+                    bytes,
+                    record::digest(change.bucket, change.key, record),
+                )
             }
             None => (0, 0, 0),
         };
@@ -143,7 +174,10 @@ impl ShardState {
         let bucket = self.bucket(change.bucket)?;
         bucket.keys = bucket.keys.saturating_sub(old_keys) + new_keys;
         bucket.bytes = bucket.bytes.saturating_sub(old_bytes) + new_bytes;
-        bucket.digest = bucket.digest.wrapping_sub(old_digest).wrapping_add(new_digest);
+        bucket.digest = bucket
+            .digest
+            .wrapping_sub(old_digest)
+            .wrapping_add(new_digest);
         let digest = self.header.digest.wrapping_sub(old_digest);
         self.header.digest = digest.wrapping_add(new_digest);
         Ok(())
@@ -153,7 +187,9 @@ impl ShardState {
 fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> bool {
     let is_one_of = |versions: &pb::Versions| {
         live.is_some_and(|record| {
-            record.version.is_some_and(|version| versions.any.contains(&version))
+            record
+                .version
+                .is_some_and(|version| versions.any.contains(&version))
         })
     };
     match condition.and_then(|condition| condition.kind.as_ref()) {

@@ -54,7 +54,11 @@ impl Engine {
     /// Opens the storage in `dir`, which is made if it isn't there.
     pub fn open(dir: &Path, settings: &EngineSettings) -> Result<Self, OpenError> {
         let failed = |verb| {
-            move |source| OpenError::Io { verb, path: dir.to_owned(), source }
+            move |source| OpenError::Io {
+                verb,
+                path: dir.to_owned(),
+                source,
+            }
         };
         std::fs::create_dir_all(dir).map_err(failed("create"))?;
         let lock = File::create(dir.join("LOCK")).map_err(failed("lock"))?;
@@ -65,11 +69,22 @@ impl Engine {
         }
         let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
         let cache = Cache::new_lru_cache(settings.block_cache);
-        let buffers = WriteBufferManager::new_write_buffer_manager(4 * settings.write_buffer, false);
-        let log = LogDb::open(&dir.join("log"), &log_options(&env, &cache, &buffers, settings))?;
-        let state =
-            StateDb::open(&dir.join("state"), &state_options(&env, &cache, &buffers, settings))?;
-        Ok(Self { log, state, cache, _lock: lock })
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager(4 * settings.write_buffer, false);
+        let log = LogDb::open(
+            &dir.join("log"),
+            &log_options(&env, &cache, &buffers, settings),
+        )?;
+        let state = StateDb::open(
+            &dir.join("state"),
+            &state_options(&env, &cache, &buffers, settings),
+        )?;
+        Ok(Self {
+            log,
+            state,
+            cache,
+            _lock: lock,
+        })
     }
 
     /// Bytes of the block cache in use.

@@ -35,12 +35,20 @@ pub enum Cause {
 impl StoreError {
     /// An error of `verb` on `subject`, to be used in `map_err`.
     pub fn on<E: Into<Cause>>(verb: &'static str, subject: &'static str) -> impl Fn(E) -> Self {
-        move |source| Self { verb, subject, source: source.into() }
+        move |source| Self {
+            verb,
+            subject,
+            source: source.into(),
+        }
     }
 
     /// A row that breaks a rule.
     pub fn corrupt(subject: &'static str, rule: &'static str) -> Self {
-        Self { verb: "read", subject, source: Cause::Corrupt(rule) }
+        Self {
+            verb: "read",
+            subject,
+            source: Cause::Corrupt(rule),
+        }
     }
 }
 

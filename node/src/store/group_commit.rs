@@ -49,7 +49,11 @@ impl GroupCommit {
                 .name("log-sync".into())
                 .spawn(move || run(&db, &completions, &stats))?
         };
-        Ok(Self { queue: Some(queue), thread: Some(thread), stats })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            stats,
+        })
     }
 
     /// Queues a completion for the next fsync. The rows must be written already.
@@ -92,7 +96,9 @@ fn run(db: &DB, completions: &Receiver<Completion>, stats: &SyncStats) {
             let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
             stats.micros.fetch_add(micros, Ordering::Relaxed);
             stats.syncs.fetch_add(1, Ordering::Relaxed);
-            stats.appends.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            stats
+                .appends
+                .fetch_add(batch.len() as u64, Ordering::Relaxed);
         }
         for completion in batch.drain(..) {
             completion(match &failed {

@@ -70,7 +70,9 @@ impl LogDb {
         if let Some(committed) = committed {
             batch.put(meta_key(group, LogMeta::Committed), committed);
         }
-        self.db.write(batch).map_err(StoreError::on("append", "log entries"))?;
+        self.db
+            .write(batch)
+            .map_err(StoreError::on("append", "log entries"))?;
         self.commit.enqueue(done);
         Ok(())
     }
@@ -89,7 +91,12 @@ impl LogDb {
     }
 
     /// Writes a single row; it is durable with whatever is synced next.
-    pub fn write_meta(&self, group: GroupId, kind: LogMeta, value: &[u8]) -> Result<(), StoreError> {
+    pub fn write_meta(
+        &self,
+        group: GroupId,
+        kind: LogMeta,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
         self.db
             .put(meta_key(group, kind), value)
             .map_err(StoreError::on("write", kind.subject()))
@@ -127,7 +134,8 @@ impl LogDb {
             entries.push((index_of(key)?, Bytes::copy_from_slice(value)));
             rows.next();
         }
-        rows.status().map_err(StoreError::on("read", "log entries"))?;
+        rows.status()
+            .map_err(StoreError::on("read", "log entries"))?;
         Ok(entries)
     }
 
@@ -141,7 +149,8 @@ impl LogDb {
             Some((key, value)) => Some((index_of(key)?, Bytes::copy_from_slice(value))),
             None => None,
         };
-        rows.status().map_err(StoreError::on("read", "last log entry"))?;
+        rows.status()
+            .map_err(StoreError::on("read", "last log entry"))?;
         Ok(last)
     }
 
@@ -149,7 +158,9 @@ impl LogDb {
     pub fn truncate_from(&self, group: GroupId, index: u64) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         batch.delete_range(entry_key(group, index), entry_key(group, u64::MAX));
-        self.db.write(batch).map_err(StoreError::on("truncate", "log"))
+        self.db
+            .write(batch)
+            .map_err(StoreError::on("truncate", "log"))
     }
 
     /// Removes the entries from `from` to `to` (inclusive) and notes `purged`, in one step.
@@ -161,7 +172,10 @@ impl LogDb {
         purged: &[u8],
     ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        batch.delete_range(entry_key(group, from), entry_key(group, to.saturating_add(1)));
+        batch.delete_range(
+            entry_key(group, from),
+            entry_key(group, to.saturating_add(1)),
+        );
         batch.put(meta_key(group, LogMeta::Purged), purged);
         self.db.write(batch).map_err(StoreError::on("purge", "log"))
     }

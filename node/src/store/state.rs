@@ -92,7 +92,9 @@ impl StateDb {
             persisted: tier(ReadTier::Persisted),
             all: ReadOptions::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Reads a row from memory, if memory can tell.
@@ -129,7 +131,10 @@ impl StateDb {
 
     /// Makes everything written so far durable: blocks for as long as that takes.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.inner.db.flush().map_err(StoreError::on("flush", "state"))
+        self.inner
+            .db
+            .flush()
+            .map_err(StoreError::on("flush", "state"))
     }
 
     /// Bytes that are only in memory, in write buffers that were not flushed yet.
@@ -148,7 +153,12 @@ impl StateDb {
     }
 
     fn number(&self, property: &std::ffi::CStr) -> u64 {
-        self.inner.db.property_int_value(property).ok().flatten().unwrap_or(0)
+        self.inner
+            .db
+            .property_int_value(property)
+            .ok()
+            .flatten()
+            .unwrap_or(0)
     }
 
     /// Walks over rows in one consistent view, until `visit` breaks: blocks.

@@ -28,15 +28,20 @@ pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) 
 pub async fn expect(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
     let answer = request(addr, method, path, body).await?;
     let text = String::from_utf8_lossy(answer.body());
-    ensure!(answer.status().is_success(), "{method} {path}: {} {text}", answer.status());
+    ensure!(
+        answer.status().is_success(),
+        "{method} {path}: {} {text}",
+        answer.status()
+    );
     Ok(answer)
 }
 
 async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
     let stream = TcpStream::connect(addr).await.context("connect")?;
     stream.set_nodelay(true).context("set TCP_NODELAY")?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("handshake")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .context("handshake")?;
     let connection = tokio::spawn(connection);
     let request = http::Request::builder()
         .method(method)
@@ -44,7 +49,11 @@ async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> 
         .header(http::header::HOST, addr.to_string())
         .body(Full::new(Bytes::from(body)))
         .context("build request")?;
-    let (head, body) = sender.send_request(request).await.context("send request")?.into_parts();
+    let (head, body) = sender
+        .send_request(request)
+        .await
+        .context("send request")?
+        .into_parts();
     let body = body.collect().await.context("read answer")?.to_bytes();
     connection.abort();
     Ok(http::Response::from_parts(head, body))

@@ -14,7 +14,6 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 
 /// What is answered for paths that begin with `prefix`.
@@ -48,7 +47,9 @@ pub fn run(args: &Args) -> Result<()> {
         .map(Answer::try_from)
         .collect::<Result<_>>()?;
     let answers: &'static [Answer] = Vec::leak(answers);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     // The parent holds the other end: when it is gone, however that was, so is this process.
     runtime.block_on(async {
         tokio::select! {
@@ -79,7 +80,9 @@ async fn serve(answers: &'static [Answer], address_file: &Path) -> Result<()> {
 async fn serve_connection(stream: TcpStream, answers: &'static [Answer]) {
     let service = service_fn(move |request| answer(request, answers));
     // A client that goes away is no error here.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(
@@ -87,7 +90,10 @@ async fn answer(
     answers: &'static [Answer],
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let path = request.uri().path();
-    let Some(found) = answers.iter().find(|answer| path.starts_with(&answer.prefix)) else {
+    let Some(found) = answers
+        .iter()
+        .find(|answer| path.starts_with(&answer.prefix))
+    else {
         let mut missing = Response::default();
         *missing.status_mut() = http::StatusCode::NOT_FOUND;
         return Ok(missing);
@@ -142,7 +148,10 @@ pub fn headers_to_copy(headers: &HeaderMap) -> Vec<(String, String)> {
         .iter()
         .filter(|(name, _)| !added_by_hyper.contains(&name.as_str()))
         .map(|(name, value)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            (
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
         })
         .collect()
 }

@@ -102,27 +102,52 @@ impl Args {
         add("threads", self.threads.to_string());
         add("seconds", self.seconds.to_string());
         add("warmup", self.warmup.to_string());
-        self.each.iter().for_each(|stride| add("each", stride.to_string()));
-        self.value_seed.iter().for_each(|seed| add("value-seed", seed.to_string()));
-        self.watch.iter().for_each(|pid| add("watch", pid.to_string()));
+        self.each
+            .iter()
+            .for_each(|stride| add("each", stride.to_string()));
+        self.value_seed
+            .iter()
+            .for_each(|seed| add("value-seed", seed.to_string()));
+        self.watch
+            .iter()
+            .for_each(|pid| add("watch", pid.to_string()));
         line.extend(self.verify.then(|| "--verify".to_owned()));
         line.extend(self.json.then(|| "--json".to_owned()));
         line
     }
 
     fn to_spec(&self) -> Result<Spec> {
-        ensure!(self.addr.ip().is_loopback(), "only servers on loopback are put under load");
-        ensure!((1..=10_000).contains(&self.connections), "connections: 1 to 10000");
+        ensure!(
+            self.addr.ip().is_loopback(),
+            "only servers on loopback are put under load"
+        );
+        ensure!(
+            (1..=10_000).contains(&self.connections),
+            "connections: 1 to 10000"
+        );
         ensure!((1..=64).contains(&self.threads), "threads: 1 to 64");
         ensure!((1..=1000).contains(&self.depth), "depth: 1 to 1000");
-        ensure!((0.1..=86_400.0).contains(&self.seconds), "seconds: 0.1 to a day");
-        ensure!((0.0..=3600.0).contains(&self.warmup), "warmup: up to an hour");
+        ensure!(
+            (0.1..=86_400.0).contains(&self.seconds),
+            "seconds: 0.1 to a day"
+        );
+        ensure!(
+            (0.0..=3600.0).contains(&self.warmup),
+            "warmup: up to an hour"
+        );
         ensure!(self.keys > 0, "keys: at least 1");
         let keys = match self.each {
             None => KeyOrder::Random { keys: self.keys },
-            Some(stride) => KeyOrder::Each { count: self.keys, stride },
+            Some(stride) => KeyOrder::Each {
+                count: self.keys,
+                stride,
+            },
         };
-        let warmup = if self.each.is_some() { 0.0 } else { self.warmup };
+        let warmup = if self.each.is_some() {
+            0.0
+        } else {
+            self.warmup
+        };
         Ok(Spec {
             addr: self.addr,
             operation: self.operation,
@@ -167,7 +192,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn print(outcome: &Outcome) {
     let l = outcome.latency_us;
-    println!("{:.0}/s ({} in {:.2} s)", outcome.per_second, outcome.requests, outcome.seconds);
+    println!(
+        "{:.0}/s ({} in {:.2} s)",
+        outcome.per_second, outcome.requests, outcome.seconds
+    );
     println!(
         "latency µs: p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
         l.p50, l.p90, l.p99, l.p999, l.max

@@ -4,11 +4,19 @@
 //! `big` checks ten million keys; the other subcommands are the parts these are made of,
 //! each a process of its own so that its processor time can be told apart.
 
+mod all;
+mod big;
+mod disk;
 mod engine;
 mod http;
 mod hyper_server;
 mod load;
+mod load_keys;
+mod process;
 mod procfs;
+mod report;
+mod rocks;
+mod servers;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -22,15 +30,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure a node beside bare hyper, RocksDB alone, and webdis in front of Redis.
+    All(all::Args),
+    /// Check a node with ten million keys.
+    Big(big::Args),
+    /// Write many keys through a node's API.
+    LoadKeys(load_keys::Args),
     /// Put a server under load.
     Load(load::Args),
     /// Serve constant answers with hyper alone.
     HyperServer(hyper_server::Args),
+    /// Measure RocksDB alone.
+    Rocksdb(rocks::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::All(args) => all::run(&args),
+        Command::Big(args) => big::run(&args),
+        Command::LoadKeys(args) => load_keys::run(&args),
         Command::Load(args) => load::run(&args),
         Command::HyperServer(args) => hyper_server::run(&args),
+        Command::Rocksdb(args) => rocks::run(&args),
     }
 }

@@ -50,7 +50,13 @@ impl Memory {
 
 fn kilobytes(text: &str, field: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(field))?;
-    value.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kb| kb * 1024)
+    value
+        .trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kb| kb * 1024)
 }
 
 /// What this ran on.
@@ -82,7 +88,11 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory: kilobytes(&read("/proc/meminfo"), "MemTotal:").unwrap_or_default(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_at_start: load.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default(),
+            load_at_start: load
+                .split(' ')
+                .next()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or_default(),
         }
     }
 }

@@ -52,7 +52,8 @@ pub fn value_is_valid(value: &[u8], key: u64, seed: Option<u64>) -> bool {
         return false;
     }
     let mut random = stream_of(key, written_with);
-    rest.chunks(8).all(|chunk| chunk == &random.next().to_le_bytes()[..chunk.len()])
+    rest.chunks(8)
+        .all(|chunk| chunk == &random.next().to_le_bytes()[..chunk.len()])
 }
 
 fn stream_of(key: u64, seed: u64) -> Random {
@@ -61,7 +62,15 @@ fn stream_of(key: u64, seed: u64) -> Random {
 
 /// Which request is sent.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    clap::ValueEnum,
+    serde::Serialize,
     serde::Deserialize,
 )]
 #[serde(rename_all = "UPPERCASE")]
@@ -113,7 +122,11 @@ impl Template {
         bytes.extend_from_slice(b"\r\n");
         let head = bytes.len();
         bytes.resize(head + body, 0);
-        Self { bytes, digits: first_digit..first_digit + digits, value: head..head + body }
+        Self {
+            bytes,
+            digits: first_digit..first_digit + digits,
+            value: head..head + body,
+        }
     }
 
     /// Appends the request for `key` to `out`.
@@ -163,7 +176,8 @@ mod tests {
         let mut out = b"before".to_vec();
         template.append(&mut out, 1234, 1);
         let text = String::from_utf8_lossy(&out[..out.len() - 10]);
-        let expected = "beforePUT /kv/b/k0001234?ttl=5 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 10\r\n\r\n";
+        let expected =
+            "beforePUT /kv/b/k0001234?ttl=5 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 10\r\n\r\n";
         assert_eq!(text, expected);
         let get = Template::new(Operation::Get, "h:1", ("/", ""), 10, 100);
         out.clear();

@@ -34,3 +34,15 @@ fn resident_bytes() -> Option<u64> {
 fn open_files() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_has_memory_and_files() {
+        assert!(resident_bytes().unwrap() > 100_000);
+        assert!(open_files().unwrap() > 2);
+    }
+}

@@ -97,7 +97,10 @@ impl Connection {
         if self.start + response.len() > self.end {
             return Ok(None);
         }
-        let request = self.in_flight.pop_front().context("answer without a request")?;
+        let request = self
+            .in_flight
+            .pop_front()
+            .context("answer without a request")?;
         let body = self.start + response.body.start..self.start + response.body.end;
         self.start += response.len();
         Ok(Some((request, response.status, &self.input[body])))

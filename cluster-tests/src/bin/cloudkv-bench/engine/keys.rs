@@ -34,7 +34,14 @@ impl KeySource {
     /// The share of thread `index` out of `threads`.
     pub fn new(order: KeyOrder, index: u64, threads: u64, seed: u64) -> Self {
         let random = Random::new(seed.wrapping_add(index.wrapping_mul(0x1234_5678_9abc_def1)));
-        Self { order, random, next: index, step: threads, failed: Vec::new(), again: Vec::new() }
+        Self {
+            order,
+            random,
+            next: index,
+            step: threads,
+            failed: Vec::new(),
+            again: Vec::new(),
+        }
     }
 
     /// The next key with a seed for its value; `None` when all were given out.
@@ -81,7 +88,10 @@ mod tests {
 
     #[test]
     fn threads_share_each_key_once() {
-        let order = KeyOrder::Each { count: 10, stride: 3 };
+        let order = KeyOrder::Each {
+            count: 10,
+            stride: 3,
+        };
         let mut keys = Vec::new();
         for index in 0..3 {
             let mut source = KeySource::new(order, index, 3, 1);
@@ -95,7 +105,15 @@ mod tests {
 
     #[test]
     fn a_failed_key_comes_again() {
-        let mut source = KeySource::new(KeyOrder::Each { count: 1, stride: 1 }, 0, 1, 1);
+        let mut source = KeySource::new(
+            KeyOrder::Each {
+                count: 1,
+                stride: 1,
+            },
+            0,
+            1,
+            1,
+        );
         assert_eq!(source.next().map(|(key, _)| key), Some(0));
         assert_eq!(source.next(), None);
         source.fail(0);

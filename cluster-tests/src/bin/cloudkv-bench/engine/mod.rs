@@ -103,7 +103,10 @@ pub struct Outcome {
 pub fn run(spec: &Spec) -> Result<Outcome> {
     let begin = Instant::now();
     let start = begin + spec.warmup;
-    let window = Window { start, end: start + spec.measure };
+    let window = Window {
+        start,
+        end: start + spec.measure,
+    };
     let progress = AtomicU64::new(0);
     let running = AtomicU64::new(spec.threads as u64);
     std::thread::scope(|scope| {
@@ -126,7 +129,9 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
 
         let mut stats = Stats::new()?;
         for worker in workers {
-            let seen = worker.join().map_err(|_| anyhow!("a client thread panicked"))?;
+            let seen = worker
+                .join()
+                .map_err(|_| anyhow!("a client thread panicked"))?;
             stats.merge(seen.context("client thread")?)?;
         }
         Ok(outcome(stats, elapsed.min(spec.measure), before, after))
@@ -135,7 +140,13 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
 
 fn outcome(stats: Stats, elapsed: Duration, before: CpuTimes, after: CpuTimes) -> Outcome {
     let seconds = elapsed.as_secs_f64();
-    let each = |cpu: f64| if stats.done == 0 { 0.0 } else { cpu * 1e6 / stats.done as f64 };
+    let each = |cpu: f64| {
+        if stats.done == 0 {
+            0.0
+        } else {
+            cpu * 1e6 / stats.done as f64
+        }
+    };
     Outcome {
         requests: stats.done,
         seconds,
@@ -156,8 +167,14 @@ struct CpuTimes {
 
 impl CpuTimes {
     fn read(servers: &[u32]) -> Result<Self> {
-        let servers = servers.iter().map(|pid| procfs::cpu_seconds(*pid)).sum::<Result<f64>>()?;
-        Ok(Self { servers, client: procfs::cpu_seconds(std::process::id())? })
+        let servers = servers
+            .iter()
+            .map(|pid| procfs::cpu_seconds(*pid))
+            .sum::<Result<f64>>()?;
+        Ok(Self {
+            servers,
+            client: procfs::cpu_seconds(std::process::id())?,
+        })
     }
 }
 

@@ -30,7 +30,10 @@ impl Response {
         };
         let status = parsed.code.context("response without status")?;
         let length = body_length(status, parsed.headers)?;
-        Ok(Some(Self { status, body: head..head + length }))
+        Ok(Some(Self {
+            status,
+            body: head..head + length,
+        }))
     }
 }
 
@@ -75,7 +78,9 @@ mod tests {
         assert!(Response::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(Response::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(Response::parse(b"nonsense\r\n\r\n").is_err());
-        let no_content = Response::parse(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
+        let no_content = Response::parse(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert_eq!(no_content.body.len(), 0);
     }
 }

@@ -22,7 +22,11 @@ impl Stats {
     pub fn new() -> Result<Self> {
         // Three digits from 1 µs to 100 s.
         let latency = Histogram::new_with_bounds(1_000, 100_000_000_000, 3)?;
-        Ok(Self { done: 0, errors: Errors::default(), latency })
+        Ok(Self {
+            done: 0,
+            errors: Errors::default(),
+            latency,
+        })
     }
 
     /// Counts a right answer.
@@ -49,7 +53,11 @@ impl Stats {
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
-            max: if self.done == 0 { 0.0 } else { self.latency.max() as f64 / 1e3 },
+            max: if self.done == 0 {
+                0.0
+            } else {
+                self.latency.max() as f64 / 1e3
+            },
         }
     }
 }

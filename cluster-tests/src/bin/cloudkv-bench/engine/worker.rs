@@ -12,6 +12,8 @@ use mio::{Events, Interest, Poll, Token};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long answers are waited for when the time is over.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long a failed key waits before it is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// The clock is looked at no later than this, also when nothing happens.
@@ -43,7 +45,12 @@ impl<'a> Worker<'a> {
         let share = (index..spec.connections).step_by(spec.threads).count();
         let mut worker = Self {
             template: Template::new(spec.operation, &host, path, spec.digits, spec.value_size),
-            source: KeySource::new(spec.keys, index as u64, spec.threads as u64, spec.random_seed),
+            source: KeySource::new(
+                spec.keys,
+                index as u64,
+                spec.threads as u64,
+                spec.random_seed,
+            ),
             connections: Vec::with_capacity(share),
             stats: Stats::new()?,
             spec,
@@ -63,16 +70,16 @@ impl<'a> Worker<'a> {
         let mut events = Events::with_capacity(self.connections.len().max(1));
         let mut last_retry = Instant::now();
         self.send_on_all(last_retry)?;
-        while !self.window.is_over(Instant::now()) {
-            if self.is_idle() && !self.source.has_failed() {
-                break;
-            }
-            self.poll.poll(&mut events, Some(POLL_TIMEOUT)).or_else(ignore_interrupt)?;
+        while self.has_work(Instant::now()) {
+            self.poll
+                .poll(&mut events, Some(POLL_TIMEOUT))
+                .or_else(ignore_interrupt)?;
             let done = self.stats.done;
             for event in &events {
                 self.serve(event.token().0)?;
             }
-            self.progress.fetch_add(self.stats.done - done, Ordering::Relaxed);
+            self.progress
+                .fetch_add(self.stats.done - done, Ordering::Relaxed);
             if self.source.has_failed() && last_retry.elapsed() > RETRY_PAUSE {
                 self.source.retry_failed();
                 last_retry = Instant::now();
@@ -83,8 +90,16 @@ impl<'a> Worker<'a> {
         Ok(self.stats)
     }
 
-    fn is_idle(&self) -> bool {
-        self.connections.iter().all(|connection| connection.in_flight.is_empty())
+    /// After the window, answers under way are waited for: webdis mixes up answers when
+    /// connections close under it, and the next cell would pay for what was left behind.
+    fn has_work(&self, now: Instant) -> bool {
+        let mut connections = self.connections.iter();
+        let is_idle = connections.all(|connection| connection.in_flight.is_empty());
+        if self.window.is_over(now) {
+            !is_idle && !self.window.is_over(now - DRAIN_LIMIT)
+        } else {
+            !is_idle || self.source.has_failed()
+        }
     }
 
     fn send_on_all(&mut self, now: Instant) -> Result<()> {
@@ -95,19 +110,27 @@ impl<'a> Worker<'a> {
         let errors = &self.stats.errors;
         if errors.total() > self.spec.max_errors {
             let first = errors.first.as_deref().unwrap_or_default();
-            bail!("more than {} errors; the first: {first}", self.spec.max_errors);
+            bail!(
+                "more than {} errors; the first: {first}",
+                self.spec.max_errors
+            );
         }
         Ok(())
     }
 
     /// Handles readiness of one connection; a broken one is replaced.
     fn serve(&mut self, token: usize) -> Result<()> {
-        let Err(error) = self.exchange(token) else { return Ok(()) };
+        let Err(error) = self.exchange(token) else {
+            return Ok(());
+        };
         let mut connection = self.open(token)?;
         std::mem::swap(&mut connection, &mut self.connections[token]);
         self.stats.errors.lost += connection.in_flight.len().max(1) as u64;
         self.stats.errors.describe(|| format!("{error:#}"));
-        connection.in_flight.iter().for_each(|request| self.source.fail(request.key));
+        connection
+            .in_flight
+            .iter()
+            .for_each(|request| self.source.fail(request.key));
         self.send(token, Instant::now())
     }
 
@@ -118,7 +141,14 @@ impl<'a> Worker<'a> {
             let now = Instant::now();
             while let Some((request, status, body)) = self.connections[token].next_answer()? {
                 let answer = Answer { status, body };
-                answer.judge(request, now, self.spec, self.window, &mut self.stats, &mut self.source);
+                answer.judge(
+                    request,
+                    now,
+                    self.spec,
+                    self.window,
+                    &mut self.stats,
+                    &mut self.source,
+                );
             }
             if !more {
                 return self.send(token, now);
@@ -129,8 +159,10 @@ impl<'a> Worker<'a> {
     /// Fills the connection up to its depth and writes.
     fn send(&mut self, token: usize, now: Instant) -> Result<()> {
         let connection = &mut self.connections[token];
-        while connection.in_flight.len() < self.spec.depth {
-            let Some((key, random_seed)) = self.source.next() else { break };
+        while connection.in_flight.len() < self.spec.depth && !self.window.is_over(now) {
+            let Some((key, random_seed)) = self.source.next() else {
+                break;
+            };
             let seed = self.spec.value_seed.unwrap_or(random_seed);
             self.template.append(&mut connection.output, key, seed);
             connection.in_flight.push_back(InFlight { key, sent: now });
@@ -141,7 +173,9 @@ impl<'a> Worker<'a> {
     fn open(&self, token: usize) -> Result<Connection> {
         let mut connection = Connection::open(self.spec.addr)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut connection.stream, Token(token), interest)?;
+        self.poll
+            .registry()
+            .register(&mut connection.stream, Token(token), interest)?;
         Ok(connection)
     }
 }
@@ -164,13 +198,20 @@ impl Answer<'_> {
         if !(200..300).contains(&self.status) {
             *stats.errors.status.entry(self.status).or_default() += 1;
             stats.errors.describe(|| self.describe(request.key));
-            source.fail(request.key);
+            if self.is_worth_repeating() {
+                source.fail(request.key);
+            }
         } else if !self.has_right_body(request.key, spec) {
             stats.errors.wrong_body += 1;
             stats.errors.describe(|| self.describe(request.key));
         } else if window.contains(now) {
             stats.success(now.saturating_duration_since(request.sent));
         }
+    }
+
+    /// Not what will never be answered better, such as a key that is not there.
+    fn is_worth_repeating(&self) -> bool {
+        self.status >= 500 || self.status == 429
     }
 
     fn has_right_body(&self, key: u64, spec: &Spec) -> bool {

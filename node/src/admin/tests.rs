@@ -1,15 +1,18 @@
 //! The operator's port over real connections.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::*;
-use crate::admin::commands::execute;
-use crate::config::{Action, OperatorCall, Target};
+use super::{AdminState, execute, serve};
+use crate::config::{Action, OperatorCall, Secret, Target};
 
 const TOKEN: &str = "0123456789abcdef";
 

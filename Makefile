@@ -1,0 +1,51 @@
+# What people and CI call. `make` alone lists the targets.
+
+CARGO := scripts/cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup:
+	@scripts/setup
+
+.PHONY: run
+run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--shards 4" adds flags
+	$(CARGO) build --release --locked --package cloudkv-node
+	exec $(TARGET_DIR)/release/cloudkv-node --data-dir ./data $(ARGS)
+
+# The binaries that the cluster tests start are built together with the tests: built apart, they
+# would get other features of their dependencies, and those would all be compiled twice.
+.PHONY: test
+test: setup ## Run all tests
+	$(CARGO) build --workspace --bins --tests
+	$(CARGO) test --workspace
+
+.PHONY: check
+check: setup ## Check formatting and lints, changing nothing (and the dependencies, given cargo-deny)
+	cargo fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
+
+.PHONY: fix
+fix: setup ## Format, and mend what the lints can mend
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+.PHONY: audit
+audit: ## Check the dependencies against known vulnerabilities (needs cargo-deny and the network)
+	cargo deny --locked check
+
+.PHONY: bench
+bench: ## Measure, side by side with webdis and Redis where they can be installed
+	@scripts/setup bench
+	$(CARGO) build --release --locked --workspace --bins
+	$(TARGET_DIR)/release/cloudkv-bench all
+
+.PHONY: clean
+clean: ## Remove all that was built, RocksDB too; not ./data
+	cargo clean

@@ -1,0 +1,210 @@
+//! The cells of the table: which there are, in which order they are measured.
+
+use super::Plan;
+use super::stage::Stage;
+use crate::engine::Outcome;
+use crate::process::run_load;
+use crate::report::median;
+use crate::servers::{Endpoint, Kind};
+use crate::workload::Operation;
+use anyhow::Result;
+use serde::Serialize;
+
+/// How often the cells that decide a ratio are measured.
+const ROUNDS: usize = 3;
+
+/// One server under one load, once.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cell {
+    /// The server.
+    pub server: Kind,
+    /// What it was asked.
+    #[serde(flatten)]
+    pub load: Load,
+    /// Which repetition.
+    pub round: usize,
+    /// What came out.
+    pub outcome: Outcome,
+}
+
+/// What a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Load {
+    /// GET or PUT.
+    pub operation: Operation,
+    /// Bytes of a value.
+    pub value_size: usize,
+    /// Connections.
+    pub connections: usize,
+}
+
+impl Load {
+    /// Those with 64 connections, and single PUTs, decide ratios.
+    fn is_repeated(self) -> bool {
+        self.connections == 64
+            || (self.connections == 1 && self.operation == Operation::Put && self.value_size == 100)
+    }
+}
+
+/// All measured cells.
+#[derive(Debug, Default)]
+pub struct Cells(Vec<Cell>);
+
+impl Cells {
+    /// Measures them all.
+    pub async fn measure(plan: &Plan, stage: &mut Stage) -> Result<Self> {
+        let mut cells = Self::default();
+        let schedule = schedule(plan);
+        for (turn, (round, load)) in schedule.iter().enumerate() {
+            let mut servers = stage.endpoints.clone();
+            let first = turn % servers.len();
+            servers.rotate_left(first);
+            for server in &servers {
+                stage.settle().await?;
+                if let Some(outcome) = measure_cell(plan, server, *load).await? {
+                    let cell = Cell {
+                        server: server.kind,
+                        load: *load,
+                        round: *round,
+                        outcome,
+                    };
+                    announce(&cell, (turn + 1, schedule.len()));
+                    cells.0.push(cell);
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    /// Which loads there were, in the order of the table.
+    pub fn loads(&self) -> Vec<Load> {
+        let mut loads: Vec<_> = self.0.iter().map(|cell| cell.load).collect();
+        loads.sort_unstable();
+        loads.dedup();
+        loads
+    }
+
+    /// The median over rounds of one number of a server under a load.
+    pub fn median(
+        &self,
+        server: Kind,
+        load: Load,
+        number: impl Fn(&Outcome) -> f64,
+    ) -> Option<f64> {
+        let same = self
+            .0
+            .iter()
+            .filter(|cell| cell.server == server && cell.load == load);
+        let mut numbers: Vec<_> = same.map(|cell| number(&cell.outcome)).collect();
+        (!numbers.is_empty()).then(|| median(&mut numbers))
+    }
+
+    /// Failed requests of a server under a load, in all rounds.
+    pub fn sum_of_errors(&self, server: Kind, load: Load) -> u64 {
+        let same = self
+            .0
+            .iter()
+            .filter(|cell| cell.server == server && cell.load == load);
+        same.map(|cell| cell.outcome.errors.total()).sum()
+    }
+
+    /// Failed requests of all cells.
+    pub fn errors(&self) -> u64 {
+        self.0.iter().map(|cell| cell.outcome.errors.total()).sum()
+    }
+
+    /// The cells as they were measured.
+    pub fn into_inner(self) -> Vec<Cell> {
+        self.0
+    }
+}
+
+impl From<&[Cell]> for Cells {
+    fn from(cells: &[Cell]) -> Self {
+        Self(cells.to_vec())
+    }
+}
+
+/// Rounds outside, so that repetitions of one cell lie minutes apart.
+fn schedule(plan: &Plan) -> Vec<(usize, Load)> {
+    let mut schedule = Vec::new();
+    for round in 0..ROUNDS {
+        for &connections in &plan.connections {
+            for &value_size in &plan.value_sizes {
+                for operation in [Operation::Get, Operation::Put] {
+                    let load = Load {
+                        operation,
+                        value_size,
+                        connections,
+                    };
+                    if round == 0 || load.is_repeated() {
+                        schedule.push((round, load));
+                    }
+                }
+            }
+        }
+    }
+    schedule
+}
+
+async fn measure_cell(plan: &Plan, server: &Endpoint, load: Load) -> Result<Option<Outcome>> {
+    let Some(mut args) = server.load(load.operation, load.value_size) else {
+        return Ok(None);
+    };
+    args.connections = load.connections;
+    args.seconds = plan.seconds;
+    args.warmup = plan.warmup;
+    args.threads = plan.threads.min(load.connections);
+    run_load(&args).await.map(Some)
+}
+
+fn announce(cell: &Cell, (turn, turns): (usize, usize)) {
+    let Cell {
+        server,
+        load,
+        outcome,
+        ..
+    } = cell;
+    let (method, size, connections) = (load.operation.method(), load.value_size, load.connections);
+    let rate = outcome.per_second;
+    eprintln!(
+        "[{turn}/{turns}] {method} {size} B, {connections} connections, {server}: {rate:.0}/s"
+    );
+    if outcome.errors.total() > 0 {
+        eprintln!(
+            "!!!! {} ERRORS: {:?}",
+            outcome.errors.total(),
+            outcome.errors
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::Tuning;
+
+    #[test]
+    fn deciding_cells_are_repeated() {
+        let plan = Plan {
+            connections: vec![1, 16, 64, 256],
+            value_sizes: vec![100, 4096],
+            seconds: 1.0,
+            warmup: 1.0,
+            threads: 1,
+            webdis: Tuning::Best,
+        };
+        let schedule = schedule(&plan);
+        let count = |load| schedule.iter().filter(|(_, other)| *other == load).count();
+        let load = |operation, value_size, connections| Load {
+            operation,
+            value_size,
+            connections,
+        };
+        assert_eq!(count(load(Operation::Get, 100, 64)), ROUNDS);
+        assert_eq!(count(load(Operation::Put, 4096, 64)), ROUNDS);
+        assert_eq!(count(load(Operation::Put, 100, 1)), ROUNDS);
+        assert_eq!(count(load(Operation::Get, 100, 1)), 1);
+        assert_eq!(schedule.len(), 16 + 2 * 5);
+    }
+}

@@ -1,0 +1,76 @@
+//! What the node must reach, from `ARCHITECTURE.md`'s list of numbers.
+
+use super::cells::{Cells, Load};
+use crate::engine::Outcome;
+use crate::procfs::Memory;
+use crate::report::{Check, Target};
+use crate::servers::Kind;
+use crate::workload::Operation;
+
+const GET_64: Load = load(Operation::Get, 64);
+const PUT_64: Load = load(Operation::Put, 64);
+const PUT_1: Load = load(Operation::Put, 1);
+
+const fn load(operation: Operation, connections: usize) -> Load {
+    Load {
+        operation,
+        value_size: 100,
+        connections,
+    }
+}
+
+/// All verdicts, from medians over the rounds.
+pub fn checks(cells: &Cells, node_fresh: Option<Memory>) -> Vec<Check> {
+    let rate = |server, load| cells.median(server, load, |outcome| outcome.per_second);
+    let against =
+        |own: Load, other: Kind, others: Load| Some(rate(Kind::Node, own)? / rate(other, others)?);
+    let cpu = |load| {
+        let both = |outcome: &Outcome| outcome.client_cpu_us + outcome.server_cpu_us;
+        cells.median(Kind::Node, load, both)
+    };
+    let times = |what: &str, value, least| Check::new(what, value, "x", Target::AtLeast(least));
+    let micros = |what: &str, value, most| Check::new(what, value, "µs", Target::AtMost(most));
+    vec![
+        times(
+            "GET, 64 connections: node / bare hyper GET",
+            against(GET_64, Kind::Hyper, GET_64),
+            0.8,
+        ),
+        times(
+            "PUT, 64 connections: node / webdis + redis",
+            against(PUT_64, Kind::Webdis, PUT_64),
+            1.6,
+        ),
+        times(
+            "PUT, 64 connections: node / bare hyper PUT",
+            against(PUT_64, Kind::Hyper, PUT_64),
+            0.5,
+        ),
+        times(
+            "PUT, 64 connections: node / bare hyper GET",
+            against(PUT_64, Kind::Hyper, GET_64),
+            0.5,
+        ),
+        times(
+            "PUT, 1 connection: node / webdis + redis",
+            against(PUT_1, Kind::Webdis, PUT_1),
+            1.5,
+        ),
+        micros(
+            "processor time a GET, 64 connections, with client",
+            cpu(GET_64),
+            20.0,
+        ),
+        micros(
+            "processor time a PUT, 64 connections, with client",
+            cpu(PUT_64),
+            40.0,
+        ),
+        Check::new(
+            "memory of a fresh node (RSS)",
+            node_fresh.map(|memory| memory.rss as f64 / 1e6),
+            "MB",
+            Target::AtMost(60.0),
+        ),
+    ]
+}

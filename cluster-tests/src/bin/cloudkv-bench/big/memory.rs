@@ -1,0 +1,55 @@
+//! The node's memory while something else goes on.
+
+use super::Report;
+use crate::procfs::Memory;
+use crate::report::Table;
+use anyhow::Result;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Waits for `work` and gives its result with the highest memory seen meanwhile.
+pub async fn watch<T>(pid: u32, work: impl Future<Output = Result<T>>) -> Result<(T, Memory)> {
+    let mut highest = Memory::of(pid)?;
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            result = &mut work => return Ok((result?, highest)),
+            _ = ticks.tick() => {
+                let now = Memory::of(pid)?;
+                highest.rss = highest.rss.max(now.rss);
+                highest.peak = highest.peak.max(now.peak);
+                highest.anonymous = highest.anonymous.max(now.anonymous);
+            }
+        }
+    }
+}
+
+/// All moments, side by side.
+pub fn table(report: &Report) -> Table {
+    let head = ["memory", "RSS MB", "of it its own MB", "peak MB"];
+    let mut table = Table::new("Memory of the node", &head);
+    let moments = [
+        ("fresh", report.fresh),
+        ("while loading, highest", report.while_loading),
+        ("loaded, idle", report.idle),
+        ("after restart and reads", report.restarted),
+    ];
+    for (
+        when,
+        Memory {
+            rss,
+            peak,
+            anonymous,
+        },
+    ) in moments
+    {
+        let megabytes = [rss, anonymous, peak].map(|bytes| format!("{:.1}", bytes as f64 / 1e6));
+        table.add(std::iter::once(when.to_owned()).chain(megabytes).collect());
+    }
+    table
+}

@@ -1,0 +1,63 @@
+//! How long the disk takes to make 4 KiB durable: the floor under every single PUT.
+
+use anyhow::{Context, Result};
+use rustix::fs::FallocateFlags;
+use serde::Serialize;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const BLOCK: [u8; 4096] = [0x5a; 4096];
+const WRITES: u64 = 400;
+/// On a slow disk fewer writes have to do.
+const TIME_LIMIT: Duration = Duration::from_secs(3);
+
+/// Medians of a 4 KiB write with fdatasync, in microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct FsyncLatency {
+    /// Appended to a new file: its size and blocks change with every write.
+    pub growing: f64,
+    /// Into space set aside with `fallocate`: its blocks change from unwritten to written.
+    pub allocated: f64,
+    /// Over blocks that were written before: nothing but the data changes.
+    pub overwriting: f64,
+}
+
+impl FsyncLatency {
+    /// Measures in `dir`.
+    pub fn measure(dir: &Path) -> Result<Self> {
+        let path = dir.join("fsync-probe");
+        let open = || File::create(&path).context("create probe file");
+
+        let growing = median_of_writes(&open()?)?;
+        let file = open()?;
+        let length = BLOCK.len() as u64 * WRITES;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length).context("fallocate")?;
+        file.sync_all().context("sync probe file")?;
+        let allocated = median_of_writes(&file)?;
+        let overwriting = median_of_writes(&file)?;
+        std::fs::remove_file(&path).context("remove probe file")?;
+        Ok(Self {
+            growing,
+            allocated,
+            overwriting,
+        })
+    }
+}
+
+fn median_of_writes(file: &File) -> Result<f64> {
+    let begin = Instant::now();
+    let mut micros = Vec::new();
+    for index in 0..WRITES {
+        let start = Instant::now();
+        file.write_all_at(&BLOCK, index * BLOCK.len() as u64)
+            .context("write probe file")?;
+        file.sync_data().context("sync probe file")?;
+        micros.push(start.elapsed().as_secs_f64() * 1e6);
+        if begin.elapsed() > TIME_LIMIT {
+            break;
+        }
+    }
+    Ok(crate::report::median(&mut micros))
+}

@@ -1,0 +1,129 @@
+//! `load-keys`: writes many keys through the public API, pipelined.
+
+use crate::engine::{self, KeyOrder, Outcome, Spec};
+use crate::load::random_seed;
+use crate::workload::Operation;
+use crate::{process, servers};
+use anyhow::{Result, ensure};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Digits of the keys' numbers: `k%010d`.
+pub const DIGITS: usize = 10;
+/// Refused writes are repeated; after this many something is broken.
+const MAX_ERRORS: u64 = 1_000_000;
+const TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+/// Options of `load-keys`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The node's public address.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub addr: SocketAddr,
+    /// The bucket; without it, one is made.
+    #[arg(long)]
+    pub bucket: Option<String>,
+    /// How many keys.
+    #[arg(long, default_value_t = 10_000_000)]
+    pub keys: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 100)]
+    pub value_size: usize,
+    /// Connections.
+    #[arg(long, default_value_t = 256)]
+    pub connections: usize,
+    /// Requests under way on each connection.
+    #[arg(long, default_value_t = 16)]
+    pub depth: usize,
+    /// Client threads.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Process whose processor time is measured along.
+    #[arg(long)]
+    pub watch: Vec<u32>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Loads and prints the rate; fails unless every key was acknowledged.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.addr.ip().is_loopback(),
+        "only servers on loopback are loaded"
+    );
+    ensure!(
+        (1..=10_u64.pow(DIGITS as u32)).contains(&args.keys),
+        "keys: 1 to 10^{DIGITS}"
+    );
+    ensure!(
+        (1..=10_000).contains(&args.connections),
+        "connections: 1 to 10000"
+    );
+    ensure!((1..=1000).contains(&args.depth), "depth: 1 to 1000");
+    ensure!((1..=64).contains(&args.threads), "threads: 1 to 64");
+    let bucket = match &args.bucket {
+        Some(bucket) => bucket.clone(),
+        None => process::block_on_until_signal(servers::create_bucket(args.addr))?,
+    };
+    let outcome = engine::run(&spec(args, &bucket))?;
+    if args.json {
+        println!("{}", serde_json::to_string(&outcome)?);
+    } else {
+        print(&outcome, &bucket);
+    }
+    let (done, keys) = (outcome.requests, args.keys);
+    ensure!(
+        done == keys,
+        "only {done} of {keys} keys were acknowledged: {:?}",
+        outcome.errors
+    );
+    Ok(())
+}
+
+fn print(outcome: &Outcome, bucket: &str) {
+    let Outcome {
+        requests,
+        seconds,
+        per_second,
+        ..
+    } = outcome;
+    println!("{requests} keys in {seconds:.1} s: {per_second:.0}/s, bucket {bucket}");
+    println!(
+        "processor µs a key: client {:.1}, server {:.1}",
+        outcome.client_cpu_us, outcome.server_cpu_us
+    );
+    let errors = &outcome.errors;
+    if errors.total() > 0 {
+        println!(
+            "!!! {} attempts FAILED and were repeated: {errors:?}",
+            errors.total()
+        );
+    }
+}
+
+fn spec(args: &Args, bucket: &str) -> Spec {
+    Spec {
+        addr: args.addr,
+        operation: Operation::Put,
+        path_prefix: format!("/kv/{bucket}/"),
+        path_suffix: String::new(),
+        digits: DIGITS,
+        value_size: args.value_size,
+        keys: KeyOrder::Each {
+            count: args.keys,
+            stride: 1,
+        },
+        random_seed: random_seed(),
+        value_seed: None,
+        verify: false,
+        connections: args.connections,
+        depth: args.depth,
+        threads: args.threads,
+        warmup: Duration::ZERO,
+        measure: TIME_LIMIT,
+        watch: args.watch.clone(),
+        max_errors: MAX_ERRORS,
+        print_progress: true,
+    }
+}

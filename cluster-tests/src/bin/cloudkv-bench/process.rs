@@ -1,0 +1,195 @@
+//! Child processes that don't outlive us, and the directory they work in.
+//!
+//! Every child is killed when its guard is dropped. The subcommands race their work against
+//! Ctrl-C and SIGTERM, so that guards are dropped then, too.
+
+use crate::engine::Outcome;
+use crate::load;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::future::Future;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub struct Child {
+    name: String,
+    child: tokio::process::Child,
+    pid: u32,
+}
+
+impl Child {
+    /// Starts a program whose output goes to `<dir>/<name>.log`.
+    pub fn start<S: AsRef<OsStr>>(
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = S>,
+        dir: &Path,
+    ) -> Result<Self> {
+        let log = File::create(dir.join(format!("{name}.log"))).context("create log file")?;
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().context("share log file")?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        let pid = child
+            .id()
+            .with_context(|| format!("{name} ended at once"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            pid,
+        })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child
+            .kill()
+            .await
+            .with_context(|| format!("kill {}", self.name))
+    }
+
+    /// Fails when the process has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        match self
+            .child
+            .try_wait()
+            .with_context(|| format!("ask for {}", self.name))?
+        {
+            None => Ok(()),
+            Some(status) => bail!("{} ended: {status}; see its log", self.name),
+        }
+    }
+
+    /// Asks `probe` every 2 ms until it gives something, the process ends or time is up.
+    pub async fn wait_for<T, F>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut probe: impl FnMut() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Option<T>>,
+    {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(found) = probe().await {
+                return Ok(found);
+            }
+            self.check_alive()?;
+            ensure!(
+                Instant::now() < end,
+                "{}: no {what} within {limit:?}",
+                self.name
+            );
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Runs one of our own subcommands and gives its standard output.
+pub async fn run_own(args: &[String], limit: Duration) -> Result<String> {
+    let own = std::env::current_exe().context("find own program")?;
+    let child = Command::new(own)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .context("start own subcommand")?;
+    let output = timeout(limit, child.wait_with_output())
+        .await
+        .with_context(|| format!("{args:?} took longer than {limit:?}"))?
+        .context("wait for own subcommand")?;
+    ensure!(
+        output.status.success(),
+        "{args:?} failed: {}",
+        output.status
+    );
+    String::from_utf8(output.stdout).context("output of own subcommand")
+}
+
+/// Runs the load generator in a process of its own.
+pub async fn run_load(args: &load::Args) -> Result<Outcome> {
+    let limit = Duration::from_secs_f64(args.seconds + args.warmup + 60.0);
+    let json = run_own(&args.to_command_line(), limit).await?;
+    serde_json::from_str(&json).context("result of the load generator")
+}
+
+/// Runs `work` on a runtime of this thread; a signal drops it and with it all children.
+pub fn block_on_until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+            _ = terminate.recv() => Err(anyhow!("terminated")),
+        }
+    })
+}
+
+/// A port that was free a moment ago, for programs that can't choose one themselves.
+pub async fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .context("find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// A new directory below `parent`, removed when dropped. Must be on a real disk: on tmpfs
+/// an fsync costs nothing and every number about writes would be worthless.
+pub fn work_dir(parent: &Path) -> Result<TempDir> {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    let kind = rustix::fs::statfs(parent).context("statfs")?.f_type;
+    ensure!(
+        kind as u64 != TMPFS_MAGIC,
+        "{} is on tmpfs; give --data-dir",
+        parent.display()
+    );
+    let parent = parent.canonicalize().context("resolve data directory")?;
+    tempfile::Builder::new()
+        .prefix("run-")
+        .tempdir_in(parent)
+        .context("create data directory")
+}
+
+/// Bytes of disk that the files below `dir` take.
+pub fn disk_usage(dir: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut total = 0;
+    for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+        let entry = entry?;
+        // Files come and go under a running node.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        total += if metadata.is_dir() {
+            disk_usage(&entry.path())?
+        } else {
+            metadata.blocks() * 512
+        };
+    }
+    Ok(total)
+}

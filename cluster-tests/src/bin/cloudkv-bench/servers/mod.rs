@@ -1,0 +1,82 @@
+//! What is put under load: how each is started, and how its requests look.
+
+mod hyper;
+mod node;
+mod webdis;
+
+pub use hyper::{BareHyper, stand_in_samples};
+pub use node::{Node, create_bucket, start_and_time};
+pub use webdis::{HOW_TO_INSTALL, Tuning, Webdis};
+
+use crate::load::Args;
+use crate::workload::Operation;
+use serde::Serialize;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Which server a number belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `cloudkv-node`.
+    Node,
+    /// hyper answering constant bytes.
+    Hyper,
+    /// webdis in front of Redis.
+    Webdis,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Node => "cloudkv-node",
+            Self::Hyper => "bare hyper",
+            Self::Webdis => "webdis + redis",
+        })
+    }
+}
+
+/// A running server as a client sees it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Which one.
+    pub kind: Kind,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its processes, all of whose processor time counts.
+    pub pids: Vec<u32>,
+    /// Paths for GET and PUT, by size of value.
+    pub paths: Vec<Paths>,
+}
+
+/// Where values of one size live.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Bytes of a value.
+    pub value_size: usize,
+    /// Path of a GET up to the key.
+    pub get: String,
+    /// Path of a GET after the key.
+    pub get_suffix: String,
+    /// Path of a PUT up to the key.
+    pub put: String,
+}
+
+impl Endpoint {
+    /// Load options for one kind of request, `None` for a size it has no values of.
+    pub fn load(&self, operation: Operation, value_size: usize) -> Option<Args> {
+        let paths = self
+            .paths
+            .iter()
+            .find(|paths| paths.value_size == value_size)?;
+        let (prefix, suffix) = match operation {
+            Operation::Get => (&paths.get, paths.get_suffix.as_str()),
+            Operation::Put => (&paths.put, ""),
+        };
+        let mut args = Args::new(self.addr, operation, prefix);
+        suffix.clone_into(&mut args.path_suffix);
+        args.value_size = value_size;
+        args.watch.clone_from(&self.pids);
+        Some(args)
+    }
+}

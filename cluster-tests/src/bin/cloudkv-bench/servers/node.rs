@@ -1,0 +1,163 @@
+//! A real `cloudkv-node`, alone in its cluster.
+
+use super::{Endpoint, Kind, Paths};
+use crate::hyper_server::{Sample, headers_to_copy};
+use crate::process::Child;
+use crate::workload::fill_value;
+use crate::{http, procfs};
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// Key of the answers that are copied; its number is beyond those of every load.
+const SAMPLE_KEY: &str = "sample";
+
+/// A node, its data in a directory of its own.
+#[derive(Debug)]
+pub struct Node {
+    /// The process.
+    pub child: Child,
+    /// Public API.
+    pub http: SocketAddr,
+}
+
+/// What a node writes into its data directory once it listens.
+#[derive(Debug, Deserialize)]
+struct Addresses {
+    http: SocketAddr,
+    admin: SocketAddr,
+    pid: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Created {
+    bucket_id: String,
+}
+
+impl Node {
+    /// Starts a node on `data_dir` and waits until it is ready.
+    pub async fn start(binary: &Path, data_dir: &Path, log_dir: &Path) -> Result<Self> {
+        ensure!(
+            binary.exists(),
+            "{} is missing: build it with `cargo build --release -p cloudkv-node`",
+            binary.display()
+        );
+        let args: [&std::ffi::OsStr; 10] = [
+            "--data-dir".as_ref(),
+            data_dir.as_os_str(),
+            "--region".as_ref(),
+            "local".as_ref(),
+            "--http".as_ref(),
+            "127.0.0.1:0".as_ref(),
+            "--rpc".as_ref(),
+            "127.0.0.1:0".as_ref(),
+            "--admin".as_ref(),
+            "127.0.0.1:0".as_ref(),
+        ];
+        let mut child = Child::start("cloudkv-node", binary, args, log_dir)?;
+        let (pid, file) = (child.pid(), data_dir.join("addresses.json"));
+        let addresses = child
+            .wait_for("addresses.json", READY_LIMIT, || async {
+                read_addresses(&file, pid)
+            })
+            .await?;
+        let admin = addresses.admin;
+        child
+            .wait_for("200 from /readyz", READY_LIMIT, || async move {
+                let answer = http::request(admin, "GET", "/readyz", Vec::new())
+                    .await
+                    .ok()?;
+                answer.status().is_success().then_some(())
+            })
+            .await?;
+        Ok(Self {
+            child,
+            http: addresses.http,
+        })
+    }
+
+    /// Creates a bucket with room for a hundred million keys.
+    pub async fn create_bucket(&self) -> Result<String> {
+        create_bucket(self.http).await
+    }
+
+    /// Memory of the process.
+    pub fn memory(&self) -> Result<procfs::Memory> {
+        procfs::Memory::of(self.child.pid())
+    }
+
+    /// The node as a client sees it, with one bucket for each size of value.
+    pub fn endpoint(&self, buckets: &[(usize, String)]) -> Endpoint {
+        let paths = buckets.iter().map(|(value_size, bucket)| Paths {
+            value_size: *value_size,
+            get: format!("/kv/{bucket}/"),
+            get_suffix: String::new(),
+            put: format!("/kv/{bucket}/"),
+        });
+        let pids = vec![self.child.pid()];
+        Endpoint {
+            kind: Kind::Node,
+            addr: self.http,
+            pids,
+            paths: paths.collect(),
+        }
+    }
+
+    /// What the node really answers, for the bare hyper server to copy.
+    pub async fn sample(&self, bucket: &str, value_size: usize) -> Result<Sample> {
+        let prefix = format!("/kv/{bucket}/");
+        let path = format!("{prefix}{SAMPLE_KEY}");
+        let mut value = vec![0; value_size];
+        fill_value(&mut value, 0, 0);
+        let put = http::expect(self.http, "PUT", &path, value.clone()).await?;
+        let get = http::expect(self.http, "GET", &path, Vec::new()).await?;
+        ensure!(
+            get.body() == &value,
+            "GET {path} gives other bytes than were written"
+        );
+        Ok(Sample {
+            prefix,
+            get_headers: headers_to_copy(get.headers()),
+            get_body: value,
+            put_headers: headers_to_copy(put.headers()),
+        })
+    }
+}
+
+/// Creates a bucket with room for a hundred million keys.
+pub async fn create_bucket(http: SocketAddr) -> Result<String> {
+    let path = "/buckets?access=public&plan=business";
+    let answer = http::expect(http, "POST", path, Vec::new()).await?;
+    let created: Created = serde_json::from_slice(answer.body()).context("new bucket")?;
+    Ok(created.bucket_id)
+}
+
+/// Restarts a node on its data. Gives the times until it was ready and until `path` was read.
+pub async fn start_and_time(
+    binary: &Path,
+    data_dir: &Path,
+    log_dir: &Path,
+    path: &str,
+) -> Result<(Node, Duration, Duration)> {
+    let begin = Instant::now();
+    let mut node = Node::start(binary, data_dir, log_dir).await?;
+    let ready = begin.elapsed();
+    let http = node.http;
+    node.child
+        .wait_for("first key", READY_LIMIT, || async move {
+            let answer = http::request(http, "GET", path, Vec::new()).await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await?;
+    Ok((node, ready, begin.elapsed()))
+}
+
+/// The file's content, once it is complete and written by this very process.
+fn read_addresses(file: &PathBuf, pid: u32) -> Option<Addresses> {
+    let addresses: Addresses = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    (addresses.pid == pid).then_some(addresses)
+}

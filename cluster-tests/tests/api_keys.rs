@@ -1,0 +1,268 @@
+//! Setting, getting and deleting keys; what an answer to a read says.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, SystemTime};
+
+use cloudkv_cluster_tests::{Answer, Api, Connection, Ending, RawRequest, SharedNode};
+use futures_util::future::join_all;
+use http::Method;
+
+static NODE: SharedNode = SharedNode::new();
+
+/// `"<time as 16 lower hex digits>-<region decimal>"`.
+fn etag_time(answer: &Answer) -> u64 {
+    let etag = answer.etag();
+    let inner = etag
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let (time, region) = inner
+        .and_then(|inner| inner.split_once('-'))
+        .expect("two parts");
+    assert!(time.len() == 16 && region.parse::<u32>().is_ok(), "{etag}");
+    assert_eq!(time, time.to_ascii_lowercase());
+    u64::from_str_radix(time, 16).unwrap_or_else(|error| panic!("{etag}: {error}"))
+}
+
+#[tokio::test]
+async fn a_key_set_by_put_or_post_is_read_back() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    for method in [Method::PUT, Method::POST] {
+        let path = bucket.key(method.as_str());
+        api.get(&path).await.error(404, "not_found");
+        api.head(&path).await.status(404);
+        let value = format!("by {method}");
+        api.request(method, &path)
+            .body(value.clone())
+            .await
+            .status(200)
+            .empty();
+        assert_eq!(api.get(&path).await.status(200).text(), value);
+    }
+}
+
+#[tokio::test]
+async fn a_read_says_what_the_write_said() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let put = api
+        .put(&bucket.key("k"), "<script>")
+        .header("content-type", "text/html; x=y")
+        .await;
+    let get = api.get(&bucket.key("k")).await;
+    get.status(200);
+    assert_eq!(get.etag(), put.etag());
+    etag_time(&get);
+    assert_eq!(get.header("content-type"), "text/html; x=y");
+    assert_eq!(get.header("content-length"), "8");
+    assert_eq!(get.header("cache-control"), "no-cache");
+    assert_eq!(get.find_header("expires"), None);
+    assert_eq!(put.find_header("expires"), None);
+    let modified = get.header_date("last-modified");
+    let age = SystemTime::now()
+        .duration_since(modified)
+        .unwrap_or_default();
+    assert!(age < Duration::from_secs(30), "{get:?}");
+}
+
+#[tokio::test]
+async fn a_stored_page_cannot_run_in_the_services_name() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "<script>")
+        .header("content-type", "text/html")
+        .await
+        .status(200);
+    let get = api.get(&bucket.key("k")).await;
+    assert_eq!(get.header("x-content-type-options"), "nosniff");
+    assert_eq!(
+        get.header("content-security-policy"),
+        "sandbox; default-src 'none'"
+    );
+    assert_eq!(get.header("cross-origin-resource-policy"), "cross-origin");
+}
+
+#[tokio::test]
+async fn an_overwrite_replaces_value_type_and_version() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let path = bucket.key("k");
+    let first = api
+        .put(&path, "first")
+        .header("content-type", "text/one")
+        .await;
+    let second = api.put(&path, "2").header("content-type", "text/two").await;
+    assert!(etag_time(&second) > etag_time(&first), "versions rise");
+    let get = api.get(&path).await;
+    assert_eq!((get.text(), get.header("content-type")), ("2", "text/two"));
+    assert_eq!(get.etag(), second.etag());
+}
+
+#[tokio::test]
+async fn deleting_is_final_and_may_be_repeated() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let path = bucket.key("k");
+    api.delete(&path).await.status(200).empty();
+    api.put(&path, "v").await.status(200);
+    for _ in 0..2 {
+        api.delete(&path).await.status(200).empty();
+        api.get(&path).await.error(404, "not_found");
+    }
+    api.put(&path, "again").await.status(200);
+    assert_eq!(api.get(&path).await.text(), "again");
+}
+
+#[tokio::test]
+async fn every_byte_value_and_the_empty_value_survive() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let all: Vec<u8> = (0..=255).cycle().take(4096).collect();
+    api.put(&bucket.key("all"), all.clone()).await.status(200);
+    assert_eq!(api.get(&bucket.key("all")).await.status(200).body, all);
+    let bytes: Vec<_> = (0..=255_u8)
+        .map(|byte| (bucket.key(&format!("b{byte}")), byte))
+        .collect();
+    let puts = bytes
+        .iter()
+        .map(|(path, byte)| api.put(path, vec![*byte]).into_future());
+    join_all(puts).await.iter().for_each(|answer| {
+        answer.status(200);
+    });
+    let gets = join_all(bytes.iter().map(|(path, _)| api.get(path).into_future())).await;
+    for (get, (_, byte)) in gets.iter().zip(&bytes) {
+        assert_eq!(get.body, vec![*byte]);
+    }
+    api.put(&bucket.key("empty"), "").await.status(200);
+    let empty = api.get(&bucket.key("empty")).await;
+    assert_eq!(empty.status(200).empty().header("content-length"), "0");
+}
+
+#[tokio::test]
+async fn a_write_without_any_body_sets_the_empty_value() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    for method in ["PUT", "POST"] {
+        let target = bucket.key(method);
+        RawRequest::new(method, &target)
+            .send(node.http())
+            .await
+            .status(200);
+        node.api().get(&target).await.status(200).empty();
+    }
+}
+
+#[tokio::test]
+async fn head_answers_as_get_does_without_the_body() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let put = api
+        .put(&bucket.key("k?ttl=1h"), "a value")
+        .header("content-type", "text/x");
+    put.await.status(200);
+    let missing = "/kv/a0000000000000/k".to_owned();
+    for target in [
+        bucket.key("k"),
+        bucket.keys(),
+        bucket.key("absent"),
+        missing,
+    ] {
+        let get = RawRequest::new("GET", &target).send(node.http()).await;
+        // A pipelined ping tells whether a body came after the head.
+        let mut connection = Connection::open(node.http()).await;
+        connection
+            .write(&RawRequest::new("HEAD", &target).bytes())
+            .await;
+        connection
+            .write(&RawRequest::new("GET", "/ping").bytes())
+            .await;
+        let Ending::Answer(head) = connection.receive(true).await else {
+            panic!("no answer")
+        };
+        let Ending::Answer(ping) = connection.receive(false).await else {
+            panic!("no ping")
+        };
+        assert_eq!(ping.status(200).json()["message"], "pong");
+        assert_eq!(head.status, get.status);
+        for name in get.headers.keys().filter(|name| !changes(name.as_str())) {
+            assert_eq!(
+                head.find_header(name.as_str()),
+                get.find_header(name.as_str()),
+                "{name}"
+            );
+        }
+    }
+}
+
+fn changes(header: &str) -> bool {
+    matches!(header, "date" | "x-request-id" | "transfer-encoding")
+}
+
+#[tokio::test]
+async fn reads_may_be_eventual_but_nothing_else() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "v").await.status(200);
+    assert_eq!(
+        api.get(&bucket.key("k?consistency=eventual"))
+            .await
+            .status(200)
+            .text(),
+        "v"
+    );
+    api.head(&bucket.key("k?consistency=eventual"))
+        .await
+        .status(200);
+    let wrong = api.get(&bucket.key("k?consistency=sometimes")).await;
+    wrong.error(400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_ignored() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k?colour=blue&colour=red&=x&y"), "v")
+        .await
+        .status(200);
+    assert_eq!(
+        api.get(&bucket.key("k?colour=blue"))
+            .await
+            .status(200)
+            .text(),
+        "v"
+    );
+    api.delete(&bucket.key("k?colour=blue")).await.status(200);
+}
+
+#[tokio::test]
+async fn a_reader_sees_every_write_that_was_answered_before_it_asked() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let writers = (0..8).map(|writer| {
+        let (api, path) = (api.clone(), bucket.key(&format!("counter-{writer}")));
+        async move {
+            for value in 0..50 {
+                api.put(&path, value.to_string()).await.status(200);
+                // Over a connection of its own now and then, as another client would.
+                let api = if value % 10 == 0 {
+                    Api::new(api.address())
+                } else {
+                    api.clone()
+                };
+                assert_eq!(api.get(&path).await.text(), value.to_string());
+            }
+        }
+    });
+    join_all(writers).await;
+}

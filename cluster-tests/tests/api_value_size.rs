@@ -1,0 +1,166 @@
+//! How large a value may be, and how early a larger one is refused.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::{Connection, Ending, RawRequest, SharedNode, chunk};
+
+static NODE: SharedNode = SharedNode::new();
+
+/// An answer that waits for no body comes in this time, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_value_has_up_to_the_plans_limit() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    for (plan, limit) in [("free", 4096), ("pro", 4096), ("business", 16_384)] {
+        let bucket = api.bucket_with(&[("plan", plan)]).await;
+        for (size, status) in [(limit - 1, 200), (limit, 200), (limit + 1, 413)] {
+            let value = vec![b'v'; size];
+            let target = bucket.key(&size.to_string());
+            let put = |target: &str| RawRequest::new("PUT", target);
+            let chunked = format!("{target}-chunked");
+            let answers = [
+                put(&target).body(&value).send(node.http()).await,
+                put(&chunked)
+                    .chunked(&[&value[..7], &value[7..]])
+                    .send(node.http())
+                    .await,
+            ];
+            for answer in &answers {
+                answer.status(status);
+                if status == 413 {
+                    answer.error(413, "value_too_large");
+                }
+            }
+            for target in [&target, &chunked] {
+                let get = api.get(target).await;
+                assert_eq!(get.status, if status == 200 { 200 } else { 404 });
+                assert!(status != 200 || get.body == value, "{size} bytes come back");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_value_leaves_the_old_one() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "old").await.status(200);
+    let put = RawRequest::new("PUT", &bucket.key("k")).body(&vec![b'x'; 5000]);
+    put.send(node.http()).await.error(413, "value_too_large");
+    assert_eq!(api.get(&bucket.key("k")).await.text(), "old");
+}
+
+#[tokio::test]
+async fn a_length_beyond_the_limit_is_refused_before_the_body_comes() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    for length in ["4097", "1073741824", "9223372036854775807"] {
+        let request = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", length);
+        let answer = request.send(node.http()).await;
+        answer.error(413, "value_too_large");
+        assert!(answer.took < AT_ONCE, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_refused_once_it_passes_the_limit() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    let mut connection = Connection::open(node.http()).await;
+    let request = RawRequest::new("PUT", &bucket.key("k")).header("Transfer-Encoding", "chunked");
+    connection.write(&request.bytes()).await;
+    connection.write(&chunk(&[b'x'; 4000])).await;
+    connection.write(&chunk(&[b'x'; 97])).await;
+    // The chunk that ends the body never comes.
+    let Ending::Answer(answer) = connection.receive(false).await else {
+        panic!("no answer")
+    };
+    answer.error(413, "value_too_large");
+    assert!(answer.took < AT_ONCE, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_is_asked_to_go_on() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    let mut connection = Connection::open(node.http()).await;
+    let request = RawRequest::new("PUT", &bucket.key("k"))
+        .header("Content-Length", "5")
+        .header("Expect", "100-continue");
+    connection.write(&request.bytes()).await;
+    let Ending::Answer(go_on) = connection.receive_any(false).await else {
+        panic!("no answer")
+    };
+    go_on.status(100);
+    connection.write(b"value").await;
+    let Ending::Answer(answer) = connection.receive(false).await else {
+        panic!("no answer")
+    };
+    answer.status(200);
+    assert_eq!(node.api().get(&bucket.key("k")).await.text(), "value");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_is_spared_a_refused_body() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (public, protected) = (
+        api.bucket().await,
+        api.bucket_with(&[("access", "protected")]).await,
+    );
+    let cases = [
+        (public.key("k"), "4097", 413, "value_too_large"),
+        (public.key("k?ttl=x"), "5", 400, "invalid_ttl"),
+        (protected.key("k"), "5", 401, "unauthorized"),
+        (
+            "/kv/a0000000000000/k".to_owned(),
+            "5",
+            404,
+            "unknown_bucket",
+        ),
+    ];
+    for (target, length, status, code) in cases {
+        let mut connection = Connection::open(node.http()).await;
+        let request = RawRequest::new("PUT", &target)
+            .header("Content-Length", length)
+            .header("Expect", "100-continue");
+        connection.write(&request.bytes()).await;
+        let Ending::Answer(answer) = connection.receive_any(false).await else {
+            panic!("none")
+        };
+        answer.error(status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_not_stored() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "whole").await.status(200);
+    let put = || RawRequest::new("PUT", &bucket.key("k"));
+    let cut = [
+        put().header("Content-Length", "10").trailing(b"half"),
+        put()
+            .header("Transfer-Encoding", "chunked")
+            .trailing(&chunk(b"half")),
+        put()
+            .header("Transfer-Encoding", "chunked")
+            .trailing(b"a\r\nhalf"),
+        put()
+            .header("Transfer-Encoding", "chunked")
+            .trailing(b"zz\r\nhalf\r\n0\r\n\r\n"),
+    ];
+    for request in cut {
+        let mut connection = Connection::open(node.http()).await;
+        connection.write(&request.bytes()).await;
+        connection.finish().await;
+        connection.receive(false).await.refused(&[400, 408]);
+        assert_eq!(api.get(&bucket.key("k")).await.text(), "whole");
+    }
+}

@@ -1,0 +1,104 @@
+//! Who may do what with a bucket.
+//!
+//! [`Grant`] is the proof: it can only be had from [`Grant::open`], which checks, and handlers of
+//! keys work on a grant, so one that forgets to ask doesn't compile.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use crate::api::errors::ApiError;
+use crate::api::http::headers::{API_KEY, single};
+use crate::service::{Access, AccountId, Bucket, BucketId, Directory};
+
+/// What a request is going to do with a bucket's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Look at them.
+    Read,
+    /// Change them.
+    Write,
+}
+
+/// A bucket that the request may use as it intends.
+pub struct Grant(Arc<Bucket>);
+
+impl Grant {
+    /// Looks a bucket up by its name in the path and checks that the request may use it.
+    pub fn open(
+        directory: &Directory,
+        name: &[u8],
+        intent: Intent,
+        headers: &HeaderMap,
+    ) -> Result<Self, ApiError> {
+        let id = BucketId::parse(name).ok_or_else(ApiError::unknown_bucket)?;
+        let bucket = directory.bucket(&id).ok_or_else(ApiError::unknown_bucket)?;
+        if needs_owner(bucket.access, intent) && owner(directory, headers)? != bucket.owner {
+            return Err(ApiError::forbidden());
+        }
+        Ok(Self(bucket))
+    }
+
+    /// The bucket.
+    pub fn bucket(&self) -> &Arc<Bucket> {
+        &self.0
+    }
+}
+
+fn needs_owner(access: Access, intent: Intent) -> bool {
+    match access {
+        Access::Public => false,
+        Access::PublicRead => intent == Intent::Write,
+        Access::Protected => true,
+    }
+}
+
+/// The account whose key the request carries; 401 if it carries none, or one of nobody.
+pub fn owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
+    let key = api_key(headers)?.ok_or_else(ApiError::unauthorized)?;
+    directory
+        .authenticate(key)
+        .ok_or_else(ApiError::unauthorized)
+}
+
+/// The account key that a request carries. None, if it is empty or an unset Postman variable
+/// (`{{account_key}}`); 401 if it can't be anybody's.
+pub fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = single(headers, &API_KEY)? else {
+        return Ok(None);
+    };
+    let key = value.to_str().map_err(|_| ApiError::unauthorized())?.trim();
+    Ok((!key.is_empty() && !key.starts_with("{{")).then_some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn key_of(value: &'static [u8]) -> Result<Option<String>, &'static str> {
+        let mut headers = HeaderMap::new();
+        headers.insert(&API_KEY, HeaderValue::from_bytes(value).unwrap());
+        api_key(&headers)
+            .map(|key| key.map(str::to_owned))
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn modes_say_who_needs_a_key() {
+        assert!(!needs_owner(Access::Public, Intent::Write));
+        assert!(!needs_owner(Access::PublicRead, Intent::Read));
+        assert!(needs_owner(Access::PublicRead, Intent::Write));
+        assert!(needs_owner(Access::Protected, Intent::Read));
+    }
+
+    #[test]
+    fn unset_variables_are_no_key() {
+        assert_eq!(key_of(b""), Ok(None));
+        assert_eq!(key_of(b"{{account_key}}"), Ok(None));
+        assert_eq!(key_of(b"b98b258d"), Ok(Some("b98b258d".into())));
+        assert_eq!(key_of(b"\xff"), Err("unauthorized"));
+        assert_eq!(api_key(&HeaderMap::new()).unwrap(), None);
+    }
+}

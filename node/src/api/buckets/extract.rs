@@ -1,0 +1,133 @@
+//! What handlers of buckets ask of a request: whose it is, which bucket it names, what it says.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+
+use crate::api::access;
+use crate::api::buckets::params::Params;
+use crate::api::buckets::{Management, forms};
+use crate::api::errors::ApiError;
+use crate::api::http::percent;
+use crate::api::http::query::Query;
+use crate::service::{AccountId, BucketId};
+
+/// Largest body of a request about buckets.
+const MAX_BODY: usize = 64 << 10;
+
+/// The account whose key the request carries.
+pub(crate) struct Owner(pub(crate) AccountId);
+
+impl FromRequestParts<Management> for Owner {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Management) -> Result<Self, ApiError> {
+        access::owner(&state.directory, &parts.headers).map(Self)
+    }
+}
+
+/// The account whose key the request carries, with that key; none if it carries none.
+pub(crate) struct MaybeOwner(pub(crate) Option<(AccountId, String)>);
+
+impl FromRequestParts<Management> for MaybeOwner {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Management) -> Result<Self, ApiError> {
+        let Some(key) = access::api_key(&parts.headers)? else {
+            return Ok(Self(None));
+        };
+        let account = state
+            .directory
+            .authenticate(key)
+            .ok_or_else(ApiError::unauthorized)?;
+        Ok(Self(Some((account, key.to_owned()))))
+    }
+}
+
+/// The bucket that the path names, not looked up.
+pub(crate) struct Named(pub(crate) BucketId);
+
+impl FromRequestParts<Management> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Management) -> Result<Self, ApiError> {
+        let name = parts.uri.path().rsplit('/').next().unwrap_or_default();
+        let name = percent::decode_path(name).map_err(|_| ApiError::bad_path_escape())?;
+        BucketId::parse(&name)
+            .map(Self)
+            .ok_or_else(ApiError::unknown_bucket)
+    }
+}
+
+/// The number of keys that a request to delete a bucket confirms.
+pub(crate) struct Confirm(pub(crate) u64);
+
+impl FromRequestParts<Management> for Confirm {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Management) -> Result<Self, ApiError> {
+        confirm(Query::new(parts.uri.query())).map(Self)
+    }
+}
+
+fn confirm(query: Query<'_>) -> Result<u64, ApiError> {
+    let Some(text) = query.get("confirm")? else {
+        let message = "confirm must be the bucket's number of keys, as GET /buckets tells it";
+        return Err(ApiError::new(
+            http::StatusCode::BAD_REQUEST,
+            "confirm_required",
+            message,
+        ));
+    };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    number.ok_or_else(|| ApiError::parameter("confirm must be a whole number"))
+}
+
+impl FromRequest<Management> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Management) -> Result<Self, ApiError> {
+        let (parts, mut body) = request.into_parts();
+        let from_query = Self::of_query(Query::new(parts.uri.query()))?;
+        let received = state
+            .intake
+            .receive(&mut body, MAX_BODY, ApiError::body_too_large)
+            .await?;
+        let declared = parts
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        forms::parse(declared, received.bytes.clone())
+            .await?
+            .merge(from_query)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confirm_is_a_number_and_required() {
+        assert_eq!(confirm(Query::new(Some("confirm=0"))).unwrap(), 0);
+        assert_eq!(
+            confirm(Query::new(Some("confirm=14520010"))).unwrap(),
+            14_520_010
+        );
+        assert_eq!(
+            confirm(Query::new(None)).unwrap_err().code(),
+            "confirm_required"
+        );
+        for text in [
+            "confirm=",
+            "confirm=x",
+            "confirm=-1",
+            "confirm=%2B1",
+            "confirm=1.0",
+        ] {
+            let error = confirm(Query::new(Some(text))).unwrap_err();
+            assert_eq!(error.code(), "invalid_parameter", "{text}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The three forms in which a body carries parameters, told apart by what the body looks like.
+//!
+//! Clients' headers can't be trusted: the documented request for changing a bucket sends a
+//! multipart form and says that it is urlencoded, and `curl -d '{...}'` says the same of JSON. So
+//! the first bytes decide, and the header only helps where they don't.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::{future, stream};
+use multer::Multipart;
+use serde_json::{Map, Value};
+
+use crate::api::buckets::params::Params;
+use crate::api::errors::ApiError;
+use crate::api::http::query::Query;
+
+/// Longest boundary of a multipart form (RFC 2046).
+const MAX_BOUNDARY: usize = 70;
+
+/// What a body is.
+#[derive(Debug, PartialEq, Eq)]
+enum Form {
+    Empty,
+    Json,
+    Multipart { boundary: String },
+    Urlencoded,
+}
+
+/// Reads the parameters in a body, given what its header says.
+pub(crate) async fn parse(declared: Option<&str>, body: Bytes) -> Result<Params, ApiError> {
+    match recognise(declared, &body)? {
+        Form::Empty => Ok(Params::default()),
+        Form::Json => json(&body),
+        Form::Multipart { boundary } => multipart(body, boundary).await,
+        Form::Urlencoded => urlencoded(&body),
+    }
+}
+
+fn recognise(declared: Option<&str>, body: &[u8]) -> Result<Form, ApiError> {
+    let start = body.trim_ascii_start();
+    if start.is_empty() {
+        return Ok(Form::Empty);
+    }
+    if let Some(boundary) = leading_boundary(start) {
+        return Ok(Form::Multipart { boundary });
+    }
+    let declared = declared.unwrap_or_default().trim().to_ascii_lowercase();
+    if start.starts_with(b"{") || declared.starts_with("application/json") {
+        return Ok(Form::Json);
+    }
+    if start.contains(&b'=') || declared.starts_with("application/x-www-form-urlencoded") {
+        return Ok(Form::Urlencoded);
+    }
+    Err(ApiError::body(
+        "a body must be a multipart form, an urlencoded form, or a JSON object",
+    ))
+}
+
+/// The boundary of a multipart form, as its first line shows it; `None` if it doesn't look like
+/// the start of one.
+fn leading_boundary(body: &[u8]) -> Option<String> {
+    let rest = body.strip_prefix(b"--")?;
+    let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    let (line, rest) = rest.split_at(end);
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    let part = rest.trim_ascii_start();
+    if part
+        .get(..8)
+        .is_some_and(|name| name.eq_ignore_ascii_case(b"content-"))
+    {
+        return boundary(line);
+    }
+    // A form without parts is its closing line alone.
+    part.is_empty()
+        .then(|| line.strip_suffix("--").and_then(boundary))
+        .flatten()
+}
+
+fn boundary(text: &str) -> Option<String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
+    let sane = (1..=MAX_BOUNDARY).contains(&text.len()) && text.bytes().all(legal);
+    sane.then(|| text.to_owned())
+}
+
+fn json(body: &[u8]) -> Result<Params, ApiError> {
+    let fields: Map<String, Value> = serde_json::from_slice(body)
+        .map_err(|_| ApiError::body("a JSON body must be an object of parameters"))?;
+    let mut params = Params::default();
+    for (name, value) in fields {
+        match value {
+            Value::Null => {}
+            Value::String(text) => params.set(&name, text)?,
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                if matches!(name.as_str(), "access" | "comment" | "plan") {
+                    return Err(ApiError::parameter(format!(
+                        "parameter {name} must be a string"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(params)
+}
+
+fn urlencoded(body: &[u8]) -> Result<Params, ApiError> {
+    let text = std::str::from_utf8(body.trim_ascii())
+        .map_err(|_| ApiError::body("an urlencoded form must be text"))?;
+    Params::of_query(Query::new(Some(text)))
+}
+
+async fn multipart(body: Bytes, boundary: String) -> Result<Params, ApiError> {
+    let malformed = |_| ApiError::body("the multipart form is malformed");
+    let mut form = Multipart::new(whole(body), boundary);
+    let mut params = Params::default();
+    while let Some(field) = form.next_field().await.map_err(malformed)? {
+        let Some(name) = field.name().map(str::to_owned) else {
+            continue;
+        };
+        let value = field.bytes().await.map_err(malformed)?;
+        let value = String::from_utf8(value.into())
+            .map_err(|_| ApiError::body("a multipart form must hold UTF-8 text"))?;
+        params.set(&name, value)?;
+    }
+    Ok(params)
+}
+
+fn whole(body: Bytes) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::once(future::ready(Ok(body.slice_ref(body.trim_ascii_start()))))
+}
+
+#[cfg(test)]
+#[path = "forms_tests.rs"]
+mod tests;

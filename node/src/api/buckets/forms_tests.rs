@@ -1,0 +1,123 @@
+//! Forms as clients send them, with right and wrong headers.
+
+use proptest::prelude::{any, prop_assert_eq, proptest};
+
+use super::*;
+
+const URLENCODED: Option<&str> = Some("application/x-www-form-urlencoded");
+
+/// Parses without a runtime: the whole body is there, so nothing ever waits.
+fn read(declared: Option<&str>, body: &[u8]) -> Result<Params, &'static str> {
+    let parsing = parse(declared, Bytes::copy_from_slice(body));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(parsing).map_err(|error| error.code())
+}
+
+fn params(pairs: &[(&str, &str)]) -> Params {
+    let mut params = Params::default();
+    for (name, value) in pairs {
+        params.set(name, (*value).to_owned()).unwrap();
+    }
+    params
+}
+
+fn form_of(boundary: &str, pairs: &[(&str, &str)]) -> String {
+    let mut form = String::new();
+    for (name, value) in pairs {
+        form += &format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        );
+    }
+    form + &format!("--{boundary}--\r\n")
+}
+
+#[test]
+fn postmans_modify_says_urlencoded_and_sends_multipart() {
+    let comment = "This is a comment to describe what's in my bucket";
+    let boundary = "--------------------------735323031399963166993862";
+    let body = form_of(boundary, &[("comment", comment)]);
+    assert_eq!(
+        read(URLENCODED, body.as_bytes()),
+        Ok(params(&[("comment", comment)]))
+    );
+}
+
+#[test]
+fn forms_are_recognised_by_what_they_look_like() {
+    let expected = Ok(params(&[("access", "public"), ("comment", "a b")]));
+    for declared in [
+        None,
+        URLENCODED,
+        Some("application/json"),
+        Some("text/plain"),
+    ] {
+        let multipart = form_of("xYz", &[("access", "public"), ("comment", "a b")]);
+        assert_eq!(
+            read(declared, multipart.as_bytes()),
+            expected,
+            "{declared:?}"
+        );
+        let json = br#" {"access": "public", "comment": "a b", "plan": null, "x": [1]}"#;
+        assert_eq!(read(declared, json), expected, "{declared:?}");
+    }
+    assert_eq!(read(URLENCODED, b"access=public&comment=a+b"), expected);
+    assert_eq!(read(None, b"comment=a%20b&access=public\r\n"), expected);
+    for empty in ["", "\r\n", "--x--", "--x--\r\n"] {
+        assert_eq!(
+            read(URLENCODED, empty.as_bytes()),
+            Ok(Params::default()),
+            "{empty}"
+        );
+    }
+}
+
+#[test]
+fn dashes_alone_make_no_multipart() {
+    assert_eq!(
+        read(None, b"--x=1&access=public"),
+        Ok(params(&[("access", "public")]))
+    );
+}
+
+#[test]
+fn what_is_no_form_is_refused() {
+    for body in ["hello", "{", "[1]", "{\"access\": \"public\"} x"] {
+        assert_eq!(read(None, body.as_bytes()), Err("invalid_body"), "{body}");
+    }
+    assert_eq!(read(Some("application/json"), b"a=b"), Err("invalid_body"));
+    assert_eq!(read(None, b"\xff=\xff"), Err("invalid_body"));
+    assert_eq!(read(None, b"{\"access\": 1}"), Err("invalid_parameter"));
+    assert_eq!(read(None, b"plan=free&plan=pro"), Err("invalid_parameter"));
+    let twice = form_of("x", &[("plan", "free"), ("plan", "free")]);
+    assert_eq!(read(None, twice.as_bytes()), Err("invalid_parameter"));
+    let cut = form_of("x", &[("plan", "free")]);
+    assert_eq!(
+        read(None, &cut.as_bytes()[..cut.len() - 8]),
+        Err("invalid_body")
+    );
+}
+
+proptest! {
+    #[test]
+    fn multipart_is_read_back(
+        boundary in "[-a-zA-Z0-9]{0,60}[a-zA-Z0-9]",
+        comment in "[^\u{0}]{0,200}",
+    ) {
+        let boundary = format!("{boundary}7kQ");
+        let pairs = [("access", "protected"), ("comment", comment.as_str()), ("other", "x")];
+        let body = form_of(&boundary, &pairs);
+        prop_assert_eq!(read(URLENCODED, body.as_bytes()), Ok(params(&pairs)));
+    }
+
+    #[test]
+    fn never_panics(body in any::<Vec<u8>>(), declared in any::<Option<String>>()) {
+        let _ = read(declared.as_deref(), &body);
+    }
+
+    #[test]
+    fn never_panics_on_lookalikes(body in "(--|x|\r\n|Content-Disposition: form-data; name=\"plan\"|\\{|\"|=|&){0,12}") {
+        let _ = read(None, body.as_bytes());
+    }
+}

@@ -1,0 +1,117 @@
+//! The handlers of `/buckets`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+
+use crate::api::buckets::Management;
+use crate::api::buckets::extract::{Confirm, MaybeOwner, Named, Owner};
+use crate::api::buckets::params::Params;
+use crate::api::errors::ApiError;
+use crate::api::http::dates;
+use crate::api::http::headers::JSON;
+use crate::service::BucketSummary;
+
+/// JSON with the content type that the API documents.
+fn json(status: StatusCode, value: impl Serialize) -> Response {
+    (status, [(CONTENT_TYPE, JSON)], Json(value)).into_response()
+}
+
+#[derive(Serialize)]
+struct Created<'a> {
+    account_id: &'a str,
+    bucket_id: &'a str,
+    mode: &'static str,
+    plan: &'static str,
+}
+
+/// `POST /buckets`
+pub(crate) async fn create(
+    State(state): State<Management>,
+    MaybeOwner(owner): MaybeOwner,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let (account, key) = owner.unzip();
+    let created = state
+        .directory
+        .create_bucket(params.into_create(account)?)
+        .await?;
+    let account_id = created.new_account_key.or(key).unwrap_or_default();
+    let answer = Created {
+        account_id: &account_id,
+        bucket_id: created.id.as_str(),
+        mode: created.access.name(),
+        plan: created.plan.name(),
+    };
+    Ok(json(StatusCode::CREATED, answer))
+}
+
+#[derive(Serialize)]
+struct Buckets {
+    buckets: Vec<Summary>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    id: String,
+    mode: &'static str,
+    plan: &'static str,
+    created_at: String,
+    comment: Option<String>,
+    estimated_keys: u64,
+    key_get_success: u64,
+    key_get_failed: u64,
+}
+
+impl From<BucketSummary> for Summary {
+    fn from(bucket: BucketSummary) -> Self {
+        Self {
+            id: bucket.id.as_str().to_owned(),
+            mode: bucket.access.name(),
+            plan: bucket.plan.name(),
+            created_at: dates::rfc3339(bucket.created_at),
+            comment: bucket.comment.filter(|text| !text.is_empty()),
+            estimated_keys: bucket.estimated_keys,
+            key_get_success: bucket.key_get_success,
+            key_get_failed: bucket.key_get_failed,
+        }
+    }
+}
+
+/// `GET /buckets`
+pub(crate) async fn list(
+    State(state): State<Management>,
+    Owner(account): Owner,
+) -> Result<Response, ApiError> {
+    let buckets = state.directory.list_buckets(account).await?;
+    let buckets = buckets.into_iter().map(Summary::from).collect();
+    Ok(json(StatusCode::OK, Buckets { buckets }))
+}
+
+/// `PATCH /buckets/{bucket}`
+pub(crate) async fn modify(
+    State(state): State<Management>,
+    Owner(account): Owner,
+    Named(bucket): Named,
+    params: Params,
+) -> Result<HeaderMap, ApiError> {
+    state
+        .directory
+        .modify_bucket(account, bucket, params.into_modify()?)
+        .await?;
+    Ok(HeaderMap::new())
+}
+
+/// `DELETE /buckets/{bucket}?confirm=N`
+pub(crate) async fn delete(
+    State(state): State<Management>,
+    Owner(account): Owner,
+    Named(bucket): Named,
+    Confirm(keys): Confirm,
+) -> Result<HeaderMap, ApiError> {
+    state.directory.delete_bucket(account, bucket, keys).await?;
+    Ok(HeaderMap::new())
+}

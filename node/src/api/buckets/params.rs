@@ -1,0 +1,213 @@
+//! Parameters of creating and changing a bucket, wherever they came from.
+
+use std::borrow::Cow;
+
+use crate::api::errors::ApiError;
+use crate::api::http::query::Query;
+use crate::service::{Access, AccountId, CreateBucket, ModifyBucket, Plan};
+
+/// Longest comment, in bytes.
+const MAX_COMMENT: usize = 1024;
+
+/// Parameters by name, each given at most once, their values not judged yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Params {
+    access: Option<String>,
+    comment: Option<String>,
+    plan: Option<String>,
+}
+
+impl Params {
+    /// Takes what a query or an urlencoded form gives.
+    pub(crate) fn of_query(query: Query<'_>) -> Result<Self, ApiError> {
+        let get = |name| query.get(name).map(|value| value.map(Cow::into_owned));
+        Ok(Self {
+            access: get("access")?,
+            comment: get("comment")?,
+            plan: get("plan")?,
+        })
+    }
+
+    /// Takes one parameter; names that mean nothing are ignored, twice the same name is refused.
+    pub(crate) fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
+        let Some((name, slot)) = self.slots().into_iter().find(|(known, _)| *known == name) else {
+            return Ok(());
+        };
+        match slot.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(ApiError::repeated_parameter(name)),
+        }
+    }
+
+    /// Joins parameters of body and query, which must not disagree.
+    pub(crate) fn merge(mut self, mut other: Self) -> Result<Self, ApiError> {
+        for ((name, ours), (_, theirs)) in self.slots().into_iter().zip(other.slots()) {
+            if ours.is_some() && theirs.is_some() && ours != theirs {
+                let message = format!("parameter {name} differs between query and body");
+                return Err(ApiError::parameter(message));
+            }
+            if ours.is_none() {
+                *ours = theirs.take();
+            }
+        }
+        Ok(self)
+    }
+
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 3] {
+        let Self {
+            access,
+            comment,
+            plan,
+        } = self;
+        [("access", access), ("comment", comment), ("plan", plan)]
+    }
+
+    /// Reads them as a request for a bucket.
+    pub(crate) fn into_create(self, account: Option<AccountId>) -> Result<CreateBucket, ApiError> {
+        Ok(CreateBucket {
+            account,
+            access: self.access.as_deref().map_or(Ok(Access::Public), access)?,
+            plan: self.plan.as_deref().map(plan).transpose()?,
+            comment: self
+                .comment
+                .map(comment)
+                .transpose()?
+                .filter(|text| !text.is_empty()),
+        })
+    }
+
+    /// Reads them as a change of a bucket.
+    pub(crate) fn into_modify(self) -> Result<ModifyBucket, ApiError> {
+        if self.access.is_some() {
+            let message = "access is chosen at creation and cannot be changed: create a new bucket";
+            return Err(invalid("invalid_access", message));
+        }
+        Ok(ModifyBucket {
+            comment: self.comment.map(comment).transpose()?,
+            plan: self.plan.as_deref().map(plan).transpose()?,
+        })
+    }
+}
+
+fn invalid(code: &'static str, message: &'static str) -> ApiError {
+    ApiError::new(http::StatusCode::BAD_REQUEST, code, message)
+}
+
+fn access(name: &str) -> Result<Access, ApiError> {
+    Access::parse(name).ok_or_else(|| {
+        invalid(
+            "invalid_access",
+            "access must be public, public-read or protected",
+        )
+    })
+}
+
+fn plan(name: &str) -> Result<Plan, ApiError> {
+    Plan::parse(name).ok_or_else(|| invalid("invalid_plan", "plan must be free, pro or business"))
+}
+
+fn comment(text: String) -> Result<String, ApiError> {
+    if text.len() > MAX_COMMENT {
+        return Err(ApiError::parameter(format!(
+            "comment must have at most {MAX_COMMENT} bytes"
+        )));
+    }
+    if text
+        .chars()
+        .any(|char| char.is_control() && !matches!(char, '\n' | '\r' | '\t'))
+    {
+        return Err(ApiError::parameter(
+            "comment must not contain control characters",
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(pairs: &[(&str, &str)]) -> Params {
+        let mut params = Params::default();
+        for (name, value) in pairs {
+            params.set(name, (*value).to_owned()).unwrap();
+        }
+        params
+    }
+
+    fn create(pairs: &[(&str, &str)]) -> Result<CreateBucket, &'static str> {
+        params(pairs)
+            .into_create(None)
+            .map_err(|error| error.code())
+    }
+
+    #[test]
+    fn creation_has_defaults() {
+        let bucket = create(&[]).unwrap();
+        assert_eq!(
+            (bucket.access, bucket.plan, bucket.comment),
+            (Access::Public, None, None)
+        );
+        let bucket = create(&[
+            ("access", "read-public"),
+            ("plan", "pro"),
+            ("comment", "hé\n"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (bucket.access, bucket.plan),
+            (Access::PublicRead, Some(Plan::Pro))
+        );
+        assert_eq!(bucket.comment.unwrap(), "hé\n");
+        assert_eq!(create(&[("comment", "")]).unwrap().comment, None);
+    }
+
+    #[test]
+    fn values_are_judged() {
+        assert_eq!(
+            create(&[("access", "secret")]).unwrap_err(),
+            "invalid_access"
+        );
+        assert_eq!(create(&[("access", "")]).unwrap_err(), "invalid_access");
+        assert_eq!(create(&[("plan", "gold")]).unwrap_err(), "invalid_plan");
+        assert_eq!(
+            create(&[("comment", "a\0b")]).unwrap_err(),
+            "invalid_parameter"
+        );
+        assert_eq!(
+            create(&[("comment", &"é".repeat(513))]).unwrap_err(),
+            "invalid_parameter"
+        );
+        assert!(create(&[("comment", &"é".repeat(512))]).is_ok());
+    }
+
+    #[test]
+    fn access_stays_as_it_was_created() {
+        let error = params(&[("access", "public")]).into_modify().unwrap_err();
+        assert_eq!(error.code(), "invalid_access");
+        let change = params(&[("comment", "")]).into_modify().unwrap();
+        assert_eq!(change.comment.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn query_and_body_must_agree() {
+        let body = params(&[("access", "public"), ("comment", "x")]);
+        let query = params(&[("access", "public"), ("plan", "pro")]);
+        let both = body.clone().merge(query).unwrap();
+        assert_eq!(
+            both,
+            params(&[("access", "public"), ("comment", "x"), ("plan", "pro")])
+        );
+        let error = body.merge(params(&[("comment", "y")])).unwrap_err();
+        assert_eq!(error.code(), "invalid_parameter");
+    }
+
+    #[test]
+    fn twice_is_refused_and_strangers_are_ignored() {
+        let mut params = params(&[("plan", "pro"), ("colour", "red"), ("colour", "blue")]);
+        assert_eq!(
+            params.set("plan", "pro".into()).unwrap_err().code(),
+            "invalid_parameter"
+        );
+    }
+}

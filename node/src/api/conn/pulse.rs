@@ -1,0 +1,165 @@
+//! The marks that a connection leaves for who watches it, and the orders that come back.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+
+/// What a connection is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Order {
+    /// Go on.
+    Serve = 0,
+    /// Take no more requests, finish those that there are.
+    Drain = 1,
+    /// End now.
+    Cut = 2,
+}
+
+/// Marks and orders of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    reads: AtomicU32,
+    writes: AtomicU32,
+    started: AtomicU32,
+    finished: AtomicU32,
+    write_blocked: AtomicBool,
+    http2: AtomicBool,
+    linger: AtomicBool,
+    order: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// All marks at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Reads that brought bytes.
+    pub(crate) reads: u32,
+    /// Writes that the socket took.
+    pub(crate) writes: u32,
+    /// Requests begun.
+    pub(crate) started: u32,
+    /// Requests being answered.
+    pub(crate) running: u32,
+    /// Whether the socket takes no more bytes.
+    pub(crate) write_blocked: bool,
+    /// Whether it speaks HTTP/2.
+    pub(crate) http2: bool,
+}
+
+impl Pulse {
+    pub(crate) fn read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wrote(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.write_blocked.load(Ordering::Relaxed) {
+            self.write_blocked.store(false, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn write_blocked(&self) {
+        self.write_blocked.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn speaks_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Marks a request as running until the guard is dropped; also tells its number.
+    pub(crate) fn begin(&self) -> (Running<'_>, u32) {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        (Running(self), number)
+    }
+
+    /// Marks that bytes of the client will be left unread, so that the socket must linger.
+    pub(crate) fn will_linger(&self) {
+        self.linger.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.linger.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn marks(&self) -> Marks {
+        let finished = self.finished.load(Ordering::Relaxed);
+        let started = self.started.load(Ordering::Relaxed);
+        Marks {
+            reads: self.reads.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            started,
+            running: started.wrapping_sub(finished),
+            write_blocked: self.write_blocked.load(Ordering::Relaxed),
+            http2: self.is_http2(),
+        }
+    }
+
+    /// Gives an order and wakes the connection. Orders only become stricter.
+    pub(crate) fn command(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Serve,
+            1 => Order::Drain,
+            _ => Order::Cut,
+        }
+    }
+
+    /// Whom to wake for an order. To be called before [`Self::order`] is asked.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+}
+
+/// A request that is being answered.
+pub(crate) struct Running<'a>(&'a Pulse);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.finished.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_run_until_their_guard_goes() {
+        let pulse = Pulse::default();
+        let (running, number) = pulse.begin();
+        assert_eq!(
+            (number, pulse.marks().running, pulse.marks().started),
+            (0, 1, 1)
+        );
+        drop(running);
+        assert_eq!((pulse.marks().running, pulse.begin().1), (0, 1));
+    }
+
+    #[test]
+    fn orders_only_become_stricter() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.order(), Order::Serve);
+        pulse.command(Order::Cut);
+        pulse.command(Order::Drain);
+        assert_eq!(pulse.order(), Order::Cut);
+    }
+
+    #[test]
+    fn a_write_ends_the_block() {
+        let pulse = Pulse::default();
+        pulse.write_blocked();
+        assert!(pulse.marks().write_blocked);
+        pulse.wrote();
+        assert!(!pulse.marks().write_blocked);
+    }
+}

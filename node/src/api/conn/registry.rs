@@ -1,0 +1,86 @@
+//! All open connections, to look after them and to end them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::api::conn::liveness::{Patience, Watch};
+use crate::api::conn::pulse::{Order, Pulse};
+use crate::api::metrics::ApiMetrics;
+
+/// All open connections.
+pub(crate) struct Registry {
+    open: Mutex<HashMap<u32, (Arc<Pulse>, Watch)>>,
+    patience: Patience,
+    metrics: Arc<ApiMetrics>,
+}
+
+impl Registry {
+    pub(crate) fn new(patience: Patience, metrics: Arc<ApiMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            open: Mutex::default(),
+            patience,
+            metrics,
+        })
+    }
+
+    /// Adds a connection until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>, number: u32) -> Entered {
+        let pulse = Arc::new(Pulse::default());
+        let watch = Watch::new(Instant::now());
+        self.open.lock().insert(number, (Arc::clone(&pulse), watch));
+        self.metrics.connection_opened();
+        Entered {
+            registry: Arc::clone(self),
+            number,
+            pulse,
+        }
+    }
+
+    /// How many connections are open.
+    pub(crate) fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Looks at every connection, and ends those that are idle or stuck.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for (pulse, watch) in self.open.lock().values_mut() {
+            let order = watch.observe(pulse.marks(), now, &self.patience);
+            if order > pulse.order() {
+                self.give(pulse, order);
+            }
+        }
+    }
+
+    /// Gives an order to the connections that `which` picks.
+    pub(crate) fn command(&self, order: Order, which: impl Fn(&Pulse) -> bool) {
+        for (pulse, _) in self.open.lock().values() {
+            if which(pulse) {
+                self.give(pulse, order);
+            }
+        }
+    }
+
+    fn give(&self, pulse: &Pulse, order: Order) {
+        if order == Order::Cut {
+            self.metrics.connection_cut();
+        }
+        pulse.command(order);
+    }
+}
+
+/// A connection's place among the open ones.
+pub(crate) struct Entered {
+    registry: Arc<Registry>,
+    number: u32,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.registry.open.lock().remove(&self.number);
+        self.registry.metrics.connection_closed();
+    }
+}

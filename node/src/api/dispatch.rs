@@ -1,0 +1,120 @@
+//! From one request to its answer: which part of the API it is for, and what all answers carry.
+//!
+//! Whatever goes wrong further in, an answer has `X-Request-ID`, `X-CloudKV-Region` and the
+//! headers that let a web page read it.
+
+use std::convert::Infallible;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use crate::api::Api;
+use crate::api::errors::ApiError;
+use crate::api::http::body::Body;
+use crate::api::http::headers::{X_CLOUDKV_REGION, X_REQUEST_ID};
+use crate::api::http::{cors, request_id};
+use crate::api::keys;
+use crate::api::metrics::{Class, Sizes};
+
+/// What the paths of keys begin with.
+const KV: &str = "/kv/";
+
+/// Which request of which connection this is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) connection: u32,
+    pub(crate) request: u32,
+}
+
+impl Api {
+    /// Answers one request.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        origin: Origin,
+    ) -> Response<Body> {
+        let id = request_id::of_client(request.headers())
+            .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
+        let bodiless = request.method() == Method::HEAD;
+        let received = request.body().size_hint().lower();
+        let (class, mut response) = if request.uri().path().starts_with(KV) {
+            let (class, result) = keys::handle(self, request, KV.len()).await;
+            (class, result.unwrap_or_else(ApiError::answer))
+        } else {
+            Box::pin(self.route(request)).await
+        };
+        tracing::debug!(?class, status = response.status().as_u16(), ?id, "answered");
+        self.sign(&mut response, id);
+        if bodiless {
+            behead(&mut response);
+        }
+        let sizes = Sizes {
+            received,
+            sent: response.body().size_hint().lower(),
+        };
+        self.metrics
+            .request(origin.connection, class, response.status().as_u16(), sizes);
+        response
+    }
+
+    /// Hands a request to the axum router.
+    async fn route(&self, request: Request<Incoming>) -> (Class, Response<Body>) {
+        let managed = request.uri().path().starts_with("/buckets");
+        let class = if managed {
+            Class::Buckets
+        } else {
+            Class::Other
+        };
+        let answered: Result<Response<axum::body::Body>, Infallible> =
+            self.router.clone().oneshot(request).await;
+        match answered {
+            Ok(response) => (class, response.map(Body::Axum)),
+            Err(never) => match never {},
+        }
+    }
+
+    /// Adds what every answer carries.
+    fn sign(&self, response: &mut Response<Body>, id: HeaderValue) {
+        let headers = response.headers_mut();
+        headers.insert(&X_REQUEST_ID, id);
+        headers.insert(&X_CLOUDKV_REGION, self.region.clone());
+        cors::expose(headers);
+    }
+}
+
+/// Makes an answer one to `HEAD`: the length of the body, but no body. Over HTTP/2 hyper would
+/// send one.
+fn behead(response: &mut Response<Body>) {
+    let body = std::mem::replace(response.body_mut(), Body::Empty);
+    if let Some(size @ 1..) = body.size_hint().exact() {
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(size));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_to_head_have_a_length_and_no_body() {
+        let mut response = Response::new(Body::full("value"));
+        behead(&mut response);
+        assert_eq!(response.headers()[CONTENT_LENGTH], "5");
+        assert!(response.body().is_end_stream());
+    }
+
+    #[test]
+    fn lengths_that_are_known_already_stay() {
+        let mut response = Response::new(Body::Empty);
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("18"));
+        behead(&mut response);
+        assert_eq!(response.headers()[CONTENT_LENGTH], "18");
+    }
+}

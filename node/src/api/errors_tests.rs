@@ -1,0 +1,113 @@
+//! What clients see of each failure.
+
+use http_body_util::BodyExt;
+
+use super::*;
+use crate::service::{Access, Plan};
+
+fn seen(error: impl Into<ApiError>) -> (u16, &'static str) {
+    let error = error.into();
+    (error.status().as_u16(), error.code())
+}
+
+async fn body_of(error: ApiError) -> serde_json::Value {
+    let body = error
+        .answer()
+        .into_body()
+        .collect()
+        .await
+        .unwrap()
+        .to_bytes();
+    serde_json::from_slice(&body).unwrap()
+}
+
+fn io() -> std::io::Error {
+    std::io::Error::other("disk on fire")
+}
+
+#[test]
+fn key_errors_have_their_codes() {
+    assert_eq!(seen(KeyError::UnknownOutcome), (504, "unknown_outcome"));
+    assert_eq!(
+        seen(KeyError::PreconditionFailed),
+        (412, "precondition_failed")
+    );
+    assert_eq!(
+        seen(KeyError::TooManyKeys { limit: 9 }),
+        (403, "plan_limit")
+    );
+    assert_eq!(seen(KeyError::BucketGone), (404, "unknown_bucket"));
+    assert_eq!(seen(KeyError::Storage(io())), (500, "internal"));
+    assert_eq!(
+        seen(KeyError::from(Unavailable::Stopping)),
+        (503, "unavailable")
+    );
+}
+
+#[test]
+fn directory_errors_have_their_codes() {
+    let (plan, access) = (Plan::Free, Access::Protected);
+    for (error, expected) in [
+        (DirectoryError::UnknownOutcome, (504, "unknown_outcome")),
+        (DirectoryError::UnknownBucket, (404, "unknown_bucket")),
+        (DirectoryError::UnknownAccount, (401, "unauthorized")),
+        (DirectoryError::NotOwner, (403, "forbidden")),
+        (
+            DirectoryError::AccessNotInPlan { plan, access },
+            (403, "plan_limit"),
+        ),
+        (
+            DirectoryError::TooManyBuckets { plan, limit: 10 },
+            (403, "plan_limit"),
+        ),
+        (
+            DirectoryError::ClusterFull { what: "buckets" },
+            (503, "cluster_full"),
+        ),
+        (
+            DirectoryError::PlanNotSelfService { plan },
+            (402, "plan_not_self_service"),
+        ),
+        (
+            DirectoryError::ExceedsPlan {
+                plan,
+                what: "keys".into(),
+            },
+            (409, "exceeds_plan"),
+        ),
+        (
+            DirectoryError::ConfirmMismatch { keys: 3 },
+            (409, "confirm_mismatch"),
+        ),
+        (DirectoryError::Storage(io()), (500, "internal")),
+    ] {
+        assert_eq!(seen(error), expected);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_json_with_code_and_sentence() {
+    let body = body_of(DirectoryError::ConfirmMismatch { keys: 3 }.into()).await;
+    assert_eq!(body["error"], "confirm_mismatch");
+    assert_eq!(body["keys"], 3);
+    let body = body_of(ApiError::no_such_key()).await;
+    assert!(body.get("keys").is_none());
+}
+
+#[tokio::test]
+async fn causes_stay_inside() {
+    let body = body_of(KeyError::Storage(io()).into()).await;
+    assert!(!body["message"].as_str().unwrap().contains("fire"));
+}
+
+#[test]
+fn headers_go_with_their_statuses() {
+    let response = ApiError::unavailable().answer();
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "application/json; charset=utf-8"
+    );
+    let response = ApiError::method_not_allowed("GET, OPTIONS").answer();
+    assert_eq!(response.headers()[header::ALLOW], "GET, OPTIONS");
+}

@@ -1,0 +1,119 @@
+//! Cross-origin requests: any web page may use the API, and read every header that it answers.
+//!
+//! There are no cookies to protect here, so `*` gives nothing away: who may use a bucket is
+//! decided by its name or by `api-key`, both of which the page must know itself.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::api::http::body::Body;
+
+/// Longest list of headers that a preflight gets back.
+const MAX_ECHO: usize = 1024;
+
+/// Lets any page read an answer.
+pub fn expose(headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static(
+            "ETag, Last-Modified, Expires, Content-Length, Retry-After, Allow, X-Request-ID, \
+             X-CloudKV-Region, X-CloudKV-Version, X-CloudKV-Lag",
+        ),
+    );
+}
+
+/// Answers `OPTIONS`, a preflight or not, for a resource with these methods.
+pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    if request.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static(allow),
+        );
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(request));
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    }
+    response
+}
+
+/// The headers that the page asks for, if they are names and commas; else those that mean
+/// something here.
+fn allowed_headers(request: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_, ".contains(byte);
+        (1..=MAX_ECHO).contains(&value.len()) && value.as_bytes().iter().all(legal)
+    };
+    request
+        .get(ACCESS_CONTROL_REQUEST_HEADERS)
+        .filter(sane)
+        .cloned()
+        .unwrap_or_else(|| {
+            HeaderValue::from_static(
+                "accept, api-key, content-type, if-match, if-none-match, if-modified-since, \
+             if-unmodified-since, x-request-id, x-cloudkv-min-version",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: Option<&'static str>, names: Option<&'static str>) -> Response<Body> {
+        let mut request = HeaderMap::new();
+        if let Some(method) = method {
+            request.insert(
+                ACCESS_CONTROL_REQUEST_METHOD,
+                HeaderValue::from_static(method),
+            );
+        }
+        if let Some(names) = names {
+            request.insert(
+                ACCESS_CONTROL_REQUEST_HEADERS,
+                HeaderValue::from_static(names),
+            );
+        }
+        options(&request, "GET, OPTIONS")
+    }
+
+    #[test]
+    fn preflight_allows_what_the_page_asks_for() {
+        let response = asked(Some("PUT"), Some("api-key, X-Mine"));
+        assert_eq!(response.status(), 204);
+        assert_eq!(
+            response.headers()[ACCESS_CONTROL_ALLOW_METHODS],
+            "GET, OPTIONS"
+        );
+        assert_eq!(
+            response.headers()[ACCESS_CONTROL_ALLOW_HEADERS],
+            "api-key, X-Mine"
+        );
+        assert_eq!(response.headers()[ACCESS_CONTROL_MAX_AGE], "86400");
+    }
+
+    #[test]
+    fn insane_lists_are_not_echoed() {
+        let response = asked(Some("PUT"), Some("<script>"));
+        let names = response.headers()[ACCESS_CONTROL_ALLOW_HEADERS]
+            .to_str()
+            .unwrap();
+        assert!(names.contains("api-key"));
+        assert!(!names.contains("script"));
+    }
+
+    #[test]
+    fn plain_options_tells_the_methods() {
+        let response = asked(None, None);
+        assert_eq!(response.status(), 204);
+        assert_eq!(response.headers()[ALLOW], "GET, OPTIONS");
+        assert!(!response.headers().contains_key(ACCESS_CONTROL_MAX_AGE));
+    }
+}

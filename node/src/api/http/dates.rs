@@ -1,0 +1,88 @@
+//! Times as HTTP and JSON write them.
+//!
+//! Formatting a date costs about as much as the rest of a cached read. Keys written in one second
+//! share it, so each thread keeps the last few formatted seconds.
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+
+use crate::service::Nanos;
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const KEPT: usize = 16;
+
+thread_local! {
+    static FORMATTED: RefCell<[Option<(u64, HeaderValue)>; KEPT]> =
+        const { RefCell::new([const { None }; KEPT]) };
+}
+
+/// Whole seconds since 1970.
+pub fn seconds(time: Nanos) -> u64 {
+    time / NANOS_PER_SECOND
+}
+
+/// A time as the value of `Last-Modified` or `Expires`, rounded down to the second.
+pub fn header(time: Nanos) -> HeaderValue {
+    let seconds = seconds(time);
+    FORMATTED.with_borrow_mut(|kept| {
+        let slot = &mut kept[seconds as usize % KEPT];
+        match slot {
+            Some((of, value)) if *of == seconds => value.clone(),
+            Some(_) | None => {
+                let value = format(seconds);
+                *slot = Some((seconds, value.clone()));
+                value
+            }
+        }
+    })
+}
+
+fn format(seconds: u64) -> HeaderValue {
+    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+    HeaderValue::try_from(text)
+        .unwrap_or_else(|_| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+}
+
+/// Reads the value of a date header, in whole seconds since 1970; `None` if it isn't a date.
+pub fn parse(value: &HeaderValue) -> Option<u64> {
+    let time: SystemTime = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
+    Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// A time as JSON carries it: RFC 3339 with microseconds, in UTC.
+pub fn rfc3339(time: Nanos) -> String {
+    humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(time)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BIRTHDAY: Nanos = 1_574_287_932_123_456_789;
+
+    #[test]
+    fn dates_are_those_of_http() {
+        assert_eq!(header(BIRTHDAY), "Wed, 20 Nov 2019 22:12:12 GMT");
+        assert_eq!(header(BIRTHDAY), "Wed, 20 Nov 2019 22:12:12 GMT");
+        assert_eq!(
+            header(BIRTHDAY + 16 * NANOS_PER_SECOND),
+            "Wed, 20 Nov 2019 22:12:28 GMT"
+        );
+        assert_eq!(header(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(header(Nanos::MAX), "Sun, 21 Jul 2554 23:34:33 GMT");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(parse(&header(BIRTHDAY)), Some(seconds(BIRTHDAY)));
+        assert_eq!(parse(&HeaderValue::from_static("yesterday")), None);
+    }
+
+    #[test]
+    fn json_times_have_microseconds() {
+        assert_eq!(rfc3339(BIRTHDAY), "2019-11-20T22:12:12.123456Z");
+        assert_eq!(rfc3339(Nanos::MAX), "2554-07-21T23:34:33.709551Z");
+    }
+}

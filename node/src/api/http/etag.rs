@@ -1,0 +1,180 @@
+//! Entity tags: a key's version as a client sees it.
+//!
+//! The form is `"<time as 16 lower-case hex digits>-<region>"`. Only that exact form is ours, so
+//! that equal tags mean equal versions and nothing else. Tags of another form are legal in a
+//! request (a cache in between may hold some); they match nothing.
+
+use http::HeaderValue;
+
+use crate::service::Version;
+
+/// The longest version text: 16 digits, a dash and the 10 digits of a region.
+const MAX_LEN: usize = 16 + 1 + 10;
+
+/// A version's text on the stack; formatting without `format!`, for the path of every read.
+struct Text {
+    bytes: [u8; MAX_LEN + 2],
+    end: usize,
+}
+
+impl Text {
+    /// Writes the quoted form.
+    fn new(version: Version) -> Self {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut bytes = [b'"'; MAX_LEN + 2];
+        for (place, byte) in bytes[1..17].iter_mut().enumerate() {
+            let nibble = version.time >> (60 - 4 * place) & 0xf;
+            *byte = HEX[nibble as usize];
+        }
+        bytes[17] = b'-';
+        let digits = version.region.checked_ilog10().unwrap_or(0) as usize + 1;
+        let mut left = version.region;
+        for byte in bytes[18..18 + digits].iter_mut().rev() {
+            *byte = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        Self {
+            bytes,
+            end: 18 + digits + 1,
+        }
+    }
+}
+
+/// A version as the value of `ETag`.
+pub fn header(version: Version) -> HeaderValue {
+    let text = Text::new(version);
+    HeaderValue::from_bytes(&text.bytes[..text.end])
+        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// A version as it stands in listings, without quotes.
+pub fn text(version: Version) -> String {
+    let text = Text::new(version);
+    String::from_utf8_lossy(&text.bytes[1..text.end - 1]).into_owned()
+}
+
+/// Reads the text between the quotes; `None` if no version of ours looks like that.
+fn parse(opaque: &[u8]) -> Option<Version> {
+    let (time, rest) = opaque.split_at_checked(16)?;
+    let region = rest.strip_prefix(b"-")?;
+    if !time
+        .iter()
+        .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    {
+        return None;
+    }
+    let canonical = region == b"0" || region.first().is_some_and(|first| *first != b'0');
+    if !canonical || !region.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let time = u64::from_str_radix(std::str::from_utf8(time).ok()?, 16).ok()?;
+    Some(Version {
+        time,
+        region: std::str::from_utf8(region).ok()?.parse().ok()?,
+    })
+}
+
+/// A tag in a request's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Whether it is marked `W/`.
+    pub weak: bool,
+    /// The version, if it is a tag of ours.
+    pub version: Option<Version>,
+}
+
+/// The value of `If-Match` or `If-None-Match`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// `*`: whatever there is.
+    Any,
+    /// These tags.
+    List(Vec<Tag>),
+}
+
+impl Tags {
+    /// Reads all lines of the header together; `None` if they aren't well formed or name no tag.
+    pub fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut tags = Vec::new();
+        let mut any = false;
+        for line in lines {
+            if line.trim_ascii() == b"*" {
+                if any || !tags.is_empty() {
+                    return None;
+                }
+                any = true;
+            } else {
+                parse_line(line, &mut tags)?;
+            }
+        }
+        match (any, tags.is_empty()) {
+            (true, true) => Some(Self::Any),
+            (false, false) => Some(Self::List(tags)),
+            (true, false) | (false, true) => None,
+        }
+    }
+
+    /// The versions that a strong comparison can match.
+    pub fn strong(&self) -> impl Iterator<Item = Version> {
+        self.list()
+            .iter()
+            .filter(|tag| !tag.weak)
+            .filter_map(|tag| tag.version)
+    }
+
+    /// The versions that a weak comparison can match.
+    pub fn weak(&self) -> impl Iterator<Item = Version> {
+        self.list().iter().filter_map(|tag| tag.version)
+    }
+
+    fn list(&self) -> &[Tag] {
+        match self {
+            Self::Any => &[],
+            Self::List(tags) => tags,
+        }
+    }
+}
+
+/// Reads one line of tags; `None` if it isn't well formed. Empty elements are legal.
+fn parse_line(line: &[u8], tags: &mut Vec<Tag>) -> Option<()> {
+    let mut rest = line.trim_ascii();
+    while !rest.is_empty() {
+        if let Some(tail) = rest.strip_prefix(b",") {
+            rest = tail.trim_ascii_start();
+            continue;
+        }
+        let (tag, tail) = parse_tag(rest)?;
+        tags.push(tag);
+        rest = tail.trim_ascii_start();
+        if !rest.is_empty() && rest[0] != b',' {
+            return None;
+        }
+    }
+    Some(())
+}
+
+fn parse_tag(text: &[u8]) -> Option<(Tag, &[u8])> {
+    let (weak, rest) = match text.strip_prefix(b"W/") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let rest = rest.strip_prefix(b"\"")?;
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    let (opaque, rest) = (&rest[..end], &rest[end + 1..]);
+    let legal = opaque
+        .iter()
+        .all(|byte| matches!(byte, 0x21..=0x7e | 0x80..));
+    legal.then(|| {
+        (
+            Tag {
+                weak,
+                version: parse(opaque),
+            },
+            rest,
+        )
+    })
+}
+
+#[cfg(test)]
+#[path = "etag_tests.rs"]
+mod tests;

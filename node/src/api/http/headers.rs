@@ -1,0 +1,57 @@
+//! Names and values of headers that answers share, made once.
+
+use http::header::GetAll;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::api::errors::ApiError;
+
+/// The key of an account.
+pub static API_KEY: HeaderName = HeaderName::from_static("api-key");
+/// Names a request in logs and reports.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The region that answered.
+pub static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
+/// Who may use a stored page's content.
+pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+
+/// `Content-Type` of JSON answers.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// `Content-Type` of text answers.
+pub const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// The one value of a header; 400 if two lines of it differ, since who is in between may have
+/// believed the other one.
+pub fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, ApiError> {
+    let values: GetAll<'a, HeaderValue> = headers.get_all(name);
+    let mut values = values.iter();
+    let first = values.next();
+    match values.find(|other| Some(*other) != first) {
+        None => Ok(first),
+        Some(_) => Err(ApiError::header(format!(
+            "header {name} must be given once"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differing_lines_are_refused() {
+        let mut headers = HeaderMap::new();
+        assert!(single(&headers, &API_KEY).unwrap().is_none());
+        headers.append(&API_KEY, HeaderValue::from_static("a"));
+        headers.append(&API_KEY, HeaderValue::from_static("a"));
+        assert_eq!(single(&headers, &API_KEY).unwrap().unwrap(), "a");
+        headers.append(&API_KEY, HeaderValue::from_static("b"));
+        assert_eq!(
+            single(&headers, &API_KEY).unwrap_err().code(),
+            "invalid_header"
+        );
+    }
+}

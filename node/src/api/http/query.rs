@@ -1,0 +1,104 @@
+//! Query strings and urlencoded forms, read by name.
+//!
+//! Nothing is decoded that nobody asks for: most requests for keys have no query, the others one
+//! parameter. A name that comes twice is refused, since proxies and servers differ in which of
+//! the two they take; names that mean nothing here are ignored.
+
+use std::borrow::Cow;
+
+use crate::api::errors::ApiError;
+use crate::api::http::percent;
+
+/// The text behind a `?`, or of an urlencoded form.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    /// Wraps a query as it stands in the request; `None`: there is none.
+    pub fn new(text: Option<&'a str>) -> Self {
+        Self(text.unwrap_or_default())
+    }
+
+    /// The value of `name`, decoded; `None` if it isn't given.
+    pub fn get(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, ApiError> {
+        let mut found = None;
+        for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
+            let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !is_name(raw_name, name) {
+                continue;
+            }
+            if found.is_some() {
+                return Err(ApiError::repeated_parameter(name));
+            }
+            found = Some(raw_value);
+        }
+        found
+            .map(|value| text(value).ok_or_else(|| ApiError::parameter_encoding(name)))
+            .transpose()
+    }
+}
+
+fn is_name(raw: &str, name: &str) -> bool {
+    raw == name
+        || raw.contains('%')
+            && percent::decode_form(raw).is_ok_and(|decoded| decoded.as_ref() == name.as_bytes())
+}
+
+/// Decodes a value; `None` if it is no text.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    match percent::decode_form(raw).ok()? {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn get(text: &str, name: &'static str) -> Result<Option<String>, &'static str> {
+        match Query::new(Some(text)).get(name) {
+            Ok(value) => Ok(value.map(Cow::into_owned)),
+            Err(error) => Err(error.code()),
+        }
+    }
+
+    #[test]
+    fn values_are_found_by_name_and_decoded() {
+        assert_eq!(
+            get("prefix=a+b%2Fc&limit=3", "prefix"),
+            Ok(Some("a b/c".into()))
+        );
+        assert_eq!(get("prefix=a&limit=3", "limit"), Ok(Some("3".into())));
+        assert_eq!(get("prefix", "prefix"), Ok(Some(String::new())));
+        assert_eq!(get("%74tl=5s", "ttl"), Ok(Some("5s".into())));
+        assert_eq!(get("a=b=c", "a"), Ok(Some("b=c".into())));
+        assert_eq!(get("", "ttl"), Ok(None));
+    }
+
+    #[test]
+    fn twice_is_refused_and_strangers_are_ignored() {
+        assert_eq!(get("ttl=1&ttl=1", "ttl"), Err("invalid_parameter"));
+        assert_eq!(get("ttl=%zz", "ttl"), Err("invalid_parameter"));
+        assert_eq!(get("ttl=%ff", "ttl"), Err("invalid_parameter"));
+        assert_eq!(get("x=%zz&x=1&ttl=5", "ttl"), Ok(Some("5".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_form_urlencoded(value in any::<String>(), other in any::<String>()) {
+            let text = form_urlencoded::Serializer::new(String::new())
+                .append_pair("x", &other)
+                .append_pair("name", &value)
+                .finish();
+            prop_assert_eq!(get(&text, "name"), Ok(Some(value)));
+        }
+
+        #[test]
+        fn never_panics(text in any::<String>()) {
+            let _ = get(&text, "ttl");
+        }
+    }
+}

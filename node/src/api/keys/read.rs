@@ -1,0 +1,182 @@
+//! GET and HEAD of a key.
+//!
+//! A stored page must not act in the service's name: whatever a browser makes of a value, it is
+//! not sniffed, runs no script and belongs to no origin.
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::api::Api;
+use crate::api::access::{Grant, Intent};
+use crate::api::errors::ApiError;
+use crate::api::http::body::Body;
+use crate::api::http::conditions::{self, Reading};
+use crate::api::http::headers::CROSS_ORIGIN_RESOURCE_POLICY;
+use crate::api::http::query::Query;
+use crate::api::http::{dates, etag, path};
+use crate::api::keys::{Head, recycled};
+use crate::service::Entry;
+
+/// Answers GET or HEAD of a key.
+pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
+    let grant = Grant::open(
+        &api.service.directory,
+        head.bucket,
+        Intent::Read,
+        &head.headers,
+    )?;
+    let bucket = grant.bucket();
+    path::check_key(key, bucket.limits.key_bytes)?;
+    check_consistency(head.query)?;
+    let Some(entry) = api.service.keyspace.get(bucket, key).await? else {
+        bucket.count_read(false);
+        return Err(ApiError::no_such_key());
+    };
+    let reading = conditions::of_read(&head.headers, entry.version)?;
+    match reading {
+        Reading::Failed => Err(ApiError::precondition_failed()),
+        Reading::NotModified => {
+            bucket.count_read(true);
+            Ok(not_modified(head.headers, &entry))
+        }
+        Reading::Full => {
+            bucket.count_read(true);
+            Ok(found(head.headers, entry))
+        }
+    }
+}
+
+/// Both kinds of reads are served here; a value that is neither is a mistake worth telling.
+fn check_consistency(query: Query<'_>) -> Result<(), ApiError> {
+    match query.get("consistency")?.as_deref() {
+        None | Some("strong" | "eventual") => Ok(()),
+        Some(_) => Err(ApiError::parameter(
+            "consistency must be strong or eventual",
+        )),
+    }
+}
+
+fn found(recycle: HeaderMap, entry: Entry) -> Response<Body> {
+    let mut response = recycled(recycle);
+    let headers = response.headers_mut();
+    describe(headers, &entry);
+    headers.insert(CONTENT_TYPE, content_type(&entry));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("sandbox; default-src 'none'"),
+    );
+    headers.insert(
+        &CROSS_ORIGIN_RESOURCE_POLICY,
+        HeaderValue::from_static("cross-origin"),
+    );
+    *response.body_mut() = Body::full(entry.value);
+    response
+}
+
+fn not_modified(recycle: HeaderMap, entry: &Entry) -> Response<Body> {
+    let mut response = recycled(recycle);
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    describe(response.headers_mut(), entry);
+    response
+}
+
+/// What a cache needs to know.
+fn describe(headers: &mut HeaderMap, entry: &Entry) {
+    headers.insert(ETAG, etag::header(entry.version));
+    headers.insert(LAST_MODIFIED, dates::header(entry.version.time));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Some(time) = entry.expires_at {
+        headers.insert(EXPIRES, dates::header(time));
+    }
+}
+
+fn content_type(entry: &Entry) -> HeaderValue {
+    const UNKNOWN: &str = "application/octet-stream";
+    if entry.content_type.is_empty() {
+        return HeaderValue::from_static(UNKNOWN);
+    }
+    HeaderValue::from_maybe_shared(entry.content_type.clone())
+        .unwrap_or_else(|_| HeaderValue::from_static(UNKNOWN))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body::Body as _;
+
+    use super::*;
+    use crate::service::Version;
+
+    fn entry() -> Entry {
+        Entry {
+            value: Bytes::from_static(b"value"),
+            content_type: Bytes::from_static(b"text/html"),
+            version: Version {
+                time: 1_574_287_932_000_000_000,
+                region: 1,
+            },
+            expires_at: Some(1_574_287_937_000_000_000),
+        }
+    }
+
+    fn request_headers() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("cookie", HeaderValue::from_static("secret"));
+        headers
+    }
+
+    #[test]
+    fn values_come_with_their_headers() {
+        let response = found(request_headers(), entry());
+        let headers = response.headers();
+        assert_eq!(headers[CONTENT_TYPE], "text/html");
+        let tag = format!("\"{:016x}-1\"", entry().version.time);
+        assert_eq!(headers[ETAG], tag.as_str());
+        assert_eq!(headers[LAST_MODIFIED], "Wed, 20 Nov 2019 22:12:12 GMT");
+        assert_eq!(headers[EXPIRES], "Wed, 20 Nov 2019 22:12:17 GMT");
+        assert_eq!(
+            headers[CONTENT_SECURITY_POLICY],
+            "sandbox; default-src 'none'"
+        );
+        assert!(
+            !headers.contains_key("cookie"),
+            "nothing of the request comes back"
+        );
+        assert_eq!(response.body().size_hint().exact(), Some(5));
+    }
+
+    #[test]
+    fn not_modified_has_validators_and_no_body() {
+        let response = not_modified(request_headers(), &entry());
+        assert_eq!(response.status(), 304);
+        assert_eq!(response.headers().len(), 4);
+        assert!(response.body().is_end_stream());
+    }
+
+    #[test]
+    fn values_without_a_type_are_bytes() {
+        let entry = Entry {
+            content_type: Bytes::new(),
+            ..entry()
+        };
+        assert_eq!(content_type(&entry), "application/octet-stream");
+    }
+
+    #[test]
+    fn consistency_has_two_names() {
+        for query in [
+            None,
+            Some("consistency=strong"),
+            Some("consistency=eventual"),
+        ] {
+            check_consistency(Query::new(query)).unwrap();
+        }
+        for query in ["consistency=", "consistency=weak", "consistency=Strong"] {
+            assert!(check_consistency(Query::new(Some(query))).is_err());
+        }
+    }
+}

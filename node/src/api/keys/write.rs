@@ -1,0 +1,170 @@
+//! PUT, POST and DELETE of a key.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, EXPECT, EXPIRES};
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
+
+use crate::api::Api;
+use crate::api::access::{Grant, Intent};
+use crate::api::errors::ApiError;
+use crate::api::http::body::Body;
+use crate::api::http::headers::single;
+use crate::api::http::query::Query;
+use crate::api::http::{conditions, dates, etag, path, receive, ttl};
+use crate::api::keys::{Head, recycled};
+use crate::service::{Precondition, Put};
+
+/// Longest `Content-Type` that is kept with a value.
+const MAX_CONTENT_TYPE: usize = 256;
+
+/// Answers PUT or POST of a key.
+pub async fn put(
+    api: &Api,
+    head: Head<'_>,
+    key: &[u8],
+    mut body: Incoming,
+) -> Result<Response<Body>, ApiError> {
+    let order = Order::of(api, &head, key).map_err(|error| refuse(error, &head, &body))?;
+    let bucket = order.grant.bucket();
+    let limit = bucket.limits.value_bytes;
+    let received = api
+        .intake
+        .receive(&mut body, limit, ApiError::value_too_large)
+        .await?;
+    let put = Put {
+        value: received.bytes.clone(),
+        content_type: order.content_type,
+        ttl: order.ttl,
+        precondition: order.precondition,
+    };
+    let written = api
+        .service
+        .keyspace
+        .put(bucket, Bytes::copy_from_slice(key), put)
+        .await?;
+    let mut response = recycled(head.headers);
+    response
+        .headers_mut()
+        .insert(ETAG, etag::header(written.version));
+    if let Some(time) = written.expires_at {
+        response.headers_mut().insert(EXPIRES, dates::header(time));
+    }
+    Ok(response)
+}
+
+/// Answers DELETE of a key, which succeeds also if there is none.
+pub async fn delete(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
+    let grant = Grant::open(
+        &api.service.directory,
+        head.bucket,
+        Intent::Write,
+        &head.headers,
+    )?;
+    let bucket = grant.bucket();
+    path::check_key(key, bucket.limits.key_bytes)?;
+    let precondition = conditions::of_write(&head.headers)?;
+    api.service
+        .keyspace
+        .delete(bucket, Bytes::copy_from_slice(key), precondition)
+        .await?;
+    Ok(recycled(head.headers))
+}
+
+/// All that the head of a write says; what is left to know is the value.
+struct Order {
+    grant: Grant,
+    ttl: Option<Duration>,
+    content_type: Bytes,
+    precondition: Precondition,
+}
+
+impl Order {
+    fn of(api: &Api, head: &Head<'_>, key: &[u8]) -> Result<Self, ApiError> {
+        let grant = Grant::open(
+            &api.service.directory,
+            head.bucket,
+            Intent::Write,
+            &head.headers,
+        )?;
+        path::check_key(key, grant.bucket().limits.key_bytes)?;
+        Ok(Self {
+            grant,
+            ttl: ttl(head.query)?,
+            content_type: content_type(&head.headers)?,
+            precondition: conditions::of_write(&head.headers)?,
+        })
+    }
+}
+
+/// A client that waits for `100 Continue` hasn't sent its body: there is nothing to swallow.
+fn refuse(error: ApiError, head: &Head<'_>, body: &Incoming) -> ApiError {
+    if head.headers.contains_key(EXPECT) {
+        return error.leaving_body();
+    }
+    receive::refuse(error, body)
+}
+
+fn ttl(query: Query<'_>) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = query.get("ttl")? else {
+        return Ok(None);
+    };
+    let invalid = |error: ttl::TtlError| {
+        ApiError::new(
+            http::StatusCode::BAD_REQUEST,
+            "invalid_ttl",
+            error.to_string(),
+        )
+    };
+    ttl::parse(&text).map(Some).map_err(invalid)
+}
+
+fn content_type(headers: &HeaderMap) -> Result<Bytes, ApiError> {
+    match single(headers, &CONTENT_TYPE)? {
+        None => Ok(Bytes::new()),
+        Some(value) if value.len() <= MAX_CONTENT_TYPE => {
+            Ok(Bytes::copy_from_slice(value.as_bytes()))
+        }
+        Some(_) => Err(ApiError::header(format!(
+            "header content-type must have at most {MAX_CONTENT_TYPE} bytes"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn ttl_is_optional_and_checked() {
+        assert_eq!(ttl(Query::new(None)).unwrap(), None);
+        assert_eq!(
+            ttl(Query::new(Some("ttl=5s"))).unwrap(),
+            Some(Duration::from_secs(5))
+        );
+        for query in ["ttl=", "ttl", "ttl=0", "ttl=x", "ttl=99999d"] {
+            assert_eq!(
+                ttl(Query::new(Some(query))).unwrap_err().code(),
+                "invalid_ttl",
+                "{query}"
+            );
+        }
+        let twice = ttl(Query::new(Some("ttl=5&ttl=6"))).unwrap_err();
+        assert_eq!(twice.code(), "invalid_parameter");
+    }
+
+    #[test]
+    fn content_types_are_bounded() {
+        let mut headers = HeaderMap::new();
+        assert!(content_type(&headers).unwrap().is_empty());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert_eq!(content_type(&headers).unwrap(), "text/plain");
+        let long = "x".repeat(MAX_CONTENT_TYPE + 1);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(&long).unwrap());
+        assert_eq!(content_type(&headers).unwrap_err().code(), "invalid_header");
+    }
+}

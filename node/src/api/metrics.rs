@@ -1,0 +1,225 @@
+//! Counters of the public API.
+//!
+//! Every request counts, so a counter that all threads share would be the hottest cache line of
+//! the process. Counts are spread over shards by connection and summed when somebody asks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+const SHARDS: usize = 16;
+
+/// Kinds of requests, as counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// GET and HEAD of a key.
+    Get,
+    /// PUT and POST of a key.
+    Put,
+    /// DELETE of a key.
+    Delete,
+    /// Listing of keys.
+    List,
+    /// Everything on `/buckets`.
+    Buckets,
+    /// Everything else, `OPTIONS` and `/ping` among it.
+    Other,
+}
+
+impl Class {
+    /// All classes.
+    pub const ALL: [Self; 6] = [
+        Self::Get,
+        Self::Put,
+        Self::Delete,
+        Self::List,
+        Self::Buckets,
+        Self::Other,
+    ];
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::Buckets => "buckets",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Classes of statuses: 2xx to 5xx.
+const STATUSES: usize = 4;
+
+#[derive(Debug, Default)]
+struct Shard {
+    requests: [[AtomicU64; STATUSES]; Class::ALL.len()],
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// Counters of the public API, cheap to add to from any thread.
+#[derive(Debug, Default)]
+pub struct ApiMetrics {
+    shards: [CachePadded<Shard>; SHARDS],
+    open: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    cut: AtomicU64,
+}
+
+/// How many requests of a kind had an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestCount {
+    /// The kind.
+    pub class: Class,
+    /// The status's first digit, 2 to 5.
+    pub status: u8,
+    /// How many.
+    pub count: u64,
+}
+
+impl ApiMetrics {
+    /// Counts an answered request: its kind, its status, and the bytes of both bodies.
+    pub(crate) fn request(&self, connection: u32, class: Class, status: u16, sizes: Sizes) {
+        let shard = &self.shards[connection as usize % SHARDS];
+        let status = usize::from(status / 100).clamp(2, 5) - 2;
+        shard.requests[class as usize][status].fetch_add(1, Ordering::Relaxed);
+        if sizes.received > 0 {
+            shard.bytes_in.fetch_add(sizes.received, Ordering::Relaxed);
+        }
+        if sizes.sent > 0 {
+            shard.bytes_out.fetch_add(sizes.sent, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection_cut(&self) {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests by kind and outcome, those without any left out.
+    pub fn requests(&self) -> Vec<RequestCount> {
+        let mut counts = Vec::new();
+        for class in Class::ALL {
+            for status in 0..STATUSES {
+                let count = self.sum(|shard| &shard.requests[class as usize][status]);
+                if count > 0 {
+                    counts.push(RequestCount {
+                        class,
+                        status: status as u8 + 2,
+                        count,
+                    });
+                }
+            }
+        }
+        counts
+    }
+
+    /// Bytes of requests' bodies, by what their heads declared.
+    pub fn bytes_in(&self) -> u64 {
+        self.sum(|shard| &shard.bytes_in)
+    }
+
+    /// Bytes of answers' bodies.
+    pub fn bytes_out(&self) -> u64 {
+        self.sum(|shard| &shard.bytes_out)
+    }
+
+    /// Connections open now.
+    pub fn open_connections(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted ever.
+    pub fn accepted_connections(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused because there were too many.
+    pub fn refused_connections(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections cut because the client was too slow, or at the end of a shutdown.
+    pub fn cut_connections(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards
+            .iter()
+            .map(|shard| counter(shard).load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// Bytes of a request's body and of its answer's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sizes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_summed() {
+        let metrics = ApiMetrics::default();
+        for connection in 0..40 {
+            metrics.request(
+                connection,
+                Class::Get,
+                200,
+                Sizes {
+                    received: 0,
+                    sent: 100,
+                },
+            );
+        }
+        metrics.request(
+            7,
+            Class::Put,
+            413,
+            Sizes {
+                received: 5,
+                sent: 1,
+            },
+        );
+        let get = RequestCount {
+            class: Class::Get,
+            status: 2,
+            count: 40,
+        };
+        let put = RequestCount {
+            class: Class::Put,
+            status: 4,
+            count: 1,
+        };
+        assert_eq!(metrics.requests(), [get, put]);
+        assert_eq!((metrics.bytes_in(), metrics.bytes_out()), (5, 4001));
+    }
+
+    #[test]
+    fn classes_index_their_counters() {
+        for (index, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, index);
+        }
+    }
+}

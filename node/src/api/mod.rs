@@ -1,0 +1,75 @@
+//! The public HTTP API.
+//!
+//! Users are strangers, so everything they send is bounded and checked here; behind this module
+//! there are only names, limits and versions that make sense. The other way round, nothing behind
+//! it knows HTTP: handlers extract, call [`crate::service`] once, and reply.
+//!
+//! ```text
+//!            conn/                    dispatch.rs
+//!  socket ── accept, bound, drain ──► one request ──┬─ /kv/...  keys/     (ahead of axum, no boxes)
+//!                                                   └─ the rest  buckets/  (axum routes)
+//!                     http/: paths, queries, conditions, bodies, headers
+//! ```
+//!
+//! Reading and writing keys is what the product is for, and a request for a key has a budget of
+//! some microseconds. So those two go ahead of the router, their answers need no box, and what
+//! all answers carry (see [`dispatch`]) is static or made once.
+
+pub(crate) mod access;
+mod buckets;
+mod conn;
+mod dispatch;
+mod errors;
+mod http;
+mod keys;
+mod metrics;
+mod routes;
+mod server;
+mod settings;
+
+use std::sync::Arc;
+
+use ::http::HeaderValue;
+use ::http::header::InvalidHeaderValue;
+
+pub use self::errors::ApiError;
+pub use self::metrics::{ApiMetrics, Class, RequestCount};
+pub use self::server::serve;
+pub use self::settings::HttpSettings;
+
+use self::http::receive::Intake;
+use crate::service::Service;
+
+/// The public API of one node: what its requests are answered from.
+pub struct Api {
+    service: Service,
+    region: HeaderValue,
+    intake: Arc<Intake>,
+    router: axum::Router,
+    metrics: Arc<ApiMetrics>,
+}
+
+impl Api {
+    /// An API over a service. Fails if the region's name can't stand in a header.
+    pub fn new(
+        service: Service,
+        region: &str,
+        settings: &HttpSettings,
+    ) -> Result<Self, InvalidHeaderValue> {
+        let region = HeaderValue::from_str(region)?;
+        let intake = Arc::new(Intake::new(settings));
+        let router = routes::router(service.directory.clone(), Arc::clone(&intake));
+        Ok(Self {
+            service,
+            region,
+            intake,
+            router,
+            metrics: Arc::default(),
+        })
+    }
+
+    /// What has been counted, for the exporter of metrics.
+    pub fn metrics(&self) -> &Arc<ApiMetrics> {
+        &self.metrics
+    }
+}

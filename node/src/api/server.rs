@@ -1,0 +1,196 @@
+//! The public port: accepting connections within bounds, and stopping without failing requests.
+//!
+//! ```text
+//!  serve ──shutdown──► lame duck: still accepting, answers say "Connection: close"
+//!                          │ lame_duck
+//!                          ▼
+//!                      drain: no new connections, idle ones end, running requests finish
+//!                          │ all ended, or drain_timeout
+//!                          ▼
+//!                      cut: what is left is dropped
+//! ```
+//!
+//! The lame duck is what makes a planned restart lose no request: a client that reuses a
+//! connection just as its idle end is closed can't know whether its request arrived; one that was
+//! told to close has no reason to.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Api;
+use crate::api::conn::drive::{self, Tracked};
+use crate::api::conn::linger::Lingerer;
+use crate::api::conn::liveness::Patience;
+use crate::api::conn::pulse::Order;
+use crate::api::conn::registry::Registry;
+use crate::api::conn::session::Session;
+use crate::api::conn::stream::Watched;
+use crate::api::settings::HttpSettings;
+
+/// What a client gets when there are too many connections.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/json; charset=utf-8\r\ncontent-length: 81\r\n\
+    access-control-allow-origin: *\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"error\":\"unavailable\",\"message\":\"this node has too many connections: try again\"}";
+
+/// First and longest pause after the system could not give a connection (out of descriptors).
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves the public API on a bound listener until `shutdown`, then drains within the settings'
+/// times. All tasks that it started have ended when it returns.
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    settings: HttpSettings,
+    shutdown: CancellationToken,
+) {
+    let server = Server::new(api, settings);
+    let patience = Patience::of(&server.settings);
+    server.tasks.spawn(sweep(
+        Arc::clone(&server.registry),
+        patience,
+        server.stop.clone(),
+    ));
+    shutdown.run_until_cancelled(server.accept(&listener)).await;
+    server.closing.store(true, Ordering::Relaxed);
+    server
+        .registry
+        .command(Order::Drain, |pulse| pulse.is_http2());
+    let _ = timeout(server.settings.lame_duck, server.accept(&listener)).await;
+    drop(listener);
+    server.drain().await;
+}
+
+/// Looks after all connections until `stop`.
+async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(patience.interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        registry.sweep(Instant::now());
+    }
+}
+
+struct Server {
+    api: Arc<Api>,
+    settings: HttpSettings,
+    builder: Arc<Builder<Tracked>>,
+    registry: Arc<Registry>,
+    lingerer: Arc<Lingerer>,
+    /// Every task of the server.
+    tasks: TaskTracker,
+    /// Ends the tasks that aren't connections.
+    stop: CancellationToken,
+    closing: Arc<AtomicBool>,
+    connections: AtomicU32,
+}
+
+impl Server {
+    fn new(api: Arc<Api>, settings: HttpSettings) -> Self {
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        Self {
+            builder: Arc::new(drive::builder(&settings, tasks.clone())),
+            registry: Registry::new(Patience::of(&settings), Arc::clone(api.metrics())),
+            lingerer: Lingerer::new(tasks.clone(), stop.clone()),
+            api,
+            settings,
+            tasks,
+            stop,
+            closing: Arc::default(),
+            connections: AtomicU32::new(0),
+        }
+    }
+
+    /// Accepts connections for ever. Cancel safety: none is lost between being accepted and being
+    /// served.
+    async fn accept(&self, listener: &TcpListener) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(stream);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream) {
+        if self.registry.len() >= self.settings.max_connections {
+            self.api.metrics().connection_refused();
+            if stream.try_write(BUSY).is_ok() {
+                self.lingerer.linger(stream);
+            }
+            return;
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
+        }
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        let entered = self.registry.enter(connection);
+        let pulse = Arc::clone(&entered.pulse);
+        let stream = Watched::new(stream, Arc::clone(&pulse), Arc::clone(&self.lingerer));
+        let closing = Arc::clone(&self.closing);
+        let session = Arc::new(Session {
+            api: Arc::clone(&self.api),
+            connection,
+            pulse,
+            closing,
+        });
+        let builder = Arc::clone(&self.builder);
+        self.tasks.spawn(async move {
+            drive::drive(&builder, stream, session).await;
+            drop(entered);
+        });
+    }
+
+    async fn drain(self) {
+        self.registry.command(Order::Drain, |_| true);
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout(self.settings.drain_timeout, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.registry.len(),
+                "cut connections that still run"
+            );
+            self.registry.command(Order::Cut, |_| true);
+            // Handlers in the middle of a poll end it first.
+            if timeout(LONGEST_PAUSE, self.tasks.wait()).await.is_err() {
+                tracing::error!(tasks = self.tasks.len(), "tasks outlive their connections");
+            }
+        }
+    }
+}
+
+/// Whether an error of accepting concerns the one connection only.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,244 @@
+//! Runs a node: bind, recover, serve, drain, stop.
+//!
+//! Two runtimes, so that load on one can't delay the other: users' requests on the caller's, Raft
+//! on its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::groups::{Groups, StartError};
+use super::observe::Observer;
+use crate::api::{self, Api, HttpSettings};
+use crate::cluster::replace_file;
+use crate::config::Config;
+use crate::service::{Directory, Service};
+use crate::{admin, rpc};
+
+/// How often the clock is disciplined, and logs are purged.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// Why a node ends other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It doesn't start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A port can't be bound.
+    #[error("--{setting} {address} can't be bound; give a free address")]
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refuses something else.
+    #[error("{verb}")]
+    System {
+        /// What was tried.
+        verb: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A Raft group has failed: going on could lose what was acknowledged.
+    #[error("stopped by a failure: {0}")]
+    Failed(String),
+}
+
+/// The bound ports.
+struct Ports {
+    http: TcpListener,
+    rpc: TcpListener,
+    admin: TcpListener,
+}
+
+/// Runs a node until `stop` is cancelled, or it fails.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let ports = Ports {
+        http: bind("http", config.http).await?,
+        rpc: bind("rpc", config.rpc).await?,
+        admin: bind("admin", config.admin).await?,
+    };
+    let raft = raft_runtime(&config)?;
+    let result = run_on(&raft, Arc::new(config), ports, stop).await;
+    raft.shutdown_background();
+    result
+}
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| RunError::Bind {
+        setting,
+        address,
+        source,
+    })
+}
+
+fn raft_runtime(config: &Config) -> Result<Runtime, RunError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.raft_threads)
+        .thread_name("raft")
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System {
+            verb: "start the Raft threads",
+            source,
+        })
+}
+
+async fn run_on(
+    raft: &Runtime,
+    config: Arc<Config>,
+    ports: Ports,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    // Cancelled after the last request has ended.
+    let stop_groups = CancellationToken::new();
+    let groups = start_groups(raft, config.clone(), stop_groups.clone()).await?;
+    let service = groups.service(&config);
+    let http = http_settings(&config);
+    let api = Api::new(service.clone(), &groups.identity.region, &http).map_err(|error| {
+        RunError::System {
+            verb: "name the region",
+            source: io::Error::other(error),
+        }
+    })?;
+    let api = Arc::new(api);
+    write_addresses(&config, &ports)?;
+
+    let tasks = TaskTracker::new();
+    let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
+    let stop_admin = CancellationToken::new();
+    let token = config.admin_token.clone();
+    tasks.spawn(admin::serve(
+        ports.admin,
+        observer,
+        token,
+        stop_admin.clone(),
+    ));
+    tasks.spawn(rpc::serve(
+        ports.rpc,
+        groups.identity.clone(),
+        stop_admin.clone(),
+    ));
+
+    let outcome = tokio::select! {
+        biased;
+        why = groups.failed() => Err(RunError::Failed(why)),
+        () = serve(&groups, &service, api, ports.http, http, &tasks, &stop_groups, &stop) => Ok(()),
+    };
+    stop_groups.cancel();
+    stop_admin.cancel();
+    tasks.close();
+    tasks.wait().await;
+    let stopped = groups.stop().await;
+    outcome?;
+    stopped.map_err(|source| RunError::System {
+        verb: "stop the groups",
+        source,
+    })?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start_groups(
+    raft: &Runtime,
+    config: Arc<Config>,
+    stop: CancellationToken,
+) -> Result<Arc<Groups>, RunError> {
+    let start = raft.spawn(async move { Groups::start(&config, &stop).await });
+    let groups = start.await.map_err(|error| RunError::System {
+        verb: "start the groups",
+        source: io::Error::other(error),
+    })?;
+    Ok(Arc::new(groups?))
+}
+
+/// Recovers, then serves users until `stop`, and until their requests have ended.
+#[allow(clippy::too_many_arguments)]
+async fn serve(
+    groups: &Arc<Groups>,
+    service: &Service,
+    api: Arc<Api>,
+    listener: TcpListener,
+    settings: HttpSettings,
+    tasks: &TaskTracker,
+    stop_groups: &CancellationToken,
+    stop: &CancellationToken,
+) {
+    if stop.run_until_cancelled(groups.ready()).await.is_none() {
+        return;
+    }
+    start_upkeep(groups, &service.directory, tasks, stop_groups);
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(http = %address, region = groups.identity.region, "serving");
+    }
+    api::serve(listener, api, settings, stop.clone()).await;
+}
+
+fn start_upkeep(
+    groups: &Arc<Groups>,
+    directory: &Directory,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    tasks.spawn(directory.clone().sweep(stop.clone()));
+    tasks.spawn(directory.clone().report(stop.clone()));
+    tasks.spawn(directory.clone().expire_accounts(stop.clone()));
+    tasks.spawn(upkeep(groups.clone(), stop.clone()));
+}
+
+async fn upkeep(groups: Arc<Groups>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        groups.clock.discipline();
+        if let Err(error) = groups.purge().await {
+            // A group that has failed ends the node by itself.
+            tracing::warn!(%error, "purge logs");
+        }
+    }
+}
+
+fn http_settings(config: &Config) -> HttpSettings {
+    HttpSettings {
+        max_connections: config.max_connections,
+        header_timeout: config.header_timeout,
+        body_timeout: config.body_timeout,
+        body_memory: config.body_memory_mib.bytes(),
+        drain_timeout: config.drain_timeout,
+        ..HttpSettings::default()
+    }
+}
+
+/// Tells, in the data directory, where the node listens: ports may have been chosen by the system.
+fn write_addresses(config: &Config, ports: &Ports) -> Result<(), RunError> {
+    let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
+    let write = || {
+        let addresses = serde_json::json!({
+            "http": address(&ports.http)?,
+            "rpc": address(&ports.rpc)?,
+            "admin": address(&ports.admin)?,
+            "pid": std::process::id(),
+        });
+        replace_file(
+            &config.data_dir,
+            "addresses.json",
+            format!("{addresses:#}\n").as_bytes(),
+        )
+    };
+    write().map_err(|source| RunError::System {
+        verb: "write addresses.json",
+        source,
+    })
+}

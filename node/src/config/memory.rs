@@ -1,0 +1,48 @@
+//! How much memory the process may use: that of its container, if it has a limit, or the machine's.
+
+use std::fs;
+
+/// Assumed where the system doesn't tell.
+const UNKNOWN: usize = 1 << 30;
+
+/// Memory that the process may use, in bytes.
+pub(super) fn limit() -> usize {
+    let machine = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total(&text));
+    let container = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .into_iter()
+    .find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    match (machine, container) {
+        (Some(machine), Some(container)) => machine.min(container),
+        (Some(bytes), None) | (None, Some(bytes)) => bytes,
+        (None, None) => UNKNOWN,
+    }
+}
+
+/// `MemTotal` of `/proc/meminfo`, which is given in KiB.
+fn total(meminfo: &str) -> Option<usize> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_read_from_meminfo() {
+        assert_eq!(
+            total("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2 << 20)
+        );
+        assert_eq!(total("MemFree: 1 kB\n"), None);
+        assert!(limit() >= 64 << 20);
+    }
+}
