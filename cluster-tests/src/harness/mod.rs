@@ -13,7 +13,7 @@ mod wait;
 
 pub use answer::Answer;
 pub use http::{Api, Bucket, Call};
-pub use node::{Node, NodeOptions};
+pub use node::{Node, NodeOptions, clean_command};
 pub use raw::{Connection, Ending, RawRequest, chunk};
 pub use refusal::{Refusal, run_to_exit};
 pub use shared::{Lease, SharedNode};

@@ -59,8 +59,8 @@ fn defaults_are_right_and_as_documented() {
     assert_eq!(config.shards, None);
     assert_eq!(config.admin_token, None);
     assert_eq!(config.log_format, LogFormat::Text);
-    assert_eq!(config.block_cache_mib, Mib(128));
-    assert_eq!(config.block_cache_mib.bytes(), 128 << 20);
+    assert_eq!(config.block_cache_mib, Mib(0));
+    assert_eq!(config.write_buffer_mib.bytes(), 64 << 20);
     assert_eq!(config.request_timeout, Duration::from_secs(10));
     assert_eq!(
         config.account_idle_ttl,
@@ -210,7 +210,7 @@ fn wrong_values_are_refused() {
     let wrong = "--shards=0 --shards=65 --region=EU --region= --log-level=inf --log-format=xml \
         --request-timeout=10 --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
         --plans-self-service=yes --data-dir= --http-threads=-1 --account-idle-ttl=1s \
-        --rpc=0.0.0.0:7070 --block-cache-mib=0";
+        --rpc=0.0.0.0:7070 --write-buffer-mib=0";
     for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(

@@ -35,6 +35,6 @@ mod tests {
         );
     }
 
-    const PINNED: [u16; 12] = [0; 12];
+    const PINNED: [u16; 12] = [7, 3, 3, 1, 0, 3, 0, 1, 6, 3, 6, 1];
     const PINNED_EMPTY: u16 = 0;
 }

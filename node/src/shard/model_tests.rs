@@ -1,1 +1,353 @@
-//! Placeholder.
+//! The shard's state against a model that says in a few lines what it should do, over random
+//! commands in random batches.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command::Kind, write::Op};
+use proptest::prelude::*;
+
+use super::record;
+use super::state::{Response, ShardState};
+use super::write::WriteOutcome;
+use crate::raft::State;
+use crate::store::keys::{GroupId, Rows};
+use crate::store::{Batch, Engine, EngineSettings};
+use crate::types::{ListQuery, Version};
+
+const BUCKETS: [&[u8; 14]; 2] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB"];
+
+/// What a shard holds, as simply as it can be said.
+#[derive(Default)]
+struct Model {
+    keys: BTreeMap<(Bytes, Bytes), (Version, u64, Bytes)>,
+    dropped: Vec<Bytes>,
+    last_version: u64,
+}
+
+impl Model {
+    fn write(&mut self, time: u64, write: &pb::Write) -> bool {
+        if self.dropped.contains(&write.bucket) {
+            return false;
+        }
+        let id = (write.bucket.clone(), write.key.clone());
+        let now = time.max(self.last_version + 1);
+        let there = self.keys.get(&id);
+        let live = there.filter(|(_, expires, _)| *expires == 0 || now < *expires);
+        let condition = write
+            .condition
+            .as_ref()
+            .and_then(|condition| condition.kind.as_ref());
+        let holds = match condition {
+            Some(Condition::Exists(_)) => live.is_some(),
+            Some(Condition::Absent(_)) => live.is_none(),
+            _ => true,
+        };
+        let Some(op) = write.op.as_ref().filter(|_| holds) else {
+            return false;
+        };
+        match op {
+            Op::Put(put) if !put.may_create && there.is_none() => return false,
+            Op::Put(put) => {
+                let expires = if put.ttl == 0 { 0 } else { now + put.ttl };
+                let version = Version {
+                    time: now,
+                    region: 1,
+                };
+                self.keys.insert(id, (version, expires, put.value.clone()));
+            }
+            Op::Delete(_) => {
+                self.keys.remove(&id);
+            }
+        }
+        self.last_version = now;
+        true
+    }
+
+    fn apply(&mut self, command: &Kind) {
+        match command {
+            Kind::Writes(batch) => {
+                for write in &batch.writes {
+                    self.write(batch.time, write);
+                }
+            }
+            Kind::Expire(expire) => {
+                self.keys
+                    .retain(|_, (_, expires, _)| *expires == 0 || *expires > expire.time);
+                self.last_version = self.last_version.max(expire.time);
+            }
+            Kind::DropBucket(drop) => {
+                self.keys.retain(|(bucket, _), _| *bucket != drop.bucket);
+                self.dropped.push(drop.bucket.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn bucket() -> impl Strategy<Value = Bytes> {
+    (0..2_usize).prop_map(|n| Bytes::from_static(BUCKETS[n]))
+}
+
+fn write() -> impl Strategy<Value = pb::Write> {
+    let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+    let put = (value, prop_oneof![Just(0_u64), 1..300_u64], 0..8_u8);
+    let op = prop_oneof![
+        3 => put.prop_map(|(value, ttl, create)| Op::Put(pb::Put {
+            value, ttl, may_create: create > 0, ..Default::default()
+        })),
+        1 => Just(Op::Delete(pb::Delete {})),
+    ];
+    let condition = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(Condition::Exists(true))),
+        1 => Just(Some(Condition::Absent(true))),
+    ];
+    (bucket(), 0..6_u8, op, condition).prop_map(|(bucket, key, op, condition)| pb::Write {
+        bucket,
+        key: Bytes::from(format!("k{key}")),
+        op: Some(op),
+        condition: condition.map(|kind| pb::Condition { kind: Some(kind) }),
+    })
+}
+
+fn command() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        12 => (0..1000_u64, proptest::collection::vec(write(), 1..6))
+            .prop_map(|(time, writes)| Kind::Writes(pb::WriteBatch { time, writes })),
+        3 => (0..1200_u64)
+            .prop_map(|time| Kind::Expire(pb::ExpireUpTo { time, limit: 1000 })),
+        1 => bucket().prop_map(|bucket| Kind::DropBucket(pb::DropBucket { bucket })),
+    ]
+}
+
+/// A state, and the batch that is not written yet.
+struct Subject {
+    engine: Engine,
+    state: ShardState,
+    batch: Batch,
+    _dir: tempfile::TempDir,
+}
+
+impl Subject {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = EngineSettings {
+            block_cache: 1 << 20,
+            write_buffer: 1 << 20,
+        };
+        let engine = Engine::open(dir.path(), &settings).unwrap();
+        let rows = Rows::new(GroupId::shard(0), 1);
+        let mut state = ShardState::open(engine.state.clone(), rows).unwrap();
+        let found = pb::Found {
+            region: 1,
+            incarnation: 7,
+            level: 1,
+        };
+        let mut batch = Batch::default();
+        state.apply(&of(Kind::Found(found)), &mut batch).unwrap();
+        Self {
+            engine,
+            state,
+            batch,
+            _dir: dir,
+        }
+    }
+
+    /// Applies as `raft::Replica` does, ending the batch after the command if told to.
+    fn apply(&mut self, command: Kind, end_batch: bool) -> Response {
+        let command = of(command);
+        let walks = ShardState::walks(&command);
+        if walks {
+            self.end_batch();
+        }
+        let response = self.state.apply(&command, &mut self.batch).unwrap();
+        if walks || end_batch {
+            self.end_batch();
+        }
+        response
+    }
+
+    fn end_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.state.seal(&mut batch);
+        self.engine.state.write(batch).unwrap();
+        self.state.written();
+    }
+}
+
+fn of(kind: Kind) -> pb::ShardCommand {
+    pb::ShardCommand { kind: Some(kind) }
+}
+
+fn digest_of_all(subject: &Subject) -> u64 {
+    let view = subject.state.view();
+    let mut digest = 0_u64;
+    for bucket in BUCKETS {
+        let query = ListQuery {
+            prefix: Bytes::new(),
+            after: None,
+            limit: usize::MAX,
+        };
+        for info in view.page(bucket, &query, 0).unwrap().keys {
+            let row = subject.state.rows.record(bucket, &info.key);
+            let row = subject.engine.state.get(&row).unwrap().unwrap();
+            let record = record::decode(row).unwrap();
+            digest = digest.wrapping_add(record::digest(bucket, &info.key, &record));
+        }
+    }
+    digest
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_state_does_what_the_model_says(
+        commands in proptest::collection::vec((command(), any::<bool>()), 1..40)
+    ) {
+        let mut subject = Subject::new();
+        let mut model = Model::default();
+        for (command, end_batch) in commands {
+            model.apply(&command);
+            subject.apply(command, end_batch);
+        }
+        // What is expired is still counted until an entry removes it.
+        let expire = Kind::Expire(pb::ExpireUpTo { time: 5000, limit: 1000 });
+        model.apply(&expire);
+        subject.apply(expire, true);
+        let view = subject.state.view();
+        for bucket in BUCKETS {
+            let expected: Vec<_> = model
+                .keys
+                .iter()
+                .filter(|((of, _), _)| of == &bucket[..])
+                .map(|((_, key), (version, _, value))| (key.clone(), *version, value.clone()))
+                .collect();
+            let query = ListQuery { prefix: Bytes::new(), after: None, limit: 1000 };
+            let found: Vec<_> = view
+                .page(bucket, &query, 0)
+                .unwrap()
+                .keys
+                .into_iter()
+                .map(|info| {
+                    let entry = view.get(bucket, &info.key, 0).unwrap().unwrap();
+                    (info.key, info.version, entry.value)
+                })
+                .collect();
+            let bytes: usize = found.iter().map(|(key, _, value)| key.len() + value.len()).sum();
+            let state = view.bucket(bucket).unwrap();
+            prop_assert_eq!(state.keys, found.len() as u64);
+            prop_assert_eq!(state.bytes, bytes as u64);
+            prop_assert_eq!(state.dropped, model.dropped.iter().any(|id| id == &bucket[..]));
+            prop_assert_eq!(found, expected);
+        }
+        prop_assert_eq!(view.digest(), digest_of_all(&subject));
+        prop_assert!(!view.has_expired(5000));
+    }
+
+    #[test]
+    fn replicas_agree_however_their_entries_were_batched(
+        commands in proptest::collection::vec((command(), any::<bool>(), any::<bool>()), 1..40)
+    ) {
+        let (mut one, mut other) = (Subject::new(), Subject::new());
+        for (command, end_one, end_other) in commands {
+            let first = one.apply(command.clone(), end_one);
+            let second = other.apply(command, end_other);
+            prop_assert_eq!(first, second);
+        }
+        one.end_batch();
+        other.end_batch();
+        prop_assert_eq!(one.state.header, other.state.header);
+    }
+}
+
+fn put(time: u64, key: &str, ttl: u64) -> Kind {
+    let put = pb::Put {
+        ttl,
+        may_create: true,
+        ..Default::default()
+    };
+    let write = pb::Write {
+        bucket: Bytes::from_static(BUCKETS[0]),
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        op: Some(Op::Put(put)),
+        condition: None,
+    };
+    Kind::Writes(pb::WriteBatch {
+        time,
+        writes: vec![write],
+    })
+}
+
+#[test]
+fn versions_rise_whatever_the_clock_says() {
+    let mut subject = Subject::new();
+    let mut last = 0;
+    for time in [100, 50, 50, 7, 200, 0] {
+        let Response::Writes(outcomes) = subject.apply(put(time, "k", 0), false) else {
+            panic!("a write answers with outcomes");
+        };
+        let WriteOutcome::Written(written) = outcomes[0] else {
+            panic!("{outcomes:?}")
+        };
+        assert!(written.version.time > last && written.version.time >= time);
+        last = written.version.time;
+    }
+}
+
+#[test]
+fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone() {
+    let mut subject = Subject::new();
+    let peers = pb::SetPeers { regions: vec![2, 3] };
+    subject.apply(Kind::SetPeers(peers), true);
+    for time in 1..=3 {
+        subject.apply(put(time, "k", 0), true);
+    }
+    let delete = pb::Write {
+        bucket: Bytes::from_static(BUCKETS[0]),
+        key: Bytes::from_static(b"k"),
+        op: Some(Op::Delete(pb::Delete {})),
+        condition: None,
+    };
+    let batch = pb::WriteBatch {
+        time: 10,
+        writes: vec![delete],
+    };
+    subject.apply(Kind::Writes(batch), true);
+    assert_eq!(subject.state.header.change_last, 4);
+    let change = |sequence| {
+        let row = subject.state.rows.change(sequence);
+        subject.engine.state.get(&row).unwrap().is_some()
+    };
+    assert_eq!([1, 2, 3, 4].map(change), [false, false, false, true]);
+    let row = subject.state.rows.record(BUCKETS[0], b"k");
+    let record = record::decode(subject.engine.state.get(&row).unwrap().unwrap()).unwrap();
+    assert!(record.tombstone && record.change == 4);
+    assert_eq!(subject.state.view().bucket(BUCKETS[0]).unwrap().keys, 0);
+    assert!(
+        subject
+            .state
+            .view()
+            .get(BUCKETS[0], b"k", 0)
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_command_of_a_later_version_stops_the_node_with_its_reason() {
+    let mut subject = Subject::new();
+    let unknown = pb::ShardCommand { kind: None };
+    let error = subject
+        .state
+        .apply(&unknown, &mut Batch::default())
+        .unwrap_err();
+    assert!(error.to_string().contains("upgrade"), "{error}");
+    let level = of(Kind::SetLevel(pb::SetLevel { level: 99 }));
+    let error = subject
+        .state
+        .apply(&level, &mut Batch::default())
+        .unwrap_err();
+    assert!(error.to_string().contains("level 99"), "{error}");
+}

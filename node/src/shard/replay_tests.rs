@@ -1,1 +1,52 @@
-//! Placeholder.
+//! A log recorded by each release replays to the digest that the release had.
+//!
+//! The recording is a file of the repository, one command after the other with its length before
+//! it. It is never made anew: a change that fails this test would make replicas of two versions
+//! differ, or a replayed log give another state than the one that was acknowledged.
+
+use bytes::{Buf, Bytes};
+use cloudkv_proto::v1 as pb;
+use prost::Message;
+
+use super::state::ShardState;
+use crate::raft::State;
+use crate::store::keys::{GroupId, Rows};
+use crate::store::{Batch, Engine, EngineSettings};
+
+/// What release 0.1 had after applying its recording.
+const DIGEST_0_1: u64 = 1_208_548_662_108_564_923;
+const LAST_VERSION_0_1: u64 = 0;
+const KEYS_0_1: u64 = 0;
+
+fn replay(mut recording: Bytes) -> (pb::ShardHeader, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = EngineSettings {
+        block_cache: 1 << 20,
+        write_buffer: 1 << 20,
+    };
+    let engine = Engine::open(dir.path(), &settings).unwrap();
+    let rows = Rows::new(GroupId::shard(0), 1);
+    let mut state = ShardState::open(engine.state.clone(), rows).unwrap();
+    while recording.has_remaining() {
+        let length = recording.get_u32() as usize;
+        let command = pb::ShardCommand::decode(recording.split_to(length)).unwrap();
+        let mut batch = Batch::default();
+        state.apply(&command, &mut batch).unwrap();
+        state.seal(&mut batch);
+        engine.state.write(batch).unwrap();
+        state.written();
+    }
+    let keys = BUCKETS.map(|bucket| state.view().bucket(bucket).unwrap().keys);
+    (state.header, keys.iter().sum())
+}
+
+const BUCKETS: [&[u8]; 3] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB", b"aCCCCCCCCCCCCC"];
+
+#[test]
+fn the_log_of_release_0_1_replays_to_its_digest() {
+    let recording = Bytes::from_static(include_bytes!("../../tests/data/shard-log-0.1.bin"));
+    let (header, keys) = replay(recording);
+    assert_eq!(header.digest, DIGEST_0_1);
+    assert_eq!(header.last_version, LAST_VERSION_0_1);
+    assert_eq!(keys, KEYS_0_1);
+}

@@ -1,0 +1,268 @@
+//! What every answer has: CORS, request IDs, the region; and what each route allows.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashSet;
+
+use cloudkv_cluster_tests::{Answer, Api, Bucket, Call, RawRequest, SharedNode};
+use http::Method;
+
+static NODE: SharedNode = SharedNode::new();
+
+/// Every route: its path, and the methods that it takes.
+fn routes(bucket: &Bucket) -> Vec<(String, &'static [&'static str])> {
+    vec![
+        ("/ping".to_owned(), &["GET", "HEAD", "OPTIONS"]),
+        ("/buckets".to_owned(), &["GET", "POST", "OPTIONS"]),
+        (bucket.path(), &["PATCH", "DELETE", "OPTIONS"]),
+        (bucket.keys(), &["GET", "HEAD", "OPTIONS"]),
+        (
+            bucket.key("k"),
+            &["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"],
+        ),
+        (
+            bucket.key("a/b%20c"),
+            &["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"],
+        ),
+    ]
+}
+
+/// A request for each status that a client can bring about.
+fn one_of_each_status(api: &Api, bucket: &Bucket, protected: &Bucket) -> Vec<(u16, Call)> {
+    let stranger = &bucket.account;
+    let not_one_key = format!("{}?confirm=7", bucket.path());
+    vec![
+        (200, api.get("/ping")),
+        (200, api.get(&bucket.key("k"))),
+        (200, api.put(&bucket.key("k2"), "v")),
+        (200, api.delete(&bucket.key("k2"))),
+        (200, api.get(&bucket.keys())),
+        (201, api.post("/buckets")),
+        (304, api.get(&bucket.key("k")).header("if-none-match", "*")),
+        (400, api.put(&bucket.key("k?ttl=x"), "v")),
+        (401, api.get(&protected.key("k"))),
+        (403, api.get(&protected.key("k")).api_key(stranger)),
+        (404, api.get("/nowhere")),
+        (404, api.get(&bucket.key("absent"))),
+        (404, api.get("/kv/a0000000000000/k")),
+        (405, api.patch("/buckets")),
+        (409, api.delete(&not_one_key).api_key(&bucket.account)),
+        (
+            412,
+            api.put(&bucket.key("k"), "v").header("if-none-match", "*"),
+        ),
+        (413, api.put(&bucket.key("k"), vec![b'x'; 4097])),
+    ]
+}
+
+async fn scene(api: &Api) -> (Bucket, Bucket) {
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "v").await.status(200);
+    (bucket, api.bucket_with(&[("access", "protected")]).await)
+}
+
+#[track_caller]
+fn allows_any_origin(answer: &Answer, origin: &str) {
+    let allowed = answer.header("access-control-allow-origin");
+    assert!(allowed == "*" || allowed == origin, "{answer:?}");
+    assert_ne!(
+        answer.find_header("access-control-allow-credentials"),
+        Some("true")
+    );
+}
+
+#[tokio::test]
+async fn browsers_may_read_every_answer_and_its_headers() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (bucket, protected) = scene(&api).await;
+    for origin in ["https://app.example", "null"] {
+        for (status, call) in one_of_each_status(&api, &bucket, &protected) {
+            let answer = call.header("origin", origin).await;
+            allows_any_origin(answer.status(status), origin);
+            let exposed = answer.header_list("access-control-expose-headers");
+            for name in ["etag", "x-request-id", "x-cloudkv-region"] {
+                assert!(
+                    exposed.iter().any(|e| e == name || e == "*"),
+                    "{name}: {answer:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_allows_what_each_route_takes() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    for (path, methods) in routes(&bucket) {
+        for method in methods {
+            let answer = api
+                .request(Method::OPTIONS, &path)
+                .header("origin", "https://app.example")
+                .header("access-control-request-method", method)
+                .header(
+                    "access-control-request-headers",
+                    "api-key, content-type, if-match",
+                )
+                .await;
+            answer.status(204).empty();
+            allows_any_origin(&answer, "https://app.example");
+            let allowed = answer.header_list("access-control-allow-methods");
+            let named = allowed.contains(&method.to_ascii_lowercase());
+            assert!(named || allowed == ["*"], "{method} {path}: {answer:?}");
+            let headers = answer.header_list("access-control-allow-headers");
+            for name in ["api-key", "content-type", "if-match", "if-none-match"] {
+                assert!(
+                    headers.iter().any(|h| h == name || h == "*"),
+                    "{name}: {answer:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_needs_no_key_and_no_bucket() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (_, protected) = scene(&api).await;
+    for path in [
+        protected.key("k"),
+        protected.keys(),
+        "/kv/a0000000000000/k".to_owned(),
+    ] {
+        let preflight = api
+            .request(Method::OPTIONS, &path)
+            .header("origin", "https://app.example");
+        preflight
+            .header("access-control-request-method", "PUT")
+            .await
+            .status(204);
+    }
+}
+
+#[tokio::test]
+async fn a_sane_request_id_comes_back_and_others_are_replaced() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (bucket, protected) = scene(&api).await;
+    let id = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
+    for (status, call) in one_of_each_status(&api, &bucket, &protected) {
+        let answer = call.header("x-request-id", id).await;
+        assert_eq!(answer.status(status).header("x-request-id"), id);
+    }
+    let long = "x".repeat(5000);
+    for id in [
+        long.as_str(),
+        "",
+        "two words",
+        "<script>",
+        "a\"b",
+        "a;b=c,d",
+    ] {
+        let answer = api.get("/ping").header("x-request-id", id).await;
+        let given = answer.status(200).header("x-request-id");
+        assert!(
+            !given.is_empty() && given != long && !given.contains(['<', '"', ' ']),
+            "{given}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_an_id_gets_one_of_its_own() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (bucket, protected) = scene(&api).await;
+    let mut ids = HashSet::new();
+    for (status, call) in one_of_each_status(&api, &bucket, &protected) {
+        let id = call.await.status(status).header("x-request-id").to_owned();
+        assert!(ids.insert(id.clone()), "{id} came twice");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_names_the_region() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (bucket, protected) = scene(&api).await;
+    for (status, call) in one_of_each_status(&api, &bucket, &protected) {
+        assert_eq!(
+            call.await.status(status).header("x-cloudkv-region"),
+            "local"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_a_route_lacks_is_refused_with_those_it_has() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    for (path, methods) in routes(&bucket) {
+        let all = [
+            "GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "TRACE", "BREW",
+        ];
+        for method in all.iter().filter(|method| !methods.contains(method)) {
+            let answer = RawRequest::new(method, &path)
+                .body(b"")
+                .send(node.http())
+                .await;
+            if path == "/buckets" && *method == "HEAD" {
+                // Every GET may offer a HEAD.
+                continue;
+            }
+            answer.status(405);
+            if *method != "HEAD" {
+                answer.error(405, "method_not_allowed");
+            }
+            let allowed = answer.header_list("allow");
+            let needed = methods.iter().map(|method| method.to_ascii_lowercase());
+            for needed in needed.filter(|needed| needed != "head") {
+                assert!(
+                    allowed.contains(&needed),
+                    "{method} {path} lacks {needed}: {answer:?}"
+                );
+            }
+            assert!(
+                !allowed.contains(&method.to_ascii_lowercase()),
+                "{method} {path}: {answer:?}"
+            );
+        }
+    }
+    let put = node.api().put(&bucket.keys(), "v").await;
+    let mut allowed = put.error(405, "method_not_allowed").header_list("allow");
+    allowed.sort();
+    assert_eq!(allowed, ["get", "head", "options"]);
+}
+
+#[tokio::test]
+async fn an_unknown_route_is_not_found() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    for path in [
+        "/",
+        "/nowhere",
+        "/ping/pong",
+        "/bucket",
+        "/metrics",
+        "/readyz",
+        "/healthz",
+    ] {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            api.request(method, path).await.error(404, "no_such_route");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ping_answers() {
+    let node = NODE.lease().await;
+    let answer = node.api().get("/ping").await;
+    assert_eq!(
+        answer.status(200).header("content-type"),
+        "application/json; charset=utf-8"
+    );
+    assert_eq!(answer.json(), serde_json::json!({"message": "pong"}));
+}

@@ -1,0 +1,76 @@
+//! What `GET /buckets` publishes: estimates and counters, at most some seconds late.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::{Api, Bucket, SharedNode, eventually};
+use serde_json::{Value, json};
+
+static NODE: SharedNode = SharedNode::new();
+
+/// Published at most 10 s late; the rest is for a busy machine.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(15);
+
+async fn until_published(api: &Api, bucket: &Bucket, field: &str, expected: &Value) {
+    let what = format!("{field} is published as {expected}");
+    eventually(&what, PUBLISHED_WITHIN, async || {
+        (api.summary(bucket).await[field] == *expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reads_of_keys_are_counted_by_whether_they_found_one() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let (bucket, idle) = (api.bucket().await, api.bucket().await);
+    api.put(&bucket.key("k"), "v").await.status(200);
+    for _ in 0..7 {
+        api.get(&bucket.key("k")).await.status(200);
+    }
+    api.head(&bucket.key("k")).await.status(200);
+    api.get(&bucket.key("k"))
+        .header("if-none-match", "*")
+        .await
+        .status(304);
+    for _ in 0..3 {
+        api.get(&bucket.key("absent")).await.status(404);
+    }
+    api.head(&bucket.key("absent")).await.status(404);
+    // What is no read of a key doesn't count.
+    api.get(&bucket.keys()).await.status(200);
+    api.get(&format!("{}?prefix=x", bucket.keys()))
+        .await
+        .status(404);
+    api.delete(&bucket.key("absent")).await.status(200);
+    api.get(&bucket.key("k%zz")).await.status(400);
+    until_published(&api, &bucket, "key_get_success", &json!(9)).await;
+    until_published(&api, &bucket, "key_get_failed", &json!(4)).await;
+    until_published(&api, &bucket, "estimated_keys", &json!(1)).await;
+    let idle = api.summary(&idle).await;
+    assert_eq!(
+        (&idle["key_get_success"], &idle["key_get_failed"]),
+        (&json!(0), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_is_deleted_with_the_number_that_was_published_last() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    for name in ["a", "b", "c", "d"] {
+        api.put(&bucket.key(name), "v").await.status(200);
+    }
+    api.delete(&bucket.key("d")).await.status(200);
+    until_published(&api, &bucket, "estimated_keys", &json!(3)).await;
+    api.put(&bucket.key("e"), "v").await.status(200);
+    let delete = |confirm: u32| {
+        let path = format!("{}?confirm={confirm}", bucket.path());
+        api.delete(&path).api_key(&bucket.account).into_future()
+    };
+    delete(7).await.error(409, "confirm_mismatch");
+    delete(3).await.status(200);
+    api.get(&bucket.key("a")).await.error(404, "unknown_bucket");
+}

@@ -1,0 +1,266 @@
+//! HTTP itself: what is broken is refused, what is unusual but right works.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::{
+    Answer, Api, Connection, Ending, Node, NodeOptions, RawRequest, SharedNode,
+};
+use http::Version;
+
+static NODE: SharedNode = SharedNode::new();
+
+#[track_caller]
+fn answer(ending: Ending) -> Answer {
+    match ending {
+        Ending::Answer(answer) => answer,
+        other => panic!("no answer: {other:?}"),
+    }
+}
+
+fn is_pong(answer: &Answer) {
+    assert_eq!(answer.status(200).json()["message"], "pong");
+}
+
+#[tokio::test]
+async fn garbage_is_refused() {
+    let node = NODE.lease().await;
+    let garbage: [&[u8]; 8] = [
+        b"garbage\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /ping\r\nHost: localhost\r\n\r\n",
+        b"GET /ping HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET /pi ng HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: local\0host\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03a client that speaks TLS\r\n\r\n",
+    ];
+    for bytes in garbage {
+        let mut connection = Connection::open(node.http()).await;
+        connection.write(bytes).await;
+        connection.receive(false).await.refused(&[400, 505]);
+    }
+    is_pong(&node.api().get("/ping").await);
+}
+
+#[tokio::test]
+async fn headers_and_addresses_without_end_are_refused() {
+    let node = NODE.lease().await;
+    let long = "x".repeat(2_000_000);
+    let header = RawRequest::new("GET", "/ping").header("x-long", &long);
+    header.try_send(node.http()).await.refused(&[400, 431]);
+    let many = (0..5000).fold(RawRequest::new("GET", "/ping"), |request, number| {
+        request.header(&format!("x-{number}"), "v")
+    });
+    many.try_send(node.http()).await.refused(&[400, 431]);
+    let target = RawRequest::new("GET", &format!("/{long}"));
+    target
+        .try_send(node.http())
+        .await
+        .refused(&[400, 404, 414, 431]);
+    is_pong(&node.api().get("/ping").await);
+}
+
+#[tokio::test]
+async fn a_body_whose_end_is_told_in_two_ways_is_refused() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    let smuggled = format!(
+        "0\r\n\r\nPUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
+        bucket.key("smuggled")
+    );
+    let put = || RawRequest::new("PUT", &bucket.key("k"));
+    let ambiguous = [
+        put()
+            .header("Content-Length", "5")
+            .header("Transfer-Encoding", "chunked"),
+        put()
+            .header("Transfer-Encoding", "chunked")
+            .header("Content-Length", "5"),
+        put()
+            .header("Content-Length", "5")
+            .header("Content-Length", "6"),
+        put().header("Content-Length", "5, 6"),
+        put().header("Content-Length", "five"),
+        put().header("Content-Length", "-5"),
+        put().header("Content-Length", "+5"),
+        put().header("Transfer-Encoding", "gzip"),
+        put().header("Transfer-Encoding", "chunked, identity"),
+    ];
+    for request in ambiguous {
+        let mut connection = Connection::open(node.http()).await;
+        connection
+            .write(&request.trailing(smuggled.as_bytes()).bytes())
+            .await;
+        let first = connection.receive(false).await;
+        if !matches!(&first, Ending::Answer(answer) if answer.status < 300) {
+            first.refused(&[400, 411, 501]);
+        }
+        // Whatever was made of it, nothing that follows may be taken for a request.
+        assert!(
+            matches!(connection.receive(false).await, Ending::Closed),
+            "{first:?}"
+        );
+        let smuggled = node.api().get(&bucket.key("smuggled")).await;
+        smuggled.error(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn http_1_0_is_answered_and_closed() {
+    let node = NODE.lease().await;
+    let mut connection = Connection::open(node.http()).await;
+    let ping = answer(
+        connection
+            .send(&RawRequest::with_line("GET /ping HTTP/1.0"))
+            .await,
+    );
+    is_pong(&ping);
+    assert!(connection.closes_within(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_another() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    let mut connection = Connection::open(node.http()).await;
+    for number in 0..20 {
+        let value = format!("value {number}");
+        let put = RawRequest::new("PUT", &bucket.key("k")).body(value.as_bytes());
+        answer(connection.send(&put).await).status(200);
+        let get = answer(
+            connection
+                .send(&RawRequest::new("GET", &bucket.key("k")))
+                .await,
+        );
+        assert_eq!(get.status(200).text(), value);
+        let missing = answer(connection.send(&RawRequest::new("GET", "/nowhere")).await);
+        missing.error(404, "no_such_route");
+    }
+    let last = RawRequest::new("GET", "/ping").header("Connection", "close");
+    is_pong(&answer(connection.send(&last).await));
+    assert!(connection.closes_within(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    let mut connection = Connection::open(node.http()).await;
+    let mut bytes = vec![];
+    for number in 0..10 {
+        let path = bucket.key(&format!("k{number}"));
+        bytes.extend(
+            RawRequest::new("PUT", &path)
+                .body(number.to_string().as_bytes())
+                .bytes(),
+        );
+        bytes.extend(RawRequest::new("GET", &path).bytes());
+    }
+    connection.write(&bytes).await;
+    for number in 0..10 {
+        answer(connection.receive(false).await).status(200).empty();
+        let get = answer(connection.receive(false).await);
+        assert_eq!(get.status(200).text(), number.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_request_may_arrive_byte_by_byte() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket().await;
+    let mut connection = Connection::open(node.http()).await;
+    for byte in RawRequest::new("PUT", &bucket.key("k"))
+        .chunked(&[b"a v", b"alue"])
+        .bytes()
+    {
+        connection.write(&[byte]).await;
+        tokio::task::yield_now().await;
+    }
+    answer(connection.receive(false).await).status(200);
+    assert_eq!(node.api().get(&bucket.key("k")).await.text(), "a value");
+}
+
+#[tokio::test]
+async fn a_target_in_absolute_form_is_understood() {
+    let node = NODE.lease().await;
+    let target = format!("http://{}/ping", node.http());
+    is_pong(&RawRequest::new("GET", &target).send(node.http()).await);
+    let bucket = node.api().bucket().await;
+    let target = format!("http://{}{}", node.http(), bucket.key("a%2Fb"));
+    RawRequest::new("PUT", &target)
+        .body(b"v")
+        .send(node.http())
+        .await
+        .status(200);
+    assert_eq!(node.api().get(&bucket.key("a/b")).await.text(), "v");
+}
+
+#[tokio::test]
+async fn header_names_have_no_case() {
+    let node = NODE.lease().await;
+    let bucket = node.api().bucket_with(&[("access", "protected")]).await;
+    for name in ["api-key", "API-KEY", "Api-Key"] {
+        let put = RawRequest::new("PUT", &bucket.key("k")).header(name, &bucket.account);
+        put.body(b"v").send(node.http()).await.status(200);
+    }
+}
+
+#[tokio::test]
+async fn http_2_without_tls_is_spoken_to_who_begins_with_it() {
+    let node = NODE.lease().await;
+    let api = Api::http2(node.http());
+    let ping = api.get("/ping").await;
+    is_pong(&ping);
+    assert_eq!(ping.version, Version::HTTP_2);
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k?ttl=1h"), "a value")
+        .await
+        .status(200);
+    let get = api.get(&bucket.key("k")).await;
+    assert_eq!(get.status(200).text(), "a value");
+    get.header_date("expires");
+    api.head(&bucket.key("k")).await.status(200).empty();
+    assert_eq!(api.get(&bucket.keys()).await.text(), "k");
+    api.put(&bucket.key("k"), vec![b'x'; 4097])
+        .await
+        .error(413, "value_too_large");
+    api.delete(&bucket.key("k")).await.status(200);
+    api.get(&bucket.key("k")).await.error(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_is_cut() {
+    let args = ["--header-timeout", "500ms", "--body-timeout", "500ms"].map(str::to_owned);
+    let options = NodeOptions {
+        args: args.to_vec(),
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(options).await;
+    let bucket = node.api().bucket().await;
+    let (patience, put) = (
+        Duration::from_secs(5),
+        RawRequest::new("PUT", &bucket.key("k")),
+    );
+
+    let mut silent = Connection::open(node.http()).await;
+    assert!(
+        silent.closes_within(patience).await,
+        "a connection without a request is closed"
+    );
+
+    let mut slow = Connection::open(node.http()).await;
+    slow.write(b"GET /ping HTTP/1.1\r\nHost: loc").await;
+    slow.receive(false).await.refused(&[408]);
+
+    let mut stuck = Connection::open(node.http()).await;
+    stuck
+        .write(&put.header("Content-Length", "10").trailing(b"half").bytes())
+        .await;
+    answer(stuck.receive(false).await).error(408, "request_timeout");
+    node.api()
+        .get(&bucket.key("k"))
+        .await
+        .error(404, "not_found");
+}

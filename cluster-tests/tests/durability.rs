@@ -1,0 +1,425 @@
+//! What was acknowledged stays: after crashes, after stops, in the middle of load.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use cloudkv_cluster_tests::harness::run_to_exit;
+use cloudkv_cluster_tests::{Api, Bucket, Connection, Ending, Node, NodeOptions, RawRequest};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream;
+use tokio::task::JoinHandle;
+
+const WRITERS: usize = 32;
+const KEYS_PER_WRITER: usize = 8;
+const CRASHES: u64 = 10;
+
+/// What a key may hold: the last acknowledged value, and those whose fate is unknown. `None` is
+/// the absent key.
+type Possible = Vec<Option<String>>;
+
+/// A client that alone writes its keys, over a connection of its own.
+struct Writer {
+    number: usize,
+    bucket: Bucket,
+    /// Makes every value unique.
+    written: u64,
+    possible: HashMap<String, Possible>,
+}
+
+impl Writer {
+    fn new(number: usize, bucket: &Bucket) -> Self {
+        let names = (0..KEYS_PER_WRITER).map(|key| format!("w{number}/k{key}"));
+        let possible = names.map(|name| (name, vec![None])).collect();
+        Self {
+            number,
+            bucket: bucket.clone(),
+            written: 0,
+            possible,
+        }
+    }
+
+    /// The next write: a new value, or now and then a delete.
+    fn next(&mut self) -> (String, Option<String>, RawRequest) {
+        self.written += 1;
+        let name = format!(
+            "w{}/k{}",
+            self.number,
+            self.written as usize % KEYS_PER_WRITER
+        );
+        let path = self.bucket.key(&name);
+        if self.written.is_multiple_of(13) {
+            return (name, None, RawRequest::new("DELETE", &path));
+        }
+        let value = format!("{} of writer {}", self.written, self.number);
+        let request = RawRequest::new("PUT", &path).body(value.as_bytes());
+        (name, Some(value), request)
+    }
+
+    /// Writes until the node goes away, and hands itself back with the number of acknowledgements.
+    async fn run(mut self, mut connection: Connection) -> (Self, u64) {
+        let mut acknowledged = 0;
+        loop {
+            let (name, value, request) = self.next();
+            let possible = self
+                .possible
+                .get_mut(&name)
+                .expect("one of this writer's keys");
+            possible.push(value.clone());
+            match connection.send(&request).await {
+                Ending::Answer(answer) => {
+                    answer.status(200);
+                    *possible = vec![value];
+                    acknowledged += 1;
+                }
+                // A crash may cut an answer in two.
+                Ending::Closed | Ending::Broken(_) => return (self, acknowledged),
+            }
+        }
+    }
+
+    /// Reads every key; what is there now is what must be there from here on.
+    async fn verify(&mut self, api: &Api) {
+        for (name, possible) in &mut self.possible {
+            let get = api.get(&self.bucket.key(name)).await;
+            let found = match get.status {
+                404 => None,
+                _ => Some(get.status(200).text().to_owned()),
+            };
+            assert!(
+                possible.contains(&found),
+                "{name} holds {found:?}, not one of {possible:?}"
+            );
+            *possible = vec![found];
+        }
+    }
+}
+
+async fn start_writers(writers: Vec<Writer>, node: &Node) -> Vec<JoinHandle<(Writer, u64)>> {
+    let mut tasks = vec![];
+    for writer in writers {
+        let connection = Connection::open(node.http()).await;
+        tasks.push(tokio::spawn(writer.run(connection)));
+    }
+    tasks
+}
+
+#[tokio::test]
+async fn acknowledged_writes_survive_ten_crashes_under_load() {
+    let mut node = Node::start().await;
+    let bucket = node.api().bucket().await;
+    let mut writers: Vec<Writer> = (0..WRITERS)
+        .map(|number| Writer::new(number, &bucket))
+        .collect();
+    for round in 0..CRASHES {
+        let tasks = start_writers(writers, &node).await;
+        // Not a wait for anything: the crash comes at another moment in every round.
+        tokio::time::sleep(Duration::from_millis(150 + 47 * round)).await;
+        node.kill_9();
+        let ended: Vec<_> = join_all(tasks)
+            .await
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
+        let acknowledged: u64 = ended.iter().map(|(_, acknowledged)| acknowledged).sum();
+        assert!(
+            acknowledged > 0,
+            "round {round}: something was acknowledged before the crash"
+        );
+        writers = ended.into_iter().map(|(writer, _)| writer).collect();
+        node.restart().await;
+        let api = node.api();
+        join_all(writers.iter_mut().map(|writer| writer.verify(&api))).await;
+    }
+    let live = writers.iter().flat_map(|writer| writer.possible.values());
+    let live = live.filter(|possible| possible[0].is_some()).count();
+    let listed = node.api().get(&bucket.keys()).await;
+    assert_eq!(
+        listed.status(200).lines().len(),
+        live,
+        "the list agrees with the reads"
+    );
+    let delete = node
+        .api()
+        .delete(&format!("{}?confirm={live}", bucket.path()));
+    delete.api_key(&bucket.account).await.status(200);
+}
+
+#[tokio::test]
+async fn a_crash_right_after_an_answer_loses_nothing() {
+    let mut node = Node::start().await;
+    let bucket = node.api().bucket().await;
+    for round in 0..5 {
+        let etag = node
+            .api()
+            .put(&bucket.key("k"), round.to_string())
+            .await
+            .status(200)
+            .etag();
+        node.kill_9();
+        node.restart().await;
+        let get = node.api().get(&bucket.key("k")).await;
+        assert_eq!(
+            (get.status(200).text(), get.etag()),
+            (round.to_string().as_str(), etag)
+        );
+    }
+}
+
+/// What a client saw of a request that was sent while the node stopped.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    Acknowledged,
+    /// Refused, or the connection was closed before an answer: it must not have happened.
+    NotDone,
+}
+
+/// Writes ever new keys until the node is gone.
+async fn write_through_a_stop(
+    node_address: std::net::SocketAddr,
+    bucket: Bucket,
+    number: usize,
+) -> Vec<(String, Fate)> {
+    let mut fates = vec![];
+    loop {
+        let Ok(mut connection) = Connection::try_open(node_address).await else {
+            return fates;
+        };
+        loop {
+            let name = format!("c{number}/{}", fates.len());
+            let request = RawRequest::new("PUT", &bucket.key(&name)).body(name.as_bytes());
+            match connection.send(&request).await {
+                Ending::Answer(answer) if answer.status == 200 => {
+                    fates.push((name, Fate::Acknowledged));
+                    if answer.find_header("connection") == Some("close") {
+                        break;
+                    }
+                }
+                Ending::Answer(answer) => {
+                    answer.error(503, "unavailable");
+                    fates.push((name, Fate::NotDone));
+                    break;
+                }
+                Ending::Closed => {
+                    fates.push((name, Fate::NotDone));
+                    break;
+                }
+                Ending::Broken(what) => panic!("an answer was cut: {what}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_under_load_answers_every_request_that_it_took() {
+    let mut node = Node::start().await;
+    let bucket = node.api().bucket_with(&[("plan", "pro")]).await;
+    let clients: Vec<_> = (0..16)
+        .map(|number| tokio::spawn(write_through_a_stop(node.http(), bucket.clone(), number)))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    node.terminate().await;
+    let fates: Vec<_> = join_all(clients)
+        .await
+        .into_iter()
+        .flat_map(Result::unwrap)
+        .collect();
+    let acknowledged = fates
+        .iter()
+        .filter(|(_, fate)| *fate == Fate::Acknowledged)
+        .count();
+    assert!(acknowledged > 16, "there was load: {acknowledged}");
+    node.restart().await;
+    let api = node.api();
+    let checks = fates.iter().map(|(name, fate)| {
+        let get = api.get(&bucket.key(name)).into_future();
+        async move {
+            let expected = if *fate == Fate::Acknowledged {
+                200
+            } else {
+                404
+            };
+            assert_eq!(get.await.status, expected, "{name}: {fate:?}");
+        }
+    });
+    stream::iter(checks)
+        .buffer_unordered(32)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_request_that_is_under_way() {
+    let mut node = Node::start().await;
+    let bucket = node.api().bucket().await;
+    let mut connection = Connection::open(node.http()).await;
+    let request = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", "5");
+    // The answer to a second request over another connection shows that the first was read.
+    connection
+        .write(&request.header("Expect", "100-continue").bytes())
+        .await;
+    let Ending::Answer(go_on) = connection.receive_any(false).await else {
+        panic!("no answer")
+    };
+    go_on.status(100);
+    node.signal_terminate();
+    // The end is under way when new connections are refused.
+    let refused = async || {
+        Connection::try_open(node.http())
+            .await
+            .is_err()
+            .then_some(())
+    };
+    let within = Duration::from_secs(5);
+    cloudkv_cluster_tests::eventually("new connections are refused", within, refused).await;
+    connection.write(b"value").await;
+    let Ending::Answer(answer) = connection.receive(false).await else {
+        panic!("no answer")
+    };
+    answer.status(200);
+    let status = node.wait_exit(Duration::from_secs(25)).await;
+    assert_eq!(status.code(), Some(0));
+    node.restart().await;
+    assert_eq!(node.api().get(&bucket.key("k")).await.text(), "value");
+}
+
+#[tokio::test]
+async fn a_directory_belongs_to_one_process() {
+    let node = Node::start().await;
+    let bucket = node.api().bucket().await;
+    let directory = node.data_dir();
+    let second = run_to_exit(NodeOptions::default().command(&directory)).await;
+    assert!(second.code.is_some_and(|code| code != 0), "{second:?}");
+    second.names(&[directory.to_str().expect("a path of UTF-8")]);
+    // The first one goes on, and its addresses stay.
+    node.api().put(&bucket.key("k"), "v").await.status(200);
+    let written = std::fs::read_to_string(directory.join("addresses.json")).unwrap();
+    assert!(written.contains(&node.http().to_string()), "{written}");
+}
+
+#[tokio::test]
+async fn the_number_of_shards_of_a_directory_is_fixed() {
+    let mut node = Node::start().await;
+    let bucket = node.api().bucket().await;
+    node.api().put(&bucket.key("k"), "v").await.status(200);
+    node.terminate().await;
+    let changed = NodeOptions {
+        shards: Some(4),
+        ..NodeOptions::default()
+    };
+    let refusal = run_to_exit(changed.command(&node.data_dir())).await;
+    assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
+    refusal.names(&["4", "8", "shards"]);
+    node.restart().await;
+    assert_eq!(
+        node.api().get(&bucket.key("k")).await.status(200).text(),
+        "v"
+    );
+}
+
+#[tokio::test]
+async fn keys_with_their_types_times_and_deletes_survive_a_crash_and_a_stop() {
+    let mut node = Node::start().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    let put = |name: &str| {
+        api.put(&bucket.key(name), "v")
+            .header("content-type", "text/x")
+    };
+    for name in [
+        "deleted",
+        "kept",
+        "for-a-second?ttl=1s",
+        "for-an-hour?ttl=1h",
+        "for-two-s?ttl=2s",
+    ] {
+        put(name).await.status(200);
+    }
+    api.delete(&bucket.key("deleted")).await.status(200);
+    let kept = api.get(&bucket.key("kept")).await;
+    let hour = api.get(&bucket.key("for-an-hour")).await;
+    let both_expired = SystemTime::now() + Duration::from_millis(2300);
+    for crash in [true, false] {
+        if crash {
+            node.kill_9();
+            // Time passes while the node is down.
+            let left = both_expired
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
+            tokio::time::sleep(left).await;
+        } else {
+            node.terminate().await;
+        }
+        node.restart().await;
+        let api = node.api();
+        for name in ["deleted", "for-a-second", "for-two-s"] {
+            api.get(&bucket.key(name)).await.error(404, "not_found");
+        }
+        for (name, before) in [("kept", &kept), ("for-an-hour", &hour)] {
+            let after = api.get(&bucket.key(name)).await;
+            for header in ["etag", "last-modified", "expires", "content-type"] {
+                assert_eq!(
+                    after.find_header(header),
+                    before.find_header(header),
+                    "{name}"
+                );
+            }
+            assert_eq!(after.status(200).text(), "v");
+        }
+        assert_eq!(
+            api.get(&bucket.keys()).await.lines(),
+            ["for-an-hour", "kept"]
+        );
+    }
+    let newer = node.api().put(&bucket.key("kept"), "new").await.etag();
+    assert!(newer > kept.etag(), "versions rise over restarts: {newer}");
+}
+
+#[tokio::test]
+async fn buckets_and_accounts_survive_a_crash_and_a_stop() {
+    let mut node = Node::start().await;
+    let api = node.api();
+    let first = api.bucket_with(&[("comment", "a note")]).await;
+    let second = api
+        .bucket_of(&first.account, &[("access", "protected")])
+        .await;
+    let deleted = api.bucket_of(&first.account, &[]).await;
+    let delete = api
+        .delete(&format!("{}?confirm=0", deleted.path()))
+        .api_key(&first.account);
+    delete.await.status(200);
+    let change = api
+        .patch(&first.path())
+        .api_key(&first.account)
+        .query(&[("plan", "pro")]);
+    change.await.status(200);
+    let before = api.get("/buckets").api_key(&first.account).await.json();
+    for crash in [true, false] {
+        if crash {
+            node.kill_9();
+        } else {
+            node.terminate().await;
+        }
+        node.restart().await;
+        let api = node.api();
+        assert_eq!(
+            api.get("/buckets").api_key(&first.account).await.json(),
+            before
+        );
+        api.get(&second.key("k")).await.error(401, "unauthorized");
+        let get = api.get(&second.key("k")).api_key(&first.account).await;
+        get.error(404, "not_found");
+        api.put(&deleted.key("k"), "v")
+            .await
+            .error(404, "unknown_bucket");
+        api.bucket_of(&first.account, &[("plan", "pro")])
+            .await
+            .path();
+        let listed = api.get("/buckets").api_key(&first.account).await.json();
+        let newest = listed["buckets"].as_array().unwrap().last().unwrap()["id"].clone();
+        let path = format!("/buckets/{}?confirm=0", newest.as_str().unwrap());
+        api.delete(&path).api_key(&first.account).await.status(200);
+    }
+}

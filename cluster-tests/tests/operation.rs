@@ -1,0 +1,256 @@
+//! What an operator relies on: health, metrics, logs, settings and their errors.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+
+use cloudkv_cluster_tests::harness::{Refusal, prometheus, run_to_exit};
+use cloudkv_cluster_tests::{Node, NodeOptions, SharedNode};
+use tempfile::TempDir;
+
+static NODE: SharedNode = SharedNode::new();
+
+/// The exit code for wrong settings.
+const WRONG_SETTINGS: Option<i32> = Some(2);
+
+#[tokio::test]
+async fn a_running_node_is_healthy_and_ready() {
+    let node = NODE.lease().await;
+    for path in ["/healthz", "/readyz"] {
+        node.admin_api().get(path).unchecked().await.status(200);
+    }
+    node.admin_api()
+        .get("/nowhere")
+        .unchecked()
+        .await
+        .status(404);
+    // The public's routes aren't here.
+    node.admin_api()
+        .get("/buckets")
+        .unchecked()
+        .await
+        .status(404);
+}
+
+#[tokio::test]
+async fn a_node_tells_its_addresses_and_says_nothing_on_its_standard_output() {
+    let node = NODE.lease().await;
+    let written = fs::read(node.data_dir().join("addresses.json")).unwrap();
+    let addresses: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(addresses["pid"], node.pid());
+    let ports = ["http", "rpc", "admin"].map(|name| addresses[name].as_str().unwrap().to_owned());
+    for address in &ports {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        assert!(
+            address.ip().is_loopback() && address.port() != 0,
+            "{address}"
+        );
+    }
+    assert!(
+        ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2],
+        "{ports:?}"
+    );
+    assert_eq!(node.rpc().to_string(), ports[1]);
+    assert_eq!(node.stdout_text(), "");
+}
+
+#[tokio::test]
+async fn metrics_can_be_scraped() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "v").await.status(200);
+    api.get(&bucket.key("absent")).await.status(404);
+    let page = node.admin_api().get("/metrics").unchecked().await;
+    assert!(
+        page.status(200)
+            .header("content-type")
+            .starts_with("text/plain"),
+        "{page:?}"
+    );
+    let names = prometheus::sample_names(page.text()).unwrap_or_else(|line| panic!("{line}"));
+    let ours = names
+        .iter()
+        .filter(|name| name.starts_with("cloudkv_"))
+        .count();
+    assert!(ours > 0, "{names:?}");
+}
+
+#[tokio::test]
+async fn credentials_are_in_no_log_and_no_metric() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.bucket().await;
+    api.put(&bucket.key("k"), "v")
+        .api_key(&bucket.account)
+        .await
+        .status(200);
+    api.get(&bucket.key("absent")).await.status(404);
+    api.get(&bucket.key("k%zz")).await.status(400);
+    api.get("/buckets")
+        .api_key(&bucket.account)
+        .await
+        .status(200);
+    let delete = api
+        .delete(&format!("{}?confirm=1", bucket.path()))
+        .api_key(&bucket.account);
+    delete.await.status(200);
+    let metrics = node.admin_api().get("/metrics").unchecked().await;
+    for (place, text) in [
+        ("log", node.log_text()),
+        ("metrics", metrics.text().to_owned()),
+    ] {
+        for secret in [&bucket.id, &bucket.account] {
+            assert!(
+                !text.contains(secret.as_str()),
+                "{secret} is in the {place}"
+            );
+        }
+    }
+}
+
+/// Starts a node that must refuse its settings.
+async fn refused(args: &[&str], env: &[(&str, &str)]) -> Refusal {
+    let dir = tempfile::tempdir().unwrap();
+    let args = args.iter().map(ToString::to_string).collect();
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let options = NodeOptions {
+        shards: None,
+        region: None,
+        args,
+        env,
+    };
+    let refusal = run_to_exit(options.command(&dir.path().join("data"))).await;
+    assert_eq!(refusal.code, WRONG_SETTINGS, "{refusal:?}");
+    assert!(!refusal.message.contains("panicked"), "{refusal:?}");
+    refusal
+}
+
+#[tokio::test]
+async fn a_wrong_number_of_shards_is_refused() {
+    for wrong in ["0", "-1", "abc", "1000000", "8.5"] {
+        let refusal = refused(&[&format!("--shards={wrong}")], &[]).await;
+        refusal
+            .names(&["shards", wrong])
+            .names_one_of(&["1 to ", "between 1 and", "1.."]);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_variable_is_refused_by_its_name() {
+    let refusal = refused(&[], &[("CLOUDKV_SHARDS", "abc")]).await;
+    refusal
+        .names(&["CLOUDKV_SHARDS", "abc"])
+        .names_one_of(&["1 to ", "between 1 and", "1.."]);
+    let refusal = refused(&[], &[("CLOUDKV_REGION", "no region!")]).await;
+    refusal.names(&["CLOUDKV_REGION", "no region!"]);
+}
+
+#[tokio::test]
+async fn unknown_flags_are_refused() {
+    refused(&["--colour", "blue"], &[])
+        .await
+        .names(&["--colour"]);
+}
+
+/// Each has a command of its own: the harness' one names the ports already.
+#[tokio::test]
+async fn a_wrong_address_is_refused() {
+    for name in ["http", "rpc", "admin"] {
+        for wrong in ["nonsense", "127.0.0.1", "127.0.0.1:99999", ":8080x"] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = cloudkv_cluster_tests::harness::clean_command();
+            command.arg("--data-dir").arg(dir.path().join("data"));
+            for port in ["http", "rpc", "admin"] {
+                let address = if port == name { wrong } else { "127.0.0.1:0" };
+                command.args([&format!("--{port}"), address]);
+            }
+            let refusal = run_to_exit(command).await;
+            assert_eq!(refusal.code, WRONG_SETTINGS, "{refusal:?}");
+            refusal
+                .names(&[name, wrong])
+                .names_one_of(&["127.0.0.1:", "HOST:PORT", "IP:PORT"]);
+        }
+    }
+}
+
+fn config_file(text: &str) -> (TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cloudkv.toml");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+#[tokio::test]
+async fn a_wrong_file_is_refused() {
+    let cases: [(&str, &[&str]); 5] = [
+        ("colour = \"blue\"\n", &["colour"]),
+        ("shard = 4\n", &["shard"]),
+        ("shards = 0\n", &["shards", "0"]),
+        ("shards = \"many\"\n", &["shards", "many"]),
+        ("shards = = 4\n", &[]),
+    ];
+    for (text, words) in cases {
+        let (_dir, path) = config_file(text);
+        refused(&["--config", &path], &[])
+            .await
+            .names(&[path.as_str()])
+            .names(words);
+    }
+    let absent = "/nonexistent/cloudkv.toml";
+    refused(&["--config", absent], &[]).await.names(&[absent]);
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a-file");
+    fs::write(&file, "in the way").unwrap();
+    let refusal = run_to_exit(NodeOptions::default().command(&file.join("data"))).await;
+    assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
+    refusal.names(&[file.to_str().unwrap()]);
+    assert!(!refusal.message.contains("panicked"), "{refusal:?}");
+}
+
+/// The region that a node started with these settings says it is in.
+async fn region_of(file: Option<&Path>, variable: Option<&str>, flag: Option<&str>) -> String {
+    let mut options = NodeOptions {
+        region: None,
+        ..NodeOptions::default()
+    };
+    if let Some(path) = file {
+        options.args = vec!["--config".to_owned(), path.to_str().unwrap().to_owned()];
+    }
+    options.env = variable
+        .map(|v| ("CLOUDKV_REGION".to_owned(), v.to_owned()))
+        .into_iter()
+        .collect();
+    options.region = flag.map(str::to_owned);
+    let node = Node::start_with(options).await;
+    node.api()
+        .get("/ping")
+        .await
+        .header("x-cloudkv-region")
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
+    let (_dir, path) = config_file("region = \"from-file\"\n");
+    let file = Some(Path::new(&path));
+    assert_eq!(region_of(None, None, None).await, "local");
+    assert_eq!(region_of(file, None, None).await, "from-file");
+    assert_eq!(
+        region_of(file, Some("from-variable"), None).await,
+        "from-variable"
+    );
+    assert_eq!(
+        region_of(file, Some("from-variable"), Some("from-flag")).await,
+        "from-flag"
+    );
+}
