@@ -98,14 +98,12 @@ async fn a_preflight_allows_what_each_route_takes() {
     let bucket = api.bucket().await;
     for (path, methods) in routes(&bucket) {
         for method in methods {
+            let wanted = "api-key, content-type, if-match, if-none-match, if-modified-since";
             let answer = api
                 .request(Method::OPTIONS, &path)
                 .header("origin", "https://app.example")
                 .header("access-control-request-method", method)
-                .header(
-                    "access-control-request-headers",
-                    "api-key, content-type, if-match",
-                )
+                .header("access-control-request-headers", wanted)
                 .await;
             answer.status(204).empty();
             allows_any_origin(&answer, "https://app.example");
@@ -113,7 +111,7 @@ async fn a_preflight_allows_what_each_route_takes() {
             let named = allowed.contains(&method.to_ascii_lowercase());
             assert!(named || allowed == ["*"], "{method} {path}: {answer:?}");
             let headers = answer.header_list("access-control-allow-headers");
-            for name in ["api-key", "content-type", "if-match", "if-none-match"] {
+            for name in wanted.split(", ") {
                 assert!(
                     headers.iter().any(|h| h == name || h == "*"),
                     "{name}: {answer:?}"
@@ -154,20 +152,11 @@ async fn a_sane_request_id_comes_back_and_others_are_replaced() {
         assert_eq!(answer.status(status).header("x-request-id"), id);
     }
     let long = "x".repeat(5000);
-    for id in [
-        long.as_str(),
-        "",
-        "two words",
-        "<script>",
-        "a\"b",
-        "a;b=c,d",
-    ] {
+    for id in [long.as_str(), "", "two words", "a\ttab", "caf\u{e9}"] {
         let answer = api.get("/ping").header("x-request-id", id).await;
         let given = answer.status(200).header("x-request-id");
-        assert!(
-            !given.is_empty() && given != long && !given.contains(['<', '"', ' ']),
-            "{given}"
-        );
+        let sane = given.len() <= 256 && given.bytes().all(|byte| byte.is_ascii_graphic());
+        assert!(sane && !given.is_empty(), "{given:?} for {id:?}");
     }
 }
 

@@ -30,10 +30,12 @@ pub fn node_binary() -> &'static Path {
     })
 }
 
-/// The binary in the nearest directory above `test` that holds one.
+/// The binary in the nearest directory above `test` that holds one: that of the tests, of the
+/// profile, or the target directory.
 fn beside(test: &Path) -> Option<PathBuf> {
     test.ancestors()
         .skip(1)
+        .take(3)
         .map(|dir| dir.join(NAME))
         .find(|path| path.is_file())
 }

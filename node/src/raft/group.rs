@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::errors::ClientWriteError;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal};
 use openraft::raft::ClientWriteResult;
 use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
 
@@ -192,7 +193,7 @@ impl<M: Machine> Group<M> {
     /// The group's state at a glance.
     pub fn status(&self) -> Status {
         let metrics = self.raft.metrics();
-        let metrics = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics);
+        let metrics = metrics.borrow_watched();
         Status {
             group: self.id,
             term: metrics.current_term,
@@ -206,22 +207,14 @@ impl<M: Machine> Group<M> {
 
     /// Waits until the group has ended and tells why; `Ok` if it was stopped.
     pub async fn ended(&self) -> Result<(), String> {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let state = {
-                let metrics = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics);
-                metrics.running_state.clone()
-            };
-            match state {
-                Ok(()) => {}
-                Err(openraft::errors::Fatal::Stopped) => return Ok(()),
-                Err(fatal) => return Err(format!("{}: {fatal}", self.id)),
-            }
-            if openraft::async_runtime::WatchReceiver::changed(&mut metrics)
-                .await
-                .is_err()
-            {
-                return Ok(());
+        // Of all metrics these change least; they end with the group.
+        let mut metrics = self.raft.server_metrics();
+        while metrics.changed().await.is_ok() {}
+        let state = self.raft.metrics().borrow_watched().running_state.clone();
+        match state {
+            Ok(()) | Err(Fatal::Stopped) => Ok(()),
+            Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) => {
+                Err(format!("{}: {fatal}", self.id))
             }
         }
     }
@@ -266,7 +259,6 @@ fn raft_config(id: GroupId, settings: &GroupSettings) -> io::Result<Config> {
 
 /// Keeps the lease true to the group's leadership, until the group ends.
 async fn follow_leadership<M: Machine>(raft: Raft<Types<M>, Replica<M>>, lease: Arc<Lease>) {
-    use openraft::async_runtime::WatchReceiver;
     let mut metrics = raft.server_metrics();
     loop {
         let led_term = {

@@ -299,7 +299,9 @@ fn versions_rise_whatever_the_clock_says() {
 #[test]
 fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone() {
     let mut subject = Subject::new();
-    let peers = pb::SetPeers { regions: vec![2, 3] };
+    let peers = pb::SetPeers {
+        regions: vec![2, 3],
+    };
     subject.apply(Kind::SetPeers(peers), true);
     for time in 1..=3 {
         subject.apply(put(time, "k", 0), true);
