@@ -12,10 +12,12 @@ use super::room::{self, Room};
 use super::shards::{Shards, read_error, write_error};
 use crate::meta::Bucket;
 use crate::shard::WriteOutcome;
-use crate::types::{Entry, KeyInfo, ListQuery, Precondition, Put, Written};
+use crate::types::{BucketId, Entry, KeyInfo, ListQuery, Precondition, Put, Written};
 
 /// How often a write is tried that loses its key to a delete each time, in a bucket that is full.
 const ROOM_TRIES: usize = 8;
+/// Values up to this size are copied out of the buffer that they were read into, in bytes.
+const COPIED_VALUE: usize = 64 << 10;
 
 /// Keys of all buckets. Cheap to clone.
 #[derive(Clone)]
@@ -46,15 +48,16 @@ impl Keyspace {
         key: Bytes,
         put: Put,
     ) -> Result<Written, KeyError> {
+        let packed = Packed::new(bucket, &key, &put.content_type, &put.value);
         for _ in 0..ROOM_TRIES {
             let room = self.room(bucket, &key).await?;
             let op = pb::Put {
-                value: put.value.clone(),
-                content_type: put.content_type.clone(),
+                value: packed.value.clone(),
+                content_type: packed.content_type.clone(),
                 ttl: put.ttl.map_or(0, nanos),
                 may_create: room.may_create(),
             };
-            let write = self.write(bucket, key.clone(), Op::Put(op), &put.precondition);
+            let write = self.write(&packed, Op::Put(op), &put.precondition);
             match write.await? {
                 WriteOutcome::Written(written) => {
                     room.end(written.existed);
@@ -89,7 +92,8 @@ impl Keyspace {
         key: Bytes,
         precondition: Precondition,
     ) -> Result<bool, KeyError> {
-        let write = self.write(bucket, key, Op::Delete(pb::Delete {}), &precondition);
+        let packed = Packed::new(bucket, &key, b"", &Bytes::new());
+        let write = self.write(&packed, Op::Delete(pb::Delete {}), &precondition);
         match write.await? {
             WriteOutcome::Written(written) => Ok(written.existed),
             WriteOutcome::ConditionFailed => Err(KeyError::PreconditionFailed),
@@ -101,15 +105,14 @@ impl Keyspace {
 
     async fn write(
         &self,
-        bucket: &Bucket,
-        key: Bytes,
+        packed: &Packed,
         op: Op,
         precondition: &Precondition,
     ) -> Result<WriteOutcome, KeyError> {
-        let shard = self.shards.of(&bucket.id, &key);
+        let shard = self.shards.of(&packed.id, &packed.key);
         let write = pb::Write {
-            bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
-            key,
+            bucket: packed.bucket.clone(),
+            key: packed.key.clone(),
             condition: condition(precondition),
             op: Some(op),
         };
@@ -120,6 +123,30 @@ impl Keyspace {
     /// Live keys of a bucket, ascending by bytes, over all shards.
     pub async fn list(&self, bucket: &Bucket, query: ListQuery) -> Result<Vec<KeyInfo>, KeyError> {
         listing::list(&self.shards, bucket, query).await
+    }
+}
+
+/// The parts of a write, in one allocation of their size.
+///
+/// They come as slices of the buffer that their request was read into. Kept as such, in the queue
+/// and in the log's cache, each would keep all of that buffer.
+struct Packed {
+    id: BucketId,
+    bucket: Bytes,
+    key: Bytes,
+    content_type: Bytes,
+    value: Bytes,
+}
+
+impl Packed {
+    fn new(bucket: &Bucket, key: &[u8], content_type: &[u8], value: &Bytes) -> Self {
+        let copied = if value.len() <= COPIED_VALUE { &value[..] } else { b"" };
+        let parts = [bucket.id.as_bytes(), key, content_type, copied];
+        let mut rest = Bytes::from(parts.concat());
+        let [bucket_part, key, content_type, copied] =
+            parts.map(|part| rest.split_to(part.len()));
+        let value = if copied.len() == value.len() { copied } else { value.clone() };
+        Self { id: bucket.id, bucket: bucket_part, key, content_type, value }
     }
 }
 

@@ -70,7 +70,7 @@ impl Engine {
         let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
         let cache = Cache::new_lru_cache(settings.block_cache);
         let buffers =
-            WriteBufferManager::new_write_buffer_manager(4 * settings.write_buffer, false);
+            WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer, false);
         let log = LogDb::open(
             &dir.join("log"),
             &log_options(&env, &cache, &buffers, settings),
@@ -127,8 +127,9 @@ fn log_options(
     settings: &EngineSettings,
 ) -> Options {
     let mut options = common_options(env, buffers);
-    options.set_write_buffer_size(settings.write_buffer);
-    options.set_max_write_buffer_number(3);
+    // Small: its write-ahead logs are recycled only after the first of them was flushed.
+    options.set_write_buffer_size(settings.write_buffer / 4);
+    options.set_max_write_buffer_number(4);
     options.set_manual_wal_flush(true);
     options.set_recycle_log_file_num(4);
     options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::PointInTime);
