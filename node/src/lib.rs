@@ -11,12 +11,13 @@
 //! meta       shard       the two replicated state machines
 //! raft       rpc         openraft and gRPC
 //! store                  RocksDB
-//! clock config telemetry types
+//! budget clock config telemetry types
 //! ```
 
 pub mod admin;
 pub mod api;
 pub mod assembly;
+pub mod budget;
 pub mod clock;
 pub mod cluster;
 pub mod config;

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `groups` | opens the storage and starts the metadata and all shards |
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
+//! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
 
 mod groups;
 mod observe;
 mod run;
+mod upkeep;
 
 pub use groups::{Groups, StartError};
 pub use run::{RunError, run};

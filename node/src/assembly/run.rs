@@ -15,14 +15,15 @@ use tokio_util::task::TaskTracker;
 
 use super::groups::{Groups, StartError};
 use super::observe::Observer;
+use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
 use crate::cluster::replace_file;
 use crate::config::Config;
-use crate::service::{Directory, Service};
+use crate::service::Service;
 use crate::{admin, rpc};
 
-/// How often the clock is disciplined, and logs are purged.
-const UPKEEP: Duration = Duration::from_secs(1);
+/// How long tasks in the background may take to end.
+const TASKS_END: Duration = Duration::from_secs(15);
 
 /// Why a node ends other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -106,42 +107,53 @@ async fn run_on(
     let stop_groups = CancellationToken::new();
     let groups = start_groups(raft, config.clone(), stop_groups.clone()).await?;
     let service = groups.service(&config);
-    let http = http_settings(&config);
-    let api = Api::new(service.clone(), &groups.identity.region, &http).map_err(|error| {
-        RunError::System {
-            verb: "name the region",
-            source: io::Error::other(error),
-        }
-    })?;
-    let api = Arc::new(api);
+    let api = Api::new(
+        service.clone(),
+        &groups.identity.region,
+        &http_settings(&config),
+    );
+    let api = Arc::new(api.map_err(|error| RunError::System {
+        verb: "name the region",
+        source: io::Error::other(error),
+    })?);
     write_addresses(&config, &ports)?;
 
     let tasks = TaskTracker::new();
     let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
     let stop_admin = CancellationToken::new();
     let token = config.admin_token.clone();
+    let identity = groups.identity.clone();
     tasks.spawn(admin::serve(
         ports.admin,
         observer,
         token,
         stop_admin.clone(),
     ));
-    tasks.spawn(rpc::serve(
-        ports.rpc,
-        groups.identity.clone(),
-        stop_admin.clone(),
-    ));
+    tasks.spawn(rpc::serve(ports.rpc, identity, stop_admin.clone()));
 
+    let node = Node {
+        groups,
+        service,
+        api,
+        config,
+        tasks,
+        stop_groups,
+    };
     let outcome = tokio::select! {
         biased;
-        why = groups.failed() => Err(RunError::Failed(why)),
-        () = serve(&groups, &service, api, ports.http, http, &tasks, &stop_groups, &stop) => Ok(()),
+        why = node.groups.failed() => Err(RunError::Failed(why)),
+        () = node.serve(ports.http, &stop) => Ok(()),
     };
-    stop_groups.cancel();
+    node.stop_groups.cancel();
     stop_admin.cancel();
-    tasks.close();
-    tasks.wait().await;
-    let stopped = groups.stop().await;
+    node.tasks.close();
+    if tokio::time::timeout(TASKS_END, node.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("tasks in the background were cut off");
+    }
+    let stopped = node.groups.stop().await;
     outcome?;
     stopped.map_err(|source| RunError::System {
         verb: "stop the groups",
@@ -164,49 +176,43 @@ async fn start_groups(
     Ok(Arc::new(groups?))
 }
 
-/// Recovers, then serves users until `stop`, and until their requests have ended.
-#[allow(clippy::too_many_arguments)]
-async fn serve(
-    groups: &Arc<Groups>,
-    service: &Service,
+/// What serving needs, and what runs beside it.
+struct Node {
+    groups: Arc<Groups>,
+    service: Service,
     api: Arc<Api>,
-    listener: TcpListener,
-    settings: HttpSettings,
-    tasks: &TaskTracker,
-    stop_groups: &CancellationToken,
-    stop: &CancellationToken,
-) {
-    if stop.run_until_cancelled(groups.ready()).await.is_none() {
-        return;
-    }
-    start_upkeep(groups, &service.directory, tasks, stop_groups);
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(http = %address, region = groups.identity.region, "serving");
-    }
-    api::serve(listener, api, settings, stop.clone()).await;
+    config: Arc<Config>,
+    tasks: TaskTracker,
+    stop_groups: CancellationToken,
 }
 
-fn start_upkeep(
-    groups: &Arc<Groups>,
-    directory: &Directory,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) {
-    tasks.spawn(directory.clone().sweep(stop.clone()));
-    tasks.spawn(directory.clone().report(stop.clone()));
-    tasks.spawn(directory.clone().expire_accounts(stop.clone()));
-    tasks.spawn(upkeep(groups.clone(), stop.clone()));
-}
-
-async fn upkeep(groups: Arc<Groups>, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(UPKEEP);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        groups.clock.discipline();
-        if let Err(error) = groups.purge().await {
-            // A group that has failed ends the node by itself.
-            tracing::warn!(%error, "purge logs");
+impl Node {
+    /// Recovers, then serves users until `stop`, and until their requests have ended.
+    async fn serve(&self, listener: TcpListener, stop: &CancellationToken) {
+        if stop
+            .run_until_cancelled(self.groups.ready())
+            .await
+            .is_none()
+        {
+            return;
         }
+        self.start_tasks();
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(http = %address, region = self.groups.identity.region, "serving");
+        }
+        let settings = http_settings(&self.config);
+        api::serve(listener, self.api.clone(), settings, stop.clone()).await;
+    }
+
+    fn start_tasks(&self) {
+        let directory = &self.service.directory;
+        let stop = || self.stop_groups.clone();
+        let write_buffer = self.config.write_buffer_mib.bytes();
+        self.tasks.spawn(directory.clone().sweep(stop()));
+        self.tasks.spawn(directory.clone().report(stop()));
+        self.tasks.spawn(directory.clone().expire_accounts(stop()));
+        self.tasks
+            .spawn(upkeep(self.groups.clone(), write_buffer, stop()));
     }
 }
 

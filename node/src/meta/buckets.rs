@@ -2,7 +2,7 @@
 
 use cloudkv_proto::v1 as pb;
 
-use super::catalog::{Bucket, Catalog};
+use super::catalog::{Bucket, Catalog, is_idle};
 use super::plans::{access_from_pb, plan_from_pb};
 use super::state::{MetaState, Response};
 use crate::store::{Batch, StoreError};
@@ -134,7 +134,6 @@ impl MetaState {
             (Some(comment), false) => Some(comment.clone()),
             (None, false) => bucket.comment.clone(),
         };
-        bucket.usage.budget.reset();
         let usage = bucket.usage.clone();
         let changed = Bucket {
             plan,
@@ -184,7 +183,7 @@ impl MetaState {
     ) -> Response {
         let mut idle = self
             .catalog
-            .accounts_where(|account| account.buckets == 0 && account.empty_since < expire.before);
+            .accounts_where(|account| is_idle(account, expire.before));
         // The same ones on every replica.
         idle.sort_unstable();
         idle.truncate(expire.limit as usize);

@@ -1,6 +1,6 @@
 //! The metadata in memory, as every request reads it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -61,12 +61,19 @@ pub struct Account {
     pub buckets: Vec<BucketId>,
 }
 
+type Buckets = HashMap<BucketId, Arc<Bucket>>;
+
+/// Parts of the buckets, each under a lock of its own, so that a walk over all of them never
+/// holds up more than a part.
+const PARTS: usize = 64;
+
 /// All metadata.
 #[derive(Debug)]
 pub struct Catalog {
     header: ArcSwap<pb::MetaHeader>,
     plans: ArcSwap<HashMap<Plan, PlanTerms>>,
-    buckets: RwLock<HashMap<BucketId, Arc<Bucket>>>,
+    buckets: [RwLock<Buckets>; PARTS],
+    dropping: RwLock<HashSet<BucketId>>,
     accounts: RwLock<HashMap<AccountId, Account>>,
 }
 
@@ -75,7 +82,8 @@ impl Default for Catalog {
         Self {
             header: ArcSwap::from_pointee(pb::MetaHeader::default()),
             plans: ArcSwap::from_pointee(HashMap::new()),
-            buckets: RwLock::default(),
+            buckets: std::array::from_fn(|_| RwLock::default()),
+            dropping: RwLock::default(),
             accounts: RwLock::default(),
         }
     }
@@ -87,23 +95,25 @@ impl Catalog {
         self.header.load_full()
     }
 
+    /// The part of a bucket. Names are random, so any of their characters spread them.
+    fn part(&self, id: &BucketId) -> &RwLock<Buckets> {
+        let [.., a, b] = *id.as_bytes();
+        &self.buckets[(usize::from(a) * 61 + usize::from(b)) % PARTS]
+    }
+
     /// A bucket that is in use.
     pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
-        self.buckets
-            .read()
-            .get(id)
-            .filter(|bucket| !bucket.dropping)
-            .cloned()
+        self.any_bucket(id).filter(|bucket| !bucket.dropping)
     }
 
     /// A bucket, also one that is being dropped.
     pub(super) fn any_bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
-        self.buckets.read().get(id).cloned()
+        self.part(id).read().get(id).cloned()
     }
 
     /// Number of buckets, those that are being dropped included.
     pub fn bucket_count(&self) -> usize {
-        self.buckets.read().len()
+        self.buckets.iter().map(|part| part.read().len()).sum()
     }
 
     /// Number of accounts.
@@ -113,12 +123,27 @@ impl Catalog {
 
     /// Buckets for which `choose` holds.
     pub fn buckets_where(&self, choose: impl Fn(&Bucket) -> bool) -> Vec<Arc<Bucket>> {
-        self.buckets
-            .read()
-            .values()
-            .filter(|bucket| choose(bucket))
-            .cloned()
-            .collect()
+        let mut chosen = Vec::new();
+        for part in &self.buckets {
+            chosen.extend(
+                part.read()
+                    .values()
+                    .filter(|bucket| choose(bucket))
+                    .cloned(),
+            );
+        }
+        chosen
+    }
+
+    /// Buckets that are deleted and whose rows are to be dropped.
+    pub fn dropping(&self) -> Vec<BucketId> {
+        self.dropping.read().iter().copied().collect()
+    }
+
+    /// Whether an account is left without a bucket since before a time.
+    pub fn has_idle_account(&self, before: Nanos) -> bool {
+        let idle = |account: &Account| is_idle(&account.row, before);
+        self.accounts.read().values().any(idle)
     }
 
     /// Whether there is such an account.
@@ -171,9 +196,18 @@ impl Catalog {
 
     pub(super) fn put_bucket(&self, bucket: Bucket) {
         let (id, owner, gone) = (bucket.id, bucket.owner, bucket.dropping);
-        self.buckets.write().insert(id, Arc::new(bucket));
+        let (budget, limit) = (bucket.usage.budget.clone(), bucket.limits.keys);
+        self.part(&id).write().insert(id, Arc::new(bucket));
+        budget.set_limit(limit);
+        if gone {
+            self.dropping.write().insert(id);
+        }
         let mut accounts = self.accounts.write();
-        let ids = &mut accounts.entry(owner).or_default().buckets;
+        // The account of a bucket that is being dropped may be gone already.
+        let Some(account) = accounts.get_mut(&owner) else {
+            return;
+        };
+        let ids = &mut account.buckets;
         if gone {
             ids.retain(|other| *other != id);
         } else if !ids.contains(&id) {
@@ -182,15 +216,15 @@ impl Catalog {
     }
 
     pub(super) fn remove_bucket(&self, id: &BucketId) {
-        self.buckets.write().remove(id);
+        self.part(id).write().remove(id);
+        self.dropping.write().remove(id);
     }
 
     /// Puts each account's buckets in the order of their creation, after loading.
     pub(super) fn sort(&self) {
-        let buckets = self.buckets.read();
-        let created = |id: &BucketId| buckets.get(id).map(|bucket| (bucket.created_at, *id));
+        let created = |id: &BucketId| self.any_bucket(id).map(|bucket| (bucket.created_at, *id));
         for account in self.accounts.write().values_mut() {
-            account.buckets.sort_by_key(created);
+            account.buckets.sort_by_cached_key(created);
         }
     }
 
@@ -199,21 +233,32 @@ impl Catalog {
         let limits = terms.limits.clone();
         plans.insert(plan, terms);
         self.plans.store(Arc::new(plans));
-        let mut buckets = self.buckets.write();
-        for bucket in buckets.values_mut().filter(|bucket| bucket.plan == plan) {
-            bucket.usage.budget.reset();
-            *bucket = Arc::new(Bucket {
-                limits: limits.clone(),
-                comment: bucket.comment.clone(),
-                usage: bucket.usage.clone(),
-                ..**bucket
-            });
+        for part in &self.buckets {
+            for bucket in part
+                .write()
+                .values_mut()
+                .filter(|bucket| bucket.plan == plan)
+            {
+                *bucket = Arc::new(Bucket {
+                    limits: limits.clone(),
+                    comment: bucket.comment.clone(),
+                    usage: bucket.usage.clone(),
+                    ..**bucket
+                });
+                bucket.usage.budget.set_limit(limits.keys);
+            }
         }
     }
 
     pub(super) fn clear(&self) {
-        self.buckets.write().clear();
+        self.buckets.iter().for_each(|part| part.write().clear());
+        self.dropping.write().clear();
         self.accounts.write().clear();
         self.plans.store(Arc::default());
     }
+}
+
+/// Whether an account is left without a bucket since before a time.
+pub(super) fn is_idle(account: &pb::Account, before: Nanos) -> bool {
+    account.buckets == 0 && account.empty_since < before
 }

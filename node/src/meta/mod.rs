@@ -23,4 +23,4 @@ pub use plans::{
     Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans, plan_to_pb,
 };
 pub use state::{LEVEL, Meta, MetaState, Response};
-pub use usage::{KeyBudget, Refill, Reservation, Usage};
+pub use usage::Usage;

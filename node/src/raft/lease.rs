@@ -68,10 +68,14 @@ impl Lease {
         self.term.store(0, Ordering::Release);
     }
 
-    /// Answers no read in the current term again.
-    pub fn close(&self) {
-        let term = self.term.load(Ordering::Acquire);
+    /// Answers no read in `term` or an earlier one again.
+    pub fn close_term(&self, term: u64) {
         self.closed.fetch_max(term, Ordering::AcqRel);
+    }
+
+    /// Answers no read again, in any term.
+    pub fn close(&self) {
+        self.close_term(u64::MAX);
     }
 
     fn now(&self) -> u64 {
@@ -115,12 +119,16 @@ mod tests {
     fn a_closed_term_stays_closed_and_a_later_one_is_open() {
         let lease = Lease::default();
         lease.lead(1, None);
-        lease.close();
+        lease.close_term(1);
         lease.lead(1, None);
         assert!(!lease.holds(&applied(1)));
         lease.lead(2, None);
         assert!(lease.holds(&applied(2)));
         lease.follow();
         assert!(!lease.holds(&applied(2)));
+        lease.lead(3, None);
+        lease.close();
+        lease.lead(4, None);
+        assert!(!lease.holds(&applied(4)));
     }
 }

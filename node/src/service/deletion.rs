@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command, shard_command};
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command, shard_command::Kind};
+use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::directory::{Directory, key_error};
 use super::errors::DirectoryError;
-use crate::meta::Bucket;
+use super::shards::read_error;
 use crate::types::{AccountId, BucketId};
 
 /// Deleted buckets are looked for this often, if nothing else calls for it.
@@ -53,10 +54,11 @@ impl Directory {
     pub async fn sweep(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
-                for bucket in self.inner.catalog.buckets_where(|bucket| bucket.dropping) {
-                    if let Err(error) = self.drop_rows(&bucket).await {
-                        tracing::debug!(?error, bucket = ?bucket.id, "drop bucket: later");
-                    }
+                let dropping = self.inner.catalog.dropping();
+                if !dropping.is_empty()
+                    && let Err(error) = self.drop_rows(&dropping).await
+                {
+                    tracing::debug!(?error, "drop rows of deleted buckets: later");
                 }
                 let _ = tokio::time::timeout(SWEEP, self.inner.deleted.notified()).await;
             }
@@ -64,20 +66,29 @@ impl Directory {
         .await;
     }
 
-    async fn drop_rows(&self, bucket: &Bucket) -> Result<(), DirectoryError> {
-        let id = Bytes::copy_from_slice(bucket.id.as_bytes());
-        for shard in self.inner.shards.iter() {
-            let drop = pb::DropBucket { bucket: id.clone() };
-            let dropped = shard.propose(shard_command::Kind::DropBucket(drop)).await;
+    /// Drops, flushes, and only then gives files back: a file goes at once and for good, the drop
+    /// only once it is flushed. The other way round, a crash between would leave a state that is
+    /// not that after any entry.
+    async fn drop_rows(&self, buckets: &[BucketId]) -> Result<(), DirectoryError> {
+        for id in buckets {
+            let drops = self.inner.shards.iter().map(|shard| {
+                let bucket = Bytes::copy_from_slice(id.as_bytes());
+                shard.propose(Kind::DropBucket(pb::DropBucket { bucket }))
+            });
+            let dropped = try_join_all(drops).await;
             dropped.map_err(|_| DirectoryError::UnknownOutcome)?;
-            let name = id.clone();
-            if let Err(error) = shard.read(move |view| view.reclaim(&name)).await {
-                // The space comes back by compaction as well, only later.
-                tracing::warn!(%error, "reclaim files of a dropped bucket");
-            }
         }
-        let dropped = Command::BucketDropped(pb::BucketDropped { bucket: id });
-        // Refused if it was forgotten meanwhile.
-        self.propose(dropped).await.map(|_| ())
+        for shard in self.inner.shards.iter() {
+            let ids = buckets.to_vec();
+            let reclaimed = shard.read(move |view| view.reclaim(&ids)).await;
+            reclaimed.map_err(|error| key_error(read_error(shard, error)))?;
+        }
+        for id in buckets {
+            let bucket = Bytes::copy_from_slice(id.as_bytes());
+            let dropped = Command::BucketDropped(pb::BucketDropped { bucket });
+            // Refused if it was forgotten meanwhile.
+            let _ = self.propose(dropped).await?;
+        }
+        Ok(())
     }
 }

@@ -55,18 +55,12 @@ impl Keyspace {
                 value: packed.value.clone(),
                 content_type: packed.content_type.clone(),
                 ttl: put.ttl.map_or(0, nanos),
-                may_create: room.may_create(),
+                may_create: room.is_some(),
             };
-            let write = self.write(&packed, Op::Put(op), &put.precondition);
+            let write = self.write(&packed, Op::Put(op), &put.precondition, room);
             match write.await? {
-                WriteOutcome::Written(written) => {
-                    room.end(written.existed);
-                    return Ok(written);
-                }
-                WriteOutcome::ConditionFailed => {
-                    room.end(true);
-                    return Err(KeyError::PreconditionFailed);
-                }
+                WriteOutcome::Written(written) => return Ok(written),
+                WriteOutcome::ConditionFailed => return Err(KeyError::PreconditionFailed),
                 WriteOutcome::BucketGone => return Err(KeyError::BucketGone),
                 // The key was deleted after it was seen: count again.
                 WriteOutcome::NoRoom => {}
@@ -80,7 +74,7 @@ impl Keyspace {
     async fn room(&self, bucket: &Arc<Bucket>, key: &[u8]) -> Result<Room, KeyError> {
         // The way of nearly all writes: no await, nothing counted.
         match bucket.usage.budget.take() {
-            Some(reservation) => Ok(Room::Reserved(reservation)),
+            Some(reservation) => Ok(Some(reservation)),
             None => room::find(&self.shards, self, bucket, key, self.timeout).await,
         }
     }
@@ -93,7 +87,7 @@ impl Keyspace {
         precondition: Precondition,
     ) -> Result<bool, KeyError> {
         let packed = Packed::new(bucket, &key, b"", &Bytes::new());
-        let write = self.write(&packed, Op::Delete(pb::Delete {}), &precondition);
+        let write = self.write(&packed, Op::Delete(pb::Delete {}), &precondition, None);
         match write.await? {
             WriteOutcome::Written(written) => Ok(written.existed),
             WriteOutcome::ConditionFailed => Err(KeyError::PreconditionFailed),
@@ -108,6 +102,7 @@ impl Keyspace {
         packed: &Packed,
         op: Op,
         precondition: &Precondition,
+        room: Room,
     ) -> Result<WriteOutcome, KeyError> {
         let shard = self.shards.of(&packed.id, &packed.key);
         let write = pb::Write {
@@ -116,7 +111,7 @@ impl Keyspace {
             condition: condition(precondition),
             op: Some(op),
         };
-        let outcome = shard.write(write, self.timeout).await;
+        let outcome = shard.write(write, room, self.timeout).await;
         outcome.map_err(|error| write_error(shard, &error))
     }
 
@@ -140,13 +135,26 @@ struct Packed {
 
 impl Packed {
     fn new(bucket: &Bucket, key: &[u8], content_type: &[u8], value: &Bytes) -> Self {
-        let copied = if value.len() <= COPIED_VALUE { &value[..] } else { b"" };
+        let copied = if value.len() <= COPIED_VALUE {
+            &value[..]
+        } else {
+            b""
+        };
         let parts = [bucket.id.as_bytes(), key, content_type, copied];
         let mut rest = Bytes::from(parts.concat());
-        let [bucket_part, key, content_type, copied] =
-            parts.map(|part| rest.split_to(part.len()));
-        let value = if copied.len() == value.len() { copied } else { value.clone() };
-        Self { id: bucket.id, bucket: bucket_part, key, content_type, value }
+        let [bucket_part, key, content_type, copied] = parts.map(|part| rest.split_to(part.len()));
+        let value = if copied.len() == value.len() {
+            copied
+        } else {
+            value.clone()
+        };
+        Self {
+            id: bucket.id,
+            bucket: bucket_part,
+            key,
+            content_type,
+            value,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use crate::meta::Bucket;
+use crate::raft::ProposeError;
 
 /// Buckets in one report.
 const REPORT_LIMIT: usize = 1000;
@@ -38,7 +39,7 @@ impl Directory {
             .buckets_where(|bucket| bucket.usage.reads() != (0, 0))
         {
             let home = Arc::as_ptr(self.inner.shards.home(&bucket.id)) as usize;
-            let reads = bucket.usage.take_reads();
+            let reads = bucket.usage.reads();
             by_shard.entry(home).or_default().push((bucket, reads));
         }
         for reads in by_shard.into_values() {
@@ -62,9 +63,10 @@ impl Directory {
         };
         let home = self.inner.shards.home(&first.id);
         let reported = home.propose(shard_command::Kind::CountReads(counts)).await;
-        if let Err(crate::raft::ProposeError::NotLeader { .. }) = reported {
+        // With an unknown outcome they may be lost, rather than counted twice.
+        if !matches!(reported, Err(ProposeError::NotLeader { .. })) {
             for (bucket, reads) in part {
-                bucket.usage.put_back(*reads);
+                bucket.usage.reported(*reads);
             }
         }
     }
@@ -79,14 +81,15 @@ impl Directory {
         let mut tick = tokio::time::interval(ACCOUNT_SWEEP);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             let before = self.inner.clock.now().saturating_sub(ttl);
-            let expire = pb::ExpireAccounts {
-                before,
-                limit: ACCOUNT_LIMIT,
-            };
-            // What can't be removed now is removed at the next look.
-            let _ = self
-                .propose(meta_command::Kind::ExpireAccounts(expire))
-                .await;
+            while self.inner.catalog.has_idle_account(before) {
+                let limit = ACCOUNT_LIMIT;
+                let expire = pb::ExpireAccounts { before, limit };
+                let command = meta_command::Kind::ExpireAccounts(expire);
+                if self.propose(command).await.is_err() {
+                    // What can't be removed now is removed at the next look.
+                    break;
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A plan's number of keys: never refused below it, never exceeded.
 //!
 //! A write of a key that may be new needs room, which is handed out in blocks (see
-//! `meta::KeyBudget`). When a block is used up, one writer counts the bucket's keys and hands out
+//! `budget::KeyBudget`). When a block is used up, one writer counts the bucket's keys and hands out
 //! the next. When nothing is left, a write of a key that is there goes ahead without room, and the
 //! state itself refuses it if the key is gone by then.
 
@@ -11,30 +11,11 @@ use std::time::Duration;
 use super::errors::KeyError;
 use super::keyspace::Keyspace;
 use super::shards::Shards;
-use crate::meta::{Bucket, Refill, Reservation};
+use crate::budget::{Refill, Reservation};
+use crate::meta::Bucket;
 
-/// Room for a write.
-pub enum Room {
-    /// For a new key.
-    Reserved(Reservation),
-    /// None: only a key that is there may be written.
-    NotNeeded,
-}
-
-impl Room {
-    /// Whether the write may create its key.
-    pub fn may_create(&self) -> bool {
-        matches!(self, Self::Reserved(_))
-    }
-
-    /// The write has ended; room that a key `existed` in is free again at once.
-    pub fn end(self, existed: bool) {
-        match self {
-            Self::Reserved(reservation) if existed => reservation.unused(),
-            Self::Reserved(_) | Self::NotNeeded => {}
-        }
-    }
-}
+/// Room for a write: reserved for a new key, or none, and only a key that is there may be written.
+pub type Room = Option<Reservation>;
 
 /// Finds room for `key` when the block at hand is used up.
 pub async fn find(
@@ -49,7 +30,7 @@ pub async fn find(
             match refill(shards, bucket).await? {
                 Refill::Room => {}
                 Refill::Wait | Refill::Full if keyspace.get(bucket, key).await?.is_some() => {
-                    return Ok(Room::NotNeeded);
+                    return Ok(None);
                 }
                 Refill::Wait => wait_for_a_write(bucket).await,
                 Refill::Full => {
@@ -59,7 +40,7 @@ pub async fn find(
                 }
             }
             if let Some(reservation) = bucket.usage.budget.take() {
-                return Ok(Room::Reserved(reservation));
+                return Ok(Some(reservation));
             }
         }
     };
@@ -79,16 +60,15 @@ async fn wait_for_a_write(bucket: &Bucket) {
 
 async fn refill(shards: &Shards, bucket: &Bucket) -> Result<Refill, KeyError> {
     let budget = &bucket.usage.budget;
-    let limit = bucket.limits.keys;
-    let block = limit / (8 * shards.len() as u64);
+    let parts = 8 * shards.len() as u64;
     let _counting = budget.counting.lock().await;
     let seen = budget.seen();
-    let refill = budget.refill(seen, shards.count(&bucket.id).await?, limit, block);
+    let refill = budget.refill(seen, shards.count(&bucket.id).await?, parts);
     if refill != Refill::Full {
         return Ok(refill);
     }
     // What has expired since the last look is still counted.
     shards.expire().await?;
     let seen = budget.seen();
-    Ok(budget.refill(seen, shards.count(&bucket.id).await?, limit, block))
+    Ok(budget.refill(seen, shards.count(&bucket.id).await?, parts))
 }

@@ -21,9 +21,12 @@ impl ShardState {
             return Ok(Response::Done);
         }
         let from = self.rows.record(id, b"");
-        batch.delete_range(&from, &keys::after_prefix(&from));
         let bucket = self.bucket(id)?;
         let digest = bucket.digest;
+        // The digest is that of its tombstones as well; an empty bucket needs no range removed.
+        if bucket.keys != 0 || digest != 0 {
+            batch.delete_range(&from, &keys::after_prefix(&from));
+        }
         *bucket = pb::BucketState {
             dropped: true,
             ..Default::default()

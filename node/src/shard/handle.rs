@@ -12,14 +12,17 @@ use super::proposer::{self, BatchSettings, Queue, QueueBudget, WriteError};
 use super::state::{Response, Shard, ShardState};
 use super::view::{Lookup, Page, View};
 use super::write::WriteOutcome;
+use crate::budget::Reservation;
 use crate::clock::Clock;
-use crate::raft::{Group, GroupSettings, Proposal, Status};
+use crate::raft::{Group, GroupSettings, Proposal, ProposeError, Status};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, StoreError};
 use crate::types::{Entry, ListQuery};
 
 /// How often a shard looks for what has expired.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// How long the answer to a command that is no write is waited for.
+const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Keys that one entry expires at most.
 const EXPIRE_LIMIT: u32 = 1000;
 
@@ -180,29 +183,30 @@ impl ShardHandle {
         }
     }
 
-    /// Writes a key and waits for the outcome, at most for `deadline`.
+    /// Writes a key and waits for the outcome, at most for `deadline`. The room reserved for it
+    /// stays with the write, also when whoever waits for it is gone.
     pub async fn write(
         &self,
         write: pb::Write,
+        room: Option<Reservation>,
         deadline: Duration,
     ) -> Result<WriteOutcome, WriteError> {
         if !self.serves() {
             return Err(WriteError::NotLeader);
         }
-        let outcome = self.queue.push(write)?;
+        let outcome = self.queue.push(write, room)?;
         match tokio::time::timeout(deadline, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
         }
     }
 
-    /// Proposes a command that is no write, and waits for its answer.
+    /// Proposes a command that is no write, and waits for its answer, though not for ever.
     pub async fn propose(&self, command: Command) -> Proposal<Shard> {
-        self.group
-            .propose(pb::ShardCommand {
-                kind: Some(command),
-            })
-            .await
+        let kind = Some(command);
+        let answer = self.group.propose(pb::ShardCommand { kind });
+        let answer = tokio::time::timeout(PROPOSAL_TIMEOUT, answer).await;
+        answer.unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// Removes all that has expired by now, so that counts are exact.

@@ -36,5 +36,5 @@ mod tests {
     }
 
     const PINNED: [u16; 12] = [7, 3, 3, 1, 0, 3, 0, 1, 6, 3, 6, 1];
-    const PINNED_EMPTY: u16 = 0;
+    const PINNED_EMPTY: u16 = 15;
 }

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::state::{Response, Shard};
 use super::write::WriteOutcome;
+use crate::budget::Reservation;
 use crate::clock::Clock;
 use crate::raft::{Group, Proposal, ProposeError};
 
@@ -79,7 +80,34 @@ type Outcome = Result<WriteOutcome, WriteError>;
 pub struct Pending {
     write: pb::Write,
     bytes: Taken,
+    waiter: Waiter,
+}
+
+/// Who waits for a write, and the room reserved for it. The room is held until the write has
+/// ended, not until whoever asked for it has gone.
+struct Waiter {
     answer: oneshot::Sender<Outcome>,
+    room: Option<Reservation>,
+}
+
+impl Waiter {
+    fn tell(self, outcome: Outcome) {
+        if let (Some(room), true) = (self.room, leaves_room(&outcome)) {
+            room.unused();
+        }
+        // Whoever asked may have given up.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+/// Whether a write that ended so took no room: nothing is counted that wasn't before.
+fn leaves_room(outcome: &Outcome) -> bool {
+    match outcome {
+        Ok(WriteOutcome::Written(written)) => written.existed,
+        Ok(WriteOutcome::ConditionFailed | WriteOutcome::NoRoom | WriteOutcome::BucketGone)
+        | Err(WriteError::NotLeader | WriteError::Overloaded | WriteError::Stopping) => true,
+        Err(WriteError::Unknown) => false,
+    }
 }
 
 /// The way into the queue.
@@ -92,17 +120,22 @@ pub struct Queue {
 impl Queue {
     /// Queues a write; its outcome comes through the receiver, which fails if the outcome can't
     /// be known.
-    pub fn push(&self, write: pb::Write) -> Result<oneshot::Receiver<Outcome>, WriteError> {
+    pub fn push(
+        &self,
+        write: pb::Write,
+        room: Option<Reservation>,
+    ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
         let bytes = self
             .budget
             .take(size_of(&write))
             .ok_or(WriteError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
+        let waiter = Waiter { answer, room };
         self.sender
             .try_send(Pending {
                 write,
                 bytes,
-                answer,
+                waiter,
             })
             .map_err(|refused| match refused {
                 mpsc::error::TrySendError::Full(_) => WriteError::Overloaded,
@@ -178,8 +211,7 @@ impl Proposer {
         }
         self.receiver.close();
         while let Some(pending) = self.receiver.recv().await {
-            // Whoever asked may have given up.
-            let _ = pending.answer.send(Err(WriteError::Stopping));
+            pending.waiter.tell(Err(WriteError::Stopping));
         }
     }
 
@@ -202,7 +234,7 @@ impl Proposer {
         let mut waiting = Vec::with_capacity(batch.len());
         for pending in batch {
             writes.push(pending.write);
-            waiting.push((pending.answer, pending.bytes));
+            waiting.push((pending.waiter, pending.bytes));
         }
         let batch = pb::WriteBatch {
             time: self.clock.now(),
@@ -219,12 +251,11 @@ impl Proposer {
     }
 }
 
-fn answer(waiting: Vec<(oneshot::Sender<Outcome>, Taken)>, result: Proposal<Shard>) {
+fn answer(waiting: Vec<(Waiter, Taken)>, result: Proposal<Shard>) {
     let failed = match result {
         Ok(Response::Writes(outcomes)) if outcomes.len() == waiting.len() => {
-            for ((answer, _), outcome) in waiting.into_iter().zip(outcomes) {
-                // Whoever asked may have given up.
-                let _ = answer.send(Ok(outcome));
+            for ((waiter, _), outcome) in waiting.into_iter().zip(outcomes) {
+                waiter.tell(Ok(outcome));
             }
             return;
         }
@@ -232,8 +263,8 @@ fn answer(waiting: Vec<(oneshot::Sender<Outcome>, Taken)>, result: Proposal<Shar
         | Err(ProposeError::Unknown) => WriteError::Unknown,
         Err(ProposeError::NotLeader { .. }) => WriteError::NotLeader,
     };
-    for (answer, _) in waiting {
-        let _ = answer.send(Err(failed.clone()));
+    for (waiter, _) in waiting {
+        waiter.tell(Err(failed.clone()));
     }
 }
 

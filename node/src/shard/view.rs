@@ -14,7 +14,7 @@ use super::record;
 use super::state::decode_bucket;
 use crate::store::keys::{self, GroupId, Kind, Rows};
 use crate::store::{Found, Scan, StateDb, StoreError};
-use crate::types::{Entry, KeyInfo, ListQuery, Nanos};
+use crate::types::{BucketId, Entry, KeyInfo, ListQuery, Nanos};
 
 /// A shard for readers.
 pub struct View {
@@ -198,10 +198,15 @@ impl View {
         Ok(row.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
-    /// Gives back the files that held nothing but records of a dropped bucket: blocks.
-    pub fn reclaim(&self, bucket: &[u8]) -> Result<(), StoreError> {
-        let from = self.rows().record(bucket, b"");
-        self.db.drop_files(&from, &keys::after_prefix(&from))
+    /// Flushes, and then gives back the files that held nothing but records of dropped buckets:
+    /// blocks.
+    pub fn reclaim(&self, buckets: &[BucketId]) -> Result<(), StoreError> {
+        self.db.flush()?;
+        for bucket in buckets {
+            let from = self.rows().record(bucket.as_bytes(), b"");
+            self.db.drop_files(&from, &keys::after_prefix(&from))?;
+        }
+        Ok(())
     }
 
     /// Live keys of a bucket, in order: blocks for the disk.

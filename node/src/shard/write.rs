@@ -59,7 +59,7 @@ impl ShardState {
         let old = self.record(&row)?;
         let now = time.max(self.header.last_version + 1);
         let live = old.as_ref().filter(|record| record::is_live(record, now));
-        if !holds(write.condition.as_ref(), live) {
+        if !holds(write.condition.as_ref(), live)? {
             return Ok(WriteOutcome::ConditionFailed);
         }
         let existed = live.is_some();
@@ -129,7 +129,8 @@ impl ShardState {
         self.count(&change)?;
         match &change.new {
             Some(new) => batch.put(&change.row, new.encode_to_vec()),
-            None => batch.delete(&change.row),
+            None if change.old.is_some() => batch.delete(&change.row),
+            None => {}
         }
         self.records.insert(change.row, change.new);
         Ok(())
@@ -184,20 +185,21 @@ impl ShardState {
     }
 }
 
-fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> bool {
+fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Result<bool> {
     let is_one_of = |versions: &pb::Versions| {
-        live.is_some_and(|record| {
-            record
-                .version
-                .is_some_and(|version| versions.any.contains(&version))
-        })
+        live.and_then(|record| record.version)
+            .is_some_and(|version| versions.any.contains(&version))
     };
-    match condition.and_then(|condition| condition.kind.as_ref()) {
-        None => true,
-        Some(Condition::Exists(_)) => live.is_some(),
-        Some(Condition::Absent(_)) => live.is_none(),
-        Some(Condition::Versions(versions)) => is_one_of(versions),
-        Some(Condition::NotVersions(versions)) => !is_one_of(versions),
+    let Some(condition) = condition else {
+        return Ok(true);
+    };
+    match &condition.kind {
+        Some(Condition::Exists(_)) => Ok(live.is_some()),
+        Some(Condition::Absent(_)) => Ok(live.is_none()),
+        Some(Condition::Versions(versions)) => Ok(is_one_of(versions)),
+        Some(Condition::NotVersions(versions)) => Ok(!is_one_of(versions)),
+        // Not none, but one of a later version.
+        None => Err(unknown_write()),
     }
 }
 

@@ -132,6 +132,10 @@ fn log_options(
     options.set_max_write_buffer_number(4);
     options.set_manual_wal_flush(true);
     options.set_recycle_log_file_num(4);
+    // Most of it is purged before it would be worth compacting.
+    options.set_level_zero_file_num_compaction_trigger(12);
+    options.set_level_zero_slowdown_writes_trigger(40);
+    options.set_level_zero_stop_writes_trigger(64);
     options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::PointInTime);
     options.set_compression_type(DBCompressionType::None);
     options.set_block_based_table_factory(&table_options(cache));

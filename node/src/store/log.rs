@@ -10,6 +10,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rocksdb::{DB, Options, ReadOptions, WriteBatch};
@@ -44,6 +45,7 @@ impl LogMeta {
 pub struct LogDb {
     db: Arc<DB>,
     commit: GroupCommit,
+    appended: AtomicU64,
 }
 
 impl LogDb {
@@ -51,7 +53,14 @@ impl LogDb {
         let db = Arc::new(DB::open(options, dir).map_err(StoreError::on("open", "log database"))?);
         let commit =
             GroupCommit::start(db.clone()).map_err(StoreError::on("start", "log sync thread"))?;
-        Ok(Self { db, commit })
+        // What is left from before counts as appended: it is replayed at the next start as well.
+        let left = db.property_int_value(c"rocksdb.estimate-live-data-size");
+        let appended = AtomicU64::new(left.ok().flatten().unwrap_or(0));
+        Ok(Self {
+            db,
+            commit,
+            appended,
+        })
     }
 
     /// Writes entries of consecutive indexes, and `committed` with them if given. They are
@@ -70,6 +79,8 @@ impl LogDb {
         if let Some(committed) = committed {
             batch.put(meta_key(group, LogMeta::Committed), committed);
         }
+        let size = batch.size_in_bytes() as u64;
+        self.appended.fetch_add(size, Ordering::Relaxed);
         self.db
             .write(batch)
             .map_err(StoreError::on("append", "log entries"))?;
@@ -178,6 +189,11 @@ impl LogDb {
         );
         batch.put(meta_key(group, LogMeta::Purged), purged);
         self.db.write(batch).map_err(StoreError::on("purge", "log"))
+    }
+
+    /// Bytes of entries appended, those included that a start found there.
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
     }
 
     /// What the group commit has done.

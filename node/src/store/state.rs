@@ -78,6 +78,9 @@ pub struct Scan {
 impl StateDb {
     pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
         let db = DB::open(options, dir).map_err(StoreError::on("open", "state database"))?;
+        // Each read looks through the range tombstones of the write buffer: not through many.
+        db.set_options(&[("memtable_max_range_deletions", "1000")])
+            .map_err(StoreError::on("configure", "state database"))?;
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
         let tier = |tier| {
