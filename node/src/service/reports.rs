@@ -20,6 +20,9 @@ const ACCOUNT_SWEEP: Duration = Duration::from_secs(3600);
 /// Accounts that one entry removes at most.
 const ACCOUNT_LIMIT: u32 = 1000;
 
+/// A bucket, with its hits and misses.
+type Report = (Arc<Bucket>, (u64, u64));
+
 impl Directory {
     /// Reports reads every `stats_interval` until `stop`, and once more then.
     pub async fn report(self, stop: CancellationToken) {
@@ -32,7 +35,7 @@ impl Directory {
     }
 
     async fn report_reads(&self) {
-        let mut by_shard: HashMap<usize, Vec<(Arc<Bucket>, (u64, u64))>> = HashMap::new();
+        let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
         for bucket in self
             .inner
             .catalog
@@ -49,7 +52,7 @@ impl Directory {
         }
     }
 
-    async fn report_part(&self, part: &[(Arc<Bucket>, (u64, u64))]) {
+    async fn report_part(&self, part: &[Report]) {
         let Some((first, _)) = part.first() else {
             return;
         };

@@ -128,7 +128,7 @@ impl ShardHandle {
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 let now = self.clock.now();
-                self.from_disk(move |view| view.get(&bucket, &key, now))
+                self.ask_disk(move |view| view.get(&bucket, &key, now))
                     .await
             }
         }
@@ -160,10 +160,10 @@ impl ShardHandle {
         if !self.serves() {
             return Err(ReadError::NotLeader);
         }
-        self.from_disk(read).await
+        self.ask_disk(read).await
     }
 
-    async fn from_disk<T: Send + 'static>(
+    async fn ask_disk<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
