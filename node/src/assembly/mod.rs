@@ -2,13 +2,16 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
+//! | `files` | makes sure that connections can't use up the files that the storage needs |
 //! | `groups` | opens the storage and starts the metadata and all shards |
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
 //! | `observe` | what the operator's port tells |
 
+mod files;
 mod groups;
 mod observe;
 mod run;
 
+pub use files::FilesError;
 pub use groups::{Groups, StartError};
 pub use run::{RunError, run};
