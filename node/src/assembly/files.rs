@@ -45,10 +45,7 @@ pub(super) fn raise_limit() -> Option<u64> {
 }
 
 /// Of `wanted` connections, as many as fit into `limit` beside the storage.
-pub(super) fn room_for_connections(
-    limit: Option<u64>,
-    wanted: usize,
-) -> Result<usize, FilesError> {
+pub(super) fn room_for_connections(limit: Option<u64>, wanted: usize) -> Result<usize, FilesError> {
     let Some(limit) = limit else {
         return Ok(wanted);
     };
