@@ -6,10 +6,12 @@
 //! | `groups` | opens the storage and starts the metadata and all shards |
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
 //! | `observe` | what the operator's port tells |
+//! | `operate` | what the operator's port does |
 
 mod files;
 mod groups;
 mod observe;
+mod operate;
 mod run;
 
 pub use files::FilesError;

@@ -125,12 +125,11 @@ async fn run_on(
     let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
     let stop_admin = CancellationToken::new();
     let token = config.admin_token.clone();
-    tasks.spawn(admin::serve(
-        ports.admin,
-        observer,
-        token,
-        stop_admin.clone(),
-    ));
+    let node = admin::Node {
+        state: observer,
+        operations: Arc::new(service.directory.clone()),
+    };
+    tasks.spawn(admin::serve(ports.admin, node, token, stop_admin.clone()));
     tasks.spawn(rpc::serve(
         ports.rpc,
         groups.identity.clone(),

@@ -27,8 +27,8 @@ settings! {
     /// it has to be on the loopback interface.
     rpc: SocketAddr = Address::LOOPBACK => "127.0.0.1:7070",
 
-    /// Address for the operator: /healthz, /readyz, /metrics and /status. Beyond the loopback
-    /// interface it needs an admin token.
+    /// Address for the operator: /healthz, /readyz, /metrics, /status and /plans. Beyond the
+    /// loopback interface it needs an admin token.
     admin: SocketAddr = Address::ANY => "127.0.0.1:9090",
 
     /// Token that the operator's calls carry in `Authorization: Bearer`, all but /healthz and
