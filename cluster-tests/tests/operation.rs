@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use cloudkv_cluster_tests::harness::{Refusal, prometheus, run_to_exit};
 use cloudkv_cluster_tests::{Node, NodeOptions, SharedNode};
@@ -215,6 +216,21 @@ async fn a_directory_that_cannot_be_made_is_named() {
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
     refusal.names(&[file.to_str().unwrap()]);
     assert!(!refusal.message.contains("panicked"), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn too_few_open_files_are_refused_with_what_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeOptions::default().command(&dir.path().join("data"));
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "ulimit -n 2000 && exec \"$@\"", "sh"])
+        .arg(node.get_program())
+        .args(node.get_args())
+        .env_clear();
+    let refusal = run_to_exit(command).await;
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    refusal.names(&["2000", "2624", "ulimit", "max_connections"]);
 }
 
 /// The region that a node started with these settings says it is in.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -13,8 +14,10 @@ use tokio::task::JoinSet;
 
 use crate::config::{Secret, Target};
 
-/// Time for a call as a whole.
+/// Time for a question as a whole.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a change: a bucket's keys may have to be walked.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a node's operator's port gave no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +31,12 @@ pub enum CallError {
         source: std::io::Error,
     },
     /// The answer took too long.
-    #[error("{target} gave no answer within {} s", TIMEOUT.as_secs())]
+    #[error("{target} gave no answer within {} s", within.as_secs())]
     Timeout {
         /// Whom we called.
         target: Target,
+        /// How long we waited.
+        within: Duration,
     },
     /// What came back isn't HTTP, or broke off.
     #[error("call {target}: {source}")]
@@ -78,12 +83,43 @@ pub(super) async fn get(
     path: &str,
     token: Option<&Secret>,
 ) -> Result<(StatusCode, Value), CallError> {
-    let timeout = || CallError::Timeout {
+    let request = Request::get(path).body(Full::default())?;
+    call(target, request, token, TIMEOUT).await
+}
+
+/// The answer to a change with a JSON body: its status and its JSON.
+pub(super) async fn change(
+    target: &Target,
+    method: Method,
+    path: &str,
+    token: Option<&Secret>,
+    body: &Value,
+) -> Result<(StatusCode, Value), CallError> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::from(body.to_string()))?;
+    call(target, request, token, CHANGE_TIMEOUT).await
+}
+
+async fn call(
+    target: &Target,
+    mut request: Request<Full<Bytes>>,
+    token: Option<&Secret>,
+    within: Duration,
+) -> Result<(StatusCode, Value), CallError> {
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, value(target.authority())?);
+    if let Some(token) = token {
+        let token = value(&format!("Bearer {}", token.expose()))?;
+        headers.insert(header::AUTHORIZATION, token);
+    }
+    let answer = tokio::time::timeout(within, exchange(target, request));
+    let (status, body) = answer.await.map_err(|_| CallError::Timeout {
         target: target.clone(),
-    };
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, path, token))
-        .await
-        .map_err(|_| timeout())??;
+        within,
+    })??;
     let json = serde_json::from_slice(&body).map_err(|source| CallError::NotJson {
         target: target.clone(),
         source,
@@ -91,10 +127,13 @@ pub(super) async fn get(
     Ok((status, json))
 }
 
+fn value(text: &str) -> Result<HeaderValue, http::Error> {
+    Ok(HeaderValue::from_str(text)?)
+}
+
 async fn exchange(
     target: &Target,
-    path: &str,
-    token: Option<&Secret>,
+    request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), CallError> {
     let broken = |source| CallError::Http {
         target: target.clone(),
@@ -112,14 +151,7 @@ async fn exchange(
     // Dropping the set ends the connection's task. Its errors reach the request as well.
     let mut task = JoinSet::new();
     task.spawn(connection);
-    let mut request = Request::get(path).header(header::HOST, target.authority());
-    if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
-    }
-    let answer = requests
-        .send_request(request.body(Empty::<Bytes>::new())?)
-        .await
-        .map_err(broken)?;
+    let answer = requests.send_request(request).await.map_err(broken)?;
     let status = answer.status();
     let body = answer
         .into_body()

@@ -1,18 +1,23 @@
-//! The operator's commands: `cloudkv-node admin status`, `cloudkv-node admin health`.
+//! The operator's commands: `cloudkv-node admin status` and the like.
 
-use hyper::StatusCode;
-use serde_json::Value;
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
 
-use super::client::{CallError, get};
+use super::client::{CallError, change, get};
+use super::operations::{LimitsBody, PlanBody};
 use super::render::render;
-use crate::config::{Action, OperatorCall};
+use crate::config::{Action, LimitFlags, OperatorCall, PlanAction};
+use crate::types::{BucketId, Plan};
 
 /// Carries out a command and returns what to print. An error means exit code 1.
 pub async fn execute(call: &OperatorCall) -> Result<String, CallError> {
-    match call.action {
-        Action::Status { json } => status(call, json).await,
+    match &call.action {
+        Action::Status { json } => status(call, *json).await,
         Action::Health { ready: false } => ask(call, "/healthz").await.map(|_| "ok\n".to_owned()),
         Action::Health { ready: true } => ready(call).await,
+        Action::Plan(PlanAction::List { json }) => list_plans(call, *json).await,
+        Action::Plan(PlanAction::Set { plan, limits }) => set_limits(call, *plan, limits).await,
+        Action::BucketPlan { bucket, plan } => set_bucket_plan(call, bucket, *plan).await,
     }
 }
 
@@ -42,9 +47,61 @@ async fn ready(call: &OperatorCall) -> Result<String, CallError> {
     })
 }
 
-/// The JSON of a good answer.
+async fn list_plans(call: &OperatorCall, json: bool) -> Result<String, CallError> {
+    let plans = ask(call, "/plans").await?;
+    Ok(if json {
+        format!("{plans:#}\n")
+    } else {
+        render(&plans["plans"])
+    })
+}
+
+async fn set_limits(
+    call: &OperatorCall,
+    plan: Plan,
+    limits: &LimitFlags,
+) -> Result<String, CallError> {
+    let body = LimitsBody {
+        keys: limits.keys,
+        key_bytes: limits.key_bytes,
+        value_bytes: limits.value_bytes,
+        buckets: limits.buckets,
+    };
+    let path = format!("/plans/{}", plan.name());
+    let terms = tell(call, Method::PATCH, &path, &json!(body)).await?;
+    Ok(render(&terms))
+}
+
+async fn set_bucket_plan(
+    call: &OperatorCall,
+    bucket: &BucketId,
+    plan: Plan,
+) -> Result<String, CallError> {
+    let body = PlanBody {
+        plan: plan.name().to_owned(),
+    };
+    let path = format!("/buckets/{}/plan", bucket.as_str());
+    let answer = tell(call, Method::PUT, &path, &json!(body)).await?;
+    Ok(render(&answer))
+}
+
+/// The JSON of a good answer to a question.
 async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
-    let (status, body) = get(&call.target, path, call.token.as_ref()).await?;
+    good(call, get(&call.target, path, call.token.as_ref()).await?)
+}
+
+/// The JSON of a good answer to a change.
+async fn tell(
+    call: &OperatorCall,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, CallError> {
+    let token = call.token.as_ref();
+    good(call, change(&call.target, method, path, token, body).await?)
+}
+
+fn good(call: &OperatorCall, (status, body): (StatusCode, Value)) -> Result<Value, CallError> {
     if status.is_success() {
         return Ok(body);
     }

@@ -5,7 +5,9 @@
 
 mod client;
 mod commands;
+mod errors;
 mod guard;
+mod operations;
 mod render;
 mod routes;
 mod server;
@@ -15,5 +17,6 @@ mod tests;
 
 pub use client::CallError;
 pub use commands::execute;
-pub use routes::AdminState;
+pub use operations::Operations;
+pub use routes::{AdminState, Node};
 pub use server::serve;

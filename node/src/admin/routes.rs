@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch, put};
 use axum::{Json, Router, middleware};
 use serde_json::{Map, Value, json};
 
 use super::guard::{self, Guard};
+use super::operations::{self, Operations};
 use crate::config::Secret;
 use crate::telemetry::metrics::Exposition;
 
@@ -23,7 +24,17 @@ pub trait AdminState: Send + Sync + 'static {
     fn status(&self) -> Value;
 }
 
-type Node = Arc<dyn AdminState>;
+/// The longest body of a change, in bytes.
+const BODY_LIMIT: usize = 16 << 10;
+
+/// The node as the operator's port sees it.
+#[derive(Clone)]
+pub struct Node {
+    /// What it tells.
+    pub state: Arc<dyn AdminState>,
+    /// What it does.
+    pub operations: Arc<dyn Operations>,
+}
 
 /// The routes. Health and readiness are free of the token: those who ask for them, such as
 /// container runtimes, often can't send one, and they tell nothing that needs it.
@@ -31,6 +42,10 @@ pub(super) fn router(node: Node, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/plans", get(operations::list_plans))
+        .route("/plans/{plan}", patch(operations::set_plan_limits))
+        .route("/buckets/{bucket}/plan", put(operations::set_bucket_plan))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .route_layer(middleware::from_fn_with_state(
             Guard::new(token),
             guard::check,
@@ -54,7 +69,7 @@ async fn healthz() -> Json<Value> {
 }
 
 async fn readyz(State(node): State<Node>) -> Response {
-    let parts = node.ready();
+    let parts = node.state.ready();
     let waiting_for: Vec<&String> = parts
         .iter()
         .filter(|(_, ready)| !ready)
@@ -75,14 +90,14 @@ async fn readyz(State(node): State<Node>) -> Response {
 }
 
 async fn metrics(State(node): State<Node>) -> Response {
-    match tokio::task::spawn_blocking(move || node.metrics()).await {
+    match tokio::task::spawn_blocking(move || node.state.metrics()).await {
         Ok(text) => ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => internal(&error),
     }
 }
 
 async fn status(State(node): State<Node>) -> Response {
-    match tokio::task::spawn_blocking(move || node.status()).await {
+    match tokio::task::spawn_blocking(move || node.state.status()).await {
         Ok(status) => Json(status).into_response(),
         Err(error) => internal(&error),
     }
@@ -101,7 +116,8 @@ async fn no_such_route() -> Response {
     refusal(
         StatusCode::NOT_FOUND,
         "no_such_route",
-        "this port has /healthz, /readyz, /metrics and /status",
+        "this port has /healthz, /readyz, /metrics, /status, /plans, /plans/{plan} and \
+         /buckets/{bucket}/plan",
     )
 }
 
@@ -109,6 +125,6 @@ async fn method_not_allowed() -> Response {
     refusal(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        "this route answers GET and HEAD",
+        "the header allow names the methods of this route",
     )
 }

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::routes::{AdminState, router};
+use super::routes::{Node, router};
 use crate::config::Secret;
 
 /// Connections held at once; more wait to be accepted.
@@ -30,10 +30,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves the operator's port until `shutdown`, then finishes the answers under way.
 ///
 /// With a `token`, all but `/healthz` and `/readyz` asks for it. To tell of a drain, cancel
-/// `shutdown` only when the node has drained, and let [`AdminState::ready`] say no before that.
+/// `shutdown` only when the node has drained, and let [`AdminState::ready`](super::AdminState::ready) say no before that.
 pub async fn serve(
     listener: TcpListener,
-    node: Arc<dyn AdminState>,
+    node: Node,
     token: Option<Secret>,
     shutdown: CancellationToken,
 ) {

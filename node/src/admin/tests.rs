@@ -5,23 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminState, execute, serve};
-use crate::config::{Action, OperatorCall, Secret, Target};
+use super::{AdminState, Node, Operations, execute, serve};
+use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Secret, Target};
+use crate::service::{
+    Access, BucketId, DirectoryError, Limits, Plan, PlanChanges, PlanError, PlanTerms,
+};
 
 const TOKEN: &str = "0123456789abcdef";
 
 #[derive(Default)]
-struct Node {
+struct Fake {
     ready: AtomicBool,
 }
 
-impl AdminState for Node {
+impl AdminState for Fake {
     fn ready(&self) -> Vec<(String, bool)> {
         let ready = self.ready.load(Ordering::Relaxed);
         vec![("metadata".to_owned(), true), ("shard 3".to_owned(), ready)]
@@ -36,9 +40,57 @@ impl AdminState for Node {
     }
 }
 
+/// Knows one plan's limits and one bucket, `a0123456789ABC`.
+impl Operations for Fake {
+    fn plans(&self) -> Vec<(Plan, PlanTerms)> {
+        vec![(Plan::Free, terms(4096))]
+    }
+
+    fn set_plan_limits(
+        &self,
+        _: Plan,
+        changes: PlanChanges,
+    ) -> BoxFuture<'_, Result<PlanTerms, PlanError>> {
+        let (limit, max) = ("value_bytes", 1 << 20);
+        Box::pin(ready(match changes.value_bytes {
+            None => Err(PlanError::NoChange),
+            Some(value) if value > max => Err(PlanError::OutOfBounds { limit, value, max }),
+            Some(value) => Ok(terms(value as usize)),
+        }))
+    }
+
+    fn set_bucket_plan(
+        &self,
+        bucket: BucketId,
+        plan: Plan,
+    ) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        let what = "it holds too much".to_owned();
+        Box::pin(ready(match plan {
+            _ if bucket.as_str() != BUCKET => Err(DirectoryError::UnknownBucket),
+            Plan::Free => Err(DirectoryError::ExceedsPlan { plan, what }),
+            Plan::Pro | Plan::Business => Ok(()),
+        }))
+    }
+}
+
+const BUCKET: &str = "a0123456789ABC";
+
+fn terms(value_bytes: usize) -> PlanTerms {
+    let limits = Limits {
+        keys: 10_000,
+        key_bytes: 64,
+        value_bytes,
+    };
+    PlanTerms {
+        limits: Arc::new(limits),
+        buckets: None,
+        access: vec![Access::Public],
+    }
+}
+
 struct Port {
     address: SocketAddr,
-    node: Arc<Node>,
+    node: Arc<Fake>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -46,10 +98,14 @@ struct Port {
 async fn port(token: Option<&str>) -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let node = Arc::new(Node::default());
+    let node = Arc::new(Fake::default());
     let shutdown = CancellationToken::new();
     let token = token.map(|token| Secret::new(token.to_owned()));
-    let task = tokio::spawn(serve(listener, node.clone(), token, shutdown.clone()));
+    let parts = Node {
+        state: node.clone(),
+        operations: node.clone(),
+    };
+    let task = tokio::spawn(serve(listener, parts, token, shutdown.clone()));
     Port {
         address,
         node,
@@ -61,8 +117,16 @@ async fn port(token: Option<&str>) -> Port {
 impl Port {
     /// The whole answer to a request with these lines.
     async fn ask(&self, line: &str, headers: &str) -> String {
+        self.send(line, headers, "").await
+    }
+
+    async fn send(&self, line: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        let length = format!("content-length: {}\r\n", body.len());
+        let length = if body.is_empty() { "" } else { &length };
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{length}{headers}\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -103,6 +167,9 @@ async fn a_token_guards_all_but_health_and_readiness() {
         ("GET /readyz", 503),
         ("GET /metrics", 401),
         ("GET /status", 401),
+        ("GET /plans", 401),
+        ("PATCH /plans/free", 401),
+        ("PUT /buckets/a0123456789ABC/plan", 401),
     ] {
         let answer = port.ask(line, "").await;
         assert!(
@@ -176,6 +243,70 @@ async fn commands_show_status_and_health() {
         .await
         .unwrap_err();
     assert!(waiting.contains("shard 3"), "{waiting}");
+}
+
+#[tokio::test]
+async fn changes_are_refused_with_status_code_and_sentence() {
+    let port = port(None).await;
+    let limits = "PATCH /plans/free";
+    let plan = &format!("PUT /buckets/{BUCKET}/plan");
+    let long = "9".repeat(20_000);
+    for (line, body, status, code) in [
+        ("PATCH /plans/gold", r#"{"keys":5}"#, 404, "unknown_plan"),
+        ("PATCH /plans/%ff", r#"{"keys":5}"#, 404, "unknown_plan"),
+        (limits, "", 400, "invalid_body"),
+        (limits, r#"{"keys":-5}"#, 400, "invalid_body"),
+        (limits, r#"{"kyes":5}"#, 400, "invalid_body"),
+        (limits, &long, 413, "invalid_body"),
+        (limits, "{}", 400, "invalid_limit"),
+        (limits, r#"{"value_bytes":1048577}"#, 400, "invalid_limit"),
+        (plan, r#"{"plan":"gold"}"#, 400, "invalid_plan"),
+        (plan, r#"{"plan":"free"}"#, 409, "exceeds_plan"),
+        (
+            "PUT /buckets/a0/plan",
+            r#"{"plan":"pro"}"#,
+            404,
+            "unknown_bucket",
+        ),
+        ("POST /plans/free", "{}", 405, "method_not_allowed"),
+    ] {
+        let answer = port.send(line, "", body).await;
+        let right = answer.starts_with(&format!("HTTP/1.1 {status}"))
+            && answer.contains(&format!(r#""error":"{code}""#));
+        assert!(right, "{line} {body:.40}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn commands_change_plans() {
+    let port = port(Some(TOKEN)).await;
+    let list = Action::Plan(PlanAction::List { json: false });
+    let listed = port.call(Some(TOKEN), list).await.unwrap();
+    assert_eq!(
+        listed,
+        "access  buckets  key_bytes  keys   plan  value_bytes\n\
+         public  0        64         10000  free  4096\n"
+    );
+    let set = |bytes| {
+        let limits = LimitFlags {
+            value_bytes: Some(bytes),
+            ..Default::default()
+        };
+        let plan = Plan::Free;
+        Action::Plan(PlanAction::Set { plan, limits })
+    };
+    let terms = port.call(Some(TOKEN), set(8192)).await.unwrap();
+    assert!(terms.contains("value_bytes  8192\n"), "{terms}");
+    let refused = port.call(Some(TOKEN), set(1 << 21)).await.unwrap_err();
+    assert!(refused.contains("from 1 to 1048576"), "{refused}");
+    let bucket = BucketId::parse(BUCKET.as_bytes()).unwrap();
+    let give = |plan| Action::BucketPlan { bucket, plan };
+    let given = port.call(Some(TOKEN), give(Plan::Pro)).await.unwrap();
+    assert_eq!(given, "plan  pro\n");
+    let refused = port.call(Some(TOKEN), give(Plan::Free)).await.unwrap_err();
+    assert!(refused.contains("409") && refused.contains("too much"));
+    let refused = port.call(None, give(Plan::Pro)).await.unwrap_err();
+    assert!(refused.contains("401"), "{refused}");
 }
 
 #[tokio::test]

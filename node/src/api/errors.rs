@@ -34,7 +34,7 @@ enum Extra {
     Allow(&'static str),
     /// How many keys the bucket holds.
     Keys(u64),
-    /// That it is worth trying again after a second.
+    /// That it is worth trying again after a second: not so where only an operator can help.
     Retry,
 }
 
@@ -324,7 +324,6 @@ impl From<DirectoryError> for ApiError {
             }
             DirectoryError::ClusterFull { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_full", message)
-                    .with(Extra::Retry)
             }
             DirectoryError::PlanNotSelfService { .. } => Self::new(
                 StatusCode::PAYMENT_REQUIRED,

@@ -108,6 +108,9 @@ fn headers_go_with_their_statuses() {
         response.headers()[header::CONTENT_TYPE],
         "application/json; charset=utf-8"
     );
+    // Trying again doesn't help until the operator allows more.
+    let response = ApiError::from(DirectoryError::ClusterFull { what: "buckets" }).answer();
+    assert!(!response.headers().contains_key(header::RETRY_AFTER));
     let response = ApiError::method_not_allowed("GET, OPTIONS").answer();
     assert_eq!(response.headers()[header::ALLOW], "GET, OPTIONS");
 }

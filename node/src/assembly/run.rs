@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::files::{FilesError, raise_limit, room_for_connections};
 use super::groups::{Groups, StartError};
 use super::observe::Observer;
 use super::upkeep::upkeep;
@@ -31,6 +32,9 @@ pub enum RunError {
     /// It doesn't start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The process may not open enough files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// A port can't be bound.
     #[error("--{setting} {address} can't be bound; give a free address")]
     Bind {
@@ -64,7 +68,8 @@ struct Ports {
 }
 
 /// Runs a node until `stop` is cancelled, or it fails.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    config.max_connections = room_for_connections(raise_limit(), config.max_connections)?;
     let ports = Ports {
         http: bind("http", config.http).await?,
         rpc: bind("rpc", config.rpc).await?,
@@ -123,9 +128,13 @@ async fn run_on(
     let stop_admin = CancellationToken::new();
     let token = config.admin_token.clone();
     let identity = groups.identity.clone();
+    let operator = admin::Node {
+        state: observer,
+        operations: Arc::new(service.directory.clone()),
+    };
     tasks.spawn(admin::serve(
         ports.admin,
-        observer,
+        operator,
         token,
         stop_admin.clone(),
     ));

@@ -6,6 +6,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use super::settings::SETTINGS;
 use super::table::Setting;
+use crate::types::{BucketId, Plan};
 
 /// CloudKV's storage node. Each setting is a flag, an environment variable and a key of the TOML
 /// file; flags win over variables, variables over the file.
@@ -72,6 +73,66 @@ pub enum Action {
         #[arg(long)]
         ready: bool,
     },
+    /// Show the plans, or change what one offers
+    #[command(subcommand)]
+    Plan(PlanAction),
+    /// Give a bucket another plan
+    BucketPlan {
+        /// The bucket's ID
+        #[arg(value_parser = bucket)]
+        bucket: BucketId,
+        /// free, pro or business
+        #[arg(value_parser = plan)]
+        plan: Plan,
+    },
+}
+
+/// What an operator does with plans.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum PlanAction {
+    /// Show what each plan offers
+    List {
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change limits of a plan, for all of its buckets, from now on
+    Set {
+        /// free, pro or business
+        #[arg(value_parser = plan)]
+        plan: Plan,
+        /// The limits to change.
+        #[command(flatten)]
+        limits: LimitFlags,
+    },
+}
+
+/// Limits to change; those that aren't given stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[group(required = true, multiple = true)]
+pub struct LimitFlags {
+    /// Keys of a bucket
+    #[arg(long, value_name = "NUMBER")]
+    pub keys: Option<u64>,
+    /// Bytes of a key, up to 1024
+    #[arg(long, value_name = "BYTES")]
+    pub key_bytes: Option<u64>,
+    /// Bytes of a value, up to 1048576
+    #[arg(long, value_name = "BYTES")]
+    pub value_bytes: Option<u64>,
+    /// Buckets of the plan per account; 0: any number
+    #[arg(long, value_name = "NUMBER")]
+    pub buckets: Option<u64>,
+}
+
+fn plan(text: &str) -> Result<Plan, String> {
+    let names = || Plan::ALL.map(Plan::name).join(", ");
+    Plan::parse(text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+fn bucket(text: &str) -> Result<BucketId, String> {
+    let right = "expected a bucket's ID: an a and 13 letters and digits";
+    BucketId::parse(text.as_bytes()).ok_or_else(|| right.to_owned())
 }
 
 /// The settings given as flags.

@@ -31,7 +31,7 @@ use std::num::NonZero;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-pub use cli::Action;
+pub use cli::{Action, LimitFlags, PlanAction};
 pub use error::{ConfigError, Origin};
 pub use settings::Config;
 pub use values::{Kib, LogFormat, Mib, Region, Secret, Target};

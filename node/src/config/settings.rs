@@ -27,8 +27,8 @@ settings! {
     /// it has to be on the loopback interface.
     rpc: SocketAddr = Address::LOOPBACK => "127.0.0.1:7070",
 
-    /// Address for the operator: /healthz, /readyz, /metrics and /status. Beyond the loopback
-    /// interface it needs an admin token.
+    /// Address for the operator: /healthz, /readyz, /metrics, /status and /plans. Beyond the
+    /// loopback interface it needs an admin token.
     admin: SocketAddr = Address::ANY => "127.0.0.1:9090",
 
     /// Token that the operator's calls carry in `Authorization: Bearer`, all but /healthz and
@@ -57,10 +57,12 @@ settings! {
     /// Memory for recent log entries, in MiB: followers that keep up are served from it.
     log_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
 
-    /// Connections that the public API holds at once; others wait to be accepted.
+    /// Connections that the public API holds at once; others are answered 503. If the process may
+    /// not open that many files, it holds as many as fit, and says so when it starts.
     max_connections: usize = Number { min: 1, max: 1_000_000 } => "10000",
 
-    /// Time that a client may take to send a request's headers, also after the request before.
+    /// Time that a client may take to send a request's headers. A connection without a request is
+    /// closed after 60 s.
     header_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
 
     /// Time that a client's body may stand still.
@@ -72,7 +74,7 @@ settings! {
     /// Time that requests under way get to finish when the node stops.
     drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
 
-    /// Memory for request bodies that are being received, in MiB; more clients wait.
+    /// Memory for request bodies that are being received, in MiB; more are answered 503.
     body_memory_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "64",
 
     /// Memory for writes that wait to be replicated, in MiB; more are refused with 503.
@@ -104,7 +106,4 @@ settings! {
 
     /// How often the estimated numbers of keys and the counts of reads are published.
     stats_interval: Duration = Span { min_ms: 100, max_ms: 10 * SECOND } => "5s",
-
-    /// How far a node's clock may be from its peers' before it stops taking writes.
-    max_offset: Duration = Span { min_ms: 10, max_ms: 10 * SECOND } => "250ms",
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::SETTINGS;
-use super::{Action, Command, Config, ConfigError, LogFormat, Mib};
+use super::{Action, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction};
+use crate::types::{BucketId, Plan};
 
 /// Loads with these arguments and variables.
 fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
@@ -309,4 +310,57 @@ fn operator_calls_find_the_node_by_flag_variable_or_default() {
     assert_eq!(named.target.to_string(), "http://node-1.example:9090");
     let wrong = refused(&["admin", "--admin", "https://x", "status"], &[]);
     assert!(wrong.contains("as in http://127.0.0.1:9090"), "{wrong}");
+}
+
+/// What an operator's command line asks for.
+fn action(args: &[&str]) -> Action {
+    match load(&[&["admin"], args].concat(), &[]) {
+        Ok(Command::Admin(call)) => call.action,
+        other => panic!("expected a call, got {other:?}"),
+    }
+}
+
+#[test]
+fn plans_are_listed_and_changed_by_command() {
+    let list = Action::Plan(PlanAction::List { json: false });
+    assert_eq!(action(&["plan", "list"]), list);
+    let limits = LimitFlags {
+        keys: Some(20_000),
+        value_bytes: Some(8192),
+        ..Default::default()
+    };
+    let plan = Plan::Free;
+    let flags = [
+        "plan",
+        "set",
+        "free",
+        "--keys=20000",
+        "--value-bytes",
+        "8192",
+    ];
+    assert_eq!(
+        action(&flags),
+        Action::Plan(PlanAction::Set { plan, limits })
+    );
+    let set = Action::BucketPlan {
+        bucket: BucketId::parse(b"a0123456789ABC").unwrap(),
+        plan: Plan::Pro,
+    };
+    assert_eq!(action(&["bucket-plan", "a0123456789ABC", "pro"]), set);
+}
+
+#[test]
+fn wrong_commands_on_plans_are_refused_with_what_is_right() {
+    for (args, right) in [
+        ("plan set free", "--keys"),
+        ("plan set gold --keys 5", "free, pro, business"),
+        ("plan set free --keys -5", "--keys"),
+        ("bucket-plan a0123456789AB pro", "13 letters and digits"),
+        ("bucket-plan a0123456789A/C pro", "13 letters and digits"),
+        ("bucket-plan a0123456789ABC", "PLAN"),
+    ] {
+        let args: Vec<&str> = std::iter::once("admin").chain(args.split(' ')).collect();
+        let message = refused(&args, &[]);
+        assert!(message.contains(right), "{args:?}: {message}");
+    }
 }

@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub settings: DirectorySettings,
     /// A bucket was deleted: its rows are to be dropped.
     pub deleted: tokio::sync::Notify,
+    /// Held while an operator changes a plan's limits.
+    pub plan_changes: tokio::sync::Mutex<()>,
 }
 
 impl Directory {
@@ -73,6 +75,7 @@ impl Directory {
                 clock,
                 settings,
                 deleted,
+                plan_changes: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -251,7 +254,11 @@ impl Directory {
     }
 
     /// Whether all that a bucket is and holds is within another plan.
-    async fn check_fits(&self, bucket: &Bucket, plan: Plan) -> Result<(), DirectoryError> {
+    pub(super) async fn check_fits(
+        &self,
+        bucket: &Bucket,
+        plan: Plan,
+    ) -> Result<(), DirectoryError> {
         let Some(terms) = self.inner.catalog.plan(plan) else {
             return Ok(());
         };
@@ -307,7 +314,7 @@ impl Directory {
     }
 
     /// Lists are linearizable: only the leader answers them.
-    fn check_readable(&self) -> Result<(), DirectoryError> {
+    pub(super) fn check_readable(&self) -> Result<(), DirectoryError> {
         if self.inner.group.may_read() {
             Ok(())
         } else {
@@ -333,7 +340,7 @@ impl Directory {
     }
 }
 
-fn no_leader() -> Unavailable {
+pub(super) fn no_leader() -> Unavailable {
     Unavailable::NoLeader {
         group: "meta".into(),
     }
@@ -349,7 +356,7 @@ fn random_key() -> Result<uuid::Uuid, DirectoryError> {
     Ok(uuid::Builder::from_random_bytes(random).into_uuid())
 }
 
-fn refused(refusal: Refusal, plan: Plan, access: Access) -> DirectoryError {
+pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> DirectoryError {
     match refusal {
         Refusal::UnknownBucket => DirectoryError::UnknownBucket,
         Refusal::UnknownAccount => DirectoryError::UnknownAccount,

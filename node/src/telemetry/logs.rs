@@ -2,6 +2,8 @@
 //!
 //! Standard output is left to commands that print an answer.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -46,12 +48,19 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
 pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(levels)?)
+        .with_ansi(colours())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
     }
     Ok(())
+}
+
+/// Colours are for people only, and only for those who didn't ask for none (no-color.org).
+fn colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    std::io::stderr().is_terminal() && !unwanted
 }
 
 #[cfg(test)]

@@ -1,0 +1,95 @@
+//! How the operator's port says no to a change, in one place.
+
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::routes::refusal;
+use crate::service::{DirectoryError, PlanError};
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OperationError {
+    /// The path names a plan that doesn't exist.
+    #[error("no such plan: there are free, pro and business")]
+    NoSuchPlan,
+    /// The body does.
+    #[error("plan must be free, pro or business")]
+    WrongPlan,
+    /// The body is too long, or broke off.
+    #[error("{}", .0.body_text())]
+    Unread(#[from] BytesRejection),
+    /// The body isn't what it should be.
+    #[error("the body must be a JSON object with {fields}: {source}")]
+    Body {
+        /// What should be in it.
+        fields: &'static str,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The plan's limits can't be so, or can't be changed now.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl From<DirectoryError> for OperationError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Plan(error.into())
+    }
+}
+
+impl IntoResponse for OperationError {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Self::NoSuchPlan => (StatusCode::NOT_FOUND, "unknown_plan"),
+            Self::WrongPlan => (StatusCode::BAD_REQUEST, "invalid_plan"),
+            Self::Unread(rejection) => (rejection.status(), "invalid_body"),
+            Self::Body { .. } => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::Plan(PlanError::NoChange | PlanError::OutOfBounds { .. }) => {
+                (StatusCode::BAD_REQUEST, "invalid_limit")
+            }
+            Self::Plan(PlanError::Directory(error)) => return directory(error),
+        };
+        refusal(status, code, &self.to_string())
+    }
+}
+
+fn directory(error: &DirectoryError) -> Response {
+    let message = error.to_string();
+    match error {
+        DirectoryError::Unavailable(_) => {
+            let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+        DirectoryError::UnknownOutcome => {
+            refusal(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", &message)
+        }
+        DirectoryError::UnknownBucket => refusal(
+            StatusCode::NOT_FOUND,
+            "unknown_bucket",
+            "no such bucket, or it was deleted",
+        ),
+        DirectoryError::ExceedsPlan { .. } | DirectoryError::AccessNotInPlan { .. } => {
+            refusal(StatusCode::CONFLICT, "exceeds_plan", &message)
+        }
+        DirectoryError::TooManyBuckets { .. } => {
+            refusal(StatusCode::CONFLICT, "plan_limit", &message)
+        }
+        // The last ones are of users' requests only.
+        DirectoryError::Storage(_)
+        | DirectoryError::UnknownAccount
+        | DirectoryError::NotOwner
+        | DirectoryError::ClusterFull { .. }
+        | DirectoryError::PlanNotSelfService { .. }
+        | DirectoryError::ConfirmMismatch { .. } => {
+            tracing::error!(?error, "carry out an operator's change");
+            refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the node's log says why",
+            )
+        }
+    }
+}

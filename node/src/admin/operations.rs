@@ -1,0 +1,127 @@
+//! What operators change: routes, and the words they use.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::errors::OperationError;
+use super::routes::Node;
+use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
+
+/// What the operator's port asks the node to do.
+pub trait Operations: Send + Sync + 'static {
+    /// The terms of all plans.
+    fn plans(&self) -> Vec<(Plan, PlanTerms)>;
+    /// Changes a plan's limits, and returns its terms.
+    fn set_plan_limits(
+        &self,
+        plan: Plan,
+        changes: PlanChanges,
+    ) -> BoxFuture<'_, Result<PlanTerms, PlanError>>;
+    /// Gives a bucket a plan.
+    fn set_bucket_plan(
+        &self,
+        bucket: BucketId,
+        plan: Plan,
+    ) -> BoxFuture<'_, Result<(), DirectoryError>>;
+}
+
+/// Body of `PATCH /plans/{plan}`: limits that aren't there stay.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_bytes: Option<u64>,
+    /// 0: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<u64>,
+}
+
+/// Body of `PUT /buckets/{id}/plan`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanBody {
+    pub plan: String,
+}
+
+pub(super) async fn list_plans(State(node): State<Node>) -> Json<Value> {
+    let plans = node.operations.plans();
+    let plans: Vec<Value> = plans
+        .iter()
+        .map(|(plan, terms)| described(*plan, terms))
+        .collect();
+    Json(json!({ "plans": plans }))
+}
+
+pub(super) async fn set_plan_limits(
+    State(node): State<Node>,
+    plan: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, OperationError> {
+    let plan = plan.ok().and_then(|name| Plan::parse(&name));
+    let plan = plan.ok_or(OperationError::NoSuchPlan)?;
+    let body: LimitsBody = read(body, "any of keys, key_bytes, value_bytes and buckets")?;
+    let changes = PlanChanges {
+        keys: body.keys,
+        key_bytes: body.key_bytes,
+        value_bytes: body.value_bytes,
+        buckets: body.buckets,
+    };
+    let terms = node.operations.set_plan_limits(plan, changes).await?;
+    let limits = &terms.limits;
+    tracing::info!(
+        plan = plan.name(),
+        keys = limits.keys,
+        key_bytes = limits.key_bytes,
+        value_bytes = limits.value_bytes,
+        buckets = terms.buckets,
+        "operator set the limits of a plan"
+    );
+    Ok(Json(described(plan, &terms)))
+}
+
+pub(super) async fn set_bucket_plan(
+    State(node): State<Node>,
+    bucket: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, OperationError> {
+    let bucket = bucket.ok().and_then(|id| BucketId::parse(id.as_bytes()));
+    let bucket = bucket.ok_or(DirectoryError::UnknownBucket)?;
+    let body: PlanBody = read(body, "plan")?;
+    let plan = Plan::parse(&body.plan).ok_or(OperationError::WrongPlan)?;
+    node.operations.set_bucket_plan(bucket, plan).await?;
+    tracing::info!(
+        ?bucket,
+        plan = plan.name(),
+        "operator set the plan of a bucket"
+    );
+    Ok(Json(json!({ "plan": plan.name() })))
+}
+
+fn read<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    fields: &'static str,
+) -> Result<T, OperationError> {
+    serde_json::from_slice(&body?).map_err(|source| OperationError::Body { fields, source })
+}
+
+fn described(plan: Plan, terms: &PlanTerms) -> Value {
+    let access: Vec<&str> = terms.access.iter().map(|access| access.name()).collect();
+    json!({
+        "plan": plan.name(),
+        "keys": terms.limits.keys,
+        "key_bytes": terms.limits.key_bytes,
+        "value_bytes": terms.limits.value_bytes,
+        "buckets": terms.buckets.unwrap_or(0),
+        "access": access,
+    })
+}

@@ -1,0 +1,226 @@
+//! What only the operator does with plans: change their limits, and give one to a bucket.
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+
+use super::directory::{Directory, no_leader, refused};
+use super::errors::DirectoryError;
+use crate::meta::{MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, plan_to_pb};
+use crate::types::{BucketId, Plan};
+
+/// Changes of a plan's limits; `None` leaves as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanChanges {
+    /// Number of keys of a bucket.
+    pub keys: Option<u64>,
+    /// Size of a key, in bytes.
+    pub key_bytes: Option<u64>,
+    /// Size of a value, in bytes.
+    pub value_bytes: Option<u64>,
+    /// Buckets of the plan per account; 0: any number.
+    pub buckets: Option<u64>,
+}
+
+/// Why a plan's limits were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// No limit was named.
+    #[error("name at least one limit: keys, key_bytes, value_bytes or buckets")]
+    NoChange,
+    /// A limit that no plan may have.
+    #[error("{limit} = {value}: expected a whole number {}", bounds(*.max))]
+    OutOfBounds {
+        /// The limit.
+        limit: &'static str,
+        /// What it was to be.
+        value: u64,
+        /// The highest that it may be; the lowest is 1.
+        max: u64,
+    },
+    /// The change failed.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+fn bounds(max: u64) -> String {
+    match max {
+        u64::MAX => "from 1 on".to_owned(),
+        max => format!("from 1 to {max}"),
+    }
+}
+
+impl Directory {
+    /// The terms of all plans, the lowest first, as of the last change that this node has seen.
+    pub fn plans(&self) -> Vec<(Plan, PlanTerms)> {
+        let terms = |plan| Some((plan, self.inner.catalog.plan(plan)?));
+        Plan::ALL.into_iter().filter_map(terms).collect()
+    }
+
+    /// Changes a plan's limits for all of its buckets at once, and returns its terms. What a
+    /// bucket holds beyond a lower limit stays.
+    pub async fn set_plan_limits(
+        &self,
+        plan: Plan,
+        changes: PlanChanges,
+    ) -> Result<PlanTerms, PlanError> {
+        // A command carries all limits: two changes at once must not undo each other.
+        let _alone = self.inner.plan_changes.lock().await;
+        self.check_readable()?;
+        let terms = self.terms(plan)?;
+        let limits = changed(plan, &terms, changes)?;
+        let set = pb::SetPlanLimits {
+            limits: Some(limits),
+        };
+        let answer = self.propose(Command::SetPlanLimits(set)).await?;
+        answer.map_err(|_| DirectoryError::UnknownOutcome)?;
+        Ok(self.terms(plan)?)
+    }
+
+    fn terms(&self, plan: Plan) -> Result<PlanTerms, DirectoryError> {
+        let terms = self.inner.catalog.plan(plan);
+        terms.ok_or_else(|| no_leader().into())
+    }
+
+    /// Gives a bucket a plan, whoever owns it, and whether or not users choose plans themselves.
+    pub async fn set_bucket_plan(&self, id: BucketId, plan: Plan) -> Result<(), DirectoryError> {
+        self.check_readable()?;
+        let bucket = self.bucket(&id).ok_or(DirectoryError::UnknownBucket)?;
+        if bucket.plan == plan {
+            return Ok(());
+        }
+        self.check_fits(&bucket, plan).await?;
+        let modify = pb::ModifyBucket {
+            bucket: Bytes::copy_from_slice(id.as_bytes()),
+            plan: plan_to_pb(plan).into(),
+            ..Default::default()
+        };
+        self.propose(Command::ModifyBucket(modify))
+            .await?
+            .map_err(|refusal| refused(refusal, plan, bucket.access))
+    }
+}
+
+/// A plan's limits after changes.
+fn changed(
+    plan: Plan,
+    terms: &PlanTerms,
+    changes: PlanChanges,
+) -> Result<pb::PlanLimits, PlanError> {
+    if changes == PlanChanges::default() {
+        return Err(PlanError::NoChange);
+    }
+    let old = &terms.limits;
+    let buckets = changes.buckets.or(terms.buckets).unwrap_or(0);
+    let access = terms.access.iter();
+    Ok(pb::PlanLimits {
+        plan: plan_to_pb(plan).into(),
+        buckets,
+        keys: within("keys", changes.keys.unwrap_or(old.keys), u64::MAX)?,
+        key_bytes: size("key_bytes", changes.key_bytes, old.key_bytes, MAX_KEY_BYTES)?,
+        value_bytes: size(
+            "value_bytes",
+            changes.value_bytes,
+            old.value_bytes,
+            MAX_VALUE_BYTES,
+        )?,
+        access: access.map(|access| access_to_pb(*access).into()).collect(),
+    })
+}
+
+fn size(limit: &'static str, new: Option<u64>, old: usize, max: u32) -> Result<u32, PlanError> {
+    let value = new.unwrap_or(old as u64);
+    let value = within(limit, value, u64::from(max))?;
+    // It is at most `max`.
+    Ok(u32::try_from(value).unwrap_or(max))
+}
+
+fn within(limit: &'static str, value: u64, max: u64) -> Result<u64, PlanError> {
+    if (1..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(PlanError::OutOfBounds { limit, value, max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::meta::Limits;
+    use crate::types::Access;
+
+    fn free() -> PlanTerms {
+        PlanTerms {
+            limits: Arc::new(Limits {
+                keys: 10_000,
+                key_bytes: 64,
+                value_bytes: 4096,
+            }),
+            buckets: Some(10),
+            access: vec![Access::Public],
+        }
+    }
+
+    fn change(changes: PlanChanges) -> Result<pb::PlanLimits, String> {
+        changed(Plan::Free, &free(), changes).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let changes = PlanChanges {
+            value_bytes: Some(8192),
+            ..Default::default()
+        };
+        let limits = change(changes).unwrap();
+        let expected = pb::PlanLimits {
+            plan: pb::Plan::Free.into(),
+            buckets: 10,
+            keys: 10_000,
+            key_bytes: 64,
+            value_bytes: 8192,
+            access: vec![pb::Access::Public.into()],
+        };
+        assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn the_highest_limits_are_taken_and_no_buckets_means_any_number() {
+        let limits = change(PlanChanges {
+            keys: Some(u64::MAX),
+            key_bytes: Some(1024),
+            value_bytes: Some(1 << 20),
+            buckets: Some(0),
+        });
+        let limits = limits.unwrap();
+        assert_eq!((limits.keys, limits.buckets), (u64::MAX, 0));
+        assert_eq!((limits.key_bytes, limits.value_bytes), (1024, 1 << 20));
+    }
+
+    #[test]
+    fn limits_out_of_bounds_are_refused_with_what_is_right() {
+        let wrong = |keys, key_bytes, value_bytes| {
+            change(PlanChanges {
+                keys,
+                key_bytes,
+                value_bytes,
+                buckets: None,
+            })
+            .unwrap_err()
+        };
+        assert_eq!(
+            wrong(Some(0), None, None),
+            "keys = 0: expected a whole number from 1 on"
+        );
+        for bytes in [0, 1025, u64::from(u32::MAX) + 65] {
+            let expected = format!("key_bytes = {bytes}: expected a whole number from 1 to 1024");
+            assert_eq!(wrong(None, Some(bytes), None), expected);
+        }
+        for bytes in [0, (1 << 20) + 1] {
+            let expected =
+                format!("value_bytes = {bytes}: expected a whole number from 1 to 1048576");
+            assert_eq!(wrong(None, None, Some(bytes)), expected);
+        }
+        assert!(wrong(None, None, None).contains("at least one"));
+    }
+}
