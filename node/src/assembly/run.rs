@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -76,8 +76,13 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunE
         admin: bind("admin", config.admin).await?,
     };
     let raft = raft_runtime(&config)?;
-    let result = run_on(&raft, Arc::new(config), ports, stop).await;
-    raft.shutdown_background();
+    let handle = raft
+        .as_ref()
+        .map_or_else(Handle::current, |raft| raft.handle().clone());
+    let result = run_on(&handle, Arc::new(config), ports, stop).await;
+    if let Some(raft) = raft {
+        raft.shutdown_background();
+    }
     result
 }
 
@@ -90,20 +95,24 @@ async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener,
     })
 }
 
-fn raft_runtime(config: &Config) -> Result<Runtime, RunError> {
-    tokio::runtime::Builder::new_multi_thread()
+/// The threads that replicate; none of their own if the configuration gives none.
+fn raft_runtime(config: &Config) -> Result<Option<Runtime>, RunError> {
+    if config.raft_threads == 0 {
+        return Ok(None);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.raft_threads)
         .thread_name("raft")
         .enable_all()
-        .build()
-        .map_err(|source| RunError::System {
-            verb: "start the Raft threads",
-            source,
-        })
+        .build();
+    runtime.map(Some).map_err(|source| RunError::System {
+        verb: "start the Raft threads",
+        source,
+    })
 }
 
 async fn run_on(
-    raft: &Runtime,
+    raft: &Handle,
     config: Arc<Config>,
     ports: Ports,
     stop: CancellationToken,
@@ -173,7 +182,7 @@ async fn run_on(
 }
 
 async fn start_groups(
-    raft: &Runtime,
+    raft: &Handle,
     config: Arc<Config>,
     stop: CancellationToken,
 ) -> Result<Arc<Groups>, RunError> {

@@ -89,8 +89,9 @@ settings! {
     /// Threads that serve users; 0: one per core.
     http_threads: usize = Number { min: 0, max: 1024 } => "0",
 
-    /// Threads that replicate.
-    raft_threads: usize = Number { min: 1, max: 64 } => "1",
+    /// Threads that replicate; 0: those that serve users. Then a write changes threads less often,
+    /// which is faster while a cluster has one node; with several, load could delay elections.
+    raft_threads: usize = Number { min: 0, max: 64 } => "1",
 
     /// Whether users choose the plan of a bucket themselves; else only the operator does.
     plans_self_service: bool = Switch => "true",
