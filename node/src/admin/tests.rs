@@ -125,7 +125,7 @@ impl Port {
         let length = format!("content-length: {}\r\n", body.len());
         let length = if body.is_empty() { "" } else { &length };
         let request = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{length}{headers}\r\n{body}"
+            "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{length}{headers}\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
