@@ -55,6 +55,7 @@ impl KeyBudget {
             });
         taken.is_ok().then(|| Reservation {
             budget: self.clone(),
+            limit: self.limit.load(Ordering::Acquire),
             was_used: true,
         })
     }
@@ -118,13 +119,15 @@ pub struct Seen(u64);
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<KeyBudget>,
+    /// The limit that it was taken under: room isn't given back to another one.
+    limit: u64,
     was_used: bool,
 }
 
 impl Reservation {
     /// The key was there before: its room can be used again at once.
     pub fn unused(mut self) {
-        self.was_used = false;
+        self.was_used = self.budget.limit.load(Ordering::Acquire) != self.limit;
     }
 }
 
@@ -226,5 +229,16 @@ mod tests {
         assert_eq!(refill(&budget, 1, 9), Refill::Wait);
         drop(under_way);
         assert_eq!(refill(&budget, 1, 10), Refill::Full);
+    }
+
+    #[test]
+    fn room_that_was_not_used_is_not_given_back_to_another_limit() {
+        let budget = limited(1000);
+        assert_eq!(refill(&budget, 1, 500), Refill::Room);
+        let under_way = budget.take().unwrap();
+        budget.set_limit(10);
+        under_way.unused();
+        assert!(budget.take().is_none());
+        assert_eq!(refill(&budget, 1, 500), Refill::Full);
     }
 }
