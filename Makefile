@@ -46,6 +46,11 @@ bench: ## Measure, side by side with webdis and Redis where they can be installe
 	$(CARGO) build --release --locked --workspace --bins
 	$(TARGET_DIR)/release/cloudkv-bench all
 
+.PHONY: faults
+faults: setup ## Mix all kinds of faults under load and check what clients see; ARGS="--minutes 30 --seed 1"
+	$(CARGO) build --release --locked --workspace --bins
+	$(TARGET_DIR)/release/cloudkv-faults $(ARGS)
+
 .PHONY: clean
 clean: ## Remove all that was built, RocksDB too; not ./data
 	cargo clean

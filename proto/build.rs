@@ -2,10 +2,11 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "cloudkv/v1/raft.proto",
     "cloudkv/v1/shard.proto",
     "cloudkv/v1/meta.proto",
+    "cloudkv/v1/forward.proto",
     "cloudkv/v1/node.proto",
 ];
 

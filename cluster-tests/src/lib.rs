@@ -7,8 +7,12 @@
 //! would only be unwrapped one line later, with less to say.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod checker;
+pub mod faults;
 pub mod harness;
 pub mod postman;
+pub mod region;
+pub mod rng;
 
 pub use harness::{
     Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest,

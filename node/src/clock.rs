@@ -4,6 +4,7 @@
 //! because the wall clock was corrected or jumped, it follows by running up to 0.1 % faster or
 //! slower, and no more: time to live and the order of versions don't see a jump.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,24 @@ const SLEW_OVER: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Clock {
     line: Arc<ArcSwap<Line>>,
+    source: Arc<Source>,
+}
+
+/// The system's clock; with a file, that many milliseconds ahead, for tests of clocks that are off.
+#[derive(Debug, Default)]
+struct Source {
+    file: Option<PathBuf>,
+}
+
+impl Source {
+    fn wall(&self) -> Nanos {
+        let text = self
+            .file
+            .as_ref()
+            .and_then(|file| std::fs::read_to_string(file).ok());
+        let ahead: i64 = text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        wall().saturating_add_signed(ahead.saturating_mul(1_000_000))
+    }
 }
 
 /// From `at`, where the clock shows `time`, it runs `ppm` faster than the monotonic clock.
@@ -62,6 +81,17 @@ impl Clock {
         Self::starting_at(wall())
     }
 
+    /// A clock on which a file says how many milliseconds the system's time is off; none: it
+    /// isn't.
+    pub fn with_offset(file: Option<PathBuf>) -> Self {
+        let source = Arc::new(Source { file });
+        let time = source.wall();
+        Self {
+            source,
+            ..Self::starting_at(time)
+        }
+    }
+
     fn starting_at(time: Nanos) -> Self {
         let line = Line {
             at: Instant::now(),
@@ -70,6 +100,7 @@ impl Clock {
         };
         Self {
             line: Arc::new(ArcSwap::from_pointee(line)),
+            source: Arc::default(),
         }
     }
 
@@ -80,13 +111,13 @@ impl Clock {
 
     /// Bends towards the system's time; to be called about once a second.
     pub fn discipline(&self) {
-        let line = self.line.load().towards(Instant::now(), wall());
+        let line = self.line.load().towards(Instant::now(), self.source.wall());
         self.line.store(Arc::new(line));
     }
 
     /// How far the system's clock is ahead of this one, in nanoseconds.
     pub fn behind_wall(&self) -> i64 {
-        let behind = i128::from(wall()) - i128::from(self.now());
+        let behind = i128::from(self.source.wall()) - i128::from(self.now());
         i64::try_from(behind).unwrap_or(i64::MAX)
     }
 }

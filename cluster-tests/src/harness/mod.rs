@@ -13,8 +13,9 @@ mod wait;
 
 pub use answer::Answer;
 pub use http::{Api, Bucket, Call};
+pub use log::Log;
 pub use node::{Node, NodeOptions, clean_command};
 pub use raw::{Connection, Ending, RawRequest, chunk};
 pub use refusal::{Refusal, run_to_exit};
 pub use shared::{Lease, SharedNode};
-pub use wait::eventually;
+pub use wait::{eventually, try_eventually};

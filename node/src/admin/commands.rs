@@ -3,10 +3,12 @@
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::client::{CallError, change, get};
+use super::client::{self, CallError, get};
+use super::nodes::NodeChange;
 use super::operations::{LimitsBody, PlanBody};
 use super::render::render;
 use crate::config::{Action, LimitFlags, OperatorCall, PlanAction};
+use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
 
 /// Carries out a command and returns what to print. An error means exit code 1.
@@ -18,6 +20,9 @@ pub async fn execute(call: &OperatorCall) -> Result<String, CallError> {
         Action::Plan(PlanAction::List { json }) => list_plans(call, *json).await,
         Action::Plan(PlanAction::Set { plan, limits }) => set_limits(call, *plan, limits).await,
         Action::BucketPlan { bucket, plan } => set_bucket_plan(call, bucket, *plan).await,
+        Action::Decommission { node } => change(call, *node, NodeChange::Decommission).await,
+        Action::Recommission { node } => change(call, *node, NodeChange::Recommission).await,
+        Action::Replace { node } => change(call, *node, NodeChange::Replace).await,
     }
 }
 
@@ -85,6 +90,24 @@ async fn set_bucket_plan(
     Ok(render(&answer))
 }
 
+async fn change(
+    call: &OperatorCall,
+    node: NodeId,
+    change: NodeChange,
+) -> Result<String, CallError> {
+    let path = format!("/nodes/{node}/{}", change.name());
+    tell(call, Method::POST, &path, &json!({})).await?;
+    let next = match change {
+        NodeChange::Decommission => {
+            "its shards move away; when no group in `admin status` names it any more, stop it, and \
+             then replace it"
+        }
+        NodeChange::Recommission => "it takes shards again",
+        NodeChange::Replace => "others take its place; `admin status` shows the progress",
+    };
+    Ok(format!("node {node}: {next}\n"))
+}
+
 /// The JSON of a good answer to a question.
 async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
     good(call, get(&call.target, path, call.token.as_ref()).await?)
@@ -98,7 +121,10 @@ async fn tell(
     body: &Value,
 ) -> Result<Value, CallError> {
     let token = call.token.as_ref();
-    good(call, change(&call.target, method, path, token, body).await?)
+    good(
+        call,
+        client::change(&call.target, method, path, token, body).await?,
+    )
 }
 
 fn good(call: &OperatorCall, (status, body): (StatusCode, Value)) -> Result<Value, CallError> {

@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod errors;
 mod guard;
+mod nodes;
 mod operations;
 mod render;
 mod routes;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use client::CallError;
 pub use commands::execute;
+pub use nodes::{NodeChange, NodeError};
 pub use operations::Operations;
 pub use routes::{AdminState, Node};
 pub use server::serve;

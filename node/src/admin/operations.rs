@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::errors::OperationError;
+use super::nodes::{NodeChange, NodeError};
 use super::routes::Node;
+use crate::raft::NodeId;
 use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
 /// What the operator's port asks the node to do.
@@ -29,6 +31,9 @@ pub trait Operations: Send + Sync + 'static {
         bucket: BucketId,
         plan: Plan,
     ) -> BoxFuture<'_, Result<(), DirectoryError>>;
+    /// Changes what becomes of a node.
+    fn change_node(&self, node: NodeId, change: NodeChange)
+    -> BoxFuture<'_, Result<(), NodeError>>;
 }
 
 /// Body of `PATCH /plans/{plan}`: limits that aren't there stay.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, put};
+use axum::routing::{get, patch, post, put};
 use axum::{Json, Router, middleware};
 use serde_json::{Map, Value, json};
 
 use super::guard::{self, Guard};
+use super::nodes;
 use super::operations::{self, Operations};
 use crate::config::Secret;
 use crate::telemetry::metrics::Exposition;
@@ -45,6 +46,7 @@ pub(super) fn router(node: Node, token: Option<&Secret>) -> Router {
         .route("/plans", get(operations::list_plans))
         .route("/plans/{plan}", patch(operations::set_plan_limits))
         .route("/buckets/{bucket}/plan", put(operations::set_bucket_plan))
+        .route("/nodes/{node}/{change}", post(nodes::change))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .route_layer(middleware::from_fn_with_state(
             Guard::new(token),
@@ -116,8 +118,8 @@ async fn no_such_route() -> Response {
     refusal(
         StatusCode::NOT_FOUND,
         "no_such_route",
-        "this port has /healthz, /readyz, /metrics, /status, /plans, /plans/{plan} and \
-         /buckets/{bucket}/plan",
+        "this port has /healthz, /readyz, /metrics, /status, /plans, /plans/{plan}, \
+         /buckets/{bucket}/plan and /nodes/{node}/{change}",
     )
 }
 

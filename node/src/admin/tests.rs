@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{AdminState, Node, Operations, execute, serve};
+use crate::admin::{NodeChange, NodeError};
 use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Secret, Target};
+use crate::raft::NodeId;
 use crate::service::{
     Access, BucketId, DirectoryError, Limits, Plan, PlanChanges, PlanError, PlanTerms,
 };
@@ -69,6 +71,18 @@ impl Operations for Fake {
             _ if bucket.as_str() != BUCKET => Err(DirectoryError::UnknownBucket),
             Plan::Free => Err(DirectoryError::ExceedsPlan { plan, what }),
             Plan::Pro | Plan::Business => Ok(()),
+        }))
+    }
+
+    fn change_node(
+        &self,
+        node: NodeId,
+        change: NodeChange,
+    ) -> BoxFuture<'_, Result<(), NodeError>> {
+        Box::pin(ready(match (node, change) {
+            (7, NodeChange::Replace) => Err(NodeError::Lives(7)),
+            (7, _) => Ok(()),
+            _ => Err(NodeError::Unknown(node)),
         }))
     }
 }
@@ -329,4 +343,32 @@ async fn shutdown_closes_the_port_and_idle_connections() {
     };
     let error = execute(&call).await.unwrap_err().to_string();
     assert!(error.contains("connect to http://127.0.0.1:"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_are_changed_and_refusals_say_why() {
+    let port = port(None).await;
+    for (path, status, part) in [
+        ("/nodes/7/decommission", 200, "\"change\":\"decommission\""),
+        ("/nodes/7/replace", 409, "lives"),
+        ("/nodes/8/replace", 404, "no_such_node"),
+        (
+            "/nodes/7/stop",
+            404,
+            "decommission, recommission or replace",
+        ),
+        ("/nodes/x/replace", 404, "no_such_route"),
+    ] {
+        let answer = port.send(&format!("POST {path}"), "", "{}").await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {answer}"
+        );
+        assert!(answer.contains(part), "{path}: {answer}");
+    }
+    let call = |action| port.call(None, action);
+    let said = call(Action::Decommission { node: 7 }).await.unwrap();
+    assert!(said.contains("move away"), "{said}");
+    let refused = call(Action::Replace { node: 7 }).await.unwrap_err();
+    assert!(refused.contains("lives"), "{refused}");
 }

@@ -25,15 +25,21 @@ pub struct Grant(Arc<Bucket>);
 
 impl Grant {
     /// Looks a bucket up by its name in the path and checks that the request may use it.
-    pub fn open(
+    pub async fn open(
         directory: &Directory,
         name: &[u8],
         intent: Intent,
         headers: &HeaderMap,
     ) -> Result<Self, ApiError> {
         let id = BucketId::parse(name).ok_or_else(ApiError::unknown_bucket)?;
-        let bucket = directory.bucket(&id).ok_or_else(ApiError::unknown_bucket)?;
-        if needs_owner(bucket.access, intent) && owner(directory, headers)? != bucket.owner {
+        let bucket = match directory.bucket(&id) {
+            Some(bucket) => bucket,
+            // Rare, and large: it may have been created a moment ago, elsewhere.
+            None => Box::pin(directory.find_bucket(&id))
+                .await?
+                .ok_or_else(ApiError::unknown_bucket)?,
+        };
+        if needs_owner(bucket.access, intent) && owner(directory, headers).await? != bucket.owner {
             return Err(ApiError::forbidden());
         }
         Ok(Self(bucket))
@@ -54,11 +60,14 @@ fn needs_owner(access: Access, intent: Intent) -> bool {
 }
 
 /// The account whose key the request carries; 401 if it carries none, or one of nobody.
-pub fn owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
+pub async fn owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
     let key = api_key(headers)?.ok_or_else(ApiError::unauthorized)?;
-    directory
-        .authenticate(key)
-        .ok_or_else(ApiError::unauthorized)
+    match directory.authenticate(key) {
+        Some(account) => Ok(account),
+        None => Box::pin(directory.find_account(key))
+            .await?
+            .ok_or_else(ApiError::unauthorized),
+    }
 }
 
 /// The account key that a request carries. None, if it is empty or an unset Postman variable

@@ -277,7 +277,9 @@ pub(crate) struct BodyLeft;
 impl From<Unavailable> for ApiError {
     fn from(error: Unavailable) -> Self {
         match error {
-            Unavailable::NoLeader { .. } | Unavailable::Overloaded { .. } => {
+            Unavailable::NoLeader { .. }
+            | Unavailable::Overloaded { .. }
+            | Unavailable::ClockOff => {
                 tracing::debug!(%error, "serve a request");
                 Self::unavailable()
             }

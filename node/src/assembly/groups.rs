@@ -2,18 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::cluster::{Identity, IdentityError, Wanted};
+use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wanted};
+use crate::cluster::{check_membership, join};
 use crate::config::Config;
-use crate::meta::{self, Catalog, Meta, MetaState};
-use crate::raft::{Group, GroupSettings};
-use crate::service::{Directory, DirectorySettings, Keyspace, Service, Shards};
+use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
+use crate::raft::{Group, GroupSettings, Member};
+use crate::rpc::{LinkSettings, Peers, PeersSettings, Runtimes};
+use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, EngineSettings, OpenError};
@@ -26,8 +30,13 @@ const WRITES_IN_FLIGHT: usize = 2;
 const DISK_READS: usize = 1024;
 /// Entries kept in each log for members that lag.
 const LOG_KEEP: u64 = 1024;
-/// Number of the first region.
-const FIRST_REGION: u32 = 1;
+
+/// Bytes of a single message between nodes.
+pub(super) const MESSAGE_BYTES: usize = 32 << 20;
+/// Calls to one node that may wait for a reply.
+const PEER_CALLS: usize = 65_536;
+/// Time for all groups to be handed over before a stop.
+const HAND_OVER: Duration = Duration::from_millis(2500);
 
 /// Why a node doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +47,9 @@ pub enum StartError {
     /// Its data directory belongs to something else.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// No cluster takes it in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A Raft group can't start.
     #[error("start group {group}")]
     Group {
@@ -49,14 +61,29 @@ pub enum StartError {
     },
 }
 
+/// Where other nodes and routers reach this one.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its port for other nodes.
+    pub rpc: String,
+    /// Its public API.
+    pub http: String,
+}
+
 /// All that runs below the API.
 pub struct Groups {
     /// Who the node is.
     pub identity: Identity,
+    /// Where it is.
+    pub place: Place,
     /// Its storage.
     pub engine: Arc<Engine>,
     /// Its clock.
     pub clock: Clock,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
+    /// Their signs of life.
+    pub vitals: Arc<Vitals>,
     /// The metadata.
     pub meta: Arc<Group<Meta>>,
     /// The metadata in memory.
@@ -66,22 +93,42 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Opens the data directory and starts all groups on the current runtime. `stop` ends their
-    /// housekeeping.
-    pub async fn start(config: &Config, stop: &CancellationToken) -> Result<Self, StartError> {
+    /// Opens the data directory, joins a cluster if that is to be done, and starts all groups on
+    /// the current runtime. `stop` ends their housekeeping.
+    pub async fn start(
+        config: &Config,
+        place: Place,
+        runtimes: &Runtimes,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) -> Result<Self, StartError> {
         let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
-        let wanted = Wanted {
-            region: config.region.to_string(),
-            shards: config.shards,
-        };
-        let identity = Identity::open(&config.data_dir, &wanted)?;
-        let clock = Clock::new();
-        let (meta, catalog) = start_meta(&engine, config, &identity).await?;
-        let shards = start_shards(&engine, config, &identity, &clock, stop).await?;
+        let (identity, nodes) = enter(config, &place, give_up).await?;
+        let peers = Peers::new(peers_settings(config, &identity, runtimes));
+        for node in nodes {
+            peers.learn(node.id, &node.rpc);
+        }
+        let clock = Clock::with_offset(config.clock_file.clone());
+        let (meta, catalog) = start_meta(&engine, config, &identity, &place, &peers).await?;
+        for node in catalog.topology().nodes() {
+            if node.state != NodeState::Removed {
+                peers.learn(node.id, &node.rpc);
+            }
+        }
+        // A node that is alone has nobody to compare its clock with.
+        let clock_ok = Arc::new(AtomicBool::new(peers.known().is_empty()));
+        let vitals = Vitals::new(clock.clone(), meta::LEVEL, clock_ok.clone());
+        let settings = shard_settings(config, &identity, &place, &peers, &clock, clock_ok, stop);
+        let handles = start_shards(&engine, &identity, settings).await?;
+        let held = config.held_requests_mib.bytes();
+        let shards = Shards::new(handles, peers.clone(), held, config.request_timeout);
         Ok(Self {
             identity,
+            place,
             engine,
             clock,
+            peers,
+            vitals,
             meta,
             catalog,
             shards,
@@ -96,21 +143,31 @@ impl Groups {
             max_accounts: config.max_accounts,
             max_buckets: config.max_buckets,
             stats_interval: config.stats_interval,
-            timeout: config.request_timeout,
             account_idle_ttl: config.account_idle_ttl.unwrap_or(Duration::ZERO),
         };
-        let (meta, catalog) = (self.meta.clone(), self.catalog.clone());
-        let (shards, clock) = (self.shards.clone(), self.clock.clone());
-        let directory = Directory::new(meta, catalog, shards, clock, settings);
+        let (meta, peers, clock) = (self.meta.clone(), self.peers.clone(), self.clock.clone());
+        let metadata = Metadata::new(meta, peers, clock.clone(), config.request_timeout);
+        let (catalog, shards) = (self.catalog.clone(), self.shards.clone());
+        let directory = Directory::new(metadata, catalog, shards, clock, settings);
         Service {
             keyspace,
             directory,
         }
     }
 
+    /// All groups, by their numbers, as other nodes call them.
+    pub fn members(&self) -> Vec<Arc<dyn Member>> {
+        let meta: Arc<dyn Member> = self.meta.clone();
+        let shards = self.shards.iter().map(|shard| {
+            let group: Arc<dyn Member> = shard.group().clone();
+            group
+        });
+        std::iter::once(meta).chain(shards).collect()
+    }
+
     /// Founds the cluster if it is new. Refused, and harmless, if it is founded already.
     pub async fn found(&self) {
-        if !self.catalog.header().cluster_id.is_empty() {
+        if !self.identity.founder || !self.catalog.header().cluster_id.is_empty() {
             return;
         }
         let found = pb::FoundCluster {
@@ -120,6 +177,10 @@ impl Groups {
             region: self.identity.region.clone(),
             incarnation: self.identity.incarnation,
             plans: meta::default_plans(),
+            node: self.identity.node_id,
+            rpc: self.place.rpc.clone(),
+            http: self.place.http.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let command = pb::MetaCommand {
             time: self.clock.now(),
@@ -129,14 +190,29 @@ impl Groups {
         let _ = self.meta.propose(command).await;
     }
 
-    /// What doesn't answer requests yet, or no more.
+    /// Gives the leadership of all groups away, as far as others can take it, before a stop.
+    pub async fn hand_over(&self) {
+        let others = self.peers.known();
+        let all = async {
+            let shards = self
+                .shards
+                .iter()
+                .map(|shard| shard.group().hand_over(&others));
+            futures_util::join!(join_all(shards), self.meta.hand_over(&others));
+        };
+        if tokio::time::timeout(HAND_OVER, all).await.is_err() {
+            tracing::warn!("some groups could not be handed over in time");
+        }
+    }
+
+    /// What doesn't answer requests yet, or no more: here, or by way of this node.
     pub fn readiness(&self) -> Vec<(String, bool)> {
         let founded = !self.catalog.header().cluster_id.is_empty();
-        let meta = (GroupId::META.to_string(), founded && self.meta.may_read());
-        let shards = self
-            .shards
-            .iter()
-            .map(|shard| (shard.group().id().to_string(), shard.serves()));
+        let meta = (GroupId::META.to_string(), founded);
+        let shards = self.shards.iter().map(|shard| {
+            let led = founded && shard.leader_elsewhere().is_some();
+            (shard.group().id().to_string(), shard.serves() || led)
+        });
         std::iter::once(meta).chain(shards).collect()
     }
 
@@ -198,11 +274,66 @@ fn engine_settings(config: &Config) -> EngineSettings {
     }
 }
 
+/// Opens the node's identity, and joins a cluster if it belongs to none yet.
+async fn enter(
+    config: &Config,
+    place: &Place,
+    give_up: &CancellationToken,
+) -> Result<(Identity, Vec<pb::Member>), StartError> {
+    let wanted = Wanted {
+        region: config.region.to_string(),
+        shards: config.shards,
+        joins: !config.join.is_empty(),
+    };
+    let identity = Identity::open(&config.data_dir, &wanted)?;
+    let application = Application {
+        addresses: config.join.clone(),
+        via: config.rpc_via.clone(),
+        request: pb::JoinRequest {
+            region: wanted.region,
+            rpc: place.rpc.clone(),
+            http: place.http.clone(),
+            level: meta::LEVEL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            shards: u32::from(config.shards.unwrap_or(0)),
+            ..Default::default()
+        },
+    };
+    if identity.is_member() {
+        check_membership(&identity, &application).await?;
+        return Ok((identity, Vec::new()));
+    }
+    Ok(join(&config.data_dir, identity, application, give_up).await?)
+}
+
+fn peers_settings(config: &Config, identity: &Identity, runtimes: &Runtimes) -> PeersSettings {
+    PeersSettings {
+        cluster_id: identity.cluster_id.clone(),
+        me: identity.node_id,
+        via: config.rpc_via.iter().cloned().collect(),
+        link: LinkSettings {
+            calls: PEER_CALLS,
+            queue_bytes: config.peer_queue_mib.bytes(),
+            message_bytes: MESSAGE_BYTES,
+        },
+        raft: runtimes.raft.clone(),
+        keys: runtimes.keys.clone(),
+    }
+}
+
 /// The metadata group spans regions: its timers allow for two slow round trips.
-fn meta_settings(config: &Config, identity: &Identity) -> GroupSettings {
+fn meta_settings(
+    config: &Config,
+    identity: &Identity,
+    place: &Place,
+    peers: &Arc<Peers>,
+) -> GroupSettings {
     GroupSettings {
         node: identity.node_id,
-        rpc: config.rpc.to_string(),
+        rpc: place.rpc.clone(),
+        peers: peers.clone(),
+        founds: identity.founder,
+        append_timeout: Duration::from_secs(5),
         heartbeat: Duration::from_millis(500),
         election_min: Duration::from_millis(1500),
         election_max: Duration::from_millis(3000),
@@ -211,20 +342,12 @@ fn meta_settings(config: &Config, identity: &Identity) -> GroupSettings {
     }
 }
 
-/// A shard's group lives in one region and fails over fast.
-fn shard_group_settings(config: &Config, identity: &Identity) -> GroupSettings {
-    GroupSettings {
-        heartbeat: Duration::from_millis(50),
-        election_min: Duration::from_millis(150),
-        election_max: Duration::from_millis(300),
-        ..meta_settings(config, identity)
-    }
-}
-
 async fn start_meta(
     engine: &Arc<Engine>,
     config: &Config,
     identity: &Identity,
+    place: &Place,
+    peers: &Arc<Peers>,
 ) -> Result<(Arc<Group<Meta>>, Arc<Catalog>), StartError> {
     let failed = |source| StartError::Group {
         group: GroupId::META,
@@ -232,7 +355,7 @@ async fn start_meta(
     };
     let db = engine.state.clone();
     let mut catalog = None;
-    let settings = meta_settings(config, identity);
+    let settings = meta_settings(config, identity, place, peers);
     let group = Group::start(engine.clone(), GroupId::META, &settings, |rows| {
         let state = MetaState::open(db, rows)?;
         catalog = Some(state.catalog());
@@ -244,15 +367,24 @@ async fn start_meta(
     Ok((Arc::new(group), catalog))
 }
 
-async fn start_shards(
-    engine: &Arc<Engine>,
+/// A shard's group lives in one region and fails over fast.
+fn shard_settings(
     config: &Config,
     identity: &Identity,
+    place: &Place,
+    peers: &Arc<Peers>,
     clock: &Clock,
+    clock_ok: Arc<AtomicBool>,
     stop: &CancellationToken,
-) -> Result<Shards, StartError> {
-    let settings = ShardSettings {
-        group: shard_group_settings(config, identity),
+) -> ShardSettings {
+    ShardSettings {
+        group: GroupSettings {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+            append_timeout: Duration::from_secs(2),
+            ..meta_settings(config, identity, place, peers)
+        },
         batch: BatchSettings {
             queue: WRITE_QUEUE,
             writes: config.max_batch_writes,
@@ -262,12 +394,19 @@ async fn start_shards(
         budget: QueueBudget::new(config.proposal_queue_mib.bytes()),
         disk_reads: Arc::new(Semaphore::new(DISK_READS)),
         clock: clock.clone(),
+        clock_ok,
         stop: stop.clone(),
-    };
-    let incarnation = identity.incarnation;
+    }
+}
+
+async fn start_shards(
+    engine: &Arc<Engine>,
+    identity: &Identity,
+    settings: ShardSettings,
+) -> Result<Vec<Arc<ShardHandle>>, StartError> {
     let found = pb::Found {
-        region: FIRST_REGION,
-        incarnation,
+        region: identity.region_number,
+        incarnation: identity.incarnation,
         level: shard::LEVEL,
     };
     // In parallel: each replays its log.
@@ -287,5 +426,5 @@ async fn start_shards(
         });
         handles.push(joined??);
     }
-    Ok(Shards::new(handles))
+    Ok(handles)
 }

@@ -9,6 +9,7 @@
 //! | `observe` | what the operator's port tells |
 //! | `operate` | what the operator's port does |
 
+mod answering;
 mod files;
 mod groups;
 mod observe;

@@ -30,10 +30,49 @@ impl Observer {
     }
 
     fn statuses(&self) -> Vec<Status> {
-        let shards = self.groups.shards.iter().map(|shard| shard.status());
+        let hosted = self.groups.shards.iter().filter(|shard| shard.is_hosted());
+        let shards = hosted.map(|shard| shard.status());
         std::iter::once(self.groups.meta.status())
             .chain(shards)
             .collect()
+    }
+
+    /// The nodes of the cluster, as this one sees them.
+    fn nodes(&self) -> Vec<Value> {
+        let topology = self.groups.catalog.topology();
+        let me = self.groups.identity.node_id;
+        let nodes = topology.nodes().iter();
+        nodes
+            .map(|node| {
+                let vital = self.groups.vitals.of(node.id).filter(|_| node.id != me);
+                json!({
+                    "id": node.id,
+                    "region": topology.region_name(node.region),
+                    "rpc": node.rpc,
+                    "http": node.http,
+                    "state": format!("{:?}", node.state).to_lowercase(),
+                    "alive": node.id == me || self.groups.vitals.lives(node.id),
+                    "version": node.version,
+                    "level": node.level,
+                    "shards": topology.shards_of_node(node.id).len(),
+                    "clock_offset_ms": vital.as_ref().map(|it| it.offset as f64 / 1e6),
+                    "round_trip_ms": vital.as_ref().map(|it| it.round_trip.as_secs_f64() * 1e3),
+                })
+            })
+            .collect()
+    }
+
+    /// What the region survives without losing anything that was acknowledged.
+    fn survives(&self) -> &'static str {
+        let topology = self.groups.catalog.topology();
+        let region = topology.region_number(&self.groups.identity.region);
+        let mut placements = topology.placements_of(region.unwrap_or(0)).peekable();
+        let safe = placements.peek().is_some() && placements.all(|(_, it)| it.voters.len() >= 3);
+        if safe {
+            "the loss of any one node"
+        } else {
+            "the loss of no node: a region needs three"
+        }
     }
 
     fn write_api(&self, text: &mut Exposition) {
@@ -110,6 +149,37 @@ impl Observer {
         }
     }
 
+    /// How far this node's copy of the cluster is from the others.
+    fn write_cluster(&self, text: &mut Exposition) {
+        for status in self.statuses() {
+            let group = status.group.to_string();
+            for (node, entries) in &status.lag {
+                let node = node.to_string();
+                let labels = [("group", group.as_str()), ("node", node.as_str())];
+                let help = "Entries that a member is behind its leader, which tells it.";
+                text.gauge("cloudkv_raft_lag_entries", help, &labels, *entries as f64);
+            }
+        }
+        let ok = f64::from(u8::from(self.groups.vitals.clock_ok()));
+        let help = "1 if this node's clock is near enough to the others.";
+        text.gauge("cloudkv_clock_ok", help, &[], ok);
+        for node in self.groups.peers.known() {
+            let id = node.to_string();
+            let labels = [("node", id.as_str())];
+            let alive = f64::from(u8::from(self.groups.vitals.lives(node)));
+            let help = "1 if another node was heard of lately.";
+            text.gauge("cloudkv_node_alive", help, &labels, alive);
+            if let Some(vital) = self.groups.vitals.of(node) {
+                let help = "How far another node's clock is ahead.";
+                let offset = vital.offset as f64 / 1e9;
+                text.gauge("cloudkv_clock_offset_seconds", help, &labels, offset);
+                let help = "The shortest of the last round trips to another node.";
+                let trip = vital.round_trip.as_secs_f64();
+                text.gauge("cloudkv_node_round_trip_seconds", help, &labels, trip);
+            }
+        }
+    }
+
     fn write_storage(&self, text: &mut Exposition) {
         let engine = &self.groups.engine;
         let syncs = engine.log.sync_stats();
@@ -177,6 +247,13 @@ impl Observer {
     }
 }
 
+/// How far the other members are behind, as text.
+fn lag(status: &Status) -> Vec<String> {
+    let lag = status.lag.iter();
+    lag.map(|(node, entries)| format!("{node}: {entries}"))
+        .collect()
+}
+
 impl AdminState for Observer {
     fn ready(&self) -> Vec<(String, bool)> {
         self.groups.readiness()
@@ -186,6 +263,7 @@ impl AdminState for Observer {
         let mut text = Exposition::new();
         self.write_api(&mut text);
         self.write_groups(&mut text);
+        self.write_cluster(&mut text);
         self.write_storage(&mut text);
         self.write_directory(&mut text);
         write_process(&mut text);
@@ -194,7 +272,7 @@ impl AdminState for Observer {
 
     fn status(&self) -> Value {
         let identity = &self.groups.identity;
-        let shards = self.groups.shards.iter();
+        let shards = self.groups.shards.iter().filter(|shard| shard.is_hosted());
         let digests = shards.map(|shard| format!("{:016x}", shard.view().digest()));
         let groups = self
             .statuses()
@@ -211,6 +289,10 @@ impl AdminState for Observer {
                     "purged": status.purged,
                     "serving": status.readable,
                     "digest": digest,
+                    "role": status.role,
+                    "voters": status.voters,
+                    "learners": status.learners,
+                    "lag": lag(&status),
                 })
             })
             .collect();
@@ -219,6 +301,9 @@ impl AdminState for Observer {
             "cluster": identity.cluster_id,
             "node": identity.node_id,
             "region": identity.region,
+            "clock_ok": self.groups.vitals.clock_ok(),
+            "survives": self.survives(),
+            "nodes": self.nodes(),
             "data_dir": self.data_dir,
             "accounts": self.groups.catalog.account_count(),
             "buckets": self.groups.catalog.bucket_count(),

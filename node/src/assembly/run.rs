@@ -8,20 +8,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_proto::v1 as pb;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answering::Answers;
 use super::files::{FilesError, raise_limit, room_for_connections};
-use super::groups::{Groups, StartError};
+use super::groups::{Groups, MESSAGE_BYTES, Place, StartError};
 use super::observe::Observer;
+use super::operate::Operator;
 use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
-use crate::cluster::replace_file;
+use crate::cluster::{Admission, Declined, Keeper, Proposer, replace_file};
 use crate::config::Config;
+use crate::meta::{NodeRefusal, Refusal};
+use crate::rpc::{Answering, Runtimes};
 use crate::service::Service;
-use crate::{admin, rpc};
+use crate::{admin, meta, rpc};
 
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
@@ -119,7 +124,13 @@ async fn run_on(
 ) -> Result<(), RunError> {
     // Cancelled after the last request has ended.
     let stop_groups = CancellationToken::new();
-    let groups = start_groups(raft, config.clone(), stop_groups.clone()).await?;
+    let runtimes = Runtimes {
+        raft: raft.clone(),
+        keys: Handle::current(),
+    };
+    let place = place(&config, &ports)?;
+    let groups = start_groups(&runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
+    write_addresses(&config, &ports)?;
     let service = groups.service(&config);
     let api = Api::new(
         service.clone(),
@@ -130,16 +141,17 @@ async fn run_on(
         verb: "name the region",
         source: io::Error::other(error),
     })?);
-    write_addresses(&config, &ports)?;
 
     let tasks = TaskTracker::new();
     let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
     let stop_admin = CancellationToken::new();
     let token = config.admin_token.clone();
-    let identity = groups.identity.clone();
     let operator = admin::Node {
         state: observer,
-        operations: Arc::new(service.directory.clone()),
+        operations: Arc::new(Operator {
+            directory: service.directory.clone(),
+            groups: groups.clone(),
+        }),
     };
     tasks.spawn(admin::serve(
         ports.admin,
@@ -147,7 +159,9 @@ async fn run_on(
         token,
         stop_admin.clone(),
     ));
-    tasks.spawn(rpc::serve(ports.rpc, identity, stop_admin.clone()));
+    let answering = answering(&groups, &service, runtimes);
+    let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
+    tasks.spawn_on(serve_nodes, raft);
 
     let node = Node {
         groups,
@@ -155,14 +169,18 @@ async fn run_on(
         api,
         config,
         tasks,
+        raft: raft.clone(),
+        stop_cluster: stop_groups.child_token(),
         stop_groups,
     };
     let outcome = tokio::select! {
         biased;
         why = node.groups.failed() => Err(RunError::Failed(why)),
+        why = node.look_after_cluster() => Err(RunError::Failed(why)),
         () = node.serve(ports.http, &stop) => Ok(()),
     };
     node.stop_groups.cancel();
+    let stopped = node.groups.stop().await;
     stop_admin.cancel();
     node.tasks.close();
     if tokio::time::timeout(TASKS_END, node.tasks.wait())
@@ -171,7 +189,6 @@ async fn run_on(
     {
         tracing::warn!("tasks in the background were cut off");
     }
-    let stopped = node.groups.stop().await;
     outcome?;
     stopped.map_err(|source| RunError::System {
         verb: "stop the groups",
@@ -182,16 +199,93 @@ async fn run_on(
 }
 
 async fn start_groups(
-    raft: &Handle,
+    runtimes: &Runtimes,
     config: Arc<Config>,
+    place: Place,
     stop: CancellationToken,
+    give_up: &CancellationToken,
 ) -> Result<Arc<Groups>, RunError> {
-    let start = raft.spawn(async move { Groups::start(&config, &stop).await });
+    let (give_up, on) = (give_up.clone(), runtimes.clone());
+    let start = runtimes
+        .raft
+        .spawn(async move { Groups::start(&config, place, &on, &stop, &give_up).await });
     let groups = start.await.map_err(|error| RunError::System {
         verb: "start the groups",
         source: io::Error::other(error),
     })?;
     Ok(Arc::new(groups?))
+}
+
+/// What other nodes are answered, and by what.
+fn answering(groups: &Arc<Groups>, service: &Service, runtimes: Runtimes) -> Answering {
+    let identity = &groups.identity;
+    let admission = Admission {
+        identity: identity.clone(),
+        catalog: groups.catalog.clone(),
+        propose: proposer(service),
+    };
+    let answers = Answers {
+        members: groups.members(),
+        vitals: groups.vitals.clone(),
+        service: service.clone(),
+        admission: Arc::new(admission),
+    };
+    Answering {
+        identity: pb::IdentifyResponse {
+            cluster_id: identity.cluster_id.clone(),
+            node_id: identity.node_id,
+            region: identity.region.clone(),
+            shards: u32::from(identity.shards),
+            level: meta::LEVEL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        handler: Arc::new(answers),
+        runtimes,
+        message_bytes: MESSAGE_BYTES,
+    }
+}
+
+/// Where other nodes and routers reach this one: as it is told, or where it listens.
+fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
+    let listens = |listener: &TcpListener| {
+        let address = listener.local_addr().map(|address| address.to_string());
+        address.map_err(|source| RunError::System {
+            verb: "read an address",
+            source,
+        })
+    };
+    Ok(Place {
+        rpc: match &config.advertise_rpc {
+            Some(address) => address.clone(),
+            None => listens(&ports.rpc)?,
+        },
+        http: match &config.advertise_http {
+            Some(address) => address.clone(),
+            None => listens(&ports.http)?,
+        },
+    })
+}
+
+/// The cluster's own commands go the way of all others.
+fn proposer(service: &Service) -> Proposer {
+    let directory = service.directory.clone();
+    Arc::new(move |command| {
+        let metadata = directory.metadata().clone();
+        Box::pin(async move {
+            match metadata.propose(command).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(refusal)) => Err(Declined {
+                    reason: refusal.to_string(),
+                    // The node that had the address may be lost, and replaced soon.
+                    is_final: !matches!(refusal, Refusal::Node(NodeRefusal::AddressTaken { .. })),
+                }),
+                Err(error) => Err(Declined {
+                    reason: error.to_string(),
+                    is_final: false,
+                }),
+            }
+        })
+    })
 }
 
 /// What serving needs, and what runs beside it.
@@ -201,6 +295,9 @@ struct Node {
     api: Arc<Api>,
     config: Arc<Config>,
     tasks: TaskTracker,
+    raft: Handle,
+    /// Ends decisions about the cluster.
+    stop_cluster: CancellationToken,
     stop_groups: CancellationToken,
 }
 
@@ -219,7 +316,49 @@ impl Node {
             tracing::info!(http = %address, region = self.groups.identity.region, "serving");
         }
         let settings = http_settings(&self.config);
-        api::serve(listener, self.api.clone(), settings, stop.clone()).await;
+        let drain = CancellationToken::new();
+        let serve = api::serve(listener, self.api.clone(), settings, drain.clone());
+        let wind_down = async {
+            stop.cancelled().await;
+            // While others take over, this node still serves users, and passes their requests on.
+            self.stop_cluster.cancel();
+            self.groups.hand_over().await;
+            drain.cancel();
+        };
+        futures_util::join!(serve, wind_down);
+    }
+
+    /// Keeps the cluster as it should be. Ends only if this node has no place in it any more.
+    async fn look_after_cluster(&self) -> String {
+        let groups = &self.groups;
+        let keeper = Keeper {
+            identity: groups.identity.clone(),
+            registration: pb::RegisterNode {
+                node: groups.identity.node_id,
+                region: groups.identity.region.clone(),
+                rpc: groups.place.rpc.clone(),
+                http: groups.place.http.clone(),
+                level: meta::LEVEL,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            meta: groups.meta.clone(),
+            catalog: groups.catalog.clone(),
+            shards: groups.shards.iter().cloned().collect(),
+            peers: groups.peers.clone(),
+            vitals: groups.vitals.clone(),
+            propose: proposer(&self.service),
+        };
+        let watch = groups
+            .vitals
+            .clone()
+            .watch(groups.peers.clone(), self.stop_groups.clone());
+        self.tasks.spawn_on(watch, &self.raft);
+        let keep = Arc::new(keeper).run(self.stop_cluster.clone());
+        match self.tasks.spawn_on(keep, &self.raft).await {
+            Ok(None) => std::future::pending().await,
+            Ok(Some(why)) => why,
+            Err(error) => error.to_string(),
+        }
     }
 
     fn start_tasks(&self) {
@@ -227,6 +366,7 @@ impl Node {
         let stop = || self.stop_groups.clone();
         let write_buffer = self.config.write_buffer_mib.bytes();
         self.tasks.spawn(directory.clone().sweep(stop()));
+        self.tasks.spawn(directory.clone().reclaim(stop()));
         self.tasks.spawn(directory.clone().report(stop()));
         self.tasks.spawn(directory.clone().expire_accounts(stop()));
         self.tasks

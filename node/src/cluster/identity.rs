@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use cloudkv_proto::v1 as pb;
 use serde::{Deserialize, Serialize};
 
 use crate::raft::NodeId;
@@ -16,7 +17,7 @@ const FILE: &str = "identity.json";
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The cluster, a UUID.
+    /// The cluster, a UUID; empty while no cluster has taken the node in.
     pub cluster_id: String,
     /// The node.
     pub node_id: NodeId,
@@ -26,6 +27,23 @@ pub struct Identity {
     pub shards: u16,
     /// Names the histories of the region's shards.
     pub incarnation: u64,
+    /// The region's number.
+    #[serde(default = "first_region")]
+    pub region_number: u32,
+    /// Whether it founded the cluster, and so begins its groups alone.
+    #[serde(default = "founded")]
+    pub founder: bool,
+}
+
+/// Number of the first region.
+pub const FIRST_REGION: u32 = 1;
+
+fn first_region() -> u32 {
+    FIRST_REGION
+}
+
+fn founded() -> bool {
+    true
 }
 
 /// What the configuration asks for.
@@ -35,6 +53,8 @@ pub struct Wanted {
     pub region: String,
     /// The number of shards; `None`: what is there, or the default.
     pub shards: Option<u16>,
+    /// Whether a new node joins a cluster, rather than founding one.
+    pub joins: bool,
 }
 
 /// Shards of a new cluster, unless it is said.
@@ -63,6 +83,14 @@ pub enum IdentityError {
         /// The region of the node.
         found: String,
     },
+    /// It drew a number, and was taken in nowhere.
+    #[error(
+        "the data directory belongs to a node that was about to join a cluster: start it with --join, or with another --data-dir"
+    )]
+    NotJoined,
+    /// The cluster that takes it in is another one than was meant.
+    #[error("the cluster that takes this node in says nothing of its {0}")]
+    BadAnswer(&'static str),
     /// The file can't be read or written.
     #[error("{verb} {FILE} in the data directory")]
     Io {
@@ -87,7 +115,12 @@ impl Identity {
                 Ok(found)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new = Self::draw(wanted).map_err(failed("draw"))?;
+                let new = if wanted.joins {
+                    Self::applicant(wanted)
+                } else {
+                    Self::draw(wanted)
+                };
+                let new = new.map_err(failed("draw"))?;
                 new.keep(dir).map_err(failed("write"))?;
                 Ok(new)
             }
@@ -114,11 +147,54 @@ impl Identity {
             region: wanted.region.clone(),
             shards: wanted.shards.unwrap_or(DEFAULT_SHARDS),
             incarnation: number(8) | 1,
+            region_number: FIRST_REGION,
+            founder: true,
+        })
+    }
+
+    /// One that has only its number until a cluster takes it in.
+    fn applicant(wanted: &Wanted) -> io::Result<Self> {
+        Ok(Self {
+            cluster_id: String::new(),
+            shards: 0,
+            incarnation: 0,
+            region_number: 0,
+            founder: false,
+            ..Self::draw(wanted)?
+        })
+    }
+
+    /// Whether it belongs to a cluster.
+    pub fn is_member(&self) -> bool {
+        !self.cluster_id.is_empty()
+    }
+
+    /// A cluster has taken the node in: kept in `dir` from now on.
+    pub fn joined(&mut self, dir: &Path, answer: pb::JoinResponse) -> Result<(), IdentityError> {
+        let shards = u16::try_from(answer.shards)
+            .ok()
+            .filter(|shards| *shards > 0);
+        let incarnation = Some(answer.incarnation).filter(|incarnation| *incarnation != 0);
+        let cluster_id = Some(answer.cluster_id).filter(|id| !id.is_empty());
+        *self = Self {
+            cluster_id: cluster_id.ok_or(IdentityError::BadAnswer("name"))?,
+            shards: shards.ok_or(IdentityError::BadAnswer("shards"))?,
+            incarnation: incarnation.ok_or(IdentityError::BadAnswer("incarnation"))?,
+            region_number: answer.region,
+            ..self.clone()
+        };
+        self.keep(dir).map_err(|source| IdentityError::Io {
+            verb: "write",
+            source,
         })
     }
 
     fn check(&self, wanted: &Wanted) -> Result<(), IdentityError> {
-        if let Some(shards) = wanted.shards.filter(|shards| *shards != self.shards) {
+        if !self.is_member() && !wanted.joins {
+            return Err(IdentityError::NotJoined);
+        }
+        let other = |shards: &u16| self.is_member() && *shards != self.shards;
+        if let Some(shards) = wanted.shards.filter(other) {
             return Err(IdentityError::Shards {
                 wanted: shards,
                 found: self.shards,
@@ -156,6 +232,7 @@ mod tests {
         Wanted {
             region: region.into(),
             shards,
+            joins: false,
         }
     }
 
@@ -185,6 +262,34 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(region.contains("eu") && region.contains("us"), "{region}");
+    }
+
+    #[test]
+    fn a_node_that_joins_keeps_its_number_until_it_is_taken_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let joins = Wanted {
+            joins: true,
+            ..wanted("eu", None)
+        };
+        let first = Identity::open(dir.path(), &joins).unwrap();
+        assert!(!first.is_member() && !first.founder);
+        let mut again = Identity::open(dir.path(), &joins).unwrap();
+        assert_eq!(first, again);
+        assert!(matches!(
+            Identity::open(dir.path(), &wanted("eu", None)),
+            Err(IdentityError::NotJoined)
+        ));
+        let answer = pb::JoinResponse {
+            cluster_id: "c".into(),
+            shards: 4,
+            region: 1,
+            incarnation: 9,
+            nodes: vec![],
+        };
+        again.joined(dir.path(), answer).unwrap();
+        let member = Identity::open(dir.path(), &wanted("eu", None)).unwrap();
+        assert_eq!(member, again);
+        assert_eq!((member.node_id, member.shards), (first.node_id, 4));
     }
 
     #[test]

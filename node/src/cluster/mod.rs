@@ -1,5 +1,24 @@
-//! The cluster as this node sees it. For now: who the node is.
+//! The cluster as this node sees it: who the node is, which others live, and which nodes should
+//! hold what.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `identity` | who this node is |
+//! | `joining` | how it got into its cluster |
+//! | `admission` | how it takes others in |
+//! | `vitals` | which nodes live, and how far their clocks are apart |
+//! | `placement` | plans which nodes hold what |
+//! | `keeper` | carries the plans out |
 
+mod admission;
 mod identity;
+mod joining;
+mod keeper;
+pub mod placement;
+mod vitals;
 
+pub use admission::Admission;
 pub use identity::{Identity, IdentityError, Wanted, replace_file};
+pub use joining::{Application, JoinError, check_membership, join};
+pub use keeper::{Declined, Keeper, Proposer};
+pub use vitals::{MAX_OFFSET, Vital, Vitals};

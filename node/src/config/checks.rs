@@ -5,6 +5,7 @@ use super::{Config, ConfigError};
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     operator_port_is_guarded(config)?;
     addresses_differ(config)?;
+    init_or_join(config)?;
     batches_fit_the_queue(config)
 }
 
@@ -18,6 +19,16 @@ fn operator_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
             config.admin
         ),
         right: "set admin_token as well (CLOUDKV_ADMIN_TOKEN), or a loopback address".to_owned(),
+    })
+}
+
+fn init_or_join(config: &Config) -> Result<(), ConfigError> {
+    if !config.init || config.join.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Conflict {
+        problem: "init creates a cluster, and join joins one".to_owned(),
+        right: "give init to the first node, and join to the others".to_owned(),
     })
 }
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
+use super::kinds::Describe;
 use super::settings::SETTINGS;
 use super::table::Setting;
+use super::words::Switch;
 use crate::types::{BucketId, Plan};
 
 /// CloudKV's storage node. Each setting is a flag, an environment variable and a key of the TOML
@@ -84,6 +86,21 @@ pub enum Action {
         /// free, pro or business
         #[arg(value_parser = plan)]
         plan: Plan,
+    },
+    /// Move a node's shards away, so that it can be stopped for good
+    Decommission {
+        /// The node's number
+        node: u64,
+    },
+    /// Let a node take shards again after all
+    Recommission {
+        /// The node's number
+        node: u64,
+    },
+    /// Let others take the place of a node that is lost: it can't come back
+    Replace {
+        /// The number of the node that is lost
+        node: u64,
     },
 }
 
@@ -169,7 +186,14 @@ fn argument(setting: &Setting) -> Arg {
         "" => String::new(),
         text => format!(" [default: {text}]"),
     };
-    Arg::new(setting.name)
+    let argument = Arg::new(setting.name);
+    // A switch alone means that it is on.
+    let argument = if setting.kind.placeholder() == Switch.placeholder() {
+        argument.num_args(0..=1).default_missing_value("true")
+    } else {
+        argument
+    };
+    argument
         .long(setting.flag())
         .value_name(setting.kind.placeholder())
         .help(format!(

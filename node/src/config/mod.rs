@@ -13,6 +13,7 @@
 mod checks;
 mod cli;
 mod error;
+mod hosts;
 mod kinds;
 mod memory;
 mod print;

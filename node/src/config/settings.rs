@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::hosts::{Detours, HostPort, HostPorts};
 use super::kinds::{Address, Maybe, Number, OrOff, Span};
 use super::table::settings;
 use super::values::{Kib, LogFormat, Mib, Region, Secret};
-use super::words::{Folder, Format, Levels, Name, Switch, Token};
+use super::words::{File, Folder, Format, Levels, Name, Switch, Token};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -35,13 +36,35 @@ settings! {
     /// /readyz. Better given by variable or file: other users of the machine can see flags.
     admin_token: Option<Secret> = Maybe(Token) => "",
 
+    /// Creates a cluster in an empty data directory. It is what a node does anyway that is to join
+    /// none; with this it says so, and `join` is refused.
+    init: bool = Switch => "false",
+
+    /// Joins the cluster of one of these nodes, unless the data directory belongs to one already.
+    /// They are asked in turn until one answers.
+    join: Vec<String> = HostPorts => "",
+
+    /// Where other nodes reach this one, if that isn't the address of `rpc`.
+    advertise_rpc: Option<String> = Maybe(HostPort) => "",
+
+    /// Where routers reach this node's public API, if that isn't the address of `http`.
+    advertise_http: Option<String> = Maybe(HostPort) => "",
+
+    /// Addresses to connect to in place of those that other nodes advertise: for port forwards,
+    /// and for proxies in tests.
+    rpc_via: Vec<(String, String)> = Detours => "",
+
+    /// File with a number of milliseconds that is added to the system's clock, for tests of clocks
+    /// that are off. It is read when the node starts, and once a second.
+    clock_file: Option<PathBuf> = Maybe(File) => "",
+
     /// Number of shards of a cluster that is created: 8 if it isn't given. It can't be changed
     /// later: a different number on an existing directory is refused.
     shards: Option<u16> = Maybe(Number { min: 1, max: 64 }) => "",
 
     /// What is logged: a level, or several for parts of the program, as in
     /// `info,cloudkv_node::raft=debug`.
-    log_level: String = Levels => "info,openraft=warn",
+    log_level: String = Levels => "info,openraft=error,openraft::raft::raft_inner=off",
 
     /// Form of the log lines: `text` or `json`.
     log_format: LogFormat = Format => "text",
@@ -79,6 +102,13 @@ settings! {
 
     /// Memory for writes that wait to be replicated, in MiB; more are refused with 503.
     proposal_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
+
+    /// Memory for requests that wait for a shard's leader, in MiB; more are refused with 503.
+    held_requests_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "32",
+
+    /// Memory for calls that wait to be sent to another node, in MiB for each node; more are
+    /// refused with 503.
+    peer_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "64",
 
     /// Bytes of writes that go into one log entry, in KiB. A larger write goes alone.
     max_batch_kib: Kib = Number { min: Kib(1), max: Kib(16_384) } => "1024",

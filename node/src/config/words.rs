@@ -129,3 +129,18 @@ impl Kind for Token {
         None
     }
 }
+
+/// A file.
+pub(super) struct File;
+
+describe!(File, "FILE", "the path of a file");
+
+impl Kind for File {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+    fn write(&self, value: &PathBuf) -> Option<String> {
+        Some(value.display().to_string())
+    }
+}

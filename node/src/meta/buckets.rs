@@ -3,6 +3,7 @@
 use cloudkv_proto::v1 as pb;
 
 use super::catalog::{Bucket, Catalog, is_idle};
+use super::node_refusal::NodeRefusal;
 use super::plans::{access_from_pb, plan_from_pb};
 use super::state::{MetaState, Response};
 use crate::store::{Batch, StoreError};
@@ -41,6 +42,9 @@ pub enum Refusal {
     /// The command names something that doesn't exist.
     #[error("the command is malformed")]
     Malformed,
+    /// A command on nodes or placements was refused.
+    #[error(transparent)]
+    Node(#[from] NodeRefusal),
 }
 
 impl MetaState {

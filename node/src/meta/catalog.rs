@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use cloudkv_proto::v1 as pb;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::plans::{Limits, PlanTerms};
+use super::published::Published;
+use super::topology::Topology;
 use super::usage::Usage;
 use crate::types::{Access, AccountId, BucketId, Nanos, Plan};
 
@@ -67,23 +70,30 @@ type Buckets = HashMap<BucketId, Arc<Bucket>>;
 /// holds up more than a part.
 const PARTS: usize = 64;
 
+/// Dropped buckets whose space is given back at once; that of others comes back in time.
+const MAX_FORGOTTEN: usize = 10_000;
+
 /// All metadata.
 #[derive(Debug)]
 pub struct Catalog {
-    header: ArcSwap<pb::MetaHeader>,
+    cluster: Published,
     plans: ArcSwap<HashMap<Plan, PlanTerms>>,
     buckets: [RwLock<Buckets>; PARTS],
     dropping: RwLock<HashSet<BucketId>>,
+    /// Dropped buckets whose space this node may give back; a few are forgotten rather than many
+    /// kept: it comes back by itself in time.
+    forgotten: Mutex<Vec<BucketId>>,
     accounts: RwLock<HashMap<AccountId, Account>>,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
         Self {
-            header: ArcSwap::from_pointee(pb::MetaHeader::default()),
+            cluster: Published::default(),
             plans: ArcSwap::from_pointee(HashMap::new()),
             buckets: std::array::from_fn(|_| RwLock::default()),
             dropping: RwLock::default(),
+            forgotten: Mutex::default(),
             accounts: RwLock::default(),
         }
     }
@@ -92,7 +102,18 @@ impl Default for Catalog {
 impl Catalog {
     /// The cluster's own row.
     pub fn header(&self) -> Arc<pb::MetaHeader> {
-        self.header.load_full()
+        self.cluster.header()
+    }
+
+    /// Regions, nodes and the placement of shards, as last written.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.cluster.topology()
+    }
+
+    /// A number that changes whenever the topology does, or the header in more than its digest.
+    /// Whoever sees the change sees the new ones.
+    pub fn topology_changes(&self) -> watch::Receiver<u64> {
+        self.cluster.changes()
     }
 
     /// The part of a bucket. Names are random, so any of their characters spread them.
@@ -182,8 +203,8 @@ impl Catalog {
         self.plans.load().get(&plan).cloned()
     }
 
-    pub(super) fn set_header(&self, header: pb::MetaHeader) {
-        self.header.store(Arc::new(header));
+    pub(super) fn publish(&self, header: pb::MetaHeader, topology: Option<Topology>) {
+        self.cluster.publish(header, topology);
     }
 
     pub(super) fn put_account(&self, id: AccountId, row: pb::Account) {
@@ -218,6 +239,15 @@ impl Catalog {
     pub(super) fn remove_bucket(&self, id: &BucketId) {
         self.part(id).write().remove(id);
         self.dropping.write().remove(id);
+        let mut forgotten = self.forgotten.lock();
+        if forgotten.len() < MAX_FORGOTTEN {
+            forgotten.push(*id);
+        }
+    }
+
+    /// Buckets that all shards have dropped since the last call.
+    pub fn take_forgotten(&self) -> Vec<BucketId> {
+        std::mem::take(&mut self.forgotten.lock())
     }
 
     /// Puts each account's buckets in the order of their creation, after loading.
@@ -250,6 +280,7 @@ impl Catalog {
         }
     }
 
+    /// Forgets all but header and topology, which stand until others are published.
     pub(super) fn clear(&self) {
         self.buckets.iter().for_each(|part| part.write().clear());
         self.dropping.write().clear();

@@ -1,4 +1,4 @@
-//! The metadata: accounts, buckets, plans, regions. One Raft group for the whole cluster.
+//! The metadata: accounts, buckets, plans, regions, nodes and placements. One Raft group for the whole cluster.
 //!
 //! Every node holds all of it in memory, in the [`Catalog`], so that a key request never waits for
 //! it.
@@ -6,21 +6,41 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `state` | the replicated state: rows, dispatch of commands |
+//! | `founding` | the first command of a cluster |
 //! | `buckets` | commands on buckets and accounts |
 //! | `plans` | what each plan offers |
+//! | `nodes`, `node_refusal` | commands on nodes and placements, and why they are refused |
+//! | `load` | the state's rows read back |
 //! | `catalog` | what readers see |
+//! | `topology`, `published` | regions, nodes and placements, as readers see them |
+//! | `wire` | answers between nodes |
 //! | `usage` | what this node counts of a bucket |
 
+#[cfg(test)]
+mod bench;
 mod buckets;
 mod catalog;
+mod founding;
+mod load;
+mod node_refusal;
+mod nodes;
+#[cfg(test)]
+mod nodes_tests;
 mod plans;
+mod published;
 mod state;
+mod topology;
+#[cfg(test)]
+mod topology_tests;
 mod usage;
+pub mod wire;
 
 pub use buckets::Refusal;
 pub use catalog::{Bucket, Catalog};
+pub use node_refusal::NodeRefusal;
 pub use plans::{
     Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans, plan_to_pb,
 };
 pub use state::{LEVEL, Meta, MetaState, Response};
+pub use topology::{NodeInfo, NodeState, Placement, Topology};
 pub use usage::Usage;

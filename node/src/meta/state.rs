@@ -8,18 +8,18 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use prost::Message;
-use std::ops::ControlFlow;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::buckets::Refusal;
 use super::catalog::{Bucket, Catalog};
+use super::load::load;
 use super::plans::{self, PlanTerms};
+use super::topology::{NodeInfo, Placement, Topology};
 use crate::raft::{Machine, State};
 use crate::store::keys::{self, Kind, Rows};
-use crate::store::{Batch, Scan, StateDb, StoreError};
+use crate::store::{Batch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
 /// The highest feature level that this version supports.
@@ -42,7 +42,7 @@ pub type Response = Result<(), Refusal>;
 pub struct MetaState {
     db: StateDb,
     rows: Rows,
-    header: pb::MetaHeader,
+    pub(super) header: pb::MetaHeader,
     pub(super) catalog: Arc<Catalog>,
     staged: Vec<Staged>,
 }
@@ -54,6 +54,8 @@ enum Staged {
     Bucket(Box<Bucket>),
     NoBucket(BucketId),
     Plan(Plan, PlanTerms),
+    Node(NodeInfo),
+    Placement(u32, u16, Placement),
 }
 
 impl MetaState {
@@ -61,7 +63,6 @@ impl MetaState {
     pub fn open(db: StateDb, rows: Rows) -> Result<Self, StoreError> {
         let catalog = Arc::new(Catalog::default());
         let header = load(&db, rows, &catalog)?;
-        catalog.set_header(header.clone());
         Ok(Self {
             db,
             rows,
@@ -114,18 +115,53 @@ impl MetaState {
         self.staged.push(Staged::NoBucket(id));
     }
 
-    fn put_plan(&mut self, limits: &pb::PlanLimits, batch: &mut Batch) -> io::Result<()> {
+    pub(super) fn put_plan(
+        &mut self,
+        limits: &pb::PlanLimits,
+        batch: &mut Batch,
+    ) -> io::Result<()> {
         let Some(plan) = plans::plan_from_pb(limits.plan()) else {
             return Err(newer("a plan"));
         };
         let id = limits.plan.to_be_bytes();
-        let old = self
-            .db
-            .get(&self.rows.by_id(Kind::Plan, &id))?
-            .map(|row| row.to_vec());
-        self.replace(Kind::Plan, &id, old, Some(limits.encode_to_vec()), batch);
+        self.put_row(Kind::Plan, &id, limits, batch)?;
         self.staged
             .push(Staged::Plan(plan, PlanTerms::from_pb(limits)));
+        Ok(())
+    }
+
+    pub(super) fn put_node(&mut self, node: NodeInfo, batch: &mut Batch) -> io::Result<()> {
+        let id = keys::node_id(node.id);
+        self.put_row(Kind::Node, &id, &node.to_row(), batch)?;
+        self.staged.push(Staged::Node(node));
+        Ok(())
+    }
+
+    pub(super) fn put_placement(
+        &mut self,
+        region: u32,
+        shard: u16,
+        placement: Placement,
+        batch: &mut Batch,
+    ) -> io::Result<()> {
+        let id = keys::placement_id(region, shard);
+        self.put_row(Kind::Placement, &id, &placement.to_row(), batch)?;
+        self.staged
+            .push(Staged::Placement(region, shard, placement));
+        Ok(())
+    }
+
+    /// Replaces a row, whose old form is read back.
+    fn put_row(
+        &mut self,
+        kind: Kind,
+        id: &[u8],
+        row: &impl Message,
+        batch: &mut Batch,
+    ) -> io::Result<()> {
+        let old = self.db.get(&self.rows.by_id(kind, id))?;
+        let old = old.map(|row| row.to_vec());
+        self.replace(kind, id, old, Some(row.encode_to_vec()), batch);
         Ok(())
     }
 
@@ -150,33 +186,13 @@ impl MetaState {
             None => batch.delete(key),
         }
     }
-
-    fn found(&mut self, found: &pb::FoundCluster, batch: &mut Batch) -> io::Result<Response> {
-        check_level(found.level)?;
-        if !self.header.cluster_id.is_empty() {
-            return Ok(Err(Refusal::Founded));
-        }
-        self.header.cluster_id.clone_from(&found.cluster_id);
-        self.header.shards = found.shards;
-        self.header.level = found.level;
-        let region = pb::Region {
-            number: 1,
-            name: found.region.clone(),
-            incarnation: found.incarnation,
-        };
-        self.header.regions = vec![region];
-        for plan in &found.plans {
-            self.put_plan(plan, batch)?;
-        }
-        Ok(Ok(()))
-    }
 }
 
 impl State<Meta> for MetaState {
     fn apply(&mut self, command: &pb::MetaCommand, batch: &mut Batch) -> io::Result<Response> {
         let time = command.time;
         match &command.kind {
-            Some(Command::Found(found)) => self.found(found, batch),
+            Some(Command::Found(found)) => self.found(time, found, batch),
             Some(Command::CreateBucket(create)) => Ok(self.create_bucket(time, create, batch)),
             Some(Command::ModifyBucket(modify)) => Ok(self.modify_bucket(modify, batch)),
             Some(Command::DeleteBucket(delete)) => {
@@ -197,6 +213,15 @@ impl State<Meta> for MetaState {
                 self.header.level = self.header.level.max(set.level);
                 Ok(Ok(()))
             }
+            Some(Command::RegisterNode(register)) => Ok(self
+                .register_node(time, register, batch)?
+                .map_err(Refusal::from)),
+            Some(Command::SetNodeState(set)) => {
+                Ok(self.set_node_state(*set, batch)?.map_err(Refusal::from))
+            }
+            Some(Command::SetPlacement(set)) => {
+                Ok(self.set_placement(set, batch)?.map_err(Refusal::from))
+            }
             None => Err(newer("a command of a kind")),
         }
     }
@@ -210,6 +235,8 @@ impl State<Meta> for MetaState {
     }
 
     fn written(&mut self) {
+        let mut topology = None;
+        let old = || Topology::clone(&self.catalog.topology());
         for staged in self.staged.drain(..) {
             match staged {
                 Staged::Account(id, row) => self.catalog.put_account(id, row),
@@ -217,9 +244,13 @@ impl State<Meta> for MetaState {
                 Staged::Bucket(bucket) => self.catalog.put_bucket(*bucket),
                 Staged::NoBucket(id) => self.catalog.remove_bucket(&id),
                 Staged::Plan(plan, terms) => self.catalog.put_plan(plan, terms),
+                Staged::Node(node) => topology.get_or_insert_with(old).put_node(node),
+                Staged::Placement(region, shard, placement) => topology
+                    .get_or_insert_with(old)
+                    .put_placement(region, shard, placement),
             }
         }
-        self.catalog.set_header(self.header.clone());
+        self.catalog.publish(self.header.clone(), topology);
     }
 
     fn no_response() -> Response {
@@ -231,12 +262,11 @@ impl State<Meta> for MetaState {
         self.catalog.clear();
         self.header = load(&self.db, rows, &self.catalog)?;
         self.rows = rows;
-        self.catalog.set_header(self.header.clone());
         Ok(())
     }
 }
 
-fn check_level(level: u32) -> io::Result<()> {
+pub(super) fn check_level(level: u32) -> io::Result<()> {
     if level > LEVEL {
         Err(newer("a feature level"))
     } else {
@@ -244,68 +274,9 @@ fn check_level(level: u32) -> io::Result<()> {
     }
 }
 
-fn newer(what: &str) -> io::Error {
+pub(super) fn newer(what: &str) -> io::Error {
     let text = format!(
         "the metadata log holds {what} that this version of cloudkv-node does not know: upgrade it"
     );
     io::Error::new(io::ErrorKind::Unsupported, text)
-}
-
-/// Reads all rows into the catalog: plans first, then accounts, then buckets, which need both.
-fn load(db: &StateDb, rows: Rows, catalog: &Catalog) -> Result<pb::MetaHeader, StoreError> {
-    let header = match db.get(&rows.single(Kind::Header))? {
-        Some(row) => pb::MetaHeader::decode(row).map_err(StoreError::on("decode", "metadata"))?,
-        None => pb::MetaHeader::default(),
-    };
-    each(db, rows, Kind::Plan, |_, row| {
-        let limits = pb::PlanLimits::decode(row).map_err(StoreError::on("decode", "plan"))?;
-        if let Some(plan) = plans::plan_from_pb(limits.plan()) {
-            catalog.put_plan(plan, PlanTerms::from_pb(&limits));
-        }
-        Ok(())
-    })?;
-    each(db, rows, Kind::Account, |id, row| {
-        let account = pb::Account::decode(row).map_err(StoreError::on("decode", "account"))?;
-        let id = id
-            .try_into()
-            .map_err(|_| StoreError::corrupt("account", "its ID's length"))?;
-        catalog.put_account(AccountId(id), account);
-        Ok(())
-    })?;
-    each(db, rows, Kind::BucketMeta, |id, row| {
-        let bucket = pb::Bucket::decode(row).map_err(StoreError::on("decode", "bucket"))?;
-        catalog.put_bucket(super::buckets::from_row(id, bucket, catalog)?);
-        Ok(())
-    })?;
-    catalog.sort();
-    Ok(header)
-}
-
-fn each(
-    db: &StateDb,
-    rows: Rows,
-    kind: Kind,
-    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let from = rows.single(kind);
-    let to = keys::after_prefix(&from);
-    let mut failed = None;
-    db.scan(
-        Scan {
-            from,
-            to,
-            fill_cache: false,
-        },
-        |key, row| {
-            let id = keys::id_of(key).unwrap_or_default();
-            match visit(id, Bytes::copy_from_slice(row)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        },
-    )?;
-    failed.map_or(Ok(()), Err)
 }

@@ -58,6 +58,11 @@ impl Usage {
         }
     }
 
+    /// The last two numbers published, and when.
+    pub fn published(&self) -> Vec<(u64, Nanos)> {
+        self.published.lock().iter().flatten().copied().collect()
+    }
+
     /// Whether `keys` is one of the last two numbers published, after `since`.
     pub fn was_published(&self, keys: u64, since: Nanos) -> bool {
         let published = self.published.lock();

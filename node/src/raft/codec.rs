@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use cloudkv_proto::v1 as pb;
@@ -40,7 +39,7 @@ fn decode_error(error: prost::DecodeError) -> io::Error {
 pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
     let (kind, room) = match &entry.payload {
         EntryPayload::Blank => (BLANK, 0),
-        EntryPayload::Normal(command) => (COMMAND, command.0.encoded_len()),
+        EntryPayload::Normal(command) => (COMMAND, command.bytes().len()),
         EntryPayload::Membership(_) => (MEMBERSHIP, 128),
     };
     let mut bytes = Vec::with_capacity(HEAD + room);
@@ -50,7 +49,7 @@ pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
     bytes.put_u64(entry.log_id.index);
     match &entry.payload {
         EntryPayload::Blank => {}
-        EntryPayload::Normal(command) => command.0.encode_raw(&mut bytes),
+        EntryPayload::Normal(command) => bytes.put_slice(command.bytes()),
         EntryPayload::Membership(membership) => membership_to_pb(membership).encode_raw(&mut bytes),
     }
     bytes
@@ -70,10 +69,7 @@ pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
     let log_id = log_id(bytes.get_u64(), bytes.get_u64());
     let payload = match kind {
         BLANK => EntryPayload::Blank,
-        COMMAND => {
-            let command = M::Command::decode(bytes).map_err(decode_error)?;
-            EntryPayload::Normal(Command(Arc::new(command)))
-        }
+        COMMAND => EntryPayload::Normal(Command::decode(bytes).map_err(decode_error)?),
         MEMBERSHIP => {
             let membership = pb::Membership::decode(bytes).map_err(decode_error)?;
             EntryPayload::Membership(membership_from_pb(membership)?)
@@ -113,32 +109,46 @@ pub fn decode_log_id(bytes: Bytes) -> io::Result<LogId> {
         .map_err(decode_error)
 }
 
-fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
+/// A position as it is sent.
+pub fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
     pb::LogId {
         term: log_id.leader_id.term,
         index: log_id.index,
     }
 }
 
-/// Bytes of a vote.
-pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+/// A position that was sent.
+pub fn log_id_from_pb(id: pb::LogId) -> LogId {
+    log_id(id.term, id.index)
+}
+
+/// A vote as it is sent.
+pub fn vote_to_pb(vote: &Vote) -> pb::Vote {
     let leader = &vote.leader_id;
-    let vote = pb::Vote {
+    pb::Vote {
         term: leader.term,
         candidate: leader.voted_for,
         committed: vote.committed,
-    };
-    vote.encode_to_vec()
+    }
+}
+
+/// A vote that was sent.
+pub fn vote_from_pb(vote: pb::Vote) -> Vote {
+    Vote {
+        leader_id: RaftLeaderId::new(vote.term, vote.candidate),
+        committed: vote.committed,
+    }
+}
+
+/// Bytes of a vote.
+pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+    vote_to_pb(vote).encode_to_vec()
 }
 
 /// The vote of `bytes`.
 pub fn decode_vote(bytes: Bytes) -> io::Result<Vote> {
     let vote = pb::Vote::decode(bytes).map_err(decode_error)?;
-    let leader_id = RaftLeaderId::new(vote.term, vote.candidate);
-    Ok(Vote {
-        leader_id,
-        committed: vote.committed,
-    })
+    Ok(vote_from_pb(vote))
 }
 
 /// Bytes of a membership and its position.
@@ -152,8 +162,12 @@ pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
 
 /// The membership and its position of `bytes`.
 pub fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
-    let stored = pb::StoredMembership::decode(bytes).map_err(decode_error)?;
-    let log_id = stored.log_id.map(|id| log_id(id.term, id.index));
+    membership_of_pb(pb::StoredMembership::decode(bytes).map_err(decode_error)?)
+}
+
+/// The membership and its position that were sent.
+pub fn membership_of_pb(stored: pb::StoredMembership) -> io::Result<StoredMembership> {
+    let log_id = stored.log_id.map(log_id_from_pb);
     let membership = membership_from_pb(stored.membership.unwrap_or_default())?;
     Ok(StoredMembership::new(log_id, membership))
 }

@@ -3,18 +3,26 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use cloudkv_proto::v1 as pb;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::raft::ClientWriteResult;
-use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
+use openraft::storage::Snapshot;
+use openraft::{BasicNode, Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy};
+use tokio::sync::{Mutex, watch};
 
+use super::codec;
+use super::leading;
 use super::lease::Lease;
 use super::log_store::LogStore;
 use super::network::Network;
 use super::replica::{Progress, Replica, persisted_index};
+use super::snapshot::{self, SnapshotData};
 use super::types::{Callback, Command, Machine, NodeId, Types};
+use crate::rpc::{Frames, Peers};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{Engine, StoreError};
 
@@ -25,6 +33,13 @@ pub struct GroupSettings {
     pub node: NodeId,
     /// Where other nodes reach this one.
     pub rpc: String,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
+    /// Whether the group begins with this node alone, if it has no members yet. Else it waits for
+    /// its leader to bring it in.
+    pub founds: bool,
+    /// An append that isn't acknowledged for this long is sent again.
+    pub append_timeout: Duration,
     /// Time between a leader's heartbeats.
     pub heartbeat: Duration,
     /// A follower stands for election when it has heard nothing for a random time from this ...
@@ -71,17 +86,32 @@ pub struct Status {
     pub purged: u64,
     /// Whether this node answers reads.
     pub readable: bool,
+    /// What this node is in the group.
+    pub role: &'static str,
+    /// The nodes that vote.
+    pub voters: Vec<NodeId>,
+    /// The nodes that only follow.
+    pub learners: Vec<NodeId>,
+    /// How many entries each other member is behind, as far as the leader knows.
+    pub lag: Vec<(NodeId, u64)>,
 }
 
 /// A running group. Dropping it doesn't stop it: call [`Group::stop`].
 pub struct Group<M: Machine> {
     id: GroupId,
+    node: NodeId,
     raft: Raft<Types<M>, Replica<M>>,
     engine: Arc<Engine>,
     log: LogStore<M>,
     lease: Arc<Lease>,
+    leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<Progress>,
     log_keep: u64,
+    /// Before this it gives no vote: see `member`.
+    votes_from: Instant,
+    stopping: AtomicBool,
+    /// Held by the snapshot that is being received.
+    receiving: Mutex<()>,
 }
 
 impl<M: Machine> Group<M> {
@@ -97,44 +127,104 @@ impl<M: Machine> Group<M> {
         let replica = Replica::<M>::open(engine.state.clone(), id, open)?;
         let progress = replica.progress();
         let config = raft_config(id, settings)?;
+        let network = Network::new(settings.peers.clone(), id, settings.append_timeout);
         let raft = Raft::new(
             settings.node,
             Arc::new(config),
-            Network,
+            network,
             log.clone(),
             replica,
         )
         .await
         .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
-        let log_keep = settings.log_keep;
-        let group = Self {
+        let (tell, leader) = watch::channel(None);
+        let follow = leading::follow(raft.clone(), lease.clone(), tell, settings.election_max);
+        tokio::spawn(follow);
+        let mut group = Self {
             id,
+            node: settings.node,
             raft,
             engine,
             log,
             lease,
+            leader,
             progress,
-            log_keep,
+            log_keep: settings.log_keep,
+            votes_from: Instant::now(),
+            stopping: AtomicBool::new(false),
+            receiving: Mutex::new(()),
         };
-        group.ensure_member(settings).await?;
-        tokio::spawn(follow_leadership(group.raft.clone(), group.lease.clone()));
+        group.enter(settings).await?;
         Ok(group)
     }
 
-    async fn ensure_member(&self, settings: &GroupSettings) -> io::Result<()> {
+    /// Founds the group if that is this node's part; decides from when on the node votes.
+    async fn enter(&mut self, settings: &GroupSettings) -> io::Result<()> {
+        let elect = self.raft.runtime_config();
         if !self.raft.is_initialized().await.map_err(io::Error::other)? {
-            let me = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc))]);
-            self.raft.initialize(me).await.map_err(io::Error::other)?;
+            elect.elect(true);
+            if settings.founds {
+                let me = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc))]);
+                self.raft.initialize(me).await.map_err(io::Error::other)?;
+            }
         } else if self.raft.voter_ids().eq([settings.node]) {
             // A sole voter need not wait for anybody's lease.
-            self.raft
-                .trigger()
-                .elect(false)
-                .await
-                .map_err(io::Error::other)?;
+            elect.elect(true);
+            let elected = self.raft.trigger().elect(false).await;
+            elected.map_err(io::Error::other)?;
+        } else {
+            self.votes_from = Instant::now() + settings.election_max;
+            let (raft, wait) = (self.raft.clone(), settings.election_max);
+            tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                raft.runtime_config().elect(true);
+            });
         }
         Ok(())
+    }
+
+    pub(super) fn raft(&self) -> &Raft<Types<M>, Replica<M>> {
+        &self.raft
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Whether the group takes nothing any more.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn votes_from(&self) -> Instant {
+        self.votes_from
+    }
+
+    /// Who leads, as far as this node knows; changes a moment after that does.
+    pub fn leader(&self) -> &watch::Receiver<Option<NodeId>> {
+        &self.leader
+    }
+
+    /// Whether this node is a member of the group: it has a copy of its state, or will have.
+    pub fn is_member(&self) -> bool {
+        let me = self.node;
+        self.raft
+            .voter_ids()
+            .chain(self.raft.learner_ids())
+            .any(|id| id == me)
+    }
+
+    /// Lets this node stand for election, or not: a node whose clock is off must not lead.
+    pub fn may_lead(&self, may: bool) {
+        if Instant::now() >= self.votes_from {
+            self.raft.runtime_config().elect(may);
+        }
     }
 
     /// Which group it is.
@@ -160,7 +250,7 @@ impl<M: Machine> Group<M> {
         done: impl FnOnce(Proposal<M>) + Send + 'static,
     ) {
         let callback = Callback(Box::new(move |result| done(outcome::<M>(result))));
-        let command = Command(Arc::new(command));
+        let command = Command::new(command);
         // A refusal means that Raft has stopped; it has dropped the callback.
         let _ = self.raft.client_write_ff(command, Some(callback)).await;
     }
@@ -190,11 +280,68 @@ impl<M: Machine> Group<M> {
         trigger.purge_log(upto).await.map_err(io::Error::other)
     }
 
+    /// Takes a snapshot whose head has come.
+    pub(super) async fn receive_snapshot(
+        &self,
+        head: pb::SnapshotHead,
+        frames: Frames,
+    ) -> Result<pb::SnapshotReply, tonic::Status> {
+        let invalid = || tonic::Status::invalid_argument("a snapshot's head is incomplete");
+        let vote = head.vote.map(codec::vote_from_pb).ok_or_else(invalid)?;
+        let last = head.last.map(codec::log_id_from_pb).ok_or_else(invalid)?;
+        let members = head.membership.ok_or_else(invalid)?;
+        let members = codec::membership_of_pb(members)
+            .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        let busy = |_| tonic::Status::resource_exhausted("another snapshot is being received");
+        let _alone = self.receiving.try_lock().map_err(busy)?;
+        let db = &self.engine.state;
+        let rows = snapshot::receive(db, self.id, frames).await?;
+        let meta = SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership: members,
+        };
+        let data = SnapshotData::received(db.clone(), rows);
+        let received = Snapshot {
+            meta,
+            snapshot: data,
+        };
+        let answer = self.raft.install_full_snapshot(vote, received).await;
+        let answer = answer.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        tracing::info!(group = %self.id, index = last.index, "took a snapshot");
+        Ok(pb::SnapshotReply {
+            vote: Some(codec::vote_to_pb(&answer.vote)),
+        })
+    }
+
+    /// Waits until this node has applied an entry.
+    pub async fn applied(&self, index: u64) {
+        self.progress.reached(index).await;
+    }
+
     /// The group's state at a glance.
     pub fn status(&self) -> Status {
+        let (voters, learners) = self.members();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let others = metrics.replication.iter().flatten();
+        let lag = others
+            .filter(|(node, _)| **node != self.node)
+            .map(|(node, at)| {
+                let matched = at.as_ref().map_or(0, |at| at.index);
+                (*node, last.saturating_sub(matched))
+            });
         Status {
+            role: match metrics.state {
+                ServerState::Leader => "leader",
+                ServerState::Follower => "follower",
+                ServerState::Learner => "learner",
+                ServerState::Candidate => "candidate",
+                ServerState::Shutdown => "stopped",
+            },
+            voters: voters.into_iter().collect(),
+            learners: learners.into_iter().collect(),
+            lag: lag.collect(),
             group: self.id,
             term: metrics.current_term,
             leader: metrics.current_leader,
@@ -223,6 +370,7 @@ impl<M: Machine> Group<M> {
     /// dropped.
     pub async fn stop(&self) -> io::Result<()> {
         self.lease.close();
+        self.stopping.store(true, Ordering::Release);
         self.raft.shutdown().await.map_err(io::Error::other)
     }
 }
@@ -249,33 +397,15 @@ fn raft_config(id: GroupId, settings: &GroupSettings) -> io::Result<Config> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
+        // Until it is known that no other leader's lease may still hold: see `member`.
+        enable_elect: false,
+        // Replication that was acknowledged says as much as a heartbeat.
+        heartbeat_min_interval: Some(millis(settings.heartbeat) / 2),
+        max_payload_entries: 1024,
         quorum_loss_probe_interval: Some(2 * millis(settings.election_max)),
         // A restored leader would trust a commit position that may lag here.
         enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map_err(io::Error::other)
-}
-
-/// Keeps the lease true to the group's leadership, until the group ends.
-async fn follow_leadership<M: Machine>(raft: Raft<Types<M>, Replica<M>>, lease: Arc<Lease>) {
-    let mut metrics = raft.server_metrics();
-    loop {
-        let led_term = {
-            let metrics = metrics.borrow_watched();
-            let leads = metrics.state == ServerState::Leader
-                && metrics.vote.committed
-                && metrics.vote.leader_id.voted_for == metrics.id;
-            let sole_voter = metrics.membership_config.voter_ids().eq([metrics.id]);
-            (leads && sole_voter).then_some(metrics.vote.leader_id.term)
-        };
-        match led_term {
-            Some(term) => lease.lead(term, None),
-            None => lease.follow(),
-        }
-        if metrics.changed().await.is_err() {
-            lease.follow();
-            return;
-        }
-    }
 }

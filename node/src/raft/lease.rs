@@ -47,6 +47,8 @@ impl Lease {
             && term > self.closed.load(Ordering::Acquire)
             && progress.applied_term() == term
             && (until == FOREVER || self.now() < until)
+            // With the old term, a new end would have been read.
+            && self.term.load(Ordering::Acquire) == term
     }
 
     /// This node leads `term`, whose lease ends at `until`; `None`: never, it is the sole voter.

@@ -13,12 +13,18 @@
 //! | `snapshot` | a group's rows as a stream of chunks, and their way into a new generation |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
-//! | `network` | the other members |
+//! | `leading` | who leads: the lease kept true, leadership handed over |
+//! | `members` | changes of a group's members, step by step |
+//! | `network` | the other members, as this one calls them |
+//! | `member` | what this member answers to them |
 
 mod codec;
 mod group;
+mod leading;
 mod lease;
 mod log_store;
+mod member;
+mod members;
 mod network;
 mod replica;
 mod snapshot;
@@ -29,5 +35,7 @@ mod suite_tests;
 
 pub use group::{Group, GroupSettings, Proposal, ProposeError, Status};
 pub use lease::Lease;
+pub use member::{Member, not_here};
+pub use members::{Members, Step};
 pub use replica::Progress;
 pub use types::{Command, Machine, NodeId, State};

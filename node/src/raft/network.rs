@@ -1,50 +1,200 @@
-//! The other members of a group. A cluster has one node for now, so there are none: whoever asks
-//! for one is told that it can't be reached.
+//! The other members of a group, as openraft calls them.
+//!
+//! Appends are pipelined: several are under way to a member, and its answers come in their order.
+//! Every call has a deadline of its own: one that hangs would freeze the replication to a member.
 
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{append_reply, call, reply};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, RaftNetworkFactory, RaftNetworkV2};
 
+use super::codec;
 use super::snapshot::SnapshotData;
-use super::types::{CommittedLeaderId, Machine, NodeId, Types, Vote};
+use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
+use crate::rpc::{CallError, Lane, Peers, PendingReply};
+use crate::store::keys::GroupId;
 
-/// Makes clients of other members.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Network;
+/// Appends under way to one member of one group.
+const APPENDS_AHEAD: usize = 8;
+/// Pause before a member that can't be reached is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// A client of a member that can't be reached.
-#[derive(Debug)]
-pub struct NoPeer(NodeId);
+/// Makes clients of a group's other members.
+#[derive(Clone)]
+pub struct Network {
+    peers: Arc<Peers>,
+    group: GroupId,
+    timeout: Duration,
+}
 
-impl NoPeer {
-    fn unreachable<M: Machine>(&self) -> Unreachable<Types<M>> {
-        let why = format!("node {} is no member of this one-node cluster", self.0);
-        Unreachable::new(&io::Error::new(io::ErrorKind::NotConnected, why))
+impl Network {
+    /// Members of `group`; an append that isn't answered within `timeout` is sent again.
+    pub fn new(peers: Arc<Peers>, group: GroupId, timeout: Duration) -> Self {
+        Self {
+            peers,
+            group,
+            timeout,
+        }
     }
 }
 
 impl<M: Machine> RaftNetworkFactory<Types<M>> for Network {
     type Network = Peer<M>;
 
-    async fn new_client(&mut self, target: NodeId, _node: &BasicNode) -> Self::Network {
+    async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Self::Network {
+        // The metadata knows newer addresses; this one serves until it has arrived.
+        if !self.peers.knows(target) {
+            self.peers.learn(target, &node.addr);
+        }
         Peer {
-            peer: NoPeer(target),
-            machine: std::marker::PhantomData,
+            network: self.clone(),
+            target,
+            machine: PhantomData,
         }
     }
 }
 
 /// A client of one member, for the machine's group.
-#[derive(Debug)]
 pub struct Peer<M> {
-    peer: NoPeer,
-    machine: std::marker::PhantomData<M>,
+    network: Network,
+    target: NodeId,
+    machine: PhantomData<M>,
+}
+
+type Rpc<M, T> = Result<T, RPCError<Types<M>>>;
+
+impl<M: Machine> Peer<M> {
+    fn start(&self, body: call::Body, timeout: Duration) -> Result<PendingReply, CallError> {
+        let peers = &self.network.peers;
+        peers.start(self.target, Lane::Raft, body, timeout)
+    }
+
+    async fn call(&self, body: call::Body, timeout: Duration) -> Rpc<M, reply::Body> {
+        let reply = match self.start(body, timeout) {
+            Ok(pending) => pending.wait().await,
+            Err(error) => Err(error),
+        };
+        reply.map_err(failed)
+    }
+
+    /// Sends an append; its answer comes later.
+    fn append(
+        &self,
+        request: AppendEntriesRequest<Types<M>>,
+    ) -> impl Future<Output = Rpc<M, StreamAppendResult<Types<M>>>> + Send + use<M> {
+        let previous = request.prev_log_id;
+        let last = request
+            .entries
+            .last()
+            .map(|entry| entry.log_id)
+            .or(previous);
+        let body = append_to_pb(self.network.group, &request);
+        let started = self.start(call::Body::Append(body), self.network.timeout);
+        async move {
+            let reply = match started {
+                Ok(pending) => pending.wait().await,
+                Err(error) => Err(error),
+            };
+            let response = append_from_pb::<M>(reply.map_err(failed)?)?;
+            if matches!(response, AppendEntriesResponse::Conflict) && previous.is_none() {
+                return Err(unexpected("a conflict before the log's first entry"));
+            }
+            Ok(response.into_stream_result(previous, last))
+        }
+    }
+
+    fn vote_body(&self, rpc: &VoteRequest<Types<M>>, pre: bool) -> call::Body {
+        call::Body::Vote(pb::RequestVote {
+            group: u32::from(self.network.group.0),
+            vote: Some(codec::vote_to_pb(&rpc.vote)),
+            last: rpc.last_log_id.as_ref().map(codec::log_id_to_pb),
+            pre,
+            transfer: rpc.leadership_transfer,
+        })
+    }
+
+    async fn ask_for_vote(
+        &self,
+        rpc: VoteRequest<Types<M>>,
+        pre: bool,
+    ) -> Rpc<M, VoteResponse<Types<M>>> {
+        let body = self.vote_body(&rpc, pre);
+        match self.call(body, self.network.timeout).await? {
+            reply::Body::Vote(answer) => {
+                let vote = answer.vote.map(codec::vote_from_pb);
+                let vote = vote.ok_or_else(|| unexpected("an answer without a vote"))?;
+                let last = answer.last.map(codec::log_id_from_pb);
+                Ok(VoteResponse::new(vote, last, answer.granted))
+            }
+            other => Err(refused(other)),
+        }
+    }
+}
+
+fn append_to_pb<M: Machine>(
+    group: GroupId,
+    request: &AppendEntriesRequest<Types<M>>,
+) -> pb::AppendEntries {
+    let entries = request.entries.iter();
+    pb::AppendEntries {
+        group: u32::from(group.0),
+        vote: Some(codec::vote_to_pb(&request.vote)),
+        previous: request.prev_log_id.as_ref().map(codec::log_id_to_pb),
+        commit: request.leader_commit.as_ref().map(codec::log_id_to_pb),
+        entries: entries
+            .map(|entry| codec::encode_entry::<M>(entry).into())
+            .collect(),
+    }
+}
+
+fn append_from_pb<M: Machine>(reply: reply::Body) -> Rpc<M, AppendEntriesResponse<Types<M>>> {
+    use append_reply::Kind;
+    let reply::Body::Append(answer) = reply else {
+        return Err(refused(reply));
+    };
+    Ok(match answer.kind {
+        Some(Kind::Stored(_)) => AppendEntriesResponse::Success,
+        Some(Kind::Partly(partly)) => {
+            AppendEntriesResponse::PartialSuccess(partly.upto.map(codec::log_id_from_pb))
+        }
+        Some(Kind::Conflict(_)) => AppendEntriesResponse::Conflict,
+        Some(Kind::Higher(vote)) => AppendEntriesResponse::HigherVote(codec::vote_from_pb(vote)),
+        None => return Err(unexpected("an answer to an append that says nothing")),
+    })
+}
+
+fn failed<M: Machine>(error: CallError) -> RPCError<Types<M>> {
+    match error {
+        // Tried again after a pause.
+        CallError::Unsent | CallError::Busy => Unreachable::new(&error).into(),
+        // It took its time already.
+        CallError::Lost => NetworkError::new(&error).into(),
+    }
+}
+
+fn unexpected<M: Machine>(what: &'static str) -> RPCError<Types<M>> {
+    NetworkError::new(&io::Error::new(io::ErrorKind::InvalidData, what)).into()
+}
+
+fn refused<M: Machine>(reply: reply::Body) -> RPCError<Types<M>> {
+    let message = match reply {
+        reply::Body::Refused(refused) => refused.message,
+        _ => "another answer than the call has".to_owned(),
+    };
+    Unreachable::new(&io::Error::other(message)).into()
 }
 
 impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
@@ -52,35 +202,93 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<Types<M>>,
+        rpc: AppendEntriesRequest<Types<M>>,
         _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<Types<M>>, RPCError<Types<M>>> {
-        Err(self.peer.unreachable().into())
+    ) -> Rpc<M, AppendEntriesResponse<Types<M>>> {
+        self.append(rpc).await.map(AppendEntriesResponse::from)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<M, BoxStream<'s, Rpc<M, StreamAppendResult<Types<M>>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<M>>> + Send + Unpin + 'static,
+    {
+        // An append is sent when it is taken from the input: in their order.
+        let answers = input
+            .map(|request| self.append(request))
+            .buffered(APPENDS_AHEAD);
+        // After an answer that isn't a whole success, those that follow mean nothing.
+        let answers = stream::unfold(Some(answers), |answers| async move {
+            let mut answers = answers?;
+            let answer = answers.next().await?;
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(answers)))
+        });
+        let answers: BoxStream<'s, _> = answers.boxed();
+        Box::pin(std::future::ready(Ok(answers)))
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<Types<M>>,
+        rpc: VoteRequest<Types<M>>,
         _option: RPCOption,
-    ) -> Result<VoteResponse<Types<M>>, RPCError<Types<M>>> {
-        Err(self.peer.unreachable().into())
+    ) -> Rpc<M, VoteResponse<Types<M>>> {
+        self.ask_for_vote(rpc, false).await
     }
 
     async fn pre_vote(
         &mut self,
-        _rpc: VoteRequest<Types<M>>,
+        rpc: VoteRequest<Types<M>>,
         _option: RPCOption,
-    ) -> Result<VoteResponse<Types<M>>, RPCError<Types<M>>> {
-        Err(self.peer.unreachable().into())
+    ) -> Rpc<M, VoteResponse<Types<M>>> {
+        self.ask_for_vote(rpc, true).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: openraft::Snapshot<CommittedLeaderId, NodeId, BasicNode, SnapshotData>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: openraft::Snapshot<CommittedLeaderId, NodeId, BasicNode, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<M>>, StreamingError<Types<M>>> {
-        Err(self.peer.unreachable().into())
+        let frames = snapshot.snapshot.frames(self.network.group, &vote);
+        let send = self.network.peers.send_snapshot(self.target, frames);
+        let reply = tokio::select! {
+            closed = cancel => return Err(closed.into()),
+            reply = send => reply,
+        };
+        let reply = reply.map_err(|status| Unreachable::new(&status))?;
+        let vote = reply.vote.map(codec::vote_from_pb);
+        let nothing = || io::Error::new(io::ErrorKind::InvalidData, "an answer without a vote");
+        let vote = vote.ok_or_else(|| NetworkError::new(&nothing()))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types<M>>,
+        _option: RPCOption,
+    ) -> Rpc<M, TransferLeaderResponse<Types<M>>> {
+        let last: Option<LogId> = request.last_log_id().copied();
+        let body = call::Body::Transfer(pb::TransferLeader {
+            group: u32::from(self.network.group.0),
+            from: Some(codec::vote_to_pb(request.from_leader())),
+            to: *request.to_node_id(),
+            last: last.as_ref().map(codec::log_id_to_pb),
+        });
+        match self.call(body, self.network.timeout).await? {
+            reply::Body::Transfer(answer) if answer.refused.is_empty() => Ok(Ok(())),
+            reply::Body::Transfer(answer) => {
+                Err(NetworkError::new(&io::Error::other(answer.refused)).into())
+            }
+            other => Err(refused(other)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(PAUSE)))
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{BasicNode, EntryPayload, SnapshotMeta};
+use tokio::sync::Notify;
 
 use super::codec;
 use super::snapshot::{self, Builder, SnapshotData};
@@ -25,6 +26,9 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 pub struct Progress {
     term: AtomicU64,
     index: AtomicU64,
+    /// How many wait for an index: telling them costs something, and nearly always nobody waits.
+    waiting: AtomicU64,
+    advanced: Notify,
 }
 
 impl Progress {
@@ -39,8 +43,42 @@ impl Progress {
     }
 
     pub(super) fn publish(&self, term: u64, index: u64) {
-        self.index.store(index, Ordering::Release);
+        self.index.store(index, Ordering::SeqCst);
         self.term.store(term, Ordering::Release);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.advanced.notify_waiters();
+        }
+    }
+
+    /// Waits until an entry is applied.
+    pub(super) async fn reached(&self, index: u64) {
+        if self.applied_index() >= index {
+            return;
+        }
+        let _waits = Waits::new(&self.waiting);
+        loop {
+            let advanced = self.advanced.notified();
+            if self.index.load(Ordering::SeqCst) >= index {
+                return;
+            }
+            advanced.await;
+        }
+    }
+}
+
+/// Counts one who waits, as long as it does.
+struct Waits<'a>(&'a AtomicU64);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicU64) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -93,7 +131,7 @@ impl<M: Machine> Replica<M> {
 
     fn walks((entry, _): &EntryResponder<Types<M>>) -> bool {
         match &entry.payload {
-            EntryPayload::Normal(command) => M::State::walks(&command.0),
+            EntryPayload::Normal(command) => M::State::walks(command.get()),
             EntryPayload::Blank | EntryPayload::Membership(_) => false,
         }
     }
@@ -106,7 +144,7 @@ impl<M: Machine> Replica<M> {
     ) -> io::Result<()> {
         self.applied = Some(entry.log_id);
         let response = match entry.payload {
-            EntryPayload::Normal(command) => self.state.apply(&command.0, batch)?,
+            EntryPayload::Normal(command) => self.state.apply(command.get(), batch)?,
             EntryPayload::Blank => M::State::no_response(),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -208,7 +246,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
     ) -> Result<(), io::Error> {
         let db = self.db.clone();
         let old = self.rows;
-        let rows = tokio::task::spawn_blocking(move || snapshot::install(&db, old, data))
+        let rows = tokio::task::spawn_blocking(move || snapshot::install(&db, old, &data))
             .await
             .map_err(io::Error::other)??;
         let (applied, membership) = read_position(&self.db, rows)?;

@@ -1,37 +1,96 @@
 //! Snapshots of a group: its rows as chunks, and their way into a new generation.
 //!
 //! The state is its own snapshot: nothing is copied to make one. It is walked in one consistent
-//! view when it is sent. The receiver writes the rows under a generation that nobody reads yet,
-//! flushes them, and only then turns the group's pointer to it, in one row that is flushed too. A
-//! crash before leaves the old generation whole, a crash after the new one; what is left of the
-//! other is removed at the next start.
+//! view when it is sent, and the position that is sent with it is the one that this view holds,
+//! which may be later than the one at which the snapshot was asked for. The receiver writes the
+//! rows as they come under a generation that nobody reads yet, flushes them, and only then turns
+//! the group's pointer to it, in one row that is flushed too. A crash before leaves the old
+//! generation whole, a crash after the new one; what is left of the other is removed at the next
+//! start. Neither side ever holds more than a few chunks in memory.
 
 use std::io;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::snapshot_frame::Kind as Frame;
+use futures_util::StreamExt;
 use openraft::storage::Snapshot;
 use openraft::{BasicNode, RaftSnapshotBuilder, SnapshotMeta};
 use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
-use super::types::{CommittedLeaderId, Machine, NodeId, Types};
+use super::codec;
+use super::types::{CommittedLeaderId, Machine, NodeId, Types, Vote};
+use crate::rpc::Frames;
 use crate::store::keys::{self, GroupId, Kind, Rows};
 use crate::store::{Batch, Scan, StateDb, StoreError};
 
 /// Size of the rows in a chunk, about.
 const CHUNK_BYTES: usize = 512 << 10;
 
-/// A snapshot: rows that can be walked now.
+/// Chunks read ahead of the connection that takes them.
+const CHUNKS_AHEAD: usize = 2;
+
+/// A snapshot.
 #[derive(Clone)]
 pub struct SnapshotData {
     db: StateDb,
     rows: Rows,
+    received: bool,
 }
 
 impl SnapshotData {
+    /// A snapshot of what `rows` hold when it is sent.
     pub(super) fn live(db: StateDb, rows: Rows) -> Self {
-        Self { db, rows }
+        let received = false;
+        Self { db, rows, received }
+    }
+
+    /// A snapshot that was received whole into `rows`, which nobody reads yet.
+    pub(super) fn received(db: StateDb, rows: Rows) -> Self {
+        let received = true;
+        Self { db, rows, received }
+    }
+
+    /// Its frames, read while they are sent: head, chunks, end.
+    pub(super) fn frames(self, group: GroupId, vote: &Vote) -> ReceiverStream<pb::SnapshotFrame> {
+        let (frames, stream) = mpsc::channel(CHUNKS_AHEAD);
+        let vote = codec::vote_to_pb(vote);
+        tokio::task::spawn_blocking(move || {
+            let sent = self.send(group, vote, |kind| {
+                let frame = pb::SnapshotFrame { kind: Some(kind) };
+                let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it");
+                frames.blocking_send(frame).map_err(gone)
+            });
+            // Without its last frame the receiver drops it.
+            if let Err(error) = sent
+                && error.kind() != io::ErrorKind::BrokenPipe
+            {
+                tracing::error!(%group, %error, "read a snapshot");
+            }
+        });
+        ReceiverStream::new(stream)
+    }
+
+    fn send(
+        &self,
+        group: GroupId,
+        vote: pb::Vote,
+        mut sink: impl FnMut(Frame) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut vote = Some(vote);
+        let mut count = 0;
+        self.export(|chunk| {
+            if let Some(vote) = vote.take() {
+                sink(Frame::Head(head(group, vote, &chunk)?))?;
+            }
+            count += chunk.rows.len() as u64;
+            sink(Frame::Chunk(chunk))
+        })?;
+        sink(Frame::End(count))
     }
 
     /// Hands all rows to `sink`, chunk by chunk, in one consistent view, position and members
@@ -70,6 +129,70 @@ impl SnapshotData {
             None => sink(chunk),
         }
     }
+}
+
+/// The head of a snapshot whose first chunk this is: position and members are its first rows.
+fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result<pb::SnapshotHead> {
+    let row = |kind: Kind| {
+        let found = first.rows.iter().find(|row| row.key[..] == [kind as u8]);
+        found.map(|row| row.value.clone())
+    };
+    let missing = || io::Error::other("the state says no position");
+    let last = codec::decode_log_id(row(Kind::Applied).ok_or_else(missing)?)?;
+    let membership = match row(Kind::Membership) {
+        Some(row) => pb::StoredMembership::decode(row).map_err(io::Error::other)?,
+        None => pb::StoredMembership::default(),
+    };
+    Ok(pb::SnapshotHead {
+        group: u32::from(group.0),
+        vote: Some(vote),
+        last: Some(codec::log_id_to_pb(&last)),
+        membership: Some(membership),
+    })
+}
+
+/// Writes the frames of a snapshot under a generation that nobody reads, and returns its rows once
+/// all of them have come.
+pub async fn receive(db: &StateDb, group: GroupId, mut frames: Frames) -> Result<Rows, Status> {
+    let current = current_rows(db, group).map_err(failed)?;
+    let rows = Rows::new(group, current.generation() + 1);
+    write(db, move |db| remove(&db, rows)).await?;
+    let mut count = 0;
+    while let Some(frame) = frames.next().await {
+        match frame?.kind {
+            Some(Frame::Chunk(chunk)) => {
+                count += chunk.rows.len() as u64;
+                write(db, move |db| put(&db, rows, chunk)).await?;
+            }
+            Some(Frame::End(sent)) if sent == count => return Ok(rows),
+            Some(Frame::End(_)) => return Err(Status::data_loss("rows are missing")),
+            Some(Frame::Head(_)) | None => return Err(Status::invalid_argument("unknown frame")),
+        }
+    }
+    Err(Status::cancelled("the snapshot has ended before its end"))
+}
+
+async fn write(
+    db: &StateDb,
+    write: impl FnOnce(StateDb) -> Result<(), StoreError> + Send + 'static,
+) -> Result<(), Status> {
+    let db = db.clone();
+    let written = tokio::task::spawn_blocking(move || write(db)).await;
+    written
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(failed)
+}
+
+fn failed(error: StoreError) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    for row in chunk.rows {
+        batch.put(keys::from_portable(rows, &row.key), &row.value);
+    }
+    db.write(batch)
 }
 
 /// Makes snapshots, which costs nothing: see the module.
@@ -116,18 +239,17 @@ fn rows_of(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
     Ok(Rows::new(group, pointer.generation))
 }
 
-/// Writes a snapshot's rows under a new generation and makes it the current one: blocks. The rows
-/// of the old one are left for [`remove`].
-pub fn install(db: &StateDb, old: Rows, data: SnapshotData) -> io::Result<Rows> {
-    let new = Rows::new(old.group(), old.generation() + 1);
-    remove(db, new)?;
-    data.export(|chunk| {
-        let mut batch = Batch::default();
-        for row in chunk.rows {
-            batch.put(keys::from_portable(new, &row.key), &row.value);
-        }
-        Ok(db.write(batch)?)
-    })?;
+/// Makes a snapshot's rows the group's current ones: blocks. Those of the old generation are left
+/// for [`remove`].
+pub fn install(db: &StateDb, old: Rows, data: &SnapshotData) -> io::Result<Rows> {
+    let new = if data.received {
+        data.rows
+    } else {
+        copy(db, old, data)?
+    };
+    if new.generation() <= old.generation() {
+        return Err(io::Error::other("a snapshot of an old generation"));
+    }
     db.flush()?;
     let mut batch = Batch::default();
     let pointer = pb::GroupPointer {
@@ -136,6 +258,14 @@ pub fn install(db: &StateDb, old: Rows, data: SnapshotData) -> io::Result<Rows> 
     batch.put(pointer_key(old.group()), pointer.encode_to_vec());
     db.write(batch)?;
     db.flush()?;
+    Ok(new)
+}
+
+/// A snapshot that didn't come from another node: openraft may hand a group its own.
+fn copy(db: &StateDb, old: Rows, data: &SnapshotData) -> io::Result<Rows> {
+    let new = Rows::new(old.group(), old.generation() + 1);
+    remove(db, new)?;
+    data.export(|chunk| Ok(put(db, new, chunk)?))?;
     Ok(new)
 }
 

@@ -78,7 +78,7 @@ fn put(index: u64, key: &str) -> Entry<Shard> {
     };
     Entry::<Shard> {
         log_id: log_id(1, index),
-        payload: EntryPayload::Normal(Command(Arc::new(command))),
+        payload: EntryPayload::Normal(Command::new(command)),
     }
 }
 
@@ -183,7 +183,9 @@ fn entries_and_positions_come_back_from_their_bytes() {
     let back = codec::decode_entry::<Shard>(bytes.clone()).unwrap();
     assert_eq!(back.log_id, entry.log_id);
     match (back.payload, entry.payload) {
-        (EntryPayload::Normal(back), EntryPayload::Normal(entry)) => assert_eq!(back.0, entry.0),
+        (EntryPayload::Normal(back), EntryPayload::Normal(entry)) => {
+            assert_eq!(back.get(), entry.get());
+        }
         _ => panic!("a command became something else"),
     }
     for broken in [

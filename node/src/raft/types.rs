@@ -5,10 +5,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
 use openraft::vote::leader_id_std::{self, LeaderId};
 use openraft::{BasicNode, RaftTypeConfig};
+use prost::Message;
 
 use crate::store::keys::Rows;
 use crate::store::{Batch, StoreError};
@@ -55,8 +57,38 @@ pub trait State<M: Machine>: Send + Sync + 'static {
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError>;
 }
 
-/// A command as openraft carries it: shared, not copied, between the log's cache and apply.
-pub struct Command<M: Machine>(pub Arc<M::Command>);
+/// A command as openraft carries it: shared, not copied, between the log, its cache, other members
+/// and apply, and encoded once.
+pub struct Command<M: Machine>(Arc<Sealed<M>>);
+
+struct Sealed<M: Machine> {
+    command: M::Command,
+    bytes: Bytes,
+}
+
+impl<M: Machine> Command<M> {
+    /// Encodes a command.
+    pub fn new(command: M::Command) -> Self {
+        let bytes = command.encode_to_vec().into();
+        Self(Arc::new(Sealed { command, bytes }))
+    }
+
+    /// Decodes a command, whose values share `bytes`.
+    pub fn decode(bytes: Bytes) -> Result<Self, prost::DecodeError> {
+        let command = M::Command::decode(bytes.clone())?;
+        Ok(Self(Arc::new(Sealed { command, bytes })))
+    }
+
+    /// What it says.
+    pub fn get(&self) -> &M::Command {
+        &self.0.command
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+}
 
 impl<M: Machine> Clone for Command<M> {
     fn clone(&self) -> Self {

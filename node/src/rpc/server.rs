@@ -1,56 +1,168 @@
 //! The port for other nodes.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::cluster::Identity;
-use crate::shard::LEVEL;
+use super::exchange::exchange;
+use super::lane::{Greeting, Lane};
+use crate::raft::NodeId;
 
-/// Time for one call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls at once on one connection.
-const CALLS_PER_CONNECTION: usize = 256;
-/// Size of a request, in bytes.
-const MAX_REQUEST: usize = 1 << 20;
+/// Streams and calls at once on one connection.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// Frames of replies handed to a connection and not taken yet.
+const FRAMES_AHEAD: usize = 2;
+/// Time for calls to end when the node stops.
+const STREAMS_END: Duration = Duration::from_secs(1);
+/// A connection on which nothing comes back for this long is given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// Serves other nodes until `stop`.
-pub async fn serve(listener: TcpListener, identity: Identity, stop: CancellationToken) {
-    let service = NodeServer::new(Introduction { identity }).max_decoding_message_size(MAX_REQUEST);
+/// Chunks of a snapshot on their way in.
+pub type Frames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
+
+/// What a node answers to others.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a call of node `from`, which waits for `timeout` at most. The calls of a stream are
+    /// begun in their order: each is polled once before the next is made.
+    fn answer(
+        &self,
+        from: NodeId,
+        body: pb::call::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'static, pb::reply::Body>;
+
+    /// Takes a node in.
+    fn join(
+        &self,
+        request: pb::JoinRequest,
+    ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
+
+    /// Takes a snapshot in.
+    fn install(&self, frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
+}
+
+/// Where lanes are answered.
+#[derive(Clone, Debug)]
+pub struct Runtimes {
+    /// The Raft lane.
+    pub raft: Handle,
+    /// The lane of users' requests.
+    pub keys: Handle,
+}
+
+/// Who answers, and what.
+#[derive(Clone)]
+pub struct Answering {
+    /// Who the node is.
+    pub identity: pb::IdentifyResponse,
+    /// What it does.
+    pub handler: Arc<dyn Handler>,
+    /// Where.
+    pub runtimes: Runtimes,
+    /// Bytes of a single message.
+    pub message_bytes: usize,
+}
+
+/// Serves other nodes until `stop`, which ends the streams between nodes: they have no end of
+/// their own.
+pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
+    let limit = answering.message_bytes;
+    let port = Port {
+        answering,
+        stop: stop.clone(),
+    };
+    let service = NodeServer::new(port)
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = Server::builder()
-        .timeout(CALL_TIMEOUT)
-        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(2 * KEEP_ALIVE))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "serve other nodes");
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let cut = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STREAMS_END).await;
+    };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::error!(%error, "serve other nodes");
+        },
+        () = cut => {}
     }
 }
 
-struct Introduction {
-    identity: Identity,
+/// The answering side, until it stops.
+struct Port {
+    answering: Answering,
+    stop: CancellationToken,
+}
+
+impl Answering {
+    fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane), Status> {
+        let identity = &self.identity;
+        Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)
+    }
 }
 
 #[tonic::async_trait]
-impl Node for Introduction {
+impl Node for Port {
+    type ExchangeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
+
     async fn identify(
         &self,
         _request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
-        Ok(Response::new(pb::IdentifyResponse {
-            cluster_id: self.identity.cluster_id.clone(),
-            node_id: self.identity.node_id,
-            region: self.identity.region.clone(),
-            shards: u32::from(self.identity.shards),
-            level: LEVEL,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }))
+        Ok(Response::new(self.answering.identity.clone()))
+    }
+
+    async fn join(
+        &self,
+        request: Request<pb::JoinRequest>,
+    ) -> Result<Response<pb::JoinResponse>, Status> {
+        let joined = self.answering.handler.join(request.into_inner()).await?;
+        Ok(Response::new(joined))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<pb::CallFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let (from, lane) = self.answering.check(&request)?;
+        let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
+        let runtime = match lane {
+            Lane::Raft => &self.answering.runtimes.raft,
+            Lane::Keys => &self.answering.runtimes.keys,
+        };
+        let handler = self.answering.handler.clone();
+        let exchange = exchange(from, handler, request.into_inner(), replies);
+        runtime.spawn(self.stop.clone().run_until_cancelled_owned(exchange));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotFrame>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        self.answering.check(&request)?;
+        let frames: Frames = request.into_inner().boxed();
+        let installed = self.answering.handler.install(frames);
+        Ok(Response::new(installed.await?))
     }
 }

@@ -7,17 +7,23 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command, shard_command::Kind};
-use futures_util::future::try_join_all;
+use cloudkv_proto::v1::{
+    self as pb, call, meta_command::Kind as Command, reply, shard_command::Kind,
+};
+use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 
 use super::directory::{Directory, key_error};
 use super::errors::DirectoryError;
-use super::shards::read_error;
-use crate::types::{AccountId, BucketId};
+use super::writes::Propose;
+use crate::meta::Bucket;
+use crate::rpc::Lane;
+use crate::types::{AccountId, BucketId, Nanos};
 
 /// Deleted buckets are looked for this often, if nothing else calls for it.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Time for a node to say what it has published.
+const ASK: Duration = Duration::from_millis(500);
 /// A published number of keys confirms a deletion for two of the longest publishing intervals.
 const CONFIRMS_FOR: Duration = Duration::from_secs(20);
 
@@ -30,15 +36,16 @@ impl Directory {
         id: BucketId,
         confirm: u64,
     ) -> Result<(), DirectoryError> {
+        self.check_readable().await?;
         let bucket = self.owned(account, &id)?;
-        self.inner.shards.expire().await.map_err(key_error)?;
-        let keys = self.inner.shards.count(&id).await.map_err(key_error)?;
+        let keys = self.inner.shards.count(&id, true).await;
+        let keys = keys.map_err(key_error)?;
         let since = self
             .inner
             .clock
             .now()
             .saturating_sub(CONFIRMS_FOR.as_nanos() as u64);
-        if confirm != keys && !bucket.usage.was_published(confirm, since) {
+        if confirm != keys && !self.was_published(&bucket, confirm, since).await {
             return Err(DirectoryError::ConfirmMismatch { keys });
         }
         let delete = pb::DeleteBucket {
@@ -46,16 +53,41 @@ impl Directory {
         };
         let deleted = self.propose(Command::DeleteBucket(delete)).await?;
         deleted.map_err(|_| DirectoryError::UnknownBucket)?;
+        self.inner.metadata.spread().await;
         self.inner.deleted.notify_one();
         Ok(())
     }
 
-    /// Drops the rows of deleted buckets, until `stop`.
+    /// Whether any node has published a number of keys lately.
+    async fn was_published(&self, bucket: &Bucket, keys: u64, since: Nanos) -> bool {
+        if bucket.usage.was_published(keys, since) {
+            return true;
+        }
+        let peers = self.inner.shards.peers();
+        let asked = peers.known().into_iter().map(|node| {
+            let body = call::Body::RoomQuery(pb::RoomQuery {
+                bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
+                recall: false,
+            });
+            peers.call(node, Lane::Keys, body, ASK)
+        });
+        let answers = join_all(asked).await;
+        answers.into_iter().flatten().any(|answer| match answer {
+            reply::Body::RoomState(state) => {
+                let mut published = state.published.iter();
+                published.any(|count| count.keys == keys && count.at > since)
+            }
+            _ => false,
+        })
+    }
+
+    /// Drops the rows of deleted buckets while this node leads the metadata, until `stop`.
     pub async fn sweep(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
                 let dropping = self.inner.catalog.dropping();
                 if !dropping.is_empty()
+                    && self.inner.metadata.leads()
                     && let Err(error) = self.drop_rows(&dropping).await
                 {
                     tracing::debug!(?error, "drop rows of deleted buckets: later");
@@ -66,25 +98,15 @@ impl Directory {
         .await;
     }
 
-    /// Drops, flushes, and only then gives files back: a file goes at once and for good, the drop
-    /// only once it is flushed. The other way round, a crash between would leave a state that is
-    /// not that after any entry.
     async fn drop_rows(&self, buckets: &[BucketId]) -> Result<(), DirectoryError> {
         for id in buckets {
-            let drops = self.inner.shards.iter().map(|shard| {
-                let bucket = Bytes::copy_from_slice(id.as_bytes());
-                shard.propose(Kind::DropBucket(pb::DropBucket { bucket }))
-            });
-            let dropped = try_join_all(drops).await;
-            dropped.map_err(|_| DirectoryError::UnknownOutcome)?;
-        }
-        for shard in self.inner.shards.iter() {
-            let ids = buckets.to_vec();
-            let reclaimed = shard.read(move |view| view.reclaim(&ids)).await;
-            reclaimed.map_err(|error| key_error(read_error(shard, error)))?;
-        }
-        for id in buckets {
             let bucket = Bytes::copy_from_slice(id.as_bytes());
+            let drop = Propose(Kind::DropBucket(pb::DropBucket {
+                bucket: bucket.clone(),
+            }));
+            let shards = &self.inner.shards;
+            let drops = shards.numbers().map(|shard| shards.run(shard, &drop));
+            try_join_all(drops).await.map_err(key_error)?;
             let dropped = Command::BucketDropped(pb::BucketDropped { bucket });
             // Refused if it was forgotten meanwhile.
             let _ = self.propose(dropped).await?;

@@ -8,10 +8,11 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use sha2::{Digest, Sha256};
 
 use super::errors::{DirectoryError, KeyError, Unavailable};
+use super::metadata::Metadata;
+use super::reads::{Counts, Larger};
 use super::shards::Shards;
 use crate::clock::Clock;
-use crate::meta::{Bucket, Catalog, Meta, Refusal, access_to_pb, plan_to_pb};
-use crate::raft::{Group, ProposeError};
+use crate::meta::{Bucket, Catalog, Refusal, access_to_pb, plan_to_pb};
 use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
 };
@@ -33,8 +34,6 @@ pub struct DirectorySettings {
     pub max_buckets: u64,
     /// How long published counts stand.
     pub stats_interval: Duration,
-    /// How long a change's outcome is waited for.
-    pub timeout: Duration,
     /// After what time an account without buckets goes; zero: never.
     pub account_idle_ttl: Duration,
 }
@@ -46,7 +45,7 @@ pub struct Directory {
 }
 
 pub(super) struct Inner {
-    pub group: Arc<Group<Meta>>,
+    pub metadata: Metadata,
     pub catalog: Arc<Catalog>,
     pub shards: Shards,
     pub clock: Clock,
@@ -58,9 +57,9 @@ pub(super) struct Inner {
 }
 
 impl Directory {
-    /// The directory that `group` replicates into `catalog`.
+    /// The directory that `metadata` replicates into `catalog`.
     pub fn new(
-        group: Arc<Group<Meta>>,
+        metadata: Metadata,
         catalog: Arc<Catalog>,
         shards: Shards,
         clock: Clock,
@@ -69,7 +68,7 @@ impl Directory {
         let deleted = tokio::sync::Notify::new();
         Self {
             inner: Arc::new(Inner {
-                group,
+                metadata,
                 catalog,
                 shards,
                 clock,
@@ -78,6 +77,26 @@ impl Directory {
                 plan_changes: tokio::sync::Mutex::default(),
             }),
         }
+    }
+
+    /// The way to the metadata's leader.
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
+    }
+
+    /// A bucket that this node doesn't know: asked for at the metadata's leader.
+    pub async fn find_bucket(&self, id: &BucketId) -> Result<Option<Arc<Bucket>>, Unavailable> {
+        self.inner.metadata.barrier().await?;
+        Ok(self.bucket(id))
+    }
+
+    /// The account of a key that this node doesn't know: asked for at the metadata's leader.
+    pub async fn find_account(&self, api_key: &str) -> Result<Option<AccountId>, Unavailable> {
+        if uuid::Uuid::try_parse(api_key).is_err() {
+            return Ok(None);
+        }
+        self.inner.metadata.barrier().await?;
+        Ok(self.authenticate(api_key))
     }
 
     /// A bucket, from memory.
@@ -123,6 +142,7 @@ impl Directory {
             };
             match self.propose(Command::CreateBucket(create)).await? {
                 Ok(()) => {
+                    self.inner.metadata.spread().await;
                     let new_account_key = new_key.map(|key| key.to_string());
                     let access = request.access;
                     return Ok(CreatedBucket {
@@ -171,7 +191,7 @@ impl Directory {
         &self,
         account: AccountId,
     ) -> Result<Vec<BucketSummary>, DirectoryError> {
-        self.check_readable()?;
+        self.check_readable().await?;
         let mut summaries = Vec::new();
         for (number, bucket) in self.inner.catalog.buckets_of(&account).iter().enumerate() {
             summaries.push(self.summary(bucket).await?);
@@ -186,18 +206,13 @@ impl Directory {
     async fn summary(&self, bucket: &Bucket) -> Result<BucketSummary, DirectoryError> {
         // Before what was reported: a read that is reported between is counted twice, not lost.
         let (hits, misses) = bucket.usage.reads();
-        let home = self
-            .inner
-            .shards
-            .home(&bucket.id)
-            .bucket(bucket.id.as_bytes())
-            .await;
-        let home = home.map_err(|error| {
-            key_error(super::shards::read_error(
-                self.inner.shards.home(&bucket.id),
-                error,
-            ))
-        })?;
+        let shards = &self.inner.shards;
+        let counts = Counts {
+            bucket: bucket.id.as_bytes(),
+            exact: false,
+        };
+        let home = shards.run(shards.home(&bucket.id), &counts).await;
+        let home = home.map_err(key_error)?;
         Ok(BucketSummary {
             id: bucket.id,
             access: bucket.access,
@@ -221,7 +236,7 @@ impl Directory {
         let keys = self
             .inner
             .shards
-            .count(&bucket.id)
+            .count(&bucket.id, false)
             .await
             .map_err(key_error)?;
         Ok(bucket.usage.publish(keys, now, since))
@@ -234,6 +249,7 @@ impl Directory {
         id: BucketId,
         change: ModifyBucket,
     ) -> Result<(), DirectoryError> {
+        self.check_readable().await?;
         let bucket = self.owned(account, &id)?;
         let new_plan = change.plan.filter(|plan| *plan != bucket.plan);
         if let Some(plan) = new_plan {
@@ -248,9 +264,10 @@ impl Directory {
             plan: new_plan.map_or(pb::Plan::Unspecified, plan_to_pb).into(),
         };
         let plan = new_plan.unwrap_or(bucket.plan);
-        self.propose(Command::ModifyBucket(modify))
-            .await?
-            .map_err(|refusal| refused(refusal, plan, bucket.access))
+        let modified = self.propose(Command::ModifyBucket(modify)).await?;
+        modified.map_err(|refusal| refused(refusal, plan, bucket.access))?;
+        self.inner.metadata.spread().await;
+        Ok(())
     }
 
     /// Whether all that a bucket is and holds is within another plan.
@@ -267,13 +284,8 @@ impl Directory {
             return exceeds(format!("it does not offer access {}", bucket.access.name()));
         }
         // What has expired is counted until it is removed.
-        self.inner.shards.expire().await.map_err(key_error)?;
-        let keys = self
-            .inner
-            .shards
-            .count(&bucket.id)
-            .await
-            .map_err(key_error)?;
+        let keys = self.inner.shards.count(&bucket.id, true).await;
+        let keys = keys.map_err(key_error)?;
         let limits = terms.limits;
         if keys > limits.keys {
             return exceeds(format!(
@@ -281,16 +293,18 @@ impl Directory {
                 limits.keys
             ));
         }
-        let (id, now) = (bucket.id, self.inner.clock.now());
         let (key_bytes, value_bytes) = (limits.key_bytes, limits.value_bytes);
         if key_bytes >= bucket.limits.key_bytes && value_bytes >= bucket.limits.value_bytes {
             return Ok(());
         }
-        for shard in self.inner.shards.iter() {
-            let walk =
-                shard.read(move |view| view.has_larger(id.as_bytes(), key_bytes, value_bytes, now));
-            let larger = walk.await;
-            if larger.map_err(|error| key_error(super::shards::read_error(shard, error)))? {
+        let larger = Larger {
+            bucket: bucket.id.as_bytes(),
+            key_bytes,
+            value_bytes,
+        };
+        for shard in self.inner.shards.numbers() {
+            let found = self.inner.shards.run(shard, &larger).await;
+            if found.map_err(key_error)? {
                 return exceeds(format!(
                     "it holds keys above {key_bytes} or values above {value_bytes} bytes"
                 ));
@@ -313,13 +327,9 @@ impl Directory {
         }
     }
 
-    /// Lists are linearizable: only the leader answers them.
-    pub(super) fn check_readable(&self) -> Result<(), DirectoryError> {
-        if self.inner.group.may_read() {
-            Ok(())
-        } else {
-            Err(no_leader().into())
-        }
+    /// Answers when this node knows all that was acknowledged before the call.
+    pub(super) async fn check_readable(&self) -> Result<(), DirectoryError> {
+        Ok(self.inner.metadata.barrier().await?)
     }
 
     /// Proposes a command, and waits for its answer within the time that a request has.
@@ -327,22 +337,7 @@ impl Directory {
         &self,
         kind: Command,
     ) -> Result<Result<(), Refusal>, DirectoryError> {
-        let command = pb::MetaCommand {
-            time: self.inner.clock.now(),
-            kind: Some(kind),
-        };
-        let answer = self.inner.group.propose(command);
-        match tokio::time::timeout(self.inner.settings.timeout, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(ProposeError::NotLeader { .. })) => Err(no_leader().into()),
-            Ok(Err(ProposeError::Unknown)) | Err(_) => Err(DirectoryError::UnknownOutcome),
-        }
-    }
-}
-
-pub(super) fn no_leader() -> Unavailable {
-    Unavailable::NoLeader {
-        group: "meta".into(),
+        self.inner.metadata.propose(kind).await
     }
 }
 
@@ -364,7 +359,7 @@ pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> Directory
         Refusal::TooManyBuckets { limit } => DirectoryError::TooManyBuckets { plan, limit },
         Refusal::TooManyAccounts => DirectoryError::ClusterFull { what: "accounts" },
         Refusal::ClusterFull => DirectoryError::ClusterFull { what: "buckets" },
-        Refusal::NameTaken | Refusal::Founded | Refusal::Malformed => {
+        Refusal::NameTaken | Refusal::Founded | Refusal::Malformed | Refusal::Node(_) => {
             DirectoryError::UnknownOutcome
         }
     }

@@ -20,6 +20,9 @@ pub enum Unavailable {
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,
+    /// This node's clock is too far from those of the others.
+    #[error("this node's clock is too far from those of the others")]
+    ClockOff,
 }
 
 /// Why an operation on keys failed.

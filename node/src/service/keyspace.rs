@@ -8,14 +8,13 @@ use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
 
 use super::errors::KeyError;
 use super::listing;
-use super::room::{self, Room};
-use super::shards::{Shards, read_error, write_error};
+use super::operation::Missed;
+use super::reads::Get;
+use super::shards::{Shards, no_leader};
+use super::writes::{WriteKey, WriteResult};
 use crate::meta::Bucket;
-use crate::shard::WriteOutcome;
 use crate::types::{BucketId, Entry, KeyInfo, ListQuery, Precondition, Put, Written};
 
-/// How often a write is tried that loses its key to a delete each time, in a bucket that is full.
-const ROOM_TRIES: usize = 8;
 /// Values up to this size are copied out of the buffer that they were read into, in bytes.
 const COPIED_VALUE: usize = 64 << 10;
 
@@ -32,13 +31,41 @@ impl Keyspace {
         Self { shards, timeout }
     }
 
-    /// The live entry of a key. Completes at once if memory has the answer.
+    /// The shards.
+    pub(super) fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    /// The live entry of a key. Completes at once if this node leads the shard and memory has the
+    /// answer.
     pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<Option<Entry>, KeyError> {
         let shard = self.shards.of(&bucket.id, key);
-        shard
-            .get(bucket.id.as_bytes(), key)
-            .await
-            .map_err(|error| read_error(shard, error))
+        let bucket = bucket.id.as_bytes();
+        self.shards.run(shard, &Get { bucket, key }).await
+    }
+
+    /// The entry of a key as this node's replica has it, which may lag; asked for at the leader if
+    /// there is no replica here.
+    pub async fn get_eventual(
+        &self,
+        bucket: &Bucket,
+        key: &[u8],
+    ) -> Result<Option<Entry>, KeyError> {
+        let number = self.shards.of(&bucket.id, key);
+        let replica = self
+            .shards
+            .local(number)
+            .filter(|shard| shard.has_replica());
+        let Some(shard) = replica else {
+            return self.get(bucket, key).await;
+        };
+        match shard.get_eventual(bucket.id.as_bytes(), key).await {
+            Ok(entry) => Ok(entry),
+            Err(error) => match Missed::from(error) {
+                Missed::NotLeader => Err(no_leader(number)),
+                Missed::Failed(error) => Err(error),
+            },
+        }
     }
 
     /// Writes a key. The value is on disk at a majority of its replicas when this returns.
@@ -49,33 +76,17 @@ impl Keyspace {
         put: Put,
     ) -> Result<Written, KeyError> {
         let packed = Packed::new(bucket, &key, &put.content_type, &put.value);
-        for _ in 0..ROOM_TRIES {
-            let room = self.room(bucket, &key).await?;
-            let op = pb::Put {
-                value: packed.value.clone(),
-                content_type: packed.content_type.clone(),
-                ttl: put.ttl.map_or(0, nanos),
-                may_create: room.is_some(),
-            };
-            let write = self.write(&packed, Op::Put(op), &put.precondition, room);
-            match write.await? {
-                WriteOutcome::Written(written) => return Ok(written),
-                WriteOutcome::ConditionFailed => return Err(KeyError::PreconditionFailed),
-                WriteOutcome::BucketGone => return Err(KeyError::BucketGone),
-                // The key was deleted after it was seen: count again.
-                WriteOutcome::NoRoom => {}
-            }
-        }
-        Err(KeyError::TooManyKeys {
-            limit: bucket.limits.keys,
-        })
-    }
-
-    async fn room(&self, bucket: &Arc<Bucket>, key: &[u8]) -> Result<Room, KeyError> {
-        // The way of nearly all writes: no await, nothing counted.
-        match bucket.usage.budget.take() {
-            Some(reservation) => Ok(Some(reservation)),
-            None => room::find(&self.shards, self, bucket, key, self.timeout).await,
+        let op = Op::Put(pb::Put {
+            value: packed.value.clone(),
+            content_type: packed.content_type.clone(),
+            ttl: put.ttl.map_or(0, nanos),
+            may_create: false,
+        });
+        match self.write(bucket, packed, op, &put.precondition).await? {
+            WriteResult::Done(written) => Ok(written),
+            WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
+            WriteResult::BucketGone => Err(KeyError::BucketGone),
+            WriteResult::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
         }
     }
 
@@ -87,32 +98,37 @@ impl Keyspace {
         precondition: Precondition,
     ) -> Result<bool, KeyError> {
         let packed = Packed::new(bucket, &key, b"", &Bytes::new());
-        let write = self.write(&packed, Op::Delete(pb::Delete {}), &precondition, None);
-        match write.await? {
-            WriteOutcome::Written(written) => Ok(written.existed),
-            WriteOutcome::ConditionFailed => Err(KeyError::PreconditionFailed),
-            WriteOutcome::BucketGone => Err(KeyError::BucketGone),
+        let op = Op::Delete(pb::Delete {});
+        match self.write(bucket, packed, op, &precondition).await? {
+            WriteResult::Done(written) => Ok(written.existed),
+            WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
+            WriteResult::BucketGone => Err(KeyError::BucketGone),
             // A delete takes no room.
-            WriteOutcome::NoRoom => Err(KeyError::UnknownOutcome),
+            WriteResult::TooManyKeys(_) => Err(KeyError::UnknownOutcome),
         }
     }
 
     async fn write(
         &self,
-        packed: &Packed,
+        bucket: &Arc<Bucket>,
+        packed: Packed,
         op: Op,
         precondition: &Precondition,
-        room: Room,
-    ) -> Result<WriteOutcome, KeyError> {
+    ) -> Result<WriteResult, KeyError> {
         let shard = self.shards.of(&packed.id, &packed.key);
         let write = pb::Write {
-            bucket: packed.bucket.clone(),
-            key: packed.key.clone(),
+            bucket: packed.bucket,
+            key: packed.key,
             condition: condition(precondition),
             op: Some(op),
         };
-        let outcome = shard.write(write, room, self.timeout).await;
-        outcome.map_err(|error| write_error(shard, &error))
+        let write = WriteKey {
+            shards: &self.shards,
+            bucket,
+            write,
+            timeout: self.timeout,
+        };
+        self.shards.run(shard, &write).await
     }
 
     /// Live keys of a bucket, ascending by bytes, over all shards.

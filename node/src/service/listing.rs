@@ -6,36 +6,36 @@ use std::collections::VecDeque;
 use futures_util::future::try_join_all;
 
 use super::errors::KeyError;
-use super::shards::{Shards, read_error};
+use super::reads::Keys;
+use super::shards::Shards;
 use crate::meta::Bucket;
-use crate::shard::{Page, ShardHandle};
 use crate::types::{KeyInfo, ListQuery};
 
 /// Asked for beyond an even share, since keys don't spread quite evenly.
 const SLACK: usize = 8;
 
 /// What a shard has given and was not taken yet.
-struct Share<'a> {
-    shard: &'a ShardHandle,
+struct Share {
+    shard: u16,
     keys: VecDeque<KeyInfo>,
     more: bool,
 }
 
-impl Share<'_> {
-    /// The next key, which is asked for if need be.
-    async fn refill(&mut self, bucket: &Bucket, query: &ListQuery) -> Result<(), KeyError> {
-        if self.keys.is_empty() && self.more {
-            let page = fetch(self.shard, bucket, query.clone()).await?;
-            self.more = page.more;
-            self.keys = page.keys.into();
-        }
-        Ok(())
+impl Share {
+    async fn fetch(
+        shards: &Shards,
+        shard: u16,
+        bucket: &Bucket,
+        query: &ListQuery,
+    ) -> Result<Self, KeyError> {
+        let bucket = bucket.id.as_bytes();
+        let page = shards.run(shard, &Keys { bucket, query }).await?;
+        Ok(Self {
+            shard,
+            keys: page.keys.into(),
+            more: page.more,
+        })
     }
-}
-
-async fn fetch(shard: &ShardHandle, bucket: &Bucket, query: ListQuery) -> Result<Page, KeyError> {
-    let page = shard.page(bucket.id.as_bytes(), query).await;
-    page.map_err(|error| read_error(shard, error))
 }
 
 /// Live keys in ascending order.
@@ -49,14 +49,9 @@ pub async fn list(
         limit: share.min(query.limit),
         ..query.clone()
     };
-    let first = shards.iter().map(|shard| async {
-        let page = fetch(shard, bucket, part.clone()).await?;
-        Ok::<_, KeyError>(Share {
-            shard,
-            keys: page.keys.into(),
-            more: page.more,
-        })
-    });
+    let first = shards
+        .numbers()
+        .map(|shard| Share::fetch(shards, shard, bucket, &part));
     let mut shares = try_join_all(first).await?;
     let mut keys = Vec::new();
     while keys.len() < query.limit {
@@ -73,7 +68,9 @@ pub async fn list(
             ..part.clone()
         };
         keys.push(info);
-        share.refill(bucket, &after).await?;
+        if share.keys.is_empty() && share.more {
+            *share = Share::fetch(shards, share.shard, bucket, &after).await?;
+        }
     }
     Ok(keys)
 }

@@ -5,23 +5,33 @@
 //! | --- | --- |
 //! | `keyspace` | get, put, delete |
 //! | `listing` | listing over all shards |
+//! | `shards` | the shards, and the way to the leader of each |
+//! | `operation` | a request to a shard, in a form that is answered here or sent to its leader |
+//! | `reads`, `writes` | the operations |
 //! | `room` | a plan's number of keys |
+//! | `answers` | requests that other nodes pass on |
+//! | `metadata` | the way to the metadata's leader |
 //! | `directory` | accounts and buckets: look up, create, list, modify |
 //! | `plans` | what only operators do with plans |
 //! | `deletion` | deleting buckets, and dropping what they held |
 //! | `reports` | counts that are published and reported in the background |
-//! | `shards` | the shards of this node |
 //! | `errors` | what can go wrong |
 
+mod answers;
 mod deletion;
 mod directory;
 pub mod errors;
 mod keyspace;
 mod listing;
+mod metadata;
+mod operation;
 mod plans;
+mod reads;
+mod reclaim;
 mod reports;
 mod room;
 mod shards;
+mod writes;
 
 pub use crate::meta::{Bucket, Limits, PlanTerms};
 pub use crate::types;
@@ -32,6 +42,7 @@ pub use crate::types::{
 pub use directory::{Directory, DirectorySettings};
 pub use errors::{DirectoryError, KeyError, Unavailable};
 pub use keyspace::Keyspace;
+pub use metadata::Metadata;
 pub use plans::{PlanChanges, PlanError};
 pub use shards::Shards;
 
@@ -42,4 +53,10 @@ pub struct Service {
     pub keyspace: Keyspace,
     /// Accounts and buckets.
     pub directory: Directory,
+}
+
+impl Service {
+    fn metadata(&self) -> &Metadata {
+        self.directory.metadata()
+    }
 }

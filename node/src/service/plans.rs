@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
-use super::directory::{Directory, no_leader, refused};
+use super::directory::{Directory, refused};
 use super::errors::DirectoryError;
+use super::metadata::no_leader;
 use crate::meta::{MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, plan_to_pb};
 use crate::types::{BucketId, Plan};
 
@@ -65,7 +66,7 @@ impl Directory {
     ) -> Result<PlanTerms, PlanError> {
         // A command carries all limits: two changes at once must not undo each other.
         let _alone = self.inner.plan_changes.lock().await;
-        self.check_readable()?;
+        self.check_readable().await?;
         let terms = self.terms(plan)?;
         let limits = changed(plan, &terms, changes)?;
         let set = pb::SetPlanLimits {
@@ -83,7 +84,7 @@ impl Directory {
 
     /// Gives a bucket a plan, whoever owns it, and whether or not users choose plans themselves.
     pub async fn set_bucket_plan(&self, id: BucketId, plan: Plan) -> Result<(), DirectoryError> {
-        self.check_readable()?;
+        self.check_readable().await?;
         let bucket = self.bucket(&id).ok_or(DirectoryError::UnknownBucket)?;
         if bucket.plan == plan {
             return Ok(());

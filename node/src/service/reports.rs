@@ -10,8 +10,9 @@ use cloudkv_proto::v1::{self as pb, meta_command, shard_command};
 use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
+use super::errors::KeyError;
+use super::writes::Propose;
 use crate::meta::Bucket;
-use crate::raft::ProposeError;
 
 /// Buckets in one report.
 const REPORT_LIMIT: usize = 1000;
@@ -35,13 +36,13 @@ impl Directory {
     }
 
     async fn report_reads(&self) {
-        let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
+        let mut by_shard: HashMap<u16, Vec<Report>> = HashMap::new();
         for bucket in self
             .inner
             .catalog
             .buckets_where(|bucket| bucket.usage.reads() != (0, 0))
         {
-            let home = Arc::as_ptr(self.inner.shards.home(&bucket.id)) as usize;
+            let home = self.inner.shards.home(&bucket.id);
             let reads = bucket.usage.reads();
             by_shard.entry(home).or_default().push((bucket, reads));
         }
@@ -65,9 +66,10 @@ impl Directory {
             counts: counts.collect(),
         };
         let home = self.inner.shards.home(&first.id);
-        let reported = home.propose(shard_command::Kind::CountReads(counts)).await;
+        let report = Propose(shard_command::Kind::CountReads(counts));
+        let reported = self.inner.shards.run(home, &report).await;
         // With an unknown outcome they may be lost, rather than counted twice.
-        if !matches!(reported, Err(ProposeError::NotLeader { .. })) {
+        if !matches!(reported, Err(KeyError::Unavailable(_))) {
             for (bucket, reads) in part {
                 bucket.usage.reported(*reads);
             }
@@ -83,6 +85,9 @@ impl Directory {
         let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
         let mut tick = tokio::time::interval(ACCOUNT_SWEEP);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            if !self.inner.metadata.leads() {
+                continue;
+            }
             let before = self.inner.clock.now().saturating_sub(ttl);
             while self.inner.catalog.has_idle_account(before) {
                 let limit = ACCOUNT_LIMIT;

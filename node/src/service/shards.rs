@@ -1,111 +1,297 @@
-//! The shards of this node, and what all of them together know of a bucket.
+//! The shards of the region: which one a key belongs to, and the way to its leader.
+//!
+//! A request whose shard this node leads is answered here, without a detour. Others go to the
+//! leader. While a shard has no leader, they wait, bounded in bytes and time: that is what makes a
+//! planned restart lose none.
+//!
+//! Invariant (unknown fate): what isn't repeatable is sent again only if it provably was not done:
+//! it never left this node, or the other one said so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::reply;
 use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::errors::{KeyError, Unavailable};
-use crate::shard::{ReadError, ShardHandle, WriteError, shard_of};
+use super::operation::{Missed, Operation, Refusal, read_refusal};
+use super::reads::Counts;
+use crate::raft::NodeId;
+use crate::rpc::{CallError, Lane, Peers};
+use crate::shard::{ShardHandle, shard_of};
 use crate::types::BucketId;
 
-/// All shards, by number.
+/// Time that a node has to answer what can be asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(1000);
+/// Pauses before a leader is looked for again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(40));
+/// What waits is counted in units of this many bytes.
+const HELD_UNIT: usize = 1 << 10;
+
+/// All shards, by number. Cheap to clone.
 #[derive(Clone)]
 pub struct Shards {
-    handles: Arc<[Arc<ShardHandle>]>,
+    routes: Arc<[Route]>,
+    peers: Arc<Peers>,
+    held: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+/// A shard, and who led it when it was last asked.
+struct Route {
+    shard: Arc<ShardHandle>,
+    hint: AtomicU64,
+}
+
+impl Route {
+    /// Who leads, as far as this node knows.
+    fn leader(&self, me: NodeId, known: &[NodeId]) -> Option<NodeId> {
+        let hint = self.hint.load(Ordering::Relaxed);
+        let leader = self.shard.leader_elsewhere();
+        let leader = leader.or((hint != 0 && hint != me).then_some(hint));
+        if leader.is_some() || self.shard.is_hosted() {
+            return leader;
+        }
+        // Any node that holds a replica knows more.
+        known.first().copied()
+    }
 }
 
 impl Shards {
-    /// Shards 0, 1, 2 ...
-    pub fn new(handles: Vec<Arc<ShardHandle>>) -> Self {
+    /// Shards 0, 1, 2 ... Requests wait for a leader, up to `held_bytes` of them and for `timeout`.
+    pub fn new(
+        handles: Vec<Arc<ShardHandle>>,
+        peers: Arc<Peers>,
+        held_bytes: usize,
+        timeout: Duration,
+    ) -> Self {
+        let routes = handles.into_iter().map(|shard| Route {
+            shard,
+            hint: AtomicU64::new(0),
+        });
         Self {
-            handles: handles.into(),
+            routes: routes.collect(),
+            peers,
+            held: Arc::new(Semaphore::new(held_bytes / HELD_UNIT)),
+            timeout,
         }
     }
 
-    /// All of them.
+    /// Those of this node.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ShardHandle>> {
-        self.handles.iter()
+        self.routes.iter().map(|route| &route.shard)
+    }
+
+    /// Their numbers.
+    pub fn numbers(&self) -> std::ops::Range<u16> {
+        0..u16::try_from(self.routes.len()).unwrap_or(u16::MAX)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.handles.len()
+        self.routes.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.handles.is_empty()
+        self.routes.is_empty()
+    }
+
+    /// The other nodes.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// The shard of a key.
-    pub fn of(&self, bucket: &BucketId, key: &[u8]) -> &Arc<ShardHandle> {
-        let count = u16::try_from(self.handles.len()).unwrap_or(u16::MAX);
-        &self.handles[usize::from(shard_of(bucket.as_bytes(), key, count))]
+    pub fn of(&self, bucket: &BucketId, key: &[u8]) -> u16 {
+        shard_of(bucket.as_bytes(), key, self.numbers().end)
     }
 
     /// The shard that keeps a bucket's own counters.
-    pub fn home(&self, bucket: &BucketId) -> &Arc<ShardHandle> {
+    pub fn home(&self, bucket: &BucketId) -> u16 {
         self.of(bucket, b"")
     }
 
-    /// Keys of a bucket, over all shards.
-    pub async fn count(&self, bucket: &BucketId) -> Result<u64, KeyError> {
-        Ok(self
-            .states(bucket)
-            .await?
-            .iter()
-            .map(|state| state.keys)
-            .sum())
+    /// A shard on this node.
+    pub fn local(&self, shard: u16) -> Option<&Arc<ShardHandle>> {
+        self.routes
+            .get(usize::from(shard))
+            .map(|route| &route.shard)
+    }
+
+    /// Has an operation answered by the shard's leader, wherever it is.
+    pub(super) async fn run<O: Operation>(
+        &self,
+        shard: u16,
+        operation: &O,
+    ) -> Result<O::Output, KeyError> {
+        let Some(route) = self.routes.get(usize::from(shard)) else {
+            return Err(no_leader(shard));
+        };
+        if route.shard.serves() {
+            match operation.here(&route.shard).await {
+                Ok(output) => return Ok(output),
+                Err(Missed::Failed(error)) => return Err(error),
+                Err(Missed::NotLeader) => {}
+            }
+        }
+        Box::pin(self.seek(shard, route, operation)).await
+    }
+
+    /// Sends an operation to the leader, or waits for one.
+    async fn seek<O: Operation>(
+        &self,
+        number: u16,
+        route: &Route,
+        operation: &O,
+    ) -> Result<O::Output, KeyError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut hold = None;
+        let mut pause = PAUSE.0;
+        let mut others = self.peers.known();
+        loop {
+            if route.shard.serves() {
+                match operation.here(&route.shard).await {
+                    Ok(output) => return Ok(output),
+                    Err(Missed::Failed(error)) => return Err(error),
+                    Err(Missed::NotLeader) => {}
+                }
+            } else if let Some(node) = route.leader(self.peers.me(), &others) {
+                match self.send(number, route, node, operation, deadline).await {
+                    Sent::Answered(output) => return Ok(output),
+                    Sent::Failed(error) => return Err(error),
+                    // It leads to the leader: followed without a pause.
+                    Sent::Redirected => pause = Duration::ZERO,
+                    Sent::NotDone => {}
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(no_leader(number));
+            }
+            if hold.is_none() {
+                hold = Some(self.hold(operation.size())?);
+            }
+            if !others.is_empty() {
+                others.rotate_left(1);
+            }
+            wait(route, pause, deadline).await;
+            pause = (2 * pause).clamp(PAUSE.0, PAUSE.1);
+        }
+    }
+
+    /// Room for a request that waits.
+    fn hold(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, KeyError> {
+        let units = u32::try_from(bytes / HELD_UNIT + 1).unwrap_or(u32::MAX);
+        let queue = "requests that wait for a leader";
+        let held = self.held.clone().try_acquire_many_owned(units);
+        held.map_err(|_| Unavailable::Overloaded { queue }.into())
+    }
+
+    async fn send<O: Operation>(
+        &self,
+        number: u16,
+        route: &Route,
+        node: NodeId,
+        operation: &O,
+        deadline: Instant,
+    ) -> Sent<O::Output> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = if O::REPEATABLE {
+            left.min(ASK_AGAIN)
+        } else {
+            left
+        };
+        let body = operation.call(number);
+        match self.peers.call(node, Lane::Keys, body, timeout).await {
+            Ok(reply::Body::Refused(refused)) => match read_refusal(refused) {
+                Refusal::Elsewhere(Some(leader)) => {
+                    let known = route.hint.swap(leader, Ordering::Relaxed);
+                    if known == leader {
+                        Sent::NotDone
+                    } else {
+                        Sent::Redirected
+                    }
+                }
+                Refusal::Elsewhere(None) => {
+                    route.hint.store(0, Ordering::Relaxed);
+                    Sent::NotDone
+                }
+                Refusal::Final(error) => Sent::Failed(error),
+            },
+            Ok(reply) => match O::decode(reply) {
+                Some(output) => {
+                    route.hint.store(node, Ordering::Relaxed);
+                    Sent::Answered(output)
+                }
+                None => Sent::Failed(KeyError::UnknownOutcome),
+            },
+            Err(CallError::Unsent) => {
+                route.hint.store(0, Ordering::Relaxed);
+                Sent::NotDone
+            }
+            Err(CallError::Busy) => {
+                let queue = "calls to the shard's leader";
+                Sent::Failed(Unavailable::Overloaded { queue }.into())
+            }
+            Err(CallError::Lost) if O::REPEATABLE => {
+                route.hint.store(0, Ordering::Relaxed);
+                Sent::NotDone
+            }
+            Err(CallError::Lost) => Sent::Failed(KeyError::UnknownOutcome),
+        }
+    }
+
+    /// Keys of a bucket, over all shards; with `exact`, what has expired goes first.
+    pub async fn count(&self, bucket: &BucketId, exact: bool) -> Result<u64, KeyError> {
+        let states = self.states(bucket, exact).await?;
+        Ok(states.iter().map(|state| state.keys).sum())
     }
 
     /// A bucket's state in each shard.
-    pub async fn states(&self, bucket: &BucketId) -> Result<Vec<pb::BucketState>, KeyError> {
-        let reads = self.iter().map(|shard| async move {
-            shard
-                .bucket(bucket.as_bytes())
-                .await
-                .map_err(|error| read_error(shard, error))
-        });
-        try_join_all(reads).await
-    }
-
-    /// Removes what has expired from all shards, so that counts are exact.
-    pub async fn expire(&self) -> Result<(), KeyError> {
-        let expire = self.iter().map(|shard| async move {
-            shard
-                .expire()
-                .await
-                .map_err(|_| KeyError::Unavailable(no_leader(shard)))
-        });
-        try_join_all(expire).await.map(|_| ())
+    pub async fn states(
+        &self,
+        bucket: &BucketId,
+        exact: bool,
+    ) -> Result<Vec<pb::BucketState>, KeyError> {
+        let counts = Counts {
+            bucket: bucket.as_bytes(),
+            exact,
+        };
+        try_join_all(self.numbers().map(|shard| self.run(shard, &counts))).await
     }
 }
 
-fn no_leader(shard: &ShardHandle) -> Unavailable {
-    Unavailable::NoLeader {
-        group: shard.group().id().to_string(),
-    }
+/// What came of sending an operation to another node.
+enum Sent<T> {
+    Answered(T),
+    Failed(KeyError),
+    /// Nothing was done; another node leads.
+    Redirected,
+    /// Nothing was done, or it can be done again.
+    NotDone,
 }
 
-/// A shard's read error as the service's.
-pub fn read_error(shard: &ShardHandle, error: ReadError) -> KeyError {
-    match error {
-        ReadError::NotLeader => no_leader(shard).into(),
-        ReadError::Overloaded => Unavailable::Overloaded {
-            queue: "disk reads",
+/// Waits until another leader is known, or for `pause`.
+async fn wait(route: &Route, pause: Duration, deadline: Instant) {
+    let mut leader = route.shard.group().leader().clone();
+    leader.mark_unchanged();
+    let until = (Instant::now() + pause).min(deadline);
+    // When nobody tells any more, the time is over soon.
+    let changed = async {
+        if leader.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
-        .into(),
-        ReadError::Storage(error) => KeyError::Storage(error.into()),
-    }
+    };
+    let _ = tokio::time::timeout_at(until, changed).await;
 }
 
-/// A shard's write error as the service's.
-pub fn write_error(shard: &ShardHandle, error: &WriteError) -> KeyError {
-    match error {
-        WriteError::NotLeader => no_leader(shard).into(),
-        WriteError::Overloaded => Unavailable::Overloaded { queue: "writes" }.into(),
-        WriteError::Stopping => Unavailable::Stopping.into(),
-        WriteError::Unknown => KeyError::UnknownOutcome,
+pub(super) fn no_leader(shard: u16) -> KeyError {
+    Unavailable::NoLeader {
+        group: crate::store::keys::GroupId::shard(shard).to_string(),
     }
+    .into()
 }

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
 use super::record;
-use super::state::{Response, ShardState, blocking};
+use super::state::{Response, ShardState};
 use super::write::Change;
 use crate::store::keys;
-use crate::store::{Batch, Scan};
+use crate::store::{Batch, Scan, blocking};
 use crate::types::Nanos;
 
 /// What a walk over the expiry index found.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
@@ -14,7 +15,7 @@ use super::view::{Lookup, Page, View};
 use super::write::WriteOutcome;
 use crate::budget::Reservation;
 use crate::clock::Clock;
-use crate::raft::{Group, GroupSettings, Proposal, ProposeError, Status};
+use crate::raft::{Group, GroupSettings, NodeId, Proposal, ProposeError, Status};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, StoreError};
 use crate::types::{Entry, ListQuery};
@@ -39,6 +40,8 @@ pub struct ShardSettings {
     pub disk_reads: Arc<Semaphore>,
     /// The time.
     pub clock: Clock,
+    /// Whether this node's clock is right enough to serve.
+    pub clock_ok: Arc<AtomicBool>,
     /// Ends the proposers and the housekeeping.
     pub stop: CancellationToken,
 }
@@ -76,6 +79,11 @@ pub struct ShardHandle {
     queue: Queue,
     disk_reads: Arc<Semaphore>,
     clock: Clock,
+    clock_ok: Arc<AtomicBool>,
+    /// Whether this node is to hold a replica, as the metadata says.
+    hosted: AtomicBool,
+    /// Another node that says that it leads; 0: none.
+    elsewhere: AtomicU64,
 }
 
 impl ShardHandle {
@@ -108,6 +116,9 @@ impl ShardHandle {
             queue,
             disk_reads,
             clock,
+            clock_ok: settings.clock_ok.clone(),
+            hosted: AtomicBool::new(true),
+            elsewhere: AtomicU64::new(0),
         });
         tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), found)));
         Ok(shard)
@@ -115,7 +126,7 @@ impl ShardHandle {
 
     /// Whether this node answers for the shard now.
     pub fn serves(&self) -> bool {
-        self.group.may_read() && self.view.is_founded()
+        self.group.may_read() && self.view.is_founded() && self.clock_ok.load(Ordering::Acquire)
     }
 
     /// The entry of a key. Completes at once if memory has the answer.
@@ -132,6 +143,61 @@ impl ShardHandle {
                     .await
             }
         }
+    }
+
+    /// Whether this node has a replica that follows its leader.
+    pub fn has_replica(&self) -> bool {
+        self.is_hosted() && self.view.is_founded()
+    }
+
+    /// Whether this node is to hold a replica, as the metadata says.
+    pub fn is_hosted(&self) -> bool {
+        self.hosted.load(Ordering::Acquire)
+    }
+
+    /// Notes what the metadata and other nodes say: whether this node is to hold a replica, and
+    /// who else leads.
+    pub fn note(&self, hosted: bool, elsewhere: Option<NodeId>) {
+        self.hosted.store(hosted, Ordering::Release);
+        self.elsewhere
+            .store(elsewhere.unwrap_or(0), Ordering::Release);
+    }
+
+    /// Who else leads, as far as this node knows.
+    pub fn leader_elsewhere(&self) -> Option<NodeId> {
+        let me = self.group.node();
+        // A replica that was moved away doesn't hear of new leaders.
+        let told = self.is_hosted().then(|| *self.group.leader().borrow());
+        match told.flatten() {
+            Some(leader) if leader == me => None,
+            Some(leader) => Some(leader),
+            None => {
+                let elsewhere = self.elsewhere.load(Ordering::Acquire);
+                (elsewhere != 0 && elsewhere != me).then_some(elsewhere)
+            }
+        }
+    }
+
+    /// The entry of a key as this node's replica has it, whoever leads.
+    pub async fn get_eventual(
+        &self,
+        bucket: &[u8],
+        key: &[u8],
+    ) -> Result<Option<Entry>, ReadError> {
+        let now = self.clock.now();
+        match self.view.get_cached(bucket, key, now)? {
+            Lookup::Known(entry) => Ok(entry),
+            Lookup::NotCached => {
+                let (bucket, key) = (bucket.to_vec(), key.to_vec());
+                self.ask_disk(move |view| view.get(&bucket, &key, now))
+                    .await
+            }
+        }
+    }
+
+    /// The time that this node's clock shows.
+    pub fn now(&self) -> crate::types::Nanos {
+        self.clock.now()
     }
 
     /// Live keys of a bucket, in order.
@@ -225,7 +291,7 @@ impl ShardHandle {
     }
 
     /// The Raft group.
-    pub fn group(&self) -> &Group<Shard> {
+    pub fn group(&self) -> &Arc<Group<Shard>> {
         &self.group
     }
 

@@ -21,7 +21,7 @@ use super::view::View;
 use super::write::WriteOutcome;
 use crate::raft::{Machine, State};
 use crate::store::keys::{Kind, Rows};
-use crate::store::{Batch, Found, StateDb, StoreError};
+use crate::store::{Batch, Found, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// The highest feature level that this version supports.
@@ -214,15 +214,6 @@ fn read_header(db: &StateDb, rows: Rows) -> Result<pb::ShardHeader, StoreError> 
 /// A bucket's state from its row.
 pub fn decode_bucket(row: Bytes) -> Result<pb::BucketState, StoreError> {
     pb::BucketState::decode(row).map_err(StoreError::on("decode", "bucket state"))
-}
-
-/// Runs what waits for the disk without holding up the runtime's other tasks.
-pub(super) fn blocking<T>(read: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(read),
-        Ok(_) | Err(_) => read(),
-    }
 }
 
 /// Whether a bucket's name has the length that row keys are made for.

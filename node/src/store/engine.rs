@@ -72,6 +72,7 @@ impl Engine {
         let buffers =
             WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer, false);
         let log = LogDb::open(
+            dir,
             &dir.join("log"),
             &log_options(&env, &cache, &buffers, settings),
         )?;

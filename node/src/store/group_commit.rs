@@ -17,6 +17,8 @@ use std::time::Instant;
 
 use rocksdb::DB;
 
+use super::synced_mark::SyncedMark;
+
 /// Called once, on the group commit's thread, when the rows are durable, or never will be.
 pub type Completion = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 
@@ -40,14 +42,14 @@ pub(super) struct GroupCommit {
 
 impl GroupCommit {
     /// Starts the thread.
-    pub(super) fn start(db: Arc<DB>) -> io::Result<Self> {
+    pub(super) fn start(db: Arc<DB>, mark: SyncedMark) -> io::Result<Self> {
         let (queue, completions) = channel();
         let stats = Arc::new(SyncStats::default());
         let thread = {
             let stats = stats.clone();
             std::thread::Builder::new()
                 .name("log-sync".into())
-                .spawn(move || run(&db, &completions, &stats))?
+                .spawn(move || run(&db, &mark, &completions, &stats))?
         };
         Ok(Self {
             queue: Some(queue),
@@ -84,15 +86,22 @@ impl Drop for GroupCommit {
     }
 }
 
-fn run(db: &DB, completions: &Receiver<Completion>, stats: &SyncStats) {
+/// Syncs all that is written by now, and notes how far that is.
+fn sync(db: &DB, mark: &SyncedMark) -> io::Result<()> {
+    let written = db.latest_sequence_number();
+    db.flush_wal(true).map_err(io::Error::other)?;
+    mark.set(written)
+}
+
+fn run(db: &DB, mark: &SyncedMark, completions: &Receiver<Completion>, stats: &SyncStats) {
     let mut batch = Vec::new();
-    let mut failed: Option<rocksdb::Error> = None;
+    let mut failed: Option<String> = None;
     while let Ok(first) = completions.recv() {
         batch.push(first);
         batch.extend(completions.try_iter());
         if failed.is_none() {
             let begin = Instant::now();
-            failed = db.flush_wal(true).err();
+            failed = sync(db, mark).err().map(|error| error.to_string());
             let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
             stats.micros.fetch_add(micros, Ordering::Relaxed);
             stats.syncs.fetch_add(1, Ordering::Relaxed);

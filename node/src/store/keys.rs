@@ -60,6 +60,10 @@ pub enum Kind {
     BucketMeta = 0x51,
     /// A plan's limits.
     Plan = 0x52,
+    /// A node, by [`node_id`].
+    Node = 0x53,
+    /// The nodes of a shard, by [`placement_id`].
+    Placement = 0x54,
 }
 
 /// Length of group, generation and kind.
@@ -177,6 +181,29 @@ pub fn generation_of(key: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
 }
 
+/// What names a node's row: the node, big-endian.
+pub fn node_id(node: u64) -> [u8; 8] {
+    node.to_be_bytes()
+}
+
+/// The node that a row's ID names.
+pub fn parse_node_id(id: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(id.try_into().ok()?))
+}
+
+/// What names a placement's row: region and shard, big-endian.
+pub fn placement_id(region: u32, shard: u16) -> [u8; 6] {
+    let ([a, b, c, d], [e, f]) = (region.to_be_bytes(), shard.to_be_bytes());
+    [a, b, c, d, e, f]
+}
+
+/// Region and shard that a row's ID names.
+pub fn parse_placement_id(id: &[u8]) -> Option<(u32, u16)> {
+    let (region, shard) = id.split_at_checked(4)?;
+    let region = u32::from_be_bytes(region.try_into().ok()?);
+    Some((region, u16::from_be_bytes(shard.try_into().ok()?)))
+}
+
 /// Bucket and key of a record's row.
 pub fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
     id_of(key)?.split_at_checked(BUCKET)
@@ -232,6 +259,18 @@ mod tests {
         }
 
         #[test]
+        fn ids_of_nodes_and_placements_come_back_in_order(
+            a: (u32, u16),
+            b: (u32, u16),
+            node: u64,
+        ) {
+            let (id_a, id_b) = (placement_id(a.0, a.1), placement_id(b.0, b.1));
+            prop_assert_eq!(id_a.cmp(&id_b), a.cmp(&b));
+            prop_assert_eq!(parse_placement_id(&id_a), Some(a));
+            prop_assert_eq!(parse_node_id(&node_id(node)), Some(node));
+        }
+
+        #[test]
         fn a_portable_row_moves_between_generations(generation: u32, name in ".{0,20}") {
             let old = Rows::new(GroupId::shard(1), 7).record(ID, name.as_bytes());
             let new = Rows::new(GroupId::shard(1), generation);
@@ -244,5 +283,12 @@ mod tests {
     fn the_end_of_a_prefix_carries_over() {
         assert_eq!(after_prefix(b"ab"), b"ac");
         assert_eq!(after_prefix(&[1, 0xff, 0xff]), [2]);
+    }
+
+    #[test]
+    fn an_id_of_another_length_is_no_id() {
+        assert_eq!(parse_node_id(&[0; 7]), None);
+        assert_eq!(parse_placement_id(&[0; 3]), None);
+        assert_eq!(parse_placement_id(&[0; 7]), None);
     }
 }

@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use rocksdb::{DB, Options, ReadOptions, WriteBatch};
 
+use super::blocking::{blocking, is_stalling};
 use super::error::StoreError;
 use super::group_commit::{Completion, GroupCommit, SyncStats};
 use super::keys::GroupId;
+use super::synced_mark::SyncedMark;
 
 /// A single row that a group keeps beside its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +51,20 @@ pub struct LogDb {
 }
 
 impl LogDb {
-    pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
+    /// Opens the log in `dir`, a folder of the data directory.
+    pub(super) fn open(data_dir: &Path, dir: &Path, options: &Options) -> Result<Self, StoreError> {
         let db = Arc::new(DB::open(options, dir).map_err(StoreError::on("open", "log database"))?);
-        let commit =
-            GroupCommit::start(db.clone()).map_err(StoreError::on("start", "log sync thread"))?;
+        let (mark, synced) = SyncedMark::open(data_dir)
+            .map_err(StoreError::on("open", "mark of the log's last sync"))?;
+        if db.latest_sequence_number() < synced {
+            return Err(StoreError::corrupt(
+                "log database",
+                "it is damaged: writes that were on disk are missing from it. Remove the data \
+                 directory and let the node join again, under a new number, and replace the old one",
+            ));
+        }
+        let commit = GroupCommit::start(db.clone(), mark)
+            .map_err(StoreError::on("start", "log sync thread"))?;
         // What is left from before counts as appended: it is replayed at the next start as well.
         let left = db.property_int_value(c"rocksdb.estimate-live-data-size");
         let appended = AtomicU64::new(left.ok().flatten().unwrap_or(0));
@@ -81,9 +93,13 @@ impl LogDb {
         }
         let size = batch.size_in_bytes() as u64;
         self.appended.fetch_add(size, Ordering::Relaxed);
-        self.db
-            .write(batch)
-            .map_err(StoreError::on("append", "log entries"))?;
+        let write = || self.db.write(batch);
+        let written = if is_stalling(&self.db) {
+            blocking(write)
+        } else {
+            write()
+        };
+        written.map_err(StoreError::on("append", "log entries"))?;
         self.commit.enqueue(done);
         Ok(())
     }

@@ -10,13 +10,16 @@
 //!
 //! Row keys are made in [`keys`]; no other module writes a literal key.
 
+mod blocking;
 mod engine;
 mod error;
 mod group_commit;
 pub mod keys;
 mod log;
 mod state;
+mod synced_mark;
 
+pub use blocking::blocking;
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
 pub use group_commit::{Completion, SyncStats};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{DB, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
+use super::blocking::{blocking, is_stalling};
 use super::error::StoreError;
 
 /// What a read that doesn't wait for the disk found.
@@ -126,9 +127,15 @@ impl StateDb {
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
-    /// Writes a batch: visible when this returns, durable only when flushed.
+    /// Writes a batch: visible when this returns, durable only when flushed. While flushes and
+    /// compactions lag, it waits for them without holding up the runtime's other tasks.
     pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
-        let written = self.inner.db.write_opt(batch.0, &self.inner.no_wal);
+        let write = || self.inner.db.write_opt(batch.0, &self.inner.no_wal);
+        let written = if is_stalling(&self.inner.db) {
+            blocking(write)
+        } else {
+            write()
+        };
         written.map_err(StoreError::on("write", "state batch"))
     }
 

@@ -22,7 +22,9 @@ impl FromRequestParts<Management> for Owner {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &Management) -> Result<Self, ApiError> {
-        access::owner(&state.directory, &parts.headers).map(Self)
+        access::owner(&state.directory, &parts.headers)
+            .await
+            .map(Self)
     }
 }
 
@@ -36,10 +38,7 @@ impl FromRequestParts<Management> for MaybeOwner {
         let Some(key) = access::api_key(&parts.headers)? else {
             return Ok(Self(None));
         };
-        let account = state
-            .directory
-            .authenticate(key)
-            .ok_or_else(ApiError::unauthorized)?;
+        let account = access::owner(&state.directory, &parts.headers).await?;
         Ok(Self(Some((account, key.to_owned()))))
     }
 }

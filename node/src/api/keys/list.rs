@@ -27,7 +27,8 @@ pub async fn list(api: &Api, head: Head<'_>) -> Result<Response<Body>, ApiError>
         head.bucket,
         Intent::Read,
         &head.headers,
-    )?;
+    )
+    .await?;
     let query = query_of(head.query)?;
     let keys = api.service.keyspace.list(grant.bucket(), query).await?;
     if keys.is_empty() {

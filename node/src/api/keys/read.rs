@@ -27,11 +27,17 @@ pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>
         head.bucket,
         Intent::Read,
         &head.headers,
-    )?;
+    )
+    .await?;
     let bucket = grant.bucket();
     path::check_key(key, bucket.limits.key_bytes)?;
-    check_consistency(head.query)?;
-    let Some(entry) = api.service.keyspace.get(bucket, key).await? else {
+    let keyspace = &api.service.keyspace;
+    let entry = if is_eventual(head.query)? {
+        Box::pin(keyspace.get_eventual(bucket, key)).await?
+    } else {
+        keyspace.get(bucket, key).await?
+    };
+    let Some(entry) = entry else {
         bucket.count_read(false);
         return Err(ApiError::no_such_key());
     };
@@ -49,10 +55,11 @@ pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>
     }
 }
 
-/// Both kinds of reads are served here; a value that is neither is a mistake worth telling.
-fn check_consistency(query: Query<'_>) -> Result<(), ApiError> {
+/// Whether the answer may lag behind what was acknowledged.
+fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
     match query.get("consistency")?.as_deref() {
-        None | Some("strong" | "eventual") => Ok(()),
+        None | Some("strong") => Ok(false),
+        Some("eventual") => Ok(true),
         Some(_) => Err(ApiError::parameter(
             "consistency must be strong or eventual",
         )),
@@ -173,10 +180,11 @@ mod tests {
             Some("consistency=strong"),
             Some("consistency=eventual"),
         ] {
-            check_consistency(Query::new(query)).unwrap();
+            let eventual = query == Some("consistency=eventual");
+            assert_eq!(is_eventual(Query::new(query)).unwrap(), eventual);
         }
         for query in ["consistency=", "consistency=weak", "consistency=Strong"] {
-            assert!(check_consistency(Query::new(Some(query))).is_err());
+            assert!(is_eventual(Query::new(Some(query))).is_err());
         }
     }
 }

@@ -27,7 +27,8 @@ pub async fn put(
     key: &[u8],
     mut body: Incoming,
 ) -> Result<Response<Body>, ApiError> {
-    let order = Order::of(api, &head, key).map_err(|error| refuse(error, &head, &body))?;
+    let order = Order::of(api, &head, key).await;
+    let order = order.map_err(|error| refuse(error, &head, &body))?;
     let bucket = order.grant.bucket();
     let limit = bucket.limits.value_bytes;
     let received = api
@@ -62,7 +63,8 @@ pub async fn delete(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Bo
         head.bucket,
         Intent::Write,
         &head.headers,
-    )?;
+    )
+    .await?;
     let bucket = grant.bucket();
     path::check_key(key, bucket.limits.key_bytes)?;
     let precondition = conditions::of_write(&head.headers)?;
@@ -82,13 +84,14 @@ struct Order {
 }
 
 impl Order {
-    fn of(api: &Api, head: &Head<'_>, key: &[u8]) -> Result<Self, ApiError> {
+    async fn of(api: &Api, head: &Head<'_>, key: &[u8]) -> Result<Self, ApiError> {
         let grant = Grant::open(
             &api.service.directory,
             head.bucket,
             Intent::Write,
             &head.headers,
-        )?;
+        )
+        .await?;
         path::check_key(key, grant.bucket().limits.key_bytes)?;
         Ok(Self {
             grant,

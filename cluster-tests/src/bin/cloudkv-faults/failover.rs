@@ -1,0 +1,101 @@
+//! `kill -9` of a shard's leader: how long until its writes go on?
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cloudkv_cluster_tests::RawRequest;
+use cloudkv_cluster_tests::faults::{Line, PlainLoad, Reply, Work};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+/// Between two writes; what is measured is as exact as this.
+const EVERY: Duration = Duration::from_millis(10);
+
+/// How long a single write may hang; others are sent meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The promise.
+const MEDIAN: Duration = Duration::from_millis(800);
+const WORST: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How often the leader is killed
+    #[arg(long, default_value_t = 50)]
+    kills: u32,
+    /// Shards of the region
+    #[arg(long, default_value_t = 8)]
+    shards: u32,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let options = RegionOptions {
+        shards: args.shards,
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let mut gaps = vec![];
+    for round in 0..args.kills {
+        let shard = round % args.shards;
+        let name = key_in_shard(&bucket, "k", shard, args.shards);
+        let leader = region.wait_leader(&format!("shard-{shard}")).await;
+        let others: Vec<SocketAddr> = region
+            .running()
+            .into_iter()
+            .filter(|seat| *seat != leader)
+            .map(|seat| region.seat(seat).http())
+            .collect();
+        let load = PlainLoad::start(&others, &bucket, 2, Work::OwnKeys, Some(100.0));
+        let path = bucket.key(&name);
+        first_write(&others, &path).await;
+        let killed = Instant::now();
+        region.kill(leader);
+        first_write(&others, &path).await;
+        let gap = killed.elapsed();
+        println!(
+            "{:3}: shard {shard} at node {leader}: {:4} ms",
+            round + 1,
+            gap.as_millis()
+        );
+        gaps.push(gap);
+        load.stop().await;
+        region.restart(leader).await;
+        region.wait_formed().await;
+    }
+    gaps.sort();
+    let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    println!(
+        "kill -9 of a shard's leader, {} times: writes went on after {} ms in the median, {} ms at worst",
+        gaps.len(),
+        median.as_millis(),
+        worst.as_millis()
+    );
+    ensure!(
+        median <= MEDIAN && worst <= WORST,
+        "more than {MEDIAN:?} or {WORST:?}"
+    );
+    Ok(())
+}
+
+/// Sends a write every [`EVERY`], each over a connection of its own and to the next node, and
+/// returns when the first one succeeds.
+async fn first_write(nodes: &[SocketAddr], path: &str) {
+    let mut writes = FuturesUnordered::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    for number in 0_u64.. {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let node = nodes[usize::try_from(number).unwrap_or(0) % nodes.len()];
+                let request = RawRequest::new("PUT", path).body(number.to_string().as_bytes());
+                writes.push(async move { Line::new(node, PATIENCE).exchange(&request).await });
+            }
+            Some(reply) = writes.next() => {
+                if matches!(reply, Reply::Answer(answer) if answer.status == 200) {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `cloudkv-faults`: what a region of nodes does when its machines and its network fail.
+//!
+//! Alone it mixes all kinds of faults under load and checks what clients saw; the subcommands
+//! each measure or show one thing. All start real nodes, release builds beside this program.
+// As in the library of the tests: who can't go on says what it saw.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod failover;
+mod mixed;
+mod rejoin;
+mod rolling;
+mod saturate;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+#[command(about = "Shows what a region does when machines and networks fail")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    mixed: mixed::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Kill the leader of a shard again and again; how long until its writes go on?
+    Failover(failover::Args),
+    /// Restart all nodes, one after the other, under load: no request may fail.
+    Rolling(rolling::Args),
+    /// Load all nodes as much as they take: no leader may change.
+    Saturate(saturate::Args),
+    /// Let a node lose its disk and come back, under load.
+    Rejoin(rejoin::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        // Nodes end with this process' destructors, which a signal would skip.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let work = async {
+            match cli.command {
+                None => mixed::run(&cli.mixed).await,
+                Some(Command::Failover(args)) => failover::run(&args).await,
+                Some(Command::Rolling(args)) => rolling::run(&args).await,
+                Some(Command::Saturate(args)) => saturate::run(&args).await,
+                Some(Command::Rejoin(args)) => rejoin::run(&args).await,
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            _ = terminate.recv() => anyhow::bail!("terminated"),
+        }
+    })
+}

@@ -1,0 +1,121 @@
+//! A node loses its disk and comes back under a new identity, while the others serve.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cloudkv_cluster_tests::faults::{Plain, PlainLoad, Work};
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_cluster_tests::{Bucket, RawRequest};
+use futures_util::future::join_all;
+
+/// The node that loses its disk.
+const LOSER: usize = 2;
+
+/// How long a node may take to be whole again.
+const WHOLE_WITHIN: Duration = Duration::from_secs(1200);
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How many keys there are
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
+    /// Of the capacity, how much the load takes
+    #[arg(long, default_value_t = 0.3)]
+    load: f64,
+    /// Clients, all nodes together
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// How long the capacity, and the load before, are measured
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Shards of the region
+    #[arg(long, default_value_t = 8)]
+    shards: u32,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let options = RegionOptions {
+        shards: args.shards,
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let all: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let others: Vec<_> = all[..LOSER].to_vec();
+    fill(&all, &bucket, args).await?;
+
+    let measure = Duration::from_secs_f64(args.seconds);
+    let (clients, work) = (args.clients, Work::AllKeys(args.keys));
+    let full = PlainLoad::start(&others, &bucket, clients, work, None);
+    tokio::time::sleep(measure).await;
+    let capacity = full.stop().await.requests as f64 / args.seconds;
+    let rate = capacity * args.load;
+    println!("capacity {capacity:.0} requests/s, half of them writes; load {rate:.0} requests/s");
+
+    let load = PlainLoad::start(&others, &bucket, clients, work, Some(rate));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    load.take_latencies();
+    tokio::time::sleep(measure).await;
+    let before = load.take_latencies();
+
+    let lost = region.node_id(LOSER).await;
+    let started = Instant::now();
+    region.kill(LOSER);
+    region.rejoin_wiped(LOSER).await;
+    region.replace(0, &lost).await;
+    region.wait_formed_within(WHOLE_WITHIN).await;
+    let took = started.elapsed();
+    let during = load.take_latencies();
+    let outcome = load.stop().await;
+    region.wait_converged().await;
+
+    let status = region.status(LOSER).await;
+    let groups = status.iter().flat_map(|status| &status.groups);
+    let by_snapshot = groups
+        .filter(|group| group.is_shard() && group.purged > 0)
+        .count();
+    println!(
+        "node {LOSER} was whole again after {:.1} s, {by_snapshot} of {} shards by snapshot",
+        took.as_secs_f64(),
+        args.shards
+    );
+    for (when, latencies) in [("before", &before), ("during", &during)] {
+        let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        println!(
+            "{when}: {} requests, median {:.2} ms, 99 % within {:.2} ms",
+            latencies.len(),
+            millis(0.5),
+            millis(0.99)
+        );
+    }
+    println!("{} errors, {} sent again", outcome.errors, outcome.retried);
+    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    ensure!(by_snapshot > 0, "no shard came by snapshot");
+    Ok(())
+}
+
+async fn fill(nodes: &[SocketAddr], bucket: &Bucket, args: &Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let clients = args.clients as u64;
+    let writers = (0..clients).map(|first| {
+        let mut plain = Plain::new(nodes, usize::try_from(first).unwrap_or(0));
+        let (bucket, keys) = (bucket.clone(), args.keys);
+        tokio::spawn(async move {
+            for key in (first..keys).step_by(usize::try_from(clients).unwrap_or(1)) {
+                let request = RawRequest::new("PUT", &bucket.key(&key.to_string()));
+                plain.send(&request.body(&[b'v'; 100])).await?;
+            }
+            Ok::<(), String>(())
+        })
+    });
+    for written in join_all(writers).await {
+        written?.map_err(anyhow::Error::msg)?;
+    }
+    println!(
+        "{} keys written in {:.1} s",
+        args.keys,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! A planned restart of all nodes under load.
+
+use anyhow::ensure;
+use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Clients, all nodes together
+    #[arg(long, default_value_t = 48)]
+    clients: usize,
+    /// Requests a second, all clients together
+    #[arg(long, default_value_t = 2000.0)]
+    rate: f64,
+    /// How often all nodes are restarted
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Shards of the region
+    #[arg(long, default_value_t = 8)]
+    shards: u32,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let options = RegionOptions {
+        shards: args.shards,
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let load = PlainLoad::start(
+        &nodes,
+        &bucket,
+        args.clients,
+        Work::OwnKeys,
+        Some(args.rate),
+    );
+    for round in 1..=args.rounds {
+        for seat in 0..3 {
+            region.terminate(seat).await;
+            region.restart(seat).await;
+            region.wait_formed().await;
+            let latencies = load.take_latencies();
+            println!(
+                "round {round}, node {seat}: {} requests, 99 % within {:.1} ms, the longest {:.1} ms",
+                latencies.len(),
+                latencies.value_at_quantile(0.99) as f64 / 1000.0,
+                latencies.max() as f64 / 1000.0
+            );
+        }
+    }
+    let outcome = load.stop().await;
+    println!(
+        "{} restarts: {} requests, {} sent again over another connection, {} errors",
+        args.rounds * 3,
+        outcome.requests,
+        outcome.retried,
+        outcome.errors
+    );
+    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! All the load that the nodes take, and no faults: no leader may change.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
+
+/// Between two looks at the groups.
+const EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How long
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Clients, all nodes together
+    #[arg(long, default_value_t = 192)]
+    clients: usize,
+    /// Shards of the region
+    #[arg(long, default_value_t = 8)]
+    shards: u32,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let options = RegionOptions {
+        shards: args.shards,
+        ..RegionOptions::default()
+    };
+    let region = Region::start_with(options).await;
+    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let before = terms(&region).await;
+    let load = PlainLoad::start(&nodes, &bucket, args.clients, Work::OwnKeys, None);
+    let started = Instant::now();
+    while started.elapsed().as_secs_f64() < args.minutes * 60.0 {
+        let requests = load.requests();
+        tokio::time::sleep(EVERY).await;
+        let latencies = load.take_latencies();
+        println!(
+            "{:5} s: {:6.0} requests/s, 99 % within {:.1} ms",
+            started.elapsed().as_secs(),
+            (load.requests() - requests) as f64 / EVERY.as_secs_f64(),
+            latencies.value_at_quantile(0.99) as f64 / 1000.0
+        );
+        let now = terms(&region).await;
+        let changed: Vec<_> = now
+            .iter()
+            .filter(|(group, term)| before.get(*group) != Some(*term))
+            .collect();
+        ensure!(
+            changed.is_empty(),
+            "elections: {changed:?}, before {before:?}"
+        );
+    }
+    let outcome = load.stop().await;
+    println!(
+        "{} min of saturation: {} requests, {} errors, no election",
+        args.minutes, outcome.requests, outcome.errors
+    );
+    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    Ok(())
+}
+
+/// The latest term of each group that any node knows.
+async fn terms(region: &Region) -> BTreeMap<String, u64> {
+    let mut terms = BTreeMap::new();
+    for status in region.statuses().await.into_values() {
+        for group in status.groups {
+            let term = terms.entry(group.group).or_default();
+            *term = group.term.max(*term);
+        }
+    }
+    terms
+}

@@ -1,0 +1,71 @@
+//! Random histories: right ones pass, and broken ones get the verdict that all orders give.
+
+use super::generate::{Shape, break_it, history};
+use super::{ABSENT, Budget, Needs, Op, Verdict, brute, check};
+use crate::rng::Rng;
+
+#[test]
+fn small_histories_get_the_verdict_of_the_search_through_all_orders() {
+    let (mut right, mut wrong) = (0, 0);
+    for seed in 0..20_000 {
+        let mut rng = Rng::new(seed);
+        let shape = Shape {
+            clients: 2 + seed % 3,
+            ops: 3 + usize::try_from(seed % 6).unwrap(),
+            unknown: 250,
+            lag: 4,
+        };
+        let mut ops = history(&mut rng, &shape);
+        assert_eq!(verdict(&ops), Some(true), "seed {seed}: {ops:#?}");
+        for _ in 0..1 + rng.index(2) {
+            break_it(&mut rng, &mut ops);
+        }
+        let expected = brute::linearizable(&ops);
+        assert_eq!(verdict(&ops), Some(expected), "seed {seed}: {ops:#?}");
+        *(if expected { &mut right } else { &mut wrong }) += 1;
+    }
+    assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong");
+}
+
+#[test]
+fn long_histories_with_many_unknown_fates_are_decided() {
+    for seed in 0..12 {
+        let mut rng = Rng::new(seed);
+        let shape = Shape {
+            clients: 2 + seed,
+            ops: 4000,
+            unknown: 15,
+            lag: 50,
+        };
+        let mut ops = history(&mut rng, &shape);
+        let unknown = ops.iter().filter(|op| op.end.is_none()).count();
+        assert!(unknown > 15, "{unknown}");
+        assert_eq!(verdict(&ops), Some(true), "seed {seed}");
+        make_stale(&mut rng, &mut ops);
+        assert_eq!(verdict(&ops), Some(false), "seed {seed}");
+    }
+}
+
+/// Whether it is linearizable; `None`: undecided.
+fn verdict(ops: &[Op]) -> Option<bool> {
+    match check(ops, Budget::default()) {
+        Verdict::Linearizable => Some(true),
+        Verdict::Violated { .. } => Some(false),
+        Verdict::Undecided => None,
+    }
+}
+
+/// Lets a late read see a value that two acknowledged plain writes, one after the other and both
+/// before the read, have overwritten.
+fn make_stale(rng: &mut Rng, ops: &mut [Op]) {
+    let plain = |op: &&Op| op.needs == Needs::Any && op.end.is_some() && op.sets > Some(ABSENT);
+    let mut writes: Vec<Op> = ops.iter().filter(plain).copied().collect();
+    writes.sort_by_key(|op| op.end);
+    let old = writes[rng.index(writes.len() / 4)];
+    let newer = writes.iter().find(|op| Some(op.start) > old.end);
+    let overwritten = newer.and_then(|op| op.end);
+    let is_late_read = |op: &&mut Op| op.sets.is_none() && Some(op.start) > overwritten;
+    let reads: Vec<&mut Op> = ops.iter_mut().filter(is_late_read).collect();
+    let read = reads.into_iter().next_back().expect("a late read");
+    read.needs = Needs::Is(old.sets.unwrap_or(ABSENT));
+}

@@ -1,0 +1,80 @@
+//! Random histories get the verdict of somebody else's checker.
+
+use todc_utils::Specification;
+use todc_utils::linearizability::WGLChecker;
+use todc_utils::linearizability::history::{Action, History};
+
+use super::generate::{Shape, break_it, history};
+use super::{ABSENT, Budget, Op, Value, Verdict, check};
+use crate::rng::Rng;
+
+struct Register;
+
+impl Specification for Register {
+    type State = Value;
+    type Operation = Op;
+
+    fn init() -> Value {
+        ABSENT
+    }
+
+    fn apply(op: &Op, state: &Value) -> (bool, Value) {
+        (op.needs.hold(*state), op.sets.unwrap_or(*state))
+    }
+}
+
+/// What the other checker says. It knows no unknown fates: for it they happen, at the latest at
+/// the end, or aren't there, and some choice must do.
+fn other_verdict(ops: &[Op]) -> bool {
+    let unknown: Vec<usize> = (0..ops.len()).filter(|at| ops[*at].end.is_none()).collect();
+    (0_u32..1 << unknown.len()).any(|choice| {
+        let left_out = unknown
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| choice >> bit & 1 == 0);
+        let left_out: Vec<usize> = left_out.map(|(_, at)| *at).collect();
+        let there = (0..ops.len()).filter(|at| !left_out.contains(at));
+        let mut events: Vec<(u64, bool, usize)> = there
+            .flat_map(|at| {
+                let end = ops[at].end.unwrap_or(u64::MAX);
+                [(ops[at].start, false, at), (end, true, at)]
+            })
+            .collect();
+        // Calls come before answers of the same instant.
+        events.sort_unstable();
+        let actions = events.into_iter().map(|(_, ends, at)| {
+            let action = if ends { Action::Response } else { Action::Call };
+            (at, action(ops[at]))
+        });
+        let actions: Vec<_> = actions.collect();
+        actions.is_empty()
+            || WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
+    })
+}
+
+#[test]
+fn random_histories_get_the_verdict_of_another_checker() {
+    let (mut right, mut wrong) = (0, 0);
+    for seed in 0..1500 {
+        let mut rng = Rng::branch(seed, 2);
+        let shape = Shape {
+            clients: 2 + seed % 4,
+            ops: 10 + usize::try_from(seed % 30).unwrap(),
+            unknown: 60,
+            lag: 5,
+        };
+        let mut ops = history(&mut rng, &shape);
+        if ops.iter().filter(|op| op.end.is_none()).count() > 4 {
+            continue;
+        }
+        for _ in 0..2 {
+            let verdict = check(&ops, Budget::default());
+            assert_ne!(verdict, Verdict::Undecided, "seed {seed}");
+            let ours = verdict == Verdict::Linearizable;
+            assert_eq!(ours, other_verdict(&ops), "seed {seed}: {ops:#?}");
+            *(if ours { &mut right } else { &mut wrong }) += 1;
+            break_it(&mut rng, &mut ops);
+        }
+    }
+    assert!(right > 500 && wrong > 300, "{right} right, {wrong} wrong");
+}

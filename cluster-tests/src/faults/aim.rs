@@ -1,0 +1,37 @@
+//! Whom a fault hits.
+
+use crate::region::Region;
+use crate::rng::Rng;
+
+/// Whom a fault is to hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// The node at this seat, whatever it does.
+    Seat(usize),
+    /// The leader of the metadata.
+    MetaLeader,
+    /// The leader of this shard.
+    ShardLeader(u32),
+}
+
+impl Aim {
+    /// Draws one.
+    pub(super) fn draw(rng: &mut Rng, nodes: usize, shards: u32) -> Self {
+        match rng.within(0..3) {
+            0 => Self::MetaLeader,
+            1 => Self::ShardLeader(u32::try_from(rng.index(shards as usize)).unwrap_or(0)),
+            _ => Self::Seat(rng.index(nodes)),
+        }
+    }
+
+    /// The seat that it means now; where a group has no leader, `otherwise`. And whether it hit
+    /// the leader that it was aimed at.
+    pub(super) async fn resolve(self, region: &Region, otherwise: usize) -> (usize, bool) {
+        let leader = match self {
+            Self::Seat(seat) => return (seat, false),
+            Self::MetaLeader => region.leader_of("meta").await,
+            Self::ShardLeader(shard) => region.leader_of(&format!("shard-{shard}")).await,
+        };
+        (leader.unwrap_or(otherwise), leader.is_some())
+    }
+}

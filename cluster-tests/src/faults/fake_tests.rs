@@ -1,0 +1,66 @@
+//! The recording clients and the checks find what is wrong with servers that are broken on
+//! purpose, and nothing wrong with one that isn't.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::client::{Client, Shared};
+use super::fake::{Break, serve};
+use super::ledger::Ledger;
+use super::settle::Settler;
+use crate::harness::Bucket;
+
+/// What the checks say of a server after a second of load.
+async fn failures(how: Break) -> Vec<String> {
+    let address = serve(how).await;
+    let shared = Arc::new(Shared {
+        ledger: Ledger::new(),
+        bucket: Bucket {
+            id: "fake".into(),
+            account: String::new(),
+            mode: String::new(),
+            plan: String::new(),
+        },
+        nodes: vec![address],
+        values: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let clients = (0..8).map(|number| tokio::spawn(Client::new(&shared, number, 0, 1).run()));
+    let clients: Vec<_> = clients.collect();
+    // Not a wait for anything: it is the load.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    shared.stop.store(true, Ordering::Relaxed);
+    join_all(clients).await;
+    assert!(
+        shared.ledger.tally.answered() > 200,
+        "{}",
+        shared.ledger.tally
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let mut settler = Settler::new(&shared, dir.path().to_owned());
+    settler.finish().await;
+    assert_eq!(shared.ledger.odd_answers(), Vec::<String>::new());
+    settler.failures
+}
+
+#[tokio::test]
+async fn a_right_server_passes() {
+    assert_eq!(failures(Break::No).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn broken_servers_are_found_out() {
+    for how in [
+        Break::OldReads,
+        Break::LostWrites,
+        Break::ForgottenConditions,
+        Break::RepeatedWrites,
+        Break::FalseRefusals,
+    ] {
+        let failures = failures(how).await;
+        assert!(!failures.is_empty(), "{how:?}");
+    }
+}

@@ -1,0 +1,156 @@
+//! The kinds of faults, and how often each happened.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `kill -9`, and a restart.
+    Kill,
+    /// `kill -9` of all nodes at once, and a restart.
+    KillAll,
+    /// SIGSTOP, and SIGCONT.
+    Pause,
+    /// SIGTERM, and a restart.
+    Restart,
+    /// A node hears nobody, and nobody hears it.
+    Isolate,
+    /// One direction between two nodes is cut.
+    OneWay,
+    /// Two nodes don't reach each other, and both reach the others.
+    Bridge,
+    /// Connections of a node are reset.
+    Refuse,
+    /// All that goes to and from a node is late.
+    Delay,
+    /// All that goes to and from a node is held up now and then, as packets that are lost.
+    Loss,
+    /// A node's wall clock jumps by ten minutes, and the node restarts.
+    ClockJump,
+    /// A node loses its disk and comes back as another one.
+    Wipe,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Kill,
+        Self::KillAll,
+        Self::Pause,
+        Self::Restart,
+        Self::Isolate,
+        Self::OneWay,
+        Self::Bridge,
+        Self::Refuse,
+        Self::Delay,
+        Self::Loss,
+        Self::ClockJump,
+        Self::Wipe,
+    ];
+
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::KillAll => "kill-all",
+            Self::Pause => "pause",
+            Self::Restart => "restart",
+            Self::Isolate => "isolate",
+            Self::OneWay => "one-way",
+            Self::Bridge => "bridge",
+            Self::Refuse => "refuse",
+            Self::Delay => "delay",
+            Self::Loss => "loss",
+            Self::ClockJump => "clock-jump",
+            Self::Wipe => "wipe",
+        }
+    }
+
+    /// Whether it is of the network, so that it may come on top of another one.
+    pub fn is_network(self) -> bool {
+        match self {
+            Self::Isolate
+            | Self::OneWay
+            | Self::Bridge
+            | Self::Refuse
+            | Self::Delay
+            | Self::Loss => true,
+            Self::Kill
+            | Self::KillAll
+            | Self::Pause
+            | Self::Restart
+            | Self::ClockJump
+            | Self::Wipe => false,
+        }
+    }
+
+    /// How often it is drawn, beside the others. Those after which a region needs long to be
+    /// whole again come less often.
+    pub fn weight(self) -> u64 {
+        match self {
+            Self::Wipe | Self::ClockJump => 2,
+            Self::KillAll => 3,
+            Self::Kill | Self::Pause | Self::Isolate | Self::OneWay | Self::Bridge => 10,
+            Self::Restart | Self::Refuse | Self::Delay | Self::Loss => 6,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        let names = || Self::ALL.map(Self::name).join(", ");
+        found.ok_or_else(|| format!("expected one of {}", names()))
+    }
+}
+
+/// How often faults happened.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    kinds: BTreeMap<Kind, u64>,
+    /// Faults that hit the leader of the metadata.
+    pub meta_leaders: u64,
+    /// Faults that hit the leader of a shard that was aimed at.
+    pub shard_leaders: u64,
+}
+
+impl Counts {
+    /// It happened.
+    pub fn add(&mut self, kind: Kind) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+
+    /// Those of `asked` that haven't happened yet.
+    pub fn missing(&self, asked: &[Kind]) -> Vec<Kind> {
+        let missing = asked.iter().filter(|kind| !self.kinds.contains_key(kind));
+        missing.copied().collect()
+    }
+
+    /// All faults.
+    pub fn total(&self) -> u64 {
+        self.kinds.values().sum()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, count) in &self.kinds {
+            write!(f, "{count} {kind}, ")?;
+        }
+        write!(
+            f,
+            "of these {} at the leader of the metadata and {} at that of a shard",
+            self.meta_leaders, self.shard_leaders
+        )
+    }
+}

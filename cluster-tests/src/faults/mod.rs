@@ -1,0 +1,37 @@
+//! Faults in a region under load, and what its clients must not see.
+//!
+//! Clients call random nodes and record every call ([`Ledger`]); the [`Nemesis`] meanwhile kills,
+//! stops and cuts off nodes as a seed says. Each key's record is then checked for
+//! linearizability, the nodes are compared, and all that was acknowledged is read again.
+
+mod aim;
+mod call;
+mod client;
+mod directory;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod fake_tests;
+mod kind;
+mod ledger;
+mod line;
+mod nemesis;
+mod plain;
+mod plain_load;
+mod report;
+mod run;
+mod schedule;
+mod settle;
+mod workload;
+
+pub use aim::Aim;
+pub use call::{Action, Outcome, Record, to_ops};
+pub use kind::{Counts, Kind};
+pub use ledger::{KeyName, Ledger, Tally};
+pub use line::{Line, Reply};
+pub use nemesis::Nemesis;
+pub use plain::{Plain, PlainResult};
+pub use plain_load::{PlainLoad, PlainOutcome, Work};
+pub use report::Report;
+pub use run::{RunOptions, run};
+pub use schedule::{Schedule, Step};

@@ -1,0 +1,220 @@
+//! Carries out a schedule on a region.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::aim::Aim;
+use super::kind::{Counts, Kind};
+use super::schedule::Step;
+use crate::harness::try_eventually;
+use crate::region::{LinkStats, Region};
+use crate::rng::Rng;
+
+/// A jump of a wall clock, in milliseconds.
+const JUMP: i64 = 10 * 60 * 1000;
+
+/// How soon a node must notice that its clock is wrong.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long after a wipe all groups must be whole again.
+const WHOLE_WITHIN: Duration = Duration::from_secs(180);
+
+/// Does harm to a region, one step at a time, and mends it.
+#[derive(Debug)]
+pub struct Nemesis<'a> {
+    region: &'a mut Region,
+    /// What happened so far.
+    pub counts: Counts,
+}
+
+impl<'a> Nemesis<'a> {
+    /// Nothing happened yet.
+    pub fn new(region: &'a mut Region) -> Self {
+        Self {
+            region,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Does what a step says, and mends it. All nodes run before and after.
+    ///
+    /// # Panics
+    /// When a node doesn't come back, or has ended by itself.
+    pub async fn carry_out(&mut self, step: &Step) {
+        let mut rng = Rng::new(step.detail);
+        let seat = self.aim(step.aim, &mut rng).await;
+        match step.second {
+            Some((kind, aim)) => {
+                let second = self.aim(aim, &mut rng).await;
+                let before = self.begin_network(kind, second, &mut rng);
+                self.first(step, seat, &mut rng).await;
+                self.end_network(kind, before).await;
+            }
+            None => self.first(step, seat, &mut rng).await,
+        }
+        self.region.network.heal();
+        self.assert_all_run();
+        tokio::time::sleep(step.rest).await;
+    }
+
+    /// Mends what is left to mend.
+    pub fn heal(&mut self) {
+        self.region.network.heal();
+        self.assert_all_run();
+    }
+
+    fn assert_all_run(&mut self) {
+        let ended = self.region.unexpected_ends();
+        assert!(ended.is_empty(), "{}", ended.join("\n"));
+    }
+
+    async fn aim(&mut self, aim: Aim, rng: &mut Rng) -> usize {
+        let otherwise = rng.index(self.region.members.len());
+        let (seat, hit) = aim.resolve(self.region, otherwise).await;
+        match aim {
+            Aim::MetaLeader if hit => self.counts.meta_leaders += 1,
+            Aim::ShardLeader(_) if hit => self.counts.shard_leaders += 1,
+            Aim::MetaLeader | Aim::ShardLeader(_) | Aim::Seat(_) => {}
+        }
+        seat
+    }
+
+    async fn first(&mut self, step: &Step, seat: usize, rng: &mut Rng) {
+        match step.kind {
+            Kind::Kill => self.kill(&[seat], step.hold).await,
+            Kind::KillAll => self.kill(&self.region.running(), step.hold).await,
+            Kind::Pause => {
+                self.region.members[seat].pause();
+                tokio::time::sleep(step.hold).await;
+                self.region.members[seat].resume();
+            }
+            Kind::Restart => {
+                self.region.terminate(seat).await;
+                tokio::time::sleep(step.hold).await;
+                self.region.restart(seat).await;
+            }
+            Kind::ClockJump => self.clock_jump(seat, step.hold, rng).await,
+            Kind::Wipe => self.wipe(seat, rng).await,
+            Kind::Isolate
+            | Kind::OneWay
+            | Kind::Bridge
+            | Kind::Refuse
+            | Kind::Delay
+            | Kind::Loss => {
+                let before = self.begin_network(step.kind, seat, rng);
+                tokio::time::sleep(step.hold).await;
+                self.end_network(step.kind, before).await;
+                return;
+            }
+        }
+        self.counts.add(step.kind);
+    }
+
+    async fn kill(&mut self, seats: &[usize], hold: Duration) {
+        for seat in seats {
+            self.region.kill(*seat);
+        }
+        tokio::time::sleep(hold).await;
+        for seat in seats {
+            // All are started before any is waited for: alone they may not get far.
+            self.region.members[*seat].start();
+        }
+        for seat in seats {
+            self.region.wait_listening(*seat).await;
+        }
+    }
+
+    /// The clock jumps while the node runs, which must not matter, and then it restarts.
+    async fn clock_jump(&mut self, seat: usize, hold: Duration, rng: &mut Rng) {
+        let jump = if rng.permille(500) { JUMP } else { -JUMP };
+        self.region.members[seat].set_clock(jump);
+        tokio::time::sleep(hold.min(Duration::from_secs(2))).await;
+        self.kill(&[seat], Duration::ZERO).await;
+        let region = &*self.region;
+        let noticed = try_eventually(NOTICED_WITHIN, async || {
+            let status = region.status(seat).await?;
+            (!status.clock_ok).then_some(())
+        });
+        let noticed = noticed.await;
+        assert!(
+            noticed.is_some(),
+            "node {seat} doesn't see its clock's jump"
+        );
+        tokio::time::sleep(hold).await;
+        self.region.members[seat].set_clock(0);
+        self.kill(&[seat], Duration::ZERO).await;
+    }
+
+    /// Only when all groups are whole: of three copies one is lost, and two must be there.
+    async fn wipe(&mut self, seat: usize, rng: &mut Rng) {
+        self.region.wait_formed_within(WHOLE_WITHIN).await;
+        let lost = self.region.node_id(seat).await;
+        self.region.kill(seat);
+        self.region.rejoin_wiped(seat).await;
+        let nodes = self.region.members.len();
+        let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
+        self.region.replace(teller, &lost).await;
+        self.region.wait_formed_within(WHOLE_WITHIN).await;
+    }
+
+    /// Begins a fault of the network; returns how many pieces had met one of its kind before.
+    fn begin_network(&self, kind: Kind, seat: usize, rng: &mut Rng) -> u64 {
+        let network = &self.region.network;
+        let nodes = self.region.members.len();
+        let before = network.sum(witness(kind));
+        let other = (seat + 1 + rng.index(nodes - 1)) % nodes;
+        match kind {
+            Kind::Isolate => network.isolate(seat),
+            Kind::OneWay if rng.permille(500) => network.cut_direction(seat, other),
+            Kind::OneWay => network.cut_direction(other, seat),
+            Kind::Bridge => network.cut(seat, other),
+            Kind::Refuse => network.refuse(seat),
+            Kind::Delay => {
+                let delay = rng.millis(5..150);
+                network.delay(seat, delay, delay);
+            }
+            Kind::Loss => {
+                let (stalls, resets) = (rng.within(10..100), rng.within(0..4));
+                network.around(seat, |flow| {
+                    flow.stalls = stalls;
+                    flow.resets = resets;
+                });
+            }
+            Kind::Kill
+            | Kind::KillAll
+            | Kind::Pause
+            | Kind::Restart
+            | Kind::ClockJump
+            | Kind::Wipe => {}
+        }
+        before
+    }
+
+    /// Ends a fault of the network. It counts if it met anything.
+    async fn end_network(&mut self, kind: Kind, before: u64) {
+        let network = &self.region.network;
+        let met = async || (network.sum(witness(kind)) > before).then_some(());
+        if try_eventually(Duration::from_secs(1), met).await.is_some() {
+            self.counts.add(kind);
+        }
+        self.region.network.heal();
+    }
+}
+
+/// What grows when a fault of this kind meets something.
+fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
+    match kind {
+        Kind::Refuse => |stats| &stats.reset,
+        Kind::Delay => |stats| &stats.delayed,
+        Kind::Loss => |stats| &stats.stalled,
+        Kind::Isolate
+        | Kind::OneWay
+        | Kind::Bridge
+        | Kind::Kill
+        | Kind::KillAll
+        | Kind::Pause
+        | Kind::Restart
+        | Kind::ClockJump
+        | Kind::Wipe => |stats| &stats.held,
+    }
+}

@@ -1,0 +1,210 @@
+//! Load by plain HTTP clients, for what must go without any error.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hdrhistogram::Histogram;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::plain::Plain;
+use crate::harness::{Bucket, RawRequest};
+use crate::rng::Rng;
+
+/// How many errors are worth reading.
+const SHOWN: usize = 10;
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// Each writes a key of its own and reads it again, which must give what it wrote.
+    OwnKeys,
+    /// All read and write, half of each, keys `0` to this one, which are there.
+    AllKeys(u64),
+}
+
+/// Load that goes on until it is stopped.
+#[derive(Debug)]
+pub struct PlainLoad {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+/// What a load came to.
+#[derive(Debug)]
+pub struct PlainOutcome {
+    /// Requests that were answered as they must be.
+    pub requests: u64,
+    /// Times that a request was sent again because a connection was closed or refused.
+    pub retried: u64,
+    /// How many requests came to something else.
+    pub errors: u64,
+    /// The first of them.
+    pub shown: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    nodes: Vec<SocketAddr>,
+    bucket: Bucket,
+    work: Work,
+    /// The time from one request of a client to its next; `None`: at once.
+    pace: Option<Duration>,
+    stop: AtomicBool,
+    requests: AtomicU64,
+    retried: AtomicU64,
+    errors: AtomicU64,
+    shown: Mutex<Vec<String>>,
+    latencies: Mutex<Histogram<u64>>,
+}
+
+impl PlainLoad {
+    /// Starts this many clients, spread over the nodes. With `rate`, they send so many requests a
+    /// second together, whether or not these are answered in time.
+    pub fn start(
+        nodes: &[SocketAddr],
+        bucket: &Bucket,
+        clients: usize,
+        work: Work,
+        rate: Option<f64>,
+    ) -> Self {
+        let pace = rate.map(|rate| Duration::from_secs_f64(clients as f64 / rate));
+        let shared = Arc::new(Shared {
+            nodes: nodes.to_vec(),
+            bucket: bucket.clone(),
+            work,
+            pace,
+            stop: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            shown: Mutex::default(),
+            latencies: Mutex::new(new_histogram()),
+        });
+        let clients = (0..clients).map(|number| tokio::spawn(client(shared.clone(), number)));
+        Self {
+            clients: clients.collect(),
+            shared,
+        }
+    }
+
+    /// Requests that were answered as they must be, so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// How long requests took, in microseconds, since this was asked last.
+    pub fn take_latencies(&self) -> Histogram<u64> {
+        let mut latencies = self.shared.latencies.lock().expect("no client panics here");
+        std::mem::replace(&mut latencies, new_histogram())
+    }
+
+    /// Ends the load.
+    pub async fn stop(self) -> PlainOutcome {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for ended in join_all(self.clients).await {
+            ended.expect("a client goes on to its end");
+        }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let shown = self.shared.shown.lock().expect("no client panics here");
+        PlainOutcome {
+            requests: read(&self.shared.requests),
+            retried: read(&self.shared.retried),
+            errors: read(&self.shared.errors),
+            shown: shown.clone(),
+        }
+    }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 120_000_000, 3).expect("bounds of a histogram")
+}
+
+async fn client(shared: Arc<Shared>, number: usize) {
+    let mut plain = Plain::new(&shared.nodes, number);
+    let mut rng = Rng::branch(0x91a1, number as u64);
+    let mut written = None;
+    let mut due = Instant::now()
+        + shared
+            .pace
+            .unwrap_or_default()
+            .mul_f64(rng.within(0..1000) as f64 / 1000.0);
+    while !shared.stop.load(Ordering::Relaxed) {
+        match shared.pace {
+            Some(pace) => {
+                sleep_until(due).await;
+                due += pace;
+            }
+            None => due = Instant::now(),
+        }
+        // A request that had to wait for the one before was late from when it was due.
+        let began = shared.pace.map_or(due, |pace| due - pace);
+        let result = match shared.work {
+            Work::OwnKeys => own_key(&shared, &mut plain, number, &mut written).await,
+            Work::AllKeys(keys) => any_key(&shared, &mut plain, &mut rng, keys).await,
+        };
+        match result {
+            Ok(()) => {
+                shared.requests.fetch_add(1, Ordering::Relaxed);
+                let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let mut latencies = shared.latencies.lock().expect("no client panics here");
+                latencies.saturating_record(took);
+            }
+            Err(error) => {
+                shared.errors.fetch_add(1, Ordering::Relaxed);
+                let mut shown = shared.shown.lock().expect("no client panics here");
+                if shown.len() < SHOWN {
+                    shown.push(error);
+                }
+            }
+        }
+    }
+    shared.retried.fetch_add(plain.retried, Ordering::Relaxed);
+}
+
+/// Writes a new value, or reads the last one.
+async fn own_key(
+    shared: &Shared,
+    plain: &mut Plain,
+    number: usize,
+    written: &mut Option<(u64, bool)>,
+) -> Result<(), String> {
+    let path = shared.bucket.key(&format!("client-{number}"));
+    match *written {
+        Some((value, false)) => {
+            let answer = plain.send(&RawRequest::new("GET", &path)).await?;
+            *written = Some((value, true));
+            let expected = value.to_string();
+            if answer.text() == expected {
+                return Ok(());
+            }
+            Err(format!("{path} should hold {expected}: {answer:?}"))
+        }
+        Some((_, true)) | None => {
+            let value = written.map_or(1, |(value, _)| value + 1);
+            let request = RawRequest::new("PUT", &path).body(value.to_string().as_bytes());
+            plain.send(&request).await?;
+            *written = Some((value, false));
+            Ok(())
+        }
+    }
+}
+
+async fn any_key(
+    shared: &Shared,
+    plain: &mut Plain,
+    rng: &mut Rng,
+    keys: u64,
+) -> Result<(), String> {
+    let path = shared.bucket.key(&rng.within(0..keys).to_string());
+    let request = if rng.permille(500) {
+        RawRequest::new("GET", &path)
+    } else {
+        RawRequest::new("PUT", &path).body(&[b'v'; 100])
+    };
+    plain.send(&request).await.map(drop)
+}

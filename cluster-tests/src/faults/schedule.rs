@@ -1,0 +1,129 @@
+//! Which fault comes when: decided by the seed alone, but for which kinds are still missing.
+
+use std::time::Duration;
+
+use super::aim::Aim;
+use super::kind::Kind;
+use crate::rng::Rng;
+
+/// A fault, or two at once, and the time around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The fault.
+    pub kind: Kind,
+    /// Whom it hits.
+    pub aim: Aim,
+    /// A fault of the network on top of it.
+    pub second: Option<(Kind, Aim)>,
+    /// How long it lasts.
+    pub hold: Duration,
+    /// How long nothing happens after it.
+    pub rest: Duration,
+    /// Decides the rest: which link, which direction, how late.
+    pub detail: u64,
+}
+
+/// An endless list of steps.
+#[derive(Debug)]
+pub struct Schedule {
+    rng: Rng,
+    kinds: Vec<Kind>,
+    nodes: usize,
+    shards: u32,
+}
+
+impl Schedule {
+    /// The steps of this seed.
+    ///
+    /// # Panics
+    /// When there are no kinds to choose from.
+    pub fn new(seed: u64, kinds: &[Kind], nodes: usize, shards: u32) -> Self {
+        assert!(!kinds.is_empty(), "some kind of fault");
+        Self {
+            rng: Rng::branch(seed, 0xfa17),
+            kinds: kinds.to_vec(),
+            nodes,
+            shards,
+        }
+    }
+
+    /// The next step; one of the kinds in `missing`, if there are any.
+    pub fn next(&mut self, missing: &[Kind]) -> Step {
+        let rng = &mut self.rng;
+        let kind = if missing.is_empty() {
+            draw(rng, &self.kinds)
+        } else {
+            missing[rng.index(missing.len())]
+        };
+        let network: Vec<Kind> = self
+            .kinds
+            .iter()
+            .copied()
+            .filter(|k| k.is_network())
+            .collect();
+        let combines = matches!(kind, Kind::Kill | Kind::Pause | Kind::Delay | Kind::Loss);
+        let second = (combines && !network.is_empty() && rng.permille(300)).then(|| {
+            let kind = draw(rng, &network);
+            (kind, Aim::draw(rng, self.nodes, self.shards))
+        });
+        // A node that is back within a lease, or before anybody noticed, is a case of its own.
+        let hold = if rng.permille(250) { 0..300 } else { 500..4000 };
+        let rest = if rng.permille(200) { 0..100 } else { 300..2500 };
+        Step {
+            kind,
+            aim: Aim::draw(rng, self.nodes, self.shards),
+            second,
+            hold: rng.millis(hold),
+            rest: rng.millis(rest),
+            detail: rng.draw(),
+        }
+    }
+}
+
+fn draw(rng: &mut Rng, kinds: &[Kind]) -> Kind {
+    let all: u64 = kinds.iter().map(|kind| kind.weight()).sum();
+    let mut at = rng.within(0..all);
+    for kind in kinds {
+        match at.checked_sub(kind.weight()) {
+            Some(rest) => at = rest,
+            None => return *kind,
+        }
+    }
+    kinds[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Aim, Kind, Schedule};
+
+    #[test]
+    fn a_seed_gives_the_same_steps() {
+        let steps = |seed| {
+            let mut schedule = Schedule::new(seed, &Kind::ALL, 3, 8);
+            (0..50).map(|_| schedule.next(&[])).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(5), steps(5));
+        assert_ne!(steps(5), steps(6));
+    }
+
+    #[test]
+    fn every_kind_and_every_aim_is_drawn() {
+        let mut schedule = Schedule::new(1, &Kind::ALL, 3, 8);
+        let steps: Vec<_> = (0..500).map(|_| schedule.next(&[])).collect();
+        for kind in Kind::ALL {
+            assert!(steps.iter().any(|step| step.kind == kind), "{kind}");
+        }
+        for aim in [Aim::MetaLeader, Aim::ShardLeader(7), Aim::Seat(2)] {
+            assert!(steps.iter().any(|step| step.aim == aim), "{aim:?}");
+        }
+        assert!(steps.iter().any(|step| step.second.is_some()));
+    }
+
+    #[test]
+    fn what_is_missing_comes_first() {
+        let mut schedule = Schedule::new(1, &Kind::ALL, 3, 8);
+        for _ in 0..20 {
+            assert_eq!(schedule.next(&[Kind::Wipe]).kind, Kind::Wipe);
+        }
+    }
+}

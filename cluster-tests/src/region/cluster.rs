@@ -1,0 +1,239 @@
+//! Starting a region, and doing things to its nodes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::member::{Member, MemberFlags, Start};
+use super::network::Network;
+use super::seats::Seat;
+use super::status::NodeId;
+use crate::harness::{Api, clean_command, eventually};
+
+/// How long a node may take to listen, and a region to form. Debug builds on a busy machine are
+/// slow.
+const LISTENS_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const FORMS_WITHIN: Duration = Duration::from_secs(120);
+
+/// How a region is started.
+#[derive(Clone, Debug)]
+pub struct RegionOptions {
+    /// How many nodes are started.
+    pub nodes: usize,
+    /// How many nodes there can be.
+    pub seats: usize,
+    /// `--shards`.
+    pub shards: u32,
+    /// More arguments of each node.
+    pub args: Vec<String>,
+    /// Decides what lossy links lose.
+    pub seed: u64,
+    /// Where the nodes' files go; `None`: into a temporary directory.
+    pub dir: Option<PathBuf>,
+}
+
+impl Default for RegionOptions {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            seats: 3,
+            shards: 4,
+            args: vec![],
+            seed: 0,
+            dir: None,
+        }
+    }
+}
+
+/// Nodes, by their seats, and the network between them. Dropping it ends them.
+#[derive(Debug)]
+pub struct Region {
+    /// The nodes, those that aren't started included.
+    pub members: Vec<Member>,
+    /// What is between them.
+    pub network: Network,
+    pub(super) options: RegionOptions,
+    pub(super) errors_expected: Vec<String>,
+    dir: PathBuf,
+    /// Removes `dir` at the end, unless somebody wants to look.
+    temporary: Option<TempDir>,
+}
+
+impl Region {
+    /// Three nodes, formed.
+    pub async fn start() -> Self {
+        Self::start_with(RegionOptions::default()).await
+    }
+
+    /// A region with these options, formed.
+    pub async fn start_with(options: RegionOptions) -> Self {
+        let mut region = Self::prepare(options);
+        region.launch(0, &Start::Init);
+        region.wait_listening(0).await;
+        for seat in 1..region.options.nodes {
+            region.launch(seat, &Start::Join(vec![0]));
+        }
+        let starting = 0..region.options.nodes;
+        join_all(starting.map(|seat| region.wait_listening(seat))).await;
+        region.wait_formed().await;
+        region
+    }
+
+    /// Seats, links and folders, without any node running.
+    pub fn prepare(options: RegionOptions) -> Self {
+        let seats = options.seats.max(options.nodes);
+        let network = Network::start(seats, options.seed);
+        let (dir, temporary) = match &options.dir {
+            Some(dir) => (dir.clone(), None),
+            None => {
+                let temporary = tempfile::tempdir().expect("make a temporary directory");
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        let member = |seat: usize| {
+            let flags = MemberFlags {
+                start: vec![],
+                via: network.via(seat),
+                region: "local".into(),
+                shards: options.shards,
+                args: options.args.clone(),
+                file_limit: None,
+            };
+            let dir = dir.join(format!("node-{seat}"));
+            Member::new(network.seats()[seat], flags, dir)
+        };
+        let members = (0..seats).map(member).collect();
+        for seat in 0..seats {
+            network.set_listening(seat, false);
+        }
+        Self {
+            members,
+            network,
+            options,
+            errors_expected: vec![],
+            dir,
+            temporary,
+        }
+    }
+
+    /// Starts a node; [`Region::wait_listening`] comes next.
+    pub fn launch(&mut self, seat: usize, start: &Start) {
+        self.members[seat].flags.start = match start {
+            Start::Init => vec!["--init".into()],
+            Start::Join(seats) => {
+                let addresses: Vec<String> = seats
+                    .iter()
+                    .map(|other| self.seat(*other).rpc().to_string())
+                    .collect();
+                vec!["--join".into(), addresses.join(",")]
+            }
+        };
+        self.members[seat].start();
+    }
+
+    /// Starts a node as it was started before, and waits until it listens.
+    pub async fn restart(&mut self, seat: usize) {
+        self.members[seat].start();
+        self.wait_listening(seat).await;
+    }
+
+    /// Waits until the others can reach a node, and lets them.
+    pub async fn wait_listening(&self, seat: usize) {
+        let (rpc, log) = (self.seat(seat).rpc(), self.members[seat].log());
+        let what = format!("node {seat} listens; see {}", log.path().display());
+        eventually(&what, LISTENS_WITHIN, async || {
+            TcpStream::connect(rpc).await.ok()
+        })
+        .await;
+        self.network.set_listening(seat, true);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, seat: usize) {
+        self.members[seat].kill_9();
+        self.network.set_listening(seat, false);
+    }
+
+    /// SIGTERM; waits for the end, which must come in time and with exit code 0.
+    pub async fn terminate(&mut self, seat: usize) {
+        self.members[seat].signal_terminate();
+        let status = self.members[seat].wait_exit().await;
+        self.network.set_listening(seat, false);
+        let code = status.code();
+        assert_eq!(code, Some(0), "a node that is asked to stop: {status}");
+    }
+
+    /// Waits for a node to end by itself.
+    pub async fn wait_exit(&mut self, seat: usize) -> std::process::ExitStatus {
+        let status = self.members[seat].wait_exit().await;
+        self.network.set_listening(seat, false);
+        status
+    }
+
+    /// Removes what a stopped node had on disk and starts it again, to join under a new identity.
+    pub async fn rejoin_wiped(&mut self, seat: usize) {
+        let others = (0..self.members.len()).filter(|other| *other != seat);
+        let others = others.filter(|other| self.members[*other].runs()).collect();
+        self.members[seat].wipe();
+        self.launch(seat, &Start::Join(others));
+        self.wait_listening(seat).await;
+    }
+
+    /// `cloudkv-node admin replace`: tells the cluster, through the node at `seat`, that a node
+    /// never comes back.
+    pub async fn replace(&self, seat: usize, lost: &NodeId) {
+        let url = format!("http://{}", self.seat(seat).admin());
+        let replaced = async || {
+            let mut command = clean_command();
+            command.args(["admin", "--admin", &url, "replace", &lost.0]);
+            let output = tokio::process::Command::from(command).output().await;
+            let output = output.expect("run the operator's command");
+            let told = String::from_utf8_lossy(&output.stderr);
+            // While the metadata elects a leader, operators try again.
+            let again = told.contains("503");
+            assert!(
+                output.status.success() || again,
+                "admin replace {lost}: {told}"
+            );
+            output.status.success().then_some(())
+        };
+        eventually("the lost node is replaced", FORMS_WITHIN, replaced).await;
+    }
+
+    /// Where a node listens.
+    pub fn seat(&self, seat: usize) -> Seat {
+        self.network.seats()[seat]
+    }
+
+    /// A client of a node's public port.
+    pub fn api(&self, seat: usize) -> Api {
+        self.members[seat].api()
+    }
+
+    /// The seats whose nodes were started and not stopped since.
+    pub fn running(&self) -> Vec<usize> {
+        let all = 0..self.members.len();
+        all.filter(|seat| self.members[*seat].runs()).collect()
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u32 {
+        self.options.shards
+    }
+
+    /// The folder with all nodes' files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Leaves the nodes' files where they are at the end.
+    pub fn keep_files(&mut self) {
+        self.temporary = self.temporary.take().and_then(|temporary| {
+            let _ = temporary.keep();
+            None
+        });
+    }
+}

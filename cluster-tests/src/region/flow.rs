@@ -1,0 +1,152 @@
+//! One direction of a connection through a proxy.
+//!
+//! A reader and a writer with a queue between them, so that a delay doesn't lower the throughput:
+//!
+//! ```text
+//! read ──► (deliver at, bytes) ──► queue ──► wait until then, and until not cut ──► write
+//! ```
+//!
+//! A cut holds the bytes back and keeps the connection open. Its end lets them go, as TCP would
+//! send them again. The end of the stream, or its reset, waits in the queue as bytes do: a cut
+//! hides it, too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::proxy::Control;
+use super::shape::{Direction, Flow, LinkStats};
+use crate::rng::Rng;
+
+/// Pieces that may be under way.
+const QUEUE: usize = 512;
+
+/// The most that is read at once.
+const PIECE: usize = 64 * 1024;
+
+/// How long a stream is held up by a loss, in milliseconds.
+const STALL: std::ops::Range<u64> = 50..400;
+
+/// The connection has to be reset.
+#[derive(Debug)]
+pub(super) struct Reset;
+
+enum Piece {
+    Bytes(Bytes),
+    End,
+    Reset,
+}
+
+/// Carries one direction.
+pub(super) struct Pump {
+    pub direction: Direction,
+    pub changes: watch::Receiver<Control>,
+    pub stats: Arc<LinkStats>,
+    pub rng: Rng,
+}
+
+impl Pump {
+    /// Carries bytes to the end of the stream.
+    pub async fn run(self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), Reset> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            direction: self.direction,
+            changes: self.changes.clone(),
+            stats: self.stats.clone(),
+        };
+        let read = async {
+            self.read(from, sender).await;
+            // What was read is still to be written.
+            std::future::pending().await
+        };
+        tokio::select! {
+            written = writer.run(to, receiver) => written,
+            () = read => Ok(()),
+        }
+    }
+
+    async fn read(mut self, mut from: ReadHalf<'_>, queue: mpsc::Sender<(Instant, Piece)>) {
+        let mut deliver_at = Instant::now();
+        loop {
+            let mut bytes = BytesMut::with_capacity(PIECE);
+            let mut piece = match from.read_buf(&mut bytes).await {
+                Ok(0) => Piece::End,
+                Ok(_) => Piece::Bytes(bytes.freeze()),
+                Err(_) => Piece::Reset,
+            };
+            let flow = *self.changes.borrow().shape.flow(self.direction);
+            if self.rng.permille(flow.resets) {
+                piece = Piece::Reset;
+            }
+            // Never before what came earlier: it is a stream.
+            deliver_at = deliver_at.max(Instant::now() + self.lateness(&flow));
+            let last = !matches!(piece, Piece::Bytes(_));
+            if queue.send((deliver_at, piece)).await.is_err() || last {
+                return;
+            }
+        }
+    }
+
+    fn lateness(&mut self, flow: &Flow) -> Duration {
+        let jitter = u64::try_from(flow.jitter.as_millis()).unwrap_or(u64::MAX);
+        let mut late = flow.delay + self.rng.millis(0..jitter.saturating_add(1));
+        if !late.is_zero() {
+            LinkStats::count(&self.stats.delayed);
+        }
+        if self.rng.permille(flow.stalls) {
+            LinkStats::count(&self.stats.stalled);
+            late += self.rng.millis(STALL);
+        }
+        late
+    }
+}
+
+struct Writer {
+    direction: Direction,
+    changes: watch::Receiver<Control>,
+    stats: Arc<LinkStats>,
+}
+
+impl Writer {
+    async fn run(
+        mut self,
+        mut to: WriteHalf<'_>,
+        mut queue: mpsc::Receiver<(Instant, Piece)>,
+    ) -> Result<(), Reset> {
+        while let Some((deliver_at, piece)) = queue.recv().await {
+            if deliver_at > Instant::now() {
+                sleep_until(deliver_at).await;
+            }
+            self.wait_while_cut().await?;
+            let written = match piece {
+                Piece::Bytes(bytes) => to.write_all(&bytes).await,
+                Piece::End => to.shutdown().await,
+                Piece::Reset => return Err(Reset),
+            };
+            // Whoever closed tells the other side by its own stream, which may be cut.
+            if written.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_while_cut(&mut self) -> Result<(), Reset> {
+        let direction = self.direction;
+        if self.changes.borrow().shape.flow(direction).cut {
+            LinkStats::count(&self.stats.held);
+        }
+        let passes = |control: &Control| !control.shape.flow(direction).cut;
+        // An error means that the network is gone.
+        self.changes
+            .wait_for(passes)
+            .await
+            .map(|_| ())
+            .map_err(|_| Reset)
+    }
+}

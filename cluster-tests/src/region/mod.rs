@@ -1,0 +1,37 @@
+//! A region of several nodes as processes, with a network between them that can fail.
+//!
+//! Every node has a loopback address of its own (127.x.y.z), so its ports are the same after a
+//! restart and regions of parallel tests don't meet. Nodes reach each other only through proxies
+//! of the [`Network`], one for each ordered pair:
+//!
+//! ```text
+//!            ┌── proxy 1→2 ──┐
+//!   node 1 ──┤               ├──► node 2      requests 1→2, replies 2→1
+//!          ◄─┤               ├──
+//!            └── proxy 2→1 ──┘                requests 2→1, replies 1→2
+//! ```
+//!
+//! Tests and their clients talk to the nodes' public and operator's ports directly.
+
+mod cluster;
+mod flow;
+mod judge;
+mod member;
+mod network;
+mod observe;
+mod place;
+mod proxy;
+mod seats;
+mod shape;
+mod status;
+
+#[cfg(test)]
+mod network_tests;
+
+pub use cluster::{Region, RegionOptions};
+pub use member::{Member, MemberFlags, Start};
+pub use network::Network;
+pub use place::{key_in_shard, shard_of};
+pub use seats::Seat;
+pub use shape::{Direction, Flow, LinkShape, LinkStats};
+pub use status::{Group, NodeId, Peer, Status};

@@ -1,0 +1,201 @@
+//! The network between the nodes of a region.
+//!
+//! Its proxies run on a thread of their own, so that a test that blocks doesn't hold up the
+//! nodes' heartbeats.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::proxy::{self, Control};
+use super::seats::{self, Seat};
+use super::shape::{Direction, Flow, LinkShape, LinkStats};
+
+struct Link {
+    control: watch::Sender<Control>,
+    stats: Arc<LinkStats>,
+}
+
+/// The proxies between all ordered pairs of seats.
+pub struct Network {
+    seats: Vec<Seat>,
+    /// By the seat that dials, then by the one that is dialled.
+    links: Vec<Vec<Option<Link>>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Network {
+    /// A network of this many seats that does nothing to what passes. `seed` decides what its
+    /// lossy links lose.
+    ///
+    /// # Panics
+    /// When no addresses are free.
+    pub fn start(count: usize, seed: u64) -> Self {
+        let (seats, listeners) = seats::take(count);
+        let mut proxies = vec![];
+        let mut links = vec![];
+        for (from, row) in listeners.into_iter().enumerate() {
+            let mut of_seat = vec![];
+            for (to, listener) in row.into_iter().enumerate() {
+                of_seat.push(listener.map(|listener| {
+                    let (control, changes) = watch::channel(Control::default());
+                    let stats = Arc::new(LinkStats::default());
+                    proxies.push(proxy::Proxy {
+                        listener,
+                        target: seats[to].rpc(),
+                        changes,
+                        stats: stats.clone(),
+                        seed: seed ^ (from * count + to) as u64,
+                    });
+                    Link { control, stats }
+                }));
+            }
+            links.push(of_seat);
+        }
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("network".into())
+            .spawn(move || proxy::run(proxies, stopped))
+            .expect("start the network's thread");
+        Self {
+            seats,
+            links,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Where the nodes are.
+    pub fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// The value of `--rpc-via` for the node at this seat.
+    pub fn via(&self, from: usize) -> String {
+        let others = (0..self.seats.len()).filter(|to| *to != from);
+        let pairs: Vec<String> = others
+            .map(|to| format!("{}={}", self.seats[to].rpc(), self.seats[from].proxy_to(to)))
+            .collect();
+        pairs.join(",")
+    }
+
+    /// Changes what the link does over which `from` dials `to`.
+    ///
+    /// # Panics
+    /// When they are the same.
+    pub fn shape(&self, from: usize, to: usize, change: impl FnOnce(&mut LinkShape)) {
+        let link = self.link(from, to);
+        link.control
+            .send_modify(|control| change(&mut control.shape));
+    }
+
+    /// Stops all that goes from one node to another, requests and replies, but not the other way.
+    pub fn cut_direction(&self, from: usize, to: usize) {
+        let cut = |flow: &mut Flow| flow.cut = true;
+        self.shape(from, to, |link| cut(link.flow_mut(Direction::Requests)));
+        self.shape(to, from, |link| cut(link.flow_mut(Direction::Replies)));
+    }
+
+    /// Stops all that goes between two nodes.
+    pub fn cut(&self, one: usize, other: usize) {
+        self.cut_direction(one, other);
+        self.cut_direction(other, one);
+    }
+
+    /// Stops all that goes between a node and the others.
+    pub fn isolate(&self, node: usize) {
+        for other in self.others(node) {
+            self.cut(node, other);
+        }
+    }
+
+    /// Resets connections between a node and the others, those that are there and new ones.
+    pub fn refuse(&self, node: usize) {
+        for other in self.others(node) {
+            for (from, to) in [(node, other), (other, node)] {
+                self.shape(from, to, |link| link.refuse = true);
+            }
+        }
+    }
+
+    /// Changes both directions of all links between a node and the others.
+    pub fn around(&self, node: usize, change: impl Fn(&mut Flow)) {
+        for other in self.others(node) {
+            for (from, to) in [(node, other), (other, node)] {
+                self.shape(from, to, |link| {
+                    change(&mut link.requests);
+                    change(&mut link.replies);
+                });
+            }
+        }
+    }
+
+    /// Delays all that goes between a node and the others, each way.
+    pub fn delay(&self, node: usize, delay: Duration, jitter: Duration) {
+        self.around(node, |flow| {
+            flow.delay = delay;
+            flow.jitter = jitter;
+        });
+    }
+
+    /// Lets go everything that was held, and does nothing to what comes.
+    pub fn heal(&self) {
+        for link in self.links.iter().flatten().flatten() {
+            link.control
+                .send_modify(|control| control.shape = LinkShape::default());
+        }
+    }
+
+    /// Says whether the node at this seat listens: connections to a node that doesn't are refused.
+    pub fn set_listening(&self, node: usize, listening: bool) {
+        for from in self.others(node) {
+            let link = self.link(from, node);
+            link.control
+                .send_modify(|control| control.listening = listening);
+        }
+    }
+
+    /// How many pieces and connections have met a fault so far, on all links.
+    pub fn harmed(&self) -> u64 {
+        let links = self.links.iter().flatten().flatten();
+        links.map(|link| link.stats.total()).sum()
+    }
+
+    /// One number of all links' statistics, added up.
+    pub fn sum(&self, counter: impl Fn(&LinkStats) -> &AtomicU64) -> u64 {
+        let links = self.links.iter().flatten().flatten();
+        links
+            .map(|link| counter(&link.stats).load(Ordering::Relaxed))
+            .sum()
+    }
+
+    fn others(&self, node: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.seats.len()).filter(move |other| *other != node)
+    }
+
+    fn link(&self, from: usize, to: usize) -> &Link {
+        self.links[from][to]
+            .as_ref()
+            .expect("a link between different nodes")
+    }
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network")
+            .field("seats", &self.seats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // Fails only if the thread has ended already.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,191 @@
+//! What links do to bytes, with an echo in place of a node.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::network::Network;
+use super::shape::Direction;
+
+const SOON: Duration = Duration::from_secs(10);
+/// Long enough to see that nothing comes.
+const NOTHING: Duration = Duration::from_millis(200);
+
+/// Two seats, and an echo at the second one's `rpc`.
+async fn with_echo() -> (Network, JoinHandle<()>) {
+    let network = Network::start(2, 1);
+    let listener = TcpListener::bind(network.seats()[1].rpc()).await.unwrap();
+    let echo = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    (network, echo)
+}
+
+async fn dial(network: &Network) -> TcpStream {
+    let proxy = network.seats()[0].proxy_to(1);
+    TcpStream::connect(proxy).await.unwrap()
+}
+
+async fn say(stream: &mut TcpStream, text: &[u8]) {
+    stream.write_all(text).await.unwrap();
+}
+
+async fn hear(stream: &mut TcpStream, text: &[u8]) {
+    let mut heard = vec![0; text.len()];
+    timeout(SOON, stream.read_exact(&mut heard))
+        .await
+        .expect("an echo")
+        .unwrap();
+    assert_eq!(heard, text);
+}
+
+async fn hears_nothing(stream: &mut TcpStream) {
+    let heard = timeout(NOTHING, stream.read_u8()).await;
+    assert!(heard.is_err(), "heard {heard:?}");
+}
+
+#[tokio::test]
+async fn bytes_pass_and_so_does_the_end() {
+    let (network, _echo) = with_echo().await;
+    let mut stream = dial(&network).await;
+    let text = vec![7; 3_000_000];
+    let (mut read, mut write) = stream.split();
+    let send = async {
+        write.write_all(&text).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let mut heard = vec![];
+    let (_, received) = tokio::join!(send, timeout(SOON, read.read_to_end(&mut heard)));
+    received.unwrap().unwrap();
+    assert!(heard == text);
+    assert_eq!(network.harmed(), 0);
+}
+
+#[tokio::test]
+async fn a_cut_holds_each_direction_and_its_end_lets_go() {
+    for direction in [Direction::Requests, Direction::Replies] {
+        let (network, _echo) = with_echo().await;
+        let mut stream = dial(&network).await;
+        say(&mut stream, b"one").await;
+        hear(&mut stream, b"one").await;
+        network.shape(0, 1, |link| link.flow_mut(direction).cut = true);
+        say(&mut stream, b"two").await;
+        hears_nothing(&mut stream).await;
+        assert_eq!(network.sum(|stats| &stats.held), 1);
+        network.heal();
+        hear(&mut stream, b"two").await;
+    }
+}
+
+#[tokio::test]
+async fn one_way_between_two_nodes_is_cut_on_both_links() {
+    let (network, _echo) = with_echo().await;
+    let mut stream = dial(&network).await;
+    network.cut_direction(1, 0);
+    say(&mut stream, b"one").await;
+    hears_nothing(&mut stream).await;
+    network.heal();
+    hear(&mut stream, b"one").await;
+    network.cut(0, 1);
+    // A new connection meets the cut as well: its requests get nowhere.
+    let mut late = dial(&network).await;
+    say(&mut late, b"two").await;
+    hears_nothing(&mut late).await;
+    network.heal();
+    hear(&mut late, b"two").await;
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_resets_old_and_new_connections() {
+    let (network, _echo) = with_echo().await;
+    let mut old = dial(&network).await;
+    say(&mut old, b"one").await;
+    hear(&mut old, b"one").await;
+    network.refuse(0);
+    let ended = timeout(SOON, old.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::ConnectionReset);
+    let mut new = dial(&network).await;
+    let ended = timeout(SOON, new.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(network.sum(|stats| &stats.reset), 2);
+    network.heal();
+    let mut stream = dial(&network).await;
+    say(&mut stream, b"two").await;
+    hear(&mut stream, b"two").await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_listen_refuses_connections() {
+    let (network, _echo) = with_echo().await;
+    let proxy = network.seats()[0].proxy_to(1);
+    network.set_listening(1, false);
+    let refused = async || {
+        let error = TcpStream::connect(proxy).await.err()?;
+        (error.kind() == ErrorKind::ConnectionRefused).then_some(())
+    };
+    crate::eventually("connections are refused", SOON, refused).await;
+    network.set_listening(1, true);
+    let mut stream = crate::eventually("it listens again", SOON, async || {
+        TcpStream::connect(proxy).await.ok()
+    })
+    .await;
+    say(&mut stream, b"one").await;
+    hear(&mut stream, b"one").await;
+}
+
+#[tokio::test]
+async fn a_delay_is_the_least_that_a_round_trip_takes() {
+    let (network, _echo) = with_echo().await;
+    let mut stream = dial(&network).await;
+    network.delay(1, Duration::from_millis(60), Duration::from_millis(20));
+    let started = Instant::now();
+    say(&mut stream, b"one").await;
+    hear(&mut stream, b"one").await;
+    assert!(started.elapsed() >= Duration::from_millis(120));
+    assert_eq!(network.sum(|stats| &stats.delayed), 2);
+}
+
+#[tokio::test]
+async fn a_lossy_link_stalls_and_resets_but_keeps_the_order() {
+    let (network, _echo) = with_echo().await;
+    let mut stream = dial(&network).await;
+    network.around(0, |flow| flow.stalls = 500);
+    for round in 0..20_u8 {
+        say(&mut stream, &[round; 5]).await;
+    }
+    for round in 0..20_u8 {
+        hear(&mut stream, &[round; 5]).await;
+    }
+    while network.sum(|stats| &stats.stalled) == 0 {
+        say(&mut stream, b"more").await;
+        hear(&mut stream, b"more").await;
+    }
+    network.around(0, |flow| flow.resets = 1000);
+    say(&mut stream, b"lost").await;
+    let mut rest = vec![];
+    let ended = timeout(SOON, stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_node_is_told_where_to_dial_the_others() {
+    let network = Network::start(3, 1);
+    let seats = network.seats();
+    let expected = format!(
+        "{}={},{}={}",
+        seats[0].rpc(),
+        seats[1].proxy_to(0),
+        seats[2].rpc(),
+        seats[1].proxy_to(2)
+    );
+    assert_eq!(network.via(1), expected);
+}

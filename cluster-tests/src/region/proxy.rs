@@ -1,0 +1,163 @@
+//! A proxy between two nodes: takes connections from one, and dials the other for each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+
+use super::flow::Pump;
+use super::shape::{Direction, LinkShape, LinkStats};
+use crate::rng::Rng;
+
+/// What a proxy is told while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Control {
+    pub shape: LinkShape,
+    /// Whether the target does; if it doesn't, neither does the proxy.
+    pub listening: bool,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            shape: LinkShape::default(),
+            listening: true,
+        }
+    }
+}
+
+/// A proxy before it runs.
+pub(super) struct Proxy {
+    pub listener: std::net::TcpListener,
+    pub target: SocketAddr,
+    pub changes: watch::Receiver<Control>,
+    pub stats: Arc<LinkStats>,
+    pub seed: u64,
+}
+
+/// Runs proxies on this thread until it is stopped.
+pub(super) fn run(proxies: Vec<Proxy>, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("make the network's runtime");
+    runtime.block_on(async {
+        for proxy in proxies {
+            tokio::spawn(proxy.run());
+        }
+        // An error means that the network was dropped, which is a stop, too.
+        let _ = stopped.await;
+    });
+}
+
+impl Proxy {
+    /// Takes connections, but only while the target listens.
+    async fn run(mut self) {
+        let address = self.listener.local_addr().expect("a bound listener");
+        self.listener
+            .set_nonblocking(true)
+            .expect("a listener of a runtime");
+        let mut listener = TcpListener::from_std(self.listener).ok();
+        let mut connections = 0;
+        loop {
+            if !self.changes.borrow().listening {
+                // Left open, it would take connections that nobody serves.
+                listener = None;
+            }
+            if self
+                .changes
+                .wait_for(|control| control.listening)
+                .await
+                .is_err()
+            {
+                return;
+            }
+            let Some(open) = listener.take() else {
+                listener = TcpListener::bind(address).await.ok();
+                if listener.is_none() {
+                    // Connections of before may hold the address for a moment.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                continue;
+            };
+            let accepted = tokio::select! {
+                accepted = open.accept() => accepted,
+                // From here on nobody listens; for good, if nobody tells any more.
+                told = self.changes.wait_for(|control| !control.listening) => match told {
+                    Ok(_) => continue,
+                    Err(_) => return,
+                },
+            };
+            listener = Some(open);
+            let Ok((dialler, _)) = accepted else { continue };
+            connections += 1;
+            let connection = Connection {
+                changes: self.changes.clone(),
+                stats: self.stats.clone(),
+                rng: Rng::branch(self.seed, connections),
+            };
+            tokio::spawn(connection.run(dialler, self.target));
+        }
+    }
+}
+
+struct Connection {
+    changes: watch::Receiver<Control>,
+    stats: Arc<LinkStats>,
+    rng: Rng,
+}
+
+impl Connection {
+    async fn run(mut self, mut dialler: TcpStream, target: SocketAddr) {
+        let mut changes = self.changes.clone();
+        let mut targets = None;
+        let ended = tokio::select! {
+            ended = self.carry(&mut dialler, target, &mut targets) => ended,
+            _ = changes.wait_for(|control| control.shape.refuse) => None,
+        };
+        if ended.is_none() {
+            LinkStats::count(&self.stats.reset);
+            for stream in [Some(dialler), targets].into_iter().flatten() {
+                // Closes with a reset. Fails only if it is closed already.
+                let _ = stream.set_zero_linger();
+            }
+        }
+    }
+
+    /// Carries bytes both ways to their end; `None`: the connection has to be reset.
+    async fn carry(
+        &mut self,
+        dialler: &mut TcpStream,
+        address: SocketAddr,
+        target: &mut Option<TcpStream>,
+    ) -> Option<()> {
+        // Where requests don't pass, neither do packets that open a connection.
+        let passes = |control: &Control| !control.shape.requests.cut;
+        self.changes.wait_for(passes).await.ok()?;
+        let target = target.insert(TcpStream::connect(address).await.ok()?);
+        dialler.set_nodelay(true).ok()?;
+        target.set_nodelay(true).ok()?;
+        let (from_dialler, to_dialler) = dialler.split();
+        let (from_target, to_target) = target.split();
+        let (requests, replies) = (
+            self.pump(Direction::Requests),
+            self.pump(Direction::Replies),
+        );
+        let both = tokio::try_join!(
+            requests.run(from_dialler, to_target),
+            replies.run(from_target, to_dialler)
+        );
+        both.ok().map(|_| ())
+    }
+
+    fn pump(&mut self, direction: Direction) -> Pump {
+        Pump {
+            direction,
+            changes: self.changes.clone(),
+            stats: self.stats.clone(),
+            rng: Rng::new(self.rng.draw()),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Addresses for a region's nodes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use uuid::Uuid;
+
+const HTTP: u16 = 8080;
+const RPC: u16 = 7070;
+const ADMIN: u16 = 9090;
+/// The proxy for connections to the node at seat 0; that to the next one is one above, and so on.
+const FIRST_PROXY: u16 = 7170;
+
+/// How often other addresses are tried when some are taken.
+const ATTEMPTS: usize = 20;
+
+/// Where a node listens, and keeps listening after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    address: Ipv4Addr,
+}
+
+impl Seat {
+    /// The public port.
+    pub fn http(self) -> SocketAddr {
+        self.port(HTTP)
+    }
+
+    /// The port between nodes, which it advertises.
+    pub fn rpc(self) -> SocketAddr {
+        self.port(RPC)
+    }
+
+    /// The operator's port.
+    pub fn admin(self) -> SocketAddr {
+        self.port(ADMIN)
+    }
+
+    /// What the node at this seat dials in place of the `rpc` of the node at seat `to`.
+    pub fn proxy_to(self, to: usize) -> SocketAddr {
+        self.port(FIRST_PROXY + u16::try_from(to).unwrap_or(u16::MAX - FIRST_PROXY))
+    }
+
+    fn port(self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.address), port)
+    }
+}
+
+/// Seats side by side in a corner of 127.0.0.0/8 that nobody else uses, with a listener bound to
+/// each proxy's address: as long as one of them lives, nobody else gets these seats.
+///
+/// # Panics
+/// When no corner is free.
+pub(super) fn take(count: usize) -> (Vec<Seat>, Vec<Vec<Option<TcpListener>>>) {
+    for _ in 0..ATTEMPTS {
+        let seats = pick(count);
+        if let Ok(listeners) = bind(&seats) {
+            return (seats, listeners);
+        }
+    }
+    panic!("no addresses in 127.0.0.0/8 are free for {count} nodes");
+}
+
+fn pick(count: usize) -> Vec<Seat> {
+    let random = Uuid::new_v4();
+    let [x, y, ..] = random.as_bytes();
+    // 127.0.y.z stays free for what else runs on the machine.
+    let x = (*x).clamp(1, 254);
+    (0..count)
+        .map(|seat| Seat {
+            address: Ipv4Addr::new(127, x, *y, u8::try_from(11 + seat).unwrap_or(254)),
+        })
+        .collect()
+}
+
+/// Listeners by the seat that dials and the one that is dialled.
+fn bind(seats: &[Seat]) -> io::Result<Vec<Vec<Option<TcpListener>>>> {
+    for seat in seats {
+        // The node's own ports, to see that they are free; the node binds them.
+        for address in [seat.http(), seat.rpc(), seat.admin()] {
+            TcpListener::bind(address)?;
+        }
+    }
+    let proxy = |from: usize, to: usize| {
+        (from != to)
+            .then(|| TcpListener::bind(seats[from].proxy_to(to)))
+            .transpose()
+    };
+    let row = |from| (0..seats.len()).map(|to| proxy(from, to)).collect();
+    (0..seats.len()).map(row).collect()
+}

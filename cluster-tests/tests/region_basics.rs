@@ -1,0 +1,201 @@
+//! A region of three nodes as its users see it: any node will do, and any one may go.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::region::{Region, key_in_shard};
+use cloudkv_cluster_tests::{Bucket, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// One key of each shard.
+fn a_key_of_each_shard(region: &Region, bucket: &Bucket) -> Vec<String> {
+    let shards = region.shards();
+    (0..shards)
+        .map(|shard| key_in_shard(bucket, "k", shard, shards))
+        .collect()
+}
+
+/// Writes as a client does that repeats what wasn't done.
+async fn put(region: &Region, seat: usize, path: &str, value: &str) {
+    let what = format!("a write through node {seat}");
+    eventually(&what, SOON, async || {
+        let answer = region.api(seat).put(path, value.to_owned());
+        let answer = answer.try_send().await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn any_node_serves_any_request() {
+    let region = Region::start().await;
+    let bucket = region.api(2).bucket().await;
+    let names = a_key_of_each_shard(&region, &bucket);
+    for (index, name) in names.iter().enumerate() {
+        let path = bucket.key(name);
+        let etag = region
+            .api(index % 3)
+            .put(&path, name.clone())
+            .await
+            .status(200)
+            .etag();
+        for seat in 0..3 {
+            let get = region.api(seat).get(&path).await;
+            assert_eq!(
+                (get.status(200).text(), get.etag()),
+                (name.as_str(), etag.clone())
+            );
+        }
+        let stale = region
+            .api((index + 1) % 3)
+            .put(&path, "no")
+            .header("if-none-match", "*");
+        stale.await.error(412, "precondition_failed");
+    }
+    let mut sorted = names.clone();
+    sorted.sort();
+    for seat in 0..3 {
+        let api = region.api(seat);
+        assert_eq!(api.get(&bucket.keys()).await.status(200).lines(), sorted);
+        let listed = api.summary(&bucket).await;
+        assert_eq!(listed["id"], bucket.id.as_str());
+        eventually("the count is published", SOON, async || {
+            let summary = region.api(seat).summary(&bucket).await;
+            (summary["estimated_keys"] == names.len()).then_some(())
+        })
+        .await;
+    }
+    let path = format!("{}?confirm={}", bucket.path(), names.len());
+    region
+        .api(1)
+        .delete(&path)
+        .api_key(&bucket.account)
+        .await
+        .status(200);
+    for seat in 0..3 {
+        let get = region.api(seat).get(&bucket.key(&names[0])).await;
+        get.error(404, "unknown_bucket");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_known_everywhere_at_once() {
+    let region = Region::start().await;
+    for round in 0..12 {
+        let bucket = region.api(round % 3).bucket().await;
+        let path = bucket.key("k");
+        region
+            .api((round + 1) % 3)
+            .put(&path, "v")
+            .await
+            .status(200);
+        region.api((round + 2) % 3).get(&path).await.status(200);
+        region.api((round + 2) % 3).summary(&bucket).await;
+    }
+}
+
+#[tokio::test]
+async fn a_region_serves_without_any_one_of_its_nodes_which_then_catches_up() {
+    let mut region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    let names = a_key_of_each_shard(&region, &bucket);
+    for dead in 0..3 {
+        region.kill(dead);
+        for name in &names {
+            for seat in (0..3).filter(|seat| *seat != dead) {
+                let value = format!("{dead} is dead, says {seat}");
+                put(&region, seat, &bucket.key(name), &value).await;
+                let get = region.api((dead + 1) % 3).get(&bucket.key(name)).await;
+                assert_eq!(get.status(200).text(), value);
+            }
+        }
+        region.restart(dead).await;
+        region.wait_formed().await;
+        for name in &names {
+            let get = region.api(dead).get(&bucket.key(name)).await;
+            assert!(get.status(200).text().starts_with(&dead.to_string()));
+        }
+    }
+    region.wait_converged().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_shows_clients_no_error() {
+    let mut region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let load = PlainLoad::start(&nodes, &bucket, 9, Work::OwnKeys, Some(150.0));
+    for seat in 0..3 {
+        region.terminate(seat).await;
+        region.restart(seat).await;
+        region.wait_formed().await;
+    }
+    let outcome = load.stop().await;
+    assert!(outcome.requests > 100 && outcome.retried > 0, "{outcome:?}");
+    assert_eq!(outcome.errors, 0, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_gives_no_old_answers_and_the_others_go_on() {
+    let region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    for shard in 0..region.shards() {
+        let name = key_in_shard(&bucket, "k", shard, region.shards());
+        let path = bucket.key(&name);
+        region.api(0).put(&path, "old").await.status(200);
+        let leader = region.wait_leader(&format!("shard-{shard}")).await;
+        region.network.isolate(leader);
+        put(&region, (leader + 1) % 3, &path, "new").await;
+        // It may hold the request until its deadline, or say that it can't; or it has found out.
+        let get = region.api(leader).get(&path).await;
+        if get.status == 200 {
+            assert_eq!(get.text(), "new", "an old answer: {get:?}");
+        } else {
+            assert!([503, 504].contains(&get.status), "{get:?}");
+        }
+        region.network.heal();
+        region.wait_formed().await;
+        assert_eq!(
+            region.api(leader).get(&path).await.status(200).text(),
+            "new"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_that_do_not_reach_each_other_leave_the_region_serving() {
+    let region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    for round in 0..3 {
+        let (one, other, bridge) = (round, (round + 1) % 3, (round + 2) % 3);
+        region.network.cut(one, other);
+        for name in a_key_of_each_shard(&region, &bucket) {
+            put(&region, bridge, &bucket.key(&name), &round.to_string()).await;
+        }
+        region.network.heal();
+        region.wait_formed().await;
+        for name in a_key_of_each_shard(&region, &bucket) {
+            let get = region.api(one).get(&bucket.key(&name)).await;
+            assert_eq!(get.status(200).text(), round.to_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn eventual_reads_are_served_by_a_node_that_is_cut_off() {
+    let region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    let path = bucket.key("k");
+    region.api(0).put(&path, "v").await.status(200);
+    region.wait_converged().await;
+    region.network.isolate(1);
+    let get = region
+        .api(1)
+        .get(&format!("{path}?consistency=eventual"))
+        .await;
+    assert_eq!(get.status(200).text(), "v");
+    region.network.heal();
+}

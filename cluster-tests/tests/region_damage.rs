@@ -1,0 +1,177 @@
+//! Nodes with wrong clocks, full disks, damaged logs and no data at all.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
+use cloudkv_cluster_tests::{Bucket, eventually};
+use futures_util::stream::{self, StreamExt};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Writes keys through a node; those that were acknowledged.
+async fn fill(region: &Region, seat: usize, bucket: &Bucket, keys: u32, bytes: usize) -> Vec<u32> {
+    let api = region.api(seat);
+    let writes = (0..keys).map(async |key| {
+        let call = api.put(&bucket.key(&format!("{key:06}")), vec![b'v'; bytes]);
+        let answer = call.try_send().await.ok()?;
+        (answer.status == 200).then_some(key)
+    });
+    let written: Vec<Option<u32>> = stream::iter(writes).buffer_unordered(16).collect().await;
+    written.into_iter().flatten().collect()
+}
+
+async fn assert_all_there(region: &Region, seat: usize, bucket: &Bucket, keys: &[u32]) {
+    let api = region.api(seat);
+    let reads = keys.iter().map(async |key| {
+        let get = api.get(&bucket.key(&format!("{key:06}"))).await;
+        get.status(200);
+    });
+    stream::iter(reads)
+        .buffer_unordered(16)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
+    for jump in [600_000, -600_000] {
+        let mut region = Region::start().await;
+        region.expect_errors(&["clock"]);
+        let bucket = region.api(0).bucket().await;
+        let late = bucket.key("late?ttl=60s");
+        region.api(0).put(&late, "v").await.status(200);
+        // A clock that jumps while the node runs doesn't matter at once: it follows slowly.
+        region.members[2].set_clock(jump);
+        region.kill(2);
+        region.restart(2).await;
+        eventually("the node sees that its clock is wrong", SOON, async || {
+            (!region.status(2).await?.clock_ok).then_some(())
+        })
+        .await;
+        let keys = fill(&region, 0, &bucket, 50, 10).await;
+        assert_eq!(keys.len(), 50, "the others serve");
+        let status = region.status(2).await.unwrap();
+        assert_eq!(status.led().count(), 0, "{status:?}");
+        for seat in [0, 1] {
+            assert!(region.status(seat).await.unwrap().clock_ok);
+            let get = region.api(seat).get(&bucket.key("late")).await;
+            get.status(200);
+            let get = region.api(seat).get(&bucket.key("000000")).await;
+            let written = get.status(200).header_date("last-modified");
+            let age = SystemTime::now()
+                .duration_since(written)
+                .unwrap_or_default();
+            let ahead = written
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
+            assert!(age.max(ahead) < Duration::from_secs(300), "{get:?}");
+        }
+        region.members[2].set_clock(0);
+        region.kill(2);
+        region.restart(2).await;
+        region.wait_formed().await;
+        eventually("its clock is right again", SOON, async || {
+            region.status(2).await?.clock_ok.then_some(())
+        })
+        .await;
+        region.wait_converged().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_disk_comes_back_as_another_one() {
+    let mut region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    let keys = fill(&region, 0, &bucket, 500, 100).await;
+    let lost = region.node_id(1).await;
+    region.kill(1);
+    region.rejoin_wiped(1).await;
+    region.replace(0, &lost).await;
+    region.wait_formed().await;
+    assert_ne!(region.node_id(1).await, lost);
+    region.wait_converged().await;
+    // Another one may go now.
+    region.kill(2);
+    assert_all_there(&region, 1, &bucket, &keys).await;
+    let more = fill(&region, 1, &bucket, 10, 100).await;
+    assert_eq!(more.len(), 10);
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_a_node_and_loses_nothing() {
+    let mut region = Region::prepare(RegionOptions::default());
+    region.expect_errors(&[""]);
+    region.members[2].flags.file_limit = Some(2048);
+    region.launch(0, &Start::Init);
+    region.wait_listening(0).await;
+    for seat in [1, 2] {
+        region.launch(seat, &Start::Join(vec![0]));
+        region.wait_listening(seat).await;
+    }
+    region.wait_formed().await;
+    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let mut keys = fill(&region, 0, &bucket, 1500, 4000).await;
+    assert!(keys.len() > 1000, "the others serve: {}", keys.len());
+    let status = region.wait_exit(2).await;
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = region.members[2].log().tail();
+    let told = ["File too large", "os error 27", "No space left", "disk"];
+    assert!(told.iter().any(|words| log.contains(words)), "{log}");
+    region.members[2].flags.file_limit = None;
+    region.restart(2).await;
+    region.wait_formed().await;
+    region.wait_converged().await;
+    keys.sort_unstable();
+    assert_all_there(&region, 2, &bucket, &keys).await;
+}
+
+/// The newest file of a RocksDB write-ahead log below a directory.
+fn newest_log(dir: &Path) -> PathBuf {
+    let mut found = vec![];
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+            if metadata.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "log") {
+                found.push((metadata.len(), path));
+            }
+        }
+    }
+    // The log of the Raft entries is the one with the most bytes: the state has none.
+    found.into_iter().max().expect("a write-ahead log").1
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_told_and_nothing_acknowledged_is_lost() {
+    let mut region = Region::start().await;
+    region.expect_errors(&[""]);
+    let bucket = region.api(0).bucket().await;
+    let keys = fill(&region, 0, &bucket, 400, 200).await;
+    assert_eq!(keys.len(), 400);
+    let lost = region.node_id(2).await;
+    region.kill(2);
+    // A part of the log that was synced long before the crash.
+    let path = newest_log(&region.members[2].data_dir());
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    file.write_all_at(&[0xa5; 512], middle).unwrap();
+    region.members[2].start();
+    let status = region.wait_exit(2).await;
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = region.members[2].log().tail().to_lowercase();
+    assert!(log.contains("corrupt") || log.contains("damaged"), "{log}");
+    assert_all_there(&region, 0, &bucket, &keys).await;
+    // What its message says: give it up, and let it come back as another one.
+    region.rejoin_wiped(2).await;
+    region.replace(1, &lost).await;
+    region.wait_formed().await;
+    region.wait_converged().await;
+    assert_all_there(&region, 2, &bucket, &keys).await;
+}

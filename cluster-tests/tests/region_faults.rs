@@ -1,0 +1,39 @@
+//! Short runs of the program behind `make faults`, each of a fixed seed and with some of the
+//! kinds of faults, so that together all kinds happen in every run of the tests.
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::faults::{Kind, RunOptions, run};
+
+async fn passes(seed: u64, kinds: &[Kind]) {
+    let mut options = RunOptions::new(seed, Duration::from_secs(18));
+    options.kinds = kinds.to_vec();
+    options.clients = 3;
+    let report = run(&options).await;
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    assert!(report.checked > 500, "there was load: {report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_die_and_stall_lose_nothing() {
+    passes(1, &[Kind::Kill, Kind::Pause, Kind::Restart, Kind::KillAll]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_cut_and_slow_loses_nothing() {
+    let kinds = [
+        Kind::Isolate,
+        Kind::OneWay,
+        Kind::Bridge,
+        Kind::Refuse,
+        Kind::Delay,
+        Kind::Loss,
+    ];
+    passes(2, &kinds).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_disks_and_wrong_clocks_lose_nothing() {
+    passes(3, &[Kind::Wipe, Kind::ClockJump, Kind::Kill]).await;
+}

@@ -1,0 +1,129 @@
+//! How nodes become a region, in any order, and whom they keep out.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::eventually;
+use cloudkv_cluster_tests::harness::run_to_exit;
+use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
+use futures_util::future::join_all;
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn nodes_and_seats(nodes: usize, seats: usize) -> RegionOptions {
+    RegionOptions {
+        nodes,
+        seats,
+        ..RegionOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn nodes_join_at_once_and_in_any_order_and_again_after_a_restart() {
+    let mut region = Region::prepare(nodes_and_seats(5, 5));
+    // Whom they are told to join isn't there yet, or is joining itself.
+    for (seat, join) in [
+        (3, vec![4, 0]),
+        (4, vec![0]),
+        (1, vec![3, 0]),
+        (2, vec![0, 1]),
+    ] {
+        region.launch(seat, &Start::Join(join));
+    }
+    region.launch(0, &Start::Init);
+    join_all((0..5).map(|seat| region.wait_listening(seat))).await;
+    region.wait_formed().await;
+    let bucket = region.api(3).bucket().await;
+    region.api(4).put(&bucket.key("k"), "v").await.status(200);
+    let ids = join_all((0..5).map(|seat| region.node_id(seat))).await;
+    // All at once, `--init` included.
+    for seat in 0..5 {
+        region.kill(seat);
+    }
+    for seat in [2, 4, 0, 1, 3] {
+        region.members[seat].start();
+    }
+    join_all((0..5).map(|seat| region.wait_listening(seat))).await;
+    region.wait_formed().await;
+    assert_eq!(join_all((0..5).map(|seat| region.node_id(seat))).await, ids);
+    let get = region.api(1).get(&bucket.key("k")).await;
+    assert_eq!(get.status(200).text(), "v");
+    region.wait_converged().await;
+}
+
+#[tokio::test]
+async fn a_second_node_learns_and_a_third_makes_three_voters() {
+    let mut region = Region::start_with(nodes_and_seats(1, 3)).await;
+    let bucket = region.api(0).bucket().await;
+    for key in 0..20 {
+        let path = bucket.key(&key.to_string());
+        region.api(0).put(&path, "v").await.status(200);
+    }
+    region.launch(1, &Start::Join(vec![0]));
+    region.wait_listening(1).await;
+    region.wait_formed().await;
+    eventually("the second node learns all shards", SOON, async || {
+        let statuses = region.statuses().await;
+        let groups = statuses.values().flat_map(|status| &status.groups);
+        let mut led = groups.filter(|group| group.leads() && group.is_shard());
+        led.all(|group| (group.voters.len(), group.learners.len()) == (1, 1))
+            .then_some(())
+    })
+    .await;
+    region.launch(2, &Start::Join(vec![1]));
+    region.wait_listening(2).await;
+    region.wait_formed().await;
+    for seat in 0..3 {
+        assert_eq!(region.api(seat).get(&bucket.keys()).await.lines().len(), 20);
+    }
+    region.wait_converged().await;
+}
+
+#[tokio::test]
+async fn a_directory_of_another_cluster_is_refused() {
+    let mut ours = Region::start_with(nodes_and_seats(1, 2)).await;
+    let mut theirs = Region::start_with(nodes_and_seats(1, 1)).await;
+    theirs.terminate(0).await;
+    // A node with their data, told to join us.
+    let joins = format!("{}", ours.seat(0).rpc());
+    let member = &mut theirs.members[0];
+    member.flags.start = vec!["--join".into(), joins];
+    let refusal = run_to_exit(member.command()).await;
+    assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
+    refusal.names(&["cluster"]);
+    // We are as we were, and so is their data.
+    let bucket = ours.api(0).bucket().await;
+    ours.api(0).put(&bucket.key("k"), "v").await.status(200);
+    assert_eq!(ours.statuses().await[&0].groups[0].voters.len(), 1);
+    theirs.members[0].flags.start = vec!["--init".into()];
+    theirs.restart(0).await;
+    theirs.wait_formed().await;
+    ours.kill(0);
+}
+
+#[tokio::test]
+async fn another_number_of_shards_or_nobody_to_join_is_told() {
+    let mut region = Region::start_with(nodes_and_seats(1, 2)).await;
+    region.members[1].flags.shards = region.shards() * 2;
+    region.members[1].flags.start = vec!["--join".into(), region.seat(0).rpc().to_string()];
+    let refusal = run_to_exit(region.members[1].command()).await;
+    assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
+    refusal.names(&["shards"]);
+    region.members[0].signal_terminate();
+    region.wait_exit(0).await;
+}
+
+#[tokio::test]
+async fn a_node_keeps_its_identity_and_its_region() {
+    let mut region = Region::start_with(nodes_and_seats(1, 1)).await;
+    let id = region.node_id(0).await;
+    region.terminate(0).await;
+    region.members[0].flags.region = "elsewhere".into();
+    let refusal = run_to_exit(region.members[0].command()).await;
+    assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
+    refusal.names(&["region", "elsewhere", "local"]);
+    region.members[0].flags.region = "local".into();
+    region.restart(0).await;
+    assert_eq!(region.node_id(0).await, id);
+}

@@ -1,0 +1,102 @@
+//! What this node answers to others: each call goes to the part that it is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply, snapshot_frame};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use tonic::Status;
+
+use crate::cluster::{Admission, Vitals};
+use crate::raft::{Member, NodeId, not_here};
+use crate::rpc::{Frames, Handler};
+use crate::service::Service;
+
+/// The parts that answer.
+pub(super) struct Answers {
+    /// The Raft groups, by their numbers.
+    pub members: Vec<Arc<dyn Member>>,
+    /// Signs of life.
+    pub vitals: Arc<Vitals>,
+    /// Users' requests.
+    pub service: Service,
+    /// New nodes.
+    pub admission: Arc<Admission>,
+}
+
+impl Answers {
+    fn member(&self, group: u32) -> Option<&Arc<dyn Member>> {
+        self.members.get(usize::try_from(group).ok()?)
+    }
+
+    /// The groups that this node leads.
+    fn led(&self) -> Vec<u32> {
+        let led = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.leads());
+        led.filter_map(|(group, _)| u32::try_from(group).ok())
+            .collect()
+    }
+
+    /// Has a group answer.
+    fn with(
+        &self,
+        group: u32,
+        answer: impl FnOnce(&Arc<dyn Member>) -> BoxFuture<'static, reply::Body>,
+    ) -> BoxFuture<'static, reply::Body> {
+        match self.member(group) {
+            Some(member) => answer(member),
+            None => std::future::ready(not_here("no such group")).boxed(),
+        }
+    }
+}
+
+impl Handler for Answers {
+    fn answer(
+        &self,
+        from: NodeId,
+        body: call::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'static, reply::Body> {
+        match body {
+            call::Body::Append(append) => self.with(append.group, |member| member.append(append)),
+            call::Body::Vote(vote) => self.with(vote.group, |member| member.vote(vote)),
+            call::Body::Transfer(transfer) => {
+                self.with(transfer.group, |member| member.transfer(transfer))
+            }
+            call::Body::Ping(_) => std::future::ready(self.vitals.pong(self.led())).boxed(),
+            body => {
+                let service = self.service.clone();
+                async move { service.answer(from, body, timeout).await }.boxed()
+            }
+        }
+    }
+
+    fn join(
+        &self,
+        request: pb::JoinRequest,
+    ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
+        let admission = self.admission.clone();
+        async move { admission.admit(request).await }.boxed()
+    }
+
+    fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+        let members = self.members.clone();
+        async move {
+            let first = frames.next().await.transpose()?;
+            let Some(snapshot_frame::Kind::Head(head)) = first.and_then(|frame| frame.kind) else {
+                return Err(Status::invalid_argument("a snapshot begins with its head"));
+            };
+            let member = usize::try_from(head.group)
+                .ok()
+                .and_then(|at| members.get(at));
+            let member = member.ok_or_else(|| Status::not_found("no such group"))?;
+            member.clone().install(head, frames).await
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,144 @@
+//! How a node gets into a cluster: it asks the nodes that it is told of, in turn, until one takes
+//! it in. Asked again, after a restart too, they give the same answer: it keeps the number that it
+//! drew at first.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::identity::{Identity, IdentityError};
+use crate::rpc;
+
+/// Pauses before all are asked again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
+/// Why a node got into no cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// A cluster doesn't want it.
+    #[error("the cluster of {address} doesn't take this node in: {reason}")]
+    Refused {
+        /// Who said so.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// What it was told can't be kept.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The node was told to stop first.
+    #[error("it was stopped before a node took it in")]
+    Stopped,
+}
+
+/// Where a node asks, and for what.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// The nodes to ask.
+    pub addresses: Vec<String>,
+    /// Addresses to connect to in place of those.
+    pub via: Vec<(String, String)>,
+    /// What it says of itself; its number is that of its identity.
+    pub request: pb::JoinRequest,
+}
+
+/// Gets the node of `identity`, kept in `dir`, into a cluster. Returns its identity there, and the
+/// nodes that it was told of.
+pub async fn join(
+    dir: &Path,
+    mut identity: Identity,
+    application: Application,
+    stop: &CancellationToken,
+) -> Result<(Identity, Vec<pb::Member>), JoinError> {
+    let mut pause = PAUSE.0;
+    loop {
+        let others = application.addresses.iter();
+        for address in others.filter(|address| **address != application.request.rpc) {
+            match ask(&application, address, &identity).await {
+                Ok(answer) => {
+                    let nodes = answer.nodes.clone();
+                    identity.joined(dir, answer)?;
+                    tracing::info!(
+                        cluster = identity.cluster_id,
+                        node = identity.node_id,
+                        "joined"
+                    );
+                    return Ok((identity, nodes));
+                }
+                Err(status) if is_final(&status) => {
+                    return Err(JoinError::Refused {
+                        address: address.clone(),
+                        reason: status.message().to_owned(),
+                    });
+                }
+                Err(status) => {
+                    tracing::info!(address, reason = status.message(), "no node to join yet");
+                }
+            }
+        }
+        if stop
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
+            return Err(JoinError::Stopped);
+        }
+        pause = (2 * pause).min(PAUSE.1);
+    }
+}
+
+/// A member that is told to join where it belongs already has nothing to do; told to join another
+/// cluster, it must not go on. Nodes that don't answer say nothing.
+pub async fn check_membership(
+    identity: &Identity,
+    application: &Application,
+) -> Result<(), JoinError> {
+    let asked = application.addresses.iter().map(|address| async {
+        let answer = rpc::identify(application.detour(address)).await.ok()?;
+        (answer.cluster_id != identity.cluster_id).then(|| (address.clone(), answer.cluster_id))
+    });
+    let other = join_all(asked).await.into_iter().flatten().next();
+    match other {
+        Some((address, cluster)) => Err(JoinError::Refused {
+            address,
+            reason: format!(
+                "it is of cluster {cluster}, but the data directory belongs to a node of cluster \
+                 {}: leave --join out, or give another --data-dir",
+                identity.cluster_id
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+impl Application {
+    /// Where to connect for an address.
+    fn detour<'a>(&'a self, address: &'a str) -> &'a str {
+        let via = self.via.iter().find(|(from, _)| from == address);
+        via.map_or(address, |(_, to)| to)
+    }
+}
+
+async fn ask(
+    application: &Application,
+    address: &str,
+    identity: &Identity,
+) -> Result<pb::JoinResponse, Status> {
+    let request = pb::JoinRequest {
+        node_id: identity.node_id,
+        ..application.request.clone()
+    };
+    rpc::join(application.detour(address), request).await
+}
+
+/// Whether asking again would change nothing.
+fn is_final(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied
+    )
+}

@@ -1,0 +1,287 @@
+//! The nodes of each shard of a region.
+//!
+//! | active nodes | voters of a shard | learners |
+//! | --- | --- | --- |
+//! | 1 | that node | |
+//! | 2 | one of them, the present one if it can stay | the other |
+//! | 3 or more | three | none |
+//!
+//! Invariants:
+//! - a node that is not among the candidates was removed: no plan names it;
+//! - a step from three voters to three replaces at most one that is still a candidate, and none
+//!   where a removed one is replaced. So while no two were removed, a majority holds the data;
+//! - a single voter is kept while two others join it, and replaced by a later step;
+//! - from three voters to one there is no step in between: with two active nodes left, one stays;
+//! - when nothing changes any more, and three nodes or more are active, the numbers of shards of
+//!   any two of them differ by at most one, and so do those of shards that they should lead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::leaders::{Led, choose_leaders};
+use crate::raft::NodeId;
+
+/// Voters of a shard where there are nodes enough.
+const VOTERS: usize = 3;
+
+/// A node of the region that was not removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The node.
+    pub id: NodeId,
+    /// It isn't leaving: only such nodes take shards.
+    pub active: bool,
+}
+
+/// The nodes that a shard has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CurrentPlacement {
+    /// Its voters; the first is the preferred leader.
+    pub voters: Vec<NodeId>,
+    /// Its learners.
+    pub learners: Vec<NodeId>,
+}
+
+/// The nodes that a shard should have next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// The shard.
+    pub shard: u16,
+    /// Its voters; the first is the preferred leader.
+    pub voters: Vec<NodeId>,
+    /// Its learners.
+    pub learners: Vec<NodeId>,
+}
+
+/// Plans the next step of a region's `shards`; `current[i]` is what shard `i` has. Only shards
+/// that change are in the plan; without an active node none does.
+pub fn plan_shards(
+    nodes: &[Candidate],
+    shards: u16,
+    current: &[Option<CurrentPlacement>],
+) -> Vec<ShardPlan> {
+    let active: BTreeSet<NodeId> = nodes
+        .iter()
+        .filter(|node| node.active)
+        .map(|node| node.id)
+        .collect();
+    if active.is_empty() {
+        return Vec::new();
+    }
+    let known: BTreeSet<NodeId> = nodes.iter().map(|node| node.id).collect();
+    let none = CurrentPlacement::default();
+    let drafts = (0..usize::from(shards))
+        .map(|shard| current.get(shard).and_then(Option::as_ref).unwrap_or(&none))
+        .map(|current| Draft::new(current, &known, &active))
+        .collect();
+    let mut planner = Planner { active, drafts };
+    if planner.active.len() < VOTERS {
+        planner.one_voter();
+    } else {
+        planner.fill();
+        planner.drain();
+        planner.balance();
+    }
+    planner.finish()
+}
+
+/// What is being planned for a shard.
+struct Draft<'a> {
+    current: &'a CurrentPlacement,
+    voters: Vec<NodeId>,
+    /// One of the current voters may still be replaced.
+    may_replace: bool,
+}
+
+impl<'a> Draft<'a> {
+    fn new(
+        current: &'a CurrentPlacement,
+        known: &BTreeSet<NodeId>,
+        active: &BTreeSet<NodeId>,
+    ) -> Self {
+        let kept = current.voters.iter().filter(|id| known.contains(id));
+        let mut voters: Vec<NodeId> = kept.copied().collect();
+        // Nothing places more than three; were there more, active ones would stay.
+        voters.sort_by_key(|id| !active.contains(id));
+        voters.truncate(VOTERS);
+        Self {
+            may_replace: voters.len() == VOTERS && current.voters.len() == VOTERS,
+            voters,
+            current,
+        }
+    }
+
+    fn may_drop(&self, id: NodeId) -> bool {
+        self.may_replace || !self.current.voters.contains(&id)
+    }
+
+    fn replace(&mut self, old: NodeId, new: NodeId) {
+        if self.current.voters.contains(&old) {
+            self.may_replace = false;
+        }
+        self.voters.retain(|id| *id != old);
+        self.voters.push(new);
+    }
+}
+
+/// Shards of each active node.
+type Loads = BTreeMap<NodeId, usize>;
+
+struct Planner<'a> {
+    active: BTreeSet<NodeId>,
+    drafts: Vec<Draft<'a>>,
+}
+
+impl Planner<'_> {
+    fn loads(&self) -> Loads {
+        let mut loads: Loads = self.active.iter().map(|id| (*id, 0)).collect();
+        for id in self.drafts.iter().flat_map(|draft| &draft.voters) {
+            if let Some(load) = loads.get_mut(id) {
+                *load += 1;
+            }
+        }
+        loads
+    }
+
+    /// One voter each: one that votes now, or one that learns now, or any.
+    fn one_voter(&mut self) {
+        let active = &self.active;
+        let choices = |draft: &Draft<'_>| {
+            let of = |ids: &[NodeId]| -> Vec<NodeId> {
+                let ids = ids.iter().filter(|id| active.contains(id));
+                ids.copied().collect()
+            };
+            [of(&draft.voters), of(&draft.current.learners)]
+                .into_iter()
+                .find(|ids| !ids.is_empty())
+                .unwrap_or_else(|| active.iter().copied().collect())
+        };
+        let mut open = Vec::new();
+        for (shard, draft) in self.drafts.iter_mut().enumerate() {
+            draft.voters = choices(draft);
+            if draft.voters.len() > 1 {
+                open.push((shard, std::mem::take(&mut draft.voters)));
+            }
+        }
+        let mut loads = self.loads();
+        for (shard, choices) in open {
+            let load = |id: &NodeId| loads.get(id).copied();
+            if let Some(id) = choices.into_iter().min_by_key(load) {
+                self.drafts[shard].voters = vec![id];
+                *loads.entry(id).or_default() += 1;
+            }
+        }
+    }
+
+    /// Adds voters until there are three.
+    fn fill(&mut self) {
+        let mut loads = self.loads();
+        for draft in &mut self.drafts {
+            while draft.voters.len() < VOTERS {
+                let Some(id) = least_loaded(draft, &loads) else {
+                    break;
+                };
+                draft.voters.push(id);
+                *loads.entry(id).or_default() += 1;
+            }
+        }
+    }
+
+    /// Replaces voters that are leaving.
+    fn drain(&mut self) {
+        let mut loads = self.loads();
+        for draft in &mut self.drafts {
+            let mut voters = draft.voters.iter().copied();
+            let leaving = voters.find(|id| !self.active.contains(id) && draft.may_drop(*id));
+            if let (Some(old), Some(new)) = (leaving, least_loaded(draft, &loads)) {
+                draft.replace(old, new);
+                *loads.entry(new).or_default() += 1;
+            }
+        }
+    }
+
+    /// Moves voters from nodes with more shards to nodes with fewer, as far as one step may.
+    fn balance(&mut self) {
+        let mut loads = self.loads();
+        while let Some((shard, from, to)) = self.find_move(&loads) {
+            self.drafts[shard].replace(from, to);
+            *loads.entry(from).or_default() -= 1;
+            *loads.entry(to).or_default() += 1;
+        }
+    }
+
+    fn find_move(&self, loads: &Loads) -> Option<(usize, NodeId, NodeId)> {
+        let mut nodes: Vec<(usize, NodeId)> = loads.iter().map(|(id, load)| (*load, *id)).collect();
+        nodes.sort_unstable();
+        nodes.iter().rev().find_map(|(most, from)| {
+            let fewer = nodes.iter().take_while(|(load, _)| load + 2 <= *most);
+            fewer
+                .filter_map(|(_, to)| Some((self.shard_to_move(*from, *to)?, *from, *to)))
+                .next()
+        })
+    }
+
+    /// A shard in which one node may take another's place, at the least cost.
+    fn shard_to_move(&self, from: NodeId, to: NodeId) -> Option<usize> {
+        let cost = |draft: &Draft<'_>| {
+            let leads = draft.current.voters.first() == Some(&from);
+            (draft.current.voters.contains(&from), leads)
+        };
+        self.drafts
+            .iter()
+            .enumerate()
+            .filter(|(_, draft)| draft.voters.contains(&from) && !draft.voters.contains(&to))
+            .filter(|(_, draft)| draft.may_drop(from))
+            .min_by_key(|(shard, draft)| (cost(draft), *shard))
+            .map(|(shard, _)| shard)
+    }
+
+    /// Chooses leaders and learners, and leaves out what is so already.
+    fn finish(self) -> Vec<ShardPlan> {
+        let led: Vec<Led> = self.drafts.iter().map(|draft| self.led(draft)).collect();
+        let leaders = choose_leaders(&led);
+        let plans = self.drafts.iter().zip(leaders).zip(0..);
+        plans
+            .map(|((draft, leader), shard)| (draft, self.plan(draft, leader, shard)))
+            .filter(|(draft, plan)| !is_so(draft.current, plan))
+            .map(|(_, plan)| plan)
+            .collect()
+    }
+
+    fn led(&self, draft: &Draft<'_>) -> Led {
+        let may_lead = draft.voters.iter().filter(|id| self.active.contains(id));
+        Led {
+            candidates: may_lead.copied().collect(),
+            current: draft.current.voters.first().copied(),
+        }
+    }
+
+    fn plan(&self, draft: &Draft<'_>, leader: Option<NodeId>, shard: u16) -> ShardPlan {
+        let mut voters = draft.voters.clone();
+        voters.sort_unstable_by_key(|id| (Some(*id) != leader, *id));
+        let two = self.active.len() == 2;
+        let others = self.active.iter().filter(|id| !voters.contains(id));
+        let learners = others.filter(|_| two).copied().collect();
+        ShardPlan {
+            shard,
+            voters,
+            learners,
+        }
+    }
+}
+
+/// The active node with the fewest shards that doesn't vote on this one; its learners first.
+fn least_loaded(draft: &Draft<'_>, loads: &Loads) -> Option<NodeId> {
+    loads
+        .iter()
+        .filter(|(id, _)| !draft.voters.contains(id))
+        .min_by_key(|(id, load)| (**load, !draft.current.learners.contains(id), **id))
+        .map(|(id, _)| *id)
+}
+
+/// Whether a shard has the planned nodes, and the planned leader, already.
+fn is_so(current: &CurrentPlacement, plan: &ShardPlan) -> bool {
+    let set = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    current.voters.first() == plan.voters.first()
+        && set(&current.voters) == set(&plan.voters)
+        && set(&current.learners) == set(&plan.learners)
+}

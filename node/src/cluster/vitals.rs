@@ -1,0 +1,287 @@
+//! Which nodes live, and how far their clocks are apart.
+//!
+//! Nodes call each other a few times a second. Each call is a sample of the other one's clock, as
+//! in NTP (RFC 5905): the offset is off by at most half the round trip, so of the last few samples
+//! the one with the shortest counts.
+//!
+//! A node whose clock is further than the bound from those of most others must neither lead nor
+//! expire nor write: a clock ten minutes ahead would expire everything early, and win every
+//! conflict. A node that has just started can't tell, and waits until it has heard of somebody, or
+//! for a moment if there is nobody to hear.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply};
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::raft::NodeId;
+use crate::rpc::{Lane, Peers};
+use crate::store::keys::GroupId;
+use crate::types::Nanos;
+
+/// How often each node is called.
+const EVERY: Duration = Duration::from_millis(250);
+/// Time for the answer.
+const ANSWER: Duration = Duration::from_millis(900);
+/// A node that wasn't heard of for this long isn't counted as living.
+const SILENT: Duration = Duration::from_millis(1500);
+/// Samples of which the best counts.
+const SAMPLES: usize = 8;
+/// The furthest that a clock may be from the others.
+pub const MAX_OFFSET: Duration = Duration::from_millis(250);
+/// A node that hears nobody for this long after its start takes its clock for right.
+const ALONE_AFTER: Duration = Duration::from_secs(5);
+
+/// What is known of another node.
+#[derive(Clone, Debug)]
+pub struct Vital {
+    /// When it last answered.
+    pub heard: Instant,
+    /// Since when it has answered without a gap.
+    pub since: Instant,
+    /// How far its clock is ahead of this node's, in nanoseconds.
+    pub offset: i64,
+    /// The shortest of the last round trips.
+    pub round_trip: Duration,
+    /// The highest feature level that it supports.
+    pub level: u32,
+}
+
+#[derive(Debug)]
+struct History {
+    samples: VecDeque<(Duration, i64)>,
+    heard: Instant,
+    since: Instant,
+    level: u32,
+    leads: Vec<u32>,
+}
+
+/// The other nodes' signs of life.
+#[derive(Debug)]
+pub struct Vitals {
+    clock: Clock,
+    level: u32,
+    started: Instant,
+    seen: RwLock<HashMap<NodeId, History>>,
+    clock_ok: Arc<AtomicBool>,
+}
+
+impl Vitals {
+    /// Nobody heard of yet. `clock_ok` says whether this node's clock may be trusted: true only
+    /// once that is known.
+    pub fn new(clock: Clock, level: u32, clock_ok: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            level,
+            started: Instant::now(),
+            seen: RwLock::default(),
+            clock_ok,
+        })
+    }
+
+    /// Calls the other nodes until `stop`.
+    pub async fn watch(self: Arc<Self>, peers: Arc<Peers>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            let known = peers.known();
+            self.seen.write().retain(|node, _| known.contains(node));
+            for node in &known {
+                let (vitals, peers, node) = (self.clone(), peers.clone(), *node);
+                tokio::spawn(async move { vitals.call(&peers, node).await });
+            }
+            self.judge_clock(known.is_empty());
+        }
+    }
+
+    async fn call(&self, peers: &Peers, node: NodeId) {
+        let (asked, sent_at) = (Instant::now(), self.clock.now());
+        let body = call::Body::Ping(pb::Ping { sent_at });
+        let reply = peers.call(node, Lane::Raft, body, ANSWER).await;
+        if let Ok(reply::Body::Pong(pong)) = reply {
+            let round_trip = asked.elapsed();
+            let offset = offset(sent_at, &pong, self.clock.now());
+            self.heard(node, round_trip, offset, &pong);
+        }
+    }
+
+    fn heard(&self, node: NodeId, round_trip: Duration, offset: i64, pong: &pb::Pong) {
+        let now = Instant::now();
+        let mut seen = self.seen.write();
+        let history = seen.entry(node).or_insert_with(|| History {
+            samples: VecDeque::new(),
+            heard: now,
+            since: now,
+            level: pong.level,
+            leads: Vec::new(),
+        });
+        if now.duration_since(history.heard) > SILENT {
+            history.since = now;
+            // It may have been restarted, with another clock.
+            history.samples.clear();
+        }
+        history.heard = now;
+        history.level = pong.level;
+        history.leads.clone_from(&pong.leads);
+        history.samples.push_back((round_trip, offset));
+        while history.samples.len() > SAMPLES {
+            history.samples.pop_front();
+        }
+    }
+
+    /// What this node answers when it is called.
+    pub fn pong(&self, leads: Vec<u32>) -> reply::Body {
+        let now = self.clock.now();
+        reply::Body::Pong(pb::Pong {
+            received_at: now,
+            answered_at: now,
+            level: self.level,
+            leads,
+        })
+    }
+
+    /// What is known of a node; `None` if nothing was heard of it yet.
+    pub fn of(&self, node: NodeId) -> Option<Vital> {
+        let seen = self.seen.read();
+        let history = seen.get(&node)?;
+        let best = history.samples.iter().min_by_key(|(trip, _)| *trip);
+        let (round_trip, offset) = best.copied()?;
+        Some(Vital {
+            heard: history.heard,
+            since: history.since,
+            offset,
+            round_trip,
+            level: history.level,
+        })
+    }
+
+    /// Another node that leads a group, as it said itself lately.
+    pub fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+        let seen = self.seen.read();
+        let leads = |history: &History| {
+            history.heard.elapsed() < SILENT && history.leads.contains(&u32::from(group.0))
+        };
+        seen.iter()
+            .find(|(_, history)| leads(history))
+            .map(|(node, _)| *node)
+    }
+
+    /// Whether a node was heard of lately.
+    pub fn lives(&self, node: NodeId) -> bool {
+        self.of(node)
+            .is_some_and(|vital| vital.heard.elapsed() < SILENT)
+    }
+
+    /// Whether a node has answered without a gap for `time`.
+    pub fn steady_for(&self, node: NodeId, time: Duration) -> bool {
+        let steady = |vital: Vital| vital.heard.elapsed() < SILENT && vital.since.elapsed() > time;
+        self.of(node).is_some_and(steady)
+    }
+
+    /// Whether this node's clock is near enough to those of most others.
+    pub fn clock_ok(&self) -> bool {
+        self.clock_ok.load(Ordering::Acquire)
+    }
+
+    fn judge_clock(&self, alone: bool) {
+        let offsets: Vec<i64> = {
+            let seen = self.seen.read();
+            let nodes: Vec<NodeId> = seen.keys().copied().collect();
+            drop(seen);
+            let living = nodes.into_iter().filter(|node| self.lives(*node));
+            living
+                .filter_map(|node| Some(self.of(node)?.offset))
+                .collect()
+        };
+        let ok = if offsets.is_empty() {
+            // Nobody to compare with: as it was, and right after a while.
+            alone || self.clock_ok() || self.started.elapsed() > ALONE_AFTER
+        } else {
+            is_near_most(&offsets)
+        };
+        let was = self.clock_ok.swap(ok, Ordering::AcqRel);
+        if was && !ok {
+            tracing::error!(
+                ?offsets,
+                "this node's clock is too far from the others: it neither leads nor writes"
+            );
+        } else if ok && !was {
+            tracing::info!("this node's clock agrees with the others");
+        }
+    }
+}
+
+/// How far the clock that answered is ahead, in nanoseconds.
+fn offset(sent_at: Nanos, pong: &pb::Pong, back_at: Nanos) -> i64 {
+    let there = i128::from(pong.received_at) + i128::from(pong.answered_at);
+    let here = i128::from(sent_at) + i128::from(back_at);
+    i64::try_from((there - here) / 2).unwrap_or(if there > here { i64::MAX } else { i64::MIN })
+}
+
+/// Whether at least half of all nodes, this one included, are within the bound.
+fn is_near_most(offsets: &[i64]) -> bool {
+    let bound = MAX_OFFSET.as_nanos() as u64;
+    let near = offsets
+        .iter()
+        .filter(|offset| offset.unsigned_abs() <= bound);
+    2 * (near.count() + 1) > offsets.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn the_offset_is_that_of_the_middle_of_the_round_trip() {
+        let pong = pb::Pong {
+            received_at: 5_000,
+            answered_at: 5_200,
+            ..Default::default()
+        };
+        assert_eq!(offset(1_000, &pong, 1_400), 3_900);
+        assert_eq!(offset(10_000, &pong, 10_200), -5_000);
+    }
+
+    #[test]
+    fn one_clock_that_is_off_is_told_from_the_others() {
+        // Two of three agree: the third is off, and each of them sees it.
+        assert!(is_near_most(&[1000, 600 * SECOND]));
+        assert!(!is_near_most(&[600 * SECOND, 600 * SECOND - 1000]));
+        assert!(is_near_most(&[]));
+        // Of two, nobody knows which is wrong.
+        assert!(is_near_most(&[600 * SECOND]));
+        assert!(!is_near_most(&[-SECOND, -SECOND, -SECOND, 0]));
+    }
+
+    #[test]
+    fn a_node_that_starts_waits_until_it_can_tell() {
+        let ok = Arc::new(AtomicBool::new(false));
+        let vitals = Vitals::new(Clock::new(), 1, ok.clone());
+        vitals.judge_clock(false);
+        assert!(!vitals.clock_ok());
+        let pong = pb::Pong {
+            leads: vec![3],
+            ..Default::default()
+        };
+        vitals.heard(7, Duration::from_millis(1), 0, &pong);
+        vitals.judge_clock(false);
+        assert!(vitals.clock_ok() && vitals.lives(7));
+        assert_eq!(vitals.leader_of(GroupId(3)), Some(7));
+        assert_eq!(vitals.leader_of(GroupId(4)), None);
+        for node in [7, 8, 9] {
+            for _ in 0..SAMPLES {
+                vitals.heard(node, Duration::from_millis(1), SECOND, &pong);
+            }
+        }
+        vitals.judge_clock(false);
+        assert!(!ok.load(Ordering::Acquire));
+    }
+}

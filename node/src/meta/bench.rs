@@ -1,0 +1,176 @@
+//! A metadata state on a disk of its own, for tests, and commands for it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+
+use super::node_refusal::NodeRefusal;
+use super::nodes::NodeResponse;
+use super::plans::default_plans;
+use super::state::{MetaState, Response};
+use super::topology::Topology;
+use super::{LEVEL, Refusal};
+use crate::raft::State;
+use crate::store::keys::{self, GroupId, Rows};
+use crate::store::{Batch, Engine, EngineSettings, Scan};
+
+pub(super) struct Bench {
+    _dir: tempfile::TempDir,
+    pub(super) engine: Arc<Engine>,
+    pub(super) state: MetaState,
+    /// Opens the state anew after every command.
+    reopens: bool,
+}
+
+pub(super) const ROWS: u32 = 1;
+
+pub(super) fn rows(generation: u32) -> Rows {
+    Rows::new(GroupId::META, generation)
+}
+
+impl Bench {
+    pub(super) fn new(reopens: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = EngineSettings {
+            block_cache: 1 << 20,
+            write_buffer: 1 << 20,
+        };
+        let engine = Arc::new(Engine::open(dir.path(), &settings).unwrap());
+        let state = MetaState::open(engine.state.clone(), rows(ROWS)).unwrap();
+        Self {
+            _dir: dir,
+            engine,
+            state,
+            reopens,
+        }
+    }
+
+    /// A cluster of one region, `eu`, with 4 shards, founded by node 1.
+    pub(super) fn founded() -> Self {
+        let mut bench = Self::new(false);
+        bench.apply(Command::Found(found())).unwrap();
+        bench
+    }
+
+    pub(super) fn apply(&mut self, kind: Command) -> Response {
+        self.try_apply(kind).unwrap()
+    }
+
+    pub(super) fn try_apply(&mut self, kind: Command) -> std::io::Result<Response> {
+        let command = pb::MetaCommand {
+            time: 1000,
+            kind: Some(kind),
+        };
+        let mut batch = Batch::default();
+        let response = self.state.apply(&command, &mut batch)?;
+        self.write(batch);
+        Ok(response)
+    }
+
+    pub(super) fn write(&mut self, mut batch: Batch) {
+        self.state.seal(&mut batch);
+        self.engine.state.write(batch).unwrap();
+        self.state.written();
+        if self.reopens {
+            self.state = MetaState::open(self.engine.state.clone(), rows(ROWS)).unwrap();
+        }
+    }
+
+    /// Applies a command that must be refused, through the door of all commands and its own; both
+    /// must leave everything as it is.
+    pub(super) fn refused(&mut self, kind: Command) -> NodeRefusal {
+        let before = (self.digest(), self.topology());
+        let mut batch = Batch::default();
+        let own: NodeResponse = match &kind {
+            Command::RegisterNode(register) => self.state.register_node(5, register, &mut batch),
+            Command::SetNodeState(set) => self.state.set_node_state(*set, &mut batch),
+            Command::SetPlacement(set) => self.state.set_placement(set, &mut batch),
+            other => panic!("{other:?} is no command on nodes"),
+        }
+        .unwrap();
+        let refusal = own.unwrap_err();
+        assert_eq!(batch.bytes(), Batch::default().bytes());
+        assert_eq!(self.apply(kind), Err(Refusal::from(refusal)));
+        assert_eq!((self.digest(), self.topology()), before);
+        refusal
+    }
+
+    pub(super) fn digest(&self) -> u64 {
+        self.state.catalog().header().digest
+    }
+
+    pub(super) fn topology(&self) -> Topology {
+        Topology::clone(&self.state.catalog().topology())
+    }
+
+    /// Copies all rows to another generation, as a snapshot does.
+    pub(super) fn copy_rows(&self, to: Rows) {
+        let (from, end) = rows(ROWS).bounds();
+        let scan = Scan {
+            from,
+            to: end,
+            fill_cache: false,
+        };
+        let mut batch = Batch::default();
+        let visit = |key: &[u8], row: &[u8]| {
+            batch.put(keys::from_portable(to, keys::portable(key).unwrap()), row);
+            ControlFlow::Continue(())
+        };
+        self.engine.state.scan(scan, visit).unwrap();
+        self.engine.state.write(batch).unwrap();
+    }
+}
+
+pub(super) fn plain_found() -> pb::FoundCluster {
+    pb::FoundCluster {
+        cluster_id: "c".into(),
+        shards: 4,
+        level: LEVEL,
+        region: "eu".into(),
+        incarnation: 9,
+        plans: default_plans(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn found() -> pb::FoundCluster {
+    pb::FoundCluster {
+        node: 1,
+        rpc: "n1:7070".into(),
+        http: "n1:8080".into(),
+        version: "0.2.0".into(),
+        ..plain_found()
+    }
+}
+
+pub(super) fn register(node: u64) -> pb::RegisterNode {
+    pb::RegisterNode {
+        node,
+        region: "eu".into(),
+        rpc: format!("n{node}:7070"),
+        http: format!("n{node}:8080"),
+        level: 1,
+        version: "0.2.0".into(),
+    }
+}
+
+pub(super) fn set_state(node: u64, state: pb::NodeState) -> Command {
+    let state = state.into();
+    Command::SetNodeState(pb::SetNodeState { node, state })
+}
+
+pub(super) fn place(
+    shard: u32,
+    expected_epoch: u64,
+    voters: &[u64],
+    learners: &[u64],
+) -> pb::SetPlacement {
+    pb::SetPlacement {
+        region: 1,
+        shard,
+        expected_epoch,
+        voters: voters.to_vec(),
+        learners: learners.to_vec(),
+    }
+}

@@ -1,0 +1,100 @@
+//! Reads the metadata's rows, at the start and after a snapshot.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+use prost::Message;
+
+use super::catalog::Catalog;
+use super::plans::{self, PlanTerms};
+use super::topology::{NodeInfo, Placement, Topology};
+use crate::store::keys::{self, Kind, Rows};
+use crate::store::{Scan, StateDb, StoreError};
+use crate::types::AccountId;
+
+/// Reads all rows into the catalog: plans first, then accounts, then buckets, which need both.
+/// Header and topology are published last and together, in place of the old ones.
+pub(super) fn load(
+    db: &StateDb,
+    rows: Rows,
+    catalog: &Catalog,
+) -> Result<pb::MetaHeader, StoreError> {
+    let header = match db.get(&rows.single(Kind::Header))? {
+        Some(row) => pb::MetaHeader::decode(row).map_err(StoreError::on("decode", "metadata"))?,
+        None => pb::MetaHeader::default(),
+    };
+    each(db, rows, Kind::Plan, |_, row| {
+        let limits = pb::PlanLimits::decode(row).map_err(StoreError::on("decode", "plan"))?;
+        if let Some(plan) = plans::plan_from_pb(limits.plan()) {
+            catalog.put_plan(plan, PlanTerms::from_pb(&limits));
+        }
+        Ok(())
+    })?;
+    each(db, rows, Kind::Account, |id, row| {
+        let account = pb::Account::decode(row).map_err(StoreError::on("decode", "account"))?;
+        let id = id
+            .try_into()
+            .map_err(|_| StoreError::corrupt("account", "its ID's length"))?;
+        catalog.put_account(AccountId(id), account);
+        Ok(())
+    })?;
+    each(db, rows, Kind::BucketMeta, |id, row| {
+        let bucket = pb::Bucket::decode(row).map_err(StoreError::on("decode", "bucket"))?;
+        catalog.put_bucket(super::buckets::from_row(id, bucket, catalog)?);
+        Ok(())
+    })?;
+    catalog.sort();
+    catalog.publish(header.clone(), Some(topology(db, rows)?));
+    Ok(header)
+}
+
+fn topology(db: &StateDb, rows: Rows) -> Result<Topology, StoreError> {
+    let mut topology = Topology::default();
+    each(db, rows, Kind::Node, |id, row| {
+        let row = pb::NodeRow::decode(row).map_err(StoreError::on("decode", "node"))?;
+        let id = keys::parse_node_id(id)
+            .ok_or_else(|| StoreError::corrupt("node", "its number's length"))?;
+        let node = NodeInfo::from_row(id, row)
+            .ok_or_else(|| StoreError::corrupt("node", "its state is unknown"))?;
+        topology.put_node(node);
+        Ok(())
+    })?;
+    each(db, rows, Kind::Placement, |id, row| {
+        let row = pb::Placement::decode(row).map_err(StoreError::on("decode", "placement"))?;
+        let (region, shard) = keys::parse_placement_id(id)
+            .ok_or_else(|| StoreError::corrupt("placement", "its ID's length"))?;
+        topology.put_placement(region, shard, Placement::from_row(row));
+        Ok(())
+    })?;
+    Ok(topology)
+}
+
+fn each(
+    db: &StateDb,
+    rows: Rows,
+    kind: Kind,
+    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let from = rows.single(kind);
+    let to = keys::after_prefix(&from);
+    let mut failed = None;
+    db.scan(
+        Scan {
+            from,
+            to,
+            fill_cache: false,
+        },
+        |key, row| {
+            let id = keys::id_of(key).unwrap_or_default();
+            match visit(id, Bytes::copy_from_slice(row)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        },
+    )?;
+    failed.map_or(Ok(()), Err)
+}

@@ -1,0 +1,199 @@
+//! Commands on nodes and on the placement of shards.
+//!
+//! What a command makes of a topology is decided by functions of the two alone; the rest writes it.
+
+use std::io;
+
+use cloudkv_proto::v1 as pb;
+
+use super::node_refusal::NodeRefusal;
+use super::state::{MetaState, newer};
+use super::topology::{NodeInfo, NodeState, Placement, Topology};
+use crate::raft::NodeId;
+use crate::store::Batch;
+use crate::types::Nanos;
+
+/// The longest address or version, in bytes.
+const MAX_TEXT: usize = 255;
+/// What a command on nodes answers.
+pub(super) type NodeResponse = Result<(), NodeRefusal>;
+
+impl MetaState {
+    pub(super) fn register_node(
+        &mut self,
+        time: Nanos,
+        register: &pb::RegisterNode,
+        batch: &mut Batch,
+    ) -> io::Result<NodeResponse> {
+        let node = registered(&self.catalog.topology(), time, register);
+        self.take_node(node, batch)
+    }
+
+    pub(super) fn set_node_state(
+        &mut self,
+        set: pb::SetNodeState,
+        batch: &mut Batch,
+    ) -> io::Result<NodeResponse> {
+        let state = pb::NodeState::try_from(set.state).map_err(|_| newer("a node's state"))?;
+        let node = with_state(&self.catalog.topology(), set.node, state);
+        self.take_node(node, batch)
+    }
+
+    pub(super) fn set_placement(
+        &mut self,
+        set: &pb::SetPlacement,
+        batch: &mut Batch,
+    ) -> io::Result<NodeResponse> {
+        match placed(&self.catalog.topology(), self.header.shards, set) {
+            Ok((shard, placement)) => {
+                self.put_placement(set.region, shard, placement, batch)?;
+                Ok(Ok(()))
+            }
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Writes a node, unless it is as it was: nodes register with every start.
+    fn take_node(
+        &mut self,
+        node: Result<NodeInfo, NodeRefusal>,
+        batch: &mut Batch,
+    ) -> io::Result<NodeResponse> {
+        match node {
+            Ok(node) if self.catalog.topology().node(node.id) == Some(&node) => Ok(Ok(())),
+            Ok(node) => self.put_node(node, batch).map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+}
+
+/// The node after its registration. Its region, its state and when it joined stay.
+fn registered(
+    topology: &Topology,
+    time: Nanos,
+    register: &pb::RegisterNode,
+) -> Result<NodeInfo, NodeRefusal> {
+    let id = register.node;
+    if id == 0 {
+        return Err(NodeRefusal::Zero);
+    }
+    let known = topology.node(id);
+    if known.is_some_and(|known| known.state == NodeState::Removed) {
+        return Err(NodeRefusal::Removed { node: id });
+    }
+    let region = topology.region_number(&register.region);
+    let region = region.ok_or(NodeRefusal::UnknownRegion)?;
+    if known.is_some_and(|known| known.region != region) {
+        return Err(NodeRefusal::OtherRegion { node: id });
+    }
+    check_texts(&register.rpc, &register.http, &register.version)?;
+    if let Some(other) = holder_of(topology, &register.rpc).filter(|other| *other != id) {
+        return Err(NodeRefusal::AddressTaken { node: other });
+    }
+    Ok(NodeInfo {
+        id,
+        region,
+        rpc: register.rpc.clone(),
+        http: register.http.clone(),
+        state: known.map_or(NodeState::Active, |known| known.state),
+        level: register.level,
+        version: register.version.clone(),
+        joined_at: known.map_or(time, |known| known.joined_at),
+    })
+}
+
+pub(super) fn check_texts(rpc: &str, http: &str, version: &str) -> NodeResponse {
+    let limit = MAX_TEXT as u64;
+    if [rpc, http]
+        .iter()
+        .any(|address| address.is_empty() || address.len() > MAX_TEXT)
+    {
+        return Err(NodeRefusal::BadAddress { limit });
+    }
+    if version.len() > MAX_TEXT {
+        return Err(NodeRefusal::LongVersion { limit });
+    }
+    Ok(())
+}
+
+/// The node, not removed, that has an rpc address.
+fn holder_of(topology: &Topology, rpc: &str) -> Option<NodeId> {
+    let mut nodes = topology.nodes().iter();
+    let holder = nodes.find(|node| node.state != NodeState::Removed && node.rpc == rpc);
+    holder.map(|node| node.id)
+}
+
+/// The node in another state. A removed one stays removed.
+fn with_state(
+    topology: &Topology,
+    id: NodeId,
+    state: pb::NodeState,
+) -> Result<NodeInfo, NodeRefusal> {
+    if id == 0 {
+        return Err(NodeRefusal::Zero);
+    }
+    let state = NodeState::from_pb(state).ok_or(NodeRefusal::NoState)?;
+    let node = topology
+        .node(id)
+        .ok_or(NodeRefusal::Unknown { node: id })?
+        .clone();
+    if node.state == NodeState::Removed && state != NodeState::Removed {
+        return Err(NodeRefusal::Removed { node: id });
+    }
+    Ok(NodeInfo { state, ..node })
+}
+
+/// The shard and its new placement.
+fn placed(
+    topology: &Topology,
+    shards: u32,
+    set: &pb::SetPlacement,
+) -> Result<(u16, Placement), NodeRefusal> {
+    if topology.region_name(set.region).is_none() {
+        return Err(NodeRefusal::UnknownRegion);
+    }
+    let shard = Some(set.shard).filter(|shard| *shard < shards);
+    let shard =
+        shard
+            .and_then(|shard| u16::try_from(shard).ok())
+            .ok_or(NodeRefusal::UnknownShard {
+                shards: u64::from(shards),
+            })?;
+    let epoch = topology
+        .placement(set.region, shard)
+        .map_or(0, |placement| placement.epoch);
+    if epoch != set.expected_epoch {
+        return Err(NodeRefusal::StaleEpoch { epoch });
+    }
+    if !matches!(set.voters.len(), 1 | 3) {
+        return Err(NodeRefusal::BadVoters {
+            voters: set.voters.len() as u64,
+        });
+    }
+    check_members(topology, set)?;
+    let placement = Placement {
+        epoch: epoch.saturating_add(1),
+        voters: set.voters.clone(),
+        learners: set.learners.clone(),
+    };
+    Ok((shard, placement))
+}
+
+/// Each is named once, is known, of the region and not removed.
+fn check_members(topology: &Topology, set: &pb::SetPlacement) -> NodeResponse {
+    let mut seen = std::collections::BTreeSet::new();
+    for id in set.voters.iter().chain(&set.learners).copied() {
+        if !seen.insert(id) {
+            return Err(NodeRefusal::NamedTwice { node: id });
+        }
+        let node = topology.node(id);
+        let node = node.ok_or(NodeRefusal::Unknown { node: id })?;
+        if node.state == NodeState::Removed {
+            return Err(NodeRefusal::Removed { node: id });
+        }
+        if node.region != set.region {
+            return Err(NodeRefusal::OtherRegion { node: id });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use prost::Message;
+
+use super::Refusal;
+use super::bench::{Bench, found, place, plain_found, register, set_state};
+use super::node_refusal::NodeRefusal;
+use super::topology::{NodeState, Placement};
+use crate::store::Batch;
+
+/// The founding of a cluster as release 0.1 wrote it, before there were nodes, and the digest that
+/// it had then. Neither is ever made anew.
+const FOUND_0_1: &[u8] = b"\
+    \x09\x07\x00\x00\x00\x00\x00\x00\x00\x12\x4b\x0a\x01\x63\x10\x04\x18\x01\x22\x02\x65\
+    \x75\x29\x09\x00\x00\x00\x00\x00\x00\x00\x32\x0f\x08\x01\x10\x0a\x18\x90\x4e\x20\x40\
+    \x28\x80\x20\x32\x01\x01\x32\x10\x08\x02\x18\x80\xc2\xd7\x2f\x20\x40\x28\x80\x20\x32\
+    \x02\x01\x02\x32\x12\x08\x03\x18\x80\xc2\xd7\x2f\x20\x40\x28\x80\x80\x01\x32\x03\x01\
+    \x02\x03";
+const DIGEST_0_1: u64 = 12_243_864_304_304_632_334;
+
+#[test]
+fn a_cluster_is_founded_with_its_first_node_which_holds_every_shard() {
+    let bench = Bench::founded();
+    let topology = bench.topology();
+    let node = topology.node(1).unwrap();
+    assert_eq!((node.region, node.state), (1, NodeState::Active));
+    assert_eq!((node.rpc.as_str(), node.joined_at), ("n1:7070", 1000));
+    let alone = Placement {
+        epoch: 1,
+        voters: vec![1],
+        learners: vec![],
+    };
+    assert_eq!(topology.shards_of_node(1), [0, 1, 2, 3]);
+    assert_eq!(topology.placement(1, 3), Some(&alone));
+    assert_eq!(topology.placement(1, 4), None);
+    assert_eq!(topology.region_number("eu"), Some(1));
+    assert_eq!(topology.region_name(1), Some("eu"));
+}
+
+#[test]
+fn a_cluster_founded_without_a_node_is_what_it_always_was() {
+    let command = pb::MetaCommand::decode(FOUND_0_1).unwrap();
+    assert_eq!(command.encode_to_vec(), FOUND_0_1);
+    assert_eq!(command.kind, Some(Command::Found(plain_found())));
+    let mut bench = Bench::new(false);
+    bench.apply(Command::Found(plain_found())).unwrap();
+    assert_eq!(bench.digest(), DIGEST_0_1);
+    assert!(bench.topology().nodes().is_empty());
+    assert_eq!(bench.topology().placement(1, 0), None);
+}
+
+#[test]
+fn a_cluster_is_not_founded_by_a_node_without_an_address_or_with_too_many_shards() {
+    let bad = [
+        pb::FoundCluster {
+            rpc: String::new(),
+            ..found()
+        },
+        pb::FoundCluster {
+            http: "x".repeat(256),
+            ..found()
+        },
+        pb::FoundCluster {
+            shards: 65_536,
+            ..found()
+        },
+    ];
+    let mut bench = Bench::new(false);
+    for found in bad {
+        bench.apply(Command::Found(found)).unwrap_err();
+        assert_eq!(bench.state.catalog().header().cluster_id, "");
+    }
+    bench.apply(Command::Found(found())).unwrap();
+    assert_eq!(bench.apply(Command::Found(found())), Err(Refusal::Founded));
+}
+
+#[test]
+fn a_registration_updates_what_may_change_and_keeps_the_rest() {
+    let mut bench = Bench::founded();
+    bench.apply(Command::RegisterNode(register(2))).unwrap();
+    bench.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
+    let again = pb::RegisterNode {
+        rpc: "other:1".into(),
+        level: 2,
+        version: "0.3.0".into(),
+        ..register(2)
+    };
+    bench.apply(Command::RegisterNode(again)).unwrap();
+    let topology = bench.topology();
+    let node = topology.node(2).unwrap();
+    assert_eq!((node.rpc.as_str(), node.level), ("other:1", 2));
+    assert_eq!(node.version, "0.3.0");
+    assert_eq!((node.state, node.joined_at), (NodeState::Leaving, 1000));
+}
+
+#[test]
+fn registrations_are_refused_with_the_reason() {
+    use NodeRefusal as R;
+    let mut bench = Bench::founded();
+    bench.apply(Command::RegisterNode(register(2))).unwrap();
+    bench.apply(Command::RegisterNode(register(3))).unwrap();
+    bench.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    let changed = |change: fn(&mut pb::RegisterNode)| {
+        let mut register = register(4);
+        change(&mut register);
+        register
+    };
+    let cases = [
+        (changed(|r| r.node = 0), R::Zero),
+        (register(3), R::Removed { node: 3 }),
+        (changed(|r| r.region = "us".into()), R::UnknownRegion),
+        (changed(|r| r.rpc.clear()), R::BadAddress { limit: 255 }),
+        (changed(|r| r.http.clear()), R::BadAddress { limit: 255 }),
+        (
+            changed(|r| r.rpc = "x".repeat(256)),
+            R::BadAddress { limit: 255 },
+        ),
+        (
+            changed(|r| r.http = "x".repeat(256)),
+            R::BadAddress { limit: 255 },
+        ),
+        (
+            changed(|r| r.version = "x".repeat(256)),
+            R::LongVersion { limit: 255 },
+        ),
+        (
+            changed(|r| r.rpc = "n2:7070".into()),
+            R::AddressTaken { node: 2 },
+        ),
+    ];
+    for (register, reason) in cases {
+        assert_eq!(bench.refused(Command::RegisterNode(register)), reason);
+    }
+    // A removed node's address is free, and the longest one fits.
+    let heir = changed(|r| {
+        r.rpc = "n3:7070".into();
+        r.http = "x".repeat(255);
+    });
+    bench.apply(Command::RegisterNode(heir)).unwrap();
+}
+
+#[test]
+fn a_node_stays_in_its_region() {
+    let mut bench = Bench::founded();
+    bench.state.header.regions.push(pb::Region {
+        number: 2,
+        name: "us".into(),
+        incarnation: 1,
+    });
+    bench.write(Batch::default());
+    let moved = pb::RegisterNode {
+        region: "us".into(),
+        ..register(1)
+    };
+    let refusal = bench.refused(Command::RegisterNode(moved));
+    assert_eq!(refusal, NodeRefusal::OtherRegion { node: 1 });
+    let american = pb::RegisterNode {
+        region: "us".into(),
+        ..register(2)
+    };
+    bench.apply(Command::RegisterNode(american)).unwrap();
+    let topology = bench.topology();
+    assert_eq!(topology.nodes_of(2).map(|n| n.id).collect::<Vec<_>>(), [2]);
+    let refusal = bench.refused(Command::SetPlacement(place(0, 1, &[2], &[])));
+    assert_eq!(refusal, NodeRefusal::OtherRegion { node: 2 });
+}
+
+#[test]
+fn states_go_to_and_fro_until_a_node_is_removed() {
+    use pb::NodeState::{Active, Leaving, Removed, Unspecified};
+    let mut bench = Bench::founded();
+    for (state, expected) in [
+        (Leaving, NodeState::Leaving),
+        (Leaving, NodeState::Leaving),
+        (Active, NodeState::Active),
+        (Removed, NodeState::Removed),
+        (Removed, NodeState::Removed),
+    ] {
+        bench.apply(set_state(1, state)).unwrap();
+        assert_eq!(bench.topology().node(1).unwrap().state, expected);
+    }
+    assert_eq!(bench.topology().nodes_of(1).count(), 0);
+    for (node, state, reason) in [
+        (1, Active, NodeRefusal::Removed { node: 1 }),
+        (1, Leaving, NodeRefusal::Removed { node: 1 }),
+        (1, Unspecified, NodeRefusal::NoState),
+        (2, Active, NodeRefusal::Unknown { node: 2 }),
+        (0, Active, NodeRefusal::Zero),
+    ] {
+        assert_eq!(bench.refused(set_state(node, state)), reason);
+    }
+}
+
+#[test]
+fn a_state_of_a_later_version_stops_the_node() {
+    let mut bench = Bench::founded();
+    let later = Command::SetNodeState(pb::SetNodeState { node: 1, state: 4 });
+    let error = bench.try_apply(later).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+}
+
+#[test]
+fn a_placement_follows_the_one_it_was_made_from() {
+    let mut bench = Bench::founded();
+    bench.apply(Command::RegisterNode(register(2))).unwrap();
+    bench.apply(Command::RegisterNode(register(3))).unwrap();
+    let three = Command::SetPlacement(place(2, 1, &[3, 1, 2], &[]));
+    bench.apply(three.clone()).unwrap();
+    let topology = bench.topology();
+    let placement = topology.placement(1, 2).unwrap();
+    assert_eq!(
+        (placement.epoch, placement.preferred_leader()),
+        (2, Some(3))
+    );
+    assert_eq!(topology.shards_of_node(3), [2]);
+    assert_eq!(bench.refused(three), NodeRefusal::StaleEpoch { epoch: 2 });
+}
+
+#[test]
+fn placements_are_refused_with_the_reason() {
+    use NodeRefusal as R;
+    let mut bench = Bench::founded();
+    for node in 2..=5 {
+        bench.apply(Command::RegisterNode(register(node))).unwrap();
+    }
+    bench.apply(set_state(5, pb::NodeState::Removed)).unwrap();
+    bench.apply(set_state(4, pb::NodeState::Leaving)).unwrap();
+    let other_region = pb::SetPlacement {
+        region: 2,
+        ..place(0, 0, &[1], &[])
+    };
+    let cases = [
+        (other_region, R::UnknownRegion),
+        (place(4, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
+        (place(u32::MAX, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
+        (place(0, 0, &[1], &[]), R::StaleEpoch { epoch: 1 }),
+        (place(0, 2, &[1], &[]), R::StaleEpoch { epoch: 1 }),
+        (place(0, 1, &[], &[1]), R::BadVoters { voters: 0 }),
+        (place(0, 1, &[1, 2], &[]), R::BadVoters { voters: 2 }),
+        (place(0, 1, &[1, 2, 3, 4], &[]), R::BadVoters { voters: 4 }),
+        (place(0, 1, &[1, 2, 1], &[]), R::NamedTwice { node: 1 }),
+        (place(0, 1, &[1], &[2, 1]), R::NamedTwice { node: 1 }),
+        (place(0, 1, &[1], &[2, 2]), R::NamedTwice { node: 2 }),
+        (place(0, 1, &[9], &[]), R::Unknown { node: 9 }),
+        (place(0, 1, &[1], &[0]), R::Unknown { node: 0 }),
+        (place(0, 1, &[5], &[]), R::Removed { node: 5 }),
+        (place(0, 1, &[1], &[5]), R::Removed { node: 5 }),
+    ];
+    for (set, reason) in cases {
+        assert_eq!(bench.refused(Command::SetPlacement(set)), reason);
+    }
+    // A leaving node may still be named: it goes when another has its place.
+    let set = place(0, 1, &[1, 2, 4], &[]);
+    bench.apply(Command::SetPlacement(set)).unwrap();
+}

@@ -1,0 +1,222 @@
+//! Where everything is: regions, nodes, and the nodes of each shard, as readers see it.
+//!
+//! Invariant: a topology never changes. A change makes a new one, so whoever holds one sees
+//! regions, nodes and placements of one moment.
+
+use std::collections::BTreeMap;
+
+use cloudkv_proto::v1 as pb;
+
+use crate::raft::NodeId;
+use crate::types::Nanos;
+
+/// Whether a node takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// It takes shards.
+    Active,
+    /// Its shards are being moved away.
+    Leaving,
+    /// It has left for ever.
+    Removed,
+}
+
+impl NodeState {
+    /// As rows and commands name it; `None` for none.
+    pub fn from_pb(state: pb::NodeState) -> Option<Self> {
+        match state {
+            pb::NodeState::Unspecified => None,
+            pb::NodeState::Active => Some(Self::Active),
+            pb::NodeState::Leaving => Some(Self::Leaving),
+            pb::NodeState::Removed => Some(Self::Removed),
+        }
+    }
+
+    /// As rows and commands name it.
+    pub fn to_pb(self) -> pb::NodeState {
+        match self {
+            Self::Active => pb::NodeState::Active,
+            Self::Leaving => pb::NodeState::Leaving,
+            Self::Removed => pb::NodeState::Removed,
+        }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its number.
+    pub id: NodeId,
+    /// The number of its region.
+    pub region: u32,
+    /// Where nodes and routers reach its gRPC.
+    pub rpc: String,
+    /// Where its public API is reached.
+    pub http: String,
+    /// Whether it takes part.
+    pub state: NodeState,
+    /// The highest feature level that its software supports.
+    pub level: u32,
+    /// Its software's version.
+    pub version: String,
+    /// When it became known.
+    pub joined_at: Nanos,
+}
+
+impl NodeInfo {
+    /// The node of a row; `None` if its state is unknown.
+    pub(super) fn from_row(id: NodeId, row: pb::NodeRow) -> Option<Self> {
+        Some(Self {
+            id,
+            region: row.region,
+            state: NodeState::from_pb(row.state())?,
+            rpc: row.rpc,
+            http: row.http,
+            level: row.level,
+            version: row.version,
+            joined_at: row.joined_at,
+        })
+    }
+
+    pub(super) fn to_row(&self) -> pb::NodeRow {
+        pb::NodeRow {
+            region: self.region,
+            rpc: self.rpc.clone(),
+            http: self.http.clone(),
+            state: self.state.to_pb().into(),
+            level: self.level,
+            version: self.version.clone(),
+            joined_at: self.joined_at,
+        }
+    }
+}
+
+/// The nodes of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// One more with every change, from 1.
+    pub epoch: u64,
+    /// The nodes that vote; the first is the preferred leader.
+    pub voters: Vec<NodeId>,
+    /// The nodes that only learn.
+    pub learners: Vec<NodeId>,
+}
+
+impl Placement {
+    /// The node that should lead.
+    pub fn preferred_leader(&self) -> Option<NodeId> {
+        self.voters.first().copied()
+    }
+
+    /// Whether a node holds the shard, as a voter or a learner.
+    pub fn names(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+
+    pub(super) fn from_row(row: pb::Placement) -> Self {
+        Self {
+            epoch: row.epoch,
+            voters: row.voters,
+            learners: row.learners,
+        }
+    }
+
+    pub(super) fn to_row(&self) -> pb::Placement {
+        pb::Placement {
+            epoch: self.epoch,
+            voters: self.voters.clone(),
+            learners: self.learners.clone(),
+        }
+    }
+}
+
+/// Regions, nodes and placements at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    regions: BTreeMap<u32, String>,
+    nodes: Vec<NodeInfo>,
+    placements: BTreeMap<(u32, u16), Placement>,
+}
+
+impl Topology {
+    /// The nodes, removed ones included, in the order of their numbers.
+    pub fn nodes(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    /// A node, also a removed one.
+    pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
+        self.position(id).ok().and_then(|at| self.nodes.get(at))
+    }
+
+    /// The nodes of a region, without removed ones, in the order of their numbers.
+    pub fn nodes_of(&self, region: u32) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes
+            .iter()
+            .filter(move |node| node.region == region && node.state != NodeState::Removed)
+    }
+
+    /// The nodes of a shard of a region; `None` if it was never placed.
+    pub fn placement(&self, region: u32, shard: u16) -> Option<&Placement> {
+        self.placements.get(&(region, shard))
+    }
+
+    /// The placed shards of a region, in the order of their numbers.
+    pub fn placements_of(&self, region: u32) -> impl Iterator<Item = (u16, &Placement)> {
+        self.placements
+            .range((region, 0)..=(region, u16::MAX))
+            .map(|((_, shard), placement)| (*shard, placement))
+    }
+
+    /// The shards of its region that a node holds, as a voter or a learner.
+    pub fn shards_of_node(&self, id: NodeId) -> Vec<u16> {
+        let Some(node) = self.node(id) else {
+            return Vec::new();
+        };
+        self.placements_of(node.region)
+            .filter(|(_, placement)| placement.names(id))
+            .map(|(shard, _)| shard)
+            .collect()
+    }
+
+    /// The regions: number and name.
+    pub fn regions(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.regions
+            .iter()
+            .map(|(number, name)| (*number, name.as_str()))
+    }
+
+    /// The number of a region.
+    pub fn region_number(&self, name: &str) -> Option<u32> {
+        self.regions()
+            .find(|(_, other)| *other == name)
+            .map(|(number, _)| number)
+    }
+
+    /// The name of a region.
+    pub fn region_name(&self, number: u32) -> Option<&str> {
+        self.regions.get(&number).map(String::as_str)
+    }
+
+    fn position(&self, id: NodeId) -> Result<usize, usize> {
+        self.nodes.binary_search_by_key(&id, |node| node.id)
+    }
+
+    pub(super) fn put_node(&mut self, node: NodeInfo) {
+        match self.position(node.id) {
+            Ok(at) => self.nodes[at] = node,
+            Err(at) => self.nodes.insert(at, node),
+        }
+    }
+
+    pub(super) fn put_placement(&mut self, region: u32, shard: u16, placement: Placement) {
+        self.placements.insert((region, shard), placement);
+    }
+
+    pub(super) fn set_regions(&mut self, regions: &[pb::Region]) {
+        self.regions = regions
+            .iter()
+            .map(|region| (region.number, region.name.clone()))
+            .collect();
+    }
+}

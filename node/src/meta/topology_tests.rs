@@ -1,0 +1,98 @@
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+
+use super::bench::{Bench, ROWS, found, place, register, rows, set_state};
+use super::topology::NodeState;
+use crate::raft::State;
+
+fn history() -> Vec<Command> {
+    let moved = pb::RegisterNode {
+        rpc: "elsewhere:1".into(),
+        ..register(2)
+    };
+    vec![
+        Command::Found(found()),
+        Command::RegisterNode(register(2)),
+        Command::RegisterNode(register(3)),
+        Command::SetPlacement(place(0, 1, &[1, 2, 3], &[])),
+        Command::SetPlacement(place(1, 1, &[2], &[1])),
+        Command::SetPlacement(place(1, 1, &[3], &[])),
+        Command::RegisterNode(moved),
+        set_state(3, pb::NodeState::Leaving),
+        Command::SetPlacement(place(0, 2, &[2], &[])),
+        set_state(3, pb::NodeState::Removed),
+        Command::RegisterNode(register(3)),
+    ]
+}
+
+#[test]
+fn a_history_gives_the_same_in_one_process_and_over_restarts() {
+    let (mut straight, mut reopened) = (Bench::new(false), Bench::new(true));
+    for (step, command) in history().into_iter().enumerate() {
+        let answers = (straight.apply(command.clone()), reopened.apply(command));
+        assert_eq!(answers.0, answers.1, "step {step}");
+        assert_eq!(straight.digest(), reopened.digest(), "step {step}");
+        assert_eq!(straight.topology(), reopened.topology(), "step {step}");
+    }
+    let topology = straight.topology();
+    assert_eq!(topology.node(2).unwrap().rpc, "elsewhere:1");
+    assert_eq!(topology.node(3).unwrap().state, NodeState::Removed);
+    assert_eq!(topology.placement(1, 0).unwrap().epoch, 3);
+}
+
+#[test]
+fn the_digest_is_that_of_the_rows_and_not_of_the_way_to_them() {
+    let (mut long, mut short) = (Bench::founded(), Bench::founded());
+    let first = pb::RegisterNode {
+        rpc: "other:1".into(),
+        ..register(2)
+    };
+    long.apply(Command::RegisterNode(first)).unwrap();
+    assert_ne!(long.digest(), short.digest());
+    long.apply(Command::RegisterNode(register(2))).unwrap();
+    short.apply(Command::RegisterNode(register(2))).unwrap();
+    assert_eq!(long.digest(), short.digest());
+}
+
+#[test]
+fn a_snapshot_brings_its_topology_and_tells_of_it() {
+    let mut bench = Bench::founded();
+    let other = rows(ROWS + 1);
+    bench.copy_rows(other);
+    let old = bench.topology();
+    bench.apply(Command::RegisterNode(register(2))).unwrap();
+    let catalog = bench.state.catalog();
+    let mut changes = catalog.topology_changes();
+    bench.state.reload(other).unwrap();
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(*catalog.topology(), old);
+    changes.mark_unchanged();
+    bench.apply(Command::RegisterNode(register(3))).unwrap();
+    assert!(changes.has_changed().unwrap());
+    assert!(catalog.topology().node(3).is_some());
+}
+
+#[test]
+fn only_what_changes_the_topology_or_the_header_is_told() {
+    let mut bench = Bench::new(false);
+    let mut changes = bench.state.catalog().topology_changes();
+    let mut told = |bench: &mut Bench, command| {
+        bench.apply(command).unwrap();
+        let told = changes.has_changed().unwrap();
+        changes.mark_unchanged();
+        told
+    };
+    assert!(told(&mut bench, Command::Found(found())));
+    assert!(told(&mut bench, Command::RegisterNode(register(2))));
+    assert!(!told(&mut bench, Command::RegisterNode(register(2))));
+    let bucket = pb::CreateBucket {
+        bucket: Bytes::from_static(b"aAAAAAAAAAAAAA"),
+        account: Bytes::from_static(&[7; 32]),
+        new_account: true,
+        access: pb::Access::Public.into(),
+        plan: pb::Plan::Free.into(),
+        ..Default::default()
+    };
+    assert!(!told(&mut bench, Command::CreateBucket(bucket)));
+    assert!(told(&mut bench, set_state(2, pb::NodeState::Leaving)));
+}

@@ -1,0 +1,158 @@
+//! What a member of a group answers to the others.
+//!
+//! A member that has restarted doesn't know which leader it promised its lease to: until the
+//! longest lease is over it gives no vote and doesn't stand for election. Else a new leader could
+//! be elected while the old one still answers reads. A vote that the leader itself asked for, to
+//! hand over, is free of that.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{append_reply, reply};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
+};
+use tonic::Status;
+
+use super::codec;
+use super::group::Group;
+use super::types::Machine;
+use crate::rpc::Frames;
+
+/// A group on this node, whatever its machine is, as other members call it.
+pub trait Member: Send + Sync + 'static {
+    /// Whether this node leads the group, and answers its reads.
+    fn leads(&self) -> bool;
+    /// Takes entries. Begun in the order of the calls: each is polled once before the next.
+    fn append(&self, request: pb::AppendEntries) -> BoxFuture<'static, reply::Body>;
+    /// Votes, or says whether it would.
+    fn vote(&self, request: pb::RequestVote) -> BoxFuture<'static, reply::Body>;
+    /// Stands for election, since the leader asks for it.
+    fn transfer(&self, request: pb::TransferLeader) -> BoxFuture<'static, reply::Body>;
+    /// Takes a snapshot.
+    fn install(
+        self: Arc<Self>,
+        head: pb::SnapshotHead,
+        frames: Frames,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
+}
+
+/// A refusal: nothing was done.
+pub fn not_here(message: impl Into<String>) -> reply::Body {
+    reply::Body::Refused(pb::Refused {
+        reason: pb::refused::Reason::NotHere.into(),
+        message: message.into(),
+        leader: 0,
+    })
+}
+
+impl<M: Machine> Member for Group<M> {
+    fn leads(&self) -> bool {
+        self.may_read()
+    }
+
+    fn append(&self, request: pb::AppendEntries) -> BoxFuture<'static, reply::Body> {
+        if self.is_stopping() {
+            return std::future::ready(not_here("the node is stopping")).boxed();
+        }
+        let request = match append_from_pb::<M>(request) {
+            Ok(request) => request,
+            Err(error) => return std::future::ready(not_here(error.to_string())).boxed(),
+        };
+        let raft = self.raft().clone();
+        async move {
+            match raft.append_entries(request).await {
+                Ok(response) => reply::Body::Append(append_to_pb::<M>(response)),
+                Err(error) => not_here(error.to_string()),
+            }
+        }
+        .boxed()
+    }
+
+    fn vote(&self, request: pb::RequestVote) -> BoxFuture<'static, reply::Body> {
+        let Some(vote) = request.vote.map(codec::vote_from_pb) else {
+            return std::future::ready(not_here("a vote is missing")).boxed();
+        };
+        if Instant::now() < self.votes_from() && !request.transfer {
+            let why = "it has restarted, and may have promised its vote";
+            return std::future::ready(not_here(why)).boxed();
+        }
+        let mut rpc = VoteRequest::new(vote, request.last.map(codec::log_id_from_pb));
+        rpc.leadership_transfer = request.transfer;
+        let raft = self.raft().clone();
+        async move {
+            let answer = if request.pre {
+                raft.pre_vote(rpc).await
+            } else {
+                raft.vote(rpc).await
+            };
+            match answer {
+                Ok(answer) => reply::Body::Vote(pb::VoteReply {
+                    vote: Some(codec::vote_to_pb(&answer.vote)),
+                    granted: answer.vote_granted,
+                    last: answer.last_log_id.as_ref().map(codec::log_id_to_pb),
+                }),
+                Err(error) => not_here(error.to_string()),
+            }
+        }
+        .boxed()
+    }
+
+    fn transfer(&self, request: pb::TransferLeader) -> BoxFuture<'static, reply::Body> {
+        let Some(from) = request.from.map(codec::vote_from_pb) else {
+            return std::future::ready(not_here("a vote is missing")).boxed();
+        };
+        let last = request.last.map(codec::log_id_from_pb);
+        let rpc = TransferLeaderRequest::new(from, request.to, last);
+        let raft = self.raft().clone();
+        async move {
+            let refused = match raft.handle_transfer_leader(rpc).await {
+                Ok(Ok(())) => String::new(),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            reply::Body::Transfer(pb::TransferReply { refused })
+        }
+        .boxed()
+    }
+
+    fn install(
+        self: Arc<Self>,
+        head: pb::SnapshotHead,
+        frames: Frames,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+        async move { self.receive_snapshot(head, frames).await }.boxed()
+    }
+}
+
+fn append_from_pb<M: Machine>(
+    request: pb::AppendEntries,
+) -> std::io::Result<AppendEntriesRequest<super::types::Types<M>>> {
+    let vote = request.vote.map(codec::vote_from_pb);
+    let entries = request.entries.into_iter();
+    let entries: Result<Vec<_>, _> = entries.map(codec::decode_entry::<M>).collect();
+    Ok(AppendEntriesRequest {
+        vote: vote.ok_or_else(|| std::io::Error::other("a vote is missing"))?,
+        prev_log_id: request.previous.map(codec::log_id_from_pb),
+        entries: entries?,
+        leader_commit: request.commit.map(codec::log_id_from_pb),
+    })
+}
+
+fn append_to_pb<M: Machine>(
+    response: AppendEntriesResponse<super::types::Types<M>>,
+) -> pb::AppendReply {
+    use append_reply::Kind;
+    let kind = match response {
+        AppendEntriesResponse::Success => Kind::Stored(true),
+        AppendEntriesResponse::PartialSuccess(upto) => Kind::Partly(pb::PartlyStored {
+            upto: upto.as_ref().map(codec::log_id_to_pb),
+        }),
+        AppendEntriesResponse::Conflict => Kind::Conflict(true),
+        AppendEntriesResponse::HigherVote(vote) => Kind::Higher(codec::vote_to_pb(&vote)),
+    };
+    pb::AppendReply { kind: Some(kind) }
+}

@@ -1,0 +1,133 @@
+//! The answering end of a lane.
+//!
+//! All calls of a stream are worked on by one task: an answer that is there at once costs no task
+//! and no message of its own. When too many are under way it reads no further, and the caller's
+//! queue fills up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::call::time_left;
+use super::server::Handler;
+use crate::raft::NodeId;
+
+/// Calls of one stream that may be under way.
+const UNDER_WAY: usize = 16_384;
+/// Replies in one frame.
+const FRAME_REPLIES: usize = 512;
+/// Bytes of replies in one frame, about.
+const FRAME_BYTES: usize = 1 << 20;
+
+type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
+
+/// Answers the calls of one stream until it ends.
+pub(super) async fn exchange(
+    from: NodeId,
+    handler: Arc<dyn Handler>,
+    mut calls: Streaming<pb::CallFrame>,
+    replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
+) {
+    let mut running = Running::new();
+    let mut ready = Vec::new();
+    loop {
+        if ready.is_empty() {
+            tokio::select! {
+                Some(reply) = running.next() => ready.push(reply),
+                frame = calls.message(), if running.len() < UNDER_WAY => match frame {
+                    Ok(Some(frame)) => begin(from, &handler, frame, &running, &mut ready),
+                    Ok(None) | Err(_) => return,
+                },
+                () = replies.closed() => return,
+            }
+        } else {
+            // What has ended meanwhile goes with it.
+            while let Some(Some(reply)) = running.next().now_or_never() {
+                ready.push(reply);
+                if ready.len() >= FRAME_REPLIES {
+                    break;
+                }
+            }
+            for frame in frames(&mut ready) {
+                if replies.send(Ok(frame)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Begins all calls of a frame, in their order; what is answered at once goes to `ready`.
+fn begin(
+    from: NodeId,
+    handler: &Arc<dyn Handler>,
+    frame: pb::CallFrame,
+    running: &Running,
+    ready: &mut Vec<pb::Reply>,
+) {
+    for call in frame.calls {
+        let id = call.id;
+        let Some(body) = call.body else {
+            ready.push(pb::Reply {
+                id,
+                body: Some(unknown_call()),
+            });
+            continue;
+        };
+        let timeout: Duration = time_left(call.timeout_ms);
+        let mut answer = handler.answer(from, body, timeout);
+        match (&mut answer).now_or_never() {
+            Some(body) => ready.push(pb::Reply {
+                id,
+                body: Some(body),
+            }),
+            None => running.push(Box::pin(answer.map(move |body| pb::Reply {
+                id,
+                body: Some(body),
+            }))),
+        }
+    }
+}
+
+fn unknown_call() -> pb::reply::Body {
+    pb::reply::Body::Refused(pb::Refused {
+        reason: pb::refused::Reason::Failed.into(),
+        message: "this version of cloudkv-node does not know the call: upgrade it".to_owned(),
+        leader: 0,
+    })
+}
+
+/// All replies, in as few frames as their sizes allow.
+fn frames(ready: &mut Vec<pb::Reply>) -> Vec<pb::ReplyFrame> {
+    let mut frames = Vec::with_capacity(1);
+    let mut frame = pb::ReplyFrame::default();
+    let mut bytes = 0;
+    for reply in ready.drain(..) {
+        bytes += size_of_reply(&reply);
+        frame.replies.push(reply);
+        if bytes >= FRAME_BYTES {
+            bytes = 0;
+            frames.push(std::mem::take(&mut frame));
+        }
+    }
+    if !frame.replies.is_empty() {
+        frames.push(frame);
+    }
+    frames
+}
+
+/// Only values and listings are large.
+fn size_of_reply(reply: &pb::Reply) -> usize {
+    use pb::reply::Body;
+    match &reply.body {
+        Some(Body::Get(get)) => get.record.as_ref().map_or(0, |record| record.value.len()),
+        Some(Body::Page(page)) => page.keys.iter().map(|key| key.key.len() + 40).sum(),
+        Some(_) | None => 32,
+    }
+}

@@ -1,0 +1,252 @@
+//! The other nodes: where each is, and the links to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::node_client::NodeClient;
+use futures_util::{Stream, StreamExt};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tonic::transport::Endpoint;
+use tonic::{Request, Status};
+
+use super::call::{CallError, PendingReply};
+use super::lane::{Greeting, Lane};
+use super::link::{Link, endpoint};
+use crate::raft::NodeId;
+
+pub use super::link::LinkSettings;
+
+/// A snapshot of which no frame is taken for this long is given up.
+const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
+/// Time that the other side has to flush a snapshot and to take it over.
+const SNAPSHOT_INSTALL: Duration = Duration::from_secs(120);
+/// Time for a node to say who it is.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the answer to a join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How other nodes are called.
+#[derive(Clone)]
+pub struct PeersSettings {
+    /// The cluster.
+    pub cluster_id: String,
+    /// This node.
+    pub me: NodeId,
+    /// Addresses to connect to in place of those that nodes advertise.
+    pub via: HashMap<String, String>,
+    /// Bounds of each link.
+    pub link: LinkSettings,
+    /// Where the Raft lane runs.
+    pub raft: Handle,
+    /// Where the lane of users' requests runs.
+    pub keys: Handle,
+}
+
+/// The other nodes of the cluster.
+pub struct Peers {
+    settings: PeersSettings,
+    book: RwLock<HashMap<NodeId, Peer>>,
+}
+
+struct Peer {
+    address: watch::Sender<String>,
+    raft: Link,
+    keys: Link,
+}
+
+impl Peers {
+    /// Nobody known yet.
+    pub fn new(settings: PeersSettings) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            book: RwLock::default(),
+        })
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.settings.me
+    }
+
+    /// A node is reached at `address` (`host:port`) from now on. Ignored for this node itself.
+    pub fn learn(&self, node: NodeId, address: &str) {
+        if node == self.settings.me || address.is_empty() {
+            return;
+        }
+        let address = self.via(address);
+        if let Some(peer) = self.book.read().get(&node) {
+            peer.address.send_if_modified(|known| {
+                let new = *known != address;
+                known.clone_from(&address);
+                new
+            });
+            return;
+        }
+        let mut book = self.book.write();
+        book.entry(node)
+            .or_insert_with(|| self.connect(node, address));
+    }
+
+    /// A node has left: nobody calls it any more.
+    pub fn forget(&self, node: NodeId) {
+        self.book.write().remove(&node);
+    }
+
+    /// Whom this node knows.
+    pub fn known(&self) -> Vec<NodeId> {
+        self.book.read().keys().copied().collect()
+    }
+
+    fn via(&self, address: &str) -> String {
+        let via = self.settings.via.get(address).cloned();
+        via.unwrap_or_else(|| address.to_owned())
+    }
+
+    fn connect(&self, node: NodeId, address: String) -> Peer {
+        let (address, changes) = watch::channel(address);
+        let greeting = Greeting {
+            cluster_id: self.settings.cluster_id.clone(),
+            from: self.settings.me,
+            to: node,
+        };
+        let link = |lane, runtime: &Handle| {
+            let settings = self.settings.link;
+            Link::start(runtime, greeting.clone(), lane, changes.clone(), settings)
+        };
+        Peer {
+            raft: link(Lane::Raft, &self.settings.raft),
+            keys: link(Lane::Keys, &self.settings.keys),
+            address,
+        }
+    }
+
+    /// Sends a call; the reply comes later. Calls of one caller to one node and lane arrive in
+    /// their order.
+    pub fn start(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        body: pb::call::Body,
+        timeout: Duration,
+    ) -> Result<PendingReply, CallError> {
+        let book = self.book.read();
+        let peer = book.get(&node).ok_or(CallError::Unsent)?;
+        let link = match lane {
+            Lane::Raft => &peer.raft,
+            Lane::Keys => &peer.keys,
+        };
+        link.call(body, timeout)
+    }
+
+    /// Sends a call and waits for its reply.
+    pub async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        body: pb::call::Body,
+        timeout: Duration,
+    ) -> Result<pb::reply::Body, CallError> {
+        self.start(node, lane, body, timeout)?.wait().await
+    }
+
+    /// Whether there is a connection to a node; changes when it comes or goes.
+    pub fn connected(&self, node: NodeId, lane: Lane) -> Option<watch::Receiver<bool>> {
+        let book = self.book.read();
+        let peer = book.get(&node)?;
+        Some(match lane {
+            Lane::Raft => peer.raft.connected(),
+            Lane::Keys => peer.keys.connected(),
+        })
+    }
+
+    /// Whether a node's address is known.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.book.read().contains_key(&node)
+    }
+
+    /// Sends a snapshot to a node, on a connection of its own. It fails when nothing moves for
+    /// [`SNAPSHOT_STALL`].
+    pub async fn send_snapshot(
+        &self,
+        node: NodeId,
+        frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
+    ) -> Result<pb::SnapshotReply, Status> {
+        let (endpoint, greeting) = self.greet(node)?;
+        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let (moved, watched) = watch::channel(());
+        let frames = frames.inspect(move |_| {
+            moved.send_replace(());
+        });
+        let mut request = Request::new(frames);
+        greeting.write(Lane::Raft, request.metadata_mut())?;
+        let limit = self.settings.link.message_bytes;
+        let mut client = NodeClient::new(channel).max_encoding_message_size(limit);
+        tokio::select! {
+            reply = client.install_snapshot(request) => Ok(reply?.into_inner()),
+            () = stalled(watched) => Err(Status::deadline_exceeded("the snapshot stands still")),
+        }
+    }
+
+    fn greet(&self, node: NodeId) -> Result<(Endpoint, Greeting), Status> {
+        let book = self.book.read();
+        let peer = book
+            .get(&node)
+            .ok_or_else(|| Status::unavailable("the node is unknown"))?;
+        let endpoint = endpoint(&peer.address.borrow())?;
+        let greeting = Greeting {
+            cluster_id: self.settings.cluster_id.clone(),
+            from: self.settings.me,
+            to: node,
+        };
+        Ok((endpoint, greeting))
+    }
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").finish_non_exhaustive()
+    }
+}
+
+fn unreachable(error: tonic::transport::Error) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+/// Ends when nothing was sent for [`SNAPSHOT_STALL`].
+async fn stalled(mut watched: watch::Receiver<()>) {
+    while let Ok(Ok(())) = tokio::time::timeout(SNAPSHOT_STALL, watched.changed()).await {}
+    // All was sent: the other side flushes, and takes it over.
+    if watched.has_changed().is_err() {
+        tokio::time::sleep(SNAPSHOT_INSTALL).await;
+    }
+}
+
+/// Asks the node at `address` who it is.
+pub async fn identify(address: &str) -> Result<pb::IdentifyResponse, Status> {
+    let ask = async {
+        let channel = endpoint(address)?.connect().await.map_err(unreachable)?;
+        let answer = NodeClient::new(channel)
+            .identify(pb::IdentifyRequest {})
+            .await?;
+        Ok(answer.into_inner())
+    };
+    tokio::time::timeout(IDENTIFY_TIMEOUT, ask)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came")))
+}
+
+/// Asks the node at `address` to take this one in.
+pub async fn join(address: &str, request: pb::JoinRequest) -> Result<pb::JoinResponse, Status> {
+    let ask = async {
+        let channel = endpoint(address)?.connect().await.map_err(unreachable)?;
+        let joined = NodeClient::new(channel).join(request).await?;
+        Ok(joined.into_inner())
+    };
+    tokio::time::timeout(JOIN_TIMEOUT, ask)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came")))
+}

@@ -1,0 +1,230 @@
+//! Calls between two nodes over real sockets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{
+    Answering, CallError, Frames, Handler, Lane, LinkSettings, Peers, PeersSettings, Runtimes,
+    serve,
+};
+use crate::raft::NodeId;
+
+const ME: NodeId = 1;
+const OTHER: NodeId = 2;
+const SOON: Duration = Duration::from_secs(10);
+
+/// Answers barriers with a counter, pings never, and positions after a turn of the runtime.
+#[derive(Default)]
+struct Counter(AtomicU64);
+
+impl Handler for Counter {
+    fn answer(
+        &self,
+        from: NodeId,
+        body: call::Body,
+        _: Duration,
+    ) -> BoxFuture<'static, reply::Body> {
+        assert_eq!(from, ME);
+        match body {
+            call::Body::Barrier(_) => {
+                let index = self.0.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(reply::Body::Position(pb::Position { index })).boxed()
+            }
+            call::Body::AwaitApplied(wait) => async move {
+                tokio::task::yield_now().await;
+                reply::Body::Position(pb::Position { index: wait.index })
+            }
+            .boxed(),
+            _ => std::future::pending().boxed(),
+        }
+    }
+
+    fn join(&self, _: pb::JoinRequest) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
+        std::future::ready(Err(Status::unavailable("not here"))).boxed()
+    }
+
+    fn install(&self, _: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+        std::future::ready(Err(Status::unavailable("not here"))).boxed()
+    }
+}
+
+struct Server {
+    address: String,
+    stop: CancellationToken,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn server(address: &str, cluster: &str) -> Server {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stop = CancellationToken::new();
+    let answering = Answering {
+        identity: pb::IdentifyResponse {
+            cluster_id: cluster.to_owned(),
+            node_id: OTHER,
+            ..Default::default()
+        },
+        handler: Arc::new(Counter::default()),
+        runtimes: Runtimes {
+            raft: Handle::current(),
+            keys: Handle::current(),
+        },
+        message_bytes: 1 << 20,
+    };
+    tokio::spawn(serve(listener, answering, stop.clone()));
+    Server { address, stop }
+}
+
+fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
+    Peers::new(PeersSettings {
+        cluster_id: "a".to_owned(),
+        me: ME,
+        via: HashMap::new(),
+        link: LinkSettings {
+            calls,
+            queue_bytes,
+            message_bytes: 1 << 20,
+        },
+        raft: Handle::current(),
+        keys: Handle::current(),
+    })
+}
+
+async fn connected(peers: &Peers, up: bool) {
+    let mut state = peers.connected(OTHER, Lane::Keys).unwrap();
+    let wait = state.wait_for(|connected| *connected == up);
+    tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
+}
+
+fn barrier() -> call::Body {
+    call::Body::Barrier(pb::Barrier { group: 0 })
+}
+
+fn position(reply: reply::Body) -> u64 {
+    match reply {
+        reply::Body::Position(position) => position.index,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn calls_arrive_in_their_order_and_each_gets_its_own_reply() {
+    let server = server("127.0.0.1:0", "a").await;
+    let peers = peers(10_000, 1 << 20);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let calls: Vec<_> = (0..2000)
+        .map(|_| peers.start(OTHER, Lane::Keys, barrier(), SOON).unwrap())
+        .collect();
+    for (expected, call) in calls.into_iter().enumerate() {
+        assert_eq!(position(call.wait().await.unwrap()), expected as u64);
+    }
+    let later = (0..500).map(|index| {
+        let body = call::Body::AwaitApplied(pb::AwaitApplied { group: 0, index });
+        peers.start(OTHER, Lane::Keys, body, SOON).unwrap()
+    });
+    for (expected, call) in later.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(position(call.wait().await.unwrap()), expected as u64);
+    }
+}
+
+#[tokio::test]
+async fn a_call_tells_whether_it_can_have_arrived() {
+    let peers = peers(10, 1 << 20);
+    assert_eq!(
+        peers.call(OTHER, Lane::Keys, barrier(), SOON).await,
+        Err(CallError::Unsent)
+    );
+    let server = server("127.0.0.1:0", "a").await;
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let ping = call::Body::Ping(pb::Ping::default());
+    let brief = Duration::from_millis(100);
+    let silent = peers.call(OTHER, Lane::Keys, ping.clone(), brief).await;
+    assert_eq!(silent, Err(CallError::Lost));
+    let under_way = peers.start(OTHER, Lane::Keys, ping, SOON).unwrap();
+    // Answered after the call before it was sent.
+    peers
+        .call(OTHER, Lane::Keys, barrier(), SOON)
+        .await
+        .unwrap();
+    drop(server);
+    assert_eq!(under_way.wait().await, Err(CallError::Lost));
+    connected(&peers, false).await;
+    let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    assert_eq!(refused, Err(CallError::Unsent));
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_found_again_also_elsewhere() {
+    let first = server("127.0.0.1:0", "a").await;
+    let peers = peers(10, 1 << 20);
+    peers.learn(OTHER, &first.address);
+    connected(&peers, true).await;
+    drop(first);
+    connected(&peers, false).await;
+    let second = server("127.0.0.1:0", "a").await;
+    peers.learn(OTHER, &second.address);
+    connected(&peers, true).await;
+    peers
+        .call(OTHER, Lane::Keys, barrier(), SOON)
+        .await
+        .unwrap();
+    peers.forget(OTHER);
+    let gone = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    assert_eq!(gone, Err(CallError::Unsent));
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let server = server("127.0.0.1:0", "a").await;
+    let peers = peers(4, 1000);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let ping = || call::Body::Ping(pb::Ping::default());
+    // Nothing is sent before the runtime gets its turn.
+    let queued: Vec<_> = (0..100)
+        .map(|_| peers.start(OTHER, Lane::Keys, ping(), Duration::from_secs(1)))
+        .collect();
+    let busy = queued
+        .iter()
+        .filter(|call| matches!(call, Err(CallError::Busy)));
+    assert!(busy.count() >= 90);
+    let large = call::Body::Room(pb::RoomRequest {
+        bucket: vec![0; 2000].into(),
+    });
+    let refused = peers.start(OTHER, Lane::Keys, large, SOON);
+    assert!(matches!(refused, Err(CallError::Busy)));
+}
+
+#[tokio::test]
+async fn a_node_of_another_cluster_and_another_node_are_refused() {
+    let foreign = server("127.0.0.1:0", "b").await;
+    let peers = peers(10, 1000);
+    peers.learn(OTHER, &foreign.address);
+    let right = server("127.0.0.1:0", "a").await;
+    // Node 3 isn't the one that answers there.
+    peers.learn(3, &right.address);
+    let wait = Duration::from_millis(300);
+    for node in [OTHER, 3] {
+        let mut state = peers.connected(node, Lane::Raft).unwrap();
+        let up = tokio::time::timeout(wait, state.wait_for(|up| *up)).await;
+        assert!(up.is_err(), "node {node} was greeted");
+    }
+}

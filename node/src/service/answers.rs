@@ -1,0 +1,168 @@
+//! What this node answers to requests that other nodes pass on.
+//!
+//! They are authorised already. A bucket that this node doesn't know yet is asked for at the
+//! metadata's leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, refused::Reason, reply};
+
+use super::Service;
+use super::errors::KeyError;
+use super::operation::{Missed, Operation, write_refusal};
+use super::reads::{Counts, Get, Keys, Larger};
+use super::room::AskForRoom;
+use super::shards::Shards;
+use super::writes::{Propose, WriteKey, WriteResult};
+use crate::meta::Bucket;
+use crate::raft::NodeId;
+use crate::types::{BucketId, ListQuery};
+
+impl Service {
+    /// Answers a request of node `from`, which waits for `timeout`.
+    pub async fn answer(&self, from: NodeId, body: call::Body, timeout: Duration) -> reply::Body {
+        match body {
+            call::Body::Get(get) => {
+                let (bucket, key) = (&get.bucket[..], &get.key[..]);
+                self.on_leader(get.shard, &Get { bucket, key }).await
+            }
+            call::Body::Write(write) => self.write(write, timeout).await,
+            call::Body::Page(page) => self.page(page).await,
+            call::Body::Bucket(query) => {
+                let (bucket, exact) = (&query.bucket[..], query.expire_first);
+                self.on_leader(query.shard, &Counts { bucket, exact }).await
+            }
+            call::Body::Larger(query) => {
+                let larger = Larger {
+                    bucket: &query.bucket,
+                    key_bytes: usize::try_from(query.key_bytes).unwrap_or(usize::MAX),
+                    value_bytes: usize::try_from(query.value_bytes).unwrap_or(usize::MAX),
+                };
+                self.on_leader(query.shard, &larger).await
+            }
+            call::Body::Command(command) => match command.command.and_then(|it| it.kind) {
+                Some(kind) => self.on_leader(command.shard, &Propose(kind)).await,
+                None => unknown(),
+            },
+            call::Body::Meta(call) => self.metadata().answer_command(call.command, timeout).await,
+            call::Body::Barrier(_) => self.metadata().answer_barrier(),
+            call::Body::AwaitApplied(wait) => {
+                self.metadata().answer_applied(wait.index, timeout).await
+            }
+            call::Body::Room(request) => self.room(from, &request.bucket).await,
+            call::Body::RoomQuery(query) => self.room_state(&query),
+            call::Body::Ping(_)
+            | call::Body::Append(_)
+            | call::Body::Vote(_)
+            | call::Body::Transfer(_) => unknown(),
+        }
+    }
+
+    fn shards(&self) -> &Shards {
+        self.keyspace.shards()
+    }
+
+    /// Answers an operation if this node leads the shard.
+    async fn on_leader<O: Operation>(&self, shard: u32, operation: &O) -> reply::Body {
+        let number = u16::try_from(shard).unwrap_or(u16::MAX);
+        let Some(shard) = self.shards().local(number) else {
+            return unknown();
+        };
+        let missed = if shard.serves() {
+            match operation.here(shard).await {
+                Ok(output) => return O::encode(output),
+                Err(missed) => missed,
+            }
+        } else {
+            Missed::NotLeader
+        };
+        write_refusal(missed, shard.leader_elsewhere())
+    }
+
+    async fn write(&self, forwarded: pb::ForwardedWrite, timeout: Duration) -> reply::Body {
+        let Some(write) = forwarded.write else {
+            return unknown();
+        };
+        let bucket = match self.known_bucket(&write.bucket).await {
+            Ok(Some(bucket)) => bucket,
+            // It was deleted since the other node looked.
+            Ok(None) => return WriteKey::encode(WriteResult::BucketGone),
+            Err(missed) => return write_refusal(missed, None),
+        };
+        let write = WriteKey {
+            shards: self.shards(),
+            bucket: &bucket,
+            write,
+            timeout,
+        };
+        self.on_leader(forwarded.shard, &write).await
+    }
+
+    async fn page(&self, page: pb::ForwardedPage) -> reply::Body {
+        let query = ListQuery {
+            prefix: page.prefix,
+            after: page.after,
+            limit: page.limit as usize,
+        };
+        let (bucket, query) = (&page.bucket[..], &query);
+        self.on_leader(page.shard, &Keys { bucket, query }).await
+    }
+
+    async fn room(&self, from: NodeId, bucket: &[u8]) -> reply::Body {
+        let bucket = match self.known_bucket(bucket).await {
+            Ok(Some(bucket)) => bucket,
+            Ok(None) => return write_refusal(KeyError::BucketGone.into(), None),
+            Err(missed) => return write_refusal(missed, None),
+        };
+        let shards = self.shards();
+        let ask = AskForRoom {
+            shards,
+            bucket: &bucket,
+            from,
+        };
+        let home = u32::from(shards.home(&bucket.id));
+        self.on_leader(home, &ask).await
+    }
+
+    /// The room that this node holds for a bucket, and the numbers of keys that it published.
+    fn room_state(&self, query: &pb::RoomQuery) -> reply::Body {
+        let bucket = BucketId::parse(&query.bucket).and_then(|id| self.directory.bucket(&id));
+        let Some(bucket) = bucket else {
+            return reply::Body::RoomState(pb::RoomState::default());
+        };
+        let room = bucket.usage.budget.held(query.recall);
+        let published = bucket.usage.published().into_iter();
+        reply::Body::RoomState(pb::RoomState {
+            left: room.left,
+            taken: room.taken,
+            last_grant: room.last_grant,
+            published: published
+                .map(|(keys, at)| pb::PublishedCount { keys, at })
+                .collect(),
+        })
+    }
+
+    /// A bucket that another node has let a request through to.
+    async fn known_bucket(&self, id: &[u8]) -> Result<Option<Arc<Bucket>>, Missed> {
+        let Some(id) = BucketId::parse(id) else {
+            return Ok(None);
+        };
+        match self.directory.bucket(&id) {
+            Some(bucket) => Ok(Some(bucket)),
+            None => match self.directory.find_bucket(&id).await {
+                Ok(bucket) => Ok(bucket),
+                Err(unavailable) => Err(KeyError::from(unavailable).into()),
+            },
+        }
+    }
+}
+
+fn unknown() -> reply::Body {
+    reply::Body::Refused(pb::Refused {
+        reason: Reason::Failed.into(),
+        message: "this node doesn't know that call".to_owned(),
+        leader: 0,
+    })
+}

@@ -1,0 +1,196 @@
+//! Reads of a shard, as operations.
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply};
+
+use super::operation::{Missed, Operation};
+use crate::raft::ProposeError;
+use crate::shard::{Page, ShardHandle};
+use crate::types::{Entry, KeyInfo, ListQuery, Version};
+
+/// The live entry of a key.
+pub(super) struct Get<'a> {
+    pub bucket: &'a [u8],
+    pub key: &'a [u8],
+}
+
+impl Operation for Get<'_> {
+    type Output = Option<Entry>;
+    const REPEATABLE: bool = true;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<Self::Output, Missed> {
+        Ok(shard.get(self.bucket, self.key).await?)
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        call::Body::Get(pb::ForwardedGet {
+            shard: u32::from(shard),
+            bucket: Bytes::copy_from_slice(self.bucket),
+            key: Bytes::copy_from_slice(self.key),
+        })
+    }
+
+    fn encode(entry: Self::Output) -> reply::Body {
+        let record = entry.map(|entry| pb::Record {
+            version: Some(entry.version.into()),
+            expires_at: entry.expires_at.unwrap_or(0),
+            content_type: entry.content_type,
+            value: entry.value,
+            ..Default::default()
+        });
+        reply::Body::Get(pb::GetReply { record })
+    }
+
+    fn decode(reply: reply::Body) -> Option<Self::Output> {
+        let reply::Body::Get(reply) = reply else {
+            return None;
+        };
+        Some(reply.record.map(|record| Entry {
+            version: record.version.map(Version::from).unwrap_or_default(),
+            expires_at: (record.expires_at != 0).then_some(record.expires_at),
+            content_type: record.content_type,
+            value: record.value,
+        }))
+    }
+}
+
+/// Live keys of a bucket, in order.
+pub(super) struct Keys<'a> {
+    pub bucket: &'a [u8],
+    pub query: &'a ListQuery,
+}
+
+impl Operation for Keys<'_> {
+    type Output = Page;
+    const REPEATABLE: bool = true;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<Page, Missed> {
+        Ok(shard.page(self.bucket, self.query.clone()).await?)
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        call::Body::Page(pb::ForwardedPage {
+            shard: u32::from(shard),
+            bucket: Bytes::copy_from_slice(self.bucket),
+            prefix: self.query.prefix.clone(),
+            after: self.query.after.clone(),
+            limit: u32::try_from(self.query.limit).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn encode(page: Page) -> reply::Body {
+        let keys = page.keys.into_iter().map(|info| pb::ListedKey {
+            key: info.key,
+            size: info.size,
+            version: Some(info.version.into()),
+            expires_at: info.expires_at.unwrap_or(0),
+        });
+        reply::Body::Page(pb::PageReply {
+            keys: keys.collect(),
+            more: page.more,
+        })
+    }
+
+    fn decode(reply: reply::Body) -> Option<Page> {
+        let reply::Body::Page(page) = reply else {
+            return None;
+        };
+        let keys = page.keys.into_iter().map(|key| KeyInfo {
+            key: key.key,
+            size: key.size,
+            version: key.version.map(Version::from).unwrap_or_default(),
+            expires_at: (key.expires_at != 0).then_some(key.expires_at),
+        });
+        Some(Page {
+            keys: keys.collect(),
+            more: page.more,
+        })
+    }
+}
+
+/// A bucket's state in a shard.
+pub(super) struct Counts<'a> {
+    pub bucket: &'a [u8],
+    /// Whether what has expired goes first, so that the count is exact.
+    pub exact: bool,
+}
+
+impl Operation for Counts<'_> {
+    type Output = pb::BucketState;
+    const REPEATABLE: bool = true;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<Self::Output, Missed> {
+        if self.exact {
+            expire(shard).await?;
+        }
+        Ok(shard.bucket(self.bucket).await?)
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        call::Body::Bucket(pb::BucketQuery {
+            shard: u32::from(shard),
+            bucket: Bytes::copy_from_slice(self.bucket),
+            expire_first: self.exact,
+        })
+    }
+
+    fn encode(state: Self::Output) -> reply::Body {
+        reply::Body::Bucket(pb::BucketReply { state: Some(state) })
+    }
+
+    fn decode(reply: reply::Body) -> Option<Self::Output> {
+        match reply {
+            reply::Body::Bucket(reply) => Some(reply.state.unwrap_or_default()),
+            _ => None,
+        }
+    }
+}
+
+/// Removes what has expired. It is done as often as it is asked for: an outcome that isn't known
+/// doesn't matter.
+async fn expire(shard: &ShardHandle) -> Result<(), Missed> {
+    match shard.expire().await {
+        Ok(_) => Ok(()),
+        Err(ProposeError::NotLeader { .. } | ProposeError::Unknown) => Err(Missed::NotLeader),
+    }
+}
+
+/// Whether a bucket holds larger keys or values than these.
+pub(super) struct Larger<'a> {
+    pub bucket: &'a [u8],
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+}
+
+impl Operation for Larger<'_> {
+    type Output = bool;
+    const REPEATABLE: bool = true;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<bool, Missed> {
+        let (bucket, now) = (self.bucket.to_vec(), shard.now());
+        let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
+        let walk = shard.read(move |view| view.has_larger(&bucket, key_bytes, value_bytes, now));
+        Ok(walk.await?)
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        call::Body::Larger(pb::LargerQuery {
+            shard: u32::from(shard),
+            bucket: Bytes::copy_from_slice(self.bucket),
+            key_bytes: self.key_bytes as u64,
+            value_bytes: self.value_bytes as u64,
+        })
+    }
+
+    fn encode(larger: bool) -> reply::Body {
+        reply::Body::Larger(pb::LargerReply { larger })
+    }
+
+    fn decode(reply: reply::Body) -> Option<bool> {
+        match reply {
+            reply::Body::Larger(reply) => Some(reply.larger),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Writes of a shard, as operations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply, shard_command, write::Op, write_reply};
+
+use super::errors::KeyError;
+use super::operation::{Missed, Operation};
+use super::room::{self, Room};
+use super::shards::Shards;
+use crate::meta::Bucket;
+use crate::raft::ProposeError;
+use crate::shard::{ShardHandle, WriteOutcome};
+use crate::types::{Version, Written};
+
+/// How often a write is tried that loses its key to a delete each time, in a bucket that is full.
+const ROOM_TRIES: usize = 8;
+
+/// A write of a key.
+pub(super) struct WriteKey<'a> {
+    pub shards: &'a Shards,
+    pub bucket: &'a Arc<Bucket>,
+    pub write: pb::Write,
+    pub timeout: Duration,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteResult {
+    Done(Written),
+    ConditionFailed,
+    BucketGone,
+    TooManyKeys(u64),
+}
+
+impl WriteKey<'_> {
+    /// The write, with or without room for a new key.
+    fn with_room(&self, room: &Room) -> pb::Write {
+        let mut write = self.write.clone();
+        if let Some(Op::Put(put)) = &mut write.op {
+            put.may_create = room.is_some();
+        }
+        write
+    }
+
+    fn creates(&self) -> bool {
+        matches!(self.write.op, Some(Op::Put(_)))
+    }
+
+    async fn room(&self, shard: &ShardHandle) -> Result<Room, Missed> {
+        if !self.creates() {
+            return Ok(None);
+        }
+        // The way of nearly all writes: no await, nothing counted.
+        match self.bucket.usage.budget.take() {
+            Some(reservation) => Ok(Some(reservation)),
+            None => {
+                room::find(
+                    self.shards,
+                    shard,
+                    self.bucket,
+                    &self.write.key,
+                    self.timeout,
+                )
+                .await
+            }
+        }
+    }
+}
+
+impl Operation for WriteKey<'_> {
+    type Output = WriteResult;
+    // A PUT is idempotent alone, but not among others: repeated, it can undo a later one.
+    const REPEATABLE: bool = false;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<WriteResult, Missed> {
+        if !shard.serves() {
+            return Err(Missed::NotLeader);
+        }
+        let limit = self.bucket.limits.keys;
+        for _ in 0..ROOM_TRIES {
+            let room = match self.room(shard).await {
+                Err(Missed::Failed(KeyError::TooManyKeys { limit })) => {
+                    return Ok(WriteResult::TooManyKeys(limit));
+                }
+                room => room?,
+            };
+            let write = self.with_room(&room);
+            match shard.write(write, room, self.timeout).await? {
+                WriteOutcome::Written(written) => return Ok(WriteResult::Done(written)),
+                WriteOutcome::ConditionFailed => return Ok(WriteResult::ConditionFailed),
+                WriteOutcome::BucketGone => return Ok(WriteResult::BucketGone),
+                // The key was deleted after it was seen: count again.
+                WriteOutcome::NoRoom => {}
+            }
+        }
+        Ok(WriteResult::TooManyKeys(limit))
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        call::Body::Write(pb::ForwardedWrite {
+            shard: u32::from(shard),
+            write: Some(self.write.clone()),
+        })
+    }
+
+    fn encode(result: WriteResult) -> reply::Body {
+        use write_reply::Kind;
+        let kind = match result {
+            WriteResult::Done(written) => Kind::Done(pb::WriteDone {
+                version: Some(written.version.into()),
+                existed: written.existed,
+                expires_at: written.expires_at.unwrap_or(0),
+            }),
+            WriteResult::ConditionFailed => Kind::ConditionFailed(true),
+            WriteResult::BucketGone => Kind::BucketGone(true),
+            WriteResult::TooManyKeys(limit) => Kind::TooManyKeys(limit),
+        };
+        reply::Body::Write(pb::WriteReply { kind: Some(kind) })
+    }
+
+    fn decode(reply: reply::Body) -> Option<WriteResult> {
+        use write_reply::Kind;
+        let reply::Body::Write(reply) = reply else {
+            return None;
+        };
+        Some(match reply.kind? {
+            Kind::Done(done) => WriteResult::Done(Written {
+                version: done.version.map(Version::from)?,
+                existed: done.existed,
+                expires_at: (done.expires_at != 0).then_some(done.expires_at),
+            }),
+            Kind::ConditionFailed(_) => WriteResult::ConditionFailed,
+            Kind::BucketGone(_) => WriteResult::BucketGone,
+            Kind::TooManyKeys(limit) => WriteResult::TooManyKeys(limit),
+        })
+    }
+
+    fn size(&self) -> usize {
+        let value = match &self.write.op {
+            Some(Op::Put(put)) => put.value.len(),
+            Some(Op::Delete(_)) | None => 0,
+        };
+        value + 512
+    }
+}
+
+/// A command that is no write, of a kind that may be done twice.
+pub(super) struct Propose(pub shard_command::Kind);
+
+impl Operation for Propose {
+    type Output = ();
+    const REPEATABLE: bool = false;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<(), Missed> {
+        match shard.propose(self.0.clone()).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::NotLeader { .. }) => Err(Missed::NotLeader),
+            Err(ProposeError::Unknown) => Err(KeyError::UnknownOutcome.into()),
+        }
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        let kind = Some(self.0.clone());
+        call::Body::Command(pb::ForwardedCommand {
+            shard: u32::from(shard),
+            command: Some(pb::ShardCommand { kind }),
+        })
+    }
+
+    fn encode((): ()) -> reply::Body {
+        reply::Body::Command(pb::CommandReply {})
+    }
+
+    fn decode(reply: reply::Body) -> Option<()> {
+        matches!(reply, reply::Body::Command(_)).then_some(())
+    }
+}
