@@ -41,10 +41,11 @@ audit: ## Check the dependencies against known vulnerabilities (needs cargo-deny
 	cargo deny --locked check
 
 .PHONY: bench
-bench: ## Measure, side by side with webdis and Redis where they can be installed
+bench: ## Measure, side by side with webdis and Redis, and with etcd, where they can be installed
 	@scripts/setup bench
 	$(CARGO) build --release --locked --workspace --bins
 	$(TARGET_DIR)/release/cloudkv-bench all
+	$(TARGET_DIR)/release/cloudkv-bench region
 
 .PHONY: faults
 faults: setup ## Mix all kinds of faults under load and check what clients see; ARGS="--minutes 30 --seed 1"

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
+use cloudkv_cluster_tests::region::Region;
 use cloudkv_cluster_tests::{Bucket, eventually};
 use futures_util::stream::{self, StreamExt};
 
@@ -104,15 +104,12 @@ async fn a_node_that_lost_its_disk_comes_back_as_another_one() {
 
 #[tokio::test]
 async fn a_full_disk_stops_a_node_and_loses_nothing() {
-    let mut region = Region::prepare(RegionOptions::default());
+    let mut region = Region::start().await;
     region.expect_errors(&[""]);
+    // The log's file is there; beyond this length nothing can be written to it.
+    region.terminate(2).await;
     region.members[2].flags.file_limit = Some(2048);
-    region.launch(0, &Start::Init);
-    region.wait_listening(0).await;
-    for seat in [1, 2] {
-        region.launch(seat, &Start::Join(vec![0]));
-        region.wait_listening(seat).await;
-    }
+    region.restart(2).await;
     region.wait_formed().await;
     let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
     let mut keys = fill(&region, 0, &bucket, 1500, 4000).await;
@@ -130,22 +127,23 @@ async fn a_full_disk_stops_a_node_and_loses_nothing() {
     assert_all_there(&region, 2, &bucket, &keys).await;
 }
 
-/// The newest file of a RocksDB write-ahead log below a directory.
-fn newest_log(dir: &Path) -> PathBuf {
-    let mut found = vec![];
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-            let (path, metadata) = (entry.path(), entry.metadata().unwrap());
-            if metadata.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "log") {
-                found.push((metadata.len(), path));
-            }
-        }
-    }
-    // The log of the Raft entries is the one with the most bytes: the state has none.
-    found.into_iter().max().expect("a write-ahead log").1
+/// Damages what was on disk of a node's log.
+fn damage_log(data_dir: &Path) {
+    // The position that was synced last: segment and offset, and the segment's file, which begins
+    // with a record that holds its number.
+    let synced = fs::read(data_dir.join("log-synced")).unwrap();
+    let synced = u64::from_be_bytes(synced.try_into().unwrap());
+    let (segment, offset) = (synced >> 32, synced & u64::from(u32::MAX));
+    let files = fs::read_dir(data_dir.join("log")).unwrap();
+    let holds_it = |path: &PathBuf| {
+        let mut number = [0; 8];
+        let file = fs::File::open(path).unwrap();
+        file.read_exact_at(&mut number, 27).unwrap();
+        u64::from_be_bytes(number) == segment
+    };
+    let path = files.map(|entry| entry.unwrap().path()).find(holds_it);
+    let file = OpenOptions::new().write(true).open(path.unwrap()).unwrap();
+    file.write_all_at(&[0xa5; 512], offset / 2).unwrap();
 }
 
 #[tokio::test]
@@ -158,10 +156,7 @@ async fn a_damaged_log_is_told_and_nothing_acknowledged_is_lost() {
     let lost = region.node_id(2).await;
     region.kill(2);
     // A part of the log that was synced long before the crash.
-    let path = newest_log(&region.members[2].data_dir());
-    let file = OpenOptions::new().write(true).open(&path).unwrap();
-    let middle = file.metadata().unwrap().len() / 2;
-    file.write_all_at(&[0xa5; 512], middle).unwrap();
+    damage_log(&region.members[2].data_dir());
     region.members[2].start();
     let status = region.wait_exit(2).await;
     assert!(status.code().is_some_and(|code| code != 0), "{status}");

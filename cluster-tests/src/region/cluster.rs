@@ -33,6 +33,8 @@ pub struct RegionOptions {
     pub seed: u64,
     /// Where the nodes' files go; `None`: into a temporary directory.
     pub dir: Option<PathBuf>,
+    /// Whether nodes reach each other straight, for measurements: the network can't be harmed then.
+    pub direct: bool,
 }
 
 impl Default for RegionOptions {
@@ -44,6 +46,7 @@ impl Default for RegionOptions {
             args: vec![],
             seed: 0,
             dir: None,
+            direct: false,
         }
     }
 }
@@ -96,7 +99,11 @@ impl Region {
         let member = |seat: usize| {
             let flags = MemberFlags {
                 start: vec![],
-                via: network.via(seat),
+                via: if options.direct {
+                    String::new()
+                } else {
+                    network.via(seat)
+                },
                 region: "local".into(),
                 shards: options.shards,
                 args: options.args.clone(),

@@ -136,6 +136,11 @@ impl Member {
         self.child.is_some()
     }
 
+    /// The process's ID, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// How the process ended, if it did so by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;

@@ -28,8 +28,8 @@ const WRITE_QUEUE: usize = 8192;
 const WRITES_IN_FLIGHT: usize = 2;
 /// Reads that may wait for the disk.
 const DISK_READS: usize = 1024;
-/// Entries kept in each log for members that lag.
-const LOG_KEEP: u64 = 1024;
+/// Entries kept in each log for members that lag, and their bytes at most.
+const LOG_KEEP: (usize, u64) = (1 << 14, 8 << 20);
 
 /// Bytes of a single message between nodes.
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
@@ -271,6 +271,7 @@ fn engine_settings(config: &Config) -> EngineSettings {
     EngineSettings {
         block_cache: config.block_cache_bytes(),
         write_buffer: config.write_buffer_mib.bytes(),
+        log_segment: config.log_segment_mib.bytes(),
     }
 }
 

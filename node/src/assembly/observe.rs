@@ -205,6 +205,11 @@ impl Observer {
         }
         let gauges = [
             (
+                "cloudkv_log_disk_bytes",
+                "Files of the log, those included that are kept to be used again.",
+                engine.log.disk_bytes(),
+            ),
+            (
                 "cloudkv_state_disk_bytes",
                 "Files of the state.",
                 engine.state.disk_bytes(),

@@ -54,6 +54,17 @@ pub async fn upkeep(groups: Arc<Groups>, write_buffer: usize, stop: Cancellation
             // A group that has failed ends the node by itself.
             tracing::warn!(%error, "purge logs");
         }
+        tidy(&groups).await;
+    }
+}
+
+/// Frees old segments of the log that hold little.
+async fn tidy(groups: &Groups) {
+    let engine = groups.engine.clone();
+    match tokio::task::spawn_blocking(move || engine.log.tidy()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "tidy the log"),
+        Err(error) => tracing::warn!(%error, "tidy the log"),
     }
 }
 

@@ -77,6 +77,9 @@ settings! {
     /// reach it. More makes a restart replay more of the log.
     write_buffer_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "64",
 
+    /// Size of a file of the log, in MiB; they are filled, and used again.
+    log_segment_mib: Mib = Number { min: Mib(1), max: Mib(1024) } => "16",
+
     /// Memory for recent log entries, in MiB: followers that keep up are served from it.
     log_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
 

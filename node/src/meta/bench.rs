@@ -35,6 +35,7 @@ impl Bench {
         let settings = EngineSettings {
             block_cache: 1 << 20,
             write_buffer: 1 << 20,
+            log_segment: 1 << 20,
         };
         let engine = Arc::new(Engine::open(dir.path(), &settings).unwrap());
         let state = MetaState::open(engine.state.clone(), rows(ROWS)).unwrap();

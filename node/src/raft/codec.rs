@@ -37,12 +37,28 @@ fn decode_error(error: prost::DecodeError) -> io::Error {
 
 /// Bytes of an entry.
 pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
-    let (kind, room) = match &entry.payload {
-        EntryPayload::Blank => (BLANK, 0),
-        EntryPayload::Normal(command) => (COMMAND, command.bytes().len()),
-        EntryPayload::Membership(_) => (MEMBERSHIP, 128),
+    let mut bytes = Vec::with_capacity(entry_len(entry));
+    write_entry::<M>(entry, &mut bytes);
+    bytes
+}
+
+/// How many bytes an entry has, about: exactly if it is a command.
+pub fn entry_len<M: Machine>(entry: &Entry<M>) -> usize {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => 0,
+        EntryPayload::Normal(command) => command.bytes().len(),
+        EntryPayload::Membership(_) => 128,
     };
-    let mut bytes = Vec::with_capacity(HEAD + room);
+    HEAD + payload
+}
+
+/// Writes an entry's bytes behind those that are there.
+pub fn write_entry<M: Machine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
+    let kind = match &entry.payload {
+        EntryPayload::Blank => BLANK,
+        EntryPayload::Normal(_) => COMMAND,
+        EntryPayload::Membership(_) => MEMBERSHIP,
+    };
     bytes.put_u8(FORMAT);
     bytes.put_u8(kind);
     bytes.put_u64(entry.log_id.leader_id.term);
@@ -50,9 +66,8 @@ pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
     match &entry.payload {
         EntryPayload::Blank => {}
         EntryPayload::Normal(command) => bytes.put_slice(command.bytes()),
-        EntryPayload::Membership(membership) => membership_to_pb(membership).encode_raw(&mut bytes),
+        EntryPayload::Membership(membership) => membership_to_pb(membership).encode_raw(bytes),
     }
-    bytes
 }
 
 /// The entry of `bytes`, which its values share.

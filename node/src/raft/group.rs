@@ -48,8 +48,9 @@ pub struct GroupSettings {
     pub election_max: Duration,
     /// Bytes of the newest log entries kept in memory.
     pub log_cache: usize,
-    /// Entries that stay in the log though the state has flushed them, for members that lag.
-    pub log_keep: u64,
+    /// Entries that stay in the log though the state has flushed them, for members that lag: so
+    /// many, and no more bytes of them than that.
+    pub log_keep: (usize, u64),
 }
 
 /// What a proposal came to, given to its callback.
@@ -106,7 +107,7 @@ pub struct Group<M: Machine> {
     lease: Arc<Lease>,
     leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<Progress>,
-    log_keep: u64,
+    log_keep: (usize, u64),
     /// Before this it gives no vote: see `member`.
     votes_from: Instant,
     stopping: AtomicBool,
@@ -271,7 +272,11 @@ impl<M: Machine> Group<M> {
         let Some(flushed) = persisted_index(&self.engine.state, self.id)? else {
             return Ok(());
         };
-        let upto = flushed.saturating_sub(self.log_keep);
+        let (entries, bytes) = self.log_keep;
+        let Some(kept) = self.log.keep_from(entries, bytes) else {
+            return Ok(());
+        };
+        let upto = flushed.min(kept.saturating_sub(1));
         if upto <= self.log.purged_index() {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! A group's Raft log: on the log database, its newest entries in memory as well.
+//! A group's Raft log: a part of the node's log, its newest entries in memory as well.
 //!
 //! Invariants, which openraft builds on:
 //! - an entry is readable when `append` returns, and durable when its callback is called;
-//! - writes of a group are ordered: they go to one database, whose log is a sequence;
+//! - writes of a group are ordered: the node's log is a sequence;
 //! - the log is purged only up to what the state has flushed, checked here once more whoever asks.
 
 use std::collections::VecDeque;
@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use super::codec;
 use super::replica::persisted_index;
 use super::types::{Entry, LogId, Machine, Types, Vote};
+use crate::store::Engine;
 use crate::store::keys::GroupId;
-use crate::store::{Engine, LogMeta};
 
 /// How many bytes of entries one replication message may hold; the first entry always fits.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -118,10 +118,7 @@ impl<M: Machine> Cache<M> {
 impl<M: Machine> LogStore<M> {
     /// The log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
     pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
-        let purged = engine
-            .log
-            .meta(group, LogMeta::Purged)?
-            .map(codec::decode_log_id);
+        let purged = engine.log.purged(group).map(codec::decode_log_id);
         let purged = purged.transpose()?.map_or(0, |id| id.index);
         let cache = Cache {
             entries: VecDeque::new(),
@@ -169,13 +166,15 @@ impl<M: Machine> LogStore<M> {
         Ok(entries)
     }
 
+    /// The first of the newest entries, as many as are within both bounds.
+    pub fn keep_from(&self, entries: usize, bytes: u64) -> Option<u64> {
+        let inner = &self.inner;
+        inner.engine.log.keep_from(inner.group, entries, bytes)
+    }
+
     fn last_purged(&self) -> io::Result<Option<LogId>> {
-        let row = self
-            .inner
-            .engine
-            .log
-            .meta(self.inner.group, LogMeta::Purged)?;
-        row.map(codec::decode_log_id).transpose()
+        let purged = self.inner.engine.log.purged(self.inner.group);
+        purged.map(codec::decode_log_id).transpose()
     }
 }
 
@@ -211,12 +210,8 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        let row = self
-            .inner
-            .engine
-            .log
-            .meta(self.inner.group, LogMeta::Vote)?;
-        row.map(codec::decode_vote).transpose()
+        let vote = self.inner.engine.log.vote(self.inner.group);
+        vote.map(codec::decode_vote).transpose()
     }
 }
 
@@ -250,7 +245,7 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         self.inner
             .engine
             .log
-            .put_meta(self.inner.group, LogMeta::Vote, &bytes, done)?;
+            .set_vote(self.inner.group, &bytes, done)?;
         wait.await.map_err(io::Error::other)?
     }
 
@@ -263,12 +258,8 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         if let Some(committed) = *self.inner.committed.lock() {
             return Ok(Some(committed));
         }
-        let row = self
-            .inner
-            .engine
-            .log
-            .meta(self.inner.group, LogMeta::Committed)?;
-        row.map(codec::decode_log_id).transpose()
+        let committed = self.inner.engine.log.committed(self.inner.group);
+        committed.map(codec::decode_log_id).transpose()
     }
 
     async fn append<I>(
@@ -280,32 +271,24 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         I: IntoIterator<Item = Entry<M>> + Send,
         I::IntoIter: Send,
     {
-        let mut rows = Vec::new();
-        let mut cached = Vec::new();
-        for entry in entries {
-            let bytes = codec::encode_entry::<M>(&entry);
-            cached.push((entry, bytes.len()));
-            rows.push((cached[cached.len() - 1].0.index(), bytes));
-        }
-        let committed = self
-            .inner
-            .committed
-            .lock()
-            .as_ref()
-            .map(codec::encode_log_id);
+        let entries: Vec<Entry<M>> = entries.into_iter().collect();
+        let committed = *self.inner.committed.lock();
+        let committed = committed.as_ref().map(codec::encode_log_id);
         // Into the cache first: the callback may come before this returns, and with it the
         // demand for the entries.
         {
             let mut cache = self.inner.cache.lock();
-            for (entry, size) in cached {
-                cache.push(entry, size);
+            for entry in &entries {
+                cache.push(entry.clone(), codec::entry_len::<M>(entry));
             }
         }
+        let rows = entries.iter().map(|entry| {
+            let write = |bytes: &mut Vec<u8>| codec::write_entry::<M>(entry, bytes);
+            (entry.index(), write)
+        });
         let done = Box::new(move |result| callback.io_completed(result));
-        self.inner
-            .engine
-            .log
-            .append(self.inner.group, rows, committed, done)?;
+        let (log, group) = (&self.inner.engine.log, self.inner.group);
+        log.append(group, rows, committed.as_deref(), done)?;
         Ok(())
     }
 
@@ -324,12 +307,8 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         if persisted_index(&inner.engine.state, inner.group)? < Some(log_id.index) {
             inner.engine.state.flush()?;
         }
-        let from = inner.purged.load(Ordering::Relaxed);
         let bytes = codec::encode_log_id(&log_id);
-        inner
-            .engine
-            .log
-            .purge(inner.group, from, log_id.index, &bytes)?;
+        inner.engine.log.purge(inner.group, log_id.index, &bytes)?;
         inner.cache.lock().purge_to(log_id.index);
         inner.purged.store(log_id.index, Ordering::Relaxed);
         Ok(())

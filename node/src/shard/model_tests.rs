@@ -135,6 +135,7 @@ impl Subject {
         let settings = EngineSettings {
             block_cache: 1 << 20,
             write_buffer: 1 << 20,
+            log_segment: 1 << 20,
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);

@@ -1,4 +1,4 @@
-//! Opening the two databases of a data directory, with one cache and one budget for both.
+//! Opening the log and the state of a data directory.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
 
 use super::error::StoreError;
-use super::{LogDb, StateDb};
+use super::log::LogSettings;
+use super::{SegmentLog, StateDb};
 
 /// Sizes of a node's storage, in bytes.
 #[derive(Clone, Debug)]
@@ -16,12 +17,26 @@ pub struct EngineSettings {
     pub block_cache: usize,
     /// The state is flushed when so much of it is only in memory.
     pub write_buffer: usize,
+    /// Size of the log's files.
+    pub log_segment: usize,
+}
+
+impl EngineSettings {
+    /// The log holds what the state hasn't flushed, which grows to about twice its write buffer: so
+    /// many files are kept to be used again.
+    fn log(&self) -> LogSettings {
+        let segment = self.log_segment.max(1);
+        LogSettings {
+            segment_bytes: segment as u64,
+            spares: 2 * self.write_buffer / segment + 2,
+        }
+    }
 }
 
 /// The open storage of a node. Holds the data directory's lock.
 pub struct Engine {
     /// The Raft logs.
-    pub log: LogDb,
+    pub log: SegmentLog,
     /// The applied state.
     pub state: StateDb,
     cache: Cache,
@@ -71,11 +86,7 @@ impl Engine {
         let cache = Cache::new_lru_cache(settings.block_cache);
         let buffers =
             WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer, false);
-        let log = LogDb::open(
-            dir,
-            &dir.join("log"),
-            &log_options(&env, &cache, &buffers, settings),
-        )?;
+        let log = SegmentLog::open(dir, &dir.join("log"), settings.log())?;
         let state = StateDb::open(
             &dir.join("state"),
             &state_options(&env, &cache, &buffers, settings),
@@ -116,31 +127,6 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_format_version(5);
     table
-}
-
-/// The log is appended, read back seldom, and purged from its beginning. Its write-ahead log is
-/// written when the group commit says so, into recycled files: overwriting a file that has its
-/// size already spares each fsync the journal of the file system.
-fn log_options(
-    env: &Env,
-    cache: &Cache,
-    buffers: &WriteBufferManager,
-    settings: &EngineSettings,
-) -> Options {
-    let mut options = common_options(env, buffers);
-    // Small: its write-ahead logs are recycled only after the first of them was flushed.
-    options.set_write_buffer_size(settings.write_buffer / 4);
-    options.set_max_write_buffer_number(4);
-    options.set_manual_wal_flush(true);
-    options.set_recycle_log_file_num(4);
-    // Most of it is purged before it would be worth compacting.
-    options.set_level_zero_file_num_compaction_trigger(12);
-    options.set_level_zero_slowdown_writes_trigger(40);
-    options.set_level_zero_stop_writes_trigger(64);
-    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::PointInTime);
-    options.set_compression_type(DBCompressionType::None);
-    options.set_block_based_table_factory(&table_options(cache));
-    options
 }
 
 /// The state has one column family, so that any flush is a prefix of what was applied.

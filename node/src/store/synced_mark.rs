@@ -1,7 +1,7 @@
 //! How far the log was synced, written down apart from it.
 //!
-//! After a crash the log's database can't tell a tail that was never synced, which may be dropped,
-//! from one that was and is damaged. So after each sync the sequence number that it covered is
+//! After a crash the log itself can't tell a tail that was never synced, which may be dropped,
+//! from one that was and is damaged. So after each sync the position that it covered is
 //! written to a small file, which costs no sync of its own. A crash of the machine may leave an
 //! older number there, never a newer one. A log that ends before it has lost what was acknowledged:
 //! then the node must not go on as if nothing had happened, since its vote for those entries would
@@ -34,9 +34,9 @@ impl SyncedMark {
         Ok((Self { file }, mark))
     }
 
-    /// All up to this sequence number was synced.
-    pub(super) fn set(&self, sequence: u64) -> io::Result<()> {
-        self.file.write_all_at(&sequence.to_be_bytes(), 0)
+    /// All up to this position was synced.
+    pub(super) fn set(&self, position: u64) -> io::Result<()> {
+        self.file.write_all_at(&position.to_be_bytes(), 0)
     }
 }
 

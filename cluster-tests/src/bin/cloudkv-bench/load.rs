@@ -1,7 +1,7 @@
 //! The subcommand `load`: one run of the load generator in a process of its own.
 
 use crate::engine::{self, KeyOrder, Outcome, Spec};
-use crate::workload::Operation;
+use crate::workload::{Dialect, Operation};
 use anyhow::{Result, ensure};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +12,12 @@ pub struct Args {
     /// Where the server listens.
     #[arg(long)]
     pub addr: SocketAddr,
+    /// Other addresses of the same service: connections are spread over all; may be repeated.
+    #[arg(long)]
+    pub also: Vec<SocketAddr>,
+    /// Whose API is spoken.
+    #[arg(long, value_enum, default_value = "paths")]
+    pub dialect: Dialect,
     /// What to ask.
     #[arg(long, value_enum, default_value = "get")]
     pub operation: Operation,
@@ -67,6 +73,8 @@ impl Args {
     pub fn new(addr: SocketAddr, operation: Operation, path_prefix: &str) -> Self {
         Self {
             addr,
+            also: Vec::new(),
+            dialect: Dialect::Paths,
             operation,
             path_prefix: path_prefix.to_owned(),
             path_suffix: String::new(),
@@ -102,6 +110,14 @@ impl Args {
         add("threads", self.threads.to_string());
         add("seconds", self.seconds.to_string());
         add("warmup", self.warmup.to_string());
+        let dialect = match self.dialect {
+            Dialect::Paths => "paths",
+            Dialect::Etcd => "etcd",
+        };
+        add("dialect", dialect.to_owned());
+        self.also
+            .iter()
+            .for_each(|addr| add("also", addr.to_string()));
         self.each
             .iter()
             .for_each(|stride| add("each", stride.to_string()));
@@ -117,8 +133,9 @@ impl Args {
     }
 
     fn to_spec(&self) -> Result<Spec> {
+        let addrs = [&[self.addr], self.also.as_slice()].concat();
         ensure!(
-            self.addr.ip().is_loopback(),
+            addrs.iter().all(|addr| addr.ip().is_loopback()),
             "only servers on loopback are put under load"
         );
         ensure!(
@@ -149,7 +166,8 @@ impl Args {
             self.warmup
         };
         Ok(Spec {
-            addr: self.addr,
+            addrs,
+            dialect: self.dialect,
             operation: self.operation,
             path_prefix: self.path_prefix.clone(),
             path_suffix: self.path_suffix.clone(),
@@ -227,6 +245,8 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
         let mut args = Args::new(addr, Operation::Put, "/kv/a/");
         args.each = Some(3);
+        args.also = vec![addr];
+        args.dialect = Dialect::Etcd;
         args.value_seed = Some(4);
         args.verify = true;
         args.watch = vec![1, 2];

@@ -2,7 +2,7 @@
 
 use crate::engine::{self, KeyOrder, Outcome, Spec};
 use crate::load::random_seed;
-use crate::workload::Operation;
+use crate::workload::{Dialect, Operation};
 use crate::{process, servers};
 use anyhow::{Result, ensure};
 use std::net::SocketAddr;
@@ -104,7 +104,8 @@ fn print(outcome: &Outcome, bucket: &str) {
 
 fn spec(args: &Args, bucket: &str) -> Spec {
     Spec {
-        addr: args.addr,
+        addrs: vec![args.addr],
+        dialect: Dialect::Paths,
         operation: Operation::Put,
         path_prefix: format!("/kv/{bucket}/"),
         path_suffix: String::new(),

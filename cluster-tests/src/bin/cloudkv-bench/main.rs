@@ -1,7 +1,7 @@
 //! `cloudkv-bench`: measures a node beside what it must be compared with, in one run.
 //!
 //! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis;
-//! `big` checks ten million keys; the other subcommands are the parts these are made of,
+//! `region` compares three nodes with three of etcd; `big` checks ten million keys; the other subcommands are the parts these are made of,
 //! each a process of its own so that its processor time can be told apart.
 
 mod all;
@@ -14,6 +14,7 @@ mod load;
 mod load_keys;
 mod process;
 mod procfs;
+mod region;
 mod report;
 mod rocks;
 mod servers;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Measure a node beside bare hyper, RocksDB alone, and webdis in front of Redis.
     All(all::Args),
+    /// Measure a region of three nodes beside three of etcd.
+    Region(region::Args),
     /// Check a node with ten million keys.
     Big(big::Args),
     /// Write many keys through a node's API.
@@ -47,6 +50,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::All(args) => all::run(&args),
+        Command::Region(args) => region::run(&args),
         Command::Big(args) => big::run(&args),
         Command::LoadKeys(args) => load_keys::run(&args),
         Command::Load(args) => load::run(&args),

@@ -91,15 +91,73 @@ impl Operation {
     }
 }
 
+/// Whose API is spoken.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// A key's value is read and written at its path.
+    #[default]
+    Paths,
+    /// etcd's JSON gateway: POST, with keys and values in base64.
+    Etcd,
+}
+
 /// Request bytes made once; each request copies them and patches key and value in place.
 #[derive(Debug, Clone)]
 pub struct Template {
     bytes: Vec<u8>,
     digits: std::ops::Range<usize>,
     value: std::ops::Range<usize>,
+    /// Whether the value is written in base64.
+    base64: bool,
 }
 
 impl Template {
+    /// Requests to etcd's JSON gateway, for a key whose base64 is `k<digits>`: with seven digits
+    /// that is one. Of a value, the base64 is as random as the bytes would be.
+    pub fn etcd(operation: Operation, host: &str, digits: usize, value_size: usize) -> Self {
+        let mut body = b"{\"key\":\"k".to_vec();
+        let first_digit = body.len();
+        body.resize(first_digit + digits, b'0');
+        body.push(b'"');
+        let (path, value) = match operation {
+            Operation::Get => ("/v3/kv/range", 0..0),
+            Operation::Put => {
+                body.extend_from_slice(b",\"value\":\"");
+                let start = body.len();
+                // Whole groups of four, and what the last one or two bytes give.
+                let letters = (value_size * 4).div_ceil(3);
+                body.resize(start + letters, b'A');
+                body.resize(start + value_size.div_ceil(3) * 4, b'=');
+                body.push(b'"');
+                ("/v3/kv/put", start..start + letters)
+            }
+        };
+        body.push(b'}');
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let shift =
+            |range: std::ops::Range<usize>| range.start + head.len()..range.end + head.len();
+        Self {
+            digits: shift(first_digit..first_digit + digits),
+            value: shift(value),
+            base64: true,
+            bytes: [head.as_bytes(), &body].concat(),
+        }
+    }
+
     /// Requests for `<prefix>k<digits><suffix>`; only a PUT has a body, of `value_size` bytes.
     pub fn new(
         operation: Operation,
@@ -126,6 +184,7 @@ impl Template {
             bytes,
             digits: first_digit..first_digit + digits,
             value: head..head + body,
+            base64: false,
         }
     }
 
@@ -136,8 +195,20 @@ impl Template {
         let request = &mut out[start..];
         write_digits(&mut request[self.digits.clone()], key);
         if !self.value.is_empty() {
-            fill_value(&mut request[self.value.clone()], key, seed);
+            let value = &mut request[self.value.clone()];
+            fill_value(value, key, seed);
+            if self.base64 {
+                to_base64_letters(value);
+            }
         }
+    }
+}
+
+/// Makes a letter of the alphabet of base64 (RFC 4648) of each byte.
+fn to_base64_letters(bytes: &mut [u8]) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for byte in bytes {
+        *byte = LETTERS[usize::from(*byte % 64)];
     }
 }
 
@@ -183,6 +254,37 @@ mod tests {
         out.clear();
         get.append(&mut out, 9_999_999_999, 1);
         assert_eq!(out, b"GET /k9999999999 HTTP/1.1\r\nHost: h:1\r\n\r\n");
+    }
+
+    #[test]
+    fn etcd_gets_base64_of_the_right_length() {
+        let template = Template::etcd(Operation::Put, "h:1", 7, 100);
+        let mut out = Vec::new();
+        template.append(&mut out, 1234, 1);
+        let text = String::from_utf8(out).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("POST /v3/kv/put HTTP/1.1\r\nHost: h:1"),
+            "{head}"
+        );
+        assert!(
+            head.ends_with(&format!("Content-Length: {}", body.len())),
+            "{head}"
+        );
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["key"], "k0001234");
+        let value = body["value"].as_str().unwrap();
+        // 100 bytes: 33 groups, and one byte of two letters.
+        assert_eq!(value.len(), 136);
+        assert_eq!(value.trim_end_matches('=').len(), 134);
+        let get = Template::etcd(Operation::Get, "h:1", 7, 100);
+        let mut out = Vec::new();
+        get.append(&mut out, 7, 1);
+        assert!(
+            String::from_utf8(out)
+                .unwrap()
+                .ends_with("{\"key\":\"k0000007\"}")
+        );
     }
 
     #[test]

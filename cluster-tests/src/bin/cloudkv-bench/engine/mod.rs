@@ -14,7 +14,7 @@ pub use keys::KeyOrder;
 pub use stats::{Errors, Latency, Stats};
 
 use crate::procfs;
-use crate::workload::Operation;
+use crate::workload::{Dialect, Operation};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -25,8 +25,10 @@ use worker::Worker;
 /// One run of the load generator.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Where the server listens.
-    pub addr: SocketAddr,
+    /// Where the server listens; connections are spread over all.
+    pub addrs: Vec<SocketAddr>,
+    /// Whose API is spoken.
+    pub dialect: Dialect,
     /// What is asked.
     pub operation: Operation,
     /// Path before the key.

@@ -6,7 +6,7 @@
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
 use super::{Spec, Stats, Window};
-use crate::workload::{Operation, Template, value_is_valid};
+use crate::workload::{Dialect, Operation, Template, value_is_valid};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +23,8 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 pub struct Worker<'a> {
     spec: &'a Spec,
     window: Window,
+    /// Of all connections of the run, which is the first of this thread.
+    first: usize,
     template: Template,
     source: KeySource,
     poll: Poll,
@@ -39,12 +41,18 @@ impl<'a> Worker<'a> {
         index: usize,
         progress: &'a AtomicU64,
     ) -> Result<Self> {
-        let host = spec.addr.to_string();
+        let host = spec.addrs.first().context("an address")?.to_string();
         let path = (spec.path_prefix.as_str(), spec.path_suffix.as_str());
+        let (operation, digits, size) = (spec.operation, spec.digits, spec.value_size);
+        let template = match spec.dialect {
+            Dialect::Paths => Template::new(operation, &host, path, digits, size),
+            Dialect::Etcd => Template::etcd(operation, &host, digits, size),
+        };
         let poll = Poll::new().context("create epoll")?;
         let share = (index..spec.connections).step_by(spec.threads).count();
         let mut worker = Self {
-            template: Template::new(spec.operation, &host, path, spec.digits, spec.value_size),
+            template,
+            first: index,
             source: KeySource::new(
                 spec.keys,
                 index as u64,
@@ -171,7 +179,9 @@ impl<'a> Worker<'a> {
     }
 
     fn open(&self, token: usize) -> Result<Connection> {
-        let mut connection = Connection::open(self.spec.addr)?;
+        let addrs = &self.spec.addrs;
+        let number = self.first + token * self.spec.threads;
+        let mut connection = Connection::open(addrs[number % addrs.len()])?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()
@@ -215,6 +225,10 @@ impl Answer<'_> {
     }
 
     fn has_right_body(&self, key: u64, spec: &Spec) -> bool {
+        if spec.dialect == Dialect::Etcd {
+            // The value in base64 and what is said of it; without a value it is far shorter.
+            return spec.operation == Operation::Put || self.body.len() > spec.value_size;
+        }
         match (spec.operation, spec.verify) {
             (Operation::Put, _) => true,
             (Operation::Get, false) => self.body.len() == spec.value_size,

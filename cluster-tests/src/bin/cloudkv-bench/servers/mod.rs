@@ -1,9 +1,11 @@
 //! What is put under load: how each is started, and how its requests look.
 
+mod etcd;
 mod hyper;
 mod node;
 mod webdis;
 
+pub use etcd::Etcd;
 pub use hyper::{BareHyper, stand_in_samples};
 pub use node::{Node, create_bucket, start_and_time};
 pub use webdis::{HOW_TO_INSTALL, Tuning, Webdis};
@@ -24,6 +26,10 @@ pub enum Kind {
     Hyper,
     /// webdis in front of Redis.
     Webdis,
+    /// Three `cloudkv-node`.
+    Region,
+    /// Three etcd, each with its JSON gateway.
+    Etcd,
 }
 
 impl fmt::Display for Kind {
@@ -32,6 +38,8 @@ impl fmt::Display for Kind {
             Self::Node => "cloudkv-node",
             Self::Hyper => "bare hyper",
             Self::Webdis => "webdis + redis",
+            Self::Region => "region of 3",
+            Self::Etcd => "etcd of 3",
         })
     }
 }

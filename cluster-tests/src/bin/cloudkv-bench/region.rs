@@ -1,0 +1,288 @@
+//! `region`: three nodes beside three of etcd, on the same disk and processors, asked by the same
+//! client, whose connections are spread over all three.
+//!
+//! One of the two runs at a time: what the other does at rest would count. They take turns.
+
+use crate::engine::Outcome;
+use crate::load;
+use crate::procfs::Machine;
+use crate::report::{self, Check, Table, Target, median};
+use crate::servers::{Etcd, Kind, create_bucket};
+use crate::workload::{Dialect, Operation};
+use crate::{http, process};
+use anyhow::{Context, Result, ensure};
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const NODES: usize = 3;
+const VALUE_BYTES: usize = 100;
+const HOW_TO_INSTALL: &str = "apt-get install etcd-server";
+
+/// Options of `region`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Seconds of counting for each number.
+    #[arg(long, default_value_t = 4.0)]
+    pub seconds: f64,
+    /// How often each is started and measured.
+    #[arg(long, default_value_t = 2)]
+    pub rounds: usize,
+    /// Numbers of connections.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+    pub connections: Vec<usize>,
+    /// Shards of the region.
+    #[arg(long, default_value_t = 8)]
+    pub shards: u32,
+    /// Client threads.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// More arguments of each node.
+    #[arg(long = "node-arg", allow_hyphen_values = true)]
+    pub node_args: Vec<String>,
+    /// Measure the nodes alone.
+    #[arg(long)]
+    pub skip_etcd: bool,
+    /// Results as JSON; a Markdown table goes beside it.
+    #[arg(long, default_value = "bench-region.json")]
+    pub out: PathBuf,
+    /// Where to put data; must be a real disk.
+    #[arg(long, default_value = "target/bench-data")]
+    pub data_dir: PathBuf,
+    /// Fail when a target is missed, too.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// One of the two under one load, once.
+#[derive(Debug, Clone, Serialize)]
+struct Cell {
+    server: Kind,
+    operation: Operation,
+    connections: usize,
+    round: usize,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    cells: Vec<Cell>,
+    checks: Vec<Check>,
+    notes: Vec<String>,
+}
+
+/// What is put under load.
+struct Service {
+    kind: Kind,
+    clients: Vec<SocketAddr>,
+    pids: Vec<u32>,
+    path: String,
+    dialect: Dialect,
+}
+
+impl Service {
+    fn load(&self, args: &Args, operation: Operation, connections: usize) -> load::Args {
+        let mut load = load::Args::new(self.clients[0], operation, &self.path);
+        load.also = self.clients[1..].to_vec();
+        load.dialect = self.dialect;
+        load.value_size = VALUE_BYTES;
+        load.connections = connections;
+        load.seconds = args.seconds;
+        load.threads = args.threads.min(connections);
+        load.watch.clone_from(&self.pids);
+        load
+    }
+
+    async fn measure(&self, args: &Args, round: usize, cells: &mut Vec<Cell>) -> Result<()> {
+        let mut fill = self.load(args, Operation::Put, 64);
+        fill.each = Some(1);
+        fill.seconds = 300.0;
+        process::run_load(&fill).await?;
+        for &connections in &args.connections {
+            for operation in [Operation::Get, Operation::Put] {
+                let load = self.load(args, operation, connections);
+                let outcome = process::run_load(&load).await?;
+                let (method, rate) = (operation.method(), outcome.per_second);
+                eprintln!(
+                    "{}, {method}, {connections} connections: {rate:.0}/s",
+                    self.kind
+                );
+                cells.push(Cell {
+                    server: self.kind,
+                    operation,
+                    connections,
+                    round,
+                    outcome,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Measures, prints and writes.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(
+        (0.5..=600.0).contains(&args.seconds),
+        "--seconds: 0.5 to 600"
+    );
+    ensure!((1..=20).contains(&args.rounds), "--rounds: 1 to 20");
+    let report = process::block_on_until_signal(measure(args))?;
+    report::publish(&args.out, &report, &markdown(&report))?;
+    let errors: u64 = report
+        .cells
+        .iter()
+        .map(|cell| cell.outcome.errors.total())
+        .sum();
+    ensure!(errors == 0, "{errors} REQUESTS FAILED");
+    let missed = report
+        .checks
+        .iter()
+        .filter(|check| check.passes() == Some(false));
+    let missed = missed.count();
+    ensure!(!args.strict || missed == 0, "{missed} targets missed");
+    Ok(())
+}
+
+async fn measure(args: &Args) -> Result<Report> {
+    let machine = Machine::read();
+    let (mut cells, mut notes) = (Vec::new(), Vec::new());
+    for round in 0..args.rounds {
+        let dir = process::work_dir(&args.data_dir)?;
+        measure_nodes(args, round, dir.path(), &mut cells).await?;
+        if !args.skip_etcd && !measure_etcd(args, round, dir.path(), &mut cells).await? {
+            notes.push(format!("etcd was skipped; to have it: {HOW_TO_INSTALL}"));
+            break;
+        }
+    }
+    let checks = checks(&cells);
+    Ok(Report {
+        machine,
+        cells,
+        checks,
+        notes,
+    })
+}
+
+async fn measure_nodes(args: &Args, round: usize, dir: &Path, cells: &mut Vec<Cell>) -> Result<()> {
+    let options = RegionOptions {
+        nodes: NODES,
+        shards: args.shards,
+        args: args.node_args.clone(),
+        dir: Some(dir.join("region")),
+        direct: true,
+        ..RegionOptions::default()
+    };
+    let region = Region::start_with(options).await;
+    let clients: Vec<_> = (0..NODES).map(|seat| region.seat(seat).http()).collect();
+    let first = *clients.first().context("a node")?;
+    let bucket = create_bucket(first).await?;
+    let pids = region.members.iter().filter_map(|member| member.pid());
+    let service = Service {
+        kind: Kind::Region,
+        pids: pids.collect(),
+        path: format!("/kv/{bucket}/"),
+        clients,
+        dialect: Dialect::Paths,
+    };
+    let path = format!("{}check", service.path);
+    http::expect(first, "PUT", &path, vec![b'v'; VALUE_BYTES]).await?;
+    service.measure(args, round, cells).await
+}
+
+/// Returns whether there is an etcd.
+async fn measure_etcd(
+    args: &Args,
+    round: usize,
+    dir: &Path,
+    cells: &mut Vec<Cell>,
+) -> Result<bool> {
+    let Some(etcd) = Etcd::start(dir).await? else {
+        return Ok(false);
+    };
+    let service = Service {
+        kind: Kind::Etcd,
+        clients: etcd.clients.clone(),
+        pids: etcd.pids(),
+        path: String::new(),
+        dialect: Dialect::Etcd,
+    };
+    service.measure(args, round, cells).await?;
+    Ok(true)
+}
+
+/// The middle of the rounds.
+fn middle(
+    cells: &[Cell],
+    (server, operation, connections): (Kind, Operation, usize),
+    number: impl Fn(&Outcome) -> f64,
+) -> Option<f64> {
+    let same = cells.iter().filter(|cell| {
+        (cell.server, cell.operation, cell.connections) == (server, operation, connections)
+    });
+    let mut numbers: Vec<f64> = same.map(|cell| number(&cell.outcome)).collect();
+    (!numbers.is_empty()).then(|| median(&mut numbers))
+}
+
+fn checks(cells: &[Cell]) -> Vec<Check> {
+    let against = |operation, connections, least| {
+        let rate = |server| {
+            let load = (server, operation, connections);
+            middle(cells, load, |outcome| outcome.per_second)
+        };
+        let ratio = rate(Kind::Region).and_then(|own| Some(own / rate(Kind::Etcd)?));
+        let what = format!(
+            "{}, {connections} connections: region of 3 / etcd of 3",
+            operation.method()
+        );
+        Check::new(what, ratio, "x", Target::AtLeast(least))
+    };
+    vec![
+        against(Operation::Put, 64, 5.0),
+        against(Operation::Put, 256, 5.0),
+        against(Operation::Get, 64, 8.0),
+        against(Operation::Get, 256, 8.0),
+    ]
+}
+
+fn markdown(report: &Report) -> String {
+    let Machine { cpu, cores, .. } = &report.machine;
+    let mut text = format!(
+        "## A region of three nodes beside etcd\n\n{cpu}, {cores} cores; {VALUE_BYTES} B a value; \
+         connections spread over all three.\n\n"
+    );
+    let head = ["load", "server", "per second", "p50 ms", "p99 ms", "CPU µs"];
+    let mut table = Table::new("Throughput and latency", &head);
+    let mut loads: Vec<_> = report
+        .cells
+        .iter()
+        .map(|cell| (cell.connections, cell.operation, cell.server))
+        .collect();
+    loads.sort_unstable();
+    loads.dedup();
+    for (connections, operation, server) in loads {
+        let number = |of: fn(&Outcome) -> f64| {
+            middle(&report.cells, (server, operation, connections), of).unwrap_or_default()
+        };
+        table.add(vec![
+            format!("{} {connections} conn.", operation.method()),
+            server.to_string(),
+            format!("{:.0}", number(|outcome| outcome.per_second)),
+            format!("{:.2}", number(|outcome| outcome.latency_us.p50) / 1000.0),
+            format!("{:.2}", number(|outcome| outcome.latency_us.p99) / 1000.0),
+            format!(
+                "{:.1}",
+                number(|outcome| outcome.server_cpu_us + outcome.client_cpu_us)
+            ),
+        ]);
+    }
+    text.push_str(&table.render());
+    text.push('\n');
+    text.push_str(&Table::of_checks(&report.checks).render());
+    for note in &report.notes {
+        text.push_str(&format!("\n{note}\n"));
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! What a crash of the machine may leave of the log, and what is read of it then.
+//!
+//! Between two syncs, any of the sectors that were written since the first may be on the disk and
+//! any others not. So the files are kept as they were at each sync, and mixed: whatever the mix,
+//! the log must say all that was durable, and nothing else than what was written behind it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use rand_like::Rng;
+use tempfile::TempDir;
+
+use super::SegmentLog;
+use super::model_tests::{Model, SETTINGS, Step, open, perform, said, step};
+
+const SECTOR: usize = 512;
+
+/// A tiny source of random choices, seeded by the test.
+mod rand_like {
+    pub struct Rng(pub u64);
+
+    impl Rng {
+        pub fn next(&mut self) -> u64 {
+            // xorshift64*, by Marsaglia and Vigna.
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        }
+
+        pub fn flips(&mut self) -> bool {
+            self.next() >> 63 == 1
+        }
+    }
+}
+
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+fn files_of(dir: &Path) -> Files {
+    let mut files = Files::new();
+    for folder in [dir.to_owned(), dir.join("log")] {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let name = path.strip_prefix(dir).unwrap().to_owned();
+                files.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// The number of the segment in a file, if it holds any.
+fn segment_of(bytes: &[u8]) -> Option<u64> {
+    let frame = super::frame::read(bytes)?;
+    super::tail::Beginning::parse(frame.body).map(|beginning| beginning.number)
+}
+
+/// The files that a crash between two syncs may leave: segments reach the disk one after the
+/// other, the sectors of one of them in any order.
+fn mix(before: &Files, after: &Files, random: &mut Rng) -> Files {
+    let mut changed: Vec<&PathBuf> = after
+        .iter()
+        .filter(|(name, bytes)| name.starts_with("log") && before.get(*name) != Some(bytes))
+        .map(|(name, _)| name)
+        .collect();
+    changed.sort_by_key(|name| segment_of(&after[*name]));
+    let torn = (random.next() as usize) % (changed.len() + 1);
+    let mut mixed = before.clone();
+    for (number, name) in changed.into_iter().enumerate() {
+        let new = &after[name];
+        let old = before
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| vec![0; new.len()]);
+        let file = match number.cmp(&torn) {
+            std::cmp::Ordering::Less => new.clone(),
+            std::cmp::Ordering::Equal => {
+                let sectors = new.chunks(SECTOR).zip(old.chunks(SECTOR));
+                sectors
+                    .flat_map(|(new, old)| if random.flips() { new } else { old })
+                    .copied()
+                    .collect()
+            }
+            std::cmp::Ordering::Greater => old,
+        };
+        mixed.insert(name.clone(), file);
+    }
+    mixed
+}
+
+fn write(files: &Files) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("log")).unwrap();
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+/// Whether `said` is `before`, with some of what `after` has added.
+fn lies_between(said: &Model, before: &Model, after: &Model) -> bool {
+    after.iter().all(|(group, after)| {
+        let said = said.get(group).cloned().unwrap_or_default();
+        let before = before.get(group).cloned().unwrap_or_default();
+        let is_one_of = said.vote == before.vote || said.vote == after.vote;
+        let old = before.entries.iter();
+        let keeps = old
+            .filter(|(number, entry)| after.entries.get(number) == Some(*entry))
+            .all(|(number, entry)| said.entries.get(number) == Some(entry));
+        let adds = said.entries.iter().all(|(number, entry)| {
+            before.entries.get(number) == Some(entry) || after.entries.get(number) == Some(entry)
+        });
+        let numbers: Vec<u64> = said.entries.keys().copied().collect();
+        let has_no_hole = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        is_one_of && keeps && adds && has_no_hole
+    })
+}
+
+/// Ends the log's thread's work on all that was written so far: the next sync covers only what
+/// comes behind.
+fn settle(log: &SegmentLog, model: &mut Model) {
+    // A segment that is released says so with a record of its own, behind the sync that allows it.
+    for _ in 0..3 {
+        perform(log, model, &Step::Vote(0, 9));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_crash_loses_nothing_durable_and_brings_nothing_old_back(
+        history in proptest::collection::vec(step(), 1..40),
+        last in step(),
+        seed in 1..u64::MAX,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(&dir);
+        let mut model = Model::new();
+        for step in history.iter().filter(|step| !matches!(step, Step::Reopen)) {
+            perform(&log, &mut model, step);
+        }
+        settle(&log, &mut model);
+        let (before, durable) = (files_of(dir.path()), model.clone());
+        perform(&log, &mut model, &last);
+        perform(&log, &mut model, &Step::Append(1, vec![300], 77));
+        let after = files_of(dir.path());
+        drop(log);
+        let mut random = Rng(seed);
+        for _ in 0..8 {
+            let crashed = write(&mix(&before, &after, &mut random));
+            let log = open(&crashed);
+            let found = said(&log, &model);
+            prop_assert!(lies_between(&found, &durable, &model), "{:?}", found);
+            // It goes on from there, and what is written then counts.
+            let mut next = found;
+            for group in next.values_mut() {
+                let last = group.entries.keys().next_back();
+                group.next = last.map_or(group.next.max(1), |last| last + 1);
+            }
+            for group in 0..2 {
+                if next.contains_key(&group) {
+                    perform(&log, &mut next, &Step::Append(group, vec![200, 4000], 3));
+                }
+            }
+            drop(log);
+            prop_assert_eq!(said(&open(&crashed), &next), next);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_synced_further_than_it_can_be_read_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir);
+    let mut model = Model::new();
+    for _ in 0..30 {
+        perform(&log, &mut model, &Step::Append(0, vec![900, 900], 5));
+    }
+    drop(log);
+    let files = files_of(dir.path());
+    let segments: Vec<_> = files
+        .keys()
+        .filter(|name| name.starts_with("log"))
+        .collect();
+    assert!(segments.len() > 2);
+    for name in segments {
+        if segment_of(&files[name]).is_none() {
+            continue;
+        }
+        let mut damaged = files.clone();
+        damaged.get_mut(name).unwrap()[100..120].fill(0xa5);
+        let dir = write(&damaged);
+        let opened = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
+        assert!(opened.is_err(), "{name:?} was damaged and nobody noticed");
+        damaged.remove(name);
+        let dir = write(&damaged);
+        let opened = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
+        assert!(opened.is_err(), "{name:?} is missing and nobody noticed");
+    }
+}

@@ -1,0 +1,205 @@
+//! A record of the log as bytes.
+//!
+//! ```text
+//! sum u64 | length u32 | previous u64 | kind u8 | group u16 | body      (numbers big-endian)
+//! ```
+//!
+//! `sum` is the XXH3 of all that follows it, `length` that of the body, and `previous` the sum of
+//! the record before. So a record counts only behind the one that it was written behind: what an
+//! earlier use of the file, or a write that a crash cut off, left further on is never taken for a
+//! part of the log, wherever its bytes happen to lie.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::store::keys::GroupId;
+
+/// Length of a record without its body.
+pub const HEAD: usize = 23;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// The first record of a segment: format u32, its number u64, the oldest segment u64.
+    Begin = 1,
+    /// The last record of a segment: the log goes on in the next one.
+    End = 2,
+    /// An entry: index u64, entry. It ends the log at its index, and is then its last one.
+    Entry = 3,
+    /// An entry that lay in an old segment, again: index u64, entry.
+    Moved = 4,
+    /// The last vote: its bytes.
+    Vote = 5,
+    /// The last committed position that was noted: its bytes.
+    Committed = 6,
+    /// The entries up to an index are gone: index u64, position.
+    Purge = 7,
+    /// The entries from an index on are gone: index u64.
+    Truncate = 8,
+    /// Older segments are not part of the log any more: the oldest segment u64.
+    Release = 9,
+}
+
+impl Kind {
+    fn parse(byte: u8) -> Option<Self> {
+        [
+            Self::Begin,
+            Self::End,
+            Self::Entry,
+            Self::Moved,
+            Self::Vote,
+            Self::Committed,
+            Self::Purge,
+            Self::Truncate,
+            Self::Release,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The sum of a record, which the next one names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link(pub u64);
+
+/// A record that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it says; `None` if this version doesn't know.
+    pub kind: Option<Kind>,
+    /// The group that it is of.
+    pub group: GroupId,
+    /// Its contents.
+    pub body: &'a [u8],
+    /// Its own sum.
+    pub link: Link,
+    /// The sum of the record before.
+    pub previous: Link,
+}
+
+impl Frame<'_> {
+    /// Its length, head included.
+    pub fn len(&self) -> usize {
+        HEAD + self.body.len()
+    }
+
+    /// The number at the beginning of its body, and what follows it.
+    pub fn number(&self) -> Option<(u64, &[u8])> {
+        let (number, rest) = self.body.split_first_chunk::<8>()?;
+        Some((u64::from_be_bytes(*number), rest))
+    }
+}
+
+/// Writes a record behind the one that `link` is of.
+pub fn write(
+    out: &mut Vec<u8>,
+    link: Link,
+    kind: Kind,
+    group: GroupId,
+    body: impl FnOnce(&mut Vec<u8>),
+) -> Link {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD]);
+    body(out);
+    let length = u32::try_from(out.len() - start - HEAD).unwrap_or(u32::MAX);
+    let head = &mut out[start..];
+    head[8..12].copy_from_slice(&length.to_be_bytes());
+    head[12..20].copy_from_slice(&link.0.to_be_bytes());
+    head[20] = kind as u8;
+    head[21..23].copy_from_slice(&group.0.to_be_bytes());
+    let sum = xxh3_64(&head[8..]);
+    head[..8].copy_from_slice(&sum.to_be_bytes());
+    Link(sum)
+}
+
+/// The record at the beginning of `bytes`, if there is one.
+pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
+    let (sum, rest) = bytes.split_first_chunk::<8>()?;
+    let (length, _) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let summed = rest.get(..(HEAD - 8).checked_add(length)?)?;
+    let sum = u64::from_be_bytes(*sum);
+    if xxh3_64(summed) != sum {
+        return None;
+    }
+    let (previous, rest) = summed[4..].split_first_chunk::<8>()?;
+    let (&[kind, high, low], body) = rest.split_first_chunk::<3>()?;
+    Some(Frame {
+        kind: Kind::parse(kind),
+        group: GroupId(u16::from_be_bytes([high, low])),
+        body,
+        link: Link(sum),
+        previous: Link(u64::from_be_bytes(*previous)),
+    })
+}
+
+/// The record at the beginning of `bytes`, if it was written behind the one that `link` is of.
+pub fn read_behind(bytes: &[u8], link: Link) -> Option<Frame<'_>> {
+    read(bytes).filter(|frame| frame.previous == link)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(link: Link, body: &[u8]) -> (Vec<u8>, Link) {
+        let mut bytes = Vec::new();
+        let write_body = |out: &mut Vec<u8>| out.extend_from_slice(body);
+        let link = write(&mut bytes, link, Kind::Entry, GroupId(7), write_body);
+        (bytes, link)
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back(body: Vec<u8>, previous: u64, rest: Vec<u8>) {
+            let (mut bytes, link) = record(Link(previous), &body);
+            bytes.extend_from_slice(&rest);
+            let frame = read_behind(&bytes, Link(previous)).unwrap();
+            prop_assert_eq!(frame.kind, Some(Kind::Entry));
+            prop_assert_eq!(frame.group, GroupId(7));
+            prop_assert_eq!(frame.body, &body[..]);
+            prop_assert_eq!(frame.link, link);
+            prop_assert_eq!(frame.len() + rest.len(), bytes.len());
+        }
+
+        #[test]
+        fn a_changed_or_cut_record_is_none(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            at: proptest::sample::Index,
+            change in 1..=u8::MAX,
+        ) {
+            let (bytes, _) = record(Link(1), &body);
+            let at = at.index(bytes.len());
+            prop_assert_eq!(read(&bytes[..at]), None);
+            let mut changed = bytes.clone();
+            changed[at] ^= change;
+            prop_assert_eq!(read(&changed), None);
+        }
+    }
+
+    #[test]
+    fn a_record_counts_only_behind_its_own_predecessor() {
+        let (bytes, link) = record(Link(5), b"x");
+        assert!(read_behind(&bytes, Link(5)).is_some());
+        assert!(read_behind(&bytes, Link(6)).is_none());
+        let (next, _) = record(link, b"y");
+        assert!(read_behind(&next, link).is_some());
+    }
+
+    #[test]
+    fn zeros_are_no_record() {
+        assert_eq!(read(&[0; 4096]), None);
+        assert_eq!(read(&[]), None);
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_told_from_none() {
+        let (mut bytes, _) = record(Link(5), b"x");
+        bytes[20] = 200;
+        let sum = xxh3_64(&bytes[8..]);
+        bytes[..8].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(read(&bytes).unwrap().kind, None);
+    }
+}

@@ -1,0 +1,289 @@
+//! What the log says now, in memory: each group's vote and positions, and where its entries lie.
+//!
+//! It is made of the log's records alone, by the same functions while the log runs and when it is
+//! read again at a start: so both come to the same.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::frame::{Frame, Kind};
+use crate::store::keys::GroupId;
+
+/// A place in the log: segment and offset, ordered as they were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+impl Position {
+    /// The place at `offset` of a segment.
+    pub fn new(segment: u64, offset: u64) -> Self {
+        Self(segment << 32 | offset & u64::from(u32::MAX))
+    }
+
+    /// The position that this number stands for.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// As a number, in the same order.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Its segment.
+    pub fn segment(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// Its offset in the segment, in bytes.
+    pub fn offset(self) -> u64 {
+        self.0 & u64::from(u32::MAX)
+    }
+}
+
+/// Where an entry's bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where they begin.
+    pub at: Position,
+    /// How many there are.
+    pub len: u32,
+}
+
+/// What is known of one group.
+#[derive(Clone, Debug, Default)]
+pub struct GroupLog {
+    /// The last vote.
+    pub vote: Option<Bytes>,
+    /// The last committed position that was noted.
+    pub committed: Option<Bytes>,
+    /// The position up to which the log was purged, and its index.
+    pub purged: Option<(u64, Bytes)>,
+    /// Its entries, by index.
+    pub entries: BTreeMap<u64, Place>,
+}
+
+/// How much of a segment is still needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Entries that lie there.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What the log says now.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    groups: BTreeMap<GroupId, GroupLog>,
+    needed: BTreeMap<u64, Needed>,
+}
+
+/// A record that makes no sense where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nonsense(pub &'static str);
+
+impl Index {
+    /// A group, if the log has a record of it.
+    pub fn group(&self, group: GroupId) -> Option<&GroupLog> {
+        self.groups.get(&group)
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &GroupLog)> {
+        self.groups.iter().map(|(id, group)| (*id, group))
+    }
+
+    /// How much of a segment is needed.
+    pub fn needed(&self, segment: u64) -> Needed {
+        self.needed.get(&segment).copied().unwrap_or_default()
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> u64 {
+        self.needed.values().map(|needed| needed.bytes).sum()
+    }
+
+    /// Takes in a record that lies at `at`.
+    pub fn take(&mut self, frame: &Frame<'_>, at: Position) -> Result<(), Nonsense> {
+        let Some(kind) = frame.kind else {
+            return Err(Nonsense(
+                "it holds a record of a kind that this version doesn't know: upgrade it",
+            ));
+        };
+        let short = Nonsense("it holds a record that is too short for its kind");
+        match kind {
+            Kind::Begin | Kind::End | Kind::Release => {}
+            Kind::Entry | Kind::Moved => {
+                let (index, entry) = frame.number().ok_or(short)?;
+                let begins = at.offset() + (frame.len() - entry.len()) as u64;
+                let place = Place {
+                    at: Position::new(at.segment(), begins),
+                    len: u32::try_from(entry.len()).unwrap_or(u32::MAX),
+                };
+                if kind == Kind::Entry {
+                    self.append(frame.group, index, place);
+                } else {
+                    self.put(frame.group, index, place);
+                }
+            }
+            Kind::Vote => self.set_vote(frame.group, frame.body),
+            Kind::Committed => self.set_committed(frame.group, frame.body),
+            Kind::Purge => {
+                let (index, position) = frame.number().ok_or(short)?;
+                self.purge(frame.group, index, position);
+            }
+            Kind::Truncate => {
+                let (index, _) = frame.number().ok_or(short)?;
+                self.truncate(frame.group, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&mut self, group: GroupId) -> &mut GroupLog {
+        self.groups.entry(group).or_default()
+    }
+
+    /// The group's last vote.
+    pub fn set_vote(&mut self, group: GroupId, vote: &[u8]) {
+        self.of(group).vote = Some(Bytes::copy_from_slice(vote));
+    }
+
+    /// The group's committed position.
+    pub fn set_committed(&mut self, group: GroupId, committed: &[u8]) {
+        self.of(group).committed = Some(Bytes::copy_from_slice(committed));
+    }
+
+    /// An entry, behind which the log ends.
+    pub fn append(&mut self, group: GroupId, index: u64, place: Place) {
+        self.truncate(group, index);
+        self.put(group, index, place);
+    }
+
+    /// An entry, at a new place.
+    pub fn put(&mut self, group: GroupId, index: u64, place: Place) {
+        let old = self.of(group).entries.insert(index, place);
+        if let Some(old) = old {
+            self.release([old]);
+        }
+        let needed = self.needed.entry(place.at.segment()).or_default();
+        needed.entries += 1;
+        needed.bytes += u64::from(place.len);
+    }
+
+    /// The entries from `index` on are gone.
+    pub fn truncate(&mut self, group: GroupId, index: u64) {
+        let entries = &mut self.of(group).entries;
+        if entries
+            .last_key_value()
+            .is_some_and(|(last, _)| *last >= index)
+        {
+            let gone = entries.split_off(&index);
+            self.release(gone.into_values());
+        }
+    }
+
+    /// The entries up to `index` are gone, which stands at `position`.
+    pub fn purge(&mut self, group: GroupId, index: u64, position: &[u8]) {
+        let group = self.of(group);
+        group.purged = Some((index, Bytes::copy_from_slice(position)));
+        let rest = group.entries.split_off(&index.saturating_add(1));
+        let gone = std::mem::replace(&mut group.entries, rest);
+        self.release(gone.into_values());
+    }
+
+    /// What was purged doesn't come back with an older segment that was read again.
+    pub fn purge_again(&mut self) {
+        let purged = self.groups.iter().filter_map(|(id, group)| {
+            let (index, position) = group.purged.clone()?;
+            Some((*id, index, position))
+        });
+        for (group, index, position) in purged.collect::<Vec<_>>() {
+            self.purge(group, index, &position);
+        }
+    }
+
+    fn release(&mut self, places: impl IntoIterator<Item = Place>) {
+        for place in places {
+            let segment = place.at.segment();
+            if let Some(needed) = self.needed.get_mut(&segment) {
+                needed.entries = needed.entries.saturating_sub(1);
+                needed.bytes = needed.bytes.saturating_sub(u64::from(place.len));
+                if needed.entries == 0 {
+                    self.needed.remove(&segment);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn place(segment: u64, offset: u64) -> Place {
+        Place {
+            at: Position::new(segment, offset),
+            len: 10,
+        }
+    }
+
+    fn filled() -> Index {
+        let mut index = Index::default();
+        for entry in 1..=4 {
+            index.append(GROUP, entry, place(1, entry * 10));
+        }
+        index.append(GROUP, 5, place(2, 0));
+        index
+    }
+
+    fn indexes(index: &Index) -> Vec<u64> {
+        let group = index.group(GROUP).unwrap();
+        group.entries.keys().copied().collect()
+    }
+
+    #[test]
+    fn positions_are_ordered_as_they_were_written() {
+        let (a, b) = (Position::new(1, u64::from(u32::MAX)), Position::new(2, 0));
+        assert!(a < b);
+        assert_eq!((a.segment(), a.offset()), (1, u64::from(u32::MAX)));
+        assert_eq!(Position::from_number(b.number()), b);
+    }
+
+    #[test]
+    fn an_entry_ends_the_log_behind_it_and_a_moved_one_does_not() {
+        let mut index = filled();
+        index.put(GROUP, 2, place(3, 0));
+        assert_eq!(indexes(&index), [1, 2, 3, 4, 5]);
+        index.append(GROUP, 3, place(3, 10));
+        assert_eq!(indexes(&index), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_needed_of_each_segment_follows() {
+        let mut index = filled();
+        let entries = |index: &Index, segment| index.needed(segment).entries;
+        assert_eq!((entries(&index, 1), entries(&index, 2)), (4, 1));
+        assert_eq!(index.bytes(), 50);
+        index.put(GROUP, 1, place(2, 10));
+        assert_eq!((entries(&index, 1), entries(&index, 2)), (3, 2));
+        index.truncate(GROUP, 4);
+        assert_eq!((entries(&index, 1), entries(&index, 2)), (2, 1));
+        index.purge(GROUP, 3, b"3");
+        assert_eq!(index.bytes(), 0);
+        assert_eq!(indexes(&index), [0_u64; 0]);
+    }
+
+    #[test]
+    fn what_was_purged_stays_so() {
+        let mut index = filled();
+        index.purge(GROUP, 2, b"2");
+        index.put(GROUP, 1, place(1, 10));
+        index.purge_again();
+        assert_eq!(indexes(&index), [3, 4, 5]);
+        assert_eq!(index.group(GROUP).unwrap().purged.as_ref().unwrap().0, 2);
+    }
+}

@@ -1,0 +1,211 @@
+//! The log against a model of it: whatever is done, it says the same, also after it was opened
+//! again.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{LogSettings, SegmentLog};
+use crate::store::keys::GroupId;
+
+/// So small that a few entries fill a segment.
+pub(super) const SETTINGS: LogSettings = LogSettings {
+    segment_bytes: 16 << 10,
+    spares: 3,
+};
+pub(super) const GROUPS: u16 = 3;
+
+/// What is done to the log.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Entries behind the last one: their sizes, and what they are filled with.
+    Append(u16, Vec<usize>, u8),
+    /// A vote.
+    Vote(u16, u8),
+    /// The last so many entries go.
+    Truncate(u16, usize),
+    /// All but so many entries go.
+    Purge(u16, usize),
+    /// Old segments are made free.
+    Tidy,
+    /// The log is closed and opened again.
+    Reopen,
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let group = 0..GROUPS;
+    let sizes = proptest::collection::vec(0_usize..3000, 1..6);
+    prop_oneof![
+        10 => (group.clone(), sizes, any::<u8>()).prop_map(|(a, b, c)| Step::Append(a, b, c)),
+        1 => (group.clone(), Just(vec![40_000]), any::<u8>()).prop_map(|(a, b, c)| Step::Append(a, b, c)),
+        2 => (group.clone(), any::<u8>()).prop_map(|(a, b)| Step::Vote(a, b)),
+        2 => (group.clone(), 0_usize..4).prop_map(|(a, b)| Step::Truncate(a, b)),
+        3 => (group, 0_usize..8).prop_map(|(a, b)| Step::Purge(a, b)),
+        2 => Just(Step::Tidy),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// What a group's log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct GroupModel {
+    pub vote: Option<Bytes>,
+    pub committed: Option<Bytes>,
+    pub purged: Option<Bytes>,
+    pub entries: BTreeMap<u64, Bytes>,
+    pub next: u64,
+}
+
+pub(super) type Model = BTreeMap<u16, GroupModel>;
+
+pub(super) fn open(dir: &TempDir) -> SegmentLog {
+    SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS).unwrap()
+}
+
+/// Does a step to the log and to the model, and waits until it is durable.
+pub(super) fn perform(log: &SegmentLog, model: &mut Model, step: &Step) {
+    let (done, wait) = mpsc::channel();
+    let done = Box::new(move |result| done.send(result).unwrap());
+    match step {
+        Step::Append(group, sizes, fill) => {
+            let state = model.entry(*group).or_default();
+            let from = state.next.max(1);
+            let entries: Vec<(u64, Bytes)> = (from..)
+                .zip(sizes)
+                .map(|(number, size)| (number, Bytes::from(vec![*fill; *size])))
+                .collect();
+            let committed = Bytes::from((from - 1).to_be_bytes().to_vec());
+            let rows = entries
+                .iter()
+                .map(|(number, entry)| (*number, |out: &mut Vec<u8>| out.extend_from_slice(entry)));
+            log.append(GroupId(*group), rows, Some(&committed), done)
+                .unwrap();
+            state.next = from + sizes.len() as u64;
+            state.committed = Some(committed);
+            state.entries.extend(entries);
+            wait.recv().unwrap().unwrap();
+        }
+        Step::Vote(group, vote) => {
+            log.set_vote(GroupId(*group), &[*vote], done).unwrap();
+            model.entry(*group).or_default().vote = Some(Bytes::copy_from_slice(&[*vote]));
+            wait.recv().unwrap().unwrap();
+        }
+        Step::Truncate(group, count) => {
+            let state = model.entry(*group).or_default();
+            let count = (*count).min(state.entries.len()) as u64;
+            state.next -= count;
+            log.truncate_from(GroupId(*group), state.next).unwrap();
+            state.entries.split_off(&state.next);
+        }
+        Step::Purge(group, keep) => {
+            let state = model.entry(*group).or_default();
+            let upto = state.next.saturating_sub(1 + *keep as u64);
+            let position = Bytes::from(upto.to_be_bytes().to_vec());
+            log.purge(GroupId(*group), upto, &position).unwrap();
+            state.entries = state.entries.split_off(&(upto + 1));
+            state.purged = Some(position);
+        }
+        Step::Tidy => drop(log.tidy().unwrap()),
+        Step::Reopen => {}
+    }
+}
+
+/// What the log says, in the model's form.
+pub(super) fn said(log: &SegmentLog, model: &Model) -> Model {
+    let mut said = Model::new();
+    for (group, expected) in model {
+        let id = GroupId(*group);
+        let entries = log.entries(id, 0, u64::MAX, usize::MAX).unwrap();
+        assert_eq!(log.last(id).unwrap().as_ref(), entries.last());
+        let state = GroupModel {
+            vote: log.vote(id),
+            committed: log.committed(id),
+            purged: log.purged(id),
+            entries: entries.into_iter().collect(),
+            next: expected.next,
+        };
+        said.insert(*group, state);
+    }
+    said
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn it_says_what_was_written(steps in proptest::collection::vec(step(), 1..80)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(&dir);
+        let mut model = Model::new();
+        for step in &steps {
+            if matches!(step, Step::Reopen) {
+                drop(log);
+                log = open(&dir);
+            }
+            perform(&log, &mut model, step);
+            prop_assert_eq!(said(&log, &model), model.clone(), "after {:?}", step);
+        }
+        drop(log);
+        prop_assert_eq!(said(&open(&dir), &model), model);
+    }
+}
+
+#[test]
+fn files_are_used_again_and_do_not_become_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir);
+    let mut model = Model::new();
+    // A group that rests holds an entry in the first segment.
+    perform(&log, &mut model, &Step::Append(1, vec![10], 7));
+    for _ in 0..400 {
+        perform(&log, &mut model, &Step::Append(0, vec![1000, 1000], 1));
+        perform(&log, &mut model, &Step::Purge(0, 2));
+        perform(&log, &mut model, &Step::Tidy);
+    }
+    let files = std::fs::read_dir(dir.path().join("log")).unwrap().count();
+    // 800 kB were written; needed are three entries.
+    assert!(files <= 12, "{files} files");
+    assert_eq!(said(&log, &model), model);
+    assert!(log.disk_bytes() < 16 * SETTINGS.segment_bytes);
+    drop(log);
+    assert_eq!(said(&open(&dir), &model), model);
+}
+
+#[test]
+fn entries_are_read_up_to_a_size_and_one_at_least() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir);
+    let mut model = Model::new();
+    perform(&log, &mut model, &Step::Append(0, vec![100; 5], 1));
+    let read = |from, to, bytes| {
+        let entries = log.entries(GroupId(0), from, to, bytes).unwrap();
+        entries
+            .iter()
+            .map(|(number, _)| *number)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(read(2, 5, usize::MAX), [2, 3, 4]);
+    assert_eq!(read(1, 6, 1), [1]);
+    assert_eq!(read(1, 6, 101), [1, 2]);
+    assert_eq!(read(6, 9, usize::MAX), [0_u64; 0]);
+    assert_eq!(read(3, 3, usize::MAX), [0_u64; 0]);
+    assert_eq!(log.keep_from(GroupId(0), 2, u64::MAX), Some(4));
+    assert_eq!(log.keep_from(GroupId(0), 9, 300), Some(3));
+    assert_eq!(log.keep_from(GroupId(0), 9, 10), Some(5));
+    assert_eq!(log.keep_from(GroupId(2), 9, 10), None);
+}
+
+#[test]
+fn a_log_of_an_old_preview_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("log")).unwrap();
+    std::fs::write(dir.path().join("log/CURRENT"), "MANIFEST-000001\n").unwrap();
+    let refused = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
+    let source = std::error::Error::source(&refused.err().unwrap())
+        .unwrap()
+        .to_string();
+    assert!(source.contains("preview"), "{source}");
+}

@@ -1,0 +1,167 @@
+//! What the log says, read from its segments at a start.
+//!
+//! The newest segment names the oldest one that is still part of the log; from there on each must
+//! go on where the one before has ended. The log ends at the first record that isn't whole, or
+//! isn't behind its predecessor: there a crash cut off what was never synced. If what was synced
+//! goes further (see `synced_mark`), the log is damaged, and the node must not go on.
+
+use std::collections::BTreeMap;
+
+use super::frame::{self, Frame, Kind, Link};
+use super::index::{Index, Position};
+use super::segment::SegmentFile;
+use super::tail::{Beginning, FORMAT};
+use crate::store::error::StoreError;
+
+/// The log as it was found.
+pub struct Recovered {
+    /// What it says.
+    pub index: Index,
+    /// Its segments, by number.
+    pub segments: Segments,
+    /// Files that are not part of it, and can be used again.
+    pub spares: Vec<SegmentFile>,
+    /// Where it ends; `None` if it has no segment.
+    pub end: Option<End>,
+}
+
+/// Where a segment ends.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// The place behind its last record.
+    pub at: Position,
+    /// The sum of its last record.
+    pub link: Link,
+    /// Whether the log goes on in the next segment.
+    pub is_full: bool,
+}
+
+type Segments = BTreeMap<u64, SegmentFile>;
+
+fn damaged(what: &'static str) -> StoreError {
+    StoreError::corrupt("log", what)
+}
+
+const LOST: &str = "it is damaged: writes that were on disk are missing from it. Remove the data \
+                    directory and let the node join again, under a new number, and replace the old one";
+
+/// Reads the log from `files`, of which everything before `synced` was durable.
+pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, StoreError> {
+    let (mut segments, mut spares) = sort(files)?;
+    let mut index = Index::default();
+    let mut end: Option<End> = None;
+    if let Some(newest) = segments.last_key_value().map(|(number, _)| *number) {
+        let oldest = oldest(newest, &segments[&newest])?;
+        let older = segments.keys().copied().take_while(|it| *it < oldest);
+        for number in older.collect::<Vec<_>>() {
+            spares.extend(segments.remove(&number));
+        }
+        if segments.len() as u64 != newest - oldest + 1 {
+            return Err(damaged(LOST));
+        }
+        for (number, file) in &segments {
+            if end.is_some_and(|end| !end.is_full) {
+                return Err(damaged(LOST));
+            }
+            let read = read_segment(*number, file, end.map(|end| end.link), &mut index)?;
+            end = Some(read);
+        }
+        index.purge_again();
+    }
+    if end.map_or(Position::default(), |end| end.at) < synced {
+        return Err(damaged(LOST));
+    }
+    Ok(Recovered {
+        index,
+        segments,
+        spares,
+        end,
+    })
+}
+
+/// Tells segments from files that hold none, or none that this version may read.
+fn sort(files: Vec<SegmentFile>) -> Result<(Segments, Vec<SegmentFile>), StoreError> {
+    let (mut segments, mut spares) = (Segments::new(), Vec::new());
+    for file in files {
+        let length = usize::try_from(file.size().min(4096)).unwrap_or(0);
+        let head = file
+            .read(0, length)
+            .map_err(StoreError::on("read", "log"))?;
+        let frame = frame::read(&head).filter(|frame| frame.kind == Some(Kind::Begin));
+        let Some(beginning) = frame.and_then(|frame| Beginning::parse(frame.body)) else {
+            spares.push(file);
+            continue;
+        };
+        if beginning.format != FORMAT {
+            let what = "it was written by a later version of cloudkv-node: upgrade it";
+            return Err(damaged(what));
+        }
+        spares.extend(segments.insert(beginning.number, file));
+    }
+    Ok((segments, spares))
+}
+
+/// The oldest segment of the log, as the newest one says.
+fn oldest(number: u64, newest: &SegmentFile) -> Result<u64, StoreError> {
+    let mut oldest = number;
+    let bytes = newest.read_all().map_err(StoreError::on("read", "log"))?;
+    walk(&bytes, None, |frame, _| {
+        match frame.kind {
+            Some(Kind::Begin) => {
+                oldest = Beginning::parse(frame.body).map_or(oldest, |begin| begin.oldest);
+            }
+            Some(Kind::Release) => {
+                oldest = frame.number().map_or(oldest, |(number, _)| number);
+            }
+            Some(_) | None => {}
+        }
+        Ok(())
+    })?;
+    Ok(oldest.min(number))
+}
+
+fn read_segment(
+    number: u64,
+    file: &SegmentFile,
+    link: Option<Link>,
+    index: &mut Index,
+) -> Result<End, StoreError> {
+    let bytes = file.read_all().map_err(StoreError::on("read", "log"))?;
+    let (offset, link, is_full) = walk(&bytes, link, |frame, offset| {
+        let at = Position::new(number, offset);
+        index
+            .take(frame, at)
+            .map_err(|nonsense| damaged(nonsense.0))
+    })?;
+    Ok(End {
+        at: Position::new(number, offset),
+        link: link.unwrap_or_default(),
+        is_full,
+    })
+}
+
+/// Visits the records of a segment, of which the first is behind `link` if that is given. Returns
+/// where they end, the sum of the last one, and whether it is the segment's last.
+fn walk(
+    bytes: &[u8],
+    mut link: Option<Link>,
+    mut visit: impl FnMut(&Frame<'_>, u64) -> Result<(), StoreError>,
+) -> Result<(u64, Option<Link>, bool), StoreError> {
+    let mut offset = 0;
+    loop {
+        let rest = &bytes[offset..];
+        let frame = match link {
+            Some(link) => frame::read_behind(rest, link),
+            None => frame::read(rest),
+        };
+        let Some(frame) = frame else {
+            return Ok((offset as u64, link, false));
+        };
+        visit(&frame, offset as u64)?;
+        offset += frame.len();
+        link = Some(frame.link);
+        if frame.kind == Some(Kind::End) {
+            return Ok((offset as u64, link, true));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The files of the log: of a fixed size, filled once, then used again for a later segment.
+//!
+//! A file that has its size and its blocks already is synced faster than one that grows: there is
+//! nothing to note in the file system's journal. It is written around the page cache where the
+//! file system allows that, in whole blocks: the last block of the log is written again with each
+//! sync until it is full, and each time its beginning is the same, so a write of it that is cut
+//! off harms nothing that was there.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Files are written in whole blocks of this many bytes, from offsets that are multiples of it.
+pub const BLOCK: usize = 4096;
+/// How much is written at once, at most; a multiple of [`BLOCK`].
+const WRITE: usize = 1 << 20;
+const EXTENSION: &str = "log";
+
+/// A file of the log.
+#[derive(Debug)]
+pub struct SegmentFile {
+    path: PathBuf,
+    slot: u64,
+    size: u64,
+    read: File,
+    write: File,
+}
+
+impl SegmentFile {
+    /// Makes file number `slot` in `dir`, filled with zeros and durable: blocks.
+    pub fn create(dir: &Path, slot: u64, size: u64) -> io::Result<Self> {
+        let path = dir.join(format!("{slot:08}.{EXTENSION}"));
+        let made = Self::fill(&path, size).and_then(|()| Self::open(path.clone(), slot));
+        if made.is_err() {
+            // Without its blocks it is of no use, and its space may be needed.
+            let _ = std::fs::remove_file(&path);
+        }
+        let file = made?;
+        File::open(dir)?.sync_all()?;
+        Ok(file)
+    }
+
+    fn fill(path: &Path, size: u64) -> io::Result<()> {
+        let file = File::create(path)?;
+        let zeros = vec![0; WRITE];
+        let mut offset = 0;
+        while offset < size {
+            let length = usize::try_from(size - offset).map_or(WRITE, |left| left.min(WRITE));
+            file.write_all_at(&zeros[..length], offset)?;
+            offset += length as u64;
+        }
+        file.sync_all()
+    }
+
+    fn open(path: PathBuf, slot: u64) -> io::Result<Self> {
+        let read = File::open(&path)?;
+        let size = read.metadata()?.len();
+        let write = open_direct(&path).or_else(|_| OpenOptions::new().write(true).open(&path))?;
+        Ok(Self {
+            path,
+            slot,
+            size,
+            read,
+            write,
+        })
+    }
+
+    /// Opens all files in `dir`.
+    pub fn open_all(dir: &Path) -> io::Result<Vec<Self>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            let named = path.extension().is_some_and(|it| it == EXTENSION);
+            let slot = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok());
+            if let (true, Some(slot)) = (named, slot) {
+                files.push(Self::open(path, slot)?);
+            }
+        }
+        Ok(files)
+    }
+
+    /// Its number.
+    pub fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    /// How much fits in it, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads all of it: blocks.
+    pub fn read_all(&self) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.size).map_err(io::Error::other)?;
+        self.read(0, size)
+    }
+
+    /// Reads a part of it: blocks.
+    pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.read.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// Makes all that was written durable: blocks.
+    pub fn sync(&self) -> io::Result<()> {
+        self.write.sync_data()
+    }
+
+    /// Removes it.
+    pub fn remove(&self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+/// Opens a file for writes that go around the page cache. Some file systems take the flag and then
+/// refuse what is done: a read tells.
+#[cfg(target_os = "linux")]
+fn open_direct(path: &Path) -> io::Result<File> {
+    let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .custom_flags(flag)
+        .open(path)?;
+    file.read_at(Aligned::new(BLOCK).all_mut(), 0)?;
+    Ok(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Bytes that begin at a multiple of [`BLOCK`], as writes around the page cache need it.
+#[derive(Debug)]
+struct Aligned {
+    bytes: Vec<u8>,
+    skip: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        // Never grown: its bytes stay where they are.
+        let bytes = vec![0; len + BLOCK];
+        let skip = bytes.as_ptr().align_offset(BLOCK);
+        Self { bytes, skip, len }
+    }
+
+    fn all_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.skip..self.skip + self.len]
+    }
+}
+
+/// Writes bytes behind each other into one file after the other.
+#[derive(Debug)]
+pub struct Pen {
+    buffer: Aligned,
+    /// Where the buffer's first byte belongs in the file: a multiple of [`BLOCK`].
+    base: u64,
+    /// How much of the buffer is in use: less than a block between two calls.
+    filled: usize,
+}
+
+impl Pen {
+    /// At the beginning of a file.
+    pub fn new() -> Self {
+        Self {
+            buffer: Aligned::new(WRITE),
+            base: 0,
+            filled: 0,
+        }
+    }
+
+    /// Goes to `offset` of a file, whose last block is read.
+    pub fn seek(&mut self, file: &SegmentFile, offset: u64) -> io::Result<()> {
+        let rest = offset % BLOCK as u64;
+        self.base = offset - rest;
+        self.filled = usize::try_from(rest).map_err(io::Error::other)?;
+        let begun = file.read(self.base, self.filled)?;
+        self.buffer.all_mut()[..self.filled].copy_from_slice(&begun);
+        Ok(())
+    }
+
+    /// Goes to the beginning of another file.
+    pub fn restart(&mut self) {
+        self.base = 0;
+        self.filled = 0;
+    }
+
+    /// Writes `bytes`: they are written when this returns, durable after a sync of the file.
+    pub fn write(&mut self, file: &SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = self.buffer.len - self.filled;
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            let end = self.filled + now.len();
+            let padded = end.next_multiple_of(BLOCK);
+            let buffer = self.buffer.all_mut();
+            buffer[self.filled..end].copy_from_slice(now);
+            buffer[end..padded].fill(0);
+            file.write.write_all_at(&buffer[..padded], self.base)?;
+            let whole = end - end % BLOCK;
+            buffer.copy_within(whole..end, 0);
+            self.base += whole as u64;
+            self.filled = end - whole;
+            bytes = later;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_pieces_is_there_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SegmentFile::create(dir.path(), 1, 4 << 20).unwrap();
+        let mut pen = Pen::new();
+        let mut all = Vec::new();
+        for (number, length) in [1, 10, 4085, 1, 4096, 3, 1_500_000, 8192, 0, 70]
+            .iter()
+            .enumerate()
+        {
+            let piece = vec![u8::try_from(number).unwrap() + 1; *length];
+            pen.write(&file, &piece).unwrap();
+            all.extend_from_slice(&piece);
+        }
+        file.sync().unwrap();
+        assert_eq!(file.read(0, all.len()).unwrap(), all);
+        // After a restart, from the middle of a block.
+        let mut pen = Pen::new();
+        pen.seek(&file, all.len() as u64).unwrap();
+        pen.write(&file, b"more").unwrap();
+        all.extend_from_slice(b"more");
+        assert_eq!(file.read(0, all.len()).unwrap(), all);
+        assert_eq!(file.size(), 4 << 20);
+    }
+
+    #[test]
+    fn files_are_found_again_and_others_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        SegmentFile::create(dir.path(), 3, 8192).unwrap();
+        SegmentFile::create(dir.path(), 12, 4096).unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+        let mut found: Vec<_> = SegmentFile::open_all(dir.path())
+            .unwrap()
+            .iter()
+            .map(|file| (file.slot(), file.size()))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [(3, 8192), (12, 4096)]);
+    }
+}
