@@ -15,7 +15,7 @@ use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wa
 use crate::cluster::{check_membership, join};
 use crate::config::Config;
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
-use crate::raft::{Group, GroupSettings, Member};
+use crate::raft::{Group, GroupSettings, Machine, Member, NodeId};
 use crate::rpc::{LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
@@ -37,6 +37,9 @@ pub(super) const MESSAGE_BYTES: usize = 32 << 20;
 const PEER_CALLS: usize = 65_536;
 /// Time for all groups to be handed over before a stop.
 const HAND_OVER: Duration = Duration::from_millis(2500);
+
+/// How often that is tried.
+const HAND_OVER_TRIES: usize = 5;
 
 /// Why a node doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -194,11 +197,9 @@ impl Groups {
     pub async fn hand_over(&self) {
         let others = self.peers.known();
         let all = async {
-            let shards = self
-                .shards
-                .iter()
-                .map(|shard| shard.group().hand_over(&others));
-            futures_util::join!(join_all(shards), self.meta.hand_over(&others));
+            let shards = self.shards.iter();
+            let shards = shards.map(|shard| hand_over(shard.group(), &others));
+            futures_util::join!(join_all(shards), hand_over(&self.meta, &others));
         };
         if tokio::time::timeout(HAND_OVER, all).await.is_err() {
             tracing::warn!("some groups could not be handed over in time");
@@ -264,6 +265,15 @@ impl Groups {
             .await
             .map_err(io::Error::other)??;
         Ok(())
+    }
+}
+
+/// Gives a group's leadership away. An election can fail, on a busy machine: then another is held.
+async fn hand_over<M: Machine>(group: &Group<M>, others: &[NodeId]) {
+    for _ in 0..HAND_OVER_TRIES {
+        if group.hand_over(others).await {
+            return;
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::api::{self, Api, HttpSettings};
 use crate::cluster::{Admission, Declined, Keeper, Proposer, replace_file};
 use crate::config::Config;
 use crate::meta::{NodeRefusal, Refusal};
-use crate::rpc::{Answering, Runtimes};
+use crate::rpc::{Answering, Leaving, Runtimes};
 use crate::service::Service;
 use crate::{admin, meta, rpc};
 
@@ -160,6 +160,7 @@ async fn run_on(
         stop_admin.clone(),
     ));
     let answering = answering(&groups, &service, runtimes);
+    let leaving = answering.leaving.clone();
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn_on(serve_nodes, raft);
 
@@ -179,6 +180,9 @@ async fn run_on(
         why = node.look_after_cluster() => Err(RunError::Failed(why)),
         () = node.serve(ports.http, &stop) => Ok(()),
     };
+    if outcome.is_ok() {
+        leaving.leave().await;
+    }
     node.stop_groups.cancel();
     let stopped = node.groups.stop().await;
     stop_admin.cancel();
@@ -242,6 +246,7 @@ fn answering(groups: &Arc<Groups>, service: &Service, runtimes: Runtimes) -> Ans
         handler: Arc::new(answers),
         runtimes,
         message_bytes: MESSAGE_BYTES,
+        leaving: Leaving::default(),
     }
 }
 

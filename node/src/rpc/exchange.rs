@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::call::time_left;
@@ -27,23 +28,34 @@ const FRAME_BYTES: usize = 1 << 20;
 
 type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
 
-/// Answers the calls of one stream until it ends.
+/// Answers the calls of one stream until it ends. When `leave` is cancelled it says so to the
+/// caller, answers what the caller has sent until it heard that, and ends: no call is lost.
 pub(super) async fn exchange(
     from: NodeId,
     handler: Arc<dyn Handler>,
     mut calls: Streaming<pb::CallFrame>,
     replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
+    leave: CancellationToken,
 ) {
     let mut running = Running::new();
     let mut ready = Vec::new();
-    loop {
+    let (mut open, mut leaving) = (true, false);
+    while open || !running.is_empty() || !ready.is_empty() {
         if ready.is_empty() {
             tokio::select! {
                 Some(reply) = running.next() => ready.push(reply),
-                frame = calls.message(), if running.len() < UNDER_WAY => match frame {
+                frame = calls.message(), if open && running.len() < UNDER_WAY => match frame {
                     Ok(Some(frame)) => begin(from, &handler, frame, &running, &mut ready),
-                    Ok(None) | Err(_) => return,
+                    Ok(None) => open = false,
+                    Err(_) => return,
                 },
+                () = leave.cancelled(), if !leaving => {
+                    leaving = true;
+                    let frame = pb::ReplyFrame { leaving, ..Default::default() };
+                    if replies.send(Ok(frame)).await.is_err() {
+                        return;
+                    }
+                }
                 () = replies.closed() => return,
             }
         } else {

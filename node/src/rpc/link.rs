@@ -256,7 +256,14 @@ impl Line {
         loop {
             tokio::select! {
                 frame = replies.message() => match frame {
-                    Ok(Some(frame)) => self.hand_out(frame),
+                    Ok(Some(frame)) => {
+                        let leaving = frame.leaving;
+                        self.hand_out(frame);
+                        if leaving {
+                            first.into_iter().for_each(fail);
+                            break;
+                        }
+                    }
                     Ok(None) => return Status::unavailable("the node ended the stream"),
                     Err(status) => return status,
                 },
@@ -277,6 +284,26 @@ impl Line {
                     let _ = changed;
                     return Status::unavailable("the node has another address now");
                 }
+            }
+        }
+        drop(frames);
+        self.wind_up(replies).await
+    }
+
+    /// The node is about to stop: nothing more is sent to it, and what was sent is answered.
+    async fn wind_up(&mut self, mut replies: Streaming<pb::ReplyFrame>) -> Status {
+        self.up.send_replace(false);
+        loop {
+            tokio::select! {
+                frame = replies.message() => match frame {
+                    Ok(Some(frame)) => self.hand_out(frame),
+                    Ok(None) => return Status::unavailable("the node has left"),
+                    Err(status) => return status,
+                },
+                call = self.calls.recv() => match call {
+                    Some(call) => fail(call),
+                    None => return Status::cancelled("nobody calls any more"),
+                },
             }
         }
     }

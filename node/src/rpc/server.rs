@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,6 +26,8 @@ use crate::raft::NodeId;
 const STREAMS_PER_CONNECTION: u32 = 256;
 /// Frames of replies handed to a connection and not taken yet.
 const FRAMES_AHEAD: usize = 2;
+/// Time for the calls of users' requests to end before the node stops.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 /// Time for calls to end when the node stops.
 const STREAMS_END: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes back for this long is given up.
@@ -74,6 +77,30 @@ pub struct Answering {
     pub runtimes: Runtimes,
     /// Bytes of a single message.
     pub message_bytes: usize,
+    /// Ends the lane of users' requests.
+    pub leaving: Leaving,
+}
+
+/// The end of the lane of users' requests, before the rest of the node stops: all calls that others
+/// have sent are answered, and they send no more.
+#[derive(Clone, Debug, Default)]
+pub struct Leaving {
+    begun: CancellationToken,
+    streams: TaskTracker,
+}
+
+impl Leaving {
+    /// Leaves, and waits until all calls are answered, though not for longer than [`LEAVES_WITHIN`].
+    pub async fn leave(&self) {
+        self.begun.cancel();
+        self.streams.close();
+        if tokio::time::timeout(LEAVES_WITHIN, self.streams.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some calls of other nodes could not be answered in time");
+        }
+    }
 }
 
 /// Serves other nodes until `stop`, which ends the streams between nodes: they have no end of
@@ -146,13 +173,26 @@ impl Node for Port {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (from, lane) = self.answering.check(&request)?;
         let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
-        let runtime = match lane {
-            Lane::Raft => &self.answering.runtimes.raft,
-            Lane::Keys => &self.answering.runtimes.keys,
+        let Answering {
+            handler,
+            runtimes,
+            leaving,
+            ..
+        } = &self.answering;
+        // Raft is needed until the groups have stopped.
+        let leave = match lane {
+            Lane::Raft => CancellationToken::new(),
+            Lane::Keys if leaving.begun.is_cancelled() => {
+                return Err(Status::unavailable("the node is stopping"));
+            }
+            Lane::Keys => leaving.begun.clone(),
         };
-        let handler = self.answering.handler.clone();
-        let exchange = exchange(from, handler, request.into_inner(), replies);
-        runtime.spawn(self.stop.clone().run_until_cancelled_owned(exchange));
+        let exchange = exchange(from, handler.clone(), request.into_inner(), replies, leave);
+        let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
+        match lane {
+            Lane::Raft => runtimes.raft.spawn(exchange),
+            Lane::Keys => leaving.streams.spawn_on(exchange, &runtimes.keys),
+        };
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

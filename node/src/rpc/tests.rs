@@ -11,12 +11,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Answering, CallError, Frames, Handler, Lane, LinkSettings, Peers, PeersSettings, Runtimes,
-    serve,
+    Answering, CallError, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings,
+    Runtimes, serve,
 };
 use crate::raft::NodeId;
 
@@ -24,9 +25,10 @@ const ME: NodeId = 1;
 const OTHER: NodeId = 2;
 const SOON: Duration = Duration::from_secs(10);
 
-/// Answers barriers with a counter, pings never, and positions after a turn of the runtime.
+/// Answers barriers with a counter, pings never, and positions after a turn of the runtime: those
+/// of the last index when the gate opens.
 #[derive(Default)]
-struct Counter(AtomicU64);
+struct Counter(AtomicU64, Arc<Notify>);
 
 impl Handler for Counter {
     fn answer(
@@ -40,6 +42,14 @@ impl Handler for Counter {
             call::Body::Barrier(_) => {
                 let index = self.0.fetch_add(1, Ordering::Relaxed);
                 std::future::ready(reply::Body::Position(pb::Position { index })).boxed()
+            }
+            call::Body::AwaitApplied(wait) if wait.index == u64::MAX => {
+                let gate = self.1.clone();
+                async move {
+                    gate.notified().await;
+                    reply::Body::Position(pb::Position { index: wait.index })
+                }
+                .boxed()
             }
             call::Body::AwaitApplied(wait) => async move {
                 tokio::task::yield_now().await;
@@ -62,6 +72,8 @@ impl Handler for Counter {
 struct Server {
     address: String,
     stop: CancellationToken,
+    leaving: Leaving,
+    gate: Arc<Notify>,
 }
 
 impl Drop for Server {
@@ -73,22 +85,29 @@ impl Drop for Server {
 async fn server(address: &str, cluster: &str) -> Server {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let stop = CancellationToken::new();
+    let (stop, leaving) = (CancellationToken::new(), Leaving::default());
+    let gate = Arc::new(Notify::new());
     let answering = Answering {
         identity: pb::IdentifyResponse {
             cluster_id: cluster.to_owned(),
             node_id: OTHER,
             ..Default::default()
         },
-        handler: Arc::new(Counter::default()),
+        handler: Arc::new(Counter(AtomicU64::default(), gate.clone())),
         runtimes: Runtimes {
             raft: Handle::current(),
             keys: Handle::current(),
         },
         message_bytes: 1 << 20,
+        leaving: leaving.clone(),
     };
     tokio::spawn(serve(listener, answering, stop.clone()));
-    Server { address, stop }
+    Server {
+        address,
+        stop,
+        leaving,
+        gate,
+    }
 }
 
 fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
@@ -169,6 +188,36 @@ async fn a_call_tells_whether_it_can_have_arrived() {
     connected(&peers, false).await;
     let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
     assert_eq!(refused, Err(CallError::Unsent));
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_answers_what_was_sent_and_gets_nothing_more() {
+    let server = server("127.0.0.1:0", "a").await;
+    let peers = peers(10, 1 << 20);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let late = call::Body::AwaitApplied(pb::AwaitApplied {
+        group: 0,
+        index: u64::MAX,
+    });
+    let under_way = peers.start(OTHER, Lane::Keys, late, SOON).unwrap();
+    // Answered after the call before it was sent.
+    let sent = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    sent.unwrap();
+    let leaving = server.leaving.clone();
+    let left = tokio::spawn(async move { leaving.leave().await });
+    connected(&peers, false).await;
+    let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    assert_eq!(refused, Err(CallError::Unsent));
+    // Raft goes on meanwhile.
+    let mut raft_link = peers.connected(OTHER, Lane::Raft).unwrap();
+    raft_link.wait_for(|up| *up).await.unwrap();
+    let raft = peers.call(OTHER, Lane::Raft, barrier(), SOON).await;
+    raft.unwrap();
+    assert!(!left.is_finished());
+    server.gate.notify_one();
+    assert_eq!(position(under_way.wait().await.unwrap()), u64::MAX);
+    tokio::time::timeout(SOON, left).await.unwrap().unwrap();
 }
 
 #[tokio::test]

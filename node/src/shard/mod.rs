@@ -23,6 +23,8 @@ mod view;
 mod write;
 
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod replay_tests;
