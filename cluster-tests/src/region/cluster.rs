@@ -1,6 +1,7 @@
 //! Starting a region, and doing things to its nodes.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,6 +18,34 @@ use crate::harness::{Api, clean_command, eventually};
 /// slow.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 pub(super) const FORMS_WITHIN: Duration = Duration::from_secs(120);
+
+/// Regions of this process that run now. Nodes have deadlines to keep, and their debug builds need
+/// much: with many regions at once on few processors, all of them would be late.
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// A region's place among those that run at once.
+#[derive(Debug)]
+struct Turn;
+
+impl Turn {
+    /// Waits for a place, and blocks: a test has nothing else to do then.
+    fn wait() -> Self {
+        let places = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |running: &mut usize| *running >= places;
+        let running = ENDED.wait_while(running, full);
+        *running.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
+}
 
 /// How a region is started.
 #[derive(Clone, Debug)]
@@ -63,6 +92,8 @@ pub struct Region {
     dir: PathBuf,
     /// Removes `dir` at the end, unless somebody wants to look.
     temporary: Option<TempDir>,
+    /// Given back when all else has ended.
+    _turn: Turn,
 }
 
 impl Region {
@@ -87,6 +118,7 @@ impl Region {
 
     /// Seats, links and folders, without any node running.
     pub fn prepare(options: RegionOptions) -> Self {
+        let turn = Turn::wait();
         let seats = options.seats.max(options.nodes);
         let network = Network::start(seats, options.seed);
         let (dir, temporary) = match &options.dir {
@@ -123,6 +155,7 @@ impl Region {
             errors_expected: vec![],
             dir,
             temporary,
+            _turn: turn,
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{DB, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
-use super::blocking::{blocking, is_stalling};
+use super::blocking::{StallWatch, blocking};
 use super::error::StoreError;
 
 /// What a read that doesn't wait for the disk found.
@@ -37,6 +37,7 @@ struct Inner {
     cached: ReadOptions,
     persisted: ReadOptions,
     all: ReadOptions,
+    stalls: StallWatch,
 }
 
 /// Rows that change together.
@@ -95,6 +96,7 @@ impl StateDb {
             cached: tier(ReadTier::BlockCache),
             persisted: tier(ReadTier::Persisted),
             all: ReadOptions::default(),
+            stalls: StallWatch::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -131,7 +133,7 @@ impl StateDb {
     /// compactions lag, it waits for them without holding up the runtime's other tasks.
     pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let write = || self.inner.db.write_opt(batch.0, &self.inner.no_wal);
-        let written = if is_stalling(&self.inner.db) {
+        let written = if self.inner.stalls.is_stalling(&self.inner.db) {
             blocking(write)
         } else {
             write()

@@ -27,11 +27,15 @@ pub struct Args {
     /// Shards of the region
     #[arg(long, default_value_t = 8)]
     shards: u32,
+    /// More arguments of each node
+    #[arg(long = "node-arg", allow_hyphen_values = true)]
+    node_args: Vec<String>,
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let options = RegionOptions {
         shards: args.shards,
+        args: args.node_args.clone(),
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
@@ -60,6 +64,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             gap.as_millis()
         );
         gaps.push(gap);
+        if gap > WORST {
+            region.keep_files();
+            println!(
+                "     too long; what the nodes say is in {}",
+                region.dir().display()
+            );
+        }
         load.stop().await;
         region.restart(leader).await;
         region.wait_formed().await;
