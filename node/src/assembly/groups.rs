@@ -24,8 +24,8 @@ use crate::store::{Engine, EngineSettings, OpenError};
 
 /// Writes that may wait per shard; their bytes are bounded over all shards.
 const WRITE_QUEUE: usize = 8192;
-/// Entries of writes under way per shard.
-const WRITES_IN_FLIGHT: usize = 2;
+/// Entries of writes under way per shard: what comes meanwhile goes together in the next one.
+const WRITES_IN_FLIGHT: usize = 1;
 /// Reads that may wait for the disk.
 const DISK_READS: usize = 1024;
 /// Entries kept in each log for members that lag, and their bytes at most.

@@ -3,20 +3,31 @@
 //! Writes queue up while an entry is under way, and go together in the next one. So the more load,
 //! the more writes share an entry and an fsync, and a single client waits for nobody.
 //!
+//! Clients whose writes were answered together soon send their next ones, though not all at once:
+//! without a pause the first of them would get an entry of its own, and the others wait for that. So
+//! when several came together last time, as many are waited for, but for a moment only.
+//!
 //! Invariant (unknown fate): a write is answered `NotLeader`, `Overloaded` or `Stopping` only if it
 //! entered no log; otherwise with its outcome, or `Unknown`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::state::{Response, Shard};
 use super::write::WriteOutcome;
 use crate::budget::Reservation;
 use crate::clock::Clock;
 use crate::raft::{Group, Proposal, ProposeError};
+
+/// How long the writes that are expected are waited for.
+const LINGER: Duration = Duration::from_millis(1);
+/// Only if so many are expected: a few clients gain nothing by waiting for each other.
+const COMPANY: usize = 4;
 
 /// Why a write has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -182,9 +193,28 @@ pub fn start(
         clock,
         settings,
         receiver,
+        expected: 0,
     };
     tokio::spawn(proposer.run(stop));
     Queue { sender, budget }
+}
+
+/// The writes of one entry.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Pending>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, pending: Pending) {
+        self.bytes += pending.bytes.bytes;
+        self.writes.push(pending);
+    }
+
+    fn is_full(&self, settings: &BatchSettings) -> bool {
+        self.writes.len() >= settings.writes || self.bytes >= settings.bytes
+    }
 }
 
 struct Proposer {
@@ -192,6 +222,8 @@ struct Proposer {
     clock: Clock,
     settings: BatchSettings,
     receiver: mpsc::Receiver<Pending>,
+    /// How many writes came together last time.
+    expected: usize,
 }
 
 impl Proposer {
@@ -206,7 +238,7 @@ impl Proposer {
             let (Some(first), Ok(slot)) = (first, slots.clone().acquire_owned().await) else {
                 break;
             };
-            let batch = self.gather(first);
+            let batch = self.gather(first).await;
             self.propose(batch, slot).await;
         }
         self.receiver.close();
@@ -215,18 +247,32 @@ impl Proposer {
         }
     }
 
-    /// All that waits now, within the bounds of an entry.
-    fn gather(&mut self, first: Pending) -> Vec<Pending> {
-        let mut bytes = first.bytes.bytes;
-        let mut batch = vec![first];
-        while batch.len() < self.settings.writes && bytes < self.settings.bytes {
+    /// All that waits now, and what is expected soon, within the bounds of an entry.
+    async fn gather(&mut self, first: Pending) -> Vec<Pending> {
+        let mut batch = Batch::default();
+        batch.push(first);
+        self.take_waiting(&mut batch);
+        if self.expected >= COMPANY {
+            let until = Instant::now() + LINGER;
+            while batch.writes.len() < self.expected && !batch.is_full(&self.settings) {
+                let Ok(Some(next)) = timeout_at(until, self.receiver.recv()).await else {
+                    break;
+                };
+                batch.push(next);
+                self.take_waiting(&mut batch);
+            }
+        }
+        self.expected = batch.writes.len();
+        batch.writes
+    }
+
+    fn take_waiting(&mut self, batch: &mut Batch) {
+        while !batch.is_full(&self.settings) {
             let Ok(next) = self.receiver.try_recv() else {
-                break;
+                return;
             };
-            bytes += next.bytes.bytes;
             batch.push(next);
         }
-        batch
     }
 
     async fn propose(&self, batch: Vec<Pending>, slot: OwnedSemaphorePermit) {
