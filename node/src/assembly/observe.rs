@@ -75,6 +75,12 @@ impl Observer {
         }
     }
 
+    /// Room that is left where the data directory is; 0 if that can't be told.
+    fn disk_free_bytes(&self) -> u64 {
+        let disk = rustix::fs::statvfs(self.data_dir.as_str());
+        disk.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     fn write_api(&self, text: &mut Exposition) {
         let metrics = self.api.metrics();
         for count in metrics.requests() {
@@ -205,6 +211,11 @@ impl Observer {
         }
         let gauges = [
             (
+                "cloudkv_disk_free_bytes",
+                "Room that is left where the data directory is.",
+                self.disk_free_bytes(),
+            ),
+            (
                 "cloudkv_log_disk_bytes",
                 "Files of the log, those included that are kept to be used again.",
                 engine.log.disk_bytes(),
@@ -312,6 +323,8 @@ impl AdminState for Observer {
             "data_dir": self.data_dir,
             "accounts": self.groups.catalog.account_count(),
             "buckets": self.groups.catalog.bucket_count(),
+            "disk_free_bytes": self.disk_free_bytes(),
+            "log_disk_bytes": self.groups.engine.log.disk_bytes(),
             "state_disk_bytes": self.groups.engine.state.disk_bytes(),
             "clock_behind_wall_ms": self.groups.clock.behind_wall() / 1_000_000,
             "groups": groups,

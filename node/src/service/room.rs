@@ -1,11 +1,11 @@
 //! A plan's number of keys: never refused below it, never exceeded.
 //!
 //! A write of a key that may be new needs room, which the leader of the key's shard holds in
-//! blocks (see `budget::KeyBudget`). When a block is used up, the leader of the bucket's home shard
-//! is asked for another: it asks all nodes for the room that they hold, counts the keys, and
-//! grants a part of what is left. Before anybody is refused, room that isn't used is called back.
-//! When nothing is left, a write of a key that is there goes ahead without room, and the state
-//! itself refuses it if the key is gone by then.
+//! blocks (see `budget::KeyBudget`). When a block is used up, a key that is there is written without
+//! room, and the state itself refuses that if the key is gone by then. For others the leader of the
+//! bucket's home shard is asked for another block: it asks all nodes for the room that they hold,
+//! counts the keys, and grants a part of what is left. Before anybody is refused, room that isn't
+//! used is called back.
 //!
 //! What keeps two grants from being made of the same room:
 //! - one grant of a bucket is made at a time, at the node that leads its home shard;
@@ -47,15 +47,19 @@ pub async fn find(
     key: &[u8],
     timeout: Duration,
 ) -> Result<Room, Missed> {
+    let exists = async || -> Result<bool, Missed> {
+        Ok(shard.get(bucket.id.as_bytes(), key).await?.is_some())
+    };
     let find = async {
+        // A key that is there needs no room, and need not wait for other nodes: after a failover,
+        // say, when the new leader has no block yet.
+        if exists().await? {
+            return Ok(None);
+        }
         loop {
             match refill(shards, bucket).await? {
                 Demand::Granted => {}
-                Demand::Wait | Demand::Full
-                    if shard.get(bucket.id.as_bytes(), key).await?.is_some() =>
-                {
-                    return Ok(None);
-                }
+                Demand::Wait | Demand::Full if exists().await? => return Ok(None),
                 Demand::Wait => wait_for_a_write(bucket).await,
                 Demand::Full => {
                     let limit = bucket.limits.keys;

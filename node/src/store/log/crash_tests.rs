@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 use super::SegmentLog;
 use super::model_tests::{Model, SETTINGS, Step, open, perform, said, step};
+use super::segment::BLOCK;
+
+use crate::store::keys::GroupId;
 
 const SECTOR: usize = 512;
 
@@ -132,7 +135,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn a_crash_loses_nothing_durable_and_brings_nothing_old_back(
+    fn a_crash_loses_nothing_durable_and_makes_nothing_up(
         history in proptest::collection::vec(step(), 1..40),
         last in step(),
         seed in 1..u64::MAX,
@@ -170,6 +173,55 @@ proptest! {
             prop_assert_eq!(said(&open(&crashed), &next), next);
         }
     }
+}
+
+/// Appends an entry of this size and nothing else.
+fn append_one(log: &SegmentLog, number: u64, size: usize, fill: u8) {
+    let (done, wait) = std::sync::mpsc::channel();
+    let done = Box::new(move |result| done.send(result).unwrap());
+    let entry = (number, |out: &mut Vec<u8>| {
+        out.extend(std::iter::repeat_n(fill, size))
+    });
+    log.append(GroupId(0), [entry], None, done).unwrap();
+    wait.recv().unwrap().unwrap();
+}
+
+#[test]
+fn what_a_crash_left_behind_a_torn_record_does_not_come_back_behind_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir);
+    append_one(&log, 1, 100, 1);
+    let before = files_of(dir.path());
+    // The next record ends with a block, and one more follows in the next block.
+    let at = usize::try_from(log.shared.state.lock().tail.at().offset()).unwrap();
+    let size = 2 * BLOCK - at - super::frame::HEAD - size_of::<u64>();
+    append_one(&log, 2, size, 2);
+    append_one(&log, 3, 100, 3);
+    let after = files_of(dir.path());
+    drop(log);
+    // The crash tears the first of the two, and leaves the second one whole.
+    let mut crashed = before.clone();
+    for (name, bytes) in &after {
+        if name.starts_with("log") {
+            let mut torn = bytes.clone();
+            torn[at..2 * BLOCK].copy_from_slice(&before[name][at..2 * BLOCK]);
+            crashed.insert(name.clone(), torn);
+        }
+    }
+    let crashed = write(&crashed);
+    let numbers = |log: &SegmentLog| {
+        let entries = log.entries(GroupId(0), 0, u64::MAX, usize::MAX).unwrap();
+        entries
+            .iter()
+            .map(|(number, _)| *number)
+            .collect::<Vec<_>>()
+    };
+    let log = open(&crashed);
+    assert_eq!(numbers(&log), [1]);
+    // Another record takes the place of the torn one, and ends where it did.
+    append_one(&log, 2, size, 4);
+    drop(log);
+    assert_eq!(numbers(&open(&crashed)), [1, 2]);
 }
 
 #[test]

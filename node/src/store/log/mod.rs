@@ -189,6 +189,15 @@ impl Shared {
     }
 }
 
+/// Removes files that are too small: of another setting, or not finished before a crash.
+fn keep_whole(files: Vec<SegmentFile>, size: u64) -> io::Result<Vec<Arc<SegmentFile>>> {
+    let (whole, small): (Vec<_>, Vec<_>) = files.into_iter().partition(|it| it.size() >= size);
+    for file in small {
+        file.remove()?;
+    }
+    Ok(whole.into_iter().map(Arc::new).collect())
+}
+
 impl SegmentLog {
     /// Opens the log in `dir`, a folder of the data directory, or makes it: blocks.
     pub(super) fn open(
@@ -215,6 +224,7 @@ impl SegmentLog {
         let found = recovery::recover(files, Position::from_number(synced))?;
         let oldest = found.segments.keys().next().copied().unwrap_or(1);
         let usual = settings.segment_bytes;
+        let spares = keep_whole(found.spares, usual).map_err(failed())?;
         let segments: BTreeMap<u64, Arc<SegmentFile>> = found
             .segments
             .into_iter()
@@ -245,7 +255,7 @@ impl SegmentLog {
             writing: Arc::new([]),
             completions: Vec::new(),
             segments,
-            spares: found.spares.into_iter().map(Arc::new).collect(),
+            spares,
             next_slot,
             oldest,
             durable,

@@ -6,6 +6,7 @@
 
 use super::frame::{self, HEAD, Kind, Link};
 use super::index::{Index, Position};
+use super::segment::BLOCK;
 use crate::store::keys::GroupId;
 
 /// The format of the segments.
@@ -194,6 +195,7 @@ impl Tail {
             }
         }
         let needed = self.at.offset() + room + HEAD as u64;
+        let needed = needed.next_multiple_of(BLOCK as u64);
         self.size = self.usual_size.max(needed).min(u64::from(u32::MAX));
         if let Some(chunk) = self.waiting.last_mut() {
             chunk.begins = Some(self.size);

@@ -46,6 +46,8 @@ pub(super) struct Writer {
     pen: Pen,
     file: Option<Arc<SegmentFile>>,
     preparing: Option<JoinHandle<()>>,
+    /// The segment while which a file for the next one was made, or tried to.
+    prepared_in: u64,
 }
 
 impl Writer {
@@ -55,6 +57,7 @@ impl Writer {
             pen: Pen::new(),
             file: None,
             preparing: None,
+            prepared_in: 0,
         }
     }
 
@@ -120,7 +123,8 @@ impl Writer {
         self.file.as_ref().map_or(Ok(()), |file| file.sync())
     }
 
-    /// Makes the next segment's file on a thread of its own, while there is time for that.
+    /// Makes the next segment's file on a thread of its own, while there is time for that. Once for
+    /// each segment: if it can't be made, the next one will tell.
     fn prepare(&mut self, shared: &Arc<Shared>) {
         if self
             .preparing
@@ -129,9 +133,10 @@ impl Writer {
         {
             return;
         }
-        let Some(slot) = shared.wants_spare() else {
+        let Some((slot, segment)) = shared.wants_spare(self.prepared_in) else {
             return;
         };
+        self.prepared_in = segment;
         let shared = shared.clone();
         let make = move || match shared.create(slot, shared.settings.segment_bytes) {
             Ok(file) => shared.state.lock().spares.push(file),
@@ -208,16 +213,19 @@ impl Shared {
         SegmentFile::create(&self.dir, slot, size).map(Arc::new)
     }
 
-    /// The number of a file that should be made, since the segment is filling up.
-    fn wants_spare(&self) -> Option<u64> {
+    /// The number of a file that should be made, since the segment is filling up, and that segment;
+    /// `None` if one was made in it already.
+    fn wants_spare(&self, prepared_in: u64) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
-        let filling = state.tail.at().offset() > self.settings.segment_bytes / 2;
-        if !filling || !state.spares.is_empty() || self.settings.spares == 0 {
+        let at = state.tail.at();
+        let filling = at.offset() > self.settings.segment_bytes / 2;
+        let wanted = filling && state.spares.is_empty() && self.settings.spares > 0;
+        if !wanted || at.segment() == prepared_in {
             return None;
         }
         let slot = state.next_slot;
         state.next_slot += 1;
-        Some(slot)
+        Some((slot, at.segment()))
     }
 }
 
