@@ -14,6 +14,7 @@ use openraft::storage::Snapshot;
 use openraft::{BasicNode, Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::{Mutex, watch};
 
+use super::acks::Acks;
 use super::codec;
 use super::leading;
 use super::lease::Lease;
@@ -128,7 +129,9 @@ impl<M: Machine> Group<M> {
         let replica = Replica::<M>::open(engine.state.clone(), id, open)?;
         let progress = replica.progress();
         let config = raft_config(id, settings)?;
-        let network = Network::new(settings.peers.clone(), id, settings.append_timeout);
+        let acks = Arc::new(Acks::default());
+        let timeout = settings.append_timeout;
+        let network = Network::new(settings.peers.clone(), id, timeout, acks.clone());
         let raft = Raft::new(
             settings.node,
             Arc::new(config),
@@ -140,8 +143,12 @@ impl<M: Machine> Group<M> {
         .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
         let (tell, leader) = watch::channel(None);
-        let follow = leading::follow(raft.clone(), lease.clone(), tell, settings.election_max);
-        tokio::spawn(follow);
+        let leadership = leading::Leadership {
+            lease: lease.clone(),
+            acks,
+            promise: settings.election_max,
+        };
+        tokio::spawn(leading::follow(raft.clone(), leadership, tell));
         let mut group = Self {
             id,
             node: settings.node,
@@ -236,6 +243,11 @@ impl<M: Machine> Group<M> {
     /// Whether a read that begins now may be answered from this node's state: see [`Lease`].
     pub fn may_read(&self) -> bool {
         self.lease.holds(&self.progress)
+    }
+
+    /// For how long this node has led the group without a break, at least, if it leads.
+    pub fn led_for(&self) -> Duration {
+        self.lease.led_for()
     }
 
     /// How far the group has applied on this node.

@@ -12,6 +12,7 @@ use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
+use super::acks::Acks;
 use super::group::Group;
 use super::lease::Lease;
 use super::replica::Replica;
@@ -28,49 +29,60 @@ const ELECTED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the metrics are looked at while waiting.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// What the lease of a group is made of.
+pub(super) struct Leadership {
+    /// The lease.
+    pub lease: Arc<Lease>,
+    /// When members last acknowledged this node as their leader.
+    pub acks: Arc<Acks>,
+    /// For how long followers promise to vote for nobody else.
+    pub promise: Duration,
+}
+
 /// Keeps the lease true to the group's leadership, and tells who leads, until the group ends.
 pub(super) async fn follow<M: Machine>(
     raft: Raft<Types<M>, Replica<M>>,
-    lease: Arc<Lease>,
+    leadership: Leadership,
     leader: watch::Sender<Option<NodeId>>,
-    promise: Duration,
 ) {
     let mut metrics = raft.metrics();
     loop {
         let current = {
             let metrics = metrics.borrow_watched();
-            renew(&metrics, &lease, promise);
+            leadership.renew(&metrics);
             metrics.current_leader
         };
         leader.send_if_modified(|known| std::mem::replace(known, current) != current);
         if metrics.changed().await.is_err() {
-            lease.follow();
+            leadership.lease.follow();
             return;
         }
         tokio::time::sleep(FOLLOW).await;
     }
 }
 
-fn renew<M: Machine>(metrics: &RaftMetrics<Types<M>>, lease: &Lease, promise: Duration) {
-    let leads = metrics.state == ServerState::Leader
-        && metrics.vote.committed
-        && metrics.vote.leader_id.voted_for == metrics.id;
-    if !leads || metrics.running_state.is_err() {
-        return lease.follow();
-    }
-    let term = metrics.vote.leader_id.term;
-    if metrics.membership_config.voter_ids().eq([metrics.id]) {
-        // Nobody else can be elected.
-        return lease.lead(term, None);
-    }
-    match metrics.last_quorum_acked {
-        Some(acked) => {
-            // In this order, the time between makes the lease shorter, not longer.
-            let now = Instant::now();
-            let acked = now.checked_sub(acked.into_inner().elapsed()).unwrap_or(now);
-            lease.lead(term, Some(acked + promise * LEASE_TENTHS / 10));
+impl Leadership {
+    fn renew<M: Machine>(&self, metrics: &RaftMetrics<Types<M>>) {
+        let leads = metrics.state == ServerState::Leader
+            && metrics.vote.committed
+            && metrics.vote.leader_id.voted_for == metrics.id;
+        if !leads || metrics.running_state.is_err() {
+            return self.lease.follow();
         }
-        None => lease.follow(),
+        let term = metrics.vote.leader_id.term;
+        if metrics.membership_config.voter_ids().eq([metrics.id]) {
+            // Nobody else can be elected.
+            return self.lease.lead(term, None);
+        }
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let me = (metrics.id, Instant::now());
+        match self.acks.quorum(term, me, configs) {
+            Some(acked) => {
+                let until = acked + self.promise * LEASE_TENTHS / 10;
+                self.lease.lead(term, Some(until));
+            }
+            None => self.lease.follow(),
+        }
     }
 }
 

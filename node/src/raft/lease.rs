@@ -21,6 +21,8 @@ pub struct Lease {
     start: Instant,
     /// The term that this node leads; 0: none.
     term: AtomicU64,
+    /// Since when, nanoseconds after `start`.
+    since: AtomicU64,
     /// End of the lease, nanoseconds after `start`.
     until: AtomicU64,
     /// No read is answered in this term or an earlier one.
@@ -32,6 +34,7 @@ impl Default for Lease {
         Self {
             start: Instant::now(),
             term: AtomicU64::new(0),
+            since: AtomicU64::new(0),
             until: AtomicU64::new(0),
             closed: AtomicU64::new(0),
         }
@@ -60,9 +63,16 @@ impl Lease {
         // The term goes last: with the old term, a new end is never believed.
         if self.term.load(Ordering::Acquire) != term {
             self.term.store(0, Ordering::Release);
+            self.since.store(self.now(), Ordering::Release);
         }
         self.until.store(until, Ordering::Release);
         self.term.store(term, Ordering::Release);
+    }
+
+    /// For how long this node has led without a break, at least, if it leads.
+    pub fn led_for(&self) -> Duration {
+        let since = self.since.load(Ordering::Acquire);
+        Duration::from_nanos(self.now().saturating_sub(since))
     }
 
     /// This node doesn't lead.

@@ -11,6 +11,7 @@
 //! | `log_store` | the group's log, on the log database, with its newest entries in memory |
 //! | `replica` | applies entries in batches, with the position in the same batch |
 //! | `snapshot` | a group's rows as a stream of chunks, and their way into a new generation |
+//! | `acks` | when the other members last acknowledged this leader |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
 //! | `leading` | who leads: the lease kept true, leadership handed over |
@@ -18,6 +19,7 @@
 //! | `network` | the other members, as this one calls them |
 //! | `member` | what this member answers to them |
 
+mod acks;
 mod codec;
 mod group;
 mod leading;

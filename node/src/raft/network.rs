@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{append_reply, call, reply};
@@ -21,6 +21,7 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, RaftNetworkFactory, RaftNetworkV2};
 
+use super::acks::Acks;
 use super::codec;
 use super::snapshot::SnapshotData;
 use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
@@ -38,15 +39,23 @@ pub struct Network {
     peers: Arc<Peers>,
     group: GroupId,
     timeout: Duration,
+    acks: Arc<Acks>,
 }
 
 impl Network {
-    /// Members of `group`; an append that isn't answered within `timeout` is sent again.
-    pub fn new(peers: Arc<Peers>, group: GroupId, timeout: Duration) -> Self {
+    /// Members of `group`; an append that isn't answered within `timeout` is sent again. Answers
+    /// are noted in `acks`.
+    pub(super) fn new(
+        peers: Arc<Peers>,
+        group: GroupId,
+        timeout: Duration,
+        acks: Arc<Acks>,
+    ) -> Self {
         Self {
             peers,
             group,
             timeout,
+            acks,
         }
     }
 }
@@ -102,6 +111,12 @@ impl<M: Machine> Peer<M> {
             .map(|entry| entry.log_id)
             .or(previous);
         let body = append_to_pb(self.network.group, &request);
+        let (acks, target, term) = (
+            self.network.acks.clone(),
+            self.target,
+            request.vote.leader_id.term,
+        );
+        let sent = Instant::now();
         let started = self.start(call::Body::Append(body), self.network.timeout);
         async move {
             let reply = match started {
@@ -109,6 +124,12 @@ impl<M: Machine> Peer<M> {
                 Err(error) => Err(error),
             };
             let response = append_from_pb::<M>(reply.map_err(failed)?)?;
+            match &response {
+                AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
+                    acks.note(target, term, sent);
+                }
+                AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
+            }
             if matches!(response, AppendEntriesResponse::Conflict) && previous.is_none() {
                 return Err(unexpected("a conflict before the log's first entry"));
             }

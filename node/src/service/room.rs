@@ -10,8 +10,10 @@
 //! What keeps two grants from being made of the same room:
 //! - one grant of a bucket is made at a time, at the node that leads its home shard;
 //! - a grant that was sent and is not yet seen by the node that gets it is counted (`Grants`);
-//! - a grant that took longer than [`LAPSES`] is dropped by who gets it: by then, another node may
-//!   lead the home shard, which knows nothing of it. No lease is that short.
+//! - a grant that arrives later than [`LAPSES`] after it was made is dropped by who gets it: by then,
+//!   another node may lead the home shard, which knows nothing of it. No lease is that short; and
+//!   leadership that was handed over begins with a pause of that length.
+//!   How long it took to find out what may be granted doesn't count: a node that hangs delays that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +32,8 @@ use crate::raft::NodeId;
 use crate::rpc::Lane;
 use crate::shard::ShardHandle;
 
-/// A grant that took longer than this is not used. Less than the part of the followers' promise
-/// that a lease leaves out.
+/// A grant that is older than this when it arrives is not used. Less than the part of the followers'
+/// promise that a lease leaves out.
 const LAPSES: Duration = Duration::from_millis(100);
 /// Time for a node to say what room it holds.
 const ASK: Duration = Duration::from_millis(500);
@@ -99,12 +101,13 @@ async fn refill(shards: &Shards, bucket: &Arc<Bucket>) -> Result<Demand, KeyErro
     };
     let answer = shards.run(shards.home(&bucket.id), &ask).await?;
     match answer {
-        Granting::Room(grant) if asked.elapsed() < LAPSES => {
+        // It was made no earlier than `took` after it was asked for.
+        Granting::Room(grant, took) if asked.elapsed().saturating_sub(took) < LAPSES => {
             budget.receive(grant, limit);
             Ok(Demand::Granted)
         }
         // It may be granted to somebody else already.
-        Granting::Room(_) => Ok(Demand::Wait),
+        Granting::Room(..) => Ok(Demand::Wait),
         Granting::Wait => Ok(Demand::Wait),
         Granting::Full => Ok(Demand::Full),
     }
@@ -113,7 +116,8 @@ async fn refill(shards: &Shards, bucket: &Arc<Bucket>) -> Result<Demand, KeyErro
 /// What the leader of the home shard answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Granting {
-    Room(Grant),
+    /// Room, and how long it took at least until it was granted.
+    Room(Grant, Duration),
     Wait,
     Full,
 }
@@ -131,22 +135,31 @@ impl Operation for AskForRoom<'_> {
     const REPEATABLE: bool = true;
 
     async fn here(&self, home: &ShardHandle) -> Result<Granting, Missed> {
+        let asked = Instant::now();
+        if home.group().led_for() < LAPSES {
+            // What the leader before has granted may still be on its way.
+            return Ok(Granting::Wait);
+        }
         let budget = &self.bucket.usage.budget;
         let _alone = budget.granting.lock().await;
         budget.forget_grant_to(self.from);
         let mut granting = self.grant(false, false).await?;
-        if !matches!(granting, Granting::Room(_)) {
+        if !matches!(granting, Granting::Room(..)) {
             granting = self.grant(true, false).await?;
         }
         if granting == Granting::Full {
             // What has expired since the last look is still counted.
             granting = self.grant(true, true).await?;
         }
+        if let Granting::Room(_, took) = &mut granting {
+            // Before the lease is looked at, which is what a grant's age counts from.
+            *took = asked.elapsed();
+        }
         // Another node may have taken over meanwhile, and have granted the same.
         if !home.serves() {
             return Err(Missed::NotLeader);
         }
-        if let Granting::Room(grant) = granting {
+        if let Granting::Room(grant, _) = granting {
             budget.sent_grant(self.from, grant);
         }
         Ok(granting)
@@ -159,14 +172,15 @@ impl Operation for AskForRoom<'_> {
     }
 
     fn encode(granting: Granting) -> reply::Body {
-        let (granted, id) = match granting {
-            Granting::Room(grant) => (grant.keys, grant.id),
-            Granting::Wait | Granting::Full => (0, 0),
+        let (granted, id, took) = match granting {
+            Granting::Room(grant, took) => (grant.keys, grant.id, took),
+            Granting::Wait | Granting::Full => (0, 0, Duration::ZERO),
         };
         reply::Body::Room(pb::RoomReply {
             granted,
             wait: granting == Granting::Wait,
             id,
+            took_us: u64::try_from(took.as_micros()).unwrap_or(0),
         })
     }
 
@@ -177,7 +191,10 @@ impl Operation for AskForRoom<'_> {
         Some(match room.granted {
             0 if room.wait => Granting::Wait,
             0 => Granting::Full,
-            keys => Granting::Room(Grant { id: room.id, keys }),
+            keys => {
+                let took = Duration::from_micros(room.took_us);
+                Granting::Room(Grant { id: room.id, keys }, took)
+            }
         })
     }
 }
@@ -205,7 +222,7 @@ impl AskForRoom<'_> {
             0 => Granting::Full,
             free => {
                 let block = (budget.limit() / parts).clamp(1, free);
-                Granting::Room(budget.next_grant(block))
+                Granting::Room(budget.next_grant(block), Duration::ZERO)
             }
         })
     }

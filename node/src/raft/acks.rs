@@ -1,0 +1,111 @@
+//! When each member last acknowledged this leader: what the lease counts from.
+//!
+//! Invariant: a member's time is that of a message which it answered, taken before the message was
+//! sent. openraft keeps such times, too, but with several appends under way it takes an answer to
+//! the first for one to all that end at the same entry: a leader that had stood still, and then
+//! got an old answer after it had sent a new message, would have a lease that nobody gave it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::types::NodeId;
+
+/// Acknowledgements of the members of one group.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    last: Mutex<HashMap<NodeId, Ack>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ack {
+    term: u64,
+    sent: Instant,
+}
+
+impl Acks {
+    /// A member has taken a message of this leader, sent in `term` no earlier than `sent`.
+    pub(super) fn note(&self, member: NodeId, term: u64, sent: Instant) {
+        let mut last = self.last.lock();
+        let ack = last.entry(member).or_insert(Ack { term, sent });
+        if term > ack.term || (term == ack.term && sent > ack.sent) {
+            *ack = Ack { term, sent };
+        }
+    }
+
+    /// The latest time at which a majority of each of `configs` had this node, `me`, as their leader
+    /// of `term`, where this node counts as of `now`.
+    pub(super) fn quorum(
+        &self,
+        term: u64,
+        (me, now): (NodeId, Instant),
+        configs: &[BTreeSet<NodeId>],
+    ) -> Option<Instant> {
+        let last = self.last.lock();
+        let time = |voter: &NodeId| match last.get(voter) {
+            _ if *voter == me => Some(now),
+            Some(ack) if ack.term == term => Some(ack.sent),
+            Some(_) | None => None,
+        };
+        let of_config = |voters: &BTreeSet<NodeId>| {
+            let mut times: Vec<Option<Instant>> = voters.iter().map(time).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            times.get(voters.len() / 2).copied().flatten()
+        };
+        let times: Option<Vec<Instant>> = configs.iter().map(of_config).collect();
+        times?.into_iter().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn set(ids: &[NodeId]) -> BTreeSet<NodeId> {
+        ids.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_majority_counts_as_of_its_slowest_member() {
+        let (acks, begin) = (Acks::default(), Instant::now());
+        let at = |millis| begin + Duration::from_millis(millis);
+        let me = (1, at(100));
+        assert_eq!(acks.quorum(5, me, &[set(&[1, 2, 3])]), None);
+        acks.note(2, 5, at(10));
+        assert_eq!(acks.quorum(5, me, &[set(&[1, 2, 3])]), Some(at(10)));
+        acks.note(3, 5, at(20));
+        assert_eq!(acks.quorum(5, me, &[set(&[1, 2, 3])]), Some(at(20)));
+        assert_eq!(acks.quorum(5, me, &[set(&[1, 2, 3, 4, 5])]), Some(at(10)));
+        // While members change, a majority of both sets is needed.
+        assert_eq!(
+            acks.quorum(5, me, &[set(&[1, 2, 3]), set(&[1, 2])]),
+            Some(at(10))
+        );
+        assert_eq!(
+            acks.quorum(5, me, &[set(&[1, 2, 3]), set(&[1, 4, 5])]),
+            None
+        );
+        assert_eq!(acks.quorum(5, me, &[set(&[1])]), Some(at(100)));
+        assert_eq!(acks.quorum(5, me, &[set(&[2, 3, 4])]), Some(at(10)));
+        assert_eq!(acks.quorum(5, me, &[]), None);
+    }
+
+    #[test]
+    fn an_older_answer_or_one_of_another_term_changes_nothing() {
+        let (acks, begin) = (Acks::default(), Instant::now());
+        let at = |millis| begin + Duration::from_millis(millis);
+        let me = (1, at(100));
+        let pair = [set(&[1, 2])];
+        acks.note(2, 5, at(20));
+        acks.note(2, 5, at(10));
+        acks.note(2, 4, at(90));
+        assert_eq!(acks.quorum(5, me, &pair), Some(at(20)));
+        assert_eq!(acks.quorum(4, me, &pair), None);
+        acks.note(2, 6, at(15));
+        assert_eq!(acks.quorum(6, me, &pair), Some(at(15)));
+        assert_eq!(acks.quorum(5, me, &pair), None);
+    }
+}
