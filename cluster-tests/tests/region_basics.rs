@@ -166,6 +166,40 @@ async fn a_leader_that_is_cut_off_gives_no_old_answers_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_leader_that_stood_still_gives_no_old_answers() {
+    let region = Region::start().await;
+    let bucket = region.api(0).bucket().await;
+    for shard in 0..region.shards() {
+        let key = |stem| bucket.key(&key_in_shard(&bucket, stem, shard, region.shards()));
+        let (path, busy) = (key("k"), key("busy"));
+        let leader = region.wait_leader(&format!("shard-{shard}")).await;
+        put(&region, leader, &path, "old").await;
+        // Appends are under way when it stops, and their answers wait for it when it goes on.
+        let writes = (0..16).map(|_| tokio::spawn(region.api(leader).put(&busy, "x").try_send()));
+        let writes: Vec<_> = writes.collect();
+        tokio::task::yield_now().await;
+        region.members[leader].pause();
+        put(&region, (leader + 1) % 3, &path, "new").await;
+        let reads = (0..64).map(|_| tokio::spawn(region.api(leader).get(&path).try_send()));
+        let reads: Vec<_> = reads.collect();
+        tokio::task::yield_now().await;
+        region.members[leader].resume();
+        for read in reads {
+            match read.await.unwrap() {
+                Ok(get) if get.status == 200 => assert_eq!(get.text(), "new", "{get:?}"),
+                Ok(get) => assert!([503, 504].contains(&get.status), "{get:?}"),
+                Err(error) => panic!("a read: {error}"),
+            }
+        }
+        for write in writes {
+            // Their fate doesn't matter here.
+            let _ = write.await.unwrap();
+        }
+        region.wait_formed().await;
+    }
+}
+
+#[tokio::test]
 async fn two_nodes_that_do_not_reach_each_other_leave_the_region_serving() {
     let region = Region::start().await;
     let bucket = region.api(0).bucket().await;
