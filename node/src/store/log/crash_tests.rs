@@ -201,12 +201,11 @@ fn what_a_crash_left_behind_a_torn_record_does_not_come_back_behind_another_one(
     drop(log);
     // The crash tears the first of the two, and leaves the second one whole.
     let mut crashed = before.clone();
-    for (name, bytes) in &after {
-        if name.starts_with("log") {
-            let mut torn = bytes.clone();
-            torn[at..2 * BLOCK].copy_from_slice(&before[name][at..2 * BLOCK]);
-            crashed.insert(name.clone(), torn);
-        }
+    // Not the file that may be made for the next segment meanwhile.
+    for (name, old) in before.iter().filter(|(name, _)| name.starts_with("log")) {
+        let mut torn = after[name].clone();
+        torn[at..2 * BLOCK].copy_from_slice(&old[at..2 * BLOCK]);
+        crashed.insert(name.clone(), torn);
     }
     let crashed = write(&crashed);
     let numbers = |log: &SegmentLog| {
