@@ -115,6 +115,20 @@ impl Region {
             .find_map(|name| misformed(name, &statuses, &ids, voters))
     }
 
+    /// Waits until the leaders of shards are spread evenly over the running nodes.
+    pub async fn wait_spread(&self) {
+        eventually("the leaders are spread", FORMS_WITHIN, async || {
+            let statuses = self.statuses().await;
+            let led = |status: &Status| status.led().filter(|group| group.is_shard()).count();
+            let counts: Vec<usize> = statuses.values().map(led).collect();
+            let (least, most) = (counts.iter().min()?, counts.iter().max()?);
+            let all = counts.len() == self.running().len();
+            (all && most - least <= 1).then_some(())
+        })
+        .await;
+        self.wait_formed().await;
+    }
+
     /// Waits until, without load, all replicas of each group have applied the same and hold the
     /// same; fails at once if two hold something else at the same applied entry.
     pub async fn wait_converged(&self) {

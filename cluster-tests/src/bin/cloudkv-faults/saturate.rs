@@ -31,6 +31,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let region = Region::start_with(options).await;
     let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
     let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    // Leaders are handed to where they are preferred, once all have settled: those are no elections
+    // that load has caused.
+    region.wait_spread().await;
     let before = terms(&region).await;
     let load = PlainLoad::start(&nodes, &bucket, args.clients, Work::OwnKeys, None);
     let started = Instant::now();
