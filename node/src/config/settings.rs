@@ -64,7 +64,7 @@ settings! {
 
     /// What is logged: a level, or several for parts of the program, as in
     /// `info,cloudkv_node::raft=debug`.
-    log_level: String = Levels => "info,openraft=error,openraft::raft::raft_inner=off",
+    log_level: String = Levels => "info,openraft=error,openraft::raft::raft_inner=off,openraft::core::heartbeat=off",
 
     /// Form of the log lines: `text` or `json`.
     log_format: LogFormat = Format => "text",
