@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -237,6 +238,9 @@ impl Line {
             let mut client = NodeClient::new(channel)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit);
+            if self.lane == Lane::Geo {
+                client = client.send_compressed(CompressionEncoding::Zstd);
+            }
             let replies = client.exchange(request).await?.into_inner();
             Ok((frames, replies))
         };

@@ -25,4 +25,4 @@ mod tests;
 pub use call::{CallError, PendingReply};
 pub use lane::{Greeting, Lane};
 pub use peers::{LinkSettings, Peers, PeersSettings, identify, join};
-pub use server::{Answering, Frames, Handler, Leaving, Runtimes, serve};
+pub use server::{Answering, Frames, Handler, Leaving, Runtimes, Walk, serve};
