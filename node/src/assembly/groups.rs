@@ -216,11 +216,15 @@ impl Groups {
     pub fn readiness(&self) -> Vec<(String, bool)> {
         let founded = !self.catalog.header().cluster_id.is_empty();
         let meta = (GroupId::META.to_string(), founded);
+        let topology = self.catalog.topology();
+        let region = topology.region(self.identity.region_number);
+        let joined = region.is_some_and(|region| !region.joining);
+        let region = ("region".to_owned(), joined);
         let shards = self.shards.iter().map(|shard| {
             let led = founded && shard.leader_elsewhere().is_some();
             (shard.group().id().to_string(), shard.serves() || led)
         });
-        std::iter::once(meta).chain(shards).collect()
+        [meta, region].into_iter().chain(shards).collect()
     }
 
     /// Waits until everything answers requests, founding the cluster on the way.

@@ -7,6 +7,7 @@
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
+//! | `regions` | what it tells of other regions |
 //! | `operate` | what the operator's port does |
 
 mod answering;
@@ -14,6 +15,7 @@ mod files;
 mod groups;
 mod observe;
 mod operate;
+mod regions;
 mod run;
 mod upkeep;
 

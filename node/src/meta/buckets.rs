@@ -42,13 +42,13 @@ pub enum Refusal {
     /// The command names something that doesn't exist.
     #[error("the command is malformed")]
     Malformed,
-    /// A command on nodes or placements was refused.
     /// Another region is about to join.
     #[error("region {region} is about to join: one at a time")]
     RegionJoining {
         /// Its number.
         region: u32,
     },
+    /// A command on nodes or placements was refused.
     #[error(transparent)]
     Node(#[from] NodeRefusal),
 }
