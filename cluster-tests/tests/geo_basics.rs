@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::region::World;
+use cloudkv_cluster_tests::{Api, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -22,6 +22,10 @@ async fn wait_value(world: &World, seat: usize, path: &str, value: Option<&str>)
         same.then_some(())
     })
     .await;
+}
+
+async fn put(api: &Api, path: &str, value: &str) {
+    api.put(path, value.to_owned()).await.status(200);
 }
 
 #[tokio::test]
@@ -74,23 +78,19 @@ async fn regions_that_were_cut_off_from_each_other_serve_and_then_agree() {
     world.cut_off(1);
     for key in 0..40 {
         let path = bucket.key(&format!("k{key}"));
+        let (eu, us) = (world.api(0), world.api(1));
         match key % 4 {
-            0 => world.api(0).put(&path, "eu").await.status(200).empty(),
-            1 => world.api(1).put(&path, "us").await.status(200).empty(),
+            0 => put(&eu, &path, "eu").await,
+            1 => put(&us, &path, "us").await,
             2 => {
-                world.api(0).put(&path, "eu").await.status(200);
-                world
-                    .api(1)
-                    .put(&path, "us, later")
-                    .await
-                    .status(200)
-                    .empty()
+                put(&eu, &path, "eu").await;
+                put(&us, &path, "us, later").await;
             }
             _ => {
-                world.api(1).put(&path, "us").await.status(200);
-                world.api(0).delete(&path).await.status(200).empty()
+                put(&us, &path, "us").await;
+                eu.delete(&path).await.status(200);
             }
-        };
+        }
     }
     world.network.heal();
     let all = world.wait_equal(&bucket).await;
