@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use crate::api::Api;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
-use crate::api::http::headers::{X_CLOUDKV_REGION, X_REQUEST_ID};
+use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION, X_REQUEST_ID};
 use crate::api::http::{cors, request_id};
 use crate::api::keys;
 use crate::api::metrics::{Class, Sizes};
@@ -81,6 +81,9 @@ impl Api {
         let headers = response.headers_mut();
         headers.insert(&X_REQUEST_ID, id);
         headers.insert(&X_CLOUDKV_REGION, self.region.clone());
+        if let Some(lag) = &*self.lag.load() {
+            headers.insert(&X_CLOUDKV_LAG, HeaderValue::clone(lag));
+        }
         cors::expose(headers);
     }
 }

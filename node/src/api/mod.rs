@@ -29,6 +29,8 @@ mod settings;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
 use ::http::HeaderValue;
 use ::http::header::InvalidHeaderValue;
 
@@ -44,6 +46,7 @@ use crate::service::Service;
 pub struct Api {
     service: Service,
     region: HeaderValue,
+    lag: ArcSwapOption<HeaderValue>,
     intake: Arc<Intake>,
     router: axum::Router,
     metrics: Arc<ApiMetrics>,
@@ -62,10 +65,19 @@ impl Api {
         Ok(Self {
             service,
             region,
+            lag: ArcSwapOption::empty(),
             intake,
             router,
             metrics: Arc::default(),
         })
+    }
+
+    /// How long changes take from other regions, as answers tell; nothing while there are none.
+    pub fn set_lag(&self, lag: &str) {
+        let lag = HeaderValue::from_str(lag)
+            .ok()
+            .filter(|lag| !lag.is_empty());
+        self.lag.store(lag.map(Arc::new));
     }
 
     /// What has been counted, for the exporter of metrics.

@@ -145,7 +145,11 @@ impl Groups {
 
     /// What the API asks for.
     pub fn service(&self, config: &Config) -> Service {
-        let keyspace = Keyspace::new(self.shards.clone(), config.request_timeout);
+        let keyspace = Keyspace::new(
+            self.shards.clone(),
+            config.request_timeout,
+            config.session_wait,
+        );
         let settings = DirectorySettings {
             region: self.identity.region_number,
             self_service: config.plans_self_service,

@@ -19,6 +19,7 @@ use super::files::{FilesError, raise_limit, room_for_connections};
 use super::groups::{Groups, MESSAGE_BYTES, Place, StartError};
 use super::observe::Observer;
 use super::operate::Operator;
+use super::regions;
 use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
 use crate::cluster::{Admission, Declined, Keeper, Proposer, replace_file};
@@ -31,6 +32,9 @@ use crate::{admin, meta, rpc};
 
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
+
+/// How often answers tell of a new lag.
+const TELL_LAG: Duration = Duration::from_millis(250);
 
 /// Why a node ends other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -404,6 +408,16 @@ impl Node {
         self.tasks.spawn(directory.clone().reclaim(stop()));
         self.tasks.spawn(directory.clone().report(stop()));
         self.tasks.spawn(directory.clone().expire_accounts(stop()));
+        let (groups, api) = (self.groups.clone(), self.api.clone());
+        let tell_lag = async move {
+            loop {
+                api.set_lag(&regions::lag(&groups));
+                tokio::time::sleep(TELL_LAG).await;
+            }
+        };
+        let stop_telling = self.stop_groups.clone();
+        self.tasks
+            .spawn(async move { stop_telling.run_until_cancelled(tell_lag).await });
         self.tasks
             .spawn(upkeep(self.groups.clone(), write_buffer, stop()));
     }

@@ -97,6 +97,10 @@ settings! {
     /// Time that a write may take; past it the answer is 504 `unknown_outcome`.
     request_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
 
+    /// Time that a read waits for what its client has seen in another region; past it the answer is
+    /// 503.
+    session_wait: Duration = Span { min_ms: 0, max_ms: 5 * MINUTE } => "1s",
+
     /// Time that requests under way get to finish when the node stops.
     drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
 

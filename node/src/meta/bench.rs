@@ -127,7 +127,7 @@ pub(super) fn plain_found() -> pb::FoundCluster {
     pb::FoundCluster {
         cluster_id: "c".into(),
         shards: 4,
-        level: LEVEL,
+        level: 1,
         region: "eu".into(),
         incarnation: 9,
         plans: default_plans(),

@@ -16,4 +16,5 @@ pub(crate) mod percent;
 pub(crate) mod query;
 pub(crate) mod receive;
 pub(crate) mod request_id;
+pub(crate) mod session;
 pub(crate) mod ttl;
