@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::cluster::{Admission, Vitals};
 use crate::raft::{Member, NodeId, not_here};
-use crate::rpc::{Frames, Handler};
+use crate::rpc::{Caller, Frames, Handler};
 use crate::service::Service;
 
 /// The parts that answer.
@@ -78,10 +78,11 @@ impl Handler for Answers {
 
     fn join(
         &self,
+        caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
-        async move { admission.admit(request).await }.boxed()
+        async move { admission.admit(caller, request).await }.boxed()
     }
 
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {

@@ -14,6 +14,7 @@ mod files;
 mod groups;
 mod observe;
 mod operate;
+mod place;
 mod run;
 mod upkeep;
 

@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use futures_util::{Stream, StreamExt};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
 use super::call::{CallError, PendingReply};
 use super::lane::{Greeting, Lane};
-use super::link::{Link, endpoint};
+use super::link::{Link, bounded};
 use crate::raft::NodeId;
 
 pub use super::link::LinkSettings;
@@ -36,8 +36,8 @@ pub struct PeersSettings {
     pub cluster_id: String,
     /// This node.
     pub me: NodeId,
-    /// Addresses to connect to in place of those that nodes advertise.
-    pub via: HashMap<String, String>,
+    /// Connects to them.
+    pub dialer: Dialer,
     /// Bounds of each link.
     pub link: LinkSettings,
     /// Where the Raft lane runs.
@@ -77,18 +77,17 @@ impl Peers {
         if node == self.settings.me || address.is_empty() {
             return;
         }
-        let address = self.via(address);
         if let Some(peer) = self.book.read().get(&node) {
             peer.address.send_if_modified(|known| {
                 let new = *known != address;
-                known.clone_from(&address);
+                address.clone_into(known);
                 new
             });
             return;
         }
         let mut book = self.book.write();
         book.entry(node)
-            .or_insert_with(|| self.connect(node, address));
+            .or_insert_with(|| self.connect(node, address.to_owned()));
     }
 
     /// A node has left: nobody calls it any more.
@@ -101,21 +100,13 @@ impl Peers {
         self.book.read().keys().copied().collect()
     }
 
-    fn via(&self, address: &str) -> String {
-        let via = self.settings.via.get(address).cloned();
-        via.unwrap_or_else(|| address.to_owned())
-    }
-
     fn connect(&self, node: NodeId, address: String) -> Peer {
         let (address, changes) = watch::channel(address);
-        let greeting = Greeting {
-            cluster_id: self.settings.cluster_id.clone(),
-            from: self.settings.me,
-            to: node,
-        };
+        let greeting = self.greeting(node);
         let link = |lane, runtime: &Handle| {
             let settings = self.settings.link;
-            Link::start(runtime, greeting.clone(), lane, changes.clone(), settings)
+            let (dialer, greeting) = (self.settings.dialer.clone(), greeting.clone());
+            Link::start(runtime, dialer, greeting, lane, changes.clone(), settings)
         };
         Peer {
             raft: link(Lane::Raft, &self.settings.raft),
@@ -163,6 +154,12 @@ impl Peers {
         })
     }
 
+    /// The address that a node advertises, if it is known.
+    pub fn address_of(&self, node: NodeId) -> Option<String> {
+        let book = self.book.read();
+        book.get(&node).map(|peer| peer.address.borrow().clone())
+    }
+
     /// Whether a node's address is known.
     pub fn knows(&self, node: NodeId) -> bool {
         self.book.read().contains_key(&node)
@@ -175,14 +172,17 @@ impl Peers {
         node: NodeId,
         frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
     ) -> Result<pb::SnapshotReply, Status> {
-        let (endpoint, greeting) = self.greet(node)?;
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let address = self
+            .address_of(node)
+            .ok_or_else(|| Status::unavailable("the node is unknown"))?;
+        let channel = self.settings.dialer.channel(&address, bounded).await?;
         let (moved, watched) = watch::channel(());
         let frames = frames.inspect(move |_| {
             moved.send_replace(());
         });
         let mut request = Request::new(frames);
-        greeting.write(Lane::Raft, request.metadata_mut())?;
+        self.greeting(node)
+            .write(Lane::Raft, request.metadata_mut())?;
         let limit = self.settings.link.message_bytes;
         let mut client = NodeClient::new(channel).max_encoding_message_size(limit);
         tokio::select! {
@@ -191,18 +191,12 @@ impl Peers {
         }
     }
 
-    fn greet(&self, node: NodeId) -> Result<(Endpoint, Greeting), Status> {
-        let book = self.book.read();
-        let peer = book
-            .get(&node)
-            .ok_or_else(|| Status::unavailable("the node is unknown"))?;
-        let endpoint = endpoint(&peer.address.borrow())?;
-        let greeting = Greeting {
+    fn greeting(&self, node: NodeId) -> Greeting {
+        Greeting {
             cluster_id: self.settings.cluster_id.clone(),
             from: self.settings.me,
             to: node,
-        };
-        Ok((endpoint, greeting))
+        }
     }
 }
 
@@ -210,10 +204,6 @@ impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peers").finish_non_exhaustive()
     }
-}
-
-fn unreachable(error: tonic::transport::Error) -> Status {
-    Status::unavailable(error.to_string())
 }
 
 /// Ends when nothing was sent for [`SNAPSHOT_STALL`].
@@ -226,9 +216,9 @@ async fn stalled(mut watched: watch::Receiver<()>) {
 }
 
 /// Asks the node at `address` who it is.
-pub async fn identify(address: &str) -> Result<pb::IdentifyResponse, Status> {
+pub async fn identify(dialer: &Dialer, address: &str) -> Result<pb::IdentifyResponse, Status> {
     let ask = async {
-        let channel = endpoint(address)?.connect().await.map_err(unreachable)?;
+        let channel = dialer.channel(address, bounded).await?;
         let answer = NodeClient::new(channel)
             .identify(pb::IdentifyRequest {})
             .await?;
@@ -240,9 +230,13 @@ pub async fn identify(address: &str) -> Result<pb::IdentifyResponse, Status> {
 }
 
 /// Asks the node at `address` to take this one in.
-pub async fn join(address: &str, request: pb::JoinRequest) -> Result<pb::JoinResponse, Status> {
+pub async fn join(
+    dialer: &Dialer,
+    address: &str,
+    request: pb::JoinRequest,
+) -> Result<pb::JoinResponse, Status> {
     let ask = async {
-        let channel = endpoint(address)?.connect().await.map_err(unreachable)?;
+        let channel = dialer.channel(address, bounded).await?;
         let joined = NodeClient::new(channel).join(request).await?;
         Ok(joined.into_inner())
     };
