@@ -104,9 +104,8 @@ impl Pair {
 
     /// Fails if a file is there that must not be.
     pub fn check(&self, existing: Existing) -> Result<(), CertsError> {
-        let paths = [&self.certificate, &self.key].into_iter();
-        let there = paths.filter(|path| path.exists()).next_back();
-        match there {
+        let paths = [&self.certificate, &self.key];
+        match paths.into_iter().find(|path| path.exists()) {
             Some(path) if existing == Existing::Refuse => Err(CertsError::Exists {
                 path: path.clone(),
                 instead: self.instead,
