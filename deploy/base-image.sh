@@ -3,8 +3,9 @@
 # Debian's mirrors but no registry of images.
 #
 #   deploy/base-image.sh runtime   cloudkv/runtime-base: libc, libstdc++ and nothing else
-#   deploy/base-image.sh build     cloudkv/build-base: Debian with a C++ compiler, and the Rust
-#                                  toolchain of this machine
+#   deploy/base-image.sh build     cloudkv/build-base: Debian with a C++ compiler, the Rust toolchain
+#                                  of this machine, and the RocksDB that ROCKSDB_LIB_DIR names, if
+#                                  it is set: the image then compiles none
 #
 # Then: docker build -f deploy/Dockerfile --build-arg RUNTIME_IMAGE=cloudkv/runtime-base ...
 # An image that is there is left as it is; --force makes it anew. `runtime` needs apt-get (Debian
@@ -51,17 +52,25 @@ runtime() {
 
 build() {
     local work=$1 root=$1/root toolchain
+    local changes=(--change 'ENV PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin')
     command -v debootstrap >/dev/null || die "needs debootstrap: apt-get install debootstrap"
     [[ $EUID -eq 0 ]] || die "needs root"
     toolchain=$(rustc --print sysroot)
     debootstrap --variant=minbase --include=build-essential,ca-certificates,libclang-dev \
         bookworm "$root" >&2
-    # What this machine reaches its mirrors by.
-    cp -r /etc/apt/sources.list* /etc/apt/apt.conf.d "$root/etc/apt/" 2>/dev/null || true
+    # What this machine reaches its mirrors by, and whom it trusts.
+    rm -f "$root/etc/apt/sources.list"
+    cp -r /etc/apt/sources.list* /etc/apt/apt.conf.d "$root/etc/apt/"
+    cp -rL /etc/ssl/certs "$root/etc/ssl/"
     cp -a "$toolchain" "$root/opt/rust"
     rm -rf "$root"/opt/rust/share "$root"/var/cache/apt/archives/*.deb
+    if [[ -n ${ROCKSDB_LIB_DIR:-} ]]; then
+        mkdir "$root/opt/rocksdb"
+        cp "$ROCKSDB_LIB_DIR/librocksdb.a" "$root/opt/rocksdb/"
+        changes+=(--change 'ENV ROCKSDB_LIB_DIR=/opt/rocksdb ROCKSDB_STATIC=1')
+    fi
     tar --create --numeric-owner --directory "$root" . |
-        "$docker" import --change 'ENV PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$2" >/dev/null
+        "$docker" import "${changes[@]}" - "$2" >/dev/null
 }
 
 case $kind in

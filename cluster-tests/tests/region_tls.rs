@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
@@ -34,7 +35,11 @@ async fn metric(region: &Region, seat: usize, name: &str) -> f64 {
 /// Writes through one node and reads through another, as a client does that repeats what wasn't
 /// done.
 async fn works(region: &Region, path: &str, value: &str) {
-    for seat in region.running() {
+    works_at(region, &region.running(), path, value).await;
+}
+
+async fn works_at(region: &Region, seats: &[usize], path: &str, value: &str) {
+    for seat in seats.iter().copied() {
         eventually("a write comes through", SOON, async || {
             let put = region.api(seat).put(path, value.to_owned());
             let answer = put.try_send().await.ok()?;
@@ -42,7 +47,7 @@ async fn works(region: &Region, path: &str, value: &str) {
         })
         .await;
     }
-    for seat in region.running() {
+    for seat in seats.iter().copied() {
         eventually("a read comes through", SOON, async || {
             let answer = region.api(seat).get(path).try_send().await.ok()?;
             (answer.status == 200 && answer.text() == value).then_some(())
@@ -51,14 +56,78 @@ async fn works(region: &Region, path: &str, value: &str) {
     }
 }
 
-#[tokio::test]
-async fn nodes_trust_certificates_and_nothing_else() {
-    let mut region = Region::start_with(RegionOptions {
+/// Three nodes, and room for a fourth.
+async fn start() -> Region {
+    let options = RegionOptions {
         tls: true,
         seats: 4,
         ..Default::default()
+    };
+    Region::start_with(options).await
+}
+
+#[tokio::test]
+async fn a_node_cannot_take_the_number_of_another() {
+    let mut region = start().await;
+    let bucket = region.api(0).bucket().await;
+    let path = bucket.key("k");
+    works(&region, &path, "first").await;
+
+    // One that asks to be taken in under it.
+    let number: u64 = region.node_id(1).await.0.parse().unwrap();
+    let applicant = serde_json::json!({
+        "cluster_id": "", "node_id": number, "region": "local", "shards": 0,
+        "incarnation": 0, "region_number": 0, "founder": false,
+    });
+    let rogue = region.members[3].data_dir();
+    fs::create_dir_all(&rogue).unwrap();
+    fs::write(rogue.join("identity.json"), applicant.to_string()).unwrap();
+    region.launch(3, &Start::Join(vec![0]));
+    let status = region.wait_exit(3).await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    let told = region.members[3].log().text();
+    assert!(told.contains("can't be used for the node at"), "{told}");
+
+    // One that has all that the other has on its disk, while that is away.
+    region.kill(1);
+    fs::remove_dir_all(&rogue).unwrap();
+    copy_folder(&region.members[1].data_dir(), &rogue);
+    region.launch(3, &Start::Join(vec![0]));
+    eventually("the others refuse it", SOON, async || {
+        let told = region.members[3].log().text();
+        let refused = "a node refuses this one";
+        (told.matches(refused).count() >= 2 && told.contains("can't be used for")).then_some(())
     })
     .await;
+    let mut others = region.running();
+    others.retain(|seat| *seat != 3);
+    works_at(&region, &others, &path, "second").await;
+    let alive = region.status(0).await.unwrap();
+    let other = alive
+        .nodes
+        .iter()
+        .find(|node| node.id.0 == number.to_string());
+    assert!(!other.expect("the node").alive, "{alive:?}");
+    region.kill(3);
+    region.restart(1).await;
+    works(&region, &path, "third").await;
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn nodes_trust_certificates_and_nothing_else() {
+    let mut region = start().await;
     let host = |region: &Region, seat: usize| region.seat(seat).rpc().ip();
     let bucket = region.api(0).bucket().await;
     let path = bucket.key("k");
