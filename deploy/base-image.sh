@@ -61,7 +61,7 @@ build() {
     # What this machine reaches its mirrors by, and whom it trusts.
     rm -f "$root/etc/apt/sources.list"
     cp -r /etc/apt/sources.list* /etc/apt/apt.conf.d "$root/etc/apt/"
-    cp -rL /etc/ssl/certs "$root/etc/ssl/"
+    install -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     cp -a "$toolchain" "$root/opt/rust"
     rm -rf "$root"/opt/rust/share "$root"/var/cache/apt/archives/*.deb
     if [[ -n ${ROCKSDB_LIB_DIR:-} ]]; then

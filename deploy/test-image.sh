@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes an image around a node that was built before, on the base image of base-image.sh: what the
-# tests of the compose files start. It differs from the default image in where the binary was
-# compiled, and in nothing that the Dockerfile says.
+# tests of the compose files start. All but the binary's last step into it is what the Dockerfile
+# says of the default image.
 #
 #   deploy/test-image.sh target/debug/cloudkv-node cloudkv/node:test
 set -euo pipefail
@@ -11,7 +11,12 @@ image=$2
 cd "$(dirname "$0")/.."
 
 deploy/base-image.sh runtime
-mkdir -p target/image
-strip -o target/image/cloudkv-node "$binary"
-docker build --quiet --file deploy/Dockerfile --target node-prebuilt \
-    --build-arg RUNTIME_IMAGE=cloudkv/runtime-base --tag "$image" . >/dev/null
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+strip -o "$work/cloudkv-node" "$binary"
+docker build --quiet --file deploy/Dockerfile --target node-runtime \
+    --build-arg RUNTIME_IMAGE=cloudkv/runtime-base --tag cloudkv/node-runtime . >/dev/null
+docker build --quiet --file - --tag "$image" "$work" >/dev/null <<'DOCKERFILE'
+FROM cloudkv/node-runtime
+COPY cloudkv-node /usr/local/bin/cloudkv-node
+DOCKERFILE

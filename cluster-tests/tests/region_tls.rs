@@ -102,12 +102,15 @@ async fn a_node_cannot_take_the_number_of_another() {
     let mut others = region.running();
     others.retain(|seat| *seat != 3);
     works_at(&region, &others, &path, "second").await;
-    let alive = region.status(0).await.unwrap();
-    let other = alive
-        .nodes
-        .iter()
-        .find(|node| node.id.0 == number.to_string());
-    assert!(!other.expect("the node").alive, "{alive:?}");
+    eventually("the others know that it is not there", SOON, async || {
+        let seen = region.status(0).await?;
+        let other = seen
+            .nodes
+            .iter()
+            .find(|node| node.id.0 == number.to_string());
+        (!other.expect("the node").alive).then_some(())
+    })
+    .await;
     region.kill(3);
     region.restart(1).await;
     works(&region, &path, "third").await;
