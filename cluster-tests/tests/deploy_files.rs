@@ -1,4 +1,5 @@
-//! Rules and dashboards name metrics that nodes really export.
+//! Rules and dashboards name metrics that nodes really export, and nodes take the examples of
+//! configuration.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
+use cloudkv_cluster_tests::harness::clean_command;
 use cloudkv_cluster_tests::harness::prometheus::sample_names;
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
@@ -91,4 +93,27 @@ fn names_are_found_in_expressions() {
     let text = r#"rate(cloudkv_a_total{b="c"}[5m]) / "process_x" + up{job="cloudkv-node"}"#;
     let names: Vec<String> = named_in(text).into_iter().collect();
     assert_eq!(names, ["cloudkv_a_total", "process_x"]);
+}
+
+#[test]
+fn nodes_take_the_examples_of_configuration() {
+    let examples = fs::read_dir(deploy().join("examples")).unwrap();
+    let paths = examples.map(|entry| entry.unwrap().path());
+    let is_node = |path: &PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("node.")
+    };
+    let nodes: Vec<PathBuf> = paths.filter(is_node).collect();
+    assert_eq!(nodes.len(), 3, "{nodes:?}");
+    for path in nodes {
+        let mut command = clean_command();
+        command.arg("--config").arg(&path).arg("--print-config");
+        // As the example says.
+        command.env("CLOUDKV_ADMIN_TOKEN", "0123456789abcdef");
+        let output = command.output().expect("run the node");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {told}", path.display());
+    }
 }
