@@ -23,6 +23,7 @@ pub mod certs;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod geo;
 pub mod meta;
 pub mod raft;
 pub mod rpc;

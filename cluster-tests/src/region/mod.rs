@@ -25,6 +25,7 @@ mod proxy;
 mod seats;
 mod shape;
 mod status;
+mod world;
 
 #[cfg(test)]
 mod network_tests;
@@ -37,3 +38,4 @@ pub use place::{key_in_shard, shard_of};
 pub use seats::Seat;
 pub use shape::{Direction, Flow, LinkShape, LinkStats};
 pub use status::{Group, NodeId, Peer, Status};
+pub use world::{Contents, World};

@@ -10,8 +10,9 @@ use futures_util::{FutureExt, StreamExt};
 use tonic::Status;
 
 use crate::cluster::{Admission, Vitals};
+use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
-use crate::rpc::{Caller, Frames, Handler};
+use crate::rpc::{Caller, Frames, Handler, Walk};
 use crate::service::Service;
 
 /// The parts that answer.
@@ -22,6 +23,8 @@ pub(super) struct Answers {
     pub vitals: Arc<Vitals>,
     /// Users' requests.
     pub service: Service,
+    /// Other regions.
+    pub geo: Arc<Geo>,
     /// New nodes.
     pub admission: Arc<Admission>,
 }
@@ -68,6 +71,8 @@ impl Handler for Answers {
             call::Body::Transfer(transfer) => {
                 self.with(transfer.group, |member| member.transfer(transfer))
             }
+            call::Body::Merge(merge) => self.geo.merge(merge),
+            call::Body::Peer(query) => std::future::ready(self.geo.peer(&query)).boxed(),
             call::Body::Ping(_) => std::future::ready(self.vitals.pong(self.led())).boxed(),
             body => {
                 let service = self.service.clone();
@@ -83,6 +88,10 @@ impl Handler for Answers {
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
         async move { admission.admit(caller, request).await }.boxed()
+    }
+
+    fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status> {
+        self.geo.walk(&request)
     }
 
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {

@@ -7,6 +7,7 @@
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
+//! | `regions` | what it tells of other regions |
 //! | `operate` | what the operator's port does |
 
 mod answering;
@@ -15,6 +16,7 @@ mod groups;
 mod observe;
 mod operate;
 mod place;
+mod regions;
 mod run;
 mod upkeep;
 

@@ -24,6 +24,7 @@ use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
 use crate::cluster::{Admission, Declined, Keeper, Proposer, Refresher, replace_file};
 use crate::config::Config;
+use crate::geo::Geo;
 use crate::meta::{NodeRefusal, Refusal};
 use crate::rpc::{Answering, Leaving, Runtimes, TlsError};
 use crate::service::Service;
@@ -164,7 +165,8 @@ async fn run_on(
         token,
         stop_admin.clone(),
     ));
-    let answering = answering(&groups, &service, runtimes);
+    let geo = Arc::new(geo(&groups, &service));
+    let answering = answering(&groups, &service, geo.clone(), runtimes);
     let leaving = answering.leaving.clone();
     if let Some(tls) = tls {
         tasks.spawn_on(tls.watch(stop_admin.clone()), raft);
@@ -179,6 +181,7 @@ async fn run_on(
         config,
         tasks,
         raft: raft.clone(),
+        geo,
         stop_cluster: stop_groups.child_token(),
         stop_groups,
     };
@@ -228,8 +231,31 @@ async fn start_groups(
     Ok(Arc::new(groups?))
 }
 
+/// What this region's changes go to the others with.
+fn geo(groups: &Groups, service: &Service) -> Geo {
+    let identity = &groups.identity;
+    Geo {
+        me: pb::Peer {
+            region: identity.region_number,
+            incarnation: identity.incarnation,
+        },
+        shards: groups.shards.iter().cloned().collect(),
+        catalog: groups.catalog.clone(),
+        peers: groups.peers.clone(),
+        vitals: groups.vitals.clone(),
+        clock: groups.clock.clone(),
+        ledger: groups.ledger.clone(),
+        propose: proposer(service),
+    }
+}
+
 /// What other nodes are answered, and by what.
-fn answering(groups: &Arc<Groups>, service: &Service, runtimes: Runtimes) -> Answering {
+fn answering(
+    groups: &Arc<Groups>,
+    service: &Service,
+    geo: Arc<Geo>,
+    runtimes: Runtimes,
+) -> Answering {
     let identity = &groups.identity;
     let admission = Admission {
         identity: identity.clone(),
@@ -241,6 +267,7 @@ fn answering(groups: &Arc<Groups>, service: &Service, runtimes: Runtimes) -> Ans
         members: groups.members(),
         vitals: groups.vitals.clone(),
         service: service.clone(),
+        geo,
         admission: Arc::new(admission),
     };
     Answering {
@@ -300,6 +327,7 @@ struct Node {
     config: Arc<Config>,
     tasks: TaskTracker,
     raft: Handle,
+    geo: Arc<Geo>,
     /// Ends decisions about the cluster.
     stop_cluster: CancellationToken,
     stop_groups: CancellationToken,
@@ -357,6 +385,8 @@ impl Node {
             .clone()
             .watch(groups.peers.clone(), self.stop_groups.clone());
         self.tasks.spawn_on(watch, &self.raft);
+        self.tasks
+            .spawn(self.geo.clone().run(self.stop_groups.clone()));
         let keep = Arc::new(keeper).run(self.stop_cluster.clone());
         match self.tasks.spawn_on(keep, &self.raft).await {
             Ok(None) => std::future::pending().await,

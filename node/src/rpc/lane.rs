@@ -19,16 +19,19 @@ pub enum Lane {
     Raft,
     /// Users' requests.
     Keys,
+    /// Changes on their way to other regions.
+    Geo,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 2] = [Self::Raft, Self::Keys];
+    pub const ALL: [Self; 3] = [Self::Raft, Self::Keys, Self::Geo];
 
     fn name(self) -> &'static str {
         match self {
             Self::Raft => "raft",
             Self::Keys => "keys",
+            Self::Geo => "geo",
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status, Streaming};
 
@@ -241,6 +242,9 @@ impl Line {
             let mut client = NodeClient::new(channel)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit);
+            if self.lane == Lane::Geo {
+                client = client.send_compressed(CompressionEncoding::Zstd);
+            }
             let replies = client.exchange(request).await?.into_inner();
             Ok((frames, replies))
         };

@@ -31,4 +31,4 @@ pub use callers::check_address;
 pub use cloudkv_proto::tls::{Caller, Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 pub use lane::{Greeting, Lane};
 pub use peers::{LinkSettings, Peers, PeersSettings, identify, join};
-pub use server::{Answering, Frames, Handler, Leaving, Runtimes, serve};
+pub use server::{Answering, Frames, Handler, Leaving, Runtimes, Walk, serve};

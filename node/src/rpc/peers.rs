@@ -1,7 +1,8 @@
 //! The other nodes: where each is, and the links to it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloudkv_proto::tls::Dialer;
@@ -11,7 +12,9 @@ use futures_util::{Stream, StreamExt};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tonic::{Request, Status};
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
 
 use super::call::{CallError, PendingReply};
 use super::lane::{Greeting, Lane};
@@ -54,8 +57,12 @@ pub struct Peers {
 
 struct Peer {
     address: watch::Sender<String>,
+    /// Whether it is of this node's region.
+    near: AtomicBool,
     raft: Link,
     keys: Link,
+    /// Made when it is first needed: nodes of one region send each other no changes.
+    geo: OnceLock<Link>,
 }
 
 impl Peers {
@@ -90,6 +97,13 @@ impl Peers {
             .or_insert_with(|| self.connect(node, address.to_owned()));
     }
 
+    /// Whether a node is of this node's region.
+    pub fn set_near(&self, node: NodeId, near: bool) {
+        if let Some(peer) = self.book.read().get(&node) {
+            peer.near.store(near, Ordering::Release);
+        }
+    }
+
     /// A node has left: nobody calls it any more.
     pub fn forget(&self, node: NodeId) {
         self.book.write().remove(&node);
@@ -100,19 +114,35 @@ impl Peers {
         self.book.read().keys().copied().collect()
     }
 
+    /// Those of this node's region.
+    pub fn near(&self) -> Vec<NodeId> {
+        let book = self.book.read();
+        let near = book.iter();
+        let near = near.filter(|(_, peer)| peer.near.load(Ordering::Acquire));
+        near.map(|(node, _)| *node).collect()
+    }
+
     fn connect(&self, node: NodeId, address: String) -> Peer {
         let (address, changes) = watch::channel(address);
-        let greeting = self.greeting(node);
-        let link = |lane, runtime: &Handle| {
-            let settings = self.settings.link;
-            let (dialer, greeting) = (self.settings.dialer.clone(), greeting.clone());
-            Link::start(runtime, dialer, greeting, lane, changes.clone(), settings)
-        };
+        let link = |lane, runtime| self.link(node, lane, changes.clone(), runtime);
         Peer {
             raft: link(Lane::Raft, &self.settings.raft),
             keys: link(Lane::Keys, &self.settings.keys),
+            geo: OnceLock::new(),
+            near: AtomicBool::new(false),
             address,
         }
+    }
+
+    fn link(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        address: watch::Receiver<String>,
+        runtime: &Handle,
+    ) -> Link {
+        let (dialer, greeting) = (self.settings.dialer.clone(), self.greeting(node));
+        Link::start(runtime, dialer, greeting, lane, address, self.settings.link)
     }
 
     /// Sends a call; the reply comes later. Calls of one caller to one node and lane arrive in
@@ -129,6 +159,10 @@ impl Peers {
         let link = match lane {
             Lane::Raft => &peer.raft,
             Lane::Keys => &peer.keys,
+            Lane::Geo => peer.geo.get_or_init(|| {
+                let address = peer.address.subscribe();
+                self.link(node, Lane::Geo, address, &self.settings.keys)
+            }),
         };
         link.call(body, timeout)
     }
@@ -151,6 +185,7 @@ impl Peers {
         Some(match lane {
             Lane::Raft => peer.raft.connected(),
             Lane::Keys => peer.keys.connected(),
+            Lane::Geo => peer.geo.get()?.connected(),
         })
     }
 
@@ -172,10 +207,7 @@ impl Peers {
         node: NodeId,
         frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
     ) -> Result<pb::SnapshotReply, Status> {
-        let address = self
-            .address_of(node)
-            .ok_or_else(|| Status::unavailable("the node is unknown"))?;
-        let channel = self.settings.dialer.channel(&address, bounded).await?;
+        let channel = self.channel(node).await?;
         let (moved, watched) = watch::channel(());
         let frames = frames.inspect(move |_| {
             moved.send_replace(());
@@ -189,6 +221,30 @@ impl Peers {
             reply = client.install_snapshot(request) => Ok(reply?.into_inner()),
             () = stalled(watched) => Err(Status::deadline_exceeded("the snapshot stands still")),
         }
+    }
+
+    /// All that the shard of another region has, as its leader sends it.
+    pub async fn walk(
+        &self,
+        node: NodeId,
+        request: pb::WalkRequest,
+    ) -> Result<Streaming<pb::WalkFrame>, Status> {
+        let channel = self.channel(node).await?;
+        let mut request = Request::new(request);
+        let greeting = self.greeting(node);
+        greeting.write(Lane::Geo, request.metadata_mut())?;
+        let limit = self.settings.link.message_bytes;
+        let client = NodeClient::new(channel).max_decoding_message_size(limit);
+        let mut client = client.accept_compressed(CompressionEncoding::Zstd);
+        Ok(client.walk(request).await?.into_inner())
+    }
+
+    /// A connection of its own to a node.
+    async fn channel(&self, node: NodeId) -> Result<Channel, Status> {
+        let address = self
+            .address_of(node)
+            .ok_or_else(|| Status::unavailable("the node is unknown"))?;
+        self.settings.dialer.channel(&address, bounded).await
     }
 
     fn greeting(&self, node: NodeId) -> Greeting {

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::{
     Answering, CallError, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers,
-    PeersSettings, Runtimes, Tls, serve,
+    PeersSettings, Runtimes, Tls, Walk, serve,
 };
 use crate::raft::NodeId;
 
@@ -65,6 +65,10 @@ impl Handler for Counter {
         _: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
+    }
+
+    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+        Err(Status::unimplemented("not asked here"))
     }
 
     fn install(&self, _: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {

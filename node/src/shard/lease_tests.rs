@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::raft::{Group, GroupSettings, Member, Members, NodeId, Step};
 use crate::rpc::{
     Answering, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings,
-    Runtimes, serve,
+    Runtimes, Walk, serve,
 };
 use crate::store::{Engine, EngineSettings};
 
@@ -51,6 +51,10 @@ impl Handler for Only {
         _: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
+    }
+
+    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+        Err(Status::unimplemented("not asked here"))
     }
 
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
@@ -100,6 +104,7 @@ impl Replica {
             region: 1,
             incarnation: 1,
             level: super::LEVEL,
+            ..Default::default()
         };
         let shard = ShardHandle::start(engine, 0, &settings, found)
             .await
@@ -199,6 +204,7 @@ fn shard_settings(
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         budget: QueueBudget::new(16 << 20),
+        merge_budget: QueueBudget::new(16 << 20),
         disk_reads: Arc::new(Semaphore::new(10)),
         clock: Clock::new(),
         clock_ok: Arc::new(AtomicBool::new(true)),
