@@ -7,8 +7,8 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use cloudkv_node::config::{Command, Config, OperatorCall};
-use cloudkv_node::{admin, assembly, telemetry};
+use cloudkv_node::config::{CertsArgs, Command, Config, OperatorCall};
+use cloudkv_node::{admin, assembly, certs, telemetry};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => run(*config),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Admin(call)) => call_operator(&call),
+        Ok(Command::Certs(args)) => make_certificates(&args),
         Err(error) => return end(&error, WRONG_SETTINGS),
     };
     match outcome {
@@ -47,6 +48,10 @@ fn run(config: Config) -> Result<(), Failure> {
 fn call_operator(call: &OperatorCall) -> Result<(), Failure> {
     let text = block_on(1, async { Ok(admin::execute(call).await?) })?;
     print(&text)
+}
+
+fn make_certificates(args: &CertsArgs) -> Result<(), Failure> {
+    print(&certs::make(args)?)
 }
 
 fn block_on<T>(

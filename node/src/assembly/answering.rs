@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::cluster::{Admission, Vitals};
 use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
-use crate::rpc::{Frames, Handler, Walk};
+use crate::rpc::{Caller, Frames, Handler, Walk};
 use crate::service::Service;
 
 /// The parts that answer.
@@ -83,10 +83,11 @@ impl Handler for Answers {
 
     fn join(
         &self,
+        caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
-        async move { admission.admit(request).await }.boxed()
+        async move { admission.admit(caller, request).await }.boxed()
     }
 
     fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status> {

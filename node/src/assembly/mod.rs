@@ -15,6 +15,7 @@ mod files;
 mod groups;
 mod observe;
 mod operate;
+mod place;
 mod regions;
 mod run;
 mod upkeep;

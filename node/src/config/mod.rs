@@ -33,6 +33,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 pub use cli::{Action, LimitFlags, PlanAction};
+pub use cli::{CA_DAYS, CERTIFICATE_DAYS, CertsArgs, CertsOrder, CertsTerm};
 pub use error::{ConfigError, Origin};
 pub use settings::Config;
 pub use values::{Kib, LogFormat, Mib, Region, Secret, Target};
@@ -49,6 +50,8 @@ pub enum Command {
     Print(String),
     /// Call the operator's port of a running node.
     Admin(OperatorCall),
+    /// Make certificates.
+    Certs(CertsArgs),
 }
 
 /// A call to the operator's port of a running node.
@@ -76,9 +79,13 @@ impl Config {
         };
         let mut found = Found::default();
         let file_from_variable = found.add_variables(variables)?;
-        if let Some(Operator::Admin(admin)) = cli.operator {
-            found.add_file(admin.config.clone().or(file_from_variable))?;
-            return operator_call(admin, &found).map(Command::Admin);
+        match cli.operator {
+            Some(Operator::Admin(admin)) => {
+                found.add_file(admin.config.clone().or(file_from_variable))?;
+                return operator_call(admin, &found).map(Command::Admin);
+            }
+            Some(Operator::Certs(certs)) => return Ok(Command::Certs(certs)),
+            None => {}
         }
         found.add_file(cli.config.or(file_from_variable))?;
         found.add_flags(cli.settings);

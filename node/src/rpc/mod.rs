@@ -6,6 +6,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `lane` | the lanes, and who greets whom on them |
+//! | `callers` | what the certificate of the other end allows |
 //! | `call` | a call that waits for its reply, and why it may get none |
 //! | `link` | the calling end of a lane: connects, sends frames, hands out replies |
 //! | `peers` | the other nodes and where they are; the way to call one |
@@ -13,6 +14,7 @@
 //! | `server` | the port for other nodes |
 
 mod call;
+mod callers;
 mod exchange;
 mod lane;
 mod link;
@@ -21,8 +23,12 @@ mod server;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 pub use call::{CallError, PendingReply};
+pub use callers::check_address;
+pub use cloudkv_proto::tls::{Caller, Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 pub use lane::{Greeting, Lane};
 pub use peers::{LinkSettings, Peers, PeersSettings, identify, join};
 pub use server::{Answering, Frames, Handler, Leaving, Runtimes, Walk, serve};

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_proto::tls::{Caller, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
 use futures_util::future::BoxFuture;
@@ -16,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::callers::{caller, check_address, check_node, check_number, unmasked};
 use super::exchange::exchange;
 use super::lane::{Greeting, Lane};
+use super::peers::Peers;
 use crate::raft::NodeId;
 
 /// Streams and calls at once on one connection.
@@ -51,9 +53,10 @@ pub trait Handler: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, pb::reply::Body>;
 
-    /// Takes a node in.
+    /// Takes a node in. The caller may be reached at the address that it gives.
     fn join(
         &self,
+        caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
 
@@ -86,6 +89,10 @@ pub struct Answering {
     pub message_bytes: usize,
     /// Ends the lane of users' requests.
     pub leaving: Leaving,
+    /// Whom the node knows.
+    pub peers: Arc<Peers>,
+    /// What callers have to show, if they have to show something.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// The end of the lane of users' requests, before the rest of the node stops: all calls that others
@@ -114,6 +121,7 @@ impl Leaving {
 /// their own.
 pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
     let limit = answering.message_bytes;
+    let incoming = accept(listener, answering.tls.clone());
     let port = Port {
         answering,
         stop: stop.clone(),
@@ -123,7 +131,6 @@ pub async fn serve(listener: TcpListener, answering: Answering, stop: Cancellati
         .max_encoding_message_size(limit)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Zstd);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(4 << 20)
@@ -151,10 +158,36 @@ struct Port {
 }
 
 impl Answering {
-    fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane), Status> {
+    /// Which node calls, on which lane, and what it has shown for that.
+    fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
         let identity = &self.identity;
-        Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)
+        let (from, lane) =
+            Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        let caller = caller(request)?;
+        check_number(&caller, from, &self.peers)?;
+        Ok((from, lane, caller))
     }
+}
+
+/// Runs an exchange, but not for longer than the caller can be the node that it says it is.
+async fn until_unmasked(
+    exchange: impl Future<Output = ()>,
+    caller: Caller,
+    from: NodeId,
+    peers: Arc<Peers>,
+    replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
+) {
+    let refused = tokio::select! {
+        () = exchange => return,
+        refused = unmasked(caller, from, &peers) => refused,
+    };
+    tracing::warn!(
+        from,
+        reason = refused.message(),
+        "ended a stream of another node"
+    );
+    // Fails only if the caller has gone.
+    let _ = replies.send(Err(refused)).await;
 }
 
 #[tonic::async_trait]
@@ -173,7 +206,11 @@ impl Node for Port {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
-        let joined = self.answering.handler.join(request.into_inner()).await?;
+        let caller = caller(&request)?;
+        check_node(&caller)?;
+        check_address(&caller, &request.get_ref().rpc)?;
+        let joined = self.answering.handler.join(caller, request.into_inner());
+        let joined = joined.await?;
         Ok(Response::new(joined))
     }
 
@@ -181,12 +218,13 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (from, lane) = self.answering.check(&request)?;
+        let (from, lane, caller) = self.answering.check(&request)?;
         let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
         let Answering {
             handler,
             runtimes,
             leaving,
+            peers,
             ..
         } = &self.answering;
         // Raft is needed until the groups have stopped.
@@ -197,7 +235,9 @@ impl Node for Port {
             }
             Lane::Keys => leaving.begun.clone(),
         };
-        let exchange = exchange(from, handler.clone(), request.into_inner(), replies, leave);
+        let calls = request.into_inner();
+        let exchange = exchange(from, handler.clone(), calls, replies.clone(), leave);
+        let exchange = until_unmasked(exchange, caller, from, peers.clone(), replies);
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
         match lane {
             Lane::Raft => runtimes.raft.spawn(exchange),
