@@ -4,7 +4,10 @@
 //! headers that let a web page read it.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
+use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body as _;
@@ -14,28 +17,18 @@ use tower::ServiceExt;
 use crate::api::Api;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
-use crate::api::http::headers::{X_CLOUDKV_REGION, X_REQUEST_ID};
-use crate::api::http::{cors, request_id};
+use crate::api::http::cors;
+use crate::api::http::headers::X_CLOUDKV_REGION;
 use crate::api::keys;
 use crate::api::metrics::{Class, Sizes};
 
 /// What the paths of keys begin with.
 const KV: &str = "/kv/";
 
-/// Which request of which connection this is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin {
-    pub(crate) connection: u32,
-    pub(crate) request: u32,
-}
+impl Answer for Api {
+    type Body = Body;
 
-impl Api {
-    /// Answers one request.
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        origin: Origin,
-    ) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let bodiless = request.method() == Method::HEAD;
@@ -60,6 +53,12 @@ impl Api {
         response
     }
 
+    fn connections(&self) -> &Arc<ConnectionMetrics> {
+        &self.metrics.connections
+    }
+}
+
+impl Api {
     /// Hands a request to the axum router.
     async fn route(&self, request: Request<Incoming>) -> (Class, Response<Body>) {
         let managed = request.uri().path().starts_with("/buckets");

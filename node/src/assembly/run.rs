@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
+use cloudkv_common::server::Port;
 use cloudkv_proto::v1 as pb;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -15,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answering::Answers;
-use super::files::{FilesError, raise_limit, room_for_connections};
 use super::groups::{Groups, MESSAGE_BYTES, Place, StartError};
 use super::observe::Observer;
 use super::operate::Operator;
@@ -27,6 +28,9 @@ use crate::meta::{NodeRefusal, Refusal};
 use crate::rpc::{Answering, Leaving, Runtimes};
 use crate::service::Service;
 use crate::{admin, meta, rpc};
+
+/// Files that the databases of log and state keep open at most, 1024 each (`max_open_files`).
+const DATABASE_FILES: u64 = 2 * 1024;
 
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
@@ -74,7 +78,8 @@ struct Ports {
 
 /// Runs a node until `stop` is cancelled, or it fails.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunError> {
-    config.max_connections = room_for_connections(raise_limit(), config.max_connections)?;
+    config.max_connections =
+        room_for_connections(raise_limit(), config.max_connections, DATABASE_FILES)?;
     let ports = Ports {
         http: bind("http", config.http).await?,
         rpc: bind("rpc", config.rpc).await?,
@@ -153,10 +158,10 @@ async fn run_on(
             groups: groups.clone(),
         }),
     };
-    tasks.spawn(admin::serve(
+    let operator = admin::router(operator, token.as_ref());
+    tasks.spawn(cloudkv_common::admin::serve(
         ports.admin,
         operator,
-        token,
         stop_admin.clone(),
     ));
     let answering = answering(&groups, &service, runtimes);
@@ -322,7 +327,11 @@ impl Node {
         }
         let settings = http_settings(&self.config);
         let drain = CancellationToken::new();
-        let serve = api::serve(listener, self.api.clone(), settings, drain.clone());
+        let port = Port {
+            listener,
+            tls: None,
+        };
+        let serve = api::serve(port, self.api.clone(), settings, drain.clone());
         let wind_down = async {
             stop.cancelled().await;
             // While others take over, this node still serves users, and passes their requests on.

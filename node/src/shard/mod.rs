@@ -2,7 +2,6 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `hash` | which shard a key belongs to |
 //! | `state` | the replicated state: its header and buckets, dispatch of commands |
 //! | `write` | puts and deletes |
 //! | `expire` | removing what has expired |
@@ -15,7 +14,6 @@
 mod bucket;
 mod expire;
 mod handle;
-mod hash;
 mod proposer;
 mod record;
 mod state;
@@ -29,8 +27,8 @@ mod model_tests;
 #[cfg(test)]
 mod replay_tests;
 
+pub use cloudkv_common::hash::shard_of;
 pub use handle::{ReadError, ShardHandle, ShardSettings};
-pub use hash::shard_of;
 pub use proposer::{BatchSettings, QueueBudget, WriteError};
 pub use state::{LEVEL, Response, Shard, ShardState};
 pub use view::{Page, View};

@@ -12,8 +12,6 @@ pub(crate) mod dates;
 pub(crate) mod etag;
 pub(crate) mod headers;
 pub(crate) mod path;
-pub(crate) mod percent;
 pub(crate) mod query;
 pub(crate) mod receive;
-pub(crate) mod request_id;
 pub(crate) mod ttl;

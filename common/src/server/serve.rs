@@ -1,4 +1,4 @@
-//! The public port: accepting connections within bounds, and stopping without failing requests.
+//! A port: accepting connections within bounds, and stopping without failing requests.
 //!
 //! ```text
 //!  serve ──shutdown──► lame duck: still accepting, answers say "Connection: close"
@@ -15,45 +15,51 @@
 //! told to close has no reason to.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Api;
-use crate::api::conn::drive::{self, Tracked};
-use crate::api::conn::linger::Lingerer;
-use crate::api::conn::liveness::Patience;
-use crate::api::conn::pulse::Order;
-use crate::api::conn::registry::Registry;
-use crate::api::conn::session::Session;
-use crate::api::conn::stream::Watched;
-use crate::api::settings::HttpSettings;
+use crate::server::answer::Answer;
+use crate::server::conn::drive::{self, Tracked};
+use crate::server::conn::linger::Lingerer;
+use crate::server::conn::liveness::Patience;
+use crate::server::conn::pulse::Order;
+use crate::server::conn::registry::Registry;
+use crate::server::conn::session::Session;
+use crate::server::conn::stream::Watched;
+use crate::server::settings::HttpSettings;
 
 /// What a client gets when there are too many connections.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json; charset=utf-8\r\ncontent-length: 81\r\n\
     access-control-allow-origin: *\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
-    {\"error\":\"unavailable\",\"message\":\"this node has too many connections: try again\"}";
+    {\"error\":\"unavailable\",\"message\":\"this port has too many connections: try again\"}";
 
 /// First and longest pause after the system could not give a connection (out of descriptors).
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves the public API on a bound listener until `shutdown`, then drains within the settings'
+/// Serves a port until `shutdown`, then drains within the settings'
 /// times. All tasks that it started have ended when it returns.
-pub async fn serve(
-    listener: TcpListener,
-    api: Arc<Api>,
+pub async fn serve<A: Answer>(
+    port: Port,
+    answers: Arc<A>,
     settings: HttpSettings,
     shutdown: CancellationToken,
 ) {
-    let server = Server::new(api, settings);
+    let Port { listener, tls } = port;
+    let server = Server::new(answers, settings, tls);
     let patience = Patience::of(&server.settings);
     server.tasks.spawn(sweep(
         Arc::clone(&server.registry),
@@ -70,6 +76,22 @@ pub async fn serve(
     server.drain().await;
 }
 
+/// What connections are encrypted with; what is put there counts for new connections.
+pub type TlsSettings = Arc<ArcSwap<ServerConfig>>;
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Port {
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// How they are encrypted; `None`: not.
+    pub tls: Option<TlsSettings>,
+}
+
+async fn handshake(tls: &TlsSettings, stream: Watched) -> io::Result<TlsStream<Watched>> {
+    TlsAcceptor::from(tls.load_full()).accept(stream).await
+}
+
 /// Looks after all connections until `stop`.
 async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(patience.interval());
@@ -79,8 +101,9 @@ async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationTo
     }
 }
 
-struct Server {
-    api: Arc<Api>,
+struct Server<A> {
+    answers: Arc<A>,
+    tls: Option<TlsSettings>,
     settings: HttpSettings,
     builder: Arc<Builder<Tracked>>,
     registry: Arc<Registry>,
@@ -93,15 +116,16 @@ struct Server {
     connections: AtomicU32,
 }
 
-impl Server {
-    fn new(api: Arc<Api>, settings: HttpSettings) -> Self {
+impl<A: Answer> Server<A> {
+    fn new(answers: Arc<A>, settings: HttpSettings, tls: Option<TlsSettings>) -> Self {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         Self {
             builder: Arc::new(drive::builder(&settings, tasks.clone())),
-            registry: Registry::new(Patience::of(&settings), Arc::clone(api.metrics())),
+            registry: Registry::new(Patience::of(&settings), Arc::clone(answers.connections())),
             lingerer: Lingerer::new(tasks.clone(), stop.clone()),
-            api,
+            answers,
+            tls,
             settings,
             tasks,
             stop,
@@ -116,9 +140,9 @@ impl Server {
         let mut pause = FIRST_PAUSE;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
-                    self.admit(stream);
+                    self.admit(stream, peer);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -130,10 +154,12 @@ impl Server {
         }
     }
 
-    fn admit(&self, stream: TcpStream) {
-        if self.registry.len() >= self.settings.max_connections {
-            self.api.metrics().connection_refused();
-            if stream.try_write(BUSY).is_ok() {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let connections = self.answers.connections();
+        if connections.open_connections() >= self.settings.max_connections as u64 {
+            connections.refused();
+            // Over TLS it would be no answer.
+            if self.tls.is_none() && stream.try_write(BUSY).is_ok() {
                 self.lingerer.linger(stream);
             }
             return;
@@ -145,16 +171,35 @@ impl Server {
         let entered = self.registry.enter(connection);
         let pulse = Arc::clone(&entered.pulse);
         let stream = Watched::new(stream, Arc::clone(&pulse), Arc::clone(&self.lingerer));
-        let closing = Arc::clone(&self.closing);
         let session = Arc::new(Session {
-            api: Arc::clone(&self.api),
+            answers: Arc::clone(&self.answers),
             connection,
+            peer,
+            encrypted: self.tls.is_some(),
             pulse,
-            closing,
+            closing: Arc::clone(&self.closing),
         });
         let builder = Arc::clone(&self.builder);
+        let Some(tls) = self.tls.clone() else {
+            self.tasks.spawn(async move {
+                drive::drive(&builder, stream, session).await;
+                drop(entered);
+            });
+            return;
+        };
+        let (patience, stop) = (self.settings.header_timeout, self.stop.clone());
         self.tasks.spawn(async move {
-            drive::drive(&builder, stream, session).await;
+            let handshake = timeout(patience, handshake(&tls, stream));
+            match stop.run_until_cancelled(handshake).await {
+                Some(Ok(Ok(stream))) => {
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        session.pulse.speaks_http2();
+                    }
+                    drive::drive(&builder, stream, session).await;
+                }
+                Some(Ok(Err(error))) => tracing::debug!(%error, "agree on encryption"),
+                Some(Err(_)) | None => {}
+            }
             drop(entered);
         });
     }
@@ -192,5 +237,5 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
+#[path = "serve_tests.rs"]
 mod tests;

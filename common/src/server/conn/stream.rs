@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::api::conn::linger::Lingerer;
-use crate::api::conn::pulse::Pulse;
+use crate::server::conn::linger::Lingerer;
+use crate::server::conn::pulse::Pulse;
 
 /// What HTTP/2 connections begin with; no method of HTTP/1 is called so.
 const HTTP2_PREFACE: &[u8] = b"PRI ";

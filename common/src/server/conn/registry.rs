@@ -6,19 +6,19 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::api::conn::liveness::{Patience, Watch};
-use crate::api::conn::pulse::{Order, Pulse};
-use crate::api::metrics::ApiMetrics;
+use crate::server::conn::liveness::{Patience, Watch};
+use crate::server::conn::pulse::{Order, Pulse};
+use crate::server::metrics::ConnectionMetrics;
 
 /// All open connections.
 pub(crate) struct Registry {
     open: Mutex<HashMap<u32, (Arc<Pulse>, Watch)>>,
     patience: Patience,
-    metrics: Arc<ApiMetrics>,
+    metrics: Arc<ConnectionMetrics>,
 }
 
 impl Registry {
-    pub(crate) fn new(patience: Patience, metrics: Arc<ApiMetrics>) -> Arc<Self> {
+    pub(crate) fn new(patience: Patience, metrics: Arc<ConnectionMetrics>) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
             patience,
@@ -31,7 +31,7 @@ impl Registry {
         let pulse = Arc::new(Pulse::default());
         let watch = Watch::new(Instant::now());
         self.open.lock().insert(number, (Arc::clone(&pulse), watch));
-        self.metrics.connection_opened();
+        self.metrics.opened();
         Entered {
             registry: Arc::clone(self),
             number,
@@ -65,7 +65,7 @@ impl Registry {
 
     fn give(&self, pulse: &Pulse, order: Order) {
         if order == Order::Cut {
-            self.metrics.connection_cut();
+            self.metrics.cut();
         }
         pulse.command(order);
     }
@@ -81,6 +81,6 @@ pub(crate) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.registry.open.lock().remove(&self.number);
-        self.registry.metrics.connection_closed();
+        self.registry.metrics.closed();
     }
 }

@@ -9,12 +9,13 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
-use crate::api::conn::pulse::Order;
-use crate::api::conn::session::Session;
-use crate::api::conn::stream::Watched;
-use crate::api::settings::HttpSettings;
+use crate::server::answer::Answer;
+use crate::server::conn::pulse::Order;
+use crate::server::conn::session::Session;
+use crate::server::settings::HttpSettings;
 
 /// Memory that one HTTP/2 request, and all of one connection, may fill with unread bodies.
 const STREAM_WINDOW: u32 = 64 << 10;
@@ -56,7 +57,11 @@ pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Tr
 }
 
 /// Serves a connection until it ends, is drained, or is cut.
-pub(crate) async fn drive(builder: &Builder<Tracked>, stream: Watched, session: Arc<Session>) {
+pub(crate) async fn drive<A: Answer>(
+    builder: &Builder<Tracked>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    session: Arc<Session<A>>,
+) {
     let pulse = Arc::clone(&session.pulse);
     let service = service_fn(move |request| Arc::clone(&session).serve(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -1,6 +1,7 @@
 //! The requests of one connection, as hyper hands them over.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,34 +9,35 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 
-use crate::api::Api;
-use crate::api::conn::pulse::Pulse;
-use crate::api::dispatch::Origin;
-use crate::api::errors::BodyLeft;
-use crate::api::http::body::Body;
+use crate::server::answer::{Answer, BodyLeft, Origin};
+use crate::server::conn::pulse::Pulse;
 
 /// What the requests of one connection share.
-pub(crate) struct Session {
-    pub(crate) api: Arc<Api>,
+pub(crate) struct Session<A> {
+    pub(crate) answers: Arc<A>,
     pub(crate) connection: u32,
+    pub(crate) peer: SocketAddr,
+    pub(crate) encrypted: bool,
     pub(crate) pulse: Arc<Pulse>,
     /// Set while the server is about to stop.
     pub(crate) closing: Arc<AtomicBool>,
 }
 
-impl Session {
+impl<A: Answer> Session<A> {
     /// Answers one request, and says so if the connection ends with it.
     pub(crate) async fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> Result<Response<A::Body>, Infallible> {
         let (_running, number) = self.pulse.begin();
         let http1 = request.version() < Version::HTTP_2;
         let origin = Origin {
             connection: self.connection,
             request: number,
+            peer: self.peer,
+            encrypted: self.encrypted,
         };
-        let mut response = self.api.answer(request, origin).await;
+        let mut response = self.answers.answer(request, origin).await;
         if http1 {
             let left = response.extensions_mut().remove::<BodyLeft>().is_some();
             if left {

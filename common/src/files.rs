@@ -1,17 +1,15 @@
-//! Makes sure that connections can't use up the files that the storage needs.
+//! Makes sure that connections can't use up the files that the program itself needs.
 //!
 //! Each connection is an open file, and strangers open connections. Without a free place in the
-//! process's file table RocksDB can't begin a new log, and the node would have to stop. So the
-//! number of connections is bounded by what is left when the storage has all that it may want.
+//! process's file table a storage can't begin a new log, and a router reaches no node. So the
+//! number of connections is bounded by what is left when the program has all that it may want.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that the databases of log and state keep open at most, 1024 each (`max_open_files`).
-const DATABASE_FILES: u64 = 2 * 1024;
 /// Up to 256 connections that are being turned away, 64 of operators; files that are being written,
 /// listeners, connections of nodes.
 const SPARE_FILES: u64 = 512;
-/// A node that holds fewer connections than this, and than it was told to, isn't worth running.
+/// A server that holds fewer connections than this, and than it was told to, isn't worth running.
 const FEWEST_CONNECTIONS: usize = 64;
 
 /// The process may not open enough files.
@@ -29,7 +27,7 @@ pub struct FilesError {
 }
 
 /// Raises the limit of open files as far as the process may, and returns it; `None`: no limit.
-pub(super) fn raise_limit() -> Option<u64> {
+pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -44,19 +42,23 @@ pub(super) fn raise_limit() -> Option<u64> {
     }
 }
 
-/// Of `wanted` connections, as many as fit into `limit` beside the storage.
-pub(super) fn room_for_connections(limit: Option<u64>, wanted: usize) -> Result<usize, FilesError> {
+/// Of `wanted` connections, as many as fit into `limit` beside the program's `own` files.
+pub fn room_for_connections(
+    limit: Option<u64>,
+    wanted: usize,
+    own: u64,
+) -> Result<usize, FilesError> {
     let Some(limit) = limit else {
         return Ok(wanted);
     };
-    let room = limit.saturating_sub(DATABASE_FILES + SPARE_FILES);
+    let room = limit.saturating_sub(own + SPARE_FILES);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
-    let all = files_for(wanted);
+    let all = files_for(wanted, own);
     if room >= wanted {
         return Ok(wanted);
     }
     if room < FEWEST_CONNECTIONS {
-        let least = files_for(wanted.min(FEWEST_CONNECTIONS));
+        let least = files_for(wanted.min(FEWEST_CONNECTIONS), own);
         return Err(FilesError {
             limit,
             least,
@@ -74,45 +76,47 @@ pub(super) fn room_for_connections(limit: Option<u64>, wanted: usize) -> Result<
     Ok(room)
 }
 
-/// Open files that a node with so many connections may need.
-fn files_for(connections: usize) -> u64 {
+/// Open files that a program with so many connections and `own` files may need.
+fn files_for(connections: usize, own: u64) -> u64 {
     let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-    connections.saturating_add(DATABASE_FILES + SPARE_FILES)
+    connections.saturating_add(own + SPARE_FILES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OWN: u64 = 2048;
+
     #[test]
     fn all_connections_fit_without_a_limit_or_below_it() {
-        assert_eq!(room_for_connections(None, 1_000_000), Ok(1_000_000));
-        assert_eq!(room_for_connections(Some(1 << 20), 10_000), Ok(10_000));
-        assert_eq!(room_for_connections(Some(12_560), 10_000), Ok(10_000));
+        assert_eq!(room_for_connections(None, 1_000_000, OWN), Ok(1_000_000));
+        assert_eq!(room_for_connections(Some(1 << 20), 10_000, OWN), Ok(10_000));
+        assert_eq!(room_for_connections(Some(12_560), 10_000, OWN), Ok(10_000));
     }
 
     #[test]
     fn connections_are_bounded_by_the_files_left() {
-        assert_eq!(room_for_connections(Some(12_559), 10_000), Ok(9_999));
-        assert_eq!(room_for_connections(Some(4096), 10_000), Ok(1536));
-        assert_eq!(room_for_connections(Some(2624), 10_000), Ok(64));
+        assert_eq!(room_for_connections(Some(12_559), 10_000, OWN), Ok(9_999));
+        assert_eq!(room_for_connections(Some(4096), 10_000, OWN), Ok(1536));
+        assert_eq!(room_for_connections(Some(2624), 10_000, OWN), Ok(64));
     }
 
     #[test]
     fn a_few_connections_are_right_if_no_more_are_wanted() {
-        assert_eq!(room_for_connections(Some(2570), 10), Ok(10));
+        assert_eq!(room_for_connections(Some(2570), 10, OWN), Ok(10));
     }
 
     #[test]
     fn too_few_files_are_refused_with_what_is_needed() {
         for limit in [0, 1024, 2560, 2623] {
-            let error = room_for_connections(Some(limit), 10_000).unwrap_err();
+            let error = room_for_connections(Some(limit), 10_000, OWN).unwrap_err();
             let text = error.to_string();
             for part in [&limit.to_string(), "at least 2624", "10000 needs 12560"] {
                 assert!(text.contains(part), "{text}");
             }
         }
-        let error = room_for_connections(Some(2569), 10).unwrap_err();
+        let error = room_for_connections(Some(2569), 10, OWN).unwrap_err();
         assert!(error.to_string().contains("at least 2570"), "{error}");
     }
 

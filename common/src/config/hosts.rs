@@ -16,7 +16,7 @@ pub(super) fn host_port(text: &str) -> Option<String> {
 }
 
 /// Where a machine is reached.
-pub(super) struct HostPort;
+pub struct HostPort;
 
 impl Describe for HostPort {
     fn placeholder(&self) -> &'static str {
@@ -38,7 +38,7 @@ impl Kind for HostPort {
 }
 
 /// Several of them; empty: none.
-pub(super) struct HostPorts;
+pub struct HostPorts;
 
 impl Describe for HostPorts {
     fn placeholder(&self) -> &'static str {
@@ -64,7 +64,7 @@ impl Kind for HostPorts {
 }
 
 /// Addresses that others stand for; empty: none.
-pub(super) struct Detours;
+pub struct Detours;
 
 impl Describe for Detours {
     fn placeholder(&self) -> &'static str {

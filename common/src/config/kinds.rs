@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// What people need to know of a kind.
-pub(super) trait Describe: Sync {
+pub trait Describe: Sync {
     /// What stands for the value in the help.
     fn placeholder(&self) -> &'static str;
     /// What would be right, as the end of "expected ...".
@@ -26,7 +26,8 @@ pub(super) trait Describe: Sync {
 }
 
 /// How a kind is read and written.
-pub(super) trait Kind: Describe {
+pub trait Kind: Describe {
+    /// What it is once it was read.
     type Value;
     /// The value that `text` says; `None` if it isn't right.
     fn parse(&self, text: &str) -> Option<Self::Value>;
@@ -35,7 +36,7 @@ pub(super) trait Kind: Describe {
 }
 
 /// An address to listen on.
-pub(super) struct Address {
+pub struct Address {
     loopback: bool,
 }
 
@@ -76,8 +77,10 @@ impl Kind for Address {
 }
 
 /// A whole number within bounds.
-pub(super) struct Number<T> {
+pub struct Number<T> {
+    /// The smallest that is right.
     pub min: T,
+    /// The largest that is right.
     pub max: T,
 }
 
@@ -106,8 +109,10 @@ impl<T: Display + Sync + FromStr + PartialOrd> Kind for Number<T> {
 }
 
 /// A length of time within bounds.
-pub(super) struct Span {
+pub struct Span {
+    /// The shortest that is right, in milliseconds.
     pub min_ms: u64,
+    /// The longest that is right, in milliseconds.
     pub max_ms: u64,
 }
 
@@ -152,7 +157,7 @@ fn span_text(ms: u64) -> String {
 }
 
 /// A length of time, or 0 for what is switched off.
-pub(super) struct OrOff(pub Span);
+pub struct OrOff(pub Span);
 
 impl Describe for OrOff {
     fn placeholder(&self) -> &'static str {
@@ -180,7 +185,7 @@ impl Kind for OrOff {
 }
 
 /// A setting that may be left out; so is one whose text is empty.
-pub(super) struct Maybe<K>(pub K);
+pub struct Maybe<K>(pub K);
 
 impl<K: Describe> Describe for Maybe<K> {
     fn placeholder(&self) -> &'static str {

@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::api::conn::pulse::{Marks, Order};
-use crate::api::settings::HttpSettings;
+use crate::server::conn::pulse::{Marks, Order};
+use crate::server::settings::HttpSettings;
 
 /// The times that count.
 #[derive(Clone, Copy, Debug)]

@@ -2,21 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::Config;
-use super::settings::SETTINGS;
-use super::table::Setting;
+use super::table::{Setting, Settings};
 
-impl Config {
-    /// The settings in effect as TOML with their documentation. Reading it gives the same
-    /// settings, but for secrets, which are never printed.
-    pub fn to_toml(&self) -> String {
-        let mut toml = String::new();
-        for (setting, text) in SETTINGS.iter().zip(self.texts()) {
-            // Writing to a String never fails.
-            let _ = write_setting(&mut toml, setting, text);
-        }
-        toml
+/// The settings in effect as TOML with their documentation. Reading it gives the same settings,
+/// but for secrets, which are never printed.
+pub fn to_toml<S: Settings>(settings: &S) -> String {
+    let mut toml = String::new();
+    for (setting, text) in S::ALL.iter().zip(settings.texts()) {
+        // Writing to a String never fails.
+        let _ = write_setting(&mut toml, setting, text);
     }
+    toml
 }
 
 fn write_setting(

@@ -6,9 +6,10 @@
 
 use std::sync::OnceLock;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::api::http::headers::X_REQUEST_ID;
+/// Names a request in logs and reports.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest ID that is taken over from a client.
 const MAX_LEN: usize = 128;

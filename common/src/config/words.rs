@@ -24,7 +24,7 @@ macro_rules! describe {
 }
 
 /// A directory.
-pub(super) struct Folder;
+pub struct Folder;
 
 describe!(Folder, "DIR", "the path of a directory");
 
@@ -39,7 +39,7 @@ impl Kind for Folder {
 }
 
 /// The name of a region.
-pub(super) struct Name;
+pub struct Name;
 
 describe!(
     Name,
@@ -58,7 +58,7 @@ impl Kind for Name {
 }
 
 /// On or off.
-pub(super) struct Switch;
+pub struct Switch;
 
 describe!(Switch, "true|false", "true or false", bare);
 
@@ -73,7 +73,7 @@ impl Kind for Switch {
 }
 
 /// What is logged.
-pub(super) struct Levels;
+pub struct Levels;
 
 describe!(
     Levels,
@@ -93,7 +93,7 @@ impl Kind for Levels {
 }
 
 /// The form of log lines.
-pub(super) struct Format;
+pub struct Format;
 
 describe!(Format, "text|json", "text or json");
 
@@ -110,7 +110,7 @@ impl Kind for Format {
 }
 
 /// A secret that goes into a header.
-pub(super) struct Token;
+pub struct Token;
 
 describe!(
     Token,
@@ -131,7 +131,7 @@ impl Kind for Token {
 }
 
 /// A file.
-pub(super) struct File;
+pub struct File;
 
 describe!(File, "FILE", "the path of a file");
 

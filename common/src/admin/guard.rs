@@ -10,13 +10,13 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
-use super::routes::refusal;
+use super::refusal;
 use crate::config::Secret;
 
 /// Whom to let in. It keeps the token's hash: comparing hashes takes a time that tells nothing
 /// about the token.
 #[derive(Clone)]
-pub(super) struct Guard(Option<[u8; 32]>);
+pub struct Guard(Option<[u8; 32]>);
 
 impl Guard {
     /// Without a token, whoever asks for the loopback interface by its name gets in.
@@ -33,7 +33,7 @@ impl Guard {
 }
 
 /// Lets a request pass, or answers 401, or 403 where a token wouldn't help.
-pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     if guard.admits(request.headers()) {
         return next.run(request).await;
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -10,9 +11,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-
-use super::routes::{Node, router};
-use crate::config::Secret;
 
 /// Connections held at once; more wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -29,15 +27,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the operator's port until `shutdown`, then finishes the answers under way.
 ///
-/// With a `token`, all but `/healthz` and `/readyz` asks for it. To tell of a drain, cancel
-/// `shutdown` only when the node has drained, and let [`AdminState::ready`](super::AdminState::ready) say no before that.
-pub async fn serve(
-    listener: TcpListener,
-    node: Node,
-    token: Option<Secret>,
-    shutdown: CancellationToken,
-) {
-    let service = TowerToHyperService::new(router(node, token.as_ref()));
+/// To tell of a drain, cancel `shutdown` only when the program has drained.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    let service = TowerToHyperService::new(router);
     let connections = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &room)).await {

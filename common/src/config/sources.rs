@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::cli::Flags;
 use super::error::{ConfigError, Origin};
-use super::kinds::{Kind, Maybe};
-use super::settings::SETTINGS;
+use super::kinds::Kind;
 use super::table::Setting;
-use super::values::Secret;
-use super::words::Token;
 
 /// What all our variables begin with.
 pub(super) const PREFIX: &str = "CLOUDKV_";
@@ -19,15 +15,23 @@ pub(super) const PREFIX: &str = "CLOUDKV_";
 pub(super) const FILE_VARIABLE: &str = "CLOUDKV_CONFIG";
 
 /// The texts that were found, by setting, each from the source that wins.
-#[derive(Default)]
-pub(super) struct Found {
+pub struct Found {
+    settings: &'static [Setting],
     texts: BTreeMap<&'static str, (String, Origin)>,
 }
 
 impl Found {
+    /// Nothing found yet for these settings.
+    pub fn new(settings: &'static [Setting]) -> Self {
+        Self {
+            settings,
+            texts: BTreeMap::new(),
+        }
+    }
+
     /// Takes what the flags say: it wins over everything.
-    pub fn add_flags(&mut self, flags: Flags) {
-        for (setting, text) in flags.0 {
+    pub fn add_flags(&mut self, flags: Vec<(&'static Setting, String)>) {
+        for (setting, text) in flags {
             let origin = Origin::Flag(format!("--{}", setting.flag()));
             self.texts.insert(setting.name, (text, origin));
         }
@@ -54,8 +58,9 @@ impl Found {
                 continue;
             }
             let origin = Origin::Variable(name.to_owned());
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == name) else {
-                refuse_misspelt_variable(name, origin)?;
+            let mut all = self.settings.iter();
+            let Some(setting) = all.find(|setting| setting.variable() == name) else {
+                refuse_misspelt_variable(self.settings, name, origin)?;
                 continue;
             };
             let text = value.into_string().map_err(|_| ConfigError::NotUnicode {
@@ -79,8 +84,8 @@ impl Found {
         })?;
         for (key, value) in table {
             let origin = Origin::File(path.clone());
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == key) else {
-                let names = SETTINGS.iter().map(|setting| setting.name.to_owned());
+            let Some(setting) = self.settings.iter().find(|setting| setting.name == key) else {
+                let names = self.settings.iter().map(|setting| setting.name.to_owned());
                 let nearest = nearest(&key, names, 3);
                 return Err(ConfigError::Unknown {
                     name: key,
@@ -97,7 +102,7 @@ impl Found {
     /// The text of a setting and where it came from.
     pub fn text(&self, name: &str) -> (String, Origin) {
         self.texts.get(name).cloned().unwrap_or_else(|| {
-            let default = SETTINGS.iter().find(|setting| setting.name == name);
+            let default = self.settings.iter().find(|setting| setting.name == name);
             (
                 default.map_or("", |setting| setting.default).to_owned(),
                 Origin::Default,
@@ -118,11 +123,6 @@ impl Found {
             },
             right: kind.right(),
         })
-    }
-
-    /// The operator's token.
-    pub fn token(&self) -> Result<Option<Secret>, ConfigError> {
-        self.read("admin_token", &Maybe(Token))
     }
 }
 
@@ -152,8 +152,12 @@ fn file_text(
     }
 }
 
-fn refuse_misspelt_variable(name: &str, origin: Origin) -> Result<(), ConfigError> {
-    let names = SETTINGS
+fn refuse_misspelt_variable(
+    settings: &[Setting],
+    name: &str,
+    origin: Origin,
+) -> Result<(), ConfigError> {
+    let names = settings
         .iter()
         .map(Setting::variable)
         .chain([FILE_VARIABLE.to_owned()]);

@@ -1,0 +1,10 @@
+//! What CloudKV's programs share: settings, logs and metrics, serving HTTP, the operator's port,
+//! and which shard a key belongs to.
+
+pub mod admin;
+pub mod config;
+pub mod files;
+pub mod hash;
+pub mod process;
+pub mod server;
+pub mod telemetry;
