@@ -2,12 +2,13 @@
 
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "cloudkv/v1/raft.proto",
     "cloudkv/v1/shard.proto",
     "cloudkv/v1/meta.proto",
     "cloudkv/v1/forward.proto",
     "cloudkv/v1/node.proto",
+    "cloudkv/v1/topology.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tonic::Status;
 
+use super::places::Places;
 use crate::cluster::{Admission, Vitals};
 use crate::raft::{Member, NodeId, not_here};
 use crate::rpc::{Frames, Handler};
@@ -24,6 +25,8 @@ pub(super) struct Answers {
     pub service: Service,
     /// New nodes.
     pub admission: Arc<Admission>,
+    /// What routers are told.
+    pub places: Places,
 }
 
 impl Answers {
@@ -82,6 +85,10 @@ impl Handler for Answers {
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
         async move { admission.admit(request).await }.boxed()
+    }
+
+    fn topology(&self) -> pb::Topology {
+        self.places.now()
     }
 
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {

@@ -7,11 +7,13 @@
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
 //! | `operate` | what the operator's port does |
+//! | `places` | what routers are told |
 
 mod answering;
 mod groups;
 mod observe;
 mod operate;
+mod places;
 mod run;
 mod upkeep;
 

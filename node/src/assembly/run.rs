@@ -20,6 +20,7 @@ use super::answering::Answers;
 use super::groups::{Groups, MESSAGE_BYTES, Place, StartError};
 use super::observe::Observer;
 use super::operate::Operator;
+use super::places::Places;
 use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
 use crate::cluster::{Admission, Declined, Keeper, Proposer, replace_file};
@@ -164,7 +165,7 @@ async fn run_on(
         operator,
         stop_admin.clone(),
     ));
-    let answering = answering(&groups, &service, runtimes);
+    let answering = answering(&groups, &service, runtimes, &stop);
     let leaving = answering.leaving.clone();
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn_on(serve_nodes, raft);
@@ -226,7 +227,12 @@ async fn start_groups(
 }
 
 /// What other nodes are answered, and by what.
-fn answering(groups: &Arc<Groups>, service: &Service, runtimes: Runtimes) -> Answering {
+fn answering(
+    groups: &Arc<Groups>,
+    service: &Service,
+    runtimes: Runtimes,
+    stop: &CancellationToken,
+) -> Answering {
     let identity = &groups.identity;
     let admission = Admission {
         identity: identity.clone(),
@@ -238,6 +244,10 @@ fn answering(groups: &Arc<Groups>, service: &Service, runtimes: Runtimes) -> Ans
         vitals: groups.vitals.clone(),
         service: service.clone(),
         admission: Arc::new(admission),
+        places: Places {
+            groups: groups.clone(),
+            stop: stop.clone(),
+        },
     };
     Answering {
         identity: pb::IdentifyResponse {

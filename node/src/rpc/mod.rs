@@ -11,6 +11,7 @@
 //! | `peers` | the other nodes and where they are; the way to call one |
 //! | `exchange` | the answering end of a lane |
 //! | `server` | the port for other nodes |
+//! | `watch` | what routers are told |
 
 mod call;
 mod exchange;
@@ -18,6 +19,7 @@ mod lane;
 mod link;
 mod peers;
 mod server;
+mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::exchange;
 use super::lane::{Greeting, Lane};
+use super::watch::watch;
 use crate::raft::NodeId;
 
 /// Streams and calls at once on one connection.
@@ -52,6 +53,9 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
+
+    /// Where everything is, and who leads, as this node knows it.
+    fn topology(&self) -> pb::Topology;
 
     /// Takes a snapshot in.
     fn install(&self, frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
@@ -193,6 +197,19 @@ impl Node for Port {
             Lane::Raft => runtimes.raft.spawn(exchange),
             Lane::Keys => leaving.streams.spawn_on(exchange, &runtimes.keys),
         };
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;
+
+    async fn watch(
+        &self,
+        _request: Request<pb::TopologyRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (told, stream) = mpsc::channel(FRAMES_AHEAD);
+        let watch = watch(self.answering.handler.clone(), told);
+        let watch = self.stop.clone().run_until_cancelled_owned(watch);
+        self.answering.runtimes.keys.spawn(watch);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

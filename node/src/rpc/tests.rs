@@ -64,6 +64,10 @@ impl Handler for Counter {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
+    fn topology(&self) -> pb::Topology {
+        pb::Topology::default()
+    }
+
     fn install(&self, _: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }

@@ -49,6 +49,10 @@ impl Handler for Only {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
+    fn topology(&self) -> pb::Topology {
+        pb::Topology::default()
+    }
+
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         let member = self.0.clone();
         async move {
