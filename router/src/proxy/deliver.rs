@@ -41,6 +41,8 @@ enum Outcome {
     Answered(Response<Body>),
     /// It may have been done.
     Unknown,
+    /// The client broke off within its body, so nothing was done.
+    Broken,
     /// Nothing was done, and nobody said why.
     Unreachable,
 }
@@ -102,6 +104,7 @@ impl Proxy {
                     self.metrics.unknown.increment();
                     return Err(Refusal::unknown_outcome());
                 }
+                Outcome::Broken => return Err(Refusal::broken_body()),
                 Outcome::Unreachable if stays => break,
                 Outcome::Unreachable => {}
             }
@@ -139,6 +142,7 @@ impl Proxy {
                     refused = Some((sent, node));
                 }
                 Some(Ok(sent)) => return Outcome::Answered(self.relay(sent, node)),
+                Some(Err(_)) if journey.payload.is_broken() => return Outcome::Broken,
                 Some(Err(fate)) => {
                     if self.is_unknown(&fate, node, head) {
                         return Outcome::Unknown;

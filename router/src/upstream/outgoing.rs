@@ -50,6 +50,7 @@ struct Parts {
     /// Bytes that may still be kept; `None`: something was not.
     room: Option<usize>,
     ended: bool,
+    broken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +81,7 @@ impl Payload {
             // The first part is in memory already.
             room: Some(keep.saturating_sub(bytes)),
             ended: false,
+            broken: false,
         };
         let gate = Gate::default();
         gate.open.store(!waits, Ordering::Relaxed);
@@ -109,6 +111,14 @@ impl Payload {
                 let parts = coming.parts.lock();
                 !parts.ended && !parts.source.is_end_stream()
             }
+        }
+    }
+
+    /// Whether the client broke off: then no node has got all of it, and none has done anything.
+    pub fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty | Self::Whole(_) => false,
+            Self::Coming(coming) => coming.parts.lock().broken,
         }
     }
 
@@ -183,6 +193,7 @@ impl Parts {
             Some(Err(error)) => {
                 // Asked again, it would end as if it were whole.
                 self.room = None;
+                self.broken = true;
                 return Poll::Ready(Some(Err(error.into())));
             }
             None => {
