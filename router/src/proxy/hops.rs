@@ -29,6 +29,10 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Removes what concerns one connection only: what is known to, and what `Connection` names.
 pub(super) fn strip(headers: &mut HeaderMap) {
+    // Most messages have none of them, and a look at all names is quicker than one for each.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         for name in named(headers) {
             headers.remove(name);
