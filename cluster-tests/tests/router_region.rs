@@ -121,6 +121,11 @@ async fn reads_through_the_router_see_the_last_write() {
             assert_eq!(api.get(&key).await.text(), value);
         }
     }
+    let streamed = metric(&router, "cloudkv_router_streamed_total").await;
+    assert!(
+        streamed > 0.0,
+        "keys are asked for over the stream of calls"
+    );
 }
 
 #[tokio::test]

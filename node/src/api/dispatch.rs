@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
 use http::header::CONTENT_LENGTH;
@@ -29,6 +30,32 @@ impl Answer for Api {
     type Body = Body;
 
     async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        self.answer_any(request, origin).await
+    }
+
+    fn connections(&self) -> &Arc<ConnectionMetrics> {
+        &self.metrics.connections
+    }
+}
+
+/// The body of a request.
+pub(crate) trait Received:
+    http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
+{
+}
+
+impl<B> Received for B where
+    B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
+{
+}
+
+impl Api {
+    /// Answers one request, wherever it came from.
+    pub(super) async fn answer_any<B: Received>(
+        &self,
+        request: Request<B>,
+        origin: Origin,
+    ) -> Response<Body> {
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let bodiless = request.method() == Method::HEAD;
@@ -53,22 +80,19 @@ impl Answer for Api {
         response
     }
 
-    fn connections(&self) -> &Arc<ConnectionMetrics> {
-        &self.metrics.connections
-    }
-}
-
-impl Api {
     /// Hands a request to the axum router.
-    async fn route(&self, request: Request<Incoming>) -> (Class, Response<Body>) {
+    async fn route<B: Received>(&self, request: Request<B>) -> (Class, Response<Body>) {
         let managed = request.uri().path().starts_with("/buckets");
         let class = if managed {
             Class::Buckets
         } else {
             Class::Other
         };
-        let answered: Result<Response<axum::body::Body>, Infallible> =
-            self.router.clone().oneshot(request).await;
+        let answered: Result<Response<axum::body::Body>, Infallible> = self
+            .router
+            .clone()
+            .oneshot(request.map(axum::body::Body::new))
+            .await;
         match answered {
             Ok(response) => (class, response.map(Body::Axum)),
             Err(never) => match never {},

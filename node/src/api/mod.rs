@@ -23,6 +23,7 @@ mod http;
 mod keys;
 mod metrics;
 mod routes;
+mod users;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use tonic::Status;
 
 use super::places::Places;
+use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
 use crate::raft::{Member, NodeId, not_here};
 use crate::rpc::{Frames, Handler};
@@ -27,6 +28,8 @@ pub(super) struct Answers {
     pub admission: Arc<Admission>,
     /// What routers are told.
     pub places: Places,
+    /// What users ask by way of routers.
+    pub api: Arc<Api>,
 }
 
 impl Answers {
@@ -85,6 +88,11 @@ impl Handler for Answers {
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
         async move { admission.admit(request).await }.boxed()
+    }
+
+    fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply> {
+        let api = self.api.clone();
+        async move { api.serve_user(request, number).await }.boxed()
     }
 
     fn topology(&self) -> pb::Topology {

@@ -165,7 +165,7 @@ async fn run_on(
         operator,
         stop_admin.clone(),
     ));
-    let answering = answering(&groups, &service, runtimes, &stop);
+    let answering = answering(&groups, &service, &api, runtimes, &stop);
     let leaving = answering.leaving.clone();
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn_on(serve_nodes, raft);
@@ -230,6 +230,7 @@ async fn start_groups(
 fn answering(
     groups: &Arc<Groups>,
     service: &Service,
+    api: &Arc<Api>,
     runtimes: Runtimes,
     stop: &CancellationToken,
 ) -> Answering {
@@ -248,6 +249,7 @@ fn answering(
             groups: groups.clone(),
             stop: stop.clone(),
         },
+        api: api.clone(),
     };
     Answering {
         identity: pb::IdentifyResponse {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, PendingReply, endpoint};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use futures_util::{Stream, StreamExt};
@@ -13,12 +14,7 @@ use tokio::sync::watch;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
-use super::call::{CallError, PendingReply};
-use super::lane::{Greeting, Lane};
-use super::link::{Link, endpoint};
 use crate::raft::NodeId;
-
-pub use super::link::LinkSettings;
 
 /// A snapshot of which no frame is taken for this long is given up.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
@@ -137,7 +133,8 @@ impl Peers {
         let peer = book.get(&node).ok_or(CallError::Unsent)?;
         let link = match lane {
             Lane::Raft => &peer.raft,
-            Lane::Keys => &peer.keys,
+            // Only routers call on the lane for users.
+            Lane::Keys | Lane::Users => &peer.keys,
         };
         link.call(body, timeout)
     }
@@ -159,7 +156,7 @@ impl Peers {
         let peer = book.get(&node)?;
         Some(match lane {
             Lane::Raft => peer.raft.connected(),
-            Lane::Keys => peer.keys.connected(),
+            Lane::Keys | Lane::Users => peer.keys.connected(),
         })
     }
 

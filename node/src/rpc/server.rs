@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::rpc::{Greeting, Lane};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
 use futures_util::future::BoxFuture;
@@ -19,7 +20,6 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::exchange;
-use super::lane::{Greeting, Lane};
 use super::watch::watch;
 use crate::raft::NodeId;
 
@@ -53,6 +53,10 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
+
+    /// Answers a user's request that came by way of a router; `number` tells requests of a stream
+    /// apart.
+    fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
 
     /// Where everything is, and who leads, as this node knows it.
     fn topology(&self) -> pb::Topology;
@@ -152,6 +156,44 @@ impl Answering {
     }
 }
 
+impl Port {
+    /// Answers the calls of a lane from here on.
+    fn open(
+        &self,
+        (from, lane): (NodeId, Lane),
+        request: Request<Streaming<pb::CallFrame>>,
+    ) -> Result<Response<ReceiverStream<Result<pb::ReplyFrame, Status>>>, Status> {
+        let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
+        let Answering {
+            handler,
+            runtimes,
+            leaving,
+            ..
+        } = &self.answering;
+        // Raft is needed until the groups have stopped.
+        let leave = match lane {
+            Lane::Raft => CancellationToken::new(),
+            Lane::Keys | Lane::Users if leaving.begun.is_cancelled() => {
+                return Err(Status::unavailable("the node is stopping"));
+            }
+            Lane::Keys | Lane::Users => leaving.begun.clone(),
+        };
+        let exchange = exchange(
+            (from, lane),
+            handler.clone(),
+            request.into_inner(),
+            replies,
+            leave,
+        );
+        let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
+        match lane {
+            Lane::Raft => runtimes.raft.spawn(exchange),
+            Lane::Keys | Lane::Users => leaving.streams.spawn_on(exchange, &runtimes.keys),
+        };
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
 #[tonic::async_trait]
 impl Node for Port {
     type ExchangeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
@@ -176,28 +218,23 @@ impl Node for Port {
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (from, lane) = self.answering.check(&request)?;
-        let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
-        let Answering {
-            handler,
-            runtimes,
-            leaving,
-            ..
-        } = &self.answering;
-        // Raft is needed until the groups have stopped.
-        let leave = match lane {
-            Lane::Raft => CancellationToken::new(),
-            Lane::Keys if leaving.begun.is_cancelled() => {
-                return Err(Status::unavailable("the node is stopping"));
-            }
-            Lane::Keys => leaving.begun.clone(),
-        };
-        let exchange = exchange(from, handler.clone(), request.into_inner(), replies, leave);
-        let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
-        match lane {
-            Lane::Raft => runtimes.raft.spawn(exchange),
-            Lane::Keys => leaving.streams.spawn_on(exchange, &runtimes.keys),
-        };
-        Ok(Response::new(ReceiverStream::new(stream)))
+        if lane == Lane::Users {
+            return Err(Status::invalid_argument("that lane is served by Serve"));
+        }
+        self.open((from, lane), request)
+    }
+
+    type ServeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
+
+    async fn serve(
+        &self,
+        request: Request<Streaming<pb::CallFrame>>,
+    ) -> Result<Response<Self::ServeStream>, Status> {
+        let (from, lane) = self.answering.check(&request)?;
+        if lane != Lane::Users {
+            return Err(Status::invalid_argument("that lane is served by Exchange"));
+        }
+        self.open((from, lane), request)
     }
 
     type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;

@@ -56,7 +56,8 @@ impl Service {
             call::Body::Ping(_)
             | call::Body::Append(_)
             | call::Body::Vote(_)
-            | call::Body::Transfer(_) => unknown(),
+            | call::Body::Transfer(_)
+            | call::Body::User(_) => unknown(),
         }
     }
 

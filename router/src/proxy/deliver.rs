@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cloudkv_common::server::{BodyLeft, Origin};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -34,6 +35,23 @@ struct Journey<'a> {
     /// Counts the tries, in all regions.
     tries: u32,
     turn: u32,
+}
+
+/// What a node answered.
+enum Reply {
+    /// All of it.
+    Whole(Response<Bytes>),
+    /// Its head; the body comes.
+    Coming(Sent),
+}
+
+impl Reply {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Whole(response) => response.status(),
+            Self::Coming(sent) => sent.response.status(),
+        }
+    }
 }
 
 /// What came of asking a region.
@@ -137,7 +155,7 @@ impl Proxy {
             }
             match self.ask(node, journey, left).await {
                 None => break,
-                Some(Ok(sent)) if sent.response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Some(Ok(sent)) if sent.status() == StatusCode::SERVICE_UNAVAILABLE => {
                     // Nothing was done. Perhaps another node knows better; if not, this was it.
                     refused = Some((sent, node));
                 }
@@ -176,22 +194,29 @@ impl Proxy {
         node: &Arc<Node>,
         journey: &Journey<'_>,
         left: Duration,
-    ) -> Option<Result<Sent, Fate>> {
+    ) -> Option<Result<Reply, Fate>> {
         let head = journey.head;
-        let request = head.request(journey.payload.outgoing()?);
         let within = if head.repeatable {
             left.min(self.settings.retry_after)
         } else {
             left
         };
+        let shard = head.shard;
+        tracing::debug!(node = node.id, shard, tries = journey.tries, "ask a node");
+        if let Some(whole) = journey.payload.whole().and_then(|body| head.whole(body))
+            && let Some(answered) = node.lanes.send(self.worker, whole, within).await
+        {
+            self.metrics.streamed.increment();
+            return Some(answered.map(Reply::Whole));
+        }
+        let request = head.request(journey.payload.outgoing()?);
         let bounds = Bounds {
             worker: self.worker,
             connections: self.settings.node_connections,
             within,
         };
-        let shard = head.shard;
-        tracing::debug!(node = node.id, shard, tries = journey.tries, "ask a node");
-        Some(send(node, request, journey.payload, bounds).await)
+        let sent = send(node, request, journey.payload, bounds).await;
+        Some(sent.map(Reply::Coming))
     }
 
     /// Notes that a node didn't answer, and says whether the request may have been done.
@@ -211,7 +236,11 @@ impl Proxy {
     }
 
     /// A node's answer, on its way back.
-    fn relay(&self, sent: Sent, node: &Arc<Node>) -> Response<Body> {
+    fn relay(&self, reply: Reply, node: &Arc<Node>) -> Response<Body> {
+        let sent = match reply {
+            Reply::Whole(response) => return response.map(Body::whole),
+            Reply::Coming(sent) => sent,
+        };
         let (mut parts, body) = Body::of(sent, node.clone(), self.worker);
         hops::strip(&mut parts.headers);
         parts.version = http::Version::HTTP_11;

@@ -1,5 +1,6 @@
 //! What a request asks for, and its head as it goes to a node.
 
+use bytes::Bytes;
 use cloudkv_common::hash::shard_of;
 use cloudkv_common::server::request_id::X_REQUEST_ID;
 use cloudkv_common::server::{Origin, percent};
@@ -12,7 +13,7 @@ use super::hops;
 use super::refusal::Refusal;
 use crate::hosts::{Asked, asked};
 use crate::topology::View;
-use crate::upstream::Outgoing;
+use crate::upstream::{Outgoing, Whole};
 
 /// What the paths of keys begin with.
 const KV: &str = "/kv/";
@@ -83,6 +84,16 @@ impl Head {
             repeatable,
             conditional,
             waits,
+        })
+    }
+
+    /// The request as a whole, if it is for a key: others may have answers without end.
+    pub fn whole<'a>(&'a self, body: &'a Bytes) -> Option<Whole<'a>> {
+        self.shard.is_some().then_some(Whole {
+            method: &self.method,
+            uri: &self.uri,
+            headers: &self.headers,
+            body,
         })
     }
 

@@ -12,6 +12,8 @@ pub struct ProxyMetrics {
     answers: [Counter; 5],
     /// Answers of the router's own.
     pub refusals: Counter,
+    /// Requests that were answered over a stream of calls, not by HTTP.
+    pub streamed: Counter,
     /// Requests that were sent to another node after one that didn't answer.
     pub retries: Counter,
     /// Those that would have been, had there been any left in the budget.
@@ -28,6 +30,7 @@ impl Default for ProxyMetrics {
         Self {
             answers: Default::default(),
             refusals: Counter::default(),
+            streamed: Counter::default(),
             retries: Counter::default(),
             retries_denied: Counter::default(),
             detours: Counter::default(),
@@ -61,6 +64,11 @@ impl ProxyMetrics {
                 "cloudkv_router_refusals_total",
                 "Requests that the router answered itself: it reached no node, or no fit one.",
                 &self.refusals,
+            ),
+            (
+                "cloudkv_router_streamed_total",
+                "Requests of keys that went to their node over a stream of calls, not by HTTP.",
+                &self.streamed,
             ),
             (
                 "cloudkv_router_retries_total",

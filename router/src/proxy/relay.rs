@@ -69,6 +69,15 @@ pub enum RelayError {
 }
 
 impl Body {
+    /// A body in memory.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(bytes)
+        }
+    }
+
     /// The body of what a node answered. If it is there already its connection is free at once.
     pub(super) fn of(sent: Sent, node: Arc<Node>, worker: usize) -> (http::response::Parts, Self) {
         let (parts, source) = sent.response.into_parts();

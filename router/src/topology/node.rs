@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::upstream::Pools;
+use crate::upstream::{Lanes, Pools};
 
 /// Of a round trip's average, a new one counts for one part of this many.
 const AVERAGE_OVER: u64 = 8;
@@ -19,8 +19,12 @@ pub struct Node {
     pub id: u64,
     /// Where its public API is reached, as `host:port`.
     pub http: String,
+    /// Where its gRPC is reached.
+    pub rpc: String,
     /// Connections to it.
     pub pools: Pools,
+    /// Streams of calls to it.
+    pub lanes: Lanes,
     up: AtomicBool,
     draining: AtomicBool,
     /// Average round trip, in nanoseconds; 0: none yet.
@@ -29,12 +33,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that nothing bad is known of.
-    pub fn new(id: u64, http: String, workers: usize) -> Self {
+    /// A node of a cluster that nothing bad is known of; `http` and `rpc` are where it is.
+    pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), workers: usize) -> Self {
         Self {
             id,
-            http,
+            http: http.to_owned(),
+            rpc: rpc.to_owned(),
             pools: Pools::new(workers),
+            lanes: Lanes::new(cluster_id, id, rpc, workers),
             up: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             round_trip: AtomicU64::new(0),
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_round_trip_is_a_moving_average() {
-        let node = Node::new(1, "a:1".to_owned(), 1);
+        let node = Node::new("c", 1, ("a:1", "a:2"), 1);
         assert_eq!(node.round_trip(), None);
         node.answered(Duration::from_micros(800));
         assert_eq!(node.round_trip(), Some(Duration::from_micros(800)));
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_node_that_failed_or_drains_gets_no_requests() {
-        let node = Node::new(1, "a:1".to_owned(), 1);
+        let node = Node::new("c", 1, ("a:1", "a:2"), 1);
         assert!(node.is_available());
         node.failed(&"refused");
         assert!(!node.is_available());

@@ -81,11 +81,11 @@ impl Reports {
     fn settle_nodes(&mut self) {
         let mut nodes = HashMap::new();
         for told in &self.latest.nodes {
-            let same = self
-                .nodes
-                .get(&told.id)
-                .filter(|node| node.http == told.http);
-            let new = || Arc::new(Node::new(told.id, told.http.clone(), self.workers));
+            let is_same = |node: &&Arc<Node>| node.http == told.http && node.rpc == told.rpc;
+            let same = self.nodes.get(&told.id).filter(is_same);
+            let cluster_id = &self.latest.cluster_id;
+            let places = (told.http.as_str(), told.rpc.as_str());
+            let new = || Arc::new(Node::new(cluster_id, told.id, places, self.workers));
             nodes.insert(told.id, same.cloned().unwrap_or_else(new));
         }
         self.nodes = nodes;

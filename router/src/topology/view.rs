@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn region(nodes: usize, leaders: &[Option<usize>]) -> RegionView {
-        let node = |id| Arc::new(Node::new(id as u64, format!("node{id}:1"), 1));
+        let node = |id| Arc::new(Node::new("c", id as u64, ("a:1", "a:2"), 1));
         RegionView {
             number: 1,
             name: "eu".to_owned(),

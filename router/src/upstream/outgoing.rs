@@ -114,6 +114,16 @@ impl Payload {
         }
     }
 
+    /// All of the body, if it is in memory.
+    pub fn whole(&self) -> Option<&Bytes> {
+        static NONE: Bytes = Bytes::new();
+        match self {
+            Self::Empty => Some(&NONE),
+            Self::Whole(bytes) => Some(bytes),
+            Self::Coming(_) => None,
+        }
+    }
+
     /// Whether the client broke off: then no node has got all of it, and none has done anything.
     pub fn is_broken(&self) -> bool {
         match self {

@@ -30,7 +30,7 @@ pub enum Fate {
     Busy,
     /// It may have been done, or may be yet: the connection broke.
     #[error("no answer: {0}")]
-    Lost(hyper::Error),
+    Lost(String),
     /// It may have been done, or may be yet: no answer came in time.
     #[error("no answer came in time")]
     TimedOut,
@@ -87,7 +87,7 @@ async fn try_send(
             Err(mut error) => match error.take_message() {
                 // The node has closed the connection, as it may: another one will do.
                 Some(unsent) => request = unsent,
-                None => return Err(Fate::Lost(error.into_error())),
+                None => return Err(Fate::Lost(error.into_error().to_string())),
             },
         }
     }
@@ -96,7 +96,7 @@ async fn try_send(
         Ok(response) => Ok(Sent { response, sender }),
         Err(mut error) => match error.take_message() {
             Some(_) => Err(Fate::NotSent(error.into_error().to_string())),
-            None => Err(Fate::Lost(error.into_error())),
+            None => Err(Fate::Lost(error.into_error().to_string())),
         },
     }
 }

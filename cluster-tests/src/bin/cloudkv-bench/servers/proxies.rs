@@ -6,6 +6,7 @@ use super::webdis::find;
 use crate::http;
 use crate::process::{Child, free_port};
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,17 @@ impl Proxy {
 
 async fn own_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], free_port().await?)))
+}
+
+impl Drop for Proxy {
+    /// A process that is killed leaves those that it started behind: nginx's would live on.
+    fn drop(&mut self) {
+        for pid in self.pids() {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // Fails only if it has ended already.
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+        }
+    }
 }
 
 /// Servers aren't in the `PATH` of everybody.

@@ -71,7 +71,7 @@ impl Drop for Held {
 }
 
 /// A link to one node on one lane.
-pub(super) struct Link {
+pub struct Link {
     queue: mpsc::Sender<Outgoing>,
     left: Arc<AtomicUsize>,
     connected: watch::Receiver<bool>,
@@ -80,7 +80,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts a link on `runtime`. `address` may change while it runs.
-    pub(super) fn start(
+    pub fn start(
         runtime: &Handle,
         greeting: Greeting,
         lane: Lane,
@@ -110,12 +110,8 @@ impl Link {
     }
 
     /// Queues a call. Calls of one caller are sent in the order in which they were queued.
-    pub(super) fn call(
-        &self,
-        body: pb::call::Body,
-        timeout: Duration,
-    ) -> Result<PendingReply, CallError> {
-        if !*self.connected.borrow() {
+    pub fn call(&self, body: pb::call::Body, timeout: Duration) -> Result<PendingReply, CallError> {
+        if !self.is_connected() {
             return Err(CallError::Unsent);
         }
         let bytes = Held::take(&self.left, body.encoded_len() + CALL_OVERHEAD);
@@ -137,9 +133,20 @@ impl Link {
         }
     }
 
-    /// Whether there is a connection.
-    pub(super) fn connected(&self) -> watch::Receiver<bool> {
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// Whether there is a connection; changes when it comes or goes.
+    pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
     }
 }
 
@@ -150,7 +157,7 @@ impl Drop for Link {
 }
 
 /// Where to connect, with all bounds set.
-pub(super) fn endpoint(address: &str) -> Result<Endpoint, Status> {
+pub fn endpoint(address: &str) -> Result<Endpoint, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("`{address}` is no host:port")))?;
     Ok(endpoint
@@ -237,7 +244,11 @@ impl Line {
             let mut client = NodeClient::new(channel)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit);
-            let replies = client.exchange(request).await?.into_inner();
+            let replies = match self.lane {
+                Lane::Raft | Lane::Keys => client.exchange(request).await?,
+                Lane::Users => client.serve(request).await?,
+            };
+            let replies = replies.into_inner();
             Ok((frames, replies))
         };
         tokio::time::timeout(2 * CONNECT_TIMEOUT, open)

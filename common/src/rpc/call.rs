@@ -99,6 +99,6 @@ pub(super) fn millis_left(deadline: Instant) -> u32 {
 }
 
 /// The deadline of a call that was sent with so many milliseconds left.
-pub(super) fn time_left(timeout_ms: u32) -> Duration {
+pub fn time_left(timeout_ms: u32) -> Duration {
     Duration::from_millis(u64::from(timeout_ms))
 }

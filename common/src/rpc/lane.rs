@@ -1,10 +1,10 @@
-//! Lanes between nodes, and the greeting on each: a node answers only nodes of its own cluster,
+//! Lanes to nodes, and the greeting on each: a node answers only nodes of its own cluster,
 //! and only those that mean it and no other.
 
 use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use crate::raft::NodeId;
+use super::NodeId;
 
 const CLUSTER: &str = "cloudkv-cluster";
 const FROM: &str = "cloudkv-from";
@@ -17,18 +17,21 @@ const LANE: &str = "cloudkv-lane";
 pub enum Lane {
     /// Raft, and the nodes' heartbeats.
     Raft,
-    /// Users' requests.
+    /// Users' requests that another node has authorised.
     Keys,
+    /// Users' requests as they came to a router.
+    Users,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 2] = [Self::Raft, Self::Keys];
+    pub const ALL: [Self; 3] = [Self::Raft, Self::Keys, Self::Users];
 
     fn name(self) -> &'static str {
         match self {
             Self::Raft => "raft",
             Self::Keys => "keys",
+            Self::Users => "users",
         }
     }
 }
@@ -38,7 +41,7 @@ impl Lane {
 pub struct Greeting {
     /// The cluster of both.
     pub cluster_id: String,
-    /// The node that calls.
+    /// The node that calls; 0: a router.
     pub from: NodeId,
     /// The node that is called.
     pub to: NodeId,
@@ -46,7 +49,7 @@ pub struct Greeting {
 
 impl Greeting {
     /// Writes the greeting for `lane` into a request's metadata.
-    pub(super) fn write(&self, lane: Lane, metadata: &mut MetadataMap) -> Result<(), Status> {
+    pub fn write(&self, lane: Lane, metadata: &mut MetadataMap) -> Result<(), Status> {
         let text = |value: &str| {
             AsciiMetadataValue::try_from(value)
                 .map_err(|_| Status::internal("a greeting that can't be sent"))
@@ -59,7 +62,7 @@ impl Greeting {
     }
 
     /// Reads who calls, on which lane, if it is a node of `cluster_id` that means node `me`.
-    pub(super) fn check(
+    pub fn check(
         metadata: &MetadataMap,
         cluster_id: &str,
         me: NodeId,
