@@ -12,9 +12,12 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    pub(crate) fn opened(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+    /// Counts a new connection, and tells its number, which no other one has for a long time.
+    pub(crate) fn opened(&self) -> u32 {
         self.open.fetch_add(1, Ordering::Relaxed);
+        let before = self.accepted.fetch_add(1, Ordering::Relaxed);
+        // Numbers begin again after four thousand million of them.
+        before as u32
     }
 
     pub(crate) fn closed(&self) {

@@ -17,7 +17,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -113,7 +113,6 @@ struct Server<A> {
     /// Ends the tasks that aren't connections.
     stop: CancellationToken,
     closing: Arc<AtomicBool>,
-    connections: AtomicU32,
 }
 
 impl<A: Answer> Server<A> {
@@ -130,7 +129,6 @@ impl<A: Answer> Server<A> {
             tasks,
             stop,
             closing: Arc::default(),
-            connections: AtomicU32::new(0),
         }
     }
 
@@ -167,8 +165,8 @@ impl<A: Answer> Server<A> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
-        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
-        let entered = self.registry.enter(connection);
+        let entered = self.registry.enter();
+        let connection = entered.number;
         let pulse = Arc::clone(&entered.pulse);
         let stream = Watched::new(stream, Arc::clone(&pulse), Arc::clone(&self.lingerer));
         let session = Arc::new(Session {

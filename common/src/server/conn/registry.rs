@@ -27,11 +27,11 @@ impl Registry {
     }
 
     /// Adds a connection until the guard is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, number: u32) -> Entered {
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
+        let number = self.metrics.opened();
         let pulse = Arc::new(Pulse::default());
         let watch = Watch::new(Instant::now());
         self.open.lock().insert(number, (Arc::clone(&pulse), watch));
-        self.metrics.opened();
         Entered {
             registry: Arc::clone(self),
             number,
@@ -74,7 +74,8 @@ impl Registry {
 /// A connection's place among the open ones.
 pub(crate) struct Entered {
     registry: Arc<Registry>,
-    number: u32,
+    /// Its number: ports that share their counters have no two alike.
+    pub(crate) number: u32,
     pub(crate) pulse: Arc<Pulse>,
 }
 
