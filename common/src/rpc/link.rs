@@ -99,6 +99,8 @@ impl Link {
             up,
             waiting: HashMap::new(),
             next_id: 0,
+            sent: 0,
+            taken: 0,
         };
         runtime.spawn(stop.clone().run_until_cancelled_owned(line.run()));
         Self {
@@ -182,6 +184,9 @@ struct Line {
     up: watch::Sender<bool>,
     waiting: HashMap<u64, Answer>,
     next_id: u64,
+    /// Frames that were sent over this stream, and those that the node has read, as it says.
+    sent: u64,
+    taken: u64,
 }
 
 impl Line {
@@ -191,6 +196,7 @@ impl Line {
             let ended = match self.open().await {
                 Ok((frames, replies)) => {
                     pause = RETRY.0;
+                    (self.sent, self.taken) = (0, 0);
                     self.up.send_replace(true);
                     let ended = self.pump(frames, replies).await;
                     self.up.send_replace(false);
@@ -282,7 +288,7 @@ impl Line {
                     Some(call) => first = Some(call),
                     None => return Status::cancelled("nobody calls any more"),
                 },
-                permit = frames.reserve(), if first.is_some() => {
+                permit = frames.reserve(), if first.is_some() && self.is_taken() => {
                     let Ok(permit) = permit else {
                         return Status::unavailable("the connection ended");
                     };
@@ -319,12 +325,22 @@ impl Line {
         }
     }
 
+    /// Whether the next frame may be sent. On users' lane calls are gathered while one is on its
+    /// way: so there are many in each when there are many users, and none waits when there are few.
+    fn is_taken(&self) -> bool {
+        match self.lane {
+            Lane::Raft | Lane::Keys => true,
+            Lane::Users => self.taken >= self.sent,
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.waiting.len() < self.settings.calls
     }
 
     /// All calls that wait, within the bounds of a frame.
     fn gather(&mut self, first: Outgoing) -> pb::CallFrame {
+        self.sent += 1;
         let mut frame = pb::CallFrame::default();
         let mut bytes = 0;
         let mut next = Some(first);
@@ -347,6 +363,7 @@ impl Line {
     }
 
     fn hand_out(&mut self, frame: pb::ReplyFrame) {
+        self.taken = self.taken.max(frame.taken);
         for reply in frame.replies {
             let Some(answer) = self.waiting.remove(&reply.id) else {
                 continue;

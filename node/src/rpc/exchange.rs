@@ -40,18 +40,28 @@ pub(super) async fn exchange(
     let mut running = Running::new();
     let mut ready = Vec::new();
     let (mut open, mut leaving) = (true, false);
+    let mut taken = 0;
     while open || !running.is_empty() || !ready.is_empty() {
         if ready.is_empty() {
             tokio::select! {
                 Some(reply) = running.next() => ready.push(reply),
                 frame = calls.message(), if open && running.len() < UNDER_WAY => match frame {
-                    Ok(Some(frame)) => begin((from, lane), &handler, frame, &running, &mut ready),
+                    Ok(Some(frame)) => {
+                        begin((from, lane), &handler, frame, &running, &mut ready);
+                        taken += 1;
+                        if lane == Lane::Users && ready.is_empty() {
+                            let frame = pb::ReplyFrame { taken, ..Default::default() };
+                            if replies.send(Ok(frame)).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
                     Ok(None) => open = false,
                     Err(_) => return,
                 },
                 () = leave.cancelled(), if !leaving => {
                     leaving = true;
-                    let frame = pb::ReplyFrame { leaving, ..Default::default() };
+                    let frame = pb::ReplyFrame { leaving, taken, ..Default::default() };
                     if replies.send(Ok(frame)).await.is_err() {
                         return;
                     }
@@ -66,7 +76,8 @@ pub(super) async fn exchange(
                     break;
                 }
             }
-            for frame in frames(&mut ready) {
+            for mut frame in frames(&mut ready) {
+                frame.taken = taken;
                 if replies.send(Ok(frame)).await.is_err() {
                     return;
                 }
