@@ -21,6 +21,7 @@ pub mod budget;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod geo;
 pub mod meta;
 pub mod raft;
 pub mod rpc;

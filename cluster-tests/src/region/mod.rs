@@ -24,6 +24,7 @@ mod proxy;
 mod seats;
 mod shape;
 mod status;
+mod world;
 
 #[cfg(test)]
 mod network_tests;
@@ -35,3 +36,4 @@ pub use place::{key_in_shard, shard_of};
 pub use seats::Seat;
 pub use shape::{Direction, Flow, LinkShape, LinkStats};
 pub use status::{Group, NodeId, Peer, Status};
+pub use world::{Contents, World};

@@ -21,17 +21,20 @@ pub enum Lane {
     Keys,
     /// Users' requests as they came to a router.
     Users,
+    /// Changes on their way to other regions.
+    Geo,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 3] = [Self::Raft, Self::Keys, Self::Users];
+    pub const ALL: [Self; 4] = [Self::Raft, Self::Keys, Self::Users, Self::Geo];
 
     fn name(self) -> &'static str {
         match self {
             Self::Raft => "raft",
             Self::Keys => "keys",
             Self::Users => "users",
+            Self::Geo => "geo",
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -250,8 +251,11 @@ impl Line {
             let mut client = NodeClient::new(channel)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit);
+            if self.lane == Lane::Geo {
+                client = client.send_compressed(CompressionEncoding::Zstd);
+            }
             let replies = match self.lane {
-                Lane::Raft | Lane::Keys => client.exchange(request).await?,
+                Lane::Raft | Lane::Keys | Lane::Geo => client.exchange(request).await?,
                 Lane::Users => client.serve(request).await?,
             };
             let replies = replies.into_inner();
@@ -329,7 +333,7 @@ impl Line {
     /// way: so there are many in each when there are many users, and none waits when there are few.
     fn is_taken(&self) -> bool {
         match self.lane {
-            Lane::Raft | Lane::Keys => true,
+            Lane::Raft | Lane::Keys | Lane::Geo => true,
             Lane::Users => self.taken >= self.sent,
         }
     }

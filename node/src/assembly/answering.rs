@@ -12,8 +12,9 @@ use tonic::Status;
 use super::places::Places;
 use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
+use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
-use crate::rpc::{Frames, Handler};
+use crate::rpc::{Frames, Handler, Walk};
 use crate::service::Service;
 
 /// The parts that answer.
@@ -24,6 +25,8 @@ pub(super) struct Answers {
     pub vitals: Arc<Vitals>,
     /// Users' requests.
     pub service: Service,
+    /// Other regions.
+    pub geo: Arc<Geo>,
     /// New nodes.
     pub admission: Arc<Admission>,
     /// What routers are told.
@@ -74,6 +77,8 @@ impl Handler for Answers {
             call::Body::Transfer(transfer) => {
                 self.with(transfer.group, |member| member.transfer(transfer))
             }
+            call::Body::Merge(merge) => self.geo.merge(merge),
+            call::Body::Peer(query) => std::future::ready(self.geo.peer(&query)).boxed(),
             call::Body::Ping(_) => std::future::ready(self.vitals.pong(self.led())).boxed(),
             body => {
                 let service = self.service.clone();
@@ -97,6 +102,10 @@ impl Handler for Answers {
 
     fn topology(&self) -> pb::Topology {
         self.places.now()
+    }
+
+    fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status> {
+        self.geo.walk(&request)
     }
 
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {

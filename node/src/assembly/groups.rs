@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wanted};
 use crate::cluster::{check_membership, join};
 use crate::config::Config;
+use crate::geo::Ledger;
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
 use crate::raft::{Group, GroupSettings, Machine, Member, NodeId};
 use crate::rpc::{LinkSettings, Peers, PeersSettings, Runtimes};
@@ -93,6 +94,8 @@ pub struct Groups {
     pub catalog: Arc<Catalog>,
     /// The shards.
     pub shards: Shards,
+    /// How far other regions are.
+    pub ledger: Arc<Ledger>,
 }
 
 impl Groups {
@@ -116,6 +119,7 @@ impl Groups {
         for node in catalog.topology().nodes() {
             if node.state != NodeState::Removed {
                 peers.learn(node.id, &node.rpc);
+                peers.set_near(node.id, node.region == identity.region_number);
             }
         }
         // A node that is alone has nobody to compare its clock with.
@@ -135,6 +139,7 @@ impl Groups {
             meta,
             catalog,
             shards,
+            ledger: Arc::default(),
         })
     }
 
@@ -142,6 +147,7 @@ impl Groups {
     pub fn service(&self, config: &Config) -> Service {
         let keyspace = Keyspace::new(self.shards.clone(), config.request_timeout);
         let settings = DirectorySettings {
+            region: self.identity.region_number,
             self_service: config.plans_self_service,
             max_accounts: config.max_accounts,
             max_buckets: config.max_buckets,
@@ -210,11 +216,15 @@ impl Groups {
     pub fn readiness(&self) -> Vec<(String, bool)> {
         let founded = !self.catalog.header().cluster_id.is_empty();
         let meta = (GroupId::META.to_string(), founded);
+        let topology = self.catalog.topology();
+        let region = topology.region(self.identity.region_number);
+        let joined = region.is_some_and(|region| !region.joining);
+        let region = ("region".to_owned(), joined);
         let shards = self.shards.iter().map(|shard| {
             let led = founded && shard.leader_elsewhere().is_some();
             (shard.group().id().to_string(), shard.serves() || led)
         });
-        std::iter::once(meta).chain(shards).collect()
+        [meta, region].into_iter().chain(shards).collect()
     }
 
     /// Waits until everything answers requests, founding the cluster on the way.
@@ -394,6 +404,7 @@ fn shard_settings(
             election_min: Duration::from_millis(150),
             election_max: Duration::from_millis(300),
             append_timeout: Duration::from_secs(2),
+            founds: identity.founder || identity.founds_region,
             ..meta_settings(config, identity, place, peers)
         },
         batch: BatchSettings {
@@ -403,6 +414,7 @@ fn shard_settings(
             in_flight: WRITES_IN_FLIGHT,
         },
         budget: QueueBudget::new(config.proposal_queue_mib.bytes()),
+        merge_budget: QueueBudget::new(config.geo_queue_mib.bytes()),
         disk_reads: Arc::new(Semaphore::new(DISK_READS)),
         clock: clock.clone(),
         clock_ok,
@@ -419,6 +431,7 @@ async fn start_shards(
         region: identity.region_number,
         incarnation: identity.incarnation,
         level: shard::LEVEL,
+        adopts: identity.adopts,
     };
     // In parallel: each replays its log.
     let starts = (0..identity.shards).map(|number| {

@@ -6,6 +6,7 @@
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
+//! | `regions` | what it tells of other regions |
 //! | `operate` | what the operator's port does |
 //! | `places` | what routers are told |
 
@@ -14,6 +15,7 @@ mod groups;
 mod observe;
 mod operate;
 mod places;
+mod regions;
 mod run;
 mod upkeep;
 

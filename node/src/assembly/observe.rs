@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::groups::Groups;
+use super::regions;
 use crate::admin::AdminState;
 use crate::api::Api;
 use crate::config::Config;
@@ -264,6 +265,7 @@ impl AdminState for Observer {
         self.write_api(&mut text);
         self.write_groups(&mut text);
         self.write_cluster(&mut text);
+        regions::write_metrics(&self.groups, &mut text);
         self.write_storage(&mut text);
         self.write_directory(&mut text);
         write_process(&mut text);
@@ -303,6 +305,7 @@ impl AdminState for Observer {
             "region": identity.region,
             "clock_ok": self.groups.vitals.clock_ok(),
             "survives": self.survives(),
+            "regions": regions::status(&self.groups),
             "nodes": self.nodes(),
             "data_dir": self.data_dir,
             "accounts": self.groups.catalog.account_count(),

@@ -25,6 +25,7 @@ use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
 use crate::cluster::{Admission, Declined, Keeper, Proposer, replace_file};
 use crate::config::Config;
+use crate::geo::Geo;
 use crate::meta::{NodeRefusal, Refusal};
 use crate::rpc::{Answering, Leaving, Runtimes};
 use crate::service::Service;
@@ -165,7 +166,14 @@ async fn run_on(
         operator,
         stop_admin.clone(),
     ));
-    let answering = answering(&groups, &service, &api, runtimes, &stop);
+    let geo = Arc::new(geo(&groups, &service));
+    let answering = answering(
+        &groups,
+        &service,
+        (geo.clone(), api.clone()),
+        runtimes,
+        &stop,
+    );
     let leaving = answering.leaving.clone();
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn_on(serve_nodes, raft);
@@ -177,6 +185,7 @@ async fn run_on(
         config,
         tasks,
         raft: raft.clone(),
+        geo,
         stop_cluster: stop_groups.child_token(),
         stop_groups,
     };
@@ -226,11 +235,29 @@ async fn start_groups(
     Ok(Arc::new(groups?))
 }
 
+/// What this region's changes go to the others with.
+fn geo(groups: &Groups, service: &Service) -> Geo {
+    let identity = &groups.identity;
+    Geo {
+        me: pb::Peer {
+            region: identity.region_number,
+            incarnation: identity.incarnation,
+        },
+        shards: groups.shards.iter().cloned().collect(),
+        catalog: groups.catalog.clone(),
+        peers: groups.peers.clone(),
+        vitals: groups.vitals.clone(),
+        clock: groups.clock.clone(),
+        ledger: groups.ledger.clone(),
+        propose: proposer(service),
+    }
+}
+
 /// What other nodes are answered, and by what.
 fn answering(
     groups: &Arc<Groups>,
     service: &Service,
-    api: &Arc<Api>,
+    (geo, api): (Arc<Geo>, Arc<Api>),
     runtimes: Runtimes,
     stop: &CancellationToken,
 ) -> Answering {
@@ -244,12 +271,13 @@ fn answering(
         members: groups.members(),
         vitals: groups.vitals.clone(),
         service: service.clone(),
+        geo,
         admission: Arc::new(admission),
         places: Places {
             groups: groups.clone(),
             stop: stop.clone(),
         },
-        api: api.clone(),
+        api,
     };
     Answering {
         identity: pb::IdentifyResponse {
@@ -318,6 +346,7 @@ struct Node {
     config: Arc<Config>,
     tasks: TaskTracker,
     raft: Handle,
+    geo: Arc<Geo>,
     /// Ends decisions about the cluster.
     stop_cluster: CancellationToken,
     stop_groups: CancellationToken,
@@ -379,6 +408,8 @@ impl Node {
             .clone()
             .watch(groups.peers.clone(), self.stop_groups.clone());
         self.tasks.spawn_on(watch, &self.raft);
+        self.tasks
+            .spawn(self.geo.clone().run(self.stop_groups.clone()));
         let keep = Arc::new(keeper).run(self.stop_cluster.clone());
         match self.tasks.spawn_on(keep, &self.raft).await {
             Ok(None) => std::future::pending().await,

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use tonic::Status;
 
-use super::identity::Identity;
+use super::identity::{FIRST_REGION, Identity};
 use super::keeper::Proposer;
 use crate::meta::{Catalog, NodeState};
+
+/// From this feature level on, a cluster can have several regions.
+const REGIONS_LEVEL: u32 = 2;
 
 /// Takes nodes in.
 pub struct Admission {
@@ -27,6 +30,7 @@ impl Admission {
             return Err(Status::unavailable("this node is in no cluster yet"));
         }
         self.check(&request, header.shards)?;
+        self.add_region(&request).await?;
         let register = pb::RegisterNode {
             node: request.node_id,
             region: request.region.clone(),
@@ -57,6 +61,8 @@ impl Admission {
             shards: header.shards,
             region: region.number,
             incarnation: region.incarnation,
+            founds_region: region.number != FIRST_REGION && region.founder == request.node_id,
+            adopts: region.number != FIRST_REGION,
             nodes: nodes
                 .filter(|node| node.state != NodeState::Removed)
                 .map(|node| pb::Member {
@@ -81,15 +87,33 @@ impl Admission {
                 request.shards
             )));
         }
-        let topology = self.catalog.topology();
-        if topology.region_number(&request.region).is_none() {
-            let known: Vec<&str> = topology.regions().map(|(_, name)| name).collect();
-            return Err(Status::failed_precondition(format!(
-                "it was started with --region {}, but this cluster has {}",
-                request.region,
-                known.join(", ")
-            )));
-        }
         Ok(())
     }
+
+    /// The first node of a region makes it known.
+    async fn add_region(&self, request: &pb::JoinRequest) -> Result<(), Status> {
+        let topology = self.catalog.topology();
+        if topology.region_number(&request.region).is_some() {
+            return Ok(());
+        }
+        if self.catalog.header().level < REGIONS_LEVEL {
+            return Err(Status::unavailable(
+                "some nodes of the cluster are of a version that knows one region only: upgrade them",
+            ));
+        }
+        let add = pb::AddRegion {
+            name: request.region.clone(),
+            incarnation: random()?,
+            founder: request.node_id,
+        };
+        let added = (self.propose)(Command::AddRegion(add)).await;
+        added.map_err(|refusal| Status::unavailable(refusal.reason))
+    }
+}
+
+/// A number that names a history; never 0.
+fn random() -> Result<u64, Status> {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(u64::from_be_bytes(bytes) | 1)
 }

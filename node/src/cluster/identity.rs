@@ -33,6 +33,12 @@ pub struct Identity {
     /// Whether it founded the cluster, and so begins its groups alone.
     #[serde(default = "founded")]
     pub founder: bool,
+    /// Whether it is the first node of a region that joined, and so begins its shards alone.
+    #[serde(default)]
+    pub founds_region: bool,
+    /// Whether the shards of its region take over what other regions have before they serve.
+    #[serde(default)]
+    pub adopts: bool,
 }
 
 /// Number of the first region.
@@ -149,6 +155,8 @@ impl Identity {
             incarnation: number(8) | 1,
             region_number: FIRST_REGION,
             founder: true,
+            founds_region: false,
+            adopts: false,
         })
     }
 
@@ -181,6 +189,8 @@ impl Identity {
             shards: shards.ok_or(IdentityError::BadAnswer("shards"))?,
             incarnation: incarnation.ok_or(IdentityError::BadAnswer("incarnation"))?,
             region_number: answer.region,
+            founds_region: answer.founds_region,
+            adopts: answer.adopts,
             ..self.clone()
         };
         self.keep(dir).map_err(|source| IdentityError::Io {
@@ -285,6 +295,7 @@ mod tests {
             region: 1,
             incarnation: 9,
             nodes: vec![],
+            ..Default::default()
         };
         again.joined(dir.path(), answer).unwrap();
         let member = Identity::open(dir.path(), &wanted("eu", None)).unwrap();

@@ -87,6 +87,7 @@ impl Keeper {
                     self.register().await;
                 }
                 if self.meta.may_read() {
+                    self.raise_level(&topology).await;
                     self.decide(&topology).await;
                     self.place_meta(&topology, &mut silent_since).await;
                 }
@@ -108,6 +109,8 @@ impl Keeper {
                 self.peers.forget(node.id);
             } else {
                 self.peers.learn(node.id, &node.rpc);
+                let near = topology.region_name(node.region) == Some(&self.identity.region);
+                self.peers.set_near(node.id, near);
             }
         }
     }
@@ -119,7 +122,12 @@ impl Keeper {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let placement = topology.placement(region, number);
             let hosted = placement.is_none_or(|it| it.names(self.identity.node_id));
-            shard.note(hosted, self.vitals.leader_of(shard.group().id()));
+            let near = |node| {
+                topology
+                    .node(node)
+                    .is_some_and(|node| node.region == region)
+            };
+            shard.note(hosted, self.vitals.leader_of(shard.group().id(), near));
         }
     }
 
@@ -157,8 +165,23 @@ impl Keeper {
             let group = shard.group();
             group.may_lead(ok);
             if !ok && group.led_term().is_some() {
-                group.hand_over(&self.peers.known()).await;
+                group.hand_over(&self.peers.near()).await;
             }
+        }
+    }
+
+    /// Raises the metadata's feature level once all nodes support a higher one.
+    async fn raise_level(&self, topology: &Topology) {
+        let nodes = topology.nodes().iter();
+        let nodes = nodes.filter(|node| node.state != NodeState::Removed);
+        let Some(level) = nodes.map(|node| node.level).min() else {
+            return;
+        };
+        let level = level.min(crate::meta::LEVEL);
+        let header = self.catalog.header();
+        if level > header.level && !header.cluster_id.is_empty() {
+            let command = Command::SetLevel(pb::SetMetaLevel { level });
+            self.try_propose(command, "raise the feature level").await;
         }
     }
 
@@ -202,7 +225,7 @@ impl Keeper {
             let Some(placement) = topology.placement(region, number) else {
                 continue;
             };
-            if !shard.serves() {
+            if !shard.leads() {
                 led_since.remove(&group.id());
                 continue;
             }

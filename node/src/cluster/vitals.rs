@@ -161,14 +161,14 @@ impl Vitals {
         })
     }
 
-    /// Another node that leads a group, as it said itself lately.
-    pub fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+    /// A node, one of those that `among` lets pass, that leads a group, as it said itself lately.
+    pub fn leader_of(&self, group: GroupId, among: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let seen = self.seen.read();
         let leads = |history: &History| {
             history.heard.elapsed() < SILENT && history.leads.contains(&u32::from(group.0))
         };
         seen.iter()
-            .find(|(_, history)| leads(history))
+            .find(|(node, history)| leads(history) && among(**node))
             .map(|(node, _)| *node)
     }
 
@@ -301,8 +301,8 @@ mod tests {
         vitals.heard(7, Duration::from_millis(1), 0, &pong);
         vitals.judge_clock(false);
         assert!(vitals.clock_ok() && vitals.lives(7));
-        assert_eq!(vitals.leader_of(GroupId(3)), Some(7));
-        assert_eq!(vitals.leader_of(GroupId(4)), None);
+        assert_eq!(vitals.leader_of(GroupId(3), |_| true), Some(7));
+        assert_eq!(vitals.leader_of(GroupId(4), |_| true), None);
         for node in [7, 8, 9] {
             for _ in 0..SAMPLES {
                 vitals.heard(node, Duration::from_millis(1), SECOND, &pong);

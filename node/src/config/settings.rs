@@ -105,6 +105,10 @@ cloudkv_common::settings! {
     /// Memory for writes that wait to be replicated, in MiB; more are refused with 503.
     proposal_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
 
+    /// Memory for changes of other regions that wait to be replicated, in MiB; more are sent again
+    /// later.
+    geo_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
+
     /// Memory for requests that wait for a shard's leader, in MiB; more are refused with 503.
     held_requests_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "32",
 

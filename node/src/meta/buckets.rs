@@ -42,6 +42,12 @@ pub enum Refusal {
     /// The command names something that doesn't exist.
     #[error("the command is malformed")]
     Malformed,
+    /// Another region is about to join.
+    #[error("region {region} is about to join: one at a time")]
+    RegionJoining {
+        /// Its number.
+        region: u32,
+    },
     /// A command on nodes or placements was refused.
     #[error(transparent)]
     Node(#[from] NodeRefusal),
@@ -81,6 +87,7 @@ impl MetaState {
             comment: create.comment.clone(),
             created_at: time,
             dropping: false,
+            dropped_in: Vec::new(),
             usage: Default::default(),
         };
         self.put_bucket(bucket, batch);
@@ -143,6 +150,7 @@ impl MetaState {
             plan,
             limits: terms.limits,
             comment,
+            dropped_in: Vec::new(),
             usage,
             ..*bucket
         };
@@ -160,6 +168,7 @@ impl MetaState {
         self.put_account(bucket.owner, account, batch);
         let dropping = Bucket {
             dropping: true,
+            dropped_in: Vec::new(),
             limits: bucket.limits.clone(),
             comment: bucket.comment.clone(),
             usage: bucket.usage.clone(),
@@ -169,15 +178,34 @@ impl MetaState {
         Ok(())
     }
 
-    pub(super) fn bucket_dropped(&mut self, id: &[u8], batch: &mut Batch) -> Response {
-        let id = bucket_id(id)?;
-        match self.catalog.any_bucket(&id) {
-            Some(bucket) if bucket.dropping => {
-                self.remove_bucket(id, batch);
-                Ok(())
-            }
-            Some(_) | None => Err(Refusal::UnknownBucket),
+    /// A bucket is forgotten when every region's shards have dropped it.
+    pub(super) fn bucket_dropped(
+        &mut self,
+        dropped: &pb::BucketDropped,
+        batch: &mut Batch,
+    ) -> Response {
+        let id = bucket_id(&dropped.bucket)?;
+        let bucket = self.catalog.any_bucket(&id);
+        let bucket = bucket.filter(|bucket| bucket.dropping);
+        let bucket = bucket.ok_or(Refusal::UnknownBucket)?;
+        let mut dropped_in = bucket.dropped_in.clone();
+        if !dropped_in.contains(&dropped.region) {
+            dropped_in.push(dropped.region);
         }
+        let mut regions = self.header.regions.iter();
+        if dropped.region == 0 || regions.all(|region| dropped_in.contains(&region.number)) {
+            self.remove_bucket(id, batch);
+        } else {
+            let bucket = Bucket {
+                dropped_in,
+                limits: bucket.limits.clone(),
+                comment: bucket.comment.clone(),
+                usage: bucket.usage.clone(),
+                ..*bucket
+            };
+            self.put_bucket(bucket, batch);
+        }
+        Ok(())
     }
 
     pub(super) fn expire_accounts(
@@ -240,6 +268,7 @@ pub(super) fn from_row(
         comment: row.comment,
         created_at: row.created_at,
         dropping: row.dropping,
+        dropped_in: row.dropped_in,
         usage: Default::default(),
     })
 }

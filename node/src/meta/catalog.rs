@@ -33,6 +33,8 @@ pub struct Bucket {
     pub created_at: Nanos,
     /// It is deleted; the shards are dropping its rows.
     pub dropping: bool,
+    /// The regions whose shards have dropped its rows.
+    pub dropped_in: Vec<u32>,
     /// What this node counts of it.
     pub usage: Arc<Usage>,
 }
@@ -51,6 +53,7 @@ impl Bucket {
             comment: self.comment.clone(),
             created_at: self.created_at,
             dropping: self.dropping,
+            dropped_in: self.dropped_in.clone(),
         }
     }
 }
@@ -157,8 +160,13 @@ impl Catalog {
     }
 
     /// Buckets that are deleted and whose rows are to be dropped.
-    pub fn dropping(&self) -> Vec<BucketId> {
-        self.dropping.read().iter().copied().collect()
+    pub fn dropping(&self, region: u32) -> Vec<BucketId> {
+        let dropping: Vec<BucketId> = self.dropping.read().iter().copied().collect();
+        let left = |id: &BucketId| {
+            let bucket = self.any_bucket(id);
+            bucket.is_some_and(|bucket| !bucket.dropped_in.contains(&region))
+        };
+        dropping.into_iter().filter(left).collect()
     }
 
     /// Whether an account is left without a bucket since before a time.
@@ -272,6 +280,7 @@ impl Catalog {
                 *bucket = Arc::new(Bucket {
                     limits: limits.clone(),
                     comment: bucket.comment.clone(),
+                    dropped_in: bucket.dropped_in.clone(),
                     usage: bucket.usage.clone(),
                     ..**bucket
                 });

@@ -40,8 +40,11 @@ impl MetaState {
             number: FIRST_REGION,
             name: found.region.clone(),
             incarnation: found.incarnation,
+            joining: false,
+            founder: found.node,
         };
         self.header.regions = vec![region];
+        self.header.regions_epoch = 1;
         for plan in &found.plans {
             self.put_plan(plan, batch)?;
         }

@@ -8,6 +8,7 @@
 //! | `state` | the replicated state: rows, dispatch of commands |
 //! | `founding` | the first command of a cluster |
 //! | `buckets` | commands on buckets and accounts |
+//! | `regions` | commands on regions |
 //! | `plans` | what each plan offers |
 //! | `nodes`, `node_refusal` | commands on nodes and placements, and why they are refused |
 //! | `load` | the state's rows read back |
@@ -28,6 +29,7 @@ mod nodes;
 mod nodes_tests;
 mod plans;
 mod published;
+mod regions;
 mod state;
 mod topology;
 #[cfg(test)]
@@ -42,5 +44,5 @@ pub use plans::{
     Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans, plan_to_pb,
 };
 pub use state::{LEVEL, Meta, MetaState, Response};
-pub use topology::{NodeInfo, NodeState, Placement, Topology};
+pub use topology::{NodeInfo, NodeState, Placement, RegionInfo, Topology};
 pub use usage::Usage;

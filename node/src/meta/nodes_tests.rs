@@ -145,6 +145,7 @@ fn a_node_stays_in_its_region() {
         number: 2,
         name: "us".into(),
         incarnation: 1,
+        ..Default::default()
     });
     bench.write(Batch::default());
     let moved = pb::RegisterNode {

@@ -47,7 +47,7 @@ impl Published {
             return;
         }
         let mut topology = topology.unwrap_or_else(|| Topology::clone(&self.topology.load()));
-        topology.set_regions(&header.regions);
+        topology.set_regions(&header);
         // The topology first: who finds the cluster founded finds its nodes too.
         self.topology.store(Arc::new(topology));
         self.header.store(Arc::new(header));

@@ -23,7 +23,7 @@ use crate::store::{Batch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
 /// The highest feature level that this version supports.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 /// The metadata state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -198,9 +198,7 @@ impl State<Meta> for MetaState {
             Some(Command::DeleteBucket(delete)) => {
                 Ok(self.delete_bucket(time, &delete.bucket, batch))
             }
-            Some(Command::BucketDropped(dropped)) => {
-                Ok(self.bucket_dropped(&dropped.bucket, batch))
-            }
+            Some(Command::BucketDropped(dropped)) => Ok(self.bucket_dropped(dropped, batch)),
             Some(Command::ExpireAccounts(expire)) => Ok(self.expire_accounts(*expire, batch)),
             Some(Command::SetPlanLimits(set)) => {
                 if let Some(limits) = &set.limits {
@@ -222,6 +220,8 @@ impl State<Meta> for MetaState {
             Some(Command::SetPlacement(set)) => {
                 Ok(self.set_placement(set, batch)?.map_err(Refusal::from))
             }
+            Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
+            Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
             None => Err(newer("a command of a kind")),
         }
     }

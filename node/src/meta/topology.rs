@@ -130,10 +130,35 @@ impl Placement {
     }
 }
 
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Its name.
+    pub name: String,
+    /// Names the histories of its shards.
+    pub incarnation: u64,
+    /// Its shards take over what other regions have, and serve nobody yet.
+    pub joining: bool,
+    /// The node that founds its shards; 0: the one that founded the cluster.
+    pub founder: NodeId,
+}
+
+impl RegionInfo {
+    fn from_row(row: &pb::Region) -> Self {
+        Self {
+            name: row.name.clone(),
+            incarnation: row.incarnation,
+            joining: row.joining,
+            founder: row.founder,
+        }
+    }
+}
+
 /// Regions, nodes and placements at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    regions: BTreeMap<u32, String>,
+    regions: BTreeMap<u32, RegionInfo>,
+    regions_epoch: u64,
     nodes: Vec<NodeInfo>,
     placements: BTreeMap<(u32, u16), Placement>,
 }
@@ -183,7 +208,22 @@ impl Topology {
     pub fn regions(&self) -> impl Iterator<Item = (u32, &str)> {
         self.regions
             .iter()
-            .map(|(number, name)| (*number, name.as_str()))
+            .map(|(number, region)| (*number, region.name.as_str()))
+    }
+
+    /// A region.
+    pub fn region(&self, number: u32) -> Option<&RegionInfo> {
+        self.regions.get(&number)
+    }
+
+    /// All regions, by number.
+    pub fn all_regions(&self) -> &BTreeMap<u32, RegionInfo> {
+        &self.regions
+    }
+
+    /// One more with every change of the regions.
+    pub fn regions_epoch(&self) -> u64 {
+        self.regions_epoch
     }
 
     /// The number of a region.
@@ -195,7 +235,7 @@ impl Topology {
 
     /// The name of a region.
     pub fn region_name(&self, number: u32) -> Option<&str> {
-        self.regions.get(&number).map(String::as_str)
+        self.region(number).map(|region| region.name.as_str())
     }
 
     fn position(&self, id: NodeId) -> Result<usize, usize> {
@@ -213,10 +253,11 @@ impl Topology {
         self.placements.insert((region, shard), placement);
     }
 
-    pub(super) fn set_regions(&mut self, regions: &[pb::Region]) {
+    pub(super) fn set_regions(&mut self, header: &pb::MetaHeader) {
+        let regions = header.regions.iter();
         self.regions = regions
-            .iter()
-            .map(|region| (region.number, region.name.clone()))
+            .map(|region| (region.number, RegionInfo::from_row(region)))
             .collect();
+        self.regions_epoch = header.regions_epoch;
     }
 }

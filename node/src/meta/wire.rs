@@ -55,6 +55,7 @@ impl From<Refusal> for pb::MetaRefusal {
             Refusal::TooManyAccounts => (Kind::TooManyAccounts, 0),
             Refusal::ClusterFull => (Kind::ClusterFull, 0),
             Refusal::Malformed => (Kind::Malformed, 0),
+            Refusal::RegionJoining { region } => (Kind::RegionJoining, u64::from(region)),
             Refusal::Node(refusal) => return refusal.into(),
         };
         Self {
@@ -115,6 +116,9 @@ fn refusal(kind: Kind, limit: u64) -> Option<Refusal> {
         Kind::TooManyAccounts => Some(Refusal::TooManyAccounts),
         Kind::ClusterFull => Some(Refusal::ClusterFull),
         Kind::Malformed => Some(Refusal::Malformed),
+        Kind::RegionJoining => Some(Refusal::RegionJoining {
+            region: u32::try_from(limit).unwrap_or(0),
+        }),
         Kind::NodeZero
         | Kind::UnknownNode
         | Kind::NodeRemoved
@@ -158,7 +162,8 @@ fn node_refusal(kind: Kind, limit: u64) -> Option<NodeRefusal> {
         | Kind::TooManyBuckets
         | Kind::TooManyAccounts
         | Kind::ClusterFull
-        | Kind::Malformed => None,
+        | Kind::Malformed
+        | Kind::RegionJoining => None,
     }
 }
 
@@ -180,7 +185,8 @@ mod tests {
             Some(Refusal::TooManyBuckets { .. }) => Some(Refusal::TooManyAccounts),
             Some(Refusal::TooManyAccounts) => Some(Refusal::ClusterFull),
             Some(Refusal::ClusterFull) => Some(Refusal::Malformed),
-            Some(Refusal::Malformed) => node_after(None).map(Refusal::Node),
+            Some(Refusal::Malformed) => Some(Refusal::RegionJoining { region: 3 }),
+            Some(Refusal::RegionJoining { .. }) => node_after(None).map(Refusal::Node),
             Some(Refusal::Node(refusal)) => node_after(Some(refusal)).map(Refusal::Node),
         }
     }
@@ -214,7 +220,7 @@ mod tests {
     fn every_answer_comes_back_as_it_was_sent() {
         assert_eq!(sent(&Ok(())), Ok(Ok(())));
         let refusals: Vec<_> = std::iter::successors(after(None), |at| after(Some(*at))).collect();
-        assert_eq!(refusals.len(), 23);
+        assert_eq!(refusals.len(), 24);
         for refusal in refusals {
             assert_eq!(sent(&Err(refusal)), Ok(Err(refusal)));
         }

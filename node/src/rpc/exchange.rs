@@ -113,7 +113,7 @@ fn begin(
             (Lane::Users, _) | (_, pb::call::Body::User(_)) => {
                 std::future::ready(unknown_call()).boxed()
             }
-            (Lane::Raft | Lane::Keys, body) => handler.answer(from, body, timeout),
+            (Lane::Raft | Lane::Keys | Lane::Geo, body) => handler.answer(from, body, timeout),
         };
         match (&mut answer).now_or_never() {
             Some(body) => ready.push(pb::Reply {

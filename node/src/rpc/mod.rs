@@ -20,4 +20,4 @@ mod tests;
 
 pub use cloudkv_common::rpc::{CallError, Greeting, Lane, LinkSettings, PendingReply};
 pub use peers::{Peers, PeersSettings, identify, join};
-pub use server::{Answering, Frames, Handler, Leaving, Runtimes, serve};
+pub use server::{Answering, Frames, Handler, Leaving, Runtimes, Walk, serve};

@@ -1,7 +1,8 @@
 //! The other nodes: where each is, and the links to it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, PendingReply, endpoint};
@@ -11,8 +12,9 @@ use futures_util::{Stream, StreamExt};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Endpoint;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::raft::NodeId;
 
@@ -50,8 +52,12 @@ pub struct Peers {
 
 struct Peer {
     address: watch::Sender<String>,
+    /// Whether it is of this node's region.
+    near: AtomicBool,
     raft: Link,
     keys: Link,
+    /// Made when it is first needed: nodes of one region send each other no changes.
+    geo: OnceLock<Link>,
 }
 
 impl Peers {
@@ -87,6 +93,13 @@ impl Peers {
             .or_insert_with(|| self.connect(node, address));
     }
 
+    /// Whether a node is of this node's region.
+    pub fn set_near(&self, node: NodeId, near: bool) {
+        if let Some(peer) = self.book.read().get(&node) {
+            peer.near.store(near, Ordering::Release);
+        }
+    }
+
     /// A node has left: nobody calls it any more.
     pub fn forget(&self, node: NodeId) {
         self.book.write().remove(&node);
@@ -97,6 +110,14 @@ impl Peers {
         self.book.read().keys().copied().collect()
     }
 
+    /// Those of this node's region.
+    pub fn near(&self) -> Vec<NodeId> {
+        let book = self.book.read();
+        let near = book.iter();
+        let near = near.filter(|(_, peer)| peer.near.load(Ordering::Acquire));
+        near.map(|(node, _)| *node).collect()
+    }
+
     fn via(&self, address: &str) -> String {
         let via = self.settings.via.get(address).cloned();
         via.unwrap_or_else(|| address.to_owned())
@@ -104,20 +125,29 @@ impl Peers {
 
     fn connect(&self, node: NodeId, address: String) -> Peer {
         let (address, changes) = watch::channel(address);
+        let link = |lane, runtime| self.link(node, lane, changes.clone(), runtime);
+        Peer {
+            raft: link(Lane::Raft, &self.settings.raft),
+            keys: link(Lane::Keys, &self.settings.keys),
+            geo: OnceLock::new(),
+            near: AtomicBool::new(false),
+            address,
+        }
+    }
+
+    fn link(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        address: watch::Receiver<String>,
+        runtime: &Handle,
+    ) -> Link {
         let greeting = Greeting {
             cluster_id: self.settings.cluster_id.clone(),
             from: self.settings.me,
             to: node,
         };
-        let link = |lane, runtime: &Handle| {
-            let settings = self.settings.link;
-            Link::start(runtime, greeting.clone(), lane, changes.clone(), settings)
-        };
-        Peer {
-            raft: link(Lane::Raft, &self.settings.raft),
-            keys: link(Lane::Keys, &self.settings.keys),
-            address,
-        }
+        Link::start(runtime, greeting, lane, address, self.settings.link)
     }
 
     /// Sends a call; the reply comes later. Calls of one caller to one node and lane arrive in
@@ -135,6 +165,10 @@ impl Peers {
             Lane::Raft => &peer.raft,
             // Only routers call on the lane for users.
             Lane::Keys | Lane::Users => &peer.keys,
+            Lane::Geo => peer.geo.get_or_init(|| {
+                let address = peer.address.subscribe();
+                self.link(node, Lane::Geo, address, &self.settings.keys)
+            }),
         };
         link.call(body, timeout)
     }
@@ -157,6 +191,7 @@ impl Peers {
         Some(match lane {
             Lane::Raft => peer.raft.connected(),
             Lane::Keys | Lane::Users => peer.keys.connected(),
+            Lane::Geo => peer.geo.get()?.connected(),
         })
     }
 
@@ -186,6 +221,22 @@ impl Peers {
             reply = client.install_snapshot(request) => Ok(reply?.into_inner()),
             () = stalled(watched) => Err(Status::deadline_exceeded("the snapshot stands still")),
         }
+    }
+
+    /// All that the shard of another region has, as its leader sends it.
+    pub async fn walk(
+        &self,
+        node: NodeId,
+        request: pb::WalkRequest,
+    ) -> Result<Streaming<pb::WalkFrame>, Status> {
+        let (endpoint, greeting) = self.greet(node)?;
+        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let mut request = Request::new(request);
+        greeting.write(Lane::Geo, request.metadata_mut())?;
+        let limit = self.settings.link.message_bytes;
+        let client = NodeClient::new(channel).max_decoding_message_size(limit);
+        let mut client = client.accept_compressed(CompressionEncoding::Zstd);
+        Ok(client.walk(request).await?.into_inner())
     }
 
     fn greet(&self, node: NodeId) -> Result<(Endpoint, Greeting), Status> {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,6 +37,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// Chunks of a snapshot on their way in.
 pub type Frames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
+
+/// All that a shard has, on its way out.
+pub type Walk = ReceiverStream<Result<pb::WalkFrame, Status>>;
 
 /// What a node answers to others.
 pub trait Handler: Send + Sync + 'static {
@@ -60,6 +64,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Where everything is, and who leads, as this node knows it.
     fn topology(&self) -> pb::Topology;
+
+    /// Sends all that a shard has to a region that joins.
+    fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status>;
 
     /// Takes a snapshot in.
     fn install(&self, frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
@@ -121,7 +128,9 @@ pub async fn serve(listener: TcpListener, answering: Answering, stop: Cancellati
     };
     let service = NodeServer::new(port)
         .max_decoding_message_size(limit)
-        .max_encoding_message_size(limit);
+        .max_encoding_message_size(limit)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Zstd);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -172,7 +181,7 @@ impl Port {
         } = &self.answering;
         // Raft is needed until the groups have stopped.
         let leave = match lane {
-            Lane::Raft => CancellationToken::new(),
+            Lane::Raft | Lane::Geo => CancellationToken::new(),
             Lane::Keys | Lane::Users if leaving.begun.is_cancelled() => {
                 return Err(Status::unavailable("the node is stopping"));
             }
@@ -188,6 +197,7 @@ impl Port {
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
         match lane {
             Lane::Raft => runtimes.raft.spawn(exchange),
+            Lane::Geo => runtimes.keys.spawn(exchange),
             Lane::Keys | Lane::Users => leaving.streams.spawn_on(exchange, &runtimes.keys),
         };
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -197,6 +207,7 @@ impl Port {
 #[tonic::async_trait]
 impl Node for Port {
     type ExchangeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
+    type WalkStream = Walk;
 
     async fn identify(
         &self,
@@ -248,6 +259,15 @@ impl Node for Port {
         let watch = self.stop.clone().run_until_cancelled_owned(watch);
         self.answering.runtimes.keys.spawn(watch);
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn walk(
+        &self,
+        request: Request<pb::WalkRequest>,
+    ) -> Result<Response<Self::WalkStream>, Status> {
+        self.answering.check(&request)?;
+        let walk = self.answering.handler.walk(request.into_inner())?;
+        Ok(Response::new(walk))
     }
 
     async fn install_snapshot(

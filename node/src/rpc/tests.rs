@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::{
     Answering, CallError, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings,
-    Runtimes, serve,
+    Runtimes, Walk, serve,
 };
 use crate::raft::NodeId;
 
@@ -76,6 +76,10 @@ impl Handler for Counter {
 
     fn topology(&self) -> pb::Topology {
         pb::Topology::default()
+    }
+
+    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+        Err(Status::unimplemented("not asked here"))
     }
 
     fn install(&self, _: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {

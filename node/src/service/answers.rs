@@ -53,7 +53,10 @@ impl Service {
             }
             call::Body::Room(request) => self.room(from, &request.bucket).await,
             call::Body::RoomQuery(query) => self.room_state(&query),
+            call::Body::Reads(query) => self.reads(&query).await,
             call::Body::Ping(_)
+            | call::Body::Merge(_)
+            | call::Body::Peer(_)
             | call::Body::Append(_)
             | call::Body::Vote(_)
             | call::Body::Transfer(_)
@@ -143,6 +146,18 @@ impl Service {
                 .map(|(keys, at)| pb::PublishedCount { keys, at })
                 .collect(),
         })
+    }
+
+    /// What this region has counted of a bucket's reads.
+    async fn reads(&self, query: &pb::ReadsQuery) -> reply::Body {
+        let bucket = BucketId::parse(&query.bucket).and_then(|id| self.directory.bucket(&id));
+        let Some(bucket) = bucket else {
+            return reply::Body::Reads(pb::ReadsReply::default());
+        };
+        match self.directory.reads_here(&bucket).await {
+            Ok((hits, misses)) => reply::Body::Reads(pb::ReadsReply { hits, misses }),
+            Err(error) => write_refusal(error.into(), None),
+        }
     }
 
     /// A bucket that another node has let a request through to.

@@ -21,7 +21,7 @@ use crate::rpc::Lane;
 use crate::types::{AccountId, BucketId, Nanos};
 
 /// Deleted buckets are looked for this often, if nothing else calls for it.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(2);
 /// Time for a node to say what it has published.
 const ASK: Duration = Duration::from_millis(500);
 /// A published number of keys confirms a deletion for two of the longest publishing intervals.
@@ -64,7 +64,7 @@ impl Directory {
             return true;
         }
         let peers = self.inner.shards.peers();
-        let asked = peers.known().into_iter().map(|node| {
+        let asked = peers.near().into_iter().map(|node| {
             let body = call::Body::RoomQuery(pb::RoomQuery {
                 bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
                 recall: false,
@@ -81,13 +81,15 @@ impl Directory {
         })
     }
 
-    /// Drops the rows of deleted buckets while this node leads the metadata, until `stop`.
+    /// Drops the rows of deleted buckets in this region while this node leads its first shard, until
+    /// `stop`.
     pub async fn sweep(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
-                let dropping = self.inner.catalog.dropping();
+                let dropping = self.inner.catalog.dropping(self.inner.settings.region);
+                let leads = self.inner.shards.local(0).is_some_and(|it| it.serves());
                 if !dropping.is_empty()
-                    && self.inner.metadata.leads()
+                    && leads
                     && let Err(error) = self.drop_rows(&dropping).await
                 {
                     tracing::debug!(?error, "drop rows of deleted buckets: later");
@@ -107,7 +109,8 @@ impl Directory {
             let shards = &self.inner.shards;
             let drops = shards.numbers().map(|shard| shards.run(shard, &drop));
             try_join_all(drops).await.map_err(key_error)?;
-            let dropped = Command::BucketDropped(pb::BucketDropped { bucket });
+            let region = self.inner.settings.region;
+            let dropped = Command::BucketDropped(pb::BucketDropped { bucket, region });
             // Refused if it was forgotten meanwhile.
             let _ = self.propose(dropped).await?;
         }

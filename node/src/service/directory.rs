@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::errors::{DirectoryError, KeyError, Unavailable};
 use super::metadata::Metadata;
-use super::reads::{Counts, Larger};
+use super::reads::Larger;
 use super::shards::Shards;
 use crate::clock::Clock;
 use crate::meta::{Bucket, Catalog, Refusal, access_to_pb, plan_to_pb};
@@ -26,6 +26,8 @@ const YIELD_EVERY: usize = 32;
 /// What the operator allows.
 #[derive(Clone, Debug)]
 pub struct DirectorySettings {
+    /// Number of the node's region.
+    pub region: u32,
     /// Whether users choose plans themselves.
     pub self_service: bool,
     /// Accounts of the cluster.
@@ -204,15 +206,9 @@ impl Directory {
     }
 
     async fn summary(&self, bucket: &Bucket) -> Result<BucketSummary, DirectoryError> {
-        // Before what was reported: a read that is reported between is counted twice, not lost.
-        let (hits, misses) = bucket.usage.reads();
-        let shards = &self.inner.shards;
-        let counts = Counts {
-            bucket: bucket.id.as_bytes(),
-            exact: false,
-        };
-        let home = shards.run(shards.home(&bucket.id), &counts).await;
-        let home = home.map_err(key_error)?;
+        let elsewhere = self.reads_elsewhere(bucket);
+        let (here, elsewhere) = futures_util::join!(self.reads_here(bucket), elsewhere);
+        let (hits, misses) = here.map_err(key_error)?;
         Ok(BucketSummary {
             id: bucket.id,
             access: bucket.access,
@@ -220,8 +216,8 @@ impl Directory {
             created_at: bucket.created_at,
             comment: bucket.comment.clone(),
             estimated_keys: self.published_keys(bucket).await?,
-            key_get_success: home.hits + hits,
-            key_get_failed: home.misses + misses,
+            key_get_success: hits + elsewhere.0,
+            key_get_failed: misses + elsewhere.1,
         })
     }
 
@@ -359,9 +355,11 @@ pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> Directory
         Refusal::TooManyBuckets { limit } => DirectoryError::TooManyBuckets { plan, limit },
         Refusal::TooManyAccounts => DirectoryError::ClusterFull { what: "accounts" },
         Refusal::ClusterFull => DirectoryError::ClusterFull { what: "buckets" },
-        Refusal::NameTaken | Refusal::Founded | Refusal::Malformed | Refusal::Node(_) => {
-            DirectoryError::UnknownOutcome
-        }
+        Refusal::NameTaken
+        | Refusal::Founded
+        | Refusal::Malformed
+        | Refusal::RegionJoining { .. }
+        | Refusal::Node(_) => DirectoryError::UnknownOutcome,
     }
 }
 

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, meta_command, shard_command};
+use cloudkv_proto::v1::{self as pb, call, meta_command, reply, shard_command};
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::errors::KeyError;
+use super::reads::Counts;
 use super::writes::Propose;
 use crate::meta::Bucket;
+use crate::rpc::Lane;
 
 /// Buckets in one report.
 const REPORT_LIMIT: usize = 1000;
@@ -24,7 +27,50 @@ const ACCOUNT_LIMIT: u32 = 1000;
 /// A bucket, with its hits and misses.
 type Report = (Arc<Bucket>, (u64, u64));
 
+/// Time for another region to say what it has counted.
+const ASK: Duration = Duration::from_millis(800);
+
 impl Directory {
+    /// Reads of a bucket that this region has counted, found and not found: those that were
+    /// reported, and those of this node.
+    pub(super) async fn reads_here(&self, bucket: &Bucket) -> Result<(u64, u64), KeyError> {
+        // Before what was reported: a read that is reported between is counted twice, not lost.
+        let (hits, misses) = bucket.usage.reads();
+        let shards = &self.inner.shards;
+        let counts = Counts {
+            bucket: bucket.id.as_bytes(),
+            exact: false,
+        };
+        let home = shards.run(shards.home(&bucket.id), &counts).await?;
+        Ok((home.hits + hits, home.misses + misses))
+    }
+
+    /// The same of all other regions that can be reached.
+    pub(super) async fn reads_elsewhere(&self, bucket: &Bucket) -> (u64, u64) {
+        let topology = self.inner.catalog.topology();
+        let me = self.inner.settings.region;
+        let peers = self.inner.shards.peers();
+        let others = topology.regions().filter(|(region, _)| *region != me);
+        let asked = others.map(|(region, _)| {
+            let mut nodes = topology.nodes_of(region).map(|node| node.id);
+            let node = nodes.find(|node| {
+                let up = peers.connected(*node, Lane::Keys);
+                up.is_some_and(|up| *up.borrow())
+            });
+            let body = call::Body::Reads(pb::ReadsQuery {
+                bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
+            });
+            async move {
+                match peers.call(node?, Lane::Keys, body, ASK).await {
+                    Ok(reply::Body::Reads(reads)) => Some((reads.hits, reads.misses)),
+                    _ => None,
+                }
+            }
+        });
+        let counts = join_all(asked).await.into_iter().flatten();
+        counts.fold((0, 0), |sum, reads| (sum.0 + reads.0, sum.1 + reads.1))
+    }
+
     /// Reports reads every `stats_interval` until `stop`, and once more then.
     pub async fn report(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(self.inner.settings.stats_interval);

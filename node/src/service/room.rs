@@ -237,7 +237,7 @@ struct HeldByAll {
 async fn held_by_all(shards: &Shards, bucket: &Arc<Bucket>, recall: bool) -> HeldByAll {
     let peers = shards.peers();
     let budget = &bucket.usage.budget;
-    let asked = peers.known().into_iter().map(|node| async move {
+    let asked = peers.near().into_iter().map(|node| async move {
         let body = call::Body::RoomQuery(pb::RoomQuery {
             bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             recall,

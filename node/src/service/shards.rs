@@ -152,7 +152,7 @@ impl Shards {
         let deadline = Instant::now() + self.timeout;
         let mut hold = None;
         let mut pause = PAUSE.0;
-        let mut others = self.peers.known();
+        let mut others = self.peers.near();
         loop {
             if route.shard.serves() {
                 match operation.here(&route.shard).await {

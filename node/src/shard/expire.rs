@@ -10,7 +10,7 @@ use cloudkv_proto::v1 as pb;
 
 use super::record;
 use super::state::{Response, ShardState};
-use super::write::Change;
+use super::write::{Cause, Change};
 use crate::store::keys;
 use crate::store::{Batch, Scan, blocking};
 use crate::types::Nanos;
@@ -36,13 +36,14 @@ impl ShardState {
             match old {
                 Some(old) if record::expiry_of(&old) == Some(at) => {
                     // Of the same version: it says when the key was gone, not that it was written.
-                    let new = self.tombstone(record::version_of(&old));
+                    let new = self.tombstone_of(&old);
                     let change = Change {
                         bucket: &bucket,
                         key: &key,
                         row,
                         old: Some(old),
                         new,
+                        cause: Cause::Expired,
                     };
                     self.change(change, batch)?;
                 }
@@ -73,7 +74,7 @@ impl ShardState {
                     fill_cache: true,
                 },
                 |row, _| {
-                    let Some((at, bucket, key)) = keys::split_expiry(row) else {
+                    let Some((at, bucket, key)) = keys::split_timed(row) else {
                         return ControlFlow::Continue(());
                     };
                     if at > expire.time || due.keys.len() >= expire.limit as usize {

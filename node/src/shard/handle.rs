@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::merge::MergeOutcome;
+use super::merger::{self, MergeError, MergeQueue};
 use super::proposer::{self, BatchSettings, Queue, QueueBudget, WriteError};
 use super::state::{Response, Shard, ShardState};
 use super::view::{Lookup, Page, View};
@@ -36,6 +38,8 @@ pub struct ShardSettings {
     pub batch: BatchSettings,
     /// Bytes of writes that may wait, over all shards.
     pub budget: QueueBudget,
+    /// Bytes of other regions' changes that may wait, over all shards.
+    pub merge_budget: QueueBudget,
     /// Reads that may wait for the disk, over all shards.
     pub disk_reads: Arc<Semaphore>,
     /// The time.
@@ -77,6 +81,7 @@ pub struct ShardHandle {
     group: Arc<Group<Shard>>,
     view: Arc<View>,
     queue: Queue,
+    merges: MergeQueue,
     disk_reads: Arc<Semaphore>,
     clock: Clock,
     clock_ok: Arc<AtomicBool>,
@@ -109,11 +114,14 @@ impl ShardHandle {
         let batch = settings.batch.clone();
         let budget = settings.budget.clone();
         let queue = proposer::start(group.clone(), clock.clone(), batch, budget, stop.clone());
+        let merge_budget = settings.merge_budget.clone();
+        let merges = merger::start(group.clone(), clock.clone(), merge_budget, stop.clone());
         let disk_reads = settings.disk_reads.clone();
         let shard = Arc::new(Self {
             group,
             view,
             queue,
+            merges,
             disk_reads,
             clock,
             clock_ok: settings.clock_ok.clone(),
@@ -126,7 +134,24 @@ impl ShardHandle {
 
     /// Whether this node answers for the shard now.
     pub fn serves(&self) -> bool {
-        self.group.may_read() && self.view.is_founded() && self.clock_ok.load(Ordering::Acquire)
+        self.leads() && self.view.is_open()
+    }
+
+    /// Whether this node leads the shard, which may still have to adopt what other regions have.
+    pub fn leads(&self) -> bool {
+        self.group.may_read() && self.clock_ok.load(Ordering::Acquire)
+    }
+
+    /// Queues what another region has sent. The merges of one caller are applied in the order in
+    /// which they were queued.
+    pub fn merge(
+        &self,
+        merge: pb::Merge,
+    ) -> Result<oneshot::Receiver<Result<MergeOutcome, MergeError>>, MergeError> {
+        if !self.serves() {
+            return Err(MergeError::NotLeader);
+        }
+        self.merges.push(merge)
     }
 
     /// The entry of a key. Completes at once if memory has the answer.
@@ -147,7 +172,7 @@ impl ShardHandle {
 
     /// Whether this node has a replica that follows its leader.
     pub fn has_replica(&self) -> bool {
-        self.is_hosted() && self.view.is_founded()
+        self.is_hosted() && self.view.is_open()
     }
 
     /// Whether this node is to hold a replica, as the metadata says.
@@ -296,7 +321,7 @@ impl ShardHandle {
     }
 
     /// What readers see.
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &Arc<View> {
         &self.view
     }
 

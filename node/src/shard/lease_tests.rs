@@ -22,7 +22,8 @@ use super::{QueueBudget, ShardHandle, ShardSettings};
 use crate::clock::Clock;
 use crate::raft::{Group, GroupSettings, Member, Members, NodeId, Step};
 use crate::rpc::{
-    Answering, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings, Runtimes, serve,
+    Answering, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings, Runtimes, Walk,
+    serve,
 };
 use crate::store::{Engine, EngineSettings};
 
@@ -61,6 +62,10 @@ impl Handler for Only {
 
     fn topology(&self) -> pb::Topology {
         pb::Topology::default()
+    }
+
+    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+        Err(Status::unimplemented("not asked here"))
     }
 
     fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
@@ -110,6 +115,7 @@ impl Replica {
             region: 1,
             incarnation: 1,
             level: super::LEVEL,
+            ..Default::default()
         };
         let shard = ShardHandle::start(engine, 0, &settings, found)
             .await
@@ -207,6 +213,7 @@ fn shard_settings(
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         budget: QueueBudget::new(16 << 20),
+        merge_budget: QueueBudget::new(16 << 20),
         disk_reads: Arc::new(Semaphore::new(10)),
         clock: Clock::new(),
         clock_ok: Arc::new(AtomicBool::new(true)),

@@ -4,6 +4,11 @@
 //! | --- | --- |
 //! | `state` | the replicated state: its header and buckets, dispatch of commands |
 //! | `write` | puts and deletes |
+//! | `held` | changes held for other regions, tombstones kept for them, and when both go |
+//! | `merge` | what other regions have changed |
+//! | `adopt` | what a region that joins takes over |
+//! | `outgoing` | what other regions are sent, and how far each is |
+//! | `merger` | many merges in one Raft entry |
 //! | `expire` | removing what has expired |
 //! | `bucket` | dropping buckets, counting their reads |
 //! | `record` | records as bytes, their digest |
@@ -11,9 +16,14 @@
 //! | `proposer` | many writes in one Raft entry |
 //! | `handle` | a running shard |
 
+mod adopt;
 mod bucket;
 mod expire;
 mod handle;
+mod held;
+mod merge;
+mod merger;
+mod outgoing;
 mod proposer;
 mod record;
 mod state;
@@ -23,12 +33,17 @@ mod write;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
+mod merge_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod replay_tests;
 
 pub use cloudkv_common::hash::shard_of;
 pub use handle::{ReadError, ShardHandle, ShardSettings};
+pub use merge::MergeOutcome;
+pub use merger::MergeError;
+pub use outgoing::{Outgoing, Peering, WalkPart};
 pub use proposer::{BatchSettings, QueueBudget, WriteError};
 pub use state::{LEVEL, Response, Shard, ShardState};
 pub use view::{Page, View};

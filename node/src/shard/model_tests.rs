@@ -144,6 +144,7 @@ impl Subject {
             region: 1,
             incarnation: 7,
             level: 1,
+            ..Default::default()
         };
         let mut batch = Batch::default();
         state.apply(&of(Kind::Found(found)), &mut batch).unwrap();
@@ -302,6 +303,7 @@ fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone()
     let mut subject = Subject::new();
     let peers = pb::SetPeers {
         regions: vec![2, 3],
+        ..Default::default()
     };
     subject.apply(Kind::SetPeers(peers), true);
     for time in 1..=3 {

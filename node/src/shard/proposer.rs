@@ -60,7 +60,7 @@ impl QueueBudget {
         }
     }
 
-    fn take(&self, bytes: usize) -> Option<Taken> {
+    pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
         let taken = self
             .left
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
@@ -74,9 +74,15 @@ impl QueueBudget {
 }
 
 /// A part of the budget, given back on drop.
-struct Taken {
+pub(super) struct Taken {
     budget: QueueBudget,
     bytes: usize,
+}
+
+impl Taken {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Taken {
@@ -305,7 +311,9 @@ fn answer(waiting: Vec<(Waiter, Taken)>, result: Proposal<Shard>) {
             }
             return;
         }
-        Ok(Response::Writes(_) | Response::Done | Response::Expired { .. })
+        Ok(
+            Response::Writes(_) | Response::Merges(_) | Response::Done | Response::Expired { .. },
+        )
         | Err(ProposeError::Unknown) => WriteError::Unknown,
         Err(ProposeError::NotLeader { .. }) => WriteError::NotLeader,
     };

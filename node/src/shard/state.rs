@@ -16,6 +16,7 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use prost::Message;
 
+use super::merge::MergeOutcome;
 use super::record;
 use super::view::View;
 use super::write::WriteOutcome;
@@ -25,7 +26,7 @@ use crate::store::{Batch, Found, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// The highest feature level that this version supports.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 /// The shard state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,8 @@ pub enum Response {
     Done,
     /// What became of each write, in their order.
     Writes(Vec<WriteOutcome>),
+    /// What became of each merge, in their order.
+    Merges(Vec<MergeOutcome>),
     /// Whether more has expired than the command took.
     Expired {
         /// Whether to propose it again at once.
@@ -133,6 +136,7 @@ impl ShardState {
             self.header.region = found.region;
             self.header.incarnation = found.incarnation;
             self.header.level = found.level;
+            self.header.adopting = found.adopts;
         }
         Ok(Response::Done)
     }
@@ -141,11 +145,6 @@ impl ShardState {
         self.check_level(set.level)?;
         self.header.level = self.header.level.max(set.level);
         Ok(Response::Done)
-    }
-
-    fn set_peers(&mut self, set: &pb::SetPeers) -> Response {
-        self.header.peers.clone_from(&set.regions);
-        Response::Done
     }
 }
 
@@ -158,7 +157,11 @@ impl State<Shard> for ShardState {
             Some(Command::CountReads(counts)) => self.apply_count_reads(counts),
             Some(Command::Found(found)) => self.found(found),
             Some(Command::SetLevel(set)) => self.set_level(set),
-            Some(Command::SetPeers(set)) => Ok(self.set_peers(set)),
+            Some(Command::SetPeers(set)) => self.apply_set_peers(set, batch),
+            Some(Command::Merges(merges)) => self.apply_merges(merges, batch),
+            Some(Command::Acknowledge(acknowledge)) => self.apply_acknowledge(acknowledge, batch),
+            Some(Command::Collect(collect)) => self.apply_collect(collect, batch),
+            Some(Command::Adopt(adopt)) => self.apply_adopt(adopt, batch),
             None => Err(newer("a command of a kind".into())),
         }
     }
@@ -166,7 +169,13 @@ impl State<Shard> for ShardState {
     fn walks(command: &pb::ShardCommand) -> bool {
         matches!(
             command.kind,
-            Some(Command::Expire(_) | Command::DropBucket(_))
+            Some(
+                Command::Expire(_)
+                    | Command::DropBucket(_)
+                    | Command::SetPeers(_)
+                    | Command::Acknowledge(_)
+                    | Command::Adopt(_)
+            )
         )
     }
 

@@ -5,11 +5,14 @@
 //! current one, and begins again if not.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
+use tokio::sync::watch;
 
+use super::outgoing::Peering;
 use super::record;
 use super::state::decode_bucket;
 use crate::store::keys::{self, GroupId, Kind, Rows};
@@ -18,10 +21,14 @@ use crate::types::{BucketId, Entry, KeyInfo, ListQuery, Nanos};
 
 /// A shard for readers.
 pub struct View {
-    db: StateDb,
+    pub(super) db: StateDb,
     group: GroupId,
     generation: AtomicU32,
     founded: AtomicBool,
+    /// It serves: founded, and nothing is left to adopt.
+    open: AtomicBool,
+    peering: watch::Sender<Arc<Peering>>,
+    level: AtomicU32,
     last_version: AtomicU64,
     digest: AtomicU64,
     /// No key expires before this time; it may be too early, never too late.
@@ -52,6 +59,9 @@ impl View {
             group: rows.group(),
             generation: AtomicU32::new(rows.generation()),
             founded: AtomicBool::new(false),
+            open: AtomicBool::new(false),
+            peering: watch::channel(Arc::default()).0,
+            level: AtomicU32::new(0),
             last_version: AtomicU64::new(0),
             digest: AtomicU64::new(0),
             next_expiry: AtomicU64::new(header.expiry_low),
@@ -64,7 +74,41 @@ impl View {
         self.last_version
             .store(header.last_version, Ordering::Release);
         self.digest.store(header.digest, Ordering::Release);
+        self.level.store(header.level, Ordering::Release);
         self.founded.store(header.region != 0, Ordering::Release);
+        let open = header.region != 0 && !header.adopting;
+        self.open.store(open, Ordering::Release);
+        self.publish_peering(header);
+    }
+
+    /// Costs something with every batch, so not while the region is alone.
+    fn publish_peering(&self, header: &pb::ShardHeader) {
+        let alone = header.peers.is_empty() && !header.adopting;
+        if !alone || !self.peering.borrow().header.peers.is_empty() {
+            let header = header.clone();
+            self.peering.send_replace(Arc::new(Peering { header }));
+        }
+    }
+
+    /// The shard as its propagation sees it, with every change. In a region that is alone it isn't
+    /// kept.
+    pub fn peering(&self) -> watch::Receiver<Arc<Peering>> {
+        self.peering.subscribe()
+    }
+
+    /// Whether it serves: founded, and nothing is left to adopt.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// The shard's feature level.
+    pub fn level(&self) -> u32 {
+        self.level.load(Ordering::Acquire)
+    }
+
+    /// Time of the newest version that was applied.
+    pub fn last_version(&self) -> Nanos {
+        self.last_version.load(Ordering::Acquire)
     }
 
     pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader) {
@@ -102,12 +146,12 @@ impl View {
         now.max(self.last_version.load(Ordering::Acquire))
     }
 
-    fn rows(&self) -> Rows {
+    pub(super) fn rows(&self) -> Rows {
         Rows::new(self.group, self.generation.load(Ordering::Acquire))
     }
 
     /// Runs `read` on the current rows, again if they were replaced meanwhile.
-    fn stable<T>(
+    pub(super) fn stable<T>(
         &self,
         mut read: impl FnMut(Rows) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

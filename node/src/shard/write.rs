@@ -24,6 +24,17 @@ pub enum WriteOutcome {
     BucketGone,
 }
 
+/// What made a record change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A write of this region: the others are to get it.
+    Written,
+    /// Its time: the others see that by themselves. What is on its way to them stays so.
+    Expired,
+    /// Another region, whose own change the others get from there; or it was collected.
+    Merged,
+}
+
 /// A record and what hangs on it, before and after a change.
 pub(super) struct Change<'a> {
     pub bucket: &'a Bytes,
@@ -31,6 +42,7 @@ pub(super) struct Change<'a> {
     pub row: Vec<u8>,
     pub old: Option<pb::Record>,
     pub new: Option<pb::Record>,
+    pub cause: Cause,
 }
 
 impl ShardState {
@@ -94,6 +106,7 @@ impl ShardState {
                 row,
                 old,
                 new,
+                cause: Cause::Written,
             },
             batch,
         )?;
@@ -114,6 +127,17 @@ impl ShardState {
         })
     }
 
+    /// What an expired record leaves: of the same version, since that says when the key was gone and
+    /// not that it was written, and at the same place in its region's history.
+    pub(super) fn tombstone_of(&self, old: &pb::Record) -> Option<pb::Record> {
+        let tombstone = self.tombstone(record::version_of(old))?;
+        Some(pb::Record {
+            change: old.change,
+            source: old.source,
+            ..tombstone
+        })
+    }
+
     /// Replaces a record, and with it all that is derived from records: expiry index, change
     /// index, counts and digest.
     pub(super) fn change(&mut self, mut change: Change<'_>, batch: &mut Batch) -> io::Result<()> {
@@ -125,6 +149,7 @@ impl ShardState {
             self.header.expiry_low = self.header.expiry_low.min(at);
             self.view.expiry_at(at);
         }
+        self.index_tombstone(&change, batch);
         self.index_change(&mut change, batch);
         self.count(&change)?;
         match &change.new {
@@ -134,27 +159,6 @@ impl ShardState {
         }
         self.records.insert(change.row, change.new);
         Ok(())
-    }
-
-    /// Puts a local change where propagation to other regions finds it: one entry per key.
-    fn index_change(&mut self, change: &mut Change<'_>, batch: &mut Batch) {
-        if let Some(before) = change.old.as_ref().filter(|old| old.change != 0) {
-            batch.delete(self.rows.change(before.change));
-        }
-        let Some(new) = change
-            .new
-            .as_mut()
-            .filter(|_| !self.header.peers.is_empty())
-        else {
-            return;
-        };
-        self.header.change_last += 1;
-        new.change = self.header.change_last;
-        let entry = pb::Change {
-            bucket: change.bucket.clone(),
-            key: change.key.clone(),
-        };
-        batch.put(self.rows.change(new.change), entry.encode_to_vec());
     }
 
     fn count(&mut self, change: &Change<'_>) -> io::Result<()> {

@@ -54,6 +54,8 @@ pub enum Kind {
     Expiry = 0x30,
     /// Change index: sequence.
     Change = 0x40,
+    /// Tombstone index: time of the version, bucket, key.
+    Tombstone = 0x48,
     /// An account.
     Account = 0x50,
     /// A bucket's metadata.
@@ -123,7 +125,16 @@ impl Rows {
 
     /// The expiry index row of a key.
     pub fn expiry(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
-        let mut key = self.head(Kind::Expiry, 8 + bucket.len() + name.len());
+        self.timed(Kind::Expiry, at, bucket, name)
+    }
+
+    /// The tombstone index row of a key.
+    pub fn tombstone(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
+        self.timed(Kind::Tombstone, at, bucket, name)
+    }
+
+    fn timed(self, kind: Kind, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
+        let mut key = self.head(kind, 8 + bucket.len() + name.len());
         key.extend_from_slice(&at.to_be_bytes());
         key.extend_from_slice(bucket);
         key.extend_from_slice(name);
@@ -135,6 +146,13 @@ impl Rows {
         let mut key = self.head(Kind::Change, 8);
         key.extend_from_slice(&sequence.to_be_bytes());
         key
+    }
+
+    /// Where the rows of a kind begin and where they end (exclusive).
+    pub fn all(self, kind: Kind) -> (Vec<u8>, Vec<u8>) {
+        let from = self.single(kind);
+        let to = after_prefix(&from);
+        (from, to)
     }
 
     /// Where this generation's rows begin and where they end (exclusive).
@@ -204,13 +222,18 @@ pub fn parse_placement_id(id: &[u8]) -> Option<(u32, u16)> {
     Some((region, u16::from_be_bytes(shard.try_into().ok()?)))
 }
 
+/// The sequence of a change index row.
+pub fn sequence_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(id_of(key)?.try_into().ok()?))
+}
+
 /// Bucket and key of a record's row.
 pub fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
     id_of(key)?.split_at_checked(BUCKET)
 }
 
-/// Time, bucket and key of an expiry index row.
-pub fn split_expiry(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
+/// Time, bucket and key of a row of the expiry or the tombstone index.
+pub fn split_timed(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
     let (at, rest) = id_of(key)?.split_at_checked(8)?;
     let (bucket, name) = rest.split_at_checked(BUCKET)?;
     Some((Nanos::from_be_bytes(at.try_into().ok()?), bucket, name))
@@ -242,7 +265,7 @@ mod tests {
         fn expiry_rows_come_back_and_are_ordered_by_time(at: u64, later: u64, name in ".{0,20}") {
             let rows = Rows::new(GroupId::shard(0), 1);
             let row = rows.expiry(at, ID, name.as_bytes());
-            prop_assert_eq!(split_expiry(&row), Some((at, &ID[..], name.as_bytes())));
+            prop_assert_eq!(split_timed(&row), Some((at, &ID[..], name.as_bytes())));
             if at < later {
                 prop_assert!(row < rows.expiry(later, ID, b""));
             }

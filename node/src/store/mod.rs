@@ -21,4 +21,4 @@ pub use blocking::blocking;
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
 pub use log::{Completion, SegmentLog, SyncStats};
-pub use state::{Batch, Found, Scan, StateDb};
+pub use state::{Batch, Found, Frozen, Scan, StateDb};

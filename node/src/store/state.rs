@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::{DB, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions};
+use rocksdb::{
+    DB, DBRawIterator, Options, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
+};
 
 use super::blocking::{StallWatch, blocking};
 use super::error::StoreError;
@@ -75,6 +77,52 @@ pub struct Scan {
     pub to: Vec<u8>,
     /// Whether the blocks read should stay in the cache: not for walks over everything.
     pub fill_cache: bool,
+}
+
+impl Scan {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.fill_cache(self.fill_cache);
+        options.set_iterate_upper_bound(self.to.clone());
+        options
+    }
+}
+
+fn walk(
+    mut rows: DBRawIterator<'_>,
+    from: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    rows.seek(from);
+    while let Some((key, value)) = rows.item() {
+        if visit(key, value).is_break() {
+            break;
+        }
+        rows.next();
+    }
+    rows.status().map_err(StoreError::on("walk", "state rows"))
+}
+
+/// Rows as they were at one moment: several reads that belong together.
+pub struct Frozen<'a>(Snapshot<'a>);
+
+impl Frozen<'_> {
+    /// Reads a row: blocks.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let row = self.0.get_pinned(key);
+        let row = row.map_err(StoreError::on("read", "state row"))?;
+        Ok(row.map(|row| Bytes::copy_from_slice(&row)))
+    }
+
+    /// Walks over rows until `visit` breaks: blocks.
+    pub fn scan(
+        &self,
+        scan: &Scan,
+        visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let rows = self.0.raw_iterator_opt(scan.options());
+        walk(rows, &scan.from, visit)
+    }
 }
 
 impl StateDb {
@@ -177,20 +225,15 @@ impl StateDb {
     pub fn scan(
         &self,
         scan: Scan,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(scan.fill_cache);
-        options.set_iterate_upper_bound(scan.to);
-        let mut rows = self.inner.db.raw_iterator_opt(options);
-        rows.seek(&scan.from);
-        while let Some((key, value)) = rows.item() {
-            if visit(key, value).is_break() {
-                break;
-            }
-            rows.next();
-        }
-        rows.status().map_err(StoreError::on("walk", "state rows"))
+        let rows = self.inner.db.raw_iterator_opt(scan.options());
+        walk(rows, &scan.from, visit)
+    }
+
+    /// All rows as they are now, whatever is written while they are read.
+    pub fn frozen(&self) -> Frozen<'_> {
+        Frozen(self.inner.db.snapshot())
     }
 
     /// Gives back the files that lie wholly in a range whose rows were all removed.

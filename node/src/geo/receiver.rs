@@ -1,0 +1,165 @@
+//! What other regions' senders are answered, and regions that join.
+
+use std::io;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{refused::Reason, reply, walk_frame};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::Geo;
+use crate::cluster::MAX_OFFSET;
+use crate::rpc::Walk;
+use crate::shard::{MergeError, Peering, WalkPart};
+
+/// Parts of a walk read ahead of the connection that takes them.
+const PARTS_AHEAD: usize = 2;
+
+impl Geo {
+    /// Answers a part of another region's history. Parts are queued in the order of the calls.
+    pub fn merge(&self, call: pb::MergeCall) -> BoxFuture<'static, reply::Body> {
+        let outcome = match self.queue(call) {
+            Ok(Queued::Known(cursor)) => return std::future::ready(merged(true, cursor)).boxed(),
+            Ok(Queued::Waits(outcome)) => outcome,
+            Err((reason, message)) => return std::future::ready(refuse(reason, message)).boxed(),
+        };
+        async move {
+            match outcome.await {
+                Ok(Ok(outcome)) => merged(outcome.known, outcome.cursor),
+                Ok(Err(MergeError::NotLeader)) => refuse(Reason::NotLeader, ""),
+                Ok(Err(MergeError::Overloaded)) => refuse(Reason::Busy, "too much waits"),
+                Ok(Err(MergeError::Unknown)) | Err(_) => refuse(Reason::UnknownOutcome, ""),
+            }
+        }
+        .boxed()
+    }
+
+    fn queue(&self, call: pb::MergeCall) -> Result<Queued, (Reason, &'static str)> {
+        let number = u16::try_from(call.shard).unwrap_or(u16::MAX);
+        let shard = self.shard(call.shard);
+        let shard = shard.ok_or((Reason::Failed, "no such shard"))?;
+        let merge = call.merge.ok_or((Reason::Failed, "an empty call"))?;
+        if !shard.serves() {
+            return Err((Reason::NotLeader, "this node does not lead the shard"));
+        }
+        if self.is_ahead(&merge) {
+            self.ledger.ahead(number, merge.origin);
+            tracing::warn!(
+                shard = number,
+                region = merge.origin,
+                "changes come from too far ahead in time: held until the clock has caught up"
+            );
+            return Err((Reason::Busy, "the changes are ahead of the clock here"));
+        }
+        self.ledger.received(number, merge.origin, call.lag_us);
+        let peering = shard.view().peering().borrow().clone();
+        match nothing_new(&peering, &merge) {
+            Some(cursor) => Ok(Queued::Known(cursor)),
+            None => match shard.merge(merge) {
+                Ok(outcome) => Ok(Queued::Waits(outcome)),
+                Err(MergeError::NotLeader) => Err((Reason::NotLeader, "")),
+                Err(_) => Err((Reason::Busy, "too much waits")),
+            },
+        }
+    }
+
+    /// Whether a change is further ahead than clocks may be: merged, it would win every conflict
+    /// until then.
+    fn is_ahead(&self, merge: &pb::Merge) -> bool {
+        let bound = u64::try_from(MAX_OFFSET.as_nanos()).unwrap_or(u64::MAX);
+        let bound = self.clock.now().saturating_add(bound);
+        let times = merge
+            .records
+            .iter()
+            .filter_map(|record| record.record.as_ref());
+        times
+            .filter_map(|record| record.version)
+            .any(|version| version.time > bound)
+    }
+
+    /// Tells a region that joins whether its changes are held here, and how far versions go.
+    pub fn peer(&self, query: &pb::PeerQuery) -> reply::Body {
+        let Some(shard) = self.shard(query.shard).filter(|shard| shard.leads()) else {
+            return refuse(Reason::NotLeader, "this node does not lead the shard");
+        };
+        let peering = shard.view().peering().borrow().clone();
+        reply::Body::Peer(pb::PeerReply {
+            held: query.peer.is_some_and(|peer| holds_for(&peering, &peer)),
+            last_version: shard.view().last_version(),
+            open: shard.view().is_open(),
+        })
+    }
+
+    /// Sends all that a shard has to a region that joins.
+    pub fn walk(&self, request: &pb::WalkRequest) -> Result<Walk, Status> {
+        let shard = self.shard(request.shard).filter(|shard| shard.serves());
+        let shard =
+            shard.ok_or_else(|| Status::unavailable("this node does not lead the shard"))?;
+        let peering = shard.view().peering().borrow().clone();
+        if !request.peer.is_some_and(|peer| holds_for(&peering, &peer)) {
+            return Err(Status::failed_precondition(
+                "no changes are held for the region yet",
+            ));
+        }
+        let (frames, stream) = mpsc::channel(PARTS_AHEAD);
+        let view = shard.view().clone();
+        tokio::task::spawn_blocking(move || {
+            let mut count = 0;
+            let send = |kind| {
+                let frame = pb::WalkFrame { kind: Some(kind) };
+                let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it");
+                frames.blocking_send(Ok(frame)).map_err(gone)
+            };
+            let walked = view.walk(|part| {
+                send(match part {
+                    WalkPart::Head(head) => walk_frame::Kind::Head(head),
+                    WalkPart::Part(part) => {
+                        count += part.records.len() as u64;
+                        walk_frame::Kind::Part(part)
+                    }
+                })
+            });
+            let ended = walked.and_then(|()| send(walk_frame::Kind::End(count)));
+            if let Err(error) = ended {
+                // Without its last frame the other side begins again.
+                let _ = frames.blocking_send(Err(Status::aborted(error.to_string())));
+            }
+        });
+        Ok(Walk::new(stream))
+    }
+}
+
+/// A merge that waits for its entry, or one that needs none.
+enum Queued {
+    Known(u64),
+    Waits(tokio::sync::oneshot::Receiver<Result<crate::shard::MergeOutcome, MergeError>>),
+}
+
+fn holds_for(peering: &Peering, peer: &pb::Peer) -> bool {
+    let held = peering.peer(peer.region);
+    held.is_some_and(|held| held.incarnation == peer.incarnation)
+}
+
+/// The cursor, if a heartbeat tells only what is known.
+fn nothing_new(peering: &Peering, merge: &pb::Merge) -> Option<u64> {
+    let peer = peering.peer(merge.origin)?;
+    let known = peer.incarnation == merge.incarnation
+        && merge.from == merge.to
+        && merge.watermark <= peer.watermark
+        && merge.stable <= peer.stable;
+    known.then_some(peer.cursor)
+}
+
+fn merged(known: bool, cursor: u64) -> reply::Body {
+    reply::Body::Merge(pb::MergeReply { cursor, known })
+}
+
+fn refuse(reason: Reason, message: &str) -> reply::Body {
+    reply::Body::Refused(pb::Refused {
+        reason: reason.into(),
+        message: message.to_owned(),
+        leader: 0,
+    })
+}

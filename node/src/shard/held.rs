@@ -1,0 +1,261 @@
+//! What a shard holds back for other regions: changes that some of them lack, and tombstones that an
+//! older write could still meet.
+//!
+//! Invariants:
+//! - the change index has one entry for each key whose newest version is a change of this region
+//!   that some other region lacks, at its position in this region's history; positions rise with
+//!   versions;
+//! - an entry goes when every other region has acknowledged its position, or when its key's record is
+//!   replaced: by a local write, which has an entry of its own, or by a merge, whose own region
+//!   delivers the winner;
+//! - a tombstone goes when nothing older than it can come any more: all regions have it, and every
+//!   other region has announced a watermark that reaches its version.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+use prost::Message;
+
+use super::record;
+use super::state::{Response, ShardState, is_bucket_name};
+use super::write::{Cause, Change};
+use crate::store::{Batch, Scan, StoreError, blocking};
+use crate::types::Nanos;
+
+/// What an entry of the change index takes beside key and value, in bytes.
+const ENTRY_OVERHEAD: usize = 64;
+
+impl ShardState {
+    /// Every other region has this one's changes up to this position.
+    pub(super) fn acknowledged_by_all(&self) -> u64 {
+        let peers = self.header.peers.iter();
+        let lowest = peers.map(|peer| peer.acknowledged).min();
+        lowest.unwrap_or(self.header.change_last)
+    }
+
+    fn is_held(&self, record: &pb::Record) -> bool {
+        record.change > self.acknowledged_by_all()
+    }
+
+    /// Puts a change of this region where propagation finds it, and takes out what it replaces.
+    pub(super) fn index_change(&mut self, change: &mut Change<'_>, batch: &mut Batch) {
+        let before = change.old.as_ref().filter(|old| self.is_held(old));
+        let before = before.map(|old| (old.change, held_bytes(change.key, old)));
+        let kept = change.cause == Cause::Expired && change.new.is_some();
+        if let Some((sequence, bytes)) = before {
+            self.header.held_changes = self.header.held_changes.saturating_sub(1);
+            self.header.held_bytes = self.header.held_bytes.saturating_sub(bytes);
+            if !kept {
+                batch.delete(self.rows.change(sequence));
+            }
+        }
+        let Some(new) = change.new.as_mut() else {
+            return;
+        };
+        match change.cause {
+            Cause::Merged => {
+                new.change = 0;
+                return;
+            }
+            Cause::Expired if before.is_none() => return,
+            Cause::Expired => {}
+            Cause::Written if self.header.peers.is_empty() => return,
+            Cause::Written => {
+                self.header.change_last += 1;
+                new.change = self.header.change_last;
+            }
+        }
+        let bytes = held_bytes(change.key, new);
+        let entry = pb::Change {
+            bucket: change.bucket.clone(),
+            key: change.key.clone(),
+            time: record::version_of(new).time,
+            bytes,
+        };
+        batch.put(self.rows.change(new.change), entry.encode_to_vec());
+        self.header.held_changes += 1;
+        self.header.held_bytes += bytes;
+    }
+
+    /// Keeps the index of tombstones.
+    pub(super) fn index_tombstone(&self, change: &Change<'_>, batch: &mut Batch) {
+        let row = |record: &pb::Record| {
+            let time = record::version_of(record).time;
+            self.rows.tombstone(time, change.bucket, change.key)
+        };
+        if let Some(old) = change.old.as_ref().filter(|old| old.tombstone) {
+            batch.delete(row(old));
+        }
+        if let Some(new) = change.new.as_ref().filter(|new| new.tombstone) {
+            batch.put(row(new), b"");
+        }
+    }
+
+    /// Takes the list of other regions. One that is new has nothing yet: all that is still held is
+    /// held for it, too; what isn't, it adopts from one of the others.
+    pub(super) fn apply_set_peers(
+        &mut self,
+        set: &pb::SetPeers,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        let unnamed = set.regions.iter().map(|region| pb::Peer {
+            region: *region,
+            incarnation: 0,
+        });
+        if set.epoch != 0 && set.epoch <= self.header.peers_epoch {
+            return Ok(Response::Done);
+        }
+        let acknowledged = self.acknowledged_by_all();
+        let mut peers = Vec::new();
+        for peer in set.peers.iter().copied().chain(unnamed) {
+            let known = self.header.peers.iter().find(|known| is_of(known, &peer));
+            peers.push(known.copied().unwrap_or(pb::PeerState {
+                region: peer.region,
+                incarnation: peer.incarnation,
+                acknowledged,
+                ..Default::default()
+            }));
+        }
+        self.header.peers = peers;
+        self.header.peers_epoch = set.epoch;
+        self.trim_changes(acknowledged, batch)?;
+        Ok(Response::Done)
+    }
+
+    pub(super) fn apply_acknowledge(
+        &mut self,
+        acknowledge: &pb::Acknowledge,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        let before = self.acknowledged_by_all();
+        let last = self.header.change_last;
+        for told in &acknowledge.peers {
+            let of = pb::Peer {
+                region: told.region,
+                incarnation: told.incarnation,
+            };
+            let mut peers = self.header.peers.iter_mut();
+            if let Some(peer) = peers.find(|peer| is_of(peer, &of)) {
+                peer.acknowledged = peer.acknowledged.max(told.position.min(last));
+            }
+        }
+        self.trim_changes(before, batch)?;
+        Ok(Response::Done)
+    }
+
+    /// Removes the entries of the change index that every region has by now.
+    fn trim_changes(&mut self, before: u64, batch: &mut Batch) -> io::Result<()> {
+        let upto = self.acknowledged_by_all();
+        if upto <= before {
+            return Ok(());
+        }
+        let scan = Scan {
+            from: self.rows.change(before + 1),
+            to: self.rows.change(upto + 1),
+            fill_cache: true,
+        };
+        let (mut count, mut bytes, mut failed) = (0, 0, None);
+        blocking(|| {
+            self.db.scan(scan, |row, value| match decode_change(value) {
+                Ok(entry) => {
+                    count += 1;
+                    bytes += entry.bytes;
+                    batch.delete(row);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            })
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        self.header.held_changes = self.header.held_changes.saturating_sub(count);
+        self.header.held_bytes = self.header.held_bytes.saturating_sub(bytes);
+        self.header.change_low = upto + 1;
+        Ok(())
+    }
+
+    pub(super) fn apply_collect(
+        &mut self,
+        collect: &pb::Collect,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        for named in &collect.tombstones {
+            if !is_bucket_name(&named.bucket) {
+                continue;
+            }
+            let row = self.rows.record(&named.bucket, &named.key);
+            match self.record(&row)? {
+                Some(old) if old.tombstone && old.version == named.version => {
+                    if may_collect(&self.header, &old) {
+                        let change = Change {
+                            bucket: &named.bucket,
+                            key: &named.key,
+                            row,
+                            old: Some(old),
+                            new: None,
+                            cause: Cause::Merged,
+                        };
+                        self.change(change, batch)?;
+                    }
+                }
+                // Its bucket was dropped, or the index lags: only the index knows it.
+                _ => {
+                    let time = named.version.map_or(0, |version| version.time);
+                    let there = self.record(&row)?;
+                    let stands = |record: pb::Record| {
+                        record.tombstone && record::version_of(&record).time == time
+                    };
+                    if !there.is_some_and(stands) {
+                        batch.delete(self.rows.tombstone(time, &named.bucket, &named.key));
+                    }
+                }
+            }
+        }
+        Ok(Response::Done)
+    }
+}
+
+/// Whether a tombstone can go: no write that is older can come from anywhere.
+pub(super) fn may_collect(header: &pb::ShardHeader, tombstone: &pb::Record) -> bool {
+    if header.adopting {
+        return false;
+    }
+    let version = record::version_of(tombstone);
+    let all_have_it = if version.region == header.region {
+        let mut peers = header.peers.iter();
+        peers.all(|peer| tombstone.change <= peer.acknowledged)
+    } else {
+        // Of a region that has left, all was levelled.
+        let mut peers = header.peers.iter();
+        let origin = peers.find(|peer| peer.region == version.region);
+        origin.is_none_or(|origin| tombstone.source <= origin.stable)
+    };
+    let mut peers = header.peers.iter();
+    all_have_it && peers.all(|peer| peer.watermark >= version.time)
+}
+
+/// No tombstone of a version above this can be collected.
+pub(super) fn lowest_watermark(header: &pb::ShardHeader) -> Nanos {
+    let watermarks = header.peers.iter().map(|peer| peer.watermark);
+    watermarks.min().unwrap_or(Nanos::MAX)
+}
+
+pub(super) fn is_of(state: &pb::PeerState, peer: &pb::Peer) -> bool {
+    state.region == peer.region && state.incarnation == peer.incarnation
+}
+
+/// An entry of the change index.
+pub(super) fn decode_change(row: &[u8]) -> Result<pb::Change, StoreError> {
+    pb::Change::decode(Bytes::copy_from_slice(row))
+        .map_err(StoreError::on("decode", "entry of the change index"))
+}
+
+fn held_bytes(key: &[u8], record: &pb::Record) -> u64 {
+    (key.len() + record.value.len() + ENTRY_OVERHEAD) as u64
+}

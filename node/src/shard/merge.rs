@@ -1,0 +1,149 @@
+//! What other regions have changed.
+//!
+//! Invariants:
+//! - a merge applies as a whole, only if this shard's cursor of its origin is at or past its `from`
+//!   and before its `to`; cursor, watermark, records and the shard's last version change together;
+//! - of two versions of a key the greater (time, region) wins; of one version, the tombstone;
+//! - what isn't above the watermark that its origin has announced changes nothing: a tombstone that
+//!   it would meet may be collected already.
+
+use std::io;
+
+use cloudkv_proto::v1 as pb;
+
+use super::held::is_of;
+use super::record;
+use super::state::{Response, ShardState, is_bucket_name};
+use super::write::{Cause, Change};
+use crate::store::Batch;
+use crate::types::{Nanos, Version};
+
+/// What became of a merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeOutcome {
+    /// Whether the origin's history is one that this shard follows.
+    pub known: bool,
+    /// The cursor after it.
+    pub cursor: u64,
+}
+
+impl ShardState {
+    pub(super) fn apply_merges(
+        &mut self,
+        merges: &pb::Merges,
+        batch: &mut Batch,
+    ) -> io::Result<Response> {
+        let mut outcomes = Vec::with_capacity(merges.merges.len());
+        for merge in &merges.merges {
+            outcomes.push(self.apply_merge(merges.time, merge, batch)?);
+        }
+        Ok(Response::Merges(outcomes))
+    }
+
+    fn apply_merge(
+        &mut self,
+        time: Nanos,
+        merge: &pb::Merge,
+        batch: &mut Batch,
+    ) -> io::Result<MergeOutcome> {
+        let origin = pb::Peer {
+            region: merge.origin,
+            incarnation: merge.incarnation,
+        };
+        let mut peers = self.header.peers.iter();
+        let Some(at) = peers.position(|peer| is_of(peer, &origin)) else {
+            return Ok(MergeOutcome {
+                known: false,
+                cursor: 0,
+            });
+        };
+        let before = self.header.peers[at];
+        let advances = merge.from <= before.cursor && merge.to > before.cursor;
+        let tells = merge.from == merge.to && merge.to <= before.cursor;
+        if self.header.adopting || !(advances || tells) {
+            return Ok(MergeOutcome {
+                known: true,
+                cursor: before.cursor,
+            });
+        }
+        for record in &merge.records {
+            self.merge_record(time, record, &before, batch)?;
+        }
+        let peer = &mut self.header.peers[at];
+        peer.cursor = peer.cursor.max(merge.to);
+        peer.watermark = peer.watermark.max(merge.watermark);
+        peer.stable = peer.stable.max(merge.stable.min(peer.cursor));
+        Ok(MergeOutcome {
+            known: true,
+            cursor: peer.cursor,
+        })
+    }
+
+    fn merge_record(
+        &mut self,
+        time: Nanos,
+        merged: &pb::KeyRecord,
+        origin: &pb::PeerState,
+        batch: &mut Batch,
+    ) -> io::Result<()> {
+        let Some(record) = &merged.record else {
+            return Ok(());
+        };
+        let version = record::version_of(record);
+        if version.region != origin.region || version.time <= origin.watermark {
+            self.header.guarded += 1;
+            return Ok(());
+        }
+        self.take_record(time, merged, record, version, batch)
+    }
+
+    /// Takes a record of another region, if it wins.
+    pub(super) fn take_record(
+        &mut self,
+        time: Nanos,
+        merged: &pb::KeyRecord,
+        record: &pb::Record,
+        version: Version,
+        batch: &mut Batch,
+    ) -> io::Result<()> {
+        // Also for what loses, and for dropped buckets: a later write here must be later than it.
+        self.header.last_version = self.header.last_version.max(version.time);
+        if !is_bucket_name(&merged.bucket) || self.bucket(&merged.bucket)?.dropped {
+            return Ok(());
+        }
+        let row = self.rows.record(&merged.bucket, &merged.key);
+        let old = self.record(&row)?;
+        let mut new = pb::Record {
+            change: 0,
+            ..record.clone()
+        };
+        let now = time.max(self.header.last_version);
+        if !new.tombstone && !record::is_live(&new, now) {
+            new = pb::Record {
+                version: new.version,
+                source: new.source,
+                tombstone: true,
+                ..Default::default()
+            };
+        }
+        if !wins(&new, old.as_ref()) {
+            return Ok(());
+        }
+        let change = Change {
+            bucket: &merged.bucket,
+            key: &merged.key,
+            row,
+            old,
+            new: Some(new),
+            cause: Cause::Merged,
+        };
+        self.change(change, batch)
+    }
+}
+
+/// Whether a record takes the place of another one of its key.
+fn wins(new: &pb::Record, old: Option<&pb::Record>) -> bool {
+    let Some(old) = old else { return true };
+    let rank = |record: &pb::Record| (record::version_of(record), record.tombstone);
+    rank(new) > rank(old)
+}
