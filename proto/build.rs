@@ -2,12 +2,14 @@
 
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "cloudkv/v1/raft.proto",
     "cloudkv/v1/shard.proto",
     "cloudkv/v1/meta.proto",
     "cloudkv/v1/forward.proto",
     "cloudkv/v1/node.proto",
+    "cloudkv/v1/topology.proto",
+    "cloudkv/v1/user.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -30,5 +30,6 @@ pub mod rpc;
 pub mod service;
 pub mod shard;
 pub mod store;
-pub mod telemetry;
 pub mod types;
+
+pub use cloudkv_common::telemetry;

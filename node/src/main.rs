@@ -2,25 +2,19 @@
 //!
 //! Exit codes: 0 stopped as told, 1 failed, 2 wrong settings.
 
-use std::error::Error;
 use std::future::Future;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use cloudkv_node::config::{CertsArgs, Command, Config, OperatorCall};
+use cloudkv_common::process::{FAILED, Failure, end, print, stop_on_signals};
+use cloudkv_node::config::{CertsArgs, Command, Config, ConfigError, OperatorCall};
 use cloudkv_node::{admin, assembly, certs, telemetry};
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// RocksDB and hyper allocate from many threads; jemalloc keeps that fast, and gives memory back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-type Failure = Box<dyn Error + Send + Sync>;
-
-const FAILED: u8 = 1;
-const WRONG_SETTINGS: u8 = 2;
+const NAME: &str = "cloudkv-node";
 
 fn main() -> ExitCode {
     let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
@@ -28,11 +22,11 @@ fn main() -> ExitCode {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Admin(call)) => call_operator(&call),
         Ok(Command::Certs(args)) => make_certificates(&args),
-        Err(error) => return end(&error, WRONG_SETTINGS),
+        Err(error) => return end(NAME, &error, ConfigError::EXIT_CODE),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => end(error.as_ref(), FAILED),
+        Err(error) => end(NAME, error.as_ref(), FAILED),
     }
 }
 
@@ -64,41 +58,4 @@ fn block_on<T>(
         .thread_name("http")
         .enable_all();
     builder.build()?.block_on(future)
-}
-
-/// Cancelled at SIGTERM or SIGINT.
-fn stop_on_signals() -> io::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-        stopped.cancel();
-    });
-    Ok(stop)
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
-}
-
-/// Says why, cause by cause, and ends with `code`.
-fn end(error: &(dyn Error + 'static), code: u8) -> ExitCode {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    // Whoever started the node may have closed its standard error.
-    let _ = writeln!(io::stderr(), "cloudkv-node: {text}");
-    ExitCode::from(code)
 }

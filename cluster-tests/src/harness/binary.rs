@@ -1,6 +1,6 @@
-//! Finding the node's binary.
+//! Finding the binaries of node and router.
 //!
-//! `CLOUDKV_NODE_BIN` names it; otherwise it is the one that was built beside this test, and if
+//! `CLOUDKV_NODE_BIN` and `CLOUDKV_ROUTER_BIN` name them; otherwise it is the one that was built beside this test, and if
 //! there is none, it is built once, in the profile of this test.
 
 use std::env;
@@ -8,39 +8,48 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-const NAME: &str = "cloudkv-node";
-
 /// Where the node's binary is.
 ///
 /// # Panics
 /// When it isn't there and can't be built.
 pub fn node_binary() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        if let Some(path) = env::var_os("CLOUDKV_NODE_BIN").map(PathBuf::from) {
-            assert!(
-                path.is_file(),
-                "CLOUDKV_NODE_BIN names no file: {}",
-                path.display()
-            );
-            return path;
-        }
-        let test = env::current_exe().expect("the path of this test");
-        beside(&test).unwrap_or_else(|| build(&test))
-    })
+    FOUND.get_or_init(|| find("cloudkv-node", "CLOUDKV_NODE_BIN"))
+}
+
+/// Where the router's binary is.
+///
+/// # Panics
+/// When it isn't there and can't be built.
+pub fn router_binary() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| find("cloudkv-router", "CLOUDKV_ROUTER_BIN"))
+}
+
+fn find(name: &str, variable: &str) -> PathBuf {
+    if let Some(path) = env::var_os(variable).map(PathBuf::from) {
+        assert!(
+            path.is_file(),
+            "{variable} names no file: {}",
+            path.display()
+        );
+        return path;
+    }
+    let test = env::current_exe().expect("the path of this test");
+    beside(&test, name).unwrap_or_else(|| build(&test, name))
 }
 
 /// The binary in the nearest directory above `test` that holds one: that of the tests, of the
 /// profile, or the target directory.
-fn beside(test: &Path) -> Option<PathBuf> {
+fn beside(test: &Path, name: &str) -> Option<PathBuf> {
     test.ancestors()
         .skip(1)
         .take(3)
-        .map(|dir| dir.join(NAME))
+        .map(|dir| dir.join(name))
         .find(|path| path.is_file())
 }
 
-fn build(test: &Path) -> PathBuf {
+fn build(test: &Path, name: &str) -> PathBuf {
     // A test runs from `<target>/<profile>/deps/`.
     let profile_dir = test
         .ancestors()
@@ -57,9 +66,9 @@ fn build(test: &Path) -> PathBuf {
         .args([
             "build",
             "--package",
-            NAME,
+            name,
             "--bin",
-            NAME,
+            name,
             "--profile",
             profile,
         ])
@@ -68,6 +77,6 @@ fn build(test: &Path) -> PathBuf {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("run cargo build");
-    assert!(status.success(), "cargo build -p {NAME} failed: {status}");
-    profile_dir.join(NAME)
+    assert!(status.success(), "cargo build -p {name} failed: {status}");
+    profile_dir.join(name)
 }

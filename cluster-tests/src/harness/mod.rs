@@ -8,6 +8,7 @@ mod node;
 pub mod prometheus;
 mod raw;
 mod refusal;
+mod router;
 mod shared;
 mod wait;
 
@@ -17,5 +18,6 @@ pub use log::Log;
 pub use node::{Node, NodeOptions, clean_command};
 pub use raw::{Connection, Ending, RawRequest, chunk};
 pub use refusal::{Refusal, run_to_exit};
+pub use router::Router;
 pub use shared::{Lease, SharedNode};
 pub use wait::{eventually, try_eventually};

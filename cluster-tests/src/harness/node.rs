@@ -72,7 +72,12 @@ impl NodeOptions {
 
 /// The node's binary, with none of the settings that this process' environment may hold.
 pub fn clean_command() -> Command {
-    let mut command = Command::new(node_binary());
+    clean(node_binary())
+}
+
+/// A binary, with none of the settings that this process' environment may hold.
+pub(super) fn clean(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);
     }
@@ -274,7 +279,7 @@ fn spawn(options: &NodeOptions, root: &Path) -> Child {
         .expect("start the node")
 }
 
-fn append(path: &Path) -> File {
+pub(super) fn append(path: &Path) -> File {
     OpenOptions::new()
         .create(true)
         .append(true)

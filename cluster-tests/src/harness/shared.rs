@@ -3,19 +3,55 @@
 //! A static is never dropped, and a node in one would outlive the test run. So the static holds
 //! a weak reference, each test a lease, and the last test to end stops the node. A test that
 //! comes later starts another.
+//!
+//! A test program whose name begins with `router_` asks through a router in front of the node: so
+//! the same tests run both ways.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::thread;
 
 use tokio::sync::Mutex;
 
+use super::http::Api;
 use super::node::Node;
+use super::router::Router;
+
+/// What the names of test programs begin with that ask through a router.
+const THROUGH_ROUTER: &str = "router_";
 
 /// A node that tests share; they keep apart by their buckets.
 #[derive(Debug)]
 pub struct SharedNode {
-    running: Mutex<Weak<Node>>,
+    running: Mutex<Weak<Running>>,
+}
+
+/// A node, and the router in front of it.
+#[derive(Debug)]
+struct Running {
+    router: Option<Router>,
+    node: Node,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let node = Node::start().await;
+        let router = if through_router() {
+            Some(Router::start(&[node.rpc()]).await)
+        } else {
+            None
+        };
+        Self { router, node }
+    }
+}
+
+fn through_router() -> bool {
+    let program = std::env::current_exe().ok();
+    let name = program
+        .as_deref()
+        .and_then(|path| path.file_name()?.to_str());
+    name.is_some_and(|name| name.starts_with(THROUGH_ROUTER))
 }
 
 impl SharedNode {
@@ -29,12 +65,12 @@ impl SharedNode {
     /// The running node, or a new one.
     pub async fn lease(&self) -> Lease {
         let mut running = self.running.lock().await;
-        let node = match running.upgrade() {
-            Some(node) => node,
-            None => Arc::new(Node::start().await),
+        let shared = match running.upgrade() {
+            Some(shared) => shared,
+            None => Arc::new(Running::start().await),
         };
-        *running = Arc::downgrade(&node);
-        Lease(node)
+        *running = Arc::downgrade(&shared);
+        Lease(shared)
     }
 }
 
@@ -47,13 +83,26 @@ impl Default for SharedNode {
 /// A test's share of a node. When it ends, the node's log is judged: printed if the test failed,
 /// searched for errors if it passed.
 #[derive(Debug)]
-pub struct Lease(Arc<Node>);
+pub struct Lease(Arc<Running>);
+
+impl Lease {
+    /// A client of the public port, or of the router in front of it.
+    pub fn api(&self) -> Api {
+        Api::new(self.http())
+    }
+
+    /// The public port, or that of the router in front of it.
+    pub fn http(&self) -> SocketAddr {
+        let router = self.0.router.as_ref();
+        router.map_or_else(|| self.0.node.http(), Router::http)
+    }
+}
 
 impl Deref for Lease {
     type Target = Node;
 
     fn deref(&self) -> &Node {
-        &self.0
+        &self.0.node
     }
 }
 
@@ -61,7 +110,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // The last lease leaves it to the node itself.
         if Arc::strong_count(&self.0) > 1 || !thread::panicking() {
-            self.0.judge_log();
+            self.0.node.judge_log();
         }
     }
 }

@@ -4,8 +4,8 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::routes::refusal;
 use crate::service::{DirectoryError, PlanError};
+use cloudkv_common::admin::refusal;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]

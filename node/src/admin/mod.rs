@@ -6,12 +6,10 @@
 mod client;
 mod commands;
 mod errors;
-mod guard;
 mod nodes;
 mod operations;
 mod render;
 mod routes;
-mod server;
 
 #[cfg(test)]
 mod tests;
@@ -20,5 +18,4 @@ pub use client::CallError;
 pub use commands::execute;
 pub use nodes::{NodeChange, NodeError};
 pub use operations::Operations;
-pub use routes::{AdminState, Node};
-pub use server::serve;
+pub use routes::{AdminState, Node, router};

@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::routes::{Node, refusal};
+use cloudkv_common::admin::refusal;
+
+use super::routes::Node;
 use crate::raft::NodeId;
 
 /// What becomes of a node.

@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminState, Node, Operations, execute, serve};
+use cloudkv_common::admin::serve;
+
+use super::{AdminState, Node, Operations, execute, router};
 use crate::admin::{NodeChange, NodeError};
 use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Secret, Target};
 use crate::raft::NodeId;
@@ -119,7 +121,11 @@ async fn port(token: Option<&str>) -> Port {
         state: node.clone(),
         operations: node.clone(),
     };
-    let task = tokio::spawn(serve(listener, parts, token, shutdown.clone()));
+    let task = tokio::spawn(serve(
+        listener,
+        router(parts, token.as_ref()),
+        shutdown.clone(),
+    ));
     Port {
         address,
         node,

@@ -4,7 +4,11 @@
 //! headers that let a web page read it.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
+use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body as _;
@@ -14,26 +18,42 @@ use tower::ServiceExt;
 use crate::api::Api;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
-use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION, X_REQUEST_ID};
-use crate::api::http::{cors, request_id};
+use crate::api::http::cors;
+use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
 use crate::api::keys;
 use crate::api::metrics::{Class, Sizes};
 
 /// What the paths of keys begin with.
 const KV: &str = "/kv/";
 
-/// Which request of which connection this is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin {
-    pub(crate) connection: u32,
-    pub(crate) request: u32,
+impl Answer for Api {
+    type Body = Body;
+
+    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        self.answer_any(request, origin).await
+    }
+
+    fn connections(&self) -> &Arc<ConnectionMetrics> {
+        &self.metrics.connections
+    }
+}
+
+/// The body of a request.
+pub(crate) trait Received:
+    http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
+{
+}
+
+impl<B> Received for B where
+    B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
+{
 }
 
 impl Api {
-    /// Answers one request.
-    pub(crate) async fn answer(
+    /// Answers one request, wherever it came from.
+    pub(super) async fn answer_any<B: Received>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         origin: Origin,
     ) -> Response<Body> {
         let id = request_id::of_client(request.headers())
@@ -61,15 +81,18 @@ impl Api {
     }
 
     /// Hands a request to the axum router.
-    async fn route(&self, request: Request<Incoming>) -> (Class, Response<Body>) {
+    async fn route<B: Received>(&self, request: Request<B>) -> (Class, Response<Body>) {
         let managed = request.uri().path().starts_with("/buckets");
         let class = if managed {
             Class::Buckets
         } else {
             Class::Other
         };
-        let answered: Result<Response<axum::body::Body>, Infallible> =
-            self.router.clone().oneshot(request).await;
+        let answered: Result<Response<axum::body::Body>, Infallible> = self
+            .router
+            .clone()
+            .oneshot(request.map(axum::body::Body::new))
+            .await;
         match answered {
             Ok(response) => (class, response.map(Body::Axum)),
             Err(never) => match never {},

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 
+use cloudkv_common::server::BodyLeft;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
@@ -275,10 +276,6 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 }
-
-/// Put among an answer's extensions: the request's body was left unread.
-#[derive(Clone, Copy)]
-pub(crate) struct BodyLeft;
 
 impl From<Unavailable> for ApiError {
     fn from(error: Unavailable) -> Self {

@@ -3,8 +3,10 @@
 //! Every request counts, so a counter that all threads share would be the hottest cache line of
 //! the process. Counts are spread over shards by connection and summed when somebody asks.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cloudkv_common::server::ConnectionMetrics;
 use crossbeam_utils::CachePadded;
 
 const SHARDS: usize = 16;
@@ -64,10 +66,8 @@ struct Shard {
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
     shards: [CachePadded<Shard>; SHARDS],
-    open: AtomicU64,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    cut: AtomicU64,
+    /// Its connections.
+    pub connections: Arc<ConnectionMetrics>,
 }
 
 /// How many requests of a kind had an outcome.
@@ -93,23 +93,6 @@ impl ApiMetrics {
         if sizes.sent > 0 {
             shard.bytes_out.fetch_add(sizes.sent, Ordering::Relaxed);
         }
-    }
-
-    pub(crate) fn connection_opened(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn connection_closed(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn connection_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn connection_cut(&self) {
-        self.cut.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests by kind and outcome, those without any left out.
@@ -138,26 +121,6 @@ impl ApiMetrics {
     /// Bytes of answers' bodies.
     pub fn bytes_out(&self) -> u64 {
         self.sum(|shard| &shard.bytes_out)
-    }
-
-    /// Connections open now.
-    pub fn open_connections(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Connections accepted ever.
-    pub fn accepted_connections(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Connections refused because there were too many.
-    pub fn refused_connections(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Connections cut because the client was too slow, or at the end of a shutdown.
-    pub fn cut_connections(&self) -> u64 {
-        self.cut.load(Ordering::Relaxed)
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {

@@ -5,7 +5,7 @@
 //! it knows HTTP: handlers extract, call [`crate::service`] once, and reply.
 //!
 //! ```text
-//!            conn/                    dispatch.rs
+//!            common/server            dispatch.rs
 //!  socket ── accept, bound, drain ──► one request ──┬─ /kv/...  keys/     (ahead of axum, no boxes)
 //!                                                   └─ the rest  buckets/  (axum routes)
 //!                     http/: paths, queries, conditions, bodies, headers
@@ -17,15 +17,13 @@
 
 pub(crate) mod access;
 mod buckets;
-mod conn;
 mod dispatch;
 mod errors;
 mod http;
 mod keys;
 mod metrics;
 mod routes;
-mod server;
-mod settings;
+mod users;
 
 use std::sync::Arc;
 
@@ -36,8 +34,7 @@ use ::http::header::InvalidHeaderValue;
 
 pub use self::errors::ApiError;
 pub use self::metrics::{ApiMetrics, Class, RequestCount};
-pub use self::server::serve;
-pub use self::settings::HttpSettings;
+pub use cloudkv_common::server::{HttpSettings, serve};
 
 use self::http::receive::Intake;
 use crate::service::Service;

@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tonic::Status;
 
+use super::places::Places;
+use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
 use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
@@ -27,6 +29,10 @@ pub(super) struct Answers {
     pub geo: Arc<Geo>,
     /// New nodes.
     pub admission: Arc<Admission>,
+    /// What routers are told.
+    pub places: Places,
+    /// What users ask by way of routers.
+    pub api: Arc<Api>,
 }
 
 impl Answers {
@@ -88,6 +94,15 @@ impl Handler for Answers {
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
         async move { admission.admit(caller, request).await }.boxed()
+    }
+
+    fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply> {
+        let api = self.api.clone();
+        async move { api.serve_user(request, number).await }.boxed()
+    }
+
+    fn topology(&self) -> pb::Topology {
+        self.places.now()
     }
 
     fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status> {

@@ -2,24 +2,24 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `files` | makes sure that connections can't use up the files that the storage needs |
 //! | `groups` | opens the storage and starts the metadata and all shards |
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
 //! | `regions` | what it tells of other regions |
 //! | `operate` | what the operator's port does |
+//! | `places` | what routers are told |
 
 mod answering;
-mod files;
 mod groups;
 mod observe;
 mod operate;
 mod place;
+mod places;
 mod regions;
 mod run;
 mod upkeep;
 
-pub use files::FilesError;
+pub use cloudkv_common::files::FilesError;
 pub use groups::{Groups, StartError};
 pub use run::{RunError, run};

@@ -102,27 +102,11 @@ impl Observer {
                 "Bytes of answers' bodies.",
                 metrics.bytes_out(),
             ),
-            (
-                "cloudkv_http_connections_total",
-                "Connections that were accepted.",
-                metrics.accepted_connections(),
-            ),
-            (
-                "cloudkv_http_connections_refused_total",
-                "Connections beyond the limit, which were refused.",
-                metrics.refused_connections(),
-            ),
-            (
-                "cloudkv_http_connections_cut_total",
-                "Connections that were cut when their time was over.",
-                metrics.cut_connections(),
-            ),
         ];
         for (name, help, value) in counters {
             text.counter(name, help, &[], value);
         }
-        let open = metrics.open_connections() as f64;
-        text.gauge("cloudkv_http_connections", "Open connections.", &[], open);
+        metrics.connections.write(text);
     }
 
     fn write_groups(&self, text: &mut Exposition) {

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
+use cloudkv_common::server::Port;
 use cloudkv_proto::v1 as pb;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -15,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answering::Answers;
-use super::files::{FilesError, raise_limit, room_for_connections};
 use super::groups::{Groups, MESSAGE_BYTES, Place, StartError};
 use super::observe::Observer;
 use super::operate::Operator;
 use super::place::place;
+use super::places::Places;
 use super::regions;
 use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
@@ -30,6 +32,9 @@ use crate::meta::{NodeRefusal, Refusal};
 use crate::rpc::{Answering, Leaving, Runtimes, TlsError};
 use crate::service::Service;
 use crate::{admin, meta, rpc};
+
+/// Files that the databases of log and state keep open at most, 1024 each (`max_open_files`).
+const DATABASE_FILES: u64 = 2 * 1024;
 
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
@@ -83,7 +88,8 @@ pub(super) struct Ports {
 
 /// Runs a node until `stop` is cancelled, or it fails.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunError> {
-    config.max_connections = room_for_connections(raise_limit(), config.max_connections)?;
+    config.max_connections =
+        room_for_connections(raise_limit(), config.max_connections, DATABASE_FILES)?;
     let ports = Ports {
         http: bind("http", config.http).await?,
         rpc: bind("rpc", config.rpc).await?,
@@ -163,14 +169,20 @@ async fn run_on(
             groups: groups.clone(),
         }),
     };
-    tasks.spawn(admin::serve(
+    let operator = admin::router(operator, token.as_ref());
+    tasks.spawn(cloudkv_common::admin::serve(
         ports.admin,
         operator,
-        token,
         stop_admin.clone(),
     ));
     let geo = Arc::new(geo(&groups, &service));
-    let answering = answering(&groups, &service, geo.clone(), runtimes);
+    let answering = answering(
+        &groups,
+        &service,
+        (geo.clone(), api.clone()),
+        runtimes,
+        &stop,
+    );
     let leaving = answering.leaving.clone();
     if let Some(tls) = tls {
         tasks.spawn_on(tls.watch(stop_admin.clone()), raft);
@@ -257,8 +269,9 @@ fn geo(groups: &Groups, service: &Service) -> Geo {
 fn answering(
     groups: &Arc<Groups>,
     service: &Service,
-    geo: Arc<Geo>,
+    (geo, api): (Arc<Geo>, Arc<Api>),
     runtimes: Runtimes,
+    stop: &CancellationToken,
 ) -> Answering {
     let identity = &groups.identity;
     let admission = Admission {
@@ -273,6 +286,11 @@ fn answering(
         service: service.clone(),
         geo,
         admission: Arc::new(admission),
+        places: Places {
+            groups: groups.clone(),
+            stop: stop.clone(),
+        },
+        api,
     };
     Answering {
         identity: pb::IdentifyResponse {
@@ -353,7 +371,11 @@ impl Node {
         }
         let settings = http_settings(&self.config);
         let drain = CancellationToken::new();
-        let serve = api::serve(listener, self.api.clone(), settings, drain.clone());
+        let port = Port {
+            listener,
+            tls: None,
+        };
+        let serve = api::serve(port, self.api.clone(), settings, drain.clone());
         let wind_down = async {
             stop.cancelled().await;
             // While others take over, this node still serves users, and passes their requests on.

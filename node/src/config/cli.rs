@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use cloudkv_common::config::Flags;
 
-use super::kinds::Describe;
-use super::settings::SETTINGS;
-use super::table::Setting;
-use super::words::Switch;
+use super::Config;
 use crate::types::{BucketId, Plan};
 
 /// CloudKV's storage node. Each setting is a flag, an environment variable and a key of the TOML
@@ -32,7 +30,7 @@ pub(super) struct Cli {
     pub print_config: bool,
 
     #[command(flatten)]
-    pub settings: Flags,
+    pub settings: Flags<Config>,
 }
 
 #[derive(Subcommand)]
@@ -238,55 +236,4 @@ fn plan(text: &str) -> Result<Plan, String> {
 fn bucket(text: &str) -> Result<BucketId, String> {
     let right = "expected a bucket's ID: an a and 13 letters and digits";
     BucketId::parse(text.as_bytes()).ok_or_else(|| right.to_owned())
-}
-
-/// The settings given as flags.
-pub(super) struct Flags(pub Vec<(&'static Setting, String)>);
-
-impl FromArgMatches for Flags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |setting: &'static Setting| {
-            matches
-                .get_one::<String>(setting.name)
-                .map(|text| (setting, text.clone()))
-        };
-        Ok(Self(SETTINGS.iter().filter_map(given).collect()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl Args for Flags {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.args(SETTINGS.iter().map(argument))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-fn argument(setting: &Setting) -> Arg {
-    let default = match setting.default {
-        "" => String::new(),
-        text => format!(" [default: {text}]"),
-    };
-    let argument = Arg::new(setting.name);
-    // A switch alone means that it is on.
-    let argument = if setting.kind.placeholder() == Switch.placeholder() {
-        argument.num_args(0..=1).default_missing_value("true")
-    } else {
-        argument
-    };
-    argument
-        .long(setting.flag())
-        .value_name(setting.kind.placeholder())
-        .help(format!(
-            "{}{default} [variable: {}]",
-            setting.doc(),
-            setting.variable()
-        ))
 }

@@ -1,27 +1,12 @@
 //! Settings: one typed [`Config`], the same names everywhere.
 //!
-//! A setting is declared once, in `settings.rs`: its field, its documentation, what is right for
-//! it and its default. From that come the flag (`--max-connections`), the variable
-//! (`CLOUDKV_MAX_CONNECTIONS`), the key of the TOML file (`max_connections`), the help and the
-//! output of `--print-config`. Flags win over variables, those over the file, the file over the
-//! defaults; an empty variable counts as none.
-//!
-//! A wrong setting stops the start. The message names the setting, where it came from, the value,
-//! and what would be right. Nothing here reads the process's globals but the configuration file:
-//! arguments and variables come in as parameters, so that tests can give any.
+//! A setting is declared once, in `settings.rs`; what that means is told in
+//! [`cloudkv_common::config`].
 
 mod checks;
 mod cli;
-mod error;
-mod hosts;
-mod kinds;
 mod memory;
-mod print;
 mod settings;
-mod sources;
-mod table;
-mod values;
-mod words;
 
 #[cfg(test)]
 mod tests;
@@ -30,16 +15,16 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use cloudkv_common::config::{Found, Maybe, Settings, Token, printed_or_refused, to_toml};
 
 pub use cli::{Action, LimitFlags, PlanAction};
 pub use cli::{CA_DAYS, CERTIFICATE_DAYS, CertsArgs, CertsOrder, CertsTerm};
-pub use error::{ConfigError, Origin};
+pub use cloudkv_common::config::{
+    ConfigError, Kib, LogFormat, Mib, Origin, Region, Secret, Target,
+};
 pub use settings::Config;
-pub use values::{Kib, LogFormat, Mib, Region, Secret, Target};
 
 use cli::{AdminArgs, Cli, Operator};
-use sources::Found;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -75,9 +60,9 @@ impl Config {
     ) -> Result<Command, ConfigError> {
         let cli = match Cli::try_parse_from(args) {
             Ok(cli) => cli,
-            Err(error) => return printed_or_refused(error),
+            Err(error) => return printed_or_refused(error).map(Command::Print),
         };
-        let mut found = Found::default();
+        let mut found = Found::new(Self::ALL);
         let file_from_variable = found.add_variables(variables)?;
         match cli.operator {
             Some(Operator::Admin(admin)) => {
@@ -88,11 +73,11 @@ impl Config {
             None => {}
         }
         found.add_file(cli.config.or(file_from_variable))?;
-        found.add_flags(cli.settings);
+        found.add_flags(cli.settings.0);
         let config = Self::from_found(&found)?;
         checks::check(&config)?;
         Ok(if cli.print_config {
-            Command::Print(config.to_toml())
+            Command::Print(to_toml(&config))
         } else {
             Command::Run(Box::new(config))
         })
@@ -115,16 +100,6 @@ impl Config {
     }
 }
 
-/// Help and version come as errors from the parser, but are none.
-fn printed_or_refused(error: clap::Error) -> Result<Command, ConfigError> {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            Ok(Command::Print(error.render().to_string()))
-        }
-        _ => Err(ConfigError::Usage(error)),
-    }
-}
-
 /// Where to call is a setting like any other, so that `admin status` needs no flags on the
 /// machine, or in the container, where the node runs.
 fn operator_call(args: AdminArgs, found: &Found) -> Result<OperatorCall, ConfigError> {
@@ -140,7 +115,7 @@ fn operator_call(args: AdminArgs, found: &Found) -> Result<OperatorCall, ConfigE
     })?;
     let token = match args.token {
         Some(token) => Some(Secret::new(token)),
-        None => found.token()?,
+        None => found.read("admin_token", &Maybe(Token))?,
     };
     Ok(OperatorCall {
         target,

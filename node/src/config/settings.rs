@@ -4,17 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::hosts::{Detours, HostPort, HostPorts};
-use super::kinds::{Address, Maybe, Number, OrOff, Span};
-use super::table::settings;
-use super::values::{Kib, LogFormat, Mib, Region, Secret};
-use super::words::{File, Folder, Format, Levels, Name, Switch, Token};
+use cloudkv_common::config::{
+    Address, Detours, File, Folder, Format, HostPort, HostPorts, Kib, Levels, LogFormat, Maybe,
+    Mib, Name, Number, OrOff, Region, Secret, Span, Switch, Token,
+};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const DAY: u64 = 24 * 60 * MINUTE;
 
-settings! {
+cloudkv_common::settings! {
     /// Directory that holds all that the node stores. It belongs to one process at a time.
     data_dir: PathBuf = Folder => "./data",
 

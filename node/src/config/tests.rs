@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::settings::SETTINGS;
+use cloudkv_common::config::Settings;
+
 use super::{
     Action, CertsOrder, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction,
 };
@@ -108,7 +109,7 @@ fn every_setting_has_help_with_its_default_and_variable() {
         panic!("no help")
     };
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for setting in SETTINGS {
+    for setting in Config::ALL {
         assert!(setting.doc().len() > 10, "{} is undocumented", setting.name);
         assert!(
             setting.doc().ends_with('.'),
@@ -161,7 +162,7 @@ fn the_printed_configuration_reads_back_to_the_same() {
             config(args, &[]),
             "{toml}"
         );
-        for setting in SETTINGS {
+        for setting in Config::ALL {
             assert!(
                 toml.contains(&format!("{} = ", setting.name)),
                 "{}",

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::rpc::{Lane, time_left};
 use cloudkv_proto::v1 as pb;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,7 +16,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::call::time_left;
 use super::server::Handler;
 use crate::raft::NodeId;
 
@@ -31,7 +31,7 @@ type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
 /// Answers the calls of one stream until it ends. When `leave` is cancelled it says so to the
 /// caller, answers what the caller has sent until it heard that, and ends: no call is lost.
 pub(super) async fn exchange(
-    from: NodeId,
+    (from, lane): (NodeId, Lane),
     handler: Arc<dyn Handler>,
     mut calls: Streaming<pb::CallFrame>,
     replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
@@ -40,18 +40,28 @@ pub(super) async fn exchange(
     let mut running = Running::new();
     let mut ready = Vec::new();
     let (mut open, mut leaving) = (true, false);
+    let mut taken = 0;
     while open || !running.is_empty() || !ready.is_empty() {
         if ready.is_empty() {
             tokio::select! {
                 Some(reply) = running.next() => ready.push(reply),
                 frame = calls.message(), if open && running.len() < UNDER_WAY => match frame {
-                    Ok(Some(frame)) => begin(from, &handler, frame, &running, &mut ready),
+                    Ok(Some(frame)) => {
+                        begin((from, lane), &handler, frame, &running, &mut ready);
+                        taken += 1;
+                        if lane == Lane::Users && ready.is_empty() {
+                            let frame = pb::ReplyFrame { taken, ..Default::default() };
+                            if replies.send(Ok(frame)).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
                     Ok(None) => open = false,
                     Err(_) => return,
                 },
                 () = leave.cancelled(), if !leaving => {
                     leaving = true;
-                    let frame = pb::ReplyFrame { leaving, ..Default::default() };
+                    let frame = pb::ReplyFrame { leaving, taken, ..Default::default() };
                     if replies.send(Ok(frame)).await.is_err() {
                         return;
                     }
@@ -66,7 +76,8 @@ pub(super) async fn exchange(
                     break;
                 }
             }
-            for frame in frames(&mut ready) {
+            for mut frame in frames(&mut ready) {
+                frame.taken = taken;
                 if replies.send(Ok(frame)).await.is_err() {
                     return;
                 }
@@ -77,7 +88,7 @@ pub(super) async fn exchange(
 
 /// Begins all calls of a frame, in their order; what is answered at once goes to `ready`.
 fn begin(
-    from: NodeId,
+    (from, lane): (NodeId, Lane),
     handler: &Arc<dyn Handler>,
     frame: pb::CallFrame,
     running: &Running,
@@ -93,7 +104,17 @@ fn begin(
             continue;
         };
         let timeout: Duration = time_left(call.timeout_ms);
-        let mut answer = handler.answer(from, body, timeout);
+        // Who may ask in users' place may ask for nothing else, and nobody else may.
+        let mut answer = match (lane, body) {
+            (Lane::Users, pb::call::Body::User(request)) => {
+                let answer = handler.serve(request, id);
+                answer.map(pb::reply::Body::User).boxed()
+            }
+            (Lane::Users, _) | (_, pb::call::Body::User(_)) => {
+                std::future::ready(unknown_call()).boxed()
+            }
+            (Lane::Raft | Lane::Keys | Lane::Geo, body) => handler.answer(from, body, timeout),
+        };
         match (&mut answer).now_or_never() {
             Some(body) => ready.push(pb::Reply {
                 id,
@@ -139,6 +160,7 @@ fn size_of_reply(reply: &pb::Reply) -> usize {
     use pb::reply::Body;
     match &reply.body {
         Some(Body::Get(get)) => get.record.as_ref().map_or(0, |record| record.value.len()),
+        Some(Body::User(user)) => user.headers.len() + user.body.len(),
         Some(Body::Page(page)) => page.keys.iter().map(|key| key.key.len() + 40).sum(),
         Some(_) | None => 32,
     }

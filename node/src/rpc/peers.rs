@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, PendingReply, bounded};
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
@@ -16,12 +17,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::call::{CallError, PendingReply};
-use super::lane::{Greeting, Lane};
-use super::link::{Link, bounded};
 use crate::raft::NodeId;
-
-pub use super::link::LinkSettings;
 
 /// A snapshot of which no frame is taken for this long is given up.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
@@ -158,7 +154,8 @@ impl Peers {
         let peer = book.get(&node).ok_or(CallError::Unsent)?;
         let link = match lane {
             Lane::Raft => &peer.raft,
-            Lane::Keys => &peer.keys,
+            // Only routers call on the lane for users.
+            Lane::Keys | Lane::Users => &peer.keys,
             Lane::Geo => peer.geo.get_or_init(|| {
                 let address = peer.address.subscribe();
                 self.link(node, Lane::Geo, address, &self.settings.keys)
@@ -184,7 +181,7 @@ impl Peers {
         let peer = book.get(&node)?;
         Some(match lane {
             Lane::Raft => peer.raft.connected(),
-            Lane::Keys => peer.keys.connected(),
+            Lane::Keys | Lane::Users => peer.keys.connected(),
             Lane::Geo => peer.geo.get()?.connected(),
         })
     }

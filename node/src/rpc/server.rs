@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::rpc::{Greeting, Lane};
 use cloudkv_proto::tls::{Caller, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
@@ -21,8 +22,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::callers::{caller, check_address, check_node, check_number, unmasked};
 use super::exchange::exchange;
-use super::lane::{Greeting, Lane};
 use super::peers::Peers;
+use super::watch::watch;
 use crate::raft::NodeId;
 
 /// Streams and calls at once on one connection.
@@ -59,6 +60,13 @@ pub trait Handler: Send + Sync + 'static {
         caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
+
+    /// Answers a user's request that came by way of a router; `number` tells requests of a stream
+    /// apart.
+    fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
+
+    /// Where everything is, and who leads, as this node knows it.
+    fn topology(&self) -> pb::Topology;
 
     /// Sends all that a shard has to a region that joins.
     fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status>;
@@ -167,19 +175,28 @@ impl Answering {
         check_number(&caller, from, &self.peers)?;
         Ok((from, lane, caller))
     }
+
+    /// The same for users' requests, which any router may bring: each is judged by itself.
+    fn check_user<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
+        let identity = &self.identity;
+        let (from, lane) =
+            Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        Ok((from, lane, caller(request)?))
+    }
 }
 
 /// Runs an exchange, but not for longer than the caller can be the node that it says it is.
 async fn until_unmasked(
     exchange: impl Future<Output = ()>,
     caller: Caller,
-    from: NodeId,
+    (from, lane): (NodeId, Lane),
     peers: Arc<Peers>,
     replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
 ) {
     let refused = tokio::select! {
         () = exchange => return,
-        refused = unmasked(caller, from, &peers) => refused,
+        // A router speaks as no node.
+        refused = unmasked(caller, from, &peers), if lane != Lane::Users => refused,
     };
     tracing::warn!(
         from,
@@ -188,6 +205,47 @@ async fn until_unmasked(
     );
     // Fails only if the caller has gone.
     let _ = replies.send(Err(refused)).await;
+}
+
+impl Port {
+    /// Answers the calls of a lane from here on.
+    fn open(
+        &self,
+        (from, lane, caller): (NodeId, Lane, Caller),
+        request: Request<Streaming<pb::CallFrame>>,
+    ) -> Result<Response<ReceiverStream<Result<pb::ReplyFrame, Status>>>, Status> {
+        let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
+        let Answering {
+            handler,
+            runtimes,
+            leaving,
+            peers,
+            ..
+        } = &self.answering;
+        // Raft is needed until the groups have stopped.
+        let leave = match lane {
+            Lane::Raft | Lane::Geo => CancellationToken::new(),
+            Lane::Keys | Lane::Users if leaving.begun.is_cancelled() => {
+                return Err(Status::unavailable("the node is stopping"));
+            }
+            Lane::Keys | Lane::Users => leaving.begun.clone(),
+        };
+        let exchange = exchange(
+            (from, lane),
+            handler.clone(),
+            request.into_inner(),
+            replies.clone(),
+            leave,
+        );
+        let exchange = until_unmasked(exchange, caller, (from, lane), peers.clone(), replies);
+        let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
+        match lane {
+            Lane::Raft => runtimes.raft.spawn(exchange),
+            Lane::Geo => runtimes.keys.spawn(exchange),
+            Lane::Keys | Lane::Users => leaving.streams.spawn_on(exchange, &runtimes.keys),
+        };
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
 }
 
 #[tonic::async_trait]
@@ -219,31 +277,35 @@ impl Node for Port {
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (from, lane, caller) = self.answering.check(&request)?;
-        let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
-        let Answering {
-            handler,
-            runtimes,
-            leaving,
-            peers,
-            ..
-        } = &self.answering;
-        // Raft is needed until the groups have stopped.
-        let leave = match lane {
-            Lane::Raft | Lane::Geo => CancellationToken::new(),
-            Lane::Keys if leaving.begun.is_cancelled() => {
-                return Err(Status::unavailable("the node is stopping"));
-            }
-            Lane::Keys => leaving.begun.clone(),
-        };
-        let calls = request.into_inner();
-        let exchange = exchange(from, handler.clone(), calls, replies.clone(), leave);
-        let exchange = until_unmasked(exchange, caller, from, peers.clone(), replies);
-        let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
-        match lane {
-            Lane::Raft => runtimes.raft.spawn(exchange),
-            Lane::Geo => runtimes.keys.spawn(exchange),
-            Lane::Keys => leaving.streams.spawn_on(exchange, &runtimes.keys),
-        };
+        if lane == Lane::Users {
+            return Err(Status::invalid_argument("that lane is served by Serve"));
+        }
+        self.open((from, lane, caller), request)
+    }
+
+    type ServeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
+
+    async fn serve(
+        &self,
+        request: Request<Streaming<pb::CallFrame>>,
+    ) -> Result<Response<Self::ServeStream>, Status> {
+        let (from, lane, caller) = self.answering.check_user(&request)?;
+        if lane != Lane::Users {
+            return Err(Status::invalid_argument("that lane is served by Exchange"));
+        }
+        self.open((from, lane, caller), request)
+    }
+
+    type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;
+
+    async fn watch(
+        &self,
+        _request: Request<pb::TopologyRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (told, stream) = mpsc::channel(FRAMES_AHEAD);
+        let watch = watch(self.answering.handler.clone(), told);
+        let watch = self.stop.clone().run_until_cancelled_owned(watch);
+        self.answering.runtimes.keys.spawn(watch);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

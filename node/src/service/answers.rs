@@ -65,7 +65,8 @@ impl Service {
             | call::Body::Peer(_)
             | call::Body::Append(_)
             | call::Body::Vote(_)
-            | call::Body::Transfer(_) => unknown(),
+            | call::Body::Transfer(_)
+            | call::Body::User(_) => unknown(),
         }
     }
 

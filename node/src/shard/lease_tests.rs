@@ -53,6 +53,20 @@ impl Handler for Only {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
+    fn serve(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
+        let (status, body) = (200, request.body);
+        std::future::ready(pb::UserReply {
+            status,
+            body,
+            ..Default::default()
+        })
+        .boxed()
+    }
+
+    fn topology(&self) -> pb::Topology {
+        pb::Topology::default()
+    }
+
     fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
         Err(Status::unimplemented("not asked here"))
     }

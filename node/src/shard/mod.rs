@@ -2,7 +2,6 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `hash` | which shard a key belongs to |
 //! | `state` | the replicated state: its header and buckets, dispatch of commands |
 //! | `write` | puts and deletes |
 //! | `held` | changes held for other regions, tombstones kept for them, and when both go |
@@ -21,7 +20,6 @@ mod adopt;
 mod bucket;
 mod expire;
 mod handle;
-mod hash;
 mod held;
 mod merge;
 mod merger;
@@ -41,8 +39,8 @@ mod model_tests;
 #[cfg(test)]
 mod replay_tests;
 
+pub use cloudkv_common::hash::shard_of;
 pub use handle::{ReadError, ShardHandle, ShardSettings};
-pub use hash::shard_of;
 pub use merge::MergeOutcome;
 pub use merger::MergeError;
 pub use outgoing::{Outgoing, Peering, WalkPart};

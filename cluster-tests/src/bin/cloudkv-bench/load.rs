@@ -51,6 +51,9 @@ pub struct Args {
     /// Requests under way on each connection (HTTP/1.1 pipelining).
     #[arg(long, default_value_t = 1)]
     pub depth: usize,
+    /// Requests a second, all connections together, instead of as many as are answered.
+    #[arg(long)]
+    pub rate: Option<f64>,
     /// Client threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -86,6 +89,7 @@ impl Args {
             verify: false,
             connections: 64,
             depth: 1,
+            rate: None,
             threads: 1,
             seconds: 4.0,
             warmup: 1.0,
@@ -127,6 +131,9 @@ impl Args {
         self.watch
             .iter()
             .for_each(|pid| add("watch", pid.to_string()));
+        if let Some(rate) = self.rate {
+            line.push(format!("--rate={rate}"));
+        }
         line.extend(self.verify.then(|| "--verify".to_owned()));
         line.extend(self.json.then(|| "--json".to_owned()));
         line
@@ -151,6 +158,10 @@ impl Args {
         ensure!(
             (0.0..=3600.0).contains(&self.warmup),
             "warmup: up to an hour"
+        );
+        ensure!(
+            self.rate.is_none_or(|rate| (1.0..=1e7).contains(&rate)),
+            "rate: 1 to 10000000"
         );
         ensure!(self.keys > 0, "keys: at least 1");
         let keys = match self.each {
@@ -179,6 +190,7 @@ impl Args {
             verify: self.verify,
             connections: self.connections,
             depth: self.depth,
+            rate: self.rate,
             threads: self.threads,
             warmup: Duration::from_secs_f64(warmup),
             measure: Duration::from_secs_f64(self.seconds),

@@ -117,6 +117,7 @@ fn spec(args: &Args, bucket: &str) -> Spec {
         },
         random_seed: random_seed(),
         value_seed: None,
+        rate: None,
         verify: false,
         connections: args.connections,
         depth: args.depth,

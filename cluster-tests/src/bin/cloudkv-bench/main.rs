@@ -1,7 +1,8 @@
 //! `cloudkv-bench`: measures a node beside what it must be compared with, in one run.
 //!
 //! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis;
-//! `region` compares three nodes with three of etcd; `big` checks ten million keys; the other subcommands are the parts these are made of,
+//! `region` compares three nodes with three of etcd; `router` compares a router with HAProxy and
+//! nginx; `big` checks ten million keys; the other subcommands are the parts these are made of,
 //! each a process of its own so that its processor time can be told apart.
 
 mod all;
@@ -17,6 +18,7 @@ mod procfs;
 mod region;
 mod report;
 mod rocks;
+mod router;
 mod servers;
 mod workload;
 
@@ -35,6 +37,8 @@ enum Command {
     All(all::Args),
     /// Measure a region of three nodes beside three of etcd.
     Region(region::Args),
+    /// Measure a router beside HAProxy and nginx, in front of the same node.
+    Router(router::Args),
     /// Check a node with ten million keys.
     Big(big::Args),
     /// Write many keys through a node's API.
@@ -51,6 +55,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::All(args) => all::run(&args),
         Command::Region(args) => region::run(&args),
+        Command::Router(args) => router::run(&args),
         Command::Big(args) => big::run(&args),
         Command::LoadKeys(args) => load_keys::run(&args),
         Command::Load(args) => load::run(&args),

@@ -8,9 +8,9 @@ use crate::api::access;
 use crate::api::buckets::params::Params;
 use crate::api::buckets::{Management, forms};
 use crate::api::errors::ApiError;
-use crate::api::http::percent;
 use crate::api::http::query::Query;
 use crate::service::{AccountId, BucketId};
+use cloudkv_common::server::percent;
 
 /// Largest body of a request about buckets.
 const MAX_BODY: usize = 64 << 10;

@@ -3,10 +3,10 @@
 //! There are no cookies to protect here, so `*` gives nothing away: who may use a bucket is
 //! decided by its name or by `api-key`, both of which the page must know itself.
 
+pub use cloudkv_common::server::cors::expose;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
@@ -14,18 +14,6 @@ use crate::api::http::body::Body;
 
 /// Longest list of headers that a preflight gets back.
 const MAX_ECHO: usize = 1024;
-
-/// Lets any page read an answer.
-pub fn expose(headers: &mut HeaderMap) {
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static(
-            "ETag, Last-Modified, Expires, Content-Length, Retry-After, Allow, X-Request-ID, \
-             X-CloudKV-Region, X-CloudKV-Version, X-CloudKV-Lag",
-        ),
-    );
-}
 
 /// Answers `OPTIONS`, a preflight or not, for a resource with these methods.
 pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {

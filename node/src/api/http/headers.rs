@@ -7,8 +7,6 @@ use crate::api::errors::ApiError;
 
 /// The key of an account.
 pub static API_KEY: HeaderName = HeaderName::from_static("api-key");
-/// Names a request in logs and reports.
-pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The region that answered.
 pub static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
 /// What a client has seen, in an answer.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::api::errors::ApiError;
-use crate::api::http::percent;
+use cloudkv_common::server::percent;
 
 /// What the path of a request names below `/kv/`.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::api::errors::ApiError;
-use crate::api::http::percent;
+use cloudkv_common::server::percent;
 
 /// The text behind a `?`, or of an urlencoded form.
 #[derive(Clone, Copy, Debug, Default)]

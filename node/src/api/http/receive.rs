@@ -16,8 +16,9 @@ use http_body::Body;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
+use cloudkv_common::server::HttpSettings;
+
 use crate::api::errors::ApiError;
-use crate::api::settings::HttpSettings;
 
 /// Bodies up to here need no room of their own: their number is bounded by that of connections.
 const FREE: usize = 16 << 10;

@@ -14,9 +14,9 @@ mod write;
 use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 use crate::api::Api;
+use crate::api::dispatch::Received;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
@@ -37,9 +37,9 @@ struct Head<'a> {
 }
 
 /// Answers a request whose path begins with `/kv/`; `rest` is where the rest of it begins.
-pub(crate) async fn handle(
+pub(crate) async fn handle<B: Received>(
     api: &Api,
-    request: Request<Incoming>,
+    request: Request<B>,
     rest: usize,
 ) -> (Class, Result<Response<Body>, ApiError>) {
     let (

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, EXPECT, EXPIRES};
 use http::{HeaderMap, Response};
-use hyper::body::Incoming;
 
 use crate::api::Api;
 use crate::api::access::{Grant, Intent};
+use crate::api::dispatch::Received;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::headers::single;
@@ -21,11 +21,11 @@ use crate::service::{Precondition, Put};
 const MAX_CONTENT_TYPE: usize = 256;
 
 /// Answers PUT or POST of a key.
-pub async fn put(
+pub async fn put<B: Received>(
     api: &Api,
     head: Head<'_>,
     key: &[u8],
-    mut body: Incoming,
+    mut body: B,
 ) -> Result<Response<Body>, ApiError> {
     let order = Order::of(api, &head, key).await;
     let order = order.map_err(|error| refuse(error, &head, &body))?;
@@ -111,7 +111,7 @@ impl Order {
 }
 
 /// A client that waits for `100 Continue` hasn't sent its body: there is nothing to swallow.
-fn refuse(error: ApiError, head: &Head<'_>, body: &Incoming) -> ApiError {
+fn refuse<B: Received>(error: ApiError, head: &Head<'_>, body: &B) -> ApiError {
     if head.headers.contains_key(EXPECT) {
         return error.leaving_body();
     }

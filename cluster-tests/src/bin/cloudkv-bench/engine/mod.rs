@@ -61,6 +61,8 @@ pub struct Spec {
     pub watch: Vec<u32>,
     /// After more errors the run ends: something is broken.
     pub max_errors: u64,
+    /// Requests a second, all connections together; `None`: as many as are answered.
+    pub rate: Option<f64>,
     /// Whether the rate is printed every ten seconds.
     pub print_progress: bool,
 }

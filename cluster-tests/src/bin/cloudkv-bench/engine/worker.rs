@@ -9,6 +9,7 @@ use super::{Spec, Stats, Window};
 use crate::workload::{Dialect, Operation, Template, value_is_valid};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub struct Worker<'a> {
     connections: Vec<Connection>,
     stats: Stats,
     progress: &'a AtomicU64,
+    pace: Option<Pace>,
 }
 
 impl<'a> Worker<'a> {
@@ -65,6 +67,7 @@ impl<'a> Worker<'a> {
             window,
             poll,
             progress,
+            pace: Pace::of(spec, window),
         };
         for token in 0..share {
             let connection = worker.open(token)?;
@@ -79,13 +82,15 @@ impl<'a> Worker<'a> {
         let mut last_retry = Instant::now();
         self.send_on_all(last_retry)?;
         while self.has_work(Instant::now()) {
+            let pause = self.pace.as_ref().map_or(POLL_TIMEOUT, Pace::pause);
             self.poll
-                .poll(&mut events, Some(POLL_TIMEOUT))
+                .poll(&mut events, Some(pause))
                 .or_else(ignore_interrupt)?;
             let done = self.stats.done;
             for event in &events {
                 self.serve(event.token().0)?;
             }
+            self.release(Instant::now())?;
             self.progress
                 .fetch_add(self.stats.done - done, Ordering::Relaxed);
             if self.source.has_failed() && last_retry.elapsed() > RETRY_PAUSE {
@@ -106,7 +111,7 @@ impl<'a> Worker<'a> {
         if self.window.is_over(now) {
             !is_idle && !self.window.is_over(now - DRAIN_LIMIT)
         } else {
-            !is_idle || self.source.has_failed()
+            !is_idle || self.pace.is_some() || self.source.has_failed()
         }
     }
 
@@ -164,8 +169,27 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Fills the connection up to its depth and writes.
+    /// Fills the connection up to its depth and writes; with a rate, when its turn comes.
     fn send(&mut self, token: usize, now: Instant) -> Result<()> {
+        if let Some(pace) = &mut self.pace {
+            let connection = &mut self.connections[token];
+            if connection.in_flight.is_empty() && !pace.waiting.contains(&token) {
+                pace.waiting.push_back(token);
+            }
+            return connection.flush();
+        }
+        self.fill(token, now)
+    }
+
+    /// Sends what is due.
+    fn release(&mut self, now: Instant) -> Result<()> {
+        while let Some(token) = self.pace.as_mut().and_then(|pace| pace.next(now)) {
+            self.fill(token, now)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, token: usize, now: Instant) -> Result<()> {
         let connection = &mut self.connections[token];
         while connection.in_flight.len() < self.spec.depth && !self.window.is_over(now) {
             let Some((key, random_seed)) = self.source.next() else {
@@ -187,6 +211,46 @@ impl<'a> Worker<'a> {
             .registry()
             .register(&mut connection.stream, Token(token), interest)?;
         Ok(connection)
+    }
+}
+
+/// A rate at which requests are sent. The kernel wakes a sleeper at whole milliseconds, so what is
+/// due within one goes together, to whatever server.
+struct Pace {
+    apart: Duration,
+    due: Instant,
+    /// Connections without a request, the longest waiting first.
+    waiting: VecDeque<usize>,
+}
+
+impl Pace {
+    /// This thread's share of the rate, if there is one.
+    fn of(spec: &Spec, window: Window) -> Option<Self> {
+        let rate = spec.rate? / spec.threads as f64;
+        Some(Self {
+            apart: Duration::from_secs_f64(1.0 / rate),
+            due: window.start - spec.warmup,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    fn pause(&self) -> Duration {
+        let until_due = self.due.saturating_duration_since(Instant::now());
+        if self.waiting.is_empty() {
+            POLL_TIMEOUT
+        } else {
+            until_due.min(POLL_TIMEOUT)
+        }
+    }
+
+    /// The connection whose turn it is; what couldn't be sent in time isn't made up for.
+    fn next(&mut self, now: Instant) -> Option<usize> {
+        if self.due > now {
+            return None;
+        }
+        let token = self.waiting.pop_front()?;
+        self.due = (self.due + self.apart).max(now - POLL_TIMEOUT);
+        Some(token)
     }
 }
 

@@ -3,11 +3,13 @@
 mod etcd;
 mod hyper;
 mod node;
+mod proxies;
 mod webdis;
 
 pub use etcd::Etcd;
 pub use hyper::{BareHyper, stand_in_samples};
 pub use node::{Node, create_bucket, start_and_time};
+pub use proxies::Proxy;
 pub use webdis::{HOW_TO_INSTALL, Tuning, Webdis};
 
 use crate::load::Args;
@@ -32,6 +34,12 @@ pub enum Kind {
     RegionTls,
     /// Three etcd, each with its JSON gateway.
     Etcd,
+    /// `cloudkv-router` in front of a node.
+    Router,
+    /// HAProxy in front of a node.
+    Haproxy,
+    /// nginx in front of a node.
+    Nginx,
 }
 
 impl fmt::Display for Kind {
@@ -43,6 +51,9 @@ impl fmt::Display for Kind {
             Self::Region => "region of 3",
             Self::RegionTls => "region of 3, TLS",
             Self::Etcd => "etcd of 3",
+            Self::Router => "cloudkv-router",
+            Self::Haproxy => "HAProxy",
+            Self::Nginx => "nginx",
         })
     }
 }

@@ -23,12 +23,15 @@ pub struct Node {
     pub child: Child,
     /// Public API.
     pub http: SocketAddr,
+    /// Where routers ask.
+    pub rpc: SocketAddr,
 }
 
 /// What a node writes into its data directory once it listens.
 #[derive(Debug, Deserialize)]
 struct Addresses {
     http: SocketAddr,
+    rpc: SocketAddr,
     admin: SocketAddr,
     pid: u32,
 }
@@ -77,6 +80,7 @@ impl Node {
         Ok(Self {
             child,
             http: addresses.http,
+            rpc: addresses.rpc,
         })
     }
 

@@ -1,0 +1,304 @@
+//! `router`: a node alone, and behind our router, HAProxy and nginx, asked by the same client.
+//!
+//! All of them run from begin to end and take turns under load. Then, at half of what the slowest
+//! proxy can do, how much later than straight from the node answers come.
+
+use crate::engine::Outcome;
+use crate::procfs::{Machine, Memory};
+use crate::report::{self, Check, Table, Target, median};
+use crate::servers::{Kind, Node, Proxy};
+use crate::workload::Operation;
+use crate::{load, process};
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const VALUE_BYTES: usize = 100;
+const HOW_TO_INSTALL: &str = "apt-get install haproxy nginx-light";
+
+/// Options of `router`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Seconds of counting for each number.
+    #[arg(long, default_value_t = 4.0)]
+    pub seconds: f64,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
+    pub connections: usize,
+    /// The node's program, a release build.
+    #[arg(long, default_value = "target/release/cloudkv-node")]
+    pub node_bin: PathBuf,
+    /// The router's program, a release build.
+    #[arg(long, default_value = "target/release/cloudkv-router")]
+    pub router_bin: PathBuf,
+    /// Results as JSON; a Markdown table goes beside it.
+    #[arg(long, default_value = "bench-router.json")]
+    pub out: PathBuf,
+    /// Where to put data; must be a real disk.
+    #[arg(long, default_value = "target/bench-data")]
+    pub data_dir: PathBuf,
+    /// Fail when a target is missed, too.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// One way to the node under one load, once.
+#[derive(Debug, Clone, Serialize)]
+struct Cell {
+    way: Kind,
+    operation: Operation,
+    /// Requests a second; `None`: as many as were answered.
+    rate: Option<f64>,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    cells: Vec<Cell>,
+    checks: Vec<Check>,
+    router_memory: Memory,
+    notes: Vec<String>,
+}
+
+/// A way to the node.
+struct Way {
+    kind: Kind,
+    addr: SocketAddr,
+    pids: Vec<u32>,
+}
+
+/// Measures, prints and writes.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(
+        (0.5..=600.0).contains(&args.seconds),
+        "--seconds: 0.5 to 600"
+    );
+    ensure!((1..=20).contains(&args.rounds), "--rounds: 1 to 20");
+    let report = process::block_on_until_signal(measure(args))?;
+    report::publish(&args.out, &report, &markdown(&report, args))?;
+    let errors: u64 = report
+        .cells
+        .iter()
+        .map(|cell| cell.outcome.errors.total())
+        .sum();
+    ensure!(errors == 0, "{errors} REQUESTS FAILED");
+    let missed = report
+        .checks
+        .iter()
+        .filter(|check| check.passes() == Some(false));
+    let missed = missed.count();
+    ensure!(!args.strict || missed == 0, "{missed} targets missed");
+    Ok(())
+}
+
+async fn measure(args: &Args) -> Result<Report> {
+    let machine = Machine::read();
+    let dir = process::work_dir(&args.data_dir)?;
+    let node = Node::start(&args.node_bin, &dir.path().join("node"), dir.path()).await?;
+    let bucket = node.create_bucket().await?;
+    let (proxies, notes) = proxies(args, &node, dir.path()).await?;
+    let direct = Way {
+        kind: Kind::Node,
+        addr: node.http,
+        pids: vec![node.child.pid()],
+    };
+    let behind = proxies.iter().map(|proxy| Way {
+        kind: proxy.kind,
+        addr: proxy.addr,
+        pids: [proxy.pids(), direct.pids.clone()].concat(),
+    });
+    let mut ways: Vec<Way> = behind.collect();
+    ways.insert(0, direct);
+
+    let mut fill = load_of(args, &ways[0], Operation::Put, &bucket);
+    fill.each = Some(1);
+    fill.seconds = 300.0;
+    process::run_load(&fill).await?;
+
+    let mut cells = Vec::new();
+    take_turns(args, &mut ways, &bucket, &mut cells, |_| None).await?;
+    let rates = [Operation::Get, Operation::Put].map(|operation| half_load(&cells, operation));
+    let rate = |operation| match operation {
+        Operation::Get => rates[0],
+        Operation::Put => rates[1],
+    };
+    take_turns(args, &mut ways, &bucket, &mut cells, rate).await?;
+    let router = proxies.iter().find(|proxy| proxy.kind == Kind::Router);
+    let pid = router.and_then(|router| router.pids().first().copied());
+    Ok(Report {
+        machine,
+        checks: checks(&cells),
+        cells,
+        router_memory: pid.map(Memory::of).transpose()?.unwrap_or_default(),
+        notes,
+    })
+}
+
+async fn proxies(args: &Args, node: &Node, dir: &Path) -> Result<(Vec<Proxy>, Vec<String>)> {
+    let mut proxies = vec![Proxy::router(&args.router_bin, node.rpc, dir).await?];
+    let others = [
+        Proxy::haproxy(node.http, dir).await?,
+        Proxy::nginx(node.http, dir).await?,
+    ];
+    let missing = others.iter().any(Option::is_none);
+    proxies.extend(others.into_iter().flatten());
+    let note = format!("What isn't installed was skipped; to have it: {HOW_TO_INSTALL}");
+    Ok((proxies, missing.then_some(note).into_iter().collect()))
+}
+
+fn load_of(args: &Args, way: &Way, operation: Operation, bucket: &str) -> load::Args {
+    let mut load = load::Args::new(way.addr, operation, &format!("/kv/{bucket}/"));
+    load.value_size = VALUE_BYTES;
+    load.connections = args.connections;
+    load.seconds = args.seconds;
+    load.watch.clone_from(&way.pids);
+    load
+}
+
+async fn take_turns(
+    args: &Args,
+    ways: &mut [Way],
+    bucket: &str,
+    cells: &mut Vec<Cell>,
+    rate: impl Fn(Operation) -> Option<f64>,
+) -> Result<()> {
+    for _ in 0..args.rounds {
+        for operation in [Operation::Get, Operation::Put] {
+            for way in &*ways {
+                let mut load = load_of(args, way, operation, bucket);
+                load.rate = rate(operation);
+                let outcome = process::run_load(&load).await?;
+                announce(way.kind, operation, &outcome);
+                cells.push(Cell {
+                    way: way.kind,
+                    operation,
+                    rate: load.rate,
+                    outcome,
+                });
+            }
+        }
+        ways.rotate_left(1);
+    }
+    Ok(())
+}
+
+fn announce(way: Kind, operation: Operation, outcome: &Outcome) {
+    let (method, rate) = (operation.method(), outcome.per_second);
+    let (median, late) = (outcome.latency_us.p50, outcome.latency_us.p99);
+    eprintln!("{way}, {method}: {rate:.0}/s, p50 {median:.0} µs, p99 {late:.0} µs");
+}
+
+/// The middle of the rounds.
+fn middle(
+    cells: &[Cell],
+    (way, operation, paced): (Kind, Operation, bool),
+    number: impl Fn(&Outcome) -> f64,
+) -> Option<f64> {
+    let same = cells
+        .iter()
+        .filter(|cell| (cell.way, cell.operation, cell.rate.is_some()) == (way, operation, paced));
+    let mut numbers: Vec<f64> = same.map(|cell| number(&cell.outcome)).collect();
+    (!numbers.is_empty()).then(|| median(&mut numbers))
+}
+
+const PROXIES: [Kind; 3] = [Kind::Router, Kind::Haproxy, Kind::Nginx];
+
+/// Half of what the slowest proxy can do.
+fn half_load(cells: &[Cell], operation: Operation) -> Option<f64> {
+    let rate = |way| middle(cells, (way, operation, false), |outcome| outcome.per_second);
+    PROXIES
+        .into_iter()
+        .filter_map(rate)
+        .min_by(f64::total_cmp)
+        .map(|slowest| (slowest / 2.0).round())
+}
+
+fn checks(cells: &[Cell]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for operation in [Operation::Get, Operation::Put] {
+        for other in [Kind::Haproxy, Kind::Nginx] {
+            let rate = |way| middle(cells, (way, operation, false), |it| it.per_second);
+            let ratio = rate(Kind::Router).and_then(|own| Some(own / rate(other)?));
+            let what = format!("{}: throughput, router / {other}", operation.method());
+            checks.push(Check::new(what, ratio, "x", Target::AtLeast(1.0)));
+            for (name, number) in LATENCIES {
+                let late = |way| added(cells, way, operation, number);
+                let more = late(Kind::Router).and_then(|own| Some(own - late(other)?));
+                let what = format!(
+                    "{}: added {name} at half load, router - {other}",
+                    operation.method()
+                );
+                checks.push(Check::new(what, more, "µs", Target::AtMost(0.0)));
+            }
+        }
+    }
+    checks
+}
+
+type Number = fn(&Outcome) -> f64;
+
+const LATENCIES: [(&str, Number); 2] = [
+    ("median", |outcome| outcome.latency_us.p50),
+    ("p99", |outcome| outcome.latency_us.p99),
+];
+
+/// How much later answers come than straight from the node, at half load, in microseconds.
+fn added(cells: &[Cell], way: Kind, operation: Operation, number: Number) -> Option<f64> {
+    let late = |way| middle(cells, (way, operation, true), number);
+    Some(late(way)? - late(Kind::Node)?)
+}
+
+fn markdown(report: &Report, args: &Args) -> String {
+    let Machine { cpu, cores, .. } = &report.machine;
+    let mut text = format!(
+        "## A router in front of a node\n\n{cpu}, {cores} cores, which client, proxy and node \
+         share; {VALUE_BYTES} B a value, {} connections. The router holds {:.0} MB.\n\n",
+        args.connections,
+        report.router_memory.rss as f64 / 1e6
+    );
+    let head = [
+        "load",
+        "way",
+        "per second",
+        "of direct",
+        "CPU µs",
+        "half load: p50 µs",
+        "p99 µs",
+    ];
+    let mut table = Table::new("Throughput, and latency at half load", &head);
+    for operation in [Operation::Get, Operation::Put] {
+        for way in [Kind::Node].into_iter().chain(PROXIES) {
+            let full = |number: Number| middle(&report.cells, (way, operation, false), number);
+            let half = |number: Number| middle(&report.cells, (way, operation, true), number);
+            let Some(rate) = full(|outcome| outcome.per_second) else {
+                continue;
+            };
+            let direct = (Kind::Node, operation, false);
+            let direct = middle(&report.cells, direct, |outcome| outcome.per_second);
+            let show = |number: Option<f64>| format!("{:.0}", number.unwrap_or_default());
+            table.add(vec![
+                operation.method().to_owned(),
+                way.to_string(),
+                format!("{rate:.0}"),
+                format!("{:.2}", rate / direct.unwrap_or(rate)),
+                show(full(|outcome| {
+                    outcome.server_cpu_us + outcome.client_cpu_us
+                })),
+                show(half(|outcome| outcome.latency_us.p50)),
+                show(half(|outcome| outcome.latency_us.p99)),
+            ]);
+        }
+    }
+    text.push_str(&table.render());
+    text.push('\n');
+    text.push_str(&Table::of_checks(&report.checks).render());
+    for note in &report.notes {
+        text.push_str(&format!("\n{note}\n"));
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! What stands in front of a node: our router, and Debian's HAProxy and nginx, each with as many
+//! threads as there are processors and with connections to the node that are kept.
+
+use super::Kind;
+use super::webdis::find;
+use crate::http;
+use crate::process::{Child, free_port};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A proxy in front of a node.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Which one.
+    pub kind: Kind,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    child: Child,
+}
+
+impl Proxy {
+    /// Starts our router.
+    pub async fn router(binary: &Path, rpc: SocketAddr, dir: &Path) -> Result<Self> {
+        ensure!(
+            binary.exists(),
+            "{} is missing: build it with `cargo build --release -p cloudkv-router`",
+            binary.display()
+        );
+        let (addr, admin) = (own_address().await?, own_address().await?);
+        let args = [
+            format!("--seeds={rpc}"),
+            format!("--http={addr}"),
+            format!("--admin={admin}"),
+        ];
+        let child = Child::start("cloudkv-router", binary, args, dir)?;
+        Self::ready(Kind::Router, addr, child).await
+    }
+
+    /// Starts HAProxy; `None` when it isn't installed.
+    pub async fn haproxy(node: SocketAddr, dir: &Path) -> Result<Option<Self>> {
+        let Some(binary) = find_server("haproxy") else {
+            return Ok(None);
+        };
+        let addr = own_address().await?;
+        let file = dir.join("haproxy.cfg");
+        fs::write(&file, haproxy_config(addr, node)).context("write haproxy.cfg")?;
+        let args = ["-db".as_ref(), "-f".as_ref(), file.as_os_str()];
+        let child = Child::start("haproxy", &binary, args, dir)?;
+        Self::ready(Kind::Haproxy, addr, child).await.map(Some)
+    }
+
+    /// Starts nginx; `None` when it isn't installed.
+    pub async fn nginx(node: SocketAddr, dir: &Path) -> Result<Option<Self>> {
+        let Some(binary) = find_server("nginx") else {
+            return Ok(None);
+        };
+        let addr = own_address().await?;
+        let file = dir.join("nginx.conf");
+        fs::write(&file, nginx_config(addr, node, dir)).context("write nginx.conf")?;
+        let args = [
+            "-c".as_ref(),
+            file.as_os_str(),
+            "-p".as_ref(),
+            dir.as_os_str(),
+        ];
+        let child = Child::start("nginx", &binary, args, dir)?;
+        Self::ready(Kind::Nginx, addr, child).await.map(Some)
+    }
+
+    async fn ready(kind: Kind, addr: SocketAddr, mut child: Child) -> Result<Self> {
+        let answers = || async { http::expect(addr, "GET", "/ping", Vec::new()).await.ok() };
+        child.wait_for("answer", START_LIMIT, answers).await?;
+        Ok(Self { kind, addr, child })
+    }
+
+    /// Its processes: the one that was started, and those that it started.
+    pub fn pids(&self) -> Vec<u32> {
+        let first = self.child.pid();
+        let path = format!("/proc/{first}/task/{first}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let children = children.split_whitespace();
+        let children = children.filter_map(|pid| pid.parse().ok());
+        std::iter::once(first).chain(children).collect()
+    }
+}
+
+async fn own_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], free_port().await?)))
+}
+
+impl Drop for Proxy {
+    /// A process that is killed leaves those that it started behind: nginx's would live on.
+    fn drop(&mut self) {
+        for pid in self.pids() {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // Fails only if it has ended already.
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+        }
+    }
+}
+
+/// Servers aren't in the `PATH` of everybody.
+fn find_server(program: &str) -> Option<PathBuf> {
+    let usual = Path::new("/usr/sbin").join(program);
+    find(program).or_else(|| usual.is_file().then_some(usual))
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn haproxy_config(addr: SocketAddr, node: SocketAddr) -> String {
+    format!(
+        "global\n    nbthread {}\n    maxconn 4096\n\
+         defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    \
+         timeout server 30s\n    option http-keep-alive\n    http-reuse always\n    \
+         option forwardfor\n\
+         frontend users\n    bind {addr}\n    default_backend nodes\n\
+         backend nodes\n    server node {node} pool-max-conn 512\n",
+        threads()
+    )
+}
+
+fn nginx_config(addr: SocketAddr, node: SocketAddr, dir: &Path) -> String {
+    let (threads, dir) = (threads(), dir.display());
+    format!(
+        "worker_processes {threads};\ndaemon off;\npid {dir}/nginx.pid;\n\
+         error_log {dir}/nginx-errors.log error;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\n    access_log off;\n    keepalive_requests 1000000000;\n    \
+         client_body_temp_path {dir}/nginx-body;\n    proxy_temp_path {dir}/nginx-proxy;\n    \
+         fastcgi_temp_path {dir}/nginx-fastcgi;\n    uwsgi_temp_path {dir}/nginx-uwsgi;\n    \
+         scgi_temp_path {dir}/nginx-scgi;\n    \
+         upstream nodes {{\n        server {node};\n        keepalive 512;\n        \
+         keepalive_requests 1000000000;\n    }}\n    \
+         server {{\n        listen {addr};\n        location / {{\n            \
+         proxy_pass http://nodes;\n            proxy_http_version 1.1;\n            \
+         proxy_set_header Connection \"\";\n            \
+         proxy_set_header X-Forwarded-For $remote_addr;\n        }}\n    }}\n}}\n"
+    )
+}

@@ -1,0 +1,147 @@
+//! A router as a process, in front of nodes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Child, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::binary::router_binary;
+use super::http::Api;
+use super::log::Log;
+use super::node::{append, clean};
+use super::wait::eventually;
+
+/// How long a router may take to find a healthy region.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long it may take to stop when it is asked to.
+const STOPS_WITHIN: Duration = Duration::from_secs(25);
+
+const HTTP: u16 = 8000;
+const HTTPS: u16 = 8443;
+const ADMIN: u16 = 9091;
+
+/// A running router.
+#[derive(Debug)]
+pub struct Router {
+    child: Child,
+    address: Ipv4Addr,
+    log: Log,
+    _dir: TempDir,
+}
+
+impl Router {
+    /// Starts a router in front of nodes, whose `rpc` addresses these are, and waits until it is
+    /// ready.
+    pub async fn start(seeds: &[SocketAddr]) -> Self {
+        Self::start_with(seeds, &[]).await
+    }
+
+    /// Starts a router with more arguments, and waits until it is ready.
+    pub async fn start_with(seeds: &[SocketAddr], args: &[&str]) -> Self {
+        let router = Self::launch(seeds, args);
+        let admin = router.admin_api();
+        eventually("the router is ready", READY_WITHIN, async || {
+            let answer = admin.get("/readyz").unchecked().try_send().await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        router
+    }
+
+    /// Starts a router that may find no node.
+    pub fn launch(seeds: &[SocketAddr], args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("make a temporary directory");
+        let log = Log::new(dir.path().join("stderr.log"));
+        let [x, y, ..] = *Uuid::new_v4().as_bytes();
+        // An address of its own in 127.0.0.0/8: nobody else takes its ports.
+        let address = Ipv4Addr::new(127, x.clamp(1, 254), y, 201);
+        let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
+        let mut command = clean(router_binary());
+        command
+            .args(["--log-format", "json", "--seeds", &seeds.join(",")])
+            .args(["--http", &format!("{address}:{HTTP}")])
+            .args(["--admin", &format!("{address}:{ADMIN}")])
+            .args(args)
+            .stdout(append(&dir.path().join("stdout.log")))
+            .stderr(append(log.path()));
+        if args.contains(&"--tls-cert") {
+            command.args(["--https", &format!("{address}:{HTTPS}")]);
+        }
+        Self {
+            child: command.spawn().expect("start the router"),
+            address,
+            log,
+            _dir: dir,
+        }
+    }
+
+    /// Where users reach it.
+    pub fn http(&self) -> SocketAddr {
+        self.port(HTTP)
+    }
+
+    /// Where users reach it with TLS, if it was given a certificate.
+    pub fn https(&self) -> SocketAddr {
+        self.port(HTTPS)
+    }
+
+    fn port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.address), port)
+    }
+
+    /// A client of its public port.
+    pub fn api(&self) -> Api {
+        Api::new(self.http())
+    }
+
+    /// A client of the operator's port.
+    pub fn admin_api(&self) -> Api {
+        Api::new(self.port(ADMIN))
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it logged.
+    pub fn log_text(&self) -> String {
+        self.log.text()
+    }
+
+    /// Sends SIGTERM.
+    pub fn signal_terminate(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a pid"), Signal::TERM).expect("send SIGTERM");
+    }
+
+    /// Waits for the process to end.
+    pub async fn wait_exit(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait for the router") {
+                return status;
+            }
+            assert!(started.elapsed() < STOPS_WITHIN, "the router did not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- end of the router's log ---\n{}", self.log.tail());
+        } else {
+            let errors = self.log.errors().join("\n");
+            assert!(errors.is_empty(), "the router logged errors:\n{errors}");
+        }
+    }
+}

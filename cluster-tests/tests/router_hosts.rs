@@ -1,0 +1,132 @@
+//! Which region a host means.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use cloudkv_cluster_tests::{Answer, Api, Node, NodeOptions, RawRequest, Router};
+
+async fn start(region: &str, args: &[&str]) -> (Node, Router) {
+    let node = Node::start_with(NodeOptions {
+        region: Some(region.into()),
+        ..NodeOptions::default()
+    })
+    .await;
+    let router = Router::start_with(&[node.rpc()], args).await;
+    (node, router)
+}
+
+async fn ask(router: &Router, host: &str) -> Answer {
+    let request = RawRequest::with_line("GET /ping HTTP/1.1").header("Host", host);
+    request.send(router.http()).await
+}
+
+#[tokio::test]
+async fn names_of_the_region_and_all_others_but_those_of_regions_that_there_are_not() {
+    let (_node, router) = start("eu-west", &[]).await;
+    for host in [
+        "api.cloudkv.io",
+        "api.cloudkv.io:8000",
+        "API.CloudKV.IO",
+        "api.eu-west.cloudkv.io",
+        "api.eu-west.cloudkv.io:443",
+        "API.EU-WEST.cloudkv.io.",
+        "localhost",
+        "127.0.0.1:8000",
+        "[::1]:8000",
+        "anything.example",
+        "api.a.b.cloudkv.io",
+        "",
+    ] {
+        let answer = ask(&router, host).await;
+        answer.status(200);
+        assert_eq!(answer.header("x-cloudkv-region"), "eu-west", "{host}");
+    }
+    for host in ["api.us-east.cloudkv.io", "api.eu_west.cloudkv.io:80"] {
+        let answer = ask(&router, host).await;
+        answer.error(404, "unknown_region");
+        assert!(answer.text().contains("eu-west"), "{answer:?}");
+        assert!(!answer.header("x-request-id").is_empty());
+        assert_eq!(answer.header("access-control-allow-origin"), "*");
+    }
+}
+
+#[tokio::test]
+async fn the_domain_is_a_setting() {
+    let (_node, router) = start("eu", &["--domain", "kv.example"]).await;
+    ask(&router, "api.us.kv.example")
+        .await
+        .error(404, "unknown_region");
+    ask(&router, "api.eu.kv.example").await.status(200);
+    // Not a name of ours: the global one.
+    ask(&router, "api.us.cloudkv.io").await.status(200);
+}
+
+#[tokio::test]
+async fn a_target_with_a_host_wins_over_the_header_and_two_headers_are_refused() {
+    let (_node, router) = start("eu", &[]).await;
+    let line = "GET http://api.us.cloudkv.io/ping HTTP/1.1";
+    let request = RawRequest::with_line(line).header("Host", "localhost");
+    request
+        .send(router.http())
+        .await
+        .error(404, "unknown_region");
+    let twice = RawRequest::new("GET", "/ping").header("Host", "api.us.cloudkv.io");
+    twice.send(router.http()).await.error(400, "invalid_header");
+    let old = RawRequest::with_line("GET /ping HTTP/1.0");
+    old.send(router.http()).await.status(200);
+}
+
+#[tokio::test]
+async fn the_authority_of_http2_is_a_host() {
+    let (_node, router) = start("eu", &[]).await;
+    let ask = async |host: &str| {
+        let resolved = reqwest::Client::builder()
+            .no_proxy()
+            .http2_prior_knowledge()
+            .resolve(host, router.http())
+            .build()
+            .unwrap();
+        let url = format!("http://{host}:{}/ping", router.http().port());
+        let response = resolved.get(url).send().await.unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        response.status().as_u16()
+    };
+    assert_eq!(ask("api.eu.cloudkv.io").await, 200);
+    assert_eq!(ask("api.us.cloudkv.io").await, 404);
+    assert_eq!(ask("api.cloudkv.io").await, 200);
+    Api::http2(router.http()).get("/ping").await.status(200);
+}
+
+#[tokio::test]
+async fn before_a_node_is_found_the_answer_is_503() {
+    let router = Router::launch(&["127.0.0.1:9".parse().unwrap()], &[]);
+    let listens = async || {
+        RawRequest::new("GET", "/ping")
+            .try_send(router.http())
+            .await
+    };
+    cloudkv_cluster_tests::eventually(
+        "the router listens",
+        std::time::Duration::from_secs(30),
+        async || {
+            tokio::net::TcpStream::connect(router.http())
+                .await
+                .ok()
+                .map(drop)
+        },
+    )
+    .await;
+    let _ = listens().await;
+    for host in ["api.cloudkv.io", "api.eu.cloudkv.io", "localhost"] {
+        let answer = ask(&router, host).await;
+        answer.error(503, "unavailable");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    let ready = router.admin_api().get("/readyz").unchecked().await;
+    ready.status(503);
+    router
+        .admin_api()
+        .get("/healthz")
+        .unchecked()
+        .await
+        .status(200);
+}

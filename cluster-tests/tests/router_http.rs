@@ -1,0 +1,269 @@
+//! HTTP through the router: other programs' clients, odd clients, slow ones, and many.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use cloudkv_cluster_tests::harness::prometheus;
+use cloudkv_cluster_tests::{
+    Api, Bucket, Connection, Ending, Node, RawRequest, Router, chunk, eventually,
+};
+use futures_util::future::join_all;
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn start_with(args: &[&str]) -> (Node, Router, Bucket) {
+    let node = Node::start().await;
+    let router = Router::start_with(&[node.rpc()], args).await;
+    let bucket = router.api().bucket_with(&[("plan", "business")]).await;
+    (node, router, bucket)
+}
+
+/// What curl prints, given these arguments.
+async fn curl(args: &[&str]) -> String {
+    let output = tokio::process::Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "30",
+        ])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("run curl");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "curl {args:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn curl_and_reqwest_speak_both_versions() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    let url = format!("http://{}{}", router.http(), bucket.key("k"));
+    let version = "%{http_version}";
+    for (flag, spoken) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        let put = [
+            "-X",
+            "PUT",
+            "-d",
+            spoken,
+            flag,
+            "-o",
+            "/dev/null",
+            "-w",
+            version,
+        ];
+        assert_eq!(curl(&[&put[..], &[&url]].concat()).await, spoken);
+        assert_eq!(curl(&[flag, &url]).await, spoken, "the value comes back");
+        let head = curl(&["-I", flag, &url]).await;
+        assert!(head.to_ascii_lowercase().contains("etag: "), "{head}");
+    }
+    for api in [router.api(), Api::http2(router.http())] {
+        let values: Vec<String> = (0..50).map(|number| format!("value {number}")).collect();
+        join_all(values.iter().map(async |value| {
+            let key = bucket.key(&value.replace(' ', "-"));
+            api.put(&key, value.clone()).await.status(200);
+            assert_eq!(api.get(&key).await.text(), value);
+            let not_modified = api
+                .get(&key)
+                .header("if-none-match", &api.get(&key).await.etag());
+            not_modified.await.status(304).empty();
+        }))
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn large_values_and_bodies_that_come_in_pieces_pass() {
+    let (_node, router, bucket) = start_with(&["--retry-buffer-kib", "1"]).await;
+    let value = vec![b'v'; 16_000];
+    let key = bucket.key("large");
+    router.api().put(&key, value.clone()).await.status(200);
+    assert_eq!(router.api().get(&key).await.body, value);
+    let mut connection = Connection::open(router.http()).await;
+    let head = RawRequest::new("PUT", &key).header("Transfer-Encoding", "chunked");
+    connection.write(&head.bytes()).await;
+    for piece in value.chunks(1000) {
+        connection.write(&chunk(piece)).await;
+        tokio::task::yield_now().await;
+    }
+    connection.write(&chunk(b"")).await;
+    let Ending::Answer(answer) = connection.receive(false).await else {
+        panic!("no answer")
+    };
+    answer.status(200);
+    assert_eq!(router.api().get(&key).await.body, value);
+    // The connection is of use again.
+    let Ending::Answer(answer) = connection.send(&RawRequest::new("GET", &key)).await else {
+        panic!("no answer")
+    };
+    assert_eq!(answer.body, value);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_within_its_body_has_written_nothing() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    for head in [
+        RawRequest::new("PUT", &bucket.key("half")).header("Content-Length", "1000"),
+        RawRequest::new("PUT", &bucket.key("half")).header("Transfer-Encoding", "chunked"),
+    ] {
+        let mut connection = Connection::open(router.http()).await;
+        connection.write(&head.bytes()).await;
+        connection.write(&chunk(b"half of it")).await;
+        connection.finish().await;
+        // A refusal or a close, but no success.
+        if let Ending::Answer(answer) = connection.receive(false).await {
+            assert!(answer.status >= 400, "{answer:?}");
+        }
+    }
+    router.api().get(&bucket.key("half")).await.status(404);
+}
+
+#[tokio::test]
+async fn requests_in_requests_are_not_smuggled() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    let inner = format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
+        bucket.key("smuggled")
+    );
+    let key = bucket.key("outer");
+    let put = || RawRequest::new("PUT", &key);
+    let odd = [
+        put()
+            .header("Content-Length", "5")
+            .header("Transfer-Encoding", "chunked")
+            .trailing(format!("0\r\n\r\n{inner}").as_bytes()),
+        put()
+            .header("Content-Length", "0")
+            .header("Content-Length", "60")
+            .trailing(inner.as_bytes()),
+        put()
+            .header("Transfer-Encoding", "chunked, identity")
+            .trailing(format!("0\r\n\r\n{inner}").as_bytes()),
+        put()
+            .header("Transfer-Encoding", "xchunked")
+            .trailing(inner.as_bytes()),
+        put()
+            .header("Content-Length", "+5")
+            .trailing(inner.as_bytes()),
+        put()
+            .header("Connection", "content-length, transfer-encoding")
+            .header("Content-Length", &inner.len().to_string())
+            .trailing(inner.as_bytes()),
+    ];
+    for request in odd {
+        // Whatever is answered, nothing of the body is taken for a request.
+        let _ = request.try_send(router.http()).await;
+    }
+    // A request after all of those, over the same connections to the node.
+    router.api().get(&bucket.key("smuggled")).await.status(404);
+}
+
+#[tokio::test]
+async fn an_id_of_the_clients_comes_back_and_others_are_made() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    let given = router
+        .api()
+        .get(&bucket.key("k"))
+        .header("x-request-id", "mine-7");
+    assert_eq!(given.await.header("x-request-id"), "mine-7");
+    let made = router.api().get(&bucket.key("k")).await;
+    let again = router.api().get(&bucket.key("k")).await;
+    assert_ne!(made.header("x-request-id"), again.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn headers_of_one_hop_stay_on_it() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    // A request that says that its key header is of one hop comes without it.
+    let request = RawRequest::new("GET", "/buckets")
+        .header("Connection", "api-key")
+        .header("api-key", &bucket.account);
+    request.send(router.http()).await.error(401, "unauthorized");
+    let upgrade = RawRequest::new("GET", "/ping")
+        .header("Connection", "Upgrade, HTTP2-Settings")
+        .header("Upgrade", "h2c")
+        .header("HTTP2-Settings", "AAMAAABkAAQAAP__");
+    let answer = upgrade.send(router.http()).await;
+    answer.status(200);
+    assert_eq!(answer.find_header("keep-alive"), None);
+    let connect = RawRequest::with_line("CONNECT example.com:443 HTTP/1.1");
+    let connect = connect.header("Host", "example.com:443");
+    connect.try_send(router.http()).await.refused(&[400, 405]);
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut_and_a_thousand_idle_connections_are_kept() {
+    let (_node, router, bucket) = start_with(&["--header-timeout", "300ms"]).await;
+    let mut slow = Connection::open(router.http()).await;
+    slow.write(b"GET /ping HTTP/1.1\r\nHo").await;
+    let idle: Vec<Connection> = join_all((0..1000).map(|_| Connection::open(router.http()))).await;
+    assert!(slow.closes_within(SOON).await, "the slow one is cut");
+    let key = bucket.key("k");
+    router.api().put(&key, "v").await.status(200);
+    let mut served = 0;
+    for mut connection in idle {
+        let ending = connection.send(&RawRequest::new("GET", &key)).await;
+        let Ending::Answer(answer) = ending else {
+            panic!("an idle connection was closed: {ending:?}")
+        };
+        assert_eq!(answer.text(), "v");
+        served += 1;
+    }
+    assert_eq!(served, 1000);
+}
+
+#[tokio::test]
+async fn a_router_that_is_asked_to_stop_finishes_what_it_has_begun() {
+    let (_node, mut router, bucket) = start_with(&[]).await;
+    let mut connection = Connection::open(router.http()).await;
+    let head = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", "4");
+    connection.write(&head.bytes()).await;
+    connection.write(b"va").await;
+    router.signal_terminate();
+    eventually("the router says that it stops", SOON, async || {
+        let answer = router.admin_api().get("/readyz").unchecked();
+        let answer = answer.try_send().await.ok()?;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    connection.write(b"lu").await;
+    let Ending::Answer(answer) = connection.receive(false).await else {
+        panic!("the request under way got no answer")
+    };
+    answer.status(200);
+    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(router.wait_exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn metrics_and_status_are_told_to_the_operator() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    router.api().get(&bucket.key("k")).await.status(404);
+    let page = router.admin_api().get("/metrics").unchecked().await;
+    let names = prometheus::sample_names(page.text()).unwrap();
+    for name in [
+        "cloudkv_router_requests_total",
+        "cloudkv_router_retries_total",
+        "cloudkv_router_region_healthy",
+        "cloudkv_router_node_round_trip_seconds",
+        "cloudkv_http_connections",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(names.iter().any(|it| it == name), "{name}");
+    }
+    let status = router.admin_api().get("/status").unchecked().await.json();
+    assert_eq!(status["region"], "local");
+    assert_eq!(status["regions"][0]["nodes"][0]["up"], true);
+    assert_eq!(status["regions"][0]["leaders"].as_array().unwrap().len(), 8);
+    let memory = page.text().lines().find_map(|line| {
+        let value = line.strip_prefix("process_resident_memory_bytes ")?;
+        value.parse::<f64>().ok()
+    });
+    assert!(memory.unwrap() > 1e6);
+}

@@ -1,0 +1,195 @@
+//! A region of three nodes behind a router: what clients see when a node goes, in whatever way.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
+use cloudkv_cluster_tests::{Bucket, Router, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+const CLIENTS: usize = 16;
+
+async fn start() -> (Region, Router, Bucket) {
+    let region = Region::start().await;
+    let router = Router::start(&seeds(&region)).await;
+    let bucket = router.api().bucket_with(&[("plan", "pro")]).await;
+    (region, router, bucket)
+}
+
+fn seeds(region: &Region) -> Vec<SocketAddr> {
+    (0..3).map(|seat| region.seat(seat).rpc()).collect()
+}
+
+async fn goes_on(load: &PlainLoad, more: u64) {
+    let before = load.requests();
+    eventually("the load goes on", SOON, async || {
+        (load.requests() >= before + more).then_some(())
+    })
+    .await;
+}
+
+/// A metric of the router's.
+async fn metric(router: &Router, name: &str) -> f64 {
+    let page = router.admin_api().get("/metrics").unchecked().await;
+    let line = page.text().lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+}
+
+#[tokio::test]
+async fn a_rolling_restart_fails_no_request() {
+    let (mut region, router, bucket) = start().await;
+    let load = PlainLoad::start(
+        &[router.http()],
+        &bucket,
+        CLIENTS,
+        Work::OwnKeys,
+        Some(300.0),
+    );
+    for seat in 0..3 {
+        goes_on(&load, 50).await;
+        region.terminate(seat).await;
+        region.restart(seat).await;
+        region.wait_formed().await;
+    }
+    goes_on(&load, 50).await;
+    let outcome = load.stop().await;
+    assert_eq!(outcome.errors, 0, "{:?}", outcome.shown);
+    assert_eq!(outcome.retried, 0, "the router closed connections");
+    assert!(outcome.requests > 200, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_killed_leader_costs_only_writes_that_were_under_way() {
+    let (mut region, router, bucket) = start().await;
+    let load = PlainLoad::start(&[router.http()], &bucket, CLIENTS, Work::OwnKeys, None);
+    goes_on(&load, 200).await;
+    let leader = region.wait_leader("shard-0").await;
+    region.kill(leader);
+    goes_on(&load, 500).await;
+    let outcome = load.stop().await;
+    // Each client has one request under way, and reads are repeated.
+    assert!(
+        outcome.errors <= CLIENTS as u64,
+        "{} errors: {:?}",
+        outcome.errors,
+        outcome.shown
+    );
+    for error in &outcome.shown {
+        assert!(error.contains("unknown_outcome"), "{error}");
+    }
+    assert_eq!(outcome.retried, 0, "the router closed connections");
+}
+
+#[tokio::test]
+async fn requests_go_straight_to_the_leader_of_their_shard() {
+    let (region, router, bucket) = start().await;
+    let shards = region.shards();
+    for shard in 0..shards {
+        let leader = region.wait_leader(&format!("shard-{shard}")).await;
+        let admin = region.seat(leader).admin();
+        let counted = async || {
+            let page = cloudkv_cluster_tests::Api::new(admin)
+                .get("/metrics")
+                .unchecked()
+                .await;
+            let puts = page.text().lines();
+            puts.filter(|line| line.starts_with("cloudkv_http_requests_total{class=\"put\""))
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+                .sum::<u64>()
+        };
+        let before = counted().await;
+        let key = bucket.key(&key_in_shard(&bucket, "k", shard, shards));
+        for _ in 0..5 {
+            router.api().put(&key, "v").await.status(200);
+        }
+        assert_eq!(counted().await - before, 5, "writes of shard {shard}");
+    }
+}
+
+#[tokio::test]
+async fn reads_through_the_router_see_the_last_write() {
+    let (region, router, bucket) = start().await;
+    let api = router.api();
+    for shard in 0..region.shards() {
+        let key = bucket.key(&key_in_shard(&bucket, "k", shard, region.shards()));
+        for value in ["1", "2", "3"] {
+            api.put(&key, value).await.status(200);
+            assert_eq!(api.get(&key).await.text(), value);
+        }
+    }
+    // As soon as there are streams to the nodes.
+    eventually("keys go over the stream of calls", SOON, async || {
+        api.get(&bucket.key("k")).await;
+        let streamed = metric(&router, "cloudkv_router_streamed_total").await;
+        (streamed > 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_router_goes_on_without_its_seed_and_starts_with_any_that_lives() {
+    let mut region = Region::start().await;
+    let router = Router::start(&[region.seat(0).rpc()]).await;
+    let bucket = router.api().bucket().await;
+    region.kill(0);
+    let key = bucket.key("k");
+    eventually("a write without the seed", SOON, async || {
+        let answer = router.api().put(&key, "v").try_send().await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    // The first two seeds don't answer.
+    let nowhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let seeds = [region.seat(0).rpc(), nowhere, region.seat(2).rpc()];
+    let second = Router::start(&seeds).await;
+    assert_eq!(second.api().get(&key).await.text(), "v");
+    assert_eq!(router.api().get(&key).await.text(), "v", "side by side");
+}
+
+#[tokio::test]
+async fn a_node_that_stands_still_costs_reads_nothing_but_time() {
+    let (region, router, bucket) = start().await;
+    let key = bucket.key("k");
+    router.api().put(&key, "v").await.status(200);
+    let leader = region.wait_leader("shard-0").await;
+    region.members[leader].pause();
+    for _ in 0..20 {
+        assert_eq!(router.api().get(&key).await.text(), "v");
+    }
+    region.members[leader].resume();
+    assert!(metric(&router, "cloudkv_router_unknown_outcomes_total").await < 1.0);
+}
+
+#[tokio::test]
+async fn a_region_that_is_gone_is_answered_for_at_once_and_served_again_when_it_is_back() {
+    let options = RegionOptions {
+        nodes: 1,
+        seats: 1,
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let router = Router::start(&[region.seat(0).rpc()]).await;
+    let bucket = router.api().bucket().await;
+    let key = bucket.key("k");
+    router.api().put(&key, "v").await.status(200);
+    region.kill(0);
+    for host in ["api.local.cloudkv.io", "api.cloudkv.io"] {
+        for method in [http::Method::PUT, http::Method::GET] {
+            let call = router.api().request(method, &key).header("host", host);
+            let answer = call.body("w").await;
+            answer.error(503, "unavailable");
+            assert_eq!(answer.header("retry-after"), "1");
+            assert!(answer.took < Duration::from_secs(5), "{answer:?}");
+        }
+    }
+    region.restart(0).await;
+    eventually("the region is served again", SOON, async || {
+        let answer = router.api().get(&key).try_send().await.ok()?;
+        (answer.status == 200 && answer.body == "v").then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,124 @@
+//! The operator's token. Without one the port is on the loopback interface, and then a request
+//! must also be meant for it: a page in a browser of the machine can make a name of its own point
+//! there (DNS rebinding), but it can't make the browser ask for `localhost` on its behalf.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+
+use super::refusal;
+use crate::config::Secret;
+
+/// Whom to let in. It keeps the token's hash: comparing hashes takes a time that tells nothing
+/// about the token.
+#[derive(Clone)]
+pub struct Guard(Option<[u8; 32]>);
+
+impl Guard {
+    /// Without a token, whoever asks for the loopback interface by its name gets in.
+    pub fn new(token: Option<&Secret>) -> Self {
+        Self(token.map(|token| hash(token.expose().as_bytes())))
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let Some(right) = self.0 else {
+            return names_loopback(headers);
+        };
+        bearer(headers).is_some_and(|token| hash(token) == right)
+    }
+}
+
+/// Lets a request pass, or answers 401, or 403 where a token wouldn't help.
+pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    if guard.admits(request.headers()) {
+        return next.run(request).await;
+    }
+    if guard.0.is_none() {
+        let message = "without an admin token, ask for localhost, 127.0.0.1 or [::1]";
+        return refusal(StatusCode::FORBIDDEN, "forbidden", message);
+    }
+    let mut response = refusal(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "send the operator's token as Authorization: Bearer TOKEN",
+    );
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+/// Whether `Host` is a name of the loopback interface, or missing, as no browser leaves it.
+fn names_loopback(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else {
+        return true;
+    };
+    let Some(host) = host.to_str().ok().and_then(|host| host.parse().ok()) else {
+        return false;
+    };
+    let authority: axum::http::uri::Authority = host;
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse();
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(token: Option<&str>, name: &'static str, value: &'static str) -> bool {
+        let token = token.map(|token| Secret::new(token.to_owned()));
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+        Guard::new(token.as_ref()).admits(&headers)
+    }
+
+    #[test]
+    fn without_a_token_only_names_of_the_loopback_interface_get_in() {
+        for host in [
+            "localhost:9090",
+            "LOCALHOST",
+            "127.0.0.1:9090",
+            "127.3.2.1",
+            "[::1]:9090",
+        ] {
+            assert!(admitted(None, "host", host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:9090",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "@",
+        ] {
+            assert!(!admitted(None, "host", host), "{host}");
+        }
+        assert!(Guard::new(None).admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn with_a_token_only_the_token_gets_in() {
+        let token = Some("0123456789abcdef");
+        assert!(admitted(token, "authorization", "Bearer 0123456789abcdef"));
+        assert!(!admitted(token, "authorization", "Bearer 0123456789abcdeg"));
+        assert!(!admitted(token, "host", "localhost"));
+    }
+}

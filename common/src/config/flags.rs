@@ -1,0 +1,71 @@
+//! Flags of a command line, made from a list of settings.
+
+use std::marker::PhantomData;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, FromArgMatches};
+
+use super::error::ConfigError;
+use super::kinds::Describe;
+use super::table::{Setting, Settings};
+use super::words::Switch;
+
+/// The settings given as flags.
+pub struct Flags<S>(pub Vec<(&'static Setting, String)>, PhantomData<S>);
+
+impl<S: Settings> FromArgMatches for Flags<S> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |setting: &'static Setting| {
+            matches
+                .get_one::<String>(setting.name)
+                .map(|text| (setting, text.clone()))
+        };
+        Ok(Self(S::ALL.iter().filter_map(given).collect(), PhantomData))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<S: Settings> Args for Flags<S> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(S::ALL.iter().map(argument))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+fn argument(setting: &Setting) -> Arg {
+    let default = match setting.default {
+        "" => String::new(),
+        text => format!(" [default: {text}]"),
+    };
+    let argument = Arg::new(setting.name);
+    // A switch alone means that it is on.
+    let argument = if setting.kind.placeholder() == Switch.placeholder() {
+        argument.num_args(0..=1).default_missing_value("true")
+    } else {
+        argument
+    };
+    argument
+        .long(setting.flag())
+        .value_name(setting.kind.placeholder())
+        .help(format!(
+            "{}{default} [variable: {}]",
+            setting.doc(),
+            setting.variable()
+        ))
+}
+
+/// The text to print if the command line asks for help or the version: those come as errors from
+/// the parser, but are none.
+pub fn printed_or_refused(error: clap::Error) -> Result<String, ConfigError> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.render().to_string()),
+        _ => Err(ConfigError::Usage(error)),
+    }
+}

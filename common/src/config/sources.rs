@@ -1,0 +1,183 @@
+//! What the file, the variables and the flags say, as text, before anything is judged.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::error::{ConfigError, Origin};
+use super::kinds::Kind;
+use super::table::Setting;
+
+/// What all our variables begin with.
+pub(super) const PREFIX: &str = "CLOUDKV_";
+
+/// The variable that names the configuration file.
+pub(super) const FILE_VARIABLE: &str = "CLOUDKV_CONFIG";
+
+/// The texts that were found, by setting, each from the source that wins.
+pub struct Found {
+    settings: &'static [Setting],
+    texts: BTreeMap<&'static str, (String, Origin)>,
+}
+
+impl Found {
+    /// Nothing found yet for these settings.
+    pub fn new(settings: &'static [Setting]) -> Self {
+        Self {
+            settings,
+            texts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what the flags say: it wins over everything.
+    pub fn add_flags(&mut self, flags: Vec<(&'static Setting, String)>) {
+        for (setting, text) in flags {
+            let origin = Origin::Flag(format!("--{}", setting.flag()));
+            self.texts.insert(setting.name, (text, origin));
+        }
+    }
+
+    /// Takes what the variables say, and returns the file that one of them names.
+    ///
+    /// A variable of ours that is almost the name of a setting is refused as misspelt. Others are
+    /// let be: Kubernetes makes `CLOUDKV_SERVICE_HOST` and the like from names of services.
+    pub fn add_variables(
+        &mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        let mut file = None;
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+                continue;
+            };
+            if value.is_empty() {
+                continue;
+            }
+            if name == FILE_VARIABLE {
+                file = Some(PathBuf::from(value));
+                continue;
+            }
+            let origin = Origin::Variable(name.to_owned());
+            let mut all = self.settings.iter();
+            let Some(setting) = all.find(|setting| setting.variable() == name) else {
+                refuse_misspelt_variable(self.settings, name, origin)?;
+                continue;
+            };
+            let text = value.into_string().map_err(|_| ConfigError::NotUnicode {
+                variable: name.to_owned(),
+            })?;
+            self.texts.insert(setting.name, (text, origin));
+        }
+        Ok(file)
+    }
+
+    /// Takes what the file says, where no variable says otherwise.
+    pub fn add_file(&mut self, path: Option<PathBuf>) -> Result<(), ConfigError> {
+        let Some(path) = path else { return Ok(()) };
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
+            path: path.clone(),
+            source: Box::new(source),
+        })?;
+        for (key, value) in table {
+            let origin = Origin::File(path.clone());
+            let Some(setting) = self.settings.iter().find(|setting| setting.name == key) else {
+                let names = self.settings.iter().map(|setting| setting.name.to_owned());
+                let nearest = nearest(&key, names, 3);
+                return Err(ConfigError::Unknown {
+                    name: key,
+                    origin,
+                    nearest,
+                });
+            };
+            let text = file_text(setting, &value, &origin)?;
+            self.texts.entry(setting.name).or_insert((text, origin));
+        }
+        Ok(())
+    }
+
+    /// The text of a setting and where it came from.
+    pub fn text(&self, name: &str) -> (String, Origin) {
+        self.texts.get(name).cloned().unwrap_or_else(|| {
+            let default = self.settings.iter().find(|setting| setting.name == name);
+            (
+                default.map_or("", |setting| setting.default).to_owned(),
+                Origin::Default,
+            )
+        })
+    }
+
+    /// The value of a setting.
+    pub fn read<K: Kind>(&self, name: &'static str, kind: &K) -> Result<K::Value, ConfigError> {
+        let (text, origin) = self.text(name);
+        kind.parse(&text).ok_or_else(|| ConfigError::Wrong {
+            setting: name,
+            origin,
+            value: if kind.secret() {
+                "(not shown)".to_owned()
+            } else {
+                text
+            },
+            right: kind.right(),
+        })
+    }
+}
+
+/// A value of the file as text, if it is of the TOML type that the setting has.
+fn file_text(
+    setting: &Setting,
+    value: &toml::Value,
+    origin: &Origin,
+) -> Result<String, ConfigError> {
+    match (value, setting.kind.bare()) {
+        (toml::Value::String(text), false) => Ok(text.clone()),
+        (toml::Value::Integer(_) | toml::Value::Boolean(_), true) => Ok(value.to_string()),
+        (_, bare) => Err(ConfigError::Wrong {
+            setting: setting.name,
+            origin: origin.clone(),
+            value: if setting.kind.secret() {
+                "(not shown)".into()
+            } else {
+                value.to_string()
+            },
+            right: format!(
+                "{}, {} quotes",
+                setting.kind.right(),
+                if bare { "without" } else { "in" }
+            ),
+        }),
+    }
+}
+
+fn refuse_misspelt_variable(
+    settings: &[Setting],
+    name: &str,
+    origin: Origin,
+) -> Result<(), ConfigError> {
+    let names = settings
+        .iter()
+        .map(Setting::variable)
+        .chain([FILE_VARIABLE.to_owned()]);
+    let nearest = nearest(name, names, 2);
+    if nearest.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Unknown {
+        name: name.to_owned(),
+        origin,
+        nearest,
+    })
+}
+
+/// Up to three names that can be made from `name` with at most `edits` changes of a letter.
+fn nearest(name: &str, names: impl Iterator<Item = String>, edits: usize) -> Vec<String> {
+    let mut near: Vec<(usize, String)> = names
+        .map(|known| (strsim::damerau_levenshtein(&known, name), known))
+        .filter(|(distance, _)| *distance <= edits)
+        .collect();
+    near.sort();
+    near.into_iter().take(3).map(|(_, known)| known).collect()
+}

@@ -1,0 +1,146 @@
+//! Kinds of settings that have no facts of their own, such as bounds.
+
+use std::path::PathBuf;
+
+use super::kinds::{Describe, Kind};
+use super::values::{LogFormat, Region, Secret};
+use crate::telemetry::logs;
+
+/// Declares the description of a kind that holds no facts of its own.
+macro_rules! describe {
+    ($kind:ty, $placeholder:literal, $right:expr $(, $method:ident)?) => {
+        impl Describe for $kind {
+            fn placeholder(&self) -> &'static str {
+                $placeholder
+            }
+            fn right(&self) -> String {
+                $right.to_owned()
+            }
+            $( fn $method(&self) -> bool {
+                true
+            } )?
+        }
+    };
+}
+
+/// A directory.
+pub struct Folder;
+
+describe!(Folder, "DIR", "the path of a directory");
+
+impl Kind for Folder {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+    fn write(&self, value: &PathBuf) -> Option<String> {
+        Some(value.display().to_string())
+    }
+}
+
+/// The name of a region.
+pub struct Name;
+
+describe!(
+    Name,
+    "NAME",
+    "1 to 32 characters out of a-z, 0-9 and -, as in eu-west"
+);
+
+impl Kind for Name {
+    type Value = Region;
+    fn parse(&self, text: &str) -> Option<Region> {
+        Region::parse(text)
+    }
+    fn write(&self, value: &Region) -> Option<String> {
+        Some(value.as_str().to_owned())
+    }
+}
+
+/// On or off.
+pub struct Switch;
+
+describe!(Switch, "true|false", "true or false", bare);
+
+impl Kind for Switch {
+    type Value = bool;
+    fn parse(&self, text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+    fn write(&self, value: &bool) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// What is logged.
+pub struct Levels;
+
+describe!(
+    Levels,
+    "FILTER",
+    "error, warn, info, debug, trace or off, or such levels for parts of the program, as in \
+     info,cloudkv_node::raft=debug"
+);
+
+impl Kind for Levels {
+    type Value = String;
+    fn parse(&self, text: &str) -> Option<String> {
+        logs::filter(text).is_ok().then(|| text.to_owned())
+    }
+    fn write(&self, value: &String) -> Option<String> {
+        Some(value.clone())
+    }
+}
+
+/// The form of log lines.
+pub struct Format;
+
+describe!(Format, "text|json", "text or json");
+
+impl Kind for Format {
+    type Value = LogFormat;
+    fn parse(&self, text: &str) -> Option<LogFormat> {
+        [LogFormat::Text, LogFormat::Json]
+            .into_iter()
+            .find(|format| format.name() == text)
+    }
+    fn write(&self, value: &LogFormat) -> Option<String> {
+        Some(value.name().to_owned())
+    }
+}
+
+/// A secret that goes into a header.
+pub struct Token;
+
+describe!(
+    Token,
+    "TOKEN",
+    "at least 16 ASCII characters without spaces",
+    secret
+);
+
+impl Kind for Token {
+    type Value = Secret;
+    fn parse(&self, text: &str) -> Option<Secret> {
+        let sane = text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        sane.then(|| Secret::new(text.to_owned()))
+    }
+    fn write(&self, _: &Secret) -> Option<String> {
+        None
+    }
+}
+
+/// A file.
+pub struct File;
+
+describe!(File, "FILE", "the path of a file");
+
+impl Kind for File {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+    fn write(&self, value: &PathBuf) -> Option<String> {
+        Some(value.display().to_string())
+    }
+}

@@ -1,0 +1,127 @@
+//! Makes sure that connections can't use up the files that the program itself needs.
+//!
+//! Each connection is an open file, and strangers open connections. Without a free place in the
+//! process's file table a storage can't begin a new log, and a router reaches no node. So the
+//! number of connections is bounded by what is left when the program has all that it may want.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Up to 256 connections that are being turned away, 64 of operators; files that are being written,
+/// listeners, connections of nodes.
+const SPARE_FILES: u64 = 512;
+/// A server that holds fewer connections than this, and than it was told to, isn't worth running.
+const FEWEST_CONNECTIONS: usize = 64;
+
+/// The process may not open enough files.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this process may open {limit} files, which are too few: raise the hard limit of open files \
+     (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker) to at least {least}; \
+     max_connections = {wanted} needs {all}"
+)]
+pub struct FilesError {
+    limit: u64,
+    least: u64,
+    wanted: usize,
+    all: u64,
+}
+
+/// Raises the limit of open files as far as the process may, and returns it; `None`: no limit.
+pub fn raise_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "raise the limit of open files");
+            limit.current
+        }
+    }
+}
+
+/// Of `wanted` connections, as many as fit into `limit` beside the program's `own` files.
+pub fn room_for_connections(
+    limit: Option<u64>,
+    wanted: usize,
+    own: u64,
+) -> Result<usize, FilesError> {
+    let Some(limit) = limit else {
+        return Ok(wanted);
+    };
+    let room = limit.saturating_sub(own + SPARE_FILES);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let all = files_for(wanted, own);
+    if room >= wanted {
+        return Ok(wanted);
+    }
+    if room < FEWEST_CONNECTIONS {
+        let least = files_for(wanted.min(FEWEST_CONNECTIONS), own);
+        return Err(FilesError {
+            limit,
+            least,
+            wanted,
+            all,
+        });
+    }
+    tracing::warn!(
+        max_connections = wanted,
+        holds = room,
+        limit,
+        "fewer connections than max_connections: raise the hard limit of open files to {all} \
+         (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
+    );
+    Ok(room)
+}
+
+/// Open files that a program with so many connections and `own` files may need.
+fn files_for(connections: usize, own: u64) -> u64 {
+    let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+    connections.saturating_add(own + SPARE_FILES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: u64 = 2048;
+
+    #[test]
+    fn all_connections_fit_without_a_limit_or_below_it() {
+        assert_eq!(room_for_connections(None, 1_000_000, OWN), Ok(1_000_000));
+        assert_eq!(room_for_connections(Some(1 << 20), 10_000, OWN), Ok(10_000));
+        assert_eq!(room_for_connections(Some(12_560), 10_000, OWN), Ok(10_000));
+    }
+
+    #[test]
+    fn connections_are_bounded_by_the_files_left() {
+        assert_eq!(room_for_connections(Some(12_559), 10_000, OWN), Ok(9_999));
+        assert_eq!(room_for_connections(Some(4096), 10_000, OWN), Ok(1536));
+        assert_eq!(room_for_connections(Some(2624), 10_000, OWN), Ok(64));
+    }
+
+    #[test]
+    fn a_few_connections_are_right_if_no_more_are_wanted() {
+        assert_eq!(room_for_connections(Some(2570), 10, OWN), Ok(10));
+    }
+
+    #[test]
+    fn too_few_files_are_refused_with_what_is_needed() {
+        for limit in [0, 1024, 2560, 2623] {
+            let error = room_for_connections(Some(limit), 10_000, OWN).unwrap_err();
+            let text = error.to_string();
+            for part in [&limit.to_string(), "at least 2624", "10000 needs 12560"] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+        let error = room_for_connections(Some(2569), 10, OWN).unwrap_err();
+        assert!(error.to_string().contains("at least 2570"), "{error}");
+    }
+
+    #[test]
+    fn the_limit_is_raised_to_the_hard_one() {
+        assert_eq!(raise_limit(), getrlimit(Resource::Nofile).current);
+    }
+}

@@ -1,0 +1,95 @@
+//! Lanes to nodes, and the greeting on each: a node answers only nodes of its own cluster,
+//! and only those that mean it and no other.
+
+use tonic::Status;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+
+use super::NodeId;
+
+const CLUSTER: &str = "cloudkv-cluster";
+const FROM: &str = "cloudkv-from";
+const TO: &str = "cloudkv-to";
+const LANE: &str = "cloudkv-lane";
+
+/// Calls of one kind: each lane has a connection and a stream of its own, so that users' values
+/// never stand in the way of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Raft, and the nodes' heartbeats.
+    Raft,
+    /// Users' requests that another node has authorised.
+    Keys,
+    /// Users' requests as they came to a router.
+    Users,
+    /// Changes on their way to other regions.
+    Geo,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Self; 4] = [Self::Raft, Self::Keys, Self::Users, Self::Geo];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Keys => "keys",
+            Self::Users => "users",
+            Self::Geo => "geo",
+        }
+    }
+}
+
+/// Who calls whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The cluster of both.
+    pub cluster_id: String,
+    /// The node that calls; 0: a router.
+    pub from: NodeId,
+    /// The node that is called.
+    pub to: NodeId,
+}
+
+impl Greeting {
+    /// Writes the greeting for `lane` into a request's metadata.
+    pub fn write(&self, lane: Lane, metadata: &mut MetadataMap) -> Result<(), Status> {
+        let text = |value: &str| {
+            AsciiMetadataValue::try_from(value)
+                .map_err(|_| Status::internal("a greeting that can't be sent"))
+        };
+        metadata.insert(CLUSTER, text(&self.cluster_id)?);
+        metadata.insert(FROM, text(&self.from.to_string())?);
+        metadata.insert(TO, text(&self.to.to_string())?);
+        metadata.insert(LANE, text(lane.name())?);
+        Ok(())
+    }
+
+    /// Reads who calls, on which lane, if it is a node of `cluster_id` that means node `me`.
+    pub fn check(
+        metadata: &MetadataMap,
+        cluster_id: &str,
+        me: NodeId,
+    ) -> Result<(NodeId, Lane), Status> {
+        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let cluster = text(CLUSTER).unwrap_or_default();
+        if cluster != cluster_id {
+            return Err(Status::permission_denied(format!(
+                "this node belongs to cluster {cluster_id}, the caller to `{cluster}`"
+            )));
+        }
+        let node = |name| text(name).and_then(|id| id.parse::<NodeId>().ok());
+        if node(TO) != Some(me) {
+            return Err(Status::failed_precondition(format!(
+                "this is node {me}, not the one that was called"
+            )));
+        }
+        let from =
+            node(FROM).ok_or_else(|| Status::invalid_argument("the caller has no number"))?;
+        let lane = text(LANE);
+        let lane = Lane::ALL
+            .into_iter()
+            .find(|known| Some(known.name()) == lane);
+        let lane = lane.ok_or_else(|| Status::invalid_argument("no such lane"))?;
+        Ok((from, lane))
+    }
+}

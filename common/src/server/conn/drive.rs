@@ -1,0 +1,88 @@
+//! hyper on one connection: its bounds, and obedience to orders.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::TaskTracker;
+
+use crate::server::answer::Answer;
+use crate::server::conn::pulse::Order;
+use crate::server::conn::session::Session;
+use crate::server::settings::HttpSettings;
+
+/// Memory that one HTTP/2 request, and all of one connection, may fill with unread bodies.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// Runs the streams of HTTP/2 connections as tracked tasks.
+#[derive(Clone)]
+pub(crate) struct Tracked(pub(crate) TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// hyper with the settings' bounds. Its own header timeout stays off: it would also be the idle
+/// timeout, doesn't cover the wait for the first byte, and takes a timer per request.
+pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Tracked> {
+    let mut builder = Builder::new(Tracked(tasks));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(settings.max_head_bytes.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_header_list_size(settings.max_header_list)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(settings.keep_alive)
+        .keep_alive_timeout(settings.keep_alive);
+    builder
+}
+
+/// Serves a connection until it ends, is drained, or is cut.
+pub(crate) async fn drive<A: Answer>(
+    builder: &Builder<Tracked>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    session: Arc<Session<A>>,
+) {
+    let pulse = Arc::clone(&session.pulse);
+    let service = service_fn(move |request| Arc::clone(&session).serve(request));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let (mut registered, mut draining) = (false, false);
+    let ended = poll_fn(|cx| {
+        // A task's waker stays the same, so once is enough.
+        if !std::mem::replace(&mut registered, true) {
+            pulse.register(cx.waker());
+        }
+        match pulse.order() {
+            Order::Serve => {}
+            Order::Drain => {
+                if !std::mem::replace(&mut draining, true) {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            Order::Cut => return Poll::Ready(Ok(())),
+        }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(error = &*error, "a connection ended early");
+    }
+}

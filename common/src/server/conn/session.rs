@@ -1,0 +1,54 @@
+//! The requests of one connection, as hyper hands them over.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+
+use crate::server::answer::{Answer, BodyLeft, Origin};
+use crate::server::conn::pulse::Pulse;
+
+/// What the requests of one connection share.
+pub(crate) struct Session<A> {
+    pub(crate) answers: Arc<A>,
+    pub(crate) connection: u32,
+    pub(crate) peer: SocketAddr,
+    pub(crate) encrypted: bool,
+    pub(crate) pulse: Arc<Pulse>,
+    /// Set while the server is about to stop.
+    pub(crate) closing: Arc<AtomicBool>,
+}
+
+impl<A: Answer> Session<A> {
+    /// Answers one request, and says so if the connection ends with it.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<A::Body>, Infallible> {
+        let (_running, number) = self.pulse.begin();
+        let http1 = request.version() < Version::HTTP_2;
+        let origin = Origin {
+            connection: self.connection,
+            request: number,
+            peer: self.peer,
+            encrypted: self.encrypted,
+        };
+        let mut response = self.answers.answer(request, origin).await;
+        if http1 {
+            let left = response.extensions_mut().remove::<BodyLeft>().is_some();
+            if left {
+                self.pulse.will_linger();
+            }
+            if left || self.closing.load(Ordering::Relaxed) {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        Ok(response)
+    }
+}

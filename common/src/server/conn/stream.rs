@@ -1,0 +1,113 @@
+//! A socket that leaves marks of its progress, and lingers if bytes were left unread.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::server::conn::linger::Lingerer;
+use crate::server::conn::pulse::Pulse;
+
+/// What HTTP/2 connections begin with; no method of HTTP/1 is called so.
+const HTTP2_PREFACE: &[u8] = b"PRI ";
+
+/// A client's socket, watched.
+pub(crate) struct Watched {
+    /// There until it is dropped.
+    stream: Option<TcpStream>,
+    pulse: Arc<Pulse>,
+    lingerer: Arc<Lingerer>,
+    fresh: bool,
+}
+
+impl Watched {
+    pub(crate) fn new(stream: TcpStream, pulse: Arc<Pulse>, lingerer: Arc<Lingerer>) -> Self {
+        Self {
+            stream: Some(stream),
+            pulse,
+            lingerer,
+            fresh: true,
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn mark_write(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(_)) => self.pulse.wrote(),
+            Poll::Pending => self.pulse.write_blocked(),
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = self.stream()?.poll_read(cx, buf);
+        let new = &buf.filled()[before..];
+        if !new.is_empty() {
+            if std::mem::take(&mut self.fresh) && new.starts_with(HTTP2_PREFACE) {
+                self.pulse.speaks_http2();
+            }
+            self.pulse.read();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = self.stream()?.poll_write(cx, buf);
+        self.mark_write(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = self.stream()?.poll_write_vectored(cx, bufs);
+        self.mark_write(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.pulse.lingers()
+            && let Some(stream) = self.stream.take()
+        {
+            self.lingerer.linger(stream);
+        }
+    }
+}

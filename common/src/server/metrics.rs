@@ -1,0 +1,80 @@
+//! Counters of connections.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Connections of a port, or of several that share a limit.
+#[derive(Debug, Default)]
+pub struct ConnectionMetrics {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    cut: AtomicU64,
+}
+
+impl ConnectionMetrics {
+    /// Counts a new connection, and tells its number, which no other one has for a long time.
+    pub(crate) fn opened(&self) -> u32 {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let before = self.accepted.fetch_add(1, Ordering::Relaxed);
+        // Numbers begin again after four thousand million of them.
+        before as u32
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn cut(&self) {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections open now.
+    pub fn open_connections(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted ever.
+    pub fn accepted_connections(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused because there were too many.
+    pub fn refused_connections(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections cut because the client was too slow, or at the end of a shutdown.
+    pub fn cut_connections(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Writes them down under the names that all programs share.
+    pub fn write(&self, text: &mut crate::telemetry::metrics::Exposition) {
+        let counters = [
+            (
+                "cloudkv_http_connections_total",
+                "Connections that were accepted.",
+                self.accepted_connections(),
+            ),
+            (
+                "cloudkv_http_connections_refused_total",
+                "Connections beyond the limit, which were refused.",
+                self.refused_connections(),
+            ),
+            (
+                "cloudkv_http_connections_cut_total",
+                "Connections that were cut when their time was over.",
+                self.cut_connections(),
+            ),
+        ];
+        for (name, help, value) in counters {
+            text.counter(name, help, &[], value);
+        }
+        let open = self.open_connections() as f64;
+        text.gauge("cloudkv_http_connections", "Open connections.", &[], open);
+    }
+}

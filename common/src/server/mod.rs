@@ -1,0 +1,18 @@
+//! A public HTTP port: connections within bounds, and a stop that fails no request.
+//!
+//! Users are strangers, so everything about a connection is bounded here. What requests mean is
+//! said by who implements [`Answer`].
+
+mod answer;
+mod conn;
+pub mod cors;
+mod metrics;
+pub mod percent;
+pub mod request_id;
+mod serve;
+mod settings;
+
+pub use answer::{Answer, BodyLeft, Origin};
+pub use metrics::ConnectionMetrics;
+pub use serve::{Port, TlsSettings, serve};
+pub use settings::HttpSettings;

@@ -1,0 +1,86 @@
+//! `X-Request-ID`: the client's own if it is sane, else one of ours.
+//!
+//! Ours look like UUIDs and are unique, not secret: 64 random bits of the process, the number of
+//! the connection, the number of the request on it. So making one costs neither randomness nor an
+//! atomic that all threads share.
+
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Names a request in logs and reports.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest ID that is taken over from a client.
+const MAX_LEN: usize = 128;
+
+/// The client's ID, if it can go into logs and headers as it is.
+pub fn of_client(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(&X_REQUEST_ID)?;
+    is_sane(id.as_bytes()).then(|| id.clone())
+}
+
+fn is_sane(id: &[u8]) -> bool {
+    let visible = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`');
+    (1..=MAX_LEN).contains(&id.len()) && id.iter().all(visible)
+}
+
+/// A new ID for the `request`th request of the `connection`th connection of this process.
+pub fn generate(connection: u32, request: u32) -> HeaderValue {
+    let number = u128::from(process()) << 64 | u128::from(connection) << 32 | u128::from(request);
+    HeaderValue::from_bytes(&format(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+fn process() -> u64 {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    *PROCESS.get_or_init(|| {
+        // Without random numbers IDs are less unique, which is no reason not to serve.
+        getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
+    })
+}
+
+/// 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+fn format(number: u128) -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (place, byte) in text.iter_mut().enumerate() {
+        if !matches!(place, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *byte = HEX[(number >> shift & 0xf) as usize];
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ours_look_like_uuids_and_differ() {
+        let text = format(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(&text, b"01234567-89ab-cdef-0123-456789abcdef");
+        let ids: HashSet<HeaderValue> = (0..100)
+            .map(|number| generate(number / 10, number % 10))
+            .collect();
+        assert_eq!(ids.len(), 100);
+    }
+
+    #[test]
+    fn the_clients_is_taken_if_sane() {
+        let with = |id: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(&X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
+            of_client(&headers)
+        };
+        assert_eq!(with(b"trace-7/3.a:b").unwrap(), "trace-7/3.a:b");
+        assert_eq!(with(&[b'x'; 128]).unwrap().len(), 128);
+        for id in [&b""[..], b"a b", b"a\"b", b"\xff", &[b'x'; 129]] {
+            assert!(with(id).is_none());
+        }
+        assert!(of_client(&HeaderMap::new()).is_none());
+    }
+}

@@ -1,0 +1,239 @@
+//! A port: accepting connections within bounds, and stopping without failing requests.
+//!
+//! ```text
+//!  serve ──shutdown──► lame duck: still accepting, answers say "Connection: close"
+//!                          │ lame_duck
+//!                          ▼
+//!                      drain: no new connections, idle ones end, running requests finish
+//!                          │ all ended, or drain_timeout
+//!                          ▼
+//!                      cut: what is left is dropped
+//! ```
+//!
+//! The lame duck is what makes a planned restart lose no request: a client that reuses a
+//! connection just as its idle end is closed can't know whether its request arrived; one that was
+//! told to close has no reason to.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::server::answer::Answer;
+use crate::server::conn::drive::{self, Tracked};
+use crate::server::conn::linger::Lingerer;
+use crate::server::conn::liveness::Patience;
+use crate::server::conn::pulse::Order;
+use crate::server::conn::registry::Registry;
+use crate::server::conn::session::Session;
+use crate::server::conn::stream::Watched;
+use crate::server::settings::HttpSettings;
+
+/// What a client gets when there are too many connections.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/json; charset=utf-8\r\ncontent-length: 81\r\n\
+    access-control-allow-origin: *\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"error\":\"unavailable\",\"message\":\"this port has too many connections: try again\"}";
+
+/// First and longest pause after the system could not give a connection (out of descriptors).
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves a port until `shutdown`, then drains within the settings'
+/// times. All tasks that it started have ended when it returns.
+pub async fn serve<A: Answer>(
+    port: Port,
+    answers: Arc<A>,
+    settings: HttpSettings,
+    shutdown: CancellationToken,
+) {
+    let Port { listener, tls } = port;
+    let server = Server::new(answers, settings, tls);
+    let patience = Patience::of(&server.settings);
+    server.tasks.spawn(sweep(
+        Arc::clone(&server.registry),
+        patience,
+        server.stop.clone(),
+    ));
+    shutdown.run_until_cancelled(server.accept(&listener)).await;
+    server.closing.store(true, Ordering::Relaxed);
+    server
+        .registry
+        .command(Order::Drain, |pulse| pulse.is_http2());
+    let _ = timeout(server.settings.lame_duck, server.accept(&listener)).await;
+    drop(listener);
+    server.drain().await;
+}
+
+/// What connections are encrypted with; what is put there counts for new connections.
+pub type TlsSettings = Arc<ArcSwap<ServerConfig>>;
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Port {
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// How they are encrypted; `None`: not.
+    pub tls: Option<TlsSettings>,
+}
+
+async fn handshake(tls: &TlsSettings, stream: Watched) -> io::Result<TlsStream<Watched>> {
+    TlsAcceptor::from(tls.load_full()).accept(stream).await
+}
+
+/// Looks after all connections until `stop`.
+async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(patience.interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        registry.sweep(Instant::now());
+    }
+}
+
+struct Server<A> {
+    answers: Arc<A>,
+    tls: Option<TlsSettings>,
+    settings: HttpSettings,
+    builder: Arc<Builder<Tracked>>,
+    registry: Arc<Registry>,
+    lingerer: Arc<Lingerer>,
+    /// Every task of the server.
+    tasks: TaskTracker,
+    /// Ends the tasks that aren't connections.
+    stop: CancellationToken,
+    closing: Arc<AtomicBool>,
+}
+
+impl<A: Answer> Server<A> {
+    fn new(answers: Arc<A>, settings: HttpSettings, tls: Option<TlsSettings>) -> Self {
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        Self {
+            builder: Arc::new(drive::builder(&settings, tasks.clone())),
+            registry: Registry::new(Patience::of(&settings), Arc::clone(answers.connections())),
+            lingerer: Lingerer::new(tasks.clone(), stop.clone()),
+            answers,
+            tls,
+            settings,
+            tasks,
+            stop,
+            closing: Arc::default(),
+        }
+    }
+
+    /// Accepts connections for ever. Cancel safety: none is lost between being accepted and being
+    /// served.
+    async fn accept(&self, listener: &TcpListener) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    pause = FIRST_PAUSE;
+                    self.admit(stream, peer);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let connections = self.answers.connections();
+        if connections.open_connections() >= self.settings.max_connections as u64 {
+            connections.refused();
+            // Over TLS it would be no answer.
+            if self.tls.is_none() && stream.try_write(BUSY).is_ok() {
+                self.lingerer.linger(stream);
+            }
+            return;
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
+        }
+        let entered = self.registry.enter();
+        let connection = entered.number;
+        let pulse = Arc::clone(&entered.pulse);
+        let stream = Watched::new(stream, Arc::clone(&pulse), Arc::clone(&self.lingerer));
+        let session = Arc::new(Session {
+            answers: Arc::clone(&self.answers),
+            connection,
+            peer,
+            encrypted: self.tls.is_some(),
+            pulse,
+            closing: Arc::clone(&self.closing),
+        });
+        let builder = Arc::clone(&self.builder);
+        let Some(tls) = self.tls.clone() else {
+            self.tasks.spawn(async move {
+                drive::drive(&builder, stream, session).await;
+                drop(entered);
+            });
+            return;
+        };
+        let (patience, stop) = (self.settings.header_timeout, self.stop.clone());
+        self.tasks.spawn(async move {
+            let handshake = timeout(patience, handshake(&tls, stream));
+            match stop.run_until_cancelled(handshake).await {
+                Some(Ok(Ok(stream))) => {
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        session.pulse.speaks_http2();
+                    }
+                    drive::drive(&builder, stream, session).await;
+                }
+                Some(Ok(Err(error))) => tracing::debug!(%error, "agree on encryption"),
+                Some(Err(_)) | None => {}
+            }
+            drop(entered);
+        });
+    }
+
+    async fn drain(self) {
+        self.registry.command(Order::Drain, |_| true);
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout(self.settings.drain_timeout, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.registry.len(),
+                "cut connections that still run"
+            );
+            self.registry.command(Order::Cut, |_| true);
+            // Handlers in the middle of a poll end it first.
+            if timeout(LONGEST_PAUSE, self.tasks.wait()).await.is_err() {
+                tracing::error!(tasks = self.tasks.len(), "tasks outlive their connections");
+            }
+        }
+    }
+}
+
+/// Whether an error of accepting concerns the one connection only.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

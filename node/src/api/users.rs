@@ -1,0 +1,58 @@
+//! Requests of users that came by way of a router, over its stream of calls: the same API, without
+//! HTTP's framing around it.
+
+use bytes::Bytes;
+use cloudkv_common::rpc::user::{read_headers, write_headers};
+use cloudkv_common::server::Origin;
+use cloudkv_proto::v1 as pb;
+use http::{HeaderName, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+
+use crate::api::Api;
+use crate::api::errors::ApiError;
+use crate::api::http::body::Body;
+
+impl Api {
+    /// Answers a request; `number` tells those of a router apart.
+    pub async fn serve_user(&self, request: pb::UserRequest, number: u64) -> pb::UserReply {
+        let origin = Origin {
+            // Counters are spread over connections.
+            connection: u32::try_from(number % 16).unwrap_or(0),
+            request: u32::try_from(number & 0xffff_ffff).unwrap_or(0),
+            peer: ([0, 0, 0, 0], 0).into(),
+            encrypted: false,
+        };
+        let response = match read(request) {
+            Some(request) => self.answer_any(request, origin).await,
+            None => ApiError::header("the router's request can't be read").answer(),
+        };
+        write(response).await
+    }
+}
+
+fn read(request: pb::UserRequest) -> Option<Request<Full<Bytes>>> {
+    let mut read = Request::new(Full::new(request.body));
+    *read.method_mut() = Method::from_bytes(request.method.as_bytes()).ok()?;
+    *read.uri_mut() = Uri::from_maybe_shared(Bytes::from(request.target)).ok()?;
+    *read.headers_mut() = read_headers(&request.headers, 16).ok()?;
+    Some(read)
+}
+
+async fn write(response: http::Response<Body>) -> pb::UserReply {
+    let (parts, body) = response.into_parts();
+    let skip = |name: &HeaderName| *name == header::CONNECTION;
+    let headers = write_headers(&parts.headers, skip);
+    let (status, body) = match body {
+        Body::Empty => (parts.status, Bytes::new()),
+        Body::Full(bytes) => (parts.status, bytes),
+        Body::Axum(body) => match body.collect().await {
+            Ok(collected) => (parts.status, collected.to_bytes()),
+            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
+        },
+    };
+    pb::UserReply {
+        status: u32::from(status.as_u16()),
+        headers,
+        body,
+    }
+}

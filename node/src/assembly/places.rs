@@ -1,0 +1,79 @@
+//! What routers are told: where everything is, and who leads.
+
+use std::sync::Arc;
+
+use cloudkv_proto::v1 as pb;
+use tokio_util::sync::CancellationToken;
+
+use super::groups::Groups;
+use crate::meta::{NodeInfo, NodeState, Topology};
+use crate::shard::ShardHandle;
+
+/// What this node knows of places and leaders.
+pub(super) struct Places {
+    pub groups: Arc<Groups>,
+    /// Cancelled when the node is told to stop: well before it does.
+    pub stop: CancellationToken,
+}
+
+impl Places {
+    /// As it is now.
+    pub fn now(&self) -> pb::Topology {
+        let identity = &self.groups.identity;
+        // Read first, so that it is never ahead of what is told with it.
+        let position = self.groups.meta.progress().applied_index();
+        let topology = self.groups.catalog.topology();
+        let me = identity.node_id;
+        let shards = self.groups.shards.iter();
+        pb::Topology {
+            cluster_id: identity.cluster_id.clone(),
+            node_id: me,
+            region: region(&topology, &identity.region),
+            shards: u32::from(identity.shards),
+            draining: self.stop.is_cancelled(),
+            regions: topology
+                .regions()
+                .map(|(number, name)| pb::TopologyRegion {
+                    number,
+                    name: name.to_owned(),
+                })
+                .collect(),
+            nodes: nodes(&topology),
+            leaders: shards.map(|shard| leader(shard, me)).collect(),
+            position,
+        }
+    }
+}
+
+/// The number of this node's region; 0 before the cluster is founded.
+fn region(topology: &Topology, name: &str) -> u32 {
+    topology.region_number(name).unwrap_or(0)
+}
+
+fn nodes(topology: &Topology) -> Vec<pb::TopologyNode> {
+    let node = |node: &NodeInfo| pb::TopologyNode {
+        id: node.id,
+        region: node.region,
+        rpc: node.rpc.clone(),
+        http: node.http.clone(),
+        state: node.state.to_pb().into(),
+    };
+    let all = topology.nodes().iter();
+    all.filter(|node| node.state != NodeState::Removed)
+        .map(node)
+        .collect()
+}
+
+fn leader(shard: &ShardHandle, me: u64) -> pb::ShardLeader {
+    let here = shard.serves();
+    let leader = if here {
+        Some(me)
+    } else {
+        shard.leader_elsewhere()
+    };
+    pb::ShardLeader {
+        leader: leader.unwrap_or(0),
+        ready: leader.is_some(),
+        here,
+    }
+}

@@ -1,0 +1,82 @@
+//! Settings: one typed [`Config`], the same names everywhere.
+//!
+//! A setting is declared once, in `settings.rs`; what that means is told in
+//! [`cloudkv_common::config`].
+
+mod checks;
+mod kinds;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use clap::Parser;
+use cloudkv_common::config::{Flags, Found, Settings, printed_or_refused, to_toml};
+
+pub use cloudkv_common::config::ConfigError;
+pub use kinds::{Domain, Network};
+pub use settings::Config;
+
+/// CloudKV's router. Each setting is a flag, an environment variable and a key of the TOML file;
+/// flags win over variables, variables over the file.
+#[derive(Parser)]
+#[command(name = "cloudkv-router", version, max_term_width = 100)]
+struct Cli {
+    /// TOML file with settings [variable: CLOUDKV_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the settings in effect as a TOML file, with their documentation, and end
+    #[arg(long)]
+    print_config: bool,
+
+    #[command(flatten)]
+    settings: Flags<Config>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Run a router.
+    Run(Box<Config>),
+    /// Print this on standard output and end well: help, the version, the configuration.
+    Print(String),
+}
+
+impl Config {
+    /// Reads the command line, the variables and the file that one of them names.
+    ///
+    /// `args` begins with the program's name, as [`std::env::args_os`] does.
+    pub fn load(
+        args: impl IntoIterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Command, ConfigError> {
+        let cli = match Cli::try_parse_from(args) {
+            Ok(cli) => cli,
+            Err(error) => return printed_or_refused(error).map(Command::Print),
+        };
+        let mut found = Found::new(Self::ALL);
+        let file_from_variable = found.add_variables(variables)?;
+        found.add_file(cli.config.or(file_from_variable))?;
+        found.add_flags(cli.settings.0);
+        let config = Self::from_found(&found)?;
+        checks::check(&config)?;
+        Ok(if cli.print_config {
+            Command::Print(to_toml(&config))
+        } else {
+            Command::Run(Box::new(config))
+        })
+    }
+
+    /// Threads that serve users, with 0 resolved to one per core.
+    pub fn workers(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            threads => threads,
+        }
+    }
+}

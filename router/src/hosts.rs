@@ -1,0 +1,95 @@
+//! Which region a request's host asks for.
+//!
+//! `api.<domain>` is the nearest healthy region, `api.<region>.<domain>` that region. Any other
+//! name means the nearest one too, so that `localhost` works.
+
+/// What a host asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// The nearest healthy region.
+    Nearest,
+    /// The region of this name, which may be in upper case, and of no region that there is.
+    Region(&'a str),
+}
+
+/// What `authority` (`host`, `host:port`, as in `Host` or `:authority`) asks for.
+pub fn asked<'a>(authority: &'a str, domain: &str) -> Asked<'a> {
+    region(host(authority), domain).map_or(Asked::Nearest, Asked::Region)
+}
+
+/// The host alone, without its port and the dot of a full name.
+fn host(authority: &str) -> &str {
+    let host = match authority.rsplit_once(':') {
+        // The last colon of an IPv6 address isn't the port's.
+        Some((host, port)) if !port.contains(']') => host,
+        Some(_) | None => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// The label between `api.` and `.<domain>`, if the host is such a name.
+fn region<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
+    let (rest, end) = host.split_at_checked(host.len().checked_sub(domain.len())?)?;
+    if !end.eq_ignore_ascii_case(domain) {
+        return None;
+    }
+    let rest = rest.strip_suffix('.')?;
+    let (api, region) = rest.split_once('.')?;
+    (api.eq_ignore_ascii_case("api") && !region.is_empty() && !region.contains('.'))
+        .then_some(region)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = "cloudkv.io";
+
+    #[test]
+    fn names_of_regions_are_told_from_all_others() {
+        for (authority, region) in [
+            ("api.eu-west.cloudkv.io", "eu-west"),
+            ("api.eu-west.cloudkv.io:8000", "eu-west"),
+            ("api.eu-west.cloudkv.io.", "eu-west"),
+            ("api.eu-west.cloudkv.io.:443", "eu-west"),
+            ("API.EU-West.CloudKV.io", "EU-West"),
+            ("api.no_region.cloudkv.io", "no_region"),
+        ] {
+            assert_eq!(
+                asked(authority, DOMAIN),
+                Asked::Region(region),
+                "{authority}"
+            );
+        }
+        for authority in [
+            "",
+            "api.cloudkv.io",
+            "API.cloudkv.io:80",
+            "cloudkv.io",
+            "www.eu-west.cloudkv.io",
+            "api.a.b.cloudkv.io",
+            "api..cloudkv.io",
+            "api.eu.cloudkv.io.evil.example",
+            "api.eu.notcloudkv.io",
+            "api.eu.cloudkv.iox",
+            "localhost",
+            "localhost:8000",
+            "127.0.0.1:8000",
+            "[::1]",
+            "[::1]:8000",
+            "::1",
+            "éapi.cloudkv.io",
+        ] {
+            assert_eq!(asked(authority, DOMAIN), Asked::Nearest, "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_domain_of_one_label_works() {
+        assert_eq!(
+            asked("api.eu.localhost:1", "localhost"),
+            Asked::Region("eu")
+        );
+        assert_eq!(asked("api.localhost", "localhost"), Asked::Nearest);
+    }
+}

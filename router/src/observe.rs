@@ -1,0 +1,174 @@
+//! What the operator's port tells.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use cloudkv_common::admin::{self, Guard, healthz, method_not_allowed, refusal};
+use cloudkv_common::config::Secret;
+use cloudkv_common::telemetry::metrics::{Exposition, write_process};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::proxy::Shared;
+use crate::topology::{Node, RegionView, View};
+
+/// The router as its operator sees it.
+#[derive(Clone)]
+pub struct Observer {
+    /// What the threads that serve users share.
+    pub shared: Shared,
+    /// Cancelled when the router is told to stop.
+    pub stop: CancellationToken,
+}
+
+impl Observer {
+    /// The parts that must be ready before the router is.
+    fn ready(&self) -> Vec<(String, bool)> {
+        let view = self.shared.view.load_full();
+        let healthy = view
+            .as_ref()
+            .is_some_and(|view| view.regions.iter().any(RegionView::is_healthy));
+        vec![
+            ("topology".to_owned(), view.is_some()),
+            ("region".to_owned(), healthy),
+            ("accepting".to_owned(), !self.stop.is_cancelled()),
+        ]
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = Exposition::new();
+        self.shared.metrics.write(&mut text);
+        self.shared.connections.write(&mut text);
+        if let Some(view) = self.shared.view.load_full() {
+            write_view(&view, &mut text);
+        }
+        write_process(&mut text);
+        text.finish()
+    }
+
+    fn status(&self) -> Value {
+        let view = self.shared.view.load_full();
+        let current = view
+            .as_ref()
+            .and_then(|view| view.regions.get(view.current));
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "region": current.map(|region| &region.name),
+            "shards": view.as_ref().map(|view| view.shards),
+            "regions": view.as_ref().map(|view| {
+                view.regions.iter().map(region).collect::<Vec<Value>>()
+            }),
+        })
+    }
+}
+
+fn region(region: &RegionView) -> Value {
+    let leaders = region.leaders.iter();
+    let leaders = leaders.map(|place| place.and_then(|place| region.nodes.get(place)));
+    json!({
+        "name": region.name,
+        "healthy": region.is_healthy(),
+        "round_trip_ms": region.round_trip().map(|trip| trip.as_secs_f64() * 1e3),
+        "leaders": leaders.map(|node| node.map(|node| node.id)).collect::<Vec<_>>(),
+        "nodes": region.nodes.iter().map(|it| node(it)).collect::<Vec<Value>>(),
+    })
+}
+
+fn node(node: &Node) -> Value {
+    json!({
+        "id": node.id,
+        "http": node.http,
+        "up": node.is_up(),
+        "draining": node.is_draining(),
+        "round_trip_ms": node.round_trip().map(|trip| trip.as_secs_f64() * 1e3),
+        "connections": node.pools.open_connections(),
+    })
+}
+
+fn write_view(view: &View, text: &mut Exposition) {
+    for (place, region) in view.regions.iter().enumerate() {
+        let labels = [("region", region.name.as_str())];
+        let gauges = [
+            (
+                "cloudkv_router_region_current",
+                "1 if the global name stands for the region.",
+                place == view.current,
+            ),
+            (
+                "cloudkv_router_region_healthy",
+                "1 if a node of the region answers, and all of its shards are led.",
+                region.is_healthy(),
+            ),
+        ];
+        for (name, help, is) in gauges {
+            text.gauge(name, help, &labels, f64::from(u8::from(is)));
+        }
+        for node in &region.nodes {
+            write_node(&region.name, node, text);
+        }
+    }
+}
+
+fn write_node(region: &str, node: &Node, text: &mut Exposition) {
+    let id = node.id.to_string();
+    let labels = [("region", region), ("node", id.as_str())];
+    let available = f64::from(u8::from(node.is_available()));
+    let help = "1 if a node answers and isn't about to stop.";
+    text.gauge("cloudkv_router_node_available", help, &labels, available);
+    let help = "Open connections to a node.";
+    let open = node.pools.open_connections() as f64;
+    text.gauge("cloudkv_router_node_connections", help, &labels, open);
+    if let Some(trip) = node.round_trip() {
+        let help = "Moving average of the round trip to a node.";
+        let trip = trip.as_secs_f64();
+        text.gauge(
+            "cloudkv_router_node_round_trip_seconds",
+            help,
+            &labels,
+            trip,
+        );
+    }
+}
+
+/// The routes. Health and readiness are free of the token: those who ask for them often can't send
+/// one, and they tell nothing that needs it.
+pub fn router(observer: Observer, token: Option<&Secret>) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route_layer(middleware::from_fn_with_state(
+            Guard::new(token),
+            admin::check,
+        ));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(guarded)
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(no_such_route)
+        .with_state(Arc::new(observer))
+}
+
+async fn readyz(State(observer): State<Arc<Observer>>) -> Response {
+    admin::readyz(&observer.ready())
+}
+
+async fn metrics(State(observer): State<Arc<Observer>>) -> Response {
+    admin::metrics(move || observer.metrics()).await
+}
+
+async fn status(State(observer): State<Arc<Observer>>) -> Json<Value> {
+    Json(observer.status())
+}
+
+async fn no_such_route() -> Response {
+    refusal(
+        StatusCode::NOT_FOUND,
+        "no_such_route",
+        "this port has /healthz, /readyz, /metrics and /status",
+    )
+}

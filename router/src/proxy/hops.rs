@@ -1,0 +1,184 @@
+//! Headers that concern one connection only, and those in which proxies say for whom they ask.
+
+use std::net::IpAddr;
+
+use cloudkv_common::server::Origin;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::config::Network;
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Longest list of addresses that is passed on.
+const MOST_FORWARDED: usize = 1024;
+
+/// Headers of one hop (RFC 9110, 7.6.1), those of HTTP/1.0's time among them.
+static HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes what concerns one connection only: what is known to, and what `Connection` names.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    // Most messages have none of them, and a look at all names is quicker than one for each.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
+    if headers.contains_key(header::CONNECTION) {
+        for name in named(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The headers that `Connection` names. Those that say how long a message is are never among them:
+/// without them it would be read as another one.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect()
+}
+
+/// Says for whom the router asks. What the client says itself is believed of trusted proxies only.
+pub(super) fn forward(headers: &mut HeaderMap, origin: &Origin, trusted: &[Network]) {
+    let peer = origin.peer.ip().to_canonical();
+    let believed = trusted.iter().any(|network| network.contains(peer));
+    let before = if believed {
+        believe(headers)
+    } else {
+        disbelieve(headers);
+        None
+    };
+    headers.insert(&FORWARDED_FOR, path(before.as_ref(), peer));
+    if !believed || !headers.contains_key(&FORWARDED_PROTO) {
+        let proto = if origin.encrypted { "https" } else { "http" };
+        headers.insert(&FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+}
+
+fn disbelieve(headers: &mut HeaderMap) {
+    for name in [
+        &header::FORWARDED,
+        &FORWARDED_FOR,
+        &FORWARDED_PROTO,
+        &FORWARDED_HOST,
+        &REAL_IP,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// For whom a trusted proxy asks, if it says so in a form that can be passed on.
+fn believe(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(&FORWARDED_FOR).iter();
+    let line = lines.next().filter(|line| line.len() <= MOST_FORWARDED);
+    line.filter(|_| lines.next().is_none()).cloned()
+}
+
+/// Whom a request came by, the one that the router got it from last.
+fn path(before: Option<&HeaderValue>, peer: IpAddr) -> HeaderValue {
+    let before = before.and_then(|value| value.to_str().ok());
+    let text = match before {
+        Some(before) => format!("{before}, {peer}"),
+        None => peer.to_string(),
+    };
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_static(name);
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn origin(peer: &str) -> Origin {
+        Origin {
+            connection: 0,
+            request: 0,
+            peer: peer.parse().unwrap(),
+            encrypted: false,
+        }
+    }
+
+    #[test]
+    fn what_concerns_one_connection_is_removed() {
+        let mut map = headers(&[
+            ("connection", "close, X-Mine"),
+            ("connection", "content-length, host, api-key"),
+            ("x-mine", "1"),
+            ("api-key", "k"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "x"),
+            ("content-length", "3"),
+            ("host", "localhost"),
+            ("trailer", "x-t"),
+            ("x-other", "2"),
+        ]);
+        strip(&mut map);
+        let mut names: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "host", "trailer", "x-other"]);
+    }
+
+    #[test]
+    fn strangers_cant_say_for_whom_they_ask() {
+        let mut map = headers(&[
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-real-ip", "1.2.3.4"),
+        ]);
+        forward(
+            &mut map,
+            &origin("9.9.9.9:1"),
+            &["10.0.0.0/8".parse().unwrap()],
+        );
+        assert_eq!(map["x-forwarded-for"], "9.9.9.9");
+        assert_eq!(map["x-forwarded-proto"], "http");
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn trusted_proxies_can() {
+        let mut map = headers(&[
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        forward(&mut map, &origin("[::ffff:10.1.1.1]:1"), &trusted);
+        assert_eq!(map["x-forwarded-for"], "1.2.3.4, 10.1.1.1");
+        assert_eq!(map["x-forwarded-proto"], "https");
+        assert_eq!(map["forwarded"], "for=1.2.3.4");
+        let mut twice = headers(&[("x-forwarded-for", "a"), ("x-forwarded-for", "b")]);
+        forward(&mut twice, &origin("10.1.1.1:1"), &trusted);
+        assert_eq!(twice["x-forwarded-for"], "10.1.1.1");
+    }
+}

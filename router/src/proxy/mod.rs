@@ -1,0 +1,137 @@
+//! One request on its way through the router.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `head` | what a request asks for, and its head as it goes to a node |
+//! | `hops` | headers that concern one connection, or that only trusted proxies may set |
+//! | `deliver` | to which node, and to which one after that |
+//! | `budget` | how much may be sent again |
+//! | `relay` | the answer's body on its way back |
+//! | `refusal` | answers of the router's own |
+//! | `metrics` | what is counted |
+
+mod budget;
+mod deliver;
+mod head;
+mod hops;
+mod metrics;
+mod refusal;
+mod relay;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
+use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+
+pub use budget::Budget;
+pub use metrics::ProxyMetrics;
+pub use relay::{Body, RelayError};
+
+use crate::config::{Domain, Network};
+use crate::topology::View;
+use head::Head;
+use refusal::Refusal;
+
+/// How requests are passed on.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// The domain of the names that users ask for.
+    pub domain: Domain,
+    /// Whose word on whom a request comes from is believed.
+    pub trusted: Vec<Network>,
+    /// Time for a request, all tries together.
+    pub request_timeout: Duration,
+    /// Time for a node to answer what can be asked again.
+    pub retry_after: Duration,
+    /// Time for a body to come, beside that for the request.
+    pub body_deadline: Duration,
+    /// Bytes of a body that are kept to be sent again.
+    pub keep: usize,
+    /// Connections to one node.
+    pub node_connections: usize,
+    /// Requests that may be sent again, of 100.
+    pub retry_percent: u32,
+    /// The region that the router is in.
+    pub home: HeaderValue,
+}
+
+/// Passes requests on: one for each thread that serves users.
+pub struct Proxy {
+    worker: usize,
+    view: Arc<ArcSwapOption<View>>,
+    settings: Arc<ProxySettings>,
+    budget: Arc<Budget>,
+    metrics: Arc<ProxyMetrics>,
+    connections: Arc<ConnectionMetrics>,
+}
+
+/// What all threads that serve users share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where everything is.
+    pub view: Arc<ArcSwapOption<View>>,
+    /// How requests are passed on.
+    pub settings: Arc<ProxySettings>,
+    /// What is counted.
+    pub metrics: Arc<ProxyMetrics>,
+    /// Connections of users.
+    pub connections: Arc<ConnectionMetrics>,
+}
+
+impl Proxy {
+    /// The proxy of one thread, and what it may send again.
+    pub fn new(worker: usize, shared: Shared, budget: Arc<Budget>) -> Self {
+        Self {
+            worker,
+            view: shared.view,
+            settings: shared.settings,
+            budget,
+            metrics: shared.metrics,
+            connections: shared.connections,
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        request: Request<Incoming>,
+        id: &HeaderValue,
+        origin: &Origin,
+    ) -> Result<Response<Body>, Refusal> {
+        let view = self.view.load_full().ok_or_else(Refusal::no_topology)?;
+        let (parts, body) = request.into_parts();
+        let head = Head::new(parts, id, origin, &self.settings, &view)?;
+        self.deliver(&view, head, body, origin).await
+    }
+}
+
+impl Answer for Proxy {
+    type Body = Body;
+
+    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+        let began = Instant::now();
+        let id = request_id::of_client(request.headers())
+            .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
+        let bodiless = request.method() == Method::HEAD;
+        let mut response = match self.pass_on(request, &id, &origin).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                tracing::debug!(?id, code = refusal.code(), "refused");
+                self.metrics.refusals.increment();
+                refusal.answer(self.settings.home.clone(), bodiless)
+            }
+        };
+        if !response.headers().contains_key(&X_REQUEST_ID) {
+            response.headers_mut().insert(&X_REQUEST_ID, id);
+        }
+        self.metrics.answered(response.status(), began.elapsed());
+        response
+    }
+
+    fn connections(&self) -> &Arc<ConnectionMetrics> {
+        &self.connections
+    }
+}

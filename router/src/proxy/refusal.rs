@@ -1,0 +1,157 @@
+//! Answers of the router's own, in the form that the API's have.
+
+use std::borrow::Cow;
+
+use cloudkv_common::server::{BodyLeft, cors};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use super::relay::Body;
+
+static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// Why the router says no.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    body_left: bool,
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    error: &'a str,
+    message: &'a str,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            body_left: false,
+        }
+    }
+
+    /// Its stable name.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Notes whether the request's body was left unread.
+    pub fn leaving_body(mut self, left: bool) -> Self {
+        self.body_left = left;
+        self
+    }
+
+    /// 503: no node was heard yet.
+    pub fn no_topology() -> Self {
+        let message = "the router has not found any node yet: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).leaving_body(true)
+    }
+
+    /// 503: nothing was done.
+    pub fn unavailable(region: &str) -> Self {
+        let message =
+            format!("region {region} can't serve this right now and nothing was done: try again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// 504: it may have been done.
+    pub fn unknown_outcome() -> Self {
+        let message =
+            "it is unknown whether this took effect, or still will: read before you retry";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
+    }
+
+    /// 404: a name of a region that there isn't.
+    pub fn unknown_region(known: &str) -> Self {
+        let message = format!("there is no such region: there are {known}");
+        Self::new(StatusCode::NOT_FOUND, "unknown_region", message).leaving_body(true)
+    }
+
+    /// 400: several hosts.
+    pub fn hosts() -> Self {
+        let message = "header host must be given once";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_header", message).leaving_body(true)
+    }
+
+    /// 400: a body that breaks off.
+    pub fn broken_body() -> Self {
+        let message = "the request's body broke off";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_body", message).leaving_body(true)
+    }
+
+    /// 405: the router is no proxy to elsewhere.
+    pub fn connect() -> Self {
+        let message = "CONNECT is not served here";
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            message,
+        )
+        .leaving_body(true)
+    }
+
+    /// The answer, in the name of a region.
+    pub fn answer(self, region: HeaderValue, bodiless: bool) -> Response<Body> {
+        let wire = Wire {
+            error: self.code,
+            message: &self.message,
+        };
+        let json = serde_json::to_vec(&wire).unwrap_or_default();
+        let length = HeaderValue::from(json.len());
+        let body = if bodiless {
+            Body::Empty
+        } else {
+            Body::Full(json.into())
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::CONTENT_LENGTH, length);
+        headers.insert(&X_CLOUDKV_REGION, region);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            let methods = "GET, HEAD, PUT, POST, PATCH, DELETE, OPTIONS";
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        cors::expose(headers);
+        if self.body_left {
+            response.extensions_mut().insert(BodyLeft);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_the_form_of_the_apis_errors() {
+        let region = || HeaderValue::from_static("eu");
+        let response = Refusal::unavailable("eu").answer(region(), false);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers()["x-cloudkv-region"], "eu");
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        let Body::Full(json) = response.body() else {
+            panic!("{response:?}")
+        };
+        let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+        assert_eq!(json["error"], "unavailable");
+        assert!(json["message"].as_str().unwrap().contains("region eu"));
+        let head = Refusal::unknown_outcome().answer(region(), true);
+        assert!(matches!(head.body(), Body::Empty));
+        assert_eq!(head.status(), 504);
+        assert!(head.headers()["content-length"].len() > 1);
+    }
+}

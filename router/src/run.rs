@@ -1,0 +1,346 @@
+//! Runs a router: bind, follow, serve, drain, stop.
+//!
+//! Users are served on threads of their own, each with a listener, connections to nodes and a
+//! runtime of its own, so that a request never changes threads. The system spreads connections
+//! over the listeners (`SO_REUSEPORT`).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use cloudkv_common::admin;
+use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
+use cloudkv_common::server::{HttpSettings, Port, TlsSettings, serve};
+use http::HeaderValue;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::observe::{Observer, router};
+use crate::proxy::{Budget, Proxy, ProxySettings, Shared};
+use crate::tls::{Certificate, Files, TlsError};
+use crate::topology::{Follower, FollowerSettings};
+use crate::upstream::Reach;
+use cloudkv_proto::tls::{Dialer, Holder, Tls, TlsFiles};
+
+/// Connections that wait to be accepted, on each thread.
+const BACKLOG: u32 = 1024;
+/// How often budgets and pools are looked after.
+const UPKEEP: Duration = Duration::from_millis(100);
+/// How often pools are, in such looks.
+const TIDY_EVERY: u32 = 50;
+
+/// Why a router ends other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The process may not open enough files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// Its certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its certificate for nodes can't be used.
+    #[error(transparent)]
+    NodeTls(#[from] cloudkv_proto::tls::TlsError),
+    /// A port can't be bound.
+    #[error("--{setting} {address} can't be bound; give a free address")]
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refuses something else.
+    #[error("{verb}")]
+    System {
+        /// What was tried.
+        verb: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread that served users has ended by itself.
+    #[error("a thread that serves users has failed")]
+    Worker,
+}
+
+/// Runs a router until `stop` is cancelled, or it fails.
+pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunError> {
+    // Each connection of a user may need one to a node.
+    let limit = raise_limit().map(|limit| limit / 2);
+    let connections = room_for_connections(limit, config.max_connections, 0)?;
+    let certificate = certificate(config)?;
+    let dialer = dialer(config)?;
+    let ports = Ports::bind(config, certificate.as_ref())?;
+    let shared = Shared {
+        view: Arc::new(ArcSwapOption::empty()),
+        settings: Arc::new(proxy_settings(config, connections)),
+        metrics: Arc::default(),
+        connections: Arc::default(),
+    };
+    let budgets: Vec<Arc<Budget>> = (0..config.workers())
+        .map(|_| Arc::new(Budget::new(config.retry_percent)))
+        .collect();
+
+    let stop_all = CancellationToken::new();
+    if let Some(tls) = dialer.tls() {
+        tokio::spawn(tls.watch(stop_all.clone()));
+    }
+    let follower = Follower::new(follower_settings(config, dialer), shared.view.clone());
+    let following = tokio::spawn(follower.run(stop_all.clone()));
+    let operator = router(
+        Observer {
+            shared: shared.clone(),
+            stop: stop.clone(),
+        },
+        config.admin_token.as_ref(),
+    );
+    let operating = tokio::spawn(admin::serve(ports.admin, operator, stop_all.clone()));
+    if let Some(certificate) = certificate {
+        tokio::spawn(certificate.follow(stop_all.clone()));
+    }
+    tokio::spawn(upkeep(shared.clone(), budgets.clone(), stop_all.clone()));
+
+    tracing::info!(http = %ports.http, domain = config.domain.as_str(), "serving");
+    let settings = http_settings(config, connections);
+    let served = serve_users(ports.users, shared, &budgets, &settings, &stop).await;
+    stop_all.cancel();
+    let _ = following.await;
+    let _ = operating.await;
+    served?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves users on as many threads as there are budgets, until all of them have drained.
+async fn serve_users(
+    users: Vec<Vec<Listening>>,
+    shared: Shared,
+    budgets: &[Arc<Budget>],
+    settings: &HttpSettings,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let mut ends = Vec::new();
+    for (worker, (listening, budget)) in users.into_iter().zip(budgets).enumerate() {
+        let proxy = Arc::new(Proxy::new(worker, shared.clone(), budget.clone()));
+        let (settings, stop) = (settings.clone(), stop.clone());
+        let (ended, end) = oneshot::channel();
+        let work = move || {
+            let served = work(listening, proxy, settings, stop);
+            // Nobody waits any more if another thread has failed.
+            let _ = ended.send(served);
+        };
+        let started = thread::Builder::new()
+            .name(format!("http-{worker}"))
+            .spawn(work);
+        started.map_err(|source| RunError::System {
+            verb: "start a thread",
+            source,
+        })?;
+        ends.push(end);
+    }
+    for end in ends {
+        let served = end.await.map_err(|_| RunError::Worker)?;
+        served.map_err(|source| RunError::System {
+            verb: "serve users",
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Serves users on this thread.
+fn work(
+    listening: Vec<Listening>,
+    proxy: Arc<Proxy>,
+    settings: HttpSettings,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut ports = Vec::new();
+        for Listening { listener, tls } in listening {
+            let listener = TcpListener::from_std(listener)?;
+            let (proxy, settings) = (proxy.clone(), settings.clone());
+            let port = Port { listener, tls };
+            ports.push(tokio::spawn(serve(port, proxy, settings, stop.clone())));
+        }
+        for port in ports {
+            port.await.map_err(io::Error::other)?;
+        }
+        Ok(())
+    })
+}
+
+/// Lets budgets fill, and closes connections that nobody needs.
+async fn upkeep(shared: Shared, budgets: Vec<Arc<Budget>>, stop: CancellationToken) {
+    let mut looks = 0_u32;
+    let sleep = || tokio::time::sleep(UPKEEP);
+    while stop.run_until_cancelled(sleep()).await.is_some() {
+        budgets.iter().for_each(|budget| budget.refill());
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(TIDY_EVERY)
+            && let Some(view) = shared.view.load_full()
+        {
+            let nodes = view.regions.iter().flat_map(|region| &region.nodes);
+            nodes.for_each(|node| node.pools.tidy(Instant::now()));
+        }
+    }
+}
+
+fn certificate(config: &Config) -> Result<Option<Certificate>, TlsError> {
+    let files = config.tls_cert.clone().zip(config.tls_key.clone());
+    files
+        .map(|(certificate, key)| Certificate::open(Files { certificate, key }))
+        .transpose()
+}
+
+/// Connects to nodes, with certificates if there are any.
+fn dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
+    let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
+    else {
+        return Ok(Dialer::default());
+    };
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        ca: ca.clone(),
+    };
+    let tls = Tls::open(files, Holder::Router)?;
+    Ok(Dialer::new(HashMap::new(), Some(tls)))
+}
+
+fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
+    ProxySettings {
+        domain: config.domain.clone(),
+        trusted: config.trusted_proxies.clone(),
+        request_timeout: config.request_timeout,
+        retry_after: config.retry_after,
+        body_deadline: HttpSettings::default().body_deadline,
+        keep: config.retry_buffer_kib.bytes(),
+        node_connections: connections,
+        retry_percent: config.retry_percent,
+        // A region's name is made of characters that a header may have.
+        home: HeaderValue::from_str(config.region.as_str())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+    }
+}
+
+fn follower_settings(config: &Config, dialer: Dialer) -> FollowerSettings {
+    let workers = config.workers();
+    FollowerSettings {
+        seeds: config.seeds.clone(),
+        home: config.region.to_string(),
+        reach: Reach { workers, dialer },
+        check_interval: config.check_interval,
+    }
+}
+
+fn http_settings(config: &Config, connections: usize) -> HttpSettings {
+    HttpSettings {
+        max_connections: connections,
+        header_timeout: config.header_timeout,
+        drain_timeout: config.drain_timeout,
+        ..HttpSettings::default()
+    }
+}
+
+/// A listener of one thread.
+struct Listening {
+    listener: std::net::TcpListener,
+    tls: Option<TlsSettings>,
+}
+
+/// The bound ports.
+struct Ports {
+    http: SocketAddr,
+    /// Those for users, by thread.
+    users: Vec<Vec<Listening>>,
+    admin: TcpListener,
+}
+
+impl Ports {
+    fn bind(config: &Config, certificate: Option<&Certificate>) -> Result<Self, RunError> {
+        let admin = bind("admin", config.admin, 1)?;
+        let http = bind("http", config.http, config.workers())?;
+        let address = http.first().map(std::net::TcpListener::local_addr);
+        let mut users: Vec<Vec<Listening>> = http
+            .into_iter()
+            .map(|listener| {
+                vec![Listening {
+                    listener,
+                    tls: None,
+                }]
+            })
+            .collect();
+        if let (Some(address), Some(certificate)) = (config.https, certificate) {
+            let https = bind("https", address, config.workers())?;
+            for (thread, listener) in users.iter_mut().zip(https) {
+                let tls = Some(certificate.settings());
+                thread.push(Listening { listener, tls });
+            }
+        }
+        let system = |source| RunError::System {
+            verb: "listen to the operator",
+            source,
+        };
+        let admin = admin.into_iter().next().ok_or(RunError::Worker)?;
+        Ok(Self {
+            http: address.and_then(Result::ok).unwrap_or(config.http),
+            users,
+            admin: TcpListener::from_std(admin).map_err(system)?,
+        })
+    }
+}
+
+/// Listeners on one address, so many of them.
+fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+    count: usize,
+) -> Result<Vec<std::net::TcpListener>, RunError> {
+    bind_all(address, count).map_err(|source| RunError::Bind {
+        setting,
+        address,
+        source,
+    })
+}
+
+fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    // Sharing the port would let a second router bind it, too: a listener that doesn't share finds
+    // out whether somebody else has it. It is bound, and gone before it listens.
+    let mut address = address;
+    let alone = socket(address)?;
+    alone.bind(address)?;
+    address.set_port(alone.local_addr()?.port());
+    drop(alone);
+    (0..count.max(1))
+        .map(|_| {
+            let socket = socket(address)?;
+            socket.set_reuseport(count > 1)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)?.into_std()
+        })
+        .collect()
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // So that a restart doesn't wait for old connections.
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
+}

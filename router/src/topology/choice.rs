@@ -1,0 +1,219 @@
+//! Which region the global name stands for.
+//!
+//! Invariant: it changes only when the current region has been unhealthy for [`UNHEALTHY_FOR`], or
+//! another one nearer for [`SLOWER_FOR`]. Clients lose sight of their own latest writes with every
+//! change, so a better region alone is no reason. Time comes in from outside.
+
+use std::time::{Duration, Instant};
+
+/// A region that is unhealthy for this long is left.
+const UNHEALTHY_FOR: Duration = Duration::from_secs(1);
+/// A region that is slower than another for this long is left.
+const SLOWER_FOR: Duration = Duration::from_secs(60);
+/// Below this, a difference between round trips is noise.
+const NOISE: Duration = Duration::from_millis(1);
+
+/// A region at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its number.
+    pub region: u32,
+    /// Whether it serves.
+    pub healthy: bool,
+    /// How far away it is, if that is known.
+    pub round_trip: Option<Duration>,
+}
+
+/// The choice, and since when there is a reason to change it.
+#[derive(Debug, Default)]
+pub struct Choice {
+    current: Option<u32>,
+    unhealthy_since: Option<Instant>,
+    slower_since: Option<(u32, Instant)>,
+}
+
+impl Choice {
+    /// The region after another look at all of them; `home` is where the router is.
+    pub fn look(&mut self, now: Instant, regions: &[Sample], home: Option<u32>) -> Option<u32> {
+        let known = |number: u32| regions.iter().find(|sample| sample.region == number);
+        let Some(current) = self.current.and_then(known).copied() else {
+            return self.choose(first(regions, home));
+        };
+        let best = nearest(
+            regions
+                .iter()
+                .filter(|other| other.region != current.region),
+        );
+        if current.healthy {
+            self.unhealthy_since = None;
+            let nearer = best.filter(|best| is_slower(&current, best));
+            return self.wait_for_nearer(now, current.region, nearer);
+        }
+        self.slower_since = None;
+        let since = *self.unhealthy_since.get_or_insert(now);
+        match best {
+            Some(best) if now.saturating_duration_since(since) >= UNHEALTHY_FOR => {
+                self.choose(Some(best.region))
+            }
+            Some(_) | None => Some(current.region),
+        }
+    }
+
+    fn wait_for_nearer(
+        &mut self,
+        now: Instant,
+        current: u32,
+        nearer: Option<Sample>,
+    ) -> Option<u32> {
+        let Some(nearer) = nearer else {
+            self.slower_since = None;
+            return Some(current);
+        };
+        let since = match self.slower_since {
+            Some((_, since)) => since,
+            None => now,
+        };
+        self.slower_since = Some((nearer.region, since));
+        if now.saturating_duration_since(since) >= SLOWER_FOR {
+            return self.choose(Some(nearer.region));
+        }
+        Some(current)
+    }
+
+    fn choose(&mut self, region: Option<u32>) -> Option<u32> {
+        *self = Self {
+            current: region,
+            ..Self::default()
+        };
+        region
+    }
+}
+
+/// Where to begin: at home if that serves, else at the nearest, else anywhere.
+fn first(regions: &[Sample], home: Option<u32>) -> Option<u32> {
+    let at_home = |sample: &&Sample| Some(sample.region) == home;
+    let healthy_home = regions.iter().find(|it| at_home(it) && it.healthy).copied();
+    healthy_home
+        .or_else(|| nearest(regions.iter()))
+        .or_else(|| regions.iter().find(at_home).copied())
+        .or_else(|| regions.first().copied())
+        .map(|sample| sample.region)
+}
+
+/// The nearest that is healthy.
+fn nearest<'a>(regions: impl Iterator<Item = &'a Sample>) -> Option<Sample> {
+    regions
+        .filter(|sample| sample.healthy)
+        .min_by_key(|sample| sample.round_trip.unwrap_or(Duration::MAX))
+        .copied()
+}
+
+/// Whether `current` is 30 % slower than `other`.
+fn is_slower(current: &Sample, other: &Sample) -> bool {
+    match (current.round_trip, other.round_trip) {
+        (Some(current), Some(other)) => current > (other * 13 / 10).max(other + NOISE),
+        (Some(_) | None, None) | (None, Some(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EU: u32 = 1;
+    const US: u32 = 2;
+
+    fn sample(region: u32, healthy: bool, ms: u64) -> Sample {
+        Sample {
+            region,
+            healthy,
+            round_trip: Some(Duration::from_millis(ms)),
+        }
+    }
+
+    /// Looks ten times a second for as long as is said; tells when the choice became another one.
+    fn until_change(
+        choice: &mut Choice,
+        seconds: u64,
+        regions: impl Fn(u64) -> Vec<Sample>,
+    ) -> Option<(f64, u32)> {
+        let start = Instant::now();
+        let before = choice.look(start, &regions(0), None);
+        (1..=seconds * 10).find_map(|tenth| {
+            let now = start + Duration::from_millis(100 * tenth);
+            let region = choice.look(now, &regions(tenth), None);
+            (region != before).then(|| (tenth as f64 / 10.0, region.unwrap_or(0)))
+        })
+    }
+
+    #[test]
+    fn it_begins_at_home_or_else_at_the_nearest_that_serves() {
+        let now = Instant::now();
+        let regions = [sample(EU, true, 90), sample(US, true, 5)];
+        let first = |home, regions: &[Sample]| Choice::default().look(now, regions, home);
+        assert_eq!(first(Some(EU), &regions), Some(EU));
+        assert_eq!(first(None, &regions), Some(US));
+        assert_eq!(first(Some(9), &regions), Some(US));
+        let dead_home = [sample(EU, false, 1), sample(US, true, 500)];
+        assert_eq!(first(Some(EU), &dead_home), Some(US));
+        let all_dead = [sample(EU, false, 1), sample(US, false, 1)];
+        assert_eq!(first(Some(US), &all_dead), Some(US));
+        assert_eq!(first(None, &[]), None);
+    }
+
+    #[test]
+    fn an_unhealthy_region_is_left_after_a_second() {
+        let mut choice = Choice::default();
+        choice.look(
+            Instant::now(),
+            &[sample(EU, true, 1), sample(US, true, 80)],
+            None,
+        );
+        let change = until_change(&mut choice, 5, |_| {
+            vec![sample(EU, false, 1), sample(US, true, 80)]
+        });
+        assert_eq!(change, Some((1.0, US)));
+        // It doesn't go back as soon as it may, but when the other is slower for a minute.
+        let change = until_change(&mut choice, 100, |_| {
+            vec![sample(EU, true, 1), sample(US, true, 80)]
+        });
+        assert_eq!(change, Some((60.0, EU)));
+    }
+
+    #[test]
+    fn short_troubles_change_nothing() {
+        let mut choice = Choice::default();
+        let flapping = |tenth| vec![sample(EU, tenth % 9 == 0, 1), sample(US, true, 80)];
+        assert_eq!(until_change(&mut choice, 60, flapping), None);
+        let slow_at_times = |tenth| {
+            let ms = if tenth % 300 == 0 { 10 } else { 100 };
+            vec![sample(EU, true, ms), sample(US, true, 50)]
+        };
+        assert_eq!(until_change(&mut choice, 200, slow_at_times), None);
+    }
+
+    #[test]
+    fn small_differences_and_noise_change_nothing() {
+        for (current, other) in [(120, 100), (130, 100), (2, 1)] {
+            let mut choice = Choice::default();
+            choice.look(Instant::now(), &[sample(EU, true, current)], None);
+            let regions = |_| vec![sample(EU, true, current), sample(US, true, other)];
+            assert_eq!(until_change(&mut choice, 200, regions), None);
+        }
+    }
+
+    #[test]
+    fn where_no_other_serves_it_stays() {
+        let mut choice = Choice::default();
+        let regions = |_| vec![sample(EU, false, 1), sample(US, false, 1)];
+        assert_eq!(until_change(&mut choice, 10, regions), None);
+    }
+
+    #[test]
+    fn a_region_that_is_gone_is_left_at_once() {
+        let mut choice = Choice::default();
+        let now = Instant::now();
+        assert_eq!(choice.look(now, &[sample(EU, true, 1)], None), Some(EU));
+        assert_eq!(choice.look(now, &[sample(US, true, 1)], None), Some(US));
+    }
+}

@@ -1,0 +1,142 @@
+//! Views of what nodes told, in turn and in contradiction.
+
+use super::*;
+
+/// What node `id` of two says, of one region with two shards.
+fn report(id: u64, leaders: [(u64, bool); 2]) -> pb::Topology {
+    let node = |id: u64| pb::TopologyNode {
+        id,
+        region: 1,
+        rpc: format!("node{id}:7070"),
+        http: format!("node{id}:8080"),
+        state: pb::NodeState::Active.into(),
+    };
+    let leader = |(leader, here)| pb::ShardLeader {
+        leader,
+        here,
+        ready: leader != 0,
+    };
+    pb::Topology {
+        cluster_id: "c".to_owned(),
+        node_id: id,
+        region: 1,
+        shards: 2,
+        draining: false,
+        regions: vec![pb::TopologyRegion {
+            number: 1,
+            name: "eu".to_owned(),
+        }],
+        nodes: vec![node(1), node(2)],
+        leaders: leaders.map(leader).to_vec(),
+        position: 5,
+    }
+}
+
+fn leaders(reports: &Reports) -> Vec<Option<u64>> {
+    let view = reports.view(1).unwrap();
+    let region = &view.regions[0];
+    let id = |leader: &Option<usize>| leader.map(|place| region.nodes[place].id);
+    region.leaders.iter().map(id).collect()
+}
+
+#[test]
+fn before_anything_is_heard_there_is_no_view() {
+    let reports = Reports::new(Reach::default());
+    assert!(reports.view(1).is_none());
+    assert!(reports.samples().is_empty() && !reports.hears_a_node());
+}
+
+#[test]
+fn one_node_tells_of_all() {
+    let mut reports = Reports::new(Reach::default());
+    let told = report(1, [(1, true), (2, false)]);
+    reports.take("seed:1", told).unwrap();
+    assert_eq!(leaders(&reports), [Some(1), Some(2)]);
+    let addresses: Vec<&str> = reports.addresses().collect();
+    assert_eq!(addresses, ["node1:7070", "node2:7070"]);
+    assert!(!reports.hears_a_node(), "only the seed is heard");
+    reports
+        .take("node1:7070", report(1, [(1, true), (2, false)]))
+        .unwrap();
+    assert!(reports.hears_a_node());
+    assert_eq!(reports.number("eu"), Some(1));
+    assert_eq!(reports.number("us"), None);
+}
+
+#[test]
+fn who_leads_knows_it_best() {
+    let mut reports = Reports::new(Reach::default());
+    // The first still takes the second for the leader, which denies it.
+    reports
+        .take("node1:7070", report(1, [(2, false), (1, true)]))
+        .unwrap();
+    reports
+        .take("node2:7070", report(2, [(0, false), (2, false)]))
+        .unwrap();
+    assert_eq!(leaders(&reports), [None, Some(1)]);
+    // Then it isn't heard any more: the others are believed.
+    reports.lose("node2:7070");
+    assert_eq!(leaders(&reports), [Some(2), Some(1)]);
+}
+
+#[test]
+fn nodes_stay_the_same_while_they_are_where_they_were() {
+    let mut reports = Reports::new(Reach::default());
+    let told = report(1, [(1, true), (1, true)]);
+    reports.take("node1:7070", told.clone()).unwrap();
+    let before: HashMap<u64, Arc<Node>> = reports
+        .nodes()
+        .map(|node| (node.id, node.clone()))
+        .collect();
+    let mut moved = told;
+    moved.nodes[1].http = "elsewhere:8080".to_owned();
+    moved.position = 6;
+    reports.take("node1:7070", moved).unwrap();
+    for node in reports.nodes() {
+        assert_eq!(Arc::ptr_eq(node, &before[&node.id]), node.id == 1);
+    }
+}
+
+#[test]
+fn a_node_that_is_behind_changes_nothing_but_what_it_says_of_itself() {
+    let mut reports = Reports::new(Reach::default());
+    reports
+        .take("node1:7070", report(1, [(1, true), (1, true)]))
+        .unwrap();
+    let mut behind = report(2, [(1, false), (2, true)]);
+    behind.position = 4;
+    behind.nodes.pop();
+    behind.draining = true;
+    reports.take("node2:7070", behind).unwrap();
+    assert_eq!(reports.nodes().count(), 2);
+    let draining: Vec<u64> = reports
+        .nodes()
+        .filter(|node| node.is_draining())
+        .map(|node| node.id)
+        .collect();
+    assert_eq!(draining, [2]);
+    // It has gone, and is still about to stop.
+    reports.lose("node2:7070");
+    assert!(reports.nodes().any(|node| node.is_draining()));
+}
+
+#[test]
+fn nodes_of_another_cluster_are_refused() {
+    let mut reports = Reports::new(Reach::default());
+    let told = report(1, [(1, true), (1, true)]);
+    reports.take("node1:7070", told.clone()).unwrap();
+    let other = pb::Topology {
+        cluster_id: "other".to_owned(),
+        position: 99,
+        ..told
+    };
+    assert!(reports.take("node3:7070", other).is_err());
+    assert_eq!(leaders(&reports), [Some(1), Some(1)]);
+}
+
+#[test]
+fn what_makes_no_sense_is_no_topology() {
+    let mut reports = Reports::new(Reach::default());
+    reports.take("a:1", pb::Topology::default()).unwrap();
+    assert!(reports.view(1).is_none());
+}

@@ -1,0 +1,185 @@
+//! The stream of calls to a node, for requests of keys that are in memory as a whole.
+//!
+//! Requests of many users go together in one message each way, which costs a fraction of what a
+//! connection for each would, on both sides. What doesn't fit, and what comes while there is no
+//! stream, goes by HTTP.
+//!
+//! Invariant (unknown fate): a request that comes to nothing here, so that it may go by HTTP, never
+//! left the router, or the node said that it doesn't know such calls.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudkv_common::rpc::user::{read_headers, write_headers};
+use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings};
+use cloudkv_proto::tls::Dialer;
+use cloudkv_proto::v1::{self as pb, call, reply};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::send::Fate;
+
+/// Bounds of a stream: requests that wait for an answer, bytes that wait to be sent, bytes of a
+/// message, which are more than the largest value takes.
+const BOUNDS: LinkSettings = LinkSettings {
+    calls: 16_384,
+    queue_bytes: 32 << 20,
+    message_bytes: 32 << 20,
+};
+
+/// Headers that an answer gets on its way: those of its request's ID and length among them.
+const MORE_HEADERS: usize = 4;
+
+/// Streams to one node, for each thread its own.
+#[derive(Debug)]
+pub struct Lanes {
+    workers: Box<[OnceLock<Link>]>,
+    greeting: Greeting,
+    dialer: Dialer,
+    address: watch::Sender<String>,
+}
+
+/// How nodes are reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Threads that send requests, each over connections of its own.
+    pub workers: usize,
+    /// Connects to their `rpc`.
+    pub dialer: Dialer,
+}
+
+/// A request in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path and query.
+    pub uri: &'a Uri,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body.
+    pub body: &'a Bytes,
+}
+
+impl Lanes {
+    /// Streams to a node of a cluster that is reached at `rpc`.
+    pub fn new(cluster_id: &str, node: u64, rpc: &str, reach: &Reach) -> Self {
+        let (address, _) = watch::channel(rpc.to_owned());
+        Self {
+            workers: (0..reach.workers.max(1)).map(|_| OnceLock::new()).collect(),
+            greeting: Greeting {
+                cluster_id: cluster_id.to_owned(),
+                from: 0,
+                to: node,
+            },
+            dialer: reach.dialer.clone(),
+            address,
+        }
+    }
+
+    /// This thread's stream, which begins with its first use.
+    fn of(&self, worker: usize) -> &Link {
+        self.workers[worker % self.workers.len()].get_or_init(|| {
+            let (greeting, address) = (self.greeting.clone(), self.address.subscribe());
+            let (runtime, dialer) = (Handle::current(), self.dialer.clone());
+            Link::start(&runtime, dialer, greeting, Lane::Users, address, BOUNDS)
+        })
+    }
+
+    /// Sends a request; `None`: it wasn't, and may go another way.
+    pub async fn send(
+        &self,
+        worker: usize,
+        request: Whole<'_>,
+        within: Duration,
+    ) -> Option<Result<Response<Bytes>, Fate>> {
+        let link = self.of(worker);
+        if !link.is_connected() {
+            return None;
+        }
+        let pending = match link.call(call::Body::User(encode(request)), within) {
+            Ok(pending) => pending,
+            Err(error) => return fate(error).map(Err),
+        };
+        match pending.wait().await {
+            Ok(reply::Body::User(reply)) => {
+                let unreadable = || Fate::Lost("an answer that can't be read".to_owned());
+                Some(decode(&reply).ok_or_else(unreadable))
+            }
+            Ok(reply::Body::Refused(_)) => None,
+            Ok(_) => Some(Err(Fate::Lost("an answer to another call".to_owned()))),
+            Err(error) => fate(error).map(Err),
+        }
+    }
+}
+
+/// What became of a call without a reply; `None`: it was never sent.
+fn fate(error: CallError) -> Option<Fate> {
+    match error {
+        CallError::Unsent => None,
+        CallError::Busy => Some(Fate::Busy),
+        CallError::Lost => Some(Fate::Lost(error.to_string())),
+    }
+}
+
+fn encode(request: Whole<'_>) -> pb::UserRequest {
+    // Both would say again what the message says by itself.
+    let skip = |name: &HeaderName| *name == header::HOST || *name == header::CONTENT_LENGTH;
+    let target = request.uri.path_and_query();
+    pb::UserRequest {
+        method: request.method.as_str().to_owned(),
+        target: target.map_or("/", |target| target.as_str()).to_owned(),
+        headers: write_headers(request.headers, skip),
+        body: request.body.clone(),
+    }
+}
+
+fn decode(reply: &pb::UserReply) -> Option<Response<Bytes>> {
+    let mut response = Response::new(reply.body.clone());
+    let status = u16::try_from(reply.status).ok()?;
+    *response.status_mut() = StatusCode::from_u16(status).ok()?;
+    *response.headers_mut() = read_headers(&reply.headers, MORE_HEADERS).ok()?;
+    Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn requests_travel_without_what_frames_them() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("x"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
+        headers.insert("api-key", HeaderValue::from_static("k"));
+        let encoded = encode(Whole {
+            method: &Method::PUT,
+            uri: &"/kv/b/k?ttl=5".parse().unwrap(),
+            headers: &headers,
+            body: &Bytes::from_static(b"value"),
+        });
+        assert_eq!(
+            (encoded.method.as_str(), encoded.target.as_str()),
+            ("PUT", "/kv/b/k?ttl=5")
+        );
+        assert_eq!(encoded.headers, "api-key:k\n");
+        assert_eq!(encoded.body, "value");
+    }
+
+    #[test]
+    fn answers_that_make_no_sense_are_none() {
+        let reply = |status, headers: &'static str| pb::UserReply {
+            status,
+            headers: headers.into(),
+            body: Bytes::new(),
+        };
+        assert_eq!(decode(&reply(204, "a:b\n")).unwrap().headers()["a"], "b");
+        assert!(decode(&reply(99, "")).is_none());
+        assert!(decode(&reply(70_000, "")).is_none());
+        assert!(decode(&reply(200, "no header")).is_none());
+    }
+}
