@@ -52,6 +52,7 @@ bench: ## Measure, side by side with webdis and Redis, and with etcd, where they
 	$(CARGO) build --release --locked --workspace --bins
 	$(TARGET_DIR)/release/cloudkv-bench all
 	$(TARGET_DIR)/release/cloudkv-bench region
+	$(TARGET_DIR)/release/cloudkv-bench geo
 	$(TARGET_DIR)/release/cloudkv-bench router
 
 .PHONY: faults
