@@ -11,7 +11,7 @@ use std::time::Duration;
 use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::harness::clean_command;
 use cloudkv_cluster_tests::harness::prometheus::sample_names;
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_cluster_tests::region::{RegionOptions, World};
 
 const SOON: Duration = Duration::from_secs(60);
 /// What names of metrics begin with.
@@ -54,11 +54,11 @@ async fn every_metric_of_rules_and_dashboards_exists() {
     for (path, names) in &files {
         assert!(names.len() > 10, "{} names few metrics", path.display());
     }
-    let region = Region::start_with(RegionOptions {
+    let options = RegionOptions {
         tls: true,
         ..Default::default()
-    })
-    .await;
+    };
+    let region = World::start_with(&["eu", "us", "ap"], 1, 3, options).await;
     let bucket = region.api(0).bucket().await;
     region.api(0).get(&bucket.key("absent")).await.status(404);
     eventually("all metrics are there", SOON, async || {

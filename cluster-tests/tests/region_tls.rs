@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, Start, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -32,7 +32,7 @@ async fn metric(region: &Region, seat: usize, name: &str) -> f64 {
     value.parse().unwrap()
 }
 
-/// Writes through one node and reads through another, as a client does that repeats what wasn't
+/// Writes through each node and reads through all of them, as a client does that repeats what wasn't
 /// done.
 async fn works(region: &Region, path: &str, value: &str) {
     works_at(region, &region.running(), path, value).await;
@@ -185,4 +185,18 @@ async fn nodes_trust_certificates_and_nothing_else() {
     works(&region, &path, "fourth").await;
     region.kill(0);
     works(&region, &path, "fifth").await;
+}
+
+#[tokio::test]
+async fn regions_show_each_other_certificates() {
+    let options = RegionOptions {
+        tls: true,
+        ..Default::default()
+    };
+    let world = World::start_with(&["eu", "us"], 1, 2, options).await;
+    let bucket = world.api(0).bucket().await;
+    for seat in 0..2 {
+        let path = bucket.key(&format!("from-{seat}"));
+        works(&world, &path, "hello").await;
+    }
 }
