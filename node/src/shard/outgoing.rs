@@ -1,7 +1,8 @@
 //! What other regions are sent of a shard, each time read in one consistent view.
 //!
-//! Invariant: a part that ends at a position, and the watermark sent with it, are of one view: no
-//! change of this region after that position has a version at or below the watermark.
+//! Invariant: a part and the watermark sent with it are of one view, and only a part that ends where
+//! the view ends has one: no later change of this region has a version at or below it. (The index has
+//! one entry a key, so what is left of it after another place says less than that.)
 
 use std::io;
 use std::ops::ControlFlow;
@@ -112,7 +113,8 @@ fn changes_after(db: &Frozen<'_>, rows: Rows, position: u64) -> Result<Outgoing,
             let entry = decode_change(value)?;
             if merge.records.len() >= PART_RECORDS || bytes >= PART_BYTES {
                 merge.to = last;
-                merge.watermark = entry.time.saturating_sub(1);
+                // The index has forgotten what was overwritten: only the view's end tells.
+                merge.watermark = 0;
                 return Ok(false);
             }
             let sequence = keys::sequence_of(row)
