@@ -24,11 +24,17 @@ run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--sh
 test: setup ## Run all tests
 	$(CARGO) build --workspace --bins --tests
 	$(CARGO) test --workspace
+	@if docker info >/dev/null 2>&1 && { docker compose version || docker-compose version; } >/dev/null 2>&1; then \
+		$(CARGO) test --package cloudkv-cluster-tests --test deploy_compose -- --ignored --nocapture; \
+	else \
+		echo "skipped: the compose file's test (there is no Docker engine with Compose)"; \
+	fi
 
 .PHONY: check
 check: setup ## Check formatting and lints, changing nothing (and the dependencies, given cargo-deny)
 	cargo fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	deploy/check.sh
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
 
 .PHONY: fix
@@ -46,6 +52,7 @@ bench: ## Measure, side by side with webdis and Redis, and with etcd, where they
 	$(CARGO) build --release --locked --workspace --bins
 	$(TARGET_DIR)/release/cloudkv-bench all
 	$(TARGET_DIR)/release/cloudkv-bench region
+	$(TARGET_DIR)/release/cloudkv-bench geo
 	$(TARGET_DIR)/release/cloudkv-bench router
 
 .PHONY: faults

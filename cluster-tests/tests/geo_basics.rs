@@ -198,3 +198,90 @@ async fn a_bucket_that_is_deleted_is_gone_everywhere() {
     }
     world.wait_nothing_held().await;
 }
+
+#[tokio::test]
+async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
+    let world = World::start(&["eu", "us"], 1, 2).await;
+    let bucket = world.api(0).bucket().await;
+    world.delay(Duration::from_millis(60));
+    let mut token = String::new();
+    for round in 0..20 {
+        let path = bucket.key(&format!("k{}", round % 4));
+        let value = format!("round {round}");
+        let put = world.api(round % 2).put(&path, value.clone());
+        let put = put.header("x-cloudkv-min-version", &token);
+        let put = if token.is_empty() {
+            world.api(round % 2).put(&path, value.clone()).await
+        } else {
+            put.await
+        };
+        token = put.status(200).header("x-cloudkv-version").to_owned();
+        let got = world.api((round + 1) % 2).get(&path);
+        let got = got.header("x-cloudkv-min-version", &token).await;
+        assert_eq!(got.status(200).text(), value);
+        token = got.header("x-cloudkv-version").to_owned();
+        let eventual = format!("{path}?consistency=eventual");
+        let got = world.api((round + 1) % 2).get(&eventual);
+        let got = got.header("x-cloudkv-min-version", &token).await;
+        assert_eq!(got.status(200).text(), value);
+    }
+    eventually("the lag is told", SOON, async || {
+        let got = world.api(1).get(&bucket.key("k0")).await;
+        let lag = got.find_header("x-cloudkv-lag")?;
+        let ms: u64 = lag.strip_prefix("eu;ms=")?.parse().ok()?;
+        (ms >= 60).then_some(())
+    })
+    .await;
+    world.cut_off(1);
+    let path = bucket.key("k0");
+    let put = world.api(0).put(&path, "cut off").await;
+    let token = put.status(200).header("x-cloudkv-version").to_owned();
+    let got = world.api(1).get(&path);
+    let got = got.header("x-cloudkv-min-version", &token).await;
+    got.error(503, "behind");
+    for wrong in ["x", "1.2.3", "9.1.0.1", "1.1.0.1"] {
+        let got = world.api(1).get(&path);
+        let got = got.header("x-cloudkv-min-version", wrong).await;
+        got.error(400, "invalid_header");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_while_leaders_are_killed_in_two_regions() {
+    let mut world = World::start(&["eu", "us"], 3, 2).await;
+    let bucket = world.api(0).bucket().await;
+    let mut last = std::collections::BTreeMap::new();
+    for round in 0..6_usize {
+        let dead = [0, 3, 1, 4, 2, 5][round];
+        for key in 0..60 {
+            if key == 20 {
+                world.kill(dead);
+            }
+            if key == 40 {
+                world.restart(dead).await;
+            }
+            // Each key is written in one region only: what was acknowledged last stays.
+            let region = key % 2;
+            let seat = world
+                .seats(region)
+                .find(|seat| *seat != dead)
+                .expect("a node that runs");
+            let (name, value) = (format!("k{key}"), format!("{round}"));
+            let path = bucket.key(&name);
+            eventually("a write", SOON, async || {
+                let put = world.api(seat).put(&path, value.clone());
+                let put = put.try_send().await.ok()?;
+                (put.status == 200).then_some(())
+            })
+            .await;
+            last.insert(name, value);
+        }
+    }
+    let all = world.wait_equal(&bucket).await;
+    let held: std::collections::BTreeMap<_, _> = all
+        .into_iter()
+        .map(|(name, (_, value))| (name, String::from_utf8_lossy(&value).into_owned()))
+        .collect();
+    assert_eq!(held, last);
+    world.wait_nothing_held().await;
+}

@@ -6,6 +6,7 @@
 //! ```text
 //! assembly               puts a node together, runs it, stops it
 //! api        admin       HTTP for users, and for the operator
+//! certs                  makes certificates for those who have none
 //! service                what a request means
 //! cluster                who the node is
 //! meta       shard       the two replicated state machines
@@ -18,6 +19,7 @@ pub mod admin;
 pub mod api;
 pub mod assembly;
 pub mod budget;
+pub mod certs;
 pub mod clock;
 pub mod cluster;
 pub mod config;

@@ -6,8 +6,8 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use cloudkv_common::process::{FAILED, Failure, end, print, stop_on_signals};
-use cloudkv_node::config::{Command, Config, ConfigError, OperatorCall};
-use cloudkv_node::{admin, assembly, telemetry};
+use cloudkv_node::config::{CertsArgs, Command, Config, ConfigError, OperatorCall};
+use cloudkv_node::{admin, assembly, certs, telemetry};
 use tokio::runtime::Builder;
 
 /// RocksDB and hyper allocate from many threads; jemalloc keeps that fast, and gives memory back.
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => run(*config),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Admin(call)) => call_operator(&call),
+        Ok(Command::Certs(args)) => make_certificates(&args),
         Err(error) => return end(NAME, &error, ConfigError::EXIT_CODE),
     };
     match outcome {
@@ -41,6 +42,10 @@ fn run(config: Config) -> Result<(), Failure> {
 fn call_operator(call: &OperatorCall) -> Result<(), Failure> {
     let text = block_on(1, async { Ok(admin::execute(call).await?) })?;
     print(&text)
+}
+
+fn make_certificates(args: &CertsArgs) -> Result<(), Failure> {
+    print(&certs::make(args)?)
 }
 
 fn block_on<T>(

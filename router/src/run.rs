@@ -4,6 +4,7 @@
 //! runtime of its own, so that a request never changes threads. The system spreads connections
 //! over the listeners (`SO_REUSEPORT`).
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::observe::{Observer, router};
 use crate::proxy::{Budget, Proxy, ProxySettings, Shared};
 use crate::tls::{Certificate, Files, TlsError};
 use crate::topology::{Follower, FollowerSettings};
+use crate::upstream::Reach;
+use cloudkv_proto::tls::{Dialer, Holder, Tls, TlsFiles};
 
 /// Connections that wait to be accepted, on each thread.
 const BACKLOG: u32 = 1024;
@@ -41,6 +44,9 @@ pub enum RunError {
     /// Its certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Its certificate for nodes can't be used.
+    #[error(transparent)]
+    NodeTls(#[from] cloudkv_proto::tls::TlsError),
     /// A port can't be bound.
     #[error("--{setting} {address} can't be bound; give a free address")]
     Bind {
@@ -72,6 +78,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     let limit = raise_limit().map(|limit| limit / 2);
     let connections = room_for_connections(limit, config.max_connections, 0)?;
     let certificate = certificate(config)?;
+    let dialer = dialer(config)?;
     let ports = Ports::bind(config, certificate.as_ref())?;
     let shared = Shared {
         view: Arc::new(ArcSwapOption::empty()),
@@ -84,7 +91,10 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
         .collect();
 
     let stop_all = CancellationToken::new();
-    let follower = Follower::new(follower_settings(config), shared.view.clone());
+    if let Some(tls) = dialer.tls() {
+        tokio::spawn(tls.watch(stop_all.clone()));
+    }
+    let follower = Follower::new(follower_settings(config, dialer), shared.view.clone());
     let following = tokio::spawn(follower.run(stop_all.clone()));
     let operator = router(
         Observer {
@@ -195,6 +205,21 @@ fn certificate(config: &Config) -> Result<Option<Certificate>, TlsError> {
         .transpose()
 }
 
+/// Connects to nodes, with certificates if there are any.
+fn dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
+    let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
+    else {
+        return Ok(Dialer::default());
+    };
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        ca: ca.clone(),
+    };
+    let tls = Tls::open(files, Holder::Router)?;
+    Ok(Dialer::new(HashMap::new(), Some(tls)))
+}
+
 fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
     ProxySettings {
         domain: config.domain.clone(),
@@ -211,11 +236,12 @@ fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
     }
 }
 
-fn follower_settings(config: &Config) -> FollowerSettings {
+fn follower_settings(config: &Config, dialer: Dialer) -> FollowerSettings {
+    let workers = config.workers();
     FollowerSettings {
         seeds: config.seeds.clone(),
         home: config.region.to_string(),
-        workers: config.workers(),
+        reach: Reach { workers, dialer },
         check_interval: config.check_interval,
     }
 }

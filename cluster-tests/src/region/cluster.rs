@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use super::certificates::Certificates;
 use super::member::{Member, MemberFlags, Start};
 use super::network::Network;
 use super::seats::Seat;
@@ -62,6 +63,8 @@ pub struct RegionOptions {
     pub seed: u64,
     /// Where the nodes' files go; `None`: into a temporary directory.
     pub dir: Option<PathBuf>,
+    /// Whether nodes show each other certificates.
+    pub tls: bool,
     /// Whether nodes reach each other straight, for measurements: the network can't be harmed then.
     pub direct: bool,
 }
@@ -75,6 +78,7 @@ impl Default for RegionOptions {
             args: vec![],
             seed: 0,
             dir: None,
+            tls: false,
             direct: false,
         }
     }
@@ -89,6 +93,7 @@ pub struct Region {
     pub network: Network,
     pub(super) options: RegionOptions,
     pub(super) errors_expected: Vec<String>,
+    certificates: Option<Certificates>,
     dir: PathBuf,
     /// Removes `dir` at the end, unless somebody wants to look.
     temporary: Option<TempDir>,
@@ -128,7 +133,12 @@ impl Region {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
+        let certificates = options.tls.then(|| Certificates::create(&dir));
         let member = |seat: usize| {
+            let mut args = options.args.clone();
+            if let Some(certificates) = &certificates {
+                args.extend(certificates.of(&network.seats()[seat]));
+            }
             let flags = MemberFlags {
                 start: vec![],
                 via: if options.direct {
@@ -138,7 +148,7 @@ impl Region {
                 },
                 region: "local".into(),
                 shards: options.shards,
-                args: options.args.clone(),
+                args,
                 file_limit: None,
             };
             let dir = dir.join(format!("node-{seat}"));
@@ -153,6 +163,7 @@ impl Region {
             network,
             options,
             errors_expected: vec![],
+            certificates,
             dir,
             temporary,
             _turn: turn,
@@ -257,6 +268,14 @@ impl Region {
     pub fn running(&self) -> Vec<usize> {
         let all = 0..self.members.len();
         all.filter(|seat| self.members[*seat].runs()).collect()
+    }
+
+    /// The nodes' certificates.
+    ///
+    /// # Panics
+    /// When they show each other none.
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("a region with TLS")
     }
 
     /// How many shards there are.

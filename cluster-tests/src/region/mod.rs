@@ -13,6 +13,7 @@
 //!
 //! Tests and their clients talk to the nodes' public and operator's ports directly.
 
+mod certificates;
 mod cluster;
 mod flow;
 mod judge;
@@ -29,6 +30,7 @@ mod world;
 #[cfg(test)]
 mod network_tests;
 
+pub use certificates::Certificates;
 pub use cluster::{Region, RegionOptions};
 pub use member::{Member, MemberFlags, Start};
 pub use network::Network;

@@ -36,40 +36,24 @@ pub trait Kind: Describe {
 }
 
 /// An address to listen on.
-pub struct Address {
-    loopback: bool,
-}
-
-impl Address {
-    /// Any address.
-    pub const ANY: Self = Self { loopback: false };
-    /// Only one that other machines can't reach.
-    pub const LOOPBACK: Self = Self { loopback: true };
-}
+pub struct Address;
 
 impl Describe for Address {
     fn placeholder(&self) -> &'static str {
         "IP:PORT"
     }
     fn right(&self) -> String {
-        if self.loopback {
-            "a loopback address and a port, as in 127.0.0.1:7070: nodes don't encrypt and \
-             authenticate their connections yet (mutual TLS), so no other machine may reach them"
-        } else {
-            "an IP address and a port, as in 127.0.0.1:8080 or [::]:8080"
-        }
-        .to_owned()
+        "an IP address and a port, as in 127.0.0.1:8080 or [::]:8080".to_owned()
     }
 }
 
 impl Kind for Address {
     type Value = SocketAddr;
     fn parse(&self, text: &str) -> Option<SocketAddr> {
-        let address = match text.strip_prefix("localhost:") {
-            Some(port) => (IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?).into(),
-            None => SocketAddr::from_str(text).ok()?,
-        };
-        (!self.loopback || address.ip().is_loopback()).then_some(address)
+        match text.strip_prefix("localhost:") {
+            Some(port) => Some((IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?).into()),
+            None => SocketAddr::from_str(text).ok(),
+        }
     }
     fn write(&self, value: &SocketAddr) -> Option<String> {
         Some(value.to_string())

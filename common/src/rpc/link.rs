@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use tokio::runtime::Handle;
@@ -15,8 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Status, Streaming};
 
 use super::call::{CallError, Outgoing, PendingReply, millis_left};
 use super::lane::{Greeting, Lane};
@@ -83,6 +84,7 @@ impl Link {
     /// Starts a link on `runtime`. `address` may change while it runs.
     pub fn start(
         runtime: &Handle,
+        dialer: Dialer,
         greeting: Greeting,
         lane: Lane,
         address: watch::Receiver<String>,
@@ -92,6 +94,7 @@ impl Link {
         let (up, connected) = watch::channel(false);
         let stop = CancellationToken::new();
         let line = Line {
+            dialer,
             greeting,
             lane,
             address,
@@ -159,24 +162,22 @@ impl Drop for Link {
     }
 }
 
-/// Where to connect, with all bounds set.
-pub fn endpoint(address: &str) -> Result<Endpoint, Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| Status::invalid_argument(format!("`{address}` is no host:port")))?;
-    Ok(endpoint
+/// Sets all bounds of a connection.
+pub fn bounded(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(2 * KEEP_ALIVE)
-        .keep_alive_while_idle(true))
+        .keep_alive_while_idle(true)
 }
 
 type Answer = oneshot::Sender<Result<pb::reply::Body, CallError>>;
 
 /// What a link's task works with.
 struct Line {
+    dialer: Dialer,
     greeting: Greeting,
     lane: Lane,
     address: watch::Receiver<String>,
@@ -208,12 +209,16 @@ impl Line {
             self.waiting.clear();
             let (to, lane) = (self.greeting.to, self.lane);
             tracing::debug!(to, ?lane, %ended, "link to a node ended");
-            if matches!(
-                ended.code(),
-                tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition
-            ) {
-                tracing::warn!(to, reason = ended.message(), "a node refuses this one");
-                pause = RETRY.1;
+            match ended.code() {
+                Code::PermissionDenied | Code::FailedPrecondition => {
+                    tracing::warn!(to, reason = ended.message(), "a node refuses this one");
+                    pause = RETRY.1;
+                }
+                Code::Unauthenticated => {
+                    tracing::warn!(to, reason = ended.message(), "this node refuses another");
+                    pause = RETRY.1;
+                }
+                _ => {}
             }
             if !self.rest(pause).await {
                 return;
@@ -241,9 +246,8 @@ impl Line {
         &mut self,
     ) -> Result<(mpsc::Sender<pb::CallFrame>, Streaming<pb::ReplyFrame>), Status> {
         let address = self.address.borrow_and_update().clone();
-        let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
         let open = async {
-            let channel: Channel = endpoint(&address)?.connect().await.map_err(unreachable)?;
+            let channel = self.dialer.channel(&address, bounded).await?;
             let (frames, stream) = mpsc::channel(FRAMES_AHEAD);
             let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(stream));
             self.greeting.write(self.lane, request.metadata_mut())?;

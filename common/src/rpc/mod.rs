@@ -17,7 +17,7 @@ pub mod user;
 
 pub use call::{CallError, PendingReply, time_left};
 pub use lane::{Greeting, Lane};
-pub use link::{Link, LinkSettings, endpoint};
+pub use link::{Link, LinkSettings, bounded};
 
 /// The number of a node.
 pub type NodeId = u64;

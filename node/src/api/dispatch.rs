@@ -19,7 +19,7 @@ use crate::api::Api;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
-use crate::api::http::headers::X_CLOUDKV_REGION;
+use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
 use crate::api::keys;
 use crate::api::metrics::{Class, Sizes};
 
@@ -104,6 +104,9 @@ impl Api {
         let headers = response.headers_mut();
         headers.insert(&X_REQUEST_ID, id);
         headers.insert(&X_CLOUDKV_REGION, self.region.clone());
+        if let Some(lag) = &*self.lag.load() {
+            headers.insert(&X_CLOUDKV_LAG, HeaderValue::clone(lag));
+        }
         cors::expose(headers);
     }
 }

@@ -256,6 +256,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry)
     }
 
+    /// 503: what the client has seen elsewhere isn't here yet.
+    pub fn behind() -> Self {
+        let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry)
+    }
+
     /// 504: the write may or may not have happened.
     pub fn unknown_outcome() -> Self {
         let message =
@@ -280,6 +286,7 @@ impl From<Unavailable> for ApiError {
                 tracing::debug!(%error, "serve a request");
                 Self::unavailable()
             }
+            Unavailable::Behind => Self::behind(),
             Unavailable::Stopping => Self::unavailable(),
         }
     }

@@ -27,6 +27,8 @@ mod users;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
 use ::http::HeaderValue;
 use ::http::header::InvalidHeaderValue;
 
@@ -41,6 +43,7 @@ use crate::service::Service;
 pub struct Api {
     service: Service,
     region: HeaderValue,
+    lag: ArcSwapOption<HeaderValue>,
     intake: Arc<Intake>,
     router: axum::Router,
     metrics: Arc<ApiMetrics>,
@@ -59,10 +62,19 @@ impl Api {
         Ok(Self {
             service,
             region,
+            lag: ArcSwapOption::empty(),
             intake,
             router,
             metrics: Arc::default(),
         })
+    }
+
+    /// How long changes take from other regions, as answers tell; nothing while there are none.
+    pub fn set_lag(&self, lag: &str) {
+        let lag = HeaderValue::from_str(lag)
+            .ok()
+            .filter(|lag| !lag.is_empty());
+        self.lag.store(lag.map(Arc::new));
     }
 
     /// What has been counted, for the exporter of metrics.

@@ -14,7 +14,7 @@ use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
 use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
-use crate::rpc::{Frames, Handler, Walk};
+use crate::rpc::{Caller, Frames, Handler, Walk};
 use crate::service::Service;
 
 /// The parts that answer.
@@ -89,10 +89,11 @@ impl Handler for Answers {
 
     fn join(
         &self,
+        caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         let admission = self.admission.clone();
-        async move { admission.admit(request).await }.boxed()
+        async move { admission.admit(caller, request).await }.boxed()
     }
 
     fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply> {

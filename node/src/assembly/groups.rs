@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::geo::Ledger;
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
 use crate::raft::{Group, GroupSettings, Machine, Member, NodeId};
-use crate::rpc::{LinkSettings, Peers, PeersSettings, Runtimes};
+use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
@@ -65,13 +65,15 @@ pub enum StartError {
     },
 }
 
-/// Where other nodes and routers reach this one.
+/// Where other nodes and routers reach this one, and how it reaches other nodes.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Its port for other nodes.
     pub rpc: String,
     /// Its public API.
     pub http: String,
+    /// Connects to other nodes.
+    pub dialer: Dialer,
 }
 
 /// All that runs below the API.
@@ -110,7 +112,7 @@ impl Groups {
     ) -> Result<Self, StartError> {
         let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
         let (identity, nodes) = enter(config, &place, give_up).await?;
-        let peers = Peers::new(peers_settings(config, &identity, runtimes));
+        let peers = Peers::new(peers_settings(config, &identity, &place, runtimes));
         for node in nodes {
             peers.learn(node.id, &node.rpc);
         }
@@ -145,7 +147,11 @@ impl Groups {
 
     /// What the API asks for.
     pub fn service(&self, config: &Config) -> Service {
-        let keyspace = Keyspace::new(self.shards.clone(), config.request_timeout);
+        let keyspace = Keyspace::new(
+            self.shards.clone(),
+            config.request_timeout,
+            config.session_wait,
+        );
         let settings = DirectorySettings {
             region: self.identity.region_number,
             self_service: config.plans_self_service,
@@ -304,12 +310,13 @@ async fn enter(
     let wanted = Wanted {
         region: config.region.to_string(),
         shards: config.shards,
-        joins: !config.join.is_empty(),
+        // Told of itself alone, it is the first of its cluster.
+        joins: config.join.iter().any(|address| *address != place.rpc),
     };
     let identity = Identity::open(&config.data_dir, &wanted)?;
     let application = Application {
         addresses: config.join.clone(),
-        via: config.rpc_via.clone(),
+        dialer: place.dialer.clone(),
         request: pb::JoinRequest {
             region: wanted.region,
             rpc: place.rpc.clone(),
@@ -327,11 +334,16 @@ async fn enter(
     Ok(join(&config.data_dir, identity, application, give_up).await?)
 }
 
-fn peers_settings(config: &Config, identity: &Identity, runtimes: &Runtimes) -> PeersSettings {
+fn peers_settings(
+    config: &Config,
+    identity: &Identity,
+    place: &Place,
+    runtimes: &Runtimes,
+) -> PeersSettings {
     PeersSettings {
         cluster_id: identity.cluster_id.clone(),
         me: identity.node_id,
-        via: config.rpc_via.iter().cloned().collect(),
+        dialer: place.dialer.clone(),
         link: LinkSettings {
             calls: PEER_CALLS,
             queue_bytes: config.peer_queue_mib.bytes(),

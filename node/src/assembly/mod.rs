@@ -14,6 +14,7 @@ mod answering;
 mod groups;
 mod observe;
 mod operate;
+mod place;
 mod places;
 mod regions;
 mod run;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -171,6 +172,28 @@ impl Observer {
         }
     }
 
+    /// The certificates of the port for other nodes, if it has any.
+    fn write_certificates(&self, text: &mut Exposition) {
+        let Some(tls) = self.groups.place.dialer.tls() else {
+            return;
+        };
+        let until = tls.valid_until().duration_since(SystemTime::UNIX_EPOCH);
+        let help = "When this node's certificate expires, in seconds since 1970.";
+        let until = until.map_or(0.0, |until| until.as_secs_f64());
+        text.gauge("cloudkv_rpc_certificate_expires_seconds", help, &[], until);
+        let help = "1 if there are newer certificate files, which can't be used.";
+        let stale = f64::from(u8::from(tls.is_stale()));
+        text.gauge("cloudkv_rpc_certificate_stale", help, &[], stale);
+        let help = "Connections between nodes refused for want of a certificate that counts.";
+        let strangers = tls.strangers();
+        text.counter(
+            "cloudkv_rpc_refused_connections_total",
+            help,
+            &[],
+            strangers,
+        );
+    }
+
     fn write_storage(&self, text: &mut Exposition) {
         let engine = &self.groups.engine;
         let syncs = engine.log.sync_stats();
@@ -265,6 +288,7 @@ impl AdminState for Observer {
         self.write_api(&mut text);
         self.write_groups(&mut text);
         self.write_cluster(&mut text);
+        self.write_certificates(&mut text);
         regions::write_metrics(&self.groups, &mut text);
         self.write_storage(&mut text);
         self.write_directory(&mut text);

@@ -170,3 +170,17 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
         }
     }
 }
+
+/// How long changes take from other regions to this one, as answers to users tell it.
+pub(super) fn lag(groups: &Groups) -> String {
+    if !groups.catalog.has_regions() {
+        return String::new();
+    }
+    let topology = groups.catalog.topology();
+    let regions = topology.regions();
+    let lags = regions.filter_map(|(number, name)| {
+        let lag = groups.ledger.inbound_lag(number)?;
+        Some(format!("{name};ms={}", lag.as_millis()))
+    });
+    lags.collect::<Vec<_>>().join(", ")
+}

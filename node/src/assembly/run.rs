@@ -20,14 +20,16 @@ use super::answering::Answers;
 use super::groups::{Groups, MESSAGE_BYTES, Place, StartError};
 use super::observe::Observer;
 use super::operate::Operator;
+use super::place::place;
 use super::places::Places;
+use super::regions;
 use super::upkeep::upkeep;
 use crate::api::{self, Api, HttpSettings};
-use crate::cluster::{Admission, Declined, Keeper, Proposer, replace_file};
+use crate::cluster::{Admission, Declined, Keeper, Proposer, Refresher, replace_file};
 use crate::config::Config;
 use crate::geo::Geo;
 use crate::meta::{NodeRefusal, Refusal};
-use crate::rpc::{Answering, Leaving, Runtimes};
+use crate::rpc::{Answering, Leaving, Runtimes, TlsError};
 use crate::service::Service;
 use crate::{admin, meta, rpc};
 
@@ -36,6 +38,9 @@ const DATABASE_FILES: u64 = 2 * 1024;
 
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
+
+/// How often answers tell of a new lag.
+const TELL_LAG: Duration = Duration::from_millis(250);
 
 /// Why a node ends other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,9 @@ pub enum RunError {
     /// The process may not open enough files.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// Its certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port can't be bound.
     #[error("--{setting} {address} can't be bound; give a free address")]
     Bind {
@@ -72,10 +80,10 @@ pub enum RunError {
 }
 
 /// The bound ports.
-struct Ports {
-    http: TcpListener,
-    rpc: TcpListener,
-    admin: TcpListener,
+pub(super) struct Ports {
+    pub http: TcpListener,
+    pub rpc: TcpListener,
+    pub admin: TcpListener,
 }
 
 /// Runs a node until `stop` is cancelled, or it fails.
@@ -136,6 +144,7 @@ async fn run_on(
         keys: Handle::current(),
     };
     let place = place(&config, &ports)?;
+    let tls = place.dialer.tls();
     let groups = start_groups(&runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
     write_addresses(&config, &ports)?;
     let service = groups.service(&config);
@@ -175,6 +184,9 @@ async fn run_on(
         &stop,
     );
     let leaving = answering.leaving.clone();
+    if let Some(tls) = tls {
+        tasks.spawn_on(tls.watch(stop_admin.clone()), raft);
+    }
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn_on(serve_nodes, raft);
 
@@ -266,6 +278,7 @@ fn answering(
         identity: identity.clone(),
         catalog: groups.catalog.clone(),
         propose: proposer(service),
+        refresh: refresher(service),
     };
     let answers = Answers {
         members: groups.members(),
@@ -292,27 +305,17 @@ fn answering(
         runtimes,
         message_bytes: MESSAGE_BYTES,
         leaving: Leaving::default(),
+        peers: groups.peers.clone(),
+        tls: groups.place.dialer.tls(),
     }
 }
 
-/// Where other nodes and routers reach this one: as it is told, or where it listens.
-fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
-    let listens = |listener: &TcpListener| {
-        let address = listener.local_addr().map(|address| address.to_string());
-        address.map_err(|source| RunError::System {
-            verb: "read an address",
-            source,
-        })
-    };
-    Ok(Place {
-        rpc: match &config.advertise_rpc {
-            Some(address) => address.clone(),
-            None => listens(&ports.rpc)?,
-        },
-        http: match &config.advertise_http {
-            Some(address) => address.clone(),
-            None => listens(&ports.http)?,
-        },
+/// The metadata catches up with its leader, wherever that is.
+fn refresher(service: &Service) -> Refresher {
+    let directory = service.directory.clone();
+    Arc::new(move || {
+        let metadata = directory.metadata().clone();
+        Box::pin(async move { metadata.barrier().await.is_ok() })
     })
 }
 
@@ -426,6 +429,16 @@ impl Node {
         self.tasks.spawn(directory.clone().reclaim(stop()));
         self.tasks.spawn(directory.clone().report(stop()));
         self.tasks.spawn(directory.clone().expire_accounts(stop()));
+        let (groups, api) = (self.groups.clone(), self.api.clone());
+        let tell_lag = async move {
+            loop {
+                api.set_lag(&regions::lag(&groups));
+                tokio::time::sleep(TELL_LAG).await;
+            }
+        };
+        let stop_telling = self.stop_groups.clone();
+        self.tasks
+            .spawn(async move { stop_telling.run_until_cancelled(tell_lag).await });
         self.tasks
             .spawn(upkeep(self.groups.clone(), write_buffer, stop()));
     }

@@ -1,13 +1,20 @@
 //! How a node takes others into the cluster.
+//!
+//! Invariant, where there are certificates: a number that is known belongs to whoever holds a
+//! certificate for the host that it was registered with. A node that moves to another host shows a
+//! certificate that names both.
 
 use std::sync::Arc;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use futures_util::future::BoxFuture;
 use tonic::Status;
 
 use super::identity::{FIRST_REGION, Identity};
 use super::keeper::Proposer;
 use crate::meta::{Catalog, NodeState};
+use crate::raft::NodeId;
+use crate::rpc::{Caller, check_address};
 
 /// From this feature level on, a cluster can have several regions.
 const REGIONS_LEVEL: u32 = 2;
@@ -20,16 +27,27 @@ pub struct Admission {
     pub catalog: Arc<Catalog>,
     /// Takes commands to the metadata's leader, wherever it is.
     pub propose: Proposer,
+    /// Makes the metadata in memory as new as the leader's.
+    pub refresh: Refresher,
 }
+
+/// Waits until this node's metadata is as new as the leader's was when it was asked; `false`: it
+/// may not be.
+pub type Refresher = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl Admission {
     /// Takes a node in, or its new addresses; asked again, it gives the same answer.
-    pub async fn admit(&self, request: pb::JoinRequest) -> Result<pb::JoinResponse, Status> {
+    pub async fn admit(
+        &self,
+        caller: Caller,
+        request: pb::JoinRequest,
+    ) -> Result<pb::JoinResponse, Status> {
         let header = self.catalog.header();
         if header.cluster_id.is_empty() {
             return Err(Status::unavailable("this node is in no cluster yet"));
         }
         self.check(&request, header.shards)?;
+        self.check_number(&caller, request.node_id).await?;
         self.add_region(&request).await?;
         let register = pb::RegisterNode {
             node: request.node_id,
@@ -71,6 +89,21 @@ impl Admission {
                 })
                 .collect(),
         })
+    }
+
+    /// Refuses whoever asks for the number of another node.
+    async fn check_number(&self, caller: &Caller, number: NodeId) -> Result<(), Status> {
+        if let Caller::Local = caller {
+            return Ok(());
+        }
+        // This node may not have heard of that one yet.
+        if !(self.refresh)().await {
+            return Err(Status::unavailable("the metadata has no leader"));
+        }
+        match self.catalog.topology().node(number) {
+            Some(known) => check_address(caller, &known.rpc),
+            None => Ok(()),
+        }
     }
 
     fn check(&self, request: &pb::JoinRequest, shards: u32) -> Result<(), Status> {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::identity::{Identity, IdentityError};
-use crate::rpc;
+use crate::rpc::{self, Dialer};
 
 /// Pauses before all are asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
@@ -40,8 +40,8 @@ pub enum JoinError {
 pub struct Application {
     /// The nodes to ask.
     pub addresses: Vec<String>,
-    /// Addresses to connect to in place of those.
-    pub via: Vec<(String, String)>,
+    /// Connects to them.
+    pub dialer: Dialer,
     /// What it says of itself; its number is that of its identity.
     pub request: pb::JoinRequest,
 }
@@ -75,6 +75,9 @@ pub async fn join(
                         reason: status.message().to_owned(),
                     });
                 }
+                Err(status) if status.code() == Code::Unauthenticated => {
+                    tracing::warn!(address, reason = status.message(), "not joined");
+                }
                 Err(status) => {
                     tracing::info!(address, reason = status.message(), "no node to join yet");
                 }
@@ -98,7 +101,7 @@ pub async fn check_membership(
     application: &Application,
 ) -> Result<(), JoinError> {
     let asked = application.addresses.iter().map(|address| async {
-        let answer = rpc::identify(application.detour(address)).await.ok()?;
+        let answer = rpc::identify(&application.dialer, address).await.ok()?;
         (answer.cluster_id != identity.cluster_id).then(|| (address.clone(), answer.cluster_id))
     });
     let other = join_all(asked).await.into_iter().flatten().next();
@@ -115,14 +118,6 @@ pub async fn check_membership(
     }
 }
 
-impl Application {
-    /// Where to connect for an address.
-    fn detour<'a>(&'a self, address: &'a str) -> &'a str {
-        let via = self.via.iter().find(|(from, _)| from == address);
-        via.map_or(address, |(_, to)| to)
-    }
-}
-
 async fn ask(
     application: &Application,
     address: &str,
@@ -132,7 +127,7 @@ async fn ask(
         node_id: identity.node_id,
         ..application.request.clone()
     };
-    rpc::join(application.detour(address), request).await
+    rpc::join(&application.dialer, address, request).await
 }
 
 /// Whether asking again would change nothing.

@@ -17,7 +17,7 @@ mod keeper;
 pub mod placement;
 mod vitals;
 
-pub use admission::Admission;
+pub use admission::{Admission, Refresher};
 pub use identity::{Identity, IdentityError, Wanted, replace_file};
 pub use joining::{Application, JoinError, check_membership, join};
 pub use keeper::{Declined, Keeper, Proposer};

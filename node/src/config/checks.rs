@@ -4,6 +4,9 @@ use super::{Config, ConfigError};
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     operator_port_is_guarded(config)?;
+    certificates_are_whole(config)?;
+    node_port_is_guarded(config)?;
+    node_port_is_found(config)?;
     addresses_differ(config)?;
     init_or_join(config)?;
     batches_fit_the_queue(config)
@@ -19,6 +22,59 @@ fn operator_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
             config.admin
         ),
         right: "set admin_token as well (CLOUDKV_ADMIN_TOKEN), or a loopback address".to_owned(),
+    })
+}
+
+/// Names and files of the certificates' settings.
+fn certificates(config: &Config) -> [(&'static str, bool); 3] {
+    [
+        ("rpc_cert", config.rpc_cert.is_some()),
+        ("rpc_key", config.rpc_key.is_some()),
+        ("rpc_ca", config.rpc_ca.is_some()),
+    ]
+}
+
+fn certificates_are_whole(config: &Config) -> Result<(), ConfigError> {
+    let named = |set| {
+        let all = certificates(config).into_iter();
+        let names: Vec<&str> = all
+            .filter_map(|(name, is_set)| (is_set == set).then_some(name))
+            .collect();
+        names.join(" and ")
+    };
+    let (set, missing) = (named(true), named(false));
+    if set.is_empty() || missing.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Conflict {
+        problem: format!("{set} without {missing}"),
+        right: "set all three of rpc_cert, rpc_key and rpc_ca, or none".to_owned(),
+    })
+}
+
+fn node_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
+    if config.rpc.ip().is_loopback() || config.rpc_cert.is_some() {
+        return Ok(());
+    }
+    Err(ConfigError::Conflict {
+        problem: format!(
+            "rpc = \"{}\" can be reached from other machines",
+            config.rpc
+        ),
+        right: "set rpc_cert, rpc_key and rpc_ca as well (`cloudkv-node certs` makes them), or a \
+                loopback address"
+            .to_owned(),
+    })
+}
+
+fn node_port_is_found(config: &Config) -> Result<(), ConfigError> {
+    if !config.rpc.ip().is_unspecified() || config.advertise_rpc.is_some() {
+        return Ok(());
+    }
+    Err(ConfigError::Conflict {
+        problem: format!("rpc = \"{}\" is no address to connect to", config.rpc),
+        right: "set advertise_rpc to the host and port at which other nodes reach this one"
+            .to_owned(),
     })
 }
 

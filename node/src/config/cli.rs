@@ -38,6 +38,81 @@ pub(super) enum Operator {
     /// Call the operator's port of a running node
     #[command(arg_required_else_help = false)]
     Admin(AdminArgs),
+    /// Make a CA, and certificates for nodes and routers
+    Certs(CertsArgs),
+}
+
+/// Days for which a CA is good, unless it is said.
+pub const CA_DAYS: u32 = 3650;
+/// Days for which a certificate is good, unless it is said.
+pub const CERTIFICATE_DAYS: u32 = 825;
+
+/// Which certificates to make, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CertsArgs {
+    /// The directory of the CA's files, in which all others are made, too
+    #[arg(long, value_name = "DIR", default_value = "certs", global = true)]
+    pub dir: PathBuf,
+
+    /// What to make.
+    #[command(subcommand)]
+    pub order: CertsOrder,
+}
+
+/// What certificates are made.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum CertsOrder {
+    /// Make a CA: ca.pem, which all nodes and routers get, and ca.key, which none of them needs
+    Init {
+        /// Days until it expires
+        #[arg(long, default_value_t = CA_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// Make a node's certificate and key: HOST.pem and HOST.key
+    Node {
+        /// The host of the node's advertise_rpc, a DNS name or an IP address, and more if it has
+        /// more; the first one names the files
+        #[arg(required = true, value_name = "HOST", value_parser = host)]
+        hosts: Vec<String>,
+        /// How long they are good for
+        #[command(flatten)]
+        term: CertsTerm,
+    },
+    /// Make a router's certificate and key, with which nobody can act as a node: NAME.pem and
+    /// NAME.key
+    Router {
+        /// The router's name, as nodes show it in their logs
+        #[arg(value_name = "NAME", value_parser = host)]
+        name: String,
+        /// How long they are good for
+        #[command(flatten)]
+        term: CertsTerm,
+    },
+    /// Make all that a cluster needs and doesn't have yet: the CA, and for each node and router a
+    /// folder with tls.crt, tls.key and ca.crt. Certificates that expire within 30 days are
+    /// renewed, all others stay: it may run before every start
+    Setup {
+        /// The directory with a folder for each node and router, named as it is
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+        /// A node, by the host of its advertise_rpc
+        #[arg(long = "node", value_name = "HOST", value_parser = host)]
+        nodes: Vec<String>,
+        /// A router, by its name
+        #[arg(long = "router", value_name = "NAME", value_parser = host)]
+        routers: Vec<String>,
+    },
+}
+
+/// How long a certificate is good for, and whether it takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct CertsTerm {
+    /// Days until it expires
+    #[arg(long, default_value_t = CERTIFICATE_DAYS, value_parser = days())]
+    pub days: u32,
+    /// Replace the files that are there: running nodes take the new ones by themselves
+    #[arg(long)]
+    pub renew: bool,
 }
 
 #[derive(Args)]
@@ -138,6 +213,19 @@ pub struct LimitFlags {
     /// Buckets of the plan per account; 0: any number
     #[arg(long, value_name = "NUMBER")]
     pub buckets: Option<u64>,
+}
+
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=36_500)
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let dns = !text.is_empty() && text.len() <= 253 && text.bytes().all(name);
+    if dns && !text.starts_with('.') || text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("expected a DNS name or an IP address, as in node1.example.com or 10.0.0.1".to_owned())
 }
 
 fn plan(text: &str) -> Result<Plan, String> {

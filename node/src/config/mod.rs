@@ -18,6 +18,7 @@ use clap::Parser;
 use cloudkv_common::config::{Found, Maybe, Settings, Token, printed_or_refused, to_toml};
 
 pub use cli::{Action, LimitFlags, PlanAction};
+pub use cli::{CA_DAYS, CERTIFICATE_DAYS, CertsArgs, CertsOrder, CertsTerm};
 pub use cloudkv_common::config::{
     ConfigError, Kib, LogFormat, Mib, Origin, Region, Secret, Target,
 };
@@ -34,6 +35,8 @@ pub enum Command {
     Print(String),
     /// Call the operator's port of a running node.
     Admin(OperatorCall),
+    /// Make certificates.
+    Certs(CertsArgs),
 }
 
 /// A call to the operator's port of a running node.
@@ -61,9 +64,13 @@ impl Config {
         };
         let mut found = Found::new(Self::ALL);
         let file_from_variable = found.add_variables(variables)?;
-        if let Some(Operator::Admin(admin)) = cli.operator {
-            found.add_file(admin.config.clone().or(file_from_variable))?;
-            return operator_call(admin, &found).map(Command::Admin);
+        match cli.operator {
+            Some(Operator::Admin(admin)) => {
+                found.add_file(admin.config.clone().or(file_from_variable))?;
+                return operator_call(admin, &found).map(Command::Admin);
+            }
+            Some(Operator::Certs(certs)) => return Ok(Command::Certs(certs)),
+            None => {}
         }
         found.add_file(cli.config.or(file_from_variable))?;
         found.add_flags(cli.settings.0);

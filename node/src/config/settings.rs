@@ -21,15 +21,27 @@ cloudkv_common::settings! {
     region: Region = Name => "local",
 
     /// Address of the public HTTP API.
-    http: SocketAddr = Address::ANY => "127.0.0.1:8080",
+    http: SocketAddr = Address => "127.0.0.1:8080",
 
-    /// Address for the other nodes of the cluster. Traffic between nodes isn't encrypted yet, so
-    /// it has to be on the loopback interface.
-    rpc: SocketAddr = Address::LOOPBACK => "127.0.0.1:7070",
+    /// Address for the other nodes of the cluster, and for routers. Beyond the loopback interface
+    /// it needs certificates: `rpc_cert`, `rpc_key` and `rpc_ca`.
+    rpc: SocketAddr = Address => "127.0.0.1:7070",
+
+    /// PEM file with the certificate that this node shows to others, which names the host of
+    /// `advertise_rpc`; `cloudkv-node certs` makes such files. It, the key and the CA are read
+    /// again when they change.
+    rpc_cert: Option<PathBuf> = Maybe(File) => "",
+
+    /// PEM file with the private key of `rpc_cert`.
+    rpc_key: Option<PathBuf> = Maybe(File) => "",
+
+    /// PEM file with the certificates of the CAs that other nodes' and routers' certificates must
+    /// come from.
+    rpc_ca: Option<PathBuf> = Maybe(File) => "",
 
     /// Address for the operator: /healthz, /readyz, /metrics, /status and /plans. Beyond the
     /// loopback interface it needs an admin token.
-    admin: SocketAddr = Address::ANY => "127.0.0.1:9090",
+    admin: SocketAddr = Address => "127.0.0.1:9090",
 
     /// Token that the operator's calls carry in `Authorization: Bearer`, all but /healthz and
     /// /readyz. Better given by variable or file: other users of the machine can see flags.
@@ -40,13 +52,15 @@ cloudkv_common::settings! {
     init: bool = Switch => "false",
 
     /// Joins the cluster of one of these nodes, unless the data directory belongs to one already.
-    /// They are asked in turn until one answers.
+    /// They are asked in turn until one answers. This node's own `advertise_rpc` is left out: a
+    /// node that is told of itself alone creates a cluster.
     join: Vec<String> = HostPorts => "",
 
-    /// Where other nodes reach this one, if that isn't the address of `rpc`.
+    /// Where other nodes and routers reach this one, if that isn't the address of `rpc`.
     advertise_rpc: Option<String> = Maybe(HostPort) => "",
 
-    /// Where routers reach this node's public API, if that isn't the address of `http`.
+    /// Where routers reach this node's public API, if that isn't the address of `http`; when that
+    /// is all interfaces, it is the host of `advertise_rpc`.
     advertise_http: Option<String> = Maybe(HostPort) => "",
 
     /// Addresses to connect to in place of those that other nodes advertise: for port forwards,
@@ -95,6 +109,10 @@ cloudkv_common::settings! {
 
     /// Time that a write may take; past it the answer is 504 `unknown_outcome`.
     request_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Time that a read waits for what its client has seen in another region; past it the answer is
+    /// 503.
+    session_wait: Duration = Span { min_ms: 0, max_ms: 5 * MINUTE } => "1s",
 
     /// Time that requests under way get to finish when the node stops.
     drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cloudkv_common::config::Settings;
 
-use super::{Action, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction};
+use super::{
+    Action, CertsOrder, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction,
+};
 use crate::types::{BucketId, Plan};
 
 /// Loads with these arguments and variables.
@@ -213,7 +215,7 @@ fn wrong_values_are_refused() {
     let wrong = "--shards=0 --shards=65 --region=EU --region= --log-level=inf --log-format=xml \
         --request-timeout=10 --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
         --plans-self-service=yes --data-dir= --http-threads=-1 --account-idle-ttl=1s \
-        --rpc=0.0.0.0:7070 --write-buffer-mib=0";
+        --rpc=node1:7070 --write-buffer-mib=0";
     for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(
@@ -286,6 +288,68 @@ fn settings_that_do_not_go_together_are_refused() {
     );
     let batch = refused(&["--proposal-queue-mib=2", "--max-batch-kib=4096"], &[]);
     assert!(batch.contains("at most 2048"), "{batch}");
+}
+
+#[test]
+fn a_node_listens_beyond_the_loopback_interface_only_with_certificates() {
+    let files = ["--rpc-cert=a.pem", "--rpc-key=a.key", "--rpc-ca=ca.pem"];
+    for rpc in ["--rpc=10.0.0.1:7070", "--rpc=[2001:db8::1]:7070"] {
+        let open = refused(&[rpc], &[]);
+        assert!(
+            open.contains("can be reached from other machines"),
+            "{open}"
+        );
+        assert!(open.contains("rpc_cert"), "{open}");
+        let [cert, key, ca] = files;
+        config(&[rpc, cert, key, ca], &[]);
+        for missing in 0..3 {
+            let mut some = vec![rpc];
+            some.extend(
+                files
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, file)| (at != missing).then_some(*file)),
+            );
+            let part = refused(&some, &[]);
+            assert!(part.contains("all three"), "{part}");
+        }
+    }
+    config(&["--rpc=127.0.0.5:7070"], &[]);
+    config(&["--rpc=[::1]:7070"], &[]);
+    let [cert, key, ca] = files;
+    let nowhere = refused(&["--rpc=0.0.0.0:7070", cert, key, ca], &[]);
+    assert!(nowhere.contains("advertise_rpc"), "{nowhere}");
+    config(
+        &[
+            "--rpc=0.0.0.0:7070",
+            "--advertise-rpc=node1:7070",
+            cert,
+            key,
+            ca,
+        ],
+        &[],
+    );
+}
+
+#[test]
+fn certificates_are_ordered_by_names_that_hosts_can_have() {
+    let order = |args: &[&str]| match load(args, &[]) {
+        Ok(Command::Certs(certs)) => Ok(certs),
+        Ok(other) => panic!("expected an order, got {other:?}"),
+        Err(error) => Err(error.to_string()),
+    };
+    let made = order(&["certs", "node", "eu1.example", "10.0.0.1", "--dir", "x"]).unwrap();
+    assert_eq!(made.dir, std::path::Path::new("x"));
+    assert!(matches!(made.order, CertsOrder::Node { hosts, .. } if hosts.len() == 2));
+    for wrong in ["", "a b", "../a", "a/b", "*.a", ".a"] {
+        let refused = order(&["certs", "node", wrong]).unwrap_err();
+        assert!(
+            refused.contains("DNS name") || wrong.is_empty(),
+            "{refused}"
+        );
+    }
+    order(&["certs", "node"]).unwrap_err();
+    order(&["certs", "init", "--days=0"]).unwrap_err();
 }
 
 #[test]

@@ -240,7 +240,9 @@ impl Sender {
             reply::Body::Merge(reply) => {
                 let last = self.shard.view().peering().borrow().header.change_last;
                 if !reply.known || reply.cursor > last {
-                    return Err(End::Alarm);
+                    // Another leader of this region may have sent more meanwhile.
+                    let stale = !self.shard.serves();
+                    return Err(if stale { End::NotLeader } else { End::Alarm });
                 }
                 self.geo.ledger.confirm(self.number, &self.to, reply.cursor);
                 Ok(reply.cursor)

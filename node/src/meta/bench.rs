@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
+use super::Refusal;
 use super::node_refusal::NodeRefusal;
 use super::nodes::NodeResponse;
 use super::plans::default_plans;
 use super::state::{MetaState, Response};
 use super::topology::Topology;
-use super::{LEVEL, Refusal};
 use crate::raft::State;
 use crate::store::keys::{self, GroupId, Rows};
 use crate::store::{Batch, Engine, EngineSettings, Scan};
@@ -127,7 +127,7 @@ pub(super) fn plain_found() -> pb::FoundCluster {
     pb::FoundCluster {
         cluster_id: "c".into(),
         shards: 4,
-        level: LEVEL,
+        level: 1,
         region: "eu".into(),
         incarnation: 9,
         plans: default_plans(),

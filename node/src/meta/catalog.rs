@@ -113,6 +113,11 @@ impl Catalog {
         self.cluster.topology()
     }
 
+    /// Whether there are several regions.
+    pub fn has_regions(&self) -> bool {
+        self.cluster.has_regions()
+    }
+
     /// A number that changes whenever the topology does, or the header in more than its digest.
     /// Whoever sees the change sees the new ones.
     pub fn topology_changes(&self) -> watch::Receiver<u64> {

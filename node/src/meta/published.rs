@@ -1,6 +1,7 @@
 //! The cluster's own row and its topology, as last written, and a signal whenever they change.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use cloudkv_proto::v1 as pb;
@@ -14,6 +15,7 @@ pub(super) struct Published {
     header: ArcSwap<pb::MetaHeader>,
     topology: ArcSwap<Topology>,
     changes: watch::Sender<u64>,
+    several_regions: AtomicBool,
 }
 
 impl Default for Published {
@@ -22,6 +24,7 @@ impl Default for Published {
             header: ArcSwap::default(),
             topology: ArcSwap::default(),
             changes: watch::Sender::new(0),
+            several_regions: AtomicBool::new(false),
         }
     }
 }
@@ -33,6 +36,11 @@ impl Published {
 
     pub(super) fn topology(&self) -> Arc<Topology> {
         self.topology.load_full()
+    }
+
+    /// Whether there are several regions: asked with every request.
+    pub(super) fn has_regions(&self) -> bool {
+        self.several_regions.load(Ordering::Relaxed)
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -48,6 +56,8 @@ impl Published {
         }
         let mut topology = topology.unwrap_or_else(|| Topology::clone(&self.topology.load()));
         topology.set_regions(&header);
+        let several = header.regions.len() > 1;
+        self.several_regions.store(several, Ordering::Relaxed);
         // The topology first: who finds the cluster founded finds its nodes too.
         self.topology.store(Arc::new(topology));
         self.header.store(Arc::new(header));

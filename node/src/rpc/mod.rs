@@ -5,11 +5,13 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
+//! | `callers` | what the certificate of the other end allows |
 //! | `peers` | the other nodes and where they are; the way to call one |
 //! | `exchange` | the answering end of a lane |
 //! | `server` | the port for other nodes |
 //! | `watch` | what routers are told |
 
+mod callers;
 mod exchange;
 mod peers;
 mod server;
@@ -17,7 +19,11 @@ mod watch;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
+pub use callers::check_address;
 pub use cloudkv_common::rpc::{CallError, Greeting, Lane, LinkSettings, PendingReply};
+pub use cloudkv_proto::tls::{Caller, Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 pub use peers::{Peers, PeersSettings, identify, join};
 pub use server::{Answering, Frames, Handler, Leaving, Runtimes, Walk, serve};

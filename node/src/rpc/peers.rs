@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, PendingReply, endpoint};
+use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, PendingReply, bounded};
+use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use futures_util::{Stream, StreamExt};
@@ -13,7 +14,7 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::Endpoint;
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::raft::NodeId;
@@ -34,8 +35,8 @@ pub struct PeersSettings {
     pub cluster_id: String,
     /// This node.
     pub me: NodeId,
-    /// Addresses to connect to in place of those that nodes advertise.
-    pub via: HashMap<String, String>,
+    /// Connects to them.
+    pub dialer: Dialer,
     /// Bounds of each link.
     pub link: LinkSettings,
     /// Where the Raft lane runs.
@@ -79,18 +80,17 @@ impl Peers {
         if node == self.settings.me || address.is_empty() {
             return;
         }
-        let address = self.via(address);
         if let Some(peer) = self.book.read().get(&node) {
             peer.address.send_if_modified(|known| {
                 let new = *known != address;
-                known.clone_from(&address);
+                address.clone_into(known);
                 new
             });
             return;
         }
         let mut book = self.book.write();
         book.entry(node)
-            .or_insert_with(|| self.connect(node, address));
+            .or_insert_with(|| self.connect(node, address.to_owned()));
     }
 
     /// Whether a node is of this node's region.
@@ -118,11 +118,6 @@ impl Peers {
         near.map(|(node, _)| *node).collect()
     }
 
-    fn via(&self, address: &str) -> String {
-        let via = self.settings.via.get(address).cloned();
-        via.unwrap_or_else(|| address.to_owned())
-    }
-
     fn connect(&self, node: NodeId, address: String) -> Peer {
         let (address, changes) = watch::channel(address);
         let link = |lane, runtime| self.link(node, lane, changes.clone(), runtime);
@@ -142,12 +137,8 @@ impl Peers {
         address: watch::Receiver<String>,
         runtime: &Handle,
     ) -> Link {
-        let greeting = Greeting {
-            cluster_id: self.settings.cluster_id.clone(),
-            from: self.settings.me,
-            to: node,
-        };
-        Link::start(runtime, greeting, lane, address, self.settings.link)
+        let (dialer, greeting) = (self.settings.dialer.clone(), self.greeting(node));
+        Link::start(runtime, dialer, greeting, lane, address, self.settings.link)
     }
 
     /// Sends a call; the reply comes later. Calls of one caller to one node and lane arrive in
@@ -195,6 +186,12 @@ impl Peers {
         })
     }
 
+    /// The address that a node advertises, if it is known.
+    pub fn address_of(&self, node: NodeId) -> Option<String> {
+        let book = self.book.read();
+        book.get(&node).map(|peer| peer.address.borrow().clone())
+    }
+
     /// Whether a node's address is known.
     pub fn knows(&self, node: NodeId) -> bool {
         self.book.read().contains_key(&node)
@@ -207,14 +204,14 @@ impl Peers {
         node: NodeId,
         frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
     ) -> Result<pb::SnapshotReply, Status> {
-        let (endpoint, greeting) = self.greet(node)?;
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let channel = self.channel(node).await?;
         let (moved, watched) = watch::channel(());
         let frames = frames.inspect(move |_| {
             moved.send_replace(());
         });
         let mut request = Request::new(frames);
-        greeting.write(Lane::Raft, request.metadata_mut())?;
+        self.greeting(node)
+            .write(Lane::Raft, request.metadata_mut())?;
         let limit = self.settings.link.message_bytes;
         let mut client = NodeClient::new(channel).max_encoding_message_size(limit);
         tokio::select! {
@@ -229,9 +226,9 @@ impl Peers {
         node: NodeId,
         request: pb::WalkRequest,
     ) -> Result<Streaming<pb::WalkFrame>, Status> {
-        let (endpoint, greeting) = self.greet(node)?;
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let channel = self.channel(node).await?;
         let mut request = Request::new(request);
+        let greeting = self.greeting(node);
         greeting.write(Lane::Geo, request.metadata_mut())?;
         let limit = self.settings.link.message_bytes;
         let client = NodeClient::new(channel).max_decoding_message_size(limit);
@@ -239,18 +236,20 @@ impl Peers {
         Ok(client.walk(request).await?.into_inner())
     }
 
-    fn greet(&self, node: NodeId) -> Result<(Endpoint, Greeting), Status> {
-        let book = self.book.read();
-        let peer = book
-            .get(&node)
+    /// A connection of its own to a node.
+    async fn channel(&self, node: NodeId) -> Result<Channel, Status> {
+        let address = self
+            .address_of(node)
             .ok_or_else(|| Status::unavailable("the node is unknown"))?;
-        let endpoint = endpoint(&peer.address.borrow())?;
-        let greeting = Greeting {
+        self.settings.dialer.channel(&address, bounded).await
+    }
+
+    fn greeting(&self, node: NodeId) -> Greeting {
+        Greeting {
             cluster_id: self.settings.cluster_id.clone(),
             from: self.settings.me,
             to: node,
-        };
-        Ok((endpoint, greeting))
+        }
     }
 }
 
@@ -258,10 +257,6 @@ impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peers").finish_non_exhaustive()
     }
-}
-
-fn unreachable(error: tonic::transport::Error) -> Status {
-    Status::unavailable(error.to_string())
 }
 
 /// Ends when nothing was sent for [`SNAPSHOT_STALL`].
@@ -274,9 +269,9 @@ async fn stalled(mut watched: watch::Receiver<()>) {
 }
 
 /// Asks the node at `address` who it is.
-pub async fn identify(address: &str) -> Result<pb::IdentifyResponse, Status> {
+pub async fn identify(dialer: &Dialer, address: &str) -> Result<pb::IdentifyResponse, Status> {
     let ask = async {
-        let channel = endpoint(address)?.connect().await.map_err(unreachable)?;
+        let channel = dialer.channel(address, bounded).await?;
         let answer = NodeClient::new(channel)
             .identify(pb::IdentifyRequest {})
             .await?;
@@ -288,9 +283,13 @@ pub async fn identify(address: &str) -> Result<pb::IdentifyResponse, Status> {
 }
 
 /// Asks the node at `address` to take this one in.
-pub async fn join(address: &str, request: pb::JoinRequest) -> Result<pb::JoinResponse, Status> {
+pub async fn join(
+    dialer: &Dialer,
+    address: &str,
+    request: pb::JoinRequest,
+) -> Result<pb::JoinResponse, Status> {
     let ask = async {
-        let channel = endpoint(address)?.connect().await.map_err(unreachable)?;
+        let channel = dialer.channel(address, bounded).await?;
         let joined = NodeClient::new(channel).join(request).await?;
         Ok(joined.into_inner())
     };

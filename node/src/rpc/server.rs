@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::rpc::{Greeting, Lane};
+use cloudkv_proto::tls::{Caller, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
 use futures_util::future::BoxFuture;
@@ -17,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::callers::{caller, check_address, check_node, check_number, unmasked};
 use super::exchange::exchange;
+use super::peers::Peers;
 use super::watch::watch;
 use crate::raft::NodeId;
 
@@ -52,9 +54,10 @@ pub trait Handler: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, pb::reply::Body>;
 
-    /// Takes a node in.
+    /// Takes a node in. The caller may be reached at the address that it gives.
     fn join(
         &self,
+        caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
 
@@ -94,6 +97,10 @@ pub struct Answering {
     pub message_bytes: usize,
     /// Ends the lane of users' requests.
     pub leaving: Leaving,
+    /// Whom the node knows.
+    pub peers: Arc<Peers>,
+    /// What callers have to show, if they have to show something.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// The end of the lane of users' requests, before the rest of the node stops: all calls that others
@@ -122,6 +129,7 @@ impl Leaving {
 /// their own.
 pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
     let limit = answering.message_bytes;
+    let incoming = accept(listener, answering.tls.clone());
     let port = Port {
         answering,
         stop: stop.clone(),
@@ -131,7 +139,6 @@ pub async fn serve(listener: TcpListener, answering: Answering, stop: Cancellati
         .max_encoding_message_size(limit)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Zstd);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(4 << 20)
@@ -159,17 +166,52 @@ struct Port {
 }
 
 impl Answering {
-    fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane), Status> {
+    /// Which node calls, on which lane, and what it has shown for that.
+    fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
         let identity = &self.identity;
-        Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)
+        let (from, lane) =
+            Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        let caller = caller(request)?;
+        check_number(&caller, from, &self.peers)?;
+        Ok((from, lane, caller))
     }
+
+    /// The same for users' requests, which any router may bring: each is judged by itself.
+    fn check_user<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
+        let identity = &self.identity;
+        let (from, lane) =
+            Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        Ok((from, lane, caller(request)?))
+    }
+}
+
+/// Runs an exchange, but not for longer than the caller can be the node that it says it is.
+async fn until_unmasked(
+    exchange: impl Future<Output = ()>,
+    caller: Caller,
+    (from, lane): (NodeId, Lane),
+    peers: Arc<Peers>,
+    replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
+) {
+    let refused = tokio::select! {
+        () = exchange => return,
+        // A router speaks as no node.
+        refused = unmasked(caller, from, &peers), if lane != Lane::Users => refused,
+    };
+    tracing::warn!(
+        from,
+        reason = refused.message(),
+        "ended a stream of another node"
+    );
+    // Fails only if the caller has gone.
+    let _ = replies.send(Err(refused)).await;
 }
 
 impl Port {
     /// Answers the calls of a lane from here on.
     fn open(
         &self,
-        (from, lane): (NodeId, Lane),
+        (from, lane, caller): (NodeId, Lane, Caller),
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<ReceiverStream<Result<pb::ReplyFrame, Status>>>, Status> {
         let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
@@ -177,6 +219,7 @@ impl Port {
             handler,
             runtimes,
             leaving,
+            peers,
             ..
         } = &self.answering;
         // Raft is needed until the groups have stopped.
@@ -191,9 +234,10 @@ impl Port {
             (from, lane),
             handler.clone(),
             request.into_inner(),
-            replies,
+            replies.clone(),
             leave,
         );
+        let exchange = until_unmasked(exchange, caller, (from, lane), peers.clone(), replies);
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
         match lane {
             Lane::Raft => runtimes.raft.spawn(exchange),
@@ -220,7 +264,11 @@ impl Node for Port {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
-        let joined = self.answering.handler.join(request.into_inner()).await?;
+        let caller = caller(&request)?;
+        check_node(&caller)?;
+        check_address(&caller, &request.get_ref().rpc)?;
+        let joined = self.answering.handler.join(caller, request.into_inner());
+        let joined = joined.await?;
         Ok(Response::new(joined))
     }
 
@@ -228,11 +276,11 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (from, lane) = self.answering.check(&request)?;
+        let (from, lane, caller) = self.answering.check(&request)?;
         if lane == Lane::Users {
             return Err(Status::invalid_argument("that lane is served by Serve"));
         }
-        self.open((from, lane), request)
+        self.open((from, lane, caller), request)
     }
 
     type ServeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
@@ -241,11 +289,11 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ServeStream>, Status> {
-        let (from, lane) = self.answering.check(&request)?;
+        let (from, lane, caller) = self.answering.check_user(&request)?;
         if lane != Lane::Users {
             return Err(Status::invalid_argument("that lane is served by Exchange"));
         }
-        self.open((from, lane), request)
+        self.open((from, lane, caller), request)
     }
 
     type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;

@@ -1,6 +1,5 @@
 //! Calls between two nodes over real sockets.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Answering, CallError, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings,
-    Runtimes, Walk, serve,
+    Answering, CallError, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers,
+    PeersSettings, Runtimes, Tls, Walk, serve,
 };
 use crate::raft::NodeId;
 
-const ME: NodeId = 1;
-const OTHER: NodeId = 2;
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const ME: NodeId = 1;
+pub(super) const OTHER: NodeId = 2;
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// Answers barriers with a counter, pings never, and positions after a turn of the runtime: those
 /// of the last index when the gate opens.
@@ -60,7 +59,11 @@ impl Handler for Counter {
         }
     }
 
-    fn join(&self, _: pb::JoinRequest) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
+    fn join(
+        &self,
+        _: Caller,
+        _: pb::JoinRequest,
+    ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
@@ -87,8 +90,8 @@ impl Handler for Counter {
     }
 }
 
-struct Server {
-    address: String,
+pub(super) struct Server {
+    pub address: String,
     stop: CancellationToken,
     leaving: Leaving,
     gate: Arc<Notify>,
@@ -101,6 +104,15 @@ impl Drop for Server {
 }
 
 async fn server(address: &str, cluster: &str) -> Server {
+    server_with(address, cluster, peers(1, 1), None).await
+}
+
+pub(super) async fn server_with(
+    address: &str,
+    cluster: &str,
+    peers: Arc<Peers>,
+    tls: Option<Arc<Tls>>,
+) -> Server {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, leaving) = (CancellationToken::new(), Leaving::default());
@@ -118,6 +130,8 @@ async fn server(address: &str, cluster: &str) -> Server {
         },
         message_bytes: 1 << 20,
         leaving: leaving.clone(),
+        peers,
+        tls,
     };
     tokio::spawn(serve(listener, answering, stop.clone()));
     Server {
@@ -129,10 +143,14 @@ async fn server(address: &str, cluster: &str) -> Server {
 }
 
 fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
+    peers_of(ME, Dialer::default(), calls, queue_bytes)
+}
+
+pub(super) fn peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: usize) -> Arc<Peers> {
     Peers::new(PeersSettings {
         cluster_id: "a".to_owned(),
-        me: ME,
-        via: HashMap::new(),
+        me,
+        dialer,
         link: LinkSettings {
             calls,
             queue_bytes,
@@ -143,13 +161,13 @@ fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
     })
 }
 
-async fn connected(peers: &Peers, up: bool) {
+pub(super) async fn connected(peers: &Peers, up: bool) {
     let mut state = peers.connected(OTHER, Lane::Keys).unwrap();
     let wait = state.wait_for(|connected| *connected == up);
     tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
 }
 
-fn barrier() -> call::Body {
+pub(super) fn barrier() -> call::Body {
     call::Body::Barrier(pb::Barrier { group: 0 })
 }
 

@@ -12,7 +12,7 @@ use cloudkv_proto::v1::{call, refused::Reason, reply};
 use super::Service;
 use super::errors::KeyError;
 use super::operation::{Missed, Operation, write_refusal};
-use super::reads::{Counts, Get, Keys, Larger};
+use super::reads::{Counts, Get, GetSince, Keys, Larger};
 use super::room::AskForRoom;
 use super::shards::Shards;
 use super::writes::{Propose, WriteKey, WriteResult};
@@ -26,7 +26,13 @@ impl Service {
         match body {
             call::Body::Get(get) => {
                 let (bucket, key) = (&get.bucket[..], &get.key[..]);
-                self.on_leader(get.shard, &Get { bucket, key }).await
+                let (shard, seen) = (get.shard, get.seen);
+                let get = Get { bucket, key };
+                if seen.is_empty() {
+                    self.on_leader(shard, &get).await
+                } else {
+                    self.on_leader(shard, &GetSince { get, seen }).await
+                }
             }
             call::Body::Write(write) => self.write(write, timeout).await,
             call::Body::Page(page) => self.page(page).await,

@@ -12,7 +12,7 @@ use super::metadata::Metadata;
 use super::reads::Larger;
 use super::shards::Shards;
 use crate::clock::Clock;
-use crate::meta::{Bucket, Catalog, Refusal, access_to_pb, plan_to_pb};
+use crate::meta::{Bucket, Catalog, Refusal, Topology, access_to_pb, plan_to_pb};
 use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
 };
@@ -84,6 +84,17 @@ impl Directory {
     /// The way to the metadata's leader.
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
+    }
+
+    /// The regions, if there are several.
+    pub fn regions(&self) -> Option<Arc<Topology>> {
+        let catalog = &self.inner.catalog;
+        catalog.has_regions().then(|| catalog.topology())
+    }
+
+    /// All that is known of the cluster's regions and nodes.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.inner.catalog.topology()
     }
 
     /// A bucket that this node doesn't know: asked for at the metadata's leader.

@@ -20,6 +20,9 @@ pub enum Unavailable {
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,
+    /// What the client has seen elsewhere isn't here yet.
+    #[error("what was seen elsewhere is not here yet")]
+    Behind,
     /// This node's clock is too far from those of the others.
     #[error("this node's clock is too far from those of the others")]
     ClockOff,

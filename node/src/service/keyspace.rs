@@ -1,15 +1,17 @@
 //! Operations on keys.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
 
-use super::errors::KeyError;
+use super::errors::{KeyError, Unavailable};
 use super::listing;
 use super::operation::Missed;
-use super::reads::Get;
+use super::reads::{Get, GetSince, Since};
+use super::session;
+use super::session::Session;
 use super::shards::{Shards, no_leader};
 use super::writes::{WriteKey, WriteResult};
 use crate::meta::Bucket;
@@ -23,12 +25,18 @@ const COPIED_VALUE: usize = 64 << 10;
 pub struct Keyspace {
     shards: Shards,
     timeout: Duration,
+    session_wait: Duration,
 }
 
 impl Keyspace {
-    /// Keys on `shards`; a write's outcome is waited for at most for `timeout`.
-    pub fn new(shards: Shards, timeout: Duration) -> Self {
-        Self { shards, timeout }
+    /// Keys on `shards`; a write's outcome is waited for at most for `timeout`, and what a client has
+    /// seen elsewhere for `session_wait`.
+    pub fn new(shards: Shards, timeout: Duration, session_wait: Duration) -> Self {
+        Self {
+            shards,
+            timeout,
+            session_wait,
+        }
     }
 
     /// The shards.
@@ -44,12 +52,43 @@ impl Keyspace {
         self.shards.run(shard, &Get { bucket, key }).await
     }
 
+    /// The live entry of a key, once all that the client has seen is there.
+    pub async fn get_since(
+        &self,
+        bucket: &Bucket,
+        key: &[u8],
+        session: &Session,
+    ) -> Result<Option<Entry>, KeyError> {
+        let shard = self.shards.of(&bucket.id, key);
+        let seen = session.of_shard(shard);
+        let bucket = bucket.id.as_bytes();
+        let get = Get { bucket, key };
+        if seen.is_empty() {
+            return self.shards.run(shard, &get).await;
+        }
+        let deadline = Instant::now() + self.session_wait;
+        let get = GetSince { get, seen };
+        loop {
+            match self.shards.run(shard, &get).await? {
+                Since::Entry(entry) => return Ok(entry),
+                Since::Behind if Instant::now() < deadline => {}
+                Since::Behind => return Err(Unavailable::Behind.into()),
+            }
+        }
+    }
+
+    /// The shard of a key.
+    pub fn shard_of(&self, bucket: &Bucket, key: &[u8]) -> u16 {
+        self.shards.of(&bucket.id, key)
+    }
+
     /// The entry of a key as this node's replica has it, which may lag; asked for at the leader if
     /// there is no replica here.
     pub async fn get_eventual(
         &self,
         bucket: &Bucket,
         key: &[u8],
+        session: &Session,
     ) -> Result<Option<Entry>, KeyError> {
         let number = self.shards.of(&bucket.id, key);
         let replica = self
@@ -57,8 +96,12 @@ impl Keyspace {
             .local(number)
             .filter(|shard| shard.has_replica());
         let Some(shard) = replica else {
-            return self.get(bucket, key).await;
+            return self.get_since(bucket, key, session).await;
         };
+        let seen = session.of_shard(number);
+        if !session::caught_up(shard, &seen, self.session_wait).await {
+            return Err(Unavailable::Behind.into());
+        }
         match shard.get_eventual(bucket.id.as_bytes(), key).await {
             Ok(entry) => Ok(entry),
             Err(error) => match Missed::from(error) {
@@ -90,17 +133,17 @@ impl Keyspace {
         }
     }
 
-    /// Deletes a key, and tells whether it was there.
+    /// Deletes a key.
     pub async fn delete(
         &self,
         bucket: &Arc<Bucket>,
         key: Bytes,
         precondition: Precondition,
-    ) -> Result<bool, KeyError> {
+    ) -> Result<Written, KeyError> {
         let packed = Packed::new(bucket, &key, b"", &Bytes::new());
         let op = Op::Delete(pb::Delete {});
         match self.write(bucket, packed, op, &precondition).await? {
-            WriteResult::Done(written) => Ok(written.existed),
+            WriteResult::Done(written) => Ok(written),
             WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
             WriteResult::BucketGone => Err(KeyError::BucketGone),
             // A delete takes no room.

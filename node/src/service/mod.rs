@@ -9,6 +9,7 @@
 //! | `operation` | a request to a shard, in a form that is answered here or sent to its leader |
 //! | `reads`, `writes` | the operations |
 //! | `room` | a plan's number of keys |
+//! | `session` | what a client has seen, wherever it was |
 //! | `answers` | requests that other nodes pass on |
 //! | `metadata` | the way to the metadata's leader |
 //! | `directory` | accounts and buckets: look up, create, list, modify |
@@ -30,6 +31,7 @@ mod reads;
 mod reclaim;
 mod reports;
 mod room;
+mod session;
 mod shards;
 mod writes;
 
@@ -44,6 +46,7 @@ pub use errors::{DirectoryError, KeyError, Unavailable};
 pub use keyspace::Keyspace;
 pub use metadata::Metadata;
 pub use plans::{PlanChanges, PlanError};
+pub use session::{MAX_TOKEN, Session, SessionError};
 pub use shards::Shards;
 
 /// All that the API asks for. Cheap to clone.

@@ -115,9 +115,9 @@ pub(super) fn write_refusal(missed: Missed, leader: Option<NodeId>) -> reply::Bo
             let reason = match &error {
                 KeyError::Unavailable(Unavailable::Overloaded { .. }) => Reason::Busy,
                 KeyError::Unavailable(Unavailable::Stopping) => Reason::Stopping,
-                KeyError::Unavailable(Unavailable::NoLeader { .. } | Unavailable::ClockOff) => {
-                    Reason::NotHere
-                }
+                KeyError::Unavailable(
+                    Unavailable::NoLeader { .. } | Unavailable::ClockOff | Unavailable::Behind,
+                ) => Reason::NotHere,
                 KeyError::UnknownOutcome => Reason::UnknownOutcome,
                 KeyError::PreconditionFailed
                 | KeyError::TooManyKeys { .. }

@@ -1,10 +1,13 @@
 //! Reads of a shard, as operations.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 
 use super::operation::{Missed, Operation};
+use super::session;
 use crate::raft::ProposeError;
 use crate::shard::{Page, ShardHandle};
 use crate::types::{Entry, KeyInfo, ListQuery, Version};
@@ -28,6 +31,7 @@ impl Operation for Get<'_> {
             shard: u32::from(shard),
             bucket: Bytes::copy_from_slice(self.bucket),
             key: Bytes::copy_from_slice(self.key),
+            seen: Vec::new(),
         })
     }
 
@@ -39,7 +43,8 @@ impl Operation for Get<'_> {
             value: entry.value,
             ..Default::default()
         });
-        reply::Body::Get(pb::GetReply { record })
+        let behind = false;
+        reply::Body::Get(pb::GetReply { record, behind })
     }
 
     fn decode(reply: reply::Body) -> Option<Self::Output> {
@@ -52,6 +57,60 @@ impl Operation for Get<'_> {
             content_type: record.content_type,
             value: record.value,
         }))
+    }
+}
+
+/// The live entry of a key, once all that the client has seen is there.
+pub(super) struct GetSince<'a> {
+    pub get: Get<'a>,
+    pub seen: Vec<pb::SeenVersion>,
+}
+
+/// What a read came to that waits for what its client has seen.
+pub(super) enum Since {
+    Entry(Option<Entry>),
+    /// It isn't there yet.
+    Behind,
+}
+
+/// Time that one try waits: shorter than the time that another node gets for its answer.
+const SINCE: Duration = Duration::from_millis(400);
+
+impl Operation for GetSince<'_> {
+    type Output = Since;
+    const REPEATABLE: bool = true;
+
+    async fn here(&self, shard: &ShardHandle) -> Result<Since, Missed> {
+        if session::caught_up(shard, &self.seen, SINCE).await {
+            Ok(Since::Entry(self.get.here(shard).await?))
+        } else {
+            Ok(Since::Behind)
+        }
+    }
+
+    fn call(&self, shard: u16) -> call::Body {
+        let mut call = self.get.call(shard);
+        if let call::Body::Get(get) = &mut call {
+            get.seen.clone_from(&self.seen);
+        }
+        call
+    }
+
+    fn encode(since: Since) -> reply::Body {
+        match since {
+            Since::Entry(entry) => Get::encode(entry),
+            Since::Behind => reply::Body::Get(pb::GetReply {
+                record: None,
+                behind: true,
+            }),
+        }
+    }
+
+    fn decode(reply: reply::Body) -> Option<Since> {
+        match reply {
+            reply::Body::Get(pb::GetReply { behind: true, .. }) => Some(Since::Behind),
+            reply => Get::decode(reply).map(Since::Entry),
+        }
     }
 }
 

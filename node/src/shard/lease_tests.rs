@@ -1,7 +1,6 @@
 //! Three replicas of a shard, on real storage and real sockets: who may answer reads, and who may
 //! not any more.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,8 +21,8 @@ use super::{QueueBudget, ShardHandle, ShardSettings};
 use crate::clock::Clock;
 use crate::raft::{Group, GroupSettings, Member, Members, NodeId, Step};
 use crate::rpc::{
-    Answering, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings, Runtimes, Walk,
-    serve,
+    Answering, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers, PeersSettings,
+    Runtimes, Walk, serve,
 };
 use crate::store::{Engine, EngineSettings};
 
@@ -46,7 +45,11 @@ impl Handler for Only {
         }
     }
 
-    fn join(&self, _: pb::JoinRequest) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
+    fn join(
+        &self,
+        _: Caller,
+        _: pb::JoinRequest,
+    ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
@@ -134,6 +137,8 @@ impl Replica {
             },
             message_bytes: 16 << 20,
             leaving: Leaving::default(),
+            peers: peers.clone(),
+            tls: None,
         };
         tokio::spawn(serve(listener, answering, stop.clone()));
         Self {
@@ -181,7 +186,7 @@ fn peers(me: NodeId) -> Arc<Peers> {
     Peers::new(PeersSettings {
         cluster_id: "a".to_owned(),
         me,
-        via: HashMap::new(),
+        dialer: Dialer::default(),
         link: LinkSettings {
             calls: 1000,
             queue_bytes: 16 << 20,

@@ -37,6 +37,14 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "give https an address, as in 0.0.0.0:443",
         );
     }
+    let given = [&config.rpc_cert, &config.rpc_key, &config.rpc_ca];
+    let given = given.iter().filter(|file| file.is_some()).count();
+    if !matches!(given, 0 | 3) {
+        return conflict(
+            "rpc_cert, rpc_key and rpc_ca belong together".to_owned(),
+            "give all three, or none",
+        );
+    }
     addresses_differ(config)
 }
 

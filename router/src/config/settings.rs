@@ -20,10 +20,10 @@ cloudkv_common::settings! {
     seeds: Vec<String> = HostPorts => "127.0.0.1:7070",
 
     /// Address for users, without encryption.
-    http: SocketAddr = Address::ANY => "127.0.0.1:8000",
+    http: SocketAddr = Address => "127.0.0.1:8000",
 
     /// Address for users, with TLS: it needs `tls_cert` and `tls_key`.
-    https: Option<SocketAddr> = Maybe(Address::ANY) => "",
+    https: Option<SocketAddr> = Maybe(Address) => "",
 
     /// File with the certificate and those that sign it, in PEM, for `https`. A file that changes
     /// is read again within a second.
@@ -32,9 +32,20 @@ cloudkv_common::settings! {
     /// File with the certificate's private key, in PEM.
     tls_key: Option<PathBuf> = Maybe(File) => "",
 
+    /// File with the router's certificate for nodes, in PEM, with those that sign it. With it, and
+    /// `rpc_key` and `rpc_ca`, all that goes to nodes' `rpc` is encrypted, as nodes do it among
+    /// themselves.
+    rpc_cert: Option<PathBuf> = Maybe(File) => "",
+
+    /// File with the private key of `rpc_cert`, in PEM.
+    rpc_key: Option<PathBuf> = Maybe(File) => "",
+
+    /// File with the authority whose nodes are believed, in PEM.
+    rpc_ca: Option<PathBuf> = Maybe(File) => "",
+
     /// Address for the operator: /healthz, /readyz and /metrics. Beyond the loopback interface it
     /// needs an admin token.
-    admin: SocketAddr = Address::ANY => "127.0.0.1:9091",
+    admin: SocketAddr = Address => "127.0.0.1:9091",
 
     /// Token that the operator's calls carry in `Authorization: Bearer`, all but /healthz and
     /// /readyz. Better given by variable or file: other users of the machine can see flags.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use tokio::sync::mpsc;
@@ -22,6 +23,7 @@ use super::choice::Choice;
 use super::node::Node;
 use super::reports::Reports;
 use super::view::View;
+use crate::upstream::Reach;
 
 /// Time to connect to a node.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,8 +43,8 @@ pub struct FollowerSettings {
     pub seeds: Vec<String>,
     /// The region that the router is in.
     pub home: String,
-    /// Threads that send requests to nodes.
-    pub workers: usize,
+    /// How nodes are reached.
+    pub reach: Reach,
     /// How often a node is checked.
     pub check_interval: Duration,
 }
@@ -68,7 +70,7 @@ impl Follower {
     pub fn new(settings: FollowerSettings, view: Arc<ArcSwapOption<View>>) -> Self {
         let (tell, told) = mpsc::channel(WAITING);
         Self {
-            reports: Reports::new(settings.workers),
+            reports: Reports::new(settings.reach.clone()),
             settings,
             choice: Choice::default(),
             current: 0,
@@ -126,10 +128,10 @@ impl Follower {
             stays
         });
         for address in wanted {
-            let tell = self.tell.clone();
+            let (tell, dialer) = (self.tell.clone(), self.settings.reach.dialer.clone());
             self.listening
                 .entry(address)
-                .or_insert_with_key(|address| start(listen(address.clone(), tell)));
+                .or_insert_with_key(|address| start(listen(address.clone(), dialer, tell)));
         }
         let reports = &self.reports;
         let is_there = |node: &Arc<Node>| reports.nodes().any(|other| Arc::ptr_eq(node, other));
@@ -177,10 +179,10 @@ fn start(future: impl Future<Output = ()> + Send + 'static) -> DropGuard {
 }
 
 /// Tells what the node at an address says, and when it isn't heard any more, for ever.
-async fn listen(address: String, tell: mpsc::Sender<Told>) {
+async fn listen(address: String, dialer: Dialer, tell: mpsc::Sender<Told>) {
     let mut pause = RETRY.0;
     loop {
-        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open(&address)).await;
+        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open(&address, &dialer)).await;
         match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came"))) {
             Ok(reports) => {
                 pause = RETRY.0;
@@ -216,13 +218,9 @@ async fn hear(
     }
 }
 
-async fn open(address: &str) -> Result<Streaming<pb::Topology>, Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| Status::invalid_argument(format!("`{address}` is no host:port")))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true);
-    let unreachable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-    let channel = endpoint.connect().await.map_err(unreachable)?;
+async fn open(address: &str, dialer: &Dialer) -> Result<Streaming<pb::Topology>, Status> {
+    let bounds = |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
+    let channel = dialer.channel(address, bounds).await?;
     let watch = NodeClient::new(channel)
         .watch(pb::TopologyRequest {})
         .await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::upstream::{Lanes, Pools};
+use crate::upstream::{Lanes, Pools, Reach};
 
 /// Of a round trip's average, a new one counts for one part of this many.
 const AVERAGE_OVER: u64 = 8;
@@ -34,13 +34,13 @@ pub struct Node {
 
 impl Node {
     /// A node of a cluster that nothing bad is known of; `http` and `rpc` are where it is.
-    pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), workers: usize) -> Self {
+    pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), reach: &Reach) -> Self {
         Self {
             id,
             http: http.to_owned(),
             rpc: rpc.to_owned(),
-            pools: Pools::new(workers),
-            lanes: Lanes::new(cluster_id, id, rpc, workers),
+            pools: Pools::new(reach.workers),
+            lanes: Lanes::new(cluster_id, id, rpc, reach),
             up: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             round_trip: AtomicU64::new(0),
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_round_trip_is_a_moving_average() {
-        let node = Node::new("c", 1, ("a:1", "a:2"), 1);
+        let node = Node::new("c", 1, ("a:1", "a:2"), &Reach::default());
         assert_eq!(node.round_trip(), None);
         node.answered(Duration::from_micros(800));
         assert_eq!(node.round_trip(), Some(Duration::from_micros(800)));
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_node_that_failed_or_drains_gets_no_requests() {
-        let node = Node::new("c", 1, ("a:1", "a:2"), 1);
+        let node = Node::new("c", 1, ("a:1", "a:2"), &Reach::default());
         assert!(node.is_available());
         node.failed(&"refused");
         assert!(!node.is_available());

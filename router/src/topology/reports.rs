@@ -13,6 +13,7 @@ use http::HeaderValue;
 use super::choice::Sample;
 use super::node::Node;
 use super::view::{RegionView, View};
+use crate::upstream::Reach;
 
 /// Shards that a cluster may have.
 const MOST_SHARDS: u32 = 1 << 10;
@@ -28,7 +29,7 @@ pub struct OtherCluster {
 /// What nodes told, by the addresses that they were asked at.
 #[derive(Debug)]
 pub struct Reports {
-    workers: usize,
+    reach: Reach,
     cluster: Option<String>,
     heard: BTreeMap<String, pb::Topology>,
     /// The one that is furthest on, of all that were heard, also if its node is gone.
@@ -37,10 +38,10 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Nothing heard yet; `workers` threads will send requests to nodes.
-    pub fn new(workers: usize) -> Self {
+    /// Nothing heard yet; nodes will be reached as `reach` says.
+    pub fn new(reach: Reach) -> Self {
         Self {
-            workers,
+            reach,
             cluster: None,
             heard: BTreeMap::new(),
             latest: pb::Topology::default(),
@@ -85,7 +86,7 @@ impl Reports {
             let same = self.nodes.get(&told.id).filter(is_same);
             let cluster_id = &self.latest.cluster_id;
             let places = (told.http.as_str(), told.rpc.as_str());
-            let new = || Arc::new(Node::new(cluster_id, told.id, places, self.workers));
+            let new = || Arc::new(Node::new(cluster_id, told.id, places, &self.reach));
             nodes.insert(told.id, same.cloned().unwrap_or_else(new));
         }
         self.nodes = nodes;

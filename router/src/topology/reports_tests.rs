@@ -41,14 +41,14 @@ fn leaders(reports: &Reports) -> Vec<Option<u64>> {
 
 #[test]
 fn before_anything_is_heard_there_is_no_view() {
-    let reports = Reports::new(1);
+    let reports = Reports::new(Reach::default());
     assert!(reports.view(1).is_none());
     assert!(reports.samples().is_empty() && !reports.hears_a_node());
 }
 
 #[test]
 fn one_node_tells_of_all() {
-    let mut reports = Reports::new(1);
+    let mut reports = Reports::new(Reach::default());
     let told = report(1, [(1, true), (2, false)]);
     reports.take("seed:1", told).unwrap();
     assert_eq!(leaders(&reports), [Some(1), Some(2)]);
@@ -65,7 +65,7 @@ fn one_node_tells_of_all() {
 
 #[test]
 fn who_leads_knows_it_best() {
-    let mut reports = Reports::new(1);
+    let mut reports = Reports::new(Reach::default());
     // The first still takes the second for the leader, which denies it.
     reports
         .take("node1:7070", report(1, [(2, false), (1, true)]))
@@ -81,7 +81,7 @@ fn who_leads_knows_it_best() {
 
 #[test]
 fn nodes_stay_the_same_while_they_are_where_they_were() {
-    let mut reports = Reports::new(1);
+    let mut reports = Reports::new(Reach::default());
     let told = report(1, [(1, true), (1, true)]);
     reports.take("node1:7070", told.clone()).unwrap();
     let before: HashMap<u64, Arc<Node>> = reports
@@ -99,7 +99,7 @@ fn nodes_stay_the_same_while_they_are_where_they_were() {
 
 #[test]
 fn a_node_that_is_behind_changes_nothing_but_what_it_says_of_itself() {
-    let mut reports = Reports::new(1);
+    let mut reports = Reports::new(Reach::default());
     reports
         .take("node1:7070", report(1, [(1, true), (1, true)]))
         .unwrap();
@@ -122,7 +122,7 @@ fn a_node_that_is_behind_changes_nothing_but_what_it_says_of_itself() {
 
 #[test]
 fn nodes_of_another_cluster_are_refused() {
-    let mut reports = Reports::new(1);
+    let mut reports = Reports::new(Reach::default());
     let told = report(1, [(1, true), (1, true)]);
     reports.take("node1:7070", told.clone()).unwrap();
     let other = pb::Topology {
@@ -136,7 +136,7 @@ fn nodes_of_another_cluster_are_refused() {
 
 #[test]
 fn what_makes_no_sense_is_no_topology() {
-    let mut reports = Reports::new(1);
+    let mut reports = Reports::new(Reach::default());
     reports.take("a:1", pb::Topology::default()).unwrap();
     assert!(reports.view(1).is_none());
 }

@@ -145,9 +145,10 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Reach;
 
     fn region(nodes: usize, leaders: &[Option<usize>]) -> RegionView {
-        let node = |id| Arc::new(Node::new("c", id as u64, ("a:1", "a:2"), 1));
+        let node = |id| Arc::new(Node::new("c", id as u64, ("a:1", "a:2"), &Reach::default()));
         RegionView {
             number: 1,
             name: "eu".to_owned(),

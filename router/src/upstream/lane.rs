@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudkv_common::rpc::user::{read_headers, write_headers};
 use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings};
+use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1::{self as pb, call, reply};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
 use tokio::runtime::Handle;
@@ -36,7 +37,17 @@ const MORE_HEADERS: usize = 4;
 pub struct Lanes {
     workers: Box<[OnceLock<Link>]>,
     greeting: Greeting,
+    dialer: Dialer,
     address: watch::Sender<String>,
+}
+
+/// How nodes are reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Threads that send requests, each over connections of its own.
+    pub workers: usize,
+    /// Connects to their `rpc`.
+    pub dialer: Dialer,
 }
 
 /// A request in memory.
@@ -53,16 +64,17 @@ pub struct Whole<'a> {
 }
 
 impl Lanes {
-    /// Streams to a node of a cluster that is reached at `rpc`, from so many threads.
-    pub fn new(cluster_id: &str, node: u64, rpc: &str, workers: usize) -> Self {
+    /// Streams to a node of a cluster that is reached at `rpc`.
+    pub fn new(cluster_id: &str, node: u64, rpc: &str, reach: &Reach) -> Self {
         let (address, _) = watch::channel(rpc.to_owned());
         Self {
-            workers: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
+            workers: (0..reach.workers.max(1)).map(|_| OnceLock::new()).collect(),
             greeting: Greeting {
                 cluster_id: cluster_id.to_owned(),
                 from: 0,
                 to: node,
             },
+            dialer: reach.dialer.clone(),
             address,
         }
     }
@@ -71,7 +83,8 @@ impl Lanes {
     fn of(&self, worker: usize) -> &Link {
         self.workers[worker % self.workers.len()].get_or_init(|| {
             let (greeting, address) = (self.greeting.clone(), self.address.subscribe());
-            Link::start(&Handle::current(), greeting, Lane::Users, address, BOUNDS)
+            let (runtime, dialer) = (Handle::current(), self.dialer.clone());
+            Link::start(&runtime, dialer, greeting, Lane::Users, address, BOUNDS)
         })
     }
 

@@ -12,7 +12,7 @@ mod outgoing;
 mod pool;
 mod send;
 
-pub use lane::{Lanes, Whole};
+pub use lane::{Lanes, Reach, Whole};
 pub use outgoing::{Outgoing, Payload};
 pub use pool::{Pools, Sender};
 pub use send::{Bounds, Fate, Sent, send};

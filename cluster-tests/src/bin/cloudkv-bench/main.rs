@@ -2,13 +2,14 @@
 //!
 //! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis;
 //! `region` compares three nodes with three of etcd; `router` compares a router with HAProxy and
-//! nginx; `big` checks ten million keys; the other subcommands are the parts these are made of,
+//! nginx; `geo` measures propagation between regions; `big` checks ten million keys; the other subcommands are the parts these are made of,
 //! each a process of its own so that its processor time can be told apart.
 
 mod all;
 mod big;
 mod disk;
 mod engine;
+mod geo;
 mod http;
 mod hyper_server;
 mod load;
@@ -39,6 +40,8 @@ enum Command {
     Region(region::Args),
     /// Measure a router beside HAProxy and nginx, in front of the same node.
     Router(router::Args),
+    /// Measure how long writes take to another region.
+    Geo(geo::Args),
     /// Check a node with ten million keys.
     Big(big::Args),
     /// Write many keys through a node's API.
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Command::All(args) => all::run(&args),
         Command::Region(args) => region::run(&args),
         Command::Router(args) => router::run(&args),
+        Command::Geo(args) => geo::run(&args),
         Command::Big(args) => big::run(&args),
         Command::LoadKeys(args) => load_keys::run(&args),
         Command::Load(args) => load::run(&args),

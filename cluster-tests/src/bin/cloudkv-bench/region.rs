@@ -41,6 +41,9 @@ pub struct Args {
     /// More arguments of each node.
     #[arg(long = "node-arg", allow_hyphen_values = true)]
     pub node_args: Vec<String>,
+    /// Measure the nodes with TLS between them, too.
+    #[arg(long)]
+    pub tls: bool,
     /// Measure the nodes alone.
     #[arg(long)]
     pub skip_etcd: bool,
@@ -151,7 +154,10 @@ async fn measure(args: &Args) -> Result<Report> {
     let (mut cells, mut notes) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
         let dir = process::work_dir(&args.data_dir)?;
-        measure_nodes(args, round, dir.path(), &mut cells).await?;
+        measure_nodes(args, Kind::Region, round, dir.path(), &mut cells).await?;
+        if args.tls {
+            measure_nodes(args, Kind::RegionTls, round, dir.path(), &mut cells).await?;
+        }
         if !args.skip_etcd && !measure_etcd(args, round, dir.path(), &mut cells).await? {
             notes.push(format!("etcd was skipped; to have it: {HOW_TO_INSTALL}"));
             break;
@@ -166,12 +172,19 @@ async fn measure(args: &Args) -> Result<Report> {
     })
 }
 
-async fn measure_nodes(args: &Args, round: usize, dir: &Path, cells: &mut Vec<Cell>) -> Result<()> {
+async fn measure_nodes(
+    args: &Args,
+    kind: Kind,
+    round: usize,
+    dir: &Path,
+    cells: &mut Vec<Cell>,
+) -> Result<()> {
     let options = RegionOptions {
         nodes: NODES,
         shards: args.shards,
         args: args.node_args.clone(),
-        dir: Some(dir.join("region")),
+        dir: Some(dir.join(format!("{kind:?}"))),
+        tls: kind == Kind::RegionTls,
         direct: true,
         ..RegionOptions::default()
     };
@@ -181,7 +194,7 @@ async fn measure_nodes(args: &Args, round: usize, dir: &Path, cells: &mut Vec<Ce
     let bucket = create_bucket(first).await?;
     let pids = region.members.iter().filter_map(|member| member.pid());
     let service = Service {
-        kind: Kind::Region,
+        kind,
         pids: pids.collect(),
         path: format!("/kv/{bucket}/"),
         clients,

@@ -9,6 +9,12 @@ use crate::api::errors::ApiError;
 pub static API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// The region that answered.
 pub static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
+/// What a client has seen, in an answer.
+pub static X_CLOUDKV_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-version");
+/// What a client has seen, in a request: an answer must not show less.
+pub static X_CLOUDKV_MIN_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-min-version");
+/// How long changes take from other regions to this one.
+pub static X_CLOUDKV_LAG: HeaderName = HeaderName::from_static("x-cloudkv-lag");
 /// Who may use a stored page's content.
 pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");

@@ -14,4 +14,5 @@ pub(crate) mod headers;
 pub(crate) mod path;
 pub(crate) mod query;
 pub(crate) mod receive;
+pub(crate) mod session;
 pub(crate) mod ttl;

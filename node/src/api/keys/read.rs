@@ -16,7 +16,7 @@ use crate::api::http::body::Body;
 use crate::api::http::conditions::{self, Reading};
 use crate::api::http::headers::CROSS_ORIGIN_RESOURCE_POLICY;
 use crate::api::http::query::Query;
-use crate::api::http::{dates, etag, path};
+use crate::api::http::{dates, etag, path, session};
 use crate::api::keys::{Head, recycled};
 use crate::service::Entry;
 
@@ -32,27 +32,29 @@ pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>
     let bucket = grant.bucket();
     path::check_key(key, bucket.limits.key_bytes)?;
     let keyspace = &api.service.keyspace;
+    let directory = &api.service.directory;
+    let session = session::of_request(&head.headers, directory)?;
     let entry = if is_eventual(head.query)? {
-        Box::pin(keyspace.get_eventual(bucket, key)).await?
-    } else {
+        Box::pin(keyspace.get_eventual(bucket, key, &session)).await?
+    } else if session.is_empty() {
         keyspace.get(bucket, key).await?
+    } else {
+        Box::pin(keyspace.get_since(bucket, key, &session)).await?
     };
     let Some(entry) = entry else {
         bucket.count_read(false);
         return Err(ApiError::no_such_key());
     };
     let reading = conditions::of_read(&head.headers, entry.version)?;
-    match reading {
-        Reading::Failed => Err(ApiError::precondition_failed()),
-        Reading::NotModified => {
-            bucket.count_read(true);
-            Ok(not_modified(head.headers, &entry))
-        }
-        Reading::Full => {
-            bucket.count_read(true);
-            Ok(found(head.headers, entry))
-        }
-    }
+    let seen = (keyspace.shard_of(bucket, key), entry.version);
+    let mut response = match reading {
+        Reading::Failed => return Err(ApiError::precondition_failed()),
+        Reading::NotModified => not_modified(head.headers, &entry),
+        Reading::Full => found(head.headers, entry),
+    };
+    bucket.count_read(true);
+    session::tell(response.headers_mut(), session, Some(seen), directory);
+    Ok(response)
 }
 
 /// Whether the answer may lag behind what was acknowledged.

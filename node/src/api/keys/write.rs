@@ -13,7 +13,7 @@ use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::headers::single;
 use crate::api::http::query::Query;
-use crate::api::http::{conditions, dates, etag, path, receive, ttl};
+use crate::api::http::{conditions, dates, etag, path, receive, session, ttl};
 use crate::api::keys::{Head, recycled};
 use crate::service::{Precondition, Put};
 
@@ -35,15 +35,15 @@ pub async fn put<B: Received>(
         .intake
         .receive(&mut body, limit, ApiError::value_too_large)
         .await?;
+    let session = session::of_request(&head.headers, &api.service.directory)?;
     let put = Put {
         value: received.bytes.clone(),
         content_type: order.content_type,
         ttl: order.ttl,
         precondition: order.precondition,
     };
-    let written = api
-        .service
-        .keyspace
+    let keyspace = &api.service.keyspace;
+    let written = keyspace
         .put(bucket, Bytes::copy_from_slice(key), put)
         .await?;
     let mut response = recycled(head.headers);
@@ -53,6 +53,9 @@ pub async fn put<B: Received>(
     if let Some(time) = written.expires_at {
         response.headers_mut().insert(EXPIRES, dates::header(time));
     }
+    let seen = (keyspace.shard_of(bucket, key), written.version);
+    let directory = &api.service.directory;
+    session::tell(response.headers_mut(), session, Some(seen), directory);
     Ok(response)
 }
 
@@ -68,11 +71,16 @@ pub async fn delete(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Bo
     let bucket = grant.bucket();
     path::check_key(key, bucket.limits.key_bytes)?;
     let precondition = conditions::of_write(&head.headers)?;
-    api.service
-        .keyspace
+    let directory = &api.service.directory;
+    let session = session::of_request(&head.headers, directory)?;
+    let keyspace = &api.service.keyspace;
+    let written = keyspace
         .delete(bucket, Bytes::copy_from_slice(key), precondition)
         .await?;
-    Ok(recycled(head.headers))
+    let mut response = recycled(head.headers);
+    let seen = (keyspace.shard_of(bucket, key), written.version);
+    session::tell(response.headers_mut(), session, Some(seen), directory);
+    Ok(response)
 }
 
 /// All that the head of a write says; what is left to know is the value.

@@ -30,6 +30,8 @@ pub enum Kind {
     Webdis,
     /// Three `cloudkv-node`.
     Region,
+    /// Three `cloudkv-node` that show each other certificates.
+    RegionTls,
     /// Three etcd, each with its JSON gateway.
     Etcd,
     /// `cloudkv-router` in front of a node.
@@ -47,6 +49,7 @@ impl fmt::Display for Kind {
             Self::Hyper => "bare hyper",
             Self::Webdis => "webdis + redis",
             Self::Region => "region of 3",
+            Self::RegionTls => "region of 3, TLS",
             Self::Etcd => "etcd of 3",
             Self::Router => "cloudkv-router",
             Self::Haproxy => "HAProxy",

@@ -1,0 +1,65 @@
+//! Certificates for a region's nodes, made by the node's own command, as an operator makes them.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::seats::Seat;
+use crate::harness::clean_command;
+
+/// A CA and what it signed.
+#[derive(Debug)]
+pub struct Certificates {
+    dir: PathBuf,
+}
+
+impl Certificates {
+    /// A new CA, in a folder in `dir`.
+    pub(super) fn create(dir: &Path) -> Self {
+        let dir = dir.join("certs");
+        run(&dir, &["init"]);
+        Self { dir }
+    }
+
+    /// Makes a node's certificate; gives the arguments by which it uses that.
+    pub(super) fn of(&self, seat: &Seat) -> Vec<String> {
+        let host = seat.rpc().ip();
+        run(&self.dir, &["node", &host.to_string()]);
+        self.arguments(host)
+    }
+
+    /// The arguments by which a node uses the certificate of this host.
+    pub fn arguments(&self, host: IpAddr) -> Vec<String> {
+        let files = [
+            ("--rpc-cert", self.file(host, "pem")),
+            ("--rpc-key", self.file(host, "key")),
+            ("--rpc-ca", self.dir.join("ca.pem")),
+        ];
+        let files = files.into_iter();
+        files
+            .flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()])
+            .collect()
+    }
+
+    /// Replaces a host's certificate and key by new ones, good for as many days.
+    pub fn renew(&self, host: IpAddr, days: u32) {
+        let (host, days) = (host.to_string(), days.to_string());
+        run(&self.dir, &["node", &host, "--renew", "--days", &days]);
+    }
+
+    /// A host's certificate.
+    pub fn certificate(&self, host: IpAddr) -> PathBuf {
+        self.file(host, "pem")
+    }
+
+    fn file(&self, host: IpAddr, kind: &str) -> PathBuf {
+        self.dir.join(format!("{host}.{kind}"))
+    }
+}
+
+fn run(dir: &Path, order: &[&str]) {
+    let mut command = clean_command();
+    let command = command.arg("certs").args(order).arg("--dir").arg(dir);
+    let output = command.output().expect("run the node's command");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "certs {}: {told}", order.join(" "));
+}

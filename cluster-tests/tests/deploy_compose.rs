@@ -1,0 +1,208 @@
+//! The compose file of a region, started as its users start it: containers, TLS between them,
+//! volumes. Needs a Docker engine; the image holds the node that was built with this test.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use cloudkv_cluster_tests::harness::clean_command;
+use cloudkv_cluster_tests::{Api, Bucket, eventually};
+
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
+const IMAGE: &str = "cloudkv/node:test";
+/// Debug builds in containers on a busy machine are slow.
+const SOON: Duration = Duration::from_secs(120);
+
+fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap().to_owned()
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().expect("run a command");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {told}");
+    output
+}
+
+fn docker(args: &[&str]) -> String {
+    let output = run(Command::new("docker").args(args));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The project of a compose file; removed with its volumes in the end.
+struct Compose {
+    project: String,
+    ports: [u16; 3],
+}
+
+impl Compose {
+    fn new() -> Self {
+        let listeners = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        Self {
+            project: format!("cloudkv-test-{}", std::process::id()),
+            ports: listeners.map(|listener| listener.local_addr().unwrap().port()),
+        }
+    }
+
+    /// `docker compose`, or the program of its own that was before that.
+    fn command(&self) -> Command {
+        let plugin = Command::new("docker").args(["compose", "version"]).output();
+        let mut command = match plugin {
+            Ok(output) if output.status.success() => {
+                let mut command = Command::new("docker");
+                command.arg("compose");
+                command
+            }
+            Ok(_) | Err(_) => Command::new("docker-compose"),
+        };
+        for (number, port) in (1..).zip(self.ports) {
+            command.env(format!("CLOUDKV_PORT{number}"), port.to_string());
+        }
+        command.env("CLOUDKV_NODE_IMAGE", IMAGE);
+        command.args(["--project-name", &self.project, "--file"]);
+        command.arg(repository().join("deploy/compose.region.yaml"));
+        command
+    }
+
+    fn compose(&self, args: &[&str]) {
+        run(self.command().args(args));
+    }
+
+    /// Starts all, and waits until all are healthy.
+    async fn up(&self) {
+        self.compose(&["up", "--detach", "--no-build"]);
+        for node in NODES {
+            self.wait_healthy(node).await;
+        }
+    }
+
+    async fn wait_healthy(&self, node: &str) {
+        let id = self.container(node);
+        eventually(&format!("{node} is healthy"), SOON, async || {
+            let state = docker(&["inspect", "--format", "{{.State.Health.Status}}", &id]);
+            (state == "healthy").then_some(())
+        })
+        .await;
+    }
+
+    fn container(&self, node: &str) -> String {
+        let output = run(self.command().args(["ps", "--all", "--quiet", node]));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn api(&self, node: usize) -> Api {
+        Api::new(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[node])))
+    }
+
+    /// Writes through a node, as a client does that repeats what wasn't done.
+    async fn put(&self, node: usize, path: &str, value: &str) {
+        eventually(
+            &format!("a write through {}", NODES[node]),
+            SOON,
+            async || {
+                let put = self.api(node).put(path, value.to_owned());
+                (put.try_send().await.ok()?.status == 200).then_some(())
+            },
+        )
+        .await;
+    }
+
+    async fn expect(&self, node: usize, path: &str, value: &str) {
+        eventually(
+            &format!("a read through {}", NODES[node]),
+            SOON,
+            async || {
+                let answer = self.api(node).get(path).try_send().await.ok()?;
+                (answer.status == 200 && answer.text() == value).then_some(())
+            },
+        )
+        .await;
+    }
+}
+
+impl Drop for Compose {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = self.command().args(["logs", "--tail=40"]).output();
+            let logs = logs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            eprintln!("{}", logs.unwrap_or_default());
+        }
+        let down = ["down", "--volumes", "--remove-orphans", "--timeout", "1"];
+        // What can't be removed is left for a person to look at.
+        let _ = self.command().args(down).output();
+    }
+}
+
+async fn expect_all(region: &Compose, nodes: &[usize], bucket: &Bucket, keys: &[&str]) {
+    for node in nodes {
+        for key in keys {
+            region.expect(*node, &bucket.key(key), key).await;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine: `make test` runs it where there is one"]
+async fn a_region_of_containers_survives_what_it_should() {
+    let script = repository().join("deploy/test-image.sh");
+    let node = clean_command();
+    run(Command::new(script).arg(node.get_program()).arg(IMAGE));
+    let region = Compose::new();
+    let started = Instant::now();
+    region.up().await;
+    println!("ready in {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "image: {} bytes",
+        docker(&["image", "inspect", "--format", "{{.Size}}", IMAGE])
+    );
+
+    // Any node serves what came in by any other.
+    let bucket = region.api(0).bucket().await;
+    let mut keys = vec!["one", "two", "three"];
+    for (node, key) in keys.iter().enumerate() {
+        region.put(node, &bucket.key(key), key).await;
+    }
+    expect_all(&region, &[0, 1, 2], &bucket, &keys).await;
+
+    // One is killed.
+    let killed = region.container("node2");
+    docker(&["kill", &killed]);
+    region
+        .put(0, &bucket.key("without two"), "without two")
+        .await;
+    keys.push("without two");
+    expect_all(&region, &[0, 2], &bucket, &keys).await;
+    docker(&["start", &killed]);
+    region.wait_healthy("node2").await;
+    expect_all(&region, &[1], &bucket, &keys).await;
+
+    // Another is cut off.
+    let (network, cut_off) = (
+        format!("{}_default", region.project),
+        region.container("node3"),
+    );
+    docker(&["network", "disconnect", &network, &cut_off]);
+    region
+        .put(1, &bucket.key("without three"), "without three")
+        .await;
+    keys.push("without three");
+    expect_all(&region, &[0, 1], &bucket, &keys).await;
+    docker(&["network", "connect", "--alias", "node3", &network, &cut_off]);
+    expect_all(&region, &[2], &bucket, &keys).await;
+
+    // All are restarted, as new containers with the old volumes. They stop when they are asked to.
+    region.compose(&["stop"]);
+    for node in NODES {
+        let id = region.container(node);
+        let code = docker(&["inspect", "--format", "{{.State.ExitCode}}", &id]);
+        assert_eq!(code, "0", "{node}");
+    }
+    region.compose(&["down"]);
+    region.up().await;
+    expect_all(&region, &[0, 1, 2], &bucket, &keys).await;
+    region.put(2, &bucket.key("after"), "after").await;
+}

@@ -1,0 +1,228 @@
+//! With all rules, nothing goes wrong.
+
+use crate::check::holds;
+use crate::record::Kind;
+use crate::rules::{Overwritten, Watermark};
+use crate::world::{Setup, writes};
+
+/// Without batches that are split, and with clocks that are behind all versions.
+fn plain(regions: usize, operations: u8) -> Setup {
+    let mut setup = Setup::new(regions, 1, operations);
+    setup.split = false;
+    setup.in_flight = 1;
+    setup.clocks = vec![0];
+    setup
+}
+
+#[test]
+fn two_regions_one_key() {
+    let mut setup = Setup::new(2, 1, 3);
+    setup.budget.resets = 1;
+    setup.budget.duplicates = 1;
+    holds("two regions, one key", setup);
+}
+
+#[test]
+fn two_regions_two_keys() {
+    let mut setup = Setup::new(2, 2, 2);
+    setup.budget.resets = 1;
+    setup.budget.duplicates = 1;
+    holds("two regions, two keys", setup);
+}
+
+#[test]
+fn two_regions_that_lose_messages() {
+    let mut setup = Setup::new(2, 1, 2);
+    setup.budget.losses = 1;
+    setup.budget.late = 1;
+    setup.budget.resets = 1;
+    holds("two regions that lose messages", setup);
+}
+
+#[test]
+fn two_regions_with_expiry() {
+    let mut setup = Setup::new(2, 1, 2);
+    setup.writes = writes(0..2, 0..1, &[Kind::Value, Kind::Expiring, Kind::Tombstone]);
+    setup.budget.duplicates = 1;
+    setup.budget.losses = 1;
+    holds("two regions with expiry", setup);
+}
+
+#[test]
+fn three_regions() {
+    let mut setup = plain(3, 2);
+    setup.in_flight = 2;
+    holds("three regions", setup);
+}
+
+#[test]
+fn a_bucket_is_deleted() {
+    let mut setup = Setup::new(2, 1, 3);
+    setup.deletes_bucket = true;
+    setup.budget.duplicates = 1;
+    holds("a bucket is deleted", setup);
+}
+
+#[test]
+fn a_second_region_joins() {
+    let mut setup = Setup::new(1, 1, 3);
+    setup.joins = Some(1);
+    setup.budget.walk_breaks = 1;
+    holds("a second region joins", setup);
+}
+
+#[test]
+fn a_second_region_joins_with_two_keys() {
+    let mut setup = plain(1, 2);
+    setup.keys = 2;
+    setup.writes = writes(0..2, 0..2, &[Kind::Value, Kind::Tombstone]);
+    setup.joins = Some(1);
+    setup.budget.walk_breaks = 1;
+    setup.budget.late = 1;
+    holds("a second region joins with two keys", setup);
+}
+
+#[test]
+fn a_third_region_joins() {
+    let mut setup = plain(2, 1);
+    setup.joins = Some(2);
+    setup.budget.walk_breaks = 1;
+    setup.budget.late = 1;
+    holds("a third region joins", setup);
+}
+
+#[test]
+fn a_region_joins_while_a_bucket_is_deleted() {
+    let mut setup = plain(2, 2);
+    setup.writes = writes(1..2, 0..1, &[Kind::Value]);
+    setup.joins = Some(2);
+    setup.deletes_bucket = true;
+    holds("a region joins while a bucket is deleted", setup);
+}
+
+#[test]
+fn a_region_is_lost() {
+    let mut setup = plain(3, 2);
+    setup.writes.retain(|write| write.region != 1);
+    setup.loses = Some(0);
+    setup.budget.regions_lost = 1;
+    holds("a region is lost", setup);
+}
+
+#[test]
+fn a_region_joins_and_another_is_lost() {
+    let mut setup = plain(2, 1);
+    setup.joins = Some(2);
+    setup.loses = Some(0);
+    setup.budget.regions_lost = 1;
+    holds("a region joins and another is lost", setup);
+}
+
+#[test]
+fn a_region_is_lost_and_comes_back() {
+    let mut setup = Setup::new(2, 1, 2);
+    setup.loses = Some(0);
+    setup.joins = Some(0);
+    setup.budget.regions_lost = 1;
+    setup.budget.late = 1;
+    holds("a region is lost and comes back", setup);
+}
+
+/// Regions converge also with watermarks that overtake changes which were overwritten before they
+/// were sent; but who waits for such a watermark finds something older.
+#[test]
+fn regions_converge_without_true_watermarks() {
+    let mut setup = plain(3, 2);
+    setup.writes = writes(0..3, 0..1, &[Kind::Value]);
+    setup.rules.overwritten = Overwritten::DropEntry;
+    setup.rules.watermark = Watermark::BelowEntries;
+    setup.checks_watermarks = false;
+    holds("regions converge without true watermarks", setup);
+}
+
+/// Wider bounds, for whoever changes a rule.
+mod wide {
+    use super::*;
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn two_regions() {
+        let mut setup = Setup::new(2, 1, 3);
+        setup.writes = writes(0..2, 0..1, &[Kind::Value, Kind::Expiring, Kind::Tombstone]);
+        setup.budget.losses = 1;
+        setup.budget.duplicates = 1;
+        holds("wide: two regions", setup);
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn two_keys() {
+        let mut setup = Setup::new(2, 2, 3);
+        setup.budget.losses = 1;
+        setup.budget.resets = 1;
+        holds("wide: two keys", setup);
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn three_regions() {
+        holds("wide: three regions", plain(3, 3));
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn a_third_region_joins() {
+        let mut setup = plain(2, 2);
+        setup.joins = Some(2);
+        setup.budget.walk_breaks = 1;
+        setup.budget.late = 1;
+        holds("wide: a third region joins", setup);
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn a_third_region_joins_while_a_bucket_is_deleted() {
+        let mut setup = plain(2, 2);
+        setup.joins = Some(2);
+        setup.deletes_bucket = true;
+        setup.budget.walk_breaks = 1;
+        holds(
+            "wide: a third region joins while a bucket is deleted",
+            setup,
+        );
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn a_region_is_lost() {
+        let mut setup = plain(3, 2);
+        setup.in_flight = 2;
+        setup.loses = Some(0);
+        setup.budget.regions_lost = 1;
+        setup.budget.duplicates = 1;
+        holds("wide: a region is lost", setup);
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn one_of_three_is_lost_and_comes_back() {
+        let mut setup = plain(3, 1);
+        setup.loses = Some(0);
+        setup.joins = Some(0);
+        setup.budget.regions_lost = 1;
+        setup.budget.late = 1;
+        setup.budget.duplicates = 1;
+        holds("wide: one of three is lost and comes back", setup);
+    }
+
+    #[test]
+    #[ignore = "takes a minute in a release build"]
+    fn a_region_joins_and_another_is_lost() {
+        let mut setup = plain(2, 2);
+        setup.writes = writes(0..2, 0..1, &[Kind::Value, Kind::Tombstone]);
+        setup.joins = Some(2);
+        setup.loses = Some(0);
+        setup.budget.regions_lost = 1;
+        holds("wide: a region joins and another is lost", setup);
+    }
+}

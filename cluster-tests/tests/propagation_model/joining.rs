@@ -1,0 +1,261 @@
+//! A region joins, or comes back after it was lost.
+
+use crate::propagation::changes;
+use crate::record::{KEYS, Records};
+use crate::region::{Mode, Peer, Region};
+use crate::rules::Rules;
+use crate::world::{Setup, World};
+
+/// How far the newcomer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Waiting,
+    /// The regions commit `SetPeers`.
+    Preparing,
+    /// The donor's view is carried over.
+    Walking,
+    Done,
+}
+
+/// The join of the one newcomer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Join {
+    pub phase: Phase,
+    pub donor: usize,
+    /// What the donor held when the view was taken.
+    pub view: Records,
+    pub left: [bool; KEYS],
+    /// The highest of the last versions that regions have answered.
+    pub raise: u8,
+}
+
+impl Default for Join {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Waiting,
+            donor: 0,
+            view: [None; KEYS],
+            left: [false; KEYS],
+            raise: 0,
+        }
+    }
+}
+
+impl Join {
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::Preparing | Phase::Walking)
+    }
+}
+
+/// A step of the join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// A region commits `SetPeers` with the newcomer.
+    SetPeers { region: usize },
+    /// The donor's view is taken, with its cursors.
+    View { donor: usize },
+    /// A key is carried over, from the view or from what the donor holds by now.
+    Walk { key: usize, view: bool },
+    /// The walk breaks, the newcomer is emptied, and another view will be taken.
+    Break,
+    /// The walk has ended: the newcomer serves.
+    Serve,
+}
+
+impl World {
+    /// What can happen next in the join.
+    pub fn join_steps(&self, setup: &Setup, steps: &mut Vec<Step>) {
+        let Some(newcomer) = setup.joins else {
+            return;
+        };
+        match self.join.phase {
+            Phase::Waiting | Phase::Preparing => self.before_walk(newcomer, setup, steps),
+            Phase::Walking => self.while_walking(newcomer, steps),
+            Phase::Done => {}
+        }
+    }
+
+    fn before_walk(&self, newcomer: usize, setup: &Setup, steps: &mut Vec<Step>) {
+        let known = |region: &&Region| region.peers[newcomer].is_some();
+        if self.join.phase == Phase::Waiting && !self.may_join(newcomer) {
+            return;
+        }
+        let unset = self.members().filter(|region| !known(region));
+        steps.extend(unset.map(|region| Step::SetPeers {
+            region: usize::from(region.id),
+        }));
+        let all = self.members().all(|region| known(&region));
+        let donors = self.members().filter(known);
+        if all || !setup.rules.view_after_all_set_peers {
+            steps.extend(donors.map(|region| Step::View {
+                donor: usize::from(region.id),
+            }));
+        }
+    }
+
+    /// A region joins when none is being removed, and returns when it was.
+    fn may_join(&self, newcomer: usize) -> bool {
+        let lost = |id: usize| self.regions[id].mode == Mode::Lost;
+        let removing = self.members().any(|region| {
+            let mut peers = region.peers.iter().enumerate();
+            peers.any(|(id, peer)| peer.is_some() && lost(id))
+        });
+        !removing && matches!(self.regions[newcomer].mode, Mode::Out | Mode::Lost)
+    }
+
+    fn while_walking(&self, newcomer: usize, steps: &mut Vec<Step>) {
+        let join = &self.join;
+        for key in (0..KEYS).filter(|key| join.left[*key]) {
+            steps.push(Step::Walk { key, view: true });
+            if self.regions[join.donor].records[key] != join.view[key] {
+                steps.push(Step::Walk { key, view: false });
+            }
+        }
+        let unset = |region: &&Region| region.peers[newcomer].is_none();
+        steps.extend(self.members().filter(unset).map(|region| Step::SetPeers {
+            region: usize::from(region.id),
+        }));
+        if self.left.walk_breaks > 0 {
+            steps.push(Step::Break);
+        }
+        if !join.left.contains(&true) && !self.members().any(|region| unset(&region)) {
+            steps.push(Step::Serve);
+        }
+    }
+
+    /// Carries out a step of the join.
+    pub fn join_step(&mut self, step: Step, setup: &Setup) {
+        let Some(newcomer) = setup.joins else {
+            return;
+        };
+        let rules = &setup.rules;
+        match step {
+            Step::SetPeers { region } => self.set_peers(region, newcomer, rules),
+            Step::View { donor } => self.take_view(donor, newcomer, setup),
+            Step::Walk { key, view } => {
+                let records = if view {
+                    &self.join.view
+                } else {
+                    &self.regions[self.join.donor].records
+                };
+                let carried = records[key]
+                    .filter(|record| rules.walk_carries_tombstones || !record.is_tombstone());
+                self.join.left[key] = false;
+                if let Some(record) = carried {
+                    self.walk_in(newcomer, key, record, rules);
+                }
+            }
+            Step::Break => {
+                self.left.walk_breaks -= 1;
+                self.join.phase = Phase::Preparing;
+                self.drop_left[newcomer] = self.bucket_deleted && self.regions[newcomer].dropped;
+                self.empty(newcomer);
+            }
+            Step::Serve => {
+                self.join.phase = Phase::Done;
+                let cursors = self.cursors_for(newcomer);
+                let region = &mut self.regions[newcomer];
+                region.mode = Mode::Serving;
+                if rules.raise_last_versions {
+                    region.last_version = region.last_version.max(self.join.raise);
+                }
+                if !rules.cursor_first_then_walk {
+                    region.peers = cursors;
+                }
+            }
+        }
+    }
+
+    /// The guard is not asked: the walk carries what lies below watermarks.
+    fn walk_in(
+        &mut self,
+        newcomer: usize,
+        key: usize,
+        record: crate::record::Record,
+        rules: &Rules,
+    ) {
+        let region = &mut self.regions[newcomer];
+        let announced = region.peers[usize::from(record.version.region)]
+            .is_some_and(|peer| record.version.time <= peer.watermark);
+        if rules.joining_honours_none || !announced {
+            region.take_in(key, record, rules);
+        }
+    }
+
+    fn set_peers(&mut self, region: usize, newcomer: usize, rules: &Rules) {
+        let incarnation = self.next_incarnation(newcomer);
+        let region = &mut self.regions[region];
+        let acked = if rules.newcomer_from_lowest_ack {
+            region.acked_by_all(rules)
+        } else {
+            region.last_seq
+        };
+        region.peers[newcomer] = Some(Peer::new(incarnation, acked, 0));
+        self.join.raise = self.join.raise.max(region.last_version);
+        if self.join.phase == Phase::Waiting {
+            self.join.phase = Phase::Preparing;
+            self.regions[newcomer].incarnation = incarnation;
+            let under_way = self.drop_left.contains(&true);
+            self.drop_left[newcomer] = under_way && rules.drop_reaches_newcomer;
+        }
+    }
+
+    fn next_incarnation(&self, newcomer: usize) -> u8 {
+        let incarnation = self.regions[newcomer].incarnation;
+        match self.join.phase {
+            Phase::Waiting => incarnation + 1,
+            Phase::Preparing | Phase::Walking | Phase::Done => incarnation,
+        }
+    }
+
+    fn take_view(&mut self, donor: usize, newcomer: usize, setup: &Setup) {
+        let rules = &setup.rules;
+        let view = self.regions[donor].records;
+        let dropped = self.regions[donor].dropped;
+        self.join.phase = Phase::Walking;
+        self.join.donor = donor;
+        self.join.view = view;
+        let returns = self.regions[newcomer].mode == Mode::Lost;
+        let old = self.regions[newcomer].records;
+        self.empty(newcomer);
+        if returns && !rules.newcomer_emptied {
+            for (key, record) in changes(&old) {
+                self.regions[newcomer].take_in(key, record, rules);
+            }
+        }
+        for key in 0..setup.keys {
+            self.join.left[key] = true;
+        }
+        let cursors = self.cursors_for(newcomer);
+        let region = &mut self.regions[newcomer];
+        region.mode = Mode::Joining;
+        region.dropped = dropped && rules.walk_carries_markers;
+        if rules.cursor_first_then_walk {
+            region.peers = cursors;
+        }
+    }
+
+    /// The donor's cursors, and its own last sequence.
+    fn cursors_for(&self, newcomer: usize) -> [Option<Peer>; crate::record::REGIONS] {
+        let donor = &self.regions[self.join.donor];
+        std::array::from_fn(|id| {
+            let region = &self.regions[id];
+            if id == newcomer || !region.serves() {
+                return None;
+            }
+            let cursor = if id == self.join.donor {
+                donor.last_seq
+            } else {
+                donor.peers[id].map_or(0, |peer| peer.cursor)
+            };
+            Some(Peer::new(region.incarnation, 0, cursor))
+        })
+    }
+
+    fn empty(&mut self, newcomer: usize) {
+        let mut region = Region::new(newcomer);
+        region.incarnation = self.regions[newcomer].incarnation;
+        self.regions[newcomer] = region;
+        self.join.left = [false; KEYS];
+    }
+}

@@ -1,0 +1,408 @@
+//! What can happen: the model as stateright explores it.
+
+use stateright::{Model, Property};
+
+use crate::joining::{Phase, Step};
+use crate::leaving::Removal;
+use crate::network::{Body, Message};
+use crate::propagation::Answer;
+use crate::properties;
+use crate::record::{BUCKET_KEY, Kind, REGIONS};
+use crate::region::{Mode, Region};
+use crate::world::{Change, Setup, World, Write};
+
+/// Everything that can happen in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// A user writes, under a clock.
+    Write(Write, u8),
+    /// A user deletes the bucket of key 0.
+    DeleteBucket,
+    /// The deletion reaches a region.
+    DropBucket {
+        region: usize,
+    },
+    /// A time to live is over in a region.
+    Expire {
+        region: usize,
+        key: usize,
+    },
+    /// A tombstone is collected.
+    Collect {
+        region: usize,
+        key: usize,
+    },
+    /// A leader sends a batch from where its stream stands, or after a reset.
+    Send {
+        origin: usize,
+        peer: usize,
+        first_only: bool,
+        reset: bool,
+    },
+    /// A heartbeat arrives at once, or gets in flight.
+    Heartbeat {
+        origin: usize,
+        peer: usize,
+        late: bool,
+    },
+    /// A message (its place in the set) arrives, and may arrive again.
+    Deliver {
+        message: usize,
+        again: bool,
+        answer: Answer,
+    },
+    /// A message is lost.
+    Lose {
+        message: usize,
+    },
+    Join(Step),
+    LoseRegion {
+        region: usize,
+    },
+    Remove(Removal),
+}
+
+impl Action {
+    /// Whether it is no part of the protocol: a wish of a user, or a fault.
+    fn is_outside(self) -> bool {
+        match self {
+            Self::Write(..)
+            | Self::DeleteBucket
+            | Self::Lose { .. }
+            | Self::LoseRegion { .. }
+            | Self::Join(Step::Break) => true,
+            Self::Send { reset, .. } => reset,
+            Self::Heartbeat { late, .. } => late,
+            Self::Deliver { again, answer, .. } => again || answer != Answer::Arrives,
+            Self::DropBucket { .. }
+            | Self::Expire { .. }
+            | Self::Collect { .. }
+            | Self::Join(_)
+            | Self::Remove(_) => false,
+        }
+    }
+}
+
+impl Setup {
+    /// Whether nothing that the protocol can do changes anything any more.
+    pub fn is_idle(&self, world: &World) -> bool {
+        if !world.net.is_empty() {
+            return false;
+        }
+        let mut actions = Vec::new();
+        self.protocol(world, &mut actions);
+        let mut inside = actions.into_iter().filter(|action| !action.is_outside());
+        inside.all(|action| self.is_futile(world, action))
+    }
+
+    /// Whether an action, with the arrival of what it sends, leaves all as it was.
+    fn is_futile(&self, world: &World, action: Action) -> bool {
+        let mut next = world.clone();
+        self.act(&mut next, action);
+        if !next.net.is_empty() {
+            self.deliver(&mut next, 0, false, Answer::Arrives);
+        }
+        next == *world
+    }
+
+    fn protocol(&self, world: &World, actions: &mut Vec<Action>) {
+        self.upkeep(world, actions);
+        self.sending(world, actions);
+        self.delivering(world, actions);
+        let mut steps = Vec::new();
+        world.join_steps(self, &mut steps);
+        actions.extend(steps.into_iter().map(Action::Join));
+        let mut steps = Vec::new();
+        world.removals(self, &mut steps);
+        actions.extend(steps.into_iter().map(Action::Remove));
+    }
+
+    fn requests(&self, world: &World, actions: &mut Vec<Action>) {
+        if world.left.operations == 0 {
+            return;
+        }
+        for write in &self.writes {
+            let region = &world.regions[write.region];
+            if region.serves() && !region.refuses(write.key) {
+                let clocks = self.distinct_clocks(region).into_iter();
+                actions.extend(clocks.map(|clock| Action::Write(*write, clock)));
+            }
+        }
+        if self.deletes_bucket && !world.bucket_deleted {
+            actions.push(Action::DeleteBucket);
+        }
+    }
+
+    /// Clocks that give different versions.
+    fn distinct_clocks(&self, region: &Region) -> Vec<u8> {
+        let mut clocks = self.clocks.clone();
+        let version = |clock: &mut u8| region.next_version(*clock, &self.rules);
+        clocks.dedup_by(|a, b| version(a) == version(b));
+        clocks
+    }
+
+    fn upkeep(&self, world: &World, actions: &mut Vec<Action>) {
+        for region in &world.regions {
+            let id = usize::from(region.id);
+            if !matches!(region.mode, Mode::Serving | Mode::Joining) {
+                continue;
+            }
+            if world.drop_left[id] {
+                actions.push(Action::DropBucket { region: id });
+            }
+            for key in 0..self.keys {
+                if region.records[key].is_some_and(|record| record.kind == Kind::Expiring) {
+                    actions.push(Action::Expire { region: id, key });
+                }
+                if region.may_collect(key, &self.rules) {
+                    actions.push(Action::Collect { region: id, key });
+                }
+            }
+        }
+    }
+
+    fn sending(&self, world: &World, actions: &mut Vec<Action>) {
+        for origin in 0..REGIONS {
+            for peer in 0..REGIONS {
+                let (from, to) = (&world.regions[origin], &world.regions[peer]);
+                let alive = |region: &Region| matches!(region.mode, Mode::Serving | Mode::Joining);
+                let early = world.join.phase == Phase::Preparing && world.left.late > 0;
+                let hears = alive(to) || (early && self.joins == Some(peer));
+                if from.peers[peer].is_some() && alive(from) && hears {
+                    self.sending_between(world, origin, peer, actions);
+                }
+            }
+        }
+    }
+
+    fn sending_between(
+        &self,
+        world: &World,
+        origin: usize,
+        peer: usize,
+        actions: &mut Vec<Action>,
+    ) {
+        let acked = world.acked(origin, peer);
+        let position = world.position(origin, peer);
+        let is_batch =
+            |m: &&Message| matches!(m.body, Body::Batch(_)) && m.is_between(origin, peer);
+        let room = world.net.iter().filter(is_batch).count() < self.in_flight;
+        // A newcomer that doesn't acknowledge yet would be sent the same for ever.
+        let known = world.regions[peer].peers[origin].map_or(0, |peer| peer.cursor);
+        let silent = world.regions[peer].mode == Mode::Joining && self.rules.ack_after_walk;
+        let mut send = |from: u8, first_only: bool, reset: bool| {
+            let batch = world.batch(origin, peer, from, first_only, &self.rules);
+            if batch.is_some_and(|batch| !silent || batch.position() > known) {
+                actions.push(Action::Send {
+                    origin,
+                    peer,
+                    first_only,
+                    reset,
+                });
+            }
+        };
+        if room {
+            send(position, false, false);
+            if self.split {
+                send(position, true, false);
+            }
+            if position > acked && world.left.resets > 0 {
+                send(acked, false, true);
+            }
+        }
+        if world.heartbeat(origin, peer, &self.rules).is_some() {
+            actions.push(Action::Heartbeat {
+                origin,
+                peer,
+                late: false,
+            });
+            if world.left.late > 0 && room {
+                actions.push(Action::Heartbeat {
+                    origin,
+                    peer,
+                    late: true,
+                });
+            }
+        }
+    }
+
+    fn delivering(&self, world: &World, actions: &mut Vec<Action>) {
+        let left = &world.left;
+        for (message, sent) in world.net.iter().enumerate() {
+            let deliver = |again, answer| Action::Deliver {
+                message,
+                again,
+                answer,
+            };
+            actions.push(deliver(false, Answer::Arrives));
+            if matches!(sent.body, Body::Ack(_)) {
+                continue;
+            }
+            if left.duplicates > 0 {
+                actions.push(deliver(true, Answer::Arrives));
+            }
+            if left.losses > 0 {
+                actions.push(deliver(false, Answer::IsLost));
+                actions.push(Action::Lose { message });
+            }
+            if left.late > 0 {
+                actions.push(deliver(false, Answer::IsLate));
+            }
+        }
+    }
+
+    fn deliver(&self, world: &mut World, message: usize, again: bool, answer: Answer) {
+        let sent = world.net[message].clone();
+        if again {
+            world.left.duplicates -= 1;
+        } else {
+            world.net.remove(message);
+        }
+        match &sent.body {
+            Body::Ack(cursor) => world.hear(&sent, *cursor, &self.rules),
+            Body::Batch(batch) => {
+                let Some(cursor) = world.merge(&sent, batch, &self.rules) else {
+                    return;
+                };
+                match answer {
+                    Answer::Arrives => world.hear(&sent, cursor, &self.rules),
+                    Answer::IsLost => world.left.losses -= 1,
+                    Answer::IsLate => {
+                        world.left.late -= 1;
+                        let body = Body::Ack(cursor);
+                        world.send(Message { body, ..sent });
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&self, world: &mut World, write: Write, clock: u8) {
+        let Write { region, key, kind } = write;
+        world.left.operations -= 1;
+        let record = world.regions[region].write(key, kind, clock, &self.rules);
+        let mut rank = record.rank();
+        rank.tombstone |= kind == Kind::Expiring;
+        world.newest[key] = world.newest[key].max(Some(rank));
+        world.changes.push(Change {
+            region: region as u8,
+            incarnation: record.incarnation,
+            seq: record.seq,
+            key: key as u8,
+            time: record.version.time,
+        });
+    }
+
+    fn delete_bucket(&self, world: &mut World) {
+        world.left.operations -= 1;
+        world.bucket_deleted = true;
+        let joining = world.join.is_under_way();
+        for id in 0..REGIONS {
+            let newcomer = joining && self.joins == Some(id);
+            world.drop_left[id] = world.regions[id].serves() || newcomer;
+        }
+    }
+
+    fn act(&self, world: &mut World, action: Action) {
+        let rules = &self.rules;
+        match action {
+            Action::Write(write, clock) => self.write(world, write, clock),
+            Action::DeleteBucket => self.delete_bucket(world),
+            Action::DropBucket { region } => {
+                world.drop_left[region] = false;
+                world.regions[region].drop_bucket();
+            }
+            Action::Expire { region, key } => world.regions[region].expire(key, rules),
+            Action::Collect { region, key } => world.regions[region].records[key] = None,
+            Action::Send {
+                origin,
+                peer,
+                first_only,
+                reset,
+            } => {
+                let from = if reset {
+                    world.left.resets -= 1;
+                    world.acked(origin, peer)
+                } else {
+                    world.position(origin, peer)
+                };
+                if let Some(batch) = world.batch(origin, peer, from, first_only, rules) {
+                    if !matches!(world.regions[peer].mode, Mode::Serving | Mode::Joining) {
+                        world.left.late -= 1;
+                    }
+                    world.send(batch);
+                }
+            }
+            Action::Heartbeat { origin, peer, late } => self.heartbeat(world, origin, peer, late),
+            Action::Deliver {
+                message,
+                again,
+                answer,
+            } => {
+                self.deliver(world, message, again, answer);
+            }
+            Action::Lose { message } => {
+                world.left.losses -= 1;
+                world.net.remove(message);
+            }
+            Action::Join(step) => world.join_step(step, self),
+            Action::LoseRegion { region } => world.lose(region),
+            Action::Remove(step) => world.remove(step, self),
+        }
+    }
+
+    fn heartbeat(&self, world: &mut World, origin: usize, peer: usize, late: bool) {
+        let Some(message) = world.heartbeat(origin, peer, &self.rules) else {
+            return;
+        };
+        if late {
+            world.left.late -= 1;
+            world.send(message);
+        } else if let Body::Batch(batch) = &message.body {
+            world.merge(&message, batch, &self.rules);
+        }
+    }
+
+    fn losing(&self, world: &World, actions: &mut Vec<Action>) {
+        let Some(region) = self.loses.filter(|_| world.left.regions_lost > 0) else {
+            return;
+        };
+        if world.regions[region].serves() && !world.join.is_under_way() {
+            actions.push(Action::LoseRegion { region });
+        }
+    }
+}
+
+impl Model for Setup {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let mut world = self.first_world();
+        for action in &self.begins_with {
+            self.act(&mut world, *action);
+        }
+        vec![world]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        self.requests(world, actions);
+        self.losing(world, actions);
+        self.protocol(world, actions);
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        self.act(&mut next, action);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all(self)
+    }
+}
+
+/// Whether a key lies in the bucket that was deleted.
+pub fn is_in_deleted_bucket(world: &World, key: usize) -> bool {
+    key == BUCKET_KEY && world.bucket_deleted
+}

@@ -1,0 +1,52 @@
+//! What is in flight between regions.
+//!
+//! The network keeps no order. It is a set: a message stays until it is delivered, and, while the
+//! bounds allow it, beyond that, or is lost. That covers streams that break, repeat and deliver
+//! late, and merges that a receiver's leaders take up out of order.
+
+use crate::record::Records;
+
+/// A message of the history of `origin` between `origin` and `peer`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Message {
+    pub origin: u8,
+    pub origin_incarnation: u8,
+    pub peer: u8,
+    pub peer_incarnation: u8,
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Body {
+    /// From origin to peer.
+    Batch(Batch),
+    /// From peer to origin: the peer's cursor.
+    Ack(u8),
+}
+
+/// Changes after `from` up to `to`. A heartbeat has none, and `from` is `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    pub from: u8,
+    pub to: u8,
+    pub watermark: u8,
+    pub stable: u8,
+    pub changes: Records,
+    /// The sequences of the changes (for the properties alone).
+    pub seqs: [u8; crate::record::KEYS],
+}
+
+impl Message {
+    pub fn is_between(&self, origin: usize, peer: usize) -> bool {
+        usize::from(self.origin) == origin && usize::from(self.peer) == peer
+    }
+
+    /// The position that the origin's leader is at once it has sent this, or has heard it.
+    pub fn position(&self) -> u8 {
+        match &self.body {
+            Body::Batch(batch) => batch.to,
+            Body::Ack(cursor) => *cursor,
+        }
+    }
+}

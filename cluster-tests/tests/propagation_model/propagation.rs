@@ -1,0 +1,167 @@
+//! Sending, receiving, acknowledging.
+//!
+//! A leader's stream is not a state of its own. Where it stands is the acknowledged position, or
+//! the end of something in flight: a leader that was replaced begins again at the former.
+
+use crate::network::{Batch, Body, Message};
+use crate::record::{KEYS, Records};
+use crate::region::{Mode, Region};
+use crate::rules::Rules;
+use crate::world::World;
+
+/// What becomes of the answer to a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    Arrives,
+    IsLost,
+    IsLate,
+}
+
+impl World {
+    /// Where the stream from `origin` to `peer` stands.
+    pub fn position(&self, origin: usize, peer: usize) -> u8 {
+        let acked = self.acked(origin, peer);
+        let ours = self.net.iter().filter(|message| {
+            message.is_between(origin, peer)
+                && message.origin_incarnation == self.regions[origin].incarnation
+                && message.peer_incarnation == self.regions[peer].incarnation
+        });
+        ours.map(Message::position).max().unwrap_or(0).max(acked)
+    }
+
+    pub fn acked(&self, origin: usize, peer: usize) -> u8 {
+        self.regions[origin].peers[peer].map_or(0, |peer| peer.acked)
+    }
+
+    /// The batch after `from`, up to the last change or to the first one.
+    pub fn batch(
+        &self,
+        origin: usize,
+        peer: usize,
+        from: u8,
+        first_only: bool,
+        rules: &Rules,
+    ) -> Option<Message> {
+        let region = &self.regions[origin];
+        let to = if first_only {
+            region
+                .first_after(from)
+                .filter(|to| *to < region.last_seq)?
+        } else {
+            region.last_seq
+        };
+        (to > from).then(|| self.message(region, peer, (from, to), rules))
+    }
+
+    /// The heartbeat where the stream stands, if it tells anything that the peer doesn't know.
+    pub fn heartbeat(&self, origin: usize, peer: usize, rules: &Rules) -> Option<Message> {
+        let position = self.position(origin, peer);
+        let message = self.message(&self.regions[origin], peer, (position, position), rules);
+        let known = self.regions[peer].peers[origin]?;
+        let Body::Batch(batch) = &message.body else {
+            return None;
+        };
+        let news = batch.watermark > known.watermark || batch.stable > known.stable;
+        news.then_some(message)
+    }
+
+    fn message(&self, region: &Region, peer: usize, span: (u8, u8), rules: &Rules) -> Message {
+        let (from, to) = span;
+        let changes = region.changes(from, to, peer);
+        let mut seqs = [0; KEYS];
+        for key in 0..KEYS {
+            if changes[key].is_some() {
+                seqs[key] = region.entries[key].map_or(0, |entry| entry.seq);
+            }
+        }
+        Message {
+            origin: region.id,
+            origin_incarnation: region.incarnation,
+            peer: peer as u8,
+            peer_incarnation: region.peers[peer].map_or(0, |peer| peer.incarnation),
+            body: Body::Batch(Batch {
+                from,
+                to,
+                watermark: region.watermark(to, rules),
+                stable: region.acked_by_all(rules),
+                changes,
+                seqs,
+            }),
+        }
+    }
+
+    /// The peer takes up a batch. Tells its cursor if it answers.
+    pub fn merge(&mut self, message: &Message, batch: &Batch, rules: &Rules) -> Option<u8> {
+        let (origin, peer) = (usize::from(message.origin), usize::from(message.peer));
+        let region = &mut self.regions[peer];
+        let merged = merge(region, message, batch, rules)?;
+        self.guard_hit |= merged.guard_hit;
+        let answers = self.regions[peer].serves() || !rules.ack_after_walk;
+        answers.then(|| self.regions[peer].peers[origin].map_or(0, |peer| peer.cursor))
+    }
+
+    /// The origin hears how far its peer is.
+    pub fn hear(&mut self, message: &Message, cursor: u8, rules: &Rules) {
+        let region = &mut self.regions[usize::from(message.origin)];
+        let peer = usize::from(message.peer);
+        let known = region.peers[peer].is_some_and(|known| {
+            known.incarnation == message.peer_incarnation || !rules.ack_names_receiver
+        });
+        let ours = region.incarnation == message.origin_incarnation || !rules.incarnation_checked;
+        if known && ours && region.mode != Mode::Lost {
+            region.acknowledge(peer, cursor, rules);
+        }
+    }
+}
+
+struct Merged {
+    guard_hit: bool,
+}
+
+/// The replicated entry `Merge`. Nothing if the stream is refused.
+fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -> Option<Merged> {
+    if !matches!(region.mode, Mode::Serving | Mode::Joining) {
+        return None;
+    }
+    let origin = usize::from(message.origin);
+    let known = region.peers[origin]?;
+    let incarnation_fits =
+        known.incarnation == message.origin_incarnation || !rules.incarnation_checked;
+    if known.fenced || !incarnation_fits {
+        return None;
+    }
+    let mut merged = Merged { guard_hit: false };
+    let heartbeat = batch.from == batch.to;
+    let starts = batch.from <= known.cursor || (!rules.merge_starts_at_cursor && !heartbeat);
+    let ends = batch.to > known.cursor || heartbeat || !rules.merge_ends_past_cursor;
+    if !starts || !ends {
+        return Some(merged);
+    }
+    let honours = region.serves() || !rules.joining_honours_none;
+    let mut moved = heartbeat || rules.skipped_moves_cursor;
+    for (key, record) in changes(&batch.changes) {
+        let own = record.version.region == region.id;
+        let announced = honours && record.version.time <= known.watermark;
+        if rules.guard && (own || announced) {
+            merged.guard_hit |= batch.seqs[key] > known.cursor;
+            continue;
+        }
+        let before = region.records[key];
+        region.take_in(key, record, rules);
+        moved |= region.records[key] != before;
+    }
+    if let Some(known) = &mut region.peers[origin] {
+        if moved {
+            known.cursor = known.cursor.max(batch.to);
+        }
+        known.watermark = known.watermark.max(batch.watermark);
+        known.stable = known.stable.max(batch.stable);
+    }
+    Some(merged)
+}
+
+/// The records that there are, with their keys.
+pub fn changes(records: &Records) -> impl Iterator<Item = (usize, crate::record::Record)> + '_ {
+    let there = |(key, record): (usize, &Option<_>)| record.map(|record| (key, record));
+    records.iter().enumerate().filter_map(there)
+}

@@ -1,0 +1,131 @@
+//! What must hold in every state.
+
+use stateright::Property;
+
+use crate::model::is_in_deleted_bucket;
+use crate::record::{BUCKET_KEY, KEYS, Kind, REGIONS, Rank};
+use crate::region::{Mode, Peer, Region};
+use crate::world::{Change, Setup, World};
+
+/// When everything was delivered, all regions hold the newest version of every key.
+pub const CONVERGE: &str = "regions converge to the newest version";
+/// No region shows a value that is older than what it had.
+pub const DELETED: &str = "nothing that was overwritten or deleted comes back";
+/// A region has all changes up to the watermark that their origin has announced.
+pub const WATERMARKS: &str = "watermarks are true";
+/// The guard meets nothing but duplicates.
+pub const GUARD: &str = "nothing new lies below a watermark";
+/// When nothing is left to do, no cursor is behind, and no tombstone or index entry is left.
+pub const SETTLE: &str = "tombstones and index entries go";
+/// A region that has dropped a bucket shows nothing of it.
+pub const DROPPED: &str = "nothing is written into a dropped bucket";
+/// The bounds are wide enough for a run that comes to its end.
+pub const ENDS: &str = "some run settles";
+
+pub fn all(setup: &Setup) -> Vec<Property<Setup>> {
+    let mut properties = vec![
+        Property::always(CONVERGE, |_, world: &World| {
+            !is_quiescent(world) || has_converged(world)
+        }),
+        Property::always(DELETED, |_, world: &World| {
+            world.regions.iter().all(shows_nothing_old)
+        }),
+        Property::always(SETTLE, |setup: &Setup, world: &World| {
+            !setup.is_idle(world) || has_settled(world)
+        }),
+        Property::sometimes(ENDS, |setup: &Setup, world: &World| {
+            world.left.operations == 0 && world.left.regions_lost == 0 && setup.is_idle(world)
+        }),
+    ];
+    if setup.checks_watermarks {
+        properties.push(Property::always(WATERMARKS, |_, world: &World| {
+            world.members().all(|region| watermarks_hold(world, region))
+        }));
+        properties.push(Property::always(GUARD, |_, world: &World| !world.guard_hit));
+    }
+    if setup.deletes_bucket {
+        properties.push(Property::always(DROPPED, |_, world: &World| {
+            let dropped = |region: &&Region| region.dropped;
+            let mut regions = world.regions.iter().filter(dropped);
+            regions.all(|region| region.records[BUCKET_KEY].is_none())
+        }));
+    }
+    properties
+}
+
+fn living_peers(world: &World, region: &Region) -> impl Iterator<Item = (usize, Peer)> {
+    let serves: [bool; REGIONS] = std::array::from_fn(|id| world.regions[id].serves());
+    let peers = region.peers.into_iter().enumerate();
+    peers.filter_map(move |(id, peer)| Some((id, peer?)).filter(|_| serves[id]))
+}
+
+/// Whether everything was delivered, everything has expired, and nobody is joining or leaving.
+fn is_quiescent(world: &World) -> bool {
+    if !world.net.is_empty() || world.join.is_under_way() || world.drop_left.contains(&true) {
+        return false;
+    }
+    world.members().all(|region| {
+        let expires = |kind: Kind| kind == Kind::Expiring;
+        let mut records = region.records.iter().flatten();
+        let lost = |peer: usize| world.regions[peer].mode == Mode::Lost;
+        let removing = (0..REGIONS).any(|id| region.peers[id].is_some() && lost(id));
+        !removing
+            && !records.any(|record| expires(record.kind))
+            && living_peers(world, region)
+                .all(|(id, peer)| peer.cursor == world.regions[id].last_seq)
+    })
+}
+
+fn has_converged(world: &World) -> bool {
+    (0..KEYS).all(|key| {
+        let had = world.members().filter_map(|region| region.had[key]);
+        let expected = if world.lost {
+            had.max()
+        } else {
+            world.newest[key]
+        };
+        let gone = is_in_deleted_bucket(world, key);
+        world.members().all(|region| {
+            let holds = region.records[key].map(|record| record.rank());
+            match expected.filter(|_| !gone) {
+                None => holds.is_none(),
+                Some(Rank {
+                    tombstone: true, ..
+                }) => holds.is_none() || holds == expected,
+                Some(_) => holds == expected,
+            }
+        })
+    })
+}
+
+fn shows_nothing_old(region: &Region) -> bool {
+    (0..KEYS).all(|key| match region.records[key] {
+        Some(record) if !record.is_tombstone() => Some(record.rank()) >= region.had[key],
+        _ => true,
+    })
+}
+
+fn watermarks_hold(world: &World, region: &Region) -> bool {
+    living_peers(world, region).all(|(id, peer)| {
+        let theirs = |change: &&Change| {
+            usize::from(change.region) == id
+                && change.incarnation == peer.incarnation
+                && change.seq > peer.first
+                && change.time <= peer.watermark
+        };
+        world.changes.iter().filter(theirs).all(|change| {
+            let key = usize::from(change.key);
+            let had = region.had[key].map(|rank| (rank.version.time, rank.version.region));
+            had >= Some((change.time, change.region)) || is_in_deleted_bucket(world, key)
+        })
+    })
+}
+
+fn has_settled(world: &World) -> bool {
+    is_quiescent(world)
+        && world.members().all(|region| {
+            let tombstone = region.records.iter().flatten().any(|r| r.is_tombstone());
+            let entry = region.entries.iter().any(Option::is_some);
+            !tombstone && !entry
+        })
+}

@@ -1,0 +1,278 @@
+//! One region: a replicated state machine, taken as one state that never loses what it committed.
+//!
+//! Its Raft group, its nodes and its leaders are not modelled. A leader keeps nothing that is not
+//! in this state, or in flight.
+
+use crate::record::{BUCKET_KEY, KEYS, Kind, REGIONS, Rank, Record, Records, Version};
+use crate::rules::{Overwritten, Rules, Watermark};
+
+/// Where a region stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Not a region yet.
+    Out,
+    /// A donor's view was taken, and the walk goes on.
+    Joining,
+    Serving,
+    /// Gone for good. What it has sent may still arrive.
+    Lost,
+}
+
+/// An entry of the change index; there is at most one a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    pub seq: u8,
+    /// Of the local change, which a merge may have overwritten.
+    pub time: u8,
+}
+
+/// What a region has committed about another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    pub incarnation: u8,
+    /// How far the peer has acknowledged this region's changes.
+    pub acked: u8,
+    /// How far the peer's changes were merged here.
+    pub cursor: u8,
+    /// What the peer has announced.
+    pub watermark: u8,
+    /// How far all regions have the peer's changes.
+    pub stable: u8,
+    pub fenced: bool,
+    /// The cursor with which a newcomer began (for the properties alone).
+    pub first: u8,
+}
+
+impl Peer {
+    pub fn new(incarnation: u8, acked: u8, cursor: u8) -> Self {
+        Self {
+            incarnation,
+            acked,
+            cursor,
+            watermark: 0,
+            stable: 0,
+            fenced: false,
+            first: cursor,
+        }
+    }
+}
+
+/// The state of one shard in one region.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Region {
+    pub id: u8,
+    pub mode: Mode,
+    pub incarnation: u8,
+    pub records: Records,
+    pub entries: [Option<Entry>; KEYS],
+    pub last_version: u8,
+    pub last_seq: u8,
+    pub peers: [Option<Peer>; REGIONS],
+    /// The bucket of key 0 was dropped here.
+    pub dropped: bool,
+    /// The highest that was ever here (for the properties alone).
+    pub had: [Option<Rank>; KEYS],
+}
+
+impl Region {
+    pub fn new(id: usize) -> Self {
+        Self {
+            id: id as u8,
+            mode: Mode::Out,
+            incarnation: 0,
+            records: [None; KEYS],
+            entries: [None; KEYS],
+            last_version: 0,
+            last_seq: 0,
+            peers: [None; REGIONS],
+            dropped: false,
+            had: [None; KEYS],
+        }
+    }
+
+    pub fn serves(&self) -> bool {
+        self.mode == Mode::Serving
+    }
+
+    pub fn refuses(&self, key: usize) -> bool {
+        key == BUCKET_KEY && self.dropped
+    }
+
+    fn last_version(&self, rules: &Rules) -> u8 {
+        if rules.last_version_stored {
+            return self.last_version;
+        }
+        let times = self.records.iter().flatten().map(|r| r.version.time);
+        times.max().unwrap_or(0)
+    }
+
+    fn store(&mut self, key: usize, record: Record) {
+        self.records[key] = Some(record);
+        self.had[key] = self.had[key].max(Some(record.rank()));
+    }
+
+    /// The version a write would get from a clock.
+    pub fn next_version(&self, clock: u8, rules: &Rules) -> Version {
+        Version {
+            time: clock.max(self.last_version(rules) + 1),
+            region: self.id,
+        }
+    }
+
+    /// A write of a user.
+    pub fn write(&mut self, key: usize, kind: Kind, clock: u8, rules: &Rules) -> Record {
+        let version = self.next_version(clock, rules);
+        self.last_version = self.last_version.max(version.time);
+        self.last_seq += 1;
+        let record = Record {
+            version,
+            kind,
+            incarnation: self.incarnation,
+            seq: self.last_seq,
+        };
+        let nothing_there = self.records[key].is_none_or(|there| there.is_tombstone());
+        let leaves_nothing =
+            kind == Kind::Tombstone && nothing_there && !rules.absent_delete_leaves_tombstone;
+        if !leaves_nothing {
+            self.store(key, record);
+            self.entries[key] = Some(Entry {
+                seq: self.last_seq,
+                time: version.time,
+            });
+        }
+        self.clean_index(rules);
+        record
+    }
+
+    /// The time to live of a record is over.
+    pub fn expire(&mut self, key: usize, rules: &Rules) {
+        let Some(mut record) = self.records[key] else {
+            return;
+        };
+        if !rules.expiry_keeps_version {
+            self.write(key, Kind::Tombstone, 0, rules);
+            return;
+        }
+        record.kind = Kind::Tombstone;
+        self.store(key, record);
+        if !rules.expiry_keeps_entry {
+            self.entries[key] = None;
+        }
+    }
+
+    /// The bucket of key 0 is dropped.
+    pub fn drop_bucket(&mut self) {
+        self.dropped = true;
+        self.records[BUCKET_KEY] = None;
+        self.entries[BUCKET_KEY] = None;
+    }
+
+    /// Takes in a record that came from elsewhere, by a stream, a walk or from a survivor.
+    pub fn take_in(&mut self, key: usize, record: Record, rules: &Rules) {
+        if rules.merge_raises_last_version {
+            self.last_version = self.last_version.max(record.version.time);
+        }
+        if self.refuses(key) && rules.marker_refuses_merges {
+            return;
+        }
+        let wins = match self.records[key] {
+            None => true,
+            Some(there) if rules.tie_tombstone_wins => record.rank() > there.rank(),
+            Some(there) => record.version >= there.version,
+        };
+        if !wins {
+            return;
+        }
+        self.store(key, record);
+        if rules.overwritten == Overwritten::DropEntry {
+            self.entries[key] = None;
+        }
+    }
+
+    /// What is announced with a position.
+    pub fn watermark(&self, position: u8, rules: &Rules) -> u8 {
+        if self.mode == Mode::Joining && rules.watermark_0_while_joining {
+            return 0;
+        }
+        let last = self.last_version(rules);
+        let unsent = self.entries.iter().flatten();
+        let unsent = unsent.filter(|entry| entry.seq > position);
+        match rules.watermark {
+            Watermark::AtLastSequence if position < self.last_seq => 0,
+            Watermark::AtLastSequence | Watermark::LastVersion => last,
+            Watermark::BelowEntries => unsent.map(|e| e.time - 1).min().unwrap_or(last),
+        }
+    }
+
+    /// The sequence of the first entry after a position.
+    pub fn first_after(&self, position: u8) -> Option<u8> {
+        let seqs = self.entries.iter().flatten().map(|entry| entry.seq);
+        seqs.filter(|seq| *seq > position).min()
+    }
+
+    /// What the entries after `from` up to `to` stand for, without what the peer wrote itself.
+    pub fn changes(&self, from: u8, to: u8, peer: usize) -> Records {
+        let mut changes = [None; KEYS];
+        for (key, change) in changes.iter_mut().enumerate() {
+            let entry = self.entries[key].filter(|entry| entry.seq > from && entry.seq <= to);
+            if entry.is_some() {
+                *change = self.records[key].filter(|r| usize::from(r.version.region) != peer);
+            }
+        }
+        changes
+    }
+
+    /// How far every peer has this region's changes.
+    pub fn acked_by_all(&self, rules: &Rules) -> u8 {
+        let acked = self.peers.iter().flatten().map(|peer| peer.acked);
+        let all = if rules.entry_waits_for_every_peer {
+            acked.min()
+        } else {
+            acked.max()
+        };
+        all.unwrap_or(self.last_seq)
+    }
+
+    /// Removes entries that every peer has acknowledged.
+    ///
+    /// It happens in the entry that changes the acknowledgements. Later would do as well: such an
+    /// entry is after no position from which anything is sent, so it changes nothing.
+    pub fn clean_index(&mut self, rules: &Rules) {
+        let acked = self.acked_by_all(rules);
+        for entry in &mut self.entries {
+            *entry = entry.filter(|entry| entry.seq > acked);
+        }
+    }
+
+    /// Commits an acknowledgement.
+    pub fn acknowledge(&mut self, peer: usize, cursor: u8, rules: &Rules) {
+        if let Some(peer) = &mut self.peers[peer] {
+            peer.acked = peer.acked.max(cursor);
+        }
+        self.clean_index(rules);
+    }
+
+    /// Whether the rules let the tombstone of a key go.
+    pub fn may_collect(&self, key: usize, rules: &Rules) -> bool {
+        let Some(record) = self.records[key].filter(Record::is_tombstone) else {
+            return false;
+        };
+        let may = self.serves() || (self.mode == Mode::Joining && !rules.joining_collects_nothing);
+        let seen = |peer: &Peer| peer.watermark >= record.version.time;
+        may && self.is_everywhere(key, &record, rules)
+            && (!rules.tombstone_waits_for_watermark || self.peers.iter().flatten().all(seen))
+    }
+
+    fn is_everywhere(&self, key: usize, record: &Record, rules: &Rules) -> bool {
+        let origin = record.version.region;
+        if origin == self.id && record.incarnation == self.incarnation {
+            return self.entries[key].is_none() || !rules.tombstone_waits_for_entry;
+        }
+        match self.peers[usize::from(origin)] {
+            Some(peer) if peer.incarnation == record.incarnation => {
+                peer.stable >= record.seq || !rules.tombstone_waits_for_stable
+            }
+            _ => rules.removed_origin_is_stable,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The rules of propagation, each as a switch, so that a test can show what happens without it.
+
+/// What becomes of the index entry of a local change that a merge overwrites before all peers
+/// have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwritten {
+    /// The entry stays: what is there now, whatever its origin, is sent in its place.
+    SendWinner,
+    /// The entry goes: the winner's origin delivers the winner.
+    DropEntry,
+}
+
+/// What is announced with position p.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watermark {
+    /// The last version if p is the last sequence, else nothing.
+    AtLastSequence,
+    /// One less than the smallest version of index entries after p; the last version if there
+    /// are none.
+    BelowEntries,
+    /// The last version, whatever p is.
+    LastVersion,
+}
+
+/// The rules, all of them on in [`Rules::all`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// A merge applies only if it begins at or before the receiver's cursor.
+    pub merge_starts_at_cursor: bool,
+    /// A merge applies only if it ends beyond the receiver's cursor.
+    pub merge_ends_past_cursor: bool,
+    /// See [`Overwritten`].
+    pub overwritten: Overwritten,
+    /// A record that loses against what is there still moves the cursor.
+    pub skipped_moves_cursor: bool,
+    /// At equal version a tombstone wins over a value.
+    pub tie_tombstone_wins: bool,
+    /// An expired record becomes a tombstone of the same version.
+    pub expiry_keeps_version: bool,
+    /// An expired record keeps its index entry.
+    pub expiry_keeps_entry: bool,
+    /// A DELETE leaves a tombstone also when there is nothing to delete.
+    pub absent_delete_leaves_tombstone: bool,
+    /// The last version is stored, and not derived from the records that are there.
+    pub last_version_stored: bool,
+    /// Merges raise the last version.
+    pub merge_raises_last_version: bool,
+    /// See [`Watermark`].
+    pub watermark: Watermark,
+    /// An index entry goes only when every peer has acknowledged it, not just one.
+    pub entry_waits_for_every_peer: bool,
+    /// A local tombstone stays while it has an index entry.
+    pub tombstone_waits_for_entry: bool,
+    /// A tombstone from elsewhere stays until its origin has said that it is stable.
+    pub tombstone_waits_for_stable: bool,
+    /// A tombstone stays until the watermarks of all other regions have reached its version.
+    pub tombstone_waits_for_watermark: bool,
+    /// Tombstones of an origin that was removed count as stable.
+    pub removed_origin_is_stable: bool,
+    /// Versions at or below their origin's watermark are ignored.
+    pub guard: bool,
+    /// Merges carry their origin's incarnation, which must be the one the receiver knows.
+    pub incarnation_checked: bool,
+    /// Acknowledgements also carry the incarnation of the region that gives them.
+    pub ack_names_receiver: bool,
+    /// The donor's view is taken only when every region holds changes for the newcomer.
+    pub view_after_all_set_peers: bool,
+    /// What is held for a newcomer begins at the lowest position that a peer has acknowledged.
+    pub newcomer_from_lowest_ack: bool,
+    /// The newcomer's cursors are read before the walk.
+    pub cursor_first_then_walk: bool,
+    /// A walk carries tombstones too.
+    pub walk_carries_tombstones: bool,
+    /// A walk carries the marks of dropped buckets too.
+    pub walk_carries_markers: bool,
+    /// A region that comes back is emptied before the walk.
+    pub newcomer_emptied: bool,
+    /// A newcomer acknowledges nothing before its walk has ended.
+    pub ack_after_walk: bool,
+    /// A newcomer announces watermark 0 until its walk has ended.
+    pub watermark_0_while_joining: bool,
+    /// A newcomer honours no watermark until its walk has ended.
+    pub joining_honours_none: bool,
+    /// A newcomer collects no tombstone until its walk has ended.
+    pub joining_collects_nothing: bool,
+    /// A newcomer raises its last version above those of all regions before it serves.
+    pub raise_last_versions: bool,
+    /// All survivors refuse a lost region's streams before they compare their cursors.
+    pub fence_first: bool,
+    /// Survivors bring each other to the same cursor before they remove a lost region.
+    pub level_first: bool,
+    /// Also a survivor that is not ahead sends its records of the lost region past the others'
+    /// cursors: a walk may have brought them.
+    pub level_each_way: bool,
+    /// The deletion of a bucket that is under way also reaches a region that begins to join.
+    pub drop_reaches_newcomer: bool,
+    /// A dropped bucket refuses merged writes.
+    pub marker_refuses_merges: bool,
+}
+
+impl Rules {
+    /// Every rule.
+    pub const fn all() -> Self {
+        Self {
+            merge_starts_at_cursor: true,
+            merge_ends_past_cursor: true,
+            overwritten: Overwritten::SendWinner,
+            skipped_moves_cursor: true,
+            tie_tombstone_wins: true,
+            expiry_keeps_version: true,
+            expiry_keeps_entry: true,
+            absent_delete_leaves_tombstone: true,
+            last_version_stored: true,
+            merge_raises_last_version: true,
+            watermark: Watermark::AtLastSequence,
+            entry_waits_for_every_peer: true,
+            tombstone_waits_for_entry: true,
+            tombstone_waits_for_stable: true,
+            tombstone_waits_for_watermark: true,
+            removed_origin_is_stable: true,
+            guard: true,
+            incarnation_checked: true,
+            ack_names_receiver: true,
+            view_after_all_set_peers: true,
+            newcomer_from_lowest_ack: true,
+            cursor_first_then_walk: true,
+            walk_carries_tombstones: true,
+            walk_carries_markers: true,
+            newcomer_emptied: true,
+            ack_after_walk: true,
+            watermark_0_while_joining: true,
+            joining_honours_none: true,
+            joining_collects_nothing: true,
+            raise_last_versions: true,
+            fence_first: true,
+            level_first: true,
+            level_each_way: true,
+            drop_reaches_newcomer: true,
+            marker_refuses_merges: true,
+        }
+    }
+}

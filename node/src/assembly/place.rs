@@ -1,0 +1,69 @@
+//! Where other nodes and routers reach this one, and with which certificates.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::groups::Place;
+use super::run::{Ports, RunError};
+use crate::config::Config;
+use crate::rpc::{Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
+
+/// As the node is told, or where it listens.
+pub(super) fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
+    let rpc = match &config.advertise_rpc {
+        Some(address) => address.clone(),
+        None => listens(&ports.rpc)?.to_string(),
+    };
+    let http = match &config.advertise_http {
+        Some(address) => address.clone(),
+        None => reached_at(listens(&ports.http)?, &rpc),
+    };
+    let tls = certificates(config, &rpc)?;
+    let via = config.rpc_via.iter().cloned().collect();
+    let dialer = Dialer::new(via, tls);
+    Ok(Place { rpc, http, dialer })
+}
+
+fn listens(listener: &TcpListener) -> Result<SocketAddr, RunError> {
+    listener.local_addr().map_err(|source| RunError::System {
+        verb: "read an address",
+        source,
+    })
+}
+
+/// A port on all interfaces is reached at the host that is known from the port for nodes.
+fn reached_at(listens: SocketAddr, rpc: &str) -> String {
+    match rpc.rsplit_once(':') {
+        Some((host, _)) if listens.ip().is_unspecified() => format!("{host}:{}", listens.port()),
+        Some(_) | None => listens.to_string(),
+    }
+}
+
+fn certificates(config: &Config, rpc: &str) -> Result<Option<Arc<Tls>>, TlsError> {
+    let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
+    else {
+        return Ok(None);
+    };
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        ca: ca.clone(),
+    };
+    let host = host_of(rpc).unwrap_or(rpc).to_owned();
+    Tls::open(files, Holder::Node { host }).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_on_all_interfaces_is_reached_at_the_nodes_host() {
+        let at = |listens: &str, rpc| reached_at(listens.parse().unwrap(), rpc);
+        assert_eq!(at("0.0.0.0:8080", "eu1:7070"), "eu1:8080");
+        assert_eq!(at("[::]:8080", "[fd00::1]:7070"), "[fd00::1]:8080");
+        assert_eq!(at("10.0.0.1:8080", "eu1:7070"), "10.0.0.1:8080");
+    }
+}

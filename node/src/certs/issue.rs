@@ -1,0 +1,158 @@
+//! The CA, and what it signs.
+
+use std::fs;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use cloudkv_proto::tls::valid_until;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
+};
+
+use super::files::{CertsError, Pair};
+
+/// The CA's name. All CAs made here share it: which one has signed is told by the key.
+const CA_NAME: &str = "CloudKV CA";
+/// Clocks of other machines may be behind by this much.
+const BACKDATED: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It serves and calls.
+    Node,
+    /// It only calls.
+    Router,
+}
+
+/// A certificate and its key, in PEM form.
+pub(super) struct Made {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// A CA that can sign.
+pub(super) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    files: Pair,
+    certificate: String,
+}
+
+impl Authority {
+    /// A new CA.
+    pub fn create(days: u32) -> Result<Made, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = ca_params();
+        set_term(&mut params, days);
+        params.serial_number = Some(serial()?);
+        let certificate = params.self_signed(&key)?;
+        Ok(Made {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// The CA of a directory.
+    pub fn open(files: &Pair) -> Result<Self, CertsError> {
+        let read = |path: &std::path::Path| {
+            fs::read_to_string(path).map_err(|source| CertsError::NoAuthority {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let key = KeyPair::from_pem(&read(&files.key)?);
+        let key = key.map_err(|source| CertsError::Key {
+            path: files.key.clone(),
+            source,
+        })?;
+        Ok(Self {
+            issuer: Issuer::new(ca_params(), key),
+            certificate: read(&files.certificate)?,
+            files: files.clone(),
+        })
+    }
+
+    /// Its certificate, in PEM form.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Signs a certificate for these hosts.
+    pub fn issue(&self, role: Role, names: &[String], days: u32) -> Result<Made, CertsError> {
+        let made = || {
+            let key = KeyPair::generate()?;
+            let certificate = params(role, names, days)?.signed_by(&key, &self.issuer)?;
+            Ok(Made {
+                certificate: certificate.pem(),
+                key: key.serialize_pem(),
+            })
+        };
+        let made: Made = made().map_err(CertsError::Make)?;
+        // The CA's certificate may be another one's, or have expired.
+        if valid_until(&made.certificate, &self.certificate).is_none() {
+            return Err(CertsError::OtherAuthority {
+                key: self.files.key.clone(),
+                ca: self.files.certificate.clone(),
+            });
+        }
+        Ok(made)
+    }
+}
+
+/// What every CA made here has in common.
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, CA_NAME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn params(role: Role, names: &[String], days: u32) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let first = names.first().map_or("", String::as_str);
+    params.distinguished_name.push(DnType::CommonName, first);
+    params.subject_alt_names = names
+        .iter()
+        .map(|name| san(name))
+        .collect::<Result<_, _>>()?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = match role {
+        Role::Node => vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ],
+        Role::Router => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    };
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial()?);
+    set_term(&mut params, days);
+    Ok(params)
+}
+
+fn san(name: &str) -> Result<SanType, rcgen::Error> {
+    match name.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => Ok(SanType::DnsName(name.try_into()?)),
+    }
+}
+
+fn set_term(params: &mut CertificateParams, days: u32) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = date_time_ymd(1970, 1, 1) + now.unwrap_or_default();
+    params.not_before = now - BACKDATED;
+    params.not_after = now + days * DAY;
+}
+
+/// Random: a serial number may not come twice.
+fn serial() -> Result<SerialNumber, rcgen::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
+    // Positive, as RFC 5280 asks.
+    bytes[0] &= 0x7f;
+    Ok(SerialNumber::from_slice(&bytes))
+}

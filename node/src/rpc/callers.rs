@@ -1,0 +1,68 @@
+//! What the certificate at the other end of a connection allows.
+//!
+//! Invariants, where there are certificates:
+//! - only a node speaks on lanes, joins and sends snapshots; a router may ask who a node is;
+//! - whoever speaks as a node that is known here holds a certificate that names the host at which
+//!   that node is registered. A number that isn't known here yet may be new: this node may lag. It
+//!   is looked at again every second, and a stream that turns out to be another's ends.
+
+use std::time::Duration;
+
+use cloudkv_proto::tls::{Caller, host_of};
+use tonic::{Request, Status};
+
+use super::peers::Peers;
+use crate::raft::NodeId;
+
+/// How often it is looked at who is registered under the number of a stream.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Who sent a request.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::internal("a connection that doesn't tell who called"))
+}
+
+/// Refuses all but nodes.
+pub(super) fn check_node(caller: &Caller) -> Result<(), Status> {
+    match caller {
+        Caller::Certified(peer) if !peer.is_node() => Err(Status::permission_denied(format!(
+            "the certificate (for {}) is a router's: only nodes may do this",
+            peer.described()
+        ))),
+        Caller::Certified(_) | Caller::Local => Ok(()),
+    }
+}
+
+/// Refuses whoever isn't the node of an `rpc` address.
+pub fn check_address(caller: &Caller, address: &str) -> Result<(), Status> {
+    let Caller::Certified(peer) = caller else {
+        return Ok(());
+    };
+    if host_of(address).is_some_and(|host| peer.names(host)) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "the certificate names {}, and can't be used for the node at {address}",
+        peer.described()
+    )))
+}
+
+/// Refuses whoever isn't node `from`, as far as that is known here.
+pub(super) fn check_number(caller: &Caller, from: NodeId, peers: &Peers) -> Result<(), Status> {
+    check_node(caller)?;
+    match peers.address_of(from) {
+        Some(address) => check_address(caller, &address),
+        None => Ok(()),
+    }
+}
+
+/// Ends when it turns out that the caller isn't node `from`.
+pub(super) async fn unmasked(caller: Caller, from: NodeId, peers: &Peers) -> Status {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if let Err(refused) = check_number(&caller, from, peers) {
+            return refused;
+        }
+    }
+}

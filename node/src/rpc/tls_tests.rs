@@ -1,0 +1,228 @@
+//! Who may do what on the port for nodes, by the certificate shown, over real sockets.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1::node_client::NodeClient;
+use cloudkv_proto::v1::{self as pb, call};
+use futures_util::stream;
+use tempfile::TempDir;
+use tonic::{Code, Request, Status};
+
+use super::tests::{ME, OTHER, SOON, Server, barrier, connected, peers_of, server_with};
+use super::{Dialer, Greeting, Holder, Lane, Peers, Tls, TlsFiles, identify, join};
+use crate::certs::make;
+use crate::config::{CertsArgs, CertsOrder, CertsTerm};
+
+/// Where the nodes are: each has a host of its own.
+const MY_HOST: &str = "127.0.0.1";
+const OTHER_HOST: &str = "127.0.0.2";
+
+/// A CA that makes certificates in a directory.
+struct Ca(TempDir);
+
+impl Ca {
+    fn new() -> Self {
+        let ca = Self(tempfile::tempdir().unwrap());
+        ca.order(CertsOrder::Init { days: 2 });
+        ca
+    }
+
+    fn order(&self, order: CertsOrder) {
+        let dir = self.0.path().to_owned();
+        make(&CertsArgs { dir, order }).unwrap();
+    }
+
+    fn files(&self, name: &str) -> TlsFiles {
+        let path = |file: &str| Path::join(self.0.path(), file);
+        TlsFiles {
+            cert: path(&format!("{name}.pem")),
+            key: path(&format!("{name}.key")),
+            ca: path("ca.pem"),
+        }
+    }
+
+    fn node(&self, host: &str) -> Arc<Tls> {
+        let (hosts, host) = (vec![host.to_owned()], host.to_owned());
+        self.order(CertsOrder::Node { hosts, term: TERM });
+        Tls::open(self.files(&host), Holder::Node { host }).unwrap()
+    }
+
+    fn router(&self) -> Arc<Tls> {
+        let name = "router".to_owned();
+        self.order(CertsOrder::Router { name, term: TERM });
+        Tls::open(self.files("router"), Holder::Router).unwrap()
+    }
+}
+
+const TERM: CertsTerm = CertsTerm {
+    days: 1,
+    renew: true,
+};
+
+fn dialer(tls: &Arc<Tls>) -> Dialer {
+    Dialer::new(HashMap::new(), Some(tls.clone()))
+}
+
+/// Node [`OTHER`], which knows that node [`ME`] is at [`MY_HOST`].
+async fn other_node(ca: &Ca) -> (Server, Arc<Peers>) {
+    let tls = ca.node(OTHER_HOST);
+    let peers = peers_of(OTHER, dialer(&tls), 10, 1 << 20);
+    peers.learn(ME, &format!("{MY_HOST}:1"));
+    let address = format!("{OTHER_HOST}:0");
+    let server = server_with(&address, "a", peers.clone(), Some(tls)).await;
+    (server, peers)
+}
+
+/// Opens a lane as node `from`, with whatever certificate; tells what came back first.
+async fn greet(tls: &Arc<Tls>, server: &Server, from: u64) -> Result<(), Status> {
+    let channel = dialer(tls).channel(&server.address, |it| it).await?;
+    let mut request = Request::new(stream::pending());
+    let greeting = Greeting {
+        cluster_id: "a".to_owned(),
+        from,
+        to: OTHER,
+    };
+    greeting.write(Lane::Raft, request.metadata_mut())?;
+    let replies = NodeClient::new(channel).exchange(request).await?;
+    let mut replies = replies.into_inner();
+    // Nothing was asked: only an end can come.
+    match tokio::time::timeout(Duration::from_millis(100), replies.message()).await {
+        Err(_) => Ok(()),
+        Ok(ended) => Err(ended.err().unwrap_or_else(|| Status::ok("ended"))),
+    }
+}
+
+#[tokio::test]
+async fn nodes_call_each_other_with_certificates() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    let peers = peers_of(ME, dialer(&ca.node(MY_HOST)), 10, 1 << 20);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let answer = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    answer.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_cannot_act_as_another() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    greet(&ca.node(MY_HOST), &server, ME).await.unwrap();
+    let refused = greet(&ca.node("127.0.0.3"), &server, ME).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains(MY_HOST), "{refused}");
+    // Nor can it stand for another when it is dialled.
+    let impostor = ca.node("127.0.0.3");
+    let at = format!("{MY_HOST}:0");
+    let peers = peers_of(OTHER, Dialer::default(), 1, 1);
+    let impostor = server_with(&at, "a", peers, Some(impostor)).await;
+    let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_number_turns_out_to_be_anothers() {
+    let ca = Ca::new();
+    let (server, peers) = other_node(&ca).await;
+    peers.forget(ME);
+    let caller = peers_of(ME, dialer(&ca.node("127.0.0.3")), 10, 1 << 20);
+    caller.learn(OTHER, &server.address);
+    // The number may be new.
+    connected(&caller, true).await;
+    peers.learn(ME, &format!("{MY_HOST}:1"));
+    connected(&caller, false).await;
+}
+
+#[tokio::test]
+async fn a_router_may_only_ask_who_a_node_is() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    let router = ca.router();
+    let answer = identify(&dialer(&router), &server.address).await.unwrap();
+    assert_eq!(answer.node_id, OTHER);
+    let request = pb::JoinRequest {
+        node_id: 5,
+        rpc: "router:7070".to_owned(),
+        ..Default::default()
+    };
+    let refused = join(&dialer(&router), &server.address, request)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    for number in [ME, 5] {
+        let refused = greet(&router, &server, number).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+    }
+    let channel = dialer(&router)
+        .channel(&server.address, |it| it)
+        .await
+        .unwrap();
+    let mut snapshot = Request::new(stream::empty());
+    let greeting = Greeting {
+        cluster_id: "a".to_owned(),
+        from: ME,
+        to: OTHER,
+    };
+    greeting.write(Lane::Raft, snapshot.metadata_mut()).unwrap();
+    let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_node_joins_at_its_own_address_only() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    let me = dialer(&ca.node(MY_HOST));
+    let request = |rpc: &str| pb::JoinRequest {
+        node_id: 5,
+        rpc: rpc.to_owned(),
+        ..Default::default()
+    };
+    let refused = join(&me, &server.address, request("127.0.0.3:7070")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    // What the harness' node says to those who may ask.
+    let asked = join(&me, &server.address, request("127.0.0.1:7070")).await;
+    assert_eq!(asked.unwrap_err().message(), "not here");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_its_stream_and_nothing_else() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    let tls = ca.node(MY_HOST);
+    let peers = peers_of(ME, dialer(&tls), 10, 1 << 20);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let channel = dialer(&tls)
+        .channel(&server.address, |it| it)
+        .await
+        .unwrap();
+    let room = call::Body::Room(pb::RoomRequest {
+        // The harness' node takes messages of 1 MiB.
+        bucket: vec![0; 2 << 20].into(),
+    });
+    let frame = pb::CallFrame {
+        calls: vec![pb::Call {
+            id: 1,
+            timeout_ms: 1000,
+            body: Some(room),
+        }],
+    };
+    let mut request = Request::new(stream::iter([frame]));
+    let greeting = Greeting {
+        cluster_id: "a".to_owned(),
+        from: ME,
+        to: OTHER,
+    };
+    greeting.write(Lane::Keys, request.metadata_mut()).unwrap();
+    let replies = NodeClient::new(channel).exchange(request).await.unwrap();
+    let end = tokio::time::timeout(SOON, replies.into_inner().message()).await;
+    assert!(!matches!(end.expect("an end"), Ok(Some(_))));
+    peers
+        .call(OTHER, Lane::Keys, barrier(), SOON)
+        .await
+        .unwrap();
+}

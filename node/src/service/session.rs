@@ -1,0 +1,164 @@
+//! Session tokens: what a client has seen, so that another region doesn't show it less.
+//!
+//! A token is the set of the newest version seen of each region's history of each shard. A read that
+//! brings one waits until what it may read has all of that: until the watermark of that region has
+//! passed the version. Clients take a token as it is; only its length is bounded.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+
+use crate::meta::Topology;
+use crate::shard::ShardHandle;
+use crate::types::{Nanos, Version};
+
+/// The longest token, in bytes.
+pub const MAX_TOKEN: usize = 8192;
+/// How often a shard is looked at while a read waits for it.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What a client has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Session(BTreeMap<(u32, u64, u16), Nanos>);
+
+/// Why a token is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// It isn't one that was given.
+    #[error("is no token that this service has given")]
+    Malformed,
+    /// A region that it speaks of was reset, or removed.
+    #[error("is of a region's history that is no more: go on without it")]
+    Gone,
+}
+
+impl Session {
+    /// Reads a token, against the regions that there are.
+    pub fn parse(text: &str, topology: &Topology) -> Result<Self, SessionError> {
+        if text.len() > MAX_TOKEN {
+            return Err(SessionError::Malformed);
+        }
+        let entries: Option<Vec<_>> = text.split('_').map(entry_of).collect();
+        let mut seen = BTreeMap::new();
+        for (region, incarnation, shard, time) in entries.ok_or(SessionError::Malformed)? {
+            let known = topology.region(region).ok_or(SessionError::Gone)?;
+            if known.incarnation != incarnation {
+                return Err(SessionError::Gone);
+            }
+            seen.insert((region, incarnation, shard), time);
+        }
+        Ok(Self(seen))
+    }
+
+    /// Notes a version that was seen in a shard.
+    pub fn note(&mut self, shard: u16, version: Version, topology: &Topology) {
+        // A region that has left can't be waited for.
+        if let Some(region) = topology.region(version.region) {
+            let seen = (version.region, region.incarnation, shard);
+            let time = self.0.entry(seen).or_default();
+            *time = version.time.max(*time);
+        }
+    }
+
+    /// What has to be there of a shard.
+    pub fn of_shard(&self, shard: u16) -> Vec<pb::SeenVersion> {
+        let seen = self.0.iter().filter(|((_, _, of), _)| *of == shard);
+        seen.map(|((region, incarnation, _), time)| pb::SeenVersion {
+            region: *region,
+            incarnation: *incarnation,
+            time: *time,
+        })
+        .collect()
+    }
+
+    /// Whether nothing was seen.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn entry_of(text: &str) -> Option<(u32, u64, u16, Nanos)> {
+    let mut parts = text.split('.');
+    let (region, incarnation) = (parts.next()?, parts.next()?);
+    let (shard, time) = (parts.next()?, parts.next()?);
+    let none_left = parts.next().is_none();
+    none_left.then_some((
+        u32::from_str_radix(region, 16).ok()?,
+        u64::from_str_radix(incarnation, 16).ok()?,
+        u16::from_str_radix(shard, 16).ok()?,
+        u64::from_str_radix(time, 16).ok()?,
+    ))
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, ((region, incarnation, shard), time)) in self.0.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "_" };
+            write!(
+                f,
+                "{separator}{region:x}.{incarnation:x}.{shard:x}.{time:x}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a shard has all of what was seen, though not for longer than `within`.
+pub(super) async fn caught_up(
+    shard: &ShardHandle,
+    seen: &[pb::SeenVersion],
+    within: Duration,
+) -> bool {
+    let wait = async {
+        while !has_all(shard, seen) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    has_all(shard, seen) || tokio::time::timeout(within, wait).await.is_ok()
+}
+
+/// What isn't of another region is of this one: written here, it is there when the newest version is.
+fn has_all(shard: &ShardHandle, seen: &[pb::SeenVersion]) -> bool {
+    let last = shard.view().last_version();
+    let peering = shard.view().peering().borrow().clone();
+    seen.iter().all(|seen| match peering.peer(seen.region) {
+        Some(peer) => peer.incarnation == seen.incarnation && peer.watermark >= seen.time,
+        None => last >= seen.time,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_given_is_a_token() {
+        let none = Topology::default();
+        for text in [
+            "",
+            "1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "x.2.3.4",
+            "1.2.3.4_",
+            "1.2.33333.4",
+        ] {
+            let parsed = Session::parse(text, &none);
+            assert_eq!(parsed, Err(SessionError::Malformed), "{text}");
+        }
+        let long = "1.2.3.4_".repeat(MAX_TOKEN);
+        assert_eq!(Session::parse(&long, &none), Err(SessionError::Malformed));
+        assert_eq!(Session::parse("1.2.3.4", &none), Err(SessionError::Gone));
+    }
+
+    #[test]
+    fn a_token_names_what_has_to_be_there_of_each_shard() {
+        let entry = |shard, time| ((2, 0xabc, shard), time);
+        let session = Session(BTreeMap::from([entry(1, 77), entry(3, 0xff)]));
+        assert_eq!(session.to_string(), "2.abc.1.4d_2.abc.3.ff");
+        assert_eq!(session.of_shard(3)[0].time, 0xff);
+        assert!(session.of_shard(2).is_empty());
+    }
+}

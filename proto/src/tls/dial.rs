@@ -1,0 +1,148 @@
+//! Connects to nodes.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tower::service_fn;
+
+use super::peer::{Caller, Peer};
+use super::reload::Tls;
+use super::stream::Stream;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address is none.
+    #[error("`{0}` is no host:port")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("connect to {address}: {source}")]
+    Connect {
+        /// Where.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Who answers isn't the node that was dialled.
+    #[error("the one that answers at {address} is not the node that it should be: {reason}")]
+    Stranger {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Connects to nodes by the addresses that they advertise. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Dialer {
+    via: Arc<HashMap<String, String>>,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Dialer {
+    /// Connects to addresses in place of others, as `via` says, and with `tls`, if there is any:
+    /// the node that answers must be the one of the address that was asked for.
+    pub fn new(via: HashMap<String, String>, tls: Option<Arc<Tls>>) -> Self {
+        let via = Arc::new(via);
+        Self { via, tls }
+    }
+
+    /// The certificates in use, if there are any.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
+    /// Connects to the node that advertises `address`, `host:port`.
+    pub async fn connect(&self, address: &str) -> Result<Stream, DialError> {
+        let to = self.via.get(address).map_or(address, String::as_str);
+        let connected = TcpStream::connect(to).await.and_then(|tcp| {
+            tcp.set_nodelay(true)?;
+            Ok(tcp)
+        });
+        let tcp = connected.map_err(|source| DialError::Connect {
+            address: to.to_owned(),
+            source,
+        })?;
+        match &self.tls {
+            Some(tls) => shake_hands(tls, tcp, address).await,
+            None => Ok(Stream::plain(tcp)),
+        }
+    }
+
+    /// A channel to the node that advertises `address`, with the bounds that `shape` sets.
+    ///
+    /// Fails with `Unauthenticated` if the wrong one answers.
+    pub async fn channel(
+        &self,
+        address: &str,
+        shape: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Result<Channel, Status> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"));
+        let endpoint = endpoint.map_err(|_| {
+            let error = DialError::Address(address.to_owned());
+            Status::invalid_argument(error.to_string())
+        })?;
+        let (dialer, address) = (self.clone(), address.to_owned());
+        let connector = service_fn(move |_| {
+            let (dialer, address) = (dialer.clone(), address.clone());
+            async move { dialer.connect(&address).await.map(TokioIo::new) }
+        });
+        let channel = shape(endpoint).connect_with_connector(connector).await;
+        channel.map_err(|error| status(&error))
+    }
+}
+
+async fn shake_hands(tls: &Tls, tcp: TcpStream, address: &str) -> Result<Stream, DialError> {
+    let stranger = |reason: String| DialError::Stranger {
+        address: address.to_owned(),
+        reason,
+    };
+    let host = host_of(address).ok_or_else(|| DialError::Address(address.to_owned()))?;
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| DialError::Address(address.to_owned()))?;
+    let shaken = tls.connector().connect(name, tcp).await;
+    let stream = shaken.map_err(|error| stranger(error.to_string()))?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    // The handshake has seen that it may serve and names the host; this refuses wildcards.
+    let other = Peer::of(chain).map_err(|reason| stranger(format!("its certificate {reason}")))?;
+    Ok(Stream::encrypted(
+        TlsStream::Client(stream),
+        Caller::Certified(other),
+    ))
+}
+
+/// The host of `host:port`, an IPv6 address without its brackets.
+pub fn host_of(address: &str) -> Option<&str> {
+    let (host, _) = address.rsplit_once(':')?;
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    Some(v6.unwrap_or(host)).filter(|host| !host.is_empty())
+}
+
+/// Transport errors say what is wrong only by their sources.
+fn status(error: &tonic::transport::Error) -> Status {
+    let mut code = Code::Unavailable;
+    let mut text = String::from("connect");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(DialError::Stranger { .. }) = cause.downcast_ref() {
+            code = Code::Unauthenticated;
+        }
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    Status::new(code, text)
+}

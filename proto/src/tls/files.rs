@@ -1,0 +1,262 @@
+//! The PEM files of a node or a router: read, checked and made into what rustls needs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
+
+use super::peer::Peer;
+
+/// HTTP/2, which gRPC speaks.
+const ALPN: &[u8] = b"h2";
+
+/// Where a node's or a router's certificates are. Each is a PEM file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Its certificate, followed by those between it and the CA, if there are any.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// The certificates of the CAs that others' certificates must come from.
+    pub ca: PathBuf,
+}
+
+/// Why certificates can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{} holds no {what} in PEM form", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why it can't be read as that.
+        #[source]
+        source: Option<pem::Error>,
+    },
+    /// Certificate and key don't go together, or can't be used.
+    #[error("the certificate in {} and the key in {} can't be used together", cert.display(), key.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The CA's file can't be used.
+    #[error("the certificates in {} can't be used as those of a CA: {reason}", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The certificate is none of the CA, or has expired.
+    #[error("the certificate in {} is not valid for the CA in {}: {reason}", cert.display(), ca.display())]
+    Chain {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The CA's file.
+        ca: PathBuf,
+        /// Why.
+        reason: webpki::Error,
+    },
+    /// The certificate isn't what its holder needs.
+    #[error("the certificate in {} {reason}", cert.display())]
+    Unfit {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What the files hold, checked, and ready for connections.
+#[derive(Debug)]
+pub(super) struct Material {
+    pub server: Arc<ServerConfig>,
+    pub client: Arc<ClientConfig>,
+    /// What the certificate says of its holder.
+    pub me: Peer,
+    /// When the certificate expires.
+    pub valid_until: SystemTime,
+}
+
+impl Material {
+    /// Reads and checks the files. The certificate must be of the CA, valid now, and fit its key.
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        let chain = certificates(&files.cert)?;
+        let roots = roots(&files.ca)?;
+        let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|source| {
+            let (path, source) = (files.key.clone(), Some(source));
+            let what = "private key";
+            TlsError::Pem { path, what, source }
+        })?;
+        let valid_until = check_chain(&chain, &roots).map_err(|reason| TlsError::Chain {
+            cert: files.cert.clone(),
+            ca: files.ca.clone(),
+            reason,
+        })?;
+        let me = Peer::of(&chain).map_err(|reason| TlsError::Unfit {
+            cert: files.cert.clone(),
+            reason,
+        })?;
+        let provider = Arc::new(ring::default_provider());
+        let client = client_config(files, &provider, &chain, &key, &roots)?;
+        let server = server_config(files, &provider, chain, key, roots)?;
+        Ok(Self {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            me,
+            valid_until,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    parse(&read(path)?).map_err(|source| TlsError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+        source,
+    })
+}
+
+/// At least one certificate.
+fn parse(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Option<pem::Error>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(Some)?;
+    if all.is_empty() { Err(None) } else { Ok(all) }
+}
+
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let roots = store(certificates(path)?).map_err(|error| TlsError::Ca {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(Arc::new(roots))
+}
+
+fn store(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+/// Until when those who trust a CA take a certificate, both in PEM form; `None`: not even now.
+pub fn valid_until(certificate: &str, ca: &str) -> Option<SystemTime> {
+    let roots = store(parse(ca.as_bytes()).ok()?).ok()?;
+    let chain = parse(certificate.as_bytes()).ok()?;
+    check_chain(&chain, &roots).ok()
+}
+
+/// Whether others will take the certificate; tells until when.
+fn check_chain(
+    chain: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+) -> Result<SystemTime, webpki::Error> {
+    let (first, others) = chain.split_first().ok_or(webpki::Error::BadDer)?;
+    let leaf = webpki::EndEntityCert::try_from(first)?;
+    let verify = |time| {
+        let path = leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &roots.roots,
+            others,
+            time,
+            webpki::KeyUsage::client_auth(),
+            None,
+            None,
+        );
+        path.map(|_| ())
+    };
+    verify(UnixTime::now())?;
+    // Each certificate on the way may be the first to expire: whoever is, is told by name.
+    let mut until = UnixTime::since_unix_epoch(Duration::from_secs(FOREVER));
+    for _ in 0..=chain.len() {
+        match verify(until) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => until = not_after,
+            Ok(()) | Err(_) => break,
+        }
+    }
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(until.as_secs()))
+}
+
+/// The end of the year 9999, after which no certificate is valid.
+const FOREVER: u64 = 253_402_300_800;
+
+fn server_config(
+    files: &TlsFiles,
+    provider: &Arc<CryptoProvider>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Arc<RootCertStore>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build();
+    let verifier = verifier.map_err(|error| TlsError::Ca {
+        path: files.ca.clone(),
+        reason: error.to_string(),
+    })?;
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map(|config| config.with_client_cert_verifier(verifier))
+        .and_then(|config| config.with_single_cert(chain, key));
+    let mut config = config.map_err(pair(files))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Every connection shows its certificate anew, so that one that isn't valid any more is seen.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn client_config(
+    files: &TlsFiles,
+    provider: &Arc<CryptoProvider>,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+    roots: &Arc<RootCertStore>,
+) -> Result<ClientConfig, TlsError> {
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map(|config| config.with_root_certificates(roots.clone()))
+        .and_then(|config| config.with_client_auth_cert(chain.to_vec(), key.clone_key()));
+    let mut config = config.map_err(pair(files))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn pair(files: &TlsFiles) -> impl Fn(rustls::Error) -> TlsError {
+    |source| TlsError::Pair {
+        cert: files.cert.clone(),
+        key: files.key.clone(),
+        source,
+    }
+}

@@ -1,0 +1,93 @@
+//! What the certificate of the other end says.
+//!
+//! Whoever holds a certificate is known by the hosts that it names. A node's certificate may be
+//! used to serve, a router's only to call; that tells them apart, and no router's certificate can
+//! be shown in the place of a node's.
+//!
+//! Wildcards are refused: a certificate for `*.example.com` would let every node act as any other.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+/// `serverAuth` of RFC 5280, section 4.2.1.12: 1.3.6.1.5.5.7.3.1, as DER holds it.
+const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+
+/// Who is at the other end of a connection that was taken.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Whoever reaches the port, which only this machine does: there are no certificates.
+    Local,
+    /// The holder of a certificate of the CA.
+    Certified(Peer),
+}
+
+/// The holder of a certificate. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    leaf: Arc<CertificateDer<'static>>,
+    is_node: bool,
+    names: Arc<str>,
+}
+
+impl Peer {
+    /// The holder of the first certificate of a chain, whose signatures were checked elsewhere.
+    /// Fails, with the end of "the certificate ...", if nobody can be told by it.
+    pub(super) fn of(chain: &[CertificateDer<'_>]) -> Result<Self, String> {
+        let leaf = chain.first().ok_or("is missing")?.clone().into_owned();
+        let parsed = webpki::EndEntityCert::try_from(&leaf)
+            .map_err(|error| format!("can't be read: {error}"))?;
+        let names: Vec<String> = parsed.valid_dns_names().map(str::to_owned).collect();
+        if let Some(wild) = names.iter().find(|name| name.contains('*')) {
+            return Err(format!(
+                "is for {wild}: give each node a certificate with its own names"
+            ));
+        }
+        let is_node = may_serve(&parsed);
+        let names = if names.is_empty() {
+            "no host by name".to_owned()
+        } else {
+            names.join(", ")
+        };
+        Ok(Self {
+            leaf: Arc::new(leaf),
+            is_node,
+            names: names.into(),
+        })
+    }
+
+    /// Whether it is a node: its certificate may be used to serve.
+    pub fn is_node(&self) -> bool {
+        self.is_node
+    }
+
+    /// Whether the certificate names a host: a DNS name or an IP address.
+    pub fn names(&self, host: &str) -> bool {
+        let Ok(name) = ServerName::try_from(host) else {
+            return false;
+        };
+        webpki::EndEntityCert::try_from(&*self.leaf)
+            .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
+    }
+
+    /// The DNS names of the certificate, for messages.
+    pub fn described(&self) -> &str {
+        &self.names
+    }
+}
+
+/// Whether `serverAuth` is among the extended key usages. Chain and time are checked by the
+/// handshake; here the usage comes first, so any error but that one means that it is there.
+fn may_serve(leaf: &webpki::EndEntityCert<'_>) -> bool {
+    let usage = leaf.verify_for_usage(
+        webpki::ALL_VERIFICATION_ALGS,
+        &[],
+        &[],
+        UnixTime::now(),
+        webpki::KeyUsage::required(SERVER_AUTH),
+        None,
+        None,
+    );
+    // With no CA at all, a certificate of the right usage is one of an unknown issuer.
+    matches!(usage, Err(webpki::Error::UnknownIssuer))
+}

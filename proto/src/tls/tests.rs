@@ -1,0 +1,381 @@
+//! Certificates of several kinds, shown over real sockets.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer,
+    KeyPair, SanType, date_time_ymd,
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Caller, DialError, Dialer, Holder, Tls, TlsError, TlsFiles, accept, host_of};
+
+const NODE: &[Usage] = &[Usage::ServerAuth, Usage::ClientAuth];
+const ROUTER: &[Usage] = &[Usage::ClientAuth];
+
+struct Ca {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "a CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self {
+            certificate,
+            issuer,
+        }
+    }
+
+    /// A certificate and its key.
+    fn sign(
+        &self,
+        names: &[&str],
+        usages: &[Usage],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
+        let mut params = CertificateParams::default();
+        let san = |name: &&str| match name.parse::<IpAddr>() {
+            Ok(ip) => SanType::IpAddress(ip),
+            Err(_) => SanType::DnsName((*name).try_into().unwrap()),
+        };
+        params.subject_alt_names = names.iter().map(san).collect();
+        params.extended_key_usages = usages.to_vec();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn files(&self, names: &[&str], usages: &[Usage]) -> Files {
+        let files = Files(tempfile::tempdir().unwrap());
+        files.write(&self.sign(names, usages, |_| {}), &self.certificate);
+        files
+    }
+}
+
+struct Files(TempDir);
+
+impl Files {
+    fn write(&self, (certificate, key): &(String, String), ca: &str) {
+        let write = |name, text: &str| fs::write(self.0.path().join(name), text).unwrap();
+        write("cert", certificate);
+        write("key", key);
+        write("ca", ca);
+    }
+
+    fn paths(&self) -> TlsFiles {
+        let path = |name: &str| Path::join(self.0.path(), name);
+        TlsFiles {
+            cert: path("cert"),
+            key: path("key"),
+            ca: path("ca"),
+        }
+    }
+
+    fn node(&self, host: &str) -> Result<Arc<Tls>, TlsError> {
+        let host = host.to_owned();
+        Tls::open(self.paths(), Holder::Node { host })
+    }
+
+    fn router(&self) -> Result<Arc<Tls>, TlsError> {
+        Tls::open(self.paths(), Holder::Router)
+    }
+}
+
+/// Takes connections; each is told one word by whoever took it.
+async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<Caller>) {
+    use tonic::transport::server::Connected;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut connections = Box::pin(accept(listener, Some(tls.clone())));
+    let (told, callers) = tokio::sync::mpsc::channel(10);
+    tokio::spawn(async move {
+        while let Some(Ok(mut stream)) = connections.next().await {
+            stream.write_all(b"hello").await.unwrap();
+            stream.flush().await.unwrap();
+            if told.send(stream.connect_info()).await.is_err() {
+                return;
+            }
+        }
+    });
+    (address, callers)
+}
+
+fn dialer(tls: &Arc<Tls>) -> Dialer {
+    Dialer::new(std::collections::HashMap::new(), Some(tls.clone()))
+}
+
+/// What the server says to whoever dials; with TLS 1.3 a refusal shows when something is read.
+async fn greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
+    let mut stream = dialer(tls)
+        .connect(address)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut text = [0; 5];
+    let read = stream.read_exact(&mut text).await;
+    read.map_err(|error| error.to_string())?;
+    Ok(String::from_utf8(text.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn nodes_and_routers_reach_a_node_and_are_told_apart() {
+    let ca = Ca::new();
+    let server_files = ca.files(&["127.0.0.1"], NODE);
+    let (address, mut callers) = server(&server_files.node("127.0.0.1").unwrap()).await;
+    let files = ca.files(&["eu1.example", "10.0.0.1"], NODE);
+    let node = files.node("eu1.example").unwrap();
+    assert_eq!(greeting(&node, &address).await.unwrap(), "hello");
+    let Some(Caller::Certified(peer)) = callers.recv().await else {
+        panic!("a caller without a certificate");
+    };
+    assert!(peer.is_node());
+    assert!(peer.names("eu1.example") && peer.names("EU1.example") && peer.names("10.0.0.1"));
+    for other in [
+        "eu2.example",
+        "example",
+        "10.0.0.2",
+        "x.eu1.example",
+        "",
+        "*",
+    ] {
+        assert!(!peer.names(other), "{other}");
+    }
+    let files = ca.files(&["router"], ROUTER);
+    let router = files.router().unwrap();
+    assert_eq!(greeting(&router, &address).await.unwrap(), "hello");
+    let Some(Caller::Certified(peer)) = callers.recv().await else {
+        panic!("a caller without a certificate");
+    };
+    assert!(!peer.is_node());
+    assert_eq!(peer.described(), "router");
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_nothing() {
+    let ca = Ca::new();
+    let server_files = ca.files(&["127.0.0.1"], NODE);
+    let tls = server_files.node("127.0.0.1").unwrap();
+    let (address, mut callers) = server(&tls).await;
+
+    // Of another CA, which takes the server's for a stranger's, too: it is made to trust it.
+    let other = Ca::new();
+    let files = other.files(&["127.0.0.1"], NODE);
+    files.node("127.0.0.1").unwrap();
+    let both = format!("{}{}", other.certificate, ca.certificate);
+    fs::write(files.paths().ca, both).unwrap();
+    let foreign = files.node("127.0.0.1").unwrap();
+    let refused = greeting(&foreign, &address).await.unwrap_err();
+    assert!(refused.contains("fatal alert"), "{refused}");
+
+    // Without TLS, and with bytes that are nothing at all.
+    for garbage in [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &[0xff; 4096],
+        b"\x16\x03\x01\xff\xff",
+    ] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut answer).await;
+        let alert = 0x15;
+        assert!(answer.len() < 32, "{answer:?}");
+        assert!(answer.is_empty() || answer[0] == alert, "{answer:?}");
+    }
+    assert!(callers.try_recv().is_err());
+    assert_eq!(tls.strangers(), 4);
+}
+
+#[tokio::test]
+async fn a_caller_without_a_certificate_is_told_nothing() {
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+    let ca = Ca::new();
+    let server_files = ca.files(&["127.0.0.1"], NODE);
+    let tls = server_files.node("127.0.0.1").unwrap();
+    let (address, mut callers) = server(&tls).await;
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tcp = TcpStream::connect(&address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = connector.connect(name, tcp).await.unwrap();
+    let refused = stream.read_u8().await.unwrap_err().to_string();
+    assert!(refused.contains("CertificateRequired"), "{refused}");
+    assert!(callers.try_recv().is_err());
+    assert_eq!(tls.strangers(), 1);
+}
+
+#[tokio::test]
+async fn who_answers_must_be_the_node_that_was_dialled() {
+    let ca = Ca::new();
+    let caller_files = ca.files(&["caller"], NODE);
+    let caller = caller_files.node("caller").unwrap();
+    // Another node's, one with a wildcard, and a router's that someone serves with.
+    let other = ca.files(&["127.0.0.2"], NODE).node("127.0.0.2").unwrap();
+    let (address, _callers) = server(&other).await;
+    let port = address.rsplit_once(':').unwrap().1;
+    let refused = dialer(&caller).connect(&address).await.unwrap_err();
+    assert!(matches!(refused, DialError::Stranger { .. }), "{refused}");
+    assert!(refused.to_string().contains(&address), "{refused}");
+
+    // The same, reached by a detour: what counts is who was asked for.
+    let detour = |from: &str| {
+        let via = [(from.to_owned(), address.clone())].into_iter().collect();
+        Dialer::new(via, Some(caller.clone()))
+    };
+    let asked = format!("127.0.0.2:{port}");
+    detour(&asked).connect(&asked).await.unwrap();
+    let asked = "127.0.0.3:7070";
+    assert!(detour(asked).connect(asked).await.is_err());
+
+    // One that doesn't listen is no stranger.
+    let nobody = dialer(&caller).connect("127.0.0.1:1").await.unwrap_err();
+    assert!(matches!(nobody, DialError::Connect { .. }), "{nobody}");
+}
+
+#[tokio::test]
+async fn a_routers_certificate_cannot_stand_for_a_node() {
+    let ca = Ca::new();
+    let files = ca.files(&["127.0.0.1"], ROUTER);
+    let refused = files.node("127.0.0.1").unwrap_err().to_string();
+    assert!(refused.contains("serverAuth"), "{refused}");
+    // Served with all the same, it is refused by whoever dials.
+    let (address, _callers) = server(&files.router().unwrap()).await;
+    let caller_files = ca.files(&["caller"], NODE);
+    let caller = caller_files.node("caller").unwrap();
+    let refused = dialer(&caller).connect(&address).await.unwrap_err();
+    assert!(matches!(refused, DialError::Stranger { .. }), "{refused}");
+    // A node's certificate is too much for a router.
+    let refused = caller_files.router().unwrap_err().to_string();
+    assert!(refused.contains("certs router"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_stands_still_holds_up_nobody() {
+    let ca = Ca::new();
+    let files = ca.files(&["127.0.0.1"], NODE);
+    let tls = files.node("127.0.0.1").unwrap();
+    let (address, mut callers) = server(&tls).await;
+    let mut idle = Vec::new();
+    for _ in 0..280 {
+        idle.push(TcpStream::connect(&address).await.unwrap());
+    }
+    assert_eq!(greeting(&tls, &address).await.unwrap(), "hello");
+    assert!(callers.recv().await.is_some());
+    // The first have made room for the others.
+    let end = tokio::time::timeout(Duration::from_secs(30), idle[0].read_u8()).await;
+    assert!(end.expect("an end").is_err());
+}
+
+#[test]
+fn files_that_do_not_go_together_are_refused_with_their_names() {
+    let ca = Ca::new();
+    let good = || ca.files(&["a"], NODE);
+    let refusal = |files: &Files| files.node("a").unwrap_err().to_string();
+
+    let files = good();
+    fs::remove_file(files.paths().key).unwrap();
+    assert!(refusal(&files).contains("/key"));
+    let files = good();
+    fs::write(files.paths().cert, "no certificate").unwrap();
+    assert!(refusal(&files).contains("holds no certificate"));
+    let files = good();
+    fs::write(files.paths().key, ca.sign(&["a"], NODE, |_| {}).1).unwrap();
+    assert!(refusal(&files).contains("can't be used together"));
+    let files = good();
+    fs::write(files.paths().ca, Ca::new().certificate).unwrap();
+    assert!(refusal(&files).contains("not valid for the CA"));
+    let files = good();
+    let old = ca.sign(&["a"], NODE, |params| {
+        params.not_after = date_time_ymd(2020, 1, 1)
+    });
+    files.write(&old, &ca.certificate);
+    assert!(refusal(&files).contains("not valid"));
+    let wild = ca.files(&["a", "*.a.example"], NODE);
+    assert!(refusal(&wild).contains("*.a.example"));
+    let other = ca.files(&["b"], NODE);
+    assert!(refusal(&other).contains("names b"));
+}
+
+#[test]
+fn the_certificate_tells_when_it_expires() {
+    let ca = Ca::new();
+    let files = ca.files(&["a"], NODE);
+    let until = date_time_ymd(2150, 1, 1);
+    let signed = ca.sign(&["a"], NODE, |params| params.not_after = until);
+    files.write(&signed, &ca.certificate);
+    let told = files.node("a").unwrap().valid_until();
+    assert_eq!(told, SystemTime::from(until));
+}
+
+#[tokio::test]
+async fn new_files_are_taken_and_broken_ones_change_nothing() {
+    let ca = Ca::new();
+    let files = ca.files(&["127.0.0.1"], NODE);
+    let tls = files.node("127.0.0.1").unwrap();
+    let (address, mut callers) = server(&tls).await;
+    let caller_files = ca.files(&["caller"], NODE);
+    let caller = caller_files.node("caller").unwrap();
+    greeting(&caller, &address).await.unwrap();
+
+    let before = tls.valid_until();
+    let seen = tls.stamp();
+    let seen = tls.look(seen);
+    assert_eq!(tls.valid_until(), before);
+
+    // Broken, and for another host: what was there stays.
+    fs::write(files.paths().cert, "half a certificate").unwrap();
+    let seen = tls.look(seen);
+    assert!(tls.is_stale());
+    greeting(&caller, &address).await.unwrap();
+    files.write(&ca.sign(&["127.0.0.9"], NODE, |_| {}), &ca.certificate);
+    let seen = tls.look(seen);
+    assert!(tls.is_stale());
+    greeting(&caller, &address).await.unwrap();
+
+    // A new CA: only who has one of its certificates gets in, and the stream from before lives.
+    let new = Ca::new();
+    let until = date_time_ymd(2200, 1, 1);
+    let signed = new.sign(&["127.0.0.1"], NODE, |params| params.not_after = until);
+    files.write(&signed, &new.certificate);
+    tls.look(seen);
+    assert!(!tls.is_stale());
+    assert_eq!(tls.valid_until(), SystemTime::from(until));
+    greeting(&caller, &address).await.unwrap_err();
+    let new_files = new.files(&["caller"], NODE);
+    let caller = new_files.node("caller").unwrap();
+    greeting(&caller, &address).await.unwrap();
+    for _ in 0..4 {
+        assert!(callers.recv().await.is_some());
+    }
+}
+
+#[test]
+fn hosts_are_told_from_ports() {
+    assert_eq!(host_of("eu1.example:7070"), Some("eu1.example"));
+    assert_eq!(host_of("[fd00::1]:7070"), Some("fd00::1"));
+    assert_eq!(host_of("eu1"), None);
+    assert_eq!(host_of(":7070"), None);
+}
