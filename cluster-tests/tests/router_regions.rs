@@ -1,0 +1,80 @@
+//! Several regions behind a router: each by its own name, the nearest by the global one.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use cloudkv_cluster_tests::region::World;
+use cloudkv_cluster_tests::{Answer, Router, eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+/// The global name goes on this soon after the loss of its region, on a busy machine.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
+
+async fn ask(router: &Router, host: &str, path: &str) -> Option<Answer> {
+    let call = router.api().get(path).header("host", host);
+    call.try_send().await.ok()
+}
+
+fn region(answer: &Answer) -> &str {
+    answer.header("x-cloudkv-region")
+}
+
+#[tokio::test]
+async fn names_of_regions_stay_in_them_and_the_global_one_leaves_a_region_that_is_gone() {
+    let mut world = World::start(&["eu", "us"], 1, 2).await;
+    let seeds = [world.seat(1).rpc()];
+    let router = Router::start_with(&seeds, &["--region", "eu"]).await;
+    let names = [("api.eu.cloudkv.io", "eu"), ("api.us.cloudkv.io", "us")];
+    eventually("both regions are served", SOON, async || {
+        for (host, name) in names {
+            let answer = ask(&router, host, "/ping").await?;
+            (answer.status == 200 && region(&answer) == name).then_some(())?;
+        }
+        Some(())
+    })
+    .await;
+    let nearest = ask(&router, "api.cloudkv.io", "/ping").await.unwrap();
+    assert_eq!(region(nearest.status(200)), "eu", "at home");
+    let unknown = ask(&router, "api.ap.cloudkv.io", "/ping").await.unwrap();
+    unknown.error(404, "unknown_region");
+    assert!(unknown.text().contains("eu") && unknown.text().contains("us"));
+
+    let bucket = world.api(0).bucket().await;
+    let key = bucket.key("k");
+    for (host, name) in names {
+        let put = router.api().put(&key, name).header("host", host).await;
+        assert_eq!(region(put.status(200)), name);
+    }
+    world.wait_equal(&bucket).await;
+
+    world.kill(0);
+    let lost = Instant::now();
+    eventually("the global name goes on", SOON, async || {
+        let answer = ask(&router, "api.cloudkv.io", &key).await?;
+        (answer.status == 200 && region(&answer) == "us").then_some(())
+    })
+    .await;
+    assert!(lost.elapsed() < GOES_ON_WITHIN, "{:?}", lost.elapsed());
+    let pinned = ask(&router, "api.eu.cloudkv.io", &key).await.unwrap();
+    assert_eq!(pinned.error(503, "unavailable").header("retry-after"), "1");
+    let other = ask(&router, "api.us.cloudkv.io", &key).await.unwrap();
+    other.status(200);
+    // A write with a condition is judged where it is sent, or nowhere: once the current region is
+    // another one, it is that one.
+    eventually("the current region is the other one", SOON, async || {
+        let put = router.api().put(&key, "later").header("if-match", "*");
+        let put = put.try_send().await.ok()?;
+        (put.status == 200 && region(&put) == "us").then_some(())
+    })
+    .await;
+
+    world.restart(0).await;
+    eventually("the region is served again", SOON, async || {
+        let answer = ask(&router, "api.eu.cloudkv.io", &key).await?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    let stays = ask(&router, "api.cloudkv.io", &key).await.unwrap();
+    assert_eq!(region(stays.status(200)), "us", "it doesn't flip back");
+}
