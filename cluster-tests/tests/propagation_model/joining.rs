@@ -148,7 +148,7 @@ impl World {
             Step::Break => {
                 self.left.walk_breaks -= 1;
                 self.join.phase = Phase::Preparing;
-                self.drop_left[newcomer] = self.bucket_deleted && self.regions[newcomer].dropped;
+                self.drop_left[newcomer] |= self.regions[newcomer].dropped;
                 self.empty(newcomer);
             }
             Step::Serve => {
@@ -229,7 +229,7 @@ impl World {
         let cursors = self.cursors_for(newcomer);
         let region = &mut self.regions[newcomer];
         region.mode = Mode::Joining;
-        region.dropped = dropped && rules.walk_carries_markers;
+        region.dropped = dropped;
         if rules.cursor_first_then_walk {
             region.peers = cursors;
         }

@@ -39,7 +39,7 @@ impl World {
         }
         let knows = |region: &&Region| region.peers[lost].is_some();
         let members: Vec<&Region> = self.members().filter(knows).collect();
-        let fenced = |region: &&Region| region.peers[lost].is_some_and(|peer| peer.fenced);
+        let fenced = |region: &Region| region.peers[lost].is_some_and(|peer| peer.fenced);
         let all_fenced = members.iter().all(|region| fenced(region));
         let may_level = all_fenced || !setup.rules.fence_first;
         let pairs = || {

@@ -71,8 +71,6 @@ pub struct Rules {
     pub cursor_first_then_walk: bool,
     /// A walk carries tombstones too.
     pub walk_carries_tombstones: bool,
-    /// A walk carries the marks of dropped buckets too.
-    pub walk_carries_markers: bool,
     /// A region that comes back is emptied before the walk.
     pub newcomer_emptied: bool,
     /// A newcomer acknowledges nothing before its walk has ended.
@@ -125,7 +123,6 @@ impl Rules {
             newcomer_from_lowest_ack: true,
             cursor_first_then_walk: true,
             walk_carries_tombstones: true,
-            walk_carries_markers: true,
             newcomer_emptied: true,
             ack_after_walk: true,
             watermark_0_while_joining: true,

@@ -214,15 +214,6 @@ mod joining {
     }
 
     #[test]
-    fn walk_carries_markers() {
-        let mut setup = joining(2, 2, |r| r.walk_carries_markers = false);
-        setup.writes = vec![write(1, 0, Kind::Value)];
-        setup.clocks = vec![0];
-        setup.deletes_bucket = true;
-        breaks("walk carries markers", CONVERGE, setup);
-    }
-
-    #[test]
     fn drop_reaches_newcomer() {
         let mut setup = joining(2, 2, |r| r.drop_reaches_newcomer = false);
         setup.writes = vec![write(1, 0, Kind::Value)];
