@@ -121,13 +121,11 @@ impl Region {
         while rest.len() > records {
             let later = rest.split_off(records);
             let position = |record: &pb::KeyRecord| record.record.as_ref().unwrap().source;
-            let time =
-                |record: &pb::KeyRecord| record.record.as_ref().unwrap().version.unwrap().time;
             let to = position(rest.last().unwrap());
             parts.push(pb::Merge {
                 from: at,
                 to,
-                watermark: time(&later[0]) - 1,
+                watermark: 0,
                 stable,
                 records: rest,
                 ..whole.clone()
