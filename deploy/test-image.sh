@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Makes an image around a node that was built before: what the tests of the compose files start. All
-# but the binary's last step into it is what the Dockerfile says of the default image. The base image
-# is that of base-image.sh where there is apt-get, so that the libraries are this machine's; elsewhere
-# the Dockerfile's own.
+# Makes an image around a program that was built before: what the tests of the compose files start.
+# All but the binary's last step into it is what the Dockerfile says of the default image. The base
+# image is that of base-image.sh where there is apt-get, so that the libraries are this machine's;
+# elsewhere the Dockerfile's own.
 #
-#   deploy/test-image.sh target/debug/cloudkv-node cloudkv/node:test
+#   deploy/test-image.sh node target/debug/cloudkv-node cloudkv/node:test
+#   deploy/test-image.sh router target/debug/cloudkv-router cloudkv/router:test
 set -euo pipefail
 
-binary=$(realpath "$1")
-image=$2
+kind=$1
+binary=$(realpath "$2")
+image=$3
 cd "$(dirname "$0")/.."
 
 base=()
@@ -18,10 +20,10 @@ if command -v apt-get >/dev/null; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-strip -o "$work/cloudkv-node" "$binary"
-docker build --quiet --file deploy/Dockerfile --target node-runtime \
-    "${base[@]}" --tag cloudkv/node-runtime . >/dev/null
-docker build --quiet --file - --tag "$image" "$work" >/dev/null <<'DOCKERFILE'
-FROM cloudkv/node-runtime
-COPY cloudkv-node /usr/local/bin/cloudkv-node
+strip -o "$work/cloudkv-$kind" "$binary"
+docker build --quiet --file deploy/Dockerfile --target "$kind-runtime" \
+    "${base[@]}" --tag "cloudkv/$kind-runtime" . >/dev/null
+docker build --quiet --file - --tag "$image" "$work" >/dev/null <<DOCKERFILE
+FROM cloudkv/$kind-runtime
+COPY cloudkv-$kind /usr/local/bin/cloudkv-$kind
 DOCKERFILE

@@ -1,5 +1,5 @@
-//! The compose file of a region, started as its users start it: containers, TLS between them,
-//! volumes. Needs a Docker engine; the image holds the node that was built with this test.
+//! The compose files, started as their users start them: containers, TLS between them, volumes. Needs
+//! a Docker engine; the images hold the programs that were built with this test.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,7 +12,9 @@ use cloudkv_cluster_tests::harness::clean_command;
 use cloudkv_cluster_tests::{Api, Bucket, eventually};
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
+const REGIONS: [&str; 4] = ["paris", "dublin", "virginia", "router"];
 const IMAGE: &str = "cloudkv/node:test";
+const ROUTER_IMAGE: &str = "cloudkv/router:test";
 /// Debug builds in containers on a busy machine are slow.
 const SOON: Duration = Duration::from_secs(120);
 
@@ -35,15 +37,19 @@ fn docker(args: &[&str]) -> String {
 
 /// The project of a compose file; removed with its volumes in the end.
 struct Compose {
+    file: &'static str,
     project: String,
+    services: &'static [&'static str],
     ports: [u16; 3],
 }
 
 impl Compose {
-    fn new() -> Self {
+    fn new(file: &'static str, services: &'static [&'static str]) -> Self {
         let listeners = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
         Self {
-            project: format!("cloudkv-test-{}", std::process::id()),
+            file,
+            project: format!("cloudkv-test-{}-{}", services[0], std::process::id()),
+            services,
             ports: listeners.map(|listener| listener.local_addr().unwrap().port()),
         }
     }
@@ -62,9 +68,11 @@ impl Compose {
         for (number, port) in (1..).zip(self.ports) {
             command.env(format!("CLOUDKV_PORT{number}"), port.to_string());
         }
+        command.env("CLOUDKV_PORT", self.ports[0].to_string());
         command.env("CLOUDKV_NODE_IMAGE", IMAGE);
+        command.env("CLOUDKV_ROUTER_IMAGE", ROUTER_IMAGE);
         command.args(["--project-name", &self.project, "--file"]);
-        command.arg(repository().join("deploy/compose.region.yaml"));
+        command.arg(repository().join("deploy").join(self.file));
         command
     }
 
@@ -75,8 +83,8 @@ impl Compose {
     /// Starts all, and waits until all are healthy.
     async fn up(&self) {
         self.compose(&["up", "--detach", "--no-build"]);
-        for node in NODES {
-            self.wait_healthy(node).await;
+        for service in self.services {
+            self.wait_healthy(service).await;
         }
     }
 
@@ -137,6 +145,14 @@ impl Drop for Compose {
     }
 }
 
+/// An image with one of the programs beside the node's.
+fn make_image(kind: &str, image: &str) {
+    let script = repository().join("deploy/test-image.sh");
+    let node = clean_command();
+    let program = Path::new(node.get_program()).with_file_name(format!("cloudkv-{kind}"));
+    run(Command::new(script).arg(kind).arg(program).arg(image));
+}
+
 async fn expect_all(region: &Compose, nodes: &[usize], bucket: &Bucket, keys: &[&str]) {
     for node in nodes {
         for key in keys {
@@ -148,10 +164,8 @@ async fn expect_all(region: &Compose, nodes: &[usize], bucket: &Bucket, keys: &[
 #[tokio::test]
 #[ignore = "needs a Docker engine: `make test` runs it where there is one"]
 async fn a_region_of_containers_survives_what_it_should() {
-    let script = repository().join("deploy/test-image.sh");
-    let node = clean_command();
-    run(Command::new(script).arg(node.get_program()).arg(IMAGE));
-    let region = Compose::new();
+    make_image("node", IMAGE);
+    let region = Compose::new("compose.region.yaml", &NODES);
     let started = Instant::now();
     region.up().await;
     println!("ready in {:.1} s", started.elapsed().as_secs_f64());
@@ -205,4 +219,63 @@ async fn a_region_of_containers_survives_what_it_should() {
     region.up().await;
     expect_all(&region, &[0, 1, 2], &bucket, &keys).await;
     region.put(2, &bucket.key("after"), "after").await;
+}
+
+/// What a region answers by way of the router.
+async fn at_region(router: &Api, region: &str, path: &str) -> Option<(u16, String)> {
+    let call = router
+        .get(path)
+        .header("host", &format!("api.{region}.cloudkv.io"));
+    let answer = call.unchecked().try_send().await.ok()?;
+    Some((answer.status, answer.text().to_owned()))
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine: `make test` runs it where there is one"]
+async fn three_regions_of_containers_serve_through_a_router() {
+    make_image("node", IMAGE);
+    make_image("router", ROUTER_IMAGE);
+    let regions = Compose::new("compose.yaml", &REGIONS);
+    let started = Instant::now();
+    regions.up().await;
+    println!(
+        "three regions are ready in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+
+    // The one address serves, and each region by its name has what was written.
+    let router = regions.api(0);
+    let bucket = router.bucket().await;
+    let path = bucket.key("k");
+    regions.put(0, &path, "hello").await;
+    for region in ["eu-west-3", "eu-west-1", "us-east-1"] {
+        eventually(&format!("{region} has the key"), SOON, async || {
+            let (status, text) = at_region(&router, region, &path).await?;
+            (status == 200 && text == "hello").then_some(())
+        })
+        .await;
+    }
+
+    // The region that is cut off serves nobody through the router; the one address goes on.
+    let network = format!("{}_default", regions.project);
+    let cut_off = regions.container("paris");
+    docker(&["network", "disconnect", &network, &cut_off]);
+    regions.put(0, &path, "without paris").await;
+    regions.expect(0, &path, "without paris").await;
+    eventually("eu-west-3 is away", SOON, async || {
+        let (status, _) = at_region(&router, "eu-west-3", &path).await?;
+        (status == 503).then_some(())
+    })
+    .await;
+    docker(&["network", "connect", "--alias", "paris", &network, &cut_off]);
+    eventually("eu-west-3 has what it missed", SOON, async || {
+        let (status, text) = at_region(&router, "eu-west-3", &path).await?;
+        (status == 200 && text == "without paris").then_some(())
+    })
+    .await;
+
+    // All are restarted, as new containers with the old volumes.
+    regions.compose(&["down"]);
+    regions.up().await;
+    regions.expect(0, &path, "without paris").await;
 }

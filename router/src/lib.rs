@@ -12,6 +12,7 @@
 //! ```
 
 pub mod config;
+pub mod health;
 pub mod hosts;
 pub mod observe;
 pub mod proxy;

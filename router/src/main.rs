@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use cloudkv_common::process::{FAILED, Failure, end, print, stop_on_signals};
 use cloudkv_common::telemetry;
 use cloudkv_router::config::{Command, Config, ConfigError};
+use cloudkv_router::health::ask;
 use cloudkv_router::run::run;
 use tokio::runtime::Builder;
 
@@ -20,6 +21,9 @@ fn main() -> ExitCode {
     let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
         Ok(Command::Run(config)) => start(&config),
         Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Health(admin)) => ask(admin)
+            .map_err(Failure::from)
+            .and_then(|()| print("ready\n")),
         Err(error) => return end(NAME, &error, ConfigError::EXIT_CODE),
     };
     match outcome {

@@ -11,6 +11,7 @@ mod settings;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -34,6 +35,11 @@ struct Cli {
     #[arg(long)]
     print_config: bool,
 
+    /// Ask the router that runs with these settings whether it is ready, and end with 0 if it is,
+    /// else with 1: for health checks of containers
+    #[arg(long)]
+    health: bool,
+
     #[command(flatten)]
     settings: Flags<Config>,
 }
@@ -43,6 +49,8 @@ struct Cli {
 pub enum Command {
     /// Run a router.
     Run(Box<Config>),
+    /// Ask the router whose operator's port is here whether it is ready.
+    Health(SocketAddr),
     /// Print this on standard output and end well: help, the version, the configuration.
     Print(String),
 }
@@ -65,7 +73,9 @@ impl Config {
         found.add_flags(cli.settings.0);
         let config = Self::from_found(&found)?;
         checks::check(&config)?;
-        Ok(if cli.print_config {
+        Ok(if cli.health {
+            Command::Health(config.admin)
+        } else if cli.print_config {
             Command::Print(to_toml(&config))
         } else {
             Command::Run(Box::new(config))
