@@ -149,8 +149,8 @@ impl Sender {
     }
 
     async fn read(&self, position: u64) -> Result<Outgoing, End> {
-        let view = self.shard.view().clone();
-        let read = tokio::task::spawn_blocking(move || view.changes_after(position));
+        let (view, peer) = (self.shard.view().clone(), self.to.region);
+        let read = tokio::task::spawn_blocking(move || view.changes_after(peer, position));
         Ok(read.await.map_err(|_| End::Panicked)??)
     }
 

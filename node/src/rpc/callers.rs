@@ -1,7 +1,8 @@
 //! What the certificate at the other end of a connection allows.
 //!
 //! Invariants, where there are certificates:
-//! - only a node speaks on lanes, joins and sends snapshots; a router may ask who a node is;
+//! - only a node speaks on the lanes between nodes, joins, and sends snapshots; a router may ask who a
+//!   node is and where everything is, and bring users' requests, each of which is judged by itself;
 //! - whoever speaks as a node that is known here holds a certificate that names the host at which
 //!   that node is registered. A number that isn't known here yet may be new: this node may lag. It
 //!   is looked at again every second, and a stream that turns out to be another's ends.

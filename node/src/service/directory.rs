@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::errors::{DirectoryError, KeyError, Unavailable};
 use super::metadata::Metadata;
 use super::reads::Larger;
+use super::session::{Session, SessionError};
 use super::shards::Shards;
 use crate::clock::Clock;
 use crate::meta::{Bucket, Catalog, Refusal, Topology, access_to_pb, plan_to_pb};
@@ -86,15 +87,21 @@ impl Directory {
         &self.inner.metadata
     }
 
+    /// Reads a session token. What this node doesn't know it asks for at the metadata's leader.
+    pub async fn session(&self, token: &str) -> Result<Result<Session, SessionError>, Unavailable> {
+        let topology = self.inner.catalog.topology();
+        match Session::parse(token, &topology) {
+            Err(SessionError::Gone) => {}
+            known => return Ok(known),
+        }
+        self.inner.metadata.barrier().await?;
+        Ok(Session::parse(token, &self.inner.catalog.topology()))
+    }
+
     /// The regions, if there are several.
     pub fn regions(&self) -> Option<Arc<Topology>> {
         let catalog = &self.inner.catalog;
         catalog.has_regions().then(|| catalog.topology())
-    }
-
-    /// All that is known of the cluster's regions and nodes.
-    pub fn topology(&self) -> Arc<Topology> {
-        self.inner.catalog.topology()
     }
 
     /// A bucket that this node doesn't know: asked for at the metadata's leader.

@@ -46,7 +46,7 @@ pub use errors::{DirectoryError, KeyError, Unavailable};
 pub use keyspace::Keyspace;
 pub use metadata::Metadata;
 pub use plans::{PlanChanges, PlanError};
-pub use session::{MAX_TOKEN, Session, SessionError};
+pub use session::{Session, SessionError};
 pub use shards::Shards;
 
 /// All that the API asks for. Cheap to clone.

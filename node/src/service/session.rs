@@ -15,7 +15,7 @@ use crate::shard::ShardHandle;
 use crate::types::{Nanos, Version};
 
 /// The longest token, in bytes.
-pub const MAX_TOKEN: usize = 8192;
+const MAX_TOKEN: usize = 8192;
 /// How often a shard is looked at while a read waits for it.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -119,13 +119,17 @@ pub(super) async fn caught_up(
     has_all(shard, seen) || tokio::time::timeout(within, wait).await.is_ok()
 }
 
-/// What isn't of another region is of this one: written here, it is there when the newest version is.
+/// What was written here is there when the newest version is; what was written elsewhere, when that
+/// region's watermark has passed it.
 fn has_all(shard: &ShardHandle, seen: &[pb::SeenVersion]) -> bool {
-    let last = shard.view().last_version();
-    let peering = shard.view().peering().borrow().clone();
-    seen.iter().all(|seen| match peering.peer(seen.region) {
-        Some(peer) => peer.incarnation == seen.incarnation && peer.watermark >= seen.time,
-        None => last >= seen.time,
+    let view = shard.view();
+    let peering = view.peering().borrow().clone();
+    seen.iter().all(|seen| {
+        if seen.region == view.region() {
+            return view.last_version() >= seen.time;
+        }
+        let peer = peering.peer(seen.region);
+        peer.is_some_and(|peer| peer.incarnation == seen.incarnation && peer.watermark >= seen.time)
     })
 }
 

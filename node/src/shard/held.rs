@@ -2,12 +2,13 @@
 //! older write could still meet.
 //!
 //! Invariants:
-//! - the change index has one entry for each key whose newest version is a change of this region
-//!   that some other region lacks, at its position in this region's history; positions rise with
-//!   versions;
-//! - an entry goes when every other region has acknowledged its position, or when its key's record is
-//!   replaced: by a local write, which has an entry of its own, or by a merge, whose own region
-//!   delivers the winner;
+//! - the change index has one entry for each key that this region has changed since some other region
+//!   has got all, at the position of its last change in this region's history; positions rise with
+//!   the versions of those changes;
+//! - an entry goes when every other region has acknowledged its position, or when a local write has
+//!   put another one in its place. It stays when a merge wins over its record: what is there now is
+//!   sent instead. (Were it dropped, the watermark would claim a change that a third region has got
+//!   neither itself nor in its winner.)
 //! - a tombstone goes when nothing older than it can come any more: all regions have it, and every
 //!   other region has announced a watermark that reaches its version.
 
@@ -43,7 +44,7 @@ impl ShardState {
     pub(super) fn index_change(&mut self, change: &mut Change<'_>, batch: &mut Batch) {
         let before = change.old.as_ref().filter(|old| self.is_held(old));
         let before = before.map(|old| (old.change, held_bytes(change.key, old)));
-        let kept = change.cause == Cause::Expired && change.new.is_some();
+        let kept = change.cause != Cause::Written && change.new.is_some();
         if let Some((sequence, bytes)) = before {
             self.header.held_changes = self.header.held_changes.saturating_sub(1);
             self.header.held_bytes = self.header.held_bytes.saturating_sub(bytes);
@@ -54,24 +55,24 @@ impl ShardState {
         let Some(new) = change.new.as_mut() else {
             return;
         };
-        match change.cause {
-            Cause::Merged => {
-                new.change = 0;
-                return;
-            }
-            Cause::Expired if before.is_none() => return,
-            Cause::Expired => {}
-            Cause::Written if self.header.peers.is_empty() => return,
-            Cause::Written => {
+        match (change.cause, before) {
+            (Cause::Written, _) if self.header.peers.is_empty() => return,
+            (Cause::Written, _) => {
                 self.header.change_last += 1;
                 new.change = self.header.change_last;
             }
+            (Cause::Merged | Cause::Expired, Some((sequence, _))) => new.change = sequence,
+            (Cause::Merged, None) => {
+                new.change = 0;
+                return;
+            }
+            // It keeps its place, which all have by now.
+            (Cause::Expired, None) => return,
         }
         let bytes = held_bytes(change.key, new);
         let entry = pb::Change {
             bucket: change.bucket.clone(),
             key: change.key.clone(),
-            time: record::version_of(new).time,
             bytes,
         };
         batch.put(self.rows.change(new.change), entry.encode_to_vec());

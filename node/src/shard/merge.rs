@@ -4,7 +4,7 @@
 //! - a merge applies as a whole, only if this shard's cursor of its origin is at or past its `from`
 //!   and before its `to`; cursor, watermark, records and the shard's last version change together;
 //! - of two versions of a key the greater (time, region) wins; of one version, the tombstone;
-//! - what isn't above the watermark that its origin has announced changes nothing: a tombstone that
+//! - what isn't above the watermark that its sender has announced changes nothing: a tombstone that
 //!   it would meet may be collected already.
 
 use std::io;
@@ -90,7 +90,7 @@ impl ShardState {
             return Ok(());
         };
         let version = record::version_of(record);
-        if version.region != origin.region || version.time <= origin.watermark {
+        if version.region == self.header.region || version.time <= origin.watermark {
             self.header.guarded += 1;
             return Ok(());
         }

@@ -8,186 +8,12 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
 
-use super::state::{Response, ShardState};
-use super::view::View;
-use crate::raft::State;
-use crate::store::keys::{GroupId, Rows};
-use crate::store::{Batch, Engine, EngineSettings};
-use crate::types::{ListQuery, Version};
+use super::merge_bench::{BUCKET, Region};
+use super::state::Response;
+use crate::types::Version;
 
-const BUCKET: &[u8; 14] = b"aAAAAAAAAAAAAA";
 const REGIONS: u32 = 3;
-
-/// The shard of one region.
-struct Region {
-    state: ShardState,
-    engine: Engine,
-    me: pb::Peer,
-    clock: u64,
-    _dir: tempfile::TempDir,
-}
-
-impl Region {
-    fn new(number: u32, adopts: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = EngineSettings {
-            block_cache: 1 << 20,
-            write_buffer: 1 << 20,
-            log_segment: 1 << 20,
-        };
-        let engine = Engine::open(dir.path(), &settings).unwrap();
-        let rows = Rows::new(GroupId::shard(0), 1);
-        let state = ShardState::open(engine.state.clone(), rows).unwrap();
-        let me = pb::Peer {
-            region: number,
-            incarnation: 100 + u64::from(number),
-        };
-        let mut region = Self {
-            state,
-            engine,
-            me,
-            // Clocks that are apart, and move at their own pace.
-            clock: u64::from(number) * 7,
-            _dir: dir,
-        };
-        region.apply(Kind::Found(pb::Found {
-            region: number,
-            incarnation: me.incarnation,
-            level: 2,
-            adopts,
-        }));
-        region
-    }
-
-    fn apply(&mut self, kind: Kind) -> Response {
-        let command = pb::ShardCommand { kind: Some(kind) };
-        let mut batch = Batch::default();
-        let response = self.state.apply(&command, &mut batch).unwrap();
-        self.state.seal(&mut batch);
-        self.engine.state.write(batch).unwrap();
-        self.state.written();
-        response
-    }
-
-    fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {
-        let me = self.me.region;
-        let peers = peers.into_iter().filter(|peer| peer.region != me).collect();
-        self.apply(Kind::SetPeers(pb::SetPeers {
-            epoch,
-            peers,
-            ..Default::default()
-        }));
-    }
-
-    fn write(&mut self, key: u8, op: Op) {
-        let writes = vec![pb::Write {
-            bucket: Bytes::from_static(BUCKET),
-            key: Bytes::from(vec![b'k', key]),
-            op: Some(op),
-            condition: None,
-        }];
-        let time = self.clock;
-        self.apply(Kind::Writes(pb::WriteBatch { time, writes }));
-    }
-
-    fn put(&mut self, key: u8, value: &str, ttl: u64) {
-        self.write(
-            key,
-            Op::Put(pb::Put {
-                value: Bytes::copy_from_slice(value.as_bytes()),
-                ttl,
-                may_create: true,
-                ..Default::default()
-            }),
-        );
-    }
-
-    fn view(&self) -> std::sync::Arc<View> {
-        self.state.view()
-    }
-
-    fn peer(&self, region: u32) -> pb::PeerState {
-        let mut peers = self.state.header.peers.iter();
-        *peers.find(|peer| peer.region == region).unwrap()
-    }
-
-    /// What it sends after a position, in parts of at most so many records.
-    fn parts(&self, from: u64, records: usize) -> Vec<pb::Merge> {
-        let whole = self.view().changes_after(from).unwrap().merge;
-        let stable = self.state.acknowledged_by_all();
-        let mut parts = Vec::new();
-        let mut rest = whole.records.clone();
-        let mut at = from;
-        while rest.len() > records {
-            let later = rest.split_off(records);
-            let position = |record: &pb::KeyRecord| record.record.as_ref().unwrap().source;
-            let to = position(rest.last().unwrap());
-            parts.push(pb::Merge {
-                from: at,
-                to,
-                watermark: 0,
-                stable,
-                records: rest,
-                ..whole.clone()
-            });
-            at = to;
-            rest = later;
-        }
-        parts.push(pb::Merge {
-            from: at,
-            records: rest,
-            stable,
-            ..whole
-        });
-        parts
-    }
-
-    fn merge(&mut self, merge: pb::Merge) -> u64 {
-        let time = self.clock;
-        let merges = vec![merge];
-        match self.apply(Kind::Merges(pb::Merges { time, merges })) {
-            Response::Merges(outcomes) => {
-                assert!(outcomes[0].known);
-                outcomes[0].cursor
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn acknowledged(&mut self, peer: pb::Peer, position: u64) {
-        let peers = vec![pb::PeerPosition {
-            region: peer.region,
-            incarnation: peer.incarnation,
-            position,
-        }];
-        self.apply(Kind::Acknowledge(pb::Acknowledge { peers }));
-    }
-
-    fn expire(&mut self, time: u64) {
-        self.apply(Kind::Expire(pb::ExpireUpTo { time, limit: 1000 }));
-    }
-
-    fn collect(&mut self) {
-        let tombstones = self.view().collectable(1000).unwrap();
-        self.apply(Kind::Collect(pb::Collect { tombstones }));
-    }
-
-    /// Live keys with version and value.
-    fn all(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
-        let view = self.view();
-        let query = ListQuery {
-            prefix: Bytes::new(),
-            after: None,
-            limit: 1000,
-        };
-        let keys = view.page(BUCKET, &query, 0).unwrap().keys.into_iter();
-        keys.map(|info| {
-            let entry = view.get(BUCKET, &info.key, 0).unwrap().unwrap();
-            (info.key, (info.version, entry.value))
-        })
-        .collect()
-    }
-}
+const KEYS: u8 = 4;
 
 fn regions(count: u32) -> Vec<Region> {
     let mut regions: Vec<_> = (1..=count)
@@ -210,7 +36,8 @@ fn exchange(regions: &mut [Region]) {
                 }
                 let origin = regions[from].me;
                 let cursor = regions[to].peer(origin.region).cursor;
-                for part in regions[from].parts(cursor, 3) {
+                let peer = regions[to].me.region;
+                for part in regions[from].parts(peer, cursor, 3) {
                     let cursor = regions[to].merge(part);
                     let peer = regions[to].me;
                     regions[from].acknowledged(peer, cursor);
@@ -258,9 +85,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let region = || 0..REGIONS as usize;
     prop_oneof![
-        6 => (region(), 0..4_u8, prop_oneof![3 => Just(0_u64), 1 => 1..60_u64])
+        6 => (region(), 0..KEYS, prop_oneof![3 => Just(0_u64), 1 => 1..60_u64])
             .prop_map(|(region, key, ttl)| Step::Put { region, key, ttl }),
-        3 => (region(), 0..4_u8).prop_map(|(region, key)| Step::Delete { region, key }),
+        3 => (region(), 0..KEYS).prop_map(|(region, key)| Step::Delete { region, key }),
         3 => (region(), 1..40_u64).prop_map(|(region, by)| Step::Time { region, by }),
         8 => (region(), region(), 1..4_usize, 0..4_usize, any::<bool>(), any::<bool>()).prop_map(
             |(from, to, records, first, twice, told)| Step::Send { from, to, records, first, twice, told }
@@ -278,7 +105,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..80)
     ) {
         let mut regions = regions(REGIONS);
-        let mut newest: BTreeMap<u8, (Version, bool)> = BTreeMap::new();
+        let mut seen = Seen::default();
         let mut sent: Vec<(usize, pb::Merge)> = Vec::new();
         let mut count = 0;
         for step in steps {
@@ -286,11 +113,11 @@ proptest! {
                 Step::Put { region, key, ttl } => {
                     count += 1;
                     regions[region].put(key, &format!("{count}"), ttl);
-                    note(&mut newest, &regions[region], key, true);
+                    seen.wrote(&regions[region], key, ttl == 0);
                 }
                 Step::Delete { region, key } => {
                     regions[region].write(key, Op::Delete(pb::Delete {}));
-                    note(&mut newest, &regions[region], key, false);
+                    seen.wrote(&regions[region], key, false);
                 }
                 Step::Time { region, by } => {
                     regions[region].clock += by;
@@ -300,7 +127,8 @@ proptest! {
                 Step::Send { from, to, records, first, twice, told } if from != to => {
                     let origin = regions[from].me;
                     let cursor = regions[to].peer(origin.region).cursor;
-                    let parts = regions[from].parts(cursor, records);
+                    let peer = regions[to].me.region;
+                    let parts = regions[from].parts(peer, cursor, records);
                     for part in parts.into_iter().skip(first.saturating_sub(2)).take(first.max(1)) {
                         let reached = regions[to].merge(part.clone());
                         if twice {
@@ -321,6 +149,8 @@ proptest! {
                 }
                 Step::Collect { region } => regions[region].collect(),
             }
+            seen.look(&regions);
+            prop_assert_eq!(seen.untrue_watermark(&regions), None);
         }
         exchange(&mut regions);
         let end = regions.iter().map(|region| region.clock).max().unwrap() + 1000;
@@ -339,24 +169,66 @@ proptest! {
             prop_assert_eq!((header.held_changes, header.held_bytes), (0, 0));
             prop_assert!(region.view().collectable(10).unwrap().is_empty());
         }
-        for (key, (version, put)) in newest {
-            if let Some((found, _)) = first.get(&[b'k', key][..]) {
-                prop_assert_eq!(*found, version);
-                prop_assert!(put);
-            }
+        for (key, (version, stays)) in seen.newest {
+            let found = first.get(&[b'k', key][..]).map(|(found, _)| *found);
+            prop_assert_eq!(found, stays.then_some(version));
         }
     }
 }
 
-/// Notes the version of a write that was just made.
-fn note(newest: &mut BTreeMap<u8, (Version, bool)>, region: &Region, key: u8, put: bool) {
-    let version = Version {
-        time: region.state.header.last_version,
-        region: region.me.region,
-    };
-    let newer = newest.get(&key).is_none_or(|(known, _)| version > *known);
-    if newer {
-        newest.insert(key, (version, put));
+/// What was written, and what each region has had.
+#[derive(Default)]
+struct Seen {
+    /// The newest version of each key, and whether it stays: no delete, no time to live.
+    newest: BTreeMap<u8, (Version, bool)>,
+    writes: Vec<(u8, Version)>,
+    had: BTreeMap<(u32, u8), Version>,
+}
+
+impl Seen {
+    /// A write was just made.
+    fn wrote(&mut self, region: &Region, key: u8, stays: bool) {
+        let version = region.version(key).unwrap();
+        assert_eq!(version.region, region.me.region);
+        self.writes.push((key, version));
+        let newer = self
+            .newest
+            .get(&key)
+            .is_none_or(|(known, _)| version > *known);
+        if newer {
+            self.newest.insert(key, (version, stays));
+        }
+    }
+
+    fn look(&mut self, regions: &[Region]) {
+        for region in regions {
+            for key in 0..KEYS {
+                if let Some(version) = region.version(key) {
+                    let had = self.had.entry((region.me.region, key)).or_default();
+                    *had = version.max(*had);
+                }
+            }
+        }
+    }
+
+    /// A write at or below a watermark that its region has announced, of which the other one has had
+    /// neither it nor a later one.
+    fn untrue_watermark(&self, regions: &[Region]) -> Option<(u32, u8, Version)> {
+        let announced = regions.iter().flat_map(|region| {
+            let peers = region.state.header.peers.iter();
+            peers.map(|peer| (region.me.region, *peer))
+        });
+        let claims = announced.flat_map(|(here, peer)| {
+            let theirs = self.writes.iter().filter(move |(_, version)| {
+                version.region == peer.region && version.time <= peer.watermark
+            });
+            theirs.map(move |(key, version)| (here, *key, *version))
+        });
+        let mut claims = claims;
+        claims.find(|(here, key, version)| {
+            let had = self.had.get(&(*here, *key));
+            had.is_none_or(|had| had < version)
+        })
     }
 }
 
@@ -419,7 +291,7 @@ fn a_merge_of_another_history_or_beyond_the_cursor_changes_nothing() {
     for key in 0..5 {
         regions[0].put(key, "v", 0);
     }
-    let parts = regions[0].parts(0, 2);
+    let parts = regions[0].parts(2, 0, 2);
     assert_eq!(parts.len(), 3);
     assert_eq!(regions[1].merge(parts[1].clone()), 0);
     assert!(regions[1].all().is_empty());

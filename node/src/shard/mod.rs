@@ -33,6 +33,8 @@ mod write;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
+mod merge_bench;
+#[cfg(test)]
 mod merge_tests;
 #[cfg(test)]
 mod model_tests;

@@ -62,10 +62,30 @@ const PART_RECORDS: usize = 1000;
 /// In bytes, about.
 const PART_BYTES: usize = 512 << 10;
 
+/// What is read for one other region.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    /// The region.
+    pub peer: u32,
+    /// What it has.
+    pub position: u64,
+    /// Records at most.
+    pub records: usize,
+}
+
 impl View {
-    /// The changes after `position`, within the bounds of a part: blocks for the disk.
-    pub fn changes_after(&self, position: u64) -> Result<Outgoing, StoreError> {
-        self.stable(|rows| changes_after(&self.db.frozen(), rows, position))
+    /// What region `peer` lacks that has all up to `position`, within the bounds of a part: blocks for
+    /// the disk.
+    pub fn changes_after(&self, peer: u32, position: u64) -> Result<Outgoing, StoreError> {
+        self.part(Ask {
+            peer,
+            position,
+            records: PART_RECORDS,
+        })
+    }
+
+    pub(super) fn part(&self, ask: Ask) -> Result<Outgoing, StoreError> {
+        self.stable(|rows| part(&self.db.frozen(), rows, ask))
     }
 
     /// Tombstones that can be collected, at most `limit`: blocks for the disk.
@@ -91,7 +111,8 @@ fn header(db: &Frozen<'_>, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
     pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
 }
 
-fn changes_after(db: &Frozen<'_>, rows: Rows, position: u64) -> Result<Outgoing, StoreError> {
+fn part(db: &Frozen<'_>, rows: Rows, ask: Ask) -> Result<Outgoing, StoreError> {
+    let position = ask.position;
     let header = header(db, rows)?;
     let mut merge = pb::Merge {
         origin: header.region,
@@ -111,7 +132,7 @@ fn changes_after(db: &Frozen<'_>, rows: Rows, position: u64) -> Result<Outgoing,
     db.scan(&scan, |row, value| {
         let mut take = || -> Result<bool, StoreError> {
             let entry = decode_change(value)?;
-            if merge.records.len() >= PART_RECORDS || bytes >= PART_BYTES {
+            if merge.records.len() >= ask.records || bytes >= PART_BYTES {
                 merge.to = last;
                 // The index has forgotten what was overwritten: only the view's end tells.
                 merge.watermark = 0;
@@ -120,7 +141,9 @@ fn changes_after(db: &Frozen<'_>, rows: Rows, position: u64) -> Result<Outgoing,
             let sequence = keys::sequence_of(row)
                 .ok_or_else(|| StoreError::corrupt("change index", "its row key is too short"))?;
             last = sequence;
-            if let Some(record) = own_record(db, rows, &header, &entry, sequence)? {
+            if let Some(record) = changed_record(db, rows, header.region, &entry, sequence)?
+                && record::version_of(&record).region != ask.peer
+            {
                 bytes += entry.key.len() + record.value.len() + 64;
                 merge.records.push(pb::KeyRecord {
                     bucket: entry.bucket,
@@ -148,24 +171,29 @@ fn changes_after(db: &Frozen<'_>, rows: Rows, position: u64) -> Result<Outgoing,
     }
 }
 
-/// The record that an entry of the change index stands for; none if its bucket was dropped.
-fn own_record(
+/// The record that an entry of the change index stands for; none if its bucket was dropped, or it was
+/// collected.
+fn changed_record(
     db: &Frozen<'_>,
     rows: Rows,
-    header: &pb::ShardHeader,
+    region: u32,
     entry: &pb::Change,
     sequence: u64,
 ) -> Result<Option<pb::Record>, StoreError> {
     let row = db.get(&rows.record(&entry.bucket, &entry.key))?;
     let record = row.map(record::decode).transpose()?;
-    let own = record.filter(|record| {
-        record.change == sequence && record::version_of(record).region == header.region
-    });
-    Ok(own.map(|record| pb::Record {
+    let changed = record.filter(|record| record.change == sequence);
+    Ok(changed.map(|record| portable(record, region)))
+}
+
+/// A record of a region's shard as other regions keep it.
+fn portable(record: pb::Record, region: u32) -> pb::Record {
+    let own = record::version_of(&record).region == region;
+    pb::Record {
+        source: if own { record.change } else { record.source },
         change: 0,
-        source: sequence,
         ..record
-    }))
+    }
 }
 
 fn collectable(
@@ -261,11 +289,7 @@ fn walk(
         let Some((bucket, name)) = keys::split_record(key) else {
             return Ok(());
         };
-        let mut record = record::decode(row)?;
-        if record::version_of(&record).region == header.region {
-            record.source = record.change;
-        }
-        record.change = 0;
+        let record = portable(record::decode(row)?, header.region);
         bytes += name.len() + record.value.len() + 64;
         part.records.push(pb::KeyRecord {
             bucket: Bytes::copy_from_slice(bucket),

@@ -24,7 +24,8 @@ pub struct View {
     pub(super) db: StateDb,
     group: GroupId,
     generation: AtomicU32,
-    founded: AtomicBool,
+    /// The region that it is of; 0 until it is founded.
+    region: AtomicU32,
     /// It serves: founded, and nothing is left to adopt.
     open: AtomicBool,
     peering: watch::Sender<Arc<Peering>>,
@@ -58,7 +59,7 @@ impl View {
             db,
             group: rows.group(),
             generation: AtomicU32::new(rows.generation()),
-            founded: AtomicBool::new(false),
+            region: AtomicU32::new(0),
             open: AtomicBool::new(false),
             peering: watch::channel(Arc::default()).0,
             level: AtomicU32::new(0),
@@ -75,7 +76,7 @@ impl View {
             .store(header.last_version, Ordering::Release);
         self.digest.store(header.digest, Ordering::Release);
         self.level.store(header.level, Ordering::Release);
-        self.founded.store(header.region != 0, Ordering::Release);
+        self.region.store(header.region, Ordering::Release);
         let open = header.region != 0 && !header.adopting;
         self.open.store(open, Ordering::Release);
         self.publish_peering(header);
@@ -128,7 +129,12 @@ impl View {
 
     /// Whether the shard knows its region: before that it takes no writes.
     pub fn is_founded(&self) -> bool {
-        self.founded.load(Ordering::Acquire)
+        self.region() != 0
+    }
+
+    /// Number of the region that the shard is of; 0 until it is founded.
+    pub fn region(&self) -> u32 {
+        self.region.load(Ordering::Acquire)
     }
 
     /// Order-free sum over all records: the same on all replicas at the same applied index.

@@ -31,7 +31,7 @@ pub(super) enum Cause {
     Written,
     /// Its time: the others see that by themselves. What is on its way to them stays so.
     Expired,
-    /// Another region, whose own change the others get from there; or it was collected.
+    /// Another region's write, which has won; or it was collected.
     Merged,
 }
 

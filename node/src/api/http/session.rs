@@ -4,34 +4,33 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::api::errors::ApiError;
 use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION, single};
-use crate::service::{Directory, Session, Version};
+use crate::service::{Bucket, Directory, Service, Session, Version};
 
 /// What the request's client has seen.
-pub fn of_request(headers: &HeaderMap, directory: &Directory) -> Result<Session, ApiError> {
+pub async fn of_request(headers: &HeaderMap, directory: &Directory) -> Result<Session, ApiError> {
     match single(headers, &X_CLOUDKV_MIN_VERSION)? {
         None => Ok(Session::default()),
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
-            let session = Session::parse(text, &directory.topology());
+            // Rare, and large.
+            let session = Box::pin(directory.session(text)).await?;
             session.map_err(|error| ApiError::header(format!("x-cloudkv-min-version {error}")))
         }
     }
 }
 
-/// Gives the client a token of all it has seen, with a version of one more key. In a cluster of one
+/// Gives the client a token of all it has seen, with the version of one more key. In a cluster of one
 /// region there is nothing to wait for.
 pub fn tell(
     headers: &mut HeaderMap,
     mut session: Session,
-    seen: Option<(u16, Version)>,
-    directory: &Directory,
+    (bucket, key, version): (&Bucket, &[u8], Version),
+    service: &Service,
 ) {
-    let Some(regions) = directory.regions() else {
+    let Some(regions) = service.directory.regions() else {
         return;
     };
-    if let Some((shard, version)) = seen {
-        session.note(shard, version, &regions);
-    }
+    session.note(service.keyspace.shard_of(bucket, key), version, &regions);
     if !session.is_empty()
         && let Ok(token) = HeaderValue::try_from(session.to_string())
     {

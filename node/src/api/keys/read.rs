@@ -33,7 +33,7 @@ pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>
     path::check_key(key, bucket.limits.key_bytes)?;
     let keyspace = &api.service.keyspace;
     let directory = &api.service.directory;
-    let session = session::of_request(&head.headers, directory)?;
+    let session = session::of_request(&head.headers, directory).await?;
     let entry = if is_eventual(head.query)? {
         Box::pin(keyspace.get_eventual(bucket, key, &session)).await?
     } else if session.is_empty() {
@@ -46,14 +46,14 @@ pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>
         return Err(ApiError::no_such_key());
     };
     let reading = conditions::of_read(&head.headers, entry.version)?;
-    let seen = (keyspace.shard_of(bucket, key), entry.version);
+    let seen = (&**bucket, key, entry.version);
     let mut response = match reading {
         Reading::Failed => return Err(ApiError::precondition_failed()),
         Reading::NotModified => not_modified(head.headers, &entry),
         Reading::Full => found(head.headers, entry),
     };
     bucket.count_read(true);
-    session::tell(response.headers_mut(), session, Some(seen), directory);
+    session::tell(response.headers_mut(), session, seen, &api.service);
     Ok(response)
 }
 

@@ -15,7 +15,7 @@ use crate::api::http::headers::single;
 use crate::api::http::query::Query;
 use crate::api::http::{conditions, dates, etag, path, receive, session, ttl};
 use crate::api::keys::{Head, recycled};
-use crate::service::{Precondition, Put};
+use crate::service::{Precondition, Put, Session};
 
 /// Longest `Content-Type` that is kept with a value.
 const MAX_CONTENT_TYPE: usize = 256;
@@ -35,7 +35,6 @@ pub async fn put<B: Received>(
         .intake
         .receive(&mut body, limit, ApiError::value_too_large)
         .await?;
-    let session = session::of_request(&head.headers, &api.service.directory)?;
     let put = Put {
         value: received.bytes.clone(),
         content_type: order.content_type,
@@ -53,9 +52,8 @@ pub async fn put<B: Received>(
     if let Some(time) = written.expires_at {
         response.headers_mut().insert(EXPIRES, dates::header(time));
     }
-    let seen = (keyspace.shard_of(bucket, key), written.version);
-    let directory = &api.service.directory;
-    session::tell(response.headers_mut(), session, Some(seen), directory);
+    let seen = (&**bucket, key, written.version);
+    session::tell(response.headers_mut(), order.session, seen, &api.service);
     Ok(response)
 }
 
@@ -72,14 +70,14 @@ pub async fn delete(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Bo
     path::check_key(key, bucket.limits.key_bytes)?;
     let precondition = conditions::of_write(&head.headers)?;
     let directory = &api.service.directory;
-    let session = session::of_request(&head.headers, directory)?;
+    let session = session::of_request(&head.headers, directory).await?;
     let keyspace = &api.service.keyspace;
     let written = keyspace
         .delete(bucket, Bytes::copy_from_slice(key), precondition)
         .await?;
     let mut response = recycled(head.headers);
-    let seen = (keyspace.shard_of(bucket, key), written.version);
-    session::tell(response.headers_mut(), session, Some(seen), directory);
+    let seen = (&**bucket, key, written.version);
+    session::tell(response.headers_mut(), session, seen, &api.service);
     Ok(response)
 }
 
@@ -89,6 +87,7 @@ struct Order {
     ttl: Option<Duration>,
     content_type: Bytes,
     precondition: Precondition,
+    session: Session,
 }
 
 impl Order {
@@ -106,6 +105,7 @@ impl Order {
             ttl: ttl(head.query)?,
             content_type: content_type(&head.headers)?,
             precondition: conditions::of_write(&head.headers)?,
+            session: session::of_request(&head.headers, &api.service.directory).await?,
         })
     }
 }

@@ -1,0 +1,188 @@
+//! A shard of a region without any network, for tests: what other regions are sent of it, and what
+//! becomes of what they send.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
+
+use super::outgoing::Ask;
+use super::record;
+use super::state::{Response, ShardState};
+use super::view::View;
+use crate::raft::State;
+use crate::store::keys::{GroupId, Rows};
+use crate::store::{Batch, Engine, EngineSettings};
+use crate::types::{ListQuery, Version};
+
+/// The bucket of all keys.
+pub(super) const BUCKET: &[u8; 14] = b"aAAAAAAAAAAAAA";
+
+/// The shard of one region.
+pub(super) struct Region {
+    pub state: ShardState,
+    engine: Engine,
+    pub me: pb::Peer,
+    pub clock: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Region {
+    pub fn new(number: u32, adopts: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = EngineSettings {
+            block_cache: 1 << 20,
+            write_buffer: 1 << 20,
+            log_segment: 1 << 20,
+        };
+        let engine = Engine::open(dir.path(), &settings).unwrap();
+        let rows = Rows::new(GroupId::shard(0), 1);
+        let state = ShardState::open(engine.state.clone(), rows).unwrap();
+        let me = pb::Peer {
+            region: number,
+            incarnation: 100 + u64::from(number),
+        };
+        let mut region = Self {
+            state,
+            engine,
+            me,
+            // Clocks that are apart, and move at their own pace.
+            clock: u64::from(number) * 7,
+            _dir: dir,
+        };
+        region.apply(Kind::Found(pb::Found {
+            region: number,
+            incarnation: me.incarnation,
+            level: 2,
+            adopts,
+        }));
+        region
+    }
+
+    pub fn apply(&mut self, kind: Kind) -> Response {
+        let command = pb::ShardCommand { kind: Some(kind) };
+        let mut batch = Batch::default();
+        let response = self.state.apply(&command, &mut batch).unwrap();
+        self.state.seal(&mut batch);
+        self.engine.state.write(batch).unwrap();
+        self.state.written();
+        response
+    }
+
+    pub fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {
+        let me = self.me.region;
+        let peers = peers.into_iter().filter(|peer| peer.region != me).collect();
+        self.apply(Kind::SetPeers(pb::SetPeers {
+            epoch,
+            peers,
+            ..Default::default()
+        }));
+    }
+
+    pub fn write(&mut self, key: u8, op: Op) {
+        let writes = vec![pb::Write {
+            bucket: Bytes::from_static(BUCKET),
+            key: Bytes::from(vec![b'k', key]),
+            op: Some(op),
+            condition: None,
+        }];
+        let time = self.clock;
+        self.apply(Kind::Writes(pb::WriteBatch { time, writes }));
+    }
+
+    pub fn put(&mut self, key: u8, value: &str, ttl: u64) {
+        self.write(
+            key,
+            Op::Put(pb::Put {
+                value: Bytes::copy_from_slice(value.as_bytes()),
+                ttl,
+                may_create: true,
+                ..Default::default()
+            }),
+        );
+    }
+
+    pub fn view(&self) -> std::sync::Arc<View> {
+        self.state.view()
+    }
+
+    pub fn peer(&self, region: u32) -> pb::PeerState {
+        let mut peers = self.state.header.peers.iter();
+        *peers.find(|peer| peer.region == region).unwrap()
+    }
+
+    /// What it sends to a region that has all up to a position, in parts of so many records at most.
+    pub fn parts(&self, to: u32, from: u64, records: usize) -> Vec<pb::Merge> {
+        let mut parts = Vec::new();
+        let mut position = from;
+        loop {
+            let ask = Ask {
+                peer: to,
+                position,
+                records,
+            };
+            let part = self.view().part(ask).unwrap();
+            position = part.merge.to;
+            parts.push(pb::Merge {
+                stable: self.state.acknowledged_by_all(),
+                ..part.merge
+            });
+            if !part.more {
+                return parts;
+            }
+        }
+    }
+
+    pub fn merge(&mut self, merge: pb::Merge) -> u64 {
+        let time = self.clock;
+        let merges = vec![merge];
+        match self.apply(Kind::Merges(pb::Merges { time, merges })) {
+            Response::Merges(outcomes) => {
+                assert!(outcomes[0].known);
+                outcomes[0].cursor
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn acknowledged(&mut self, peer: pb::Peer, position: u64) {
+        let peers = vec![pb::PeerPosition {
+            region: peer.region,
+            incarnation: peer.incarnation,
+            position,
+        }];
+        self.apply(Kind::Acknowledge(pb::Acknowledge { peers }));
+    }
+
+    pub fn expire(&mut self, time: u64) {
+        self.apply(Kind::Expire(pb::ExpireUpTo { time, limit: 1000 }));
+    }
+
+    pub fn collect(&mut self) {
+        let tombstones = self.view().collectable(1000).unwrap();
+        self.apply(Kind::Collect(pb::Collect { tombstones }));
+    }
+
+    /// Live keys with version and value.
+    pub fn all(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
+        let view = self.view();
+        let query = ListQuery {
+            prefix: Bytes::new(),
+            after: None,
+            limit: 1000,
+        };
+        let keys = view.page(BUCKET, &query, 0).unwrap().keys.into_iter();
+        keys.map(|info| {
+            let entry = view.get(BUCKET, &info.key, 0).unwrap().unwrap();
+            (info.key, (info.version, entry.value))
+        })
+        .collect()
+    }
+
+    /// The version that a key has, of a tombstone too.
+    pub fn version(&self, key: u8) -> Option<Version> {
+        let row = self.state.rows.record(BUCKET, &[b'k', key]);
+        let record = self.state.record(&row).unwrap();
+        record.map(|record| record::version_of(&record))
+    }
+}
