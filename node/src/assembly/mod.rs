@@ -4,6 +4,9 @@
 //! | --- | --- |
 //! | `groups` | opens the storage and starts the metadata and all shards |
 //! | `run` | binds the ports, serves until told to stop, and stops in order |
+//! | `place` | where the node is reached, and with which certificates |
+//! | `answering` | what other nodes are answered |
+//! | `wiring` | how the parts reach each other |
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `observe` | what the operator's port tells |
 //! | `regions` | what it tells of other regions |
@@ -19,6 +22,7 @@ mod places;
 mod regions;
 mod run;
 mod upkeep;
+mod wiring;
 
 pub use cloudkv_common::files::FilesError;
 pub use groups::{Groups, StartError};

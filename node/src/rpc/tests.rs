@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use cloudkv_common::rpc::Link;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 use futures_util::FutureExt;
@@ -15,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Answering, CallError, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers,
-    PeersSettings, Runtimes, Tls, Walk, serve,
+    Answering, CallError, Caller, Dialer, Frames, Greeting, Handler, Lane, Leaving, LinkSettings,
+    Peers, PeersSettings, Runtimes, Tls, Walk, serve,
 };
 use crate::raft::NodeId;
 
@@ -312,4 +314,50 @@ async fn a_node_of_another_cluster_and_another_node_are_refused() {
         let up = tokio::time::timeout(wait, state.wait_for(|up| *up)).await;
         assert!(up.is_err(), "node {node} was greeted");
     }
+}
+
+#[tokio::test]
+async fn on_the_lane_for_users_nothing_but_their_requests_is_answered() {
+    let server = server("127.0.0.1:0", "a").await;
+    let bounds = LinkSettings {
+        calls: 10,
+        queue_bytes: 1 << 20,
+        message_bytes: 1 << 20,
+    };
+    let greeting = Greeting {
+        cluster_id: "a".to_owned(),
+        from: 0,
+        to: OTHER,
+    };
+    let (_address, at) = tokio::sync::watch::channel(server.address.clone());
+    let router = Link::start(
+        &Handle::current(),
+        Dialer::default(),
+        greeting,
+        Lane::Users,
+        at,
+        bounds,
+    );
+    let mut up = router.connected();
+    let wait = up.wait_for(|connected| *connected);
+    tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
+    let user = || {
+        let body = Bytes::from_static(b"hello");
+        call::Body::User(pb::UserRequest {
+            body,
+            ..Default::default()
+        })
+    };
+    let answered = router.call(user(), SOON).unwrap().wait().await.unwrap();
+    assert!(matches!(answered, reply::Body::User(reply) if reply.body == "hello"));
+    for body in [barrier(), call::Body::Ping(pb::Ping::default())] {
+        let answered = router.call(body, SOON).unwrap().wait().await.unwrap();
+        assert!(matches!(answered, reply::Body::Refused(_)), "{answered:?}");
+    }
+    // And there only.
+    let peers = peers(10, 1 << 20);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let answered = peers.call(OTHER, Lane::Keys, user(), SOON).await.unwrap();
+    assert!(matches!(answered, reply::Body::Refused(_)), "{answered:?}");
 }
