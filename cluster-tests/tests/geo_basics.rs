@@ -239,10 +239,23 @@ async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
     let got = world.api(1).get(&path);
     let got = got.header("x-cloudkv-min-version", &token).await;
     got.error(503, "behind");
-    for wrong in ["x", "1.2.3", "9.1.0.1", "1.1.0.1"] {
+    let ask = async |token: &str| {
         let got = world.api(1).get(&path);
-        let got = got.header("x-cloudkv-min-version", wrong).await;
-        got.error(400, "invalid_header");
+        got.header("x-cloudkv-min-version", token).await
+    };
+    for wrong in ["x", "1.2.3"] {
+        ask(wrong).await.error(400, "invalid_header");
+    }
+    // Cut off, it can't know whether there is such a region by now.
+    ask("9.1.0.1").await.error(503, "unavailable");
+    world.network.heal();
+    for gone in ["9.1.0.1", "1.1.0.1"] {
+        let what = "a token of a history that isn't there is refused";
+        eventually(what, SOON, async || {
+            let answer = ask(gone).await;
+            (answer.status != 503).then(|| answer.error(400, "invalid_header").status)
+        })
+        .await;
     }
 }
 
