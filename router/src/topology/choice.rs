@@ -3,6 +3,9 @@
 //! Invariant: it changes only when the current region has been unhealthy for [`UNHEALTHY_FOR`], or
 //! another one nearer for [`SLOWER_FOR`]. Clients lose sight of their own latest writes with every
 //! change, so a better region alone is no reason. Time comes in from outside.
+//!
+//! It begins at home. Regions are heard of one after the other, so home gets [`UNHEALTHY_FOR`] to
+//! show that it serves; another one stands in for it until then.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +31,7 @@ pub struct Sample {
 #[derive(Debug, Default)]
 pub struct Choice {
     current: Option<u32>,
+    /// Of the current region, or of home before the first choice.
     unhealthy_since: Option<Instant>,
     slower_since: Option<(u32, Instant)>,
 }
@@ -37,7 +41,7 @@ impl Choice {
     pub fn look(&mut self, now: Instant, regions: &[Sample], home: Option<u32>) -> Option<u32> {
         let known = |number: u32| regions.iter().find(|sample| sample.region == number);
         let Some(current) = self.current.and_then(known).copied() else {
-            return self.choose(first(regions, home));
+            return self.begin(now, regions, home);
         };
         let best = nearest(
             regions
@@ -57,6 +61,17 @@ impl Choice {
             }
             Some(_) | None => Some(current.region),
         }
+    }
+
+    fn begin(&mut self, now: Instant, regions: &[Sample], home: Option<u32>) -> Option<u32> {
+        let first = first(regions, home);
+        let since = *self.unhealthy_since.get_or_insert(now);
+        let waits = home.is_some() && now.saturating_duration_since(since) < UNHEALTHY_FOR;
+        let serves_at_home = |it: &Sample| Some(it.region) == home && it.healthy;
+        if waits && !regions.iter().any(serves_at_home) {
+            return first;
+        }
+        self.choose(first)
     }
 
     fn wait_for_nearer(
@@ -159,6 +174,22 @@ mod tests {
         let all_dead = [sample(EU, false, 1), sample(US, false, 1)];
         assert_eq!(first(Some(US), &all_dead), Some(US));
         assert_eq!(first(None, &[]), None);
+    }
+
+    #[test]
+    fn home_is_waited_for_but_not_for_long() {
+        let start = Instant::now();
+        let only_other = [sample(EU, false, 1), sample(US, true, 80)];
+        let both = [sample(EU, true, 1), sample(US, true, 80)];
+        let after = |ms| start + Duration::from_millis(ms);
+        for (home_comes, expected) in [(900, EU), (1100, US)] {
+            let mut choice = Choice::default();
+            for ms in (0..home_comes).step_by(100) {
+                assert_eq!(choice.look(after(ms), &only_other, Some(EU)), Some(US));
+            }
+            let then = choice.look(after(home_comes), &both, Some(EU));
+            assert_eq!(then, Some(expected), "home comes after {home_comes} ms");
+        }
     }
 
     #[test]
