@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudkv_cluster_tests::faults::{PlainLoad, Work};
 use cloudkv_cluster_tests::region::{Region, key_in_shard};
-use cloudkv_cluster_tests::{Bucket, eventually};
+use cloudkv_cluster_tests::{Bucket, eventually, try_eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -20,13 +20,18 @@ fn a_key_of_each_shard(region: &Region, bucket: &Bucket) -> Vec<String> {
 
 /// Writes as a client does that repeats what wasn't done.
 async fn put(region: &Region, seat: usize, path: &str, value: &str) {
-    let what = format!("a write through node {seat}");
-    eventually(&what, SOON, async || {
+    let mut last = None;
+    let done = try_eventually(SOON, async || {
         let answer = region.api(seat).put(path, value.to_owned());
-        let answer = answer.try_send().await.ok()?;
-        (answer.status == 200).then_some(())
-    })
-    .await;
+        let answer = answer.try_send().await;
+        let done = answer.as_ref().is_ok_and(|answer| answer.status == 200);
+        last = Some(answer);
+        done.then_some(())
+    });
+    if done.await.is_none() {
+        let statuses = region.statuses().await;
+        panic!("no write of {path} through node {seat} within {SOON:?}: {last:?}\n{statuses:#?}");
+    }
 }
 
 #[tokio::test]
