@@ -2,6 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use cloudkv_cluster_tests::faults::{PlainLoad, Work};
@@ -20,12 +21,12 @@ fn a_key_of_each_shard(region: &Region, bucket: &Bucket) -> Vec<String> {
 
 /// Writes as a client does that repeats what wasn't done.
 async fn put(region: &Region, seat: usize, path: &str, value: &str) {
-    let mut last = None;
+    let last = Mutex::new(None);
     let done = try_eventually(SOON, async || {
         let answer = region.api(seat).put(path, value.to_owned());
         let answer = answer.try_send().await;
         let done = answer.as_ref().is_ok_and(|answer| answer.status == 200);
-        last = Some(answer);
+        *last.lock().expect("not poisoned") = Some(answer);
         done.then_some(())
     });
     if done.await.is_none() {

@@ -193,6 +193,9 @@ fn misformed(
     if leader.voters.len() < voters || (leader.is_shard() && leader.voters.len() != voters) {
         return Some(format!("the voters of {name} are {:?}", leader.voters));
     }
+    if leader.changing {
+        return Some(format!("the members of {name} are being changed"));
+    }
     let knows_leader = |group: &Group| group.term == leader.term && group.leader == leader.leader;
     let behind = replicas.iter().find(|(_, group)| !knows_leader(group));
     behind.map(|(seat, _)| format!("node {seat} doesn't know the leader of {name}"))

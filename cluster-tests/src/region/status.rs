@@ -90,6 +90,8 @@ pub struct Group {
     /// The others.
     #[serde(default)]
     pub learners: Vec<NodeId>,
+    /// Whether members are being changed: those that leave are needed until that is over.
+    pub changing: bool,
 }
 
 impl Group {

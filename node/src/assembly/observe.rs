@@ -64,16 +64,18 @@ impl Observer {
             .collect()
     }
 
-    /// What the region survives without losing anything that was acknowledged.
+    /// What the region survives without losing anything that was acknowledged: as its shards are
+    /// placed, and as those on this node already have it.
     fn survives(&self) -> &'static str {
         let topology = self.groups.catalog.topology();
         let region = topology.region_number(&self.groups.identity.region);
         let mut placements = topology.placements_of(region.unwrap_or(0)).peekable();
-        let safe = placements.peek().is_some() && placements.all(|(_, it)| it.voters.len() >= 3);
-        if safe {
-            "the loss of any one node"
-        } else {
-            "the loss of no node: a region needs three"
+        let placed = placements.peek().is_some() && placements.all(|(_, it)| it.voters.len() >= 3);
+        let settled = |it: &Status| !it.changing && it.voters.len() >= 3;
+        match placed {
+            true if self.statuses().iter().all(settled) => "the loss of any one node",
+            true => "the loss of no node yet: members are being changed",
+            false => "the loss of no node: a region needs three",
         }
     }
 
@@ -318,6 +320,7 @@ impl AdminState for Observer {
                     "role": status.role,
                     "voters": status.voters,
                     "learners": status.learners,
+                    "changing": status.changing,
                     "lag": lag(&status),
                 })
             })

@@ -94,6 +94,8 @@ pub struct Status {
     pub voters: Vec<NodeId>,
     /// The nodes that only follow.
     pub learners: Vec<NodeId>,
+    /// Whether these members are being changed.
+    pub changing: bool,
     /// How many entries each other member is behind, as far as the leader knows.
     pub lag: Vec<(NodeId, u64)>,
 }
@@ -338,6 +340,7 @@ impl<M: Machine> Group<M> {
     /// The group's state at a glance.
     pub fn status(&self) -> Status {
         let (voters, learners) = self.members();
+        let changing = self.is_changing();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -358,6 +361,7 @@ impl<M: Machine> Group<M> {
             },
             voters: voters.into_iter().collect(),
             learners: learners.into_iter().collect(),
+            changing,
             lag: lag.collect(),
             group: self.id,
             term: metrics.current_term,

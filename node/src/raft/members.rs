@@ -54,16 +54,23 @@ impl<M: Machine> Group<M> {
         (voters, learners)
     }
 
-    /// Whether a change of members is under way.
+    /// Whether a joint configuration is in force.
     fn is_joint(&self) -> bool {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
-        metrics
-            .membership_config
-            .membership()
-            .get_joint_config()
-            .len()
-            > 1
+        let membership = metrics.membership_config.membership();
+        membership.get_joint_config().len() > 1
+    }
+
+    /// Whether the members in force here are not yet those that the group keeps: until a change is
+    /// over and agreed on, those that leave are needed, too.
+    pub fn is_changing(&self) -> bool {
+        let in_force = {
+            let metrics = self.raft().metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.log_id().map_or(0, |at| at.index)
+        };
+        self.is_joint() || self.progress().applied_index() < in_force
     }
 
     /// Takes one step towards the members that are wanted, if this node leads.
