@@ -4,9 +4,13 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The shard of a key, of `shards`.
 pub fn shard_of(bucket: &[u8], key: &[u8], shards: u16) -> u16 {
-    let hash = xxh3_64_with_seed(key, xxh3_64(bucket));
-    let shard = hash % u64::from(shards.max(1));
+    let shard = hash_of(bucket, key) % u64::from(shards.max(1));
     u16::try_from(shard).unwrap_or(0)
+}
+
+/// The hash of a key of a bucket.
+pub fn hash_of(bucket: &[u8], key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, xxh3_64(bucket))
 }
 
 #[cfg(test)]

@@ -236,22 +236,33 @@ impl Region {
     /// `cloudkv-node admin replace`: tells the cluster, through the node at `seat`, that a node
     /// never comes back.
     pub async fn replace(&self, seat: usize, lost: &NodeId) {
+        self.insist(seat, &["replace", &lost.0]).await;
+    }
+
+    /// An operator's command, through the node at `seat`: what it prints, or what it complains of.
+    pub async fn admin(&self, seat: usize, words: &[&str]) -> Result<String, String> {
         let url = format!("http://{}", self.seat(seat).admin());
-        let replaced = async || {
-            let mut command = clean_command();
-            command.args(["admin", "--admin", &url, "replace", &lost.0]);
-            let output = tokio::process::Command::from(command).output().await;
-            let output = output.expect("run the operator's command");
-            let told = String::from_utf8_lossy(&output.stderr);
-            // While the metadata elects a leader, operators try again.
-            let again = told.contains("503");
-            assert!(
-                output.status.success() || again,
-                "admin replace {lost}: {told}"
-            );
-            output.status.success().then_some(())
+        let mut command = clean_command();
+        command.args(["admin", "--admin", &url]).args(words);
+        let output = tokio::process::Command::from(command).output().await;
+        let output = output.expect("run the operator's command");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    /// The same, again and again while the metadata elects a leader, as operators do.
+    pub async fn insist(&self, seat: usize, words: &[&str]) -> String {
+        let what = format!("admin {words:?} is carried out");
+        let told = async || match self.admin(seat, words).await {
+            Ok(told) => Some(told),
+            Err(error) if error.contains("503") => None,
+            Err(error) => panic!("admin {words:?}: {error}"),
         };
-        eventually("the lost node is replaced", FORMS_WITHIN, replaced).await;
+        eventually(&what, FORMS_WITHIN, told).await
     }
 
     /// Where a node listens.

@@ -18,6 +18,8 @@ use crate::config::{Secret, Target};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a change: a bucket's keys may have to be walked.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for what walks over a shard, several times.
+const WALK_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Why a node's operator's port gave no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,20 @@ pub enum CallError {
         /// What the node says.
         message: String,
     },
+    /// Regions hold different things.
+    #[error("{text}the regions differ: the shards and ranges above are not the same everywhere")]
+    Differ {
+        /// What was found, shard by shard.
+        text: String,
+    },
+    /// Regions may hold different things, or only not yet the same.
+    #[error(
+        "{text}some ranges change faster than regions can be compared: try again when less is written"
+    )]
+    Undecided {
+        /// What was found, shard by shard.
+        text: String,
+    },
     /// The node isn't ready.
     #[error("{target} is not ready: it waits for {waiting_for}")]
     NotReady {
@@ -101,6 +117,17 @@ pub(super) async fn change(
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::from(body.to_string()))?;
     call(target, request, token, CHANGE_TIMEOUT).await
+}
+
+/// The answer to what walks over a shard: its status and its JSON.
+pub(super) async fn walk(
+    target: &Target,
+    method: Method,
+    path: &str,
+    token: Option<&Secret>,
+) -> Result<(StatusCode, Value), CallError> {
+    let request = Request::builder().method(method).uri(path);
+    call(target, request.body(Full::default())?, token, WALK_TIMEOUT).await
 }
 
 async fn call(

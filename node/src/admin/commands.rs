@@ -7,7 +7,7 @@ use super::client::{self, CallError, get};
 use super::nodes::NodeChange;
 use super::operations::{LimitsBody, PlanBody};
 use super::render::render;
-use crate::config::{Action, LimitFlags, OperatorCall, PlanAction};
+use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Region};
 use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
 
@@ -23,6 +23,8 @@ pub async fn execute(call: &OperatorCall) -> Result<String, CallError> {
         Action::Decommission { node } => change(call, *node, NodeChange::Decommission).await,
         Action::Recommission { node } => change(call, *node, NodeChange::Recommission).await,
         Action::Replace { node } => change(call, *node, NodeChange::Replace).await,
+        Action::RemoveRegion { region } => remove_region(call, region).await,
+        Action::Verify { json } => verify(call, *json).await,
     }
 }
 
@@ -106,6 +108,41 @@ async fn change(
         NodeChange::Replace => "others take its place; `admin status` shows the progress",
     };
     Ok(format!("node {node}: {next}\n"))
+}
+
+async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, CallError> {
+    let path = format!("/regions/{region}");
+    tell(call, Method::DELETE, &path, &json!({})).await?;
+    Ok(format!(
+        "region {region}: the others refuse what it sends from now on, level what they have of it, \
+         and then go on without it; `admin status` shows the progress. Its nodes can only come back \
+         with empty data directories\n"
+    ))
+}
+
+/// Compares all shards, one after the other; that regions differ is an error.
+async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
+    let status = ask(call, "/status").await?;
+    let mut shards = Vec::new();
+    for shard in 0..status["shards"].as_u64().unwrap_or(0) {
+        let path = format!("/shards/{shard}/verify");
+        let (target, token) = (&call.target, call.token.as_ref());
+        let answer = client::walk(target, Method::POST, &path, token).await?;
+        shards.push(good(call, answer)?);
+    }
+    let is = |verdict: &str| shards.iter().any(|shard| shard["verdict"] == verdict);
+    let (differ, unknown) = (is("different"), is("undecided"));
+    let shards = Value::Array(shards);
+    let text = if json {
+        format!("{shards:#}\n")
+    } else {
+        render(&shards)
+    };
+    match (differ, unknown) {
+        (false, false) => Ok(text),
+        (true, _) => Err(CallError::Differ { text }),
+        (false, true) => Err(CallError::Undecided { text }),
+    }
 }
 
 /// The JSON of a good answer to a question.

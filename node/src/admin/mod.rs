@@ -8,6 +8,7 @@ mod commands;
 mod errors;
 mod nodes;
 mod operations;
+mod regions;
 mod render;
 mod routes;
 
@@ -18,4 +19,5 @@ pub use client::CallError;
 pub use commands::execute;
 pub use nodes::{NodeChange, NodeError};
 pub use operations::Operations;
+pub use regions::RegionError;
 pub use routes::{AdminState, Node, router};

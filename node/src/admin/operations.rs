@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::errors::OperationError;
 use super::nodes::{NodeChange, NodeError};
+use super::regions::RegionError;
 use super::routes::Node;
+use crate::geo::{Comparison, VerifyError};
 use crate::raft::NodeId;
 use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
@@ -34,6 +36,10 @@ pub trait Operations: Send + Sync + 'static {
     /// Changes what becomes of a node.
     fn change_node(&self, node: NodeId, change: NodeChange)
     -> BoxFuture<'_, Result<(), NodeError>>;
+    /// Has the others go on without a region.
+    fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>>;
+    /// Compares a shard in all regions.
+    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>>;
 }
 
 /// Body of `PATCH /plans/{plan}`: limits that aren't there stay.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router, middleware};
 use cloudkv_common::admin::{self, Guard, healthz, internal, method_not_allowed, refusal};
 use serde_json::Value;
 
 use super::nodes;
 use super::operations::{self, Operations};
+use super::regions;
 use crate::config::Secret;
 
 /// What the operator's port needs to know of the node.
@@ -46,6 +47,8 @@ pub fn router(node: Node, token: Option<&Secret>) -> Router {
         .route("/plans/{plan}", patch(operations::set_plan_limits))
         .route("/buckets/{bucket}/plan", put(operations::set_bucket_plan))
         .route("/nodes/{node}/{change}", post(nodes::change))
+        .route("/regions/{region}", delete(regions::remove))
+        .route("/shards/{shard}/verify", post(regions::verify))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .route_layer(middleware::from_fn_with_state(
             Guard::new(token),
@@ -80,6 +83,7 @@ async fn no_such_route() -> Response {
         StatusCode::NOT_FOUND,
         "no_such_route",
         "this port has /healthz, /readyz, /metrics, /status, /plans, /plans/{plan}, \
-         /buckets/{bucket}/plan and /nodes/{node}/{change}",
+         /buckets/{bucket}/plan, /nodes/{node}/{change}, /regions/{region} and \
+         /shards/{shard}/verify",
     )
 }

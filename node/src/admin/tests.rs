@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use cloudkv_common::admin::serve;
 
 use super::{AdminState, Node, Operations, execute, router};
-use crate::admin::{NodeChange, NodeError};
-use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Secret, Target};
+use crate::admin::{NodeChange, NodeError, RegionError};
+use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Region, Secret, Target};
+use crate::geo::{Comparison, Difference, Verdict, VerifyError};
 use crate::raft::NodeId;
 use crate::service::{
     Access, BucketId, DirectoryError, Limits, Plan, PlanChanges, PlanError, PlanTerms,
@@ -40,7 +41,7 @@ impl AdminState for Fake {
     }
 
     fn status(&self) -> Value {
-        json!({ "region": "local" })
+        json!({ "region": "local", "shards": 2 })
     }
 }
 
@@ -86,6 +87,37 @@ impl Operations for Fake {
             (7, _) => Ok(()),
             _ => Err(NodeError::Unknown(node)),
         }))
+    }
+
+    fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>> {
+        Box::pin(ready(match name.as_str() {
+            "lost" => Ok(()),
+            "well" => Err(RegionError::Lives {
+                region: name,
+                node: 7,
+            }),
+            _ => Err(RegionError::Unknown(name)),
+        }))
+    }
+
+    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>> {
+        let differs = shard == 1;
+        let range = Difference {
+            range: 9,
+            sums: vec![(1, 2), (3, 4)],
+        };
+        Box::pin(ready(Ok(Comparison {
+            shard,
+            regions: vec!["eu".to_owned(), "us".to_owned()],
+            records: 5,
+            ranges: 256,
+            verdict: if differs {
+                Verdict::Different
+            } else {
+                Verdict::Equal
+            },
+            differences: if differs { vec![range] } else { vec![] },
+        })))
     }
 }
 
@@ -377,4 +409,32 @@ async fn nodes_are_changed_and_refusals_say_why() {
     assert!(said.contains("move away"), "{said}");
     let refused = call(Action::Replace { node: 7 }).await.unwrap_err();
     assert!(refused.contains("lives"), "{refused}");
+}
+
+#[tokio::test]
+async fn regions_are_removed_and_compared() {
+    let port = port(None).await;
+    let remove = |name| Action::RemoveRegion {
+        region: Region::parse(name).unwrap(),
+    };
+    let said = port.call(None, remove("lost")).await.unwrap();
+    assert!(said.contains("go on without it"), "{said}");
+    let refused = port.call(None, remove("well")).await.unwrap_err();
+    assert!(refused.contains("node 7 of region well lives"), "{refused}");
+    let refused = port.call(None, remove("none")).await.unwrap_err();
+    assert!(
+        refused.contains("404") && refused.contains("none"),
+        "{refused}"
+    );
+    let verify = Action::Verify { json: false };
+    let differs = port.call(None, verify).await.unwrap_err();
+    for part in [
+        "the regions differ",
+        "0000000000000003 of 4 records",
+        "equal",
+    ] {
+        assert!(differs.contains(part), "{part}: {differs}");
+    }
+    let answer = port.send("POST /shards/x/verify", "", "").await;
+    assert!(answer.contains("no_such_shard"), "{answer}");
 }

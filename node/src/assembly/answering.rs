@@ -13,6 +13,7 @@ use super::places::Places;
 use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
 use crate::geo::Geo;
+use crate::meta::NodeState;
 use crate::raft::{Member, NodeId, not_here};
 use crate::rpc::{Caller, Frames, Handler, Walk};
 use crate::service::Service;
@@ -78,6 +79,8 @@ impl Handler for Answers {
                 self.with(transfer.group, |member| member.transfer(transfer))
             }
             call::Body::Merge(merge) => self.geo.merge(merge),
+            call::Body::Level(level) => self.geo.level(level),
+            call::Body::Digest(query) => self.geo.digest(query),
             call::Body::Peer(query) => std::future::ready(self.geo.peer(&query)).boxed(),
             call::Body::Ping(_) => std::future::ready(self.vitals.pong(self.led())).boxed(),
             body => {
@@ -99,6 +102,12 @@ impl Handler for Answers {
     fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply> {
         let api = self.api.clone();
         async move { api.serve_user(request, number).await }.boxed()
+    }
+
+    fn is_removed(&self, node: NodeId) -> bool {
+        let topology = self.admission.catalog.topology();
+        let known = topology.node(node);
+        known.is_some_and(|node| node.state == NodeState::Removed)
     }
 
     fn topology(&self) -> pb::Topology {

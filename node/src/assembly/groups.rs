@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wanted};
 use crate::cluster::{check_membership, join};
 use crate::config::Config;
-use crate::geo::Ledger;
+use crate::geo::{Budget, Ledger};
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
 use crate::raft::{Group, GroupSettings, Machine, Member, NodeId};
 use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
@@ -98,6 +98,8 @@ pub struct Groups {
     pub shards: Shards,
     /// How far other regions are.
     pub ledger: Arc<Ledger>,
+    /// What may be held back for them.
+    pub budget: Arc<Budget>,
 }
 
 impl Groups {
@@ -142,6 +144,11 @@ impl Groups {
             catalog,
             shards,
             ledger: Arc::default(),
+            budget: Budget::new(
+                config.geo_budget_percent,
+                config.geo_budget_mib.bytes() as u64,
+                config.data_dir.clone(),
+            ),
         })
     }
 

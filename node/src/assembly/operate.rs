@@ -7,8 +7,9 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::BoxFuture;
 
 use super::groups::Groups;
-use crate::admin::{NodeChange, NodeError, Operations};
-use crate::meta::NodeState;
+use crate::admin::{NodeChange, NodeError, Operations, RegionError};
+use crate::geo::{Comparison, Geo, VerifyError};
+use crate::meta::{LEAVE_LEVEL, NodeInfo, NodeState};
 use crate::raft::NodeId;
 use crate::service::{
     BucketId, Directory, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms,
@@ -18,6 +19,7 @@ use crate::service::{
 pub(super) struct Operator {
     pub directory: Directory,
     pub groups: Arc<Groups>,
+    pub geo: Arc<Geo>,
 }
 
 /// A node that was just lost may still count as living for a moment: waited for this long.
@@ -66,6 +68,73 @@ impl Operator {
             Err(error) => Err(NodeError::Unavailable(error.to_string())),
         }
     }
+
+    async fn remove(&self, name: String) -> Result<(), RegionError> {
+        let metadata = self.directory.metadata();
+        if let Err(error) = metadata.barrier().await {
+            let state = self.metadata_state();
+            return Err(RegionError::Unavailable(format!("{error}: {state}")));
+        }
+        let topology = self.groups.catalog.topology();
+        let number = topology.region_number(&name);
+        let number = number.ok_or_else(|| RegionError::Unknown(name.clone()))?;
+        if topology.region(number).is_some_and(|region| region.leaving) {
+            return Ok(());
+        }
+        let old = |node: &&NodeInfo| node.state != NodeState::Removed && node.level < LEAVE_LEVEL;
+        let old: Vec<NodeId> = topology
+            .nodes()
+            .iter()
+            .filter(old)
+            .map(|it| it.id)
+            .collect();
+        if self.groups.catalog.header().level < LEAVE_LEVEL && !old.is_empty() {
+            return Err(RegionError::OldNodes(old));
+        }
+        for node in topology.nodes_of(number) {
+            if !self.falls_silent(node.id).await {
+                let (region, node) = (name, node.id);
+                return Err(RegionError::Lives { region, node });
+            }
+        }
+        if self.groups.catalog.header().level < LEAVE_LEVEL {
+            let later = "the metadata is about to take its new form: try again in a moment";
+            return Err(RegionError::Unavailable(later.to_owned()));
+        }
+        let command = Command::RemoveRegion(pb::RemoveRegion { name });
+        match metadata.propose(command).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(RegionError::Refused(refusal.to_string())),
+            Err(error) => Err(RegionError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Who votes in the metadata, and who of them is heard of.
+    fn metadata_state(&self) -> String {
+        let topology = self.groups.catalog.topology();
+        let (voters, _) = self.groups.meta.members();
+        let lives = |node: &NodeId| {
+            *node == self.groups.identity.node_id || self.groups.vitals.lives(*node)
+        };
+        let named = |node: &NodeId| {
+            let region = topology.node(*node).map(|node| node.region);
+            let region = region.and_then(|region| topology.region_name(region));
+            format!("{node} ({})", region.unwrap_or("?"))
+        };
+        let all: Vec<String> = voters.iter().map(named).collect();
+        let heard: Vec<String> = voters.iter().filter(|it| lives(it)).map(named).collect();
+        let needed = voters.len() / 2 + 1;
+        format!(
+            "the metadata's voters are {}; heard of: {}; {needed} of them have to be there. Bring \
+             some of the others back first",
+            all.join(", "),
+            if heard.is_empty() {
+                "none".to_owned()
+            } else {
+                heard.join(", ")
+            },
+        )
+    }
 }
 
 impl Operations for Operator {
@@ -95,5 +164,13 @@ impl Operations for Operator {
         change: NodeChange,
     ) -> BoxFuture<'_, Result<(), NodeError>> {
         Box::pin(self.change(node, change))
+    }
+
+    fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>> {
+        Box::pin(self.remove(name))
+    }
+
+    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>> {
+        Box::pin(self.geo.verify(shard))
     }
 }

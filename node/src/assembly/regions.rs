@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::groups::Groups;
 use crate::geo::Line;
+use crate::meta::Topology;
 use crate::shard::{Peering, ShardHandle};
 use crate::telemetry::metrics::Exposition;
 
@@ -18,6 +19,7 @@ struct Way {
     line: Line,
     peering: Arc<Peering>,
     watermark: u64,
+    fenced: bool,
 }
 
 impl Way {
@@ -53,6 +55,7 @@ fn ways(groups: &Groups) -> Vec<Way> {
                     .cloned()
                     .unwrap_or_default(),
                 watermark: peer.watermark,
+                fenced: peer.fenced,
                 peering: peering.clone(),
             });
         }
@@ -66,6 +69,7 @@ pub(super) fn status(groups: &Groups) -> Value {
     let me = groups.identity.region_number;
     let ways = ways(groups);
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let levelled = |number: u32| topology.levelled_in().contains(&number);
     let region = |number: u32, info: &crate::meta::RegionInfo| {
         let of = ways.iter().filter(|way| way.region == info.name);
         let shards: Vec<Value> = of
@@ -77,6 +81,7 @@ pub(super) fn status(groups: &Groups) -> Value {
                     "silent_ms": way.silent_for().map(millis),
                     "watermark": way.watermark,
                     "alarms": way.line.alarms,
+                    "fenced": way.fenced,
                 })
             })
             .collect();
@@ -85,6 +90,9 @@ pub(super) fn status(groups: &Groups) -> Value {
             "name": info.name,
             "here": number == me,
             "joining": info.joining,
+            "leaving": info.leaving,
+            "levelled_by": info.leaving.then(|| named(&topology, |it| levelled(it))),
+            "waits_for": info.leaving.then(|| named(&topology, |it| !levelled(it))),
             "lag_ms": groups.ledger.inbound_lag(number).map(millis),
             "shards": shards,
         })
@@ -93,7 +101,34 @@ pub(super) fn status(groups: &Groups) -> Value {
     all.map(|(number, info)| region(*number, info)).collect()
 }
 
+/// The regions that stay for which `choose` holds.
+fn named(topology: &Topology, choose: impl Fn(u32) -> bool) -> Vec<String> {
+    let regions = topology.all_regions().iter();
+    let stay = regions.filter(|(number, region)| !region.leaving && choose(**number));
+    stay.map(|(_, region)| region.name.clone()).collect()
+}
+
+/// What is held back on this node for other regions, and how much may be.
+pub(super) fn held(groups: &Groups) -> Value {
+    let budget = &groups.budget;
+    json!({
+        "bytes": budget.held(),
+        "budget_bytes": budget.limit(),
+        "stage": budget.stage().name(),
+    })
+}
+
 pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
+    let (held, limit) = (groups.budget.held() as f64, groups.budget.limit() as f64);
+    let help = "How much of what may be held back on this node for other regions is.";
+    text.gauge("cloudkv_geo_budget_used_ratio", help, &[], held / limit);
+    let leaving = groups.catalog.topology();
+    let leaving = leaving
+        .all_regions()
+        .values()
+        .filter(|region| region.leaving);
+    let help = "Regions that are being removed.";
+    text.gauge("cloudkv_regions_leaving", help, &[], leaving.count() as f64);
     for (shard, handle) in led(groups) {
         let peering = handle.view().peering().borrow().clone();
         let shard = shard.to_string();

@@ -160,11 +160,13 @@ async fn run_on(
     let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
     let stop_admin = CancellationToken::new();
     let token = config.admin_token.clone();
+    let geo = Arc::new(geo(&groups, &service));
     let operator = admin::Node {
         state: observer,
         operations: Arc::new(Operator {
             directory: service.directory.clone(),
             groups: groups.clone(),
+            geo: geo.clone(),
         }),
     };
     let operator = admin::router(operator, token.as_ref());
@@ -173,7 +175,6 @@ async fn run_on(
         operator,
         stop_admin.clone(),
     ));
-    let geo = Arc::new(geo(&groups, &service));
     let answering = answering(
         &groups,
         &service,
@@ -309,6 +310,7 @@ impl Node {
             peers: groups.peers.clone(),
             vitals: groups.vitals.clone(),
             propose: proposer(&self.service),
+            dialer: groups.place.dialer.clone(),
         };
         let watch = groups
             .vitals

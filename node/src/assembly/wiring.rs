@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cloudkv_proto::v1 as pb;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::answering::Answers;
@@ -31,6 +32,8 @@ pub(super) fn geo(groups: &Groups, service: &Service) -> Geo {
         clock: groups.clock.clone(),
         ledger: groups.ledger.clone(),
         propose: proposer(service),
+        budget: groups.budget.clone(),
+        comparing: Arc::new(Semaphore::new(1)),
     }
 }
 
@@ -69,6 +72,7 @@ pub(super) fn answering(
             shards: u32::from(identity.shards),
             level: meta::LEVEL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            removed: false,
         },
         handler: Arc::new(answers),
         runtimes,

@@ -126,8 +126,16 @@ impl Admission {
     /// The first node of a region makes it known.
     async fn add_region(&self, request: &pb::JoinRequest) -> Result<(), Status> {
         let topology = self.catalog.topology();
-        if topology.region_number(&request.region).is_some() {
-            return Ok(());
+        let number = topology.region_number(&request.region);
+        if let Some(region) = number.and_then(|number| topology.region(number)) {
+            return if region.leaving {
+                let name = &region.name;
+                Err(Status::unavailable(format!(
+                    "region {name} is being removed"
+                )))
+            } else {
+                Ok(())
+            };
         }
         if self.catalog.header().level < REGIONS_LEVEL {
             return Err(Status::unavailable(

@@ -16,6 +16,26 @@ use crate::rpc::{self, Dialer};
 /// Pauses before all are asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
+/// What a node says that has no place in its cluster any more.
+pub(super) const REMOVED: &str = "this node was removed from the cluster, or its region was: it can \
+                                  only come back with an empty data directory, under a new number";
+
+/// Asks other nodes of the cluster, of which one is enough, whether this one was removed: it isn't
+/// told so any more. What they don't answer says nothing.
+pub(super) async fn was_removed(
+    dialer: &Dialer,
+    identity: &Identity,
+    addresses: &[String],
+) -> bool {
+    let asked = addresses.iter().map(|address| async {
+        let answer = rpc::identify(dialer, address, identity.node_id)
+            .await
+            .ok()?;
+        Some(answer.removed && answer.cluster_id == identity.cluster_id)
+    });
+    join_all(asked).await.contains(&Some(true))
+}
+
 /// Why a node got into no cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -101,10 +121,20 @@ pub async fn check_membership(
     application: &Application,
 ) -> Result<(), JoinError> {
     let asked = application.addresses.iter().map(|address| async {
-        let answer = rpc::identify(&application.dialer, address).await.ok()?;
-        (answer.cluster_id != identity.cluster_id).then(|| (address.clone(), answer.cluster_id))
+        let me = identity.node_id;
+        let answer = rpc::identify(&application.dialer, address, me).await.ok()?;
+        Some((address.clone(), answer))
     });
-    let other = join_all(asked).await.into_iter().flatten().next();
+    let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+    let here = |answer: &pb::IdentifyResponse| answer.cluster_id == identity.cluster_id;
+    if let Some((address, _)) = answers.iter().find(|(_, it)| here(it) && it.removed) {
+        return Err(JoinError::Refused {
+            address: address.clone(),
+            reason: REMOVED.to_owned(),
+        });
+    }
+    let other = answers.into_iter().find(|(_, answer)| !here(answer));
+    let other = other.map(|(address, answer)| (address, answer.cluster_id));
     match other {
         Some((address, cluster)) => Err(JoinError::Refused {
             address,

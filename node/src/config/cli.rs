@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use cloudkv_common::config::Flags;
+use cloudkv_common::config::{Flags, Region};
 
 use super::Config;
 use crate::types::{BucketId, Plan};
@@ -175,6 +175,19 @@ pub enum Action {
         /// The number of the node that is lost
         node: u64,
     },
+    /// Have the other regions go on without one that is lost: it can't come back but by joining
+    /// anew, and what it had not sent to any of them is lost
+    RemoveRegion {
+        /// The region's name
+        #[arg(value_parser = region)]
+        region: Region,
+    },
+    /// Compare what all regions hold; ends with 1 if they differ
+    Verify {
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What an operator does with plans.
@@ -231,6 +244,10 @@ fn host(text: &str) -> Result<String, String> {
 fn plan(text: &str) -> Result<Plan, String> {
     let names = || Plan::ALL.map(Plan::name).join(", ");
     Plan::parse(text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+fn region(text: &str) -> Result<Region, String> {
+    Region::parse(text).ok_or_else(|| "expected a region's name".to_owned())
 }
 
 fn bucket(text: &str) -> Result<BucketId, String> {

@@ -127,6 +127,14 @@ cloudkv_common::settings! {
     /// later.
     geo_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
 
+    /// How much of the disk may be taken by changes that some other region lacks, in percent. Half of it
+    /// raises an alarm; when all of it is taken, the absent region that lacks most is removed, and can
+    /// only come back by joining anew.
+    geo_budget_percent: usize = Number { min: 1, max: 90 } => "20",
+
+    /// The same in MiB, if that is less; 0: the share of the disk alone counts.
+    geo_budget_mib: Mib = Number { min: Mib(0), max: Mib(1 << 30) } => "0",
+
     /// Memory for requests that wait for a shard's leader, in MiB; more are refused with 503.
     held_requests_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "32",
 

@@ -12,17 +12,24 @@
 //! | `sender` | sends a shard's changes to one other region |
 //! | `receiver` | what other regions' senders are answered |
 //! | `adoption` | takes over what other regions have, before a new region serves |
+//! | `leaving` | levels what is here of regions that leave, before they go |
+//! | `verify` | compares what regions hold |
+//! | `budget` | bounds what is held back for other regions |
 //! | `ledger` | how far each other region is, and how long changes take |
 
 mod adoption;
+mod budget;
+mod leaving;
 mod ledger;
 mod receiver;
 mod sender;
 mod steward;
+mod verify;
 
 use std::sync::Arc;
 
 use cloudkv_proto::v1 as pb;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +41,9 @@ use crate::rpc::Peers;
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
+pub use budget::{Budget, Stage};
 pub use ledger::{Ledger, Line};
+pub use verify::{Comparison, Difference, Verdict, VerifyError};
 
 /// What propagation works with.
 pub struct Geo {
@@ -54,6 +63,10 @@ pub struct Geo {
     pub ledger: Arc<Ledger>,
     /// Takes commands to the metadata's leader, wherever it is.
     pub propose: Proposer,
+    /// What may be held back for other regions.
+    pub budget: Arc<Budget>,
+    /// Walks over a shard to compare it: one at a time.
+    pub comparing: Arc<Semaphore>,
 }
 
 impl Geo {
@@ -64,6 +77,10 @@ impl Geo {
             let steward = steward::run(self.clone(), number, shard.clone());
             tasks.spawn(stop.clone().run_until_cancelled_owned(steward));
         }
+        tasks.spawn(
+            stop.clone()
+                .run_until_cancelled_owned(budget::run(self.clone())),
+        );
         tasks.close();
         tasks.wait().await;
     }

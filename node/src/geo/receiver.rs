@@ -3,6 +3,7 @@
 use std::io;
 
 use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::shard_command::Kind as Command;
 use cloudkv_proto::v1::{refused::Reason, reply, walk_frame};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use tonic::Status;
 use super::Geo;
 use crate::cluster::MAX_OFFSET;
 use crate::rpc::Walk;
-use crate::shard::{MergeError, Peering, WalkPart};
+use crate::shard::{MergeError, Peering, Response, WalkPart};
 
 /// Parts of a walk read ahead of the connection that takes them.
 const PARTS_AHEAD: usize = 2;
@@ -55,6 +56,9 @@ impl Geo {
         }
         self.ledger.received(number, merge.origin, call.lag_us);
         let peering = shard.view().peering().borrow().clone();
+        if peering.peer(merge.origin).is_some_and(|peer| peer.fenced) {
+            return Err((Reason::Failed, "the region is being removed"));
+        }
         match nothing_new(&peering, &merge) {
             Some(cursor) => Ok(Queued::Known(cursor)),
             None => match shard.merge(merge) {
@@ -90,6 +94,67 @@ impl Geo {
             last_version: shard.view().last_version(),
             open: shard.view().is_open(),
         })
+    }
+
+    /// Takes what another region has of one that leaves; without records it only tells how far the
+    /// shard is.
+    pub fn level(&self, call: pb::LevelCall) -> BoxFuture<'static, reply::Body> {
+        let shard = self.shard(call.shard).filter(|shard| shard.leads());
+        let (Some(shard), Some(level)) = (shard.cloned(), call.level) else {
+            let refused = refuse(Reason::NotLeader, "this node does not lead the shard");
+            return std::future::ready(refused).boxed();
+        };
+        let level = pb::Level {
+            time: self.clock.now(),
+            ..level
+        };
+        async move {
+            let origin = level.origin.unwrap_or_default();
+            if !level.records.is_empty() {
+                match shard.propose(Command::Level(level)).await {
+                    Ok(Response::Levelled { taken: true }) => {}
+                    Ok(_) => return refuse(Reason::Failed, "the region is not fenced here"),
+                    Err(error) => return refuse(Reason::UnknownOutcome, &error.to_string()),
+                }
+            }
+            let peering = shard.view().peering().borrow().clone();
+            let state = peering.state_of(&origin);
+            reply::Body::Level(pb::LevelReply { state })
+        }
+        .boxed()
+    }
+
+    /// Sums up what a shard that this node leads has.
+    pub fn digest(&self, query: pb::DigestQuery) -> BoxFuture<'static, reply::Body> {
+        let shard = self.shard(query.shard).filter(|shard| shard.serves());
+        let permit = self.comparing.clone().try_acquire_owned();
+        let (Some(shard), Ok(permit)) = (shard.cloned(), permit) else {
+            let refused = refuse(
+                Reason::Busy,
+                "this node doesn't lead the shard, or compares",
+            );
+            return std::future::ready(refused).boxed();
+        };
+        async move {
+            let view = shard.view().clone();
+            let summed = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                view.digests(query.at, query.ranges)
+            });
+            match summed.await {
+                // What was committed before the question is in the answer, if it leads still.
+                Ok(Ok(digests)) if shard.serves() => reply::Body::Digest(pb::DigestReply {
+                    own: digests.header.change_last,
+                    cursors: digests.header.peers,
+                    digests: digests.sums,
+                    records: digests.records,
+                }),
+                Ok(Ok(_)) => refuse(Reason::NotLeader, "this node does not lead the shard"),
+                Ok(Err(error)) => refuse(Reason::Failed, &error.to_string()),
+                Err(error) => refuse(Reason::Failed, &error.to_string()),
+            }
+        }
+        .boxed()
     }
 
     /// Sends all that a shard has to a region that joins.

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::Geo;
 use super::adoption;
+use super::leaving;
 use super::sender::Sender;
 use crate::shard::{Peering, ShardHandle};
 
@@ -31,6 +32,7 @@ pub(super) async fn run(geo: Arc<Geo>, number: u16, shard: Arc<ShardHandle>) {
         shard,
         senders: Senders::default(),
         collected: Instant::now(),
+        swept: false,
     };
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -40,6 +42,7 @@ pub(super) async fn run(geo: Arc<Geo>, number: u16, shard: Arc<ShardHandle>) {
             steward.look().await;
         } else {
             steward.senders = Senders::default();
+            steward.swept = false;
         }
     }
 }
@@ -50,6 +53,8 @@ struct Steward {
     shard: Arc<ShardHandle>,
     senders: Senders,
     collected: Instant,
+    /// Whether nothing is left to be collected while there is no other region.
+    swept: bool,
 }
 
 /// A sender for each other region; dropped with this.
@@ -71,12 +76,16 @@ impl Steward {
         }
         self.send(&peering);
         self.acknowledge(&peering).await;
-        if !peering.header.peers.is_empty() && self.collected.elapsed() > COLLECT {
+        leaving::look(&self.geo, self.number, &self.shard, &peering).await;
+        if self.collected.elapsed() > COLLECT && !(peering.header.peers.is_empty() && self.swept) {
             self.collected = Instant::now();
-            self.collect().await;
+            // Alone, it leaves no tombstones behind; what others have left goes.
+            let swept = self.collect().await;
+            self.swept = swept && peering.header.peers.is_empty();
         }
         if self.number == 0 {
             self.end_joining().await;
+            leaving::confirm(&self.geo).await;
         }
     }
 
@@ -125,10 +134,10 @@ impl Steward {
 
     /// Has a sender run for each other region, and for no other.
     fn send(&mut self, peering: &Peering) {
-        let peers = &peering.header.peers;
+        let peers = peering.header.peers.iter().filter(|peer| !peer.fenced);
         let senders = &mut self.senders;
         senders.running.retain(|(region, incarnation), task| {
-            let mut of = peers.iter();
+            let mut of = peers.clone();
             let stays = of.any(|it| it.region == *region && it.incarnation == *incarnation);
             if !stays {
                 task.abort();
@@ -170,8 +179,9 @@ impl Steward {
         }
     }
 
-    /// Removes the tombstones that nothing older can meet any more.
-    async fn collect(&self) {
+    /// Removes the tombstones that nothing older can meet any more. Returns whether none of them is
+    /// left.
+    async fn collect(&self) -> bool {
         loop {
             let view = self.shard.view().clone();
             let find = tokio::task::spawn_blocking(move || view.collectable(COLLECT_LIMIT));
@@ -179,17 +189,17 @@ impl Steward {
                 Ok(Ok(tombstones)) => tombstones,
                 Ok(Err(error)) => {
                     tracing::error!(%error, "look for tombstones that can go");
-                    return;
+                    return false;
                 }
-                Err(_) => return,
+                Err(_) => return false,
             };
             let full = tombstones.len() >= COLLECT_LIMIT;
             if tombstones.is_empty() {
-                return;
+                return true;
             }
             let collect = Command::Collect(pb::Collect { tombstones });
             if self.shard.propose(collect).await.is_err() || !full {
-                return;
+                return false;
             }
         }
     }

@@ -48,6 +48,18 @@ pub enum Refusal {
         /// Its number.
         region: u32,
     },
+    /// A region is being removed.
+    #[error("region {region} is being removed: one thing after the other")]
+    RegionLeaving {
+        /// Its number.
+        region: u32,
+    },
+    /// No other region would be left.
+    #[error("it is the last region: there would be none that has its keys")]
+    LastRegion,
+    /// No region has the name.
+    #[error("the cluster has no region of that name")]
+    NoSuchRegion,
     /// A command on nodes or placements was refused.
     #[error(transparent)]
     Node(#[from] NodeRefusal),
@@ -206,6 +218,21 @@ impl MetaState {
             self.put_bucket(bucket, batch);
         }
         Ok(())
+    }
+
+    /// Regions were removed: a bucket may have waited for them alone to be dropped.
+    pub(super) fn forget_dropped(&mut self, batch: &mut Batch) {
+        let regions: Vec<u32> = self.header.regions.iter().map(|it| it.number).collect();
+        let done = |bucket: &Bucket| {
+            let mut regions = regions.iter();
+            bucket.dropping && regions.all(|region| bucket.dropped_in.contains(region))
+        };
+        let mut done: Vec<_> = self.catalog.buckets_where(done);
+        // In the same order on every replica.
+        done.sort_unstable_by_key(|bucket| bucket.id);
+        for bucket in done {
+            self.remove_bucket(bucket.id, batch);
+        }
     }
 
     pub(super) fn expire_accounts(

@@ -42,6 +42,7 @@ impl MetaState {
             incarnation: found.incarnation,
             joining: false,
             founder: found.node,
+            leaving: false,
         };
         self.header.regions = vec![region];
         self.header.regions_epoch = 1;

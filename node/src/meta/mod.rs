@@ -43,6 +43,7 @@ pub use node_refusal::NodeRefusal;
 pub use plans::{
     Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans, plan_to_pb,
 };
+pub use regions::LEAVE_LEVEL;
 pub use state::{LEVEL, Meta, MetaState, Response};
 pub use topology::{NodeInfo, NodeState, Placement, RegionInfo, Topology};
 pub use usage::Usage;

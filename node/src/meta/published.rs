@@ -67,6 +67,9 @@ impl Published {
 
 /// Whether two headers differ at most in the digest, which every command changes.
 fn same_cluster(a: &pb::MetaHeader, b: &pb::MetaHeader) -> bool {
-    let parts = |header: &pb::MetaHeader| (header.shards, header.level);
-    parts(a) == parts(b) && a.cluster_id == b.cluster_id && a.regions == b.regions
+    let parts = |header: &pb::MetaHeader| (header.shards, header.level, header.removal_round);
+    parts(a) == parts(b)
+        && a.cluster_id == b.cluster_id
+        && a.regions == b.regions
+        && a.levelled_in == b.levelled_in
 }

@@ -23,7 +23,7 @@ use crate::store::{Batch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
 /// The highest feature level that this version supports.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// The metadata state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,6 +222,8 @@ impl State<Meta> for MetaState {
             }
             Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
             Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
+            Some(Command::RemoveRegion(remove)) => Ok(self.remove_region(&remove.name)),
+            Some(Command::RegionLevelled(levelled)) => self.region_levelled(*levelled, batch),
             None => Err(newer("a command of a kind")),
         }
     }

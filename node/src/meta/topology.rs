@@ -141,6 +141,8 @@ pub struct RegionInfo {
     pub joining: bool,
     /// The node that founds its shards; 0: the one that founded the cluster.
     pub founder: NodeId,
+    /// It is lost, or leaves: it is being removed.
+    pub leaving: bool,
 }
 
 impl RegionInfo {
@@ -150,6 +152,7 @@ impl RegionInfo {
             incarnation: row.incarnation,
             joining: row.joining,
             founder: row.founder,
+            leaving: row.leaving,
         }
     }
 }
@@ -159,6 +162,8 @@ impl RegionInfo {
 pub struct Topology {
     regions: BTreeMap<u32, RegionInfo>,
     regions_epoch: u64,
+    removal_round: u64,
+    levelled_in: Vec<u32>,
     nodes: Vec<NodeInfo>,
     placements: BTreeMap<(u32, u16), Placement>,
 }
@@ -226,6 +231,16 @@ impl Topology {
         self.regions_epoch
     }
 
+    /// One more with every region that is to leave.
+    pub fn removal_round(&self) -> u64 {
+        self.removal_round
+    }
+
+    /// The regions that have levelled what they have of those that leave, in this round.
+    pub fn levelled_in(&self) -> &[u32] {
+        &self.levelled_in
+    }
+
     /// The number of a region.
     pub fn region_number(&self, name: &str) -> Option<u32> {
         self.regions()
@@ -259,5 +274,7 @@ impl Topology {
             .map(|region| (region.number, RegionInfo::from_row(region)))
             .collect();
         self.regions_epoch = header.regions_epoch;
+        self.removal_round = header.removal_round;
+        self.levelled_in.clone_from(&header.levelled_in);
     }
 }

@@ -56,6 +56,9 @@ impl From<Refusal> for pb::MetaRefusal {
             Refusal::ClusterFull => (Kind::ClusterFull, 0),
             Refusal::Malformed => (Kind::Malformed, 0),
             Refusal::RegionJoining { region } => (Kind::RegionJoining, u64::from(region)),
+            Refusal::RegionLeaving { region } => (Kind::RegionLeaving, u64::from(region)),
+            Refusal::LastRegion => (Kind::LastRegion, 0),
+            Refusal::NoSuchRegion => (Kind::NoSuchRegion, 0),
             Refusal::Node(refusal) => return refusal.into(),
         };
         Self {
@@ -119,6 +122,11 @@ fn refusal(kind: Kind, limit: u64) -> Option<Refusal> {
         Kind::RegionJoining => Some(Refusal::RegionJoining {
             region: u32::try_from(limit).unwrap_or(0),
         }),
+        Kind::RegionLeaving => Some(Refusal::RegionLeaving {
+            region: u32::try_from(limit).unwrap_or(0),
+        }),
+        Kind::LastRegion => Some(Refusal::LastRegion),
+        Kind::NoSuchRegion => Some(Refusal::NoSuchRegion),
         Kind::NodeZero
         | Kind::UnknownNode
         | Kind::NodeRemoved
@@ -163,7 +171,10 @@ fn node_refusal(kind: Kind, limit: u64) -> Option<NodeRefusal> {
         | Kind::TooManyAccounts
         | Kind::ClusterFull
         | Kind::Malformed
-        | Kind::RegionJoining => None,
+        | Kind::RegionJoining
+        | Kind::RegionLeaving
+        | Kind::LastRegion
+        | Kind::NoSuchRegion => None,
     }
 }
 
@@ -186,7 +197,10 @@ mod tests {
             Some(Refusal::TooManyAccounts) => Some(Refusal::ClusterFull),
             Some(Refusal::ClusterFull) => Some(Refusal::Malformed),
             Some(Refusal::Malformed) => Some(Refusal::RegionJoining { region: 3 }),
-            Some(Refusal::RegionJoining { .. }) => node_after(None).map(Refusal::Node),
+            Some(Refusal::RegionJoining { .. }) => Some(Refusal::RegionLeaving { region: 4 }),
+            Some(Refusal::RegionLeaving { .. }) => Some(Refusal::LastRegion),
+            Some(Refusal::LastRegion) => Some(Refusal::NoSuchRegion),
+            Some(Refusal::NoSuchRegion) => node_after(None).map(Refusal::Node),
             Some(Refusal::Node(refusal)) => node_after(Some(refusal)).map(Refusal::Node),
         }
     }
@@ -220,7 +234,7 @@ mod tests {
     fn every_answer_comes_back_as_it_was_sent() {
         assert_eq!(sent(&Ok(())), Ok(Ok(())));
         let refusals: Vec<_> = std::iter::successors(after(None), |at| after(Some(*at))).collect();
-        assert_eq!(refusals.len(), 24);
+        assert_eq!(refusals.len(), 27);
         for refusal in refusals {
             assert_eq!(sent(&Err(refusal)), Ok(Err(refusal)));
         }

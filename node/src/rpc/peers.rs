@@ -268,12 +268,17 @@ async fn stalled(mut watched: watch::Receiver<()>) {
     }
 }
 
-/// Asks the node at `address` who it is.
-pub async fn identify(dialer: &Dialer, address: &str) -> Result<pb::IdentifyResponse, Status> {
+/// Asks the node at `address` who it is, and whether it knows that node `asks` was removed; 0: no
+/// node asks.
+pub async fn identify(
+    dialer: &Dialer,
+    address: &str,
+    asks: NodeId,
+) -> Result<pb::IdentifyResponse, Status> {
     let ask = async {
         let channel = dialer.channel(address, bounded).await?;
         let answer = NodeClient::new(channel)
-            .identify(pb::IdentifyRequest {})
+            .identify(pb::IdentifyRequest { node_id: asks })
             .await?;
         Ok(answer.into_inner())
     };

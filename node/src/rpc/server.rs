@@ -65,6 +65,11 @@ pub trait Handler: Send + Sync + 'static {
     /// apart.
     fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
 
+    /// Whether a node was removed from the cluster for good, as far as this one knows.
+    fn is_removed(&self, _node: NodeId) -> bool {
+        false
+    }
+
     /// Where everything is, and who leads, as this node knows it.
     fn topology(&self) -> pb::Topology;
 
@@ -255,9 +260,13 @@ impl Node for Port {
 
     async fn identify(
         &self,
-        _request: Request<pb::IdentifyRequest>,
+        request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
-        Ok(Response::new(self.answering.identity.clone()))
+        let asks = request.get_ref().node_id;
+        Ok(Response::new(pb::IdentifyResponse {
+            removed: self.answering.handler.is_removed(asks),
+            ..self.answering.identity.clone()
+        }))
     }
 
     async fn join(

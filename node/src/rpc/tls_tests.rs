@@ -119,7 +119,7 @@ async fn a_node_cannot_act_as_another() {
     let at = format!("{MY_HOST}:0");
     let peers = peers_of(OTHER, Dialer::default(), 1, 1);
     let impostor = server_with(&at, "a", peers, Some(impostor)).await;
-    let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address).await;
+    let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address, 0).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
 }
 
@@ -141,7 +141,9 @@ async fn a_router_may_only_ask_who_a_node_is() {
     let ca = Ca::new();
     let (server, _) = other_node(&ca).await;
     let router = ca.router();
-    let answer = identify(&dialer(&router), &server.address).await.unwrap();
+    let answer = identify(&dialer(&router), &server.address, 0)
+        .await
+        .unwrap();
     assert_eq!(answer.node_id, OTHER);
     let request = pb::JoinRequest {
         node_id: 5,

@@ -63,6 +63,8 @@ impl Service {
             call::Body::Ping(_)
             | call::Body::Merge(_)
             | call::Body::Peer(_)
+            | call::Body::Level(_)
+            | call::Body::Digest(_)
             | call::Body::Append(_)
             | call::Body::Vote(_)
             | call::Body::Transfer(_)

@@ -377,6 +377,9 @@ pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> Directory
         | Refusal::Founded
         | Refusal::Malformed
         | Refusal::RegionJoining { .. }
+        | Refusal::RegionLeaving { .. }
+        | Refusal::LastRegion
+        | Refusal::NoSuchRegion
         | Refusal::Node(_) => DirectoryError::UnknownOutcome,
     }
 }

@@ -58,6 +58,12 @@ impl ShardState {
             });
         };
         let before = self.header.peers[at];
+        if before.fenced {
+            return Ok(MergeOutcome {
+                known: false,
+                cursor: 0,
+            });
+        }
         let advances = merge.from <= before.cursor && merge.to > before.cursor;
         let tells = merge.from == merge.to && merge.to <= before.cursor;
         if self.header.adopting || !(advances || tells) {

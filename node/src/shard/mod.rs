@@ -6,6 +6,8 @@
 //! | `write` | puts and deletes |
 //! | `held` | changes held for other regions, tombstones kept for them, and when both go |
 //! | `merge` | what other regions have changed |
+//! | `leave` | what becomes of a region that leaves, or is lost |
+//! | `compare` | digests that regions compare |
 //! | `adopt` | what a region that joins takes over |
 //! | `outgoing` | what other regions are sent, and how far each is |
 //! | `merger` | many merges in one Raft entry |
@@ -18,9 +20,11 @@
 
 mod adopt;
 mod bucket;
+mod compare;
 mod expire;
 mod handle;
 mod held;
+mod leave;
 mod merge;
 mod merger;
 mod outgoing;
@@ -33,6 +37,8 @@ mod write;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
+mod leave_tests;
+#[cfg(test)]
 mod merge_bench;
 #[cfg(test)]
 mod merge_tests;
@@ -42,6 +48,7 @@ mod model_tests;
 mod replay_tests;
 
 pub use cloudkv_common::hash::shard_of;
+pub use compare::{Digests, RANGES};
 pub use handle::{ReadError, ShardHandle, ShardSettings};
 pub use merge::MergeOutcome;
 pub use merger::MergeError;

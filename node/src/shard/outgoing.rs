@@ -32,6 +32,12 @@ impl Peering {
         self.header.peers.iter().find(|peer| peer.region == region)
     }
 
+    /// What is known of a history of another region.
+    pub fn state_of(&self, peer: &pb::Peer) -> Option<pb::PeerState> {
+        let state = self.peer(peer.region).copied();
+        state.filter(|state| state.incarnation == peer.incarnation)
+    }
+
     /// Every other region has this one's changes up to this position.
     pub fn stable(&self) -> u64 {
         let peers = self.header.peers.iter();
@@ -106,7 +112,7 @@ impl View {
     }
 }
 
-fn header(db: &Frozen<'_>, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
+pub(super) fn header(db: &Frozen<'_>, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
     let row = db.get(&rows.single(Kind::Header))?.unwrap_or_default();
     pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
 }
@@ -282,12 +288,12 @@ fn walk(
                 sink(WalkPart::Part(std::mem::take(&mut part)))?;
             }
         }
-        Ok(())
+        Ok::<_, io::Error>(())
     })?;
     let mut bytes = 0;
     each(db, rows, Kind::Record, |key, row| {
         let Some((bucket, name)) = keys::split_record(key) else {
-            return Ok(());
+            return Ok::<_, io::Error>(());
         };
         let record = portable(record::decode(row)?, header.region);
         bytes += name.len() + record.value.len() + 64;
@@ -306,12 +312,12 @@ fn walk(
 }
 
 /// Visits all rows of a kind, until one fails.
-fn each(
+pub(super) fn each<E: From<StoreError>>(
     db: &Frozen<'_>,
     rows: Rows,
     kind: Kind,
-    mut visit: impl FnMut(&[u8], Bytes) -> io::Result<()>,
-) -> io::Result<()> {
+    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), E>,
+) -> Result<(), E> {
     let (from, to) = rows.all(kind);
     let scan = Scan {
         from,

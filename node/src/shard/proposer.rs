@@ -312,7 +312,11 @@ fn answer(waiting: Vec<(Waiter, Taken)>, result: Proposal<Shard>) {
             return;
         }
         Ok(
-            Response::Writes(_) | Response::Merges(_) | Response::Done | Response::Expired { .. },
+            Response::Writes(_)
+            | Response::Merges(_)
+            | Response::Done
+            | Response::Levelled { .. }
+            | Response::Expired { .. },
         )
         | Err(ProposeError::Unknown) => WriteError::Unknown,
         Err(ProposeError::NotLeader { .. }) => WriteError::NotLeader,

@@ -26,7 +26,7 @@ use crate::store::{Batch, Found, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// The highest feature level that this version supports.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// The shard state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,11 @@ pub enum Response {
     Writes(Vec<WriteOutcome>),
     /// What became of each merge, in their order.
     Merges(Vec<MergeOutcome>),
+    /// What became of what another region has of one that leaves.
+    Levelled {
+        /// Whether it was taken: the region that leaves is fenced here.
+        taken: bool,
+    },
     /// Whether more has expired than the command took.
     Expired {
         /// Whether to propose it again at once.
@@ -162,6 +167,8 @@ impl State<Shard> for ShardState {
             Some(Command::Acknowledge(acknowledge)) => self.apply_acknowledge(acknowledge, batch),
             Some(Command::Collect(collect)) => self.apply_collect(collect, batch),
             Some(Command::Adopt(adopt)) => self.apply_adopt(adopt, batch),
+            Some(Command::Fence(fence)) => Ok(self.apply_fence(fence)),
+            Some(Command::Level(level)) => self.apply_level(level, batch),
             None => Err(newer("a command of a kind".into())),
         }
     }

@@ -1,0 +1,251 @@
+//! A region is lost for good: the others agree on all that it had sent to any of them, go on without
+//! it, and take it in again only as a new one. And how an operator sees that regions hold the same.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::region::{RegionOptions, World};
+use cloudkv_cluster_tests::{Bucket, eventually};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+
+async fn status(world: &World, seat: usize) -> Option<Value> {
+    let call = world.members[seat].admin_api().get("/status").unchecked();
+    let answer = call.try_send().await.ok()?;
+    (answer.status == 200).then(|| answer.json())
+}
+
+/// Waits until a node knows these regions, and no other.
+async fn wait_regions(world: &World, seat: usize, names: &[&str]) {
+    let what = format!("node {seat} knows {names:?}");
+    eventually(&what, SOON, async || {
+        let status = status(world, seat).await?;
+        let regions = status["regions"].as_array()?.iter();
+        let known: Vec<&str> = regions.filter_map(|it| it["name"].as_str()).collect();
+        (known == names).then_some(())
+    })
+    .await;
+}
+
+/// Waits until two regions of one node have the same of each shard, tombstones included.
+async fn wait_same_digests(world: &World, one: usize, other: usize) {
+    eventually("all tombstones are gone, or the same", SOON, async || {
+        let (one, other) = (status(world, one).await?, status(world, other).await?);
+        let digests = |status: &Value| {
+            let groups = status["groups"].as_array().cloned().unwrap_or_default();
+            let shards = groups.into_iter().filter(|it| it["group"] != "meta");
+            shards.map(|it| it["digest"].clone()).collect::<Vec<_>>()
+        };
+        (digests(&one) == digests(&other)).then_some(())
+    })
+    .await;
+}
+
+async fn wait_value(world: &World, seat: usize, path: &str, value: &str) {
+    let what = format!("node {seat} has {value}");
+    eventually(&what, SOON, async || {
+        let got = world.api(seat).get(path).await;
+        (got.status == 200 && got.text() == value).then_some(())
+    })
+    .await;
+}
+
+async fn fill(world: &World, seat: usize, bucket: &Bucket, prefix: &str, value: &str) {
+    for key in 0..40 {
+        let path = bucket.key(&format!("{prefix}{key}"));
+        world.api(seat).put(&path, value.to_owned()).await.status(200);
+    }
+}
+
+#[tokio::test]
+async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
+    let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
+    let bucket = world.api(0).bucket().await;
+    fill(&world, 2, &bucket, "all", "old").await;
+    world.wait_equal(&bucket).await;
+    // From here on, what ap writes reaches eu alone.
+    world.network.cut(1, 2);
+    fill(&world, 2, &bucket, "all", "new").await;
+    fill(&world, 2, &bucket, "last", "words").await;
+    for key in 0..20 {
+        let path = bucket.key(&format!("all{key}"));
+        world.api(2).delete(&path).await.status(200);
+    }
+    world.api(2).put(&bucket.key("end"), "end").await.status(200);
+    wait_value(&world, 0, &bucket.key("end"), "end").await;
+    eventually("eu has all of ap", SOON, async || {
+        let eu = world.contents(0, &bucket).await?;
+        (Some(eu) == world.contents(2, &bucket).await).then_some(())
+    })
+    .await;
+    let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
+    assert!(refused.contains("of region ap lives"), "{refused}");
+    world.kill(2);
+    let before = world.contents(0, &bucket).await.unwrap();
+    assert_eq!(before.len(), 61);
+    assert_ne!(world.contents(1, &bucket).await.unwrap(), before);
+    // Held for ap until it is removed.
+    fill(&world, 1, &bucket, "held", "back").await;
+    let wrong = world.admin(0, &["remove-region", "xx"]).await.unwrap_err();
+    assert!(wrong.contains("no region has the name"), "{wrong}");
+    let said = world.insist(1, &["remove-region", "ap"]).await;
+    assert!(said.contains("go on without it"), "{said}");
+    for seat in 0..2 {
+        wait_regions(&world, seat, &["eu", "us"]).await;
+    }
+    let all = world.wait_equal(&bucket).await;
+    assert_eq!(all.len(), 101);
+    assert!(before.iter().all(|(name, held)| all.get(name) == Some(held)));
+    world.wait_nothing_held().await;
+    wait_same_digests(&world, 0, 1).await;
+
+    // Its old node has no place any more; with an empty directory it joins anew, and gets all.
+    world.members[2].start();
+    assert!(!world.wait_exit(2).await.success());
+    let log = std::fs::read_to_string(world.members[2].log().path()).unwrap();
+    assert!(log.contains("its region was"), "{log}");
+    world.network.heal();
+    world.rejoin_wiped(2).await;
+    world.wait_serving(2).await;
+    fill(&world, 2, &bucket, "again", "here").await;
+    assert_eq!(world.wait_equal(&bucket).await.len(), 141);
+    let status = status(&world, 0).await.unwrap();
+    let regions = status["regions"].as_array().unwrap();
+    let numbers: Vec<u64> = regions.iter().filter_map(|it| it["number"].as_u64()).collect();
+    assert_eq!(numbers, [1, 2, 4]);
+    let equal = world.insist(1, &["verify"]).await;
+    assert!(equal.contains("equal") && !equal.contains("differ"), "{equal}");
+}
+
+#[tokio::test]
+async fn a_region_that_was_only_cut_off_ends_when_it_hears_that_it_was_removed() {
+    let mut world = World::start(&["eu", "us"], 1, 2).await;
+    world.expect_errors(&["removed from the cluster"]);
+    let bucket = world.api(0).bucket().await;
+    fill(&world, 1, &bucket, "k", "v").await;
+    world.wait_equal(&bucket).await;
+    world.cut_off(1);
+    fill(&world, 0, &bucket, "k", "w").await;
+    for key in 0..10 {
+        let path = bucket.key(&format!("k{key}"));
+        world.api(0).delete(&path).await.status(200);
+    }
+    world.insist(0, &["remove-region", "us"]).await;
+    wait_regions(&world, 0, &["eu"]).await;
+    let served = world.api(1).put(&bucket.key("late"), "lost").await;
+    served.status(200);
+    world.network.heal();
+    assert!(!world.wait_exit(1).await.success());
+    // Alone, it keeps neither changes nor tombstones, and takes nothing of what the other one wrote.
+    world.wait_nothing_held().await;
+    assert_eq!(world.contents(0, &bucket).await.unwrap().len(), 30);
+    let last = world.admin(0, &["remove-region", "eu"]).await.unwrap_err();
+    assert!(last.contains("lives"), "{last}");
+    world.rejoin_wiped(1).await;
+    world.wait_serving(1).await;
+    assert_eq!(world.wait_equal(&bucket).await.len(), 30);
+    wait_same_digests(&world, 0, 1).await;
+}
+
+#[tokio::test]
+async fn a_region_that_never_got_to_join_is_removed_and_others_may_join() {
+    let mut world = World::start(&["eu", "us", "ap", "sa"], 1, 2).await;
+    let bucket = world.api(0).bucket().await;
+    fill(&world, 0, &bucket, "k", "v").await;
+    // It can't take over anything: one of the others can't be asked.
+    world.network.cut(1, 2);
+    world.start_region(2).await;
+    eventually("ap joins", SOON, async || {
+        let status = status(&world, 0).await?;
+        let regions = status["regions"].as_array()?;
+        regions.iter().any(|it| it["joining"] == true).then_some(())
+    })
+    .await;
+    world.kill(2);
+    let refused = world.admin(0, &["remove-region", "us"]).await.unwrap_err();
+    assert!(refused.contains("lives"), "{refused}");
+    world.insist(0, &["remove-region", "ap"]).await;
+    wait_regions(&world, 1, &["eu", "us"]).await;
+    world.network.heal();
+    world.start_region(3).await;
+    world.wait_serving(3).await;
+    assert_eq!(world.wait_equal(&bucket).await.len(), 40);
+    world.wait_nothing_held().await;
+}
+
+/// Changes a value on a stopped node's disk, of one key, behind the node's back.
+fn alter(world: &World, seat: usize, from: &[u8], to: &[u8]) {
+    let path = world.members[seat].data_dir().join("state");
+    let db = rocksdb::DB::open_default(path).expect("open the state");
+    let rows: Vec<_> = db.iterator(rocksdb::IteratorMode::Start).flatten().collect();
+    let mut altered = 0;
+    for (key, row) in rows {
+        if row.ends_with(from) {
+            let kept = row.len() - from.len();
+            db.put(key, [&row[..kept], to].concat()).expect("put a row");
+            altered += 1;
+        }
+    }
+    assert_eq!(altered, 1, "one record holds the value");
+    db.flush().expect("flush the state");
+}
+
+#[tokio::test]
+async fn a_record_that_differs_in_one_region_is_found() {
+    let mut world = World::start(&["eu", "us"], 1, 2).await;
+    let bucket = world.api(0).bucket().await;
+    fill(&world, 0, &bucket, "k", "v").await;
+    world.api(0).put(&bucket.key("odd"), "value-as-written").await.status(200);
+    let deleted = bucket.key("k1");
+    world.api(1).delete(&deleted).await.status(200);
+    world.wait_equal(&bucket).await;
+    let equal = world.insist(0, &["verify"]).await;
+    assert!(equal.contains("equal") && !equal.contains("differ"), "{equal}");
+    world.terminate(1).await;
+    alter(&world, 1, b"value-as-written", b"value-as-altered");
+    world.restart(1).await;
+    world.wait_serving(1).await;
+    let found = eventually("regions are compared", SOON, async || {
+        let told = world.admin(0, &["verify", "--json"]).await;
+        let told = told.expect_err("the regions differ");
+        (!told.contains("503")).then_some(told)
+    })
+    .await;
+    assert!(found.contains("the regions differ"), "{found}");
+    assert_eq!(found.matches("\"different\"").count(), 1, "{found}");
+    assert_eq!(found.matches("\"range\"").count(), 1, "{found}");
+    let whole = world.contents(1, &bucket).await.unwrap();
+    assert_eq!(whole["odd"].1, b"value-as-altered");
+}
+
+#[tokio::test]
+async fn a_region_for_which_too_much_is_held_back_is_removed() {
+    let options = RegionOptions {
+        args: vec!["--geo-budget-mib".into(), "1".into()],
+        shards: 1,
+        ..RegionOptions::default()
+    };
+    let mut world = World::start_with(&["eu", "us"], 1, 2, options).await;
+    world.expect_errors(&["held back"]);
+    let bucket = world.api(0).bucket().await;
+    let stage = async || status(&world, 0).await?["held_for_regions"]["stage"].as_str().map(str::to_owned);
+    assert_eq!(stage().await.as_deref(), Some("fine"));
+    world.network.cut(0, 1);
+    let value = vec![b'v'; 3000];
+    for key in 0..400 {
+        let path = bucket.key(&format!("k{key}"));
+        world.api(0).put(&path, value.clone()).await.status(200);
+    }
+    eventually("the alarm is raised", SOON, async || {
+        (stage().await? == "full").then_some(())
+    })
+    .await;
+    wait_regions(&world, 0, &["eu"]).await;
+    world.wait_nothing_held().await;
+    eventually("the alarm ends", SOON, async || {
+        (stage().await? == "fine").then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,131 @@
+//! What operators do with regions.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use cloudkv_common::admin::refusal;
+
+use super::routes::Node;
+use crate::geo::{Comparison, Verdict, VerifyError};
+use crate::raft::NodeId;
+
+/// Why a region isn't removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegionError {
+    /// No such region.
+    #[error(
+        "no region has the name {0:?}: it has left already, or never was; `cloudkv-node admin status` \
+         lists those that are known"
+    )]
+    Unknown(String),
+    /// It isn't lost.
+    #[error(
+        "node {node} of region {region} lives, and only a region none of whose nodes is heard of can \
+         be removed: stop them for good. Writes that it hasn't sent by then are lost: see `behind` \
+         in the status of its nodes first"
+    )]
+    Lives {
+        /// The region.
+        region: String,
+        /// A node of it.
+        node: NodeId,
+    },
+    /// Some nodes are too old.
+    #[error(
+        "nodes {0:?} are of a version that can't remove regions: upgrade them, and `admin replace` \
+         those that are lost"
+    )]
+    OldNodes(Vec<NodeId>),
+    /// The metadata refuses it.
+    #[error("{0}")]
+    Refused(String),
+    /// It can't be said now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl IntoResponse for RegionError {
+    fn into_response(self) -> Response {
+        let (status, code) = match self {
+            Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_region"),
+            Self::Lives { .. } | Self::OldNodes(_) | Self::Refused(_) => {
+                (StatusCode::CONFLICT, "refused")
+            }
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        refusal(status, code, &self.to_string())
+    }
+}
+
+/// `DELETE /regions/{region}`
+pub(super) async fn remove(
+    State(node): State<Node>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Response> {
+    let name = path.map(|Path(name)| name).unwrap_or_default();
+    let removed = node.operations.remove_region(name.clone()).await;
+    removed.map_err(IntoResponse::into_response)?;
+    tracing::info!(region = name, "operator removes a region");
+    Ok(Json(json!({ "region": name, "leaving": true })))
+}
+
+/// `POST /shards/{shard}/verify`
+pub(super) async fn verify(
+    State(node): State<Node>,
+    path: Result<Path<u16>, PathRejection>,
+) -> Result<Json<Value>, Response> {
+    let shard = path.map(|Path(shard)| shard);
+    let shard = shard.map_err(|_| no_shard(&VerifyError::NoSuchShard))?;
+    match node.operations.verify(shard).await {
+        Ok(comparison) => Ok(Json(described(&comparison))),
+        Err(error @ VerifyError::NoSuchShard) => Err(no_shard(&error)),
+        Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => Err(refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            &error.to_string(),
+        )),
+    }
+}
+
+fn no_shard(error: &VerifyError) -> Response {
+    refusal(StatusCode::NOT_FOUND, "no_such_shard", &error.to_string())
+}
+
+fn described(comparison: &Comparison) -> Value {
+    let verdict = match comparison.verdict {
+        Verdict::Equal => "equal",
+        Verdict::Different => "different",
+        Verdict::Undecided => "undecided",
+    };
+    let sums = |sums: &[(u64, u64)]| {
+        let regions = comparison.regions.iter().zip(sums);
+        let one = |(name, (digest, records)): (&String, &(u64, u64))| {
+            (
+                name.clone(),
+                json!(format!("{digest:016x} of {records} records")),
+            )
+        };
+        regions.map(one).collect::<serde_json::Map<String, Value>>()
+    };
+    let differences: Vec<Value> = comparison
+        .differences
+        .iter()
+        .map(|difference| {
+            let mut fields = sums(&difference.sums);
+            fields.insert("range".to_owned(), json!(difference.range));
+            Value::Object(fields)
+        })
+        .collect();
+    json!({
+        "shard": comparison.shard,
+        "regions": comparison.regions,
+        "records": comparison.records,
+        "ranges": comparison.ranges,
+        "verdict": verdict,
+        "differences": differences,
+    })
+}

@@ -1,0 +1,253 @@
+//! A region is lost while its changes have reached the others unevenly: whatever arrives late, twice or
+//! never, the others come to hold the same of it, and give back what they held for it.
+
+use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
+use proptest::prelude::*;
+
+use super::WalkPart;
+use super::merge_bench::{BUCKET, Region};
+use super::state::Response;
+
+const KEYS: u8 = 4;
+
+/// Regions of which the third is to be lost.
+fn regions() -> Vec<Region> {
+    let mut regions: Vec<_> = (1..=3).map(|number| Region::new(number, false)).collect();
+    let peers: Vec<_> = regions.iter().map(|region| region.me).collect();
+    for region in &mut regions {
+        region.set_peers(1, peers.clone());
+    }
+    regions
+}
+
+fn send(regions: &mut [Region], from: usize, to: usize, parts: usize) {
+    let origin = regions[from].me;
+    let cursor = regions[to].peer(origin.region).cursor;
+    let peer = regions[to].me;
+    for part in regions[from]
+        .parts(peer.region, cursor, 1)
+        .into_iter()
+        .take(parts)
+    {
+        let reached = regions[to].merge(part);
+        regions[from].acknowledged(peer, reached);
+    }
+}
+
+fn fence(region: &mut Region, lost: pb::Peer, levelled: u64) {
+    let peers = vec![lost];
+    region.apply(Kind::Fence(pb::Fence { peers, levelled }));
+}
+
+/// What a region has of a lost one, as it is passed on.
+fn levels(region: &Region, lost: pb::Peer) -> Vec<pb::Level> {
+    let mut levels = Vec::new();
+    let walked = region.view().walk(|part| {
+        if let WalkPart::Part(part) = part {
+            let theirs = |record: &pb::KeyRecord| {
+                let version = record.record.as_ref().and_then(|record| record.version);
+                version.is_some_and(|version| version.region == lost.region)
+            };
+            levels.push(pb::Level {
+                time: region.clock,
+                origin: Some(lost),
+                records: part.records.into_iter().filter(theirs).collect(),
+            });
+        }
+        Ok(())
+    });
+    walked.unwrap();
+    levels
+}
+
+fn take(region: &mut Region, level: &pb::Level) -> bool {
+    match region.apply(Kind::Level(level.clone())) {
+        Response::Levelled { taken } => taken,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        region: usize,
+        key: u8,
+        ttl: u64,
+    },
+    Delete {
+        region: usize,
+        key: u8,
+    },
+    Send {
+        from: usize,
+        to: usize,
+        parts: usize,
+    },
+    Collect {
+        region: usize,
+    },
+    Time {
+        region: usize,
+        by: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let region = || 0..3_usize;
+    prop_oneof![
+        6 => (region(), 0..KEYS, prop_oneof![3 => Just(0_u64), 1 => 1..60_u64])
+            .prop_map(|(region, key, ttl)| Step::Put { region, key, ttl }),
+        3 => (region(), 0..KEYS).prop_map(|(region, key)| Step::Delete { region, key }),
+        8 => (region(), region(), 1..4_usize)
+            .prop_map(|(from, to, parts)| Step::Send { from, to, parts }),
+        3 => region().prop_map(|region| Step::Collect { region }),
+        2 => (region(), 1..40_u64).prop_map(|(region, by)| Step::Time { region, by }),
+    ]
+}
+
+fn carry_out(regions: &mut [Region], steps: Vec<Step>, alive: usize) {
+    for (number, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Put { region, key, ttl } if region < alive => {
+                regions[region].put(key, &format!("{number}"), ttl);
+            }
+            Step::Delete { region, key } if region < alive => {
+                regions[region].write(key, Op::Delete(pb::Delete {}));
+            }
+            Step::Send { from, to, parts } if from < alive && to < alive && from != to => {
+                send(regions, from, to, parts);
+            }
+            Step::Collect { region } if region < alive => regions[region].collect(),
+            Step::Time { region, by } if region < alive => {
+                regions[region].clock += by;
+                let now = regions[region].clock;
+                regions[region].expire(now);
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_any_of_them(
+        before in proptest::collection::vec(step(), 1..60),
+        meanwhile in proptest::collection::vec(step(), 0..20),
+        after in proptest::collection::vec(step(), 0..20),
+        late in any::<bool>(),
+    ) {
+        let mut regions = regions();
+        carry_out(&mut regions, before, 3);
+        let lost = regions[2].me;
+        // The newest version of each key that anybody who stays has by now.
+        let newest: Vec<_> = (0..KEYS)
+            .map(|key| regions[0].version(key).max(regions[1].version(key)))
+            .collect();
+        let on_its_way = regions[2].parts(1, 0, 10);
+        fence(&mut regions[0], lost, 0);
+        fence(&mut regions[1], lost, 0);
+        carry_out(&mut regions, meanwhile, 2);
+        for (from, to) in [(0, 1), (1, 0)] {
+            for level in levels(&regions[from], lost) {
+                prop_assert!(take(&mut regions[to], &level));
+                if late {
+                    prop_assert!(take(&mut regions[to], &level));
+                }
+            }
+            fence(&mut regions[from], lost, 1);
+        }
+        let old: Vec<_> = (0..2).map(|from| levels(&regions[from], lost)).collect();
+        let stay = vec![regions[0].me, regions[1].me];
+        // One goes on without it, and collects, long before the other one does.
+        regions[0].set_peers(2, stay.clone());
+        carry_out(&mut regions, after, 2);
+        regions[0].collect();
+        regions[1].set_peers(2, stay);
+        for _ in 0..4 {
+            send(&mut regions, 0, 1, usize::MAX);
+            send(&mut regions, 1, 0, usize::MAX);
+            regions[0].collect();
+            regions[1].collect();
+        }
+        // What comes after that, of the lost one or about it, changes nothing.
+        for (to, levels) in old.iter().rev().enumerate() {
+            for level in levels {
+                prop_assert!(!take(&mut regions[to], level));
+            }
+            let merges = on_its_way.clone();
+            let Response::Merges(outcomes) =
+                regions[to].apply(Kind::Merges(pb::Merges { time: 0, merges }))
+            else {
+                panic!("a merge answers with outcomes");
+            };
+            prop_assert!(outcomes.iter().all(|outcome| !outcome.known));
+        }
+        let end = regions.iter().map(|region| region.clock).max().unwrap() + 1000;
+        for _ in 0..3 {
+            for region in &mut regions[..2] {
+                region.clock = end;
+                region.expire(end);
+            }
+            send(&mut regions, 0, 1, usize::MAX);
+            send(&mut regions, 1, 0, usize::MAX);
+            regions[0].collect();
+            regions[1].collect();
+        }
+        prop_assert_eq!(regions[0].all(), regions[1].all());
+        for (key, version) in (0..KEYS).zip(newest) {
+            let there = regions[0].version(key);
+            // Collected, or as new as it was.
+            prop_assert!(there.is_none() || there >= version);
+        }
+        for region in &regions[..2] {
+            let header = &region.state.header;
+            prop_assert_eq!((header.held_changes, header.held_bytes), (0, 0));
+            prop_assert!(region.view().collectable(10).unwrap().is_empty());
+            let state = region.view().bucket(BUCKET).unwrap();
+            prop_assert_eq!(state.digest, regions[0].view().bucket(BUCKET).unwrap().digest);
+        }
+    }
+}
+
+#[test]
+fn a_fenced_region_changes_nothing_and_what_others_have_of_it_is_taken_once_it_is_fenced() {
+    let mut regions = regions();
+    regions[2].put(1, "one", 0);
+    regions[2].put(2, "two", 0);
+    send(&mut regions, 2, 0, 2);
+    let lost = regions[2].me;
+    let parts = regions[2].parts(2, 0, 10);
+    let level = levels(&regions[0], lost);
+    assert!(!take(&mut regions[1], &level[0]), "not fenced yet");
+    fence(&mut regions[1], lost, 0);
+    let merges = parts;
+    let Response::Merges(outcomes) = regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
+    else {
+        panic!("a merge answers with outcomes");
+    };
+    assert!(!outcomes[0].known);
+    assert!(regions[1].all().is_empty());
+    assert!(take(&mut regions[1], &level[0]));
+    assert_eq!(regions[1].all(), regions[0].all());
+    assert_eq!(regions[1].all().len(), 2);
+    assert_eq!(regions[1].peer(3).cursor, 0);
+}
+
+#[test]
+fn the_last_region_collects_what_others_have_left() {
+    let mut regions = regions();
+    regions[0].put(1, "one", 0);
+    regions[0].write(1, Op::Delete(pb::Delete {}));
+    assert_eq!(regions[0].state.header.held_changes, 1);
+    for lost in [regions[1].me, regions[2].me] {
+        fence(&mut regions[0], lost, 1);
+    }
+    let me = regions[0].me;
+    regions[0].set_peers(2, vec![me]);
+    regions[0].collect();
+    let header = &regions[0].state.header;
+    assert_eq!((header.held_changes, header.digest), (0, 0));
+    assert_eq!(regions[0].version(1), None);
+}
