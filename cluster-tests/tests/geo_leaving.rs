@@ -55,7 +55,11 @@ async fn wait_value(world: &World, seat: usize, path: &str, value: &str) {
 async fn fill(world: &World, seat: usize, bucket: &Bucket, prefix: &str, value: &str) {
     for key in 0..40 {
         let path = bucket.key(&format!("{prefix}{key}"));
-        world.api(seat).put(&path, value.to_owned()).await.status(200);
+        world
+            .api(seat)
+            .put(&path, value.to_owned())
+            .await
+            .status(200);
     }
 }
 
@@ -73,7 +77,11 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
         let path = bucket.key(&format!("all{key}"));
         world.api(2).delete(&path).await.status(200);
     }
-    world.api(2).put(&bucket.key("end"), "end").await.status(200);
+    world
+        .api(2)
+        .put(&bucket.key("end"), "end")
+        .await
+        .status(200);
     wait_value(&world, 0, &bucket.key("end"), "end").await;
     eventually("eu has all of ap", SOON, async || {
         let eu = world.contents(0, &bucket).await?;
@@ -97,7 +105,11 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
     }
     let all = world.wait_equal(&bucket).await;
     assert_eq!(all.len(), 101);
-    assert!(before.iter().all(|(name, held)| all.get(name) == Some(held)));
+    assert!(
+        before
+            .iter()
+            .all(|(name, held)| all.get(name) == Some(held))
+    );
     world.wait_nothing_held().await;
     wait_same_digests(&world, 0, 1).await;
 
@@ -113,10 +125,16 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
     assert_eq!(world.wait_equal(&bucket).await.len(), 141);
     let status = status(&world, 0).await.unwrap();
     let regions = status["regions"].as_array().unwrap();
-    let numbers: Vec<u64> = regions.iter().filter_map(|it| it["number"].as_u64()).collect();
+    let numbers: Vec<u64> = regions
+        .iter()
+        .filter_map(|it| it["number"].as_u64())
+        .collect();
     assert_eq!(numbers, [1, 2, 4]);
     let equal = world.insist(1, &["verify"]).await;
-    assert!(equal.contains("equal") && !equal.contains("differ"), "{equal}");
+    assert!(
+        equal.contains("equal") && !equal.contains("different"),
+        "{equal}"
+    );
 }
 
 #[tokio::test]
@@ -179,7 +197,10 @@ async fn a_region_that_never_got_to_join_is_removed_and_others_may_join() {
 fn alter(world: &World, seat: usize, from: &[u8], to: &[u8]) {
     let path = world.members[seat].data_dir().join("state");
     let db = rocksdb::DB::open_default(path).expect("open the state");
-    let rows: Vec<_> = db.iterator(rocksdb::IteratorMode::Start).flatten().collect();
+    let rows: Vec<_> = db
+        .iterator(rocksdb::IteratorMode::Start)
+        .flatten()
+        .collect();
     let mut altered = 0;
     for (key, row) in rows {
         if row.ends_with(from) {
@@ -197,12 +218,19 @@ async fn a_record_that_differs_in_one_region_is_found() {
     let mut world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     fill(&world, 0, &bucket, "k", "v").await;
-    world.api(0).put(&bucket.key("odd"), "value-as-written").await.status(200);
+    world
+        .api(0)
+        .put(&bucket.key("odd"), "value-as-written")
+        .await
+        .status(200);
     let deleted = bucket.key("k1");
     world.api(1).delete(&deleted).await.status(200);
     world.wait_equal(&bucket).await;
     let equal = world.insist(0, &["verify"]).await;
-    assert!(equal.contains("equal") && !equal.contains("differ"), "{equal}");
+    assert!(
+        equal.contains("equal") && !equal.contains("different"),
+        "{equal}"
+    );
     world.terminate(1).await;
     alter(&world, 1, b"value-as-written", b"value-as-altered");
     world.restart(1).await;
@@ -230,7 +258,11 @@ async fn a_region_for_which_too_much_is_held_back_is_removed() {
     let mut world = World::start_with(&["eu", "us"], 1, 2, options).await;
     world.expect_errors(&["held back"]);
     let bucket = world.api(0).bucket().await;
-    let stage = async || status(&world, 0).await?["held_for_regions"]["stage"].as_str().map(str::to_owned);
+    let stage = async || {
+        status(&world, 0).await?["held_for_regions"]["stage"]
+            .as_str()
+            .map(str::to_owned)
+    };
     assert_eq!(stage().await.as_deref(), Some("fine"));
     world.network.cut(0, 1);
     let value = vec![b'v'; 3000];

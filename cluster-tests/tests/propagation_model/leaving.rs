@@ -86,12 +86,9 @@ impl World {
 
     fn level(&mut self, lost: usize, from: usize, to: usize, setup: &Setup) {
         let records = past_cursor(&self.regions[from], &self.regions[to], lost);
-        let ahead = cursor(&self.regions[from], lost);
+        // Neither cursor nor watermark moves: what is passed on may come late, or twice.
         for (key, record) in changes(&records) {
             self.regions[to].take_in(key, record, &setup.rules);
-        }
-        if let Some(peer) = &mut self.regions[to].peers[lost] {
-            peer.cursor = peer.cursor.max(ahead);
         }
     }
 }
@@ -118,5 +115,5 @@ fn lacks(from: &Region, to: &Region, lost: usize, rules: &Rules) -> bool {
     let newer = changes(&records).any(|(key, record)| {
         !to.refuses(key) && to.records[key].map(|r| r.rank()) < Some(record.rank())
     });
-    cursor(to, lost) < cursor(from, lost) || (newer && rules.level_each_way)
+    newer && (rules.level_each_way || cursor(to, lost) < cursor(from, lost))
 }

@@ -277,7 +277,7 @@ async fn commands_show_status_and_health() {
     let status = Action::Status { json: false };
     assert_eq!(
         port.call(Some(TOKEN), status.clone()).await.unwrap(),
-        "region  local\n"
+        "region  local\nshards  2\n"
     );
     let refused = port.call(None, status).await.unwrap_err();
     assert!(

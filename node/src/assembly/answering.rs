@@ -13,7 +13,6 @@ use super::places::Places;
 use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
 use crate::geo::Geo;
-use crate::meta::NodeState;
 use crate::raft::{Member, NodeId, not_here};
 use crate::rpc::{Caller, Frames, Handler, Walk};
 use crate::service::Service;
@@ -105,9 +104,7 @@ impl Handler for Answers {
     }
 
     fn is_removed(&self, node: NodeId) -> bool {
-        let topology = self.admission.catalog.topology();
-        let known = topology.node(node);
-        known.is_some_and(|node| node.state == NodeState::Removed)
+        self.admission.catalog.topology().is_gone(node)
     }
 
     fn topology(&self) -> pb::Topology {

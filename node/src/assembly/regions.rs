@@ -91,7 +91,7 @@ pub(super) fn status(groups: &Groups) -> Value {
             "here": number == me,
             "joining": info.joining,
             "leaving": info.leaving,
-            "levelled_by": info.leaving.then(|| named(&topology, |it| levelled(it))),
+            "levelled_by": info.leaving.then(|| named(&topology, levelled)),
             "waits_for": info.leaving.then(|| named(&topology, |it| !levelled(it))),
             "lag_ms": groups.ledger.inbound_lag(number).map(millis),
             "shards": shards,

@@ -87,7 +87,9 @@ impl Keeper {
             let mut asked = Asked::default();
             loop {
                 let topology = self.catalog.topology();
-                if self.was_removed(&topology) || self.hears_of_removal(&mut asked).await {
+                if topology.is_gone(self.identity.node_id)
+                    || self.hears_of_removal(&mut asked).await
+                {
                     return REMOVED.to_owned();
                 }
                 self.learn(&topology);
@@ -142,11 +144,6 @@ impl Keeper {
         let addresses: Vec<String> = of_region.values().map(|node| node.rpc.clone()).collect();
         let (dialer, identity) = (self.dialer.clone(), self.identity.clone());
         tokio::spawn(async move { was_removed(&dialer, &identity, &addresses).await })
-    }
-
-    fn was_removed(&self, topology: &Topology) -> bool {
-        let me = topology.node(self.identity.node_id);
-        me.is_some_and(|me| me.state == NodeState::Removed)
     }
 
     /// Takes the addresses of the nodes that there are, and forgets those that were removed.

@@ -56,8 +56,10 @@ impl Geo {
         }
         self.ledger.received(number, merge.origin, call.lag_us);
         let peering = shard.view().peering().borrow().clone();
-        if peering.peer(merge.origin).is_some_and(|peer| peer.fenced) {
-            return Err((Reason::Failed, "the region is being removed"));
+        let peer = peering.peer(merge.origin);
+        let gone = || self.catalog.topology().region(merge.origin).is_none();
+        if peer.is_some_and(|peer| peer.fenced) || (peer.is_none() && gone()) {
+            return Err((Reason::Failed, "the region was removed, or isn't known yet"));
         }
         match nothing_new(&peering, &merge) {
             Some(cursor) => Ok(Queued::Known(cursor)),

@@ -179,6 +179,15 @@ impl Topology {
         self.position(id).ok().and_then(|at| self.nodes.get(at))
     }
 
+    /// Whether a node has no place any more: it was removed, or its region is being removed, so that
+    /// what it would still acknowledge would be lost.
+    pub fn is_gone(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| {
+            let region = self.region(node.region);
+            node.state == NodeState::Removed || region.is_some_and(|region| region.leaving)
+        })
+    }
+
     /// The nodes of a region, without removed ones, in the order of their numbers.
     pub fn nodes_of(&self, region: u32) -> impl Iterator<Item = &NodeInfo> {
         self.nodes

@@ -65,7 +65,7 @@ pub trait Handler: Send + Sync + 'static {
     /// apart.
     fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
 
-    /// Whether a node was removed from the cluster for good, as far as this one knows.
+    /// Whether a node has no place in the cluster any more, as far as this one knows.
     fn is_removed(&self, _node: NodeId) -> bool {
         false
     }
