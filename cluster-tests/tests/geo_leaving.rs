@@ -193,6 +193,39 @@ async fn a_region_that_never_got_to_join_is_removed_and_others_may_join() {
     world.wait_nothing_held().await;
 }
 
+#[tokio::test]
+async fn a_removal_needs_a_majority_of_the_metadata_and_goes_on_after_crashes() {
+    let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
+    let bucket = world.api(0).bucket().await;
+    world.network.cut(0, 2);
+    fill(&world, 2, &bucket, "k", "v").await;
+    eventually("us alone has all of ap", SOON, async || {
+        (world.contents(1, &bucket).await?.len() == 40).then_some(())
+    })
+    .await;
+    assert!(world.contents(0, &bucket).await.unwrap().is_empty());
+    world.kill(2);
+    world.kill(1);
+    eventually("too few voters are left", SOON, async || {
+        let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
+        assert!(refused.contains("503"), "{refused}");
+        refused.contains("2 of them have to be there").then_some(())
+    })
+    .await;
+    world.restart(1).await;
+    world.insist(1, &["remove-region", "ap"]).await;
+    // Whatever was done of it by now.
+    world.kill(0);
+    world.restart(0).await;
+    world.kill(1);
+    world.restart(1).await;
+    for seat in 0..2 {
+        wait_regions(&world, seat, &["eu", "us"]).await;
+    }
+    assert_eq!(world.wait_equal(&bucket).await.len(), 40);
+    world.wait_nothing_held().await;
+}
+
 /// Changes a value on a stopped node's disk, of one key, behind the node's back.
 fn alter(world: &World, seat: usize, from: &[u8], to: &[u8]) {
     let path = world.members[seat].data_dir().join("state");

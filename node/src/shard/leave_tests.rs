@@ -1,5 +1,5 @@
-//! A region is lost while its changes have reached the others unevenly: whatever arrives late, twice or
-//! never, the others come to hold the same of it, and give back what they held for it.
+//! Regions are lost while their changes have reached the others unevenly: whatever arrives late, twice or
+//! never, the others come to hold the same of them, and give back what they held for them.
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
@@ -10,9 +10,11 @@ use super::state::Response;
 
 const KEYS: u8 = 4;
 
-/// Regions of which the third is to be lost.
-fn regions() -> Vec<Region> {
-    let mut regions: Vec<_> = (1..=3).map(|number| Region::new(number, false)).collect();
+/// Regions of which the first two are to stay.
+fn regions(count: u32) -> Vec<Region> {
+    let mut regions: Vec<_> = (1..=count)
+        .map(|number| Region::new(number, false))
+        .collect();
     let peers: Vec<_> = regions.iter().map(|region| region.me).collect();
     for region in &mut regions {
         region.set_peers(1, peers.clone());
@@ -93,7 +95,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let region = || 0..3_usize;
+    let region = || 0..4_usize;
     prop_oneof![
         6 => (region(), 0..KEYS, prop_oneof![3 => Just(0_u64), 1 => 1..60_u64])
             .prop_map(|(region, key, ttl)| Step::Put { region, key, ttl }),
@@ -137,28 +139,36 @@ proptest! {
         meanwhile in proptest::collection::vec(step(), 0..20),
         after in proptest::collection::vec(step(), 0..20),
         late in any::<bool>(),
+        losses in 1..=2_usize,
     ) {
-        let mut regions = regions();
-        carry_out(&mut regions, before, 3);
-        let lost = regions[2].me;
+        let mut regions = regions(2 + u32::try_from(losses).unwrap());
+        carry_out(&mut regions, before, 2 + losses);
+        let lost: Vec<_> = regions[2..].iter().map(|region| region.me).collect();
         // The newest version of each key that anybody who stays has by now.
         let newest: Vec<_> = (0..KEYS)
             .map(|key| regions[0].version(key).max(regions[1].version(key)))
             .collect();
-        let on_its_way = regions[2].parts(1, 0, 10);
-        fence(&mut regions[0], lost, 0);
-        fence(&mut regions[1], lost, 0);
+        let on_its_way: Vec<_> = regions[2..].iter().flat_map(|it| it.parts(1, 0, 10)).collect();
+        for lost in &lost {
+            fence(&mut regions[0], *lost, 0);
+            fence(&mut regions[1], *lost, 0);
+        }
         carry_out(&mut regions, meanwhile, 2);
+        let all_levels = |region: &Region| -> Vec<_> {
+            lost.iter().flat_map(|lost| levels(region, *lost)).collect()
+        };
         for (from, to) in [(0, 1), (1, 0)] {
-            for level in levels(&regions[from], lost) {
+            for level in all_levels(&regions[from]) {
                 prop_assert!(take(&mut regions[to], &level));
                 if late {
                     prop_assert!(take(&mut regions[to], &level));
                 }
             }
-            fence(&mut regions[from], lost, 1);
+            for lost in &lost {
+                fence(&mut regions[from], *lost, 1);
+            }
         }
-        let old: Vec<_> = (0..2).map(|from| levels(&regions[from], lost)).collect();
+        let old: Vec<_> = (0..2).map(|from| all_levels(&regions[from])).collect();
         let stay = vec![regions[0].me, regions[1].me];
         // One goes on without it, and collects, long before the other one does.
         regions[0].set_peers(2, stay.clone());
@@ -213,7 +223,7 @@ proptest! {
 
 #[test]
 fn a_fenced_region_changes_nothing_and_what_others_have_of_it_is_taken_once_it_is_fenced() {
-    let mut regions = regions();
+    let mut regions = regions(3);
     regions[2].put(1, "one", 0);
     regions[2].put(2, "two", 0);
     send(&mut regions, 2, 0, 2);
@@ -237,7 +247,7 @@ fn a_fenced_region_changes_nothing_and_what_others_have_of_it_is_taken_once_it_i
 
 #[test]
 fn the_last_region_collects_what_others_have_left() {
-    let mut regions = regions();
+    let mut regions = regions(3);
     regions[0].put(1, "one", 0);
     regions[0].write(1, Op::Delete(pb::Delete {}));
     assert_eq!(regions[0].state.header.held_changes, 1);
