@@ -81,7 +81,14 @@ pub(super) fn duty(topology: &Topology, me: u32, peering: &Peering) -> Duty {
 /// Does what is to be done next for a shard that this node leads.
 pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &Peering) {
     let topology = geo.catalog.topology();
-    let (peers, levelled) = match duty(&topology, geo.me.region, peering) {
+    let duty = duty(&topology, geo.me.region, peering);
+    if duty != Duty::None && shard.view().level() < LEAVE_LEVEL {
+        // The metadata has regions that leave only if all nodes know of them.
+        let level = pb::SetLevel { level: LEAVE_LEVEL };
+        let _ = shard.propose(Command::SetLevel(level)).await;
+        return;
+    }
+    let (peers, levelled) = match duty {
         Duty::None => return,
         Duty::Fence(peers) => (peers, 0),
         Duty::Level(peers) => match level(geo, number, shard, &topology, &peers).await {
@@ -102,11 +109,6 @@ pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &
             }
         },
     };
-    if shard.view().level() < LEAVE_LEVEL {
-        // The metadata has regions that leave only if all nodes know of them.
-        let level = pb::SetLevel { level: LEAVE_LEVEL };
-        let _ = shard.propose(Command::SetLevel(level)).await;
-    }
     // What came of it is seen at the next look.
     let _ = shard
         .propose(Command::Fence(pb::Fence { peers, levelled }))

@@ -112,15 +112,19 @@ impl Geo {
         };
         async move {
             let origin = level.origin.unwrap_or_default();
+            let state = || shard.view().peering().borrow().state_of(&origin);
             if !level.records.is_empty() {
+                // Before that the shard may not be of a level that knows what is passed on.
+                if state().is_none_or(|state| !state.fenced) {
+                    return refuse(Reason::Failed, "the region is not fenced here");
+                }
                 match shard.propose(Command::Level(level)).await {
                     Ok(Response::Levelled { taken: true }) => {}
                     Ok(_) => return refuse(Reason::Failed, "the region is not fenced here"),
                     Err(error) => return refuse(Reason::UnknownOutcome, &error.to_string()),
                 }
             }
-            let peering = shard.view().peering().borrow().clone();
-            let state = peering.state_of(&origin);
+            let state = state();
             reply::Body::Level(pb::LevelReply { state })
         }
         .boxed()
