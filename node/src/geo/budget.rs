@@ -4,7 +4,7 @@
 //! (`held_bytes` of each shard's header, which is replicated state). Tombstones are counted where they
 //! were written, by their entries. Half of the budget raises an alarm. All of it, for a while, removes
 //! the absent region that lacks most, as an operator would: the others fence it, and it can come back
-//! by joining anew. A region that is heard of is never removed: it catches up, and the alarm stands.
+//! by joining anew. A region of which a node is heard is never removed: it catches up, and the alarm stands.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -162,6 +162,12 @@ async fn remove_absent(geo: &Geo) {
             }
         }
     }
+    // A shard's leader that was just elected has heard of nobody yet: nodes tell more.
+    let lives = |region: u32| {
+        let mut nodes = topology.nodes_of(region);
+        nodes.any(|node| geo.vitals.lives(node.id))
+    };
+    lacks.retain(|region, _| !lives(*region));
     let most = lacks.into_iter().max_by_key(|(_, lacks)| *lacks);
     let Some(name) = most.and_then(|(region, _)| topology.region_name(region)) else {
         return;
