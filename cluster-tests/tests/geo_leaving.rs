@@ -226,6 +226,25 @@ async fn a_removal_needs_a_majority_of_the_metadata_and_goes_on_after_crashes() 
     world.wait_nothing_held().await;
 }
 
+#[tokio::test]
+async fn a_region_of_three_is_removed_while_leaders_of_the_others_are_killed() {
+    let mut world = World::start(&["eu", "us", "ap"], 3, 2).await;
+    let bucket = world.api(0).bucket().await;
+    fill(&world, 3, &bucket, "k", "v").await;
+    world.wait_equal(&bucket).await;
+    for seat in 3..6 {
+        world.kill(seat);
+    }
+    fill(&world, 0, &bucket, "k", "w").await;
+    world.insist(1, &["remove-region", "us"]).await;
+    let leader = world.wait_leader("shard-0").await;
+    world.kill(leader);
+    world.restart(leader).await;
+    wait_regions(&world, leader, &["eu"]).await;
+    world.wait_nothing_held().await;
+    assert_eq!(world.contents(0, &bucket).await.unwrap().len(), 40);
+}
+
 /// Changes a value on a stopped node's disk, of one key, behind the node's back.
 fn alter(world: &World, seat: usize, from: &[u8], to: &[u8]) {
     let path = world.members[seat].data_dir().join("state");
@@ -264,6 +283,21 @@ async fn a_record_that_differs_in_one_region_is_found() {
         equal.contains("equal") && !equal.contains("different"),
         "{equal}"
     );
+    // While keys change all the time, nobody claims that regions differ for good.
+    let busy = async |seat: usize| loop {
+        for key in 0..3 {
+            let path = bucket.key(&format!("k{key}"));
+            world.api(seat).put(&path, "busy").await.status(200);
+        }
+    };
+    tokio::select! {
+        told = world.admin(1, &["verify"]) => if let Err(error) = told {
+            assert!(error.contains("change faster"), "{error}");
+        },
+        () = busy(0) => {}
+        () = busy(1) => {}
+    }
+    world.wait_equal(&bucket).await;
     world.terminate(1).await;
     alter(&world, 1, b"value-as-written", b"value-as-altered");
     world.restart(1).await;
