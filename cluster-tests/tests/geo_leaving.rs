@@ -29,18 +29,39 @@ async fn wait_regions(world: &World, seat: usize, names: &[&str]) {
     .await;
 }
 
-/// Waits until two regions of one node have the same of each shard, tombstones included.
+/// The digests of a node's shards, tombstones included.
+async fn digests(world: &World, seat: usize) -> Option<Vec<String>> {
+    let status = status(world, seat).await?;
+    let groups = status["groups"].as_array()?.iter();
+    let shards = groups.filter(|it| it["group"] != "meta");
+    shards
+        .map(|it| it["digest"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Waits until regions of one node have the same of each shard, tombstones included.
 async fn wait_same_digests(world: &World, one: usize, other: usize) {
     eventually("all tombstones are gone, or the same", SOON, async || {
-        let (one, other) = (status(world, one).await?, status(world, other).await?);
-        let digests = |status: &Value| {
-            let groups = status["groups"].as_array().cloned().unwrap_or_default();
-            let shards = groups.into_iter().filter(|it| it["group"] != "meta");
-            shards.map(|it| it["digest"].clone()).collect::<Vec<_>>()
-        };
-        (digests(&one) == digests(&other)).then_some(())
+        (digests(world, one).await? == digests(world, other).await?).then_some(())
     })
     .await;
+}
+
+/// Deletes all keys of a bucket, and waits until nothing is left of them, no tombstone either.
+async fn delete_all(world: &World, bucket: &Bucket, seats: &[usize]) {
+    for name in world.contents(seats[0], bucket).await.unwrap().keys() {
+        let path = bucket.key(name);
+        world.api(seats[0]).delete(&path).await.status(200);
+    }
+    for seat in seats {
+        let what = format!("node {seat} has no record and no tombstone left");
+        eventually(&what, SOON, async || {
+            let digests = digests(world, *seat).await?;
+            let none = digests.iter().all(|digest| digest == "0000000000000000");
+            none.then_some(())
+        })
+        .await;
+    }
 }
 
 async fn wait_value(world: &World, seat: usize, path: &str, value: &str) {
@@ -135,6 +156,7 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
         equal.contains("equal") && !equal.contains("different"),
         "{equal}"
     );
+    delete_all(&world, &bucket, &[0, 1, 2]).await;
 }
 
 #[tokio::test]
@@ -161,9 +183,11 @@ async fn a_region_that_was_only_cut_off_ends_when_it_hears_that_it_was_removed()
     assert_eq!(world.contents(0, &bucket).await.unwrap().len(), 30);
     let last = world.admin(0, &["remove-region", "eu"]).await.unwrap_err();
     assert!(last.contains("lives"), "{last}");
+    delete_all(&world, &bucket, &[0]).await;
+    fill(&world, 0, &bucket, "k", "x").await;
     world.rejoin_wiped(1).await;
     world.wait_serving(1).await;
-    assert_eq!(world.wait_equal(&bucket).await.len(), 30);
+    assert_eq!(world.wait_equal(&bucket).await.len(), 40);
     wait_same_digests(&world, 0, 1).await;
 }
 
