@@ -42,8 +42,10 @@ pub(super) async fn check(node: Arc<Node>, every: Duration) {
     loop {
         let reused = kept.is_some();
         let mut outcome = try_check(&node, &mut kept).await;
-        if outcome.is_err() && reused {
-            // The connection was old: the node may have closed it for no reason that matters.
+        let silent = matches!(outcome, Err(CheckError::Timeout));
+        if outcome.is_err() && reused && !silent {
+            // The connection was old: the node may have closed it for no reason that matters. From
+            // one that says nothing no more is to be heard on another one.
             kept = None;
             outcome = try_check(&node, &mut kept).await;
         }
