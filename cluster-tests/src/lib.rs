@@ -15,6 +15,6 @@ pub mod region;
 pub mod rng;
 
 pub use harness::{
-    Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest, Router,
-    SharedNode, chunk, eventually, try_eventually,
+    Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest, Recorder,
+    Router, SharedNode, chunk, eventually, try_eventually,
 };

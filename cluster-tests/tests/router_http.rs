@@ -79,6 +79,45 @@ async fn curl_and_reqwest_speak_both_versions() {
 }
 
 #[tokio::test]
+async fn other_programs_than_curl_put_and_get() {
+    let (_node, router, bucket) = start_with(&[]).await;
+    let url = format!("http://{}{}", router.http(), bucket.key("k"));
+    let wget = ["--quiet", "--no-proxy", "--tries=1", "--output-document=-"];
+    let script = "import sys, urllib.request as r\n\
+        o = r.build_opener(r.ProxyHandler({}))\n\
+        b = sys.argv[2].encode() if len(sys.argv) > 2 else None\n\
+        print(o.open(r.Request(sys.argv[1], b, method='PUT' if b else 'GET')).read().decode(), end='')";
+    let mut spoken = 0;
+    for (program, put, get) in [
+        (
+            "wget",
+            [&wget[..], &["--method=PUT", "--body-data=by wget", &url]].concat(),
+            [&wget[..], &[&url]].concat(),
+        ),
+        (
+            "python3",
+            vec!["-c", script, &url, "by python3"],
+            vec!["-c", script, &url],
+        ),
+    ] {
+        let run = async |args: &[&str]| {
+            let mut command = tokio::process::Command::new(program);
+            let output = command.args(args).stdin(Stdio::null()).output().await;
+            // Not every machine has both.
+            let output = output.ok()?;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{program} {args:?}: {errors}");
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        if run(&put).await.is_some() {
+            assert_eq!(run(&get).await.unwrap(), format!("by {program}"));
+            spoken += 1;
+        }
+    }
+    assert!(spoken > 0, "install wget or python3");
+}
+
+#[tokio::test]
 async fn large_values_and_bodies_that_come_in_pieces_pass() {
     let (_node, router, bucket) = start_with(&["--retry-buffer-kib", "1"]).await;
     let value = vec![b'v'; 16_000];

@@ -2,14 +2,12 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloudkv_cluster_tests::region::World;
 use cloudkv_cluster_tests::{Answer, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
-/// The global name goes on this soon after the loss of its region, on a busy machine.
-const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 
 async fn ask(router: &Router, host: &str, path: &str) -> Option<Answer> {
     let call = router.api().get(path).header("host", host);
@@ -49,13 +47,12 @@ async fn names_of_regions_stay_in_them_and_the_global_one_leaves_a_region_that_i
     world.wait_equal(&bucket).await;
 
     world.kill(0);
-    let lost = Instant::now();
+    // How soon is measured by `cloudkv-faults region-loss`.
     eventually("the global name goes on", SOON, async || {
         let answer = ask(&router, "api.cloudkv.io", &key).await?;
         (answer.status == 200 && region(&answer) == "us").then_some(())
     })
     .await;
-    assert!(lost.elapsed() < GOES_ON_WITHIN, "{:?}", lost.elapsed());
     let pinned = ask(&router, "api.eu.cloudkv.io", &key).await.unwrap();
     assert_eq!(pinned.error(503, "unavailable").header("retry-after"), "1");
     let other = ask(&router, "api.us.cloudkv.io", &key).await.unwrap();

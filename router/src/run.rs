@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
-use cloudkv_common::server::{HttpSettings, Port, TlsSettings, serve};
+use cloudkv_common::server::{Encryption, HttpSettings, Port, serve};
 use http::HeaderValue;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
@@ -169,10 +169,16 @@ fn work(
         .build()?;
     runtime.block_on(async {
         let mut ports = Vec::new();
-        for Listening { listener, tls } in listening {
-            let listener = TcpListener::from_std(listener)?;
+        for Listening {
+            listener,
+            encryption,
+        } in listening
+        {
             let (proxy, settings) = (proxy.clone(), settings.clone());
-            let port = Port { listener, tls };
+            let port = Port {
+                listener: TcpListener::from_std(listener)?,
+                encryption,
+            };
             ports.push(tokio::spawn(serve(port, proxy, settings, stop.clone())));
         }
         for port in ports {
@@ -258,7 +264,7 @@ fn http_settings(config: &Config, connections: usize) -> HttpSettings {
 /// A listener of one thread.
 struct Listening {
     listener: std::net::TcpListener,
-    tls: Option<TlsSettings>,
+    encryption: Encryption,
 }
 
 /// The bound ports.
@@ -279,15 +285,17 @@ impl Ports {
             .map(|listener| {
                 vec![Listening {
                     listener,
-                    tls: None,
+                    encryption: Encryption::Off,
                 }]
             })
             .collect();
         if let (Some(address), Some(certificate)) = (config.https, certificate) {
             let https = bind("https", address, config.workers())?;
             for (thread, listener) in users.iter_mut().zip(https) {
-                let tls = Some(certificate.settings());
-                thread.push(Listening { listener, tls });
+                thread.push(Listening {
+                    listener,
+                    encryption: Encryption::Always(certificate.settings()),
+                });
             }
         }
         let system = |source| RunError::System {

@@ -30,7 +30,7 @@ pub use kind::{Counts, Kind};
 pub use ledger::{KeyName, Ledger, Tally};
 pub use line::{Line, Reply};
 pub use nemesis::Nemesis;
-pub use plain::{Plain, PlainResult};
+pub use plain::{Plain, PlainError, PlainResult};
 pub use plain_load::{PlainLoad, PlainOutcome, Work};
 pub use report::Report;
 pub use run::{RunOptions, run};

@@ -1,6 +1,7 @@
 //! A plain HTTP client: it keeps its connection, tries another node when one closed or refused
 //! it, and takes everything but a success for an error.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,31 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a client goes on trying nodes that refuse it.
 const TRIES_FOR: Duration = Duration::from_secs(20);
 
+/// Why a plain client's request wasn't answered as it must be.
+#[derive(Debug)]
+pub enum PlainError {
+    /// Another answer came.
+    Answered(Answer),
+    /// It was sent, and no whole answer came.
+    Lost,
+    /// Nobody took it.
+    Refused,
+}
+
+impl fmt::Display for PlainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(answer) => write!(f, "{answer:?}"),
+            Self::Lost => f.write_str("no whole answer"),
+            Self::Refused => write!(f, "refused for {TRIES_FOR:?}"),
+        }
+    }
+}
+
+impl std::error::Error for PlainError {}
+
 /// What a plain client's request came to.
-pub type PlainResult = Result<Answer, String>;
+pub type PlainResult = Result<Answer, PlainError>;
 
 /// A client of several nodes.
 #[derive(Debug)]
@@ -47,12 +71,12 @@ impl Plain {
         loop {
             match self.lines[self.at].exchange(request).await {
                 Reply::Answer(answer) if answer.status == 200 => return Ok(answer),
-                Reply::Answer(answer) => return Err(format!("{answer:?}")),
-                Reply::Lost => return Err("no whole answer".into()),
+                Reply::Answer(answer) => return Err(PlainError::Answered(answer)),
+                Reply::Lost => return Err(PlainError::Lost),
                 Reply::Closed | Reply::NotSent => {}
             }
             if started.elapsed() > TRIES_FOR {
-                return Err(format!("refused for {TRIES_FOR:?}"));
+                return Err(PlainError::Refused);
             }
             self.retried += 1;
             self.at = (self.at + 1) % self.lines.len();

@@ -11,12 +11,15 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::plain::Plain;
-use crate::harness::{Bucket, RawRequest};
+use super::plain::{Plain, PlainError};
+use crate::harness::{Answer, Bucket, RawRequest, eventually};
 use crate::rng::Rng;
 
 /// How many errors are worth reading.
 const SHOWN: usize = 10;
+
+/// How long a load may take to go on after a fault.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,9 @@ pub struct PlainOutcome {
     pub retried: u64,
     /// How many requests came to something else.
     pub errors: u64,
+    /// How many of those were writes whose answer is 504 `unknown_outcome`: those that a node took
+    /// with it. Nothing else may be lost with a node.
+    pub unknown: u64,
     /// The first of them.
     pub shown: Vec<String>,
 }
@@ -58,6 +64,7 @@ struct Shared {
     requests: AtomicU64,
     retried: AtomicU64,
     errors: AtomicU64,
+    unknown: AtomicU64,
     shown: Mutex<Vec<String>>,
     latencies: Mutex<Histogram<u64>>,
 }
@@ -82,6 +89,7 @@ impl PlainLoad {
             requests: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
             shown: Mutex::default(),
             latencies: Mutex::new(new_histogram()),
         });
@@ -95,6 +103,20 @@ impl PlainLoad {
     /// Requests that were answered as they must be, so far.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests that came to something else, so far.
+    pub fn errors(&self) -> u64 {
+        self.shared.errors.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more requests were answered as they must be.
+    pub async fn goes_on(&self, more: u64) {
+        let before = self.requests();
+        eventually("the load goes on", GOES_ON_WITHIN, async || {
+            (self.requests() >= before + more).then_some(())
+        })
+        .await;
     }
 
     /// How long requests took, in microseconds, since this was asked last.
@@ -115,7 +137,49 @@ impl PlainLoad {
             requests: read(&self.shared.requests),
             retried: read(&self.shared.retried),
             errors: read(&self.shared.errors),
+            unknown: read(&self.shared.unknown),
             shown: shown.clone(),
+        }
+    }
+}
+
+/// A request that wasn't answered as it must be.
+struct Miss {
+    what: String,
+    unknown: bool,
+}
+
+impl Miss {
+    fn of_read(error: PlainError) -> Self {
+        Self {
+            what: format!("GET: {error}"),
+            unknown: false,
+        }
+    }
+
+    fn of_write(error: PlainError) -> Self {
+        let is_unknown =
+            |answer: &Answer| answer.status == 504 && answer.text().contains("unknown_outcome");
+        Self {
+            what: format!("PUT: {error}"),
+            unknown: matches!(&error, PlainError::Answered(answer) if is_unknown(answer)),
+        }
+    }
+}
+
+impl Shared {
+    fn missed(&self, miss: Miss) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        if miss.unknown {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut shown = self.shown.lock().expect("no client panics here");
+        // What may happen tells less than what may not.
+        if miss.unknown && shown.len() < SHOWN {
+            shown.push(miss.what);
+        } else if !miss.unknown {
+            shown.insert(0, miss.what);
+            shown.truncate(SHOWN);
         }
     }
 }
@@ -154,13 +218,7 @@ async fn client(shared: Arc<Shared>, number: usize) {
                 let mut latencies = shared.latencies.lock().expect("no client panics here");
                 latencies.saturating_record(took);
             }
-            Err(error) => {
-                shared.errors.fetch_add(1, Ordering::Relaxed);
-                let mut shown = shared.shown.lock().expect("no client panics here");
-                if shown.len() < SHOWN {
-                    shown.push(error);
-                }
-            }
+            Err(miss) => shared.missed(miss),
         }
     }
     shared.retried.fetch_add(plain.retried, Ordering::Relaxed);
@@ -172,39 +230,39 @@ async fn own_key(
     plain: &mut Plain,
     number: usize,
     written: &mut Option<(u64, bool)>,
-) -> Result<(), String> {
+) -> Result<(), Miss> {
     let path = shared.bucket.key(&format!("client-{number}"));
     match *written {
         Some((value, false)) => {
-            let answer = plain.send(&RawRequest::new("GET", &path)).await?;
+            let answer = plain.send(&RawRequest::new("GET", &path)).await;
+            let answer = answer.map_err(Miss::of_read)?;
             *written = Some((value, true));
             let expected = value.to_string();
             if answer.text() == expected {
                 return Ok(());
             }
-            Err(format!("{path} should hold {expected}: {answer:?}"))
+            Err(Miss {
+                what: format!("{path} should hold {expected}: {answer:?}"),
+                unknown: false,
+            })
         }
         Some((_, true)) | None => {
             let value = written.map_or(1, |(value, _)| value + 1);
             let request = RawRequest::new("PUT", &path).body(value.to_string().as_bytes());
-            plain.send(&request).await?;
+            plain.send(&request).await.map_err(Miss::of_write)?;
             *written = Some((value, false));
             Ok(())
         }
     }
 }
 
-async fn any_key(
-    shared: &Shared,
-    plain: &mut Plain,
-    rng: &mut Rng,
-    keys: u64,
-) -> Result<(), String> {
+async fn any_key(shared: &Shared, plain: &mut Plain, rng: &mut Rng, keys: u64) -> Result<(), Miss> {
     let path = shared.bucket.key(&rng.within(0..keys).to_string());
-    let request = if rng.permille(500) {
-        RawRequest::new("GET", &path)
-    } else {
-        RawRequest::new("PUT", &path).body(&[b'v'; 100])
-    };
-    plain.send(&request).await.map(drop)
+    if rng.permille(500) {
+        let sent = plain.send(&RawRequest::new("GET", &path)).await;
+        return sent.map(drop).map_err(Miss::of_read);
+    }
+    let request = RawRequest::new("PUT", &path).body(&[b'v'; 100]);
+    let sent = plain.send(&request).await;
+    sent.map(drop).map_err(Miss::of_write)
 }

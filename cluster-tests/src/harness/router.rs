@@ -103,6 +103,14 @@ impl Router {
         Api::new(self.port(ADMIN))
     }
 
+    /// The first of its metrics whose line begins with this; 0 if there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let page = self.admin_api().get("/metrics").unchecked().await;
+        let line = page.text().lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+
     /// The number of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()

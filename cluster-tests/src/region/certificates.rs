@@ -1,5 +1,6 @@
 //! Certificates for a region's nodes, made by the node's own command, as an operator makes them.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ pub struct Certificates {
 
 impl Certificates {
     /// A new CA, in a folder in `dir`.
-    pub(super) fn create(dir: &Path) -> Self {
+    pub fn create(dir: &Path) -> Self {
         let dir = dir.join("certs");
         run(&dir, &["init"]);
         Self { dir }
@@ -22,16 +23,26 @@ impl Certificates {
 
     /// Makes a node's certificate; gives the arguments by which it uses that.
     pub(super) fn of(&self, seat: &Seat) -> Vec<String> {
-        let host = seat.rpc().ip();
+        self.node(seat.rpc().ip())
+    }
+
+    /// Makes the certificate of a node at a host; gives the arguments by which it uses that.
+    pub fn node(&self, host: IpAddr) -> Vec<String> {
         run(&self.dir, &["node", &host.to_string()]);
         self.arguments(host)
     }
 
-    /// The arguments by which a node uses the certificate of this host.
-    pub fn arguments(&self, host: IpAddr) -> Vec<String> {
+    /// Makes a router's certificate; gives the arguments by which it uses that.
+    pub fn router(&self, name: &str) -> Vec<String> {
+        run(&self.dir, &["router", name]);
+        self.arguments(name)
+    }
+
+    /// The arguments by which the holder of a certificate uses it.
+    pub fn arguments(&self, holder: impl Display) -> Vec<String> {
         let files = [
-            ("--rpc-cert", self.file(host, "pem")),
-            ("--rpc-key", self.file(host, "key")),
+            ("--rpc-cert", self.file(&holder, "pem")),
+            ("--rpc-key", self.file(&holder, "key")),
             ("--rpc-ca", self.dir.join("ca.pem")),
         ];
         let files = files.into_iter();
@@ -48,11 +59,11 @@ impl Certificates {
 
     /// A host's certificate.
     pub fn certificate(&self, host: IpAddr) -> PathBuf {
-        self.file(host, "pem")
+        self.file(&host, "pem")
     }
 
-    fn file(&self, host: IpAddr, kind: &str) -> PathBuf {
-        self.dir.join(format!("{host}.{kind}"))
+    fn file(&self, holder: &dyn Display, kind: &str) -> PathBuf {
+        self.dir.join(format!("{holder}.{kind}"))
     }
 }
 

@@ -6,6 +6,7 @@
 mod answer;
 mod conn;
 pub mod cors;
+mod encryption;
 mod metrics;
 pub mod percent;
 pub mod request_id;
@@ -13,6 +14,7 @@ mod serve;
 mod settings;
 
 pub use answer::{Answer, BodyLeft, Origin};
+pub use encryption::{Encryption, TlsSettings};
 pub use metrics::ConnectionMetrics;
-pub use serve::{Port, TlsSettings, serve};
+pub use serve::{Port, serve};
 pub use settings::HttpSettings;

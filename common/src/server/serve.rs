@@ -20,13 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,9 +32,10 @@ use crate::server::conn::drive::{self, Tracked};
 use crate::server::conn::linger::Lingerer;
 use crate::server::conn::liveness::Patience;
 use crate::server::conn::pulse::Order;
-use crate::server::conn::registry::Registry;
+use crate::server::conn::registry::{Entered, Registry};
 use crate::server::conn::session::Session;
 use crate::server::conn::stream::Watched;
+use crate::server::encryption::{Encryption, Opening};
 use crate::server::settings::HttpSettings;
 
 /// What a client gets when there are too many connections.
@@ -58,8 +56,11 @@ pub async fn serve<A: Answer>(
     settings: HttpSettings,
     shutdown: CancellationToken,
 ) {
-    let Port { listener, tls } = port;
-    let server = Server::new(answers, settings, tls);
+    let Port {
+        listener,
+        encryption,
+    } = port;
+    let server = Server::new(answers, settings, encryption);
     let patience = Patience::of(&server.settings);
     server.tasks.spawn(sweep(
         Arc::clone(&server.registry),
@@ -76,20 +77,13 @@ pub async fn serve<A: Answer>(
     server.drain().await;
 }
 
-/// What connections are encrypted with; what is put there counts for new connections.
-pub type TlsSettings = Arc<ArcSwap<ServerConfig>>;
-
 /// A bound port.
 #[derive(Debug)]
 pub struct Port {
     /// Where connections come in.
     pub listener: TcpListener,
-    /// How they are encrypted; `None`: not.
-    pub tls: Option<TlsSettings>,
-}
-
-async fn handshake(tls: &TlsSettings, stream: Watched) -> io::Result<TlsStream<Watched>> {
-    TlsAcceptor::from(tls.load_full()).accept(stream).await
+    /// How they are encrypted.
+    pub encryption: Encryption,
 }
 
 /// Looks after all connections until `stop`.
@@ -103,7 +97,7 @@ async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationTo
 
 struct Server<A> {
     answers: Arc<A>,
-    tls: Option<TlsSettings>,
+    encryption: Encryption,
     settings: HttpSettings,
     builder: Arc<Builder<Tracked>>,
     registry: Arc<Registry>,
@@ -116,7 +110,7 @@ struct Server<A> {
 }
 
 impl<A: Answer> Server<A> {
-    fn new(answers: Arc<A>, settings: HttpSettings, tls: Option<TlsSettings>) -> Self {
+    fn new(answers: Arc<A>, settings: HttpSettings, encryption: Encryption) -> Self {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         Self {
@@ -124,7 +118,7 @@ impl<A: Answer> Server<A> {
             registry: Registry::new(Patience::of(&settings), Arc::clone(answers.connections())),
             lingerer: Lingerer::new(tasks.clone(), stop.clone()),
             answers,
-            tls,
+            encryption,
             settings,
             tasks,
             stop,
@@ -157,7 +151,7 @@ impl<A: Answer> Server<A> {
         if connections.open_connections() >= self.settings.max_connections as u64 {
             connections.refused();
             // Over TLS it would be no answer.
-            if self.tls.is_none() && stream.try_write(BUSY).is_ok() {
+            if self.encryption.allows_clear() && stream.try_write(BUSY).is_ok() {
                 self.lingerer.linger(stream);
             }
             return;
@@ -165,41 +159,18 @@ impl<A: Answer> Server<A> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
-        let entered = self.registry.enter();
-        let connection = entered.number;
-        let pulse = Arc::clone(&entered.pulse);
-        let stream = Watched::new(stream, Arc::clone(&pulse), Arc::clone(&self.lingerer));
-        let session = Arc::new(Session {
-            answers: Arc::clone(&self.answers),
-            connection,
+        let arrival = Arrival {
+            stream,
             peer,
-            encrypted: self.tls.is_some(),
-            pulse,
+            entered: self.registry.enter(),
+            encryption: self.encryption.clone(),
+            lingerer: Arc::clone(&self.lingerer),
+            builder: Arc::clone(&self.builder),
+            answers: Arc::clone(&self.answers),
             closing: Arc::clone(&self.closing),
-        });
-        let builder = Arc::clone(&self.builder);
-        let Some(tls) = self.tls.clone() else {
-            self.tasks.spawn(async move {
-                drive::drive(&builder, stream, session).await;
-                drop(entered);
-            });
-            return;
         };
         let (patience, stop) = (self.settings.header_timeout, self.stop.clone());
-        self.tasks.spawn(async move {
-            let handshake = timeout(patience, handshake(&tls, stream));
-            match stop.run_until_cancelled(handshake).await {
-                Some(Ok(Ok(stream))) => {
-                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                        session.pulse.speaks_http2();
-                    }
-                    drive::drive(&builder, stream, session).await;
-                }
-                Some(Ok(Err(error))) => tracing::debug!(%error, "agree on encryption"),
-                Some(Err(_)) | None => {}
-            }
-            drop(entered);
-        });
+        self.tasks.spawn(arrival.run(patience, stop));
     }
 
     async fn drain(self) {
@@ -220,6 +191,62 @@ impl<A: Answer> Server<A> {
                 tracing::error!(tasks = self.tasks.len(), "tasks outlive their connections");
             }
         }
+    }
+}
+
+/// A connection that has come in.
+struct Arrival<A> {
+    stream: TcpStream,
+    peer: SocketAddr,
+    entered: Entered,
+    encryption: Encryption,
+    lingerer: Arc<Lingerer>,
+    builder: Arc<Builder<Tracked>>,
+    answers: Arc<A>,
+    closing: Arc<AtomicBool>,
+}
+
+impl<A: Answer> Arrival<A> {
+    /// Serves it to its end; a handshake may take as long as `patience`, and ends with `stop`.
+    async fn run(self, patience: Duration, stop: CancellationToken) {
+        let opening = self.encryption.opening(&self.stream, &self.entered.pulse);
+        match opening.await {
+            Opening::Clear => {
+                let session = self.session(false);
+                let stream = Watched::new(self.stream, self.entered.pulse.clone(), self.lingerer);
+                drive::drive(&self.builder, stream, session).await;
+            }
+            // Boxed, since it is larger, and most connections are in the clear.
+            Opening::Handshake(tls) => Box::pin(self.encrypted(tls, patience, stop)).await,
+            Opening::Ended => {}
+        }
+    }
+
+    async fn encrypted(self, tls: TlsAcceptor, patience: Duration, stop: CancellationToken) {
+        let session = self.session(true);
+        let stream = Watched::new(self.stream, self.entered.pulse.clone(), self.lingerer);
+        let handshake = timeout(patience, tls.accept(stream));
+        match stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => {
+                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    session.pulse.speaks_http2();
+                }
+                drive::drive(&self.builder, stream, session).await;
+            }
+            Some(Ok(Err(error))) => tracing::debug!(%error, "agree on encryption"),
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    fn session(&self, encrypted: bool) -> Arc<Session<A>> {
+        Arc::new(Session {
+            answers: Arc::clone(&self.answers),
+            connection: self.entered.number,
+            peer: self.peer,
+            encrypted,
+            pulse: Arc::clone(&self.entered.pulse),
+            closing: Arc::clone(&self.closing),
+        })
     }
 }
 

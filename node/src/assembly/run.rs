@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
-use cloudkv_common::server::Port;
+use cloudkv_common::server::{Encryption, Port};
 use cloudkv_proto::v1 as pb;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -183,12 +183,20 @@ async fn run_on(
         &stop,
     );
     let leaving = answering.leaving.clone();
-    if let Some(tls) = tls {
-        tasks.spawn_on(tls.watch(stop_admin.clone()), raft);
-    }
+    let encryption = match tls {
+        Some(tls) => {
+            tasks.spawn_on(tls.clone().watch(stop_admin.clone()), raft);
+            Encryption::Routers(tls)
+        }
+        None => Encryption::Off,
+    };
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn_on(serve_nodes, raft);
 
+    let users = Port {
+        listener: ports.http,
+        encryption,
+    };
     let node = Node {
         groups,
         service,
@@ -204,7 +212,7 @@ async fn run_on(
         biased;
         why = node.groups.failed() => Err(RunError::Failed(why)),
         why = node.look_after_cluster() => Err(RunError::Failed(why)),
-        () = node.serve(ports.http, &stop) => Ok(()),
+        () = node.serve(users, &stop) => Ok(()),
     };
     if outcome.is_ok() {
         leaving.leave().await;
@@ -262,7 +270,7 @@ struct Node {
 
 impl Node {
     /// Recovers, then serves users until `stop`, and until their requests have ended.
-    async fn serve(&self, listener: TcpListener, stop: &CancellationToken) {
+    async fn serve(&self, port: Port, stop: &CancellationToken) {
         if stop
             .run_until_cancelled(self.groups.ready())
             .await
@@ -271,15 +279,11 @@ impl Node {
             return;
         }
         self.start_tasks();
-        if let Ok(address) = listener.local_addr() {
+        if let Ok(address) = port.listener.local_addr() {
             tracing::info!(http = %address, region = self.groups.identity.region, "serving");
         }
         let settings = http_settings(&self.config);
         let drain = CancellationToken::new();
-        let port = Port {
-            listener,
-            tls: None,
-        };
         let serve = api::serve(port, self.api.clone(), settings, drain.clone());
         let wind_down = async {
             stop.cancelled().await;

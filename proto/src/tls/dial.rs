@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
@@ -64,16 +64,19 @@ impl Dialer {
     /// Connects to the node that advertises `address`, `host:port`.
     pub async fn connect(&self, address: &str) -> Result<Stream, DialError> {
         let to = self.via.get(address).map_or(address, String::as_str);
-        let connected = TcpStream::connect(to).await.and_then(|tcp| {
-            tcp.set_nodelay(true)?;
-            Ok(tcp)
-        });
-        let tcp = connected.map_err(|source| DialError::Connect {
-            address: to.to_owned(),
-            source,
-        })?;
+        let tcp = reach(to).await?;
         match &self.tls {
-            Some(tls) => shake_hands(tls, tcp, address).await,
+            Some(tls) => shake_hands(tls.connector(), tcp, address).await,
+            None => Ok(Stream::plain(tcp)),
+        }
+    }
+
+    /// Connects to `http`, the port for HTTP of the node that advertises `address`: with
+    /// certificates, that node must answer, under the name that it has among nodes.
+    pub async fn connect_http(&self, http: &str, address: &str) -> Result<Stream, DialError> {
+        let tcp = reach(http).await?;
+        match &self.tls {
+            Some(tls) => shake_hands(tls.http_connector(), tcp, address).await,
             None => Ok(Stream::plain(tcp)),
         }
     }
@@ -101,7 +104,22 @@ impl Dialer {
     }
 }
 
-async fn shake_hands(tls: &Tls, tcp: TcpStream, address: &str) -> Result<Stream, DialError> {
+async fn reach(to: &str) -> Result<TcpStream, DialError> {
+    let connected = TcpStream::connect(to).await.and_then(|tcp| {
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    });
+    connected.map_err(|source| DialError::Connect {
+        address: to.to_owned(),
+        source,
+    })
+}
+
+async fn shake_hands(
+    tls: TlsConnector,
+    tcp: TcpStream,
+    address: &str,
+) -> Result<Stream, DialError> {
     let stranger = |reason: String| DialError::Stranger {
         address: address.to_owned(),
         reason,
@@ -109,7 +127,7 @@ async fn shake_hands(tls: &Tls, tcp: TcpStream, address: &str) -> Result<Stream,
     let host = host_of(address).ok_or_else(|| DialError::Address(address.to_owned()))?;
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|_| DialError::Address(address.to_owned()))?;
-    let shaken = tls.connector().connect(name, tcp).await;
+    let shaken = tls.connect(name, tcp).await;
     let stream = shaken.map_err(|error| stranger(error.to_string()))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     // The handshake has seen that it may serve and names the host; this refuses wildcards.

@@ -16,7 +16,9 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
 use super::peer::Peer;
 
 /// HTTP/2, which gRPC speaks.
-const ALPN: &[u8] = b"h2";
+const GRPC: &[u8] = b"h2";
+/// HTTP/1.1, in which routers pass on users' requests.
+const HTTP: &[u8] = b"http/1.1";
 
 /// Where a node's or a router's certificates are. Each is a PEM file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +96,14 @@ pub enum TlsError {
 /// What the files hold, checked, and ready for connections.
 #[derive(Debug)]
 pub(super) struct Material {
+    /// For gRPC.
     pub server: Arc<ServerConfig>,
+    /// For gRPC.
     pub client: Arc<ClientConfig>,
+    /// For users' requests that routers pass on.
+    pub http_server: Arc<ServerConfig>,
+    /// For users' requests that routers pass on.
+    pub http_client: Arc<ClientConfig>,
     /// What the certificate says of its holder.
     pub me: Peer,
     /// When the certificate expires.
@@ -124,9 +132,14 @@ impl Material {
         let provider = Arc::new(ring::default_provider());
         let client = client_config(files, &provider, &chain, &key, &roots)?;
         let server = server_config(files, &provider, chain, key, roots)?;
+        let (mut http_server, mut http_client) = (server.clone(), client.clone());
+        http_server.alpn_protocols = vec![HTTP.to_vec()];
+        http_client.alpn_protocols = vec![HTTP.to_vec()];
         Ok(Self {
             server: Arc::new(server),
             client: Arc::new(client),
+            http_server: Arc::new(http_server),
+            http_client: Arc::new(http_client),
             me,
             valid_until,
         })
@@ -229,7 +242,7 @@ fn server_config(
         .map(|config| config.with_client_cert_verifier(verifier))
         .and_then(|config| config.with_single_cert(chain, key));
     let mut config = config.map_err(pair(files))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![GRPC.to_vec()];
     // Every connection shows its certificate anew, so that one that isn't valid any more is seen.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -248,7 +261,7 @@ fn client_config(
         .map(|config| config.with_root_certificates(roots.clone()))
         .and_then(|config| config.with_client_auth_cert(chain.to_vec(), key.clone_key()));
     let mut config = config.map_err(pair(files))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![GRPC.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }

@@ -156,6 +156,16 @@ impl Tls {
     pub(super) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.current.load().client.clone())
     }
+
+    /// What takes connections over which routers pass on users' requests by HTTP: who dials shows a
+    /// certificate, as everywhere.
+    pub fn http_acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load().http_server.clone())
+    }
+
+    pub(super) fn http_connector(&self) -> TlsConnector {
+        TlsConnector::from(self.current.load().http_client.clone())
+    }
 }
 
 fn load(files: &TlsFiles, holder: &Holder) -> Result<Material, TlsError> {

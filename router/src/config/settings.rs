@@ -33,7 +33,7 @@ cloudkv_common::settings! {
     tls_key: Option<PathBuf> = Maybe(File) => "",
 
     /// File with the router's certificate for nodes, in PEM, with those that sign it. With it, and
-    /// `rpc_key` and `rpc_ca`, all that goes to nodes' `rpc` is encrypted, as nodes do it among
+    /// `rpc_key` and `rpc_ca`, all that goes to nodes is encrypted, as nodes do it among
     /// themselves.
     rpc_cert: Option<PathBuf> = Maybe(File) => "",
 

@@ -5,8 +5,8 @@
 //! 503, which means just that. Otherwise the answer is 504 `unknown_outcome`.
 //!
 //! Invariant: a request for one region stays there, and so does one with a condition, which only
-//! one region can judge. Any other one goes to another region only if no node of its own can be
-//! reached: while a shard elects a leader, its nodes hold requests, which is better than a region
+//! one region can judge. Any other one goes to another region only if no node of the current one can
+//! be reached: while a shard elects a leader, its nodes hold requests, which is better than a region
 //! that may not have seen the client's last write.
 
 use std::sync::Arc;
@@ -108,8 +108,14 @@ impl Proxy {
         view: &View,
         journey: &mut Journey<'_>,
     ) -> Result<Response<Body>, Refusal> {
-        let first = journey.head.region.unwrap_or(view.current);
-        let stays = journey.head.region.is_some() || journey.head.conditional;
+        let (first, stays) = match journey.head.region {
+            Some(region) => (region, true),
+            None if journey.head.conditional => (view.current, true),
+            None => (view.first_region(), false),
+        };
+        if !stays && first != view.current {
+            self.metrics.detours.increment();
+        }
         let mut tried = Vec::new();
         let mut next = Some(first);
         while let Some(place) = next {

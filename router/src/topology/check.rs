@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cloudkv_proto::tls::DialError;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::node::Node;
 
@@ -24,8 +24,8 @@ type Connection = SendRequest<Empty<Bytes>>;
 /// Why a check failed.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
-    #[error("connect: {0}")]
-    Connect(#[from] std::io::Error),
+    #[error(transparent)]
+    Connect(#[from] DialError),
     #[error("ask: {0}")]
     Ask(#[from] hyper::Error),
     #[error("make a request: {0}")]
@@ -42,8 +42,10 @@ pub(super) async fn check(node: Arc<Node>, every: Duration) {
     loop {
         let reused = kept.is_some();
         let mut outcome = try_check(&node, &mut kept).await;
-        if outcome.is_err() && reused {
-            // The connection was old: the node may have closed it for no reason that matters.
+        let silent = matches!(outcome, Err(CheckError::Timeout));
+        if outcome.is_err() && reused && !silent {
+            // The connection was old: the node may have closed it for no reason that matters. From
+            // one that says nothing no more is to be heard on another one.
             kept = None;
             outcome = try_check(&node, &mut kept).await;
         }
@@ -67,7 +69,7 @@ async fn try_check(node: &Node, kept: &mut Option<Connection>) -> Result<Duratio
     let ping = async {
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => connect(&node.http).await?,
+            None => connect(node).await?,
         };
         let began = Instant::now();
         ping(&node.http, &mut connection).await?;
@@ -78,9 +80,8 @@ async fn try_check(node: &Node, kept: &mut Option<Connection>) -> Result<Duratio
     answered.unwrap_or(Err(CheckError::Timeout))
 }
 
-async fn connect(address: &str) -> Result<Connection, CheckError> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+async fn connect(node: &Node) -> Result<Connection, CheckError> {
+    let stream = node.connect().await?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         // Its end shows at the sender.

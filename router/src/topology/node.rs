@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use cloudkv_proto::tls::{DialError, Dialer, Stream};
 use tokio::sync::Notify;
 
 use crate::upstream::{Lanes, Pools, Reach};
@@ -25,6 +26,7 @@ pub struct Node {
     pub pools: Pools,
     /// Streams of calls to it.
     pub lanes: Lanes,
+    dialer: Dialer,
     up: AtomicBool,
     draining: AtomicBool,
     /// Average round trip, in nanoseconds; 0: none yet.
@@ -41,11 +43,17 @@ impl Node {
             rpc: rpc.to_owned(),
             pools: Pools::new(reach.workers),
             lanes: Lanes::new(cluster_id, id, rpc, reach),
+            dialer: reach.dialer.clone(),
             up: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             round_trip: AtomicU64::new(0),
             doubted: Notify::new(),
         }
+    }
+
+    /// Connects to its public port: encrypted, and only to this node, if there are certificates.
+    pub async fn connect(&self) -> Result<Stream, DialError> {
+        self.dialer.connect_http(&self.http, &self.rpc).await
     }
 
     /// Whether requests should go to it: it answers, and it isn't about to stop.

@@ -49,6 +49,17 @@ impl View {
         names.join(", ")
     }
 
+    /// Where a request for the global name begins: in the current region or, as long as none of
+    /// that one's nodes answers, in the next one in line. Nobody has to be asked in vain for that,
+    /// so it costs neither time nor anything of what may be sent again.
+    pub fn first_region(&self) -> usize {
+        let answers = |region: &RegionView| region.nodes.iter().any(|node| node.is_up());
+        if self.regions.get(self.current).is_some_and(answers) {
+            return self.current;
+        }
+        self.next_region(&[self.current]).unwrap_or(self.current)
+    }
+
     /// The healthy region next in line for what the region at `tried` didn't take: the nearest.
     pub fn next_region(&self, tried: &[usize]) -> Option<usize> {
         let healthy = self.regions.iter().enumerate();
@@ -211,6 +222,29 @@ mod tests {
         assert!(region.is_healthy());
         region.nodes[0].failed(&"refused");
         assert!(!region.is_healthy());
+    }
+
+    #[test]
+    fn the_global_name_begins_elsewhere_only_while_no_node_of_its_region_answers() {
+        let view = View {
+            shards: 1,
+            regions: vec![
+                region(2, &[Some(0)]),
+                region(1, &[None]),
+                region(1, &[Some(0)]),
+            ],
+            current: 0,
+        };
+        let fail = |region: usize, node: usize| view.regions[region].nodes[node].failed(&"gone");
+        fail(0, 0);
+        assert_eq!(view.first_region(), 0, "another node may know who leads");
+        fail(0, 1);
+        assert_eq!(view.first_region(), 2, "the other one has no leader");
+        fail(2, 0);
+        assert_eq!(view.first_region(), 0, "nobody serves");
+        view.regions[0].nodes[1].answered(Duration::from_millis(1));
+        view.regions[2].nodes[0].answered(Duration::from_millis(1));
+        assert_eq!(view.first_region(), 0);
     }
 
     #[test]

@@ -10,13 +10,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::outgoing::{Outgoing, Payload};
 use super::pool::Sender;
 use crate::topology::Node;
 
-/// Time to connect to a node.
+/// Time to connect to a node, and to see certificates.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What became of a request that has no answer.
@@ -103,12 +102,10 @@ async fn try_send(
 
 async fn connect(node: &Arc<Node>, bounds: Bounds) -> Result<Sender, Fate> {
     let open = node.pools.open(bounds.connections).ok_or(Fate::Busy)?;
-    let not_sent = |error: std::io::Error| Fate::NotSent(error.to_string());
-    let stream = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(&node.http)).await;
-    let stream = stream
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(not_sent)?;
-    stream.set_nodelay(true).map_err(not_sent)?;
+    let connected = tokio::time::timeout(CONNECT_WITHIN, node.connect()).await;
+    let stream = connected
+        .map_err(|_| Fate::NotSent(format!("no connection within {CONNECT_WITHIN:?}")))?
+        .map_err(|error| Fate::NotSent(error.to_string()))?;
     let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| Fate::NotSent(error.to_string()))?;
     tokio::spawn(async move {

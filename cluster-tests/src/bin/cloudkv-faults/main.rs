@@ -7,6 +7,7 @@
 
 mod failover;
 mod mixed;
+mod region_loss;
 mod rejoin;
 mod rolling;
 mod saturate;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Kill the leader of a shard again and again; how long until its writes go on?
     Failover(failover::Args),
+    /// Lose the region that a router's global name stands for; how long until that goes on?
+    RegionLoss(region_loss::Args),
     /// Restart all nodes, one after the other, under load: no request may fail.
     Rolling(rolling::Args),
     /// Load all nodes as much as they take: no leader may change.
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
             match cli.command {
                 None => mixed::run(&cli.mixed).await,
                 Some(Command::Failover(args)) => failover::run(&args).await,
+                Some(Command::RegionLoss(args)) => region_loss::run(&args).await,
                 Some(Command::Rolling(args)) => rolling::run(&args).await,
                 Some(Command::Saturate(args)) => saturate::run(&args).await,
                 Some(Command::Rejoin(args)) => rejoin::run(&args).await,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{Plain, PlainLoad, Work};
+use cloudkv_cluster_tests::faults::{Plain, PlainError, PlainLoad, Work};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, RawRequest};
 use futures_util::future::join_all;
@@ -106,7 +106,7 @@ async fn fill(nodes: &[SocketAddr], bucket: &Bucket, args: &Args) -> anyhow::Res
                 let request = RawRequest::new("PUT", &bucket.key(&key.to_string()));
                 plain.send(&request.body(&[b'v'; 100])).await?;
             }
-            Ok::<(), String>(())
+            Ok::<(), PlainError>(())
         })
     });
     for written in join_all(writers).await {

@@ -1,0 +1,109 @@
+//! A listener in front of another one, which passes on all that comes and keeps it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Records what is said to somebody, and by whom. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Recorder {
+    address: SocketAddr,
+    to: Arc<Mutex<Option<SocketAddr>>>,
+    tape: Tape,
+    accepting: JoinHandle<()>,
+}
+
+/// What each connection carried: requests, replies.
+type Tape = Arc<Mutex<Vec<[Vec<u8>; 2]>>>;
+
+impl Recorder {
+    /// Listens on the loopback interface; nothing is passed on before [`Self::set_target`].
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a port");
+        let address = listener.local_addr().expect("the address of a port");
+        let (to, tape) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Tape::default());
+        let accepting = tokio::spawn(accept(listener, to.clone(), tape.clone()));
+        Self {
+            address,
+            to,
+            tape,
+            accepting,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whom it passes on to.
+    pub fn set_target(&self, to: SocketAddr) {
+        *self.to.lock().expect("no holder panics") = Some(to);
+    }
+
+    /// What was said so far: for each connection that carried something, to the target and back.
+    pub fn said(&self) -> Vec<[Vec<u8>; 2]> {
+        let tape = self.tape.lock().expect("no holder panics");
+        let mut said = tape.clone();
+        said.retain(|sides| sides.iter().any(|side| !side.is_empty()));
+        said
+    }
+
+    /// All that was said to the target so far, as text.
+    pub fn requests(&self) -> String {
+        let said = self.said();
+        let requests = said.iter().map(|[to, _]| String::from_utf8_lossy(to));
+        requests.collect()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, to: Arc<Mutex<Option<SocketAddr>>>, tape: Tape) {
+    while let Ok((client, _)) = listener.accept().await {
+        let to = *to.lock().expect("no holder panics");
+        if let Some(to) = to {
+            tokio::spawn(pass_on(client, to, tape.clone()));
+        }
+    }
+}
+
+async fn pass_on(client: TcpStream, to: SocketAddr, tape: Tape) {
+    let Ok(target) = TcpStream::connect(to).await else {
+        return;
+    };
+    let number = {
+        let mut tape = tape.lock().expect("no holder panics");
+        tape.push(Default::default());
+        tape.len() - 1
+    };
+    let (client, target) = (client.into_split(), target.into_split());
+    tokio::join!(
+        copy(client.0, target.1, (&tape, number, 0)),
+        copy(target.0, client.1, (&tape, number, 1)),
+    );
+}
+
+async fn copy(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    (tape, number, side): (&Tape, usize, usize),
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let bytes = &buffer[..count];
+        tape.lock().expect("no holder panics")[number][side].extend_from_slice(bytes);
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
+    }
+    // Fails only if the other side has gone.
+    let _ = to.shutdown().await;
+}
