@@ -135,10 +135,11 @@ mod tests {
     #[test]
     fn a_status_is_read() {
         let text = r#"{"node": 12, "region": "local", "clock_ok": true, "more": 1,
-            "groups": [{"group": "meta", "term": 3, "leader": null, "role": "follower"},
+            "groups": [{"group": "meta", "term": 3, "leader": null, "role": "follower",
+                 "changing": true},
                 {"group": "shard-0", "term": 1, "leader": 12, "role": "leader", "serving": true,
                  "last_log": 9, "applied": 8, "purged": 2, "digest": "ff", "voters": [12, 7],
-                 "learners": []}],
+                 "learners": [], "changing": false}],
             "nodes": [{"id": 7, "region": "local", "rpc": "a", "http": "b", "alive": true,
                 "clock_offset_ms": -1}]}"#;
         let status: Status = serde_json::from_str(text).unwrap();
