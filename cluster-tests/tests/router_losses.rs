@@ -94,7 +94,7 @@ async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() 
     let mut scene = Scene::start().await;
     let load = scene.load();
     let mut left = 0;
-    for region in 0..3 {
+    for (region, name) in REGIONS.into_iter().enumerate() {
         load.goes_on(200).await;
         let before = load.errors();
         let current = scene.current().await.unwrap();
@@ -102,7 +102,7 @@ async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() 
         scene.wait_refused(region).await;
         load.goes_on(400).await;
         let lost = load.errors() - before;
-        let may = if current == REGIONS[region] {
+        let may = if current == name {
             // The global name goes on by another region, until that goes, too.
             let is = scene.current().await.unwrap();
             assert_ne!(is, current);
@@ -111,7 +111,7 @@ async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() 
         } else {
             0
         };
-        assert!(lost <= may, "{lost} errors by {}", REGIONS[region]);
+        assert!(lost <= may, "{lost} errors by {name}");
         scene.world.restart(region).await;
         scene.world.wait_serving(region).await;
         scene.wait_served(region).await;

@@ -49,7 +49,13 @@ async fn a_rolling_restart_fails_no_request() {
 #[tokio::test]
 async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() {
     let (mut region, router, bucket) = start().await;
-    let load = PlainLoad::start(&[router.http()], &bucket, CLIENTS, Work::OwnKeys, None);
+    let load = PlainLoad::start(
+        &[router.http()],
+        &bucket,
+        CLIENTS,
+        Work::OwnKeys,
+        Some(400.0),
+    );
     for seat in 0..3 {
         load.goes_on(300).await;
         let before = load.errors();
@@ -71,6 +77,8 @@ async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() 
 #[tokio::test]
 async fn requests_go_straight_to_the_leader_of_their_shard() {
     let (region, router, bucket) = start().await;
+    // Leaders are handed on until then.
+    region.wait_spread().await;
     let shards = region.shards();
     for shard in 0..shards {
         let leader = region.wait_leader(&format!("shard-{shard}")).await;
