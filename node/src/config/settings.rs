@@ -76,8 +76,9 @@ cloudkv_common::settings! {
     shards: Option<u16> = Maybe(Number { min: 1, max: 64 }) => "",
 
     /// What is logged: a level, or several for parts of the program, as in
-    /// `info,cloudkv_node::raft=debug`.
-    log_level: String = Levels => "info,openraft=error,openraft::raft::raft_inner=off,openraft::core::heartbeat=off",
+    /// `info,cloudkv_node::raft=debug`. Of openraft, what is off by default are errors that are
+    /// ordinary here: a node that is away, or a leader that is none any more.
+    log_level: String = Levels => "info,openraft=error,openraft::raft::raft_inner=off,openraft::core::heartbeat=off,openraft::raft::api::management=off",
 
     /// Form of the log lines: `text` or `json`.
     log_format: LogFormat = Format => "text",
