@@ -25,7 +25,7 @@ test: setup ## Run all tests
 	$(CARGO) build --workspace --bins --tests
 	$(CARGO) test --workspace
 	@if docker info >/dev/null 2>&1 && { docker compose version || docker-compose version; } >/dev/null 2>&1; then \
-		$(CARGO) test --package cloudkv-cluster-tests --test deploy_compose -- --ignored --nocapture; \
+		$(CARGO) test --workspace --test deploy_compose -- --ignored --nocapture; \
 	else \
 		echo "skipped: the compose file's test (there is no Docker engine with Compose)"; \
 	fi
