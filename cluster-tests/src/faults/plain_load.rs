@@ -28,6 +28,13 @@ pub enum Work {
     OwnKeys,
     /// All read and write, half of each, keys `0` to this one, which are there.
     AllKeys(u64),
+    /// Each writes keys that nobody wrote before: client 3's are named [`new_key`]`(3, 0)` and so on.
+    NewKeys,
+}
+
+/// The name of a client's key under [`Work::NewKeys`].
+fn new_key(client: usize, number: u64) -> String {
+    format!("{client}-{number}")
 }
 
 /// Load that goes on until it is stopped.
@@ -192,6 +199,7 @@ async fn client(shared: Arc<Shared>, number: usize) {
     let mut plain = Plain::new(&shared.nodes, number);
     let mut rng = Rng::branch(0x91a1, number as u64);
     let mut written = None;
+    let mut sent = 0;
     let mut due = Instant::now()
         + shared
             .pace
@@ -210,7 +218,9 @@ async fn client(shared: Arc<Shared>, number: usize) {
         let result = match shared.work {
             Work::OwnKeys => own_key(&shared, &mut plain, number, &mut written).await,
             Work::AllKeys(keys) => any_key(&shared, &mut plain, &mut rng, keys).await,
+            Work::NewKeys => put(&shared, &mut plain, &new_key(number, sent)).await,
         };
+        sent += 1;
         match result {
             Ok(()) => {
                 shared.requests.fetch_add(1, Ordering::Relaxed);
@@ -257,12 +267,17 @@ async fn own_key(
 }
 
 async fn any_key(shared: &Shared, plain: &mut Plain, rng: &mut Rng, keys: u64) -> Result<(), Miss> {
-    let path = shared.bucket.key(&rng.within(0..keys).to_string());
+    let key = rng.within(0..keys).to_string();
     if rng.permille(500) {
-        let sent = plain.send(&RawRequest::new("GET", &path)).await;
+        let get = RawRequest::new("GET", &shared.bucket.key(&key));
+        let sent = plain.send(&get).await;
         return sent.map(drop).map_err(Miss::of_read);
     }
-    let request = RawRequest::new("PUT", &path).body(&[b'v'; 100]);
+    put(shared, plain, &key).await
+}
+
+async fn put(shared: &Shared, plain: &mut Plain, key: &str) -> Result<(), Miss> {
+    let request = RawRequest::new("PUT", &shared.bucket.key(key)).body(&[b'v'; 100]);
     let sent = plain.send(&request).await;
     sent.map(drop).map_err(Miss::of_write)
 }

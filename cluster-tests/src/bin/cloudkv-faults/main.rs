@@ -5,6 +5,7 @@
 // As in the library of the tests: who can't go on says what it saw.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod absence;
 mod failover;
 mod mixed;
 mod region_loss;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Kill the leader of a shard again and again; how long until its writes go on?
     Failover(failover::Args),
+    /// Cut a region off from the others while they are written; how fast does it catch up?
+    Absence(absence::Args),
     /// Lose the region that a router's global name stands for; how long until that goes on?
     RegionLoss(region_loss::Args),
     /// Restart all nodes, one after the other, under load: no request may fail.
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<()> {
             match cli.command {
                 None => mixed::run(&cli.mixed).await,
                 Some(Command::Failover(args)) => failover::run(&args).await,
+                Some(Command::Absence(args)) => absence::run(&args).await,
                 Some(Command::RegionLoss(args)) => region_loss::run(&args).await,
                 Some(Command::Rolling(args)) => rolling::run(&args).await,
                 Some(Command::Saturate(args)) => saturate::run(&args).await,

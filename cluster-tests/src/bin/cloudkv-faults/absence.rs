@@ -1,0 +1,157 @@
+//! A region is cut off from the others while these are written, and comes back: how fast does it
+//! catch up, and do the others go on as before?
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::region::{RegionOptions, World};
+use cloudkv_cluster_tests::{Bucket, eventually};
+use hdrhistogram::Histogram;
+
+const REGIONS: [&str; 3] = ["eu", "us", "ap"];
+/// The region that is cut off; the others are written.
+const AWAY: usize = 2;
+/// What the load is measured for before the cut.
+const BEFORE: Duration = Duration::from_secs(20);
+/// Between two looks at how far the region is.
+const LOOKS: Duration = Duration::from_millis(100);
+/// How long it may take to catch up.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(1800);
+/// How long counts may take until they are published.
+const COUNTED_WITHIN: Duration = Duration::from_secs(60);
+/// The promise: so many times as fast as it is written.
+const TIMES: f64 = 5.0;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How long the region is cut off
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Writes a second, of new keys, in the two other regions together
+    #[arg(long, default_value_t = 2000.0)]
+    rate: f64,
+    /// One way between regions, in milliseconds
+    #[arg(long, default_value_t = 40)]
+    delay_ms: u64,
+    /// Nodes of each region
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Clients, both regions together
+    #[arg(long, default_value_t = 32)]
+    clients: usize,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let options = RegionOptions {
+        shards: 8,
+        ..RegionOptions::default()
+    };
+    let world = World::start_with(&REGIONS, args.nodes, REGIONS.len(), options).await;
+    let delay = Duration::from_millis(args.delay_ms);
+    world.delay(delay);
+    let bucket = world.api(0).bucket_with(&[("plan", "pro")]).await;
+    world.wait_equal(&bucket).await;
+    let writers = (0..world.seats(AWAY).start).map(|seat| world.seat(seat).http());
+    let writers: Vec<_> = writers.collect();
+    let (clients, rate) = (args.clients, Some(args.rate));
+    let load = PlainLoad::start(&writers, &bucket, clients, Work::NewKeys, rate);
+    tokio::time::sleep(BEFORE).await;
+    let before = load.take_latencies();
+
+    world.cut_off(AWAY);
+    tokio::time::sleep(Duration::from_secs_f64(args.minutes * 60.0)).await;
+    let during = load.take_latencies();
+    let behind = behind(&world).await?;
+    let (healed, written) = (Instant::now(), load.requests());
+    world.network.heal();
+    world.delay(delay);
+    wait_caught_up(&world, args.rate).await?;
+    let took = healed.elapsed().as_secs_f64();
+    let meanwhile = load.requests() - written;
+    let after = load.take_latencies();
+
+    let outcome = load.stop().await;
+    for (when, latencies) in [
+        ("before", &before),
+        ("cut off", &during),
+        ("catching up", &after),
+    ] {
+        println!("{when}: {}", told(latencies));
+    }
+    let times = (behind + meanwhile as f64) / took / args.rate;
+    println!(
+        "{behind} changes behind after {} minutes; caught up in {took:.1} s with {meanwhile} more written meanwhile: {times:.1} times the rate of writes; {} errors",
+        args.minutes, outcome.errors
+    );
+    check_equal(&world, &bucket, outcome.requests).await;
+    println!("all regions hold {} keys and agree", outcome.requests);
+    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    ensure!(times >= TIMES, "less than {TIMES} times");
+    Ok(())
+}
+
+/// Changes that the region lacks, by what the others say.
+async fn behind(world: &World) -> anyhow::Result<f64> {
+    let label = format!("region=\"{}\"", REGIONS[AWAY]);
+    let mut sum = 0.0;
+    for seat in 0..world.seats(AWAY).start {
+        let page = world.members[seat].admin_api().get("/metrics").unchecked();
+        let page = page.try_send().await?;
+        let lines = page.text().lines().map(str::to_owned);
+        for line in lines
+            .filter(|line| line.starts_with("cloudkv_geo_behind{") && line.contains(&label))
+        {
+            let value = line.rsplit(' ').next().context("a sample's value")?;
+            sum += value.parse::<f64>()?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Waits until the region lacks no more than what is written in a second.
+async fn wait_caught_up(world: &World, rate: f64) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut said = began;
+    loop {
+        let behind = behind(world).await?;
+        if behind <= rate {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < CAUGHT_UP_WITHIN,
+            "{behind} changes behind after {CAUGHT_UP_WITHIN:?}"
+        );
+        if said.elapsed() > Duration::from_secs(10) {
+            said = Instant::now();
+            println!("{behind} changes behind");
+        }
+        tokio::time::sleep(LOOKS).await;
+    }
+}
+
+/// All regions must count every key that was acknowledged, and hold the same.
+async fn check_equal(world: &World, bucket: &Bucket, keys: u64) {
+    for region in 0..REGIONS.len() {
+        let seat = world.seats(region).start;
+        let what = format!("{} counts {keys} keys", REGIONS[region]);
+        eventually(&what, COUNTED_WITHIN, async || {
+            let summary = world.api(seat).summary(bucket).await;
+            (summary["estimated_keys"] == keys).then_some(())
+        })
+        .await;
+    }
+    world.wait_nothing_held().await;
+    println!("{}", world.insist(0, &["verify"]).await.trim_end());
+}
+
+fn told(latencies: &Histogram<u64>) -> String {
+    let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
+    format!(
+        "{} writes, median {:.2} ms, 99 % within {:.2} ms, longest {:.0} ms",
+        latencies.len(),
+        millis(0.5),
+        millis(0.99),
+        latencies.max() as f64 / 1000.0
+    )
+}
