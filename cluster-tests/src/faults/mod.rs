@@ -12,6 +12,7 @@ mod directory;
 mod fake;
 #[cfg(test)]
 mod fake_tests;
+mod harm;
 mod kind;
 mod ledger;
 mod line;
@@ -22,6 +23,7 @@ mod report;
 mod run;
 mod schedule;
 mod settle;
+mod version;
 mod workload;
 
 pub use aim::Aim;
@@ -35,3 +37,4 @@ pub use plain_load::{PlainLoad, PlainOutcome, Work};
 pub use report::Report;
 pub use run::{RunOptions, run};
 pub use schedule::{Schedule, Step};
+pub use version::Version;
