@@ -114,6 +114,7 @@ pub async fn run(options: &RunOptions) -> Report {
         checked: settler.checked,
         lists: directory.lists,
         faults: counts,
+        notes: vec![],
         failures,
         kept,
     }

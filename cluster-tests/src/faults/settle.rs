@@ -119,7 +119,10 @@ impl Settler {
         let also = self.also.clone();
         let judged = tokio::task::spawn_blocking(move || {
             let judged = histories.into_iter().map(|(key, records)| {
-                let also = || also.as_ref().map_or(Ok(()), |also| (also.judge)(key, &records));
+                let also = || {
+                    also.as_ref()
+                        .map_or(Ok(()), |also| (also.judge)(key, &records))
+                };
                 let verdict = judge(&records).and_then(|()| also());
                 (key, records, verdict)
             });

@@ -69,6 +69,12 @@ mod tests {
             assert_eq!(Version::of_token(none), None, "{none}");
             assert_eq!(Version::of_etag(none), None, "{none}");
         }
-        assert!(version > Version { region: 1, ..version });
+        assert!(
+            version
+                > Version {
+                    region: 1,
+                    ..version
+                }
+        );
     }
 }

@@ -125,6 +125,11 @@ impl World {
             .collect()
     }
 
+    /// The region of the node at this seat.
+    pub fn region_of(&self, seat: usize) -> usize {
+        seat / self.each
+    }
+
     /// Waits until all running nodes of a region are ready.
     pub async fn wait_serving(&self, region: usize) {
         for seat in self.seats(region) {
