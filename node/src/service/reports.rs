@@ -71,17 +71,18 @@ impl Directory {
         counts.fold((0, 0), |sum, reads| (sum.0 + reads.0, sum.1 + reads.1))
     }
 
-    /// Reports reads every `stats_interval` until `stop`, and once more then.
+    /// Reports reads every `stats_interval` until `stop`; what was read since then is for
+    /// [`Directory::report_reads`], while the shards still run.
     pub async fn report(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(self.inner.settings.stats_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             self.report_reads().await;
         }
-        self.report_reads().await;
     }
 
-    async fn report_reads(&self) {
+    /// Reports what was read and not reported yet.
+    pub async fn report_reads(&self) {
         let mut by_shard: HashMap<u16, Vec<Report>> = HashMap::new();
         for bucket in self
             .inner
