@@ -15,7 +15,7 @@ use crate::harness::{Bucket, eventually};
 use crate::region::{Held, Holdings, World};
 
 /// How long regions may take to agree.
-const AGREE_WITHIN: Duration = Duration::from_secs(240);
+const AGREE_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long tombstones may take to go when nothing is written any more.
 const EMPTY_WITHIN: Duration = Duration::from_secs(120);
@@ -33,14 +33,18 @@ pub(super) async fn check(
     ended: &mut Ended,
     doomed: &[Doomed],
     own: Bucket,
+    say: impl Fn(&str),
 ) -> Found {
+    say("waiting until all nodes serve");
     for region in world.running_regions() {
         world.wait_serving(region).await;
     }
+    say("checking the histories that are left, and reading all keys again");
     for settler in &mut ended.settlers {
         settler.finish().await;
     }
     ended.directory.finish().await;
+    say("comparing the regions");
     let mut wrong = vec![];
     let mut compared = 0;
     let mut held = HashMap::new();
@@ -50,13 +54,17 @@ pub(super) async fn check(
                 compared += all.len();
                 held.insert(bucket.id.clone(), all);
             }
-            Err(why) => wrong.push(why),
+            Err(why) => {
+                say(&why);
+                wrong.push(why);
+            }
         }
     }
     let common = held.get(&field.common.bucket.id);
     if let Some(common) = common {
         wrong.extend(judge_shared(field, common));
     }
+    say("admin verify");
     let told = world.insist(0, &["verify"]).await;
     if !told.contains("equal") || told.contains("different") {
         wrong.push(format!("admin verify: {told}"));
@@ -83,6 +91,7 @@ pub(super) async fn check(
         wrong.push("no read with a session token was answered".into());
     }
     if wrong.is_empty() {
+        say("deleting all, and waiting until nothing is left");
         empty(world, field, own).await;
         notes.push("nothing is left of what was deleted in any replica".into());
     }

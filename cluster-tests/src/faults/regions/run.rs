@@ -121,7 +121,12 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     failures.append(&mut ended.failures);
     let mut notes = harmed.notes;
     if failures.is_empty() {
-        let checks = finish::check(&mut world, &field, &mut ended, &harmed.doomed, own);
+        let say = |what: &str| {
+            if options.talks {
+                println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
+            }
+        };
+        let checks = finish::check(&mut world, &field, &mut ended, &harmed.doomed, own, say);
         match AssertUnwindSafe(checks).catch_unwind().await {
             Ok((more, mut wrong)) => {
                 notes.extend(more);
