@@ -217,11 +217,13 @@ impl Directory {
         account: AccountId,
     ) -> Result<Vec<BucketSummary>, DirectoryError> {
         self.check_readable().await?;
-        let (buckets, silent) = (self.inner.catalog.buckets_of(&account), Silent::default());
-        let made = buckets.iter().map(|bucket| self.summary(bucket, &silent));
+        let (buckets, silent) = (self.inner.catalog.buckets_of(&account), &Silent::default());
+        let mut summaries = Vec::with_capacity(buckets.len());
+        let made = buckets
+            .into_iter()
+            .map(|bucket| async move { self.summary(&bucket, silent).await });
         // Each asks other regions: one after the other, a long list would take that many round trips.
         let mut made = stream::iter(made).buffered(SUMMARIES_AT_ONCE);
-        let mut summaries = Vec::with_capacity(buckets.len());
         while let Some(summary) = made.next().await {
             summaries.push(summary?);
             if summaries.len() % YIELD_EVERY == 0 {
