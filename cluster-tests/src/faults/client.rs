@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::call::{Action, Outcome, Record};
 use super::ledger::{KeyName, Ledger};
 use super::line::{Line, Reply};
+use super::version::Version;
 use super::workload::{self, Intent};
 use crate::checker::{ABSENT, Value};
 use crate::harness::{Answer, Bucket, RawRequest};
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub nodes: Vec<SocketAddr>,
     /// Makes values unique.
     pub values: AtomicU64,
+    /// How many milliseconds a client waits between two calls.
+    pub pace: std::ops::Range<u64>,
     pub stop: AtomicBool,
 }
 
@@ -36,9 +39,30 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn new_value(&self) -> Value {
+    pub fn new_value(&self) -> Value {
         self.values.fetch_add(1, Ordering::Relaxed) + 1
     }
+}
+
+/// What a request says beside what it is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extras<'a> {
+    /// A session token.
+    pub token: Option<&'a str>,
+    /// The time to live of what is written, in seconds.
+    pub ttl: Option<u64>,
+    /// The type of what is written.
+    pub content_type: Option<&'a str>,
+    /// Whether the node's own replica will do for a read.
+    pub eventual: bool,
+}
+
+/// A call, and what else its answer said.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub record: Record,
+    /// The session token.
+    pub token: Option<String>,
 }
 
 /// A client of one node.
@@ -70,6 +94,9 @@ impl Client {
             let outcome = self.carry_out(key, intent).await;
             if matches!(outcome, Outcome::Unknown | Outcome::Nothing) {
                 tokio::time::sleep(self.rng.millis(PAUSE)).await;
+            }
+            if !self.shared.pace.is_empty() {
+                tokio::time::sleep(self.rng.millis(self.shared.pace.clone())).await;
             }
         }
     }
@@ -105,24 +132,44 @@ impl Client {
 
     /// Calls.
     pub async fn ask(&mut self, key: KeyName, action: Action, etag: Option<&str>) -> Record {
-        let request = request(&self.shared.bucket, key, action, etag);
+        let asked = self.ask_with(key, action, etag, Extras::default());
+        asked.await.record
+    }
+
+    /// Calls, and says more.
+    pub async fn ask_with(
+        &mut self,
+        key: KeyName,
+        action: Action,
+        etag: Option<&str>,
+        extras: Extras<'_>,
+    ) -> Asked {
+        let request = request(&self.shared.bucket, key, action, etag, extras);
         let start = self.shared.ledger.now();
         let reply = self.line.exchange(&request).await;
         let end = self.shared.ledger.now();
+        let mut token = None;
         let (outcome, etag) = match reply {
-            Reply::Answer(answer) => self.understand(key, action, &answer),
+            Reply::Answer(answer) => {
+                token = answer.find_header("x-cloudkv-version").map(str::to_owned);
+                self.understand(key, action, &answer)
+            }
             Reply::NotSent => (Outcome::Nothing, None),
             Reply::Closed | Reply::Lost => (Outcome::Unknown, None),
         };
-        Record {
+        // A DELETE has no ETag; of a client that brought no token, the token tells its version.
+        let alone = token.as_deref().filter(|_| extras.token.is_none());
+        let of_token = || Some(Version::of_token(alone?)?.etag().into());
+        let record = Record {
             client: self.number,
             seat: self.seat,
             start,
             end,
             action,
             outcome,
-            etag,
-        }
+            etag: etag.or_else(of_token),
+        };
+        Asked { record, token }
     }
 
     fn understand(
@@ -154,17 +201,42 @@ impl Client {
     }
 }
 
-fn request(bucket: &Bucket, key: KeyName, action: Action, etag: Option<&str>) -> RawRequest {
-    let path = bucket.key(&key.to_string());
+fn request(
+    bucket: &Bucket,
+    key: KeyName,
+    action: Action,
+    etag: Option<&str>,
+    extras: Extras<'_>,
+) -> RawRequest {
+    let mut path = bucket.key(&key.to_string());
+    match extras.ttl {
+        Some(ttl) => path += &format!("?ttl={ttl}"),
+        None if extras.eventual => path += "?consistency=eventual",
+        None => {}
+    }
+    let new = |method| {
+        let mut request = RawRequest::new(method, &path);
+        let headers = [
+            ("X-CloudKV-Min-Version", extras.token),
+            ("Content-Type", extras.content_type),
+        ];
+        for (name, value) in headers {
+            request = match value {
+                Some(value) => request.header(name, value),
+                None => request,
+            };
+        }
+        request
+    };
     let conditional = |request: RawRequest| match etag {
         Some(etag) => request.header("If-Match", etag),
         None => request,
     };
-    let put = |value: Value| (RawRequest::new("PUT", &path), value.to_string());
+    let put = |value: Value| (new("PUT"), value.to_string());
     match action {
-        Action::Get => RawRequest::new("GET", &path),
-        Action::Delete => RawRequest::new("DELETE", &path),
-        Action::DeleteThat(_) => conditional(RawRequest::new("DELETE", &path)),
+        Action::Get => new("GET"),
+        Action::Delete => new("DELETE"),
+        Action::DeleteThat(_) => conditional(new("DELETE")),
         Action::Put(value) => {
             let (request, body) = put(value);
             request.body(body.as_bytes())

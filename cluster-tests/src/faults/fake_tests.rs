@@ -26,6 +26,7 @@ async fn failures(how: Break) -> Vec<String> {
         },
         nodes: vec![address],
         values: AtomicU64::new(0),
+        pace: 0..0,
         stop: AtomicBool::new(false),
     });
     let clients = (0..8).map(|number| tokio::spawn(Client::new(&shared, number, 0, 1).run()));
@@ -40,7 +41,7 @@ async fn failures(how: Break) -> Vec<String> {
         shared.ledger.tally
     );
     let dir = tempfile::tempdir().unwrap();
-    let mut settler = Settler::new(&shared, dir.path().to_owned());
+    let mut settler = Settler::new(&shared, dir.path().to_owned(), None);
     settler.finish().await;
     assert_eq!(shared.ledger.odd_answers(), Vec::<String>::new());
     settler.failures

@@ -31,11 +31,27 @@ pub enum Kind {
     ClockJump,
     /// A node loses its disk and comes back as another one.
     Wipe,
+    /// `kill -9` of all nodes of a region at once, and a restart.
+    RegionKill,
+    /// Two regions don't reach each other, and both reach the others.
+    RegionCut,
+    /// One direction between two regions is cut.
+    RegionOneWay,
+    /// A region hears no other one, and no other one hears it.
+    RegionOff,
+    /// Connections between two regions are reset.
+    RegionReset,
+    /// All that goes between two regions is later than it is anyway.
+    RegionDelay,
+    /// More than anyway is lost between two regions.
+    RegionLoss,
+    /// A bucket is deleted while a region that is cut off writes to it.
+    DropBucket,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
+    /// Those of one region.
+    pub const OF_A_REGION: [Self; 12] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -49,6 +65,33 @@ impl Kind {
         Self::ClockJump,
         Self::Wipe,
     ];
+
+    /// Those of several regions, of one node each.
+    pub const OF_REGIONS: [Self; 12] = [
+        Self::Kill,
+        Self::KillAll,
+        Self::Pause,
+        Self::Restart,
+        Self::ClockJump,
+        Self::RegionCut,
+        Self::RegionOneWay,
+        Self::RegionOff,
+        Self::RegionReset,
+        Self::RegionDelay,
+        Self::RegionLoss,
+        Self::DropBucket,
+    ];
+
+    /// Those that regions of several nodes know beside these.
+    pub const OF_LARGE_REGIONS: [Self; 4] =
+        [Self::RegionKill, Self::Isolate, Self::OneWay, Self::Bridge];
+
+    /// All of them.
+    fn all() -> impl Iterator<Item = Self> {
+        let of_regions = Self::OF_REGIONS.into_iter().chain([Self::RegionKill]);
+        let others = of_regions.filter(|kind| !Self::OF_A_REGION.contains(kind));
+        Self::OF_A_REGION.into_iter().chain(others)
+    }
 
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -65,6 +108,14 @@ impl Kind {
             Self::Loss => "loss",
             Self::ClockJump => "clock-jump",
             Self::Wipe => "wipe",
+            Self::RegionKill => "region-kill",
+            Self::RegionCut => "region-cut",
+            Self::RegionOneWay => "region-one-way",
+            Self::RegionOff => "region-off",
+            Self::RegionReset => "region-reset",
+            Self::RegionDelay => "region-delay",
+            Self::RegionLoss => "region-loss",
+            Self::DropBucket => "drop-bucket",
         }
     }
 
@@ -76,13 +127,21 @@ impl Kind {
             | Self::Bridge
             | Self::Refuse
             | Self::Delay
-            | Self::Loss => true,
+            | Self::Loss
+            | Self::RegionCut
+            | Self::RegionOneWay
+            | Self::RegionOff
+            | Self::RegionReset
+            | Self::RegionDelay
+            | Self::RegionLoss => true,
             Self::Kill
             | Self::KillAll
             | Self::Pause
             | Self::Restart
             | Self::ClockJump
-            | Self::Wipe => false,
+            | Self::Wipe
+            | Self::RegionKill
+            | Self::DropBucket => false,
         }
     }
 
@@ -91,9 +150,23 @@ impl Kind {
     pub fn weight(self) -> u64 {
         match self {
             Self::Wipe | Self::ClockJump => 2,
-            Self::KillAll => 3,
-            Self::Kill | Self::Pause | Self::Isolate | Self::OneWay | Self::Bridge => 10,
-            Self::Restart | Self::Refuse | Self::Delay | Self::Loss => 6,
+            Self::KillAll | Self::RegionKill => 3,
+            Self::Kill
+            | Self::Pause
+            | Self::Isolate
+            | Self::OneWay
+            | Self::Bridge
+            | Self::RegionCut
+            | Self::RegionOneWay
+            | Self::RegionOff => 10,
+            Self::Restart
+            | Self::Refuse
+            | Self::Delay
+            | Self::Loss
+            | Self::RegionReset
+            | Self::RegionDelay
+            | Self::RegionLoss
+            | Self::DropBucket => 6,
         }
     }
 }
@@ -108,8 +181,8 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
-        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::all().find(|kind| kind.name() == text);
+        let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
         found.ok_or_else(|| format!("expected one of {}", names()))
     }
 }

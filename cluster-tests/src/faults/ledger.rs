@@ -37,7 +37,26 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&self, outcome: Outcome) {
+    /// The numbers of several, added up.
+    pub(super) fn sum<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let sum = Self::default();
+        for part in parts {
+            let counters = [
+                (&sum.read, &part.read),
+                (&sum.written, &part.written),
+                (&sum.failed, &part.failed),
+                (&sum.unknown, &part.unknown),
+                (&sum.nothing, &part.nothing),
+            ];
+            for (all, one) in counters {
+                all.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    /// Counts a call.
+    pub(super) fn count(&self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Found(_) => &self.read,
             Outcome::Done => &self.written,
@@ -91,8 +110,13 @@ pub struct Ledger {
 impl Ledger {
     /// Nothing yet. Time begins.
     pub fn new() -> Self {
+        Self::since(Instant::now())
+    }
+
+    /// Nothing yet, in a run that has begun: so that the times in several ledgers compare.
+    pub(super) fn since(started: Instant) -> Self {
         Self {
-            started: Instant::now(),
+            started,
             generations: Mutex::default(),
             odd: Mutex::default(),
             tally: Tally::default(),

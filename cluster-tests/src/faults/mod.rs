@@ -12,16 +12,19 @@ mod directory;
 mod fake;
 #[cfg(test)]
 mod fake_tests;
+mod harm;
 mod kind;
 mod ledger;
 mod line;
 mod nemesis;
 mod plain;
 mod plain_load;
+mod regions;
 mod report;
 mod run;
 mod schedule;
 mod settle;
+mod version;
 mod workload;
 
 pub use aim::Aim;
@@ -32,6 +35,8 @@ pub use line::{Line, Reply};
 pub use nemesis::Nemesis;
 pub use plain::{Plain, PlainError, PlainResult};
 pub use plain_load::{PlainLoad, PlainOutcome, Work};
+pub use regions::{RegionsOptions, run_regions};
 pub use report::Report;
 pub use run::{RunOptions, run};
 pub use schedule::{Schedule, Step};
+pub use version::Version;

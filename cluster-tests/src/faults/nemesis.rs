@@ -4,17 +4,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::aim::Aim;
+use super::harm;
 use super::kind::{Counts, Kind};
 use super::schedule::Step;
 use crate::harness::try_eventually;
 use crate::region::{LinkStats, Region};
 use crate::rng::Rng;
-
-/// A jump of a wall clock, in milliseconds.
-const JUMP: i64 = 10 * 60 * 1000;
-
-/// How soon a node must notice that its clock is wrong.
-const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long after a wipe all groups must be whole again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
@@ -81,19 +76,14 @@ impl<'a> Nemesis<'a> {
 
     async fn first(&mut self, step: &Step, seat: usize, rng: &mut Rng) {
         match step.kind {
-            Kind::Kill => self.kill(&[seat], step.hold).await,
-            Kind::KillAll => self.kill(&self.region.running(), step.hold).await,
-            Kind::Pause => {
-                self.region.members[seat].pause();
-                tokio::time::sleep(step.hold).await;
-                self.region.members[seat].resume();
+            Kind::Kill => harm::kill(self.region, &[seat], step.hold).await,
+            Kind::KillAll => {
+                let all = self.region.running();
+                harm::kill(self.region, &all, step.hold).await;
             }
-            Kind::Restart => {
-                self.region.terminate(seat).await;
-                tokio::time::sleep(step.hold).await;
-                self.region.restart(seat).await;
-            }
-            Kind::ClockJump => self.clock_jump(seat, step.hold, rng).await,
+            Kind::Pause => harm::pause(self.region, seat, step.hold).await,
+            Kind::Restart => harm::restart(self.region, seat, step.hold).await,
+            Kind::ClockJump => harm::clock_jump(self.region, seat, step.hold, rng).await,
             Kind::Wipe => self.wipe(seat, rng).await,
             Kind::Isolate
             | Kind::OneWay
@@ -106,43 +96,18 @@ impl<'a> Nemesis<'a> {
                 self.end_network(step.kind, before).await;
                 return;
             }
+            Kind::RegionKill
+            | Kind::RegionCut
+            | Kind::RegionOneWay
+            | Kind::RegionOff
+            | Kind::RegionReset
+            | Kind::RegionDelay
+            | Kind::RegionLoss
+            | Kind::DropBucket => {
+                panic!("{} needs several regions", step.kind)
+            }
         }
         self.counts.add(step.kind);
-    }
-
-    async fn kill(&mut self, seats: &[usize], hold: Duration) {
-        for seat in seats {
-            self.region.kill(*seat);
-        }
-        tokio::time::sleep(hold).await;
-        for seat in seats {
-            // All are started before any is waited for: alone they may not get far.
-            self.region.members[*seat].start();
-        }
-        for seat in seats {
-            self.region.wait_listening(*seat).await;
-        }
-    }
-
-    /// The clock jumps while the node runs, which must not matter, and then it restarts.
-    async fn clock_jump(&mut self, seat: usize, hold: Duration, rng: &mut Rng) {
-        let jump = if rng.permille(500) { JUMP } else { -JUMP };
-        self.region.members[seat].set_clock(jump);
-        tokio::time::sleep(hold.min(Duration::from_secs(2))).await;
-        self.kill(&[seat], Duration::ZERO).await;
-        let region = &*self.region;
-        let noticed = try_eventually(NOTICED_WITHIN, async || {
-            let status = region.status(seat).await?;
-            (!status.clock_ok).then_some(())
-        });
-        let noticed = noticed.await;
-        assert!(
-            noticed.is_some(),
-            "node {seat} doesn't see its clock's jump"
-        );
-        tokio::time::sleep(hold).await;
-        self.region.members[seat].set_clock(0);
-        self.kill(&[seat], Duration::ZERO).await;
     }
 
     /// Only when all groups are whole: of three copies one is lost, and two must be there.
@@ -185,7 +150,15 @@ impl<'a> Nemesis<'a> {
             | Kind::Pause
             | Kind::Restart
             | Kind::ClockJump
-            | Kind::Wipe => {}
+            | Kind::Wipe
+            | Kind::RegionKill
+            | Kind::RegionCut
+            | Kind::RegionOneWay
+            | Kind::RegionOff
+            | Kind::RegionReset
+            | Kind::RegionDelay
+            | Kind::RegionLoss
+            | Kind::DropBucket => {}
         }
         before
     }
@@ -202,11 +175,11 @@ impl<'a> Nemesis<'a> {
 }
 
 /// What grows when a fault of this kind meets something.
-fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
+pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
     match kind {
-        Kind::Refuse => |stats| &stats.reset,
-        Kind::Delay => |stats| &stats.delayed,
-        Kind::Loss => |stats| &stats.stalled,
+        Kind::Refuse | Kind::RegionReset => |stats| &stats.reset,
+        Kind::Delay | Kind::RegionDelay => |stats| &stats.delayed,
+        Kind::Loss | Kind::RegionLoss => |stats| &stats.stalled,
         Kind::Isolate
         | Kind::OneWay
         | Kind::Bridge
@@ -215,6 +188,11 @@ fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::Pause
         | Kind::Restart
         | Kind::ClockJump
-        | Kind::Wipe => |stats| &stats.held,
+        | Kind::Wipe
+        | Kind::RegionKill
+        | Kind::RegionCut
+        | Kind::RegionOneWay
+        | Kind::RegionOff
+        | Kind::DropBucket => |stats| &stats.held,
     }
 }

@@ -23,6 +23,8 @@ pub struct Report {
     pub lists: u64,
     /// What happened.
     pub faults: Counts,
+    /// What else is worth telling.
+    pub notes: Vec<String>,
     /// What was wrong.
     pub failures: Vec<String>,
     /// Where logs and histories are, if something was wrong.
@@ -43,6 +45,9 @@ impl fmt::Display for Report {
         writeln!(f, "calls: {}: {}", self.calls, self.results)?;
         writeln!(f, "checked: {} calls, {} lists", self.checked, self.lists)?;
         writeln!(f, "faults: {}: {}", self.faults.total(), self.faults)?;
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
         for failure in &self.failures {
             writeln!(f, "FAILED: {failure}")?;
         }

@@ -48,7 +48,7 @@ impl RunOptions {
         Self {
             seed,
             lasts,
-            kinds: Kind::ALL.to_vec(),
+            kinds: Kind::OF_A_REGION.to_vec(),
             clients: 5,
             region: RegionOptions {
                 seed,
@@ -114,6 +114,7 @@ pub async fn run(options: &RunOptions) -> Report {
         checked: settler.checked,
         lists: directory.lists,
         faults: counts,
+        notes: vec![],
         failures,
         kept,
     }
@@ -185,6 +186,7 @@ impl Load {
             bucket,
             nodes: seats.clone().map(|seat| region.seat(seat).http()).collect(),
             values: AtomicU64::new(0),
+            pace: 0..0,
             stop: AtomicBool::new(false),
         });
         let numbers = seats.flat_map(|seat| (0..options.clients).map(move |n| (seat, n)));
@@ -194,7 +196,7 @@ impl Load {
         });
         let clients = clients.collect();
         let directory = DirectoryClient::new(&shared, &own, options.seed);
-        let settler = Settler::new(&shared, region.dir().to_owned());
+        let settler = Settler::new(&shared, region.dir().to_owned(), None);
         let stopping = shared.clone();
         Self {
             shared,
@@ -226,7 +228,7 @@ impl Load {
 }
 
 /// What a panic said.
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").to_owned()

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use super::call::{Action, Outcome, Record, to_ops};
 use super::client::{Client, PATIENCE, Shared};
 use super::ledger::KeyName;
-use crate::checker::{Budget, Value, Verdict, check};
+use crate::checker::{ABSENT, Budget, Value, Verdict, check};
 
 /// Readings at once.
 const PARALLEL: usize = 16;
@@ -22,6 +22,16 @@ const FIRST_READER: u32 = 10_000;
 
 /// How long a key may be unreadable when all is well again.
 const READABLE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Judges what else is known of a key, given its history.
+pub(super) type AlsoJudge = dyn Fn(KeyName, &[Record]) -> Result<(), String> + Send + Sync;
+
+/// What else is judged when a key is, and how long it may take until all of it is there.
+#[derive(Clone)]
+pub(super) struct Also {
+    pub judge: Arc<AlsoJudge>,
+    pub after: Duration,
+}
 
 /// A key whose history was found right.
 struct Settled {
@@ -35,6 +45,7 @@ pub(super) struct Settler {
     shared: Arc<Shared>,
     /// Where the histories of failing keys go.
     dir: PathBuf,
+    also: Option<Also>,
     settled: Vec<Settled>,
     /// Calls that are part of a history found right.
     pub checked: u64,
@@ -42,10 +53,11 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    pub fn new(shared: &Arc<Shared>, dir: PathBuf) -> Self {
+    pub fn new(shared: &Arc<Shared>, dir: PathBuf, also: Option<Also>) -> Self {
         Self {
             shared: shared.clone(),
             dir,
+            also,
             settled: vec![],
             checked: 0,
             failures: vec![],
@@ -59,8 +71,9 @@ impl Settler {
 
     /// Checks what was used and isn't any more, until the run is stopped or a key fails.
     pub async fn run(mut self) -> Self {
+        let after = self.also.as_ref().map_or(PATIENCE * 3, |also| also.after);
         while !self.shared.stopped() && self.failures.is_empty() {
-            match self.shared.ledger.take_ended(PATIENCE * 3) {
+            match self.shared.ledger.take_ended(after) {
                 Some((generation, keys)) => self.settle(generation, keys).await,
                 None => tokio::time::sleep(Duration::from_millis(200)).await,
             }
@@ -103,9 +116,14 @@ impl Settler {
             .buffer_unordered(PARALLEL)
             .collect()
             .await;
+        let also = self.also.clone();
         let judged = tokio::task::spawn_blocking(move || {
             let judged = histories.into_iter().map(|(key, records)| {
-                let verdict = judge(&records);
+                let also = || {
+                    also.as_ref()
+                        .map_or(Ok(()), |also| (also.judge)(key, &records))
+                };
+                let verdict = judge(&records).and_then(|()| also());
                 (key, records, verdict)
             });
             judged.collect::<Vec<_>>()
@@ -175,7 +193,7 @@ async fn read(shared: &Arc<Shared>, key: KeyName, index: usize) -> Option<Record
 
 /// Whether a key's history is right, and if not, why.
 fn judge(records: &[Record]) -> Result<(), String> {
-    one_version_for_each_value(records)?;
+    one_version_for_each_value(records.iter())?;
     let (ops, indexes) = to_ops(records);
     match check(&ops, Budget::default()) {
         Verdict::Linearizable => Ok(()),
@@ -197,11 +215,12 @@ fn judge(records: &[Record]) -> Result<(), String> {
 }
 
 /// A value that was written once has one version, and a version is of one value.
-fn one_version_for_each_value(records: &[Record]) -> Result<(), String> {
+pub(super) fn one_version_for_each_value<'a>(
+    records: impl Iterator<Item = &'a Record>,
+) -> Result<(), String> {
     let (mut versions, mut values) = (HashMap::new(), HashMap::new());
-    let seen = records
-        .iter()
-        .filter_map(|record| Some((record.value()?, record.etag.as_deref()?)));
+    let seen = records.filter_map(|record| Some((record.value()?, record.etag.as_deref()?)));
+    let seen = seen.filter(|(value, _)| *value != ABSENT);
     for (value, etag) in seen {
         let version = *versions.entry(value).or_insert(etag);
         if version != etag {

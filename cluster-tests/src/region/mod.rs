@@ -15,6 +15,7 @@
 
 mod certificates;
 mod cluster;
+mod contents;
 mod flow;
 mod judge;
 mod member;
@@ -32,10 +33,11 @@ mod network_tests;
 
 pub use certificates::Certificates;
 pub use cluster::{Region, RegionOptions};
+pub use contents::{Contents, Held, Holdings};
 pub use member::{Member, MemberFlags, Start};
 pub use network::Network;
 pub use place::{key_in_shard, shard_of};
 pub use seats::Seat;
 pub use shape::{Direction, Flow, LinkShape, LinkStats};
 pub use status::{Group, NodeId, Peer, Status};
-pub use world::{Contents, World};
+pub use world::World;

@@ -93,6 +93,22 @@ impl Network {
             .send_modify(|control| change(&mut control.shape));
     }
 
+    /// Says what both directions of a link do when nothing is wrong.
+    ///
+    /// # Panics
+    /// When the nodes are the same.
+    pub fn usually(&self, from: usize, to: usize, flow: Flow) {
+        let usual = LinkShape {
+            requests: flow,
+            replies: flow,
+            refuse: false,
+        };
+        self.link(from, to).control.send_modify(|control| {
+            control.usual = usual;
+            control.shape = usual;
+        });
+    }
+
     /// Stops all that goes from one node to another, requests and replies, but not the other way.
     pub fn cut_direction(&self, from: usize, to: usize) {
         let cut = |flow: &mut Flow| flow.cut = true;
@@ -142,11 +158,11 @@ impl Network {
         });
     }
 
-    /// Lets go everything that was held, and does nothing to what comes.
+    /// Lets go everything that was held, and does to what comes only what is usual.
     pub fn heal(&self) {
         for link in self.links.iter().flatten().flatten() {
             link.control
-                .send_modify(|control| control.shape = LinkShape::default());
+                .send_modify(|control| control.shape = control.usual);
         }
     }
 
@@ -170,6 +186,19 @@ impl Network {
         let links = self.links.iter().flatten().flatten();
         links
             .map(|link| counter(&link.stats).load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// The same of the links between these pairs, either way.
+    pub fn sum_between(
+        &self,
+        pairs: &[(usize, usize)],
+        counter: impl Fn(&LinkStats) -> &AtomicU64,
+    ) -> u64 {
+        let both = pairs.iter().flat_map(|(one, other)| {
+            [(*one, *other), (*other, *one)].map(|(from, to)| self.link(from, to))
+        });
+        both.map(|link| counter(&link.stats).load(Ordering::Relaxed))
             .sum()
     }
 

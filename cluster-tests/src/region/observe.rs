@@ -1,6 +1,6 @@
 //! Asking a region's nodes what they know, and waiting until they agree.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -146,8 +146,7 @@ impl Region {
         if statuses.len() < self.running().len() {
             return Some("a node gives no status".into());
         }
-        for name in self.groups() {
-            let replicas = replicas(&name, &statuses);
+        for (name, replicas) in self.replica_sets(&statuses) {
             let mut digests: HashMap<u64, (usize, &str)> = HashMap::new();
             for (seat, group) in &replicas {
                 let first = digests.entry(group.applied);
@@ -163,6 +162,28 @@ impl Region {
             }
         }
         None
+    }
+
+    /// The replicas of each group, with its name. A shard is a group of its own in each region.
+    fn replica_sets<'a>(
+        &self,
+        statuses: &'a BTreeMap<usize, Status>,
+    ) -> Vec<(String, Vec<(usize, &'a Group)>)> {
+        let regions: BTreeSet<&str> = statuses.values().map(|it| it.region.as_str()).collect();
+        let mut sets = vec![];
+        for name in self.groups() {
+            let all = replicas(&name, statuses);
+            if name == "meta" {
+                sets.push((name, all));
+                continue;
+            }
+            for region in &regions {
+                let mut own = all.clone();
+                own.retain(|(seat, _)| statuses[seat].region == *region);
+                sets.push((format!("{name} of {region}"), own));
+            }
+        }
+        sets
     }
 }
 

@@ -15,6 +15,8 @@ use crate::rng::Rng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Control {
     pub shape: LinkShape,
+    /// What it does when nothing is wrong: two regions are apart.
+    pub usual: LinkShape,
     /// Whether the target does; if it doesn't, neither does the proxy.
     pub listening: bool,
 }
@@ -23,6 +25,7 @@ impl Default for Control {
     fn default() -> Self {
         Self {
             shape: LinkShape::default(),
+            usual: LinkShape::default(),
             listening: true,
         }
     }

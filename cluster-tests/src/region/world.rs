@@ -1,13 +1,12 @@
 //! Several regions of one cluster, as processes, with the network of [`Region`] between all nodes.
 
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::Value;
 
 use super::cluster::{FORMS_WITHIN, Region, RegionOptions};
+use super::contents::Contents;
 use super::member::Start;
 use crate::harness::{Bucket, eventually};
 
@@ -21,9 +20,6 @@ pub struct World {
     names: Vec<String>,
     each: usize,
 }
-
-/// All live keys of a bucket: version and value.
-pub type Contents = BTreeMap<String, (String, Vec<u8>)>;
 
 impl World {
     /// Regions of `each` nodes, of which the first `running` are started, one after the other; the
@@ -63,10 +59,13 @@ impl World {
     /// Starts the nodes of a region: the first founds the cluster, the others join.
     pub async fn start_region(&mut self, region: usize) {
         for seat in self.seats(region) {
-            let start = if seat == 0 {
+            let there: Vec<usize> = (0..self.cluster.members.len())
+                .filter(|other| self.cluster.members[*other].runs())
+                .collect();
+            let start = if there.is_empty() {
                 Start::Init
             } else {
-                Start::Join(vec![0])
+                Start::Join(there)
             };
             self.cluster.launch(seat, &start);
             if seat == 0 {
@@ -83,6 +82,52 @@ impl World {
     /// The seats of a region's nodes.
     pub fn seats(&self, region: usize) -> std::ops::Range<usize> {
         region * self.each..(region + 1) * self.each
+    }
+
+    /// The names of the regions.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The regions of which a node was started and not stopped since.
+    pub fn running_regions(&self) -> Vec<usize> {
+        let all = 0..self.names.len();
+        all.filter(|region| self.teller(*region).is_some())
+            .collect()
+    }
+
+    /// A node of a region that runs.
+    pub(super) fn teller(&self, region: usize) -> Option<usize> {
+        self.seats(region)
+            .find(|seat| self.cluster.members[*seat].runs())
+    }
+
+    /// The seat of a shard's leader in a region, if one of the nodes that answer leads it.
+    pub async fn leader_in(&self, region: usize, group: &str) -> Option<usize> {
+        let asked = self.seats(region).map(|seat| self.cluster.status(seat));
+        let statuses = join_all(asked).await;
+        let led = self
+            .seats(region)
+            .zip(statuses)
+            .filter_map(|(seat, status)| {
+                let status = status?;
+                let found = status.group(group).filter(|found| found.leads())?;
+                Some((found.term, seat))
+            });
+        led.max().map(|(_, seat)| seat)
+    }
+
+    /// All pairs of a node of one region and one of the other.
+    pub fn pairs(&self, one: usize, other: usize) -> Vec<(usize, usize)> {
+        let others = || self.seats(other);
+        self.seats(one)
+            .flat_map(|from| others().map(move |to| (from, to)))
+            .collect()
+    }
+
+    /// The region of the node at this seat.
+    pub fn region_of(&self, seat: usize) -> usize {
+        seat / self.each
     }
 
     /// Waits until all running nodes of a region are ready.
@@ -118,50 +163,10 @@ impl World {
         }
     }
 
-    /// All that a region holds of a bucket, through one of its nodes.
-    pub async fn contents(&self, region: usize, bucket: &Bucket) -> Option<Contents> {
-        let seat = self
-            .seats(region)
-            .find(|seat| self.cluster.members[*seat].runs())?;
-        let api = self.cluster.api(seat);
-        let mut contents = Contents::new();
-        let mut after = String::new();
-        loop {
-            let page = api
-                .get(&bucket.keys())
-                .query(&[("after", after.as_str())])
-                .header("accept", "application/json")
-                .try_send()
-                .await
-                .ok()?;
-            let keys: Vec<Value> = match page.status {
-                200 => page.json()["keys"].as_array()?.clone(),
-                404 => return Some(contents),
-                _ => return None,
-            };
-            for key in &keys {
-                let name = key["name"].as_str()?;
-                let got = api.get(&bucket.key(name)).try_send().await.ok()?;
-                if got.status == 200 {
-                    contents.insert(name.to_owned(), (got.etag(), got.body.to_vec()));
-                }
-                after = name.to_owned();
-            }
-            if keys.len() < 1000 {
-                return Some(contents);
-            }
-        }
-    }
-
     /// Waits until all regions hold the same of a bucket, byte by byte and version by version, and
     /// count the same; returns it.
     pub async fn wait_equal(&self, bucket: &Bucket) -> Contents {
-        let regions: Vec<usize> = (0..self.names.len())
-            .filter(|region| {
-                let mut seats = self.seats(*region);
-                seats.any(|seat| self.cluster.members[seat].runs())
-            })
-            .collect();
+        let regions = self.running_regions();
         eventually("all regions hold the same", AGREE_WITHIN, async || {
             let all = regions.iter().map(|region| self.contents(*region, bucket));
             let all = join_all(all).await;
@@ -171,9 +176,7 @@ impl World {
                 return None;
             }
             for region in &regions {
-                let seat = self
-                    .seats(*region)
-                    .find(|seat| self.cluster.members[*seat].runs())?;
+                let seat = self.teller(*region)?;
                 let summary = self.cluster.api(seat).summary(bucket).await;
                 if summary["estimated_keys"] != first.len() {
                     return None;

@@ -37,6 +37,9 @@ const DATABASE_FILES: u64 = 2 * 1024;
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
 
+/// Time for the last counts of reads to get to their shards before these stop.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How often answers tell of a new lag.
 const TELL_LAG: Duration = Duration::from_millis(250);
 
@@ -216,6 +219,10 @@ async fn run_on(
     };
     if outcome.is_ok() {
         leaving.leave().await;
+        let report = node.service.directory.report_reads();
+        if tokio::time::timeout(REPORTED_WITHIN, report).await.is_err() {
+            tracing::warn!("the last counts of reads were not taken in time");
+        }
     }
     node.stop_groups.cancel();
     let stopped = node.groups.stop().await;

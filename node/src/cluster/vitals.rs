@@ -6,8 +6,9 @@
 //!
 //! A node whose clock is further than the bound from those of most others must neither lead nor
 //! expire nor write: a clock ten minutes ahead would expire everything early, and win every
-//! conflict. A node that has just started can't tell, and waits until it has heard of somebody, or
-//! for a moment if there is nobody to hear.
+//! conflict. A node that has just started can't tell: who answers first may be the one of two that
+//! its own clock is far from. It waits until it agrees with most nodes that it knows, or for a moment;
+//! then those count that it hears.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,7 +36,8 @@ const SILENT: Duration = Duration::from_millis(1500);
 const SAMPLES: usize = 8;
 /// The furthest that a clock may be from the others.
 pub const MAX_OFFSET: Duration = Duration::from_millis(250);
-/// A node that hears nobody for this long after its start takes its clock for right.
+/// A node that hears nobody for this long after its start takes its clock for right, and one that
+/// hears few goes by those.
 const ALONE_AFTER: Duration = Duration::from_secs(5);
 
 /// What is known of another node.
@@ -96,7 +98,7 @@ impl Vitals {
                 let (vitals, peers, node) = (self.clone(), peers.clone(), *node);
                 tokio::spawn(async move { vitals.call(&peers, node).await });
             }
-            self.judge_clock(known.is_empty());
+            self.judge_clock(known.len());
         }
     }
 
@@ -189,7 +191,8 @@ impl Vitals {
         self.clock_ok.load(Ordering::Acquire)
     }
 
-    fn judge_clock(&self, alone: bool) {
+    /// Judges by the nodes that live, out of so many others.
+    fn judge_clock(&self, others: usize) {
         let nodes: Vec<NodeId> = self.seen.read().keys().copied().collect();
         let living = nodes.into_iter().filter(|node| self.lives(*node));
         let offsets: Vec<Offset> = living
@@ -199,11 +202,14 @@ impl Vitals {
                 error: vital.round_trip / 2,
             })
             .collect();
+        let settled = self.clock_ok() || self.started.elapsed() > ALONE_AFTER;
         let ok = if offsets.is_empty() {
             // Nobody to compare with: as it was, and right after a while.
-            alone || self.clock_ok() || self.started.elapsed() > ALONE_AFTER
+            others == 0 || settled
+        } else if settled {
+            is_near_most(&offsets, offsets.len())
         } else {
-            is_near_most(&offsets)
+            is_near_most(&offsets, others.max(offsets.len()))
         };
         let was = self.clock_ok.swap(ok, Ordering::AcqRel);
         if was && !ok {
@@ -232,14 +238,14 @@ struct Offset {
     error: Duration,
 }
 
-/// Whether at least half of all nodes, this one included, are within the bound, as far as can be
-/// told: on a busy machine a round trip can take longer than the bound.
-fn is_near_most(offsets: &[Offset]) -> bool {
+/// Whether at least half of all nodes, this one and so many others, are within the bound, as far as
+/// can be told: on a busy machine a round trip can take longer than the bound.
+fn is_near_most(offsets: &[Offset], others: usize) -> bool {
     let is_near = |offset: &&Offset| {
         u128::from(offset.nanos.unsigned_abs()) <= (MAX_OFFSET + offset.error).as_nanos()
     };
     let near = offsets.iter().filter(is_near);
-    2 * (near.count() + 1) > offsets.len()
+    2 * (near.count() + 1) > others
 }
 
 #[cfg(test)]
@@ -275,7 +281,7 @@ mod tests {
             nanos: *nanos,
             error: Duration::ZERO,
         };
-        is_near_most(&nanos.iter().map(exact).collect::<Vec<_>>())
+        is_near_most(&nanos.iter().map(exact).collect::<Vec<_>>(), nanos.len())
     }
 
     #[test]
@@ -284,22 +290,38 @@ mod tests {
             nanos,
             error: Duration::from_millis(300),
         };
-        assert!(is_near_most(&[slow(SECOND / 2), slow(SECOND / 2)]));
-        assert!(!is_near_most(&[slow(SECOND), slow(SECOND)]));
+        assert!(is_near_most(&[slow(SECOND / 2), slow(SECOND / 2)], 2));
+        assert!(!is_near_most(&[slow(SECOND), slow(SECOND)], 2));
+    }
+
+    #[test]
+    fn a_node_that_starts_does_not_trust_its_clock_because_one_of_two_has_answered() {
+        let started = || Vitals::new(Clock::new(), 1, Arc::default());
+        let hear = |vitals: &Vitals, node, offset| {
+            vitals.heard(node, Duration::from_millis(1), offset, &pb::Pong::default());
+            vitals.judge_clock(2);
+            vitals.clock_ok()
+        };
+        let off = started();
+        assert!(!hear(&off, 7, -600 * SECOND));
+        assert!(!hear(&off, 8, -600 * SECOND));
+        let right = started();
+        assert!(hear(&right, 7, 0));
+        assert!(hear(&right, 8, -600 * SECOND));
     }
 
     #[test]
     fn a_node_that_starts_waits_until_it_can_tell() {
         let ok = Arc::new(AtomicBool::new(false));
         let vitals = Vitals::new(Clock::new(), 1, ok.clone());
-        vitals.judge_clock(false);
+        vitals.judge_clock(1);
         assert!(!vitals.clock_ok());
         let pong = pb::Pong {
             leads: vec![3],
             ..Default::default()
         };
         vitals.heard(7, Duration::from_millis(1), 0, &pong);
-        vitals.judge_clock(false);
+        vitals.judge_clock(1);
         assert!(vitals.clock_ok() && vitals.lives(7));
         assert_eq!(vitals.leader_of(GroupId(3), |_| true), Some(7));
         assert_eq!(vitals.leader_of(GroupId(4), |_| true), None);
@@ -308,7 +330,7 @@ mod tests {
                 vitals.heard(node, Duration::from_millis(1), SECOND, &pong);
             }
         }
-        vitals.judge_clock(false);
+        vitals.judge_clock(3);
         assert!(!ok.load(Ordering::Acquire));
     }
 }

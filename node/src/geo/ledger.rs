@@ -28,6 +28,8 @@ pub struct Line {
     pub inbound_heard: Option<Instant>,
     /// Changes that were refused because they came from too far ahead in time.
     pub held_ahead: u64,
+    /// When that was last logged.
+    ahead_logged: Option<Instant>,
     /// Times that the two sides disagreed on what one has sent: never, unless a region was reset.
     pub alarms: u64,
 }
@@ -90,8 +92,17 @@ impl Ledger {
         });
     }
 
-    pub(super) fn ahead(&self, shard: u16, region: u32) {
-        self.with(shard, region, |line| line.held_ahead += 1);
+    /// Changes were refused because they came from too far ahead; tells whether to log it.
+    pub(super) fn ahead(&self, shard: u16, region: u32) -> bool {
+        let mut logs = false;
+        self.with(shard, region, |line| {
+            line.held_ahead += 1;
+            logs = line.ahead_logged.is_none_or(|at| at.elapsed() > LOG_AHEAD);
+            if logs {
+                line.ahead_logged = Some(Instant::now());
+            }
+        });
+        logs
     }
 
     pub(super) fn alarm(&self, shard: u16, region: u32) {
@@ -120,6 +131,8 @@ impl Ledger {
     }
 }
 
+/// How often it is logged that changes come from too far ahead: they are sent again all the time.
+const LOG_AHEAD: Duration = Duration::from_secs(60);
 /// Heartbeats come more often than this.
 const SILENCE: Duration = Duration::from_secs(3);
 

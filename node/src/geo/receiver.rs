@@ -46,12 +46,13 @@ impl Geo {
             return Err((Reason::NotLeader, "this node does not lead the shard"));
         }
         if self.is_ahead(&merge) {
-            self.ledger.ahead(number, merge.origin);
-            tracing::warn!(
-                shard = number,
-                region = merge.origin,
-                "changes come from too far ahead in time: held until the clock has caught up"
-            );
+            if self.ledger.ahead(number, merge.origin) {
+                tracing::warn!(
+                    shard = number,
+                    region = merge.origin,
+                    "changes come from too far ahead in time: held until the clock has caught up"
+                );
+            }
             return Err((Reason::Busy, "the changes are ahead of the clock here"));
         }
         self.ledger.received(number, merge.origin, call.lag_us);

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 
 use super::errors::{DirectoryError, KeyError, Unavailable};
 use super::metadata::Metadata;
 use super::reads::Larger;
+use super::reports::Silent;
 use super::session::{Session, SessionError};
 use super::shards::Shards;
 use crate::clock::Clock;
@@ -23,6 +25,9 @@ const NAME_TRIES: usize = 3;
 
 /// Buckets that a listing looks at before it lets other requests go on.
 const YIELD_EVERY: usize = 32;
+
+/// Buckets of a list that are summed up at once.
+const SUMMARIES_AT_ONCE: usize = 64;
 
 /// What the operator allows.
 #[derive(Clone, Debug)]
@@ -212,10 +217,16 @@ impl Directory {
         account: AccountId,
     ) -> Result<Vec<BucketSummary>, DirectoryError> {
         self.check_readable().await?;
-        let mut summaries = Vec::new();
-        for (number, bucket) in self.inner.catalog.buckets_of(&account).iter().enumerate() {
-            summaries.push(self.summary(bucket).await?);
-            if number % YIELD_EVERY == 0 {
+        let (buckets, silent) = (self.inner.catalog.buckets_of(&account), &Silent::default());
+        let mut summaries = Vec::with_capacity(buckets.len());
+        let made = buckets
+            .into_iter()
+            .map(|bucket| async move { self.summary(&bucket, silent).await });
+        // Each asks other regions: one after the other, a long list would take that many round trips.
+        let mut made = stream::iter(made).buffered(SUMMARIES_AT_ONCE);
+        while let Some(summary) = made.next().await {
+            summaries.push(summary?);
+            if summaries.len() % YIELD_EVERY == 0 {
                 // Most of it is answered from memory, without a pause for other requests.
                 tokio::task::yield_now().await;
             }
@@ -223,8 +234,12 @@ impl Directory {
         Ok(summaries)
     }
 
-    async fn summary(&self, bucket: &Bucket) -> Result<BucketSummary, DirectoryError> {
-        let elsewhere = self.reads_elsewhere(bucket);
+    async fn summary(
+        &self,
+        bucket: &Bucket,
+        silent: &Silent,
+    ) -> Result<BucketSummary, DirectoryError> {
+        let elsewhere = self.reads_elsewhere(bucket, silent);
         let (here, elsewhere) = futures_util::join!(self.reads_here(bucket), elsewhere);
         let (hits, misses) = here.map_err(key_error)?;
         Ok(BucketSummary {

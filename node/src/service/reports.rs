@@ -1,13 +1,14 @@
 //! What is counted in memory and reported to the replicated state now and then: reads of buckets.
 //! And accounts that were left empty for long, which go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, call, meta_command, reply, shard_command};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
@@ -30,6 +31,10 @@ type Report = (Arc<Bucket>, (u64, u64));
 /// Time for another region to say what it has counted.
 const ASK: Duration = Duration::from_millis(800);
 
+/// Regions that gave no answer while a list was made.
+#[derive(Debug, Default)]
+pub(super) struct Silent(Mutex<HashSet<u32>>);
+
 impl Directory {
     /// Reads of a bucket that this region has counted, found and not found: those that were
     /// reported, and those of this node.
@@ -45,12 +50,14 @@ impl Directory {
         Ok((home.hits + hits, home.misses + misses))
     }
 
-    /// The same of all other regions that can be reached.
-    pub(super) async fn reads_elsewhere(&self, bucket: &Bucket) -> (u64, u64) {
+    /// The same of all other regions that can be reached. One that gives no answer is noted in
+    /// `silent`, and not asked for the next bucket of a list.
+    pub(super) async fn reads_elsewhere(&self, bucket: &Bucket, silent: &Silent) -> (u64, u64) {
         let topology = self.inner.catalog.topology();
         let me = self.inner.settings.region;
         let peers = self.inner.shards.peers();
         let others = topology.regions().filter(|(region, _)| *region != me);
+        let others = others.filter(|(region, _)| !silent.0.lock().contains(region));
         let asked = others.map(|(region, _)| {
             let mut nodes = topology.nodes_of(region).map(|node| node.id);
             let node = nodes.find(|node| {
@@ -63,7 +70,10 @@ impl Directory {
             async move {
                 match peers.call(node?, Lane::Keys, body, ASK).await {
                     Ok(reply::Body::Reads(reads)) => Some((reads.hits, reads.misses)),
-                    _ => None,
+                    _ => {
+                        silent.0.lock().insert(region);
+                        None
+                    }
                 }
             }
         });
@@ -71,17 +81,18 @@ impl Directory {
         counts.fold((0, 0), |sum, reads| (sum.0 + reads.0, sum.1 + reads.1))
     }
 
-    /// Reports reads every `stats_interval` until `stop`, and once more then.
+    /// Reports reads every `stats_interval` until `stop`; what was read since then is for
+    /// [`Directory::report_reads`], while the shards still run.
     pub async fn report(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(self.inner.settings.stats_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             self.report_reads().await;
         }
-        self.report_reads().await;
     }
 
-    async fn report_reads(&self) {
+    /// Reports what was read and not reported yet.
+    pub async fn report_reads(&self) {
         let mut by_shard: HashMap<u16, Vec<Report>> = HashMap::new();
         for bucket in self
             .inner

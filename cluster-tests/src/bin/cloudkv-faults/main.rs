@@ -1,4 +1,4 @@
-//! `cloudkv-faults`: what a region of nodes does when its machines and its network fail.
+//! `cloudkv-faults`: what regions of nodes do when machines and networks fail.
 //!
 //! Alone it mixes all kinds of faults under load and checks what clients saw; the subcommands
 //! each measure or show one thing. All start real nodes, release builds beside this program.
@@ -9,6 +9,7 @@ mod absence;
 mod failover;
 mod mixed;
 mod region_loss;
+mod regions;
 mod rejoin;
 mod rolling;
 mod saturate;
@@ -18,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
-#[command(about = "Shows what a region does when machines and networks fail")]
+#[command(about = "Shows what regions do when machines and networks fail")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -35,6 +36,8 @@ enum Command {
     Absence(absence::Args),
     /// Lose the region that a router's global name stands for; how long until that goes on?
     RegionLoss(region_loss::Args),
+    /// Mix all kinds of faults in three regions, far from each other
+    Regions(regions::Args),
     /// Restart all nodes, one after the other, under load: no request may fail.
     Rolling(rolling::Args),
     /// Load all nodes as much as they take: no leader may change.
@@ -55,6 +58,7 @@ fn main() -> anyhow::Result<()> {
                 Some(Command::Failover(args)) => failover::run(&args).await,
                 Some(Command::Absence(args)) => absence::run(&args).await,
                 Some(Command::RegionLoss(args)) => region_loss::run(&args).await,
+                Some(Command::Regions(args)) => regions::run(&args).await,
                 Some(Command::Rolling(args)) => rolling::run(&args).await,
                 Some(Command::Saturate(args)) => saturate::run(&args).await,
                 Some(Command::Rejoin(args)) => rejoin::run(&args).await,

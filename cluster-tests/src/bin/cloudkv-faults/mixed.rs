@@ -36,6 +36,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     options.region.nodes = args.nodes;
     options.region.shards = args.shards;
     if !args.kinds.is_empty() {
+        let odd = args.kinds.iter().find(|kind| !options.kinds.contains(kind));
+        ensure!(odd.is_none(), "{odd:?} is no fault of one region");
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_faults(&options).await;
@@ -45,7 +47,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Short, so that it is easily said again.
-fn new_seed() -> u64 {
+pub fn new_seed() -> u64 {
     let random = uuid::Uuid::new_v4();
     u64::from(u32::from_be_bytes(
         random.into_bytes()[..4].try_into().expect("4 bytes"),

@@ -1,0 +1,80 @@
+//! Versions, as answers tell them.
+//!
+//! For clients an ETag and a session token are opaque. Checks of the order of versions must read
+//! them, so this says again how the node writes them.
+
+use std::fmt;
+
+/// What decides which of two writes of a key wins: the later one, and of two at the same time that
+/// of the region with the greater number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Nanoseconds since 1970, by the clock of the region that wrote.
+    pub time: u64,
+    /// The region's number.
+    pub region: u32,
+}
+
+impl Version {
+    /// Reads an ETag, quotes included.
+    pub fn of_etag(etag: &str) -> Option<Self> {
+        let text = etag.strip_prefix('"')?.strip_suffix('"')?;
+        let (time, region) = text.split_once('-')?;
+        Some(Self {
+            time: u64::from_str_radix(time, 16).ok()?,
+            region: region.parse().ok()?,
+        })
+    }
+
+    /// Reads the session token of a client that has seen nothing else.
+    pub fn of_token(token: &str) -> Option<Self> {
+        let mut parts = token.split('.');
+        let region = parts.next()?;
+        let (_incarnation, _shard) = (parts.next()?, parts.next()?);
+        let time = parts.next()?;
+        let read = |text| u64::from_str_radix(text, 16).ok();
+        let alone = parts.next().is_none();
+        alone.then_some(Self {
+            time: read(time)?,
+            region: u32::try_from(read(region)?).ok()?,
+        })
+    }
+
+    /// As an ETag, quotes included.
+    pub fn etag(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.time, self.region)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Version;
+
+    #[test]
+    fn etags_and_tokens_tell_the_version() {
+        let version = Version {
+            time: 0x1878_0000_0000_00ff,
+            region: 2,
+        };
+        assert_eq!(version.etag(), "\"18780000000000ff-2\"");
+        assert_eq!(Version::of_etag(&version.etag()), Some(version));
+        assert_eq!(Version::of_token("2.abc.1.18780000000000ff"), Some(version));
+        for none in ["", "x", "1.2.3", "2.a.1.4d_2.a.3.ff"] {
+            assert_eq!(Version::of_token(none), None, "{none}");
+            assert_eq!(Version::of_etag(none), None, "{none}");
+        }
+        assert!(
+            version
+                > Version {
+                    region: 1,
+                    ..version
+                }
+        );
+    }
+}
