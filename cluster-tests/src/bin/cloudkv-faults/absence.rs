@@ -98,10 +98,9 @@ async fn behind(world: &World) -> anyhow::Result<f64> {
     for seat in 0..world.seats(AWAY).start {
         let page = world.members[seat].admin_api().get("/metrics").unchecked();
         let page = page.try_send().await?;
-        let lines = page.text().lines().map(str::to_owned);
-        for line in lines
-            .filter(|line| line.starts_with("cloudkv_geo_behind{") && line.contains(&label))
-        {
+        let is_meant =
+            |line: &&str| line.starts_with("cloudkv_geo_behind{") && line.contains(&label);
+        for line in page.text().lines().filter(is_meant) {
             let value = line.rsplit(' ').next().context("a sample's value")?;
             sum += value.parse::<f64>()?;
         }
