@@ -131,9 +131,9 @@ async fn wait_caught_up(world: &World, rate: f64) -> anyhow::Result<()> {
 
 /// All regions must count every key that was acknowledged, and hold the same.
 async fn check_equal(world: &World, bucket: &Bucket, keys: u64) {
-    for region in 0..REGIONS.len() {
+    for (region, name) in REGIONS.iter().enumerate() {
         let seat = world.seats(region).start;
-        let what = format!("{} counts {keys} keys", REGIONS[region]);
+        let what = format!("{name} counts {keys} keys");
         eventually(&what, COUNTED_WITHIN, async || {
             let summary = world.api(seat).summary(bucket).await;
             (summary["estimated_keys"] == keys).then_some(())
