@@ -12,7 +12,7 @@
 //! meta       shard       the two replicated state machines
 //! raft       rpc         openraft and gRPC
 //! store                  RocksDB
-//! budget clock config telemetry types
+//! budget clock config pace telemetry types
 //! ```
 
 pub mod admin;
@@ -25,6 +25,7 @@ pub mod cluster;
 pub mod config;
 pub mod geo;
 pub mod meta;
+pub mod pace;
 pub mod raft;
 pub mod rpc;
 pub mod service;

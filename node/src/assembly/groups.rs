@@ -16,6 +16,7 @@ use crate::cluster::{check_membership, join};
 use crate::config::Config;
 use crate::geo::{Budget, Ledger};
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
+use crate::pace::Pace;
 use crate::raft::{Group, GroupSettings, Machine, Member, NodeId};
 use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
@@ -100,6 +101,8 @@ pub struct Groups {
     pub ledger: Arc<Ledger>,
     /// What may be held back for them.
     pub budget: Arc<Budget>,
+    /// Turns of sending what other regions missed.
+    pub pace: Pace,
 }
 
 impl Groups {
@@ -144,6 +147,7 @@ impl Groups {
             catalog,
             shards,
             ledger: Arc::default(),
+            pace: Pace::new(config.geo_catch_up_percent),
             budget: Budget::new(
                 config.geo_budget_percent,
                 config.geo_budget_mib.bytes() as u64,
@@ -434,6 +438,7 @@ fn shard_settings(
         },
         budget: QueueBudget::new(config.proposal_queue_mib.bytes()),
         merge_budget: QueueBudget::new(config.geo_queue_mib.bytes()),
+        merge_pace: Pace::new(config.geo_catch_up_percent),
         disk_reads: Arc::new(Semaphore::new(DISK_READS)),
         clock: clock.clone(),
         clock_ok,

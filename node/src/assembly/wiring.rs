@@ -33,6 +33,7 @@ pub(super) fn geo(groups: &Groups, service: &Service) -> Geo {
         ledger: groups.ledger.clone(),
         propose: proposer(service),
         budget: groups.budget.clone(),
+        pace: groups.pace.clone(),
         comparing: Arc::new(Semaphore::new(1)),
     }
 }

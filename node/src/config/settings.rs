@@ -128,6 +128,11 @@ cloudkv_common::settings! {
     /// later.
     geo_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
 
+    /// How much of its time a node may spend on sending a region what it missed, and on taking that,
+    /// in percent each: users' requests get the rest. It takes more if the region would not catch up
+    /// otherwise.
+    geo_catch_up_percent: usize = Number { min: 1, max: 100 } => "30",
+
     /// How much of the disk may be taken by changes that some other region lacks, in percent. Half of it
     /// raises an alarm; when all of it is taken, the absent region that lacks most is removed, and can
     /// only come back by joining anew.

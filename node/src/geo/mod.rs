@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `steward` | looks after a shard while this node leads it |
 //! | `sender` | sends a shard's changes to one other region |
+//! | `backlog` | how much of its time that may take while the region is behind |
 //! | `receiver` | what other regions' senders are answered |
 //! | `adoption` | takes over what other regions have, before a new region serves |
 //! | `leaving` | levels what is here of regions that leave, before they go |
@@ -18,6 +19,7 @@
 //! | `ledger` | how far each other region is, and how long changes take |
 
 mod adoption;
+mod backlog;
 mod budget;
 mod leaving;
 mod ledger;
@@ -36,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::cluster::{Proposer, Vitals};
 use crate::meta::Catalog;
+use crate::pace::Pace;
 use crate::raft::NodeId;
 use crate::rpc::Peers;
 use crate::shard::ShardHandle;
@@ -65,6 +68,8 @@ pub struct Geo {
     pub propose: Proposer,
     /// What may be held back for other regions.
     pub budget: Arc<Budget>,
+    /// Turns of what yields to users' requests.
+    pub pace: Pace,
     /// Walks over a shard to compare it: one at a time.
     pub comparing: Arc<Semaphore>,
 }

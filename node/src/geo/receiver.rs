@@ -64,7 +64,7 @@ impl Geo {
         }
         match nothing_new(&peering, &merge) {
             Some(cursor) => Ok(Queued::Known(cursor)),
-            None => match shard.merge(merge) {
+            None => match shard.merge(merge, call.yields) {
                 Ok(outcome) => Ok(Queued::Waits(outcome)),
                 Err(MergeError::NotLeader) => Err((Reason::NotLeader, "")),
                 Err(_) => Err((Reason::Busy, "too much waits")),

@@ -4,15 +4,22 @@
 //! parts under way. Whatever goes wrong ends the session; the next one asks again. Nothing depends on
 //! what a session knew: a part that comes twice, or late, changes nothing at the receiver.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use prost::Message;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::Geo;
+use super::backlog::Backlog;
+use crate::pace::Turn;
 use crate::raft::NodeId;
 use crate::rpc::{CallError, Lane};
 use crate::shard::{Outgoing, Peering, ShardHandle};
@@ -20,6 +27,8 @@ use crate::store::StoreError;
 
 /// Parts under way, and their bytes.
 const WINDOW: (usize, usize) = (256, 8 << 20);
+/// The same while what is sent yields: the node's turns bound it, not how far the other side is.
+const YIELDING: (usize, usize) = (4, 1 << 20);
 /// Time for a part to be acknowledged.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often a watermark is told if it has changed while nothing is sent.
@@ -58,6 +67,15 @@ pub(super) struct Sender {
     pub number: u16,
     pub shard: Arc<ShardHandle>,
     pub to: pb::Peer,
+}
+
+/// A part as it is sent.
+struct Part {
+    merge: pb::Merge,
+    /// Users' requests go first.
+    yields: bool,
+    /// How long ago its oldest change was made, if there is more after it.
+    late: Duration,
 }
 
 /// What came back for a part.
@@ -106,46 +124,22 @@ impl Sender {
         }
     }
 
-    async fn send(&self) -> Result<std::convert::Infallible, End> {
+    async fn send(&self) -> Result<Infallible, End> {
         let leader = self.geo.leader_in(self.number, self.to.region);
         let node = leader.ok_or(End::NoLeader)?;
-        let mut peering = self.shard.view().peering();
-        let mut flying = FuturesOrdered::new();
-        let mut flying_bytes = 0;
-        let mut told = Told::default();
-        let first = peering.borrow_and_update().clone();
-        let mut position = self.ask(node, &first).await?;
-        let mut tick = tokio::time::interval(TELL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            if !self.shard.serves() {
-                return Err(End::NotLeader);
-            }
-            let now = peering.borrow_and_update().clone();
-            let has_room = flying.len() < WINDOW.0 && flying_bytes < WINDOW.1;
-            if has_room && position < now.header.change_last {
-                let part = self.read(position).await?;
-                position = part.merge.to;
-                let answered = self.start(node, part, &now, &mut told)?;
-                flying_bytes += answered.0;
-                flying.push_back(answered.1);
-                continue;
-            }
-            tokio::select! {
-                biased;
-                Some(answered) = flying.next(), if !flying.is_empty() => {
-                    flying_bytes -= self.take(answered)?;
-                }
-                changed = peering.changed() => changed.map_err(|_| End::NotLeader)?,
-                _ = tick.tick() => if flying.is_empty() && told.is_due(&now) {
-                    let part = self.read(position).await?;
-                    position = part.merge.to;
-                    let answered = self.start(node, part, &now, &mut told)?;
-                    flying_bytes += answered.0;
-                    flying.push_back(answered.1);
-                },
-            }
-        }
+        let peering = self.shard.view().peering();
+        let first = peering.borrow().clone();
+        let position = self.ask(node, &first).await?;
+        let session = Session {
+            sender: self,
+            node,
+            position,
+            flying: FuturesOrdered::new(),
+            flying_bytes: 0,
+            told: Told::default(),
+            backlog: None,
+        };
+        session.run(peering).await
     }
 
     async fn read(&self, position: u64) -> Result<Outgoing, End> {
@@ -154,13 +148,23 @@ impl Sender {
         Ok(read.await.map_err(|_| End::Panicked)??)
     }
 
-    fn call(&self, merge: pb::Merge) -> call::Body {
+    fn call(&self, part: Part) -> call::Body {
         let lag = self.geo.ledger.lag(self.number, self.to.region);
+        let lag = lag.unwrap_or_default().max(part.late);
         call::Body::Merge(pb::MergeCall {
             shard: u32::from(self.number),
-            merge: Some(merge),
-            lag_us: lag.map_or(0, |lag| u64::try_from(lag.as_micros()).unwrap_or(0)),
+            merge: Some(part.merge),
+            lag_us: u64::try_from(lag.as_micros()).unwrap_or(0),
+            yields: part.yields,
         })
+    }
+
+    /// How long ago the oldest change of a part was made.
+    fn late(&self, merge: &pb::Merge) -> Duration {
+        let oldest = merge.records.first();
+        let version = oldest.and_then(|oldest| oldest.record.as_ref()?.version);
+        let late = version.map(|version| self.geo.clock.now().saturating_sub(version.time));
+        late.map_or(Duration::ZERO, Duration::from_nanos)
     }
 
     /// Asks the other side for its cursor, with a heartbeat that tells nothing new.
@@ -173,10 +177,12 @@ impl Sender {
             to: peer.acknowledged,
             ..Default::default()
         };
-        let peers = &self.geo.peers;
-        let reply = peers
-            .call(node, Lane::Geo, self.call(merge), ANSWER)
-            .await?;
+        let call = self.call(Part {
+            merge,
+            yields: false,
+            late: Duration::ZERO,
+        });
+        let reply = self.geo.peers.call(node, Lane::Geo, call, ANSWER).await?;
         let cursor = self.cursor(reply)?;
         if cursor < peer.acknowledged {
             // It had more once: what is before that is not held any more.
@@ -185,31 +191,20 @@ impl Sender {
         Ok(cursor)
     }
 
+    /// Sends a part; what comes back for it is waited for by whoever has the future.
     fn start(
         &self,
         node: NodeId,
-        part: Outgoing,
-        peering: &Peering,
-        told: &mut Told,
-    ) -> Result<(usize, impl Future<Output = Answered> + use<>), End> {
-        let merge = pb::Merge {
-            stable: peering.stable(),
-            ..part.merge
-        };
-        *told = Told {
-            at: Some(Instant::now()),
-            watermark: merge.watermark,
-            stable: merge.stable,
-        };
+        part: Part,
+    ) -> Result<(usize, BoxFuture<'static, Answered>), End> {
+        let merge = &part.merge;
         let (to, records, bytes) = (merge.to, merge.records.len(), merge.encoded_len());
         self.geo
             .ledger
             .sent(self.number, self.to.region, records, bytes);
         let sent = (merge.from < merge.to).then(Instant::now);
-        let pending = self
-            .geo
-            .peers
-            .start(node, Lane::Geo, self.call(merge), ANSWER)?;
+        let call = self.call(part);
+        let pending = self.geo.peers.start(node, Lane::Geo, call, ANSWER)?;
         let answered = async move {
             Answered {
                 to,
@@ -218,10 +213,10 @@ impl Sender {
                 reply: pending.wait().await,
             }
         };
-        Ok((bytes, answered))
+        Ok((bytes, answered.boxed()))
     }
 
-    /// Notes what the other side has by now; returns the bytes that are under way no more.
+    /// Notes what the other side has by now; returns the bytes that are no longer under way.
     fn take(&self, answered: Answered) -> Result<usize, End> {
         let cursor = self.cursor(answered.reply?)?;
         if cursor < answered.to {
@@ -250,6 +245,124 @@ impl Sender {
             reply::Body::Refused(refused) => Err(End::Refused(refused.message)),
             _ => Err(End::Refused("an answer to something else".to_owned())),
         }
+    }
+}
+
+/// One session with the leader of the shard there.
+struct Session<'a> {
+    sender: &'a Sender,
+    node: NodeId,
+    /// Sent up to here.
+    position: u64,
+    /// Parts under way, and their bytes.
+    flying: FuturesOrdered<BoxFuture<'static, Answered>>,
+    flying_bytes: usize,
+    told: Told,
+    /// There is one if the last part that was read didn't hold all.
+    backlog: Option<Backlog>,
+}
+
+impl Session<'_> {
+    async fn run(mut self, mut peering: watch::Receiver<Arc<Peering>>) -> Result<Infallible, End> {
+        let mut tick = tokio::time::interval(TELL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if !self.sender.shard.serves() {
+                return Err(End::NotLeader);
+            }
+            let now = peering.borrow_and_update().clone();
+            let last = now.header.change_last;
+            let yields = self.yields(last);
+            if self.position < last && self.has_room(yields) {
+                let turn = if yields {
+                    Some(self.turn().await?)
+                } else {
+                    None
+                };
+                self.send(&now, turn).await?;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                Some(answered) = self.flying.next(), if !self.flying.is_empty() => {
+                    self.take(answered)?;
+                }
+                changed = peering.changed() => changed.map_err(|_| End::NotLeader)?,
+                _ = tick.tick() => if self.flying.is_empty() && self.told.is_due(&now) {
+                    self.send(&now, None).await?;
+                },
+            }
+        }
+    }
+
+    /// Whether what is sent next yields to users' requests: this region's, and the other one's.
+    fn yields(&mut self, last: u64) -> bool {
+        let (now, position) = (Instant::now(), self.position);
+        let backlog = self.backlog.as_mut();
+        backlog.is_some_and(|backlog| backlog.yields(now, position, last))
+    }
+
+    fn has_room(&self, yields: bool) -> bool {
+        let (parts, bytes) = if yields { YIELDING } else { WINDOW };
+        self.flying.len() < parts && self.flying_bytes < bytes
+    }
+
+    /// Waits for a turn of this node's, and takes what is answered meanwhile.
+    async fn turn(&mut self) -> Result<Turn, End> {
+        let pace = self.sender.geo.pace.clone();
+        let mut turn = std::pin::pin!(pace.turn());
+        loop {
+            tokio::select! {
+                turn = &mut turn => return Ok(turn),
+                Some(answered) = self.flying.next(), if !self.flying.is_empty() => {
+                    self.take(answered)?;
+                }
+            }
+        }
+    }
+
+    /// Sends what comes after what was sent.
+    async fn send(&mut self, peering: &Peering, turn: Option<Turn>) -> Result<(), End> {
+        let yields = turn.is_some();
+        let read = self.sender.read(self.position);
+        let Outgoing { merge, more } = match turn {
+            Some(turn) => turn.during(read).await?,
+            None => read.await?,
+        };
+        self.position = merge.to;
+        let last = peering.header.change_last;
+        self.backlog = more.then(|| {
+            let found = || Backlog::new(Instant::now(), merge.to, last);
+            self.backlog.take().unwrap_or_else(found)
+        });
+        let merge = pb::Merge {
+            stable: peering.stable(),
+            ..merge
+        };
+        self.told = Told {
+            at: Some(Instant::now()),
+            watermark: merge.watermark,
+            stable: merge.stable,
+        };
+        let late = if more {
+            self.sender.late(&merge)
+        } else {
+            Duration::ZERO
+        };
+        let part = Part {
+            merge,
+            yields,
+            late,
+        };
+        let (bytes, answered) = self.sender.start(self.node, part)?;
+        self.flying_bytes += bytes;
+        self.flying.push_back(answered);
+        Ok(())
+    }
+
+    fn take(&mut self, answered: Answered) -> Result<(), End> {
+        self.flying_bytes -= self.sender.take(answered)?;
+        Ok(())
     }
 }
 

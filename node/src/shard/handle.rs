@@ -10,13 +10,14 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::merge::MergeOutcome;
-use super::merger::{self, MergeError, MergeQueue};
+use super::merger::{MergeError, MergeQueue, Merger};
 use super::proposer::{self, BatchSettings, Queue, QueueBudget, WriteError};
 use super::state::{Response, Shard, ShardState};
 use super::view::{Lookup, Page, View};
 use super::write::WriteOutcome;
 use crate::budget::Reservation;
 use crate::clock::Clock;
+use crate::pace::Pace;
 use crate::raft::{Group, GroupSettings, NodeId, Proposal, ProposeError, Status};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, StoreError};
@@ -40,6 +41,8 @@ pub struct ShardSettings {
     pub budget: QueueBudget,
     /// Bytes of other regions' changes that may wait, over all shards.
     pub merge_budget: QueueBudget,
+    /// Turns of other regions' changes that may wait for users' writes, over all shards.
+    pub merge_pace: Pace,
     /// Reads that may wait for the disk, over all shards.
     pub disk_reads: Arc<Semaphore>,
     /// The time.
@@ -114,8 +117,12 @@ impl ShardHandle {
         let batch = settings.batch.clone();
         let budget = settings.budget.clone();
         let queue = proposer::start(group.clone(), clock.clone(), batch, budget, stop.clone());
-        let merge_budget = settings.merge_budget.clone();
-        let merges = merger::start(group.clone(), clock.clone(), merge_budget, stop.clone());
+        let merger = Merger {
+            group: group.clone(),
+            clock: clock.clone(),
+            pace: settings.merge_pace.clone(),
+        };
+        let merges = merger.start(settings.merge_budget.clone(), stop.clone());
         let disk_reads = settings.disk_reads.clone();
         let shard = Arc::new(Self {
             group,
@@ -143,15 +150,16 @@ impl ShardHandle {
     }
 
     /// Queues what another region has sent. The merges of one caller are applied in the order in
-    /// which they were queued.
+    /// which they were queued. If it `yields`, users' writes go first.
     pub fn merge(
         &self,
         merge: pb::Merge,
+        yields: bool,
     ) -> Result<oneshot::Receiver<Result<MergeOutcome, MergeError>>, MergeError> {
         if !self.serves() {
             return Err(MergeError::NotLeader);
         }
-        self.merges.push(merge)
+        self.merges.push(merge, yields)
     }
 
     /// The entry of a key. Completes at once if memory has the answer.

@@ -219,6 +219,7 @@ fn shard_settings(
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         budget: QueueBudget::new(16 << 20),
         merge_budget: QueueBudget::new(16 << 20),
+        merge_pace: crate::pace::Pace::new(100),
         disk_reads: Arc::new(Semaphore::new(10)),
         clock: Clock::new(),
         clock_ok: Arc::new(AtomicBool::new(true)),

@@ -3,6 +3,9 @@
 //! Merges that wait go together in the next entry, in the order in which they came. Invariant: a
 //! merge that is answered was applied, or refused by the state as a whole; what isn't answered its
 //! sender sends again.
+//!
+//! A region that was away gets more than it can take at once while it serves: those merges take turns
+//! over all shards, at a pace (`pace`).
 
 use std::sync::Arc;
 
@@ -15,7 +18,8 @@ use super::merge::MergeOutcome;
 use super::proposer::{QueueBudget, Taken};
 use super::state::{Response, Shard};
 use crate::clock::Clock;
-use crate::raft::{Group, ProposeError};
+use crate::pace::Pace;
+use crate::raft::{Group, Proposal, ProposeError};
 
 /// Merges that may wait per shard; their bytes are bounded over all shards.
 const QUEUE: usize = 1024;
@@ -40,6 +44,7 @@ type Outcome = Result<MergeOutcome, MergeError>;
 
 pub(super) struct Pending {
     merge: pb::Merge,
+    yields: bool,
     bytes: Taken,
     answer: oneshot::Sender<Outcome>,
 }
@@ -52,13 +57,19 @@ pub(super) struct MergeQueue {
 }
 
 impl MergeQueue {
-    /// Queues a merge; its outcome comes through the receiver.
-    pub fn push(&self, merge: pb::Merge) -> Result<oneshot::Receiver<Outcome>, MergeError> {
+    /// Queues a merge; its outcome comes through the receiver. If it `yields`, users' writes go
+    /// first.
+    pub fn push(
+        &self,
+        merge: pb::Merge,
+        yields: bool,
+    ) -> Result<oneshot::Receiver<Outcome>, MergeError> {
         let bytes = self.budget.take(merge.encoded_len() + 128);
         let bytes = bytes.ok_or(MergeError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
         let pending = Pending {
             merge,
+            yields,
             bytes,
             answer,
         };
@@ -70,46 +81,86 @@ impl MergeQueue {
     }
 }
 
-/// Starts a shard's merger on the current runtime, until `stop`.
-pub(super) fn start(
-    group: Arc<Group<Shard>>,
-    clock: Clock,
-    budget: QueueBudget,
-    stop: CancellationToken,
-) -> MergeQueue {
-    let (sender, mut waiting) = mpsc::channel::<Pending>(QUEUE);
-    let run = async move {
+/// Makes entries of a shard's merges.
+pub(super) struct Merger {
+    pub group: Arc<Group<Shard>>,
+    pub clock: Clock,
+    pub pace: Pace,
+}
+
+/// The merges of one entry.
+#[derive(Default)]
+struct Together {
+    merges: Vec<pb::Merge>,
+    answers: Vec<(oneshot::Sender<Outcome>, Taken)>,
+    bytes: usize,
+    yields: bool,
+}
+
+impl Together {
+    fn push(&mut self, pending: Pending) {
+        self.bytes += pending.bytes.bytes();
+        self.yields |= pending.yields;
+        self.merges.push(pending.merge);
+        self.answers.push((pending.answer, pending.bytes));
+    }
+
+    /// What yields comes in many parts: one entry of them would keep users' writes waiting.
+    fn is_full(&self) -> bool {
+        self.yields || self.bytes >= ENTRY_BYTES
+    }
+}
+
+impl Merger {
+    /// Runs it on the current runtime, until `stop`.
+    pub fn start(self, budget: QueueBudget, stop: CancellationToken) -> MergeQueue {
+        let (sender, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(stop.run_until_cancelled_owned(self.run(waiting)));
+        MergeQueue { sender, budget }
+    }
+
+    async fn run(self, mut waiting: mpsc::Receiver<Pending>) {
         while let Some(first) = waiting.recv().await {
-            let (mut merges, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-            let mut next = Some(first);
-            while let Some(pending) = next.take() {
-                bytes += pending.bytes.bytes();
-                merges.push(pending.merge);
-                answers.push((pending.answer, pending.bytes));
-                if bytes < ENTRY_BYTES {
-                    next = waiting.try_recv().ok();
-                }
+            let mut together = Together::default();
+            together.push(first);
+            while !together.is_full()
+                && let Ok(next) = waiting.try_recv()
+            {
+                together.push(next);
             }
-            let time = clock.now();
-            let merges = Command::Merges(pb::Merges { time, merges });
-            let kind = Some(merges);
-            let result = group.propose(pb::ShardCommand { kind }).await;
-            let failed = match result {
-                Ok(Response::Merges(outcomes)) if outcomes.len() == answers.len() => {
-                    for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
-                        // Whoever sent it may have given up.
-                        let _ = answer.send(Ok(outcome));
-                    }
-                    continue;
-                }
-                Err(ProposeError::NotLeader { .. }) => MergeError::NotLeader,
-                Ok(_) | Err(ProposeError::Unknown) => MergeError::Unknown,
-            };
-            for (answer, _) in answers {
-                let _ = answer.send(Err(failed));
-            }
+            self.merge(together).await;
         }
-    };
-    tokio::spawn(stop.run_until_cancelled_owned(run));
-    MergeQueue { sender, budget }
+    }
+
+    async fn merge(&self, together: Together) {
+        let Together {
+            merges, answers, ..
+        } = together;
+        let result = if together.yields {
+            let turn = self.pace.turn().await;
+            turn.during(self.propose(merges)).await
+        } else {
+            self.propose(merges).await
+        };
+        let failed = match result {
+            Ok(Response::Merges(outcomes)) if outcomes.len() == answers.len() => {
+                for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
+                    // Whoever sent it may have given up.
+                    let _ = answer.send(Ok(outcome));
+                }
+                return;
+            }
+            Err(ProposeError::NotLeader { .. }) => MergeError::NotLeader,
+            Ok(_) | Err(ProposeError::Unknown) => MergeError::Unknown,
+        };
+        for (answer, _) in answers {
+            let _ = answer.send(Err(failed));
+        }
+    }
+
+    async fn propose(&self, merges: Vec<pb::Merge>) -> Proposal<Shard> {
+        let time = self.clock.now();
+        let kind = Some(Command::Merges(pb::Merges { time, merges }));
+        self.group.propose(pb::ShardCommand { kind }).await
+    }
 }
