@@ -77,69 +77,64 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let worked = self.began.elapsed().min(LONGEST);
-        let percent = self.turns.percent;
-        let rest = worked * (100 - percent) / percent;
+        let rest = rest_after(self.began.elapsed(), self.turns.percent);
         *self.turns.rested.lock() = Some(Instant::now() + rest);
     }
 }
 
+fn rest_after(worked: Duration, percent: u32) -> Duration {
+    worked.min(LONGEST) * (100 - percent) / percent
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
-    /// Works for so long in each of some turns; returns how long all of that took.
-    async fn work(pace: &Pace, turns: u32, each: Duration) -> Duration {
-        let began = Instant::now();
-        for _ in 0..turns {
-            let turn = pace.turn().await;
-            turn.during(tokio::time::sleep(each)).await;
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn rests_are_in_proportion_to_the_work() {
+        for (percent, rest) in [(100, 0), (50, 10), (20, 40), (1, 990)] {
+            assert_eq!(rest_after(10 * MS, percent), rest * MS, "{percent} %");
         }
-        began.elapsed()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn rests_are_in_proportion_to_the_work() {
-        let each = Duration::from_millis(10);
+    #[tokio::test]
+    async fn one_works_at_a_time_and_then_all_rest() {
+        let (pace, working) = (Pace::new(50), AtomicUsize::new(0));
+        let began = Instant::now();
+        let work = || async {
+            for _ in 0..5 {
+                let work = async {
+                    assert_eq!(working.fetch_add(1, Ordering::Relaxed), 0);
+                    tokio::time::sleep(3 * MS).await;
+                    working.fetch_sub(1, Ordering::Relaxed);
+                };
+                pace.turn().await.during(work).await;
+            }
+        };
+        tokio::join!(work(), work(), work());
         // The rest after the last turn is nobody's.
-        let expected = [(100, 100), (50, 190), (20, 460)];
-        for (percent, took) in expected {
-            let all = work(&Pace::new(percent), 10, each).await;
-            let took = Duration::from_millis(took);
-            assert!(all >= took && all < took + 2 * each, "{percent} %: {all:?}");
-        }
+        assert!(began.elapsed() >= (15 + 14) * 3 * MS);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_works_at_a_time() {
-        let pace = Pace::new(50);
-        let each = Duration::from_millis(10);
-        let began = Instant::now();
-        tokio::join!(
-            work(&pace, 5, each),
-            work(&pace, 5, each),
-            work(&pace, 5, each)
-        );
-        assert!(began.elapsed() >= Duration::from_millis(15 * 10 + 14 * 10));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_long_for_work_that_hangs() {
-        let pace = Pace::new(50);
+    #[tokio::test]
+    async fn nobody_waits_for_work_that_hangs() {
+        let pace = Pace::new(100);
         let hangs = pace.turn().await;
         let hangs = tokio::spawn(hangs.during(std::future::pending::<()>()));
-        let began = Instant::now();
         drop(pace.turn().await);
-        assert!(began.elapsed() <= 3 * LONGEST);
+        assert!(!hangs.is_finished());
         hangs.abort();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_gives_up_waiting_takes_no_turn() {
         let pace = Pace::new(50);
         let first = pace.turn().await;
-        let given_up = tokio::time::timeout(Duration::from_millis(1), pace.turn()).await;
-        assert!(given_up.is_err());
+        assert!(tokio::time::timeout(MS, pace.turn()).await.is_err());
         drop(first);
         drop(pace.turn().await);
     }

@@ -77,7 +77,7 @@ pub(super) fn status(groups: &Groups) -> Value {
                 json!({
                     "shard": way.shard,
                     "behind": way.behind(),
-                    "lag_ms": way.line.lag.map(millis),
+                    "lag_ms": way.line.lag().map(millis),
                     "silent_ms": way.silent_for().map(millis),
                     "watermark": way.watermark,
                     "alarms": way.line.alarms,
@@ -166,8 +166,8 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
             ),
             (
                 "cloudkv_geo_lag_seconds",
-                "Time that changes take to another region: half of sending to acknowledgement.",
-                seconds(way.line.lag),
+                "Time that changes take to another region: half of sending to acknowledgement, or their age while it is behind.",
+                seconds(way.line.lag()),
             ),
             (
                 "cloudkv_geo_silent_seconds",

@@ -15,7 +15,9 @@ pub struct Line {
     /// It has this region's changes up to here.
     pub confirmed: u64,
     /// Half the time from sending a change to its acknowledgement, smoothed.
-    pub lag: Option<Duration>,
+    travel: Option<Duration>,
+    /// How old the oldest change was that was sent last, if there was more to send.
+    late: Duration,
     /// When the other side last answered.
     pub heard: Option<Instant>,
     /// Changes sent, those sent again included.
@@ -32,6 +34,15 @@ pub struct Line {
     ahead_logged: Option<Instant>,
     /// Times that the two sides disagreed on what one has sent: never, unless a region was reset.
     pub alarms: u64,
+}
+
+impl Line {
+    /// How long changes take to the other region: on their way, or until it is their turn while the
+    /// region is behind.
+    pub fn lag(&self) -> Option<Duration> {
+        let late = Some(self.late).filter(|late| !late.is_zero());
+        self.travel.max(late)
+    }
 }
 
 /// All lines of this node, by shard and region.
@@ -72,14 +83,16 @@ impl Ledger {
     pub(super) fn measured(&self, shard: u16, region: u32, round_trip: Duration) {
         self.with(shard, region, |line| {
             let now = round_trip / 2;
-            line.lag = Some(line.lag.map_or(now, |lag| (lag * 7 + now) / 8));
+            line.travel = Some(line.travel.map_or(now, |lag| (lag * 7 + now) / 8));
         });
     }
 
-    pub(super) fn sent(&self, shard: u16, region: u32, records: usize, bytes: usize) {
-        self.with(shard, region, |line| {
+    /// Changes are sent, so many; `late` is how old the oldest is if there is more after them.
+    pub(super) fn sent(&self, to: (u16, u32), (records, bytes): (usize, usize), late: Duration) {
+        self.with(to.0, to.1, |line| {
             line.sent_records += records as u64;
             line.sent_bytes += bytes as u64;
+            line.late = late;
         });
     }
 
@@ -110,7 +123,7 @@ impl Ledger {
     }
 
     pub(super) fn lag(&self, shard: u16, region: u32) -> Option<Duration> {
-        self.0.lock().get(&(shard, region))?.lag
+        self.0.lock().get(&(shard, region))?.lag()
     }
 
     /// How old what this node knows of another region may be: how long changes take from there to
@@ -166,6 +179,17 @@ mod tests {
             1,
         );
         assert_eq!(ledger.confirmed(3, &state(8)), 1);
+    }
+
+    #[test]
+    fn a_region_that_is_behind_lags_by_the_age_of_what_it_is_sent() {
+        let ledger = Ledger::default();
+        let minute = Duration::from_secs(60);
+        ledger.sent((3, 2), (1000, 10), minute);
+        ledger.measured(3, 2, Duration::from_millis(80));
+        assert_eq!(ledger.lag(3, 2), Some(minute));
+        ledger.sent((3, 2), (10, 10), Duration::ZERO);
+        assert_eq!(ledger.lag(3, 2), Some(Duration::from_millis(40)));
     }
 
     #[test]

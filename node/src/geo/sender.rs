@@ -150,11 +150,10 @@ impl Sender {
 
     fn call(&self, part: Part) -> call::Body {
         let lag = self.geo.ledger.lag(self.number, self.to.region);
-        let lag = lag.unwrap_or_default().max(part.late);
         call::Body::Merge(pb::MergeCall {
             shard: u32::from(self.number),
             merge: Some(part.merge),
-            lag_us: u64::try_from(lag.as_micros()).unwrap_or(0),
+            lag_us: lag.map_or(0, |lag| u64::try_from(lag.as_micros()).unwrap_or(0)),
             yields: part.yields,
         })
     }
@@ -199,9 +198,8 @@ impl Sender {
     ) -> Result<(usize, BoxFuture<'static, Answered>), End> {
         let merge = &part.merge;
         let (to, records, bytes) = (merge.to, merge.records.len(), merge.encoded_len());
-        self.geo
-            .ledger
-            .sent(self.number, self.to.region, records, bytes);
+        let to_region = (self.number, self.to.region);
+        self.geo.ledger.sent(to_region, (records, bytes), part.late);
         let sent = (merge.from < merge.to).then(Instant::now);
         let call = self.call(part);
         let pending = self.geo.peers.start(node, Lane::Geo, call, ANSWER)?;
