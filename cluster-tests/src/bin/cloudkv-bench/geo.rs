@@ -1,17 +1,16 @@
 //! `geo`: how long a write takes from its acknowledgement in one region until another region shows
-//! it, with a delay between the two, while the first one is written at a steady rate.
+//! it, with a delay between the two, while the first one is written at a steady rate; and up to which
+//! rate that stays bounded.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use cloudkv_cluster_tests::Bucket;
+use cloudkv_cluster_tests::faults::{PlainLoad, Work};
 use cloudkv_cluster_tests::region::{RegionOptions, World};
-use cloudkv_cluster_tests::{Api, Bucket};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::time::MissedTickBehavior;
 
 use crate::process;
 use crate::procfs::Machine;
@@ -34,60 +33,72 @@ pub struct Args {
     pub out: PathBuf,
 }
 
-/// Writers, each with a part of the rate.
-const WRITERS: u64 = 16;
+/// Clients that write.
+const CLIENTS: usize = 64;
+/// Higher rates that are tried, as long as the lag is bounded.
+const HIGHER: [u64; 6] = [4000, 8000, 12_000, 16_000, 20_000, 24_000];
+/// Seconds of measuring at each of them.
+const HIGHER_SECONDS: u64 = 8;
+/// It is bounded if so much of the rate is written, and 99 % of that is seen so soon.
+const BOUNDED: (f64, f64) = (0.95, 250.0);
 /// Between two writes that are looked for in the other region.
 const PROBE_EVERY: Duration = Duration::from_millis(25);
 /// A write that isn't seen for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// Keys of each writer.
-const KEYS: u64 = 500;
-
 /// Everything that was found.
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
     delay_ms: u64,
-    wanted_rate: u64,
+    /// The one that is judged, then higher ones.
+    rates: Vec<AtRate>,
+    checks: Vec<Check>,
+}
+
+/// What was found at one rate of writes.
+#[derive(Debug, Serialize)]
+struct AtRate {
+    wanted: u64,
     written_per_second: f64,
     samples: u64,
     /// Beyond the delay, in milliseconds.
     median_ms: f64,
     p99_ms: f64,
     max_ms: f64,
-    checks: Vec<Check>,
+}
+
+impl AtRate {
+    fn is_bounded(&self) -> bool {
+        let written = self.written_per_second / self.wanted as f64;
+        written >= BOUNDED.0 && self.p99_ms <= BOUNDED.1
+    }
 }
 
 /// Measures, prints and writes.
 pub fn run(args: &Args) -> Result<()> {
     ensure!((1..=1000).contains(&args.delay_ms), "--delay-ms: 1 to 1000");
     ensure!((100..=50_000).contains(&args.rate), "--rate: 100 to 50000");
-    let mut report = process::block_on_until_signal(measure(args))?;
-    let most = |what, value, most| Check::new(what, Some(value), "ms", Target::AtMost(most));
-    report.checks = vec![
-        most(
-            "propagation beyond the delay, median",
-            report.median_ms,
-            5.0,
-        ),
-        most(
-            "propagation beyond the delay, 99th percentile",
-            report.p99_ms,
-            25.0,
-        ),
-    ];
+    let report = process::block_on_until_signal(measure(args))?;
     let mut table = Table::new(
-        "Propagation between two regions",
-        &["one way", "writes/s", "samples", "median", "p99", "max"],
+        format!(
+            "Propagation between two regions, {} ms apart",
+            args.delay_ms
+        ),
+        &[
+            "writes/s", "written", "samples", "median", "p99", "max", "bounded",
+        ],
     );
-    table.add(vec![
-        format!("{} ms", report.delay_ms),
-        format!("{:.0}", report.written_per_second),
-        report.samples.to_string(),
-        format!("+{:.1} ms", report.median_ms),
-        format!("+{:.1} ms", report.p99_ms),
-        format!("+{:.1} ms", report.max_ms),
-    ]);
+    for at in &report.rates {
+        table.add(vec![
+            at.wanted.to_string(),
+            format!("{:.0}", at.written_per_second),
+            at.samples.to_string(),
+            format!("+{:.1} ms", at.median_ms),
+            format!("+{:.1} ms", at.p99_ms),
+            format!("+{:.1} ms", at.max_ms),
+            if at.is_bounded() { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
     let checks = Table::of_checks(&report.checks);
     let markdown = format!("{}\n{}", table.render(), checks.render());
     report::publish(&args.out, &report, &markdown)
@@ -95,6 +106,35 @@ pub fn run(args: &Args) -> Result<()> {
 
 async fn measure(args: &Args) -> Result<Report> {
     let machine = Machine::read();
+    let judged = measure_at(args, args.rate, args.seconds).await?;
+    let most = |what, value, most| Check::new(what, Some(value), "ms", Target::AtMost(most));
+    let checks = vec![
+        most(
+            "propagation beyond the delay, median",
+            judged.median_ms,
+            5.0,
+        ),
+        most(
+            "propagation beyond the delay, 99th percentile",
+            judged.p99_ms,
+            25.0,
+        ),
+    ];
+    let mut rates = vec![judged];
+    for rate in HIGHER.into_iter().filter(|rate| *rate > args.rate) {
+        if rates.last().is_some_and(AtRate::is_bounded) {
+            rates.push(measure_at(args, rate, HIGHER_SECONDS).await?);
+        }
+    }
+    Ok(Report {
+        machine,
+        delay_ms: args.delay_ms,
+        rates,
+        checks,
+    })
+}
+
+async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
     let options = RegionOptions {
         shards: 8,
         ..RegionOptions::default()
@@ -103,57 +143,29 @@ async fn measure(args: &Args) -> Result<Report> {
     let bucket = world.api(0).bucket_with(&[("plan", "pro")]).await;
     let delay = Duration::from_millis(args.delay_ms);
     world.delay(delay);
-    let written = Arc::new(AtomicU64::new(0));
-    let every = Duration::from_secs_f64(WRITERS as f64 / args.rate as f64);
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let (api, bucket, written) = (world.api(0), bucket.clone(), written.clone());
-            tokio::spawn(async move { write(api, bucket, writer, every, &written).await })
-        })
-        .collect();
+    let here = [world.seat(0).http()];
+    let load = PlainLoad::start(&here, &bucket, CLIENTS, Work::NewKeys, Some(rate as f64));
     // What was there before the rate is steady says nothing.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (began, before) = (Instant::now(), written.load(Ordering::Relaxed));
+    let (began, before) = (Instant::now(), load.requests());
     let mut beyond = Histogram::<u64>::new(3)?;
-    while began.elapsed() < Duration::from_secs(args.seconds) {
+    while began.elapsed() < Duration::from_secs(seconds) {
         let took = probe(&world, &bucket, beyond.len()).await?;
         beyond.record(micros(took.saturating_sub(delay)))?;
         tokio::time::sleep(PROBE_EVERY).await;
     }
-    let per_second =
-        (written.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
-    writers.iter().for_each(tokio::task::JoinHandle::abort);
+    let written_per_second = (load.requests() - before) as f64 / began.elapsed().as_secs_f64();
+    let outcome = load.stop().await;
+    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
     let millis = |micros: u64| micros as f64 / 1e3;
-    Ok(Report {
-        machine,
-        delay_ms: args.delay_ms,
-        wanted_rate: args.rate,
-        written_per_second: per_second,
+    Ok(AtRate {
+        wanted: rate,
+        written_per_second,
         samples: beyond.len(),
         median_ms: millis(beyond.value_at_quantile(0.5)),
         p99_ms: millis(beyond.value_at_quantile(0.99)),
         max_ms: millis(beyond.max()),
-        checks: vec![],
     })
-}
-
-/// Writes at a steady pace until it is aborted.
-async fn write(api: Api, bucket: Bucket, writer: u64, every: Duration, written: &AtomicU64) {
-    let mut tick = tokio::time::interval(every);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let value = vec![b'v'; 100];
-    for number in 0_u64.. {
-        tick.tick().await;
-        let path = bucket.key(&format!("w{writer}-{}", number % KEYS));
-        let put = api.put(&path, value.clone()).unchecked();
-        if put
-            .try_send()
-            .await
-            .is_ok_and(|answer| answer.status == 200)
-        {
-            written.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Time from a write's acknowledgement in one region until the other one shows it.
