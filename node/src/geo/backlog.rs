@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+/// A region is behind if changes are so old when they are sent: less is a burst, or a hiccup.
+pub(super) const BEHIND: Duration = Duration::from_secs(5);
 /// How often it is judged.
 const LOOK: Duration = Duration::from_secs(1);
 /// So many times what was written must have been sent, for the backlog to shrink soon enough.
 const TIMES: u64 = 2;
 
-/// What some region lacks of a shard's history, for as long as it lacks more than a part.
+/// What some region lacks of a shard's history, while that is more than a part, and old.
 ///
 /// Sending it yields to users' requests, but not at any price: where the backlog doesn't shrink that
-/// way it is sent as fast as it can be, for it takes disk and would grow without bound.
+/// way it is sent as fast as it can be until nothing is left, for it takes disk and would grow
+/// without bound.
 #[derive(Debug)]
 pub(super) struct Backlog {
     looked: Instant,
@@ -38,7 +41,7 @@ impl Backlog {
             let gained = sent.saturating_sub(self.sent);
             let grown = written.saturating_sub(self.written);
             *self = Self {
-                yields: gained >= grown.saturating_mul(TIMES),
+                yields: self.yields && gained >= grown.saturating_mul(TIMES),
                 ..Self::new(now, sent, written)
             };
         }
@@ -60,8 +63,14 @@ mod tests {
         assert!(!backlog.yields(after(2), 3_999, 102_000));
         // Between two looks nothing changes.
         assert!(!backlog.yields(after(2), 9_000, 102_000));
-        assert!(backlog.yields(after(3), 9_000, 103_000));
-        // Nothing is written, and nothing could be sent.
-        assert!(backlog.yields(after(4), 9_000, 103_000));
+        // It would only fall behind again.
+        assert!(!backlog.yields(after(3), 60_000, 103_000));
+    }
+
+    #[test]
+    fn without_writes_there_is_no_hurry() {
+        let began = Instant::now();
+        let mut backlog = Backlog::new(began, 0, 100_000);
+        assert!(backlog.yields(began + Duration::from_secs(1), 0, 100_000));
     }
 }

@@ -17,8 +17,8 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::Geo;
-use super::backlog::Backlog;
+use super::backlog::{BEHIND, Backlog};
+use super::{Geo, Stage};
 use crate::pace::Turn;
 use crate::raft::NodeId;
 use crate::rpc::{CallError, Lane};
@@ -27,8 +27,11 @@ use crate::store::StoreError;
 
 /// Parts under way, and their bytes.
 const WINDOW: (usize, usize) = (256, 8 << 20);
-/// The same while what is sent yields: the node's turns bound it, not how far the other side is.
-const YIELDING: (usize, usize) = (4, 1 << 20);
+/// The same while what is sent yields, over all shards and for each of them: all of that waits for
+/// turns of the other side.
+const YIELDING: (usize, usize) = (16, 1 << 20);
+/// Time that what yields waits for its turn, here; the other side has to be heard of.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Time for a part to be acknowledged.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often a watermark is told if it has changed while nothing is sent.
@@ -187,6 +190,10 @@ impl Sender {
             // It had more once: what is before that is not held any more.
             return Err(End::Alarm);
         }
+        if cursor >= peering.header.change_last {
+            let to = (self.number, self.to.region);
+            self.geo.ledger.sent(to, (0, 0), Duration::ZERO);
+        }
         Ok(cursor)
     }
 
@@ -200,7 +207,8 @@ impl Sender {
         let (to, records, bytes) = (merge.to, merge.records.len(), merge.encoded_len());
         let to_region = (self.number, self.to.region);
         self.geo.ledger.sent(to_region, (records, bytes), part.late);
-        let sent = (merge.from < merge.to).then(Instant::now);
+        // What yields waits for turns, too: that isn't the way there.
+        let sent = (merge.from < merge.to && !part.yields).then(Instant::now);
         let call = self.call(part);
         let pending = self.geo.peers.start(node, Lane::Geo, call, ANSWER)?;
         let answered = async move {
@@ -272,12 +280,8 @@ impl Session<'_> {
             let last = now.header.change_last;
             let yields = self.yields(last);
             if self.position < last && self.has_room(yields) {
-                let turn = if yields {
-                    Some(self.turn().await?)
-                } else {
-                    None
-                };
-                self.send(&now, turn).await?;
+                let turn = if yields { self.turn().await? } else { None };
+                self.send(&now, (yields, turn)).await?;
                 continue;
             }
             tokio::select! {
@@ -287,7 +291,7 @@ impl Session<'_> {
                 }
                 changed = peering.changed() => changed.map_err(|_| End::NotLeader)?,
                 _ = tick.tick() => if self.flying.is_empty() && self.told.is_due(&now) {
-                    self.send(&now, None).await?;
+                    self.send(&now, (false, None)).await?;
                 },
             }
         }
@@ -297,21 +301,29 @@ impl Session<'_> {
     fn yields(&mut self, last: u64) -> bool {
         let (now, position) = (Instant::now(), self.position);
         let backlog = self.backlog.as_mut();
-        backlog.is_some_and(|backlog| backlog.yields(now, position, last))
+        let yields = backlog.is_some_and(|backlog| backlog.yields(now, position, last));
+        yields && self.sender.geo.budget.stage() < Stage::Full
     }
 
     fn has_room(&self, yields: bool) -> bool {
-        let (parts, bytes) = if yields { YIELDING } else { WINDOW };
+        let (parts, bytes) = if yields {
+            let shards = self.sender.geo.shards.len().max(1);
+            ((YIELDING.0 / shards).clamp(1, 4), YIELDING.1)
+        } else {
+            WINDOW
+        };
         self.flying.len() < parts && self.flying_bytes < bytes
     }
 
-    /// Waits for a turn of this node's, and takes what is answered meanwhile.
-    async fn turn(&mut self) -> Result<Turn, End> {
+    /// Waits for a turn of this node's, but not for long, and takes what is answered meanwhile.
+    async fn turn(&mut self) -> Result<Option<Turn>, End> {
         let pace = self.sender.geo.pace.clone();
         let mut turn = std::pin::pin!(pace.turn());
+        let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
         loop {
             tokio::select! {
-                turn = &mut turn => return Ok(turn),
+                turn = &mut turn => return Ok(Some(turn)),
+                () = &mut patience => return Ok(None),
                 Some(answered) = self.flying.next(), if !self.flying.is_empty() => {
                     self.take(answered)?;
                 }
@@ -320,16 +332,24 @@ impl Session<'_> {
     }
 
     /// Sends what comes after what was sent.
-    async fn send(&mut self, peering: &Peering, turn: Option<Turn>) -> Result<(), End> {
-        let yields = turn.is_some();
+    async fn send(
+        &mut self,
+        peering: &Peering,
+        (yields, turn): (bool, Option<Turn>),
+    ) -> Result<(), End> {
         let read = self.sender.read(self.position);
         let Outgoing { merge, more } = match turn {
             Some(turn) => turn.during(read).await?,
             None => read.await?,
         };
         self.position = merge.to;
+        let late = if more {
+            self.sender.late(&merge)
+        } else {
+            Duration::ZERO
+        };
         let last = peering.header.change_last;
-        self.backlog = more.then(|| {
+        self.backlog = (late >= BEHIND).then(|| {
             let found = || Backlog::new(Instant::now(), merge.to, last);
             self.backlog.take().unwrap_or_else(found)
         });
@@ -341,11 +361,6 @@ impl Session<'_> {
             at: Some(Instant::now()),
             watermark: merge.watermark,
             stable: merge.stable,
-        };
-        let late = if more {
-            self.sender.late(&merge)
-        } else {
-            Duration::ZERO
         };
         let part = Part {
             merge,

@@ -1,17 +1,19 @@
 //! Many merges of other regions in one Raft entry.
 //!
-//! Merges that wait go together in the next entry, in the order in which they came. Invariant: a
-//! merge that is answered was applied, or refused by the state as a whole; what isn't answered its
-//! sender sends again.
+//! Merges that wait go together in the next entry; those of one region in the order in which they
+//! came. Invariant: a merge that is answered was applied, or refused by the state as a whole; what
+//! isn't answered its sender sends again.
 //!
 //! A region that was away gets more than it can take at once while it serves: those merges take turns
-//! over all shards, at a pace (`pace`).
+//! over all shards, at a pace (`pace`), and those of other regions pass them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::merge::MergeOutcome;
@@ -25,6 +27,12 @@ use crate::raft::{Group, Proposal, ProposeError};
 const QUEUE: usize = 1024;
 /// Bytes of merges in one entry, about.
 const ENTRY_BYTES: usize = 1 << 20;
+
+/// Time that one waits for its turn: whoever sent it waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An entry that takes longer hangs.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Why a merge has no outcome. It can be sent again: what was applied isn't applied twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +53,7 @@ type Outcome = Result<MergeOutcome, MergeError>;
 pub(super) struct Pending {
     merge: pb::Merge,
     yields: bool,
+    since: Instant,
     bytes: Taken,
     answer: oneshot::Sender<Outcome>,
 }
@@ -70,6 +79,7 @@ impl MergeQueue {
         let pending = Pending {
             merge,
             yields,
+            since: Instant::now(),
             bytes,
             answer,
         };
@@ -94,20 +104,52 @@ struct Together {
     merges: Vec<pb::Merge>,
     answers: Vec<(oneshot::Sender<Outcome>, Taken)>,
     bytes: usize,
-    yields: bool,
 }
 
 impl Together {
     fn push(&mut self, pending: Pending) {
         self.bytes += pending.bytes.bytes();
-        self.yields |= pending.yields;
         self.merges.push(pending.merge);
         self.answers.push((pending.answer, pending.bytes));
     }
 
-    /// What yields comes in many parts: one entry of them would keep users' writes waiting.
     fn is_full(&self) -> bool {
-        self.yields || self.bytes >= ENTRY_BYTES
+        self.bytes >= ENTRY_BYTES
+    }
+}
+
+/// What waits for an entry.
+#[derive(Default)]
+struct Backlog(VecDeque<Pending>);
+
+impl Backlog {
+    /// Takes what yields to nothing, up to an entry's size: a region's changes go in their order, but
+    /// need not wait for those of another one that was away.
+    fn take_prompt(&mut self) -> Together {
+        let (mut together, mut later) = (Together::default(), VecDeque::new());
+        let mut behind = Vec::new();
+        while let Some(pending) = self.0.pop_front() {
+            let origin = pending.merge.origin;
+            if pending.yields && !behind.contains(&origin) {
+                behind.push(origin);
+            }
+            if behind.contains(&origin) || together.is_full() {
+                later.push_back(pending);
+            } else {
+                together.push(pending);
+            }
+        }
+        self.0 = later;
+        together
+    }
+
+    /// Takes what came first: alone, for many of those in one entry would keep users' writes waiting.
+    fn take_first(&mut self) -> Together {
+        let mut together = Together::default();
+        if let Some(first) = self.0.pop_front() {
+            together.push(first);
+        }
+        together
     }
 }
 
@@ -120,47 +162,132 @@ impl Merger {
     }
 
     async fn run(self, mut waiting: mpsc::Receiver<Pending>) {
-        while let Some(first) = waiting.recv().await {
-            let mut together = Together::default();
-            together.push(first);
-            while !together.is_full()
+        let mut backlog = Backlog::default();
+        // Kept while other merges go first, so that its place among the shards is.
+        let mut turn = None;
+        loop {
+            while backlog.0.len() < QUEUE
                 && let Ok(next) = waiting.try_recv()
             {
-                together.push(next);
+                backlog.0.push_back(next);
             }
-            self.merge(together).await;
+            let prompt = backlog.take_prompt();
+            let (any_prompt, more_prompt) = (!prompt.merges.is_empty(), prompt.is_full());
+            if any_prompt {
+                self.merge_now(prompt, &mut turn).await;
+            }
+            let first = backlog.0.front().filter(|first| first.yields);
+            let Some(until) = first.map(|first| first.since + PATIENCE) else {
+                // One that nobody looks at would keep the other shards waiting.
+                turn = None;
+                if backlog.0.is_empty() && !any_prompt {
+                    let Some(first) = waiting.recv().await else {
+                        return;
+                    };
+                    backlog.0.push_back(first);
+                }
+                continue;
+            };
+            let next_turn = turn.get_or_insert_with(|| Box::pin(self.pace.turn()));
+            tokio::select! {
+                biased;
+                now = next_turn => {
+                    turn = None;
+                    let first = backlog.take_first();
+                    let result = now.during(self.propose(first.merges)).await;
+                    answer(first.answers, result);
+                }
+                () = tokio::time::sleep_until(until) => {
+                    self.merge_now(backlog.take_first(), &mut turn).await;
+                }
+                Some(next) = waiting.recv(), if backlog.0.len() < QUEUE => {
+                    backlog.0.push_back(next);
+                }
+                () = std::future::ready(()), if more_prompt => {}
+            }
         }
     }
 
-    async fn merge(&self, together: Together) {
-        let Together {
-            merges, answers, ..
-        } = together;
-        let result = if together.yields {
-            let turn = self.pace.turn().await;
-            turn.during(self.propose(merges)).await
-        } else {
-            self.propose(merges).await
-        };
-        let failed = match result {
-            Ok(Response::Merges(outcomes)) if outcomes.len() == answers.len() => {
-                for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
-                    // Whoever sent it may have given up.
-                    let _ = answer.send(Ok(outcome));
-                }
-                return;
+    /// Proposes merges without a turn; if that takes long, the one that is waited for is given up:
+    /// the other shards would wait for nothing.
+    async fn merge_now<T>(&self, together: Together, turn: &mut Option<T>) {
+        let mut proposal = std::pin::pin!(self.propose(together.merges));
+        let result = match tokio::time::timeout(LONG, &mut proposal).await {
+            Ok(result) => result,
+            Err(_) => {
+                *turn = None;
+                proposal.await
             }
-            Err(ProposeError::NotLeader { .. }) => MergeError::NotLeader,
-            Ok(_) | Err(ProposeError::Unknown) => MergeError::Unknown,
         };
-        for (answer, _) in answers {
-            let _ = answer.send(Err(failed));
-        }
+        answer(together.answers, result);
     }
 
     async fn propose(&self, merges: Vec<pb::Merge>) -> Proposal<Shard> {
         let time = self.clock.now();
         let kind = Some(Command::Merges(pb::Merges { time, merges }));
         self.group.propose(pb::ShardCommand { kind }).await
+    }
+}
+
+fn answer(answers: Vec<(oneshot::Sender<Outcome>, Taken)>, result: Proposal<Shard>) {
+    // Whoever sent one may have given up.
+    let failed = match result {
+        Ok(Response::Merges(outcomes)) if outcomes.len() == answers.len() => {
+            for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
+                let _ = answer.send(Ok(outcome));
+            }
+            return;
+        }
+        Err(ProposeError::NotLeader { .. }) => MergeError::NotLeader,
+        Ok(_) | Err(ProposeError::Unknown) => MergeError::Unknown,
+    };
+    for (answer, _) in answers {
+        let _ = answer.send(Err(failed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(budget: &QueueBudget, (origin, to, yields): (u32, u64, bool)) -> Pending {
+        Pending {
+            merge: pb::Merge {
+                origin,
+                to,
+                ..Default::default()
+            },
+            yields,
+            since: Instant::now(),
+            bytes: budget.take(1).unwrap(),
+            answer: oneshot::channel().0,
+        }
+    }
+
+    fn taken(together: &Together) -> Vec<(u32, u64)> {
+        let merges = together.merges.iter();
+        merges.map(|merge| (merge.origin, merge.to)).collect()
+    }
+
+    #[test]
+    fn prompt_merges_pass_those_that_yield_but_none_of_their_own_region() {
+        let budget = QueueBudget::new(100);
+        let waiting = [
+            (1, 1, false),
+            (1, 2, true),
+            (2, 1, false),
+            (1, 3, true),
+            (1, 4, false),
+            (2, 2, false),
+        ];
+        let waiting = waiting.into_iter().map(|it| pending(&budget, it));
+        let mut backlog = Backlog(waiting.collect());
+        assert_eq!(taken(&backlog.take_prompt()), [(1, 1), (2, 1), (2, 2)]);
+        assert_eq!(taken(&backlog.take_prompt()), []);
+        assert_eq!(taken(&backlog.take_first()), [(1, 2)]);
+        assert_eq!(taken(&backlog.take_prompt()), []);
+        assert_eq!(taken(&backlog.take_first()), [(1, 3)]);
+        assert_eq!(taken(&backlog.take_prompt()), [(1, 4)]);
+        assert_eq!(taken(&backlog.take_first()), []);
     }
 }
