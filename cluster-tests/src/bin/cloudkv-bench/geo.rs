@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!((100..=50_000).contains(&args.rate), "--rate: 100 to 50000");
     let report = process::block_on_until_signal(measure(args))?;
     let mut table = Table::new(
-        format!(
+        &format!(
             "Propagation between two regions, {} ms apart",
             args.delay_ms
         ),
