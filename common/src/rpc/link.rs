@@ -1,7 +1,10 @@
 //! The calling end of a lane: one connection, one stream, a bounded queue.
 //!
-//! Calls that wait go together in one frame. A call whose node can't be reached fails at once,
-//! unsent; calls that were sent when the stream breaks are lost: their fate is unknown.
+//! Calls that wait go together in one frame: before one is made, all tasks that are ready have their
+//! turn. So frames hold many calls when there are many callers, and none waits when there are few.
+//!
+//! A call whose node can't be reached fails at once, unsent; calls that were sent when the stream
+//! breaks are lost: their fate is unknown.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -103,8 +106,6 @@ impl Link {
             up,
             waiting: HashMap::new(),
             next_id: 0,
-            sent: 0,
-            taken: 0,
         };
         runtime.spawn(stop.clone().run_until_cancelled_owned(line.run()));
         Self {
@@ -186,9 +187,6 @@ struct Line {
     up: watch::Sender<bool>,
     waiting: HashMap<u64, Answer>,
     next_id: u64,
-    /// Frames that were sent over this stream, and those that the node has read, as it says.
-    sent: u64,
-    taken: u64,
 }
 
 impl Line {
@@ -198,7 +196,6 @@ impl Line {
             let ended = match self.open().await {
                 Ok((frames, replies)) => {
                     pause = RETRY.0;
-                    (self.sent, self.taken) = (0, 0);
                     self.up.send_replace(true);
                     let ended = self.pump(frames, replies).await;
                     self.up.send_replace(false);
@@ -293,10 +290,14 @@ impl Line {
                     Err(status) => return status,
                 },
                 call = self.calls.recv(), if first.is_none() && self.has_room() => match call {
-                    Some(call) => first = Some(call),
+                    Some(call) => {
+                        first = Some(call);
+                        // Those who are about to call go first, and with it.
+                        tokio::task::yield_now().await;
+                    }
                     None => return Status::cancelled("nobody calls any more"),
                 },
-                permit = frames.reserve(), if first.is_some() && self.is_taken() => {
+                permit = frames.reserve(), if first.is_some() => {
                     let Ok(permit) = permit else {
                         return Status::unavailable("the connection ended");
                     };
@@ -333,22 +334,12 @@ impl Line {
         }
     }
 
-    /// Whether the next frame may be sent. On users' lane calls are gathered while one is on its
-    /// way: so there are many in each when there are many users, and none waits when there are few.
-    fn is_taken(&self) -> bool {
-        match self.lane {
-            Lane::Raft | Lane::Keys | Lane::Geo => true,
-            Lane::Users => self.taken >= self.sent,
-        }
-    }
-
     fn has_room(&self) -> bool {
         self.waiting.len() < self.settings.calls
     }
 
     /// All calls that wait, within the bounds of a frame.
     fn gather(&mut self, first: Outgoing) -> pb::CallFrame {
-        self.sent += 1;
         let mut frame = pb::CallFrame::default();
         let mut bytes = 0;
         let mut next = Some(first);
@@ -371,7 +362,6 @@ impl Line {
     }
 
     fn hand_out(&mut self, frame: pb::ReplyFrame) {
-        self.taken = self.taken.max(frame.taken);
         for reply in frame.replies {
             let Some(answer) = self.waiting.remove(&reply.id) else {
                 continue;

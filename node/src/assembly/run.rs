@@ -194,7 +194,7 @@ async fn run_on(
         None => Encryption::Off,
     };
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
-    tasks.spawn_on(serve_nodes, raft);
+    tasks.spawn(serve_nodes);
 
     let users = Port {
         listener: ports.http,

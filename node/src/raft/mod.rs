@@ -17,10 +17,12 @@
 //! | `leading` | who leads: the lease kept true, leadership handed over |
 //! | `members` | changes of a group's members, step by step |
 //! | `network` | the other members, as this one calls them |
+//! | `commits` | news of commits that goes with the next entries |
 //! | `member` | what this member answers to them |
 
 mod acks;
 mod codec;
+mod commits;
 mod group;
 mod leading;
 mod lease;

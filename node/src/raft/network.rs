@@ -23,6 +23,7 @@ use openraft::{BasicNode, RaftNetworkFactory, RaftNetworkV2};
 
 use super::acks::Acks;
 use super::codec;
+use super::commits::Together;
 use super::snapshot::SnapshotData;
 use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
 use crate::rpc::{CallError, Lane, Peers, PendingReply};
@@ -30,6 +31,8 @@ use crate::store::keys::GroupId;
 
 /// Appends under way to one member of one group.
 const APPENDS_AHEAD: usize = 8;
+/// How long news of a shard's commit waits for entries to go with. Its followers apply so much later.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Pause before a member that can't be reached is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +42,8 @@ pub struct Network {
     peers: Arc<Peers>,
     group: GroupId,
     timeout: Duration,
+    /// How long news of a commit waits for entries to go with.
+    patience: Duration,
     acks: Arc<Acks>,
 }
 
@@ -55,6 +60,11 @@ impl Network {
             peers,
             group,
             timeout,
+            patience: if group == GroupId::META {
+                Duration::ZERO
+            } else {
+                PATIENCE
+            },
             acks,
         }
     }
@@ -238,7 +248,7 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
         S: Stream<Item = AppendEntriesRequest<Types<M>>> + Send + Unpin + 'static,
     {
         // An append is sent when it is taken from the input: in their order.
-        let answers = input
+        let answers = Together::<M, S>::new(input, self.network.patience)
             .map(|request| self.append(request))
             .buffered(APPENDS_AHEAD);
         // After an answer that isn't a whole success, those that follow mean nothing.

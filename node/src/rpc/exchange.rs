@@ -40,28 +40,24 @@ pub(super) async fn exchange(
     let mut running = Running::new();
     let mut ready = Vec::new();
     let (mut open, mut leaving) = (true, false);
-    let mut taken = 0;
     while open || !running.is_empty() || !ready.is_empty() {
         if ready.is_empty() {
             tokio::select! {
-                Some(reply) = running.next() => ready.push(reply),
+                Some(reply) = running.next() => {
+                    ready.push(reply);
+                    // Those of the same entry go with it.
+                    tokio::task::yield_now().await;
+                }
                 frame = calls.message(), if open && running.len() < UNDER_WAY => match frame {
                     Ok(Some(frame)) => {
                         begin((from, lane), &handler, frame, &running, &mut ready);
-                        taken += 1;
-                        if lane == Lane::Users && ready.is_empty() {
-                            let frame = pb::ReplyFrame { taken, ..Default::default() };
-                            if replies.send(Ok(frame)).await.is_err() {
-                                return;
-                            }
-                        }
                     }
                     Ok(None) => open = false,
                     Err(_) => return,
                 },
                 () = leave.cancelled(), if !leaving => {
                     leaving = true;
-                    let frame = pb::ReplyFrame { leaving, taken, ..Default::default() };
+                    let frame = pb::ReplyFrame { leaving, ..Default::default() };
                     if replies.send(Ok(frame)).await.is_err() {
                         return;
                     }
@@ -76,8 +72,7 @@ pub(super) async fn exchange(
                     break;
                 }
             }
-            for mut frame in frames(&mut ready) {
-                frame.taken = taken;
+            for frame in frames(&mut ready) {
                 if replies.send(Ok(frame)).await.is_err() {
                     return;
                 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::rpc::{Greeting, Lane};
-use cloudkv_proto::tls::{Caller, Tls, accept};
+use cloudkv_proto::tls::{Caller, Connections, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::{Stream, StreamExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -80,7 +80,7 @@ pub trait Handler: Send + Sync + 'static {
     fn install(&self, frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
 }
 
-/// Where lanes are answered.
+/// Where lanes are answered: a connection for Raft on its own threads from its first byte on.
 #[derive(Clone, Debug)]
 pub struct Runtimes {
     /// The Raft lane.
@@ -133,41 +133,58 @@ impl Leaving {
 /// Serves other nodes until `stop`, which ends the streams between nodes: they have no end of
 /// their own.
 pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
-    let limit = answering.message_bytes;
-    let incoming = accept(listener, answering.tls.clone());
-    let port = Port {
-        answering,
-        stop: stop.clone(),
+    let Runtimes { raft, keys } = answering.runtimes.clone();
+    let (for_raft, others) = {
+        let _there = keys.enter();
+        accept(listener, answering.tls.clone(), raft.clone())
     };
-    let service = NodeServer::new(port)
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(limit)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Zstd);
-    let served = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(2 * KEEP_ALIVE))
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    let cut = async {
-        stop.cancelled().await;
-        tokio::time::sleep(STREAMS_END).await;
-    };
-    tokio::select! {
-        served = served => if let Err(error) = served {
+    let port = Port { answering, stop };
+    let serving = [
+        raft.spawn(port.clone().serve_on(for_raft)),
+        keys.spawn(port.serve_on(others)),
+    ];
+    for ended in join_all(serving).await {
+        if let Err(error) = ended {
             tracing::error!(%error, "serve other nodes");
-        },
-        () = cut => {}
+        }
     }
 }
 
 /// The answering side, until it stops.
+#[derive(Clone)]
 struct Port {
     answering: Answering,
     stop: CancellationToken,
+}
+
+impl Port {
+    /// Serves connections, on the current runtime.
+    async fn serve_on(self, connections: Connections) {
+        let (limit, stop) = (self.answering.message_bytes, self.stop.clone());
+        let service = NodeServer::new(self)
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd);
+        let served = Server::builder()
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(2 * KEEP_ALIVE))
+            .add_service(service)
+            .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+        let cut = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STREAMS_END).await;
+        };
+        tokio::select! {
+            served = served => if let Err(error) = served {
+                tracing::error!(%error, "serve other nodes");
+            },
+            () = cut => {}
+        }
+    }
 }
 
 impl Answering {

@@ -257,6 +257,8 @@ impl Proposer {
     async fn gather(&mut self, first: Pending) -> Vec<Pending> {
         let mut batch = Batch::default();
         batch.push(first);
+        // Those who are about to write go first, and with it.
+        tokio::task::yield_now().await;
         self.take_waiting(&mut batch);
         if self.expected >= COMPANY {
             let until = Instant::now() + LINGER;

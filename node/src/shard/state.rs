@@ -28,6 +28,9 @@ use crate::types::{BucketId, Nanos};
 /// The highest feature level that this version supports.
 pub const LEVEL: u32 = 3;
 
+/// Buckets whose state is kept in memory from one batch to the next.
+const KNOWN_BUCKETS: usize = 256;
+
 /// The shard state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard;
@@ -68,6 +71,8 @@ pub struct ShardState {
     pub(super) records: HashMap<Vec<u8>, Option<pb::Record>>,
     /// Buckets changed since then.
     pub(super) buckets: HashMap<Bytes, pb::BucketState>,
+    /// Some of those changed before, as their rows say.
+    known: HashMap<Bytes, pb::BucketState>,
     pub(super) view: Arc<View>,
 }
 
@@ -82,6 +87,7 @@ impl ShardState {
             header,
             records: HashMap::new(),
             buckets: HashMap::new(),
+            known: HashMap::new(),
             view,
         })
     }
@@ -114,16 +120,24 @@ impl ShardState {
     /// A bucket's state as of the last applied write, to be changed.
     pub(super) fn bucket(&mut self, id: &Bytes) -> Result<&mut pb::BucketState, StoreError> {
         if !self.buckets.contains_key(id) {
-            let row = self.rows.by_id(Kind::Bucket, id);
-            let state = match self.db.get_cached(&row)? {
-                Found::Row(bytes) => Some(bytes),
-                Found::Nothing => None,
-                Found::NotCached => blocking(|| self.db.get(&row))?,
+            let (id, state) = match self.known.remove_entry(id) {
+                Some(known) => known,
+                // Not the slice of a whole request that `id` may be: it is kept.
+                None => (Bytes::copy_from_slice(id), self.stored_bucket(id)?),
             };
-            let state = state.map(decode_bucket).transpose()?.unwrap_or_default();
-            self.buckets.insert(id.clone(), state);
+            self.buckets.insert(id, state);
         }
         Ok(self.buckets.entry(id.clone()).or_default())
+    }
+
+    fn stored_bucket(&self, id: &[u8]) -> Result<pb::BucketState, StoreError> {
+        let row = self.rows.by_id(Kind::Bucket, id);
+        let state = match self.db.get_cached(&row)? {
+            Found::Row(bytes) => Some(bytes),
+            Found::Nothing => None,
+            Found::NotCached => blocking(|| self.db.get(&row))?,
+        };
+        Ok(state.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
     fn check_level(&self, level: u32) -> io::Result<()> {
@@ -195,7 +209,10 @@ impl State<Shard> for ShardState {
 
     fn written(&mut self) {
         self.records.clear();
-        self.buckets.clear();
+        if self.known.len() + self.buckets.len() > KNOWN_BUCKETS {
+            self.known.clear();
+        }
+        self.known.extend(self.buckets.drain());
         self.view.publish(&self.header);
     }
 
@@ -206,6 +223,7 @@ impl State<Shard> for ShardState {
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
         self.records.clear();
         self.buckets.clear();
+        self.known.clear();
         self.header = read_header(&self.db, rows)?;
         self.rows = rows;
         self.view.reload(rows, &self.header);

@@ -1,4 +1,4 @@
-//! Takes connections. Handshakes run side by side, so that one that stands still holds up nobody;
+//! Takes connections, those for Raft on its own threads. Handshakes run side by side, so that one that stands still holds up nobody;
 //! how many there are is bounded, and when there are too many, the oldest is given up: whoever
 //! means well is done long before.
 
@@ -8,45 +8,71 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsStream;
 
+use super::mark;
 use super::peer::{Caller, Peer};
 use super::reload::Tls;
 use super::stream::Stream;
 
 /// Handshakes at once.
 const SHAKING: usize = 256;
-/// Time for a handshake.
+/// Time for a connection's first bytes, and for its handshake.
 const SHAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// Connections that are ready and not taken yet.
 const READY: usize = 16;
 /// Pause after the system refused a connection, as it does when there are too many files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections that come in and, with certificates, have shown one of the CA. The task that
-/// takes them ends with the stream.
+/// Connections that are ready.
+pub type Connections = BoxStream<'static, io::Result<Stream>>;
+
+/// Where connections go when they are ready.
+#[derive(Clone)]
+struct Doors {
+    raft: mpsc::Sender<Stream>,
+    others: mpsc::Sender<Stream>,
+    runtime: Handle,
+}
+
+/// The connections that come in and, with certificates, have shown one of the CA: those for Raft,
+/// which are ready on `runtime`, and all others, on the current one. The task that takes them ends
+/// with the latter.
 pub fn accept(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-) -> impl futures_util::Stream<Item = io::Result<Stream>> + Send + 'static {
-    let (ready, taken) = mpsc::channel(READY);
-    tokio::spawn(take(listener, tls, ready));
-    stream::unfold(taken, |mut taken| async move {
-        let next = taken.recv().await?;
-        Some((Ok(next), taken))
-    })
+    runtime: Handle,
+) -> (Connections, Connections) {
+    let (raft, taken_for_raft) = mpsc::channel(READY);
+    let (others, taken) = mpsc::channel(READY);
+    let doors = Doors {
+        raft,
+        others,
+        runtime,
+    };
+    tokio::spawn(take(listener, tls, doors));
+    (connections(taken_for_raft), connections(taken))
 }
 
-async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, ready: mpsc::Sender<Stream>) {
+fn connections(taken: mpsc::Receiver<Stream>) -> Connections {
+    let next = |mut taken: mpsc::Receiver<Stream>| async move {
+        let next = taken.recv().await?;
+        Some((Ok(next), taken))
+    };
+    stream::unfold(taken, next).boxed()
+}
+
+async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
     let mut shaking = JoinSet::new();
     let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         tokio::select! {
-            () = ready.closed() => return,
+            () = doors.others.closed() => return,
             Some(_) = shaking.join_next(), if !shaking.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((tcp, from)) => {
@@ -54,8 +80,8 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, ready: mpsc::Sender<
                     if oldest.len() >= SHAKING && let Some(first) = oldest.pop_front() {
                         first.abort();
                     }
-                    let welcome = welcome(tcp, from, tls.clone(), ready.clone());
-                    oldest.push_back(shaking.spawn(welcome));
+                    let sorted = sort(tcp, from, tls.clone(), doors.clone());
+                    oldest.push_back(shaking.spawn(sorted));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "take a connection of another node");
@@ -66,14 +92,40 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, ready: mpsc::Sender<
     }
 }
 
+/// Finds out which threads a connection is for.
+async fn sort(mut tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors: Doors) {
+    // A connection that fails to take the option only waits longer.
+    let _ = tcp.set_nodelay(true);
+    let marked = tokio::time::timeout(SHAKEN_WITHIN, mark::read(&mut tcp)).await;
+    match marked {
+        Ok(Ok(false)) => welcome(tcp, from, tls, doors.others).await,
+        Ok(Ok(true)) => match move_to(&doors.runtime, tcp) {
+            Ok(tcp) => {
+                // Ends with this task.
+                let mut there = JoinSet::new();
+                there.spawn_on(welcome(tcp, from, tls, doors.raft), &doors.runtime);
+                there.join_next().await;
+            }
+            Err(error) => tracing::warn!(%error, "hand over a connection of another node"),
+        },
+        Ok(Err(error)) => tracing::debug!(%from, %error, "refused a connection"),
+        Err(_) => tracing::debug!(%from, "refused a connection on which nothing came"),
+    }
+}
+
+/// Has a runtime wake for what comes on a connection.
+fn move_to(runtime: &Handle, tcp: TcpStream) -> io::Result<TcpStream> {
+    let tcp = tcp.into_std()?;
+    let _there = runtime.enter();
+    TcpStream::from_std(tcp)
+}
+
 async fn welcome(
     tcp: TcpStream,
     from: SocketAddr,
     tls: Option<Arc<Tls>>,
     ready: mpsc::Sender<Stream>,
 ) {
-    // A connection that fails to take the option only waits longer.
-    let _ = tcp.set_nodelay(true);
     let stream = match tls {
         None => Stream::plain(tcp),
         Some(tls) => match shake_hands(&tls, tcp).await {

@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
+use super::mark;
 use super::peer::{Caller, Peer};
 use super::reload::Tls;
 use super::stream::Stream;
@@ -46,14 +47,26 @@ pub enum DialError {
 pub struct Dialer {
     via: Arc<HashMap<String, String>>,
     tls: Option<Arc<Tls>>,
+    for_raft: bool,
 }
 
 impl Dialer {
     /// Connects to addresses in place of others, as `via` says, and with `tls`, if there is any:
     /// the node that answers must be the one of the address that was asked for.
     pub fn new(via: HashMap<String, String>, tls: Option<Arc<Tls>>) -> Self {
-        let via = Arc::new(via);
-        Self { via, tls }
+        Self {
+            via: Arc::new(via),
+            tls,
+            for_raft: false,
+        }
+    }
+
+    /// The same, for connections that Raft's own threads serve.
+    pub fn for_raft(&self) -> Self {
+        Self {
+            for_raft: true,
+            ..self.clone()
+        }
     }
 
     /// The certificates in use, if there are any.
@@ -64,7 +77,11 @@ impl Dialer {
     /// Connects to the node that advertises `address`, `host:port`.
     pub async fn connect(&self, address: &str) -> Result<Stream, DialError> {
         let to = self.via.get(address).map_or(address, String::as_str);
-        let tcp = reach(to).await?;
+        let mut tcp = reach(to).await?;
+        if self.for_raft {
+            let marked = mark::write(&mut tcp).await;
+            marked.map_err(|source| unreachable(to, source))?;
+        }
         match &self.tls {
             Some(tls) => shake_hands(tls.connector(), tcp, address).await,
             None => Ok(Stream::plain(tcp)),
@@ -109,10 +126,14 @@ async fn reach(to: &str) -> Result<TcpStream, DialError> {
         tcp.set_nodelay(true)?;
         Ok(tcp)
     });
-    connected.map_err(|source| DialError::Connect {
+    connected.map_err(|source| unreachable(to, source))
+}
+
+fn unreachable(to: &str, source: io::Error) -> DialError {
+    DialError::Connect {
         address: to.to_owned(),
         source,
-    })
+    }
 }
 
 async fn shake_hands(

@@ -15,11 +15,13 @@
 //! | `peer` | what the certificate of the other end says |
 //! | `stream` | a connection, encrypted or not |
 //! | `dial` | connects |
+//! | `mark` | what connections for Raft begin with |
 //! | `accept` | takes connections, and shakes hands with several at once |
 
 mod accept;
 mod dial;
 mod files;
+mod mark;
 mod peer;
 mod reload;
 mod stream;
@@ -27,7 +29,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use accept::accept;
+pub use accept::{Connections, accept};
 pub use dial::{DialError, Dialer, host_of};
 pub use files::{TlsError, TlsFiles, valid_until};
 pub use peer::{Caller, Peer};

@@ -6,6 +6,7 @@
 
 mod connection;
 mod keys;
+mod pace;
 mod response;
 mod stats;
 mod worker;

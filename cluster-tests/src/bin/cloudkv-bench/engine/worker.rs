@@ -5,11 +5,11 @@
 
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
+use super::pace::{Pace, TIMER};
 use super::{Spec, Stats, Window};
 use crate::workload::{Dialect, Operation, Template, value_is_valid};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -63,11 +63,11 @@ impl<'a> Worker<'a> {
             ),
             connections: Vec::with_capacity(share),
             stats: Stats::new()?,
+            pace: Pace::of(spec, window, poll.registry())?,
             spec,
             window,
             poll,
             progress,
-            pace: Pace::of(spec, window),
         };
         for token in 0..share {
             let connection = worker.open(token)?;
@@ -82,12 +82,14 @@ impl<'a> Worker<'a> {
         let mut last_retry = Instant::now();
         self.send_on_all(last_retry)?;
         while self.has_work(Instant::now()) {
-            let pause = self.pace.as_ref().map_or(POLL_TIMEOUT, Pace::pause);
+            if let Some(pace) = &mut self.pace {
+                pace.arm(Instant::now())?;
+            }
             self.poll
-                .poll(&mut events, Some(pause))
+                .poll(&mut events, Some(POLL_TIMEOUT))
                 .or_else(ignore_interrupt)?;
             let done = self.stats.done;
-            for event in &events {
+            for event in events.iter().filter(|event| event.token() != TIMER) {
                 self.serve(event.token().0)?;
             }
             self.release(Instant::now())?;
@@ -173,8 +175,8 @@ impl<'a> Worker<'a> {
     fn send(&mut self, token: usize, now: Instant) -> Result<()> {
         if let Some(pace) = &mut self.pace {
             let connection = &mut self.connections[token];
-            if connection.in_flight.is_empty() && !pace.waiting.contains(&token) {
-                pace.waiting.push_back(token);
+            if connection.in_flight.is_empty() {
+                pace.wait(token);
             }
             return connection.flush();
         }
@@ -211,46 +213,6 @@ impl<'a> Worker<'a> {
             .registry()
             .register(&mut connection.stream, Token(token), interest)?;
         Ok(connection)
-    }
-}
-
-/// A rate at which requests are sent. The kernel wakes a sleeper at whole milliseconds, so what is
-/// due within one goes together, to whatever server.
-struct Pace {
-    apart: Duration,
-    due: Instant,
-    /// Connections without a request, the longest waiting first.
-    waiting: VecDeque<usize>,
-}
-
-impl Pace {
-    /// This thread's share of the rate, if there is one.
-    fn of(spec: &Spec, window: Window) -> Option<Self> {
-        let rate = spec.rate? / spec.threads as f64;
-        Some(Self {
-            apart: Duration::from_secs_f64(1.0 / rate),
-            due: window.start - spec.warmup,
-            waiting: VecDeque::new(),
-        })
-    }
-
-    fn pause(&self) -> Duration {
-        let until_due = self.due.saturating_duration_since(Instant::now());
-        if self.waiting.is_empty() {
-            POLL_TIMEOUT
-        } else {
-            until_due.min(POLL_TIMEOUT)
-        }
-    }
-
-    /// The connection whose turn it is; what couldn't be sent in time isn't made up for.
-    fn next(&mut self, now: Instant) -> Option<usize> {
-        if self.due > now {
-            return None;
-        }
-        let token = self.waiting.pop_front()?;
-        self.due = (self.due + self.apart).max(now - POLL_TIMEOUT);
-        Some(token)
     }
 }
 
