@@ -2,12 +2,15 @@
 //!
 //! When entries are committed, openraft tells each member by a message without entries, unless more
 //! entries are ready. Under load that is every second message of a group, and costs both sides as
-//! much as one that brings entries. Nobody waits for a member to apply what its leader has applied,
-//! so such news is held for a moment, and dropped if a later message says as much.
+//! much as one that brings entries. Only who reads a follower waits for it to apply what its leader
+//! has applied, so such news is held for a moment, and dropped if a later message says as much.
 //!
-//! Invariant: a message is held only if one before it has brought the member to the same entry, so
-//! what begins a stream, finds out where a member stands, or is a heartbeat, goes at once; and none
-//! is dropped but for a later one, which carries the same commit or a later one.
+//! Invariant: a message is held only if one that ended with the same entry was sent before it in
+//! this stream, so what begins a stream, finds out where a member stands, or is a heartbeat, goes at
+//! once; and none is dropped but for a later one, which carries the same commit or a later one, or
+//! with its stream. Then a heartbeat brings it, though not to a member that was removed: the pause
+//! between the steps of a change of members (`cluster/keeper`) has to be far longer than `patience`,
+//! as has the time that a follower waits for its leader.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -8,11 +8,12 @@ use cloudkv_common::rpc::{Greeting, Lane};
 use cloudkv_proto::tls::{Caller, Connections, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join_all, select_all};
 use futures_util::{Stream, StreamExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -138,16 +139,22 @@ pub async fn serve(listener: TcpListener, answering: Answering, stop: Cancellati
         let _there = keys.enter();
         accept(listener, answering.tls.clone(), raft.clone())
     };
-    let port = Port { answering, stop };
+    let port = |for_raft| Port {
+        answering: answering.clone(),
+        stop: stop.clone(),
+        for_raft,
+    };
     let serving = [
-        raft.spawn(port.clone().serve_on(for_raft)),
-        keys.spawn(port.serve_on(others)),
+        raft.spawn(port(true).serve_on(for_raft)),
+        keys.spawn(port(false).serve_on(others)),
     ];
-    for ended in join_all(serving).await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "serve other nodes");
-        }
+    // Both end together; should one fail, the other must not make believe that all is well.
+    let (ended, _, rest) = select_all(serving).await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "serve other nodes");
+        rest.iter().for_each(JoinHandle::abort);
     }
+    join_all(rest).await;
 }
 
 /// The answering side, until it stops.
@@ -155,6 +162,8 @@ pub async fn serve(listener: TcpListener, answering: Answering, stop: Cancellati
 struct Port {
     answering: Answering,
     stop: CancellationToken,
+    /// Whether it is that for Raft, on whose threads nothing else is answered.
+    for_raft: bool,
 }
 
 impl Port {
@@ -230,6 +239,16 @@ async fn until_unmasked(
 }
 
 impl Port {
+    /// Whether a lane may be answered here; `None`: what is no lane.
+    fn check_lane(&self, lane: Option<Lane>) -> Result<(), Status> {
+        if self.for_raft && lane != Some(Lane::Raft) {
+            return Err(Status::permission_denied(
+                "the connection was made for Raft and nothing else",
+            ));
+        }
+        Ok(())
+    }
+
     /// Answers the calls of a lane from here on.
     fn open(
         &self,
@@ -279,6 +298,7 @@ impl Node for Port {
         &self,
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
+        self.check_lane(None)?;
         let asks = request.get_ref().node_id;
         Ok(Response::new(pb::IdentifyResponse {
             removed: self.answering.handler.is_removed(asks),
@@ -290,6 +310,7 @@ impl Node for Port {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
+        self.check_lane(None)?;
         let caller = caller(&request)?;
         check_node(&caller)?;
         check_address(&caller, &request.get_ref().rpc)?;
@@ -306,6 +327,7 @@ impl Node for Port {
         if lane == Lane::Users {
             return Err(Status::invalid_argument("that lane is served by Serve"));
         }
+        self.check_lane(Some(lane))?;
         self.open((from, lane, caller), request)
     }
 
@@ -315,6 +337,7 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ServeStream>, Status> {
+        self.check_lane(None)?;
         let (from, lane, caller) = self.answering.check_user(&request)?;
         if lane != Lane::Users {
             return Err(Status::invalid_argument("that lane is served by Exchange"));
@@ -328,6 +351,7 @@ impl Node for Port {
         &self,
         _request: Request<pb::TopologyRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.check_lane(None)?;
         let (told, stream) = mpsc::channel(FRAMES_AHEAD);
         let watch = watch(self.answering.handler.clone(), told);
         let watch = self.stop.clone().run_until_cancelled_owned(watch);
@@ -339,6 +363,7 @@ impl Node for Port {
         &self,
         request: Request<pb::WalkRequest>,
     ) -> Result<Response<Self::WalkStream>, Status> {
+        self.check_lane(None)?;
         self.answering.check(&request)?;
         let walk = self.answering.handler.walk(request.into_inner())?;
         Ok(Response::new(walk))
@@ -348,6 +373,7 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::SnapshotFrame>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
+        self.check_lane(None)?;
         self.answering.check(&request)?;
         let frames: Frames = request.into_inner().boxed();
         let installed = self.answering.handler.install(frames);

@@ -78,14 +78,22 @@ async fn other_node(ca: &Ca) -> (Server, Arc<Peers>) {
 
 /// Opens a lane as node `from`, with whatever certificate; tells what came back first.
 async fn greet(tls: &Arc<Tls>, server: &Server, from: u64) -> Result<(), Status> {
-    let channel = dialer(tls).channel(&server.address, |it| it).await?;
+    open_lane(&dialer(tls), server, (from, Lane::Raft)).await
+}
+
+async fn open_lane(
+    dialer: &Dialer,
+    server: &Server,
+    (from, lane): (u64, Lane),
+) -> Result<(), Status> {
+    let channel = dialer.channel(&server.address, |it| it).await?;
     let mut request = Request::new(stream::pending());
     let greeting = Greeting {
         cluster_id: "a".to_owned(),
         from,
         to: OTHER,
     };
-    greeting.write(Lane::Raft, request.metadata_mut())?;
+    greeting.write(lane, request.metadata_mut())?;
     let replies = NodeClient::new(channel).exchange(request).await?;
     let mut replies = replies.into_inner();
     // Nothing was asked: only an end can come.
@@ -134,6 +142,18 @@ async fn a_stream_ends_when_its_number_turns_out_to_be_anothers() {
     connected(&caller, true).await;
     peers.learn(ME, &format!("{MY_HOST}:1"));
     connected(&caller, false).await;
+}
+
+#[tokio::test]
+async fn a_connection_for_raft_brings_nothing_else() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    let marked = dialer(&ca.node(MY_HOST)).for_raft();
+    let refused = identify(&marked, &server.address, 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    open_lane(&marked, &server, (ME, Lane::Raft)).await.unwrap();
+    let refused = open_lane(&marked, &server, (ME, Lane::Keys)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]

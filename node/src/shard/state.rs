@@ -212,7 +212,8 @@ impl State<Shard> for ShardState {
         if self.known.len() + self.buckets.len() > KNOWN_BUCKETS {
             self.known.clear();
         }
-        self.known.extend(self.buckets.drain());
+        let changed = self.buckets.drain();
+        self.known.extend(changed.take(KNOWN_BUCKETS));
         self.view.publish(&self.header);
     }
 

@@ -22,7 +22,7 @@ use super::stream::Stream;
 
 /// Handshakes at once.
 const SHAKING: usize = 256;
-/// Time for a connection's first bytes, and for its handshake.
+/// Time for a connection's first bytes and its handshake together.
 const SHAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// Connections that are ready and not taken yet.
 const READY: usize = 16;
@@ -42,7 +42,7 @@ struct Doors {
 
 /// The connections that come in and, with certificates, have shown one of the CA: those for Raft,
 /// which are ready on `runtime`, and all others, on the current one. The task that takes them ends
-/// with the latter.
+/// with either.
 pub fn accept(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -73,6 +73,7 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
     loop {
         tokio::select! {
             () = doors.others.closed() => return,
+            () = doors.raft.closed() => return,
             Some(_) = shaking.join_next(), if !shaking.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((tcp, from)) => {
@@ -80,8 +81,8 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
                     if oldest.len() >= SHAKING && let Some(first) = oldest.pop_front() {
                         first.abort();
                     }
-                    let sorted = sort(tcp, from, tls.clone(), doors.clone());
-                    oldest.push_back(shaking.spawn(sorted));
+                    let welcome = welcome(tcp, from, tls.clone(), doors.clone());
+                    oldest.push_back(shaking.spawn(welcome));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "take a connection of another node");
@@ -92,24 +93,33 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
     }
 }
 
-/// Finds out which threads a connection is for.
-async fn sort(mut tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors: Doors) {
+/// Has a connection made ready for the threads that it is for.
+async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors: Doors) {
     // A connection that fails to take the option only waits longer.
     let _ = tcp.set_nodelay(true);
-    let marked = tokio::time::timeout(SHAKEN_WITHIN, mark::read(&mut tcp)).await;
-    match marked {
-        Ok(Ok(false)) => welcome(tcp, from, tls, doors.others).await,
-        Ok(Ok(true)) => match move_to(&doors.runtime, tcp) {
-            Ok(tcp) => {
-                // Ends with this task.
-                let mut there = JoinSet::new();
-                there.spawn_on(welcome(tcp, from, tls, doors.raft), &doors.runtime);
-                there.join_next().await;
-            }
-            Err(error) => tracing::warn!(%error, "hand over a connection of another node"),
-        },
-        Ok(Err(error)) => tracing::debug!(%from, %error, "refused a connection"),
-        Err(_) => tracing::debug!(%from, "refused a connection on which nothing came"),
+    let shaken = tokio::time::timeout(SHAKEN_WITHIN, doors.sort(tcp, tls.clone())).await;
+    let late = |_| Err("it took too long to show its certificate".to_owned());
+    match (shaken.unwrap_or_else(late), tls) {
+        (Ok(()), _) => {}
+        (Err(why), Some(tls)) => tls.refused(&from, &why),
+        (Err(why), None) => tracing::debug!(%from, why, "refused a connection"),
+    }
+}
+
+impl Doors {
+    async fn sort(self, mut tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
+        let marked = mark::read(&mut tcp).await;
+        if !marked.map_err(|error| error.to_string())? {
+            return make_ready(tcp, tls, self.others).await;
+        }
+        let tcp = move_to(&self.runtime, tcp).map_err(|error| error.to_string())?;
+        // Ends with this task.
+        let mut there = JoinSet::new();
+        there.spawn_on(make_ready(tcp, tls, self.raft), &self.runtime);
+        match there.join_next().await {
+            Some(Ok(ready)) => ready,
+            Some(Err(_)) | None => Err("the node is stopping".to_owned()),
+        }
     }
 }
 
@@ -120,28 +130,23 @@ fn move_to(runtime: &Handle, tcp: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(tcp)
 }
 
-async fn welcome(
+async fn make_ready(
     tcp: TcpStream,
-    from: SocketAddr,
     tls: Option<Arc<Tls>>,
     ready: mpsc::Sender<Stream>,
-) {
+) -> Result<(), String> {
     let stream = match tls {
         None => Stream::plain(tcp),
-        Some(tls) => match shake_hands(&tls, tcp).await {
-            Ok(stream) => stream,
-            Err(why) => return tls.refused(&from, &why),
-        },
+        Some(tls) => shake_hands(&tls, tcp).await?,
     };
     // Fails only if nobody takes connections any more.
     let _ = ready.send(stream).await;
+    Ok(())
 }
 
 async fn shake_hands(tls: &Tls, tcp: TcpStream) -> Result<Stream, String> {
-    let shaken = tokio::time::timeout(SHAKEN_WITHIN, tls.acceptor().accept(tcp)).await;
-    let stream = shaken
-        .map_err(|_| "it took too long to show its certificate".to_owned())?
-        .map_err(|error| error.to_string())?;
+    let shaken = tls.acceptor().accept(tcp).await;
+    let stream = shaken.map_err(|error| error.to_string())?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let other = Peer::of(chain).map_err(|reason| format!("its certificate {reason}"))?;
     Ok(Stream::encrypted(
