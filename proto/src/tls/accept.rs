@@ -1,6 +1,8 @@
-//! Takes connections, those for Raft on its own threads. Handshakes run side by side, so that one that stands still holds up nobody;
-//! how many there are is bounded, and when there are too many, the oldest is given up: whoever
-//! means well is done long before.
+//! Takes connections, those for Raft on its own threads.
+//!
+//! Handshakes run side by side, so that one that stands still holds up nobody; how many there are is
+//! bounded, and when there are too many, the oldest is given up: whoever means well is done long
+//! before.
 
 use std::collections::VecDeque;
 use std::io;
