@@ -1,6 +1,7 @@
-//! Lanes to nodes, and the greeting on each: a node answers only nodes of its own cluster,
-//! and only those that mean it and no other.
+//! Lanes to nodes, and the greeting on each: a node answers only nodes and routers of its own
+//! cluster, and only those that mean it and no other.
 
+use cloudkv_proto::v1 as pb;
 use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
@@ -19,15 +20,15 @@ pub enum Lane {
     Raft,
     /// Users' requests that another node has authorised.
     Keys,
-    /// Users' requests as they came to a router.
+    /// Users' requests as they came to a router: by frames without gRPC, see [`super::frames`].
     Users,
     /// Changes on their way to other regions.
     Geo,
 }
 
 impl Lane {
-    /// All lanes.
-    pub const ALL: [Self; 4] = [Self::Raft, Self::Keys, Self::Users, Self::Geo];
+    /// Those that are streams of gRPC.
+    const OVER_GRPC: [Self; 3] = [Self::Raft, Self::Keys, Self::Geo];
 
     fn name(self) -> &'static str {
         match self {
@@ -71,25 +72,47 @@ impl Greeting {
         me: NodeId,
     ) -> Result<(NodeId, Lane), Status> {
         let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
-        let cluster = text(CLUSTER).unwrap_or_default();
-        if cluster != cluster_id {
-            return Err(Status::permission_denied(format!(
-                "this node belongs to cluster {cluster_id}, the caller to `{cluster}`"
-            )));
-        }
         let node = |name| text(name).and_then(|id| id.parse::<NodeId>().ok());
-        if node(TO) != Some(me) {
-            return Err(Status::failed_precondition(format!(
-                "this is node {me}, not the one that was called"
-            )));
-        }
+        let cluster = text(CLUSTER).unwrap_or_default();
+        meant((cluster, node(TO)), (cluster_id, me))?;
         let from =
             node(FROM).ok_or_else(|| Status::invalid_argument("the caller has no number"))?;
         let lane = text(LANE);
-        let lane = Lane::ALL
+        let lane = Lane::OVER_GRPC
             .into_iter()
             .find(|known| Some(known.name()) == lane);
         let lane = lane.ok_or_else(|| Status::invalid_argument("no such lane"))?;
         Ok((from, lane))
     }
+
+    /// The greeting on the lane for users.
+    pub fn of_router(&self) -> pb::UserGreeting {
+        pb::UserGreeting {
+            cluster_id: self.cluster_id.clone(),
+            to: self.to,
+        }
+    }
+}
+
+/// Whether a router of `cluster_id` greets that means node `me`.
+pub fn check_router(greeting: &pb::UserGreeting, cluster_id: &str, me: NodeId) -> Result<(), Status> {
+    meant((&greeting.cluster_id, Some(greeting.to)), (cluster_id, me))
+}
+
+/// Whether a caller means the node that it reached.
+fn meant(
+    (cluster, to): (&str, Option<NodeId>),
+    (cluster_id, me): (&str, NodeId),
+) -> Result<(), Status> {
+    if cluster != cluster_id {
+        return Err(Status::permission_denied(format!(
+            "this node belongs to cluster {cluster_id}, the caller to `{cluster}`"
+        )));
+    }
+    if to != Some(me) {
+        return Err(Status::failed_precondition(format!(
+            "this is node {me}, not the one that was called"
+        )));
+    }
+    Ok(())
 }

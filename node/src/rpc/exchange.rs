@@ -26,6 +26,40 @@ const FRAME_REPLIES: usize = 512;
 /// Bytes of replies in one frame, about.
 const FRAME_BYTES: usize = 1 << 20;
 
+/// The caller has gone.
+pub(super) struct Gone;
+
+/// The calls that come.
+pub(super) trait Calls: Send {
+    /// The next frame; `None` at the end. May be dropped before it is there, and asked again.
+    fn next(&mut self) -> impl Future<Output = Result<Option<pb::CallFrame>, Gone>> + Send;
+}
+
+/// The replies that go.
+pub(super) trait Replies: Send {
+    /// Sends a frame, or at least takes it.
+    fn send(&mut self, frame: pb::ReplyFrame) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Ends when the caller has gone, if that shows here.
+    fn closed(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Calls for Streaming<pb::CallFrame> {
+    async fn next(&mut self) -> Result<Option<pb::CallFrame>, Gone> {
+        self.message().await.map_err(|_| Gone)
+    }
+}
+
+impl Replies for mpsc::Sender<Result<pb::ReplyFrame, Status>> {
+    async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Gone> {
+        mpsc::Sender::send(self, Ok(frame)).await.map_err(|_| Gone)
+    }
+
+    async fn closed(&self) {
+        mpsc::Sender::closed(self).await;
+    }
+}
+
 type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
 
 /// Answers the calls of one stream until it ends. When `leave` is cancelled it says so to the
@@ -33,8 +67,8 @@ type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
 pub(super) async fn exchange(
     (from, lane): (NodeId, Lane),
     handler: Arc<dyn Handler>,
-    mut calls: Streaming<pb::CallFrame>,
-    replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
+    mut calls: impl Calls,
+    mut replies: impl Replies,
     leave: CancellationToken,
 ) {
     let mut running = Running::new();
@@ -48,17 +82,23 @@ pub(super) async fn exchange(
                     // Those of the same entry go with it.
                     tokio::task::yield_now().await;
                 }
-                frame = calls.message(), if open && running.len() < UNDER_WAY => match frame {
+                frame = calls.next(), if open && running.len() < UNDER_WAY => match frame {
+                    // It asks whether the node is there.
+                    Ok(Some(frame)) if frame.calls.is_empty() => {
+                        if replies.send(pb::ReplyFrame::default()).await.is_err() {
+                            return;
+                        }
+                    }
                     Ok(Some(frame)) => {
                         begin((from, lane), &handler, frame, &running, &mut ready);
                     }
                     Ok(None) => open = false,
-                    Err(_) => return,
+                    Err(Gone) => return,
                 },
                 () = leave.cancelled(), if !leaving => {
                     leaving = true;
                     let frame = pb::ReplyFrame { leaving, ..Default::default() };
-                    if replies.send(Ok(frame)).await.is_err() {
+                    if replies.send(frame).await.is_err() {
                         return;
                     }
                 }
@@ -73,7 +113,7 @@ pub(super) async fn exchange(
                 }
             }
             for frame in frames(&mut ready) {
-                if replies.send(Ok(frame)).await.is_err() {
+                if replies.send(frame).await.is_err() {
                     return;
                 }
             }

@@ -1,4 +1,4 @@
-//! gRPC between nodes.
+//! What nodes say to each other, and routers to them: gRPC, and frames alone for users' requests.
 //!
 //! Calls of one kind to one node share a stream of frames, a [`Lane`]; its calling end is in
 //! [`cloudkv_common::rpc`].
@@ -9,12 +9,14 @@
 //! | `peers` | the other nodes and where they are; the way to call one |
 //! | `exchange` | the answering end of a lane |
 //! | `server` | the port for other nodes |
+//! | `users` | the lane for users' requests that routers bring |
 //! | `watch` | what routers are told |
 
 mod callers;
 mod exchange;
 mod peers;
 mod server;
+mod users;
 mod watch;
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::callers::{caller, check_address, check_node, check_number, unmasked};
 use super::exchange::exchange;
 use super::peers::Peers;
+use super::users::serve_routers;
 use super::watch::watch;
 use crate::raft::NodeId;
 
@@ -118,6 +119,16 @@ pub struct Leaving {
 }
 
 impl Leaving {
+    /// Cancelled when the node leaves.
+    pub(super) fn begun(&self) -> CancellationToken {
+        self.begun.clone()
+    }
+
+    /// What is waited for.
+    pub(super) fn streams(&self) -> &TaskTracker {
+        &self.streams
+    }
+
     /// Leaves, and waits until all calls are answered, though not for longer than [`LEAVES_WITHIN`].
     pub async fn leave(&self) {
         self.begun.cancel();
@@ -135,20 +146,22 @@ impl Leaving {
 /// their own.
 pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
     let Runtimes { raft, keys } = answering.runtimes.clone();
-    let (for_raft, others) = {
+    let accepted = {
         let _there = keys.enter();
         accept(listener, answering.tls.clone(), raft.clone())
     };
+    let routers = serve_routers(accepted.users, answering.clone(), stop.clone());
     let port = |for_raft| Port {
         answering: answering.clone(),
         stop: stop.clone(),
         for_raft,
     };
     let serving = [
-        raft.spawn(port(true).serve_on(for_raft)),
-        keys.spawn(port(false).serve_on(others)),
+        raft.spawn(port(true).serve_on(accepted.raft)),
+        keys.spawn(port(false).serve_on(accepted.others)),
+        keys.spawn(routers),
     ];
-    // Both end together; should one fail, the other must not make believe that all is well.
+    // They end together; should one fail, the others must not make believe that all is well.
     let (ended, _, rest) = select_all(serving).await;
     if let Err(error) = ended {
         tracing::error!(%error, "serve other nodes");
@@ -206,28 +219,19 @@ impl Answering {
         check_number(&caller, from, &self.peers)?;
         Ok((from, lane, caller))
     }
-
-    /// The same for users' requests, which any router may bring: each is judged by itself.
-    fn check_user<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
-        let identity = &self.identity;
-        let (from, lane) =
-            Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
-        Ok((from, lane, caller(request)?))
-    }
 }
 
 /// Runs an exchange, but not for longer than the caller can be the node that it says it is.
 async fn until_unmasked(
     exchange: impl Future<Output = ()>,
     caller: Caller,
-    (from, lane): (NodeId, Lane),
+    from: NodeId,
     peers: Arc<Peers>,
     replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
 ) {
     let refused = tokio::select! {
         () = exchange => return,
-        // A router speaks as no node.
-        refused = unmasked(caller, from, &peers), if lane != Lane::Users => refused,
+        refused = unmasked(caller, from, &peers) => refused,
     };
     tracing::warn!(
         from,
@@ -278,7 +282,7 @@ impl Port {
             replies.clone(),
             leave,
         );
-        let exchange = until_unmasked(exchange, caller, (from, lane), peers.clone(), replies);
+        let exchange = until_unmasked(exchange, caller, from, peers.clone(), replies);
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
         match lane {
             Lane::Raft => runtimes.raft.spawn(exchange),
@@ -324,24 +328,7 @@ impl Node for Port {
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (from, lane, caller) = self.answering.check(&request)?;
-        if lane == Lane::Users {
-            return Err(Status::invalid_argument("that lane is served by Serve"));
-        }
         self.check_lane(Some(lane))?;
-        self.open((from, lane, caller), request)
-    }
-
-    type ServeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
-
-    async fn serve(
-        &self,
-        request: Request<Streaming<pb::CallFrame>>,
-    ) -> Result<Response<Self::ServeStream>, Status> {
-        self.check_lane(None)?;
-        let (from, lane, caller) = self.answering.check_user(&request)?;
-        if lane != Lane::Users {
-            return Err(Status::invalid_argument("that lane is served by Exchange"));
-        }
         self.open((from, lane, caller), request)
     }
 

@@ -1,4 +1,4 @@
-//! Takes connections, those for Raft on its own threads.
+//! Takes connections, and sorts them by what they are for: those for Raft on its own threads.
 //!
 //! Handshakes run side by side, so that one that stands still holds up nobody; how many there are is
 //! bounded, and when there are too many, the oldest is given up: whoever means well is done long
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsStream;
 
-use super::mark;
+use super::mark::{self, Purpose};
 use super::peer::{Caller, Peer};
 use super::reload::Tls;
 use super::stream::Stream;
@@ -34,31 +34,43 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are ready.
 pub type Connections = BoxStream<'static, io::Result<Stream>>;
 
+/// The connections that come in and, with certificates, have shown one of the CA.
+pub struct Accepted {
+    /// gRPC for Raft.
+    pub raft: Connections,
+    /// Frames of users' requests, by way of routers.
+    pub users: Connections,
+    /// gRPC for all else.
+    pub others: Connections,
+}
+
 /// Where connections go when they are ready.
 #[derive(Clone)]
 struct Doors {
     raft: mpsc::Sender<Stream>,
+    users: mpsc::Sender<Stream>,
     others: mpsc::Sender<Stream>,
     runtime: Handle,
 }
 
-/// The connections that come in and, with certificates, have shown one of the CA: those for Raft,
-/// which are ready on `runtime`, and all others, on the current one. The task that takes them ends
-/// with either.
-pub fn accept(
-    listener: TcpListener,
-    tls: Option<Arc<Tls>>,
-    runtime: Handle,
-) -> (Connections, Connections) {
-    let (raft, taken_for_raft) = mpsc::channel(READY);
-    let (others, taken) = mpsc::channel(READY);
+/// Takes connections: those for Raft are ready on `raft`, all others on the current runtime. The task
+/// that takes them ends with any of the three.
+pub fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, raft: Handle) -> Accepted {
+    let (to_raft, for_raft) = mpsc::channel(READY);
+    let (to_users, for_users) = mpsc::channel(READY);
+    let (to_others, for_others) = mpsc::channel(READY);
     let doors = Doors {
-        raft,
-        others,
-        runtime,
+        raft: to_raft,
+        users: to_users,
+        others: to_others,
+        runtime: raft,
     };
     tokio::spawn(take(listener, tls, doors));
-    (connections(taken_for_raft), connections(taken))
+    Accepted {
+        raft: connections(for_raft),
+        users: connections(for_users),
+        others: connections(for_others),
+    }
 }
 
 fn connections(taken: mpsc::Receiver<Stream>) -> Connections {
@@ -75,6 +87,7 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
     loop {
         tokio::select! {
             () = doors.others.closed() => return,
+            () = doors.users.closed() => return,
             () = doors.raft.closed() => return,
             Some(_) = shaking.join_next(), if !shaking.is_empty() => {}
             accepted = listener.accept() => match accepted {
@@ -111,8 +124,10 @@ async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors:
 impl Doors {
     async fn sort(self, mut tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
         let marked = mark::read(&mut tcp).await;
-        if !marked.map_err(|error| error.to_string())? {
-            return make_ready(tcp, tls, self.others).await;
+        match marked.map_err(|error| error.to_string())? {
+            None => return make_ready(tcp, tls, self.others).await,
+            Some(Purpose::Users) => return make_ready(tcp, tls, self.users).await,
+            Some(Purpose::Raft) => {}
         }
         let tcp = move_to(&self.runtime, tcp).map_err(|error| error.to_string())?;
         // Ends with this task.

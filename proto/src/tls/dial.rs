@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
-use super::mark;
+use super::mark::{self, Purpose};
 use super::peer::{Caller, Peer};
 use super::reload::Tls;
 use super::stream::Stream;
@@ -47,7 +47,7 @@ pub enum DialError {
 pub struct Dialer {
     via: Arc<HashMap<String, String>>,
     tls: Option<Arc<Tls>>,
-    for_raft: bool,
+    purpose: Option<Purpose>,
 }
 
 impl Dialer {
@@ -57,14 +57,22 @@ impl Dialer {
         Self {
             via: Arc::new(via),
             tls,
-            for_raft: false,
+            purpose: None,
         }
     }
 
     /// The same, for connections that Raft's own threads serve.
     pub fn for_raft(&self) -> Self {
         Self {
-            for_raft: true,
+            purpose: Some(Purpose::Raft),
+            ..self.clone()
+        }
+    }
+
+    /// The same, for connections over which frames of users' requests go, and no gRPC.
+    pub fn for_users(&self) -> Self {
+        Self {
+            purpose: Some(Purpose::Users),
             ..self.clone()
         }
     }
@@ -78,8 +86,8 @@ impl Dialer {
     pub async fn connect(&self, address: &str) -> Result<Stream, DialError> {
         let to = self.via.get(address).map_or(address, String::as_str);
         let mut tcp = reach(to).await?;
-        if self.for_raft {
-            let marked = mark::write(&mut tcp).await;
+        if let Some(purpose) = self.purpose {
+            let marked = mark::write(&mut tcp, purpose).await;
             marked.map_err(|source| unreachable(to, source))?;
         }
         match &self.tls {

@@ -1,41 +1,61 @@
-//! The mark at the beginning of a connection for Raft.
+//! The mark at the beginning of a connection that isn't for gRPC on users' threads.
 //!
-//! Which threads serve a connection is decided when it comes in, before a word of gRPC is read, and
-//! Raft has threads of its own: its messages must not wait behind users' requests, nor theirs change
-//! threads twice on their way through its. So who dials for Raft says so first. Any other connection
-//! begins with TLS or HTTP/2 at once, neither of which can be taken for the mark.
+//! What a connection is for is decided when it comes in, before all else. Raft has threads of its own:
+//! its messages must not wait behind users' requests, nor theirs change threads twice on their way
+//! through its. And on a router's connection for users' requests frames follow, without HTTP/2 around
+//! them. So who dials for one of these says so first. Any other connection begins with TLS or HTTP/2 at
+//! once, neither of which can be taken for a mark.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const MARK: [u8; 8] = *b"RAFT/1\r\n";
-
-/// Marks a connection that was just made.
-pub(super) async fn write(tcp: &mut TcpStream) -> io::Result<()> {
-    tcp.write_all(&MARK).await
+/// What a marked connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// gRPC, on Raft's threads.
+    Raft,
+    /// Frames of users' requests, by way of a router.
+    Users,
 }
 
-/// Whether a connection that came in is marked. Takes nothing but the mark from it.
-pub(super) async fn read(tcp: &mut TcpStream) -> io::Result<bool> {
+impl Purpose {
+    const ALL: [Self; 2] = [Self::Raft, Self::Users];
+
+    fn mark(self) -> [u8; 8] {
+        match self {
+            Self::Raft => *b"RAFT/1\r\n",
+            Self::Users => *b"USER/1\r\n",
+        }
+    }
+}
+
+/// Marks a connection that was just made.
+pub(super) async fn write(tcp: &mut TcpStream, purpose: Purpose) -> io::Result<()> {
+    tcp.write_all(&purpose.mark()).await
+}
+
+/// What a connection that came in is marked for. Takes nothing but the mark from it.
+pub(super) async fn read(tcp: &mut TcpStream) -> io::Result<Option<Purpose>> {
     let mut first = [0];
     if tcp.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if first[0] != MARK[0] {
-        return Ok(false);
+    let mut marks = Purpose::ALL.into_iter();
+    if !marks.any(|purpose| purpose.mark()[0] == first[0]) {
+        return Ok(None);
     }
-    let mut mark = [0; MARK.len()];
+    let mut mark = [0; 8];
     tcp.read_exact(&mut mark).await?;
-    if mark == MARK {
-        Ok(true)
-    } else {
-        Err(io::Error::new(
+    let mut marks = Purpose::ALL.into_iter();
+    let purpose = marks.find(|purpose| purpose.mark() == mark);
+    purpose.map(Some).ok_or_else(|| {
+        io::Error::new(
             io::ErrorKind::InvalidData,
             "it begins with neither TLS nor HTTP/2",
-        ))
-    }
+        )
+    })
 }
 
 #[cfg(test)]
@@ -45,7 +65,7 @@ mod tests {
     use super::*;
 
     /// What is read of a connection that begins with `bytes`, and what is left of them.
-    async fn begun_with(bytes: &[u8]) -> (io::Result<bool>, Vec<u8>) {
+    async fn begun_with(bytes: &[u8]) -> (io::Result<Option<Purpose>>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut dialled = TcpStream::connect(address).await.unwrap();
@@ -61,14 +81,17 @@ mod tests {
     #[tokio::test]
     async fn only_the_mark_is_taken() {
         let (marked, left) = begun_with(b"RAFT/1\r\nPRI * HTTP/2.0").await;
-        assert!(marked.unwrap());
+        assert_eq!(marked.unwrap(), Some(Purpose::Raft));
         assert_eq!(left, b"PRI * HTTP/2.0");
+        let (marked, left) = begun_with(b"USER/1\r\n\0\0\0\0").await;
+        assert_eq!(marked.unwrap(), Some(Purpose::Users));
+        assert_eq!(left, b"\0\0\0\0");
         for begin in [&b"PRI * HTTP/2.0"[..], b"\x16\x03\x01", b"x"] {
             let (marked, left) = begun_with(begin).await;
-            assert!(!marked.unwrap());
+            assert_eq!(marked.unwrap(), None);
             assert_eq!(left, begin);
         }
-        for begin in [&b""[..], b"RAFT", b"RAFT/2\r\n", b"RANDOM BYTES"] {
+        for begin in [&b""[..], b"RAFT", b"RAFT/2\r\n", b"USER/1\n\n", b"RANDOM BYTES"] {
             assert!(begun_with(begin).await.0.is_err(), "{begin:?}");
         }
     }

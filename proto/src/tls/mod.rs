@@ -15,7 +15,7 @@
 //! | `peer` | what the certificate of the other end says |
 //! | `stream` | a connection, encrypted or not |
 //! | `dial` | connects |
-//! | `mark` | what connections for Raft begin with |
+//! | `mark` | what connections begin with that are for Raft, or for routers' frames |
 //! | `accept` | takes connections, and shakes hands with several at once |
 
 mod accept;
@@ -29,7 +29,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{Connections, accept};
+pub use accept::{Accepted, Connections, accept};
 pub use dial::{DialError, Dialer, host_of};
 pub use files::{TlsError, TlsFiles, valid_until};
 pub use peer::{Caller, Peer};

@@ -38,6 +38,11 @@ impl Stream {
             other,
         }
     }
+
+    /// Who is at the other end.
+    pub fn other(&self) -> &Caller {
+        &self.other
+    }
 }
 
 impl Connected for Stream {

@@ -1,0 +1,156 @@
+//! A lane's stream at its calling end: of gRPC, or of frames alone.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use cloudkv_proto::tls::{DialError, Dialer};
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::node_client::NodeClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::frames::{FrameReader, FrameWriter, split};
+use super::lane::{Greeting, Lane};
+
+/// Time to connect.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection on which nothing comes back for this long is given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Frames handed to the connection and not taken yet.
+const FRAMES_AHEAD: usize = 2;
+
+/// Sets all bounds of a connection.
+pub fn bounded(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(2 * KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+}
+
+/// The calls that go.
+pub(super) trait Calls: Send {
+    /// Whether it has to be asked now and then whether the node is there: nobody else does.
+    const ASKS: bool;
+
+    /// Waits until what was put is on its way, and there is room for a frame. May be dropped before
+    /// that, and asked again.
+    fn room(&mut self) -> impl Future<Output = Result<(), Status>> + Send;
+
+    /// Takes a frame. There is room for it.
+    fn put(&mut self, frame: pb::CallFrame) -> Result<(), Status>;
+
+    /// Sends what was put, and says that no more comes.
+    fn end(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The replies that come.
+pub(super) trait Replies: Send {
+    /// The next frame; `None` at the end. May be dropped before it is there, and asked again.
+    fn next(&mut self) -> impl Future<Output = Result<Option<pb::ReplyFrame>, Status>> + Send;
+}
+
+/// A gRPC stream.
+pub(super) async fn over_grpc(
+    dialer: &Dialer,
+    address: &str,
+    (greeting, lane): (&Greeting, Lane),
+    limit: usize,
+) -> Result<(mpsc::Sender<pb::CallFrame>, Streaming<pb::ReplyFrame>), Status> {
+    let channel = dialer.channel(address, bounded).await?;
+    let (frames, stream) = mpsc::channel(FRAMES_AHEAD);
+    let mut request = Request::new(ReceiverStream::new(stream));
+    greeting.write(lane, request.metadata_mut())?;
+    let mut client = NodeClient::new(channel)
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    if lane == Lane::Geo {
+        client = client.send_compressed(CompressionEncoding::Zstd);
+    }
+    let replies = client.exchange(request).await?;
+    Ok((frames, replies.into_inner()))
+}
+
+impl Calls for mpsc::Sender<pb::CallFrame> {
+    const ASKS: bool = false;
+
+    async fn room(&mut self) -> Result<(), Status> {
+        let room = self.reserve().await;
+        room.map(drop).map_err(|_| ended())
+    }
+
+    fn put(&mut self, frame: pb::CallFrame) -> Result<(), Status> {
+        self.try_send(frame).map_err(|_| ended())
+    }
+
+    async fn end(self) {}
+}
+
+impl Replies for Streaming<pb::ReplyFrame> {
+    async fn next(&mut self) -> Result<Option<pb::ReplyFrame>, Status> {
+        self.message().await
+    }
+}
+
+/// Frames alone, for users' requests.
+pub(super) async fn over_frames(
+    dialer: &Dialer,
+    address: &str,
+    greeting: &Greeting,
+    limit: usize,
+) -> Result<(FrameWriter, FrameReader), Status> {
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, dialer.connect(address)).await;
+    let late = |_| Status::deadline_exceeded(format!("no connection within {CONNECT_TIMEOUT:?}"));
+    let stream = connected.map_err(late)?.map_err(|error| match &error {
+        DialError::Stranger { .. } => Status::unauthenticated(error.to_string()),
+        DialError::Address(_) => Status::invalid_argument(error.to_string()),
+        DialError::Connect { .. } => Status::unavailable(error.to_string()),
+    })?;
+    let (mut replies, mut calls) = split(stream, limit);
+    let greeted = calls.send(&greeting.of_router()).await;
+    greeted.map_err(broken)?;
+    let welcome = replies.next::<pb::UserWelcome>().await.map_err(broken)?;
+    let pb::UserWelcome { code, message } = welcome.ok_or_else(ended)?;
+    match i32::try_from(code).map_or(Code::Unknown, Code::from) {
+        Code::Ok => Ok((calls, replies)),
+        code => Err(Status::new(code, message)),
+    }
+}
+
+impl Calls for FrameWriter {
+    const ASKS: bool = true;
+
+    async fn room(&mut self) -> Result<(), Status> {
+        self.flush().await.map_err(broken)
+    }
+
+    fn put(&mut self, frame: pb::CallFrame) -> Result<(), Status> {
+        FrameWriter::put(self, &frame).map_err(broken)
+    }
+
+    async fn end(self) {
+        // The other end, if it is still there, finds out by itself.
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, FrameWriter::end(self)).await;
+    }
+}
+
+impl Replies for FrameReader {
+    async fn next(&mut self) -> Result<Option<pb::ReplyFrame>, Status> {
+        FrameReader::next(self).await.map_err(broken)
+    }
+}
+
+fn ended() -> Status {
+    Status::unavailable("the connection ended")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn broken(error: io::Error) -> Status {
+    Status::unavailable(error.to_string())
+}

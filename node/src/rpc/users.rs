@@ -1,0 +1,140 @@
+//! The lane for users' requests that routers bring: frames alone, without gRPC.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
+use cloudkv_common::rpc::{Lane, check_router};
+use cloudkv_proto::tls::{Connections, Stream};
+use cloudkv_proto::v1 as pb;
+use futures_util::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::exchange::{Calls, Gone, Replies, exchange};
+use super::server::Answering;
+
+/// Connections at once: one for each thread of each router.
+const CONNECTIONS: usize = 4096;
+/// Time for a router to greet.
+const GREETS_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked at whether a router still says something, as it does twice as often.
+const LOOK: Duration = Duration::from_secs(2);
+/// A router that says nothing for so many looks is given up.
+const GIVEN_UP_AFTER: u32 = 3;
+/// Time for a router to take answers.
+const TAKES_WITHIN: Duration = Duration::from_secs(6);
+
+/// Serves routers, on the current runtime.
+pub(super) async fn serve_routers(
+    mut connections: Connections,
+    answering: Answering,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Some(Some(Ok(stream))) = stop.run_until_cancelled(connections.next()).await {
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tracing::warn!(most = CONNECTIONS, "too many connections of routers");
+            continue;
+        };
+        let served = serve(stream, answering.clone(), place);
+        let served = stop.clone().run_until_cancelled_owned(served);
+        answering.leaving.streams().spawn(served);
+    }
+}
+
+async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermit) {
+    let (calls, replies) = split(stream, answering.message_bytes);
+    let greeted = tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, &answering)).await;
+    let (calls, replies) = match greeted {
+        Ok(Ok(welcome)) => welcome,
+        Ok(Err(error)) => return tracing::debug!(%error, "refused a router"),
+        Err(_) => return tracing::debug!("a router that doesn't greet"),
+    };
+    let leave = answering.leaving.begun();
+    // A router has no number.
+    let from = (0, Lane::Users);
+    exchange(from, answering.handler, calls, replies, leave).await;
+}
+
+/// Reads who greets, and says whether it is welcome.
+async fn greet(
+    mut calls: FrameReader,
+    mut replies: FrameWriter,
+    answering: &Answering,
+) -> io::Result<(FromRouter, ToRouter)> {
+    let greeting = calls.next::<pb::UserGreeting>().await?;
+    let greeting = greeting.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let checked = if answering.leaving.begun().is_cancelled() {
+        Err(Status::unavailable("the node is stopping"))
+    } else {
+        let identity = &answering.identity;
+        check_router(&greeting, &identity.cluster_id, identity.node_id)
+    };
+    let welcome = match &checked {
+        Ok(()) => pb::UserWelcome::default(),
+        Err(refused) => pb::UserWelcome {
+            code: i32::from(refused.code()).unsigned_abs(),
+            message: refused.message().to_owned(),
+        },
+    };
+    replies.send(&welcome).await?;
+    checked.map_err(io::Error::other)?;
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let calls = FromRouter {
+        frames: calls,
+        looks,
+        silent: 0,
+    };
+    Ok((calls, ToRouter(replies)))
+}
+
+/// The calls of a router.
+struct FromRouter {
+    frames: FrameReader,
+    looks: Interval,
+    /// Looks since the last frame.
+    silent: u32,
+}
+
+impl Calls for FromRouter {
+    async fn next(&mut self) -> Result<Option<pb::CallFrame>, Gone> {
+        loop {
+            tokio::select! {
+                frame = self.frames.next() => {
+                    self.silent = 0;
+                    return frame.map_err(|error| {
+                        tracing::debug!(%error, "a router's connection broke");
+                        Gone
+                    });
+                }
+                _ = self.looks.tick() => {
+                    self.silent += 1;
+                    if self.silent > GIVEN_UP_AFTER {
+                        tracing::debug!("a router says nothing any more");
+                        return Err(Gone);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The replies to a router.
+struct ToRouter(FrameWriter);
+
+impl Replies for ToRouter {
+    async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Gone> {
+        let sent = tokio::time::timeout(TAKES_WITHIN, self.0.send(&frame)).await;
+        sent.is_ok_and(|sent| sent.is_ok()).then_some(()).ok_or(Gone)
+    }
+
+    async fn closed(&self) {
+        // That shows when something is read or written.
+        std::future::pending().await
+    }
+}
