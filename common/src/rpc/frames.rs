@@ -105,7 +105,9 @@ impl Codec {
 
     fn too_long(self, length: usize) -> io::Error {
         let limit = self.limit;
-        invalid(format!("a frame of {length} bytes, where {limit} are allowed"))
+        invalid(format!(
+            "a frame of {length} bytes, where {limit} are allowed"
+        ))
     }
 }
 
@@ -173,7 +175,9 @@ mod tests {
     fn frames_beyond_the_limit_are_refused_on_both_sides() {
         let mut codec = Codec { limit: 10 };
         let mut bytes = BytesMut::new();
-        let refused = codec.write(&welcome("much too long"), &mut bytes).unwrap_err();
+        let refused = codec
+            .write(&welcome("much too long"), &mut bytes)
+            .unwrap_err();
         assert!(refused.to_string().contains("10 are allowed"), "{refused}");
         assert!(bytes.is_empty(), "half a frame was left");
         let mut huge = BytesMut::from(&u32::MAX.to_be_bytes()[..]);

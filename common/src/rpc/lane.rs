@@ -95,7 +95,11 @@ impl Greeting {
 }
 
 /// Whether a router of `cluster_id` greets that means node `me`.
-pub fn check_router(greeting: &pb::UserGreeting, cluster_id: &str, me: NodeId) -> Result<(), Status> {
+pub fn check_router(
+    greeting: &pb::UserGreeting,
+    cluster_id: &str,
+    me: NodeId,
+) -> Result<(), Status> {
     meant((&greeting.cluster_id, Some(greeting.to)), (cluster_id, me))
 }
 

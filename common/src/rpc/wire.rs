@@ -63,6 +63,10 @@ pub(super) async fn over_grpc(
     (greeting, lane): (&Greeting, Lane),
     limit: usize,
 ) -> Result<(mpsc::Sender<pb::CallFrame>, Streaming<pb::ReplyFrame>), Status> {
+    let dialer = match lane {
+        Lane::Raft => dialer.for_raft(),
+        Lane::Keys | Lane::Users | Lane::Geo => dialer.clone(),
+    };
     let channel = dialer.channel(address, bounded).await?;
     let (frames, stream) = mpsc::channel(FRAMES_AHEAD);
     let mut request = Request::new(ReceiverStream::new(stream));
@@ -105,6 +109,7 @@ pub(super) async fn over_frames(
     greeting: &Greeting,
     limit: usize,
 ) -> Result<(FrameWriter, FrameReader), Status> {
+    let dialer = dialer.for_users();
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, dialer.connect(address)).await;
     let late = |_| Status::deadline_exceeded(format!("no connection within {CONNECT_TIMEOUT:?}"));
     let stream = connected.map_err(late)?.map_err(|error| match &error {

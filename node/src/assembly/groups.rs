@@ -436,6 +436,7 @@ fn shard_settings(
             bytes: config.max_batch_kib.bytes(),
             in_flight: WRITES_IN_FLIGHT,
         },
+        record_cache: config.record_cache_mib.bytes() / usize::from(identity.shards.max(1)),
         budget: QueueBudget::new(config.proposal_queue_mib.bytes()),
         merge_budget: QueueBudget::new(config.geo_queue_mib.bytes()),
         merge_pace: Pace::new(config.geo_catch_up_percent),

@@ -97,6 +97,10 @@ cloudkv_common::settings! {
     /// Memory for recent log entries, in MiB: followers that keep up are served from it.
     log_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
 
+    /// Memory for records that were changed lately, in MiB: the next write to the same key finds there
+    /// what it replaces.
+    record_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
+
     /// Connections that the public API holds at once; others are answered 503. If the process may
     /// not open that many files, it holds as many as fit, and says so when it starts.
     max_connections: usize = Number { min: 1, max: 1_000_000 } => "10000",

@@ -32,7 +32,7 @@ fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shard>) {
     let log = LogStore::open(engine.clone(), GROUP, 64).unwrap();
     let db = engine.state.clone();
     let replica = Replica::open(engine.state.clone(), GROUP, |rows| {
-        ShardState::open(db, rows)
+        ShardState::open(db, rows, 1 << 20)
     })
     .unwrap();
     (engine, log, replica)
@@ -142,6 +142,7 @@ async fn a_snapshot_moves_a_whole_state_into_a_new_generation() {
     let view = crate::shard::ShardState::open(
         engine.state.clone(),
         super::snapshot::current_rows(&engine.state, GROUP).unwrap(),
+        1 << 20,
     )
     .unwrap()
     .view();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::rpc::{Lane, time_left};
-use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{self as pb, reply};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -140,31 +140,48 @@ fn begin(
         };
         let timeout: Duration = time_left(call.timeout_ms);
         // Who may ask in users' place may ask for nothing else, and nobody else may.
-        let mut answer = match (lane, body) {
+        match (lane, body) {
             (Lane::Users, pb::call::Body::User(request)) => {
-                let answer = handler.serve(request, id);
-                answer.map(pb::reply::Body::User).boxed()
+                start(
+                    id,
+                    handler.serve(request, id),
+                    reply::Body::User,
+                    running,
+                    ready,
+                );
             }
-            (Lane::Users, _) | (_, pb::call::Body::User(_)) => {
-                std::future::ready(unknown_call()).boxed()
-            }
-            (Lane::Raft | Lane::Keys | Lane::Geo, body) => handler.answer(from, body, timeout),
-        };
-        match (&mut answer).now_or_never() {
-            Some(body) => ready.push(pb::Reply {
+            (Lane::Users, _) | (_, pb::call::Body::User(_)) => ready.push(pb::Reply {
                 id,
-                body: Some(body),
+                body: Some(unknown_call()),
             }),
-            None => running.push(Box::pin(answer.map(move |body| pb::Reply {
-                id,
-                body: Some(body),
-            }))),
+            (Lane::Raft | Lane::Keys | Lane::Geo, body) => {
+                let answer = handler.answer(from, body, timeout);
+                start(id, answer, |body| body, running, ready);
+            }
         }
     }
 }
 
-fn unknown_call() -> pb::reply::Body {
-    pb::reply::Body::Refused(pb::Refused {
+/// Begins a call: its reply is in `ready` if it is there at once, else it runs on.
+fn start<T: Send + 'static>(
+    id: u64,
+    mut answer: BoxFuture<'static, T>,
+    body: impl FnOnce(T) -> reply::Body + Send + 'static,
+    running: &Running,
+    ready: &mut Vec<pb::Reply>,
+) {
+    let reply = move |answer| pb::Reply {
+        id,
+        body: Some(body(answer)),
+    };
+    match (&mut answer).now_or_never() {
+        Some(answer) => ready.push(reply(answer)),
+        None => running.push(Box::pin(answer.map(reply))),
+    }
+}
+
+fn unknown_call() -> reply::Body {
+    reply::Body::Refused(pb::Refused {
         reason: pb::refused::Reason::Failed.into(),
         message: "this version of cloudkv-node does not know the call: upgrade it".to_owned(),
         leader: 0,

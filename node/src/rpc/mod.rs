@@ -23,6 +23,8 @@ mod watch;
 mod tests;
 #[cfg(test)]
 mod tls_tests;
+#[cfg(test)]
+mod users_tests;
 
 pub use callers::check_address;
 pub use cloudkv_common::rpc::{CallError, Greeting, Lane, LinkSettings, PendingReply};

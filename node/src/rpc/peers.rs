@@ -137,10 +137,7 @@ impl Peers {
         address: watch::Receiver<String>,
         runtime: &Handle,
     ) -> Link {
-        let dialer = match lane {
-            Lane::Raft => self.settings.dialer.for_raft(),
-            Lane::Keys | Lane::Users | Lane::Geo => self.settings.dialer.clone(),
-        };
+        let dialer = self.settings.dialer.clone();
         let greeting = self.greeting(node);
         Link::start(runtime, dialer, greeting, lane, address, self.settings.link)
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_common::rpc::Link;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 use futures_util::FutureExt;
@@ -17,17 +16,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Answering, CallError, Caller, Dialer, Frames, Greeting, Handler, Lane, Leaving, LinkSettings,
-    Peers, PeersSettings, Runtimes, Tls, Walk, serve,
+    Answering, CallError, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers,
+    PeersSettings, Runtimes, Tls, Walk, serve,
 };
 use crate::raft::NodeId;
 
 pub(super) const ME: NodeId = 1;
 pub(super) const OTHER: NodeId = 2;
+pub(super) const LATE: &str = "late";
 pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// Answers barriers with a counter, pings never, and positions after a turn of the runtime: those
-/// of the last index when the gate opens.
+/// of the last index when the gate opens. Users get their body back, [`LATE`] when the gate opens.
 #[derive(Default)]
 struct Counter(AtomicU64, Arc<Notify>);
 
@@ -71,11 +71,17 @@ impl Handler for Counter {
 
     fn serve(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
         let (status, body) = (200, request.body);
-        std::future::ready(pb::UserReply {
-            status,
-            body,
-            ..Default::default()
-        })
+        let gate = self.1.clone();
+        async move {
+            if body == LATE {
+                gate.notified().await;
+            }
+            pb::UserReply {
+                status,
+                body,
+                ..Default::default()
+            }
+        }
         .boxed()
     }
 
@@ -95,8 +101,8 @@ impl Handler for Counter {
 pub(super) struct Server {
     pub address: String,
     stop: CancellationToken,
-    leaving: Leaving,
-    gate: Arc<Notify>,
+    pub leaving: Leaving,
+    pub gate: Arc<Notify>,
 }
 
 impl Drop for Server {
@@ -105,7 +111,7 @@ impl Drop for Server {
     }
 }
 
-async fn server(address: &str, cluster: &str) -> Server {
+pub(super) async fn server(address: &str, cluster: &str) -> Server {
     server_with(address, cluster, peers(1, 1), None).await
 }
 
@@ -144,7 +150,7 @@ pub(super) async fn server_with(
     }
 }
 
-fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
+pub(super) fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
     peers_of(ME, Dialer::default(), calls, queue_bytes)
 }
 
@@ -314,50 +320,4 @@ async fn a_node_of_another_cluster_and_another_node_are_refused() {
         let up = tokio::time::timeout(wait, state.wait_for(|up| *up)).await;
         assert!(up.is_err(), "node {node} was greeted");
     }
-}
-
-#[tokio::test]
-async fn on_the_lane_for_users_nothing_but_their_requests_is_answered() {
-    let server = server("127.0.0.1:0", "a").await;
-    let bounds = LinkSettings {
-        calls: 10,
-        queue_bytes: 1 << 20,
-        message_bytes: 1 << 20,
-    };
-    let greeting = Greeting {
-        cluster_id: "a".to_owned(),
-        from: 0,
-        to: OTHER,
-    };
-    let (_address, at) = tokio::sync::watch::channel(server.address.clone());
-    let router = Link::start(
-        &Handle::current(),
-        Dialer::default(),
-        greeting,
-        Lane::Users,
-        at,
-        bounds,
-    );
-    let mut up = router.connected();
-    let wait = up.wait_for(|connected| *connected);
-    tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
-    let user = || {
-        let body = Bytes::from_static(b"hello");
-        call::Body::User(pb::UserRequest {
-            body,
-            ..Default::default()
-        })
-    };
-    let answered = router.call(user(), SOON).unwrap().wait().await.unwrap();
-    assert!(matches!(answered, reply::Body::User(reply) if reply.body == "hello"));
-    for body in [barrier(), call::Body::Ping(pb::Ping::default())] {
-        let answered = router.call(body, SOON).unwrap().wait().await.unwrap();
-        assert!(matches!(answered, reply::Body::Refused(_)), "{answered:?}");
-    }
-    // And there only.
-    let peers = peers(10, 1 << 20);
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
-    let answered = peers.call(OTHER, Lane::Keys, user(), SOON).await.unwrap();
-    assert!(matches!(answered, reply::Body::Refused(_)), "{answered:?}");
 }

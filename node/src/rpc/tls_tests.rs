@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudkv_common::rpc::frames::split;
 use cloudkv_proto::v1::node_client::NodeClient;
 use cloudkv_proto::v1::{self as pb, call};
 use futures_util::stream;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tonic::{Code, Request, Status};
 
 use super::tests::{ME, OTHER, SOON, Server, barrier, connected, peers_of, server_with};
+use super::users_tests::{answered, router, user};
 use super::{Dialer, Greeting, Holder, Lane, Peers, Tls, TlsFiles, identify, join};
 use crate::certs::make;
 use crate::config::{CertsArgs, CertsOrder, CertsTerm};
@@ -191,6 +193,27 @@ async fn a_router_may_only_ask_who_a_node_is() {
     greeting.write(Lane::Raft, snapshot.metadata_mut()).unwrap();
     let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn routers_and_nodes_may_bring_users_requests_but_nobody_without_a_certificate() {
+    let ca = Ca::new();
+    let (server, _) = other_node(&ca).await;
+    for tls in [ca.router(), ca.node(MY_HOST)] {
+        let router = router(dialer(&tls), &server.address);
+        router.is_connected(true).await;
+        assert_eq!(answered(router.call(user("hello")).await), "hello");
+    }
+    let stranger = Dialer::default().for_users();
+    let stream = stranger.connect(&server.address).await.unwrap();
+    let (mut replies, mut calls) = split(stream, 1 << 20);
+    let greeting = pb::UserGreeting {
+        cluster_id: "a".to_owned(),
+        to: OTHER,
+    };
+    calls.send(&greeting).await.unwrap();
+    let welcome = replies.next::<pb::UserWelcome>().await;
+    assert!(!matches!(welcome, Ok(Some(_))), "{welcome:?}");
 }
 
 #[tokio::test]

@@ -130,7 +130,9 @@ struct ToRouter(FrameWriter);
 impl Replies for ToRouter {
     async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Gone> {
         let sent = tokio::time::timeout(TAKES_WITHIN, self.0.send(&frame)).await;
-        sent.is_ok_and(|sent| sent.is_ok()).then_some(()).ok_or(Gone)
+        sent.is_ok_and(|sent| sent.is_ok())
+            .then_some(())
+            .ok_or(Gone)
     }
 
     async fn closed(&self) {

@@ -26,6 +26,7 @@ impl ShardState {
         // The digest is that of its tombstones as well; an empty bucket needs no range removed.
         if bucket.keys != 0 || digest != 0 {
             batch.delete_range(&from, &keys::after_prefix(&from));
+            self.recent.clear();
         }
         *bucket = pb::BucketState {
             dropped: true,

@@ -37,6 +37,8 @@ pub struct ShardSettings {
     pub group: GroupSettings,
     /// What goes into their entries.
     pub batch: BatchSettings,
+    /// Bytes of records changed lately that are remembered.
+    pub record_cache: usize,
     /// Bytes of writes that may wait, over all shards.
     pub budget: QueueBudget,
     /// Bytes of other regions' changes that may wait, over all shards.
@@ -106,7 +108,7 @@ impl ShardHandle {
         let db = engine.state.clone();
         let mut view = None;
         let group = Group::<Shard>::start(engine, id, &settings.group, |rows| {
-            let state = ShardState::open(db, rows)?;
+            let state = ShardState::open(db, rows, settings.record_cache)?;
             view = Some(state.view());
             Ok(state)
         })

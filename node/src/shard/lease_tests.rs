@@ -217,6 +217,7 @@ fn shard_settings(
             log_keep: (1000, 1 << 20),
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
+        record_cache: 1 << 20,
         budget: QueueBudget::new(16 << 20),
         merge_budget: QueueBudget::new(16 << 20),
         merge_pace: crate::pace::Pace::new(100),

@@ -37,7 +37,7 @@ impl Region {
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);
-        let state = ShardState::open(engine.state.clone(), rows).unwrap();
+        let state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
         let me = pb::Peer {
             region: number,
             incarnation: 100 + u64::from(number),

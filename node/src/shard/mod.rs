@@ -14,6 +14,7 @@
 //! | `expire` | removing what has expired |
 //! | `bucket` | dropping buckets, counting their reads |
 //! | `record` | records as bytes, their digest |
+//! | `recent` | records that were changed lately, in memory |
 //! | `view` | what readers see, on any thread |
 //! | `proposer` | many writes in one Raft entry |
 //! | `handle` | a running shard |
@@ -29,6 +30,7 @@ mod merge;
 mod merger;
 mod outgoing;
 mod proposer;
+mod recent;
 mod record;
 mod state;
 mod view;

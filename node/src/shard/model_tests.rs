@@ -139,7 +139,7 @@ impl Subject {
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);
-        let mut state = ShardState::open(engine.state.clone(), rows).unwrap();
+        let mut state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
         let found = pb::Found {
             region: 1,
             incarnation: 7,

@@ -27,7 +27,7 @@ fn replay(mut recording: Bytes) -> (pb::ShardHeader, u64) {
     };
     let engine = Engine::open(dir.path(), &settings).unwrap();
     let rows = Rows::new(GroupId::shard(0), 1);
-    let mut state = ShardState::open(engine.state.clone(), rows).unwrap();
+    let mut state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
     while recording.has_remaining() {
         let length = recording.get_u32() as usize;
         let command = pb::ShardCommand::decode(recording.split_to(length)).unwrap();

@@ -6,7 +6,7 @@
 //! - `keys`, `bytes` and `digest` of a bucket are the sums over its records, and the shard's
 //!   digest is the sum over its buckets.
 //!
-//! Changes of a batch gather here (`records`, `buckets`, the header) until they are written.
+//! Changes of a batch gather here (`recent`, `buckets`, the header) until they are written.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +17,7 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use prost::Message;
 
 use super::merge::MergeOutcome;
+use super::recent::Recent;
 use super::record;
 use super::view::View;
 use super::write::WriteOutcome;
@@ -67,8 +68,8 @@ pub struct ShardState {
     pub(super) db: StateDb,
     pub(super) rows: Rows,
     pub(super) header: pb::ShardHeader,
-    /// Records changed since the last batch was written; `None`: removed.
-    pub(super) records: HashMap<Vec<u8>, Option<pb::Record>>,
+    /// Records changed since the last batch was written, and some of those changed before.
+    pub(super) recent: Recent,
     /// Buckets changed since then.
     pub(super) buckets: HashMap<Bytes, pb::BucketState>,
     /// Some of those changed before, as their rows say.
@@ -77,15 +78,15 @@ pub struct ShardState {
 }
 
 impl ShardState {
-    /// Reads the state in `rows`.
-    pub fn open(db: StateDb, rows: Rows) -> Result<Self, StoreError> {
+    /// Reads the state in `rows`. Remembers records of `recent_bytes`.
+    pub fn open(db: StateDb, rows: Rows, recent_bytes: usize) -> Result<Self, StoreError> {
         let header = read_header(&db, rows)?;
         let view = Arc::new(View::new(db.clone(), rows, &header));
         Ok(Self {
             db,
             rows,
             header,
-            records: HashMap::new(),
+            recent: Recent::new(recent_bytes),
             buckets: HashMap::new(),
             known: HashMap::new(),
             view,
@@ -106,13 +107,13 @@ impl ShardState {
 
     /// A record as of the last applied write, tombstones included.
     pub(super) fn record(&self, row: &[u8]) -> Result<Option<pb::Record>, StoreError> {
-        if let Some(pending) = self.records.get(row) {
-            return Ok(pending.clone());
-        }
-        let bytes = match self.db.get_cached(row)? {
-            Found::Row(bytes) => Some(bytes),
-            Found::Nothing => None,
-            Found::NotCached => blocking(|| self.db.get(row))?,
+        let bytes = match self.recent.get(row) {
+            Some(known) => known,
+            None => match self.db.get_cached(row)? {
+                Found::Row(bytes) => Some(bytes),
+                Found::Nothing => None,
+                Found::NotCached => blocking(|| self.db.get(row))?,
+            },
         };
         bytes.map(record::decode).transpose()
     }
@@ -208,7 +209,7 @@ impl State<Shard> for ShardState {
     }
 
     fn written(&mut self) {
-        self.records.clear();
+        self.recent.written();
         if self.known.len() + self.buckets.len() > KNOWN_BUCKETS {
             self.known.clear();
         }
@@ -222,7 +223,7 @@ impl State<Shard> for ShardState {
     }
 
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
-        self.records.clear();
+        self.recent.clear();
         self.buckets.clear();
         self.known.clear();
         self.header = read_header(&self.db, rows)?;

@@ -152,12 +152,13 @@ impl ShardState {
         self.index_tombstone(&change, batch);
         self.index_change(&mut change, batch);
         self.count(&change)?;
-        match &change.new {
-            Some(new) => batch.put(&change.row, new.encode_to_vec()),
+        let new = change.new.map(|new| Bytes::from(new.encode_to_vec()));
+        match &new {
+            Some(new) => batch.put(&change.row, new),
             None if change.old.is_some() => batch.delete(&change.row),
             None => {}
         }
-        self.records.insert(change.row, change.new);
+        self.recent.change(change.row, new);
         Ok(())
     }
 

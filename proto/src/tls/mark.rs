@@ -91,7 +91,13 @@ mod tests {
             assert_eq!(marked.unwrap(), None);
             assert_eq!(left, begin);
         }
-        for begin in [&b""[..], b"RAFT", b"RAFT/2\r\n", b"USER/1\n\n", b"RANDOM BYTES"] {
+        for begin in [
+            &b""[..],
+            b"RAFT",
+            b"RAFT/2\r\n",
+            b"USER/1\n\n",
+            b"RANDOM BYTES",
+        ] {
             assert!(begun_with(begin).await.0.is_err(), "{begin:?}");
         }
     }

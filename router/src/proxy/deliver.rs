@@ -221,7 +221,8 @@ impl Proxy {
             connections: self.settings.node_connections,
             within,
         };
-        let sent = send(node, request, journey.payload, bounds).await;
+        // Kept apart: its state is large, and most requests don't come here.
+        let sent = Box::pin(send(node, request, journey.payload, bounds)).await;
         Some(sent.map(Reply::Coming))
     }
 

@@ -74,7 +74,7 @@ impl Lanes {
                 from: 0,
                 to: node,
             },
-            dialer: reach.dialer.for_users(),
+            dialer: reach.dialer.clone(),
             address,
         }
     }

@@ -1,0 +1,195 @@
+//! Routers bring users' requests, over real sockets.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudkv_common::rpc::Link;
+use cloudkv_common::rpc::frames::split;
+use cloudkv_proto::v1::{self as pb, call, reply};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tonic::Code;
+
+use super::tests::{LATE, OTHER, SOON, barrier, connected, peers, server};
+use super::{CallError, Dialer, Greeting, Lane, LinkSettings};
+
+/// A router's way to the node at an address that may change.
+pub(super) struct Router {
+    link: Link,
+    _address: watch::Sender<String>,
+}
+
+pub(super) fn router(dialer: Dialer, address: &str) -> Router {
+    let bounds = LinkSettings {
+        calls: 1000,
+        queue_bytes: 8 << 20,
+        message_bytes: 4 << 20,
+    };
+    let greeting = Greeting {
+        cluster_id: "a".to_owned(),
+        from: 0,
+        to: OTHER,
+    };
+    let (address, at) = watch::channel(address.to_owned());
+    let link = Link::start(
+        &Handle::current(),
+        dialer,
+        greeting,
+        Lane::Users,
+        at,
+        bounds,
+    );
+    Router {
+        link,
+        _address: address,
+    }
+}
+
+impl Router {
+    pub(super) async fn is_connected(&self, up: bool) {
+        let mut state = self.link.connected();
+        let wait = state.wait_for(|connected| *connected == up);
+        tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
+    }
+
+    pub(super) async fn call(&self, body: call::Body) -> Result<reply::Body, CallError> {
+        self.link.call(body, SOON)?.wait().await
+    }
+}
+
+pub(super) fn user(body: impl Into<Bytes>) -> call::Body {
+    call::Body::User(pb::UserRequest {
+        body: body.into(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn answered(reply: Result<reply::Body, CallError>) -> Bytes {
+    match reply.unwrap() {
+        reply::Body::User(reply) => reply.body,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn requests_of_all_sizes_are_answered_each_by_its_own() {
+    let server = server("127.0.0.1:0", "a").await;
+    let router = router(Dialer::default(), &server.address);
+    router.is_connected(true).await;
+    let body = |size: usize| Bytes::from(vec![u8::try_from(size % 251).unwrap(); size]);
+    let sizes = (0..300).chain([20_000, 300_000, 900_000, 1]);
+    let calls: Vec<_> = sizes
+        .map(|size| (size, router.link.call(user(body(size)), SOON).unwrap()))
+        .collect();
+    for (size, call) in calls {
+        assert_eq!(answered(call.wait().await), body(size));
+    }
+}
+
+#[tokio::test]
+async fn on_the_lane_for_users_nothing_but_their_requests_is_answered() {
+    let server = server("127.0.0.1:0", "a").await;
+    let router = router(Dialer::default(), &server.address);
+    router.is_connected(true).await;
+    assert_eq!(answered(router.call(user("hello")).await), "hello");
+    for body in [barrier(), call::Body::Ping(pb::Ping::default())] {
+        let refused = router.call(body).await.unwrap();
+        assert!(matches!(refused, reply::Body::Refused(_)), "{refused:?}");
+    }
+    // And there only.
+    let peers = peers(10, 1 << 20);
+    peers.learn(OTHER, &server.address);
+    connected(&peers, true).await;
+    let refused = peers.call(OTHER, Lane::Keys, user("hello"), SOON).await;
+    assert!(
+        matches!(refused, Ok(reply::Body::Refused(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_answers_routers_what_they_sent() {
+    let server = server("127.0.0.1:0", "a").await;
+    let router = router(Dialer::default(), &server.address);
+    router.is_connected(true).await;
+    let under_way = router.link.call(user(LATE), SOON).unwrap();
+    // Answered after the call before it was sent.
+    assert_eq!(answered(router.call(user("hello")).await), "hello");
+    let leaving = server.leaving.clone();
+    let left = tokio::spawn(async move { leaving.leave().await });
+    router.is_connected(false).await;
+    let refused = router.call(user("more")).await;
+    assert_eq!(refused, Err(CallError::Unsent));
+    assert!(!left.is_finished());
+    server.gate.notify_one();
+    assert_eq!(answered(under_way.wait().await), LATE);
+    tokio::time::timeout(SOON, left).await.unwrap().unwrap();
+    let again = greet(&server.address, "a", OTHER).await;
+    assert_eq!(again.code, Code::Unavailable as u32, "{}", again.message);
+}
+
+#[tokio::test]
+async fn a_router_of_another_cluster_and_one_that_means_another_node_are_told_so() {
+    let server = server("127.0.0.1:0", "a").await;
+    let welcome = greet(&server.address, "a", OTHER).await;
+    assert_eq!(welcome, pb::UserWelcome::default());
+    let foreign = greet(&server.address, "b", OTHER).await;
+    assert_eq!(foreign.code, Code::PermissionDenied as u32);
+    assert!(foreign.message.contains("cluster a"), "{}", foreign.message);
+    let astray = greet(&server.address, "a", 3).await;
+    assert_eq!(astray.code, Code::FailedPrecondition as u32);
+}
+
+/// What the node at `address` says to a router of `cluster` that means node `to`.
+async fn greet(address: &str, cluster: &str, to: u64) -> pb::UserWelcome {
+    let stream = Dialer::default()
+        .for_users()
+        .connect(address)
+        .await
+        .unwrap();
+    let (mut replies, mut calls) = split(stream, 1 << 20);
+    let greeting = pb::UserGreeting {
+        cluster_id: cluster.to_owned(),
+        to,
+    };
+    calls.send(&greeting).await.unwrap();
+    replies.next().await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_router_that_greets_with_garbage_is_cut_off() {
+    let server = server("127.0.0.1:0", "a").await;
+    let garbage = pb::UserWelcome {
+        code: u32::MAX,
+        message: "x".repeat(100),
+    };
+    let stream = Dialer::default().for_users();
+    let stream = stream.connect(&server.address).await.unwrap();
+    let (mut replies, mut calls) = split(stream, 8 << 20);
+    calls.send(&garbage).await.unwrap();
+    let ended = tokio::time::timeout(SOON, replies.next::<pb::UserWelcome>());
+    assert!(!matches!(ended.await.unwrap(), Ok(Some(welcome)) if welcome.code == 0));
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_any_more_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = router(Dialer::default(), &address);
+    let tls = None;
+    let mut accepted = cloudkv_proto::tls::accept(listener, tls, Handle::current());
+    let stream = futures_util::StreamExt::next(&mut accepted.users).await;
+    let (mut calls, mut replies) = split(stream.unwrap().unwrap(), 1 << 20);
+    calls.next::<pb::UserGreeting>().await.unwrap().unwrap();
+    replies.send(&pb::UserWelcome::default()).await.unwrap();
+    router.is_connected(true).await;
+    let under_way = router.link.call(user("hello"), SOON).unwrap();
+    let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
+    assert_eq!(frame.calls.len(), 1);
+    // It asks before it gives up.
+    let asks = tokio::time::timeout(Duration::from_secs(5), calls.next::<pb::CallFrame>());
+    assert_eq!(asks.await.unwrap().unwrap().unwrap().calls, []);
+    assert_eq!(under_way.wait().await, Err(CallError::Lost));
+    router.is_connected(false).await;
+}
