@@ -20,10 +20,14 @@ const LENGTH: usize = 4;
 const BUFFER: usize = 16 << 10;
 const KEPT: usize = 256 << 10;
 
-/// Splits a connection into its two directions. A frame of more than `limit` bytes is an error.
-pub fn split(stream: Stream, limit: usize) -> (FrameReader, FrameWriter) {
+/// Bytes of a frame, until more are allowed: what a greeting takes at most.
+const GREETING: usize = 4 << 10;
+
+/// Splits a connection into its two directions. A longer frame than a greeting is an error, until
+/// [`FrameReader::allow`] and [`FrameWriter::allow`] say otherwise.
+pub fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(stream);
-    let codec = || Codec { limit };
+    let codec = || Codec { limit: GREETING };
     (
         FrameReader(FramedRead::with_capacity(read, codec(), BUFFER)),
         FrameWriter {
@@ -39,6 +43,11 @@ pub fn split(stream: Stream, limit: usize) -> (FrameReader, FrameWriter) {
 pub struct FrameReader(FramedRead<ReadHalf<Stream>, Codec>);
 
 impl FrameReader {
+    /// Takes frames of up to so many bytes from now on.
+    pub fn allow(&mut self, bytes: usize) {
+        self.0.decoder_mut().limit = bytes;
+    }
+
     /// The next frame; `None` at the end. May be dropped before it is there, and asked again.
     pub async fn next<M: Message + Default>(&mut self) -> io::Result<Option<M>> {
         let Some(frame) = self.0.next().await.transpose()? else {
@@ -57,6 +66,11 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
+    /// Takes frames of up to so many bytes from now on.
+    pub fn allow(&mut self, bytes: usize) {
+        self.codec.limit = bytes;
+    }
+
     /// Takes a frame, which [`FrameWriter::flush`] writes.
     pub fn put(&mut self, frame: &impl Message) -> io::Result<()> {
         self.codec.write(frame, &mut self.unsent)

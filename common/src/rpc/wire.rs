@@ -117,13 +117,17 @@ pub(super) async fn over_frames(
         DialError::Address(_) => Status::invalid_argument(error.to_string()),
         DialError::Connect { .. } => Status::unavailable(error.to_string()),
     })?;
-    let (mut replies, mut calls) = split(stream, limit);
+    let (mut replies, mut calls) = split(stream);
     let greeted = calls.send(&greeting.of_router()).await;
     greeted.map_err(broken)?;
     let welcome = replies.next::<pb::UserWelcome>().await.map_err(broken)?;
     let pb::UserWelcome { code, message } = welcome.ok_or_else(ended)?;
     match i32::try_from(code).map_or(Code::Unknown, Code::from) {
-        Code::Ok => Ok((calls, replies)),
+        Code::Ok => {
+            calls.allow(limit);
+            replies.allow(limit);
+            Ok((calls, replies))
+        }
         code => Err(Status::new(code, message)),
     }
 }

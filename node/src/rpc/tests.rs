@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 use futures_util::FutureExt;

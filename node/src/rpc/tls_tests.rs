@@ -206,7 +206,7 @@ async fn routers_and_nodes_may_bring_users_requests_but_nobody_without_a_certifi
     }
     let stranger = Dialer::default().for_users();
     let stream = stranger.connect(&server.address).await.unwrap();
-    let (mut replies, mut calls) = split(stream, 1 << 20);
+    let (mut replies, mut calls) = split(stream);
     let greeting = pb::UserGreeting {
         cluster_id: "a".to_owned(),
         to: OTHER,

@@ -42,12 +42,12 @@ pub(super) async fn serve_routers(
         };
         let served = serve(stream, answering.clone(), place);
         let served = stop.clone().run_until_cancelled_owned(served);
-        answering.leaving.streams().spawn(served);
+        tokio::spawn(served);
     }
 }
 
 async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermit) {
-    let (calls, replies) = split(stream, answering.message_bytes);
+    let (calls, replies) = split(stream);
     let greeted = tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, &answering)).await;
     let (calls, replies) = match greeted {
         Ok(Ok(welcome)) => welcome,
@@ -57,7 +57,8 @@ async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermi
     let leave = answering.leaving.begun();
     // A router has no number.
     let from = (0, Lane::Users);
-    exchange(from, answering.handler, calls, replies, leave).await;
+    let exchange = exchange(from, answering.handler, calls, replies, leave);
+    answering.leaving.streams().track_future(exchange).await;
 }
 
 /// Reads who greets, and says whether it is welcome.
@@ -83,6 +84,8 @@ async fn greet(
     };
     replies.send(&welcome).await?;
     checked.map_err(io::Error::other)?;
+    calls.allow(answering.message_bytes);
+    replies.allow(answering.message_bytes);
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let calls = FromRouter {

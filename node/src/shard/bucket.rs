@@ -22,13 +22,13 @@ impl ShardState {
         }
         let from = self.rows.record(id, b"");
         let bucket = self.bucket(id)?;
-        let digest = bucket.digest;
+        let (count, digest) = (bucket.keys, bucket.digest);
         // The digest is that of its tombstones as well; an empty bucket needs no range removed.
-        if bucket.keys != 0 || digest != 0 {
+        if count != 0 || digest != 0 {
             batch.delete_range(&from, &keys::after_prefix(&from));
             self.recent.clear();
         }
-        *bucket = pb::BucketState {
+        *self.bucket(id)? = pb::BucketState {
             dropped: true,
             ..Default::default()
         };

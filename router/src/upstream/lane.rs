@@ -21,10 +21,11 @@ use tokio::sync::watch;
 
 use super::send::Fate;
 
-/// Bounds of a stream: requests that wait for an answer, bytes that wait to be sent, bytes of a
-/// message, which are more than the largest value takes.
+/// Bounds of a stream: requests that wait for an answer, which are fewer than a node works on before
+/// it reads no further, bytes that wait to be sent, bytes of a message, which are more than the largest
+/// value takes.
 const BOUNDS: LinkSettings = LinkSettings {
-    calls: 16_384,
+    calls: 16_000,
     queue_bytes: 32 << 20,
     message_bytes: 32 << 20,
 };
