@@ -16,8 +16,9 @@ use tokio_util::codec::{Decoder, FramedRead};
 
 /// The bytes that say how long a message is.
 const LENGTH: usize = 4;
-/// What a buffer begins with; one that a large frame has made larger than [`KEPT`] is not kept.
+/// What a buffer begins with.
 const BUFFER: usize = 16 << 10;
+/// A buffer in which there was more than this isn't kept.
 const KEPT: usize = 256 << 10;
 
 /// Bytes of a frame, until more are allowed: what a greeting takes at most.
@@ -34,6 +35,7 @@ pub fn split(stream: Stream) -> (FrameReader, FrameWriter) {
             stream: write,
             codec: codec(),
             unsent: BytesMut::with_capacity(BUFFER),
+            most: 0,
         },
     )
 }
@@ -53,6 +55,10 @@ impl FrameReader {
         let Some(frame) = self.0.next().await.transpose()? else {
             return Ok(None);
         };
+        if frame.len() > KEPT {
+            let rest = self.0.read_buffer_mut();
+            *rest = BytesMut::from(&rest[..]);
+        }
         M::decode(frame).map(Some).map_err(invalid)
     }
 }
@@ -63,6 +69,8 @@ pub struct FrameWriter {
     stream: WriteHalf<Stream>,
     codec: Codec,
     unsent: BytesMut,
+    /// The most bytes that were in it.
+    most: usize,
 }
 
 impl FrameWriter {
@@ -73,7 +81,9 @@ impl FrameWriter {
 
     /// Takes a frame, which [`FrameWriter::flush`] writes.
     pub fn put(&mut self, frame: &impl Message) -> io::Result<()> {
-        self.codec.write(frame, &mut self.unsent)
+        self.codec.write(frame, &mut self.unsent)?;
+        self.most = self.most.max(self.unsent.len());
+        Ok(())
     }
 
     /// Writes all frames that were taken. May be dropped before it is done, and asked again.
@@ -83,8 +93,8 @@ impl FrameWriter {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
-        if self.unsent.capacity() > KEPT {
-            self.unsent = BytesMut::with_capacity(BUFFER);
+        if self.most > KEPT {
+            (self.unsent, self.most) = (BytesMut::with_capacity(BUFFER), 0);
         }
         self.stream.flush().await
     }
@@ -138,7 +148,9 @@ impl Decoder for Codec {
             return Err(self.too_long(length));
         }
         if buffer.len() < LENGTH + length {
-            buffer.reserve(LENGTH + length - buffer.len());
+            // Whoever claims a length has to send the bytes before it gets room for more.
+            let missing = LENGTH + length - buffer.len();
+            buffer.reserve(missing.min(buffer.len().max(BUFFER)));
             return Ok(None);
         }
         buffer.advance(LENGTH);

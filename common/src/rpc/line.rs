@@ -12,7 +12,7 @@ use std::time::Duration;
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status};
 
 use super::call::{CallError, Outgoing, millis_left};
@@ -28,10 +28,12 @@ const FRAME_BYTES: usize = 1 << 20;
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// How often it is looked at what doesn't end by itself.
 const SWEEP: Duration = Duration::from_millis(500);
-/// When nothing has come for so many looks, the node is asked whether it is there ...
+/// When nothing has come, or gone, for so many looks, the node is asked whether it is there ...
 const ASKED_AFTER: u32 = 2;
-/// ... and after so many the connection is given up.
+/// ... and when nothing has come for so many, the connection is given up.
 const GIVEN_UP_AFTER: u32 = 6;
+/// Time for a node that leaves to answer what was sent: more than it takes for anything.
+const WOUND_UP_WITHIN: Duration = Duration::from_secs(10);
 
 type Answer = oneshot::Sender<Result<pb::reply::Body, CallError>>;
 
@@ -147,12 +149,15 @@ impl Line {
         *pause = RETRY.0;
         self.up.send_replace(true);
         let mut sweep = tokio::time::interval(SWEEP);
-        let (mut first, mut put, mut silent) = (None, false, 0);
+        // Looks that come late, all at once, would leave the node no time to answer.
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut first, mut put) = (None, false);
+        let (mut none_came, mut none_went) = (0, 0);
         loop {
             tokio::select! {
                 frame = replies.next() => match frame {
                     Ok(Some(frame)) => {
-                        silent = 0;
+                        none_came = 0;
                         let leaving = frame.leaving;
                         self.hand_out(frame);
                         if leaving {
@@ -172,6 +177,9 @@ impl Line {
                     None => return Status::cancelled("nobody calls any more"),
                 },
                 room = calls.room(), if put || first.is_some() => {
+                    if first.is_some() {
+                        none_went = 0;
+                    }
                     put = first.is_some();
                     let sent = room.and_then(|()| match first.take() {
                         Some(first) => calls.put(self.gather(first)),
@@ -182,16 +190,21 @@ impl Line {
                     }
                 }
                 _ = sweep.tick() => {
-                    self.waiting.retain(|_, answer| !answer.is_closed());
-                    silent += 1;
-                    if C::ASKS && silent >= GIVEN_UP_AFTER {
+                    (none_came, none_went) = (none_came + 1, none_went + 1);
+                    if !C::ASKS {
+                        self.waiting.retain(|_, answer| !answer.is_closed());
+                        continue;
+                    }
+                    // All stay until they are answered: so the node never works on more of them than
+                    // may wait here, after which it would read no further.
+                    if none_came >= GIVEN_UP_AFTER {
                         return Status::unavailable("the node doesn't answer");
                     }
-                    if C::ASKS && silent >= ASKED_AFTER && !put {
+                    if none_came.max(none_went) >= ASKED_AFTER && !put {
                         if let Err(status) = calls.put(pb::CallFrame::default()) {
                             return status;
                         }
-                        put = true;
+                        (put, none_went) = (true, 0);
                     }
                 }
                 changed = self.ends.address.changed() => {
@@ -200,8 +213,9 @@ impl Line {
                 }
             }
         }
-        let (ended, ()) = tokio::join!(self.wind_up(replies), calls.end());
-        ended
+        let wind_up = tokio::time::timeout(WOUND_UP_WITHIN, self.wind_up(replies));
+        let (ended, ()) = tokio::join!(wind_up, calls.end());
+        ended.unwrap_or_else(|_| Status::unavailable("the node left without an answer"))
     }
 
     /// The node is about to stop: nothing more is sent to it, and what was sent is answered.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Headers that can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a line is no header")]
+#[error("a line is no header, or there are too many")]
 pub struct NoHeader;
 
 /// Writes headers, those left out for which `skip` holds.
@@ -27,7 +27,7 @@ pub fn write_headers(headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) ->
 /// Reads headers, with room for `more`.
 pub fn read_headers(text: &Bytes, more: usize) -> Result<HeaderMap, NoHeader> {
     let lines = text.iter().filter(|byte| **byte == b'\n').count();
-    let mut headers = HeaderMap::with_capacity(lines + more);
+    let mut headers = HeaderMap::try_with_capacity(lines + more).map_err(|_| NoHeader)?;
     let mut at = 0;
     while at < text.len() {
         let rest = text.get(at..).unwrap_or_default();
@@ -36,7 +36,8 @@ pub fn read_headers(text: &Bytes, more: usize) -> Result<HeaderMap, NoHeader> {
         let name = HeaderName::from_bytes(rest.get(..colon).unwrap_or_default());
         let value = text.slice(at + colon + 1..at + length);
         let value = HeaderValue::from_maybe_shared(value);
-        headers.append(name.map_err(|_| NoHeader)?, value.map_err(|_| NoHeader)?);
+        let (name, value) = (name.map_err(|_| NoHeader)?, value.map_err(|_| NoHeader)?);
+        headers.try_append(name, value).map_err(|_| NoHeader)?;
         at += length + 1;
     }
     Ok(headers)

@@ -36,7 +36,7 @@ pub fn bounded(endpoint: Endpoint) -> Endpoint {
 
 /// The calls that go.
 pub(super) trait Calls: Send {
-    /// Whether it has to be asked now and then whether the node is there: nobody else does.
+    /// Whether the node has to be asked now and then whether it is there: nobody else does.
     const ASKS: bool;
 
     /// Waits until what was put is on its way, and there is room for a frame. May be dropped before

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
 
 use super::exchange::{Calls, Gone, Replies, exchange};
@@ -21,7 +22,7 @@ use super::server::Answering;
 const CONNECTIONS: usize = 4096;
 /// Time for a router to greet.
 const GREETS_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked at whether a router still says something, as it does twice as often.
+/// How often it is looked at whether a router still says something, as it does every second.
 const LOOK: Duration = Duration::from_secs(2);
 /// A router that says nothing for so many looks is given up.
 const GIVEN_UP_AFTER: u32 = 3;
@@ -49,7 +50,7 @@ pub(super) async fn serve_routers(
 async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermit) {
     let (calls, replies) = split(stream);
     let greeted = tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, &answering)).await;
-    let (calls, replies) = match greeted {
+    let (calls, replies, _waited_for) = match greeted {
         Ok(Ok(welcome)) => welcome,
         Ok(Err(error)) => return tracing::debug!(%error, "refused a router"),
         Err(_) => return tracing::debug!("a router that doesn't greet"),
@@ -57,8 +58,7 @@ async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermi
     let leave = answering.leaving.begun();
     // A router has no number.
     let from = (0, Lane::Users);
-    let exchange = exchange(from, answering.handler, calls, replies, leave);
-    answering.leaving.streams().track_future(exchange).await;
+    exchange(from, answering.handler, calls, replies, leave).await;
 }
 
 /// Reads who greets, and says whether it is welcome.
@@ -66,9 +66,11 @@ async fn greet(
     mut calls: FrameReader,
     mut replies: FrameWriter,
     answering: &Answering,
-) -> io::Result<(FromRouter, ToRouter)> {
+) -> io::Result<(FromRouter, ToRouter, TaskTrackerToken)> {
     let greeting = calls.next::<pb::UserGreeting>().await?;
     let greeting = greeting.ok_or(io::ErrorKind::UnexpectedEof)?;
+    // From here on a node that leaves waits for what the router will have sent.
+    let waited_for = answering.leaving.streams().token();
     let checked = if answering.leaving.begun().is_cancelled() {
         Err(Status::unavailable("the node is stopping"))
     } else {
@@ -93,7 +95,7 @@ async fn greet(
         looks,
         silent: 0,
     };
-    Ok((calls, ToRouter(replies)))
+    Ok((calls, ToRouter(replies), waited_for))
 }
 
 /// The calls of a router.

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudkv_common::rpc::Link;
-use cloudkv_common::rpc::frames::split;
+use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
+use cloudkv_proto::tls::{Accepted, Connections, accept};
 use cloudkv_proto::v1::{self as pb, call, reply};
+use futures_util::StreamExt;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -168,21 +170,33 @@ async fn a_router_that_greets_with_garbage_is_cut_off() {
     let stream = stream.connect(&server.address).await.unwrap();
     let (mut replies, mut calls) = split(stream);
     calls.send(&garbage).await.unwrap();
-    let ended = tokio::time::timeout(SOON, replies.next::<pb::UserWelcome>());
+    // Before the time for a greeting is over.
+    let brief = Duration::from_secs(4);
+    let ended = tokio::time::timeout(brief, replies.next::<pb::UserWelcome>());
     assert!(!matches!(ended.await.unwrap(), Ok(Some(welcome)) if welcome.code == 0));
+}
+
+/// What a node that is made up hears and says on the first connection of a router, whom it welcomes.
+async fn welcome(accepted: &mut Connections) -> (FrameReader, FrameWriter) {
+    let stream = accepted.next().await.unwrap().unwrap();
+    let (mut calls, mut replies) = split(stream);
+    calls.next::<pb::UserGreeting>().await.unwrap().unwrap();
+    replies.send(&pb::UserWelcome::default()).await.unwrap();
+    (calls, replies)
+}
+
+/// Where it is, and the connections that routers make.
+async fn made_up_node() -> (String, Accepted) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (address, accept(listener, None, Handle::current()))
 }
 
 #[tokio::test]
 async fn a_node_that_says_nothing_any_more_is_given_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (address, mut accepted) = made_up_node().await;
     let router = router(Dialer::default(), &address);
-    let tls = None;
-    let mut accepted = cloudkv_proto::tls::accept(listener, tls, Handle::current());
-    let stream = futures_util::StreamExt::next(&mut accepted.users).await;
-    let (mut calls, mut replies) = split(stream.unwrap().unwrap());
-    calls.next::<pb::UserGreeting>().await.unwrap().unwrap();
-    replies.send(&pb::UserWelcome::default()).await.unwrap();
+    let (mut calls, _replies) = welcome(&mut accepted.users).await;
     router.is_connected(true).await;
     let under_way = router.link.call(user("hello"), SOON).unwrap();
     let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
@@ -192,4 +206,70 @@ async fn a_node_that_says_nothing_any_more_is_given_up() {
     assert_eq!(asks.await.unwrap().unwrap().unwrap().calls, []);
     assert_eq!(under_way.wait().await, Err(CallError::Lost));
     router.is_connected(false).await;
+}
+
+#[tokio::test]
+async fn a_node_that_says_that_it_leaves_and_then_nothing_is_given_up() {
+    let (address, mut accepted) = made_up_node().await;
+    let router = router(Dialer::default(), &address);
+    let (_calls, mut replies) = welcome(&mut accepted.users).await;
+    router.is_connected(true).await;
+    let leaving = pb::ReplyFrame {
+        leaving: true,
+        ..Default::default()
+    };
+    replies.send(&leaving).await.unwrap();
+    router.is_connected(false).await;
+    let again = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users));
+    let _second = again.await.unwrap();
+    router.is_connected(true).await;
+}
+
+#[tokio::test]
+async fn a_lane_stays_whether_it_is_idle_or_only_its_answers_move() {
+    let server = server("127.0.0.1:0", "a").await;
+    let [idle, slow] = [(); 2].map(|()| router(Dialer::default(), &server.address));
+    let mut states = [&idle, &slow].map(|router| router.link.connected());
+    for (router, state) in [&idle, &slow].into_iter().zip(&mut states) {
+        router.is_connected(true).await;
+        state.mark_unchanged();
+    }
+    // For longer than either end waits for a sign of life.
+    let (answers, apart) = (30, Duration::from_millis(300));
+    let late: Vec<_> = (0..answers)
+        .map(|_| slow.link.call(user(LATE), 3 * SOON).unwrap())
+        .collect();
+    let tell = async {
+        for _ in 0..answers {
+            tokio::time::sleep(apart).await;
+            server.gate.notify_one();
+        }
+    };
+    let hear = async {
+        for call in late {
+            assert_eq!(answered(call.wait().await), LATE);
+        }
+    };
+    tokio::join!(tell, hear);
+    for (router, state) in [&idle, &slow].into_iter().zip(states) {
+        assert!(!state.has_changed().unwrap(), "it was cut in between");
+        assert_eq!(answered(router.call(user("hello")).await), "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_router_that_says_nothing_any_more_is_given_up() {
+    let server = server("127.0.0.1:0", "a").await;
+    let stream = Dialer::default().for_users();
+    let stream = stream.connect(&server.address).await.unwrap();
+    let (mut replies, mut calls) = split(stream);
+    let greeting = pb::UserGreeting {
+        cluster_id: "a".to_owned(),
+        to: OTHER,
+    };
+    calls.send(&greeting).await.unwrap();
+    let welcome = replies.next::<pb::UserWelcome>().await.unwrap();
+    assert_eq!(welcome, Some(pb::UserWelcome::default()));
+    let ended = tokio::time::timeout(3 * SOON, replies.next::<pb::ReplyFrame>());
+    assert_eq!(ended.await.unwrap().ok().flatten(), None);
 }

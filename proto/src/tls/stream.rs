@@ -38,11 +38,6 @@ impl Stream {
             other,
         }
     }
-
-    /// Who is at the other end.
-    pub fn other(&self) -> &Caller {
-        &self.other
-    }
 }
 
 impl Connected for Stream {

@@ -20,7 +20,7 @@ pub struct Node {
     pub id: u64,
     /// Where its public API is reached, as `host:port`.
     pub http: String,
-    /// Where its gRPC is reached.
+    /// Where other nodes and routers reach it.
     pub rpc: String,
     /// Connections to it.
     pub pools: Pools,
