@@ -209,4 +209,12 @@ mod tests {
         let mut huge = BytesMut::from(&u32::MAX.to_be_bytes()[..]);
         assert!(codec.decode(&mut huge).is_err());
     }
+
+    #[test]
+    fn a_length_that_is_only_claimed_takes_no_memory() {
+        let mut codec = Codec { limit: 32 << 20 };
+        let mut buffer = BytesMut::from(&(32_u32 << 20).to_be_bytes()[..]);
+        assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+        assert!(buffer.capacity() <= 2 * BUFFER, "{}", buffer.capacity());
+    }
 }

@@ -54,6 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn more_headers_than_a_map_holds_are_refused() {
+        for line in ["\n", "a:b\n"] {
+            let text = Bytes::from(line.repeat(40_000));
+            assert_eq!(read_headers(&text, 4).unwrap_err(), NoHeader);
+        }
+    }
+
+    #[test]
     fn what_is_written_reads_back() {
         let mut headers = HeaderMap::new();
         headers.append("etag", HeaderValue::from_static("\"a:b\""));
