@@ -1,9 +1,9 @@
 //! Frames without gRPC around them: each message follows the four bytes of its length, the highest
 //! first.
 //!
-//! Between a router and a node a request is so short that HTTP/2's frames, windows and tasks took half
-//! of its time on both sides. Here one task at either end reads and writes the connection itself.
-//! There is one stream on it, and TCP controls its flow.
+//! Between a router and a node a request is so short that HTTP/2's frames, windows and tasks cost more
+//! than what it asks for. Here one task at either end reads and writes the connection itself. There is
+//! one stream on it, and TCP controls its flow.
 
 use std::io;
 

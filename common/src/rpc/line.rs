@@ -32,7 +32,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 const ASKED_AFTER: u32 = 2;
 /// ... and when nothing has come for so many, the connection is given up.
 const GIVEN_UP_AFTER: u32 = 6;
-/// Time for a node that leaves to answer what was sent: more than it takes for anything.
+/// Time for a node that leaves to answer what was sent: it waits less long for that itself.
 const WOUND_UP_WITHIN: Duration = Duration::from_secs(10);
 
 type Answer = oneshot::Sender<Result<pb::reply::Body, CallError>>;

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudkv_common::rpc::frames::split;
 use cloudkv_proto::v1::node_client::NodeClient;
 use cloudkv_proto::v1::{self as pb, call};
 use futures_util::stream;
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use tonic::{Code, Request, Status};
 
 use super::tests::{ME, OTHER, SOON, Server, barrier, connected, peers_of, server_with};
-use super::users_tests::{answered, router, user};
+use super::users_tests::{answered, greeted, router, user};
 use super::{Dialer, Greeting, Holder, Lane, Peers, Tls, TlsFiles, identify, join};
 use crate::certs::make;
 use crate::config::{CertsArgs, CertsOrder, CertsTerm};
@@ -204,14 +203,7 @@ async fn routers_and_nodes_may_bring_users_requests_but_nobody_without_a_certifi
         router.is_connected(true).await;
         assert_eq!(answered(router.call(user("hello")).await), "hello");
     }
-    let stranger = Dialer::default().for_users();
-    let stream = stranger.connect(&server.address).await.unwrap();
-    let (mut replies, mut calls) = split(stream);
-    let greeting = pb::UserGreeting {
-        cluster_id: "a".to_owned(),
-        to: OTHER,
-    };
-    calls.send(&greeting).await.unwrap();
+    let (mut replies, _calls) = greeted(&server.address, "a", OTHER).await;
     let welcome = replies.next::<pb::UserWelcome>().await;
     assert!(!matches!(welcome, Ok(Some(_))), "{welcome:?}");
 }

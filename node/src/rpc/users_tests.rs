@@ -145,18 +145,21 @@ async fn a_router_of_another_cluster_and_one_that_means_another_node_are_told_so
 
 /// What the node at `address` says to a router of `cluster` that means node `to`.
 async fn greet(address: &str, cluster: &str, to: u64) -> pb::UserWelcome {
-    let stream = Dialer::default()
-        .for_users()
-        .connect(address)
-        .await
-        .unwrap();
-    let (mut replies, mut calls) = split(stream);
+    let (mut replies, _calls) = greeted(address, cluster, to).await;
+    replies.next().await.unwrap().unwrap()
+}
+
+/// A connection without a certificate to the node at `address`, on which a router of `cluster` has
+/// greeted that means node `to`.
+pub(super) async fn greeted(address: &str, cluster: &str, to: u64) -> (FrameReader, FrameWriter) {
+    let dialer = Dialer::default().for_users();
+    let (replies, mut calls) = split(dialer.connect(address).await.unwrap());
     let greeting = pb::UserGreeting {
         cluster_id: cluster.to_owned(),
         to,
     };
     calls.send(&greeting).await.unwrap();
-    replies.next().await.unwrap().unwrap()
+    (replies, calls)
 }
 
 #[tokio::test]
@@ -260,14 +263,7 @@ async fn a_lane_stays_whether_it_is_idle_or_only_its_answers_move() {
 #[tokio::test]
 async fn a_router_that_says_nothing_any_more_is_given_up() {
     let server = server("127.0.0.1:0", "a").await;
-    let stream = Dialer::default().for_users();
-    let stream = stream.connect(&server.address).await.unwrap();
-    let (mut replies, mut calls) = split(stream);
-    let greeting = pb::UserGreeting {
-        cluster_id: "a".to_owned(),
-        to: OTHER,
-    };
-    calls.send(&greeting).await.unwrap();
+    let (mut replies, _calls) = greeted(&server.address, "a", OTHER).await;
     let welcome = replies.next::<pb::UserWelcome>().await.unwrap();
     assert_eq!(welcome, Some(pb::UserWelcome::default()));
     let ended = tokio::time::timeout(3 * SOON, replies.next::<pb::ReplyFrame>());
