@@ -55,7 +55,7 @@ fn block_on<T>(
     let mut builder = Builder::new_multi_thread();
     let builder = builder
         .worker_threads(threads)
-        .thread_name("http")
+        .thread_name("main")
         .enable_all();
     builder.build()?.block_on(future)
 }

@@ -8,16 +8,16 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
-use cloudkv_common::server::{Encryption, HttpSettings, Port, serve};
+use cloudkv_common::server::{
+    Encryption, HttpSettings, Serving, Workers, listen, serve_on_workers,
+};
 use http::HeaderValue;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -28,8 +28,6 @@ use crate::topology::{Follower, FollowerSettings};
 use crate::upstream::Reach;
 use cloudkv_proto::tls::{Dialer, Holder, Tls, TlsFiles};
 
-/// Connections that wait to be accepted, on each thread.
-const BACKLOG: u32 = 1024;
 /// How often budgets and pools are looked after.
 const UPKEEP: Duration = Duration::from_millis(100);
 /// How often pools are, in such looks.
@@ -67,9 +65,6 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
-    /// A thread that served users has ended by itself.
-    #[error("a thread that serves users has failed")]
-    Worker,
 }
 
 /// Runs a router until `stop` is cancelled, or it fails.
@@ -120,7 +115,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     Ok(())
 }
 
-/// Serves users on as many threads as there are budgets, until all of them have drained.
+/// Serves users, on a thread for each budget, until all of them have drained.
 async fn serve_users(
     users: Vec<Vec<Listening>>,
     shared: Shared,
@@ -128,64 +123,22 @@ async fn serve_users(
     settings: &HttpSettings,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
-    let mut ends = Vec::new();
-    for (worker, (listening, budget)) in users.into_iter().zip(budgets).enumerate() {
-        let proxy = Arc::new(Proxy::new(worker, shared.clone(), budget.clone()));
-        let (settings, stop) = (settings.clone(), stop.clone());
-        let (ended, end) = oneshot::channel();
-        let work = move || {
-            let served = work(listening, proxy, settings, stop);
-            // Nobody waits any more if another thread has failed.
-            let _ = ended.send(served);
-        };
-        let started = thread::Builder::new()
-            .name(format!("http-{worker}"))
-            .spawn(work);
-        started.map_err(|source| RunError::System {
-            verb: "start a thread",
-            source,
-        })?;
-        ends.push(end);
+    let system = |verb| move |source| RunError::System { verb, source };
+    let workers = Workers::start(budgets.len()).map_err(system("start threads"))?;
+    let mut ports = Vec::new();
+    let threads = workers.handles().iter().zip(budgets).zip(users);
+    for (number, ((worker, budget), listening)) in threads.enumerate() {
+        let proxy = Arc::new(Proxy::new(number, shared.clone(), budget.clone()));
+        ports.extend(listening.into_iter().map(|listening| Serving {
+            worker: worker.clone(),
+            listener: listening.listener,
+            encryption: listening.encryption,
+            answers: proxy.clone(),
+        }));
     }
-    for end in ends {
-        let served = end.await.map_err(|_| RunError::Worker)?;
-        served.map_err(|source| RunError::System {
-            verb: "serve users",
-            source,
-        })?;
-    }
-    Ok(())
-}
-
-/// Serves users on this thread.
-fn work(
-    listening: Vec<Listening>,
-    proxy: Arc<Proxy>,
-    settings: HttpSettings,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut ports = Vec::new();
-        for Listening {
-            listener,
-            encryption,
-        } in listening
-        {
-            let (proxy, settings) = (proxy.clone(), settings.clone());
-            let port = Port {
-                listener: TcpListener::from_std(listener)?,
-                encryption,
-            };
-            ports.push(tokio::spawn(serve(port, proxy, settings, stop.clone())));
-        }
-        for port in ports {
-            port.await.map_err(io::Error::other)?;
-        }
-        Ok(())
-    })
+    let served = serve_on_workers(ports, settings, stop).await;
+    workers.stop();
+    served.map_err(system("serve users"))
 }
 
 /// Lets budgets fill, and closes connections that nobody needs.
@@ -302,7 +255,8 @@ impl Ports {
             verb: "listen to the operator",
             source,
         };
-        let admin = admin.into_iter().next().ok_or(RunError::Worker)?;
+        let admin = admin.into_iter().next();
+        let admin = admin.ok_or_else(|| system(io::ErrorKind::InvalidInput.into()))?;
         Ok(Self {
             http: address.and_then(Result::ok).unwrap_or(config.http),
             users,
@@ -317,38 +271,9 @@ fn bind(
     address: SocketAddr,
     count: usize,
 ) -> Result<Vec<std::net::TcpListener>, RunError> {
-    bind_all(address, count).map_err(|source| RunError::Bind {
+    listen(address, count).map_err(|source| RunError::Bind {
         setting,
         address,
         source,
     })
-}
-
-fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    // Sharing the port would let a second router bind it, too: a listener that doesn't share finds
-    // out whether somebody else has it. It is bound, and gone before it listens.
-    let mut address = address;
-    let alone = socket(address)?;
-    alone.bind(address)?;
-    address.set_port(alone.local_addr()?.port());
-    drop(alone);
-    (0..count.max(1))
-        .map(|_| {
-            let socket = socket(address)?;
-            socket.set_reuseport(count > 1)?;
-            socket.bind(address)?;
-            socket.listen(BACKLOG)?.into_std()
-        })
-        .collect()
-}
-
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    // So that a restart doesn't wait for old connections.
-    socket.set_reuseaddr(true)?;
-    Ok(socket)
 }

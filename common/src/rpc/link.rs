@@ -23,15 +23,26 @@ const CALL_OVERHEAD: usize = 128;
 pub struct LinkSettings {
     /// Calls that may wait for a reply.
     pub calls: usize,
-    /// Bytes of calls that may wait to be sent.
+    /// Bytes of calls that may wait to be sent: what a link's [`Room`] has at first.
     pub queue_bytes: usize,
     /// Bytes of a single message, the same on both sides.
     pub message_bytes: usize,
 }
 
-/// Bytes that a waiting call holds of its link's queue.
+/// Bytes of calls that may wait to be sent, on one link or on several together.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<AtomicUsize>);
+
+impl Room {
+    /// As much as `settings` say.
+    pub fn of(settings: &LinkSettings) -> Self {
+        Self(Arc::new(AtomicUsize::new(settings.queue_bytes)))
+    }
+}
+
+/// Bytes that a waiting call holds of its link's room.
 pub(super) struct Held {
-    left: Arc<AtomicUsize>,
+    left: Room,
     bytes: usize,
 }
 
@@ -40,9 +51,10 @@ impl Held {
         self.bytes
     }
 
-    fn take(left: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+    fn take(left: &Room, bytes: usize) -> Option<Self> {
         let less = |left: usize| left.checked_sub(bytes);
-        left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+        left.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
             .ok()?;
         let left = left.clone();
         Some(Self { left, bytes })
@@ -51,20 +63,20 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.left.fetch_add(self.bytes, Ordering::AcqRel);
+        self.left.0.fetch_add(self.bytes, Ordering::AcqRel);
     }
 }
 
 /// A link to one node on one lane.
 pub struct Link {
     queue: mpsc::Sender<Outgoing>,
-    left: Arc<AtomicUsize>,
+    left: Room,
     connected: watch::Receiver<bool>,
     stop: CancellationToken,
 }
 
 impl Link {
-    /// Starts a link on `runtime`. `address` may change while it runs.
+    /// Starts a link on `runtime`, whose calls wait in `room`. `address` may change while it runs.
     pub fn start(
         runtime: &Handle,
         dialer: Dialer,
@@ -72,6 +84,7 @@ impl Link {
         lane: Lane,
         address: watch::Receiver<String>,
         settings: LinkSettings,
+        room: Room,
     ) -> Self {
         let (queue, calls) = mpsc::channel(settings.calls);
         let (up, connected) = watch::channel(false);
@@ -86,7 +99,7 @@ impl Link {
         runtime.spawn(stop.clone().run_until_cancelled_owned(line.run()));
         Self {
             queue,
-            left: Arc::new(AtomicUsize::new(settings.queue_bytes)),
+            left: room,
             connected,
             stop,
         }

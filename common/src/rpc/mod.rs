@@ -23,7 +23,7 @@ mod wire;
 
 pub use call::{CallError, PendingReply, time_left};
 pub use lane::{Greeting, Lane, check_router};
-pub use link::{Link, LinkSettings};
+pub use link::{Link, LinkSettings, Room};
 pub use wire::bounded;
 
 /// The number of a node.

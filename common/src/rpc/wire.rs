@@ -65,7 +65,8 @@ pub(super) async fn over_grpc(
 ) -> Result<(mpsc::Sender<pb::CallFrame>, Streaming<pb::ReplyFrame>), Status> {
     let dialer = match lane {
         Lane::Raft => dialer.for_raft(),
-        Lane::Keys | Lane::Users | Lane::Geo => dialer.clone(),
+        Lane::Keys => dialer.for_keys(),
+        Lane::Users | Lane::Geo => dialer.clone(),
     };
     let channel = dialer.channel(address, bounded).await?;
     let (frames, stream) = mpsc::channel(FRAMES_AHEAD);

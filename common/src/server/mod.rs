@@ -7,14 +7,18 @@ mod answer;
 mod conn;
 pub mod cors;
 mod encryption;
+mod listen;
 mod metrics;
 pub mod percent;
 pub mod request_id;
 mod serve;
 mod settings;
+mod workers;
 
 pub use answer::{Answer, BodyLeft, Origin};
 pub use encryption::{Encryption, TlsSettings};
+pub use listen::listen;
 pub use metrics::ConnectionMetrics;
 pub use serve::{Port, serve};
 pub use settings::HttpSettings;
+pub use workers::{Serving, Workers, current_worker, serve_on_workers};

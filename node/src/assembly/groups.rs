@@ -360,8 +360,7 @@ fn peers_settings(
             queue_bytes: config.peer_queue_mib.bytes(),
             message_bytes: MESSAGE_BYTES,
         },
-        raft: runtimes.raft.clone(),
-        keys: runtimes.keys.clone(),
+        runtimes: runtimes.clone(),
     }
 }
 

@@ -3,7 +3,9 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `groups` | opens the storage and starts the metadata and all shards |
-//! | `run` | binds the ports, serves until told to stop, and stops in order |
+//! | `run` | serves until told to stop, and stops in order |
+//! | `threads` | which threads there are, and for what |
+//! | `ports` | binds the ports |
 //! | `place` | where the node is reached, and with which certificates |
 //! | `answering` | what other nodes are answered |
 //! | `wiring` | how the parts reach each other |
@@ -19,8 +21,10 @@ mod observe;
 mod operate;
 mod place;
 mod places;
+mod ports;
 mod regions;
 mod run;
+mod threads;
 mod upkeep;
 mod wiring;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::groups::Place;
-use super::run::{Ports, RunError};
+use super::ports::Ports;
+use super::run::RunError;
 use crate::config::Config;
 use crate::rpc::{Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 
@@ -18,7 +19,7 @@ pub(super) fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
     };
     let http = match &config.advertise_http {
         Some(address) => address.clone(),
-        None => reached_at(listens(&ports.http)?, &rpc),
+        None => reached_at(ports.http_address, &rpc),
     };
     let tls = certificates(config, &rpc)?;
     let via = config.rpc_via.iter().cloned().collect();

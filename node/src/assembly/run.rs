@@ -1,7 +1,7 @@
 //! Runs a node: bind, recover, serve, drain, stop.
 //!
-//! Two runtimes, so that load on one can't delay the other: users' requests on the caller's, Raft
-//! on its own.
+//! Several runtimes, so that load on one can't delay the other: Raft has its own, and so has each
+//! thread that serves users; all else runs on the caller's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
-use cloudkv_common::server::{Encryption, Port};
+use cloudkv_common::server::Encryption;
 use cloudkv_proto::v1 as pb;
-use tokio::net::TcpListener;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,11 +19,13 @@ use super::groups::{Groups, Place, StartError};
 use super::observe::Observer;
 use super::operate::Operator;
 use super::place::place;
+use super::ports::{Ports, Users};
 use super::regions;
+use super::threads::Threads;
 use super::upkeep::upkeep;
 use super::wiring::{answering, geo, proposer};
-use crate::api::{self, Api, HttpSettings};
-use crate::cluster::{Keeper, replace_file};
+use crate::api::{Api, HttpSettings};
+use crate::cluster::Keeper;
 use crate::config::Config;
 use crate::geo::Geo;
 use crate::rpc::{Runtimes, TlsError};
@@ -80,74 +81,31 @@ pub enum RunError {
     Failed(String),
 }
 
-/// The bound ports.
-pub(super) struct Ports {
-    pub http: TcpListener,
-    pub rpc: TcpListener,
-    pub admin: TcpListener,
-}
-
 /// Runs a node until `stop` is cancelled, or it fails.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunError> {
     config.max_connections =
         room_for_connections(raise_limit(), config.max_connections, DATABASE_FILES)?;
-    let ports = Ports {
-        http: bind("http", config.http).await?,
-        rpc: bind("rpc", config.rpc).await?,
-        admin: bind("admin", config.admin).await?,
-    };
-    let raft = raft_runtime(&config)?;
-    let handle = raft
-        .as_ref()
-        .map_or_else(Handle::current, |raft| raft.handle().clone());
-    let result = run_on(&handle, Arc::new(config), ports, stop).await;
-    if let Some(raft) = raft {
-        raft.shutdown_background();
-    }
+    let threads = Threads::start(&config)?;
+    let runtimes = threads.runtimes();
+    let ports = Ports::bind(&config, runtimes.workers.len())?;
+    let result = run_on(&runtimes, Arc::new(config), ports, stop).await;
+    threads.stop();
     result
 }
 
-async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| RunError::Bind {
-        setting,
-        address,
-        source,
-    })
-}
-
-/// The threads that replicate; none of their own if the configuration gives none.
-fn raft_runtime(config: &Config) -> Result<Option<Runtime>, RunError> {
-    if config.raft_threads == 0 {
-        return Ok(None);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.raft_threads)
-        .thread_name("raft")
-        .enable_all()
-        .build();
-    runtime.map(Some).map_err(|source| RunError::System {
-        verb: "start the Raft threads",
-        source,
-    })
-}
-
 async fn run_on(
-    raft: &Handle,
+    runtimes: &Runtimes,
     config: Arc<Config>,
     ports: Ports,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     // Cancelled after the last request has ended.
     let stop_groups = CancellationToken::new();
-    let runtimes = Runtimes {
-        raft: raft.clone(),
-        keys: Handle::current(),
-    };
+    let raft = &runtimes.raft;
     let place = place(&config, &ports)?;
     let tls = place.dialer.tls();
-    let groups = start_groups(&runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
-    write_addresses(&config, &ports)?;
+    let groups = start_groups(runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
+    ports.write_addresses(&config)?;
     let service = groups.service(&config);
     let api = Api::new(
         service.clone(),
@@ -182,7 +140,7 @@ async fn run_on(
         &groups,
         &service,
         (geo.clone(), api.clone()),
-        runtimes,
+        runtimes.clone(),
         &stop,
     );
     let leaving = answering.leaving.clone();
@@ -196,8 +154,10 @@ async fn run_on(
     let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
     tasks.spawn(serve_nodes);
 
-    let users = Port {
-        listener: ports.http,
+    let users = Users {
+        listeners: ports.http,
+        address: ports.http_address,
+        workers: runtimes.workers.clone(),
         encryption,
     };
     let node = Node {
@@ -215,7 +175,10 @@ async fn run_on(
         biased;
         why = node.groups.failed() => Err(RunError::Failed(why)),
         why = node.look_after_cluster() => Err(RunError::Failed(why)),
-        () = node.serve(users, &stop) => Ok(()),
+        served = node.serve(users, &stop) => served.map_err(|source| RunError::System {
+            verb: "serve users",
+            source,
+        }),
     };
     if outcome.is_ok() {
         leaving.leave().await;
@@ -277,29 +240,29 @@ struct Node {
 
 impl Node {
     /// Recovers, then serves users until `stop`, and until their requests have ended.
-    async fn serve(&self, port: Port, stop: &CancellationToken) {
+    async fn serve(&self, users: Users, stop: &CancellationToken) -> io::Result<()> {
         if stop
             .run_until_cancelled(self.groups.ready())
             .await
             .is_none()
         {
-            return;
+            return Ok(());
         }
         self.start_tasks();
-        if let Ok(address) = port.listener.local_addr() {
-            tracing::info!(http = %address, region = self.groups.identity.region, "serving");
-        }
-        let settings = http_settings(&self.config);
+        tracing::info!(http = %users.address, region = self.groups.identity.region, "serving");
         let drain = CancellationToken::new();
-        let serve = api::serve(port, self.api.clone(), settings, drain.clone());
+        let settings = http_settings(&self.config);
+        let serve = users.serve(&self.api, &settings, &drain);
         let wind_down = async {
             stop.cancelled().await;
             // While others take over, this node still serves users, and passes their requests on.
             self.stop_cluster.cancel();
             self.groups.hand_over().await;
             drain.cancel();
+            Ok(())
         };
-        futures_util::join!(serve, wind_down);
+        // Serving ends by itself only if it fails.
+        futures_util::try_join!(serve, wind_down).map(drop)
     }
 
     /// Keeps the cluster as it should be. Ends only if this node has no place in it any more.
@@ -370,26 +333,4 @@ fn http_settings(config: &Config) -> HttpSettings {
         drain_timeout: config.drain_timeout,
         ..HttpSettings::default()
     }
-}
-
-/// Tells, in the data directory, where the node listens: ports may have been chosen by the system.
-fn write_addresses(config: &Config, ports: &Ports) -> Result<(), RunError> {
-    let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
-    let write = || {
-        let addresses = serde_json::json!({
-            "http": address(&ports.http)?,
-            "rpc": address(&ports.rpc)?,
-            "admin": address(&ports.admin)?,
-            "pid": std::process::id(),
-        });
-        replace_file(
-            &config.data_dir,
-            "addresses.json",
-            format!("{addresses:#}\n").as_bytes(),
-        )
-    };
-    write().map_err(|source| RunError::System {
-        verb: "write addresses.json",
-        source,
-    })
 }

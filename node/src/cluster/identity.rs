@@ -64,7 +64,7 @@ pub struct Wanted {
 }
 
 /// Shards of a new cluster, unless it is said.
-const DEFAULT_SHARDS: u16 = 8;
+const DEFAULT_SHARDS: u16 = 3;
 
 /// Why a data directory doesn't fit.
 #[derive(Debug, thiserror::Error)]

@@ -71,8 +71,9 @@ cloudkv_common::settings! {
     /// that are off. It is read when the node starts, and once a second.
     clock_file: Option<PathBuf> = Maybe(File) => "",
 
-    /// Number of shards of a cluster that is created: 8 if it isn't given. It can't be changed
-    /// later: a different number on an existing directory is refused.
+    /// Number of shards of a cluster that is created: 3 if it isn't given. More than three nodes of
+    /// a region share the work only if there are as many; writes of few nodes are faster with few.
+    /// It can't be changed later: a different number on an existing directory is refused.
     shards: Option<u16> = Maybe(Number { min: 1, max: 64 }) => "",
 
     /// What is logged: a level, or several for parts of the program, as in

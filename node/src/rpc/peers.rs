@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, PendingReply, bounded};
+use cloudkv_common::rpc::{
+    CallError, Greeting, Lane, Link, LinkSettings, PendingReply, Room, bounded,
+};
+use cloudkv_common::server::current_worker;
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
@@ -17,6 +20,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::server::Runtimes;
 use crate::raft::NodeId;
 
 /// A snapshot of which no frame is taken for this long is given up.
@@ -39,10 +43,8 @@ pub struct PeersSettings {
     pub dialer: Dialer,
     /// Bounds of each link.
     pub link: LinkSettings,
-    /// Where the Raft lane runs.
-    pub raft: Handle,
-    /// Where the lane of users' requests runs.
-    pub keys: Handle,
+    /// Where lanes run.
+    pub runtimes: Runtimes,
 }
 
 /// The other nodes of the cluster.
@@ -56,9 +58,18 @@ struct Peer {
     /// Whether it is of this node's region.
     near: AtomicBool,
     raft: Link,
-    keys: Link,
+    /// One for each thread that serves users.
+    keys: Vec<Link>,
     /// Made when it is first needed: nodes of one region send each other no changes.
     geo: OnceLock<Link>,
+}
+
+impl Peer {
+    /// The link of this thread.
+    fn keys(&self) -> Option<&Link> {
+        let mine = self.keys.get(current_worker());
+        mine.or_else(|| self.keys.first())
+    }
 }
 
 impl Peers {
@@ -120,10 +131,20 @@ impl Peers {
 
     fn connect(&self, node: NodeId, address: String) -> Peer {
         let (address, changes) = watch::channel(address);
-        let link = |lane, runtime| self.link(node, lane, changes.clone(), runtime);
+        let link = |lane, runtime, room: &Room| {
+            let (changes, room) = (changes.clone(), room.clone());
+            self.link(node, lane, changes, runtime, room)
+        };
+        let runtimes = &self.settings.runtimes;
+        // What waits is bounded for the peer, however many threads call it.
+        let (raft, keys) = (self.room(), self.room());
         Peer {
-            raft: link(Lane::Raft, &self.settings.raft),
-            keys: link(Lane::Keys, &self.settings.keys),
+            raft: link(Lane::Raft, &runtimes.raft, &raft),
+            keys: runtimes
+                .workers
+                .iter()
+                .map(|runtime| link(Lane::Keys, runtime, &keys))
+                .collect(),
             geo: OnceLock::new(),
             near: AtomicBool::new(false),
             address,
@@ -136,10 +157,15 @@ impl Peers {
         lane: Lane,
         address: watch::Receiver<String>,
         runtime: &Handle,
+        room: Room,
     ) -> Link {
-        let dialer = self.settings.dialer.clone();
+        let (dialer, settings) = (self.settings.dialer.clone(), self.settings.link);
         let greeting = self.greeting(node);
-        Link::start(runtime, dialer, greeting, lane, address, self.settings.link)
+        Link::start(runtime, dialer, greeting, lane, address, settings, room)
+    }
+
+    fn room(&self) -> Room {
+        Room::of(&self.settings.link)
     }
 
     /// Sends a call; the reply comes later. Calls of one caller to one node and lane arrive in
@@ -156,10 +182,11 @@ impl Peers {
         let link = match lane {
             Lane::Raft => &peer.raft,
             // Only routers call on the lane for users.
-            Lane::Keys | Lane::Users => &peer.keys,
+            Lane::Keys | Lane::Users => peer.keys().ok_or(CallError::Unsent)?,
             Lane::Geo => peer.geo.get_or_init(|| {
                 let address = peer.address.subscribe();
-                self.link(node, Lane::Geo, address, &self.settings.keys)
+                let rest = &self.settings.runtimes.rest;
+                self.link(node, Lane::Geo, address, rest, self.room())
             }),
         };
         link.call(body, timeout)
@@ -182,7 +209,7 @@ impl Peers {
         let peer = book.get(&node)?;
         Some(match lane {
             Lane::Raft => peer.raft.connected(),
-            Lane::Keys | Lane::Users => peer.keys.connected(),
+            Lane::Keys | Lane::Users => peer.keys()?.connected(),
             Lane::Geo => peer.geo.get()?.connected(),
         })
     }

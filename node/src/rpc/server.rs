@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::callers::{caller, check_address, check_node, check_number, unmasked};
 use super::exchange::exchange;
 use super::peers::Peers;
-use super::users::serve_routers;
+use super::users::{places_for_routers, serve_routers};
 use super::watch::watch;
 use crate::raft::NodeId;
 
@@ -87,8 +87,21 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Runtimes {
     /// The Raft lane.
     pub raft: Handle,
-    /// The lane of users' requests.
-    pub keys: Handle,
+    /// The lanes of users' requests: the threads that serve users, one at least.
+    pub workers: Vec<Handle>,
+    /// What is sent to other regions, and all else.
+    pub rest: Handle,
+}
+
+impl Runtimes {
+    /// All on one.
+    pub fn all_on(one: &Handle) -> Self {
+        Self {
+            raft: one.clone(),
+            workers: vec![one.clone()],
+            rest: one.clone(),
+        }
+    }
 }
 
 /// Who answers, and what.
@@ -145,22 +158,20 @@ impl Leaving {
 /// Serves other nodes until `stop`, which ends the streams between nodes: they have no end of
 /// their own.
 pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
-    let Runtimes { raft, keys } = answering.runtimes.clone();
-    let accepted = {
-        let _there = keys.enter();
-        accept(listener, answering.tls.clone(), raft.clone())
-    };
-    let routers = serve_routers(accepted.users, answering.clone(), stop.clone());
+    let Runtimes { raft, workers, .. } = &answering.runtimes;
+    let accepted = accept(listener, answering.tls.clone(), raft.clone(), workers);
     let port = |for_raft| Port {
         answering: answering.clone(),
         stop: stop.clone(),
         for_raft,
     };
-    let serving = [
-        raft.spawn(port(true).serve_on(accepted.raft)),
-        keys.spawn(port(false).serve_on(accepted.others)),
-        keys.spawn(routers),
-    ];
+    let mut serving = vec![raft.spawn(port(true).serve_on(accepted.raft))];
+    let places = places_for_routers();
+    for ((worker, users), others) in workers.iter().zip(accepted.users).zip(accepted.others) {
+        let routers = serve_routers(users, places.clone(), answering.clone(), stop.clone());
+        serving.push(worker.spawn(routers));
+        serving.push(worker.spawn(port(false).serve_on(others)));
+    }
     // They end together; should one fail, the others must not make believe that all is well.
     let (ended, _, rest) = select_all(serving).await;
     if let Err(error) = ended {
@@ -286,8 +297,9 @@ impl Port {
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
         match lane {
             Lane::Raft => runtimes.raft.spawn(exchange),
-            Lane::Geo => runtimes.keys.spawn(exchange),
-            Lane::Keys | Lane::Users => leaving.streams.spawn_on(exchange, &runtimes.keys),
+            Lane::Geo => runtimes.rest.spawn(exchange),
+            // On the thread that has the connection.
+            Lane::Keys | Lane::Users => leaving.streams.spawn(exchange),
         };
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -342,7 +354,7 @@ impl Node for Port {
         let (told, stream) = mpsc::channel(FRAMES_AHEAD);
         let watch = watch(self.answering.handler.clone(), told);
         let watch = self.stop.clone().run_until_cancelled_owned(watch);
-        self.answering.runtimes.keys.spawn(watch);
+        self.answering.runtimes.rest.spawn(watch);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

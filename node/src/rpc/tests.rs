@@ -131,10 +131,7 @@ pub(super) async fn server_with(
             ..Default::default()
         },
         handler: Arc::new(Counter(AtomicU64::default(), gate.clone())),
-        runtimes: Runtimes {
-            raft: Handle::current(),
-            keys: Handle::current(),
-        },
+        runtimes: Runtimes::all_on(&Handle::current()),
         message_bytes: 1 << 20,
         leaving: leaving.clone(),
         peers,
@@ -163,8 +160,7 @@ pub(super) fn peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: us
             queue_bytes,
             message_bytes: 1 << 20,
         },
-        raft: Handle::current(),
-        keys: Handle::current(),
+        runtimes: Runtimes::all_on(&Handle::current()),
     })
 }
 

@@ -29,13 +29,18 @@ const GIVEN_UP_AFTER: u32 = 3;
 /// Time for a router to take answers.
 const TAKES_WITHIN: Duration = Duration::from_secs(6);
 
+/// As many as there may be on all threads.
+pub(super) fn places_for_routers() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CONNECTIONS))
+}
+
 /// Serves routers, on the current runtime.
 pub(super) async fn serve_routers(
     mut connections: Connections,
+    places: Arc<Semaphore>,
     answering: Answering,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     while let Some(Some(Ok(stream))) = stop.run_until_cancelled(connections.next()).await {
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!(most = CONNECTIONS, "too many connections of routers");

@@ -15,6 +15,7 @@ use tonic::Code;
 
 use super::tests::{LATE, OTHER, SOON, barrier, connected, peers, server};
 use super::{CallError, Dialer, Greeting, Lane, LinkSettings};
+use cloudkv_common::rpc::Room;
 
 /// A router's way to the node at an address that may change.
 pub(super) struct Router {
@@ -34,14 +35,8 @@ pub(super) fn router(dialer: Dialer, address: &str) -> Router {
         to: OTHER,
     };
     let (address, at) = watch::channel(address.to_owned());
-    let link = Link::start(
-        &Handle::current(),
-        dialer,
-        greeting,
-        Lane::Users,
-        at,
-        bounds,
-    );
+    let (here, room) = (Handle::current(), Room::of(&bounds));
+    let link = Link::start(&here, dialer, greeting, Lane::Users, at, bounds, room);
     Router {
         link,
         _address: address,
@@ -192,14 +187,15 @@ async fn welcome(accepted: &mut Connections) -> (FrameReader, FrameWriter) {
 async fn made_up_node() -> (String, Accepted) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    (address, accept(listener, None, Handle::current()))
+    let here = Handle::current();
+    (address, accept(listener, None, here.clone(), &[here]))
 }
 
 #[tokio::test]
 async fn a_node_that_says_nothing_any_more_is_given_up() {
     let (address, mut accepted) = made_up_node().await;
     let router = router(Dialer::default(), &address);
-    let (mut calls, _replies) = welcome(&mut accepted.users).await;
+    let (mut calls, _replies) = welcome(&mut accepted.users[0]).await;
     router.is_connected(true).await;
     let under_way = router.link.call(user("hello"), SOON).unwrap();
     let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
@@ -215,7 +211,7 @@ async fn a_node_that_says_nothing_any_more_is_given_up() {
 async fn a_node_that_says_that_it_leaves_and_then_nothing_is_given_up() {
     let (address, mut accepted) = made_up_node().await;
     let router = router(Dialer::default(), &address);
-    let (_calls, mut replies) = welcome(&mut accepted.users).await;
+    let (_calls, mut replies) = welcome(&mut accepted.users[0]).await;
     router.is_connected(true).await;
     let leaving = pb::ReplyFrame {
         leaving: true,
@@ -223,7 +219,7 @@ async fn a_node_that_says_that_it_leaves_and_then_nothing_is_given_up() {
     };
     replies.send(&leaving).await.unwrap();
     router.is_connected(false).await;
-    let again = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users));
+    let again = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users[0]));
     let _second = again.await.unwrap();
     router.is_connected(true).await;
 }

@@ -131,10 +131,7 @@ impl Replica {
                 ..Default::default()
             },
             handler: Arc::new(Only(member)),
-            runtimes: Runtimes {
-                raft: Handle::current(),
-                keys: Handle::current(),
-            },
+            runtimes: Runtimes::all_on(&Handle::current()),
             message_bytes: 16 << 20,
             leaving: Leaving::default(),
             peers: peers.clone(),
@@ -192,8 +189,7 @@ fn peers(me: NodeId) -> Arc<Peers> {
             queue_bytes: 16 << 20,
             message_bytes: 16 << 20,
         },
-        raft: Handle::current(),
-        keys: Handle::current(),
+        runtimes: Runtimes::all_on(&Handle::current()),
     })
 }
 

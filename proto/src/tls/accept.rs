@@ -1,4 +1,5 @@
-//! Takes connections, and sorts them by what they are for: those for Raft on its own threads.
+//! Takes connections, and sorts them by what they are for: those for Raft on its own threads, those
+//! for users spread evenly over users' threads.
 //!
 //! Handshakes run side by side, so that one that stands still holds up nobody; how many there are is
 //! bounded, and when there are too many, the oldest is given up: whoever means well is done long
@@ -7,9 +8,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -38,38 +42,99 @@ pub type Connections = BoxStream<'static, io::Result<Stream>>;
 pub struct Accepted {
     /// gRPC for Raft.
     pub raft: Connections,
-    /// Frames of users' requests, by way of routers.
-    pub users: Connections,
-    /// gRPC for all else.
-    pub others: Connections,
+    /// Frames of users' requests, by way of routers, by thread.
+    pub users: Vec<Connections>,
+    /// gRPC for all else, by thread.
+    pub others: Vec<Connections>,
 }
 
 /// Where connections go when they are ready.
-#[derive(Clone)]
 struct Doors {
-    raft: mpsc::Sender<Stream>,
-    users: mpsc::Sender<Stream>,
-    others: mpsc::Sender<Stream>,
+    raft: Door,
+    users: Row,
+    keys: Row,
+    others: Row,
+}
+
+/// Where connections are taken, and the runtime that wakes for what comes on them.
+#[derive(Clone)]
+struct Door {
+    ready: mpsc::Sender<Stream>,
     runtime: Handle,
 }
 
-/// Takes connections: those for Raft are ready on `raft`, all others on the current runtime. The task
-/// that takes them ends with any of the three.
-pub fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, raft: Handle) -> Accepted {
-    let (to_raft, for_raft) = mpsc::channel(READY);
-    let (to_users, for_users) = mpsc::channel(READY);
-    let (to_others, for_others) = mpsc::channel(READY);
-    let doors = Doors {
-        raft: to_raft,
-        users: to_users,
-        others: to_others,
-        runtime: raft,
+/// Doors that take turns.
+struct Row {
+    doors: Vec<Door>,
+    next: AtomicUsize,
+}
+
+/// Takes connections: those for Raft are ready on `raft`, all others on `workers` in turn, of which
+/// there must be one at least. The task that takes them runs here, and ends with any of them.
+pub fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    raft: Handle,
+    workers: &[Handle],
+) -> Accepted {
+    let (raft, for_raft) = Door::open(raft);
+    let open = || -> (Vec<Door>, Vec<Connections>) {
+        let workers = workers.iter().cloned();
+        workers.map(Door::open).unzip()
     };
-    tokio::spawn(take(listener, tls, doors));
+    let ((users, for_users), (others, for_others)) = (open(), open());
+    let doors = Doors {
+        raft,
+        users: Row::of(users),
+        // The same ones, with turns of their own: a connection for keys takes more work than others.
+        keys: Row::of(others.clone()),
+        others: Row::of(others),
+    };
+    tokio::spawn(take(listener, tls, Arc::new(doors)));
     Accepted {
-        raft: connections(for_raft),
-        users: connections(for_users),
-        others: connections(for_others),
+        raft: for_raft,
+        users: for_users,
+        others: for_others,
+    }
+}
+
+impl Door {
+    fn open(runtime: Handle) -> (Self, Connections) {
+        let (ready, taken) = mpsc::channel(READY);
+        (Self { ready, runtime }, connections(taken))
+    }
+
+    /// Has a connection made ready on the runtime that it is for.
+    async fn pass(&self, tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
+        let tcp = move_to(&self.runtime, tcp).map_err(|error| error.to_string())?;
+        // Ends with this task.
+        let mut there = JoinSet::new();
+        there.spawn_on(make_ready(tcp, tls, self.ready.clone()), &self.runtime);
+        match there.join_next().await {
+            Some(Ok(ready)) => ready,
+            Some(Err(_)) | None => Err("the node is stopping".to_owned()),
+        }
+    }
+}
+
+impl Row {
+    fn of(doors: Vec<Door>) -> Self {
+        let next = AtomicUsize::new(0);
+        Self { doors, next }
+    }
+
+    fn turn(&self) -> Option<&Door> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.doors.get(next % self.doors.len().max(1))
+    }
+
+    /// Ends when one of them takes no more.
+    async fn closed(&self) {
+        let closed = self.doors.iter().map(|door| Box::pin(door.ready.closed()));
+        // There is no end of nothing to wait for.
+        if closed.len() > 0 {
+            select_all(closed).await;
+        }
     }
 }
 
@@ -81,14 +146,13 @@ fn connections(taken: mpsc::Receiver<Stream>) -> Connections {
     stream::unfold(taken, next).boxed()
 }
 
-async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
+async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Arc<Doors>) {
     let mut shaking = JoinSet::new();
     let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
+    let mut closed = pin!(doors.closed());
     loop {
         tokio::select! {
-            () = doors.others.closed() => return,
-            () = doors.users.closed() => return,
-            () = doors.raft.closed() => return,
+            () = &mut closed => return,
             Some(_) = shaking.join_next(), if !shaking.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((tcp, from)) => {
@@ -109,7 +173,7 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Doors) {
 }
 
 /// Has a connection made ready for the threads that it is for.
-async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors: Doors) {
+async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors: Arc<Doors>) {
     // A connection that fails to take the option only waits longer.
     let _ = tcp.set_nodelay(true);
     let shaken = tokio::time::timeout(SHAKEN_WITHIN, doors.sort(tcp, tls.clone())).await;
@@ -122,20 +186,24 @@ async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors:
 }
 
 impl Doors {
-    async fn sort(self, mut tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
+    async fn sort(&self, mut tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
         let marked = mark::read(&mut tcp).await;
-        match marked.map_err(|error| error.to_string())? {
-            None => return make_ready(tcp, tls, self.others).await,
-            Some(Purpose::Users) => return make_ready(tcp, tls, self.users).await,
-            Some(Purpose::Raft) => {}
-        }
-        let tcp = move_to(&self.runtime, tcp).map_err(|error| error.to_string())?;
-        // Ends with this task.
-        let mut there = JoinSet::new();
-        there.spawn_on(make_ready(tcp, tls, self.raft), &self.runtime);
-        match there.join_next().await {
-            Some(Ok(ready)) => ready,
-            Some(Err(_)) | None => Err("the node is stopping".to_owned()),
+        let door = match marked.map_err(|error| error.to_string())? {
+            Some(Purpose::Raft) => Some(&self.raft),
+            Some(Purpose::Users) => self.users.turn(),
+            Some(Purpose::Keys) => self.keys.turn(),
+            None => self.others.turn(),
+        };
+        let door = door.ok_or_else(|| "nobody takes connections".to_owned())?;
+        door.pass(tcp, tls).await
+    }
+
+    /// Ends when one of them takes no more.
+    async fn closed(&self) {
+        tokio::select! {
+            () = self.raft.ready.closed() => {}
+            () = self.users.closed() => {}
+            () = self.others.closed() => {}
         }
     }
 }

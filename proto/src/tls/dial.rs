@@ -69,6 +69,14 @@ impl Dialer {
         }
     }
 
+    /// The same, for connections over which a node passes users' requests on.
+    pub fn for_keys(&self) -> Self {
+        Self {
+            purpose: Some(Purpose::Keys),
+            ..self.clone()
+        }
+    }
+
     /// The same, for connections over which frames of users' requests go, and no gRPC.
     pub fn for_users(&self) -> Self {
         Self {

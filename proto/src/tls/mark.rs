@@ -1,9 +1,10 @@
-//! The mark at the beginning of a connection that isn't for gRPC on users' threads.
+//! The mark at the beginning of a connection of which there are many, or that is busy.
 //!
 //! What a connection is for is decided when it comes in, before all else. Raft has threads of its own:
 //! its messages must not wait behind users' requests, nor theirs change threads twice on their way
-//! through its. And on a router's connection for users' requests frames follow, without HTTP/2 around
-//! them. So who dials for one of these says so first. Any other connection begins with TLS or HTTP/2 at
+//! through its. Connections for users' requests are spread evenly over users' threads, whatever else is
+//! called. And on a router's frames follow, without HTTP/2 around them. So who dials for one of these
+//! says so first. Any other connection begins with TLS or HTTP/2 at
 //! once, neither of which can be taken for a mark.
 
 use std::io;
@@ -16,16 +17,19 @@ use tokio::net::TcpStream;
 pub(super) enum Purpose {
     /// gRPC, on Raft's threads.
     Raft,
+    /// gRPC, for users' requests that another node passes on.
+    Keys,
     /// Frames of users' requests, by way of a router.
     Users,
 }
 
 impl Purpose {
-    const ALL: [Self; 2] = [Self::Raft, Self::Users];
+    const ALL: [Self; 3] = [Self::Raft, Self::Keys, Self::Users];
 
     fn mark(self) -> [u8; 8] {
         match self {
             Self::Raft => *b"RAFT/1\r\n",
+            Self::Keys => *b"KEYS/1\r\n",
             Self::Users => *b"USER/1\r\n",
         }
     }
@@ -82,6 +86,9 @@ mod tests {
     async fn only_the_mark_is_taken() {
         let (marked, left) = begun_with(b"RAFT/1\r\nPRI * HTTP/2.0").await;
         assert_eq!(marked.unwrap(), Some(Purpose::Raft));
+        assert_eq!(left, b"PRI * HTTP/2.0");
+        let (marked, left) = begun_with(b"KEYS/1\r\nPRI * HTTP/2.0").await;
+        assert_eq!(marked.unwrap(), Some(Purpose::Keys));
         assert_eq!(left, b"PRI * HTTP/2.0");
         let (marked, left) = begun_with(b"USER/1\r\n\0\0\0\0").await;
         assert_eq!(marked.unwrap(), Some(Purpose::Users));

@@ -101,8 +101,9 @@ async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<Caller>)
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let here = tokio::runtime::Handle::current();
-    let accepted = accept(listener, Some(tls.clone()), here);
-    let streams = [accepted.raft, accepted.users, accepted.others];
+    let accepted = accept(listener, Some(tls.clone()), here.clone(), &[here]);
+    let streams = accepted.users.into_iter().chain(accepted.others);
+    let streams = streams.chain([accepted.raft]);
     let mut connections = futures_util::stream::select_all(streams);
     let (told, callers) = tokio::sync::mpsc::channel(10);
     tokio::spawn(async move {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudkv_common::rpc::user::{read_headers, write_headers};
-use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings};
+use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, Room};
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1::{self as pb, call, reply};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
@@ -85,7 +85,9 @@ impl Lanes {
         self.workers[worker % self.workers.len()].get_or_init(|| {
             let (greeting, address) = (self.greeting.clone(), self.address.subscribe());
             let (runtime, dialer) = (Handle::current(), self.dialer.clone());
-            Link::start(&runtime, dialer, greeting, Lane::Users, address, BOUNDS)
+            let room = Room::of(&BOUNDS);
+            let lane = Lane::Users;
+            Link::start(&runtime, dialer, greeting, lane, address, BOUNDS, room)
         })
     }
 

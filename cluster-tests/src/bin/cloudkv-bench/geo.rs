@@ -136,7 +136,7 @@ async fn measure(args: &Args) -> Result<Report> {
 
 async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
     let options = RegionOptions {
-        shards: 8,
+        shards: 3,
         ..RegionOptions::default()
     };
     let world = World::start_with(&["here", "there"], 1, 2, options).await;

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
     pub connections: Vec<usize>,
     /// Shards of the region.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 3)]
     pub shards: u32,
     /// Client threads.
     #[arg(long, default_value_t = 1)]

@@ -1,0 +1,162 @@
+//! Threads that serve users, each with a runtime of its own.
+//!
+//! A task stays on the thread on which it began, so a request, its connection and the connections
+//! to nodes that it needs share one, and pass it on without waking another. Nothing is stolen by a
+//! thread that is idle: connections should be spread evenly when they come in.
+
+use std::cell::Cell;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use futures_util::future::try_join_all;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Answer;
+use super::encryption::Encryption;
+use super::serve::{Port, serve};
+use super::settings::HttpSettings;
+
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Which of the [`Workers`] this thread is; 0 on all other threads.
+pub fn current_worker() -> usize {
+    NUMBER.get()
+}
+
+/// The threads. They end, and with them all tasks on them, with [`Workers::stop`] or when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Workers {
+    handles: Vec<Handle>,
+    threads: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Workers {
+    /// Starts so many, at least one.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or what a runtime needs.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let mut workers = Self {
+            handles: Vec::new(),
+            threads: Vec::new(),
+            stop: CancellationToken::new(),
+        };
+        for number in 0..count.max(1) {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            workers.handles.push(runtime.handle().clone());
+            let stop = workers.stop.clone();
+            let work = move || {
+                NUMBER.set(number);
+                work(runtime, stop);
+            };
+            let named = thread::Builder::new().name(format!("http-{number}"));
+            workers.threads.push(named.spawn(work)?);
+        }
+        Ok(workers)
+    }
+
+    /// Their runtimes, by number.
+    pub fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+
+    /// Ends the threads, and waits for what they do at the moment.
+    pub fn stop(mut self) {
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            // Tasks that panic end alone; nothing else runs there.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn work(runtime: Runtime, stop: CancellationToken) {
+    runtime.block_on(stop.cancelled_owned());
+    // Reads that wait for the disk are of no use to anybody any more.
+    runtime.shutdown_background();
+}
+
+/// What one thread serves.
+#[derive(Debug)]
+pub struct Serving<A> {
+    /// The thread's runtime.
+    pub worker: Handle,
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// How they are encrypted.
+    pub encryption: Encryption,
+    /// Who answers.
+    pub answers: Arc<A>,
+}
+
+/// Serves all of `ports`, each on its thread, until `shutdown`, and until all of them have drained.
+///
+/// # Errors
+/// When the system refuses to watch a listener, or serving panics.
+pub async fn serve_on_workers<A: Answer>(
+    ports: impl IntoIterator<Item = Serving<A>>,
+    settings: &HttpSettings,
+    shutdown: &CancellationToken,
+) -> io::Result<()> {
+    let mut served = Vec::new();
+    for serving in ports {
+        let _there = serving.worker.enter();
+        let port = Port {
+            listener: tokio::net::TcpListener::from_std(serving.listener)?,
+            encryption: serving.encryption,
+        };
+        let serve = serve(port, serving.answers, settings.clone(), shutdown.clone());
+        served.push(serving.worker.spawn(serve));
+    }
+    try_join_all(served).await.map_err(io::Error::other)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_stay_on_their_thread() {
+        assert_eq!(current_worker(), 0);
+        let workers = Workers::start(3).unwrap();
+        for (number, handle) in workers.handles().iter().enumerate() {
+            let here = async {
+                let before = (current_worker(), thread::current().id());
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                let deeper = tokio::spawn(async { current_worker() }).await.unwrap();
+                (before, deeper, thread::current().id())
+            };
+            let (before, deeper, after) = handle.spawn(here).await.unwrap();
+            assert_eq!(before, (number, after));
+            assert_eq!(deeper, number);
+        }
+        workers.stop();
+    }
+
+    #[tokio::test]
+    async fn tasks_end_with_the_threads() {
+        let workers = Workers::start(0).unwrap();
+        let [handle] = workers.handles() else {
+            panic!("one at least");
+        };
+        let for_ever = handle.spawn(std::future::pending::<()>());
+        workers.stop();
+        assert!(for_ever.await.unwrap_err().is_cancelled());
+    }
+}

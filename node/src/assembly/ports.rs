@@ -1,0 +1,115 @@
+//! The node's ports.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+
+use cloudkv_common::server::{Encryption, Serving, listen, serve_on_workers};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::run::RunError;
+use crate::api::{Api, HttpSettings};
+use crate::cluster::replace_file;
+use crate::config::Config;
+
+/// The bound ports.
+pub(super) struct Ports {
+    /// One for each thread that serves users.
+    pub http: Vec<StdListener>,
+    pub http_address: SocketAddr,
+    pub rpc: TcpListener,
+    pub admin: TcpListener,
+}
+
+impl Ports {
+    /// Binds them, that for users for so many threads.
+    pub fn bind(config: &Config, workers: usize) -> Result<Self, RunError> {
+        let (http, http_address) = bind("http", config.http, workers)?;
+        Ok(Self {
+            http,
+            http_address,
+            rpc: bind_one("rpc", config.rpc)?,
+            admin: bind_one("admin", config.admin)?,
+        })
+    }
+
+    /// Tells, in the data directory, where the node listens: ports may have been chosen by the system.
+    pub fn write_addresses(&self, config: &Config) -> Result<(), RunError> {
+        let write = || {
+            let addresses = serde_json::json!({
+                "http": self.http_address.to_string(),
+                "rpc": self.rpc.local_addr()?.to_string(),
+                "admin": self.admin.local_addr()?.to_string(),
+                "pid": std::process::id(),
+            });
+            replace_file(
+                &config.data_dir,
+                "addresses.json",
+                format!("{addresses:#}\n").as_bytes(),
+            )
+        };
+        write().map_err(|source| RunError::System {
+            verb: "write addresses.json",
+            source,
+        })
+    }
+}
+
+/// So many listeners on one address, and the address.
+fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+    count: usize,
+) -> Result<(Vec<StdListener>, SocketAddr), RunError> {
+    let bound = listen(address, count).and_then(|listeners| {
+        let first = listeners.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let address = first.local_addr()?;
+        Ok((listeners, address))
+    });
+    bound.map_err(|source| RunError::Bind {
+        setting,
+        address,
+        source,
+    })
+}
+
+fn bind_one(setting: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    let (listeners, _) = bind(setting, address, 1)?;
+    let listener = listeners.into_iter().next().map(TcpListener::from_std);
+    let listener = listener.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
+    listener.map_err(|source| RunError::Bind {
+        setting,
+        address,
+        source,
+    })
+}
+
+/// Where users come in.
+pub(super) struct Users {
+    /// One for each worker.
+    pub listeners: Vec<StdListener>,
+    pub address: SocketAddr,
+    pub workers: Vec<Handle>,
+    pub encryption: Encryption,
+}
+
+impl Users {
+    /// Serves them until `drain`, and until all their requests have ended.
+    pub async fn serve(
+        self,
+        api: &Arc<Api>,
+        settings: &HttpSettings,
+        drain: &CancellationToken,
+    ) -> io::Result<()> {
+        let ports = self.listeners.into_iter().zip(self.workers);
+        let ports = ports.map(|(listener, worker)| Serving {
+            worker,
+            listener,
+            encryption: self.encryption.clone(),
+            answers: api.clone(),
+        });
+        serve_on_workers(ports, settings, drain).await
+    }
+}
