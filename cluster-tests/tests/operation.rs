@@ -179,6 +179,54 @@ async fn a_wrong_address_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_taken_address_is_named() {
+    for name in ["http", "rpc", "admin"] {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+        let mut command = cloudkv_cluster_tests::harness::clean_command();
+        command.arg("--data-dir").arg(dir.path().join("data"));
+        for port in ["http", "rpc", "admin"] {
+            let address = if port == name {
+                taken.1.to_string()
+            } else {
+                "127.0.0.1:0".to_owned()
+            };
+            command.args([format!("--{port}"), address]);
+        }
+        let refusal = run_to_exit(command).await;
+        assert_eq!(refusal.code, Some(1), "{refusal:?}");
+        refusal.names(&[&format!("--{name} {}", taken.1), "can't be bound"]);
+    }
+}
+
+/// Whatever threads there are, all of them answer, and stop in time.
+#[tokio::test]
+async fn any_number_of_threads_serves() {
+    for threads in [
+        ["--raft-threads", "0", "--http-threads", "2"],
+        ["--raft-threads", "1", "--http-threads", "5"],
+    ] {
+        let options = NodeOptions {
+            args: threads.map(str::to_owned).to_vec(),
+            ..NodeOptions::default()
+        };
+        let mut node = Node::start_with(options).await;
+        // Each has a connection of its own, which the system gives to any of the threads.
+        let bucket = node.api().bucket().await;
+        let asked = (0..20).map(|key| {
+            let (api, key) = (node.api(), bucket.key(&format!("k{key}")));
+            async move {
+                api.put(&key, "v").await.status(200);
+                assert_eq!(api.get(&key).await.text(), "v");
+            }
+        });
+        futures_util::future::join_all(asked).await;
+        node.terminate().await;
+    }
+}
+
 fn config_file(text: &str) -> (TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cloudkv.toml");

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), Failure> {
     telemetry::logs::init(&config.log_level, config.log_format)?;
-    let threads = config.http_workers();
+    let threads = config.main_threads();
     block_on(threads, async {
         let stop = stop_on_signals()?;
         Ok(assembly::run(config, stop).await?)

@@ -14,17 +14,20 @@ const BACKLOG: u32 = 1024;
 /// # Errors
 /// When the address is in use, by a program that shares it, too, or can't be bound.
 pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    // Sharing the port would let a second program bind it, too: a listener that doesn't share finds
-    // out whether somebody else has it. It is bound, and gone before it listens.
-    let mut address = address;
     let alone = socket(address)?;
     alone.bind(address)?;
+    if count <= 1 {
+        return Ok(vec![alone.listen(BACKLOG)?.into_std()?]);
+    }
+    // Sharing the port would let a second program bind it, too: a listener that doesn't share finds
+    // out whether somebody else has it. It is gone before it listens.
+    let mut address = address;
     address.set_port(alone.local_addr()?.port());
     drop(alone);
-    (0..count.max(1))
+    (0..count)
         .map(|_| {
             let socket = socket(address)?;
-            socket.set_reuseport(count > 1)?;
+            socket.set_reuseport(true)?;
             socket.bind(address)?;
             socket.listen(BACKLOG)?.into_std()
         })

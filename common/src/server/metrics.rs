@@ -1,6 +1,6 @@
 //! Counters of connections.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Connections of a port, or of several that share a limit.
 #[derive(Debug, Default)]
@@ -9,6 +9,8 @@ pub struct ConnectionMetrics {
     accepted: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
+    /// Refused sockets that are still open.
+    lingering: AtomicUsize,
 }
 
 impl ConnectionMetrics {
@@ -26,6 +28,19 @@ impl ConnectionMetrics {
 
     pub(crate) fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a refused socket that stays open for a moment, unless there are `most` of them.
+    pub(crate) fn lingers(&self, most: usize) -> bool {
+        let more = |now: usize| (now < most).then_some(now + 1);
+        let counted = self
+            .lingering
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.is_ok()
+    }
+
+    pub(crate) fn lingered(&self) {
+        self.lingering.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn cut(&self) {

@@ -116,7 +116,11 @@ impl<A: Answer> Server<A> {
         Self {
             builder: Arc::new(drive::builder(&settings, tasks.clone())),
             registry: Registry::new(Patience::of(&settings), Arc::clone(answers.connections())),
-            lingerer: Lingerer::new(tasks.clone(), stop.clone()),
+            lingerer: Lingerer::new(
+                Arc::clone(answers.connections()),
+                tasks.clone(),
+                stop.clone(),
+            ),
             answers,
             encryption,
             settings,

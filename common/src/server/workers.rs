@@ -7,12 +7,13 @@
 use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use futures_util::future::try_join_all;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::Answer;
 use super::encryption::Encryption;
@@ -49,15 +50,16 @@ impl Workers {
             stop: CancellationToken::new(),
         };
         for number in 0..count.max(1) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            workers.handles.push(runtime.handle().clone());
+            let (ready, built) = mpsc::channel();
             let stop = workers.stop.clone();
             let work = move || {
                 NUMBER.set(number);
-                work(runtime, stop);
+                work(&ready, stop);
             };
             let named = thread::Builder::new().name(format!("http-{number}"));
             workers.threads.push(named.spawn(work)?);
+            let ended = |_| io::Error::other("a thread has ended");
+            workers.handles.push(built.recv().map_err(ended)??);
         }
         Ok(workers)
     }
@@ -83,7 +85,17 @@ impl Drop for Workers {
     }
 }
 
-fn work(runtime: Runtime, stop: CancellationToken) {
+/// The runtime is made here, since no other runtime's thread may drop it.
+fn work(ready: &mpsc::Sender<io::Result<Handle>>, stop: CancellationToken) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // Whoever starts the threads waits for it.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(runtime.handle().clone()));
     runtime.block_on(stop.cancelled_owned());
     // Reads that wait for the disk are of no use to anybody any more.
     runtime.shutdown_background();
@@ -102,7 +114,8 @@ pub struct Serving<A> {
     pub answers: Arc<A>,
 }
 
-/// Serves all of `ports`, each on its thread, until `shutdown`, and until all of them have drained.
+/// Serves all of `ports`, each on its thread, until `shutdown`, and until all of them have drained. If
+/// this is dropped, or one of them fails, none takes connections any more.
 ///
 /// # Errors
 /// When the system refuses to watch a listener, or serving panics.
@@ -119,7 +132,7 @@ pub async fn serve_on_workers<A: Answer>(
             encryption: serving.encryption,
         };
         let serve = serve(port, serving.answers, settings.clone(), shutdown.clone());
-        served.push(serving.worker.spawn(serve));
+        served.push(AbortOnDropHandle::new(serving.worker.spawn(serve)));
     }
     try_join_all(served).await.map_err(io::Error::other)?;
     Ok(())
@@ -147,6 +160,15 @@ mod tests {
             assert_eq!(deeper, number);
         }
         workers.stop();
+    }
+
+    /// Dropped or not, it must not wait on this thread, which belongs to a runtime.
+    #[tokio::test]
+    async fn dropped_threads_end_by_themselves() {
+        let workers = Workers::start(2).unwrap();
+        let for_ever = workers.handles()[1].spawn(std::future::pending::<()>());
+        drop(workers);
+        assert!(for_ever.await.unwrap_err().is_cancelled());
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -132,7 +133,9 @@ impl Groups {
         // A node that is alone has nobody to compare its clock with.
         let clock_ok = Arc::new(AtomicBool::new(peers.known().is_empty()));
         let vitals = Vitals::new(clock.clone(), meta::LEVEL, clock_ok.clone());
-        let settings = shard_settings(config, &identity, &place, &peers, &clock, clock_ok, stop);
+        let time = (&clock, clock_ok);
+        let disk = &runtimes.rest;
+        let settings = shard_settings(config, &identity, &place, &peers, time, disk, stop);
         let handles = start_shards(&engine, &identity, settings).await?;
         let held = config.held_requests_mib.bytes();
         let shards = Shards::new(handles, peers.clone(), held, config.request_timeout);
@@ -416,8 +419,8 @@ fn shard_settings(
     identity: &Identity,
     place: &Place,
     peers: &Arc<Peers>,
-    clock: &Clock,
-    clock_ok: Arc<AtomicBool>,
+    (clock, clock_ok): (&Clock, Arc<AtomicBool>),
+    disk: &Handle,
     stop: &CancellationToken,
 ) -> ShardSettings {
     ShardSettings {
@@ -440,6 +443,7 @@ fn shard_settings(
         merge_budget: QueueBudget::new(config.geo_queue_mib.bytes()),
         merge_pace: Pace::new(config.geo_catch_up_percent),
         disk_reads: Arc::new(Semaphore::new(DISK_READS)),
+        disk: disk.clone(),
         clock: clock.clone(),
         clock_ok,
         stop: stop.clone(),

@@ -24,9 +24,9 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Binds them, that for users for so many threads.
-    pub fn bind(config: &Config, workers: usize) -> Result<Self, RunError> {
-        let (http, http_address) = bind("http", config.http, workers)?;
+    /// Binds them, that for users for each thread that serves them.
+    pub fn bind(config: &Config) -> Result<Self, RunError> {
+        let (http, http_address) = bind("http", config.http, config.user_threads())?;
         Ok(Self {
             http,
             http_address,

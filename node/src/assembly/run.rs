@@ -35,6 +35,9 @@ use crate::{admin, meta, rpc};
 /// Files that the databases of log and state keep open at most, 1024 each (`max_open_files`).
 const DATABASE_FILES: u64 = 2 * 1024;
 
+/// Connections to and from other nodes that each further thread for users has.
+const LINK_FILES: u64 = 32;
+
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);
 
@@ -81,16 +84,20 @@ pub enum RunError {
     Failed(String),
 }
 
+/// Files that are open besides users' connections.
+fn own_files(config: &Config) -> u64 {
+    let beyond_the_first = config.user_threads().saturating_sub(1) as u64;
+    DATABASE_FILES + LINK_FILES * beyond_the_first
+}
+
 /// Runs a node until `stop` is cancelled, or it fails.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunError> {
     config.max_connections =
-        room_for_connections(raise_limit(), config.max_connections, DATABASE_FILES)?;
+        room_for_connections(raise_limit(), config.max_connections, own_files(&config))?;
+    let ports = Ports::bind(&config)?;
+    // They end last.
     let threads = Threads::start(&config)?;
-    let runtimes = threads.runtimes();
-    let ports = Ports::bind(&config, runtimes.workers.len())?;
-    let result = run_on(&runtimes, Arc::new(config), ports, stop).await;
-    threads.stop();
-    result
+    run_on(&threads.runtimes(), Arc::new(config), ports, stop).await
 }
 
 async fn run_on(

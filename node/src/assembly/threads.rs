@@ -7,14 +7,21 @@ use super::run::RunError;
 use crate::config::Config;
 use crate::rpc::Runtimes;
 
-/// The threads that replicate and those that serve users; none if the caller's do both.
-pub(super) struct Threads(Option<(Runtime, Workers)>);
+/// The threads that replicate and those that serve users; none if the caller's do both. They end
+/// when this is dropped.
+pub(super) struct Threads {
+    raft: Option<Runtime>,
+    workers: Option<Workers>,
+}
 
 impl Threads {
     /// Starts as many as the configuration says.
     pub fn start(config: &Config) -> Result<Self, RunError> {
         if config.raft_threads == 0 {
-            return Ok(Self(None));
+            return Ok(Self {
+                raft: None,
+                workers: None,
+            });
         }
         // Not of a single thread each: a write that waits for the disk leaves the others to another.
         let raft = Builder::new_multi_thread()
@@ -26,30 +33,38 @@ impl Threads {
             verb: "start the Raft threads",
             source,
         })?;
+        let mut threads = Self {
+            raft: Some(raft),
+            workers: None,
+        };
         let workers = Workers::start(config.http_workers());
-        let workers = workers.map_err(|source| RunError::System {
+        threads.workers = Some(workers.map_err(|source| RunError::System {
             verb: "start the threads that serve users",
             source,
-        })?;
-        Ok(Self(Some((raft, workers))))
+        })?);
+        Ok(threads)
     }
 
     /// Which is for what; all else is the caller's.
     pub fn runtimes(&self) -> Runtimes {
-        match &self.0 {
-            Some((raft, workers)) => Runtimes {
+        match (&self.raft, &self.workers) {
+            (Some(raft), Some(workers)) => Runtimes {
                 raft: raft.handle().clone(),
                 workers: workers.handles().to_vec(),
                 rest: Handle::current(),
             },
-            None => Runtimes::all_on(&Handle::current()),
+            _ => Runtimes::all_on(&Handle::current()),
         }
     }
+}
 
-    /// Ends them.
-    pub fn stop(self) {
-        if let Some((raft, workers)) = self.0 {
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Dropped as they are, runtimes would wait here, which another runtime's thread may not.
+        if let Some(raft) = self.raft.take() {
             raft.shutdown_background();
+        }
+        if let Some(workers) = self.workers.take() {
             workers.stop();
         }
     }

@@ -50,6 +50,9 @@ pub struct OperatorCall {
     pub action: Action,
 }
 
+/// Threads for what is neither for users nor for Raft.
+const MAIN_THREADS: usize = 4;
+
 impl Config {
     /// Reads the command line, the variables and the file that one of them names.
     ///
@@ -96,6 +99,22 @@ impl Config {
         match self.http_threads {
             0 => std::thread::available_parallelism().map_or(1, NonZero::get),
             threads => threads,
+        }
+    }
+
+    /// Threads that serve users and nothing else; 1 if all is done on the same.
+    pub fn user_threads(&self) -> usize {
+        match self.raft_threads {
+            0 => 1,
+            _ => self.http_workers(),
+        }
+    }
+
+    /// Threads for what is neither for users nor for Raft, unless they do all.
+    pub fn main_threads(&self) -> usize {
+        match self.raft_threads {
+            0 => self.http_workers(),
+            _ => self.http_workers().min(MAIN_THREADS),
         }
     }
 }

@@ -159,11 +159,13 @@ cloudkv_common::settings! {
     /// Writes that go into one log entry.
     max_batch_writes: usize = Number { min: 1, max: 65_536 } => "512",
 
-    /// Threads that serve users; 0: one per core.
+    /// Threads that serve users; 0: one per core. Up to four more do what is neither for users nor
+    /// for Raft.
     http_threads: usize = Number { min: 0, max: 1024 } => "0",
 
-    /// Threads that replicate; 0: those that serve users. Then a write changes threads less often,
-    /// which is faster while a cluster has one node; with several, load could delay elections.
+    /// Threads that replicate; 0: those that serve users, which then share their work. Then a write
+    /// changes threads less often, which a single client of a single node sees; with several nodes,
+    /// load could delay elections.
     raft_threads: usize = Number { min: 0, max: 64 } => "1",
 
     /// Whether users choose the plan of a bucket themselves; else only the operator does.

@@ -22,6 +22,8 @@ mod watch;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod threads_tests;
+#[cfg(test)]
 mod tls_tests;
 #[cfg(test)]
 mod users_tests;

@@ -159,7 +159,11 @@ impl Peers {
         runtime: &Handle,
         room: Room,
     ) -> Link {
-        let (dialer, settings) = (self.settings.dialer.clone(), self.settings.link);
+        let (dialer, mut settings) = (self.settings.dialer.clone(), self.settings.link);
+        if lane == Lane::Keys {
+            // All links of the lane together may have as many calls.
+            settings.calls = (settings.calls / self.settings.runtimes.workers.len().max(1)).max(1);
+        }
         let greeting = self.greeting(node);
         Link::start(runtime, dialer, greeting, lane, address, settings, room)
     }

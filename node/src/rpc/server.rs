@@ -158,19 +158,29 @@ impl Leaving {
 /// Serves other nodes until `stop`, which ends the streams between nodes: they have no end of
 /// their own.
 pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
-    let Runtimes { raft, workers, .. } = &answering.runtimes;
-    let accepted = accept(listener, answering.tls.clone(), raft.clone(), workers);
+    let Runtimes {
+        raft,
+        workers,
+        rest,
+    } = &answering.runtimes;
+    let accepted = {
+        let _there = rest.enter();
+        accept(listener, answering.tls.clone(), raft.clone(), workers)
+    };
     let port = |for_raft| Port {
         answering: answering.clone(),
         stop: stop.clone(),
         for_raft,
     };
-    let mut serving = vec![raft.spawn(port(true).serve_on(accepted.raft))];
+    let mut serving = vec![
+        raft.spawn(port(true).serve_on(accepted.raft)),
+        rest.spawn(port(false).serve_on(accepted.others)),
+    ];
     let places = places_for_routers();
-    for ((worker, users), others) in workers.iter().zip(accepted.users).zip(accepted.others) {
+    for ((worker, users), keys) in workers.iter().zip(accepted.users).zip(accepted.keys) {
         let routers = serve_routers(users, places.clone(), answering.clone(), stop.clone());
         serving.push(worker.spawn(routers));
-        serving.push(worker.spawn(port(false).serve_on(others)));
+        serving.push(worker.spawn(port(false).serve_on(keys)));
     }
     // They end together; should one fail, the others must not make believe that all is well.
     let (ended, _, rest) = select_all(serving).await;

@@ -120,6 +120,17 @@ pub(super) async fn server_with(
     peers: Arc<Peers>,
     tls: Option<Arc<Tls>>,
 ) -> Server {
+    let here = Runtimes::all_on(&Handle::current());
+    server_on(here, address, cluster, peers, tls).await
+}
+
+pub(super) async fn server_on(
+    runtimes: Runtimes,
+    address: &str,
+    cluster: &str,
+    peers: Arc<Peers>,
+    tls: Option<Arc<Tls>>,
+) -> Server {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, leaving) = (CancellationToken::new(), Leaving::default());
@@ -131,7 +142,7 @@ pub(super) async fn server_with(
             ..Default::default()
         },
         handler: Arc::new(Counter(AtomicU64::default(), gate.clone())),
-        runtimes: Runtimes::all_on(&Handle::current()),
+        runtimes,
         message_bytes: 1 << 20,
         leaving: leaving.clone(),
         peers,
@@ -151,6 +162,16 @@ pub(super) fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
 }
 
 pub(super) fn peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: usize) -> Arc<Peers> {
+    let here = Runtimes::all_on(&Handle::current());
+    peers_on(here, me, dialer, (calls, queue_bytes))
+}
+
+pub(super) fn peers_on(
+    runtimes: Runtimes,
+    me: NodeId,
+    dialer: Dialer,
+    (calls, queue_bytes): (usize, usize),
+) -> Arc<Peers> {
     Peers::new(PeersSettings {
         cluster_id: "a".to_owned(),
         me,
@@ -160,7 +181,7 @@ pub(super) fn peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: us
             queue_bytes,
             message_bytes: 1 << 20,
         },
-        runtimes: Runtimes::all_on(&Handle::current()),
+        runtimes,
     })
 }
 

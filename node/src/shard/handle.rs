@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,8 @@ pub struct ShardSettings {
     pub merge_pace: Pace,
     /// Reads that may wait for the disk, over all shards.
     pub disk_reads: Arc<Semaphore>,
+    /// Whose pool of threads waits for the disk.
+    pub disk: Handle,
     /// The time.
     pub clock: Clock,
     /// Whether this node's clock is right enough to serve.
@@ -88,6 +91,7 @@ pub struct ShardHandle {
     queue: Queue,
     merges: MergeQueue,
     disk_reads: Arc<Semaphore>,
+    disk: Handle,
     clock: Clock,
     clock_ok: Arc<AtomicBool>,
     /// Whether this node is to hold a replica, as the metadata says.
@@ -125,13 +129,14 @@ impl ShardHandle {
             pace: settings.merge_pace.clone(),
         };
         let merges = merger.start(settings.merge_budget.clone(), stop.clone());
-        let disk_reads = settings.disk_reads.clone();
+        let (disk_reads, disk) = (settings.disk_reads.clone(), settings.disk.clone());
         let shard = Arc::new(Self {
             group,
             view,
             queue,
             merges,
             disk_reads,
+            disk,
             clock,
             clock_ok: settings.clock_ok.clone(),
             hosted: AtomicBool::new(true),
@@ -274,7 +279,7 @@ impl ShardHandle {
             .try_acquire_owned()
             .map_err(|_| ReadError::Overloaded)?;
         let view = self.view.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.disk.spawn_blocking(move || {
             let _permit = permit;
             read(&view)
         });

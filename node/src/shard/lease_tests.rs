@@ -218,6 +218,7 @@ fn shard_settings(
         merge_budget: QueueBudget::new(16 << 20),
         merge_pace: crate::pace::Pace::new(100),
         disk_reads: Arc::new(Semaphore::new(10)),
+        disk: Handle::current(),
         clock: Clock::new(),
         clock_ok: Arc::new(AtomicBool::new(true)),
         stop: stop.clone(),

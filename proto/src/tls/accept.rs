@@ -44,8 +44,10 @@ pub struct Accepted {
     pub raft: Connections,
     /// Frames of users' requests, by way of routers, by thread.
     pub users: Vec<Connections>,
-    /// gRPC for all else, by thread.
-    pub others: Vec<Connections>,
+    /// gRPC for users' requests that other nodes pass on, by thread.
+    pub keys: Vec<Connections>,
+    /// gRPC for all else.
+    pub others: Connections,
 }
 
 /// Where connections go when they are ready.
@@ -53,7 +55,7 @@ struct Doors {
     raft: Door,
     users: Row,
     keys: Row,
-    others: Row,
+    others: Door,
 }
 
 /// Where connections are taken, and the runtime that wakes for what comes on them.
@@ -69,8 +71,9 @@ struct Row {
     next: AtomicUsize,
 }
 
-/// Takes connections: those for Raft are ready on `raft`, all others on `workers` in turn, of which
-/// there must be one at least. The task that takes them runs here, and ends with any of them.
+/// Takes connections: those for Raft are ready on `raft`, those for users' requests on `workers` in turn, of
+/// which there must be one at least, and all others here. The task that takes them runs here, and ends with
+/// any of them.
 pub fn accept(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -82,18 +85,19 @@ pub fn accept(
         let workers = workers.iter().cloned();
         workers.map(Door::open).unzip()
     };
-    let ((users, for_users), (others, for_others)) = (open(), open());
+    let ((users, for_users), (keys, for_keys)) = (open(), open());
+    let (others, for_others) = Door::open(Handle::current());
     let doors = Doors {
         raft,
         users: Row::of(users),
-        // The same ones, with turns of their own: a connection for keys takes more work than others.
-        keys: Row::of(others.clone()),
-        others: Row::of(others),
+        keys: Row::of(keys),
+        others,
     };
     tokio::spawn(take(listener, tls, Arc::new(doors)));
     Accepted {
         raft: for_raft,
         users: for_users,
+        keys: for_keys,
         others: for_others,
     }
 }
@@ -192,7 +196,7 @@ impl Doors {
             Some(Purpose::Raft) => Some(&self.raft),
             Some(Purpose::Users) => self.users.turn(),
             Some(Purpose::Keys) => self.keys.turn(),
-            None => self.others.turn(),
+            None => Some(&self.others),
         };
         let door = door.ok_or_else(|| "nobody takes connections".to_owned())?;
         door.pass(tcp, tls).await
@@ -203,7 +207,8 @@ impl Doors {
         tokio::select! {
             () = self.raft.ready.closed() => {}
             () = self.users.closed() => {}
-            () = self.others.closed() => {}
+            () = self.keys.closed() => {}
+            () = self.others.ready.closed() => {}
         }
     }
 }

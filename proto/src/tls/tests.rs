@@ -102,8 +102,8 @@ async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<Caller>)
     let address = listener.local_addr().unwrap().to_string();
     let here = tokio::runtime::Handle::current();
     let accepted = accept(listener, Some(tls.clone()), here.clone(), &[here]);
-    let streams = accepted.users.into_iter().chain(accepted.others);
-    let streams = streams.chain([accepted.raft]);
+    let streams = accepted.users.into_iter().chain(accepted.keys);
+    let streams = streams.chain([accepted.raft, accepted.others]);
     let mut connections = futures_util::stream::select_all(streams);
     let (told, callers) = tokio::sync::mpsc::channel(10);
     tokio::spawn(async move {

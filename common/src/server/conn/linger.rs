@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::server::metrics::ConnectionMetrics;
 
 const MAX_SOCKETS: usize = 256;
 const MAX_TIME: Duration = Duration::from_secs(2);
@@ -21,16 +22,21 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// Closes sockets gently.
 pub(crate) struct Lingerer {
-    room: Arc<Semaphore>,
+    connections: Arc<ConnectionMetrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Lingerer {
-    /// Its tasks are tracked by `tasks` and end at `stop`.
-    pub(crate) fn new(tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+    /// Its tasks are tracked by `tasks` and end at `stop`. How many there are is bounded over all
+    /// that share `connections`.
+    pub(crate) fn new(
+        connections: Arc<ConnectionMetrics>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            room: Arc::new(Semaphore::new(MAX_SOCKETS)),
+            connections,
             tasks,
             stop,
         })
@@ -38,9 +44,10 @@ impl Lingerer {
 
     /// Closes a socket whose answer has been written.
     pub(crate) fn linger(&self, stream: TcpStream) {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
+        if !self.connections.lingers(MAX_SOCKETS) {
             return;
-        };
+        }
+        let place = Place(Arc::clone(&self.connections));
         let stop = self.stop.clone();
         // Drops may happen outside of the runtime, at its end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -52,6 +59,15 @@ impl Lingerer {
             };
             self.tasks.spawn_on(task, &runtime);
         }
+    }
+}
+
+/// One of those that linger.
+struct Place(Arc<ConnectionMetrics>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.lingered();
     }
 }
 
