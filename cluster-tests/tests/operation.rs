@@ -269,7 +269,12 @@ async fn a_directory_that_cannot_be_made_is_named() {
 #[tokio::test]
 async fn too_few_open_files_are_refused_with_what_is_needed() {
     let dir = tempfile::tempdir().unwrap();
-    let node = NodeOptions::default().command(&dir.path().join("data"));
+    // Each thread needs some, and there are as many as cores if it isn't said.
+    let options = NodeOptions {
+        args: ["--http-threads", "1"].map(str::to_owned).to_vec(),
+        ..NodeOptions::default()
+    };
+    let node = options.command(&dir.path().join("data"));
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", "ulimit -n 2000 && exec \"$@\"", "sh"])
