@@ -141,6 +141,7 @@ pub async fn serve_on_workers<A: Answer>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::{ConnectionMetrics, Origin, listen};
 
     #[tokio::test]
     async fn tasks_stay_on_their_thread() {
@@ -159,6 +160,65 @@ mod tests {
             assert_eq!(before, (number, after));
             assert_eq!(deeper, number);
         }
+        workers.stop();
+    }
+
+    /// Answers nothing, which is enough to be a port.
+    #[derive(Default)]
+    struct Nothing(Arc<ConnectionMetrics>);
+
+    impl Answer for Nothing {
+        type Body = axum::body::Body;
+
+        async fn answer(
+            &self,
+            _: http::Request<hyper::body::Incoming>,
+            _: Origin,
+        ) -> http::Response<Self::Body> {
+            http::Response::default()
+        }
+
+        fn connections(&self) -> &Arc<ConnectionMetrics> {
+            &self.0
+        }
+    }
+
+    /// After a failure nobody must be taken in who gets no answer.
+    #[tokio::test]
+    async fn ports_that_are_not_served_any_more_are_closed() {
+        let workers = Workers::start(2).unwrap();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = listen(any, 2).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let answers = Arc::new(Nothing::default());
+        let ports = workers.handles().iter().zip(listeners);
+        let ports = ports.map(|(worker, listener)| Serving {
+            worker: worker.clone(),
+            listener,
+            encryption: Encryption::Off,
+            answers: answers.clone(),
+        });
+        let (settings, never) = (HttpSettings::default(), CancellationToken::new());
+        {
+            let mut serving = std::pin::pin!(serve_on_workers(ports, &settings, &never));
+            let dialled = async {
+                tokio::net::TcpStream::connect(address).await.unwrap();
+                while answers.0.accepted_connections() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                served = &mut serving => panic!("{served:?}"),
+                () = dialled => {}
+            }
+        }
+        let refused = async {
+            while tokio::net::TcpStream::connect(address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = std::time::Duration::from_secs(10);
+        tokio::time::timeout(within, refused).await.unwrap();
         workers.stop();
     }
 

@@ -35,8 +35,8 @@ use crate::{admin, meta, rpc};
 /// Files that the databases of log and state keep open at most, 1024 each (`max_open_files`).
 const DATABASE_FILES: u64 = 2 * 1024;
 
-/// Connections to and from other nodes that each further thread for users has.
-const LINK_FILES: u64 = 32;
+/// Connections that each further thread for users has, to and from eight other nodes.
+const LINK_FILES: u64 = 16;
 
 /// How long tasks in the background may take to end.
 const TASKS_END: Duration = Duration::from_secs(15);

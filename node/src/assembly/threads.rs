@@ -23,7 +23,8 @@ impl Threads {
                 workers: None,
             });
         }
-        // Not of a single thread each: a write that waits for the disk leaves the others to another.
+        // Of the kind for several threads also where there is one: while that waits for the disk, another
+        // takes over.
         let raft = Builder::new_multi_thread()
             .worker_threads(config.raft_threads)
             .thread_name("raft")

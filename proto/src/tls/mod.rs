@@ -15,8 +15,8 @@
 //! | `peer` | what the certificate of the other end says |
 //! | `stream` | a connection, encrypted or not |
 //! | `dial` | connects |
-//! | `mark` | what connections begin with that are for Raft, or for routers' frames |
-//! | `accept` | takes connections, and shakes hands with several at once |
+//! | `mark` | what connections begin with that are for Raft, for users' requests, or for routers' frames |
+//! | `accept` | takes connections for the threads that they are for, and shakes hands with several at once |
 
 mod accept;
 mod dial;

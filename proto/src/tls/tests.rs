@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer,
     KeyPair, SanType, date_time_ymd,
@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Caller, DialError, Dialer, Holder, Tls, TlsError, TlsFiles, accept, host_of};
+use super::{
+    Caller, Connections, DialError, Dialer, Holder, Tls, TlsError, TlsFiles, accept, host_of,
+};
 
 const NODE: &[Usage] = &[Usage::ServerAuth, Usage::ClientAuth];
 const ROUTER: &[Usage] = &[Usage::ClientAuth];
@@ -132,6 +134,62 @@ async fn greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
     let read = stream.read_exact(&mut text).await;
     read.map_err(|error| error.to_string())?;
     Ok(String::from_utf8(text.to_vec()).unwrap())
+}
+
+/// How many connections are ready now.
+fn ready(connections: &mut Connections) -> usize {
+    let mut ready = 0;
+    while let Some(Some(Ok(_))) = connections.next().now_or_never() {
+        ready += 1;
+    }
+    ready
+}
+
+#[tokio::test]
+async fn threads_for_users_take_turns_by_what_connections_are_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let here = tokio::runtime::Handle::current();
+    let mut accepted = accept(listener, None, here.clone(), &[here.clone(), here]);
+    let dialer = Dialer::default();
+    // One by one: whatever comes between those of a kind must not disturb their turns.
+    for dialer in [
+        dialer.for_keys(),
+        dialer.for_users(),
+        dialer.clone(),
+        dialer.for_raft(),
+        dialer.for_keys(),
+        dialer.for_users(),
+    ] {
+        let mut stream = dialer.connect(&address).await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        tokio::spawn(async move { while stream.read_u8().await.is_ok() {} });
+    }
+    let (mut counted, mut all) = ([0; 6], 0);
+    let wait = async {
+        while all < 6 {
+            tokio::task::yield_now().await;
+            let [first, second] = &mut accepted.keys[..] else {
+                panic!("two threads");
+            };
+            let [third, fourth] = &mut accepted.users[..] else {
+                panic!("two threads");
+            };
+            let (raft, others) = (&mut accepted.raft, &mut accepted.others);
+            for (door, connections) in [first, second, third, fourth, raft, others]
+                .into_iter()
+                .enumerate()
+            {
+                let more = ready(connections);
+                counted[door] += more;
+                all += more;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .unwrap();
+    assert_eq!(counted, [1; 6]);
 }
 
 #[tokio::test]
