@@ -173,6 +173,7 @@ mod tests {
         pb::UserWelcome {
             code: 7,
             message: message.to_owned(),
+            headers: 0,
         }
     }
 

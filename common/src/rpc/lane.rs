@@ -5,7 +5,7 @@ use cloudkv_proto::v1 as pb;
 use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use super::NodeId;
+use super::{NodeId, headers};
 
 const CLUSTER: &str = "cloudkv-cluster";
 const FROM: &str = "cloudkv-from";
@@ -90,17 +90,31 @@ impl Greeting {
         pb::UserGreeting {
             cluster_id: self.cluster_id.clone(),
             to: self.to,
+            headers: headers::VERSION,
         }
     }
 }
 
-/// Whether a router of `cluster_id` greets that means node `me`.
+/// Whether a router of `cluster_id` greets that means node `me` and speaks as it does.
 pub fn check_router(
     greeting: &pb::UserGreeting,
     cluster_id: &str,
     me: NodeId,
 ) -> Result<(), Status> {
-    meant((&greeting.cluster_id, Some(greeting.to)), (cluster_id, me))
+    meant((&greeting.cluster_id, Some(greeting.to)), (cluster_id, me))?;
+    same_headers(greeting.headers)
+}
+
+/// Whether the other end knows the same headers. If not, requests go by HTTP until both ends are of
+/// one version.
+pub(super) fn same_headers(version: u32) -> Result<(), Status> {
+    if version == headers::VERSION {
+        return Ok(());
+    }
+    Err(Status::unimplemented(format!(
+        "headers of version {version}, where {} is known",
+        headers::VERSION
+    )))
 }
 
 /// Whether a caller means the node that it reached.

@@ -7,6 +7,7 @@
 //! breaks are lost: their fate is unknown.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use cloudkv_proto::tls::Dialer;
@@ -26,6 +27,8 @@ const FRAME_CALLS: usize = 512;
 const FRAME_BYTES: usize = 1 << 20;
 /// Between tries to connect.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Before a node of another version is tried again.
+const OTHER_VERSION: Duration = Duration::from_secs(5);
 /// How often it is looked at what doesn't end by itself.
 const SWEEP: Duration = Duration::from_millis(500);
 /// When nothing has come, or gone, for so many looks, the node is asked whether it is there ...
@@ -53,6 +56,8 @@ pub(super) struct Line {
     up: watch::Sender<bool>,
     waiting: HashMap<u64, Answer>,
     next_id: u64,
+    /// Whether it was told that the node is of another version.
+    told: bool,
 }
 
 impl Line {
@@ -69,6 +74,7 @@ impl Line {
             up,
             waiting: HashMap::new(),
             next_id: 0,
+            told: false,
         }
     }
 
@@ -89,6 +95,18 @@ impl Line {
                 Code::Unauthenticated => {
                     tracing::warn!(to, reason = ended.message(), "this node refuses another");
                     pause = RETRY.1;
+                }
+                Code::Unimplemented if lane == Lane::Users => {
+                    // While one of them is upgraded, or for long if that was forgotten.
+                    if !std::mem::replace(&mut self.told, true) {
+                        let reason = ended.message();
+                        tracing::warn!(
+                            to,
+                            reason,
+                            "a node of another version: requests take the slow way"
+                        );
+                    }
+                    pause = OTHER_VERSION;
                 }
                 _ => {}
             }
@@ -147,10 +165,14 @@ impl Line {
         pause: &mut Duration,
     ) -> Status {
         *pause = RETRY.0;
+        self.told = false;
         self.up.send_replace(true);
         let mut sweep = tokio::time::interval(SWEEP);
         // Looks that come late, all at once, would leave the node no time to answer.
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Of its own, so that it is made once and not for each frame.
+        let mut address = self.ends.address.clone();
+        let mut moved = pin!(address.changed());
         let (mut first, mut put) = (None, false);
         let (mut none_came, mut none_went) = (0, 0);
         loop {
@@ -207,8 +229,9 @@ impl Line {
                         (put, none_went) = (true, 0);
                     }
                 }
-                changed = self.ends.address.changed() => {
-                    let _ = changed;
+                // That it will never move again means that nobody calls any more.
+                _ = &mut moved => {
+                    self.ends.address.mark_unchanged();
                     return Status::unavailable("the node has another address now");
                 }
             }

@@ -11,14 +11,14 @@
 //! | `line` | its task: connects, sends frames, hands out replies |
 //! | `wire` | its stream: of gRPC, or of frames alone |
 //! | `frames` | frames alone, without gRPC |
-//! | `user` | a user's request and its answer as they travel |
+//! | `headers` | headers of a user's request and its answer as they travel |
 
 mod call;
 pub mod frames;
+pub mod headers;
 mod lane;
 mod line;
 mod link;
-pub mod user;
 mod wire;
 
 pub use call::{CallError, PendingReply, time_left};

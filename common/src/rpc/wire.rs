@@ -14,7 +14,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::frames::{FrameReader, FrameWriter, split};
-use super::lane::{Greeting, Lane};
+use super::lane::{Greeting, Lane, same_headers};
 
 /// Time to connect.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -122,9 +122,14 @@ pub(super) async fn over_frames(
     let greeted = calls.send(&greeting.of_router()).await;
     greeted.map_err(broken)?;
     let welcome = replies.next::<pb::UserWelcome>().await.map_err(broken)?;
-    let pb::UserWelcome { code, message } = welcome.ok_or_else(ended)?;
+    let pb::UserWelcome {
+        code,
+        message,
+        headers,
+    } = welcome.ok_or_else(ended)?;
     match i32::try_from(code).map_or(Code::Unknown, Code::from) {
         Code::Ok => {
+            same_headers(headers)?;
             calls.allow(limit);
             replies.allow(limit);
             Ok((calls, replies))

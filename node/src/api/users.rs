@@ -2,7 +2,7 @@
 //! HTTP's framing around it.
 
 use bytes::Bytes;
-use cloudkv_common::rpc::user::{read_headers, write_headers};
+use cloudkv_common::rpc::headers::{read_headers, write_headers};
 use cloudkv_common::server::Origin;
 use cloudkv_proto::v1 as pb;
 use http::{HeaderName, Method, Request, StatusCode, Uri, header};
@@ -14,7 +14,11 @@ use crate::api::http::body::Body;
 
 impl Api {
     /// Answers a request; `number` tells those of a router apart.
-    pub async fn serve_user(&self, request: pb::UserRequest, number: u64) -> pb::UserReply {
+    pub fn serve_user(
+        &self,
+        request: pb::UserRequest,
+        number: u64,
+    ) -> impl Future<Output = pb::UserReply> + Send {
         let origin = Origin {
             // Counters are spread over connections.
             connection: u32::try_from(number % 16).unwrap_or(0),
@@ -22,11 +26,28 @@ impl Api {
             peer: ([0, 0, 0, 0], 0).into(),
             encrypted: false,
         };
-        let response = match read(request) {
-            Some(request) => self.answer_any(request, origin).await,
-            None => ApiError::header("the router's request can't be read").answer(),
-        };
-        write(response).await
+        let request = read(request);
+        async move {
+            let response = match request {
+                Some(request) => self.answer_any(request, origin).await,
+                None => ApiError::header("the router's request can't be read").answer(),
+            };
+            let (parts, body) = response.into_parts();
+            let (status, body) = match body {
+                Body::Empty => (parts.status, Bytes::new()),
+                Body::Full(bytes) => (parts.status, bytes),
+                Body::Axum(body) => match Box::pin(body.collect()).await {
+                    Ok(collected) => (parts.status, collected.to_bytes()),
+                    Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
+                },
+            };
+            let skip = |name: &HeaderName| *name == header::CONNECTION;
+            pb::UserReply {
+                status: u32::from(status.as_u16()),
+                headers: write_headers(&parts.headers, skip),
+                body,
+            }
+        }
     }
 }
 
@@ -36,23 +57,4 @@ fn read(request: pb::UserRequest) -> Option<Request<Full<Bytes>>> {
     *read.uri_mut() = Uri::from_maybe_shared(Bytes::from(request.target)).ok()?;
     *read.headers_mut() = read_headers(&request.headers, 16).ok()?;
     Some(read)
-}
-
-async fn write(response: http::Response<Body>) -> pb::UserReply {
-    let (parts, body) = response.into_parts();
-    let skip = |name: &HeaderName| *name == header::CONNECTION;
-    let headers = write_headers(&parts.headers, skip);
-    let (status, body) = match body {
-        Body::Empty => (parts.status, Bytes::new()),
-        Body::Full(bytes) => (parts.status, bytes),
-        Body::Axum(body) => match body.collect().await {
-            Ok(collected) => (parts.status, collected.to_bytes()),
-            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
-        },
-    };
-    pb::UserReply {
-        status: u32::from(status.as_u16()),
-        headers,
-        body,
-    }
 }

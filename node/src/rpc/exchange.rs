@@ -4,6 +4,7 @@
 //! and no message of its own. When too many are under way it reads no further, and the caller's
 //! queue fills up.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub(super) async fn exchange(
     let mut running = Running::new();
     let mut ready = Vec::new();
     let (mut open, mut leaving) = (true, false);
+    // Made once, and not for each frame.
+    let mut told_to_leave = pin!(leave.cancelled());
     while open || !running.is_empty() || !ready.is_empty() {
         if ready.is_empty() {
             tokio::select! {
@@ -95,7 +98,7 @@ pub(super) async fn exchange(
                     Ok(None) => open = false,
                     Err(Gone) => return,
                 },
-                () = leave.cancelled(), if !leaving => {
+                () = &mut told_to_leave, if !leaving => {
                     leaving = true;
                     let frame = pb::ReplyFrame { leaving, ..Default::default() };
                     if replies.send(frame).await.is_err() {

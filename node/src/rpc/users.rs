@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
+use cloudkv_common::rpc::headers::VERSION;
 use cloudkv_common::rpc::{Lane, check_router};
 use cloudkv_proto::tls::{Connections, Stream};
 use cloudkv_proto::v1 as pb;
@@ -83,10 +84,14 @@ async fn greet(
         check_router(&greeting, &identity.cluster_id, identity.node_id)
     };
     let welcome = match &checked {
-        Ok(()) => pb::UserWelcome::default(),
+        Ok(()) => pb::UserWelcome {
+            headers: VERSION,
+            ..Default::default()
+        },
         Err(refused) => pb::UserWelcome {
             code: i32::from(refused.code()).unsigned_abs(),
             message: refused.message().to_owned(),
+            headers: VERSION,
         },
     };
     replies.send(&welcome).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudkv_common::rpc::Link;
 use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
+use cloudkv_common::rpc::headers::VERSION;
 use cloudkv_proto::tls::{Accepted, Connections, accept};
 use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::StreamExt;
@@ -20,7 +21,7 @@ use cloudkv_common::rpc::Room;
 /// A router's way to the node at an address that may change.
 pub(super) struct Router {
     link: Link,
-    _address: watch::Sender<String>,
+    address: watch::Sender<String>,
 }
 
 pub(super) fn router(dialer: Dialer, address: &str) -> Router {
@@ -37,10 +38,7 @@ pub(super) fn router(dialer: Dialer, address: &str) -> Router {
     let (address, at) = watch::channel(address.to_owned());
     let (here, room) = (Handle::current(), Room::of(&bounds));
     let link = Link::start(&here, dialer, greeting, Lane::Users, at, bounds, room);
-    Router {
-        link,
-        _address: address,
-    }
+    Router { link, address }
 }
 
 impl Router {
@@ -130,7 +128,7 @@ async fn a_node_that_leaves_answers_routers_what_they_sent() {
 async fn a_router_of_another_cluster_and_one_that_means_another_node_are_told_so() {
     let server = server("127.0.0.1:0", "a").await;
     let welcome = greet(&server.address, "a", OTHER).await;
-    assert_eq!(welcome, pb::UserWelcome::default());
+    assert_eq!(welcome, welcomed());
     let foreign = greet(&server.address, "b", OTHER).await;
     assert_eq!(foreign.code, Code::PermissionDenied as u32);
     assert!(foreign.message.contains("cluster a"), "{}", foreign.message);
@@ -152,9 +150,70 @@ pub(super) async fn greeted(address: &str, cluster: &str, to: u64) -> (FrameRead
     let greeting = pb::UserGreeting {
         cluster_id: cluster.to_owned(),
         to,
+        headers: VERSION,
     };
     calls.send(&greeting).await.unwrap();
     (replies, calls)
+}
+
+fn welcomed() -> pb::UserWelcome {
+    pb::UserWelcome {
+        headers: VERSION,
+        ..Default::default()
+    }
+}
+
+/// Else one would read what the other means as something else. One that knew of no versions says 0.
+#[tokio::test]
+async fn a_router_and_a_node_that_know_other_headers_do_without_each_other() {
+    let server = server("127.0.0.1:0", "a").await;
+    for headers in [0, VERSION + 1] {
+        let dialer = Dialer::default().for_users();
+        let (mut replies, mut calls) = split(dialer.connect(&server.address).await.unwrap());
+        let greeting = pb::UserGreeting {
+            cluster_id: "a".to_owned(),
+            to: OTHER,
+            headers,
+        };
+        calls.send(&greeting).await.unwrap();
+        let welcome = replies.next::<pb::UserWelcome>().await.unwrap().unwrap();
+        assert_eq!(welcome.code, Code::Unimplemented as u32);
+    }
+
+    for headers in [0, VERSION + 1] {
+        let (address, mut accepted) = made_up_node().await;
+        let router = router(Dialer::default(), &address);
+        let other = pb::UserWelcome {
+            headers,
+            ..Default::default()
+        };
+        let (mut calls, _replies) = welcome_with(&mut accepted.users[0], &other).await;
+        assert_eq!(calls.next::<pb::CallFrame>().await.unwrap(), None);
+        assert_eq!(router.call(user("hello")).await, Err(CallError::Unsent));
+        // The node was upgraded.
+        let upgraded = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users[0]));
+        let _there = upgraded.await.unwrap();
+        router.is_connected(true).await;
+    }
+}
+
+#[tokio::test]
+async fn a_link_follows_its_node_while_it_is_connected_as_often_as_that_moves() {
+    let server = server("127.0.0.1:0", "a").await;
+    let router = router(Dialer::default(), &server.address);
+    for _ in 0..3 {
+        router.is_connected(true).await;
+        assert_eq!(answered(router.call(user("hello")).await), "hello");
+        let (elsewhere, mut accepted) = made_up_node().await;
+        router.address.send_replace(elsewhere);
+        let (mut calls, _replies) = welcome(&mut accepted.users[0]).await;
+        router.is_connected(true).await;
+        let asked = router.link.call(user("there"), SOON).unwrap();
+        let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
+        assert_eq!(frame.calls.len(), 1);
+        router.address.send_replace(server.address.clone());
+        assert_eq!(asked.wait().await, Err(CallError::Lost));
+    }
 }
 
 #[tokio::test]
@@ -163,6 +222,7 @@ async fn a_router_that_greets_with_garbage_is_cut_off() {
     let garbage = pb::UserWelcome {
         code: u32::MAX,
         message: "x".repeat(100),
+        headers: VERSION,
     };
     let stream = Dialer::default().for_users();
     let stream = stream.connect(&server.address).await.unwrap();
@@ -176,10 +236,17 @@ async fn a_router_that_greets_with_garbage_is_cut_off() {
 
 /// What a node that is made up hears and says on the first connection of a router, whom it welcomes.
 async fn welcome(accepted: &mut Connections) -> (FrameReader, FrameWriter) {
+    welcome_with(accepted, &welcomed()).await
+}
+
+async fn welcome_with(
+    accepted: &mut Connections,
+    welcome: &pb::UserWelcome,
+) -> (FrameReader, FrameWriter) {
     let stream = accepted.next().await.unwrap().unwrap();
     let (mut calls, mut replies) = split(stream);
     calls.next::<pb::UserGreeting>().await.unwrap().unwrap();
-    replies.send(&pb::UserWelcome::default()).await.unwrap();
+    replies.send(welcome).await.unwrap();
     (calls, replies)
 }
 
@@ -261,7 +328,7 @@ async fn a_router_that_says_nothing_any_more_is_given_up() {
     let server = server("127.0.0.1:0", "a").await;
     let (mut replies, _calls) = greeted(&server.address, "a", OTHER).await;
     let welcome = replies.next::<pb::UserWelcome>().await.unwrap();
-    assert_eq!(welcome, Some(pb::UserWelcome::default()));
+    assert_eq!(welcome, Some(welcomed()));
     let ended = tokio::time::timeout(3 * SOON, replies.next::<pb::ReplyFrame>());
     assert_eq!(ended.await.unwrap().ok().flatten(), None);
 }

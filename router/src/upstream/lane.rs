@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_common::rpc::user::{read_headers, write_headers};
+use cloudkv_common::rpc::headers::{read_headers, write_headers};
 use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, Room};
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1::{self as pb, call, reply};
@@ -169,20 +169,25 @@ mod tests {
             (encoded.method.as_str(), encoded.target.as_str()),
             ("PUT", "/kv/b/k?ttl=5")
         );
-        assert_eq!(encoded.headers, "api-key:k\n");
+        let sent = read_headers(&encoded.headers, 0).unwrap();
+        assert_eq!((sent.len(), &sent["api-key"]), (1, &headers["api-key"]));
         assert_eq!(encoded.body, "value");
     }
 
     #[test]
     fn answers_that_make_no_sense_are_none() {
-        let reply = |status, headers: &'static str| pb::UserReply {
+        let reply = |status, headers| pb::UserReply {
             status,
-            headers: headers.into(),
+            headers,
             body: Bytes::new(),
         };
-        assert_eq!(decode(&reply(204, "a:b\n")).unwrap().headers()["a"], "b");
-        assert!(decode(&reply(99, "")).is_none());
-        assert!(decode(&reply(70_000, "")).is_none());
-        assert!(decode(&reply(200, "no header")).is_none());
+        let mut headers = HeaderMap::new();
+        headers.insert("a", HeaderValue::from_static("b"));
+        let good = write_headers(&headers, |_| false);
+        let decoded = decode(&reply(204, good.clone()));
+        assert_eq!(decoded.unwrap().headers(), &headers);
+        assert!(decode(&reply(99, good.clone())).is_none());
+        assert!(decode(&reply(70_000, good)).is_none());
+        assert!(decode(&reply(200, Bytes::from_static(b"no headers"))).is_none());
     }
 }
