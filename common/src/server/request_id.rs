@@ -42,13 +42,12 @@ fn process() -> u64 {
 /// 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
 fn format(number: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    /// Where the digits of each byte stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (place, byte) in text.iter_mut().enumerate() {
-        if !matches!(place, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = HEX[(number >> shift & 0xf) as usize];
-        }
+    for (byte, place) in number.to_be_bytes().into_iter().zip(PLACES) {
+        text[place] = HEX[usize::from(byte >> 4)];
+        text[place + 1] = HEX[usize::from(byte & 0xf)];
     }
     text
 }

@@ -29,8 +29,12 @@ const KV: &str = "/kv/";
 impl Answer for Api {
     type Body = Body;
 
-    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
-        self.answer_any(request, origin).await
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        origin: Origin,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.answer_any(request, origin)
     }
 
     fn connections(&self) -> &Arc<ConnectionMetrics> {
@@ -51,33 +55,39 @@ impl<B> Received for B where
 
 impl Api {
     /// Answers one request, wherever it came from.
-    pub(super) async fn answer_any<B: Received>(
+    ///
+    /// Futures of requests are moved as a whole until they are polled, so they are kept small here and
+    /// further in: a block holds what it is given once, an `async fn` twice.
+    pub(super) fn answer_any<B: Received>(
         &self,
         request: Request<B>,
         origin: Origin,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> + Send {
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let bodiless = request.method() == Method::HEAD;
         let received = request.body().size_hint().lower();
-        let (class, mut response) = if request.uri().path().starts_with(KV) {
-            let (class, result) = keys::handle(self, request, KV.len()).await;
-            (class, result.unwrap_or_else(ApiError::answer))
-        } else {
-            Box::pin(self.route(request)).await
-        };
-        tracing::debug!(?class, status = response.status().as_u16(), ?id, "answered");
-        self.sign(&mut response, id);
-        if bodiless {
-            behead(&mut response);
+        async move {
+            let (class, mut response) = if request.uri().path().starts_with(KV) {
+                let (class, result) = keys::handle(self, request, KV.len()).await;
+                (class, result.unwrap_or_else(ApiError::answer))
+            } else {
+                Box::pin(self.route(request)).await
+            };
+            tracing::debug!(?class, status = response.status().as_u16(), ?id, "answered");
+            self.sign(&mut response, id);
+            if bodiless {
+                behead(&mut response);
+            }
+            let sizes = Sizes {
+                received,
+                sent: response.body().size_hint().lower(),
+            };
+            let status = response.status().as_u16();
+            self.metrics
+                .request(origin.connection, class, status, sizes);
+            response
         }
-        let sizes = Sizes {
-            received,
-            sent: response.body().size_hint().lower(),
-        };
-        self.metrics
-            .request(origin.connection, class, response.status().as_u16(), sizes);
-        response
     }
 
     /// Hands a request to the axum router.

@@ -70,7 +70,7 @@ impl Proxy {
     pub(super) async fn deliver(
         &self,
         view: &View,
-        head: Head,
+        head: &Head,
         body: Incoming,
         origin: &Origin,
     ) -> Result<Response<Body>, Refusal> {
@@ -82,7 +82,7 @@ impl Proxy {
         };
         self.budget.deposit();
         let mut journey = Journey {
-            head: &head,
+            head,
             payload: &payload,
             deadline: Instant::now() + self.settings.request_timeout + comes_later,
             tries: 0,

@@ -1,6 +1,6 @@
 //! Headers that concern one connection only, and those in which proxies say for whom they ask.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cloudkv_common::server::Origin;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -9,8 +9,6 @@ use crate::config::Network;
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Longest list of addresses that is passed on.
 const MOST_FORWARDED: usize = 1024;
@@ -27,10 +25,24 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// Headers that say for whom somebody asks.
+static CLAIMS: [HeaderName; 5] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// Whether there is one of these. Most messages have none, and a look at all names is quicker than one
+/// for each.
+fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    headers.keys().any(|name| names.contains(name))
+}
+
 /// Removes what concerns one connection only: what is known to, and what `Connection` names.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    // Most messages have none of them, and a look at all names is quicker than one for each.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    if !has_any(headers, &HOP_BY_HOP) {
         return;
     }
     if headers.contains_key(header::CONNECTION) {
@@ -73,14 +85,10 @@ pub(super) fn forward(headers: &mut HeaderMap, origin: &Origin, trusted: &[Netwo
 }
 
 fn disbelieve(headers: &mut HeaderMap) {
-    for name in [
-        &header::FORWARDED,
-        &FORWARDED_FOR,
-        &FORWARDED_PROTO,
-        &FORWARDED_HOST,
-        &REAL_IP,
-    ] {
-        headers.remove(name);
+    if has_any(headers, &CLAIMS) {
+        for name in &CLAIMS {
+            headers.remove(name);
+        }
     }
 }
 
@@ -94,15 +102,30 @@ fn believe(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Whom a request came by, the one that the router got it from last.
 fn path(before: Option<&HeaderValue>, peer: IpAddr) -> HeaderValue {
     let before = before.and_then(|value| value.to_str().ok());
-    let text = match before {
-        Some(before) => format!("{before}, {peer}"),
-        None => peer.to_string(),
+    let text = match (before, peer) {
+        (Some(before), peer) => HeaderValue::try_from(format!("{before}, {peer}")),
+        (None, IpAddr::V4(peer)) => HeaderValue::try_from(dotted(peer)),
+        (None, peer) => HeaderValue::try_from(peer.to_string()),
     };
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    text.unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// An address as text, without the machinery of `fmt`: each request needs one.
+fn dotted(address: Ipv4Addr) -> String {
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for octet in address.octets() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -163,6 +186,13 @@ mod tests {
         assert_eq!(map["x-forwarded-for"], "9.9.9.9");
         assert_eq!(map["x-forwarded-proto"], "http");
         assert_eq!(map.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_read_as_the_standard_says(address in any::<Ipv4Addr>()) {
+            prop_assert_eq!(dotted(address), address.to_string());
+        }
     }
 
     #[test]

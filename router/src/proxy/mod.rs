@@ -95,40 +95,60 @@ impl Proxy {
         }
     }
 
-    async fn pass_on(
+    /// Reads what a request asks for.
+    fn read(
         &self,
         request: Request<Incoming>,
         id: &HeaderValue,
         origin: &Origin,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Readable, Refusal> {
         let view = self.view.load_full().ok_or_else(Refusal::no_topology)?;
         let (parts, body) = request.into_parts();
         let head = Head::new(parts, id, origin, &self.settings, &view)?;
-        self.deliver(&view, head, body, origin).await
+        Ok(Readable { view, head, body })
     }
+}
+
+/// A request that can be passed on.
+struct Readable {
+    view: Arc<View>,
+    head: Head,
+    body: Incoming,
 }
 
 impl Answer for Proxy {
     type Body = Body;
 
-    async fn answer(&self, request: Request<Incoming>, origin: Origin) -> Response<Body> {
+    // Futures are moved as a whole before they are polled. This one doesn't hold the request, since what
+    // doesn't wait is done before it begins.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        origin: Origin,
+    ) -> impl Future<Output = Response<Body>> + Send {
         let began = Instant::now();
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let bodiless = request.method() == Method::HEAD;
-        let mut response = match self.pass_on(request, &id, &origin).await {
-            Ok(response) => response,
-            Err(refusal) => {
+        let read = self.read(request, &id, &origin);
+        async move {
+            let answered = match read {
+                Ok(Readable { view, head, body }) => {
+                    self.deliver(&view, &head, body, &origin).await
+                }
+                Err(refusal) => Err(refusal),
+            };
+            let mut response = answered.unwrap_or_else(|refusal| {
                 tracing::debug!(?id, code = refusal.code(), "refused");
                 self.metrics.refusals.increment();
                 refusal.answer(self.settings.home.clone(), bodiless)
+            });
+            if !response.headers().contains_key(&X_REQUEST_ID) {
+                response.headers_mut().insert(&X_REQUEST_ID, id);
             }
-        };
-        if !response.headers().contains_key(&X_REQUEST_ID) {
-            response.headers_mut().insert(&X_REQUEST_ID, id);
+            self.metrics.answered(response.status(), began.elapsed());
+            response
         }
-        self.metrics.answered(response.status(), began.elapsed());
-        response
     }
 
     fn connections(&self) -> &Arc<ConnectionMetrics> {

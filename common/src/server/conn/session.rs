@@ -25,30 +25,33 @@ pub(crate) struct Session<A> {
 
 impl<A: Answer> Session<A> {
     /// Answers one request, and says so if the connection ends with it.
-    pub(crate) async fn serve(
+    pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<A::Body>, Infallible> {
-        let (_running, number) = self.pulse.begin();
+    ) -> impl Future<Output = Result<Response<A::Body>, Infallible>> + Send {
         let http1 = request.version() < Version::HTTP_2;
-        let origin = Origin {
-            connection: self.connection,
-            request: number,
-            peer: self.peer,
-            encrypted: self.encrypted,
-        };
-        let mut response = self.answers.answer(request, origin).await;
-        if http1 {
-            let left = response.extensions_mut().remove::<BodyLeft>().is_some();
-            if left {
-                self.pulse.will_linger();
+        // A block holds what it is given once, an `async fn` twice; and hyper moves it around.
+        async move {
+            let (_running, number) = self.pulse.begin();
+            let origin = Origin {
+                connection: self.connection,
+                request: number,
+                peer: self.peer,
+                encrypted: self.encrypted,
+            };
+            let mut response = self.answers.answer(request, origin).await;
+            if http1 {
+                let left = response.extensions_mut().remove::<BodyLeft>().is_some();
+                if left {
+                    self.pulse.will_linger();
+                }
+                if left || self.closing.load(Ordering::Relaxed) {
+                    response
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
             }
-            if left || self.closing.load(Ordering::Relaxed) {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-            }
+            Ok(response)
         }
-        Ok(response)
     }
 }

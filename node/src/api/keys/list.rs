@@ -115,8 +115,8 @@ fn line(info: &KeyInfo) -> Line<'_> {
     }
 }
 
-fn answer(recycle: HeaderMap, form: Form, body: Vec<u8>) -> Response<Body> {
-    let mut response = recycled(recycle);
+fn answer(mut recycle: HeaderMap, form: Form, body: Vec<u8>) -> Response<Body> {
+    let mut response = recycled(&mut recycle);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(http::header::VARY, HeaderValue::from_static("accept"));

@@ -37,53 +37,80 @@ struct Head<'a> {
 }
 
 /// Answers a request whose path begins with `/kv/`; `rest` is where the rest of it begins.
-pub(crate) async fn handle<B: Received>(
+pub(crate) fn handle<B: Received>(
     api: &Api,
     request: Request<B>,
     rest: usize,
-) -> (Class, Result<Response<Body>, ApiError>) {
-    let (
-        Parts {
-            method,
-            uri,
-            headers,
-            ..
-        },
-        body,
-    ) = request.into_parts();
-    let target = match KvTarget::parse(uri.path().get(rest..).unwrap_or_default()) {
-        Ok(target) => target,
-        Err(error) => return (Class::Other, Err(error)),
-    };
-    if target.bucket.is_empty() {
-        return (Class::Other, Err(ApiError::no_such_route()));
-    }
-    let head = Head {
-        bucket: &target.bucket,
-        query: Query::new(uri.query()),
+) -> impl Future<Output = (Class, Result<Response<Body>, ApiError>)> + Send {
+    let (parts, body) = request.into_parts();
+    let Parts {
+        method,
+        uri,
         headers,
-    };
-    let Some(key) = target.key.as_deref() else {
-        return match method {
-            Method::GET | Method::HEAD => (Class::List, Box::pin(list::list(api, head)).await),
-            Method::OPTIONS => (Class::Other, Ok(cors::options(&head.headers, LIST_METHODS))),
-            _ => (
-                Class::Other,
-                Err(ApiError::method_not_allowed(LIST_METHODS)),
-            ),
+        ..
+    } = parts;
+    async move {
+        let target = match KvTarget::parse(uri.path().get(rest..).unwrap_or_default()) {
+            Ok(target) => target,
+            Err(error) => return (Class::Other, Err(error)),
         };
-    };
+        if target.bucket.is_empty() {
+            return (Class::Other, Err(ApiError::no_such_route()));
+        }
+        let mut head = Head {
+            bucket: &target.bucket,
+            query: Query::new(uri.query()),
+            headers,
+        };
+        match target.key.as_deref() {
+            Some(key) => of_key(api, method, &mut head, key, body).await,
+            None => of_bucket(api, method, head).await,
+        }
+    }
+}
+
+/// Answers a request for a key. Writes are boxed: they wait for a disk, and their futures are large.
+async fn of_key<B: Received>(
+    api: &Api,
+    method: Method,
+    head: &mut Head<'_>,
+    key: &[u8],
+    body: B,
+) -> (Class, Result<Response<Body>, ApiError>) {
     match method {
         Method::GET | Method::HEAD => (Class::Get, read::get(api, head, key).await),
-        Method::PUT | Method::POST => (Class::Put, write::put(api, head, key, body).await),
-        Method::DELETE => (Class::Delete, write::delete(api, head, key).await),
+        Method::PUT | Method::POST => {
+            let put = Box::pin(write::put(api, head, key, body));
+            (Class::Put, put.await)
+        }
+        Method::DELETE => {
+            let delete = Box::pin(write::delete(api, head, key));
+            (Class::Delete, delete.await)
+        }
         Method::OPTIONS => (Class::Other, Ok(cors::options(&head.headers, KEY_METHODS))),
         _ => (Class::Other, Err(ApiError::method_not_allowed(KEY_METHODS))),
     }
 }
 
+/// Answers a request for a bucket's keys.
+async fn of_bucket(
+    api: &Api,
+    method: Method,
+    head: Head<'_>,
+) -> (Class, Result<Response<Body>, ApiError>) {
+    match method {
+        Method::GET | Method::HEAD => (Class::List, Box::pin(list::list(api, head)).await),
+        Method::OPTIONS => (Class::Other, Ok(cors::options(&head.headers, LIST_METHODS))),
+        _ => (
+            Class::Other,
+            Err(ApiError::method_not_allowed(LIST_METHODS)),
+        ),
+    }
+}
+
 /// An answer in the header map of its request, emptied, with room for what answers carry.
-fn recycled(mut headers: HeaderMap) -> Response<Body> {
+fn recycled(headers: &mut HeaderMap) -> Response<Body> {
+    let mut headers = std::mem::take(headers);
     headers.clear();
     headers.reserve(13);
     let mut response = Response::new(Body::Empty);

@@ -21,7 +21,7 @@ use crate::api::keys::{Head, recycled};
 use crate::service::Entry;
 
 /// Answers GET or HEAD of a key.
-pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
+pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
     let grant = Grant::open(
         &api.service.directory,
         head.bucket,
@@ -49,8 +49,8 @@ pub async fn get(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>
     let seen = (&**bucket, key, entry.version);
     let mut response = match reading {
         Reading::Failed => return Err(ApiError::precondition_failed()),
-        Reading::NotModified => not_modified(head.headers, &entry),
-        Reading::Full => found(head.headers, entry),
+        Reading::NotModified => not_modified(&mut head.headers, &entry),
+        Reading::Full => found(&mut head.headers, entry),
     };
     bucket.count_read(true);
     session::tell(response.headers_mut(), session, seen, &api.service);
@@ -68,7 +68,7 @@ fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
     }
 }
 
-fn found(recycle: HeaderMap, entry: Entry) -> Response<Body> {
+fn found(recycle: &mut HeaderMap, entry: Entry) -> Response<Body> {
     let mut response = recycled(recycle);
     let headers = response.headers_mut();
     describe(headers, &entry);
@@ -86,7 +86,7 @@ fn found(recycle: HeaderMap, entry: Entry) -> Response<Body> {
     response
 }
 
-fn not_modified(recycle: HeaderMap, entry: &Entry) -> Response<Body> {
+fn not_modified(recycle: &mut HeaderMap, entry: &Entry) -> Response<Body> {
     let mut response = recycled(recycle);
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     describe(response.headers_mut(), entry);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn values_come_with_their_headers() {
-        let response = found(request_headers(), entry());
+        let response = found(&mut request_headers(), entry());
         let headers = response.headers();
         assert_eq!(headers[CONTENT_TYPE], "text/html");
         let tag = format!("\"{:016x}-1\"", entry().version.time);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn not_modified_has_validators_and_no_body() {
-        let response = not_modified(request_headers(), &entry());
+        let response = not_modified(&mut request_headers(), &entry());
         assert_eq!(response.status(), 304);
         assert_eq!(response.headers().len(), 4);
         assert!(response.body().is_end_stream());

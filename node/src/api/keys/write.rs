@@ -23,12 +23,12 @@ const MAX_CONTENT_TYPE: usize = 256;
 /// Answers PUT or POST of a key.
 pub async fn put<B: Received>(
     api: &Api,
-    head: Head<'_>,
+    head: &mut Head<'_>,
     key: &[u8],
     mut body: B,
 ) -> Result<Response<Body>, ApiError> {
-    let order = Order::of(api, &head, key).await;
-    let order = order.map_err(|error| refuse(error, &head, &body))?;
+    let order = Order::of(api, head, key).await;
+    let order = order.map_err(|error| refuse(error, head, &body))?;
     let bucket = order.grant.bucket();
     let limit = bucket.limits.value_bytes;
     let received = api
@@ -45,7 +45,7 @@ pub async fn put<B: Received>(
     let written = keyspace
         .put(bucket, Bytes::copy_from_slice(key), put)
         .await?;
-    let mut response = recycled(head.headers);
+    let mut response = recycled(&mut head.headers);
     response
         .headers_mut()
         .insert(ETAG, etag::header(written.version));
@@ -58,7 +58,11 @@ pub async fn put<B: Received>(
 }
 
 /// Answers DELETE of a key, which succeeds also if there is none.
-pub async fn delete(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
+pub async fn delete(
+    api: &Api,
+    head: &mut Head<'_>,
+    key: &[u8],
+) -> Result<Response<Body>, ApiError> {
     let grant = Grant::open(
         &api.service.directory,
         head.bucket,
@@ -75,7 +79,7 @@ pub async fn delete(api: &Api, head: Head<'_>, key: &[u8]) -> Result<Response<Bo
     let written = keyspace
         .delete(bucket, Bytes::copy_from_slice(key), precondition)
         .await?;
-    let mut response = recycled(head.headers);
+    let mut response = recycled(&mut head.headers);
     let seen = (&**bucket, key, written.version);
     session::tell(response.headers_mut(), session, seen, &api.service);
     Ok(response)
