@@ -14,7 +14,7 @@ const CLIENTS: usize = 64;
 
 async fn start() -> (Region, Router, Bucket) {
     let region = Region::start().await;
-    let router = Router::start(&seeds(&region)).await;
+    let router = Router::start_with(&seeds(&region), &["--threads", "2"]).await;
     let bucket = router.api().bucket_with(&[("plan", "pro")]).await;
     (region, router, bucket)
 }

@@ -82,11 +82,18 @@ impl Config {
         })
     }
 
-    /// Threads that serve users, with 0 resolved to one per core.
+    /// Threads that serve users, with 0 resolved.
     pub fn workers(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            0 => std::thread::available_parallelism().map_or(1, workers_of),
             threads => threads,
         }
     }
+}
+
+/// How many threads serve users where there are so many cores: one is left to the system, which does
+/// much of a proxy's work, and to the router's own. The fewer threads there are, the more often a thread
+/// is awake already when something comes for it.
+fn workers_of(cores: NonZero<usize>) -> usize {
+    (cores.get() - 1).max(1)
 }

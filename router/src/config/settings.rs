@@ -97,6 +97,6 @@ cloudkv_common::settings! {
     /// Time that requests under way get to finish when the router stops.
     drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
 
-    /// Threads that serve users; 0: one per core.
+    /// Threads that serve users; 0: one less than there are cores, and one at least.
     threads: usize = Number { min: 0, max: 1024 } => "0",
 }

@@ -1,8 +1,10 @@
 //! Settings from each source, and what is said about wrong ones.
 
+use std::num::NonZero;
+
 use cloudkv_common::config::{ConfigError, Settings};
 
-use super::{Command, Config};
+use super::{Command, Config, workers_of};
 
 fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
     let args = std::iter::once("cloudkv-router").chain(args.iter().copied());
@@ -33,6 +35,13 @@ fn defaults_are_as_documented() {
     assert_eq!(config.region.as_str(), "local");
     assert_eq!(config.https, None);
     assert!(config.workers() >= 1);
+}
+
+#[test]
+fn a_core_is_left_to_others_where_there_are_several() {
+    let of = |cores| workers_of(NonZero::new(cores).unwrap());
+    assert_eq!([1, 2, 3, 64].map(of), [1, 1, 2, 63]);
+    assert_eq!(config(&["--threads", "5"], &[]).workers(), 5);
 }
 
 #[test]

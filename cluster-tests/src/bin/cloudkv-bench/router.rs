@@ -41,6 +41,9 @@ pub struct Args {
     /// Where to put data; must be a real disk.
     #[arg(long, default_value = "target/bench-data")]
     pub data_dir: PathBuf,
+    /// Threads of each proxy, instead of as many as it takes by itself.
+    #[arg(long)]
+    pub threads: Option<usize>,
     /// Fail when a target is missed, too.
     #[arg(long)]
     pub strict: bool,
@@ -79,6 +82,11 @@ pub fn run(args: &Args) -> Result<()> {
         "--seconds: 0.5 to 600"
     );
     ensure!((1..=20).contains(&args.rounds), "--rounds: 1 to 20");
+    ensure!(
+        args.threads
+            .is_none_or(|threads| (1..=64).contains(&threads)),
+        "--threads: 1 to 64"
+    );
     let report = process::block_on_until_signal(measure(args))?;
     report::publish(&args.out, &report, &markdown(&report, args))?;
     let errors: u64 = report
@@ -140,10 +148,10 @@ async fn measure(args: &Args) -> Result<Report> {
 }
 
 async fn proxies(args: &Args, node: &Node, dir: &Path) -> Result<(Vec<Proxy>, Vec<String>)> {
-    let mut proxies = vec![Proxy::router(&args.router_bin, node.rpc, dir).await?];
+    let mut proxies = vec![Proxy::router(&args.router_bin, node.rpc, dir, args.threads).await?];
     let others = [
-        Proxy::haproxy(node.http, dir).await?,
-        Proxy::nginx(node.http, dir).await?,
+        Proxy::haproxy(node.http, dir, args.threads).await?,
+        Proxy::nginx(node.http, dir, args.threads).await?,
     ];
     let missing = others.iter().any(Option::is_none);
     proxies.extend(others.into_iter().flatten());
@@ -255,9 +263,14 @@ fn added(cells: &[Cell], way: Kind, operation: Operation, number: Number) -> Opt
 
 fn markdown(report: &Report, args: &Args) -> String {
     let Machine { cpu, cores, .. } = &report.machine;
+    let threads = match args.threads {
+        Some(threads) => format!("{threads} threads"),
+        None => "as many threads as it takes by itself".to_owned(),
+    };
     let mut text = format!(
         "## A router in front of a node\n\n{cpu}, {cores} cores, which client, proxy and node \
-         share; {VALUE_BYTES} B a value, {} connections. The router holds {:.0} MB.\n\n",
+         share; {VALUE_BYTES} B a value, {} connections; each proxy has {threads}. The router holds \
+         {:.0} MB.\n\n",
         args.connections,
         report.router_memory.rss as f64 / 1e6
     );

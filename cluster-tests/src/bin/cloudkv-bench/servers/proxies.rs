@@ -1,5 +1,8 @@
-//! What stands in front of a node: our router, and Debian's HAProxy and nginx, each with as many
-//! threads as there are processors and with connections to the node that are kept.
+//! What stands in front of a node: our router, and Debian's HAProxy and nginx, with connections to the
+//! node that are kept.
+//!
+//! Each has as many threads as it takes by itself: HAProxy and nginx (in Debian's configuration) one
+//! for each processor, the router one less. Or all have as many as are asked for.
 
 use super::Kind;
 use super::webdis::find;
@@ -26,7 +29,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts our router.
-    pub async fn router(binary: &Path, rpc: SocketAddr, dir: &Path) -> Result<Self> {
+    pub async fn router(
+        binary: &Path,
+        rpc: SocketAddr,
+        dir: &Path,
+        threads: Option<usize>,
+    ) -> Result<Self> {
         ensure!(
             binary.exists(),
             "{} is missing: build it with `cargo build --release -p cloudkv-router`",
@@ -37,32 +45,43 @@ impl Proxy {
             format!("--seeds={rpc}"),
             format!("--http={addr}"),
             format!("--admin={admin}"),
+            format!("--threads={}", threads.unwrap_or(0)),
         ];
         let child = Child::start("cloudkv-router", binary, args, dir)?;
         Self::ready(Kind::Router, addr, child).await
     }
 
     /// Starts HAProxy; `None` when it isn't installed.
-    pub async fn haproxy(node: SocketAddr, dir: &Path) -> Result<Option<Self>> {
+    pub async fn haproxy(
+        node: SocketAddr,
+        dir: &Path,
+        threads: Option<usize>,
+    ) -> Result<Option<Self>> {
         let Some(binary) = find_server("haproxy") else {
             return Ok(None);
         };
         let addr = own_address().await?;
         let file = dir.join("haproxy.cfg");
-        fs::write(&file, haproxy_config(addr, node)).context("write haproxy.cfg")?;
+        fs::write(&file, haproxy_config(addr, node, usual(threads)))
+            .context("write haproxy.cfg")?;
         let args = ["-db".as_ref(), "-f".as_ref(), file.as_os_str()];
         let child = Child::start("haproxy", &binary, args, dir)?;
         Self::ready(Kind::Haproxy, addr, child).await.map(Some)
     }
 
     /// Starts nginx; `None` when it isn't installed.
-    pub async fn nginx(node: SocketAddr, dir: &Path) -> Result<Option<Self>> {
+    pub async fn nginx(
+        node: SocketAddr,
+        dir: &Path,
+        threads: Option<usize>,
+    ) -> Result<Option<Self>> {
         let Some(binary) = find_server("nginx") else {
             return Ok(None);
         };
         let addr = own_address().await?;
         let file = dir.join("nginx.conf");
-        fs::write(&file, nginx_config(addr, node, dir)).context("write nginx.conf")?;
+        fs::write(&file, nginx_config(addr, node, dir, usual(threads)))
+            .context("write nginx.conf")?;
         let args = [
             "-c".as_ref(),
             file.as_os_str(),
@@ -111,24 +130,23 @@ fn find_server(program: &str) -> Option<PathBuf> {
     find(program).or_else(|| usual.is_file().then_some(usual))
 }
 
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+fn usual(threads: Option<usize>) -> usize {
+    threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-fn haproxy_config(addr: SocketAddr, node: SocketAddr) -> String {
+fn haproxy_config(addr: SocketAddr, node: SocketAddr, threads: usize) -> String {
     format!(
-        "global\n    nbthread {}\n    maxconn 4096\n\
+        "global\n    nbthread {threads}\n    maxconn 4096\n\
          defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    \
          timeout server 30s\n    option http-keep-alive\n    http-reuse always\n    \
          option forwardfor\n\
          frontend users\n    bind {addr}\n    default_backend nodes\n\
-         backend nodes\n    server node {node} pool-max-conn 512\n",
-        threads()
+         backend nodes\n    server node {node} pool-max-conn 512\n"
     )
 }
 
-fn nginx_config(addr: SocketAddr, node: SocketAddr, dir: &Path) -> String {
-    let (threads, dir) = (threads(), dir.display());
+fn nginx_config(addr: SocketAddr, node: SocketAddr, dir: &Path, threads: usize) -> String {
+    let dir = dir.display();
     format!(
         "worker_processes {threads};\ndaemon off;\npid {dir}/nginx.pid;\n\
          error_log {dir}/nginx-errors.log error;\n\
