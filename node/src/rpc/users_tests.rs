@@ -145,14 +145,21 @@ async fn greet(address: &str, cluster: &str, to: u64) -> pb::UserWelcome {
 /// A connection without a certificate to the node at `address`, on which a router of `cluster` has
 /// greeted that means node `to`.
 pub(super) async fn greeted(address: &str, cluster: &str, to: u64) -> (FrameReader, FrameWriter) {
+    greeted_with(
+        address,
+        &pb::UserGreeting {
+            cluster_id: cluster.to_owned(),
+            to,
+            headers: VERSION,
+        },
+    )
+    .await
+}
+
+async fn greeted_with(address: &str, greeting: &pb::UserGreeting) -> (FrameReader, FrameWriter) {
     let dialer = Dialer::default().for_users();
     let (replies, mut calls) = split(dialer.connect(address).await.unwrap());
-    let greeting = pb::UserGreeting {
-        cluster_id: cluster.to_owned(),
-        to,
-        headers: VERSION,
-    };
-    calls.send(&greeting).await.unwrap();
+    calls.send(greeting).await.unwrap();
     (replies, calls)
 }
 
@@ -168,14 +175,12 @@ fn welcomed() -> pb::UserWelcome {
 async fn a_router_and_a_node_that_know_other_headers_do_without_each_other() {
     let server = server("127.0.0.1:0", "a").await;
     for headers in [0, VERSION + 1] {
-        let dialer = Dialer::default().for_users();
-        let (mut replies, mut calls) = split(dialer.connect(&server.address).await.unwrap());
         let greeting = pb::UserGreeting {
             cluster_id: "a".to_owned(),
             to: OTHER,
             headers,
         };
-        calls.send(&greeting).await.unwrap();
+        let (mut replies, _calls) = greeted_with(&server.address, &greeting).await;
         let welcome = replies.next::<pb::UserWelcome>().await.unwrap().unwrap();
         assert_eq!(welcome.code, Code::Unimplemented as u32);
     }
