@@ -111,6 +111,17 @@ impl Router {
         value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     }
 
+    /// Where the node serves that leads a shard in the first region, as far as the router knows;
+    /// `None` if it knows of none that answers.
+    pub async fn leader_of(&self, shard: u32) -> Option<SocketAddr> {
+        let status = self.admin_api().get("/status").unchecked().await.json();
+        let region = &status["regions"][0];
+        let id = region["leaders"][shard as usize].as_u64()?;
+        let mut nodes = region["nodes"].as_array()?.iter();
+        let leader = nodes.find(|node| node["id"] == id && node["up"] == true)?;
+        leader["http"].as_str()?.parse().ok()
+    }
+
     /// The number of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
