@@ -95,7 +95,7 @@ async fn a_directory_of_another_cluster_is_refused() {
     // We are as we were, and so is their data.
     let bucket = ours.api(0).bucket().await;
     ours.api(0).put(&bucket.key("k"), "v").await.status(200);
-    assert_eq!(ours.statuses().await[&0].groups[0].voters.len(), 1);
+    assert_eq!(ours.wait_status(0).await.groups[0].voters.len(), 1);
     theirs.members[0].flags.start = vec!["--init".into()];
     theirs.restart(0).await;
     theirs.wait_formed().await;

@@ -97,7 +97,7 @@ impl Server {
         let (keys, version) = &mut *self.keys.lock().unwrap();
         *version += 1;
         let now = |every: u64, how: Break| self.how == how && version.is_multiple_of(every);
-        let (old_read, lost) = (now(50, Break::OldReads), now(200, Break::LostWrites));
+        let (old_read, lost) = (now(50, Break::OldReads), now(20, Break::LostWrites));
         let (forgets, refuses) = (
             now(10, Break::ForgottenConditions),
             now(50, Break::FalseRefusals),

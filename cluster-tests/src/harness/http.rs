@@ -166,7 +166,16 @@ impl Api {
 
     /// What `GET /buckets` says of a bucket.
     pub async fn summary(&self, bucket: &Bucket) -> serde_json::Value {
+        let summary = self.try_summary(bucket).await;
+        summary.expect("the node answers")
+    }
+
+    /// [`Api::summary`], unless the node says that it can't tell now.
+    pub async fn try_summary(&self, bucket: &Bucket) -> Option<serde_json::Value> {
         let answer = self.get("/buckets").api_key(&bucket.account).await;
+        if answer.status == 503 {
+            return None;
+        }
         answer.status(200);
         let mut listed = answer.json()["buckets"]
             .as_array()
@@ -174,7 +183,7 @@ impl Api {
             .unwrap_or_default();
         listed.retain(|summary| summary["id"] == bucket.id.as_str());
         assert_eq!(listed.len(), 1, "the bucket is listed once: {answer:?}");
-        listed.remove(0)
+        Some(listed.remove(0))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::network::Network;
 use super::shape::Direction;
+use crate::harness::eventually;
 
 const SOON: Duration = Duration::from_secs(10);
 /// Long enough to see that nothing comes.
@@ -79,6 +80,10 @@ async fn a_cut_holds_each_direction_and_its_end_lets_go() {
         hear(&mut stream, b"one").await;
         network.shape(0, 1, |link| link.flow_mut(direction).cut = true);
         say(&mut stream, b"two").await;
+        eventually("the cut holds it", SOON, async || {
+            (network.sum(|stats| &stats.held) == 1).then_some(())
+        })
+        .await;
         hears_nothing(&mut stream).await;
         assert_eq!(network.sum(|stats| &stats.held), 1);
         network.heal();

@@ -24,6 +24,12 @@ impl Region {
         }
     }
 
+    /// What a node says of itself, as soon as it answers.
+    pub async fn wait_status(&self, seat: usize) -> Status {
+        let what = format!("node {seat} answers");
+        eventually(&what, FORMS_WITHIN, async || self.status(seat).await).await
+    }
+
     /// What all running nodes say of themselves, by seat.
     pub async fn statuses(&self) -> BTreeMap<usize, Status> {
         let asked = self.running().into_iter();
@@ -33,11 +39,7 @@ impl Region {
 
     /// The identity of the node at a seat.
     pub async fn node_id(&self, seat: usize) -> NodeId {
-        let what = format!("node {seat} says who it is");
-        eventually(&what, FORMS_WITHIN, async || {
-            Some(self.status(seat).await?.node)
-        })
-        .await
+        self.wait_status(seat).await.node
     }
 
     /// Whether a node says that it is ready to serve.

@@ -177,7 +177,7 @@ impl World {
             }
             for region in &regions {
                 let seat = self.teller(*region)?;
-                let summary = self.cluster.api(seat).summary(bucket).await;
+                let summary = self.cluster.api(seat).try_summary(bucket).await?;
                 if summary["estimated_keys"] != first.len() {
                     return None;
                 }
