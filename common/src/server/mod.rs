@@ -7,6 +7,7 @@ mod answer;
 mod conn;
 pub mod cors;
 mod encryption;
+pub mod forwarded;
 mod listen;
 mod metrics;
 pub mod percent;

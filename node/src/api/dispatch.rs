@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::api::Api;
+use crate::api::buckets::Peer;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
@@ -60,15 +61,19 @@ impl Api {
     /// further in: a block holds what it is given once, an `async fn` twice.
     pub(super) fn answer_any<B: Received>(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         origin: Origin,
     ) -> impl Future<Output = Response<Body>> + Send {
+        let of_key = request.uri().path().starts_with(KV);
+        if !of_key {
+            request.extensions_mut().insert(Peer(origin.peer));
+        }
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let bodiless = request.method() == Method::HEAD;
         let received = request.body().size_hint().lower();
         async move {
-            let (class, mut response) = if request.uri().path().starts_with(KV) {
+            let (class, mut response) = if of_key {
                 let (class, result) = keys::handle(self, request, KV.len()).await;
                 (class, result.unwrap_or_else(ApiError::answer))
             } else {

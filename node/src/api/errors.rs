@@ -13,6 +13,7 @@ use cloudkv_common::server::BodyLeft;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use crate::api::buckets::NoRoom;
 use crate::api::http::body::Body;
 use crate::api::http::headers::JSON;
 use crate::service::{DirectoryError, KeyError, Unavailable};
@@ -35,8 +36,8 @@ enum Extra {
     Allow(&'static str),
     /// How many keys the bucket holds.
     Keys(u64),
-    /// That it is worth trying again after a second: not so where only an operator can help.
-    Retry,
+    /// After how many seconds it is worth trying again: not so where only an operator can help.
+    Retry(u64),
 }
 
 /// The JSON that goes out.
@@ -94,7 +95,7 @@ impl ApiError {
     pub fn answer(self) -> Response<Body> {
         let keys = match self.extra {
             Extra::Keys(keys) => Some(keys),
-            Extra::None | Extra::Allow(_) | Extra::Retry => None,
+            Extra::None | Extra::Allow(_) | Extra::Retry(_) => None,
         };
         let wire = Wire {
             error: self.code,
@@ -109,8 +110,8 @@ impl ApiError {
             Extra::Allow(methods) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
-            Extra::Retry => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            Extra::Retry(seconds) => {
+                headers.insert(header::RETRY_AFTER, seconds.into());
             }
             Extra::None | Extra::Keys(_) => {}
         }
@@ -253,13 +254,13 @@ impl ApiError {
     /// 503: trying again is safe.
     pub fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
     }
 
     /// 503: what the client has seen elsewhere isn't here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry(1))
     }
 
     /// 504: the write may or may not have happened.
@@ -274,6 +275,17 @@ impl ApiError {
         tracing::error!(error = cause, "{doing}");
         let message = "the server failed; its operators can find the cause in its log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(NoRoom { per_hour, wait }: NoRoom) -> Self {
+        // By then, not a moment before.
+        let seconds = wait.as_secs() + 1;
+        let message =
+            format!("your address may create {per_hour} buckets an hour: try again in {seconds} s");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+            .with(Extra::Retry(seconds))
     }
 }
 

@@ -32,10 +32,12 @@ use arc_swap::ArcSwapOption;
 use ::http::HeaderValue;
 use ::http::header::InvalidHeaderValue;
 
+pub use self::buckets::CreationSettings;
 pub use self::errors::ApiError;
 pub use self::metrics::{ApiMetrics, Class, RequestCount};
 pub use cloudkv_common::server::{HttpSettings, serve};
 
+use self::buckets::{Creations, Management};
 use self::http::receive::Intake;
 use crate::service::Service;
 
@@ -55,10 +57,15 @@ impl Api {
         service: Service,
         region: &str,
         settings: &HttpSettings,
+        creations: CreationSettings,
     ) -> Result<Self, InvalidHeaderValue> {
         let region = HeaderValue::from_str(region)?;
         let intake = Arc::new(Intake::new(settings));
-        let router = routes::router(service.directory.clone(), Arc::clone(&intake));
+        let router = routes::router(Management {
+            directory: service.directory.clone(),
+            intake: Arc::clone(&intake),
+            creations: Arc::new(Creations::new(creations)),
+        });
         Ok(Self {
             service,
             region,

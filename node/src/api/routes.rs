@@ -1,7 +1,5 @@
 //! The routes that axum serves: everything but keys.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, patch};
@@ -12,15 +10,13 @@ use crate::api::buckets::{self, Management};
 use crate::api::errors::ApiError;
 use crate::api::http::cors;
 use crate::api::http::headers::JSON;
-use crate::api::http::receive::Intake;
-use crate::service::Directory;
 
 const PING_METHODS: &str = "GET, HEAD, OPTIONS";
 const BUCKETS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const BUCKET_METHODS: &str = "PATCH, DELETE, OPTIONS";
 
 /// The router of everything but keys.
-pub(crate) fn router(directory: Directory, intake: Arc<Intake>) -> Router {
+pub(crate) fn router(state: Management) -> Router {
     let collection = get(buckets::list).post(buckets::create);
     let one = patch(buckets::modify).delete(buckets::delete);
     Router::new()
@@ -28,7 +24,7 @@ pub(crate) fn router(directory: Directory, intake: Arc<Intake>) -> Router {
         .route("/buckets", with_methods(collection, BUCKETS_METHODS))
         .route("/buckets/{bucket}", with_methods(one, BUCKET_METHODS))
         .fallback(|| async { ApiError::no_such_route() })
-        .with_state(Management { directory, intake })
+        .with_state(state)
 }
 
 /// Adds `OPTIONS`, and the answer to methods that a route doesn't have.

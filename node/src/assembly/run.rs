@@ -24,7 +24,7 @@ use super::regions;
 use super::threads::Threads;
 use super::upkeep::upkeep;
 use super::wiring::{answering, geo, proposer};
-use crate::api::{Api, HttpSettings};
+use crate::api::{Api, CreationSettings, HttpSettings};
 use crate::cluster::Keeper;
 use crate::config::Config;
 use crate::geo::Geo;
@@ -118,6 +118,10 @@ async fn run_on(
         service.clone(),
         &groups.identity.region,
         &http_settings(&config),
+        CreationSettings {
+            per_hour: config.address_creations_per_hour,
+            trusted: config.trusted_proxies.clone(),
+        },
     );
     let api = Arc::new(api.map_err(|error| RunError::System {
         verb: "name the region",

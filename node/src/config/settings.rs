@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cloudkv_common::config::{
     Address, Detours, File, Folder, Format, HostPort, HostPorts, Kib, Levels, LogFormat, Maybe,
-    Mib, Name, Number, OrOff, Region, Secret, Span, Switch, Token,
+    Mib, Name, Networks, Number, OrOff, Region, Secret, Span, Switch, Token,
 };
+use cloudkv_common::network::Network;
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -176,6 +177,14 @@ cloudkv_common::settings! {
 
     /// Buckets that the cluster holds.
     max_buckets: u64 = Number { min: 1, max: 1_000_000_000 } => "1000000",
+
+    /// Buckets that one address may create within an hour at this node, and accounts with them; 0: as
+    /// many as it likes. IPv6 addresses with the same first 64 bits count as one.
+    address_creations_per_hour: u32 = Number { min: 0, max: 1_000_000 } => "0",
+
+    /// Routers and other proxies in front of the node, as addresses or networks: whom they name in
+    /// `X-Forwarded-For` is whose creations are counted.
+    trusted_proxies: Vec<Network> = Networks => "",
 
     /// Time after which an account without buckets expires; 0: never.
     account_idle_ttl: Option<Duration> = OrOff(Span { min_ms: MINUTE, max_ms: 3650 * DAY }) => "7d",

@@ -1,9 +1,5 @@
 //! Kinds of settings that only a router has.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
-
 use cloudkv_common::config::{Describe, Kind};
 
 /// A domain, in lower case and without a dot at either end.
@@ -47,76 +43,6 @@ impl Kind for DomainName {
     }
 }
 
-/// Addresses that share their first bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-impl Network {
-    /// Whether an address is one of them. An IPv4 address may come in its IPv6 form.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - self.bits).unwrap_or(0);
-                net.to_bits() & mask == address.to_bits() & mask
-            }
-            (IpAddr::V6(net), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
-                net.to_bits() & mask == address.to_bits() & mask
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| ())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| ()))?;
-        (bits <= most).then_some(Self { address, bits }).ok_or(())
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-/// Several networks; empty: none.
-pub(super) struct Networks;
-
-impl Describe for Networks {
-    fn placeholder(&self) -> &'static str {
-        "ADDRESS[/BITS],..."
-    }
-    fn right(&self) -> String {
-        "addresses or networks, separated by commas, as in 10.0.0.1,192.168.0.0/16".to_owned()
-    }
-}
-
-impl Kind for Networks {
-    type Value = Vec<Network>;
-    fn parse(&self, text: &str) -> Option<Vec<Network>> {
-        let parts = text.split(',').map(str::trim);
-        let parts = parts.filter(|part| !part.is_empty());
-        parts.map(|part| part.parse().ok()).collect()
-    }
-    fn write(&self, value: &Vec<Network>) -> Option<String> {
-        let texts: Vec<String> = value.iter().map(Network::to_string).collect();
-        (!texts.is_empty()).then(|| texts.join(","))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,22 +58,6 @@ mod tests {
         }
         for wrong in ["", ".", "a..b", ".a", "a b", "a:80", "ü.de"] {
             assert_eq!(Domain::parse(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn networks_contain_what_shares_their_first_bits() {
-        let contains = |network: &str, address: &str| {
-            let network: Network = network.parse().unwrap();
-            network.contains(address.parse().unwrap())
-        };
-        assert!(contains("10.0.0.1", "10.0.0.1") && !contains("10.0.0.1", "10.0.0.2"));
-        assert!(contains("10.0.0.0/8", "10.9.8.7") && !contains("10.0.0.0/8", "11.0.0.0"));
-        assert!(contains("0.0.0.0/0", "1.2.3.4") && !contains("0.0.0.0/0", "::1"));
-        assert!(contains("127.0.0.1", "::ffff:127.0.0.1"));
-        assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe00::1"));
-        for wrong in ["10.0.0.0/33", "10.0.0/8", "::/129", "host", "10.0.0.1/"] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
 }

@@ -19,7 +19,7 @@ use clap::Parser;
 use cloudkv_common::config::{Flags, Found, Settings, printed_or_refused, to_toml};
 
 pub use cloudkv_common::config::ConfigError;
-pub use kinds::{Domain, Network};
+pub use kinds::Domain;
 pub use settings::Config;
 
 /// CloudKV's router. Each setting is a flag, an environment variable and a key of the TOML file;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudkv_common::config::{
-    Address, File, Format, HostPorts, Kib, Levels, LogFormat, Maybe, Name, Number, Region, Secret,
-    Span, Token,
+    Address, File, Format, HostPorts, Kib, Levels, LogFormat, Maybe, Name, Networks, Number,
+    Region, Secret, Span, Token,
 };
+use cloudkv_common::network::Network;
 
-use super::kinds::{Domain, DomainName, Network, Networks};
+use super::kinds::{Domain, DomainName};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;

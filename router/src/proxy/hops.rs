@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use cloudkv_common::network::Network;
 use cloudkv_common::server::Origin;
+use cloudkv_common::server::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::config::Network;
-
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static(X_FORWARDED_FOR);
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static(X_FORWARDED_PROTO);
 
 /// Longest list of addresses that is passed on.
 const MOST_FORWARDED: usize = 1024;
@@ -28,8 +28,8 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 /// Headers that say for whom somebody asks.
 static CLAIMS: [HeaderName; 5] = [
     header::FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static(X_FORWARDED_FOR),
+    HeaderName::from_static(X_FORWARDED_PROTO),
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-real-ip"),
 ];

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use cloudkv_common::network::Network;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
 use http::{HeaderValue, Method, Request, Response};
@@ -31,7 +32,7 @@ pub use budget::Budget;
 pub use metrics::ProxyMetrics;
 pub use relay::{Body, RelayError};
 
-use crate::config::{Domain, Network};
+use crate::config::Domain;
 use crate::topology::View;
 use head::Head;
 use refusal::Refusal;

@@ -1,15 +1,15 @@
 //! The handlers of `/buckets`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use crate::api::buckets::Management;
 use crate::api::buckets::extract::{Confirm, MaybeOwner, Named, Owner};
 use crate::api::buckets::params::Params;
+use crate::api::buckets::{Management, Peer};
 use crate::api::errors::ApiError;
 use crate::api::http::dates;
 use crate::api::http::headers::JSON;
@@ -32,13 +32,14 @@ struct Created<'a> {
 pub(crate) async fn create(
     State(state): State<Management>,
     MaybeOwner(owner): MaybeOwner,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
     let (account, key) = owner.unzip();
-    let created = state
-        .directory
-        .create_bucket(params.into_create(account)?)
-        .await?;
+    let request = params.into_create(account)?;
+    state.creations.count(peer, &headers)?;
+    let created = state.directory.create_bucket(request).await?;
     let account_id = created.new_account_key.or(key).unwrap_or_default();
     let answer = Created {
         account_id: &account_id,

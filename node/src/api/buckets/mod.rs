@@ -4,6 +4,7 @@
 //! ([`extract`]), parameters come from whichever form the client chose ([`params`], [`forms`]),
 //! and each handler is one call to the service's `Directory`.
 
+mod creations;
 mod extract;
 mod forms;
 mod handlers;
@@ -11,6 +12,8 @@ mod params;
 
 use std::sync::Arc;
 
+pub use self::creations::CreationSettings;
+pub(crate) use self::creations::{Creations, NoRoom, Peer};
 pub(crate) use self::handlers::{create, delete, list, modify};
 use crate::api::http::receive::Intake;
 use crate::service::Directory;
@@ -20,4 +23,5 @@ use crate::service::Directory;
 pub(crate) struct Management {
     pub(crate) directory: Directory,
     pub(crate) intake: Arc<Intake>,
+    pub(crate) creations: Arc<Creations>,
 }
