@@ -16,7 +16,7 @@ setup:
 .PHONY: run
 run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--shards 4" adds flags
 	$(CARGO) build --release --locked --package cloudkv-node
-	exec $(TARGET_DIR)/release/cloudkv-node --data-dir ./data $(ARGS)
+	exec $(TARGET_DIR)/release/cloudkv-node $(ARGS)
 
 # The binaries that the cluster tests start are built together with the tests: built apart, they
 # would get other features of their dependencies, and those would all be compiled twice.
