@@ -215,6 +215,47 @@ async fn get_since(world: &World, seat: usize, path: &str, token: &str) -> Answe
 }
 
 #[tokio::test]
+async fn who_has_seen_that_a_key_is_gone_does_not_see_it_elsewhere() {
+    let world = World::start(&["eu", "us"], 1, 2).await;
+    let bucket = world.api(0).bucket().await;
+    let path = bucket.key("k");
+    world.api(0).put(&path, "old").await.status(200);
+    wait_value(&world, 1, &path, Some("old")).await;
+    world.cut_off(1);
+    // It wasn't this client that deleted it.
+    world.api(0).delete(&path).await.status(200);
+    let gone = world.api(0).get(&path).await;
+    gone.error(404, "not_found");
+    let token = gone.header("x-cloudkv-version");
+    let elsewhere = async || {
+        let get = world.api(1).get(&path);
+        get.header("x-cloudkv-min-version", token).await
+    };
+    assert_eq!(world.api(1).get(&path).await.text(), "old");
+    elsewhere().await.error(503, "behind");
+    world.network.heal();
+    eventually("the delete is there", SOON, async || {
+        let got = elsewhere().await;
+        if got.status == 503 {
+            return None;
+        }
+        got.error(404, "not_found");
+        Some(())
+    })
+    .await;
+    // What a client has seen stays in its token where there is nothing, and where a condition fails.
+    let never = world.api(0).get(&bucket.key("never"));
+    let never = never.header("x-cloudkv-min-version", token).await;
+    never.error(404, "not_found");
+    assert_eq!(never.header("x-cloudkv-version"), token);
+    let there = bucket.key("there");
+    world.api(0).put(&there, "v").await.status(200);
+    let failed = world.api(0).get(&there).header("if-match", "\"x\"").await;
+    failed.error(412, "precondition_failed");
+    assert!(failed.find_header("x-cloudkv-version").is_some());
+}
+
+#[tokio::test]
 async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;

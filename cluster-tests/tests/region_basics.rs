@@ -8,6 +8,7 @@ use std::time::Duration;
 use cloudkv_cluster_tests::faults::{PlainLoad, Work};
 use cloudkv_cluster_tests::region::{Region, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, eventually, try_eventually};
+use futures_util::future::join_all;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -238,4 +239,49 @@ async fn eventual_reads_are_served_by_a_node_that_is_cut_off() {
         .await;
     assert_eq!(get.status(200).text(), "v");
     region.network.heal();
+}
+
+#[tokio::test]
+async fn what_the_region_survives_is_told_as_nodes_go_and_come() {
+    let mut region = Region::start().await;
+    let told = async |region: &Region, what: &str| {
+        eventually(what, SOON, async || {
+            region
+                .status(0)
+                .await?
+                .survives
+                .starts_with(what)
+                .then_some(())
+        })
+        .await;
+    };
+    told(&region, "the loss of any one node").await;
+    let lost = region.node_id(2).await;
+    region.kill(2);
+    told(&region, &format!("the loss of no node now: node {lost}")).await;
+    region.restart(2).await;
+    told(&region, "the loss of any one node").await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_answers_all_who_ask_for_what_it_does_not_know() {
+    let region = Region::start().await;
+    let mut bucket = region.api(0).bucket().await;
+    region.wait_converged().await;
+    bucket.id = "a0000000000000".into();
+    let path = bucket.key("k");
+    // Each of them would wait for the leader in vain, one after the other.
+    region.network.isolate(1);
+    let asked = (0..100).map(async |_| region.api(1).get(&path).await);
+    let answers = tokio::time::timeout(SOON, join_all(asked)).await;
+    for answer in answers.expect("all are answered at once") {
+        answer.error(503, "unavailable");
+    }
+    region.network.heal();
+    eventually("the leader is asked again", SOON, async || {
+        let answer = region.api(1).get(&path).await;
+        (answer.status == 404).then(|| answer.error(404, "unknown_bucket"));
+        (answer.status == 404).then_some(())
+    })
+    .await;
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::region::Region;
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, eventually};
 use futures_util::stream::{self, StreamExt};
 
@@ -112,6 +112,54 @@ async fn a_node_that_lost_its_disk_comes_back_as_another_one() {
     region.kill(2);
     assert_all_there(&region, 1, &bucket, &keys).await;
     fill_all(&region, 1, &bucket, 10, 100).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_differs_from_the_others_is_found_and_used_no_more() {
+    let mut region = Region::start_with(RegionOptions {
+        shards: 1,
+        ..RegionOptions::default()
+    })
+    .await;
+    region.expect_errors(&["differ"]);
+    let bucket = region.api(0).bucket().await;
+    let odd = bucket.key("odd");
+    region
+        .api(0)
+        .put(&odd, "value-as-written")
+        .await
+        .status(200);
+    region.wait_converged().await;
+    let lost = region.node_id(2).await;
+    region.terminate(2).await;
+    region.members[2].alter(b"value-as-written", b"value-as-altered");
+    region.restart(2).await;
+    region.wait_formed().await;
+    // What is written over is taken from a replica's sums, and they are compared after some entries.
+    let api = region.api(0);
+    let write = async {
+        loop {
+            let _ = api.put(&odd, "written over").try_send().await;
+        }
+    };
+    let status = tokio::select! {
+        status = region.wait_exit(2) => status,
+        () = write => unreachable!("it writes for ever"),
+    };
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = region.members[2].log().tail();
+    assert!(log.contains("replica of shard-0 differs"), "{log}");
+    // Nor is it after a restart.
+    region.members[2].start();
+    let status = region.wait_exit(2).await;
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = region.members[2].log().tail();
+    assert!(log.contains("must not be used"), "{log}");
+    region.rejoin_wiped(2).await;
+    region.replace(0, &lost).await;
+    region.wait_formed().await;
+    region.wait_converged().await;
+    assert_eq!(region.api(2).get(&odd).await.text(), "written over");
 }
 
 #[tokio::test]

@@ -79,3 +79,31 @@ async fn names_of_regions_stay_in_them_and_the_global_one_leaves_a_region_that_i
     let stays = ask(&router, "api.cloudkv.io", &key).await.unwrap();
     assert_eq!(region(stays.status(200)), "us", "it doesn't flip back");
 }
+
+#[tokio::test]
+async fn what_a_region_has_not_heard_of_is_asked_of_one_of_its_nodes_only() {
+    let world = World::start(&["eu", "us"], 2, 2).await;
+    let router = Router::start_with(&[world.seat(0).rpc()], &["--region", "us"]).await;
+    let bucket = world.api(0).bucket().await;
+    let key = bucket.key("k");
+    let ask = async |token: &str| {
+        let call = router.api().get(&key).header("host", "api.us.cloudkv.io");
+        call.header("x-cloudkv-min-version", token).await
+    };
+    let put = world.api(0).put(&key, "v").await;
+    let token = put.status(200).header("x-cloudkv-version").to_owned();
+    eventually("requests go over the stream of calls", SOON, async || {
+        let before = router.metric("cloudkv_router_streamed_total").await;
+        let streamed = ask(&token).await.status == 200
+            && router.metric("cloudkv_router_streamed_total").await > before;
+        streamed.then_some(())
+    })
+    .await;
+    world.cut_off(1);
+    let put = world.api(0).put(&key, "unheard of").await;
+    let token = put.status(200).header("x-cloudkv-version").to_owned();
+    let before = router.metric("cloudkv_router_retries_total").await;
+    ask(&token).await.error(503, "behind");
+    let after = router.metric("cloudkv_router_retries_total").await;
+    assert!(after <= before, "{after} retries, {before} before");
+}

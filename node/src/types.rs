@@ -174,6 +174,29 @@ pub struct Entry {
     pub expires_at: Option<Nanos>,
 }
 
+/// What a read finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReadResult {
+    /// The live entry.
+    Found(Entry),
+    /// What is left of one that was deleted or has expired: the version that a reader has seen.
+    Gone(Version),
+    /// Nothing.
+    #[default]
+    Nothing,
+}
+
+impl ReadResult {
+    /// The live entry, if there is one.
+    #[cfg(test)]
+    pub fn entry(self) -> Option<Entry> {
+        match self {
+            Self::Found(entry) => Some(entry),
+            Self::Gone(_) | Self::Nothing => None,
+        }
+    }
+}
+
 /// What must hold for a write to happen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {

@@ -39,6 +39,8 @@ pub struct Status {
     pub region: String,
     /// Whether its clock is near those of the others.
     pub clock_ok: bool,
+    /// What its region survives, in words.
+    pub survives: String,
     /// The Raft groups that it is a member of.
     pub groups: Vec<Group>,
     /// All nodes that it knows, itself included.

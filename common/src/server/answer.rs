@@ -42,6 +42,10 @@ pub trait Answer: Send + Sync + 'static {
     fn connections(&self) -> &Arc<ConnectionMetrics>;
 }
 
+/// Put among an answer's extensions: another node would answer the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled;
+
 /// Put among an answer's extensions: the request's body was left unread.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLeft;

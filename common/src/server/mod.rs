@@ -16,7 +16,7 @@ mod serve;
 mod settings;
 mod workers;
 
-pub use answer::{Answer, BodyLeft, Origin};
+pub use answer::{Answer, BodyLeft, Origin, Settled};
 pub use encryption::{Encryption, TlsSettings};
 pub use listen::listen;
 pub use metrics::ConnectionMetrics;

@@ -9,13 +9,13 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use cloudkv_common::server::BodyLeft;
+use cloudkv_common::server::{BodyLeft, Settled};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use crate::api::buckets::NoRoom;
 use crate::api::http::body::Body;
-use crate::api::http::headers::JSON;
+use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
 use crate::service::{DirectoryError, KeyError, Unavailable};
 
 /// A refusal as a client gets it.
@@ -25,6 +25,8 @@ pub struct ApiError {
     code: &'static str,
     message: Cow<'static, str>,
     extra: Extra,
+    token: Option<HeaderValue>,
+    settled: bool,
     body_left: bool,
 }
 
@@ -61,12 +63,26 @@ impl ApiError {
             code,
             message: message.into(),
             extra: Extra::None,
+            token: None,
+            settled: false,
             body_left: false,
         }
     }
 
     fn with(mut self, extra: Extra) -> Self {
         self.extra = extra;
+        self
+    }
+
+    /// Adds the token of what the client has seen, this refusal's reason included.
+    pub fn with_token(mut self, token: HeaderValue) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Marks that another node would say the same.
+    fn settled(mut self) -> Self {
+        self.settled = true;
         self
     }
 
@@ -114,6 +130,12 @@ impl ApiError {
                 headers.insert(header::RETRY_AFTER, seconds.into());
             }
             Extra::None | Extra::Keys(_) => {}
+        }
+        if let Some(token) = self.token {
+            headers.insert(&X_CLOUDKV_VERSION, token);
+        }
+        if self.settled {
+            response.extensions_mut().insert(Settled);
         }
         if self.body_left {
             response.extensions_mut().insert(BodyLeft);
@@ -260,7 +282,9 @@ impl ApiError {
     /// 503: what the client has seen elsewhere isn't here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message)
+            .with(Extra::Retry(1))
+            .settled()
     }
 
     /// 504: the write may or may not have happened.

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cloudkv_common::rpc::headers::{read_headers, write_headers};
-use cloudkv_common::server::Origin;
+use cloudkv_common::server::{Origin, Settled};
 use cloudkv_proto::v1 as pb;
 use http::{HeaderName, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -46,6 +46,7 @@ impl Api {
                 status: u32::from(status.as_u16()),
                 headers: write_headers(&parts.headers, skip),
                 body,
+                settled: parts.extensions.get::<Settled>().is_some(),
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The storage, the metadata group and the shard groups of a node.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wanted};
-use crate::cluster::{check_membership, join};
+use crate::cluster::{check_membership, join, marked};
 use crate::config::Config;
 use crate::geo::{Budget, Ledger};
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
@@ -56,6 +57,14 @@ pub enum StartError {
     /// No cluster takes it in.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// Its data directory is marked.
+    #[error("data directory {} must not be used: {why}", .dir.display())]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A Raft group can't start.
     #[error("start group {group}")]
     Group {
@@ -102,8 +111,21 @@ pub struct Groups {
     pub ledger: Arc<Ledger>,
     /// What may be held back for them.
     pub budget: Arc<Budget>,
+    /// Times that this node's replicas differed from others.
+    pub replica_alarms: Arc<AtomicU64>,
     /// Turns of sending what other regions missed.
     pub pace: Pace,
+}
+
+/// Whether the data directory may be used.
+fn check_mark(dir: &Path) -> Result<(), StartError> {
+    let why = match marked(dir) {
+        Ok(None) => return Ok(()),
+        Ok(Some(why)) => why,
+        Err(error) => format!("its mark can't be read: {error}"),
+    };
+    let dir = dir.to_owned();
+    Err(StartError::Unusable { dir, why })
 }
 
 impl Groups {
@@ -117,6 +139,7 @@ impl Groups {
         give_up: &CancellationToken,
     ) -> Result<Self, StartError> {
         let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
+        check_mark(&config.data_dir)?;
         let (identity, nodes) = enter(config, &place, give_up).await?;
         let peers = Peers::new(peers_settings(config, &identity, &place, runtimes));
         for node in nodes {
@@ -150,6 +173,7 @@ impl Groups {
             catalog,
             shards,
             ledger: Arc::default(),
+            replica_alarms: Arc::default(),
             pace: Pace::new(config.geo_catch_up_percent),
             budget: Budget::new(
                 config.geo_budget_percent,

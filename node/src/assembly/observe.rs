@@ -1,5 +1,6 @@
 //! What the operator's port tells of the node.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -11,7 +12,7 @@ use super::regions;
 use crate::admin::AdminState;
 use crate::api::Api;
 use crate::config::Config;
-use crate::raft::Status;
+use crate::raft::{NodeId, Status};
 use crate::telemetry::metrics::{Exposition, write_process};
 
 /// The node as the operator's port sees it.
@@ -64,19 +65,42 @@ impl Observer {
             .collect()
     }
 
-    /// What the region survives without losing anything that was acknowledged: as its shards are
-    /// placed, and as those on this node already have it.
-    fn survives(&self) -> &'static str {
+    /// What the region survives without losing anything that was acknowledged, and going on: as its
+    /// shards are placed, as those on this node already have it, and as nodes are heard of.
+    fn survives(&self) -> Cow<'static, str> {
         let topology = self.groups.catalog.topology();
         let region = topology.region_number(&self.groups.identity.region);
-        let mut placements = topology.placements_of(region.unwrap_or(0)).peekable();
-        let placed = placements.peek().is_some() && placements.all(|(_, it)| it.voters.len() >= 3);
-        let settled = |it: &Status| !it.changing && it.voters.len() >= 3;
-        match placed {
-            true if self.statuses().iter().all(settled) => "the loss of any one node",
-            true => "the loss of no node yet: members are being changed",
-            false => "the loss of no node: a region needs three",
+        let placements = topology.placements_of(region.unwrap_or(0));
+        let voters: Vec<&[NodeId]> = placements.map(|(_, it)| &it.voters[..]).collect();
+        if voters.is_empty() || voters.iter().any(|voters| voters.len() < 3) {
+            return "the loss of no node: a region needs three".into();
         }
+        let statuses = self.statuses();
+        if let Some(node) = statuses
+            .iter()
+            .map(|group| &group.voters[..])
+            .chain(voters)
+            .find_map(|voters| self.lost_of(voters))
+        {
+            return format!("the loss of no node now: node {node} is not heard of").into();
+        }
+        let settled = |it: &Status| !it.changing && it.voters.len() >= 3;
+        if statuses.iter().all(settled) {
+            "the loss of any one node".into()
+        } else {
+            "the loss of no node yet: members are being changed".into()
+        }
+    }
+
+    /// A voter that isn't heard of, if one more loss would take the majority.
+    fn lost_of(&self, voters: &[NodeId]) -> Option<NodeId> {
+        let me = self.groups.identity.node_id;
+        let is_lost = |node: &&NodeId| **node != me && !self.groups.vitals.lives(**node);
+        let lost = voters.iter().filter(is_lost);
+        let living = voters.len() - lost.clone().count();
+        lost.copied()
+            .next()
+            .filter(|_| living <= voters.len() / 2 + 1)
     }
 
     /// Room that is left where the data directory is; 0 if that can't be told.
@@ -154,6 +178,9 @@ impl Observer {
                 text.gauge("cloudkv_raft_lag_entries", help, &labels, *entries as f64);
             }
         }
+        let alarms = self.groups.replica_alarms.load(Ordering::Relaxed);
+        let help = "Times that replicas of a shard held something else after the same entry.";
+        text.counter("cloudkv_replica_alarms_total", help, &[], alarms);
         let ok = f64::from(u8::from(self.groups.vitals.clock_ok()));
         let help = "1 if this node's clock is near enough to the others.";
         text.gauge("cloudkv_clock_ok", help, &[], ok);

@@ -12,6 +12,7 @@ use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
 use cloudkv_common::server::Encryption;
 use cloudkv_proto::v1 as pb;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +26,7 @@ use super::threads::Threads;
 use super::upkeep::upkeep;
 use super::wiring::{answering, geo, proposer};
 use crate::api::{Api, CreationSettings, HttpSettings};
-use crate::cluster::Keeper;
+use crate::cluster::{Comparer, Keeper};
 use crate::config::Config;
 use crate::geo::Geo;
 use crate::rpc::{Runtimes, TlsError};
@@ -252,6 +253,11 @@ struct Node {
 impl Node {
     /// Recovers, then serves users until `stop`, and until their requests have ended.
     async fn serve(&self, users: Users, stop: &CancellationToken) -> io::Result<()> {
+        // From the beginning: a region that joins takes over all that the others have, and the log of
+        // that must not stay.
+        let write_buffer = self.config.write_buffer_mib.bytes();
+        let upkeep = upkeep(self.groups.clone(), write_buffer, self.stop_groups.clone());
+        self.tasks.spawn(upkeep);
         if stop
             .run_until_cancelled(self.groups.ready())
             .await
@@ -304,18 +310,24 @@ impl Node {
         self.tasks.spawn_on(watch, &self.raft);
         self.tasks
             .spawn(self.geo.clone().run(self.stop_groups.clone()));
+        let comparer = Comparer {
+            shards: groups.shards.iter().cloned().collect(),
+            peers: groups.peers.clone(),
+            data_dir: self.config.data_dir.clone(),
+            alarms: groups.replica_alarms.clone(),
+        };
+        let compare = self.tasks.spawn(comparer.run(self.stop_cluster.clone()));
         let keep = Arc::new(keeper).run(self.stop_cluster.clone());
-        match self.tasks.spawn_on(keep, &self.raft).await {
-            Ok(None) => std::future::pending().await,
-            Ok(Some(why)) => why,
-            Err(error) => error.to_string(),
+        let keep = self.tasks.spawn_on(keep, &self.raft);
+        tokio::select! {
+            why = reason(compare) => why,
+            why = reason(keep) => why,
         }
     }
 
     fn start_tasks(&self) {
         let directory = &self.service.directory;
         let stop = || self.stop_groups.clone();
-        let write_buffer = self.config.write_buffer_mib.bytes();
         self.tasks.spawn(directory.clone().sweep(stop()));
         self.tasks.spawn(directory.clone().reclaim(stop()));
         self.tasks.spawn(directory.clone().report(stop()));
@@ -330,8 +342,15 @@ impl Node {
         let stop_telling = self.stop_groups.clone();
         self.tasks
             .spawn(async move { stop_telling.run_until_cancelled(tell_lag).await });
-        self.tasks
-            .spawn(upkeep(self.groups.clone(), write_buffer, stop()));
+    }
+}
+
+/// Why a task that runs until the node stops has ended before.
+async fn reason(task: JoinHandle<Option<String>>) -> String {
+    match task.await {
+        Ok(None) => std::future::pending().await,
+        Ok(Some(why)) => why,
+        Err(error) => error.to_string(),
     }
 }
 

@@ -9,8 +9,10 @@
 //! | `vitals` | which nodes live, and how far their clocks are apart |
 //! | `placement` | plans which nodes hold what |
 //! | `keeper` | carries the plans out |
+//! | `comparing` | whether replicas hold the same |
 
 mod admission;
+mod comparing;
 mod identity;
 mod joining;
 mod keeper;
@@ -18,6 +20,7 @@ pub mod placement;
 mod vitals;
 
 pub use admission::{Admission, Refresher};
+pub use comparing::{Comparer, marked};
 pub use identity::{Identity, IdentityError, Wanted, replace_file};
 pub use joining::{Application, JoinError, check_membership, join};
 pub use keeper::{Declined, Keeper, Proposer};

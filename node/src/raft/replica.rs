@@ -153,6 +153,7 @@ impl<M: Machine> Replica<M> {
                 M::State::no_response()
             }
         };
+        self.state.passed(entry.log_id.index);
         answers.extend(responder.map(|responder| (responder, response)));
         Ok(())
     }

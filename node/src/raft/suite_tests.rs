@@ -147,8 +147,8 @@ async fn a_snapshot_moves_a_whole_state_into_a_new_generation() {
     .unwrap()
     .view();
     let bucket = b"aABCDEFGHIJKLM";
-    assert!(view.get(bucket, b"key-500", 0).unwrap().is_some());
-    assert!(view.get(bucket, b"stays not", 0).unwrap().is_none());
+    assert!(view.get(bucket, b"key-500", 0).unwrap().entry().is_some());
+    assert!(view.get(bucket, b"stays not", 0).unwrap().entry().is_none());
     assert_eq!(view.bucket(bucket).unwrap().keys, 500);
 }
 

@@ -44,6 +44,9 @@ pub trait State<M: Machine>: Send + Sync + 'static {
     /// entries happened to be batched.
     fn walks(command: &M::Command) -> bool;
 
+    /// Called after each entry, whatever it held, with its index in the log.
+    fn passed(&mut self, _index: u64) {}
+
     /// Puts what `apply` has gathered over the entries of a batch into it, once.
     fn seal(&mut self, batch: &mut Batch);
 

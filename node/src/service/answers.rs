@@ -60,6 +60,7 @@ impl Service {
             call::Body::Room(request) => self.room(from, &request.bucket).await,
             call::Body::RoomQuery(query) => self.room_state(&query),
             call::Body::Reads(query) => self.reads(&query).await,
+            call::Body::Checkpoints(query) => self.checkpoints(query),
             call::Body::Ping(_)
             | call::Body::Merge(_)
             | call::Body::Peer(_)
@@ -70,6 +71,18 @@ impl Service {
             | call::Body::Transfer(_)
             | call::Body::User(_) => unknown(),
         }
+    }
+
+    /// What this node's replica of a shard held at certain entries.
+    fn checkpoints(&self, query: pb::CheckpointsQuery) -> reply::Body {
+        let number = u16::try_from(query.shard).unwrap_or(u16::MAX);
+        let shard = self.shards().local(number);
+        let Some(shard) = shard.filter(|shard| shard.is_hosted()) else {
+            return unknown();
+        };
+        reply::Body::Checkpoints(pb::Checkpoints {
+            points: shard.view().checkpoints().last(),
+        })
     }
 
     fn shards(&self) -> &Shards {

@@ -1,13 +1,14 @@
 //! Accounts and buckets.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 
+use super::absent::Absent;
 use super::errors::{DirectoryError, KeyError, Unavailable};
 use super::metadata::Metadata;
 use super::reads::Larger;
@@ -58,6 +59,8 @@ pub(super) struct Inner {
     pub shards: Shards,
     pub clock: Clock,
     pub settings: DirectorySettings,
+    /// What the leader was asked for a moment ago, in vain.
+    pub absent: Absent,
     /// A bucket was deleted: its rows are to be dropped.
     pub deleted: tokio::sync::Notify,
     /// Held while an operator changes a plan's limits.
@@ -81,6 +84,7 @@ impl Directory {
                 shards,
                 clock,
                 settings,
+                absent: Absent::default(),
                 deleted,
                 plan_changes: tokio::sync::Mutex::default(),
             }),
@@ -111,17 +115,34 @@ impl Directory {
 
     /// A bucket that this node doesn't know: asked for at the metadata's leader.
     pub async fn find_bucket(&self, id: &BucketId) -> Result<Option<Arc<Bucket>>, Unavailable> {
+        if self.inner.absent.knows(id.as_bytes()) {
+            return Ok(None);
+        }
+        let asked = Instant::now();
         self.inner.metadata.barrier().await?;
-        Ok(self.bucket(id))
+        let found = self.bucket(id);
+        if found.is_none() {
+            self.inner.absent.note(id.as_bytes(), asked);
+        }
+        Ok(found)
     }
 
     /// The account of a key that this node doesn't know: asked for at the metadata's leader.
     pub async fn find_account(&self, api_key: &str) -> Result<Option<AccountId>, Unavailable> {
-        if uuid::Uuid::try_parse(api_key).is_err() {
+        let Ok(key) = uuid::Uuid::try_parse(api_key) else {
+            return Ok(None);
+        };
+        let account = account_of(&key);
+        if self.inner.absent.knows(&account.0) {
             return Ok(None);
         }
+        let asked = Instant::now();
         self.inner.metadata.barrier().await?;
-        Ok(self.authenticate(api_key))
+        let found = self.authenticate(api_key);
+        if found.is_none() {
+            self.inner.absent.note(&account.0, asked);
+        }
+        Ok(found)
     }
 
     /// A bucket, from memory.

@@ -15,7 +15,7 @@ use super::session::Session;
 use super::shards::{Shards, no_leader};
 use super::writes::{WriteKey, WriteResult};
 use crate::meta::Bucket;
-use crate::types::{BucketId, Entry, KeyInfo, ListQuery, Precondition, Put, Written};
+use crate::types::{BucketId, KeyInfo, ListQuery, Precondition, Put, ReadResult, Written};
 
 /// Values up to this size are copied out of the buffer that they were read into, in bytes.
 const COPIED_VALUE: usize = 64 << 10;
@@ -44,21 +44,21 @@ impl Keyspace {
         &self.shards
     }
 
-    /// The live entry of a key. Completes at once if this node leads the shard and memory has the
+    /// What a key holds. Completes at once if this node leads the shard and memory has the
     /// answer.
-    pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<Option<Entry>, KeyError> {
+    pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<ReadResult, KeyError> {
         let shard = self.shards.of(&bucket.id, key);
         let bucket = bucket.id.as_bytes();
         self.shards.run(shard, &Get { bucket, key }).await
     }
 
-    /// The live entry of a key, once all that the client has seen is there.
+    /// What a key holds, once all that the client has seen is there.
     pub async fn get_since(
         &self,
         bucket: &Bucket,
         key: &[u8],
         session: &Session,
-    ) -> Result<Option<Entry>, KeyError> {
+    ) -> Result<ReadResult, KeyError> {
         let shard = self.shards.of(&bucket.id, key);
         let seen = session.of_shard(shard);
         let bucket = bucket.id.as_bytes();
@@ -70,7 +70,7 @@ impl Keyspace {
         let get = GetSince { get, seen };
         loop {
             match self.shards.run(shard, &get).await? {
-                Since::Entry(entry) => return Ok(entry),
+                Since::Read(found) => return Ok(found),
                 Since::Behind if Instant::now() < deadline => {}
                 Since::Behind => return Err(Unavailable::Behind.into()),
             }
@@ -82,14 +82,14 @@ impl Keyspace {
         self.shards.of(&bucket.id, key)
     }
 
-    /// The entry of a key as this node's replica has it, which may lag; asked for at the leader if
+    /// What a key holds as this node's replica has it, which may lag; asked for at the leader if
     /// there is no replica here.
     pub async fn get_eventual(
         &self,
         bucket: &Bucket,
         key: &[u8],
         session: &Session,
-    ) -> Result<Option<Entry>, KeyError> {
+    ) -> Result<ReadResult, KeyError> {
         let number = self.shards.of(&bucket.id, key);
         let replica = self
             .shards
@@ -103,7 +103,7 @@ impl Keyspace {
             return Err(Unavailable::Behind.into());
         }
         match shard.get_eventual(bucket.id.as_bytes(), key).await {
-            Ok(entry) => Ok(entry),
+            Ok(found) => Ok(found),
             Err(error) => match Missed::from(error) {
                 Missed::NotLeader => Err(no_leader(number)),
                 Missed::Failed(error) => Err(error),

@@ -24,7 +24,8 @@ use crate::store::keys::GroupId;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Time for all nodes that can be reached to have applied a change.
 const SPREAD: Duration = Duration::from_secs(1);
-/// Time for a leader to be found when somebody asks for what this node doesn't know.
+/// Time for a leader to be found, and for this node to follow it, when somebody asks for what this
+/// node doesn't know.
 const BARRIER: Duration = Duration::from_secs(3);
 /// Pause before the leader is looked for again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -41,9 +42,18 @@ struct Inner {
     clock: Clock,
     timeout: Duration,
     hint: AtomicU64,
-    /// Barriers begun; the number of the last one that came through is under the lock.
+    /// Barriers begun; each gets the next number.
     begun: AtomicU64,
-    through: tokio::sync::Mutex<u64>,
+    ended: tokio::sync::Mutex<Ended>,
+}
+
+/// How barriers ended, one after the other.
+#[derive(Default)]
+struct Ended {
+    /// The number of the last one that came through.
+    through: u64,
+    /// The number of the last one that didn't.
+    failed: u64,
 }
 
 /// What one try came to.
@@ -70,7 +80,7 @@ impl Metadata {
                 timeout,
                 hint: AtomicU64::new(0),
                 begun: AtomicU64::new(0),
-                through: tokio::sync::Mutex::new(0),
+                ended: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -179,24 +189,36 @@ impl Metadata {
     }
 
     /// Answers when this node has applied all that was acknowledged before the call. Calls at the
-    /// same time share a question to the leader.
+    /// same time share a question to the leader, and its failure: however many wait, none waits for
+    /// longer than two of them take.
     pub async fn barrier(&self) -> Result<(), Unavailable> {
         if self.leads() {
             return Ok(());
         }
         let seen = self.inner.begun.load(Ordering::Acquire);
-        let mut through = self.inner.through.lock().await;
-        if *through > seen {
-            // One that began after this call has come through.
+        let mut ended = self.inner.ended.lock().await;
+        // One that began after this call tells as much as one of its own.
+        if ended.through > seen {
             return Ok(());
         }
+        if ended.failed > seen {
+            return Err(no_leader());
+        }
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let ask = tokio::time::timeout(BARRIER, self.ask_for_position());
-        let index = ask.await.map_err(|_| no_leader())?;
-        let applied = tokio::time::timeout(BARRIER, self.inner.group.applied(index));
-        applied.await.map_err(|_| no_leader())?;
-        *through = number;
-        Ok(())
+        let pass = async {
+            let index = self.ask_for_position().await;
+            self.inner.group.applied(index).await;
+        };
+        match tokio::time::timeout(BARRIER, pass).await {
+            Ok(()) => {
+                ended.through = number;
+                Ok(())
+            }
+            Err(_) => {
+                ended.failed = number;
+                Err(no_leader())
+            }
+        }
     }
 
     async fn ask_for_position(&self) -> u64 {

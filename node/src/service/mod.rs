@@ -18,6 +18,7 @@
 //! | `reports` | counts that are published and reported in the background |
 //! | `errors` | what can go wrong |
 
+mod absent;
 mod answers;
 mod deletion;
 mod directory;
@@ -39,7 +40,7 @@ pub use crate::meta::{Bucket, Limits, PlanTerms};
 pub use crate::types;
 pub use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, Entry, KeyInfo,
-    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, Version, Written,
+    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, Version, Written,
 };
 pub use directory::{Directory, DirectorySettings};
 pub use errors::{DirectoryError, KeyError, Unavailable};

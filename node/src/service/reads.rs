@@ -10,16 +10,16 @@ use super::operation::{Missed, Operation};
 use super::session;
 use crate::raft::ProposeError;
 use crate::shard::{Page, ShardHandle};
-use crate::types::{Entry, KeyInfo, ListQuery, Version};
+use crate::types::{Entry, KeyInfo, ListQuery, ReadResult, Version};
 
-/// The live entry of a key.
+/// What a key holds.
 pub(super) struct Get<'a> {
     pub bucket: &'a [u8],
     pub key: &'a [u8],
 }
 
 impl Operation for Get<'_> {
-    type Output = Option<Entry>;
+    type Output = ReadResult;
     const REPEATABLE: bool = true;
 
     async fn here(&self, shard: &ShardHandle) -> Result<Self::Output, Missed> {
@@ -35,23 +35,33 @@ impl Operation for Get<'_> {
         })
     }
 
-    fn encode(entry: Self::Output) -> reply::Body {
-        let record = entry.map(|entry| pb::Record {
-            version: Some(entry.version.into()),
-            expires_at: entry.expires_at.unwrap_or(0),
-            content_type: entry.content_type,
-            value: entry.value,
-            ..Default::default()
-        });
-        let behind = false;
-        reply::Body::Get(pb::GetReply { record, behind })
+    fn encode(found: Self::Output) -> reply::Body {
+        let mut reply = pb::GetReply::default();
+        match found {
+            ReadResult::Found(entry) => {
+                reply.record = Some(pb::Record {
+                    version: Some(entry.version.into()),
+                    expires_at: entry.expires_at.unwrap_or(0),
+                    content_type: entry.content_type,
+                    value: entry.value,
+                    ..Default::default()
+                });
+            }
+            ReadResult::Gone(version) => reply.gone = Some(version.into()),
+            ReadResult::Nothing => {}
+        }
+        reply::Body::Get(reply)
     }
 
     fn decode(reply: reply::Body) -> Option<Self::Output> {
         let reply::Body::Get(reply) = reply else {
             return None;
         };
-        Some(reply.record.map(|record| Entry {
+        let Some(record) = reply.record else {
+            let gone = reply.gone.map(Version::from);
+            return Some(gone.map_or(ReadResult::Nothing, ReadResult::Gone));
+        };
+        Some(ReadResult::Found(Entry {
             version: record.version.map(Version::from).unwrap_or_default(),
             expires_at: (record.expires_at != 0).then_some(record.expires_at),
             content_type: record.content_type,
@@ -60,7 +70,7 @@ impl Operation for Get<'_> {
     }
 }
 
-/// The live entry of a key, once all that the client has seen is there.
+/// What a key holds, once all that the client has seen is there.
 pub(super) struct GetSince<'a> {
     pub get: Get<'a>,
     pub seen: Vec<pb::SeenVersion>,
@@ -68,7 +78,7 @@ pub(super) struct GetSince<'a> {
 
 /// What a read came to that waits for what its client has seen.
 pub(super) enum Since {
-    Entry(Option<Entry>),
+    Read(ReadResult),
     /// It isn't there yet.
     Behind,
 }
@@ -82,7 +92,7 @@ impl Operation for GetSince<'_> {
 
     async fn here(&self, shard: &ShardHandle) -> Result<Since, Missed> {
         if session::caught_up(shard, &self.seen, SINCE).await {
-            Ok(Since::Entry(self.get.here(shard).await?))
+            Ok(Since::Read(self.get.here(shard).await?))
         } else {
             Ok(Since::Behind)
         }
@@ -98,10 +108,10 @@ impl Operation for GetSince<'_> {
 
     fn encode(since: Since) -> reply::Body {
         match since {
-            Since::Entry(entry) => Get::encode(entry),
+            Since::Read(found) => Get::encode(found),
             Since::Behind => reply::Body::Get(pb::GetReply {
-                record: None,
                 behind: true,
+                ..Default::default()
             }),
         }
     }
@@ -109,7 +119,7 @@ impl Operation for GetSince<'_> {
     fn decode(reply: reply::Body) -> Option<Since> {
         match reply {
             reply::Body::Get(pb::GetReply { behind: true, .. }) => Some(Since::Behind),
-            reply => Get::decode(reply).map(Since::Entry),
+            reply => Get::decode(reply).map(Since::Read),
         }
     }
 }
@@ -251,5 +261,33 @@ impl Operation for Larger<'_> {
             reply::Body::Larger(reply) => Some(reply.larger),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_elsewhere_comes_as_it_went() {
+        let version = Version { time: 7, region: 2 };
+        let entry = Entry {
+            value: Bytes::from_static(b"value"),
+            content_type: Bytes::from_static(b"text/x"),
+            version,
+            expires_at: Some(9),
+        };
+        for found in [
+            ReadResult::Found(entry),
+            ReadResult::Gone(version),
+            ReadResult::Nothing,
+        ] {
+            let decoded = Get::decode(Get::encode(found.clone()));
+            assert_eq!(decoded, Some(found.clone()));
+            let since = GetSince::decode(GetSince::encode(Since::Read(found.clone())));
+            assert!(matches!(since, Some(Since::Read(read)) if read == found));
+        }
+        let behind = GetSince::decode(GetSince::encode(Since::Behind));
+        assert!(matches!(behind, Some(Since::Behind)));
     }
 }

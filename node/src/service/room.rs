@@ -31,6 +31,7 @@ use crate::meta::Bucket;
 use crate::raft::NodeId;
 use crate::rpc::Lane;
 use crate::shard::ShardHandle;
+use crate::types::ReadResult;
 
 /// A grant that is older than this when it arrives is not used. Less than the part of the followers'
 /// promise that a lease leaves out.
@@ -50,7 +51,8 @@ pub async fn find(
     timeout: Duration,
 ) -> Result<Room, Missed> {
     let exists = async || -> Result<bool, Missed> {
-        Ok(shard.get(bucket.id.as_bytes(), key).await?.is_some())
+        let found = shard.get(bucket.id.as_bytes(), key).await?;
+        Ok(matches!(found, ReadResult::Found(_)))
     };
     let find = async {
         // A key that is there needs no room, and need not wait for other nodes: after a failover,

@@ -22,7 +22,7 @@ use crate::pace::Pace;
 use crate::raft::{Group, GroupSettings, NodeId, Proposal, ProposeError, Status};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, StoreError};
-use crate::types::{Entry, ListQuery};
+use crate::types::{ListQuery, ReadResult};
 
 /// How often a shard looks for what has expired.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -169,13 +169,13 @@ impl ShardHandle {
         self.merges.push(merge, yields)
     }
 
-    /// The entry of a key. Completes at once if memory has the answer.
-    pub async fn get(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Entry>, ReadError> {
+    /// What a key holds. Completes at once if memory has the answer.
+    pub async fn get(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
         if !self.serves() {
             return Err(ReadError::NotLeader);
         }
         match self.view.get_cached(bucket, key, self.clock.now())? {
-            Lookup::Known(entry) => Ok(entry),
+            Lookup::Known(found) => Ok(found),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 let now = self.clock.now();
@@ -218,15 +218,11 @@ impl ShardHandle {
         }
     }
 
-    /// The entry of a key as this node's replica has it, whoever leads.
-    pub async fn get_eventual(
-        &self,
-        bucket: &[u8],
-        key: &[u8],
-    ) -> Result<Option<Entry>, ReadError> {
+    /// What a key holds as this node's replica has it, whoever leads.
+    pub async fn get_eventual(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
         let now = self.clock.now();
         match self.view.get_cached(bucket, key, now)? {
-            Lookup::Known(entry) => Ok(entry),
+            Lookup::Known(found) => Ok(found),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 self.ask_disk(move |view| view.get(&bucket, &key, now))

@@ -173,7 +173,7 @@ impl Replica {
 
     /// The number that was put last, if this node answers.
     async fn get(&self) -> Option<u64> {
-        let entry = self.shard.get(BUCKET, KEY).await.ok()?;
+        let entry = self.shard.get(BUCKET, KEY).await.ok()?.entry();
         let value = entry.map_or([0; 8], |entry| entry.value[..].try_into().unwrap());
         Some(u64::from_be_bytes(value))
     }

@@ -173,7 +173,7 @@ impl Region {
         };
         let keys = view.page(BUCKET, &query, 0).unwrap().keys.into_iter();
         keys.map(|info| {
-            let entry = view.get(BUCKET, &info.key, 0).unwrap().unwrap();
+            let entry = view.get(BUCKET, &info.key, 0).unwrap().entry().unwrap();
             (info.key, (info.version, entry.value))
         })
         .collect()

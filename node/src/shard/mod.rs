@@ -15,12 +15,14 @@
 //! | `bucket` | dropping buckets, counting their reads |
 //! | `record` | records as bytes, their digest |
 //! | `recent` | records that were changed lately, in memory |
+//! | `checkpoints` | what it held at certain entries, to be compared with other replicas |
 //! | `view` | what readers see, on any thread |
 //! | `proposer` | many writes in one Raft entry |
 //! | `handle` | a running shard |
 
 mod adopt;
 mod bucket;
+mod checkpoints;
 mod compare;
 mod expire;
 mod handle;
@@ -49,6 +51,7 @@ mod model_tests;
 #[cfg(test)]
 mod replay_tests;
 
+pub use checkpoints::{Checkpoints, Verdict};
 pub use cloudkv_common::hash::shard_of;
 pub use compare::{Digests, RANGES};
 pub use handle::{ReadError, ShardHandle, ShardSettings};

@@ -13,7 +13,7 @@ use super::write::WriteOutcome;
 use crate::raft::State;
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{Batch, Engine, EngineSettings};
-use crate::types::{ListQuery, Version};
+use crate::types::{ListQuery, ReadResult, Version};
 
 const BUCKETS: [&[u8; 14]; 2] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB"];
 
@@ -238,7 +238,7 @@ proptest! {
                 .keys
                 .into_iter()
                 .map(|info| {
-                    let entry = view.get(bucket, &info.key, 0).unwrap().unwrap();
+                    let entry = view.get(bucket, &info.key, 0).unwrap().entry().unwrap();
                     (info.key, info.version, entry.value)
                 })
                 .collect();
@@ -336,14 +336,8 @@ fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone()
     let record = record::decode(subject.engine.state.get(&row).unwrap().unwrap()).unwrap();
     assert!(record.tombstone && record.change == 4);
     assert_eq!(subject.state.view().bucket(BUCKETS[0]).unwrap().keys, 0);
-    assert!(
-        subject
-            .state
-            .view()
-            .get(BUCKETS[0], b"k", 0)
-            .unwrap()
-            .is_none()
-    );
+    let found = subject.state.view().get(BUCKETS[0], b"k", 0).unwrap();
+    assert!(matches!(found, ReadResult::Gone(_)), "{found:?}");
 }
 
 #[test]

@@ -201,6 +201,10 @@ impl State<Shard> for ShardState {
         )
     }
 
+    fn passed(&mut self, index: u64) {
+        self.view.checkpoints.pass(index, self.header.digest);
+    }
+
     fn seal(&mut self, batch: &mut Batch) {
         for (id, bucket) in &self.buckets {
             batch.put(self.rows.by_id(Kind::Bucket, id), bucket.encode_to_vec());

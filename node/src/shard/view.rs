@@ -12,12 +12,13 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use tokio::sync::watch;
 
+use super::checkpoints::Checkpoints;
 use super::outgoing::Peering;
 use super::record;
 use super::state::decode_bucket;
 use crate::store::keys::{self, GroupId, Kind, Rows};
 use crate::store::{Found, Scan, StateDb, StoreError};
-use crate::types::{BucketId, Entry, KeyInfo, ListQuery, Nanos};
+use crate::types::{BucketId, KeyInfo, ListQuery, Nanos, ReadResult};
 
 /// A shard for readers.
 pub struct View {
@@ -32,14 +33,15 @@ pub struct View {
     level: AtomicU32,
     last_version: AtomicU64,
     digest: AtomicU64,
+    pub(super) checkpoints: Checkpoints,
     /// No key expires before this time; it may be too early, never too late.
     next_expiry: AtomicU64,
 }
 
 /// A reader's answer, if memory has it.
 pub enum Lookup {
-    /// The live entry, or that there is none.
-    Known(Option<Entry>),
+    /// What there is.
+    Known(ReadResult),
     /// Only the disk knows: ask [`View::get`].
     NotCached,
 }
@@ -65,6 +67,7 @@ impl View {
             level: AtomicU32::new(0),
             last_version: AtomicU64::new(0),
             digest: AtomicU64::new(0),
+            checkpoints: Checkpoints::default(),
             next_expiry: AtomicU64::new(header.expiry_low),
         };
         view.publish(header);
@@ -113,6 +116,7 @@ impl View {
     }
 
     pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader) {
+        self.checkpoints.forget();
         self.generation.store(rows.generation(), Ordering::Release);
         self.next_expiry.store(header.expiry_low, Ordering::Release);
         self.publish(header);
@@ -140,6 +144,11 @@ impl View {
     /// Order-free sum over all records: the same on all replicas at the same applied index.
     pub fn digest(&self) -> u64 {
         self.digest.load(Ordering::Acquire)
+    }
+
+    /// What it held at certain entries.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
     }
 
     /// Whether a key may have expired by `now` and still be counted.
@@ -170,28 +179,29 @@ impl View {
         }
     }
 
-    fn live(&self, row: Option<Bytes>, now: Nanos) -> Result<Option<Entry>, StoreError> {
-        let record = row.map(record::decode).transpose()?;
-        let now = self.read_time(now);
-        Ok(record
-            .filter(|record| record::is_live(record, now))
-            .map(record::into_entry))
+    fn read(&self, row: Bytes, now: Nanos) -> Result<ReadResult, StoreError> {
+        let record = record::decode(row)?;
+        Ok(if record::is_live(&record, self.read_time(now)) {
+            ReadResult::Found(record::into_entry(record))
+        } else {
+            ReadResult::Gone(record::version_of(&record))
+        })
     }
 
-    /// The entry of a key at `now`, if memory can tell.
+    /// What a key holds at `now`, if memory can tell.
     pub fn get_cached(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<Lookup, StoreError> {
         let found = self.stable(|rows| self.db.get_cached(&rows.record(bucket, key)))?;
         match found {
-            Found::Row(row) => Ok(Lookup::Known(self.live(Some(row), now)?)),
-            Found::Nothing => Ok(Lookup::Known(None)),
+            Found::Row(row) => Ok(Lookup::Known(self.read(row, now)?)),
+            Found::Nothing => Ok(Lookup::Known(ReadResult::Nothing)),
             Found::NotCached => Ok(Lookup::NotCached),
         }
     }
 
-    /// The entry of a key at `now`: blocks for the disk.
-    pub fn get(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<Option<Entry>, StoreError> {
+    /// What a key holds at `now`: blocks for the disk.
+    pub fn get(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<ReadResult, StoreError> {
         let row = self.stable(|rows| self.db.get(&rows.record(bucket, key)))?;
-        self.live(row, now)
+        row.map_or(Ok(ReadResult::Nothing), |row| self.read(row, now))
     }
 
     /// A bucket's state, if memory can tell.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudkv_common::server::{BodyLeft, Origin};
+use cloudkv_common::server::{BodyLeft, Origin, Settled};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -46,10 +46,14 @@ enum Reply {
 }
 
 impl Reply {
-    fn status(&self) -> StatusCode {
+    /// Whether nothing was done, and another node may know better.
+    fn is_no_answer(&self) -> bool {
         match self {
-            Self::Whole(response) => response.status(),
-            Self::Coming(sent) => sent.response.status(),
+            Self::Whole(response) => {
+                response.status() == StatusCode::SERVICE_UNAVAILABLE
+                    && response.extensions().get::<Settled>().is_none()
+            }
+            Self::Coming(sent) => sent.response.status() == StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -161,7 +165,7 @@ impl Proxy {
             }
             match self.ask(node, journey, left).await {
                 None => break,
-                Some(Ok(sent)) if sent.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Some(Ok(sent)) if sent.is_no_answer() => {
                     // Nothing was done. Perhaps another node knows better; if not, this was it.
                     refused = Some((sent, node));
                 }

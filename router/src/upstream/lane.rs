@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudkv_common::rpc::headers::{read_headers, write_headers};
 use cloudkv_common::rpc::{CallError, Greeting, Lane, Link, LinkSettings, Room};
+use cloudkv_common::server::Settled;
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1::{self as pb, call, reply};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
@@ -144,6 +145,9 @@ fn decode(reply: &pb::UserReply) -> Option<Response<Bytes>> {
     let status = u16::try_from(reply.status).ok()?;
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
     *response.headers_mut() = read_headers(&reply.headers, MORE_HEADERS).ok()?;
+    if reply.settled {
+        response.extensions_mut().insert(Settled);
+    }
     Some(response)
 }
 
@@ -180,12 +184,17 @@ mod tests {
             status,
             headers,
             body: Bytes::new(),
+            settled: status == 503,
         };
         let mut headers = HeaderMap::new();
         headers.insert("a", HeaderValue::from_static("b"));
         let good = write_headers(&headers, |_| false);
         let decoded = decode(&reply(204, good.clone()));
-        assert_eq!(decoded.unwrap().headers(), &headers);
+        let decoded = decoded.unwrap();
+        assert_eq!(decoded.headers(), &headers);
+        assert!(decoded.extensions().get::<Settled>().is_none());
+        let settled = decode(&reply(503, good.clone())).unwrap();
+        assert!(settled.extensions().get::<Settled>().is_some());
         assert!(decode(&reply(99, good.clone())).is_none());
         assert!(decode(&reply(70_000, good)).is_none());
         assert!(decode(&reply(200, Bytes::from_static(b"no headers"))).is_none());

@@ -19,21 +19,29 @@ pub async fn of_request(headers: &HeaderMap, directory: &Directory) -> Result<Se
     }
 }
 
-/// Gives the client a token of all it has seen, with the version of one more key. In a cluster of one
-/// region there is nothing to wait for.
+/// The token of all that the client has seen, with the version of one more key, if that had any. In a
+/// cluster of one region there is nothing to wait for.
+pub fn token(
+    mut session: Session,
+    (bucket, key, version): (&Bucket, &[u8], Option<Version>),
+    service: &Service,
+) -> Option<HeaderValue> {
+    let regions = service.directory.regions()?;
+    if let Some(version) = version {
+        session.note(service.keyspace.shard_of(bucket, key), version, &regions);
+    }
+    let token = (!session.is_empty()).then(|| session.to_string())?;
+    HeaderValue::try_from(token).ok()
+}
+
+/// Gives the client the token that goes with its write.
 pub fn tell(
     headers: &mut HeaderMap,
-    mut session: Session,
+    session: Session,
     (bucket, key, version): (&Bucket, &[u8], Version),
     service: &Service,
 ) {
-    let Some(regions) = service.directory.regions() else {
-        return;
-    };
-    session.note(service.keyspace.shard_of(bucket, key), version, &regions);
-    if !session.is_empty()
-        && let Ok(token) = HeaderValue::try_from(session.to_string())
-    {
+    if let Some(token) = token(session, (bucket, key, Some(version)), service) {
         headers.insert(&X_CLOUDKV_VERSION, token);
     }
 }

@@ -14,11 +14,11 @@ use crate::api::access::{Grant, Intent};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::conditions::{self, Reading};
-use crate::api::http::headers::CROSS_ORIGIN_RESOURCE_POLICY;
+use crate::api::http::headers::{CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_VERSION};
 use crate::api::http::query::Query;
 use crate::api::http::{dates, etag, path, session};
 use crate::api::keys::{Head, recycled};
-use crate::service::Entry;
+use crate::service::{Entry, ReadResult};
 
 /// Answers GET or HEAD of a key.
 pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
@@ -34,27 +34,38 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
     let keyspace = &api.service.keyspace;
     let directory = &api.service.directory;
     let session = session::of_request(&head.headers, directory).await?;
-    let entry = if is_eventual(head.query)? {
+    let found = if is_eventual(head.query)? {
         Box::pin(keyspace.get_eventual(bucket, key, &session)).await?
     } else if session.is_empty() {
         keyspace.get(bucket, key).await?
     } else {
         Box::pin(keyspace.get_since(bucket, key, &session)).await?
     };
-    let Some(entry) = entry else {
-        bucket.count_read(false);
-        return Err(ApiError::no_such_key());
+    let (version, answered) = match found {
+        ReadResult::Found(entry) => {
+            let reading = conditions::of_read(&head.headers, entry.version)?;
+            let (version, recycle) = (entry.version, &mut head.headers);
+            let answered = match reading {
+                Reading::Failed => Err(ApiError::precondition_failed()),
+                Reading::NotModified => Ok(not_modified(recycle, &entry)),
+                Reading::Full => Ok(full(recycle, entry)),
+            };
+            (Some(version), answered)
+        }
+        ReadResult::Gone(version) => (Some(version), Err(ApiError::no_such_key())),
+        ReadResult::Nothing => (None, Err(ApiError::no_such_key())),
     };
-    let reading = conditions::of_read(&head.headers, entry.version)?;
-    let seen = (&**bucket, key, entry.version);
-    let mut response = match reading {
-        Reading::Failed => return Err(ApiError::precondition_failed()),
-        Reading::NotModified => not_modified(&mut head.headers, &entry),
-        Reading::Full => found(&mut head.headers, entry),
-    };
-    bucket.count_read(true);
-    session::tell(response.headers_mut(), session, seen, &api.service);
-    Ok(response)
+    bucket.count_read(answered.is_ok());
+    // Who has seen that a key is gone has seen something, too.
+    let token = session::token(session, (bucket, key, version), &api.service);
+    match (answered, token) {
+        (Ok(mut response), Some(token)) => {
+            response.headers_mut().insert(&X_CLOUDKV_VERSION, token);
+            Ok(response)
+        }
+        (Err(error), Some(token)) => Err(error.with_token(token)),
+        (answered, None) => answered,
+    }
 }
 
 /// Whether the answer may lag behind what was acknowledged.
@@ -68,7 +79,7 @@ fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
     }
 }
 
-fn found(recycle: &mut HeaderMap, entry: Entry) -> Response<Body> {
+fn full(recycle: &mut HeaderMap, entry: Entry) -> Response<Body> {
     let mut response = recycled(recycle);
     let headers = response.headers_mut();
     describe(headers, &entry);
@@ -140,7 +151,7 @@ mod tests {
 
     #[test]
     fn values_come_with_their_headers() {
-        let response = found(&mut request_headers(), entry());
+        let response = full(&mut request_headers(), entry());
         let headers = response.headers();
         assert_eq!(headers[CONTENT_TYPE], "text/html");
         let tag = format!("\"{:016x}-1\"", entry().version.time);
