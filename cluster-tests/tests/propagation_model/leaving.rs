@@ -85,7 +85,7 @@ impl World {
     }
 
     fn level(&mut self, lost: usize, from: usize, to: usize, setup: &Setup) {
-        let records = past_cursor(&self.regions[from], &self.regions[to], lost);
+        let records = above_watermark(&self.regions[from], &self.regions[to], lost);
         // Neither cursor nor watermark moves: what is passed on may come late, or twice.
         for (key, record) in changes(&records) {
             self.regions[to].take_in(key, record, &setup.rules);
@@ -97,21 +97,23 @@ fn cursor(region: &Region, lost: usize) -> u8 {
     region.peers[lost].map_or(0, |peer| peer.cursor)
 }
 
-/// What one survivor holds of the lost region's history past another one's cursor.
-fn past_cursor(from: &Region, to: &Region, lost: usize) -> Records {
+/// What one survivor holds of the lost region's above another one's watermark: what another one has of
+/// the history up to its cursor leaves out what was overwritten before it was sent.
+fn above_watermark(from: &Region, to: &Region, lost: usize) -> Records {
     let incarnation = from.peers[lost].map_or(0, |peer| peer.incarnation);
+    let watermark = to.peers[lost].map_or(0, |peer| peer.watermark);
     from.records.map(|record| {
         record.filter(|record| {
             usize::from(record.version.region) == lost
                 && record.incarnation == incarnation
-                && record.seq > cursor(to, lost)
+                && record.version.time > watermark
         })
     })
 }
 
 /// Whether one survivor has something to send to another one.
 fn lacks(from: &Region, to: &Region, lost: usize, rules: &Rules) -> bool {
-    let records = past_cursor(from, to, lost);
+    let records = above_watermark(from, to, lost);
     let newer = changes(&records).any(|(key, record)| {
         !to.refuses(key) && to.records[key].map(|r| r.rank()) < Some(record.rank())
     });

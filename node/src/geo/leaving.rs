@@ -11,9 +11,10 @@
 //!   all regions that stay -> metadata: gone -> SetPeers without them
 //! ```
 //!
-//! Everybody passes on all that is beyond the others' cursors, also where cursors are equal: of a
-//! region's version, another one that is lost as well may have sent the only copy in place of a change
-//! of its own.
+//! Everybody passes on all that is above the others' watermarks, not only what is beyond their cursors:
+//! a part of a region's history leaves out what was overwritten after its end, so who has got that part
+//! may lack what another one got before; and of a region's version, another one that is lost as well may
+//! have sent the only copy in place of a change of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,11 +28,9 @@ use super::Geo;
 use crate::meta::Topology;
 use crate::raft::NodeId;
 use crate::rpc::Lane;
-use crate::shard::{Peering, ShardHandle, WalkPart};
+use crate::shard::{LEAVE_LEVEL, Peering, ShardHandle, WalkPart};
 use crate::store::keys::GroupId;
 
-/// The first feature level of shards that knows of regions that leave.
-const LEAVE_LEVEL: u32 = 3;
 /// Time for a part to be taken.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Parts read ahead of those that take them.
@@ -83,9 +82,11 @@ pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &
     let topology = geo.catalog.topology();
     let duty = duty(&topology, geo.me.region, peering);
     if duty != Duty::None && shard.view().level() < LEAVE_LEVEL {
-        // The metadata has regions that leave only if all nodes know of them.
-        let level = pb::SetLevel { level: LEAVE_LEVEL };
-        let _ = shard.propose(Command::SetLevel(level)).await;
+        // Only if all nodes know of it.
+        if geo.catalog.header().level >= LEAVE_LEVEL {
+            let level = pb::SetLevel { level: LEAVE_LEVEL };
+            let _ = shard.propose(Command::SetLevel(level)).await;
+        }
         return;
     }
     let (peers, levelled) = match duty {
@@ -141,7 +142,7 @@ async fn level(
                 return Err(format!("region {region} hasn't fenced them yet"));
             }
             let low = lowest.entry(origin.region).or_insert(u64::MAX);
-            *low = state.cursor.min(*low);
+            *low = state.watermark.min(*low);
         }
     }
     if leaders.is_empty() {
@@ -169,8 +170,8 @@ async fn pass_on(
     while let Some(part) = walk.recv().await {
         let WalkPart::Part(part) = part else { continue };
         for origin in origins {
-            let beyond = lowest.get(&origin.region).copied().unwrap_or(0);
-            let records = lacking(&part.records, origin.region, beyond);
+            let watermark = lowest.get(&origin.region).copied().unwrap_or(0);
+            let records = lacking(&part.records, origin.region, watermark);
             if records.is_empty() {
                 continue;
             }
@@ -188,13 +189,11 @@ async fn pass_on(
     Ok(count)
 }
 
-/// The records of a region beyond a position in its history.
-fn lacking(records: &[pb::KeyRecord], region: u32, beyond: u64) -> Vec<pb::KeyRecord> {
+/// The records of a region above a watermark.
+fn lacking(records: &[pb::KeyRecord], region: u32, watermark: u64) -> Vec<pb::KeyRecord> {
     let lacks = |record: &&pb::KeyRecord| {
-        record.record.as_ref().is_some_and(|record| {
-            let of_region = record.version.is_some_and(|it| it.region == region);
-            of_region && record.source > beyond
-        })
+        let version = record.record.as_ref().and_then(|record| record.version);
+        version.is_some_and(|it| it.region == region && it.time > watermark)
     };
     records.iter().filter(lacks).cloned().collect()
 }
@@ -293,11 +292,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_region_wrote_beyond_a_position_is_passed_on() {
-        let record = |region, source| pb::KeyRecord {
+    fn only_what_a_region_wrote_above_a_watermark_is_passed_on() {
+        let record = |region, time| pb::KeyRecord {
             record: Some(pb::Record {
-                version: Some(pb::Version { time: 1, region }),
-                source,
+                version: Some(pb::Version { time, region }),
                 ..Default::default()
             }),
             ..Default::default()

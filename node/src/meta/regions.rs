@@ -14,8 +14,8 @@ use super::state::{MetaState, Response};
 use super::topology::{NodeInfo, NodeState};
 use crate::store::Batch;
 
-/// The first feature level of the metadata that knows of regions that leave.
-pub const LEAVE_LEVEL: u32 = 3;
+/// The first feature level of the metadata at which shards can do what it takes that a region leaves.
+pub const LEAVE_LEVEL: u32 = 4;
 /// The longest name, in bytes.
 const MAX_NAME: usize = 63;
 

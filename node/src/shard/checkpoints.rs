@@ -5,6 +5,7 @@
 //! the record is written again.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloudkv_proto::v1 as pb;
 use parking_lot::Mutex;
@@ -16,16 +17,32 @@ const KEPT: usize = 64;
 
 /// The checkpoints of one replica.
 #[derive(Debug, Default)]
-pub struct Checkpoints(Mutex<VecDeque<pb::Checkpoint>>);
+pub struct Checkpoints {
+    points: Mutex<VecDeque<pb::Checkpoint>>,
+    doubted: AtomicBool,
+}
+
+/// What the other members of a group have noted, as far as they tell.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Of each voter that tells.
+    pub voters: Vec<Vec<pb::Checkpoint>>,
+    /// Of each learner that does.
+    pub learners: Vec<Vec<pb::Checkpoint>>,
+    /// How many voters are a majority; `None`: their members are being changed.
+    pub majority: Option<usize>,
+}
 
 /// What comparing them with those of other replicas shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing that differs.
     Same,
-    /// Another replica holds something else after this entry, and it can't be told which is right.
+    /// Another replica holds something else after this entry, and it can't be told which is right, or
+    /// not yet.
     Differs(u64),
-    /// Two others or more agree on what they hold after this entry, and this one holds something else.
+    /// All other voters that tell, a majority without this one, agree on what they hold after this
+    /// entry, and this one holds something else.
     Odd(u64),
 }
 
@@ -35,7 +52,7 @@ impl Checkpoints {
         if !index.is_multiple_of(EVERY) {
             return;
         }
-        let mut points = self.0.lock();
+        let mut points = self.points.lock();
         if points.len() >= KEPT {
             points.pop_front();
         }
@@ -44,34 +61,55 @@ impl Checkpoints {
 
     /// The state is another one now.
     pub(super) fn forget(&self) {
-        self.0.lock().clear();
+        self.points.lock().clear();
     }
 
     /// The last ones.
     pub fn last(&self) -> Vec<pb::Checkpoint> {
-        self.0.lock().iter().copied().collect()
+        self.points.lock().iter().copied().collect()
     }
 
-    /// Compares them with those of the other replicas.
-    pub fn compare(&self, others: &[Vec<pb::Checkpoint>]) -> Verdict {
-        let mut verdict = Verdict::Same;
-        for own in self.last() {
-            let at = |points: &Vec<pb::Checkpoint>| {
-                let same = points.iter().find(|point| point.index == own.index);
-                same.map(|point| point.digest)
-            };
-            let theirs: Vec<u64> = others.iter().filter_map(at).collect();
-            if theirs.iter().all(|digest| *digest == own.digest) {
-                continue;
-            }
-            let agree = theirs.iter().all(|digest| Some(digest) == theirs.first());
-            if agree && theirs.len() >= 2 {
-                return Verdict::Odd(own.index);
-            }
-            verdict = Verdict::Differs(own.index);
-        }
-        verdict
+    /// The last ones as others may believe them; `None` while this node doubts itself.
+    pub fn told(&self) -> Option<Vec<pb::Checkpoint>> {
+        (!self.doubted.load(Ordering::Acquire)).then(|| self.last())
     }
+
+    /// Begins, or ends, to be no witness against others.
+    pub fn doubt(&self, doubted: bool) {
+        self.doubted.store(doubted, Ordering::Release);
+    }
+}
+
+/// Compares what this replica has noted with what others tell.
+pub fn compare(own: &[pb::Checkpoint], told: &Told) -> Verdict {
+    let mut verdict = Verdict::Same;
+    for own in own {
+        let at = |points: &Vec<pb::Checkpoint>| {
+            let same = points.iter().find(|point| point.index == own.index);
+            same.map(|point| point.digest)
+        };
+        let voters: Vec<u64> = told.voters.iter().filter_map(at).collect();
+        let learners = told.learners.iter().filter_map(at);
+        if voters
+            .iter()
+            .copied()
+            .chain(learners)
+            .all(|digest| digest == own.digest)
+        {
+            continue;
+        }
+        let first = voters.first().copied();
+        let agree = first != Some(own.digest) && voters.iter().all(|it| Some(*it) == first);
+        if agree
+            && told
+                .majority
+                .is_some_and(|majority| voters.len() >= majority)
+        {
+            return Verdict::Odd(own.index);
+        }
+        verdict = Verdict::Differs(own.index);
+    }
+    verdict
 }
 
 #[cfg(test)]
@@ -87,47 +125,84 @@ mod tests {
         points.map(point).collect()
     }
 
-    fn compare(own: &[u64], others: &[&[u64]]) -> Verdict {
-        let mine = Checkpoints::default();
-        for point in points(own) {
-            mine.pass(point.index, point.digest);
-        }
-        let others: Vec<_> = others.iter().map(|digests| points(digests)).collect();
-        mine.compare(&others)
+    /// A voter of three, or of as many as a majority of `majority` has, compares itself.
+    fn judge(
+        own: &[u64],
+        voters: &[&[u64]],
+        learners: &[&[u64]],
+        majority: Option<usize>,
+    ) -> Verdict {
+        let all = |digests: &[&[u64]]| digests.iter().map(|digests| points(digests)).collect();
+        let told = Told {
+            voters: all(voters),
+            learners: all(learners),
+            majority,
+        };
+        compare(&points(own), &told)
     }
+
+    fn of_three(own: &[u64], voters: &[&[u64]]) -> Verdict {
+        judge(own, voters, &[], Some(2))
+    }
+
+    const SECOND: u64 = 2 * EVERY;
 
     #[test]
     fn the_odd_one_of_three_finds_out() {
-        assert_eq!(compare(&[1, 2], &[&[1, 2], &[1, 2]]), Verdict::Same);
+        assert_eq!(of_three(&[1, 2], &[&[1, 2], &[1, 2]]), Verdict::Same);
+        assert_eq!(of_three(&[1, 9], &[&[1, 2], &[1, 2]]), Verdict::Odd(SECOND));
         assert_eq!(
-            compare(&[1, 9], &[&[1, 2], &[1, 2]]),
-            Verdict::Odd(2 * EVERY)
+            of_three(&[1, 2], &[&[1, 9], &[1, 2]]),
+            Verdict::Differs(SECOND)
         );
         assert_eq!(
-            compare(&[1, 2], &[&[1, 9], &[1, 2]]),
-            Verdict::Differs(2 * EVERY)
+            of_three(&[1, 2], &[&[1, 8], &[1, 9]]),
+            Verdict::Differs(SECOND)
         );
+    }
+
+    #[test]
+    fn it_takes_a_majority_of_voters_that_stays_one() {
+        let odd = [&[1_u64, 2][..], &[1, 2]];
+        assert_eq!(judge(&[1, 9], &odd, &[], None), Verdict::Differs(SECOND));
+        assert_eq!(judge(&[1, 9], &odd, &[], Some(3)), Verdict::Differs(SECOND));
+        // Learners, which may be copies of the one that is wrong, only raise the alarm.
         assert_eq!(
-            compare(&[1, 2], &[&[1, 8], &[1, 9]]),
-            Verdict::Differs(2 * EVERY)
+            judge(&[1, 9], &odd[..1], &odd[..1], Some(2)),
+            Verdict::Differs(SECOND)
+        );
+        assert_eq!(judge(&[1, 9], &[], &odd, Some(1)), Verdict::Differs(SECOND));
+        assert_eq!(
+            judge(&[1, 2], &odd, &[&[1, 9]], Some(2)),
+            Verdict::Differs(SECOND)
         );
     }
 
     #[test]
     fn two_cannot_tell_which_is_right() {
-        assert_eq!(compare(&[1], &[&[2]]), Verdict::Differs(EVERY));
-        assert_eq!(compare(&[1], &[]), Verdict::Same);
+        assert_eq!(of_three(&[1], &[&[2]]), Verdict::Differs(EVERY));
+        assert_eq!(of_three(&[1], &[]), Verdict::Same);
     }
 
     #[test]
     fn only_what_both_have_noted_is_compared() {
-        assert_eq!(compare(&[], &[&[1, 2], &[1, 2]]), Verdict::Same);
+        assert_eq!(of_three(&[], &[&[1, 2], &[1, 2]]), Verdict::Same);
         // One of them is behind.
         assert_eq!(
-            compare(&[1, 9], &[&[1, 2], &[1]]),
-            Verdict::Differs(2 * EVERY)
+            of_three(&[1, 9], &[&[1, 2], &[1]]),
+            Verdict::Differs(SECOND)
         );
-        assert_eq!(compare(&[1], &[&[1, 2], &[1, 2, 3]]), Verdict::Same);
+        assert_eq!(of_three(&[1], &[&[1, 2], &[1, 2, 3]]), Verdict::Same);
+    }
+
+    #[test]
+    fn who_doubts_itself_is_no_witness() {
+        let mine = Checkpoints::default();
+        assert_eq!(mine.told(), Some(vec![]));
+        mine.doubt(true);
+        assert_eq!(mine.told(), None);
+        mine.doubt(false);
+        assert_eq!(mine.told(), Some(vec![]));
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! Invariants:
 //! - after its fence nothing that the region sends applies, so what this shard has of it is what it
 //!   will pass on to the others; both are stored state, which a new leader finds;
-//! - until the region is a peer no more, its cursor and watermark here stand still. So no tombstone is
-//!   collected that a record from beyond its cursor could meet, however late or often that is passed
-//!   on; afterwards none of them applies.
+//! - until the region is a peer no more, its watermark here stands still. So no tombstone is collected
+//!   that a record from above it could meet, however late or often that is passed on; afterwards none of
+//!   them applies;
+//! - what has a version at or below the watermark this shard has had, or something newer. That can't be
+//!   said of what is at or below the cursor: a part of a region's history leaves out what was overwritten
+//!   after the part's end.
 
 use std::io;
 
@@ -16,6 +19,11 @@ use super::held::is_of;
 use super::record;
 use super::state::{Response, ShardState};
 use crate::store::Batch;
+use crate::types::Version;
+
+/// The first feature level of shards at which nothing of a region that leaves is left out. Below it, only
+/// what was beyond the cursor was taken.
+pub const LEAVE_LEVEL: u32 = 4;
 
 impl ShardState {
     pub(super) fn apply_fence(&mut self, fence: &pb::Fence) -> Response {
@@ -46,10 +54,18 @@ impl ShardState {
                 continue;
             };
             let version = record::version_of(record);
-            if version.region == origin.region && record.source > origin.cursor {
+            if version.region == origin.region && self.may_lack(record, version, &origin) {
                 self.take_record(level.time, passed, record, version, batch)?;
             }
         }
         Ok(Response::Levelled { taken: true })
+    }
+
+    /// Whether this shard may never have had a record of a region that leaves, nor what replaced it.
+    fn may_lack(&self, record: &pb::Record, version: Version, origin: &pb::PeerState) -> bool {
+        if self.header.level < LEAVE_LEVEL {
+            return record.source > origin.cursor;
+        }
+        version.time > origin.watermark
     }
 }

@@ -221,6 +221,29 @@ proptest! {
     }
 }
 
+/// A part of a region's history leaves out what was overwritten after the part's end.
+#[test]
+fn what_one_has_got_before_it_was_overwritten_the_other_gets_too() {
+    let mut regions = regions(3);
+    for (key, value) in [(0, "early"), (2, "two"), (1, "one")] {
+        regions[2].put(key, value, 0);
+    }
+    send(&mut regions, 2, 1, 1);
+    regions[2].put(0, "late", 0);
+    send(&mut regions, 2, 0, 1);
+    let (lost, early) = (regions[2].me, regions[1].version(0));
+    assert!(early.is_some() && regions[0].version(0).is_none());
+    fence(&mut regions[0], lost, 0);
+    fence(&mut regions[1], lost, 0);
+    for (from, to) in [(0, 1), (1, 0)] {
+        for level in levels(&regions[from], lost) {
+            assert!(take(&mut regions[to], &level));
+        }
+    }
+    assert_eq!(regions[0].version(0), early);
+    assert_eq!(regions[0].all(), regions[1].all());
+}
+
 #[test]
 fn a_fenced_region_changes_nothing_and_what_others_have_of_it_is_taken_once_it_is_fenced() {
     let mut regions = regions(3);

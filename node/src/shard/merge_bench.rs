@@ -8,7 +8,7 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 
 use super::outgoing::Ask;
 use super::record;
-use super::state::{Response, ShardState};
+use super::state::{LEVEL, Response, ShardState};
 use super::view::View;
 use crate::raft::State;
 use crate::store::keys::{GroupId, Rows};
@@ -53,7 +53,7 @@ impl Region {
         region.apply(Kind::Found(pb::Found {
             region: number,
             incarnation: me.incarnation,
-            level: 2,
+            level: LEVEL,
             adopts,
         }));
         region

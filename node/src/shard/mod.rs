@@ -51,10 +51,11 @@ mod model_tests;
 #[cfg(test)]
 mod replay_tests;
 
-pub use checkpoints::{Checkpoints, Verdict};
+pub use checkpoints::{Checkpoints, Told, Verdict, compare};
 pub use cloudkv_common::hash::shard_of;
 pub use compare::{Digests, RANGES};
 pub use handle::{ReadError, ShardHandle, ShardSettings};
+pub use leave::LEAVE_LEVEL;
 pub use merge::MergeOutcome;
 pub use merger::MergeError;
 pub use outgoing::{Outgoing, Peering, WalkPart};

@@ -27,7 +27,7 @@ use crate::store::{Batch, Found, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// The highest feature level that this version supports.
-pub const LEVEL: u32 = 3;
+pub const LEVEL: u32 = 4;
 
 /// Buckets whose state is kept in memory from one batch to the next.
 const KNOWN_BUCKETS: usize = 256;
