@@ -36,6 +36,9 @@ async fn an_address_creates_as_many_buckets_as_it_may_and_does_all_else() {
     for _ in 0..3 {
         let wrong = api.post("/buckets").query(&[("access", "secret")]).await;
         wrong.error(400, "invalid_access");
+        let plan = [("access", "protected"), ("plan", "free")];
+        let refused = api.post("/buckets").query(&plan).await;
+        refused.error(403, "plan_limit");
     }
     let bucket = Bucket::from_answer(&api.post("/buckets").await);
     let second = api.post("/buckets").api_key(&bucket.account).await;

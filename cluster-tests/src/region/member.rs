@@ -13,7 +13,7 @@ use super::seats::Seat;
 use crate::harness::{Api, Log, clean_command};
 
 /// How long a node may take to stop when it is asked to.
-const STOPS_WITHIN: Duration = Duration::from_secs(40);
+const STOPS_WITHIN: Duration = Duration::from_secs(90);
 
 /// How a node finds its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,10 +175,6 @@ impl Member {
         self.signal(Signal::TERM);
     }
 
-    /// Waits for the process to end.
-    ///
-    /// # Panics
-    /// When it doesn't.
     /// Changes a value on a stopped node's disk, of one key, behind the node's back.
     pub fn alter(&self, from: &[u8], to: &[u8]) {
         let path = self.data_dir().join("state");
@@ -193,6 +189,10 @@ impl Member {
         db.flush().expect("flush the state");
     }
 
+    /// Waits for the process to end.
+    ///
+    /// # Panics
+    /// When it doesn't.
     pub(super) async fn wait_exit(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {

@@ -40,6 +40,7 @@ pub struct Status {
     /// Whether its clock is near those of the others.
     pub clock_ok: bool,
     /// What its region survives, in words.
+    #[serde(default)]
     pub survives: String,
     /// The Raft groups that it is a member of.
     pub groups: Vec<Group>,

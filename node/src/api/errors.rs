@@ -81,7 +81,7 @@ impl ApiError {
     }
 
     /// Marks that another node would say the same.
-    fn settled(mut self) -> Self {
+    pub fn settled(mut self) -> Self {
         self.settled = true;
         self
     }
@@ -282,9 +282,7 @@ impl ApiError {
     /// 503: what the client has seen elsewhere isn't here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message)
-            .with(Extra::Retry(1))
-            .settled()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry(1))
     }
 
     /// 504: the write may or may not have happened.

@@ -1,7 +1,11 @@
 //! Compares this node's replicas of shards with those of the other nodes.
 //!
-//! Invariant: a replica that two others or more contradict, and agree with each other, serves no more, and
-//! not after a restart either: the node stops, and its data directory is marked.
+//! A replica that all other voters contradict in one voice, and that they don't need for a majority, serves
+//! no more, nor after a restart: its node stops, and its data directory is marked.
+//!
+//! Invariant: no node stops on the word of one that stops. Before it does, a node tells nobody any more what
+//! it holds, and asks once again: two that were about to stop at the same time then have too few
+//! witnesses, and both stay, with an alarm, until the next look.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,10 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::identity::replace_file;
 use crate::raft::NodeId;
 use crate::rpc::{Lane, Peers};
-use crate::shard::{ShardHandle, Verdict};
+use crate::shard::{ShardHandle, Told, Verdict, compare};
 
-/// How often all replicas are compared.
+/// How often all replicas are compared, at most: each node adds something of its own.
 const LOOK: Duration = Duration::from_secs(10);
+/// Before a node that is about to stop asks once again: longer than another's answer is on its way.
+const ONCE_AGAIN: Duration = Duration::from_secs(6);
 /// Time for another node to tell of its replica.
 const TELLS_WITHIN: Duration = Duration::from_secs(5);
 /// The file that marks a data directory whose replica differed.
@@ -43,8 +49,9 @@ impl Comparer {
     pub async fn run(self, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut told = HashMap::new();
+            let look = LOOK + Duration::from_millis(self.peers.me() % 5000);
             loop {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(look).await;
                 if let Some(why) = self.look(&mut told).await {
                     return why;
                 }
@@ -58,7 +65,13 @@ impl Comparer {
             if !shard.is_hosted() {
                 continue;
             }
-            match self.compare(number, shard).await {
+            let mut verdict = self.compare(number, shard).await;
+            if let Verdict::Odd(_) = verdict {
+                self.doubt(true);
+                tokio::time::sleep(ONCE_AGAIN).await;
+                verdict = self.compare(number, shard).await;
+            }
+            match verdict {
                 Verdict::Same => {}
                 Verdict::Differs(index) => {
                     if told.insert(number, index) != Some(index) {
@@ -66,22 +79,35 @@ impl Comparer {
                         tracing::error!(shard = number, index, "replicas of a shard differ");
                     }
                 }
-                Verdict::Odd(index) => {
-                    self.alarms.fetch_add(1, Ordering::Relaxed);
-                    return Some(self.give_up(number, index));
-                }
+                Verdict::Odd(index) => return Some(self.give_up(number, index)),
             }
+            self.doubt(false);
         }
         None
     }
 
+    /// Whether this node is no witness against others.
+    fn doubt(&self, doubted: bool) {
+        for shard in &self.shards {
+            shard.view().checkpoints().doubt(doubted);
+        }
+    }
+
     async fn compare(&self, number: u16, shard: &ShardHandle) -> Verdict {
         let (status, me) = (shard.status(), self.peers.me());
-        let members = status.voters.iter().chain(&status.learners);
-        let others = members.filter(|node| **node != me);
-        let told = join_all(others.map(|node| self.ask(*node, number))).await;
-        let told: Vec<_> = told.into_iter().flatten().collect();
-        shard.view().checkpoints().compare(&told)
+        let own = shard.view().checkpoints().last();
+        let ask = async |nodes: &[NodeId]| {
+            let others = nodes.iter().filter(|node| **node != me);
+            let told = join_all(others.map(|node| self.ask(*node, number))).await;
+            told.into_iter().flatten().collect()
+        };
+        let (voters, learners) = futures_util::join!(ask(&status.voters), ask(&status.learners));
+        let told = Told {
+            voters,
+            learners,
+            majority: (!status.changing).then_some(status.voters.len() / 2 + 1),
+        };
+        compare(&own, &told)
     }
 
     /// What another node has noted; `None` if it doesn't say.

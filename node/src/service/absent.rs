@@ -1,8 +1,9 @@
 //! What was asked for at the metadata's leader a moment ago, and isn't there.
 //!
 //! Whoever goes on using a deleted bucket, or a key of nobody, costs the leader a question a second,
-//! not one with each request. Names are random, and a node that has heard of one looks no further:
-//! nobody is told that something isn't there that was created before it was asked for.
+//! not one with each request. Names are random, so nobody asks for one before it is drawn, and what a node
+//! knows by itself it doesn't look up here: nobody is told that something isn't there that was created
+//! before it was asked for.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +17,14 @@ const NAMES: usize = 4096;
 
 /// Names of what isn't there.
 #[derive(Debug, Default)]
-pub(super) struct Absent(Mutex<HashMap<Box<[u8]>, Instant>>);
+pub(super) struct Absent(Mutex<Names>);
+
+#[derive(Debug, Default)]
+struct Names {
+    asked: HashMap<Box<[u8]>, Instant>,
+    /// When those were dropped that needn't be remembered any more: that takes a look at all of them.
+    cleared: Option<Instant>,
+}
 
 impl Absent {
     /// Whether the leader has just been asked for a name.
@@ -26,17 +34,19 @@ impl Absent {
 
     /// Notes that a name wasn't there when the question for it began.
     pub fn note(&self, name: &[u8], asked: Instant) {
-        let mut names = self.0.lock();
-        if names.len() >= NAMES {
-            names.retain(|_, since| *since + REMEMBERED > asked);
+        let names = &mut *self.0.lock();
+        let rested = names.cleared.is_none_or(|at| asked >= at + REMEMBERED);
+        if names.asked.len() >= NAMES && rested {
+            names.asked.retain(|_, since| *since + REMEMBERED > asked);
+            names.cleared = Some(asked);
         }
-        if names.len() < NAMES {
-            names.insert(name.into(), asked);
+        if names.asked.len() < NAMES {
+            names.asked.insert(name.into(), asked);
         }
     }
 
     fn knows_at(&self, name: &[u8], now: Instant) -> bool {
-        let since = self.0.lock().get(name).copied();
+        let since = self.0.lock().asked.get(name).copied();
         since.is_some_and(|since| now < since + REMEMBERED)
     }
 }
@@ -66,6 +76,6 @@ mod tests {
         let later = start + REMEMBERED;
         absent.note(&name(NAMES), later);
         assert!(absent.knows_at(&name(NAMES), later));
-        assert_eq!(absent.0.lock().len(), 1);
+        assert_eq!(absent.0.lock().asked.len(), 1);
     }
 }

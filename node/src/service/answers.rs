@@ -77,12 +77,11 @@ impl Service {
     fn checkpoints(&self, query: pb::CheckpointsQuery) -> reply::Body {
         let number = u16::try_from(query.shard).unwrap_or(u16::MAX);
         let shard = self.shards().local(number);
-        let Some(shard) = shard.filter(|shard| shard.is_hosted()) else {
-            return unknown();
-        };
-        reply::Body::Checkpoints(pb::Checkpoints {
-            points: shard.view().checkpoints().last(),
-        })
+        let shard = shard.filter(|shard| shard.is_hosted());
+        match shard.and_then(|shard| shard.view().checkpoints().told()) {
+            Some(points) => reply::Body::Checkpoints(pb::Checkpoints { points }),
+            None => unknown(),
+        }
     }
 
     fn shards(&self) -> &Shards {

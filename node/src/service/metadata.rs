@@ -20,7 +20,7 @@ use crate::raft::{Group, NodeId, ProposeError};
 use crate::rpc::{CallError, Lane, Peers};
 use crate::store::keys::GroupId;
 
-/// Time for a node to answer what can be asked again.
+/// Time for a node to answer what can be asked again, and before that is asked again in vain.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Time for all nodes that can be reached to have applied a change.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -52,8 +52,9 @@ struct Inner {
 struct Ended {
     /// The number of the last one that came through.
     through: u64,
-    /// The number of the last one that didn't.
+    /// The number of the last one that didn't, and when that was.
     failed: u64,
+    failed_at: Option<Instant>,
 }
 
 /// What one try came to.
@@ -189,8 +190,8 @@ impl Metadata {
     }
 
     /// Answers when this node has applied all that was acknowledged before the call. Calls at the
-    /// same time share a question to the leader, and its failure: however many wait, none waits for
-    /// longer than two of them take.
+    /// same time share a question to the leader, and its failure, as do those that come within a second
+    /// after it: however many wait, none waits for longer than two questions take.
     pub async fn barrier(&self) -> Result<(), Unavailable> {
         if self.leads() {
             return Ok(());
@@ -201,7 +202,9 @@ impl Metadata {
         if ended.through > seen {
             return Ok(());
         }
-        if ended.failed > seen {
+        let now = Instant::now();
+        let just_failed = ended.failed_at.is_some_and(|at| now < at + ASK_AGAIN);
+        if ended.failed > seen || just_failed {
             return Err(no_leader());
         }
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
@@ -212,10 +215,12 @@ impl Metadata {
         match tokio::time::timeout(BARRIER, pass).await {
             Ok(()) => {
                 ended.through = number;
+                ended.failed_at = None;
                 Ok(())
             }
             Err(_) => {
                 ended.failed = number;
+                ended.failed_at = Some(Instant::now());
                 Err(no_leader())
             }
         }

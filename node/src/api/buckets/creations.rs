@@ -1,9 +1,9 @@
 //! How many buckets one address may create, and accounts with them.
 //!
 //! Each address has room for an hour's creations, which comes back evenly (the generic cell rate
-//! algorithm: all that is kept of an address is when its room will be whole again). Invariant: within
-//! any hour an address creates at most twice as many as it says, and however many addresses
-//! ask, what is kept is bounded.
+//! algorithm: all that is kept of an address is when its room will be whole again). Invariant: an address
+//! that is told apart creates at most twice as many within any hour as the setting says, and however many
+//! addresses ask, what is kept is bounded.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -48,6 +48,10 @@ struct Rooms {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub SocketAddr);
 
+/// One that was counted, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Counted(Option<IpAddr>);
+
 /// An address has created as many as it may, for so long.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom {
@@ -67,15 +71,26 @@ impl Creations {
     }
 
     /// Counts one by whoever sent a request.
-    pub(crate) fn count(&self, peer: Peer, headers: &HeaderMap) -> Result<(), NoRoom> {
+    pub(crate) fn count(&self, peer: Peer, headers: &HeaderMap) -> Result<Counted, NoRoom> {
         if self.settings.per_hour == 0 {
-            return Ok(());
+            return Ok(Counted(None));
         }
         let client = client_of(peer.0.ip(), headers, &self.settings.trusted);
-        self.count_at(Instant::now(), told_apart(client))
+        let counted = self.count_at(Instant::now(), told_apart(client))?;
+        Ok(Counted(Some(counted)))
     }
 
-    fn count_at(&self, now: Instant, client: IpAddr) -> Result<(), NoRoom> {
+    /// Nothing was created after all.
+    pub(crate) fn give_back(&self, Counted(counted): Counted) {
+        let rooms = &mut *self.rooms.lock();
+        if let Some(whole_at) = counted.and_then(|place| rooms.whole_at.get_mut(&place)) {
+            *whole_at = whole_at
+                .checked_sub(HOUR / self.settings.per_hour)
+                .unwrap_or(*whole_at);
+        }
+    }
+
+    fn count_at(&self, now: Instant, client: IpAddr) -> Result<IpAddr, NoRoom> {
         let rooms = &mut *self.rooms.lock();
         let client = rooms.place_of(client, now, self.addresses);
         let whole_at = rooms.whole_at.get(&client).copied();
@@ -88,7 +103,7 @@ impl Creations {
             });
         }
         rooms.whole_at.insert(client, whole_at);
-        Ok(())
+        Ok(client)
     }
 }
 
@@ -145,26 +160,38 @@ mod tests {
         let (creations, start) = (creations(6, 8), Instant::now());
         let one = address(1);
         for _ in 0..6 {
-            assert_eq!(creations.count_at(start, one), Ok(()));
+            assert_eq!(creations.count_at(start, one), Ok(one));
         }
         let full = |wait| {
             let per_hour = 6;
             Err(NoRoom { per_hour, wait })
         };
         assert_eq!(creations.count_at(start, one), full(10 * MINUTE));
-        assert_eq!(creations.count_at(start, address(2)), Ok(()), "another one");
+        assert!(creations.count_at(start, address(2)).is_ok(), "another one");
         let after = |minutes| start + minutes * MINUTE;
         assert_eq!(creations.count_at(after(9), one), full(MINUTE));
-        assert_eq!(
-            creations.count_at(after(10), one),
-            Ok(()),
+        assert!(
+            creations.count_at(after(10), one).is_ok(),
             "refusals cost nothing"
         );
         assert_eq!(creations.count_at(after(10), one), full(10 * MINUTE));
         for _ in 0..6 {
-            assert_eq!(creations.count_at(after(200), one), Ok(()));
+            assert_eq!(creations.count_at(after(200), one), Ok(one));
         }
         assert_eq!(creations.count_at(after(200), one), full(10 * MINUTE));
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_given_back() {
+        let (creations, start) = (creations(2, 8), Instant::now());
+        let count = || creations.count_at(start, address(1));
+        for _ in 0..5 {
+            let counted = count().unwrap();
+            creations.give_back(Counted(Some(counted)));
+        }
+        assert!(count().is_ok() && count().is_ok() && count().is_err());
+        creations.give_back(Counted(None));
+        assert!(count().is_err());
     }
 
     #[test]
@@ -217,7 +244,7 @@ mod tests {
         let creations = creations(0, 8);
         let peer = Peer("1.1.1.1:5".parse().unwrap());
         for _ in 0..100 {
-            assert_eq!(creations.count(peer, &HeaderMap::new()), Ok(()));
+            assert_eq!(creations.count(peer, &HeaderMap::new()), Ok(Counted(None)));
         }
         assert!(creations.rooms.lock().whole_at.is_empty());
     }

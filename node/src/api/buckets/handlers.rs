@@ -13,7 +13,7 @@ use crate::api::buckets::{Management, Peer};
 use crate::api::errors::ApiError;
 use crate::api::http::dates;
 use crate::api::http::headers::JSON;
-use crate::service::BucketSummary;
+use crate::service::{BucketSummary, DirectoryError};
 
 /// JSON with the content type that the API documents.
 fn json(status: StatusCode, value: impl Serialize) -> Response {
@@ -38,8 +38,15 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (account, key) = owner.unzip();
     let request = params.into_create(account)?;
-    state.creations.count(peer, &headers)?;
-    let created = state.directory.create_bucket(request).await?;
+    let counted = state.creations.count(peer, &headers)?;
+    let created = match state.directory.create_bucket(request).await {
+        Ok(created) => created,
+        Err(error @ DirectoryError::UnknownOutcome) => return Err(error.into()),
+        Err(error) => {
+            state.creations.give_back(counted);
+            return Err(error.into());
+        }
+    };
     let account_id = created.new_account_key.or(key).unwrap_or_default();
     let answer = Created {
         account_id: &account_id,

@@ -18,7 +18,7 @@ use crate::api::http::headers::{CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_VERSION}
 use crate::api::http::query::Query;
 use crate::api::http::{dates, etag, path, session};
 use crate::api::keys::{Head, recycled};
-use crate::service::{Entry, ReadResult};
+use crate::service::{Entry, KeyError, ReadResult, Unavailable};
 
 /// Answers GET or HEAD of a key.
 pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
@@ -39,7 +39,8 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
     } else if session.is_empty() {
         keyspace.get(bucket, key).await?
     } else {
-        Box::pin(keyspace.get_since(bucket, key, &session)).await?
+        let found = Box::pin(keyspace.get_since(bucket, key, &session)).await;
+        found.map_err(of_the_leader)?
     };
     let (version, answered) = match found {
         ReadResult::Found(entry) => {
@@ -55,7 +56,12 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
         ReadResult::Gone(version) => (Some(version), Err(ApiError::no_such_key())),
         ReadResult::Nothing => (None, Err(ApiError::no_such_key())),
     };
-    bucket.count_read(answered.is_ok());
+    match &answered {
+        Ok(_) => bucket.count_read(true),
+        // Of a key that is there, but not as the client wants it.
+        Err(error) if error.status() == StatusCode::PRECONDITION_FAILED => {}
+        Err(_) => bucket.count_read(false),
+    }
     // Who has seen that a key is gone has seen something, too.
     let token = session::token(session, (bucket, key, version), &api.service);
     match (answered, token) {
@@ -65,6 +71,14 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
         }
         (Err(error), Some(token)) => Err(error.with_token(token)),
         (answered, None) => answered,
+    }
+}
+
+/// Where the shard's leader hasn't heard of something, no other node of the region has.
+fn of_the_leader(error: KeyError) -> ApiError {
+    match error {
+        KeyError::Unavailable(Unavailable::Behind) => ApiError::behind().settled(),
+        error => error.into(),
     }
 }
 
