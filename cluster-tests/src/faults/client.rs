@@ -157,8 +157,10 @@ impl Client {
             Reply::NotSent => (Outcome::Nothing, None),
             Reply::Closed | Reply::Lost => (Outcome::Unknown, None),
         };
-        // A DELETE has no ETag; of a client that brought no token, the token tells its version.
-        let alone = token.as_deref().filter(|_| extras.token.is_none());
+        // A DELETE has no ETag; of a client that brought no token, the token tells its version. That of
+        // a read which found nothing names what is gone: no condition can ask for that.
+        let tells = extras.token.is_none() && outcome == Outcome::Done;
+        let alone = token.as_deref().filter(|_| tells);
         let of_token = || Some(Version::of_token(alone?)?.etag().into());
         let record = Record {
             client: self.number,
