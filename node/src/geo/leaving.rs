@@ -25,7 +25,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::Geo;
-use crate::meta::Topology;
+use crate::meta::{self, Topology};
 use crate::raft::NodeId;
 use crate::rpc::Lane;
 use crate::shard::{LEAVE_LEVEL, Peering, ShardHandle, WalkPart};
@@ -82,8 +82,8 @@ pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &
     let topology = geo.catalog.topology();
     let duty = duty(&topology, geo.me.region, peering);
     if duty != Duty::None && shard.view().level() < LEAVE_LEVEL {
-        // Only if all nodes know of it.
-        if geo.catalog.header().level >= LEAVE_LEVEL {
+        // Only once all nodes know of it, which the metadata's own level says.
+        if geo.catalog.header().level >= meta::LEAVE_LEVEL {
             let level = pb::SetLevel { level: LEAVE_LEVEL };
             let _ = shard.propose(Command::SetLevel(level)).await;
         }

@@ -125,7 +125,7 @@ mod tests {
         points.map(point).collect()
     }
 
-    /// A voter of three, or of as many as a majority of `majority` has, compares itself.
+    /// What a replica finds that compares itself with these voters and learners.
     fn judge(
         own: &[u64],
         voters: &[&[u64]],
