@@ -6,9 +6,14 @@ use std::time::Duration;
 use cloudkv_cluster_tests::faults::{Kind, RunOptions, run};
 
 async fn passes(seed: u64, kinds: &[Kind]) {
+    passes_with(seed, kinds, 3).await;
+}
+
+async fn passes_with(seed: u64, kinds: &[Kind], nodes: usize) {
     let mut options = RunOptions::new(seed, Duration::from_secs(18));
     options.kinds = kinds.to_vec();
     options.clients = 3;
+    options.region.nodes = nodes;
     let report = run(&options).await;
     println!("{report}");
     assert!(report.passed(), "{report}");
@@ -36,4 +41,10 @@ async fn a_network_that_is_cut_and_slow_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_disks_and_wrong_clocks_lose_nothing() {
     passes(3, &[Kind::Wipe, Kind::ClockJump, Kind::Kill]).await;
+}
+
+/// A region of two nodes has one voter a shard: each change of members moves it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_leave_and_come_back_show_nothing_stale() {
+    passes_with(4, &[Kind::Members], 2).await;
 }

@@ -1,9 +1,10 @@
 //! What is done to nodes, and undone: with any region, or several.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::try_eventually;
-use crate::region::Region;
+use crate::region::{NodeId, Region, Status};
 use crate::rng::Rng;
 
 /// A jump of a wall clock, in milliseconds.
@@ -11,6 +12,12 @@ const JUMP: i64 = 10 * 60 * 1000;
 
 /// How soon a node must notice that its clock is wrong.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How soon no group may name a node any more that leaves.
+const LEAVES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How soon a group that a node leads must have begun to change.
+const BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
 /// `kill -9` of nodes, and a restart after a while.
 pub(super) async fn kill(region: &mut Region, seats: &[usize], hold: Duration) {
@@ -60,4 +67,56 @@ pub(super) async fn clock_jump(region: &mut Region, seat: usize, hold: Duration,
     tokio::time::sleep(hold).await;
     region.members[seat].set_clock(0);
     kill(region, &[seat], Duration::ZERO).await;
+}
+
+/// A node leaves all groups, or some of them, and comes back. Returns whether any of its groups
+/// changed its voters: only then did something happen.
+pub(super) async fn change_members(
+    region: &mut Region,
+    seat: usize,
+    hold: Duration,
+    rng: &mut Rng,
+) -> bool {
+    let nodes = region.members.len();
+    let teller = (seat + rng.index(nodes)) % nodes;
+    let id = region.node_id(seat).await;
+    let before = votes_in(region, &id).await;
+    region.insist(teller, &["decommission", &id.0]).await;
+    let seen = &*region;
+    let has_changed = if rng.permille(300) {
+        // It comes back while its groups are being changed.
+        let begun = try_eventually(BEGINS_WITHIN, async || {
+            (votes_in(seen, &id).await != before).then_some(())
+        });
+        begun.await.is_some()
+    } else {
+        let left = try_eventually(LEAVES_WITHIN, async || has_left(seen, &id).await.then_some(()));
+        assert!(left.await.is_some(), "node {seat} does not leave its groups");
+        tokio::time::sleep(hold.min(Duration::from_secs(1))).await;
+        !before.is_empty()
+    };
+    region.insist(teller, &["recommission", &id.0]).await;
+    has_changed
+}
+
+/// The groups in which a node votes, as their leaders say.
+async fn votes_in(region: &Region, id: &NodeId) -> BTreeSet<String> {
+    let statuses = region.statuses().await;
+    let led = statuses.values().flat_map(Status::led);
+    let voted = led.filter(|group| group.voters.contains(id));
+    voted.map(|group| group.group.clone()).collect()
+}
+
+/// Whether every group has a leader that says that a node isn't in it; of the metadata it stays a
+/// learner.
+async fn has_left(region: &Region, id: &NodeId) -> bool {
+    let statuses = region.statuses().await;
+    region.groups().iter().all(|name| {
+        let groups = statuses.values().filter_map(|status| status.group(name));
+        let led = groups.filter(|group| group.leads());
+        led.max_by_key(|group| group.term).is_some_and(|group| {
+            let learns = group.is_shard() && group.learners.contains(id);
+            !learns && !group.voters.contains(id)
+        })
+    })
 }

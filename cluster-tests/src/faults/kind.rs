@@ -31,6 +31,8 @@ pub enum Kind {
     ClockJump,
     /// A node loses its disk and comes back as another one.
     Wipe,
+    /// A node is decommissioned, and recommissioned: before or after its replicas have moved away.
+    Members,
     /// `kill -9` of all nodes of a region at once, and a restart.
     RegionKill,
     /// Two regions don't reach each other, and both reach the others.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// Those of one region.
-    pub const OF_A_REGION: [Self; 12] = [
+    pub const OF_A_REGION: [Self; 13] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -64,7 +66,16 @@ impl Kind {
         Self::Loss,
         Self::ClockJump,
         Self::Wipe,
+        Self::Members,
     ];
+
+    /// Those of a region of so many nodes: two don't know which of their clocks is wrong, and the one
+    /// that isn't a voter holds no copy that is whole.
+    pub fn of_a_region(nodes: usize) -> Vec<Self> {
+        let needs_three = |kind: &Self| matches!(kind, Self::ClockJump | Self::Wipe);
+        let kinds = Self::OF_A_REGION.into_iter();
+        kinds.filter(|kind| nodes > 2 || !needs_three(kind)).collect()
+    }
 
     /// Those of several regions, of one node each.
     pub const OF_REGIONS: [Self; 12] = [
@@ -108,6 +119,7 @@ impl Kind {
             Self::Loss => "loss",
             Self::ClockJump => "clock-jump",
             Self::Wipe => "wipe",
+            Self::Members => "members",
             Self::RegionKill => "region-kill",
             Self::RegionCut => "region-cut",
             Self::RegionOneWay => "region-one-way",
@@ -140,6 +152,7 @@ impl Kind {
             | Self::Restart
             | Self::ClockJump
             | Self::Wipe
+            | Self::Members
             | Self::RegionKill
             | Self::DropBucket => false,
         }
@@ -151,6 +164,7 @@ impl Kind {
         match self {
             Self::Wipe | Self::ClockJump => 2,
             Self::KillAll | Self::RegionKill => 3,
+            Self::Members => 8,
             Self::Kill
             | Self::Pause
             | Self::Isolate

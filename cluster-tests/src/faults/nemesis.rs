@@ -85,6 +85,11 @@ impl<'a> Nemesis<'a> {
             Kind::Restart => harm::restart(self.region, seat, step.hold).await,
             Kind::ClockJump => harm::clock_jump(self.region, seat, step.hold, rng).await,
             Kind::Wipe => self.wipe(seat, rng).await,
+            Kind::Members => {
+                if !harm::change_members(self.region, seat, step.hold, rng).await {
+                    return;
+                }
+            }
             Kind::Isolate
             | Kind::OneWay
             | Kind::Bridge
@@ -151,6 +156,7 @@ impl<'a> Nemesis<'a> {
             | Kind::Restart
             | Kind::ClockJump
             | Kind::Wipe
+            | Kind::Members
             | Kind::RegionKill
             | Kind::RegionCut
             | Kind::RegionOneWay
@@ -189,6 +195,7 @@ pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::Restart
         | Kind::ClockJump
         | Kind::Wipe
+        | Kind::Members
         | Kind::RegionKill
         | Kind::RegionCut
         | Kind::RegionOneWay

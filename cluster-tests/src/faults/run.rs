@@ -64,7 +64,12 @@ impl RunOptions {
 /// # Panics
 /// When the region doesn't start. What goes wrong later is in the report.
 pub async fn run(options: &RunOptions) -> Report {
-    let mut region = Region::start_with(options.region.clone()).await;
+    let nodes = options.region.nodes;
+    let mut region = Region::start_with(RegionOptions {
+        seats: nodes,
+        ..options.region.clone()
+    })
+    .await;
     region.expect_errors(&EXPECTED_ERRORS);
     let load = Load::start(&region, options).await;
     let started = Instant::now();

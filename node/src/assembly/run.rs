@@ -331,7 +331,10 @@ impl Node {
         self.tasks.spawn(directory.clone().sweep(stop()));
         self.tasks.spawn(directory.clone().reclaim(stop()));
         self.tasks.spawn(directory.clone().report(stop()));
-        self.tasks.spawn(directory.clone().expire_accounts(stop()));
+        let vitals = self.groups.vitals.clone();
+        let expire = directory.clone();
+        let expire = expire.expire_accounts(move || vitals.clock_ok(), stop());
+        self.tasks.spawn(expire);
         let (groups, api) = (self.groups.clone(), self.api.clone());
         let tell_lag = async move {
             loop {

@@ -19,10 +19,9 @@ use super::joining::{REMOVED, was_removed};
 use super::placement::{Candidate, CurrentPlacement, MetaCandidate, plan_meta, plan_shards};
 use super::vitals::Vitals;
 use crate::meta::{Catalog, Meta, NodeInfo, NodeState, Placement, Topology};
-use crate::raft::{Group, Members, NodeId, Step};
+use crate::raft::{Group, Machine, Members, NodeId, Step};
 use crate::rpc::{Dialer, Peers};
-use crate::shard::ShardHandle;
-use crate::store::keys::GroupId;
+use crate::shard::{Shard, ShardHandle};
 
 /// How often the keeper looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -82,7 +81,6 @@ impl Keeper {
     /// it tells why.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Option<String> {
         let run = async {
-            let mut led_since: HashMap<GroupId, Instant> = HashMap::new();
             let mut silent_since: HashMap<NodeId, Instant> = HashMap::new();
             let mut asked = Asked::default();
             loop {
@@ -96,7 +94,7 @@ impl Keeper {
                 self.note_shards(&topology);
                 self.guard_leadership().await;
                 if self.is_known(&topology) {
-                    self.place_shards(&topology, &mut led_since).await;
+                    self.place_shards(&topology).await;
                 } else {
                     self.register().await;
                 }
@@ -205,13 +203,11 @@ impl Keeper {
     /// A node whose clock is off gives its leadership away, and takes none.
     async fn guard_leadership(&self) {
         let ok = self.vitals.clock_ok();
+        let near = self.peers.near();
         for shard in &self.shards {
-            let group = shard.group();
-            group.may_lead(ok);
-            if !ok && group.led_term().is_some() {
-                group.hand_over(&self.peers.near()).await;
-            }
+            guard(shard.group(), ok, &near).await;
         }
+        guard(&self.meta, ok, &self.peers.known()).await;
     }
 
     /// Raises the metadata's feature level once all nodes support a higher one.
@@ -259,7 +255,7 @@ impl Keeper {
     }
 
     /// Brings the groups that this node leads to the nodes where they belong.
-    async fn place_shards(&self, topology: &Topology, led_since: &mut HashMap<GroupId, Instant>) {
+    async fn place_shards(&self, topology: &Topology) {
         let Some(region) = topology.region_number(&self.identity.region) else {
             return;
         };
@@ -270,13 +266,11 @@ impl Keeper {
                 continue;
             };
             if !shard.leads() {
-                led_since.remove(&group.id());
                 continue;
             }
-            let since = *led_since.entry(group.id()).or_insert_with(Instant::now);
             let members = members(topology, placement);
             match group.approach(&members).await {
-                Step::Done => self.prefer(group, placement, since).await,
+                Step::Done => self.prefer(group, placement).await,
                 Step::Changed => {}
                 Step::CatchingUp(node) => tracing::debug!(group = %group.id(), node, "catching up"),
                 Step::Later(reason) => {
@@ -287,17 +281,12 @@ impl Keeper {
     }
 
     /// Gives way to the preferred leader, once both have settled.
-    async fn prefer(
-        &self,
-        group: &Group<crate::shard::Shard>,
-        placement: &Placement,
-        since: Instant,
-    ) {
+    async fn prefer(&self, group: &Group<Shard>, placement: &Placement) {
         let preferred = placement.preferred_leader();
         let Some(preferred) = preferred.filter(|node| *node != self.identity.node_id) else {
             return;
         };
-        if since.elapsed() > SETTLED && self.vitals.steady_for(preferred, SETTLED) {
+        if group.led_for() > SETTLED && self.vitals.fit_to_lead(preferred, SETTLED) {
             tracing::debug!(group = %group.id(), to = preferred, "giving way to the preferred leader");
             group.hand_over(&[preferred]).await;
         }
@@ -344,6 +333,15 @@ impl Keeper {
         if let Step::Later(reason) = self.meta.approach(&members).await {
             tracing::debug!(reason, "members of the metadata: later");
         }
+    }
+}
+
+/// Lets this node lead a group if its clock is right. Else, or if it is no voter of the group any more,
+/// one of `others` takes over.
+async fn guard<M: Machine>(group: &Group<M>, clock_ok: bool, others: &[NodeId]) {
+    group.may_lead(clock_ok);
+    if group.led_term().is_some() && (!clock_ok || group.leads_as_removed()) {
+        group.hand_over(others).await;
     }
 }
 

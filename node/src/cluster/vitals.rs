@@ -8,7 +8,10 @@
 //! expire nor write: a clock ten minutes ahead would expire everything early, and win every
 //! conflict. A node that has just started can't tell: who answers first may be the one of two that
 //! its own clock is far from. It waits until it agrees with most nodes that it knows, or for a moment;
-//! then those count that it hears.
+//! then those count that it hears. A node that has found its clock wrong trusts it again only when it
+//! agrees with most nodes that it knows: those that contradict it may just be silent.
+//!
+//! Nodes say so in their answers. Leadership is handed to no node that says that its clock is off.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -53,6 +56,8 @@ pub struct Vital {
     pub round_trip: Duration,
     /// The highest feature level that it supports.
     pub level: u32,
+    /// Whether it trusts its own clock, and thus may lead.
+    pub clock_ok: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,7 @@ struct History {
     since: Instant,
     level: u32,
     leads: Vec<u32>,
+    clock_ok: bool,
 }
 
 /// The other nodes' signs of life.
@@ -72,6 +78,8 @@ pub struct Vitals {
     started: Instant,
     seen: RwLock<HashMap<NodeId, History>>,
     clock_ok: Arc<AtomicBool>,
+    /// Whether it was logged that the clock is off, since it last was right.
+    logged_off: AtomicBool,
 }
 
 impl Vitals {
@@ -84,6 +92,7 @@ impl Vitals {
             started: Instant::now(),
             seen: RwLock::default(),
             clock_ok,
+            logged_off: AtomicBool::new(false),
         })
     }
 
@@ -110,6 +119,7 @@ impl Vitals {
             let round_trip = asked.elapsed();
             let offset = offset(sent_at, &pong, self.clock.now());
             self.heard(node, round_trip, offset, &pong);
+            peers.set_may_lead(node, !pong.clock_off);
         }
     }
 
@@ -122,6 +132,7 @@ impl Vitals {
             since: now,
             level: pong.level,
             leads: Vec::new(),
+            clock_ok: true,
         });
         if now.duration_since(history.heard) > SILENT {
             history.since = now;
@@ -131,6 +142,7 @@ impl Vitals {
         history.heard = now;
         history.level = pong.level;
         history.leads.clone_from(&pong.leads);
+        history.clock_ok = !pong.clock_off;
         history.samples.push_back((round_trip, offset));
         while history.samples.len() > SAMPLES {
             history.samples.pop_front();
@@ -145,6 +157,7 @@ impl Vitals {
             answered_at: now,
             level: self.level,
             leads,
+            clock_off: !self.clock_ok(),
         })
     }
 
@@ -160,6 +173,7 @@ impl Vitals {
             offset,
             round_trip,
             level: history.level,
+            clock_ok: history.clock_ok,
         })
     }
 
@@ -180,10 +194,13 @@ impl Vitals {
             .is_some_and(|vital| vital.heard.elapsed() < SILENT)
     }
 
-    /// Whether a node has answered without a gap for `time`.
-    pub fn steady_for(&self, node: NodeId, time: Duration) -> bool {
-        let steady = |vital: Vital| vital.heard.elapsed() < SILENT && vital.since.elapsed() > time;
-        self.of(node).is_some_and(steady)
+    /// Whether a node may be given leadership: it has answered without a gap for `time`, and its
+    /// clock is right.
+    pub fn fit_to_lead(&self, node: NodeId, time: Duration) -> bool {
+        let fit = |vital: Vital| {
+            vital.heard.elapsed() < SILENT && vital.since.elapsed() > time && vital.clock_ok
+        };
+        self.of(node).is_some_and(fit)
     }
 
     /// Whether this node's clock is near enough to those of most others.
@@ -202,7 +219,8 @@ impl Vitals {
                 error: vital.round_trip / 2,
             })
             .collect();
-        let settled = self.clock_ok() || self.started.elapsed() > ALONE_AFTER;
+        let was_off = self.logged_off.load(Ordering::Acquire);
+        let settled = !was_off && (self.clock_ok() || self.started.elapsed() > ALONE_AFTER);
         let ok = if offsets.is_empty() {
             // Nobody to compare with: as it was, and right after a while.
             others == 0 || settled
@@ -212,12 +230,16 @@ impl Vitals {
             is_near_most(&offsets, others.max(offsets.len()))
         };
         let was = self.clock_ok.swap(ok, Ordering::AcqRel);
-        if was && !ok {
+        // A node that starts knows it once those that it hasn't heard yet can't change it.
+        let unheard = others.saturating_sub(offsets.len());
+        let is_off = !ok && (settled || !can_be_near_most(&offsets, others, unheard));
+        if is_off && !self.logged_off.swap(true, Ordering::AcqRel) {
             tracing::error!(
                 ?offsets,
                 "this node's clock is too far from the others: it neither leads nor writes"
             );
         } else if ok && !was {
+            self.logged_off.store(false, Ordering::Release);
             tracing::info!("this node's clock agrees with the others");
         }
     }
@@ -241,11 +263,16 @@ struct Offset {
 /// Whether at least half of all nodes, this one and so many others, are within the bound, as far as
 /// can be told: on a busy machine a round trip can take longer than the bound.
 fn is_near_most(offsets: &[Offset], others: usize) -> bool {
+    can_be_near_most(offsets, others, 0)
+}
+
+/// The same, if `unheard` more of the others were within the bound.
+fn can_be_near_most(offsets: &[Offset], others: usize, unheard: usize) -> bool {
     let is_near = |offset: &&Offset| {
         u128::from(offset.nanos.unsigned_abs()) <= (MAX_OFFSET + offset.error).as_nanos()
     };
     let near = offsets.iter().filter(is_near);
-    2 * (near.count() + 1) > others
+    2 * (near.count() + unheard + 1) > others
 }
 
 #[cfg(test)]
@@ -308,6 +335,49 @@ mod tests {
         let right = started();
         assert!(hear(&right, 7, 0));
         assert!(hear(&right, 8, -600 * SECOND));
+    }
+
+    #[test]
+    fn a_node_says_of_its_clock_what_it_knows_and_complains_of_it_once() {
+        let vitals = Vitals::new(Clock::new(), 1, Arc::default());
+        let hear = |node, offset| {
+            vitals.heard(node, Duration::from_millis(1), offset, &pb::Pong::default());
+            vitals.judge_clock(3);
+            let reply::Body::Pong(pong) = vitals.pong(Vec::new()) else {
+                panic!("a ping is answered by a pong");
+            };
+            (pong.clock_off, vitals.logged_off.load(Ordering::Acquire))
+        };
+        // Two that agree with it would make its clock right.
+        assert_eq!(hear(7, -600 * SECOND), (true, false));
+        assert_eq!(hear(8, -600 * SECOND), (true, false));
+        assert_eq!(hear(9, -600 * SECOND), (true, true));
+        // That others are silent makes its clock no better.
+        vitals.seen.write().retain(|node, _| *node == 7);
+        vitals.judge_clock(3);
+        assert!(!vitals.clock_ok());
+        for _ in 0..SAMPLES {
+            hear(7, 0);
+            hear(8, 0);
+        }
+        assert_eq!(hear(9, -600 * SECOND), (false, false));
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_off_is_not_fit_to_lead() {
+        let vitals = Vitals::new(Clock::new(), 1, Arc::default());
+        let hear = |clock_off| {
+            let pong = pb::Pong {
+                clock_off,
+                ..Default::default()
+            };
+            vitals.heard(7, Duration::from_millis(1), 0, &pong);
+            std::thread::sleep(Duration::from_millis(1));
+            vitals.fit_to_lead(7, Duration::ZERO)
+        };
+        assert!(hear(false));
+        assert!(!hear(true));
+        assert!(hear(false));
     }
 
     #[test]

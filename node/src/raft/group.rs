@@ -11,7 +11,9 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::raft::ClientWriteResult;
 use openraft::storage::Snapshot;
-use openraft::{BasicNode, Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy};
+use openraft::{
+    BasicNode, Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy, StepDownPolicy,
+};
 use tokio::sync::{Mutex, watch};
 
 use super::acks::Acks;
@@ -113,6 +115,12 @@ pub struct Group<M: Machine> {
     log_keep: (usize, u64),
     /// Before this it gives no vote: see `member`.
     votes_from: Instant,
+    /// Whether it may stand for election, and be handed leadership.
+    may_lead: Arc<AtomicBool>,
+    lease_length: Duration,
+    peers: Arc<Peers>,
+    /// Held while members are changed.
+    changing: Mutex<()>,
     stopping: AtomicBool,
     /// Held by the snapshot that is being received.
     receiving: Mutex<()>,
@@ -148,7 +156,7 @@ impl<M: Machine> Group<M> {
         let leadership = leading::Leadership {
             lease: lease.clone(),
             acks,
-            promise: settings.election_max,
+            length: leading::lease_length(settings.election_max),
         };
         tokio::spawn(leading::follow(raft.clone(), leadership, tell));
         let mut group = Self {
@@ -162,6 +170,10 @@ impl<M: Machine> Group<M> {
             progress,
             log_keep: settings.log_keep,
             votes_from: Instant::now(),
+            may_lead: Arc::new(AtomicBool::new(true)),
+            lease_length: leading::lease_length(settings.election_max),
+            peers: settings.peers.clone(),
+            changing: Mutex::new(()),
             stopping: AtomicBool::new(false),
             receiving: Mutex::new(()),
         };
@@ -186,9 +198,11 @@ impl<M: Machine> Group<M> {
         } else {
             self.votes_from = Instant::now() + settings.election_max;
             let (raft, wait) = (self.raft.clone(), settings.election_max);
+            let may_lead = self.may_lead.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
-                raft.runtime_config().elect(true);
+                let may = may_lead.load(Ordering::Acquire);
+                raft.runtime_config().elect(may);
             });
         }
         Ok(())
@@ -212,6 +226,22 @@ impl<M: Machine> Group<M> {
         self.stopping.load(Ordering::Acquire)
     }
 
+    pub(super) fn is_fit_to_lead(&self) -> bool {
+        self.may_lead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn lease_length(&self) -> Duration {
+        self.lease_length
+    }
+
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    pub(super) fn changing(&self) -> &Mutex<()> {
+        &self.changing
+    }
+
     pub(super) fn votes_from(&self) -> Instant {
         self.votes_from
     }
@@ -230,8 +260,10 @@ impl<M: Machine> Group<M> {
             .any(|id| id == me)
     }
 
-    /// Lets this node stand for election, or not: a node whose clock is off must not lead.
+    /// Lets this node lead, or not: a node whose clock is off must not. It doesn't stand for election
+    /// then, and refuses to be handed leadership.
     pub fn may_lead(&self, may: bool) {
+        self.may_lead.store(may, Ordering::Release);
         if Instant::now() >= self.votes_from {
             self.raft.runtime_config().elect(may);
         }
@@ -424,6 +456,8 @@ fn raft_config(id: GroupId, settings: &GroupSettings) -> io::Result<Config> {
         heartbeat_min_interval: Some(millis(settings.heartbeat) / 2),
         max_payload_entries: 1024,
         quorum_loss_probe_interval: Some(2 * millis(settings.election_max)),
+        // Whoever hands over closes its term first: see `leading`.
+        removed_leader_step_down: StepDownPolicy::Never,
         // A restored leader would trust a commit position that may lag here.
         enable_leader_restore: Some(false),
         ..Config::default()

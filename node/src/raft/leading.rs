@@ -4,11 +4,19 @@
 //! Followers promise not to vote for anybody else for `election_max` after they heard from the
 //! leader; the lease counts 0.6 of that from when the acknowledged message was sent, so clocks may
 //! run 40 % apart. Handing over goes around that promise: the lease is closed first, for the term.
+//!
+//! Members change (`members`) only under these rules, which keep that true:
+//! - a leader proposes no configuration without itself, nor thus one that another node can win alone:
+//!   a leader that is to leave hands over first, which closes its term;
+//! - no lease outlives the configuration that it was counted in (`lease`);
+//! - nobody but this code hands leadership over: openraft's own way for a leader that was removed
+//!   closes nothing, and is switched off (`group`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::{Instant as _, WatchReceiver};
+use openraft::raft::VoteRequest;
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
@@ -16,12 +24,18 @@ use super::acks::Acks;
 use super::group::Group;
 use super::lease::Lease;
 use super::replica::Replica;
-use super::types::{Machine, NodeId, Types};
+use super::types::{Machine, NodeId, Types, Vote};
 
 /// How often the lease follows the acknowledgements, at most.
 const FOLLOW: Duration = Duration::from_millis(10);
 /// Part of the followers' promise that a lease lasts.
 const LEASE_TENTHS: u32 = 6;
+
+/// How long a lease lasts, of the time for which followers promise to vote for nobody else.
+pub(super) fn lease_length(promise: Duration) -> Duration {
+    promise * LEASE_TENTHS / 10
+}
+
 /// Time for a member's log to become level before leadership is handed over to it.
 const LEVEL_WITHIN: Duration = Duration::from_millis(500);
 /// Time for the election of who takes over.
@@ -35,8 +49,8 @@ pub(super) struct Leadership {
     pub lease: Arc<Lease>,
     /// When members last acknowledged this node as their leader.
     pub acks: Arc<Acks>,
-    /// For how long followers promise to vote for nobody else.
-    pub promise: Duration,
+    /// How long a lease lasts.
+    pub length: Duration,
 }
 
 /// Keeps the lease true to the group's leadership, and tells who leads, until the group ends.
@@ -70,25 +84,28 @@ impl Leadership {
             return self.lease.follow();
         }
         let term = metrics.vote.leader_id.term;
-        if metrics.membership_config.voter_ids().eq([metrics.id]) {
-            // Nobody else can be elected.
-            return self.lease.lead(term, None);
+        let members = &metrics.membership_config;
+        if !members.voter_ids().any(|id| id == metrics.id) {
+            return self.lease.follow();
         }
-        let configs = metrics.membership_config.membership().get_joint_config();
+        let config = members.log_id().map_or(0, |at| at.index);
+        if members.voter_ids().eq([metrics.id]) {
+            // Nobody else can be elected.
+            return self.lease.lead(term, config, None);
+        }
         let me = (metrics.id, Instant::now());
+        let configs = members.membership().get_joint_config();
         match self.acks.quorum(term, me, configs) {
-            Some(acked) => {
-                let until = acked + self.promise * LEASE_TENTHS / 10;
-                self.lease.lead(term, Some(until));
-            }
+            Some(acked) => self.lease.lead(term, config, Some(acked + self.length)),
             None => self.lease.follow(),
         }
     }
 }
 
 impl<M: Machine> Group<M> {
-    /// Hands leadership over to one of `to` whose log is level. Returns whether this node doesn't
-    /// lead any more; if it does, it leads a new term, in which it answers reads again.
+    /// Hands leadership over to one of `to` whose log is level and which may lead. Returns whether
+    /// another node leads then; else the group has no leader yet, or this node leads a new term, in
+    /// which it answers reads again.
     pub async fn hand_over(&self, to: &[NodeId]) -> bool {
         let Some(term) = self.led_term() else {
             return true;
@@ -100,20 +117,61 @@ impl<M: Machine> Group<M> {
         if self.raft().trigger().transfer_leader(target).await.is_err() {
             return true;
         }
+        if !self.leader_after(term).await {
+            self.resign(term, target).await;
+            self.leader_after(term).await;
+        }
+        self.led_term().is_none() && self.leader_now().is_some()
+    }
+
+    fn leader_now(&self) -> Option<NodeId> {
+        self.raft().metrics().borrow_watched().current_leader
+    }
+
+    /// Waits a moment for the leader of a later term.
+    async fn leader_after(&self, term: u64) -> bool {
         let until = Instant::now() + ELECTED_WITHIN;
-        while self.led_term() == Some(term) && Instant::now() < until {
+        while Instant::now() < until {
+            let is_led = {
+                let metrics = self.raft().metrics();
+                let metrics = metrics.borrow_watched();
+                metrics.current_term > term && metrics.current_leader.is_some()
+            };
+            if is_led {
+                return true;
+            }
             tokio::time::sleep(LOOK).await;
         }
-        match self.led_term() {
-            None => true,
-            Some(now) => {
-                if now == term {
-                    // The term's lease is closed for good.
-                    let _ = self.raft().trigger().elect(false).await;
-                }
-                false
-            }
+        false
+    }
+
+    /// Ends a term whose lease is closed, and stands for election again, if this node may lead.
+    ///
+    /// openraft never takes back what it was told to hand over: it would take no write and send no
+    /// heartbeat until somebody else is elected, who may not be able to. A vote of this node's own
+    /// ends that: it is given to `rival` for the next term, as if it had asked for it, and like any
+    /// vote it counts only if `rival` does ask. The election then is an ordinary one, which respects
+    /// what other voters, and this one, have promised to a leader that was elected meanwhile.
+    async fn resign(&self, term: u64, rival: NodeId) {
+        let last = self.raft().with_raft_state(|state| state.log_ids.last().copied());
+        let Ok(last) = last.await else {
+            return;
+        };
+        let mut request = VoteRequest::new(Vote::new(term + 1, rival), last);
+        request.leadership_transfer = true;
+        tracing::info!(group = %self.id(), term, rival, "leadership transfer failed, leader resigns");
+        if self.raft().vote(request).await.is_ok() && self.is_fit_to_lead() {
+            // An error means that Raft has stopped.
+            let _ = self.raft().trigger().elect(true).await;
         }
+    }
+
+    /// Whether this node leads the group without being one of its voters any more.
+    pub fn leads_as_removed(&self) -> bool {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let mut voters = metrics.membership_config.voter_ids();
+        metrics.state == ServerState::Leader && !voters.any(|id| id == metrics.id)
     }
 
     /// The term that this node leads.
@@ -151,7 +209,8 @@ impl<M: Machine> Group<M> {
             at.is_some_and(|at| at.into_inner().elapsed() < Duration::from_secs(1))
         };
         to.iter()
-            .filter(|node| **node != metrics.id && voters.contains(node) && lives(node))
+            .filter(|node| **node != metrics.id && voters.contains(node))
+            .filter(|node| lives(node) && self.peers().may_lead(**node))
             .filter_map(|node| {
                 let matched = replication.get(node)?.as_ref()?.index;
                 Some((*node, last.saturating_sub(matched)))

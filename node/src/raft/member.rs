@@ -105,6 +105,11 @@ impl<M: Machine> Member for Group<M> {
         let Some(from) = request.from.map(codec::vote_from_pb) else {
             return std::future::ready(not_here("a vote is missing")).boxed();
         };
+        if request.to == self.node() && !self.is_fit_to_lead() {
+            let refused = "this node may not lead".to_owned();
+            let reply = reply::Body::Transfer(pb::TransferReply { refused });
+            return std::future::ready(reply).boxed();
+        }
         let last = request.last.map(codec::log_id_from_pb);
         let rpc = TransferLeaderRequest::new(from, request.to, last);
         let raft = self.raft().clone();

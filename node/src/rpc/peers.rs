@@ -57,6 +57,8 @@ struct Peer {
     address: watch::Sender<String>,
     /// Whether it is of this node's region.
     near: AtomicBool,
+    /// Whether it has said that it must not lead.
+    unfit: AtomicBool,
     raft: Link,
     /// One for each thread that serves users.
     keys: Vec<Link>,
@@ -111,6 +113,20 @@ impl Peers {
         }
     }
 
+    /// A node has said whether it may lead.
+    pub fn set_may_lead(&self, node: NodeId, may: bool) {
+        if let Some(peer) = self.book.read().get(&node) {
+            peer.unfit.store(!may, Ordering::Release);
+        }
+    }
+
+    /// Whether a node may be handed leadership: it hasn't said that it must not lead.
+    pub fn may_lead(&self, node: NodeId) -> bool {
+        let book = self.book.read();
+        book.get(&node)
+            .is_some_and(|peer| !peer.unfit.load(Ordering::Acquire))
+    }
+
     /// A node has left: nobody calls it any more.
     pub fn forget(&self, node: NodeId) {
         self.book.write().remove(&node);
@@ -147,6 +163,7 @@ impl Peers {
                 .collect(),
             geo: OnceLock::new(),
             near: AtomicBool::new(false),
+            unfit: AtomicBool::new(false),
             address,
         }
     }

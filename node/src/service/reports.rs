@@ -133,8 +133,13 @@ impl Directory {
         }
     }
 
-    /// Removes accounts that were left without a bucket for long, until `stop`.
-    pub async fn expire_accounts(self, stop: CancellationToken) {
+    /// Removes accounts that were left without a bucket for long, until `stop`, as long as this node's
+    /// clock is right.
+    pub async fn expire_accounts(
+        self,
+        clock_ok: impl Fn() -> bool + Send,
+        stop: CancellationToken,
+    ) {
         let ttl = self.inner.settings.account_idle_ttl;
         if ttl.is_zero() {
             return;
@@ -142,7 +147,7 @@ impl Directory {
         let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
         let mut tick = tokio::time::interval(ACCOUNT_SWEEP);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            if !self.inner.metadata.leads() {
+            if !self.inner.metadata.leads() || !clock_ok() {
                 continue;
             }
             let before = self.inner.clock.now().saturating_sub(ttl);

@@ -43,6 +43,8 @@ mod lease_tests;
 #[cfg(test)]
 mod leave_tests;
 #[cfg(test)]
+mod members_tests;
+#[cfg(test)]
 mod merge_bench;
 #[cfg(test)]
 mod merge_tests;
@@ -50,6 +52,8 @@ mod merge_tests;
 mod model_tests;
 #[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod test_replicas;
 
 pub use checkpoints::{Checkpoints, Told, Verdict, compare};
 pub use cloudkv_common::hash::shard_of;

@@ -35,9 +35,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     options.clients = args.clients;
     options.region.nodes = args.nodes;
     options.region.shards = args.shards;
+    options.kinds = Kind::of_a_region(args.nodes);
     if !args.kinds.is_empty() {
         let odd = args.kinds.iter().find(|kind| !options.kinds.contains(kind));
-        ensure!(odd.is_none(), "{odd:?} is no fault of one region");
+        ensure!(odd.is_none(), "{odd:?} is no fault of such a region");
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_faults(&options).await;

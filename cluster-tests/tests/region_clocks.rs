@@ -1,0 +1,80 @@
+//! A node of three whose clock is off: it leads nothing, and nobody asks it to.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cloudkv_cluster_tests::eventually;
+use cloudkv_cluster_tests::region::Region;
+
+const SOON: Duration = Duration::from_secs(60);
+/// How far the clock is off, in milliseconds.
+const OFFSET: i64 = 5 * 60 * 1000;
+/// Elections of a shard that the test itself causes, at most: each of three nodes stops once, its
+/// shards go to another one and may come back, and an election may fail.
+const MAX_TERMS: u64 = 12;
+
+/// The highest term of each group.
+async fn terms(region: &Region) -> BTreeMap<String, u64> {
+    let mut terms = BTreeMap::new();
+    for status in region.statuses().await.into_values() {
+        for group in status.groups {
+            let term = terms.entry(group.group).or_default();
+            *term = group.term.max(*term);
+        }
+    }
+    terms
+}
+
+/// Waits until nodes lead shards again that they are to lead: those with a right clock.
+async fn wait_preferred(region: &Region, seats: &[usize]) {
+    eventually("nodes lead their shards again", SOON, async || {
+        let statuses = region.statuses().await;
+        let leads = |seat: &usize| {
+            let status = statuses.get(seat);
+            status.is_some_and(|status| status.led().any(|group| group.is_shard()))
+        };
+        seats.iter().all(leads).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_clock_is_off_leads_nothing_and_is_asked_to_lead_nothing() {
+    let mut region = Region::start().await;
+    region.expect_errors(&["clock"]);
+    region.wait_spread().await;
+    let before = terms(&region).await;
+    region.terminate(0).await;
+    region.members[0].set_clock(OFFSET);
+    region.restart(0).await;
+    eventually("the node sees that its clock is off", SOON, async || {
+        let errors = region.members[0].log().errors();
+        let told = errors.iter().any(|line| line.contains("clock is too far"));
+        told.then_some(())
+    })
+    .await;
+    assert!(!region.wait_status(0).await.clock_ok);
+    // The others stop, too, and are given back what they led, which takes its time: what prefers
+    // the first node would have gone there meanwhile.
+    for seat in [1, 2] {
+        region.terminate(seat).await;
+        let other = 3 - seat;
+        assert_eq!(region.wait_leader("meta").await, other);
+        region.restart(seat).await;
+        wait_preferred(&region, &[1, 2]).await;
+    }
+    let after = terms(&region).await;
+    for (group, term) in &after {
+        let elections = term - before[group];
+        assert!(elections <= MAX_TERMS, "{group}: {elections} elections");
+    }
+    let status = region.wait_status(0).await;
+    assert_eq!(status.led().count(), 0, "{status:?}");
+    // With a right clock it leads again.
+    region.terminate(0).await;
+    region.members[0].set_clock(0);
+    region.restart(0).await;
+    wait_preferred(&region, &[0, 1, 2]).await;
+}

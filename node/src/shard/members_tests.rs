@@ -1,0 +1,159 @@
+//! Replicas of a shard whose members change under load: nobody may answer a read of what another
+//! leader has overwritten, and every change must come to its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::test_replicas::{NODES, Replica, introduce, until};
+use crate::raft::{Members, NodeId};
+
+/// Between two looks of a keeper.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// After this long without an answer a write is sent again.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Writes between two changes.
+const WRITES_PER_CHANGE: u64 = 20;
+
+/// Replicas, each with a keeper that leads the shard to the members that are wanted, as nodes have.
+struct Fleet {
+    replicas: Arc<Vec<Replica>>,
+    wanted: tokio::sync::watch::Sender<Members>,
+    /// The highest number whose write was answered.
+    acknowledged: Arc<AtomicU64>,
+    done: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Fleet {
+    /// As many nodes as asked for, of which the first is the only member.
+    async fn start(nodes: usize) -> Self {
+        let mut replicas = Vec::new();
+        for node in &NODES[..nodes] {
+            replicas.push(Replica::start(*node, tempfile::tempdir().unwrap()).await);
+        }
+        introduce(&replicas);
+        let mut fleet = Self {
+            wanted: tokio::sync::watch::channel(members(&replicas, &NODES[..1])).0,
+            replicas: Arc::new(replicas),
+            acknowledged: Arc::default(),
+            done: CancellationToken::new(),
+            tasks: Vec::new(),
+        };
+        for at in 0..nodes {
+            fleet.spawn(keep(fleet.replicas.clone(), at, fleet.wanted.subscribe()));
+            let acknowledged = fleet.acknowledged.clone();
+            fleet.spawn(read(fleet.replicas.clone(), at, acknowledged));
+        }
+        let acknowledged = fleet.acknowledged.clone();
+        fleet.spawn(write(fleet.replicas.clone(), acknowledged));
+        fleet
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let done = self.done.clone();
+        let task = async move { done.run_until_cancelled(task).await.unwrap_or_default() };
+        self.tasks.push(tokio::spawn(task));
+    }
+
+    /// Wants these voters, and nobody else, and waits until it is so and writes go on.
+    async fn change(&self, voters: &[NodeId]) {
+        self.wanted.send_replace(members(&self.replicas, voters));
+        until(&format!("{voters:?} are the voters"), async || {
+            let leader = self.replicas.iter().find(|it| it.shard.serves())?;
+            let (current, learners) = leader.group().members();
+            let settled = current.iter().eq(voters) && learners.is_empty();
+            let settled = settled && !leader.group().is_changing();
+            (settled || self.has_failed()).then_some(())
+        })
+        .await;
+        let before = self.acknowledged.load(Ordering::SeqCst);
+        until("writes go on", async || {
+            let now = self.acknowledged.load(Ordering::SeqCst);
+            (now >= before + WRITES_PER_CHANGE || self.has_failed()).then_some(())
+        })
+        .await;
+    }
+
+    fn has_failed(&self) -> bool {
+        self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
+    async fn end(self) {
+        self.done.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        for replica in self.replicas.iter() {
+            replica.group().stop().await.unwrap();
+            replica.stop.cancel();
+        }
+    }
+}
+
+fn members(replicas: &[Replica], voters: &[NodeId]) -> Members {
+    let addresses = replicas.iter().map(|it| it.address.clone());
+    let addresses: BTreeMap<NodeId, String> = NODES.into_iter().zip(addresses).collect();
+    Members {
+        voters: voters.to_vec(),
+        learners: Vec::new(),
+        addresses,
+    }
+}
+
+async fn keep(
+    replicas: Arc<Vec<Replica>>,
+    at: usize,
+    wanted: tokio::sync::watch::Receiver<Members>,
+) {
+    loop {
+        let members = wanted.borrow().clone();
+        replicas[at].group().approach(&members).await;
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Writes one number after the other, wherever the leader is, each to a key of its own: what becomes
+/// of one without an answer doesn't matter then.
+async fn write(replicas: Arc<Vec<Replica>>, acknowledged: Arc<AtomicU64>) {
+    for number in 1.. {
+        while !write_once(&replicas, number).await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        acknowledged.store(number, Ordering::SeqCst);
+    }
+}
+
+async fn write_once(replicas: &[Replica], number: u64) -> bool {
+    let key = number.to_be_bytes();
+    match replicas.iter().find(|it| it.shard.serves()) {
+        Some(leader) => leader.put_at(&key, number, WRITE_TIMEOUT).await,
+        None => false,
+    }
+}
+
+/// Reads at one node, which must not answer without what was acknowledged before.
+async fn read(replicas: Arc<Vec<Replica>>, at: usize, acknowledged: Arc<AtomicU64>) {
+    loop {
+        let before = acknowledged.load(Ordering::SeqCst);
+        if let Some(seen) = replicas[at].get_at(&before.to_be_bytes()).await {
+            let node = NODES[at];
+            assert_eq!(seen, before, "a stale read at node {node}");
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_moves_between_two_nodes_answers_no_stale_read() {
+    let fleet = Fleet::start(2).await;
+    for _ in 0..25 {
+        fleet.change(&[2]).await;
+        fleet.change(&[1]).await;
+    }
+    fleet.end().await;
+}
