@@ -63,8 +63,11 @@ async fn tidy(groups: &Groups) {
     let engine = groups.engine.clone();
     match tokio::task::spawn_blocking(move || engine.log.tidy()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "tidy the log"),
-        Err(error) => tracing::warn!(%error, "tidy the log"),
+        Ok(Err(error)) => {
+            let cause = &error.source;
+            tracing::warn!(%error, %cause, "moving entries out of old log segments failed, retrying");
+        }
+        Err(error) => tracing::warn!(%error, "moving entries out of old log segments failed"),
     }
 }
 

@@ -34,6 +34,7 @@ mod reports;
 mod room;
 mod session;
 mod shards;
+mod token;
 mod writes;
 
 pub use crate::meta::{Bucket, Limits, PlanTerms};

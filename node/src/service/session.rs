@@ -2,7 +2,7 @@
 //!
 //! A token is the set of the newest version seen of each region's history of each shard. A read that
 //! brings one waits until what it may read has all of that: until the watermark of that region has
-//! passed the version. Clients take a token as it is; only its length is bounded.
+//! passed the version. Clients take a token as it is; how it is written says `token`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use cloudkv_proto::v1 as pb;
 
+use super::token::{self, Seen};
 use crate::meta::Topology;
 use crate::shard::ShardHandle;
 use crate::types::{Nanos, Version};
 
-/// The longest token, in bytes.
-const MAX_TOKEN: usize = 8192;
 /// How often a shard is looked at while a read waits for it.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -37,17 +36,14 @@ pub enum SessionError {
 impl Session {
     /// Reads a token, against the regions that there are.
     pub fn parse(text: &str, topology: &Topology) -> Result<Self, SessionError> {
-        if text.len() > MAX_TOKEN {
-            return Err(SessionError::Malformed);
-        }
-        let entries: Option<Vec<_>> = text.split('_').map(entry_of).collect();
+        let entries = token::decode(text).ok_or(SessionError::Malformed)?;
         let mut seen = BTreeMap::new();
-        for (region, incarnation, shard, time) in entries.ok_or(SessionError::Malformed)? {
-            let known = topology.region(region).ok_or(SessionError::Gone)?;
-            if known.incarnation != incarnation {
+        for it in entries {
+            let known = topology.region(it.region).ok_or(SessionError::Gone)?;
+            if known.incarnation != it.incarnation {
                 return Err(SessionError::Gone);
             }
-            seen.insert((region, incarnation, shard), time);
+            seen.insert((it.region, it.incarnation, it.shard), it.time);
         }
         Ok(Self(seen))
     }
@@ -79,29 +75,16 @@ impl Session {
     }
 }
 
-fn entry_of(text: &str) -> Option<(u32, u64, u16, Nanos)> {
-    let mut parts = text.split('.');
-    let (region, incarnation) = (parts.next()?, parts.next()?);
-    let (shard, time) = (parts.next()?, parts.next()?);
-    let none_left = parts.next().is_none();
-    none_left.then_some((
-        u32::from_str_radix(region, 16).ok()?,
-        u64::from_str_radix(incarnation, 16).ok()?,
-        u16::from_str_radix(shard, 16).ok()?,
-        u64::from_str_radix(time, 16).ok()?,
-    ))
-}
-
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, ((region, incarnation, shard), time)) in self.0.iter().enumerate() {
-            let separator = if number == 0 { "" } else { "_" };
-            write!(
-                f,
-                "{separator}{region:x}.{incarnation:x}.{shard:x}.{time:x}"
-            )?;
-        }
-        Ok(())
+        let seen = self.0.iter();
+        let seen = seen.map(|((region, incarnation, shard), time)| Seen {
+            region: *region,
+            incarnation: *incarnation,
+            shard: *shard,
+            time: *time,
+        });
+        f.write_str(&token::encode(seen.collect()))
     }
 }
 
@@ -152,7 +135,7 @@ mod tests {
             let parsed = Session::parse(text, &none);
             assert_eq!(parsed, Err(SessionError::Malformed), "{text}");
         }
-        let long = "1.2.3.4_".repeat(MAX_TOKEN);
+        let long = "1.2.3.4_".repeat(10_000);
         assert_eq!(Session::parse(&long, &none), Err(SessionError::Malformed));
         assert_eq!(Session::parse("1.2.3.4", &none), Err(SessionError::Gone));
     }

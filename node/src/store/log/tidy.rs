@@ -43,12 +43,19 @@ impl SegmentLog {
     }
 
     fn move_entry(&self, old: &Old) -> Result<bool, StoreError> {
-        let source = self.shared.state.lock().source(old.place)?;
+        let source = {
+            let state = self.shared.state.lock();
+            // It may have been purged since it was found, and its segment be free. What is still
+            // needed is in a segment of the log.
+            if !state.is_at(old) {
+                return Ok(false);
+            }
+            state.source(old.place)?
+        };
         let bytes = source.read()?;
         let mut state = self.shared.state.lock();
-        // It may have been purged or replaced meanwhile.
-        let log = state.index.group(old.group);
-        if log.and_then(|log| log.entries.get(&old.number)) != Some(&old.place) {
+        // It may have been purged or replaced while it was read.
+        if !state.is_at(old) {
             return Ok(false);
         }
         let write = |out: &mut Vec<u8>| out.extend_from_slice(&bytes);
@@ -60,6 +67,12 @@ impl SegmentLog {
 }
 
 impl State {
+    /// Whether an entry is needed, and where it was found.
+    fn is_at(&self, old: &Old) -> bool {
+        let log = self.index.group(old.group);
+        log.and_then(|log| log.entries.get(&old.number)) == Some(&old.place)
+    }
+
     /// The first segment that holds entries, if they should be moved.
     fn worth_moving(&self, segment_bytes: u64) -> Option<u64> {
         let newest = self.tail.at().segment();
@@ -85,5 +98,45 @@ impl State {
             }));
         }
         old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::model_tests::{SETTINGS, open};
+    use super::*;
+
+    const BUSY: GroupId = GroupId(0);
+    const RESTING: GroupId = GroupId(1);
+
+    /// Appends an entry of half a segment, and waits until it is durable.
+    fn append(log: &SegmentLog, group: GroupId, number: u64) {
+        let (done, wait) = mpsc::channel();
+        let done = Box::new(move |result| done.send(result).unwrap());
+        let size = usize::try_from(SETTINGS.segment_bytes / 2).unwrap();
+        let entry = |out: &mut Vec<u8>| out.extend(std::iter::repeat_n(7, size));
+        log.append(group, [(number, entry)], None, done).unwrap();
+        wait.recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn an_entry_whose_segment_was_freed_meanwhile_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(&dir);
+        append(&log, RESTING, 1);
+        let old = {
+            let state = log.shared.state.lock();
+            state.entries_of(state.oldest).pop().unwrap()
+        };
+        log.purge(RESTING, 1, b"1").unwrap();
+        let freed = (1..100).find(|number| {
+            append(&log, BUSY, *number);
+            let state = log.shared.state.lock();
+            !state.segments.contains_key(&old.place.at.segment())
+        });
+        assert!(freed.is_some());
+        assert!(!log.move_entry(&old).unwrap());
     }
 }

@@ -1,0 +1,326 @@
+//! The two forms of session tokens as text.
+//!
+//! - *Plain*: `region.incarnation.shard.time` in hexadecimal, joined by `_`. Every version of this
+//!   software reads it, so it is the form of all tokens that are short.
+//! - *Compact*: the same in binary, as base64 with the alphabet of URLs. It has no dots, by which
+//!   it is told from the plain form. With 64 shards and 8 regions it takes up to 6.5 kB, and
+//!   usually about half of that.
+//!
+//! ```text
+//! 1 byte    1: this form
+//! then of each region, ascending:
+//!   varint  region      8 bytes  incarnation    8 bytes  newest time
+//!   varint  how many shards     1 byte   length of each difference of times, 0 to 8
+//!   of each shard, ascending:
+//!     varint  number, less the one before plus one       0 to 8 bytes  newest time less its own
+//! ```
+//!
+//! Invariant: whatever [`encode`] gives is at most [`MAX_TOKEN`] bytes long, and [`decode`] reads
+//! it. A token that would be longer, in a cluster of more regions than that, leaves out what was
+//! seen longest ago: that is the most likely to be everywhere.
+
+use std::fmt::Write;
+
+use crate::types::Nanos;
+
+/// The longest token that is given, in bytes.
+pub const MAX_TOKEN: usize = 8192;
+/// The longest token that is read: older versions gave such.
+const MAX_READ: usize = 32 << 10;
+/// Tokens up to this length are in the plain form.
+const MAX_PLAIN: usize = 2048;
+/// First byte of the compact form.
+const COMPACT: u8 = 1;
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// The newest version seen of a region's history of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    pub region: u32,
+    pub incarnation: u64,
+    pub shard: u16,
+    pub time: Nanos,
+}
+
+/// Writes a token of `seen`, which is in ascending order.
+pub fn encode(mut seen: Vec<Seen>) -> String {
+    let plain = plain(&seen);
+    if plain.len() <= MAX_PLAIN {
+        return plain;
+    }
+    loop {
+        let compact = base64(&compact(&seen));
+        if compact.len() <= MAX_TOKEN {
+            return compact;
+        }
+        leave_out_oldest(&mut seen);
+    }
+}
+
+/// Leaves out a part of what was seen, the oldest.
+fn leave_out_oldest(seen: &mut Vec<Seen>) {
+    let mut times: Vec<Nanos> = seen.iter().map(|it| it.time).collect();
+    times.sort_unstable();
+    let left_out = times.len().div_ceil(16);
+    let Some(last) = left_out.checked_sub(1).and_then(|at| times.get(at)) else {
+        return;
+    };
+    seen.retain(|it| it.time > *last);
+}
+
+/// Reads a token; `None` if it is none.
+pub fn decode(text: &str) -> Option<Vec<Seen>> {
+    if text.len() > MAX_READ {
+        return None;
+    }
+    if text.contains('.') {
+        return text.split('_').map(of_plain).collect();
+    }
+    if text.len() > MAX_TOKEN {
+        return None;
+    }
+    of_compact(&of_base64(text)?)
+}
+
+fn plain(seen: &[Seen]) -> String {
+    let mut text = String::new();
+    for it in seen {
+        let separator = if text.is_empty() { "" } else { "_" };
+        let (region, incarnation, shard, time) = (it.region, it.incarnation, it.shard, it.time);
+        // Writing to a string doesn't fail.
+        let _ = write!(
+            text,
+            "{separator}{region:x}.{incarnation:x}.{shard:x}.{time:x}"
+        );
+    }
+    text
+}
+
+fn of_plain(text: &str) -> Option<Seen> {
+    let mut parts = text.split('.');
+    let (region, incarnation) = (parts.next()?, parts.next()?);
+    let (shard, time) = (parts.next()?, parts.next()?);
+    let none_left = parts.next().is_none();
+    none_left.then_some(Seen {
+        region: u32::from_str_radix(region, 16).ok()?,
+        incarnation: u64::from_str_radix(incarnation, 16).ok()?,
+        shard: u16::from_str_radix(shard, 16).ok()?,
+        time: u64::from_str_radix(time, 16).ok()?,
+    })
+}
+
+fn compact(seen: &[Seen]) -> Vec<u8> {
+    let mut out = vec![COMPACT];
+    let same = |one: &Seen, other: &Seen| {
+        (one.region, one.incarnation) == (other.region, other.incarnation)
+    };
+    for region in seen.chunk_by(same) {
+        let newest = region.iter().map(|it| it.time).max().unwrap_or(0);
+        let widest = region.iter().map(|it| newest - it.time).max().unwrap_or(0);
+        let skip = (widest.leading_zeros() / 8) as usize;
+        let mut next = 0;
+        for (number, it) in region.iter().enumerate() {
+            if number == 0 {
+                put_varint(&mut out, it.region.into());
+                out.extend_from_slice(&it.incarnation.to_be_bytes());
+                out.extend_from_slice(&newest.to_be_bytes());
+                put_varint(&mut out, region.len() as u64);
+                out.push(8_u8.saturating_sub(u8::try_from(skip).unwrap_or(8)));
+            }
+            put_varint(&mut out, u64::from(it.shard) - next);
+            next = u64::from(it.shard) + 1;
+            out.extend_from_slice(&(newest - it.time).to_be_bytes()[skip..]);
+        }
+    }
+    out
+}
+
+fn of_compact(bytes: &[u8]) -> Option<Vec<Seen>> {
+    let mut rest = bytes.strip_prefix(&[COMPACT])?;
+    let mut seen = Vec::new();
+    while !rest.is_empty() {
+        let region = u32::try_from(take_varint(&mut rest)?).ok()?;
+        let incarnation = take_number(&mut rest, 8)?;
+        let newest = take_number(&mut rest, 8)?;
+        let shards = take_varint(&mut rest)?;
+        let width = usize::try_from(take_number(&mut rest, 1)?).ok()?;
+        let mut next = 0_u64;
+        for _ in 0..shards {
+            let shard = u16::try_from(next.checked_add(take_varint(&mut rest)?)?).ok()?;
+            next = u64::from(shard) + 1;
+            let time = newest.checked_sub(take_number(&mut rest, width)?)?;
+            seen.push(Seen {
+                region,
+                incarnation,
+                shard,
+                time,
+            });
+        }
+    }
+    (!seen.is_empty()).then_some(seen)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return out.push(low & 127);
+        }
+        out.push(low | 128);
+    }
+}
+
+fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..63).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        number |= u64::from(byte & 127) << shift;
+        if *byte < 128 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn take_number(rest: &mut &[u8], width: usize) -> Option<u64> {
+    let (bytes, behind) = rest.split_at_checked(width)?;
+    *rest = behind;
+    let mut number = [0; 8];
+    number
+        .get_mut(8_usize.checked_sub(width)?..)?
+        .copy_from_slice(bytes);
+    Some(u64::from_be_bytes(number))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let mut padded = [0; 4];
+        padded[1..=group.len()].copy_from_slice(group);
+        let number = u32::from_be_bytes(padded);
+        for digit in 0..=group.len() {
+            let digit = (number >> (18 - 6 * digit)) & 63;
+            text.push(ALPHABET[digit as usize].into());
+        }
+    }
+    text
+}
+
+fn of_base64(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| -> Option<u32> {
+        let found = ALPHABET.iter().position(|it| it == byte)?;
+        u32::try_from(found).ok()
+    };
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    for group in text.as_bytes().chunks(4) {
+        let mut number = 0;
+        for (place, byte) in group.iter().enumerate() {
+            number |= digit(byte)? << (18 - 6 * place);
+        }
+        let length = group.len().checked_sub(1).filter(|length| *length > 0)?;
+        bytes.extend_from_slice(&number.to_be_bytes()[1..=length]);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0_u64..1000]
+    }
+
+    /// What was seen of up to so many regions and shards, in order.
+    fn seen(regions: usize, shards: u16) -> impl Strategy<Value = Vec<Seen>> {
+        let times = proptest::collection::btree_map(0..shards, number(), 1..=usize::from(shards));
+        let region = (number(), times);
+        let numbers = proptest::collection::btree_map(any::<u32>(), region, 1..=regions);
+        numbers.prop_map(|regions| {
+            let mut all = Vec::new();
+            for (region, (incarnation, times)) in regions {
+                all.extend(times.into_iter().map(|(shard, time)| Seen {
+                    region,
+                    incarnation,
+                    shard,
+                    time,
+                }));
+            }
+            all
+        })
+    }
+
+    /// All regions and shards, with the times that take the most room.
+    fn extreme(regions: u32, shards: u16) -> Vec<Seen> {
+        let all = (0..regions).flat_map(|region| (0..shards).map(move |shard| (region, shard)));
+        let entry = |(region, shard): (u32, u16)| Seen {
+            region: u32::MAX - 8 + region % 8 + region / 8,
+            incarnation: u64::MAX,
+            shard,
+            time: if shard == 0 { 0 } else { u64::MAX },
+        };
+        let mut all: Vec<Seen> = all.map(entry).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn of_64_shards_and_8_regions_nothing_is_left_out() {
+        let seen = extreme(8, 64);
+        let token = encode(seen.clone());
+        assert!(token.len() < 7000, "{} bytes", token.len());
+        assert_eq!(decode(&token), Some(seen.clone()));
+        // Older versions wrote it so.
+        assert_eq!(decode(&plain(&seen)), Some(seen));
+    }
+
+    #[test]
+    fn short_tokens_stay_as_older_versions_read_them() {
+        let seen = extreme(3, 8);
+        assert_eq!(encode(seen.clone()), plain(&seen));
+    }
+
+    #[test]
+    fn of_more_regions_the_oldest_is_left_out() {
+        let shards = 0..64_u16;
+        let all = (0..40_u32).flat_map(|region| shards.clone().map(move |shard| (region, shard)));
+        let entry = |(region, shard): (u32, u16)| Seen {
+            region,
+            incarnation: u64::MAX,
+            shard,
+            time: 1_700_000_000_000_000_000 + (u64::from(region) << 32) * (1 + u64::from(shard)),
+        };
+        let seen: Vec<Seen> = all.map(entry).collect();
+        let token = encode(seen.clone());
+        assert!(token.len() <= MAX_TOKEN);
+        let kept = decode(&token).unwrap();
+        let oldest = kept.iter().map(|it| it.time).min().unwrap();
+        let newer = seen.into_iter().filter(|it| it.time >= oldest);
+        assert_eq!(kept, newer.collect::<Vec<_>>());
+        assert!(kept.len() > 500);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_seen_comes_back_whatever_it_is(seen in seen(8, 64)) {
+            let token = encode(seen.clone());
+            prop_assert!(token.len() <= MAX_TOKEN);
+            prop_assert_eq!(decode(&token), Some(seen.clone()));
+            let compact = base64(&compact(&seen));
+            prop_assert_eq!(decode(&compact), Some(seen));
+        }
+
+        #[test]
+        fn what_is_no_token_is_refused_or_read_but_never_a_panic(
+            text in "[A-Za-z0-9_.-]{0,60}",
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let _ = decode(&text);
+            let _ = of_compact(&[&[COMPACT], &bytes[..]].concat());
+        }
+    }
+}
