@@ -45,6 +45,8 @@ pub enum Kind {
     RegionDelay,
     /// More than anyway is lost between two regions.
     RegionLoss,
+    /// `kill -9` of all nodes of a region that is cut off, just after it got a bucket, and a restart.
+    RegionCutKill,
     /// A bucket is deleted while a region that is cut off writes to it.
     DropBucket,
 }
@@ -67,7 +69,7 @@ impl Kind {
     ];
 
     /// Those of several regions, of one node each.
-    pub const OF_REGIONS: [Self; 12] = [
+    pub const OF_REGIONS: [Self; 13] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -79,6 +81,7 @@ impl Kind {
         Self::RegionReset,
         Self::RegionDelay,
         Self::RegionLoss,
+        Self::RegionCutKill,
         Self::DropBucket,
     ];
 
@@ -115,6 +118,7 @@ impl Kind {
             Self::RegionReset => "region-reset",
             Self::RegionDelay => "region-delay",
             Self::RegionLoss => "region-loss",
+            Self::RegionCutKill => "region-cut-kill",
             Self::DropBucket => "drop-bucket",
         }
     }
@@ -141,6 +145,7 @@ impl Kind {
             | Self::ClockJump
             | Self::Wipe
             | Self::RegionKill
+            | Self::RegionCutKill
             | Self::DropBucket => false,
         }
     }
@@ -166,6 +171,7 @@ impl Kind {
             | Self::RegionReset
             | Self::RegionDelay
             | Self::RegionLoss
+            | Self::RegionCutKill
             | Self::DropBucket => 6,
         }
     }

@@ -97,6 +97,7 @@ impl<'a> Nemesis<'a> {
                 return;
             }
             Kind::RegionKill
+            | Kind::RegionCutKill
             | Kind::RegionCut
             | Kind::RegionOneWay
             | Kind::RegionOff
@@ -152,6 +153,7 @@ impl<'a> Nemesis<'a> {
             | Kind::ClockJump
             | Kind::Wipe
             | Kind::RegionKill
+            | Kind::RegionCutKill
             | Kind::RegionCut
             | Kind::RegionOneWay
             | Kind::RegionOff
@@ -190,6 +192,7 @@ pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::ClockJump
         | Kind::Wipe
         | Kind::RegionKill
+        | Kind::RegionCutKill
         | Kind::RegionCut
         | Kind::RegionOneWay
         | Kind::RegionOff
