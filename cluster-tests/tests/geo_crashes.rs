@@ -80,3 +80,22 @@ async fn a_receiver_that_dies_at_any_step_loses_nothing() {
 async fn both_sides_may_die_at_any_step() {
     survives(0, &[0, 1]).await;
 }
+
+#[tokio::test]
+async fn a_region_that_restarts_while_it_is_cut_off_serves_the_newest_bucket() {
+    let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
+    // The last entry of the metadata, which nothing follows.
+    let bucket = world.api(1).bucket().await;
+    let path = bucket.key("k");
+    world.api(1).put(&path, "before").await.status(200);
+    world.cut_off(1);
+    world.kill(1);
+    world.restart(1).await;
+    world.wait_serving(1).await;
+    let api = world.api(1);
+    assert_eq!(api.get(&path).await.status(200).text(), "before");
+    api.put(&path, "after").await.status(200);
+    assert_eq!(api.get(&path).await.status(200).text(), "after");
+    world.network.heal();
+    assert_eq!(world.wait_equal(&bucket).await.len(), 1);
+}

@@ -47,6 +47,8 @@ pub enum Kind {
     RegionDelay,
     /// More than anyway is lost between two regions.
     RegionLoss,
+    /// `kill -9` of all nodes of a region that is cut off, just after it got a bucket, and a restart.
+    RegionCutKill,
     /// A bucket is deleted while a region that is cut off writes to it.
     DropBucket,
 }
@@ -78,7 +80,7 @@ impl Kind {
     }
 
     /// Those of several regions, of one node each.
-    pub const OF_REGIONS: [Self; 12] = [
+    pub const OF_REGIONS: [Self; 13] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -90,6 +92,7 @@ impl Kind {
         Self::RegionReset,
         Self::RegionDelay,
         Self::RegionLoss,
+        Self::RegionCutKill,
         Self::DropBucket,
     ];
 
@@ -127,6 +130,7 @@ impl Kind {
             Self::RegionReset => "region-reset",
             Self::RegionDelay => "region-delay",
             Self::RegionLoss => "region-loss",
+            Self::RegionCutKill => "region-cut-kill",
             Self::DropBucket => "drop-bucket",
         }
     }
@@ -154,6 +158,7 @@ impl Kind {
             | Self::Wipe
             | Self::Members
             | Self::RegionKill
+            | Self::RegionCutKill
             | Self::DropBucket => false,
         }
     }
@@ -180,6 +185,7 @@ impl Kind {
             | Self::RegionReset
             | Self::RegionDelay
             | Self::RegionLoss
+            | Self::RegionCutKill
             | Self::DropBucket => 6,
         }
     }

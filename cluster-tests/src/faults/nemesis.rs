@@ -102,6 +102,7 @@ impl<'a> Nemesis<'a> {
                 return;
             }
             Kind::RegionKill
+            | Kind::RegionCutKill
             | Kind::RegionCut
             | Kind::RegionOneWay
             | Kind::RegionOff
@@ -158,6 +159,7 @@ impl<'a> Nemesis<'a> {
             | Kind::Wipe
             | Kind::Members
             | Kind::RegionKill
+            | Kind::RegionCutKill
             | Kind::RegionCut
             | Kind::RegionOneWay
             | Kind::RegionOff
@@ -197,6 +199,7 @@ pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::Wipe
         | Kind::Members
         | Kind::RegionKill
+        | Kind::RegionCutKill
         | Kind::RegionCut
         | Kind::RegionOneWay
         | Kind::RegionOff

@@ -33,6 +33,8 @@ impl Machine for Meta {
     type Command = pb::MetaCommand;
     type Response = Response;
     type State = MetaState;
+    // A region that is cut off serves the buckets that it knew before a crash.
+    const COMMITS_ARE_DURABLE: bool = true;
 }
 
 /// What a command answers.

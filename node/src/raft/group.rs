@@ -136,7 +136,7 @@ impl<M: Machine> Group<M> {
         open: impl FnOnce(Rows) -> Result<M::State, StoreError>,
     ) -> io::Result<Self> {
         let log = LogStore::open(engine.clone(), id, settings.log_cache)?;
-        let replica = Replica::<M>::open(engine.state.clone(), id, open)?;
+        let replica = Replica::<M>::open(engine.state.clone(), log.clone(), id, open)?;
         let progress = replica.progress();
         let config = raft_config(id, settings)?;
         let acks = Arc::new(Acks::default());

@@ -45,6 +45,8 @@ struct Inner<M: Machine> {
     cache: Mutex<Cache<M>>,
     /// Noted with the next append: a restart may begin a little before it, never after.
     committed: Mutex<Option<LogId>>,
+    /// The last position that is durable as a committed one, if it was made so on purpose.
+    durable_commit: Mutex<Option<LogId>>,
     purged: AtomicU64,
 }
 
@@ -120,6 +122,7 @@ impl<M: Machine> LogStore<M> {
     pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
         let purged = engine.log.purged(group).map(codec::decode_log_id);
         let purged = purged.transpose()?.map_or(0, |id| id.index);
+        let committed = engine.log.committed(group).map(codec::decode_log_id);
         let cache = Cache {
             entries: VecDeque::new(),
             bytes: 0,
@@ -130,6 +133,7 @@ impl<M: Machine> LogStore<M> {
             group,
             cache: Mutex::new(cache),
             committed: Mutex::new(None),
+            durable_commit: Mutex::new(committed.transpose()?),
             purged: AtomicU64::new(purged),
         };
         Ok(Self {
@@ -164,6 +168,27 @@ impl<M: Machine> LogStore<M> {
             entries.push(codec::decode_entry::<M>(bytes)?);
         }
         Ok(entries)
+    }
+
+    /// Makes it durable that the entries up to `applied` are committed, and with them all others of
+    /// which that is known: many that are applied one by one cost one sync.
+    pub(super) async fn persist_commit(&self, applied: LogId) -> io::Result<()> {
+        let inner = &self.inner;
+        if *inner.durable_commit.lock() >= Some(applied) {
+            return Ok(());
+        }
+        let known = *inner.committed.lock();
+        let committed = known.map_or(applied, |known| known.max(applied));
+        let (durable, wait) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |result| {
+            // Nobody waits any more if Raft has ended meanwhile.
+            let _ = durable.send(result);
+        });
+        let bytes = codec::encode_log_id(&committed);
+        inner.engine.log.set_committed(inner.group, &bytes, done)?;
+        wait.await.map_err(io::Error::other)??;
+        *inner.durable_commit.lock() = Some(committed);
+        Ok(())
     }
 
     /// The first of the newest entries, as many as are within both bounds.

@@ -35,6 +35,8 @@ mod snapshot;
 mod types;
 
 #[cfg(test)]
+mod commit_tests;
+#[cfg(test)]
 mod suite_tests;
 
 pub use group::{Group, GroupSettings, Proposal, ProposeError, Status};

@@ -1,7 +1,12 @@
 //! Applies a group's committed entries to its state.
 //!
-//! Invariant: the effects of an entry and the applied position after it are in one batch, so the
-//! state is always that after some entry, and says which.
+//! Invariants:
+//! - the effects of an entry and the applied position after it are in one batch, so the state is
+//!   always that after some entry, and says which;
+//! - where [`Machine::COMMITS_ARE_DURABLE`] holds, the log says durably that an entry is committed
+//!   before readers see its effects or its proposer is answered. A crash loses what of the state
+//!   isn't flushed; the start applies again all that the log says is committed, without asking any
+//!   other member. So what a node has shown of such a state, it shows again, though it is alone.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +18,7 @@ use openraft::{BasicNode, EntryPayload, SnapshotMeta};
 use tokio::sync::Notify;
 
 use super::codec;
+use super::log_store::LogStore;
 use super::snapshot::{self, Builder, SnapshotData};
 use super::types::{CommittedLeaderId, LogId, Machine, NodeId, State, StoredMembership, Types};
 use crate::store::keys::{GroupId, Kind, Rows};
@@ -85,6 +91,7 @@ impl Drop for Waits<'_> {
 /// A group's replica on this node.
 pub struct Replica<M: Machine> {
     db: StateDb,
+    log: LogStore<M>,
     rows: Rows,
     state: M::State,
     applied: Option<LogId>,
@@ -95,9 +102,11 @@ pub struct Replica<M: Machine> {
 type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
 
 impl<M: Machine> Replica<M> {
-    /// Opens the replica of `group`; `open` reads its state from the rows it is given.
+    /// Opens the replica of `group`, whose log this is; `open` reads its state from the rows it is
+    /// given.
     pub fn open(
         db: StateDb,
+        log: LogStore<M>,
         group: GroupId,
         open: impl FnOnce(Rows) -> Result<M::State, StoreError>,
     ) -> io::Result<Self> {
@@ -108,6 +117,7 @@ impl<M: Machine> Replica<M> {
         let progress = Arc::new(Progress::default());
         let mut replica = Self {
             db,
+            log,
             rows,
             state,
             applied,
@@ -159,10 +169,13 @@ impl<M: Machine> Replica<M> {
     }
 
     /// Writes the batch with the position, lets readers see it, and only then answers.
-    fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
+    async fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
         let Some(applied) = &self.applied else {
             return Ok(());
         };
+        if M::COMMITS_ARE_DURABLE {
+            self.log.persist_commit(*applied).await?;
+        }
         self.state.seal(&mut batch);
         batch.put(
             self.rows.single(Kind::Applied),
@@ -223,14 +236,16 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
             let entry = entry?;
             let alone = Self::walks(&entry);
             if alone {
-                self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))?;
+                self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))
+                    .await?;
             }
             self.apply_entry(entry, &mut batch, &mut answers)?;
             if alone || batch.bytes() > MAX_BATCH_BYTES {
-                self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))?;
+                self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))
+                    .await?;
             }
         }
-        self.commit(batch, answers)
+        self.commit(batch, answers).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

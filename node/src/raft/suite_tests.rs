@@ -31,7 +31,7 @@ fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shard>) {
     // A cache so small that most reads of the suite come from the database.
     let log = LogStore::open(engine.clone(), GROUP, 64).unwrap();
     let db = engine.state.clone();
-    let replica = Replica::open(engine.state.clone(), GROUP, |rows| {
+    let replica = Replica::open(engine.state.clone(), log.clone(), GROUP, |rows| {
         ShardState::open(db, rows, 1 << 20)
     })
     .unwrap();

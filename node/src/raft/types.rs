@@ -26,6 +26,10 @@ pub trait Machine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin 
     type Response: Send + Sync + 'static;
     /// The state.
     type State: State<Self>;
+    /// Whether it is durable that an entry is committed before its effects are visible: a node that
+    /// has shown them shows them again after a crash, though it reaches no other member. Costs a
+    /// sync of the log for each batch of entries.
+    const COMMITS_ARE_DURABLE: bool;
 }
 
 /// The state of a machine on this node.

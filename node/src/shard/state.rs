@@ -40,6 +40,8 @@ impl Machine for Shard {
     type Command = pb::ShardCommand;
     type Response = Response;
     type State = ShardState;
+    // What users read of a shard needs a majority of its region, which knows what is committed.
+    const COMMITS_ARE_DURABLE: bool = false;
 }
 
 /// What a command answers.

@@ -32,7 +32,7 @@ pub(super) async fn check(
     field: &Field,
     ended: &mut Ended,
     doomed: &[Doomed],
-    own: Bucket,
+    own: Vec<Bucket>,
     say: impl Fn(&str),
 ) -> Found {
     say("waiting until all nodes serve");
@@ -147,9 +147,9 @@ fn last_of(held: &Held) -> Option<(Version, u64)> {
 }
 
 /// Deletes all buckets, and waits until no replica has a record or a tombstone left.
-async fn empty(world: &World, field: &Field, own: Bucket) {
+async fn empty(world: &World, field: &Field, own: Vec<Bucket>) {
     let running = world.running();
-    for bucket in field.buckets().into_iter().chain([own]) {
+    for bucket in field.buckets().into_iter().chain(own) {
         doomed::delete(world, &running, &bucket).await;
     }
     for seat in running {

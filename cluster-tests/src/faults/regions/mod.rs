@@ -7,6 +7,7 @@
 //! byte by byte, and nothing of what was deleted.
 
 mod compare;
+mod cut_restart;
 mod doomed;
 mod field;
 mod finish;

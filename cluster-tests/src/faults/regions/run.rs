@@ -13,6 +13,7 @@ use crate::faults::kind::{Counts, Kind};
 use crate::faults::report::Report;
 use crate::faults::run::message;
 use crate::faults::schedule::Schedule;
+use crate::harness::Bucket;
 use crate::region::{Flow, RegionOptions, World};
 
 /// The regions' names.
@@ -81,6 +82,7 @@ struct Harmed {
     notes: Vec<String>,
     failures: Vec<String>,
     doomed: Vec<super::doomed::Doomed>,
+    newest: Vec<Bucket>,
 }
 
 /// Carries out a run.
@@ -126,6 +128,7 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
                 println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
             }
         };
+        let own = std::iter::once(own).chain(harmed.newest).collect();
         let checks = finish::check(&mut world, &field, &mut ended, &harmed.doomed, own, say);
         match AssertUnwindSafe(checks).catch_unwind().await {
             Ok((more, mut wrong)) => {
@@ -209,6 +212,7 @@ async fn harm(world: &mut World, options: &RegionsOptions, load: &mut Load, harm
         storm.carry_out(&step).await;
         harmed.counts.clone_from(&storm.counts);
         harmed.doomed.clone_from(&storm.doomed);
+        harmed.newest.clone_from(&storm.newest);
         if options.talks && talked.elapsed() >= Duration::from_secs(10) {
             talked = Instant::now();
             let elapsed = elapsed.as_secs_f64();

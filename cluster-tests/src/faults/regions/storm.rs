@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::cut_restart;
 use super::doomed::{self, Doomed};
 use crate::faults::aim::Aim;
 use crate::faults::harm;
 use crate::faults::kind::{Counts, Kind};
 use crate::faults::nemesis::witness;
 use crate::faults::schedule::Step;
-use crate::harness::try_eventually;
+use crate::harness::{Bucket, try_eventually};
 use crate::region::{Flow, World};
 use crate::rng::Rng;
 
@@ -25,6 +26,8 @@ pub(super) struct Storm<'a> {
     pub leaders_in: BTreeSet<usize>,
     /// Buckets that were deleted while a region that was cut off wrote to them.
     pub doomed: Vec<Doomed>,
+    /// Buckets that a region got just before it was cut off and killed.
+    pub newest: Vec<Bucket>,
 }
 
 /// A fault of the network that goes on.
@@ -43,6 +46,7 @@ impl<'a> Storm<'a> {
             counts: Counts::default(),
             leaders_in: BTreeSet::new(),
             doomed: vec![],
+            newest: vec![],
         }
     }
 
@@ -119,6 +123,11 @@ impl<'a> Storm<'a> {
             Kind::Pause => harm::pause(self.world, seat, step.hold).await,
             Kind::Restart => harm::restart(self.world, seat, step.hold).await,
             Kind::ClockJump => harm::clock_jump(self.world, seat, step.hold, rng).await,
+            Kind::RegionCutKill => {
+                let region = self.world.region_of(seat);
+                let bucket = cut_restart::restart(self.world, region, step.hold).await;
+                self.newest.push(bucket);
+            }
             Kind::DropBucket => {
                 let cut_off = self.world.region_of(seat);
                 let doomed = doomed::drop_bucket(self.world, cut_off, step.hold * LONGER);
@@ -220,6 +229,7 @@ impl<'a> Storm<'a> {
             | Kind::Pause
             | Kind::Restart
             | Kind::ClockJump
+            | Kind::RegionCutKill
             | Kind::DropBucket
             | Kind::Refuse
             | Kind::Delay

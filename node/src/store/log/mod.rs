@@ -335,6 +335,23 @@ impl SegmentLog {
         Ok(())
     }
 
+    /// Notes the group's committed position. Durable when `done` is called.
+    pub fn set_committed(
+        &self,
+        group: GroupId,
+        committed: &[u8],
+        done: Completion,
+    ) -> Result<(), StoreError> {
+        let mut state = self.shared.state.lock();
+        state.push(Kind::Committed, group, |out| {
+            out.extend_from_slice(committed)
+        })?;
+        state.index.set_committed(group, committed);
+        state.completions.push(done);
+        self.shared.wake(state);
+        Ok(())
+    }
+
     /// Removes the entries from `number` on. Durable with whatever is synced next.
     pub fn truncate_from(&self, group: GroupId, number: u64) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
