@@ -24,7 +24,7 @@ mod wire;
 pub use call::{CallError, PendingReply, time_left};
 pub use lane::{Greeting, Lane, check_router};
 pub use link::{Link, LinkSettings, Room};
-pub use wire::bounded;
+pub use wire::{bounded, unwatched};
 
 /// The number of a node.
 pub type NodeId = u64;

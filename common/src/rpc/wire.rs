@@ -23,12 +23,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Frames handed to the connection and not taken yet.
 const FRAMES_AHEAD: usize = 2;
 
-/// Sets all bounds of a connection.
-pub fn bounded(endpoint: Endpoint) -> Endpoint {
+/// Sets the bounds of a connection whose caller judges by itself whether it is alive.
+pub fn unwatched(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
+}
+
+/// Sets all bounds of a connection.
+pub fn bounded(endpoint: Endpoint) -> Endpoint {
+    unwatched(endpoint)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(2 * KEEP_ALIVE)
         .keep_alive_while_idle(true)

@@ -14,7 +14,7 @@ use crate::api::Api;
 use crate::cluster::{Admission, Vitals};
 use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
-use crate::rpc::{Caller, Frames, Handler, Walk};
+use crate::rpc::{Caller, Frames, Handler, SnapshotAcks, Walk};
 use crate::service::Service;
 
 /// The parts that answer.
@@ -115,7 +115,11 @@ impl Handler for Answers {
         self.geo.walk(&request)
     }
 
-    fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+    fn install(
+        &self,
+        mut frames: Frames,
+        acks: SnapshotAcks,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         let members = self.members.clone();
         async move {
             let first = frames.next().await.transpose()?;
@@ -126,7 +130,7 @@ impl Handler for Answers {
                 .ok()
                 .and_then(|at| members.get(at));
             let member = member.ok_or_else(|| Status::not_found("no such group"))?;
-            member.clone().install(head, frames).await
+            member.clone().install(head, frames, acks).await
         }
         .boxed()
     }

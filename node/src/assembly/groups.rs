@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::log_budget::LogBudget;
 use crate::clock::Clock;
 use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wanted};
 use crate::cluster::{check_membership, join, marked};
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::geo::{Budget, Ledger};
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
 use crate::pace::Pace;
-use crate::raft::{Group, GroupSettings, Machine, Member, NodeId};
+use crate::raft::{Group, GroupSettings, Machine, Member, NodeId, SnapshotSettings};
 use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
@@ -115,6 +116,8 @@ pub struct Groups {
     pub replica_alarms: Arc<AtomicU64>,
     /// Turns of sending what other regions missed.
     pub pace: Pace,
+    /// What the log may take for members that lag.
+    pub log_budget: LogBudget,
 }
 
 /// Whether the data directory may be used.
@@ -146,7 +149,9 @@ impl Groups {
             peers.learn(node.id, &node.rpc);
         }
         let clock = Clock::with_offset(config.clock_file.clone());
-        let (meta, catalog) = start_meta(&engine, config, &identity, &place, &peers).await?;
+        let snapshots = SnapshotSettings::new(config.snapshot_percent);
+        let settings = meta_settings(config, &identity, &place, &peers, &snapshots);
+        let (meta, catalog) = start_meta(&engine, &settings).await?;
         for node in catalog.topology().nodes() {
             if node.state != NodeState::Removed {
                 peers.learn(node.id, &node.rpc);
@@ -158,7 +163,7 @@ impl Groups {
         let vitals = Vitals::new(clock.clone(), meta::LEVEL, clock_ok.clone());
         let time = (&clock, clock_ok);
         let disk = &runtimes.rest;
-        let settings = shard_settings(config, &identity, &place, &peers, time, disk, stop);
+        let settings = shard_settings(config, &identity, settings, time, disk, stop);
         let handles = start_shards(&engine, &identity, settings).await?;
         let held = config.held_requests_mib.bytes();
         let shards = Shards::new(handles, peers.clone(), held, config.request_timeout);
@@ -175,6 +180,10 @@ impl Groups {
             ledger: Arc::default(),
             replica_alarms: Arc::default(),
             pace: Pace::new(config.geo_catch_up_percent),
+            log_budget: LogBudget::new(
+                config.log_retention_mib.bytes() as u64,
+                config.data_dir.clone(),
+            ),
             budget: Budget::new(
                 config.geo_budget_percent,
                 config.geo_budget_mib.bytes() as u64,
@@ -299,12 +308,14 @@ impl Groups {
         std::future::pending().await
     }
 
-    /// Purges all logs up to what the state has flushed.
+    /// Purges all logs up to what the state has flushed, and what members that lag need no more; not
+    /// for them if that takes too much of the disk.
     pub async fn purge(&self) -> io::Result<()> {
         self.meta.purge().await?;
         for shard in self.shards.iter() {
             shard.group().purge().await?;
         }
+        self.log_budget.keep(self);
         Ok(())
     }
 
@@ -397,6 +408,7 @@ fn meta_settings(
     identity: &Identity,
     place: &Place,
     peers: &Arc<Peers>,
+    snapshots: &SnapshotSettings,
 ) -> GroupSettings {
     GroupSettings {
         node: identity.node_id,
@@ -409,15 +421,13 @@ fn meta_settings(
         election_max: Duration::from_millis(3000),
         log_cache: config.log_cache_mib.bytes() / (usize::from(identity.shards) + 1),
         log_keep: LOG_KEEP,
+        snapshots: snapshots.clone(),
     }
 }
 
 async fn start_meta(
     engine: &Arc<Engine>,
-    config: &Config,
-    identity: &Identity,
-    place: &Place,
-    peers: &Arc<Peers>,
+    settings: &GroupSettings,
 ) -> Result<(Arc<Group<Meta>>, Arc<Catalog>), StartError> {
     let failed = |source| StartError::Group {
         group: GroupId::META,
@@ -425,8 +435,7 @@ async fn start_meta(
     };
     let db = engine.state.clone();
     let mut catalog = None;
-    let settings = meta_settings(config, identity, place, peers);
-    let group = Group::start(engine.clone(), GroupId::META, &settings, |rows| {
+    let group = Group::start(engine.clone(), GroupId::META, settings, |rows| {
         let state = MetaState::open(db, rows)?;
         catalog = Some(state.catalog());
         Ok(state)
@@ -437,12 +446,11 @@ async fn start_meta(
     Ok((Arc::new(group), catalog))
 }
 
-/// A shard's group lives in one region and fails over fast.
+/// A shard's group lives in one region and fails over fast; the rest is as for the metadata.
 fn shard_settings(
     config: &Config,
     identity: &Identity,
-    place: &Place,
-    peers: &Arc<Peers>,
+    meta: GroupSettings,
     (clock, clock_ok): (&Clock, Arc<AtomicBool>),
     disk: &Handle,
     stop: &CancellationToken,
@@ -454,7 +462,7 @@ fn shard_settings(
             election_max: Duration::from_millis(300),
             append_timeout: Duration::from_secs(2),
             founds: identity.founder || identity.founds_region,
-            ..meta_settings(config, identity, place, peers)
+            ..meta
         },
         batch: BatchSettings {
             queue: WRITE_QUEUE,

@@ -10,13 +10,16 @@
 //! | `answering` | what other nodes are answered |
 //! | `wiring` | how the parts reach each other |
 //! | `upkeep` | clock, flushes and purges while it runs |
+//! | `log_budget` | what the log may take for members that lag |
 //! | `observe` | what the operator's port tells |
+//! | `snapshots` | what it tells of snapshots and of the log kept for members |
 //! | `regions` | what it tells of other regions |
 //! | `operate` | what the operator's port does |
 //! | `places` | what routers are told |
 
 mod answering;
 mod groups;
+mod log_budget;
 mod observe;
 mod operate;
 mod place;
@@ -24,6 +27,7 @@ mod places;
 mod ports;
 mod regions;
 mod run;
+mod snapshots;
 mod threads;
 mod upkeep;
 mod wiring;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::groups::Groups;
-use super::regions;
+use super::{regions, snapshots};
 use crate::admin::AdminState;
 use crate::api::Api;
 use crate::config::Config;
@@ -319,6 +319,7 @@ impl AdminState for Observer {
         self.write_cluster(&mut text);
         self.write_certificates(&mut text);
         regions::write_metrics(&self.groups, &mut text);
+        snapshots::write_metrics(&self.groups, &mut text);
         self.write_storage(&mut text);
         self.write_directory(&mut text);
         write_process(&mut text);
@@ -371,6 +372,8 @@ impl AdminState for Observer {
             "state_disk_bytes": self.groups.engine.state.disk_bytes(),
             "clock_behind_wall_ms": self.groups.clock.behind_wall() / 1_000_000,
             "groups": groups,
+            "snapshots": snapshots::status(&self.groups),
+            "log_retention": snapshots::log(&self.groups),
         })
     }
 }

@@ -96,6 +96,16 @@ cloudkv_common::settings! {
     /// Size of a file of the log, in MiB; they are filled, and used again.
     log_segment_mib: Mib = Number { min: Mib(1), max: Mib(1024) } => "16",
 
+    /// Disk that the log may take to keep what nodes lack that lag or receive a snapshot, in MiB, and
+    /// never more than a fifth of the disk. When all of it is taken, an alarm is raised, and those
+    /// nodes need another snapshot. An entry counts for 1 KiB at least, since memory holds where each
+    /// lies.
+    log_retention_mib: Mib = Number { min: Mib(64), max: Mib(1 << 20) } => "2048",
+
+    /// How much of its time a node may spend on reading snapshots for other nodes, and on writing
+    /// those that it receives, in percent each: users' requests get the rest.
+    snapshot_percent: usize = Number { min: 1, max: 100 } => "30",
+
     /// Memory for recent log entries, in MiB: followers that keep up are served from it.
     log_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
 

@@ -10,22 +10,20 @@ use cloudkv_proto::v1 as pb;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::raft::ClientWriteResult;
-use openraft::storage::Snapshot;
-use openraft::{
-    BasicNode, Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy, StepDownPolicy,
-};
+use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Mutex, watch};
 
 use super::acks::Acks;
-use super::codec;
 use super::leading;
 use super::lease::Lease;
 use super::log_store::LogStore;
 use super::network::Network;
+use super::reception::Receptions;
 use super::replica::{Progress, Replica, persisted_index};
-use super::snapshot::{self, SnapshotData};
+use super::retention::Retention;
+use super::transfers::{SnapshotSettings, Transfers};
 use super::types::{Callback, Command, Machine, NodeId, Types};
-use crate::rpc::{Frames, Peers};
+use crate::rpc::{Frames, Peers, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{Engine, StoreError};
 
@@ -54,6 +52,8 @@ pub struct GroupSettings {
     /// Entries that stay in the log though the state has flushed them, for members that lag: so
     /// many, and no more bytes of them than that.
     pub log_keep: (usize, u64),
+    /// How snapshots are sent and received.
+    pub snapshots: SnapshotSettings,
 }
 
 /// What a proposal came to, given to its callback.
@@ -122,8 +122,9 @@ pub struct Group<M: Machine> {
     /// Held while members are changed.
     changing: Mutex<()>,
     stopping: AtomicBool,
-    /// Held by the snapshot that is being received.
-    receiving: Mutex<()>,
+    transfers: Arc<Transfers>,
+    receptions: Arc<Receptions<M>>,
+    retention: Retention,
 }
 
 impl<M: Machine> Group<M> {
@@ -138,10 +139,17 @@ impl<M: Machine> Group<M> {
         let log = LogStore::open(engine.clone(), id, settings.log_cache)?;
         let replica = Replica::<M>::open(engine.state.clone(), log.clone(), id, open)?;
         let progress = replica.progress();
+        let generations = replica.generations();
+        let transfers = Transfers::new(id, settings.snapshots.clone());
         let config = raft_config(id, settings)?;
         let acks = Arc::new(Acks::default());
         let timeout = settings.append_timeout;
-        let network = Network::new(settings.peers.clone(), id, timeout, acks.clone());
+        let network = Network::new(
+            settings.peers.clone(),
+            timeout,
+            acks.clone(),
+            transfers.clone(),
+        );
         let raft = Raft::new(
             settings.node,
             Arc::new(config),
@@ -159,6 +167,8 @@ impl<M: Machine> Group<M> {
             length: leading::lease_length(settings.election_max),
         };
         tokio::spawn(leading::follow(raft.clone(), leadership, tell));
+        let db = engine.state.clone();
+        let receptions = Receptions::new(id, db, raft.clone(), generations, transfers.clone());
         let mut group = Self {
             id,
             node: settings.node,
@@ -175,7 +185,9 @@ impl<M: Machine> Group<M> {
             peers: settings.peers.clone(),
             changing: Mutex::new(()),
             stopping: AtomicBool::new(false),
-            receiving: Mutex::new(()),
+            transfers,
+            receptions,
+            retention: Retention::default(),
         };
         group.enter(settings).await?;
         Ok(group)
@@ -210,6 +222,11 @@ impl<M: Machine> Group<M> {
 
     pub(super) fn raft(&self) -> &Raft<Types<M>, Replica<M>> {
         &self.raft
+    }
+
+    #[cfg(test)]
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// This node.
@@ -313,8 +330,10 @@ impl<M: Machine> Group<M> {
         wait.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
-    /// Purges the log up to what the state has flushed, less the entries to keep.
+    /// Purges the log up to what the state has flushed, less the newest entries, and those that a
+    /// member needs which lags: see [`Retention`].
     pub async fn purge(&self) -> io::Result<()> {
+        self.receptions.expire().await;
         let Some(flushed) = persisted_index(&self.engine.state, self.id)? else {
             return Ok(());
         };
@@ -322,8 +341,10 @@ impl<M: Machine> Group<M> {
         let Some(kept) = self.log.keep_from(entries, bytes) else {
             return Ok(());
         };
-        let upto = flushed.min(kept.saturating_sub(1));
-        if upto <= self.log.purged_index() {
+        let usual = kept.saturating_sub(1);
+        let purged = self.log.purged_index();
+        let upto = flushed.min(self.retention.hold(usual, self.needed(purged)));
+        if upto <= purged {
             return Ok(());
         }
         let trigger = self.raft.trigger();
@@ -331,37 +352,46 @@ impl<M: Machine> Group<M> {
         trigger.purge_log(upto).await.map_err(io::Error::other)
     }
 
-    /// Takes a snapshot whose head has come.
+    /// The lowest position behind which another member lacks entries that this leader's log still
+    /// has, or will when it has the snapshot that is on its way to it.
+    fn needed(&self, purged: u64) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let others = metrics.replication.as_ref()?;
+        let matched = |node: NodeId| others.get(&node)?.map(|at| at.index);
+        let lagging = others.keys().filter(|node| **node != self.node);
+        let lagging = lagging.filter_map(|node| matched(*node).filter(|at| *at >= purged));
+        self.transfers
+            .held(matched)
+            .into_iter()
+            .chain(lagging)
+            .min()
+    }
+
+    /// How much of the log is kept for members that lag.
+    pub fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// Keeps the log no longer for the members that lag now: they will need a snapshot.
+    pub fn release_log(&self) {
+        let released = self.retention.release();
+        self.transfers.abandon_before(released);
+    }
+
+    /// Receives a snapshot whose head has come, and installs it: see [`Receptions::receive`].
     pub(super) async fn receive_snapshot(
         &self,
         head: pb::SnapshotHead,
         frames: Frames,
+        acks: SnapshotAcks,
     ) -> Result<pb::SnapshotReply, tonic::Status> {
-        let invalid = || tonic::Status::invalid_argument("a snapshot's head is incomplete");
-        let vote = head.vote.map(codec::vote_from_pb).ok_or_else(invalid)?;
-        let last = head.last.map(codec::log_id_from_pb).ok_or_else(invalid)?;
-        let members = head.membership.ok_or_else(invalid)?;
-        let members = codec::membership_of_pb(members)
-            .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-        let busy = |_| tonic::Status::resource_exhausted("another snapshot is being received");
-        let _alone = self.receiving.try_lock().map_err(busy)?;
-        let db = &self.engine.state;
-        let rows = snapshot::receive(db, self.id, frames).await?;
-        let meta = SnapshotMeta {
-            last_log_id: Some(last),
-            last_membership: members,
-        };
-        let data = SnapshotData::received(db.clone(), rows);
-        let received = Snapshot {
-            meta,
-            snapshot: data,
-        };
-        let answer = self.raft.install_full_snapshot(vote, received).await;
-        let answer = answer.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-        tracing::info!(group = %self.id, index = last.index, "took a snapshot");
-        Ok(pb::SnapshotReply {
-            vote: Some(codec::vote_to_pb(&answer.vote)),
-        })
+        self.receptions.receive(head, frames, acks).await
+    }
+
+    /// The snapshots on their way from and to this node.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
     }
 
     /// Waits until this node has applied an entry.
@@ -424,7 +454,9 @@ impl<M: Machine> Group<M> {
     pub async fn stop(&self) -> io::Result<()> {
         self.lease.close();
         self.stopping.store(true, Ordering::Release);
-        self.raft.shutdown().await.map_err(io::Error::other)
+        let stopped = self.raft.shutdown().await.map_err(io::Error::other);
+        self.receptions.stop().await;
+        stopped
     }
 }
 

@@ -24,7 +24,7 @@ use crate::store::Engine;
 use crate::store::keys::GroupId;
 
 /// How many bytes of entries one replication message may hold; the first entry always fits.
-const MAX_READ_BYTES: usize = 1 << 20;
+const MAX_READ_BYTES: usize = 256 << 10;
 
 /// The log of one group. Cheap to clone; all clones are the same log.
 pub struct LogStore<M: Machine> {

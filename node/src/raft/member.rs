@@ -20,7 +20,7 @@ use tonic::Status;
 use super::codec;
 use super::group::Group;
 use super::types::Machine;
-use crate::rpc::Frames;
+use crate::rpc::{Frames, SnapshotAcks};
 
 /// A group on this node, whatever its machine is, as other members call it.
 pub trait Member: Send + Sync + 'static {
@@ -32,11 +32,12 @@ pub trait Member: Send + Sync + 'static {
     fn vote(&self, request: pb::RequestVote) -> BoxFuture<'static, reply::Body>;
     /// Stands for election, since the leader asks for it.
     fn transfer(&self, request: pb::TransferLeader) -> BoxFuture<'static, reply::Body>;
-    /// Takes a snapshot.
+    /// Receives a snapshot and installs it. Dropping the future ends neither.
     fn install(
         self: Arc<Self>,
         head: pb::SnapshotHead,
         frames: Frames,
+        acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
 }
 
@@ -128,8 +129,9 @@ impl<M: Machine> Member for Group<M> {
         self: Arc<Self>,
         head: pb::SnapshotHead,
         frames: Frames,
+        acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
-        async move { self.receive_snapshot(head, frames).await }.boxed()
+        async move { self.receive_snapshot(head, frames, acks).await }.boxed()
     }
 }
 

@@ -10,7 +10,11 @@
 //! | `codec` | log positions, votes, memberships and entries as bytes |
 //! | `log_store` | the group's log, on the log database, with its newest entries in memory |
 //! | `replica` | applies entries in batches, with the position in the same batch |
-//! | `snapshot` | a group's rows as a stream of chunks, and their way into a new generation |
+//! | `snapshot` | a group's rows as chunks, and their way into a new generation |
+//! | `sending` | a snapshot sent to a member, over as many connections as it takes |
+//! | `reception` | a snapshot received, checked and installed |
+//! | `transfers` | how far each snapshot is, and from where on the log is held for it |
+//! | `retention` | how much of the log is kept for members that lag |
 //! | `acks` | when the other members last acknowledged this leader |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
@@ -30,12 +34,18 @@ mod log_store;
 mod member;
 mod members;
 mod network;
+mod reception;
 mod replica;
+mod retention;
+mod sending;
 mod snapshot;
+mod transfers;
 mod types;
 
 #[cfg(test)]
 mod commit_tests;
+#[cfg(test)]
+mod reception_tests;
 #[cfg(test)]
 mod suite_tests;
 
@@ -44,4 +54,6 @@ pub use lease::Lease;
 pub use member::{Member, not_here};
 pub use members::{Members, Step};
 pub use replica::Progress;
+pub use retention::Retention;
+pub use transfers::{Direction, SnapshotSettings, TransferStatus, Transfers};
 pub use types::{Command, Machine, NodeId, State};

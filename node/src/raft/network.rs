@@ -20,21 +20,29 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, RaftNetworkFactory, RaftNetworkV2};
+use tokio::sync::Semaphore;
+use tonic::Status;
 
 use super::acks::Acks;
 use super::codec;
 use super::commits::Together;
+use super::sending::Sending;
 use super::snapshot::SnapshotData;
+use super::transfers::{Direction, Transfers};
 use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
 use crate::rpc::{CallError, Lane, Peers, PendingReply};
 use crate::store::keys::GroupId;
 
 /// Appends under way to one member of one group.
 const APPENDS_AHEAD: usize = 8;
+/// Bytes of their entries. Over a slow link more would not be answered in time, and be sent again.
+const APPEND_WINDOW: usize = 512 << 10;
 /// How long news of a shard's commit waits for entries to go with. Its followers apply so much later.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Pause before a member that can't be reached is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Time before another snapshot is sent to a member, after one that failed.
+const SNAPSHOT_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Makes clients of a group's other members.
 #[derive(Clone)]
@@ -45,17 +53,19 @@ pub struct Network {
     /// How long news of a commit waits for entries to go with.
     patience: Duration,
     acks: Arc<Acks>,
+    transfers: Arc<Transfers>,
 }
 
 impl Network {
-    /// Members of `group`; an append that isn't answered within `timeout` is sent again. Answers
-    /// are noted in `acks`.
+    /// Members of the group of `transfers`; an append that isn't answered within `timeout` is sent
+    /// again. Answers are noted in `acks`, snapshots in `transfers`.
     pub(super) fn new(
         peers: Arc<Peers>,
-        group: GroupId,
         timeout: Duration,
         acks: Arc<Acks>,
+        transfers: Arc<Transfers>,
     ) -> Self {
+        let group = transfers.group();
         Self {
             peers,
             group,
@@ -66,6 +76,7 @@ impl Network {
                 PATIENCE
             },
             acks,
+            transfers,
         }
     }
 }
@@ -175,6 +186,13 @@ impl<M: Machine> Peer<M> {
     }
 }
 
+/// What an append takes of the window: one that is larger goes alone.
+fn window_share<M: Machine>(request: &AppendEntriesRequest<Types<M>>) -> u32 {
+    let entries = request.entries.iter();
+    let bytes: usize = entries.map(codec::entry_len::<M>).sum();
+    u32::try_from(bytes.clamp(1, APPEND_WINDOW)).unwrap_or(1)
+}
+
 fn append_to_pb<M: Machine>(
     group: GroupId,
     request: &AppendEntriesRequest<Types<M>>,
@@ -247,10 +265,23 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
     where
         S: Stream<Item = AppendEntriesRequest<Types<M>>> + Send + Unpin + 'static,
     {
-        // An append is sent when it is taken from the input: in their order.
+        let window = Arc::new(Semaphore::new(APPEND_WINDOW));
+        // An append is sent when it is taken from the input, and fits: in their order.
         let answers = Together::<M, S>::new(input, self.network.patience)
-            .map(|request| self.append(request))
+            .then(move |request| {
+                let room = window.clone().acquire_many_owned(window_share(&request));
+                async move { (request, room.await) }
+            })
+            .map(|(request, room)| {
+                let answer = self.append(request);
+                async move {
+                    let answer = answer.await;
+                    drop(room);
+                    answer
+                }
+            })
             .buffered(APPENDS_AHEAD);
+        let answers = Box::pin(answers);
         // After an answer that isn't a whole success, those that follow mean nothing.
         let answers = stream::unfold(Some(answers), |answers| async move {
             let mut answers = answers?;
@@ -285,17 +316,39 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<M>>, StreamingError<Types<M>>> {
-        let frames = snapshot.snapshot.frames(self.network.group, &vote);
-        let send = self.network.peers.send_snapshot(self.target, frames);
-        let reply = tokio::select! {
-            closed = cancel => return Err(closed.into()),
-            reply = send => reply,
+        let transfers = &self.network.transfers;
+        let mut cancel = std::pin::pin!(cancel);
+        let sent = async {
+            let busy = || Status::resource_exhausted("other snapshots are being sent");
+            let _permit = transfers.may_send().ok_or_else(busy)?;
+            let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
+            let transfer = transfers.begin(Direction::Sent, self.target, index);
+            let pace = transfers.send_pace().clone();
+            let frames = snapshot.snapshot.frames(self.network.group, &vote, pace);
+            let peers = &self.network.peers;
+            let sending = Sending::new(peers, self.target, &transfer, frames);
+            let sent = tokio::select! {
+                sent = sending.run() => sent,
+                () = transfer.abandoned() => Err(Status::aborted(
+                    "the log that the member would need after it is not kept any more",
+                )),
+            };
+            transfer.end(sent.as_ref().err());
+            sent
         };
-        let reply = reply.map_err(|status| Unreachable::new(&status))?;
-        let vote = reply.vote.map(codec::vote_from_pb);
-        let nothing = || io::Error::new(io::ErrorKind::InvalidData, "an answer without a vote");
-        let vote = vote.ok_or_else(|| NetworkError::new(&nothing()))?;
-        Ok(SnapshotResponse::new(vote))
+        let sent = tokio::select! {
+            closed = &mut cancel => return Err(closed.into()),
+            sent = sent => sent,
+        };
+        match sent {
+            Ok(vote) => Ok(SnapshotResponse::new(vote)),
+            Err(status) => tokio::select! {
+                closed = &mut cancel => Err(closed.into()),
+                () = tokio::time::sleep(SNAPSHOT_BACKOFF) => {
+                    Err(Unreachable::new(&status).into())
+                }
+            },
+        }
     }
 
     async fn transfer_leader(

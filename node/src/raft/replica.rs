@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::codec;
 use super::log_store::LogStore;
-use super::snapshot::{self, Builder, SnapshotData};
+use super::snapshot::{self, Builder, Generations, SnapshotData};
 use super::types::{CommittedLeaderId, LogId, Machine, NodeId, State, StoredMembership, Types};
 use crate::store::keys::{GroupId, Kind, Rows};
 use crate::store::{Batch, StateDb, StoreError};
@@ -97,6 +97,7 @@ pub struct Replica<M: Machine> {
     applied: Option<LogId>,
     membership: StoredMembership,
     progress: Arc<Progress>,
+    generations: Generations,
 }
 
 type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
@@ -123,6 +124,7 @@ impl<M: Machine> Replica<M> {
             applied,
             membership,
             progress,
+            generations: Generations::after(rows),
         };
         replica.publish();
         Ok(replica)
@@ -131,6 +133,11 @@ impl<M: Machine> Replica<M> {
     /// How far it has applied.
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
+    }
+
+    /// The generations that snapshots get.
+    pub(super) fn generations(&self) -> Generations {
+        self.generations.clone()
     }
 
     fn publish(&mut self) {
@@ -198,7 +205,11 @@ impl<M: Machine> Replica<M> {
     }
 }
 
-fn read_position(db: &StateDb, rows: Rows) -> io::Result<(Option<LogId>, StoredMembership)> {
+/// The position and the members that a generation's rows hold: blocks.
+pub(super) fn read_position(
+    db: &StateDb,
+    rows: Rows,
+) -> io::Result<(Option<LogId>, StoredMembership)> {
     let applied = db
         .get(&rows.single(Kind::Applied))?
         .map(codec::decode_log_id)
@@ -262,7 +273,9 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
     ) -> Result<(), io::Error> {
         let db = self.db.clone();
         let old = self.rows;
-        let rows = tokio::task::spawn_blocking(move || snapshot::install(&db, old, &data))
+        let generations = self.generations.clone();
+        let install = move || snapshot::install(&db, old, &data, &generations);
+        let rows = tokio::task::spawn_blocking(install)
             .await
             .map_err(io::Error::other)??;
         let (applied, membership) = read_position(&self.db, rows)?;

@@ -3,33 +3,38 @@
 //! The state is its own snapshot: nothing is copied to make one. It is walked in one consistent
 //! view when it is sent, and the position that is sent with it is the one that this view holds,
 //! which may be later than the one at which the snapshot was asked for. The receiver writes the
-//! rows as they come under a generation that nobody reads yet, flushes them, and only then turns
-//! the group's pointer to it, in one row that is flushed too. A crash before leaves the old
-//! generation whole, a crash after the new one; what is left of the other is removed at the next
+//! rows as they come under a generation that nobody reads yet (`reception`), flushes them, and only
+//! then turns the group's pointer to it, in one row that is flushed too. A crash before leaves the
+//! old generation whole, a crash after the new one; what is left of others is removed at the next
 //! start. Neither side ever holds more than a few chunks in memory.
+//!
+//! Invariant: a generation is given to one snapshot only ([`Generations`]), so rows of two of them
+//! never mix, whatever is left of those that failed.
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::snapshot_frame::Kind as Frame;
-use futures_util::StreamExt;
 use openraft::storage::Snapshot;
 use openraft::{BasicNode, RaftSnapshotBuilder, SnapshotMeta};
 use prost::Message;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec;
 use super::types::{CommittedLeaderId, Machine, NodeId, Types, Vote};
-use crate::rpc::Frames;
+use crate::pace::Pace;
 use crate::store::keys::{self, GroupId, Kind, Rows};
 use crate::store::{Batch, Scan, StateDb, StoreError};
 
 /// Size of the rows in a chunk, about.
-const CHUNK_BYTES: usize = 512 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Chunks read ahead of the connection that takes them.
 const CHUNKS_AHEAD: usize = 2;
@@ -55,42 +60,54 @@ impl SnapshotData {
         Self { db, rows, received }
     }
 
-    /// Its frames, read while they are sent: head, chunks, end.
-    pub(super) fn frames(self, group: GroupId, vote: &Vote) -> ReceiverStream<pb::SnapshotFrame> {
-        let (frames, stream) = mpsc::channel(CHUNKS_AHEAD);
+    /// Its frames, read while they are taken: head, chunks, the last one. Reading takes turns of
+    /// `pace`. The view that is read ends when all is read, or when the frames are dropped.
+    pub(super) fn frames(
+        self,
+        group: GroupId,
+        vote: &Vote,
+        pace: Pace,
+    ) -> mpsc::Receiver<pb::SnapshotFrame> {
+        let (frames, taken) = mpsc::channel(CHUNKS_AHEAD);
         let vote = codec::vote_to_pb(vote);
+        let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
-            let sent = self.send(group, vote, |kind| {
+            let mut turn = Some(runtime.block_on(pace.turn()));
+            let read = self.read(group, vote, |kind| {
+                drop(turn.take());
                 let frame = pb::SnapshotFrame { kind: Some(kind) };
                 let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it");
-                frames.blocking_send(frame).map_err(gone)
+                frames.blocking_send(frame).map_err(gone)?;
+                turn = Some(runtime.block_on(pace.turn()));
+                Ok(())
             });
             // Without its last frame the receiver drops it.
-            if let Err(error) = sent
+            if let Err(error) = read
                 && error.kind() != io::ErrorKind::BrokenPipe
             {
-                tracing::error!(%group, %error, "read a snapshot");
+                tracing::error!(%group, %error, "read snapshot");
             }
         });
-        ReceiverStream::new(stream)
+        taken
     }
 
-    fn send(
+    fn read(
         &self,
         group: GroupId,
         vote: pb::Vote,
         mut sink: impl FnMut(Frame) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut vote = Some(vote);
-        let mut count = 0;
-        self.export(|chunk| {
+        let mut checksum = Checksum::default();
+        self.export(|mut chunk| {
             if let Some(vote) = vote.take() {
                 sink(Frame::Head(head(group, vote, &chunk)?))?;
             }
-            count += chunk.rows.len() as u64;
+            chunk.number = checksum.chunks;
+            checksum.add(&chunk);
             sink(Frame::Chunk(chunk))
         })?;
-        sink(Frame::End(count))
+        sink(Frame::Last(checksum.last()))
     }
 
     /// Hands all rows to `sink`, chunk by chunk, in one consistent view, position and members
@@ -148,46 +165,99 @@ fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result
         vote: Some(vote),
         last: Some(codec::log_id_to_pb(&last)),
         membership: Some(membership),
+        transfer: random_number()?,
+        acknowledged: 0,
     })
 }
 
-/// Writes the frames of a snapshot under a generation that nobody reads, and returns its rows once
-/// all of them have come.
-pub async fn receive(db: &StateDb, group: GroupId, mut frames: Frames) -> Result<Rows, Status> {
-    let current = current_rows(db, group).map_err(failed)?;
-    let rows = Rows::new(group, current.generation() + 1);
-    write(db, move |db| remove(&db, rows)).await?;
-    let mut count = 0;
-    while let Some(frame) = frames.next().await {
-        match frame?.kind {
-            Some(Frame::Chunk(chunk)) => {
-                count += chunk.rows.len() as u64;
-                write(db, move |db| put(&db, rows, chunk)).await?;
-            }
-            Some(Frame::End(sent)) if sent == count => return Ok(rows),
-            Some(Frame::End(_)) => return Err(Status::data_loss("rows are missing")),
-            Some(Frame::Head(_)) | None => return Err(Status::invalid_argument("unknown frame")),
+/// Tells one view from all others; never 0.
+fn random_number() -> io::Result<u64> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)?;
+    Ok(u64::from_be_bytes(random).max(1))
+}
+
+/// What both ends count of a snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Checksum {
+    chunks: u64,
+    rows: u64,
+    bytes: u64,
+    /// Of all keys and values, in their order.
+    digest: u64,
+}
+
+impl Checksum {
+    /// The next chunk.
+    pub(super) fn add(&mut self, chunk: &pb::SnapshotChunk) {
+        self.chunks += 1;
+        self.rows += chunk.rows.len() as u64;
+        self.bytes += chunk_bytes(chunk);
+        for row in &chunk.rows {
+            let key = xxh3_64_with_seed(&row.key, self.digest);
+            self.digest = xxh3_64_with_seed(&row.value, key);
         }
     }
-    Err(Status::cancelled("the snapshot has ended before its end"))
+
+    /// Bytes of the keys and values so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Rows so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn last(&self) -> pb::SnapshotEnd {
+        pb::SnapshotEnd {
+            chunks: self.chunks,
+            rows: self.rows,
+            digest: self.digest,
+        }
+    }
+
+    /// Whether what came is what was sent.
+    pub(super) fn check(&self, sent: &pb::SnapshotEnd) -> Result<(), Status> {
+        let came = self.last();
+        if came == *sent {
+            return Ok(());
+        }
+        Err(Status::data_loss(format!(
+            "the snapshot that came is not the one that was sent: {} rows in {} chunks with digest \
+             {:016x} instead of {} in {} with {:016x}",
+            came.rows, came.chunks, came.digest, sent.rows, sent.chunks, sent.digest
+        )))
+    }
 }
 
-async fn write(
-    db: &StateDb,
-    write: impl FnOnce(StateDb) -> Result<(), StoreError> + Send + 'static,
-) -> Result<(), Status> {
-    let db = db.clone();
-    let written = tokio::task::spawn_blocking(move || write(db)).await;
-    written
-        .map_err(|error| Status::internal(error.to_string()))?
-        .map_err(failed)
+/// Bytes of a chunk's keys and values.
+pub(super) fn chunk_bytes(chunk: &pb::SnapshotChunk) -> u64 {
+    let rows = chunk.rows.iter();
+    rows.map(|row| (row.key.len() + row.value.len()) as u64)
+        .sum()
 }
 
-fn failed(error: StoreError) -> Status {
-    Status::internal(error.to_string())
+/// Gives each snapshot that comes in a generation that nobody has written into. When a group is
+/// opened no rows of another generation than the current one are left ([`remove_leftovers`]), and
+/// none is given twice after that.
+#[derive(Clone, Debug)]
+pub(super) struct Generations(Arc<AtomicU32>);
+
+impl Generations {
+    /// Those after the current one of a group that was just opened.
+    pub(super) fn after(current: Rows) -> Self {
+        Self(Arc::new(AtomicU32::new(current.generation())))
+    }
+
+    /// The next one.
+    pub(super) fn next(&self, group: GroupId) -> Rows {
+        Rows::new(group, self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
 }
 
-fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
+/// Writes a chunk's rows under a generation: blocks.
+pub(super) fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     for row in chunk.rows {
         batch.put(keys::from_portable(rows, &row.key), &row.value);
@@ -241,11 +311,16 @@ fn rows_of(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
 
 /// Makes a snapshot's rows the group's current ones: blocks. Those of the old generation are left
 /// for [`remove`].
-pub fn install(db: &StateDb, old: Rows, data: &SnapshotData) -> io::Result<Rows> {
+pub(super) fn install(
+    db: &StateDb,
+    old: Rows,
+    data: &SnapshotData,
+    generations: &Generations,
+) -> io::Result<Rows> {
     let new = if data.received {
         data.rows
     } else {
-        copy(db, old, data)?
+        copy(db, generations.next(old.group()), data)?
     };
     if new.generation() <= old.generation() {
         return Err(io::Error::other("a snapshot of an old generation"));
@@ -262,9 +337,7 @@ pub fn install(db: &StateDb, old: Rows, data: &SnapshotData) -> io::Result<Rows>
 }
 
 /// A snapshot that didn't come from another node: openraft may hand a group its own.
-fn copy(db: &StateDb, old: Rows, data: &SnapshotData) -> io::Result<Rows> {
-    let new = Rows::new(old.group(), old.generation() + 1);
-    remove(db, new)?;
+fn copy(db: &StateDb, new: Rows, data: &SnapshotData) -> io::Result<Rows> {
     data.export(|chunk| Ok(put(db, new, chunk)?))?;
     Ok(new)
 }
@@ -278,30 +351,35 @@ pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
     db.drop_files(&from, &to)
 }
 
-/// Removes what a crash during an installation left of other generations.
+/// Removes all rows of other generations than the current one, which snapshots that failed and
+/// crashes have left: blocks.
 pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
-    let neighbours = [
-        current.generation().saturating_sub(1),
-        current.generation() + 1,
-    ];
-    for generation in neighbours.into_iter().filter(|generation| *generation > 0) {
-        let rows = Rows::new(current.group(), generation);
-        let (from, to) = rows.bounds();
-        let mut any = false;
-        db.scan(
-            Scan {
-                from,
-                to,
-                fill_cache: false,
-            },
-            |_, _| {
-                any = true;
-                ControlFlow::Break(())
-            },
-        )?;
-        if any {
-            remove(db, rows)?;
+    let mut next = Some(1);
+    while let Some(from) = next {
+        let Some(generation) = first_generation(db, current.group(), from)? else {
+            return Ok(());
+        };
+        if generation != current.generation() {
+            remove(db, Rows::new(current.group(), generation))?;
         }
+        next = generation.checked_add(1);
     }
     Ok(())
+}
+
+/// The first generation from this one on of which there are rows.
+fn first_generation(db: &StateDb, group: GroupId, from: u32) -> Result<Option<u32>, StoreError> {
+    let (from, _) = Rows::new(group, from).bounds();
+    let (_, to) = Rows::new(group, u32::MAX).bounds();
+    let mut found = None;
+    let scan = Scan {
+        from,
+        to,
+        fill_cache: false,
+    };
+    db.scan(scan, |key, _| {
+        found = keys::generation_of(key);
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
 }

@@ -19,9 +19,9 @@ use crate::shard::{Shard, ShardState};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, EngineSettings};
 
-const GROUP: GroupId = GroupId(1);
+pub(super) const GROUP: GroupId = GroupId(1);
 
-fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shard>) {
+pub(super) fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shard>) {
     let settings = EngineSettings {
         block_cache: 1 << 20,
         write_buffer: 1 << 20,
@@ -58,7 +58,7 @@ fn openrafts_storage_suite_passes() {
         .unwrap();
 }
 
-fn put(index: u64, key: &str) -> Entry<Shard> {
+pub(super) fn put(index: u64, key: &str) -> Entry<Shard> {
     let put = pb::Put {
         value: Bytes::from(format!("value of {key}")),
         may_create: true,
@@ -83,7 +83,7 @@ fn put(index: u64, key: &str) -> Entry<Shard> {
     }
 }
 
-async fn apply(replica: &mut Replica<Shard>, entries: Vec<Entry<Shard>>) {
+pub(super) async fn apply(replica: &mut Replica<Shard>, entries: Vec<Entry<Shard>>) {
     let entries = entries.into_iter().map(|entry| Ok((entry, None)));
     replica
         .apply(futures_util::stream::iter(entries))

@@ -32,4 +32,4 @@ pub use callers::check_address;
 pub use cloudkv_common::rpc::{CallError, Greeting, Lane, LinkSettings, PendingReply};
 pub use cloudkv_proto::tls::{Caller, Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 pub use peers::{Peers, PeersSettings, identify, join};
-pub use server::{Answering, Frames, Handler, Leaving, Runtimes, Walk, serve};
+pub use server::{Answering, Frames, Handler, Leaving, Runtimes, SnapshotAcks, Walk, serve};

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloudkv_common::rpc::{
-    CallError, Greeting, Lane, Link, LinkSettings, PendingReply, Room, bounded,
+    CallError, Greeting, Lane, Link, LinkSettings, PendingReply, Room, bounded, unwatched,
 };
 use cloudkv_common::server::current_worker;
 use cloudkv_proto::tls::Dialer;
@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use super::server::Runtimes;
@@ -246,27 +246,47 @@ impl Peers {
         self.book.read().contains_key(&node)
     }
 
-    /// Sends a snapshot to a node, on a connection of its own. It fails when nothing moves for
-    /// [`SNAPSHOT_STALL`].
+    /// Opens a stream for a snapshot to a node, on a connection of its own. Nothing but the answers
+    /// tells whether it moves: a keep-alive would wait behind the snapshot's own chunks.
     pub async fn send_snapshot(
         &self,
         node: NodeId,
         frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
+    ) -> Result<Streaming<pb::SnapshotAck>, Status> {
+        let (mut client, request) = self.snapshot_client(node, frames).await?;
+        Ok(client.send_snapshot(request).await?.into_inner())
+    }
+
+    /// Sends a snapshot to a node whose version acknowledges no chunks. It fails when nothing moves
+    /// for [`SNAPSHOT_STALL`].
+    pub async fn install_snapshot(
+        &self,
+        node: NodeId,
+        frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
     ) -> Result<pb::SnapshotReply, Status> {
-        let channel = self.channel(node).await?;
         let (moved, watched) = watch::channel(());
         let frames = frames.inspect(move |_| {
             moved.send_replace(());
         });
-        let mut request = Request::new(frames);
-        self.greeting(node)
-            .write(Lane::Raft, request.metadata_mut())?;
-        let limit = self.settings.link.message_bytes;
-        let mut client = NodeClient::new(channel).max_encoding_message_size(limit);
+        let (mut client, request) = self.snapshot_client(node, frames).await?;
         tokio::select! {
             reply = client.install_snapshot(request) => Ok(reply?.into_inner()),
             () = stalled(watched) => Err(Status::deadline_exceeded("the snapshot stands still")),
         }
+    }
+
+    async fn snapshot_client<S>(
+        &self,
+        node: NodeId,
+        frames: S,
+    ) -> Result<(NodeClient<Channel>, Request<S>), Status> {
+        let channel = self.channel(node, unwatched).await?;
+        let mut request = Request::new(frames);
+        self.greeting(node)
+            .write(Lane::Raft, request.metadata_mut())?;
+        let limit = self.settings.link.message_bytes;
+        let client = NodeClient::new(channel).max_encoding_message_size(limit);
+        Ok((client, request))
     }
 
     /// All that the shard of another region has, as its leader sends it.
@@ -275,7 +295,7 @@ impl Peers {
         node: NodeId,
         request: pb::WalkRequest,
     ) -> Result<Streaming<pb::WalkFrame>, Status> {
-        let channel = self.channel(node).await?;
+        let channel = self.channel(node, bounded).await?;
         let mut request = Request::new(request);
         let greeting = self.greeting(node);
         greeting.write(Lane::Geo, request.metadata_mut())?;
@@ -286,11 +306,15 @@ impl Peers {
     }
 
     /// A connection of its own to a node.
-    async fn channel(&self, node: NodeId) -> Result<Channel, Status> {
+    async fn channel(
+        &self,
+        node: NodeId,
+        shape: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Result<Channel, Status> {
         let address = self
             .address_of(node)
             .ok_or_else(|| Status::unavailable("the node is unknown"))?;
-        self.settings.dialer.channel(&address, bounded).await
+        self.settings.dialer.channel(&address, shape).await
     }
 
     fn greeting(&self, node: NodeId) -> Greeting {

@@ -32,15 +32,23 @@ use crate::raft::NodeId;
 const STREAMS_PER_CONNECTION: u32 = 256;
 /// Frames of replies handed to a connection and not taken yet.
 const FRAMES_AHEAD: usize = 2;
+/// Acknowledgements of a snapshot's chunks: more than its sender leaves unacknowledged.
+const ACKS_AHEAD: usize = 64;
 /// Time for the calls of users' requests to end before the node stops.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 /// Time for calls to end when the node stops.
 const STREAMS_END: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes back for this long is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// The same where much is carried at once, snapshots among it: what asks whether the other side is
+/// there waits behind that.
+const BULK_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Chunks of a snapshot on their way in.
 pub type Frames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
+
+/// Where a snapshot's receiver says how far it is.
+pub type SnapshotAcks = mpsc::Sender<Result<pb::SnapshotAck, Status>>;
 
 /// All that a shard has, on its way out.
 pub type Walk = ReceiverStream<Result<pb::WalkFrame, Status>>;
@@ -78,8 +86,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Sends all that a shard has to a region that joins.
     fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status>;
 
-    /// Takes a snapshot in.
-    fn install(&self, frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
+    /// Receives a snapshot and installs it; tells `acks` of each chunk.
+    fn install(
+        &self,
+        frames: Frames,
+        acks: SnapshotAcks,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
 }
 
 /// Where lanes are answered: a connection for Raft on its own threads from its first byte on.
@@ -167,20 +179,21 @@ pub async fn serve(listener: TcpListener, answering: Answering, stop: Cancellati
         let _there = rest.enter();
         accept(listener, answering.tls.clone(), raft.clone(), workers)
     };
-    let port = |for_raft| Port {
+    let port = |for_raft, keep_alive| Port {
         answering: answering.clone(),
         stop: stop.clone(),
         for_raft,
+        keep_alive,
     };
     let mut serving = vec![
-        raft.spawn(port(true).serve_on(accepted.raft)),
-        rest.spawn(port(false).serve_on(accepted.others)),
+        raft.spawn(port(true, KEEP_ALIVE).serve_on(accepted.raft)),
+        rest.spawn(port(false, BULK_KEEP_ALIVE).serve_on(accepted.others)),
     ];
     let places = places_for_routers();
     for ((worker, users), keys) in workers.iter().zip(accepted.users).zip(accepted.keys) {
         let routers = serve_routers(users, places.clone(), answering.clone(), stop.clone());
         serving.push(worker.spawn(routers));
-        serving.push(worker.spawn(port(false).serve_on(keys)));
+        serving.push(worker.spawn(port(false, KEEP_ALIVE).serve_on(keys)));
     }
     // They end together; should one fail, the others must not make believe that all is well.
     let (ended, _, rest) = select_all(serving).await;
@@ -198,12 +211,14 @@ struct Port {
     stop: CancellationToken,
     /// Whether it is that for Raft, on whose threads nothing else is answered.
     for_raft: bool,
+    keep_alive: Duration,
 }
 
 impl Port {
     /// Serves connections, on the current runtime.
     async fn serve_on(self, connections: Connections) {
         let (limit, stop) = (self.answering.message_bytes, self.stop.clone());
+        let keep_alive = self.keep_alive;
         let service = NodeServer::new(self)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
@@ -213,8 +228,8 @@ impl Port {
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(2 * KEEP_ALIVE))
+            .http2_keepalive_interval(Some(keep_alive))
+            .http2_keepalive_timeout(Some(2 * keep_alive))
             .add_service(service)
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         let cut = async {
@@ -385,7 +400,32 @@ impl Node for Port {
         self.check_lane(None)?;
         self.answering.check(&request)?;
         let frames: Frames = request.into_inner().boxed();
-        let installed = self.answering.handler.install(frames);
+        // Nobody is told: the caller's version knows no acknowledgements.
+        let (acks, _) = mpsc::channel(1);
+        let installed = self.answering.handler.install(frames, acks);
         Ok(Response::new(installed.await?))
+    }
+
+    type SendSnapshotStream = ReceiverStream<Result<pb::SnapshotAck, Status>>;
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotFrame>>,
+    ) -> Result<Response<Self::SendSnapshotStream>, Status> {
+        self.check_lane(None)?;
+        self.answering.check(&request)?;
+        let (acks, stream) = mpsc::channel(ACKS_AHEAD);
+        let frames: Frames = request.into_inner().boxed();
+        let installed = self.answering.handler.install(frames, acks.clone());
+        let answer = async move {
+            let ack = |reply| pb::SnapshotAck {
+                kind: Some(pb::snapshot_ack::Kind::Installed(reply)),
+            };
+            // Fails only if the caller has gone.
+            let _ = acks.send(installed.await.map(ack)).await;
+        };
+        let answer = self.stop.clone().run_until_cancelled_owned(answer);
+        self.answering.runtimes.rest.spawn(answer);
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::{
     Answering, CallError, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers,
-    PeersSettings, Runtimes, Tls, Walk, serve,
+    PeersSettings, Runtimes, SnapshotAcks, Tls, Walk, serve,
 };
 use crate::raft::NodeId;
 
@@ -92,7 +92,11 @@ impl Handler for Counter {
         Err(Status::unimplemented("not asked here"))
     }
 
-    fn install(&self, _: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+    fn install(
+        &self,
+        _: Frames,
+        _: SnapshotAcks,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 }

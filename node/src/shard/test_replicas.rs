@@ -18,10 +18,10 @@ use tonic::Status;
 
 use super::{QueueBudget, ShardHandle, ShardSettings};
 use crate::clock::Clock;
-use crate::raft::{Group, GroupSettings, Member, NodeId};
+use crate::raft::{Group, GroupSettings, Member, NodeId, SnapshotSettings};
 use crate::rpc::{
     Answering, Caller, Dialer, Frames, Handler, Leaving, LinkSettings, Peers, PeersSettings,
-    Runtimes, Walk, serve,
+    Runtimes, SnapshotAcks, Walk, serve,
 };
 use crate::store::{Engine, EngineSettings};
 
@@ -73,7 +73,11 @@ impl Handler for Only {
         Err(Status::unimplemented("not asked here"))
     }
 
-    fn install(&self, mut frames: Frames) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+    fn install(
+        &self,
+        mut frames: Frames,
+        acks: SnapshotAcks,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         let member = self.0.clone();
         async move {
             match frames
@@ -82,7 +86,7 @@ impl Handler for Only {
                 .transpose()?
                 .and_then(|frame| frame.kind)
             {
-                Some(snapshot_frame::Kind::Head(head)) => member.install(head, frames).await,
+                Some(snapshot_frame::Kind::Head(head)) => member.install(head, frames, acks).await,
                 _ => Err(Status::invalid_argument("a snapshot begins with its head")),
             }
         }
@@ -224,6 +228,7 @@ fn shard_settings(
             election_max: ELECTION_MAX,
             log_cache: 1 << 20,
             log_keep: (1000, 1 << 20),
+            snapshots: SnapshotSettings::new(100),
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         record_cache: 1 << 20,

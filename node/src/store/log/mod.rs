@@ -460,6 +460,19 @@ impl SegmentLog {
         self.shared.appended.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the files that hold the log, without those that are kept to be used again.
+    pub fn used_bytes(&self) -> u64 {
+        let state = self.shared.state.lock();
+        state.segments.values().map(|file| file.size()).sum()
+    }
+
+    /// How many entries of all groups there are: memory holds where each lies.
+    pub fn entry_count(&self) -> u64 {
+        let state = self.shared.state.lock();
+        let groups = state.index.groups();
+        groups.map(|(_, log)| log.entries.len() as u64).sum()
+    }
+
     /// Bytes of the log's files.
     pub fn disk_bytes(&self) -> u64 {
         let state = self.shared.state.lock();

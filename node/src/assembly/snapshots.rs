@@ -1,0 +1,113 @@
+//! What the operator's port tells of snapshots, and of the log that is kept for members that lag.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::groups::Groups;
+use crate::raft::{Direction, TransferStatus, Transfers};
+use crate::telemetry::metrics::Exposition;
+
+fn of_groups(groups: &Groups) -> impl Iterator<Item = &Transfers> {
+    let shards = groups.shards.iter().map(|shard| shard.group().transfers());
+    std::iter::once(groups.meta.transfers()).chain(shards)
+}
+
+/// The snapshots on their way, and the last one from and to each other node.
+pub(super) fn status(groups: &Groups) -> Vec<Value> {
+    let all = of_groups(groups).flat_map(Transfers::statuses);
+    all.map(|transfer| row(&transfer)).collect()
+}
+
+fn row(transfer: &TransferStatus) -> Value {
+    json!({
+        "group": transfer.group.to_string(),
+        "direction": transfer.direction.name(),
+        "node": transfer.node,
+        "state": transfer.state(),
+        "index": transfer.index,
+        "bytes": transfer.bytes,
+        "seconds": round(transfer.took().as_secs_f64()),
+        "mib_per_second": round(transfer.rate() / f64::from(1 << 20)),
+        "error": transfer.error,
+    })
+}
+
+fn round(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+/// What the log takes for members that lag.
+pub(super) fn log(groups: &Groups) -> Value {
+    let shards = groups.shards.iter().map(|shard| shard.group().retention());
+    let all = std::iter::once(groups.meta.retention()).chain(shards);
+    json!({
+        "kept_entries": all.map(|retention| retention.entries()).sum::<u64>(),
+        "used_bytes": groups.log_budget.used(),
+        "limit_bytes": groups.log_budget.limit(),
+        "released": groups.log_budget.released(),
+    })
+}
+
+/// The same as metrics.
+pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
+    for transfers in of_groups(groups) {
+        let group = transfers.group().to_string();
+        for direction in [Direction::Sent, Direction::Received] {
+            let labels = [("group", group.as_str()), ("direction", direction.name())];
+            let counts = transfers.counts(direction);
+            let counters = [
+                (
+                    "cloudkv_snapshot_bytes_total",
+                    "Bytes of snapshots that went from or to this node.",
+                    &counts.bytes,
+                ),
+                (
+                    "cloudkv_snapshots_total",
+                    "Snapshots that were sent or received to their end.",
+                    &counts.done,
+                ),
+                (
+                    "cloudkv_snapshot_failures_total",
+                    "Snapshots that failed after they had begun.",
+                    &counts.failed,
+                ),
+            ];
+            for (name, help, count) in counters {
+                text.counter(name, help, &labels, count.load(Ordering::Relaxed));
+            }
+        }
+    }
+    let budget = &groups.log_budget;
+    let help = "What the log takes of its budget for members that lag.";
+    text.gauge(
+        "cloudkv_log_retention_used_bytes",
+        help,
+        &[],
+        budget.used() as f64,
+    );
+    let help = "The budget: beyond it members that lag need a snapshot.";
+    text.gauge(
+        "cloudkv_log_retention_limit_bytes",
+        help,
+        &[],
+        budget.limit() as f64,
+    );
+    let help = "Times that a group gave up the log that it kept for members that lag.";
+    text.counter(
+        "cloudkv_log_retention_released_total",
+        help,
+        &[],
+        budget.released(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::round;
+
+    #[test]
+    fn numbers_are_told_with_one_decimal() {
+        assert!((round(12.34) - 12.3).abs() < 1e-9);
+    }
+}

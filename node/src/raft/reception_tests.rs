@@ -1,0 +1,310 @@
+//! Snapshots that come in at a running group while connections come and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::snapshot_ack::Kind as Ack;
+use cloudkv_proto::v1::snapshot_frame::Kind as Frame;
+use futures_util::{FutureExt, StreamExt, stream};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use super::group::{Group, GroupSettings};
+use super::snapshot::{self, SnapshotData};
+use super::suite_tests::{GROUP, apply, open, put};
+use super::transfers::SnapshotSettings;
+use super::types::Vote;
+use crate::pace::Pace;
+use crate::rpc::{Dialer, Frames, LinkSettings, Peers, PeersSettings, Runtimes, SnapshotAcks};
+use crate::shard::{Shard, ShardState};
+use crate::store::keys::{Kind, Rows};
+use crate::store::{Engine, EngineSettings};
+
+const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
+/// Records of a snapshot: several chunks of them.
+const KEYS: u64 = 12_000;
+
+/// A group that was founded by nobody, and waits for a leader.
+async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
+    let engine_settings = EngineSettings {
+        block_cache: 1 << 20,
+        write_buffer: 4 << 20,
+        log_segment: 1 << 20,
+    };
+    let engine = Arc::new(Engine::open(dir.path(), &engine_settings).unwrap());
+    let peers = Peers::new(PeersSettings {
+        cluster_id: "a".to_owned(),
+        me: 1,
+        dialer: Dialer::default(),
+        link: LinkSettings {
+            calls: 10,
+            queue_bytes: 1 << 20,
+            message_bytes: 16 << 20,
+        },
+        runtimes: Runtimes::all_on(&Handle::current()),
+    });
+    let settings = GroupSettings {
+        node: 1,
+        rpc: "127.0.0.1:1".to_owned(),
+        peers,
+        founds: false,
+        append_timeout: Duration::from_secs(1),
+        heartbeat: Duration::from_millis(50),
+        election_min: Duration::from_millis(150),
+        election_max: Duration::from_millis(300),
+        log_cache: 1 << 20,
+        log_keep: (1000, 1 << 20),
+        snapshots: SnapshotSettings::new(100),
+    };
+    let db = engine.state.clone();
+    let open = |rows| ShardState::open(db, rows, 1 << 20);
+    Arc::new(Group::start(engine, GROUP, &settings, open).await.unwrap())
+}
+
+/// The frames of a snapshot after entry `last`, as node 2 sends them that leads in term 1: each
+/// entry has written a key of its own, named after `prefix`.
+async fn frames(prefix: &str, last: u64) -> Vec<pb::SnapshotFrame> {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _log, mut source) = open(&dir);
+    let entries = (1..=last).map(|index| put(index, &format!("{prefix}-{index}")));
+    apply(&mut source, entries.collect()).await;
+    let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
+    let vote = Vote::new_committed(1, 2);
+    let data = SnapshotData::live(engine.state.clone(), rows);
+    let frames = data.frames(GROUP, &vote, Pace::new(100));
+    ReceiverStream::new(frames).collect().await
+}
+
+fn head(frames: &[pb::SnapshotFrame]) -> pb::SnapshotHead {
+    match &frames[0].kind {
+        Some(Frame::Head(head)) => head.clone(),
+        _ => panic!("a snapshot begins with its head"),
+    }
+}
+
+/// How many of the snapshot's records the group has.
+fn records(engine: &Engine, prefix: &str, last: u64) -> usize {
+    let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
+    let view = ShardState::open(engine.state.clone(), rows, 1 << 20)
+        .unwrap()
+        .view();
+    let has = |index: &u64| {
+        let key = format!("{prefix}-{index}");
+        let found = view.get(BUCKET, key.as_bytes(), 0).unwrap();
+        found.entry().is_some()
+    };
+    (1..=last).filter(has).count()
+}
+
+/// Where a group acknowledges chunks, and who reads it.
+fn acks() -> (
+    SnapshotAcks,
+    mpsc::Receiver<Result<pb::SnapshotAck, Status>>,
+) {
+    mpsc::channel(1000)
+}
+
+/// Frames that come at once, after which nothing more comes.
+fn unfinished(frames: &[pb::SnapshotFrame]) -> Frames {
+    let frames = stream::iter(frames.to_vec()).map(Ok);
+    frames.chain(stream::pending()).boxed()
+}
+
+/// Frames that come at once, after which the connection is lost.
+fn lost(frames: &[pb::SnapshotFrame]) -> Frames {
+    stream::iter(frames.to_vec()).map(Ok).boxed()
+}
+
+/// Waits until so many chunks are acknowledged.
+async fn acknowledged(acks: &mut mpsc::Receiver<Result<pb::SnapshotAck, Status>>, chunks: u64) {
+    while let Some(ack) = acks.recv().await {
+        if ack.unwrap().kind == Some(Ack::Chunks(chunks)) {
+            return;
+        }
+    }
+    panic!("{chunks} chunks are never acknowledged");
+}
+
+#[tokio::test]
+async fn a_snapshot_whose_sender_goes_away_while_it_is_installed_is_not_mixed_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let (first, second) = (frames("one", KEYS).await, frames("two", KEYS + 1).await);
+
+    // All of the first has come, and its installation begins; then the connection is lost.
+    let (all, sent) = tokio::sync::oneshot::channel();
+    let mut all = Some(all);
+    let watched = stream::iter(first[1..].to_vec()).map(move |frame| {
+        if matches!(frame.kind, Some(Frame::Last(_)))
+            && let Some(all) = all.take()
+        {
+            let _ = all.send(());
+        }
+        Ok(frame)
+    });
+    let reception = group.receive_snapshot(head(&first), watched.boxed(), acks().0);
+    let mut reception = reception.boxed();
+    tokio::select! {
+        biased;
+        all = sent => all.unwrap(),
+        _ = &mut reception => panic!("it ends after its last frame"),
+    }
+    drop(reception);
+
+    // The sender begins again, and doesn't come to an end.
+    let next = group.clone();
+    let next = tokio::spawn(async move {
+        let frames = unfinished(&second[1..2]);
+        next.receive_snapshot(head(&second), frames, acks().0).await
+    });
+
+    tokio::select! {
+        () = group.applied(KEYS) => {}
+        ended = group.ended() => panic!("the group has ended: {ended:?}"),
+    }
+    assert_eq!(group.progress().applied_index(), KEYS);
+    let held = records(group.engine(), "one", KEYS);
+    assert_eq!(held, usize::try_from(KEYS).unwrap());
+    group.stop().await.unwrap();
+    next.await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_on_behind_what_came_over_a_lost_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let all = frames("one", KEYS).await;
+    let chunks = u64::try_from(all.len() - 2).unwrap();
+    assert!(chunks > 2, "{chunks} chunks");
+
+    let (to, _told) = acks();
+    let end = group
+        .receive_snapshot(head(&all), lost(&all[1..3]), to)
+        .await;
+    assert_eq!(end.unwrap_err().code(), Code::Cancelled);
+    let (to, mut told) = acks();
+    let resumed = pb::SnapshotHead {
+        acknowledged: 2,
+        ..head(&all)
+    };
+    let end = group.receive_snapshot(resumed, lost(&all[3..]), to).await;
+    acknowledged(&mut told, 2).await;
+    end.unwrap();
+    assert_eq!(
+        records(group.engine(), "one", KEYS),
+        usize::try_from(KEYS).unwrap()
+    );
+    let shown = group.transfers().statuses();
+    assert_eq!((shown[0].chunks, shown[0].state()), (chunks, "done"));
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_connection_takes_over_and_what_nobody_has_is_not_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let (first, second) = (frames("one", KEYS).await, frames("two", KEYS).await);
+    let (to, mut told) = acks();
+    let (old, frames) = (group.clone(), unfinished(&first[1..3]));
+    let start = head(&first);
+    let old = tokio::spawn(async move { old.receive_snapshot(start, frames, to).await });
+    acknowledged(&mut told, 2).await;
+
+    let end = group.receive_snapshot(head(&second), lost(&second[1..]), acks().0);
+    end.await.unwrap();
+    assert_eq!(old.await.unwrap().unwrap_err().code(), Code::Cancelled);
+    assert_eq!(
+        records(group.engine(), "two", KEYS),
+        usize::try_from(KEYS).unwrap()
+    );
+    assert_eq!(records(group.engine(), "one", KEYS), 0);
+
+    let resumed = pb::SnapshotHead {
+        acknowledged: 2,
+        ..head(&first)
+    };
+    let end = group.receive_snapshot(resumed, lost(&first[3..]), acks().0);
+    assert_eq!(end.await.unwrap_err().code(), Code::FailedPrecondition);
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_what_was_sent_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let good = frames("one", KEYS).await;
+    let mut changed = good.clone();
+    let Some(Frame::Chunk(chunk)) = &mut changed[2].kind else {
+        panic!("a chunk");
+    };
+    chunk.rows[0].value = Bytes::from_static(b"other");
+    let mut missing = good.clone();
+    missing.remove(2);
+    for frames in [changed, missing] {
+        let end = group.receive_snapshot(head(&frames), lost(&frames[1..]), acks().0);
+        assert_eq!(end.await.unwrap_err().code(), Code::DataLoss);
+        assert_eq!(group.progress().applied_index(), 0);
+    }
+    let end = group.receive_snapshot(head(&good), lost(&good[1..]), acks().0);
+    end.await.unwrap();
+    assert_eq!(group.progress().applied_index(), KEYS);
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sender_of_a_version_without_acknowledgements_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let mut frames = frames("one", KEYS).await;
+    let Some(Frame::Last(last)) = frames.pop().and_then(|frame| frame.kind) else {
+        panic!("the last frame");
+    };
+    let kind = Some(Frame::End(last.rows));
+    frames.push(pb::SnapshotFrame { kind });
+    for frame in &mut frames {
+        if let Some(Frame::Chunk(chunk)) = &mut frame.kind {
+            chunk.number = 0;
+        }
+    }
+    let start = pb::SnapshotHead {
+        transfer: 0,
+        ..head(&frames)
+    };
+    let end = group.receive_snapshot(start, lost(&frames[1..]), acks().0);
+    end.await.unwrap();
+    assert_eq!(
+        records(group.engine(), "one", KEYS),
+        usize::try_from(KEYS).unwrap()
+    );
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_any_generation_but_the_current_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _log, mut replica) = open(&dir);
+    apply(&mut replica, vec![put(1, "a")]).await;
+    let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
+    for generation in [2, 5, 900] {
+        let chunk = pb::SnapshotChunk {
+            rows: vec![pb::SnapshotRow {
+                key: Bytes::from_static(&[1]),
+                value: Bytes::from_static(b"left"),
+            }],
+            number: 0,
+        };
+        snapshot::put(&engine.state, Rows::new(GROUP, generation), chunk).unwrap();
+    }
+    snapshot::remove_leftovers(&engine.state, rows).unwrap();
+    let left = |generation| {
+        let key = Rows::new(GROUP, generation).single(Kind::Applied);
+        engine.state.get(&key).unwrap().is_some()
+    };
+    assert!(left(rows.generation()));
+    assert!(![2, 5, 900].into_iter().any(left));
+}
