@@ -60,6 +60,12 @@ faults: setup ## Mix all kinds of faults under load and check what clients see; 
 	$(CARGO) build --release --locked --workspace --bins
 	$(TARGET_DIR)/release/cloudkv-faults $(ARGS)
 
+.PHONY: upgrade-test
+upgrade-test: setup ## Roll regions from the build of an older commit to this one and back, under load; OLD=COMMIT
+	scripts/build-commit "$(OLD)" $(TARGET_DIR)/older
+	$(CARGO) build --release --locked --workspace --bins
+	$(TARGET_DIR)/release/cloudkv-faults upgrade --old-binary $(TARGET_DIR)/older/cloudkv-node $(ARGS)
+
 .PHONY: clean
 clean: ## Remove all that was built, RocksDB too; not ./data
 	cargo clean

@@ -285,3 +285,27 @@ async fn a_node_that_is_cut_off_answers_all_who_ask_for_what_it_does_not_know() 
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eventual_read_after_a_restart_shows_all_that_was_written_before_it() {
+    let mut region = Region::start().await;
+    region.wait_spread().await;
+    let bucket = region.api(0).bucket().await;
+    let leader = region.wait_leader("shard-0").await;
+    let follower = (leader + 1) % 3;
+    let path = bucket.key(&key_in_shard(&bucket, "k", 0, region.shards()));
+    put(&region, leader, &path, "before").await;
+    region.wait_converged().await;
+    region.kill(follower);
+    put(&region, leader, &path, "after").await;
+    // It hears who leads well before it gets what it lacks, which takes more than one way.
+    let delay = Duration::from_millis(100);
+    region.network.delay(follower, delay, Duration::ZERO);
+    region.restart(follower).await;
+    let eventual = format!("{path}?consistency=eventual");
+    let first = eventually("it answers", SOON, async || {
+        let answer = region.api(follower).get(&eventual).try_send().await.ok()?;
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(first.await.text(), "after");
+}

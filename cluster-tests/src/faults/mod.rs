@@ -15,6 +15,7 @@ mod fake_tests;
 mod harm;
 mod kind;
 mod ledger;
+mod limits;
 mod line;
 mod nemesis;
 mod plain;

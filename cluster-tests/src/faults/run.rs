@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::client::{Client, Shared};
 use super::directory::DirectoryClient;
 use super::kind::{Counts, Kind};
 use super::ledger::Ledger;
+use super::limits::{self, LimitClient};
 use super::nemesis::Nemesis;
 use super::report::Report;
 use super::schedule::Schedule;
@@ -84,16 +85,16 @@ pub async fn run(options: &RunOptions) -> Report {
         .map(|panic| message(&*panic))
         .into_iter()
         .collect();
-    let (settler, directory) = load.stop().await;
-    let (mut settler, mut directory) = match (settler, directory) {
-        (Ok(settler), Ok(directory)) => (settler, directory),
-        (Err(error), _) | (_, Err(error)) => panic!("a part of the run ended: {error}"),
+    let (mut settler, mut directory, mut limits) = match load.stop().await {
+        Ok(parts) => parts,
+        Err(error) => panic!("a part of the run ended: {error}"),
     };
     if failures.is_empty() {
         let checks = async {
             region.wait_formed().await;
             settler.finish().await;
             directory.finish().await;
+            limits.finish().await;
             region.wait_converged().await;
         };
         let broken = AssertUnwindSafe(checks).catch_unwind().await;
@@ -119,7 +120,10 @@ pub async fn run(options: &RunOptions) -> Report {
         checked: settler.checked,
         lists: directory.lists,
         faults: counts,
-        notes: vec![],
+        notes: vec![format!(
+            "buckets filled up to their limit: {}",
+            limits.filled
+        )],
         failures,
         kept,
     }
@@ -176,6 +180,7 @@ struct Load {
     clients: Vec<JoinHandle<()>>,
     settler: JoinHandle<Settler>,
     directory: JoinHandle<DirectoryClient>,
+    limits: JoinHandle<LimitClient>,
 }
 
 impl Load {
@@ -185,6 +190,8 @@ impl Load {
             .api(options.region.nodes - 1)
             .bucket_with(&[("plan", "pro")])
             .await;
+        let keys = format!("--keys={}", limits::LIMIT);
+        region.insist(0, &["plan", "set", "free", &keys]).await;
         let seats = 0..options.region.nodes;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(),
@@ -201,6 +208,7 @@ impl Load {
         });
         let clients = clients.collect();
         let directory = DirectoryClient::new(&shared, &own, options.seed);
+        let limits = LimitClient::new(&shared, options.seed);
         let settler = Settler::new(&shared, region.dir().to_owned(), None);
         let stopping = shared.clone();
         Self {
@@ -213,22 +221,22 @@ impl Load {
                 settler
             }),
             directory: tokio::spawn(directory.run()),
+            limits: tokio::spawn(limits.run()),
         }
     }
 
-    async fn stop(
-        self,
-    ) -> (
-        Result<Settler, tokio::task::JoinError>,
-        Result<DirectoryClient, tokio::task::JoinError>,
-    ) {
+    async fn stop(self) -> Result<(Settler, DirectoryClient, LimitClient), JoinError> {
         self.shared.stop.store(true, Ordering::Relaxed);
         for ended in join_all(self.clients).await {
             if let Err(error) = ended {
                 self.shared.ledger.odd(format!("a client ended: {error}"));
             }
         }
-        (self.settler.await, self.directory.await)
+        Ok((
+            self.settler.await?,
+            self.directory.await?,
+            self.limits.await?,
+        ))
     }
 }
 

@@ -16,6 +16,7 @@ mod wait;
 pub use answer::Answer;
 pub use http::{Api, Bucket, Call};
 pub use log::Log;
+pub(crate) use node::clean;
 pub use node::{Node, NodeOptions, clean_command};
 pub use raw::{Connection, Ending, RawRequest, chunk};
 pub use recorder::Recorder;

@@ -76,7 +76,7 @@ pub fn clean_command() -> Command {
 }
 
 /// A binary, with none of the settings that this process' environment may hold.
-pub(super) fn clean(binary: &Path) -> Command {
+pub(crate) fn clean(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);

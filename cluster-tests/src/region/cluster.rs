@@ -57,6 +57,8 @@ pub struct RegionOptions {
     pub seats: usize,
     /// `--shards`.
     pub shards: u32,
+    /// The nodes' binary; `None`: that of this build.
+    pub binary: Option<PathBuf>,
     /// More arguments of each node.
     pub args: Vec<String>,
     /// Decides what lossy links lose.
@@ -75,6 +77,7 @@ impl Default for RegionOptions {
             nodes: 3,
             seats: 3,
             shards: 4,
+            binary: None,
             args: vec![],
             seed: 0,
             dir: None,
@@ -149,6 +152,7 @@ impl Region {
                 region: "local".into(),
                 shards: options.shards,
                 args,
+                binary: options.binary.clone(),
                 file_limit: None,
             };
             let dir = dir.join(format!("node-{seat}"));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::seats::Seat;
-use crate::harness::{Api, Log, clean_command};
+use crate::harness::{Api, Log, clean, clean_command};
 
 /// How long a node may take to stop when it is asked to.
 const STOPS_WITHIN: Duration = Duration::from_secs(90);
@@ -37,6 +37,8 @@ pub struct MemberFlags {
     pub shards: u32,
     /// More arguments.
     pub args: Vec<String>,
+    /// The node's binary; `None`: that of this build.
+    pub binary: Option<PathBuf>,
     /// The longest file that it may write, in KiB: a disk that is full sooner.
     pub file_limit: Option<u64>,
 }
@@ -99,7 +101,10 @@ impl Member {
 
     /// The node's binary, or a shell that becomes it after lowering a limit.
     fn program(&self) -> Command {
-        let node = clean_command();
+        let node = match &self.flags.binary {
+            Some(binary) => clean(binary),
+            None => clean_command(),
+        };
         let Some(limit) = self.flags.file_limit else {
             return node;
         };

@@ -14,6 +14,7 @@ use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy, StepDownPol
 use tokio::sync::{Mutex, watch};
 
 use super::acks::Acks;
+use super::freshness::Freshness;
 use super::leading;
 use super::lease::Lease;
 use super::log_store::LogStore;
@@ -110,6 +111,7 @@ pub struct Group<M: Machine> {
     engine: Arc<Engine>,
     log: LogStore<M>,
     lease: Arc<Lease>,
+    freshness: Arc<Freshness>,
     leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<Progress>,
     log_keep: (usize, u64),
@@ -176,6 +178,7 @@ impl<M: Machine> Group<M> {
             engine,
             log,
             lease,
+            freshness: Arc::default(),
             leader,
             progress,
             log_keep: settings.log_keep,
@@ -301,6 +304,30 @@ impl<M: Machine> Group<M> {
         self.lease.led_for()
     }
 
+    /// Whether this node's replica may be shown though it doesn't lead: see [`Freshness`].
+    pub fn is_fresh(&self) -> bool {
+        self.freshness.is_known(&self.progress)
+    }
+
+    pub(super) fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    /// This node's replica was left alone for some time: it isn't shown before it has caught up.
+    pub fn forget_freshness(&self) {
+        self.freshness.forget();
+    }
+
+    /// Since when this node leads the group in its term, if it does.
+    pub fn led_since(&self) -> Instant {
+        self.lease.led_since()
+    }
+
+    /// The term that this node leads, if it does, and since when.
+    pub fn leadership(&self) -> Option<(u64, Instant)> {
+        self.lease.led_term()
+    }
+
     /// How far the group has applied on this node.
     pub fn progress(&self) -> &Progress {
         &self.progress
@@ -317,6 +344,19 @@ impl<M: Machine> Group<M> {
         let command = Command::new(command);
         // A refusal means that Raft has stopped; it has dropped the callback.
         let _ = self.raft.client_write_ff(command, Some(callback)).await;
+    }
+
+    /// The same, but only in `term`: it enters no log if this node leads another one, or none.
+    pub async fn propose_in(
+        &self,
+        term: u64,
+        command: M::Command,
+        done: impl FnOnce(Proposal<M>) + Send + 'static,
+    ) {
+        let callback = Callback(Box::new(move |result| done(outcome::<M>(result))));
+        let write = self.raft.write(Command::new(command)).with_leader(term);
+        // A refusal means that Raft has stopped; it has dropped the callback.
+        let _ = write.responder(callback).await;
     }
 
     /// Proposes a command and waits for its answer.

@@ -120,8 +120,20 @@ impl Lease {
 
     /// For how long this node has led without a break, at least, if it leads.
     pub fn led_for(&self) -> Duration {
-        let since = self.since.load(Ordering::Acquire);
-        Duration::from_nanos(self.now().saturating_sub(since))
+        self.led_since().elapsed()
+    }
+
+    /// Since when this node leads in its term, if it does. It led already then.
+    pub fn led_since(&self) -> Instant {
+        self.start + Duration::from_nanos(self.since.load(Ordering::Acquire))
+    }
+
+    /// The term that this node leads, if it does, and since when.
+    pub(super) fn led_term(&self) -> Option<(u64, Instant)> {
+        let term = self.term.load(Ordering::Acquire);
+        // Read later, it is that of this term or of a later one.
+        let since = self.led_since();
+        (term != 0).then_some((term, since))
     }
 
     /// This node doesn't lead.

@@ -64,9 +64,18 @@ impl<M: Machine> Member for Group<M> {
             Err(error) => return std::future::ready(not_here(error.to_string())).boxed(),
         };
         let raft = self.raft().clone();
+        let freshness = self.freshness();
+        let unheard = freshness.is_unheard().then(|| freshness.clone());
+        let (term, commit) = (request.vote.leader_id.term, request.leader_commit);
         async move {
             match raft.append_entries(request).await {
-                Ok(response) => reply::Body::Append(append_to_pb::<M>(response)),
+                Ok(response) => {
+                    let accepted = !matches!(response, AppendEntriesResponse::HigherVote(_));
+                    if let (Some(freshness), Some(commit), true) = (unheard, commit, accepted) {
+                        freshness.heard(term, (commit.leader_id.term, commit.index));
+                    }
+                    reply::Body::Append(append_to_pb::<M>(response))
+                }
                 Err(error) => not_here(error.to_string()),
             }
         }

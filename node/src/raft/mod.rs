@@ -27,6 +27,7 @@
 mod acks;
 mod codec;
 mod commits;
+mod freshness;
 mod group;
 mod leading;
 mod lease;

@@ -83,7 +83,7 @@ impl Keyspace {
     }
 
     /// What a key holds as this node's replica has it, which may lag; asked for at the leader if
-    /// there is no replica here.
+    /// there is no replica here, or it has yet to catch up since this node started.
     pub async fn get_eventual(
         &self,
         bucket: &Bucket,
@@ -94,7 +94,7 @@ impl Keyspace {
         let replica = self
             .shards
             .local(number)
-            .filter(|shard| shard.has_replica());
+            .filter(|shard| shard.has_fresh_replica());
         let Some(shard) = replica else {
             return self.get_since(bucket, key, session).await;
         };

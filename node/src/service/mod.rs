@@ -10,6 +10,7 @@
 //! | `reads`, `writes` | the operations |
 //! | `room` | a plan's number of keys |
 //! | `session` | what a client has seen, wherever it was |
+//! | `token` | the same as text |
 //! | `answers` | requests that other nodes pass on |
 //! | `metadata` | the way to the metadata's leader |
 //! | `directory` | accounts and buckets: look up, create, list, modify |

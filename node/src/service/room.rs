@@ -9,12 +9,21 @@
 //!
 //! What keeps two grants from being made of the same room:
 //! - one grant of a bucket is made at a time, at the node that leads its home shard;
-//! - a grant that was sent and is not yet seen by the node that gets it is counted (`Grants`);
-//! - a grant that arrives later than [`LAPSES`] after it was made is dropped by who gets it: by then,
-//!   another node may lead the home shard, which knows nothing of it. No lease is that short; and
-//!   leadership that was handed over begins with a pause of that length.
-//!   How long it took to find out what may be granted doesn't count: a node that hangs delays that.
+//! - a grant that arrives later than [`GRANT_TIMEOUT`] after it was made is dropped by who gets it:
+//!   by then, another node may lead the home shard, which knows nothing of it. No lease is that
+//!   short; and leadership that was handed over begins with a pause of that length. How long it
+//!   took to find out what may be granted doesn't count: a node that hangs delays that;
+//! - a grant that was sent is counted until the node that gets it has told of it, or was asked so
+//!   much later that it would have. So a grant to a node that has died counts for a moment only;
+//! - room can be used only in terms that its node led when it asked for it, and the leaders of all
+//!   shards are asked what they hold. So a node that can't be asked, and leads no shard of those
+//!   that were counted, holds nothing that will ever be used: not when it can be reached and leads
+//!   again. Each write is proposed for the term in which its room was judged (`shard/proposer`).
+//!
+//! Nobody is refused but when the keys that were counted are as many as there may be. As long as
+//! room is held, or may be, writes of new keys wait, and fail with 503 at their deadline.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,16 +35,13 @@ use futures_util::future::{join_all, try_join_all};
 use super::errors::{KeyError, Unavailable};
 use super::operation::{Missed, Operation};
 use super::shards::Shards;
-use crate::budget::{Demand, Grant, Reservation, Room as Held};
+use crate::budget::{Demand, GRANT_TIMEOUT, Grant, GrantRequest, Grantable, Reservation, Survey};
 use crate::meta::Bucket;
 use crate::raft::NodeId;
-use crate::rpc::Lane;
+use crate::rpc::{Lane, Peers};
 use crate::shard::ShardHandle;
 use crate::types::ReadResult;
 
-/// A grant that is older than this when it arrives is not used. Less than the part of the followers'
-/// promise that a lease leaves out.
-const LAPSES: Duration = Duration::from_millis(100);
 /// Time for a node to say what room it holds.
 const ASK: Duration = Duration::from_millis(500);
 
@@ -61,7 +67,10 @@ pub async fn find(
             return Ok(None);
         }
         loop {
-            match refill(shards, bucket).await? {
+            if !shard.serves() {
+                return Err(Missed::NotLeader);
+            }
+            match refill(shards, shard, bucket).await? {
                 Demand::Granted => {}
                 Demand::Wait | Demand::Full if exists().await? => return Ok(None),
                 Demand::Wait => wait_for_a_write(bucket).await,
@@ -70,7 +79,7 @@ pub async fn find(
                     return Err(KeyError::TooManyKeys { limit }.into());
                 }
             }
-            if let Some(reservation) = bucket.usage.budget.take() {
+            if let Some(reservation) = bucket.usage.budget.take(shard.led_since()) {
                 return Ok(Some(reservation));
             }
         }
@@ -87,15 +96,21 @@ async fn wait_for_a_write(bucket: &Bucket) {
     let _ = tokio::time::timeout(Duration::from_millis(5), given_back).await;
 }
 
-/// Asks for another block, one at a time for each bucket on this node.
-async fn refill(shards: &Shards, bucket: &Arc<Bucket>) -> Result<Demand, KeyError> {
+/// Asks for another block, one at a time for each bucket on this node, to be used for `shard`.
+async fn refill(
+    shards: &Shards,
+    shard: &ShardHandle,
+    bucket: &Arc<Bucket>,
+) -> Result<Demand, KeyError> {
     let budget = &bucket.usage.budget;
     let _alone = budget.refilling.lock().await;
-    if budget.has_room() {
+    if budget.has_room(shard.led_since()) {
         return Ok(Demand::Granted);
     }
-    let limit = budget.limit();
-    let asked = Instant::now();
+    let request = GrantRequest {
+        asked: Instant::now(),
+        limit: budget.limit(),
+    };
     let ask = AskForRoom {
         shards,
         bucket,
@@ -104,10 +119,7 @@ async fn refill(shards: &Shards, bucket: &Arc<Bucket>) -> Result<Demand, KeyErro
     let answer = shards.run(shards.home(&bucket.id), &ask).await?;
     match answer {
         // It was made no earlier than `took` after it was asked for.
-        Granting::Room(grant, took) if asked.elapsed().saturating_sub(took) < LAPSES => {
-            budget.receive(grant, limit);
-            Ok(Demand::Granted)
-        }
+        Granting::Room(grant, took) if budget.receive(grant, request, took) => Ok(Demand::Granted),
         // It may be granted to somebody else already.
         Granting::Room(..) => Ok(Demand::Wait),
         Granting::Wait => Ok(Demand::Wait),
@@ -138,20 +150,21 @@ impl Operation for AskForRoom<'_> {
 
     async fn here(&self, home: &ShardHandle) -> Result<Granting, Missed> {
         let asked = Instant::now();
-        if home.group().led_for() < LAPSES {
+        if home.group().led_for() < GRANT_TIMEOUT {
             // What the leader before has granted may still be on its way.
             return Ok(Granting::Wait);
         }
         let budget = &self.bucket.usage.budget;
         let _alone = budget.granting.lock().await;
         budget.forget_grant_to(self.from);
-        let mut granting = self.grant(false, false).await?;
+        let mut silent = BTreeSet::new();
+        let mut granting = self.grant(&mut silent, false, false).await?;
         if !matches!(granting, Granting::Room(..)) {
-            granting = self.grant(true, false).await?;
+            granting = self.grant(&mut silent, true, false).await?;
         }
         if granting == Granting::Full {
             // What has expired since the last look is still counted.
-            granting = self.grant(true, true).await?;
+            granting = self.grant(&mut silent, true, true).await?;
         }
         if let Granting::Room(_, took) = &mut granting {
             // Before the lease is looked at, which is what a grant's age counts from.
@@ -162,7 +175,7 @@ impl Operation for AskForRoom<'_> {
             return Err(Missed::NotLeader);
         }
         if let Granting::Room(grant, _) = granting {
-            budget.sent_grant(self.from, grant);
+            budget.sent_grant(self.from, grant, Instant::now());
         }
         Ok(granting)
     }
@@ -202,93 +215,78 @@ impl Operation for AskForRoom<'_> {
 }
 
 impl AskForRoom<'_> {
-    /// Grants a part of what is left: first what all nodes hold is asked, then the keys counted,
-    /// so that a write which ends between is counted twice rather than not at all.
-    async fn grant(&self, recall: bool, exact: bool) -> Result<Granting, KeyError> {
+    /// Grants a part of what is left. Nodes in `silent`, which didn't answer before, aren't asked
+    /// again: one that hangs would hold up whoever waits for too long.
+    async fn grant(
+        &self,
+        silent: &mut BTreeSet<NodeId>,
+        recall: bool,
+        exact: bool,
+    ) -> Result<Granting, KeyError> {
         let (shards, bucket) = (self.shards, self.bucket);
-        let held = held_by_all(shards, bucket, recall).await;
-        let counted = count(shards, bucket, exact).await?;
-        // A node that leads a shard and didn't say what it holds could hold anything.
-        if counted
-            .leaders
-            .iter()
-            .any(|node| !held.nodes.contains(node))
-        {
-            return Ok(Granting::Wait);
-        }
+        let mut nodes = shards.peers().near();
+        nodes.retain(|node| !silent.contains(node));
+        let mut survey = Survey::default();
+        ask_all(&mut survey, shards.peers(), &nodes, bucket, recall).await;
+        silent.extend(nodes.iter().filter(|node| !survey.told.contains(node)));
+        count(&mut survey, shards, bucket, exact).await?;
         let budget = &bucket.usage.budget;
-        let used = counted.keys + held.room.left + held.room.taken;
         let parts = 8 * shards.len() as u64;
-        Ok(match budget.limit().saturating_sub(used) {
-            0 if held.room.taken > 0 || (held.room.left > 0 && !recall) => Granting::Wait,
-            0 => Granting::Full,
-            free => {
-                let block = (budget.limit() / parts).clamp(1, free);
-                Granting::Room(budget.next_grant(block), Duration::ZERO)
-            }
+        Ok(match survey.grantable(budget.limit(), parts) {
+            Grantable::Block(keys) => Granting::Room(budget.next_grant(keys), Duration::ZERO),
+            Grantable::Later => Granting::Wait,
+            Grantable::Full => Granting::Full,
         })
     }
 }
 
-/// The room that nodes hold, and which of them said so.
-struct HeldByAll {
-    nodes: Vec<NodeId>,
-    room: Held,
-}
-
-async fn held_by_all(shards: &Shards, bucket: &Arc<Bucket>, recall: bool) -> HeldByAll {
-    let peers = shards.peers();
+/// Asks this node and others what room they hold.
+async fn ask_all(
+    survey: &mut Survey,
+    peers: &Peers,
+    nodes: &[NodeId],
+    bucket: &Arc<Bucket>,
+    recall: bool,
+) {
     let budget = &bucket.usage.budget;
-    let asked = peers.near().into_iter().map(|node| async move {
+    let begun = Instant::now();
+    let asked = nodes.iter().map(|node| async move {
         let body = call::Body::RoomQuery(pb::RoomQuery {
             bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             recall,
         });
-        match peers.call(node, Lane::Keys, body, ASK).await {
-            Ok(reply::Body::RoomState(state)) => Some((node, state)),
+        match peers.call(*node, Lane::Keys, body, ASK).await {
+            Ok(reply::Body::RoomState(state)) => Some((*node, state)),
             _ => None,
         }
     });
-    let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-    let mut held = HeldByAll {
-        nodes: vec![peers.me()],
-        room: budget.held(recall),
-    };
-    budget.seen_grant(peers.me(), held.room.last_grant);
-    for (node, state) in answers {
-        held.nodes.push(node);
-        held.room.left += state.left;
-        held.room.taken += state.taken;
+    for (node, state) in join_all(asked).await.into_iter().flatten() {
+        survey.told.insert(node);
+        survey.held += state.left + state.taken;
         budget.seen_grant(node, state.last_grant);
     }
-    held.room.left += budget.unseen_grants();
-    held
+    let here = budget.held(recall);
+    survey.told.insert(peers.me());
+    survey.held += here.left + here.taken;
+    budget.seen_grant(peers.me(), here.last_grant);
+    survey.held += budget.unseen_grants(begun);
 }
 
-struct Counted {
-    keys: u64,
-    leaders: Vec<NodeId>,
-}
-
-/// The bucket's keys, and who counted them.
-async fn count(shards: &Shards, bucket: &Bucket, exact: bool) -> Result<Counted, KeyError> {
-    let leaders_of = |shard: u16| {
-        let me = shards.peers().me();
-        let local = shards.local(shard);
-        let leads = local.is_some_and(|shard| shard.serves());
-        if leads {
-            Some(me)
-        } else {
-            local.and_then(|shard| shard.leader_elsewhere())
-        }
-    };
+/// Counts the bucket's keys, and notes which leaders did.
+async fn count(
+    survey: &mut Survey,
+    shards: &Shards,
+    bucket: &Bucket,
+    exact: bool,
+) -> Result<(), KeyError> {
     let counts = super::reads::Counts {
         bucket: bucket.id.as_bytes(),
         exact,
     };
-    let states = try_join_all(shards.numbers().map(|shard| shards.run(shard, &counts))).await?;
-    Ok(Counted {
-        keys: states.iter().map(|state| state.keys).sum(),
-        leaders: shards.numbers().filter_map(leaders_of).collect(),
-    })
+    let asked = shards.numbers().map(|shard| shards.ask(shard, &counts));
+    for (leader, state) in try_join_all(asked).await? {
+        survey.leaders.insert(leader);
+        survey.keys += state.keys;
+    }
+    Ok(())
 }

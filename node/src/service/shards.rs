@@ -139,16 +139,30 @@ impl Shards {
                 Err(Missed::NotLeader) => {}
             }
         }
-        Box::pin(self.seek(shard, route, operation)).await
+        let (_, output) = Box::pin(self.seek(shard, route, operation)).await?;
+        Ok(output)
     }
 
-    /// Sends an operation to the leader, or waits for one.
+    /// The same, and which node answered: it led the shard then.
+    pub(super) async fn ask<O: Operation>(
+        &self,
+        shard: u16,
+        operation: &O,
+    ) -> Result<(NodeId, O::Output), KeyError> {
+        match self.routes.get(usize::from(shard)) {
+            Some(route) => Box::pin(self.seek(shard, route, operation)).await,
+            None => Err(no_leader(shard)),
+        }
+    }
+
+    /// Has an operation answered here or sends it to the leader, or waits for one. Tells which node
+    /// answered, too.
     async fn seek<O: Operation>(
         &self,
         number: u16,
         route: &Route,
         operation: &O,
-    ) -> Result<O::Output, KeyError> {
+    ) -> Result<(NodeId, O::Output), KeyError> {
         let deadline = Instant::now() + self.timeout;
         let mut hold = None;
         let mut pause = PAUSE.0;
@@ -156,13 +170,13 @@ impl Shards {
         loop {
             if route.shard.serves() {
                 match operation.here(&route.shard).await {
-                    Ok(output) => return Ok(output),
+                    Ok(output) => return Ok((self.peers.me(), output)),
                     Err(Missed::Failed(error)) => return Err(error),
                     Err(Missed::NotLeader) => {}
                 }
             } else if let Some(node) = route.leader(self.peers.me(), &others) {
                 match self.send(number, route, node, operation, deadline).await {
-                    Sent::Answered(output) => return Ok(output),
+                    Sent::Answered(output) => return Ok((node, output)),
                     Sent::Failed(error) => return Err(error),
                     // It leads to the leader: followed without a pause.
                     Sent::Redirected => pause = Duration::ZERO,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply, shard_command, write::Op, write_reply};
 
-use super::errors::KeyError;
+use super::errors::{KeyError, Unavailable};
 use super::operation::{Missed, Operation};
 use super::room::{self, Room};
 use super::shards::Shards;
@@ -54,7 +54,7 @@ impl WriteKey<'_> {
             return Ok(None);
         }
         // The way of nearly all writes: no await, nothing counted.
-        match self.bucket.usage.budget.take() {
+        match self.bucket.usage.budget.take(shard.led_since()) {
             Some(reservation) => Ok(Some(reservation)),
             None => {
                 room::find(
@@ -79,7 +79,6 @@ impl Operation for WriteKey<'_> {
         if !shard.serves() {
             return Err(Missed::NotLeader);
         }
-        let limit = self.bucket.limits.keys;
         for _ in 0..ROOM_TRIES {
             let room = match self.room(shard).await {
                 Err(Missed::Failed(KeyError::TooManyKeys { limit })) => {
@@ -96,7 +95,10 @@ impl Operation for WriteKey<'_> {
                 WriteOutcome::NoRoom => {}
             }
         }
-        Ok(WriteResult::TooManyKeys(limit))
+        // Whether the bucket is full isn't known: each time, the key was there when room was
+        // sought.
+        let queue = "writes near the bucket's limit";
+        Err(KeyError::from(Unavailable::Overloaded { queue }).into())
     }
 
     fn call(&self, shard: u16) -> call::Body {

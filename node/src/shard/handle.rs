@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::runtime::Handle;
@@ -151,6 +151,11 @@ impl ShardHandle {
         self.leads() && self.view.is_open()
     }
 
+    /// Since when this node leads the shard in its term, if it does.
+    pub fn led_since(&self) -> Instant {
+        self.group.led_since()
+    }
+
     /// Whether this node leads the shard, which may still have to adopt what other regions have.
     pub fn leads(&self) -> bool {
         self.group.may_read() && self.clock_ok.load(Ordering::Acquire)
@@ -190,6 +195,12 @@ impl ShardHandle {
         self.is_hosted() && self.view.is_open()
     }
 
+    /// Whether that may be read, too: it has all that the leader had when this node started, or got
+    /// the replica.
+    pub fn has_fresh_replica(&self) -> bool {
+        self.has_replica() && (self.group.is_fresh() || self.serves())
+    }
+
     /// Whether this node is to hold a replica, as the metadata says.
     pub fn is_hosted(&self) -> bool {
         self.hosted.load(Ordering::Acquire)
@@ -198,6 +209,9 @@ impl ShardHandle {
     /// Notes what the metadata and other nodes say: whether this node is to hold a replica, and
     /// who else leads.
     pub fn note(&self, hosted: bool, elsewhere: Option<NodeId>) {
+        if hosted && !self.is_hosted() {
+            self.group.forget_freshness();
+        }
         self.hosted.store(hosted, Ordering::Release);
         self.elsewhere
             .store(elsewhere.unwrap_or(0), Ordering::Release);

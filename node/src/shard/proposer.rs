@@ -7,6 +7,10 @@
 //! without a pause the first of them would get an entry of its own, and the others wait for that. So
 //! when several came together last time, as many are waited for, but for a moment only.
 //!
+//! Room for a new key is good in terms only that this node led when it asked for it (`budget`).
+//! That is judged here, and an entry is proposed for the term that it was judged for: leadership
+//! may have gone and come back while a write waited.
+//!
 //! Invariant (unknown fate): a write is answered `NotLeader`, `Overloaded` or `Stopping` only if it
 //! entered no log; otherwise with its outcome, or `Unknown`.
 
@@ -98,6 +102,14 @@ pub struct Pending {
     write: pb::Write,
     bytes: Taken,
     waiter: Waiter,
+}
+
+impl Pending {
+    /// Whether it may be proposed in the term that this node leads since `led_since`.
+    fn may_go(&self, led_since: std::time::Instant) -> bool {
+        let room = self.waiter.room.as_ref();
+        room.is_none_or(|room| room.was_asked_since(led_since))
+    }
 }
 
 /// Who waits for a write, and the room reserved for it. The room is held until the write has
@@ -284,12 +296,21 @@ impl Proposer {
     }
 
     async fn propose(&self, batch: Vec<Pending>, slot: OwnedSemaphorePermit) {
+        let leadership = self.group.leadership();
         let mut writes = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for pending in batch {
+            let in_term = leadership.is_some_and(|(_, since)| pending.may_go(since));
+            if !in_term {
+                pending.waiter.tell(Err(WriteError::NotLeader));
+                continue;
+            }
             writes.push(pending.write);
             waiting.push((pending.waiter, pending.bytes));
         }
+        let Some((term, _)) = leadership.filter(|_| !writes.is_empty()) else {
+            return;
+        };
         let batch = pb::WriteBatch {
             time: self.clock.now(),
             writes,
@@ -301,7 +322,7 @@ impl Proposer {
             drop(slot);
             answer(waiting, result);
         };
-        self.group.propose_with(command, done).await;
+        self.group.propose_in(term, command, done).await;
     }
 }
 

@@ -13,6 +13,7 @@ mod regions;
 mod rejoin;
 mod rolling;
 mod saturate;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +45,8 @@ enum Command {
     Saturate(saturate::Args),
     /// Let a node lose its disk and come back, under load.
     Rejoin(rejoin::Args),
+    /// Roll three regions forward from an older build, back, and forward again, under load.
+    Upgrade(upgrade::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
                 Some(Command::Rolling(args)) => rolling::run(&args).await,
                 Some(Command::Saturate(args)) => saturate::run(&args).await,
                 Some(Command::Rejoin(args)) => rejoin::run(&args).await,
+                Some(Command::Upgrade(args)) => upgrade::run(&args).await,
             }
         };
         tokio::select! {

@@ -18,6 +18,7 @@ mod load;
 mod run;
 mod storm;
 mod traveller;
+mod upgrade;
 mod visit;
 
 pub use run::{RegionsOptions, run_regions};

@@ -1,6 +1,7 @@
 //! A whole run over several regions: load, faults, and then the checks.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -9,6 +10,7 @@ use super::field::Field;
 use super::finish;
 use super::load::Load;
 use super::storm::Storm;
+use super::upgrade;
 use crate::faults::kind::{Counts, Kind};
 use crate::faults::report::Report;
 use crate::faults::run::message;
@@ -51,6 +53,9 @@ pub struct RegionsOptions {
     pub clients: u32,
     /// Whether the third region joins when a third of the time is over.
     pub joins: bool,
+    /// The build that all nodes begin with: they are rolled forward to this one, back and forward,
+    /// and there are no faults.
+    pub upgrades_from: Option<PathBuf>,
     /// Whether to say each 10 s how far it is, and each fault.
     pub talks: bool,
 }
@@ -70,7 +75,16 @@ impl RegionsOptions {
             shards: 4,
             clients: 2,
             joins: false,
+            upgrades_from: None,
             talks: false,
+        }
+    }
+}
+
+impl RegionsOptions {
+    fn say(&self, started: Instant, what: &str) {
+        if self.talks {
+            println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
         }
     }
 }
@@ -94,6 +108,7 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     let region = RegionOptions {
         seed: options.seed,
         shards: options.shards,
+        binary: options.upgrades_from.clone(),
         ..RegionOptions::default()
     };
     let mut world = World::start_with(&NAMES, options.each, first, region).await;
@@ -109,8 +124,17 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     let started = Instant::now();
     let mut harmed = Harmed::default();
     let broken = {
-        let harm = harm(&mut world, options, &mut load, &mut harmed);
-        AssertUnwindSafe(harm).catch_unwind().await
+        let work = async {
+            match &options.upgrades_from {
+                None => harm(&mut world, options, &mut load, &mut harmed).await,
+                Some(old) => {
+                    let say = |what: &str| options.say(started, what);
+                    let rolled = upgrade::roll(&mut world, old, options.lasts, &field, say);
+                    harmed.notes.extend(rolled.await);
+                }
+            }
+        };
+        AssertUnwindSafe(work).catch_unwind().await
     };
     let lasted = started.elapsed();
     let mut failures: Vec<String> = broken
@@ -123,11 +147,7 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     failures.append(&mut ended.failures);
     let mut notes = harmed.notes;
     if failures.is_empty() {
-        let say = |what: &str| {
-            if options.talks {
-                println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
-            }
-        };
+        let say = |what: &str| options.say(started, what);
         let own = std::iter::once(own).chain(harmed.newest).collect();
         let checks = finish::check(&mut world, &field, &mut ended, &harmed.doomed, own, say);
         match AssertUnwindSafe(checks).catch_unwind().await {

@@ -1,0 +1,51 @@
+//! A rolling upgrade of three regions from an older build, and back, under load.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::builder::PossibleValuesParser;
+use cloudkv_cluster_tests::faults::{RegionsOptions, run_regions};
+
+use crate::mixed::new_seed;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The older build of cloudkv-node
+    #[arg(long)]
+    old_binary: PathBuf,
+    /// Decides the load; a new one if it isn't given. It is printed first
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long it takes at least, from the first restart to the last one
+    #[arg(long, default_value_t = 3.0)]
+    minutes: f64,
+    /// Nodes of each region
+    #[arg(long, default_value = "3", value_parser = PossibleValuesParser::new(["1", "3"]))]
+    each: String,
+    /// Shards
+    #[arg(long, default_value_t = 4)]
+    shards: u32,
+    /// Clients of each node, and of each region's keys that all regions write
+    #[arg(long, default_value_t = 2)]
+    clients: u32,
+}
+
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let old = std::path::absolute(&args.old_binary)?;
+    ensure!(old.is_file(), "there is no file {}", old.display());
+    let seed = args.seed.unwrap_or_else(new_seed);
+    let (minutes, each) = (args.minutes, args.each.parse()?);
+    println!("upgrade --seed {seed} --minutes {minutes} --each {each}");
+    let lasts = Duration::from_secs_f64(minutes * 60.0);
+    let mut options = RegionsOptions::new(seed, lasts, each);
+    options.talks = true;
+    options.shards = args.shards;
+    options.clients = args.clients;
+    options.kinds = vec![];
+    options.upgrades_from = Some(old);
+    let report = run_regions(&options).await;
+    println!("{report}");
+    ensure!(report.passed(), "the run with --seed {seed} failed");
+    Ok(())
+}
