@@ -69,34 +69,63 @@ pub(super) async fn clock_jump(region: &mut Region, seat: usize, hold: Duration,
     kill(region, &[seat], Duration::ZERO).await;
 }
 
-/// A node leaves all groups, or some of them, and comes back. Returns whether any of its groups
-/// changed its voters: only then did something happen.
+/// Nodes leave all groups, or some of them, one after the other, and come back, or another one in
+/// place of the last. Returns whether any group changed its voters: only then did something happen.
 pub(super) async fn change_members(
     region: &mut Region,
-    seat: usize,
+    first: usize,
     hold: Duration,
     rng: &mut Rng,
 ) -> bool {
     let nodes = region.members.len();
-    let teller = (seat + rng.index(nodes)) % nodes;
+    let (moves, is_replaced) = (rng.within(1..5), rng.permille(200));
+    let (mut seat, mut has_changed) = (first, false);
+    for _ in 1..moves {
+        has_changed |= move_away(region, seat, rng).await;
+        let id = region.node_id(seat).await;
+        region.insist(seat, &["recommission", &id.0]).await;
+        // In a region of two, what has left one node is at the other.
+        seat = (seat + 1) % nodes;
+    }
+    let id = region.node_id(seat).await;
+    has_changed |= move_away(region, seat, rng).await;
+    tokio::time::sleep(hold.min(Duration::from_secs(1))).await;
+    let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
+    if is_replaced {
+        wait_left(region, seat, &id).await;
+        region.kill(seat);
+        region.rejoin_wiped(seat).await;
+        region.replace(teller, &id).await;
+    } else {
+        region.insist(teller, &["recommission", &id.0]).await;
+    }
+    has_changed
+}
+
+/// Decommissions a node, and waits until it has left its groups, or only begun to. Returns whether
+/// it had any vote to give up.
+async fn move_away(region: &Region, seat: usize, rng: &mut Rng) -> bool {
     let id = region.node_id(seat).await;
     let before = votes_in(region, &id).await;
-    region.insist(teller, &["decommission", &id.0]).await;
-    let seen = &*region;
-    let has_changed = if rng.permille(300) {
-        // It comes back while its groups are being changed.
+    region.insist(seat, &["decommission", &id.0]).await;
+    if rng.permille(300) {
         let begun = try_eventually(BEGINS_WITHIN, async || {
-            (votes_in(seen, &id).await != before).then_some(())
+            (votes_in(region, &id).await != before).then_some(())
         });
-        begun.await.is_some()
-    } else {
-        let left = try_eventually(LEAVES_WITHIN, async || has_left(seen, &id).await.then_some(()));
-        assert!(left.await.is_some(), "node {seat} does not leave its groups");
-        tokio::time::sleep(hold.min(Duration::from_secs(1))).await;
-        !before.is_empty()
-    };
-    region.insist(teller, &["recommission", &id.0]).await;
-    has_changed
+        return begun.await.is_some();
+    }
+    wait_left(region, seat, &id).await;
+    !before.is_empty()
+}
+
+async fn wait_left(region: &Region, seat: usize, id: &NodeId) {
+    let left = try_eventually(LEAVES_WITHIN, async || {
+        has_left(region, id).await.then_some(())
+    });
+    assert!(
+        left.await.is_some(),
+        "node {seat} does not leave its groups"
+    );
 }
 
 /// The groups in which a node votes, as their leaders say.

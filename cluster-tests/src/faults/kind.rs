@@ -31,7 +31,8 @@ pub enum Kind {
     ClockJump,
     /// A node loses its disk and comes back as another one.
     Wipe,
-    /// A node is decommissioned, and recommissioned: before or after its replicas have moved away.
+    /// A node is decommissioned, and recommissioned before or after its replicas have moved away,
+    /// or replaced then.
     Members,
     /// `kill -9` of all nodes of a region at once, and a restart.
     RegionKill,
@@ -71,12 +72,14 @@ impl Kind {
         Self::Members,
     ];
 
-    /// Those of a region of so many nodes: two don't know which of their clocks is wrong, and the one
-    /// that isn't a voter holds no copy that is whole.
+    /// Those of a region of so many nodes: two don't know which of their clocks is wrong, and the
+    /// one that isn't a voter holds no copy that is whole.
     pub fn of_a_region(nodes: usize) -> Vec<Self> {
         let needs_three = |kind: &Self| matches!(kind, Self::ClockJump | Self::Wipe);
         let kinds = Self::OF_A_REGION.into_iter();
-        kinds.filter(|kind| nodes > 2 || !needs_three(kind)).collect()
+        kinds
+            .filter(|kind| nodes > 2 || !needs_three(kind))
+            .collect()
     }
 
     /// Those of several regions, of one node each.

@@ -336,10 +336,11 @@ impl Keeper {
     }
 }
 
-/// Lets this node lead a group if its clock is right. Else, or if it is no voter of the group any more,
-/// one of `others` takes over.
+/// Lets this node lead a group if its clock is right. Else, or if it is no voter of the group any
+/// more, one of `others` takes over.
 async fn guard<M: Machine>(group: &Group<M>, clock_ok: bool, others: &[NodeId]) {
     group.may_lead(clock_ok);
+    group.recover_lease().await;
     if group.led_term().is_some() && (!clock_ok || group.leads_as_removed()) {
         group.hand_over(others).await;
     }

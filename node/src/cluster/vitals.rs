@@ -7,9 +7,9 @@
 //! A node whose clock is further than the bound from those of most others must neither lead nor
 //! expire nor write: a clock ten minutes ahead would expire everything early, and win every
 //! conflict. A node that has just started can't tell: who answers first may be the one of two that
-//! its own clock is far from. It waits until it agrees with most nodes that it knows, or for a moment;
-//! then those count that it hears. A node that has found its clock wrong trusts it again only when it
-//! agrees with most nodes that it knows: those that contradict it may just be silent.
+//! its own clock is far from. It waits until it agrees with most nodes that it knows, or for a
+//! moment; then those count that it hears. A node that has found its clock wrong trusts it again
+//! only when it agrees with most nodes that it knows: those that contradict it may just be silent.
 //!
 //! Nodes say so in their answers. Leadership is handed to no node that says that its clock is off.
 
@@ -372,7 +372,6 @@ mod tests {
                 ..Default::default()
             };
             vitals.heard(7, Duration::from_millis(1), 0, &pong);
-            std::thread::sleep(Duration::from_millis(1));
             vitals.fit_to_lead(7, Duration::ZERO)
         };
         assert!(hear(false));

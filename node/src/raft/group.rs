@@ -280,8 +280,8 @@ impl<M: Machine> Group<M> {
             .any(|id| id == me)
     }
 
-    /// Lets this node lead, or not: a node whose clock is off must not. It doesn't stand for election
-    /// then, and refuses to be handed leadership.
+    /// Lets this node lead, or not: a node whose clock is off must not. It doesn't stand for
+    /// election then, and refuses to be handed leadership.
     pub fn may_lead(&self, may: bool) {
         self.may_lead.store(may, Ordering::Release);
         if Instant::now() >= self.votes_from {

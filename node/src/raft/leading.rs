@@ -6,8 +6,8 @@
 //! run 40 % apart. Handing over goes around that promise: the lease is closed first, for the term.
 //!
 //! Members change (`members`) only under these rules, which keep that true:
-//! - a leader proposes no configuration without itself, nor thus one that another node can win alone:
-//!   a leader that is to leave hands over first, which closes its term;
+//! - a leader proposes no configuration without itself, nor thus one that another node can win
+//!   alone: a leader that is to leave hands over first, which closes its term;
 //! - no lease outlives the configuration that it was counted in (`lease`);
 //! - nobody but this code hands leadership over: openraft's own way for a leader that was removed
 //!   closes nothing, and is switched off (`group`).
@@ -38,6 +38,8 @@ pub(super) fn lease_length(promise: Duration) -> Duration {
 
 /// Time for a member's log to become level before leadership is handed over to it.
 const LEVEL_WITHIN: Duration = Duration::from_millis(500);
+/// A member that hasn't answered for this long isn't counted on.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// Time for the election of who takes over.
 const ELECTED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the metrics are looked at while waiting.
@@ -102,6 +104,13 @@ impl Leadership {
     }
 }
 
+/// Whether a member has answered this leader lately.
+pub(super) fn hears<M: Machine>(metrics: &RaftMetrics<Types<M>>, node: NodeId) -> bool {
+    let heard = metrics.heartbeat.as_ref();
+    let at = heard.and_then(|all| all.get(&node)).copied().flatten();
+    at.is_some_and(|at| at.into_inner().elapsed() < HEARD_WITHIN)
+}
+
 impl<M: Machine> Group<M> {
     /// Hands leadership over to one of `to` whose log is level and which may lead. Returns whether
     /// another node leads then; else the group has no leader yet, or this node leads a new term, in
@@ -150,16 +159,19 @@ impl<M: Machine> Group<M> {
     /// openraft never takes back what it was told to hand over: it would take no write and send no
     /// heartbeat until somebody else is elected, who may not be able to. A vote of this node's own
     /// ends that: it is given to `rival` for the next term, as if it had asked for it, and like any
-    /// vote it counts only if `rival` does ask. The election then is an ordinary one, which respects
-    /// what other voters, and this one, have promised to a leader that was elected meanwhile.
+    /// vote it counts only if `rival` does ask. The election then is an ordinary one, which
+    /// respects what other voters, and this one, have promised to a leader that was elected
+    /// meanwhile.
     async fn resign(&self, term: u64, rival: NodeId) {
-        let last = self.raft().with_raft_state(|state| state.log_ids.last().copied());
+        let last = self
+            .raft()
+            .with_raft_state(|state| state.log_ids.last().copied());
         let Ok(last) = last.await else {
             return;
         };
         let mut request = VoteRequest::new(Vote::new(term + 1, rival), last);
         request.leadership_transfer = true;
-        tracing::info!(group = %self.id(), term, rival, "leadership transfer failed, leader resigns");
+        tracing::info!(group = %self.id(), term, rival, "leadership transfer failed, resigning");
         if self.raft().vote(request).await.is_ok() && self.is_fit_to_lead() {
             // An error means that Raft has stopped.
             let _ = self.raft().trigger().elect(true).await;
@@ -203,14 +215,9 @@ impl<M: Machine> Group<M> {
         let last = metrics.last_log_index.unwrap_or(0);
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let replication = metrics.replication.as_ref()?;
-        let heard = metrics.heartbeat.as_ref()?;
-        let lives = |node: &NodeId| {
-            let at = heard.get(node).copied().flatten();
-            at.is_some_and(|at| at.into_inner().elapsed() < Duration::from_secs(1))
-        };
         to.iter()
             .filter(|node| **node != metrics.id && voters.contains(node))
-            .filter(|node| lives(node) && self.peers().may_lead(**node))
+            .filter(|node| hears(&metrics, **node) && self.peers().may_lead(**node))
             .filter_map(|node| {
                 let matched = replication.get(node)?.as_ref()?.index;
                 Some((*node, last.saturating_sub(matched)))

@@ -8,10 +8,10 @@
 //! election bypasses every lease, so `close` comes before anything that may start it.
 //!
 //! A lease doesn't outlive the configuration in which it was counted: once another configuration is
-//! proposed, acknowledgements prove nothing in the old one any more, and a sole voter isn't the only
-//! one that can be elected. So `supersede` comes before each proposal. What was counted until then
-//! may hold on: whoever stands for election in the new configuration has got it from this leader
-//! later than that, and promised its vote with it.
+//! proposed, acknowledgements prove nothing in the old one any more, and a sole voter isn't the
+//! only one that can be elected. So `supersede` comes before each proposal. What was counted until
+//! then may hold on: whoever stands for election in the new configuration has got it from this
+//! leader later than that, and promised its vote with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -76,15 +76,18 @@ impl Lease {
             && self.term.load(Ordering::Acquire) == term
     }
 
-    /// This node leads `term`, and its lease, counted in the configuration of the entry at `config`,
-    /// ends at `until`; `None`: never, it is the sole voter.
+    /// This node leads `term`, and its lease, counted in the configuration of the entry at
+    /// `config`, ends at `until`; `None`: never, it is the sole voter.
     pub(super) fn lead(&self, term: u64, config: u64, until: Option<Instant>) {
-        let superseded = self.superseded.lock();
+        let mut superseded = self.superseded.lock();
         let latest = match *superseded {
+            Some(it) if (term, config) == (it.term, it.config) => it.latest,
             // Seen before the configuration that is in force was proposed: it tells nothing now.
-            Some(it) if it.term == term && config < it.config => return,
-            Some(it) if it.term == term && config == it.config => it.latest,
-            Some(_) | None => FOREVER,
+            Some(it) if (term, config) < (it.term, it.config) => return,
+            Some(_) | None => {
+                *superseded = None;
+                FOREVER
+            }
         };
         let until = latest.min(until.map_or(FOREVER, |at| self.nanos_at(at)));
         // The term goes last: with the old term, a new end is never believed.
@@ -116,6 +119,12 @@ impl Lease {
         if superseded.is_some_and(|it| it.term == term && it.config == config) {
             *superseded = None;
         }
+    }
+
+    /// Whether leases have an end because another configuration was to follow, and none has been
+    /// seen.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.lock().is_some()
     }
 
     /// For how long this node has led without a break, at least, if it leads.

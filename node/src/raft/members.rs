@@ -6,11 +6,12 @@
 //!
 //! Invariant: a leader is a voter of every configuration that it proposes, so none of them can be
 //! won by another node alone, and none leaves a leader whose lease others don't know of. A leader
-//! that is to leave hands over to a voter that stays, which closes its term. Where none stays, those
-//! that come are made voters beside it first: from {1} to {2} the way is {1}, {1,2}, leader 2, {2}.
+//! that is to leave hands over to a voter that stays, which closes its term. Where none stays,
+//! those that come are made voters beside it first: from {1} to {2} the way is {1}, {1,2}, leader
+//! 2, {2}.
 //!
-//! Each configuration is one entry, proposed here rather than by openraft's `change_membership`, which
-//! proposes two in a row: before each, the leases counted in the one before are given an end.
+//! Each configuration is one entry, proposed here rather than by openraft's `change_membership`,
+//! which proposes two in a row: before each, the leases counted in the one before are given an end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{BasicNode, EntryPayload, Precondition};
 
 use super::group::Group;
+use super::leading::hears;
 use super::types::{CommittedLeaderId, LogId, Machine, Membership, NodeId};
 
 /// Time for one step.
@@ -93,6 +95,18 @@ impl<M: Machine> Group<M> {
             Ok(Ok(step)) => step,
             Ok(Err(reason)) => Step::Later(reason),
             Err(_) => Step::Later("it took too long".to_owned()),
+        }
+    }
+
+    /// Lets leases be counted as before if a change of members was given up before anything came of
+    /// it. Such a leader may answer no reads, and be asked for no further step.
+    pub async fn recover_lease(&self) {
+        if !self.lease().is_superseded() {
+            return;
+        }
+        if let Ok(_alone) = self.changing().try_lock() {
+            // An error means that Raft has stopped.
+            let _ = self.configuration().await;
         }
     }
 
@@ -189,7 +203,8 @@ impl<M: Machine> Group<M> {
     /// The configuration in force, as Raft itself has it: metrics lag.
     ///
     /// Proposals of this node that were sent before have been looked at by then, so if none of
-    /// them followed it, leases are counted in it again.
+    /// them followed it, leases are counted in it again. Thus only who holds `changing` may ask,
+    /// and not between `supersede` and the proposal.
     async fn configuration(&self) -> Result<Configuration, String> {
         let configuration = self.raft().with_raft_state(|state| {
             let effective = state.membership_state.effective();
@@ -208,7 +223,8 @@ impl<M: Machine> Group<M> {
         Ok(configuration)
     }
 
-    /// A member that is to vote and is too far behind for that.
+    /// A member that is to vote and is too far behind for that, or silent: the group may need it
+    /// for a majority then.
     fn lagging(&self, voters: &BTreeSet<NodeId>, current: &BTreeSet<NodeId>) -> Option<NodeId> {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -217,7 +233,7 @@ impl<M: Machine> Group<M> {
         let behind = |id: &NodeId| {
             let matched = replication.and_then(|all| all.get(id)).copied().flatten();
             let matched = matched.map_or(0, |at| at.index);
-            matched == 0 || last.saturating_sub(matched) > NEARLY_LEVEL
+            matched == 0 || last.saturating_sub(matched) > NEARLY_LEVEL || !hears(&metrics, *id)
         };
         voters.difference(current).copied().find(behind)
     }
@@ -271,14 +287,16 @@ mod tests {
 
     #[test]
     fn voters_change_by_way_of_a_joint_configuration() {
-        let next = |current: &[&[NodeId]], goal: &[NodeId]| {
-            next_sets(&sets(current), &sets(&[goal])[0])
-        };
+        let next =
+            |current: &[&[NodeId]], goal: &[NodeId]| next_sets(&sets(current), &sets(&[goal])[0]);
         assert_eq!(next(&[&[1, 2]], &[1, 2]), None);
         assert_eq!(next(&[&[1]], &[1, 2]), Some(sets(&[&[1], &[1, 2]])));
         assert_eq!(next(&[&[1], &[1, 2]], &[1, 2]), Some(sets(&[&[1, 2]])));
         assert_eq!(next(&[&[1], &[1, 2]], &[1]), Some(sets(&[&[1]])));
         // What was wanted has changed meanwhile.
-        assert_eq!(next(&[&[1], &[1, 2]], &[1, 3]), Some(sets(&[&[1, 2], &[1, 3]])));
+        assert_eq!(
+            next(&[&[1], &[1, 2]], &[1, 3]),
+            Some(sets(&[&[1, 2], &[1, 3]]))
+        );
     }
 }

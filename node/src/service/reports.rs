@@ -133,8 +133,8 @@ impl Directory {
         }
     }
 
-    /// Removes accounts that were left without a bucket for long, until `stop`, as long as this node's
-    /// clock is right.
+    /// Removes accounts that were left without a bucket for long, until `stop`, as long as this
+    /// node's clock is right.
     pub async fn expire_accounts(
         self,
         clock_ok: impl Fn() -> bool + Send,

@@ -136,3 +136,27 @@ async fn a_member_that_restarts_gives_no_vote_while_an_old_lease_may_hold() {
         replica.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_transfer_is_lost_leads_again_in_a_new_term() {
+    let replicas = three().await;
+    for other in &replicas[1..] {
+        other.loses_transfers.store(true, Ordering::Release);
+        // Nobody else stands for election.
+        other.group().may_lead(false);
+    }
+    let leader = &replicas[0];
+    let term = leader.group().led_term().unwrap();
+    let to = &NODES[1..];
+    assert!(!leader.group().hand_over(to).await, "somebody took over");
+    until("it answers again", async || {
+        leader.shard.serves().then_some(())
+    })
+    .await;
+    assert!(leader.group().led_term() > Some(term));
+    assert!(leader.put(7).await);
+    assert_eq!(leader.get().await, Some(7));
+    for replica in replicas {
+        replica.end().await;
+    }
+}

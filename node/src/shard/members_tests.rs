@@ -117,8 +117,8 @@ async fn keep(
     }
 }
 
-/// Writes one number after the other, wherever the leader is, each to a key of its own: what becomes
-/// of one without an answer doesn't matter then.
+/// Writes one number after the other, wherever the leader is, each to a key of its own: what
+/// becomes of one without an answer doesn't matter then.
 async fn write(replicas: Arc<Vec<Replica>>, acknowledged: Arc<AtomicU64>) {
     for number in 1.. {
         while !write_once(&replicas, number).await {

@@ -1,7 +1,7 @@
 //! Replicas of a shard on real storage and real sockets, without a node around them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,14 +35,20 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 pub(super) const ELECTION_MAX: Duration = Duration::from_millis(300);
 
 /// Answers the calls of Raft with the one shard that there is.
-struct Only(Arc<dyn Member>);
+struct Only {
+    member: Arc<dyn Member>,
+    /// Whether it never gets what asks it to take over.
+    loses_transfers: Arc<AtomicBool>,
+}
 
 impl Handler for Only {
     fn answer(&self, _: NodeId, body: call::Body, _: Duration) -> BoxFuture<'static, reply::Body> {
         match body {
-            call::Body::Append(append) => self.0.append(append),
-            call::Body::Vote(vote) => self.0.vote(vote),
-            call::Body::Transfer(transfer) => self.0.transfer(transfer),
+            call::Body::Append(append) => self.member.append(append),
+            call::Body::Vote(vote) => self.member.vote(vote),
+            call::Body::Transfer(transfer) if !self.loses_transfers.load(Ordering::Acquire) => {
+                self.member.transfer(transfer)
+            }
             _ => std::future::pending().boxed(),
         }
     }
@@ -78,7 +84,7 @@ impl Handler for Only {
         mut frames: Frames,
         acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
-        let member = self.0.clone();
+        let member = self.member.clone();
         async move {
             match frames
                 .next()
@@ -100,6 +106,7 @@ pub(super) struct Replica {
     pub(super) peers: Arc<Peers>,
     pub(super) address: String,
     pub(super) stop: CancellationToken,
+    pub(super) loses_transfers: Arc<AtomicBool>,
     dir: TempDir,
 }
 
@@ -130,13 +137,17 @@ impl Replica {
             .await
             .unwrap();
         let member: Arc<dyn Member> = shard.group().clone();
+        let loses_transfers = Arc::<AtomicBool>::default();
         let answering = Answering {
             identity: pb::IdentifyResponse {
                 cluster_id: "a".to_owned(),
                 node_id: node,
                 ..Default::default()
             },
-            handler: Arc::new(Only(member)),
+            handler: Arc::new(Only {
+                member,
+                loses_transfers: loses_transfers.clone(),
+            }),
             runtimes: Runtimes::all_on(&Handle::current()),
             message_bytes: 16 << 20,
             leaving: Leaving::default(),
@@ -149,6 +160,7 @@ impl Replica {
             peers,
             address,
             stop,
+            loses_transfers,
             dir,
         }
     }
