@@ -11,6 +11,7 @@ pub mod checker;
 pub mod faults;
 pub mod harness;
 pub mod postman;
+pub mod power;
 pub mod region;
 pub mod rng;
 

@@ -1,6 +1,7 @@
 //! A whole run: load, faults, and then the checks.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -80,52 +81,23 @@ pub async fn run(options: &RunOptions) -> Report {
         AssertUnwindSafe(harm).catch_unwind().await
     };
     let lasted = started.elapsed();
-    let mut failures: Vec<String> = broken
-        .err()
-        .map(|panic| message(&*panic))
-        .into_iter()
-        .collect();
-    let (mut settler, mut directory, mut limits) = match load.stop().await {
-        Ok(parts) => parts,
-        Err(error) => panic!("a part of the run ended: {error}"),
-    };
-    if failures.is_empty() {
-        let checks = async {
-            region.wait_formed().await;
-            settler.finish().await;
-            directory.finish().await;
-            limits.finish().await;
-            region.wait_converged().await;
-        };
-        let broken = AssertUnwindSafe(checks).catch_unwind().await;
-        failures.extend(broken.err().map(|panic| message(&*panic)));
-    }
-    let shared = settler.shared().clone();
-    failures.append(&mut settler.failures);
-    failures.extend(shared.ledger.odd_answers());
-    failures.extend(missing(&counts, &options.kinds));
-    failures.extend(region.unexpected_errors());
-    failures.truncate(50);
-    let kept = (!failures.is_empty()).then(|| {
-        region.keep_files();
-        // They are in the report.
-        region.expect_errors(&[""]);
-        region.dir().to_owned()
-    });
+    let broken = broken.err().map(|panic| message(&*panic));
+    let also = missing(&counts, &options.kinds);
+    let findings = load.finish(&mut region, broken, also).await;
     Report {
         seed: options.seed,
         lasted,
-        calls: shared.ledger.tally.total(),
-        results: shared.ledger.tally.to_string(),
-        checked: settler.checked,
-        lists: directory.lists,
+        calls: findings.shared.ledger.tally.total(),
+        results: findings.shared.ledger.tally.to_string(),
+        checked: findings.checked,
+        lists: findings.lists,
         faults: counts,
         notes: vec![format!(
             "buckets filled up to their limit: {}",
-            limits.filled
+            findings.buckets_filled
         )],
-        failures,
-        kept,
+        failures: findings.failures,
+        kept: findings.kept,
     }
 }
 
@@ -174,9 +146,24 @@ fn missing(counts: &Counts, kinds: &[Kind]) -> Vec<String> {
     missing
 }
 
+/// What the checks of a run have found at its end.
+pub(super) struct Findings {
+    pub shared: Arc<Shared>,
+    /// Calls in histories that were found right.
+    pub checked: u64,
+    /// Lists of buckets that were found right.
+    pub lists: u64,
+    /// Buckets that were filled up to their limit.
+    pub buckets_filled: u64,
+    /// What was wrong.
+    pub failures: Vec<String>,
+    /// Where logs and histories are, if something was wrong.
+    pub kept: Option<PathBuf>,
+}
+
 /// The clients and the checks that go on meanwhile.
-struct Load {
-    shared: Arc<Shared>,
+pub(super) struct Load {
+    pub shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
     settler: JoinHandle<Settler>,
     directory: JoinHandle<DirectoryClient>,
@@ -184,7 +171,7 @@ struct Load {
 }
 
 impl Load {
-    async fn start(region: &Region, options: &RunOptions) -> Self {
+    pub async fn start(region: &Region, options: &RunOptions) -> Self {
         let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
         let own = region
             .api(options.region.nodes - 1)
@@ -222,6 +209,55 @@ impl Load {
             }),
             directory: tokio::spawn(directory.run()),
             limits: tokio::spawn(limits.run()),
+        }
+    }
+
+    /// Ends the load and checks all that is left to check, unless what was done to the region
+    /// has broken off. `also` is wrong beside that.
+    ///
+    /// # Panics
+    /// When a check has ended by itself.
+    pub async fn finish(
+        self,
+        region: &mut Region,
+        broken: Option<String>,
+        also: Vec<String>,
+    ) -> Findings {
+        let mut failures: Vec<String> = broken.into_iter().collect();
+        let (mut settler, mut directory, mut limits) = match self.stop().await {
+            Ok(parts) => parts,
+            Err(error) => panic!("a part of the run ended: {error}"),
+        };
+        if failures.is_empty() {
+            let checks = async {
+                region.wait_formed().await;
+                settler.finish().await;
+                directory.finish().await;
+                limits.finish().await;
+                region.wait_converged().await;
+            };
+            let broken = AssertUnwindSafe(checks).catch_unwind().await;
+            failures.extend(broken.err().map(|panic| message(&*panic)));
+        }
+        let shared = settler.shared().clone();
+        failures.append(&mut settler.failures);
+        failures.extend(shared.ledger.odd_answers());
+        failures.extend(also);
+        failures.extend(region.unexpected_errors());
+        failures.truncate(50);
+        let kept = (!failures.is_empty()).then(|| {
+            region.keep_files();
+            // They are in the report.
+            region.expect_errors(&[""]);
+            region.dir().to_owned()
+        });
+        Findings {
+            shared,
+            checked: settler.checked,
+            lists: directory.lists,
+            buckets_filled: limits.filled,
+            failures,
+            kept,
         }
     }
 

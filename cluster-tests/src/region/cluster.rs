@@ -14,6 +14,7 @@ use super::network::Network;
 use super::seats::Seat;
 use super::status::NodeId;
 use crate::harness::{Api, clean_command, eventually};
+use crate::power::Losses;
 
 /// How long a node may take to listen, and a region to form. Debug builds on a busy machine are
 /// slow.
@@ -69,6 +70,8 @@ pub struct RegionOptions {
     pub tls: bool,
     /// Whether nodes reach each other straight, for measurements: the network can't be harmed then.
     pub direct: bool,
+    /// Whether each node's data is on a disk that can lose power: see [`crate::power`].
+    pub power: bool,
 }
 
 impl Default for RegionOptions {
@@ -83,6 +86,7 @@ impl Default for RegionOptions {
             dir: None,
             tls: false,
             direct: false,
+            power: false,
         }
     }
 }
@@ -156,7 +160,11 @@ impl Region {
                 file_limit: None,
             };
             let dir = dir.join(format!("node-{seat}"));
-            Member::new(network.seats()[seat], flags, dir)
+            let mut member = Member::new(network.seats()[seat], flags, dir);
+            if options.power {
+                member.mount_disk();
+            }
+            member
         };
         let members = (0..seats).map(member).collect();
         for seat in 0..seats {
@@ -210,6 +218,20 @@ impl Region {
     pub fn kill(&mut self, seat: usize) {
         self.members[seat].kill_9();
         self.network.set_listening(seat, false);
+    }
+
+    /// The power of nodes is gone, of all at once; [`Region::power_on`] comes next.
+    pub fn power_off(&mut self, seats: &[usize]) {
+        for seat in seats {
+            self.members[*seat].power_off();
+            self.network.set_listening(*seat, false);
+        }
+    }
+
+    /// The power of a node is back: `seed` decides what its disk has lost of what wasn't synced.
+    /// It isn't started yet.
+    pub fn power_on(&self, seat: usize, seed: u64) -> Losses {
+        self.members[seat].power_on(seed)
     }
 
     /// SIGTERM; waits for the end, which must come in time and with exit code 0.
@@ -305,6 +327,9 @@ impl Region {
 
     /// Leaves the nodes' files where they are at the end.
     pub fn keep_files(&mut self) {
+        for member in &self.members {
+            member.keep_disk();
+        }
         self.temporary = self.temporary.take().and_then(|temporary| {
             let _ = temporary.keep();
             None

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::seats::Seat;
 use crate::harness::{Api, Log, clean, clean_command};
+use crate::power::{Disk, Losses};
 
 /// How long a node may take to stop when it is asked to.
 const STOPS_WITHIN: Duration = Duration::from_secs(90);
@@ -55,6 +56,8 @@ pub struct Member {
     log: Log,
     /// Asked often, so its connections are kept.
     admin: Api,
+    /// What its data is on, if that can lose power. Unmounted when the process has ended.
+    disk: Option<Disk>,
 }
 
 impl Member {
@@ -68,7 +71,22 @@ impl Member {
             admin: Api::new(seat.admin()),
             log: Log::new(dir.join("stderr.log")),
             dir,
+            disk: None,
         }
+    }
+
+    /// Puts its data on a disk that can lose power.
+    pub(super) fn mount_disk(&mut self) {
+        let disk = Disk::mount(&self.data_dir(), &self.dir.join("disk"));
+        self.disk = Some(disk.expect("mount a disk that can lose power"));
+    }
+
+    /// The disk that its data is on.
+    ///
+    /// # Panics
+    /// When it is none that can lose power.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("a disk that can lose power")
     }
 
     /// The command that starts it.
@@ -156,6 +174,36 @@ impl Member {
     pub(super) fn kill_9(&mut self) {
         let mut child = self.child.take().expect("a node that runs");
         child.kill().expect("kill the node");
+        if let Some(disk) = &self.disk {
+            disk.interrupt();
+        }
+        self.wait_killed(child);
+    }
+
+    /// Its power is gone: the process ends, and nothing that was under way reaches the disk.
+    /// [`Member::power_on`] decides what is left.
+    pub(super) fn power_off(&mut self) {
+        let mut child = self.child.take().expect("a node that runs");
+        child.kill().expect("kill the node");
+        self.disk().power_off();
+        self.wait_killed(child);
+    }
+
+    /// Its power is back: `seed` decides what is left on its disk of what wasn't synced.
+    pub(super) fn power_on(&self, seed: u64) -> Losses {
+        self.disk().cut(seed).expect("cut the power of a disk")
+    }
+
+    /// Copies what is on its disk beside it, where it stays when the disk is unmounted.
+    pub(super) fn keep_disk(&self) {
+        if let Some(disk) = &self.disk
+            && let Err(error) = disk.export(&self.dir.join("kept"))
+        {
+            eprintln!("copy the disk of {}: {error}", self.dir.display());
+        }
+    }
+
+    fn wait_killed(&self, mut child: Child) {
         let status = child.wait().expect("wait for the killed node");
         assert_eq!(
             status.signal(),
@@ -267,6 +315,9 @@ impl Drop for Member {
         if let Some(child) = &mut self.child {
             // Fails only if it has ended already. SIGKILL ends a paused process, too.
             let _ = child.kill();
+            if let Some(disk) = &self.disk {
+                disk.power_off();
+            }
             let _ = child.wait();
         }
     }

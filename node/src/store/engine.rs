@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
 
 use super::error::StoreError;
+use super::folder::{make_folder, sync_folder};
 use super::log::LogSettings;
 use super::{SegmentLog, StateDb};
 
@@ -75,7 +76,7 @@ impl Engine {
                 source,
             }
         };
-        std::fs::create_dir_all(dir).map_err(failed("create"))?;
+        make_folder(dir).map_err(failed("create"))?;
         let lock = File::create(dir.join("LOCK")).map_err(failed("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -91,6 +92,8 @@ impl Engine {
             &dir.join("state"),
             &state_options(&env, &cache, &buffers, settings),
         )?;
+        // RocksDB syncs the names in its folder, and not that of the folder.
+        sync_folder(dir).map_err(failed("sync"))?;
         Ok(Self {
             log,
             state,

@@ -12,6 +12,7 @@
 mod blocking;
 mod engine;
 mod error;
+mod folder;
 pub mod keys;
 mod log;
 mod state;

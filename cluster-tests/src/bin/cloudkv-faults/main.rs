@@ -8,6 +8,7 @@
 mod absence;
 mod failover;
 mod mixed;
+mod power;
 mod region_loss;
 mod regions;
 mod rejoin;
@@ -39,6 +40,8 @@ enum Command {
     RegionLoss(region_loss::Args),
     /// Mix all kinds of faults in three regions, far from each other
     Regions(regions::Args),
+    /// Take the power of one node, of several and of all, under load: nothing acknowledged is lost
+    Power(power::Args),
     /// Restart all nodes, one after the other, under load: no request may fail.
     Rolling(rolling::Args),
     /// Load all nodes as much as they take: no leader may change.
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
                 Some(Command::Absence(args)) => absence::run(&args).await,
                 Some(Command::RegionLoss(args)) => region_loss::run(&args).await,
                 Some(Command::Regions(args)) => regions::run(&args).await,
+                Some(Command::Power(args)) => power::run(&args).await,
                 Some(Command::Rolling(args)) => rolling::run(&args).await,
                 Some(Command::Saturate(args)) => saturate::run(&args).await,
                 Some(Command::Rejoin(args)) => rejoin::run(&args).await,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::SegmentLog;
 use super::model_tests::{Model, SETTINGS, Step, open, perform, said, step};
-use super::segment::BLOCK;
+use super::segment::{self, BLOCK};
 
 use crate::store::keys::GroupId;
 
@@ -221,6 +221,68 @@ fn what_a_crash_left_behind_a_torn_record_does_not_come_back_behind_another_one(
     append_one(&log, 2, size, 4);
     drop(log);
     assert_eq!(numbers(&open(&crashed)), [1, 2]);
+}
+
+/// What is on the disk: segments as they were at the last sync of each, and `seen` of those that
+/// `log::open` has synced.
+fn after_power_loss(disk: &Files, seen: &Files, dir: &TempDir) -> Files {
+    let synced = segment::synced::take();
+    let mut left = disk.clone();
+    for path in synced {
+        let name = path.strip_prefix(dir.path()).unwrap().to_owned();
+        left.insert(name.clone(), seen[&name].clone());
+    }
+    left
+}
+
+#[test]
+fn what_a_start_has_read_is_durable_when_the_log_is_open() {
+    // The second one ends a segment: the next is written to another file.
+    for size in [100, 20_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(&dir);
+        append_one(&log, 1, 100, 1);
+        let disk = files_of(dir.path());
+        append_one(&log, 2, size, 2);
+        drop(log);
+        // The process was killed when it had written the second entry, and had not synced it.
+        let mut seen = files_of(dir.path());
+        seen.insert("log-synced".into(), disk[Path::new("log-synced")].clone());
+        let killed = write(&seen);
+        segment::synced::take();
+        let log = open(&killed);
+        // It counts as a part of the log: a leader that sends it again gets an answer at once.
+        assert_eq!(
+            log.last(GroupId(0)).unwrap().map(|(number, _)| number),
+            Some(2)
+        );
+        let left = write(&after_power_loss(&disk, &seen, &killed));
+        drop(log);
+        let log = open(&left);
+        assert_eq!(
+            log.last(GroupId(0)).unwrap().map(|(number, _)| number),
+            Some(2)
+        );
+    }
+}
+
+#[test]
+fn what_a_start_has_read_is_missed_when_it_is_damaged_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir);
+    append_one(&log, 1, 100, 1);
+    let before = files_of(dir.path());
+    append_one(&log, 2, 100, 2);
+    drop(log);
+    let mut seen = files_of(dir.path());
+    let mark = PathBuf::from("log-synced");
+    seen.insert(mark.clone(), before[&mark].clone());
+    let killed = write(&seen);
+    drop(open(&killed));
+    let mut damaged = before;
+    damaged.insert(mark.clone(), files_of(killed.path())[&mark].clone());
+    let dir = write(&damaged);
+    assert!(SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS).is_err());
 }
 
 #[test]

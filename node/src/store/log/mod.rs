@@ -12,6 +12,8 @@
 //! - The log on the disk is the records in the order in which they were written, up to some record:
 //!   each names the one before (`frame`), so nothing else can be read behind it (`recovery`).
 //! - A completion is called with `Ok` only after a sync that began after its records were written.
+//! - What a start reads as a part of the log is durable before the log is open: a process that was
+//!   killed may have written it without a sync, and Raft takes what is there as durable.
 //! - A segment is used again only when no entry in it is needed, and the records that say so are
 //!   durable. Votes and positions are repeated at the beginning of each segment, and what little is
 //!   still needed of an old one is moved (`tidy`), so that a group that rests holds up nothing.
@@ -55,6 +57,7 @@ use self::segment::SegmentFile;
 use self::tail::{Chunk, Tail};
 use self::writer::Writer;
 use super::error::StoreError;
+use super::folder::make_folder;
 use super::keys::GroupId;
 use super::synced_mark::SyncedMark;
 
@@ -206,7 +209,7 @@ impl SegmentLog {
         settings: LogSettings,
     ) -> Result<Self, StoreError> {
         let failed = || StoreError::on("open", "log");
-        std::fs::create_dir_all(dir).map_err(failed())?;
+        make_folder(dir).map_err(failed())?;
         if dir.join("CURRENT").exists() {
             return Err(StoreError::corrupt(
                 "log",
@@ -221,7 +224,9 @@ impl SegmentLog {
             .map(SegmentFile::slot)
             .max()
             .map_or(1, |last| last + 1);
-        let found = recovery::recover(files, Position::from_number(synced))?;
+        let synced = Position::from_number(synced);
+        let found = recovery::recover(files, synced)?;
+        found.make_durable(dir, synced, &mark).map_err(failed())?;
         let oldest = found.segments.keys().next().copied().unwrap_or(1);
         let usual = settings.segment_bytes;
         let spares = keep_whole(found.spares, usual).map_err(failed())?;

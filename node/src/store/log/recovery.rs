@@ -6,12 +6,16 @@
 //! goes further (see `synced_mark`), the log is damaged, and the node must not go on.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 use super::frame::{self, Frame, Kind, Link};
 use super::index::{Index, Position};
 use super::segment::SegmentFile;
 use super::tail::{Beginning, FORMAT};
 use crate::store::error::StoreError;
+use crate::store::folder::sync_folder;
+use crate::store::synced_mark::SyncedMark;
 
 /// The log as it was found.
 pub struct Recovered {
@@ -37,6 +41,19 @@ pub struct End {
 }
 
 type Segments = BTreeMap<u64, SegmentFile>;
+
+impl Recovered {
+    /// Makes durable what was read, of which everything before `synced` is already: blocks. A process
+    /// that was killed between a write and its sync left records that are readable and not durable;
+    /// and a file that it had just made, whose name isn't. From here on it is missed if it is gone.
+    pub fn make_durable(&self, dir: &Path, synced: Position, mark: &SyncedMark) -> io::Result<()> {
+        for file in self.segments.range(synced.segment()..).map(|it| it.1) {
+            file.sync()?;
+        }
+        sync_folder(dir)?;
+        self.end.map_or(Ok(()), |end| mark.set(end.at.number()))
+    }
+}
 
 fn damaged(what: &'static str) -> StoreError {
     StoreError::corrupt("log", what)

@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::store::folder::sync_folder;
+
 /// Files are written in whole blocks of this many bytes, from offsets that are multiples of it.
 pub const BLOCK: usize = 4096;
 /// How much is written at once, at most; a multiple of [`BLOCK`].
@@ -37,7 +39,7 @@ impl SegmentFile {
             let _ = std::fs::remove_file(&path);
         }
         let file = made?;
-        File::open(dir)?.sync_all()?;
+        sync_folder(dir)?;
         Ok(file)
     }
 
@@ -105,8 +107,10 @@ impl SegmentFile {
         Ok(bytes)
     }
 
-    /// Makes all that was written durable: blocks.
+    /// Makes all that was written durable, by an earlier process, too: blocks.
     pub fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        synced::note(&self.path);
         self.write.sync_data()
     }
 
@@ -211,6 +215,26 @@ impl Pen {
             bytes = later;
         }
         Ok(())
+    }
+}
+
+/// Which files the current thread has synced.
+#[cfg(test)]
+pub mod synced {
+    use std::cell::RefCell;
+    use std::path::{Path, PathBuf};
+
+    thread_local! {
+        static FILES: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(path: &Path) {
+        FILES.with_borrow_mut(|files| files.push(path.to_owned()));
+    }
+
+    /// Takes the list.
+    pub fn take() -> Vec<PathBuf> {
+        FILES.with_borrow_mut(std::mem::take)
     }
 }
 

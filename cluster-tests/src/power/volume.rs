@@ -1,0 +1,333 @@
+//! The file system: files and names together, and what goes wrong.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rustix::io::Errno;
+
+use super::contents::{Contents, Guarantee, Loss};
+use super::names::{Inode, Names, Place, ROOT};
+use super::trouble::{Area, Trouble};
+use crate::rng::Rng;
+
+/// The folder that gets what journaling file systems promise.
+const JOURNALED: &str = "state";
+
+pub(super) type Result<T> = std::result::Result<T, Errno>;
+
+/// A file or directory.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// The folder of the data directory that it is in, or its name there.
+    folder: OsString,
+    /// `None`: it is a directory.
+    contents: Option<Contents>,
+    pub changed: SystemTime,
+    /// How many hold it open.
+    open: u64,
+}
+
+impl Node {
+    pub fn is_file(&self) -> bool {
+        self.contents.is_some()
+    }
+
+    pub fn size(&self) -> u64 {
+        self.contents.as_ref().map_or(0, Contents::size)
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        if self.folder == JOURNALED {
+            Guarantee::Journaled
+        } else {
+            Guarantee::Nothing
+        }
+    }
+
+    fn is_in(&self, area: Area) -> bool {
+        area.covers(&self.folder.to_string_lossy())
+    }
+}
+
+/// What a cut took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Files with writes that weren't synced.
+    pub files: usize,
+    /// Changes of names that were lost.
+    pub names: usize,
+}
+
+/// A file system.
+#[derive(Debug)]
+pub(super) struct Volume {
+    /// Where the newest bytes of files are on the host.
+    host: PathBuf,
+    names: Names,
+    nodes: BTreeMap<Inode, Node>,
+    next: Inode,
+    pub trouble: Trouble,
+    /// Nothing is carried out until the power is back.
+    pub is_off: bool,
+    /// Counts what ends syncs that are under way.
+    pub interrupts: u64,
+    /// Syncs that wait, since they take long.
+    pub waiting: u64,
+}
+
+impl Volume {
+    /// An empty one, which keeps its files' bytes in `host`.
+    pub fn new(host: PathBuf) -> Self {
+        let root = Node {
+            folder: OsString::new(),
+            contents: None,
+            changed: SystemTime::now(),
+            open: 0,
+        };
+        Self {
+            host,
+            names: Names::default(),
+            nodes: BTreeMap::from([(ROOT, root)]),
+            next: ROOT + 1,
+            trouble: Trouble::default(),
+            is_off: false,
+            interrupts: 0,
+            waiting: 0,
+        }
+    }
+
+    fn host_file(&self, inode: Inode) -> PathBuf {
+        self.host.join(inode.to_string())
+    }
+
+    pub fn node(&self, inode: Inode) -> Result<&Node> {
+        if self.is_off {
+            return Err(Errno::IO);
+        }
+        self.nodes.get(&inode).ok_or(Errno::NOENT)
+    }
+
+    fn contents(&mut self, inode: Inode) -> Result<&mut Contents> {
+        self.node(inode)?;
+        let node = self.nodes.get_mut(&inode).ok_or(Errno::NOENT)?;
+        node.changed = SystemTime::now();
+        node.contents.as_mut().ok_or(Errno::ISDIR)
+    }
+
+    pub fn find(&self, directory: Inode, name: &OsStr) -> Result<Inode> {
+        self.node(directory)?;
+        self.names.find(directory, name).ok_or(Errno::NOENT)
+    }
+
+    pub fn list(&self, directory: Inode) -> Result<Vec<(OsString, Inode)>> {
+        self.node(directory)?;
+        let list = self.names.list(directory);
+        Ok(list.map(|(name, inode)| (name.to_owned(), inode)).collect())
+    }
+
+    /// Makes a file or directory.
+    pub fn make(&mut self, place: Place, is_file: bool) -> Result<Inode> {
+        let parent = self.node(place.0)?;
+        let folder = if place.0 == ROOT {
+            place.1.clone()
+        } else {
+            parent.folder.clone()
+        };
+        if self.names.find(place.0, &place.1).is_some() {
+            return Err(Errno::EXIST);
+        }
+        let mut node = Node {
+            folder,
+            contents: None,
+            changed: SystemTime::now(),
+            open: 0,
+        };
+        if node.is_in(self.trouble.is_full) {
+            return Err(Errno::NOSPC);
+        }
+        if node.is_in(self.trouble.writes_fail) {
+            return Err(Errno::IO);
+        }
+        let inode = self.next;
+        self.next += 1;
+        if is_file {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).create_new(true);
+            let newest = options.open(self.host_file(inode)).map_err(errno)?;
+            node.contents = Some(Contents::new(newest));
+        }
+        self.nodes.insert(inode, node);
+        self.names.link(place, inode);
+        Ok(inode)
+    }
+
+    /// Removes a name.
+    pub fn unlink(&mut self, place: Place, is_file: bool) -> Result<()> {
+        let inode = self.find(place.0, &place.1)?;
+        match (is_file, self.node(inode)?.is_file()) {
+            (true, false) => return Err(Errno::ISDIR),
+            (false, true) => return Err(Errno::NOTDIR),
+            (true, true) | (false, false) => {}
+        }
+        if self.names.list(inode).next().is_some() {
+            return Err(Errno::NOTEMPTY);
+        }
+        self.names.unlink(place);
+        self.remove_unused();
+        Ok(())
+    }
+
+    pub fn rename(&mut self, from: Place, to: Place) -> Result<()> {
+        self.find(from.0, &from.1)?;
+        if let Ok(replaced) = self.find(to.0, &to.1)
+            && !self.node(replaced)?.is_file()
+        {
+            return Err(Errno::ISDIR);
+        }
+        self.names.rename(from, to);
+        self.remove_unused();
+        Ok(())
+    }
+
+    pub fn open(&mut self, inode: Inode) -> Result<()> {
+        self.node(inode)?;
+        if let Some(node) = self.nodes.get_mut(&inode) {
+            node.open += 1;
+        }
+        Ok(())
+    }
+
+    pub fn release(&mut self, inode: Inode) {
+        if let Some(node) = self.nodes.get_mut(&inode) {
+            node.open = node.open.saturating_sub(1);
+            if node.open == 0 {
+                self.remove_unused();
+            }
+        }
+    }
+
+    pub fn read(&mut self, inode: Inode, offset: u64, length: u64) -> Result<Vec<u8>> {
+        if self.node(inode)?.is_in(self.trouble.reads_fail) {
+            return Err(Errno::IO);
+        }
+        self.contents(inode)?.read(offset, length).map_err(errno)
+    }
+
+    pub fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check_writable(inode)?;
+        self.contents(inode)?.write(offset, bytes).map_err(errno)
+    }
+
+    pub fn resize(&mut self, inode: Inode, size: u64) -> Result<()> {
+        self.check_writable(inode)?;
+        self.contents(inode)?.resize(size).map_err(errno)
+    }
+
+    fn check_writable(&self, inode: Inode) -> Result<()> {
+        let node = self.node(inode)?;
+        if node.is_in(self.trouble.writes_fail) {
+            return Err(Errno::IO);
+        }
+        if node.is_in(self.trouble.is_full) {
+            return Err(Errno::NOSPC);
+        }
+        Ok(())
+    }
+
+    /// Whether a sync takes long.
+    pub fn is_slow(&self, inode: Inode) -> bool {
+        let node = self.nodes.get(&inode);
+        node.is_some_and(|node| node.is_in(self.trouble.slow))
+    }
+
+    /// Makes a file's contents, or a directory's names, durable.
+    pub fn sync(&mut self, inode: Inode) -> Result<()> {
+        let node = self.node(inode)?;
+        if node.is_in(self.trouble.syncs_fail) {
+            return Err(Errno::IO);
+        }
+        if node.is_file() {
+            self.contents(inode)?.sync();
+        } else {
+            self.names.sync(inode);
+            self.remove_unused();
+        }
+        Ok(())
+    }
+
+    /// The power is gone, and back: `seed` decides what is left of what wasn't synced.
+    pub fn cut(&mut self, seed: u64) -> io::Result<Losses> {
+        let mut rng = Rng::branch(seed, 0xc07);
+        let loss = match rng.within(0..10) {
+            0..4 => Loss::Everything,
+            4 => Loss::Nothing,
+            _ => Loss::Some,
+        };
+        self.cut_with(loss, rng.draw())
+    }
+
+    /// The same, with so much of a loss.
+    pub fn cut_with(&mut self, loss: Loss, seed: u64) -> io::Result<Losses> {
+        let mut rng = Rng::new(seed);
+        let mut losses = Losses::default();
+        for node in self.nodes.values_mut() {
+            let guarantee = node.guarantee();
+            if let Some(contents) = &mut node.contents
+                && contents.is_unsynced()
+            {
+                losses.files += 1;
+                contents.cut(loss, guarantee, &mut rng)?;
+            }
+            node.open = 0;
+        }
+        let nodes = &self.nodes;
+        let guarantee = |directory| {
+            let node = nodes.get(&directory);
+            node.map_or(Guarantee::Nothing, Node::guarantee)
+        };
+        losses.names = self.names.cut(loss, guarantee, &mut rng);
+        self.remove_unused();
+        self.is_off = false;
+        Ok(losses)
+    }
+
+    /// Gives back what has no name, and can get none, when nobody holds it open.
+    fn remove_unused(&mut self) {
+        let named = self.names.named();
+        let host = &self.host;
+        self.nodes.retain(|inode, node| {
+            let is_used = *inode == ROOT || node.open > 0 || named.contains(inode);
+            if !is_used && node.is_file() {
+                // It is of a temporary folder: at worst it goes later.
+                let _ = std::fs::remove_file(host.join(inode.to_string()));
+            }
+            is_used
+        });
+    }
+
+    /// Paths of all files, and where their bytes are.
+    pub fn files(&self) -> Vec<(PathBuf, PathBuf)> {
+        let mut found = Vec::new();
+        let mut directories = vec![(ROOT, PathBuf::new())];
+        while let Some((directory, path)) = directories.pop() {
+            for (name, inode) in self.names.list(directory) {
+                match self.nodes.get(&inode) {
+                    Some(node) if node.is_file() => {
+                        found.push((path.join(name), self.host_file(inode)));
+                    }
+                    Some(_) => directories.push((inode, path.join(name))),
+                    None => {}
+                }
+            }
+        }
+        found
+    }
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

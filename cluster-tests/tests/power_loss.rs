@@ -1,0 +1,182 @@
+//! What was acknowledged outlives a power loss: of the node that acknowledged it, of a majority, of
+//! all. And what nodes do when their disks fail or are slow.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::eventually;
+use cloudkv_cluster_tests::faults::{Cut, Plan, PowerOptions, run_power};
+use cloudkv_cluster_tests::power::{Area, Disk, Trouble};
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
+
+/// Longer than any test: a sync that ends only when it is given up, or the trouble is over.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+/// How long something may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
+const SLOW_LOG: Trouble = Trouble {
+    reads_fail: Area::Nowhere,
+    writes_fail: Area::Nowhere,
+    syncs_fail: Area::Nowhere,
+    is_full: Area::Nowhere,
+    slow: Area::Log,
+    sync_delay: FOR_EVER,
+};
+
+async fn passes(seed: u64, cuts: Vec<Cut>) {
+    if !Disk::is_supported() {
+        return;
+    }
+    let mut options = PowerOptions::new(seed, 0, 3);
+    options.run.clients = 2;
+    options.run.region.shards = 4;
+    options.cuts = cuts;
+    let report = run_power(&options).await;
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    assert!(report.checked > 100, "there was load: {report}");
+}
+
+/// The first cuts of this seed in which so many nodes lose power, one of each.
+fn first_of_each(seed: u64, seats: &[usize]) -> Vec<Cut> {
+    let first = |count: &usize| {
+        let mut plan = Plan::new(seed, 3);
+        std::iter::from_fn(|| Some(plan.next_cut())).find(|cut| cut.seats.len() == *count)
+    };
+    seats.iter().filter_map(first).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_losses_of_one_two_and_all_nodes_lose_nothing_acknowledged() {
+    passes(1, first_of_each(1, &[3, 1, 2])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_disks_lose_nothing_and_end_no_node() {
+    let mut plan = Plan::new(2, 3);
+    let slow = |slow: Vec<usize>, plan: &mut Plan| Cut {
+        slow,
+        slow_area: Area::Everywhere,
+        sync_delay: Duration::from_millis(1500),
+        load: Duration::from_secs(4),
+        killed: None,
+        seats: vec![],
+        ..plan.next_cut()
+    };
+    let cuts = vec![slow(vec![0], &mut plan), slow(vec![1, 2], &mut plan)];
+    passes(2, cuts).await;
+}
+
+async fn region(nodes: usize) -> Region {
+    let options = RegionOptions {
+        nodes,
+        seats: nodes,
+        shards: 1,
+        power: true,
+        ..RegionOptions::default()
+    };
+    Region::start_with(options).await
+}
+
+/// A follower has written an entry, and is killed before it has synced it. It is a part of its log
+/// at the next start; if it acknowledges it then, it must be durable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_follower_acknowledges_after_its_start_outlives_the_power() {
+    if !Disk::is_supported() {
+        return;
+    }
+    let mut region = region(3).await;
+    let leader = region.wait_leader("shard-0").await;
+    let bucket = region.api(leader).bucket().await;
+    region.wait_converged().await;
+    let followers: Vec<usize> = (0..3).filter(|seat| *seat != leader).collect();
+    for seat in &followers {
+        region.members[*seat].disk().set_trouble(SLOW_LOG);
+    }
+    // Whether it is answered in time doesn't matter: who reads it must read it again.
+    let (api, path) = (region.api(leader), bucket.key("k"));
+    let put = tokio::spawn({
+        let (api, path) = (api.clone(), path.clone());
+        async move { api.put(&path, "v").unchecked().try_send().await.is_ok() }
+    });
+    let is_read = async || {
+        let answer = api.get(&path).unchecked().try_send().await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    };
+    for seat in &followers {
+        let disk = region.members[*seat].disk();
+        let what = format!("node {seat} has written the entry");
+        eventually(&what, WITHIN, async || disk.is_syncing().then_some(())).await;
+    }
+    let killed = followers[0];
+    region.kill(killed);
+    region.members[killed].start();
+    region.network.set_listening(killed, true);
+    let disk = region.members[killed].disk();
+    eventually("the write is committed, or synced", WITHIN, async || {
+        (is_read().await || disk.is_syncing()).then_some(())
+    })
+    .await;
+    disk.set_trouble(Trouble::default());
+    eventually("the write is committed", WITHIN, async || {
+        is_read().await.then_some(())
+    })
+    .await;
+    // The leader alone keeps it for certain, and comes back last.
+    region.power_off(&[0, 1, 2]);
+    for member in &region.members {
+        member.disk().set_trouble(Trouble::default());
+        member.disk().cut_hard().expect("cut the power");
+    }
+    for seat in &followers {
+        region.members[*seat].start();
+    }
+    for seat in &followers {
+        region.wait_listening(*seat).await;
+    }
+    put.abort();
+    let api = region.api(killed);
+    let found = eventually("the key is read", WITHIN, async || {
+        let answer = api.get(&path).unchecked().try_send().await.ok()?;
+        (answer.status != 503).then_some(answer)
+    });
+    let found = found.await;
+    assert_eq!(
+        (found.status, found.text()),
+        (200, "v"),
+        "an acknowledged write is lost"
+    );
+    region.restart(leader).await;
+    region.wait_formed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_log_cannot_be_synced_ends_and_says_why() {
+    if !Disk::is_supported() {
+        return;
+    }
+    let mut region = region(1).await;
+    region.expect_errors(&["os error 5"]);
+    let bucket = region.api(0).bucket().await;
+    region.api(0).put(&bucket.key("k"), "v").await.status(200);
+    region.members[0].disk().set_trouble(Trouble {
+        syncs_fail: Area::Log,
+        ..Trouble::default()
+    });
+    let put = region.api(0).put(&bucket.key("k"), "w").unchecked();
+    let put = put.try_send().await;
+    // It is not acknowledged, whatever becomes of the connection.
+    assert!(put.is_err() || put.is_ok_and(|answer| answer.status >= 500));
+    let status = region.wait_exit(0).await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    let errors = region.members[0].log().errors().join("\n");
+    assert!(errors.contains("os error 5"), "{errors}");
+    // With the disk well again, and all lost that it never synced, it has what it acknowledged.
+    region.members[0].disk().cut_hard().expect("cut the power");
+    region.members[0].disk().set_trouble(Trouble::default());
+    region.restart(0).await;
+    region.wait_formed().await;
+    let found = region.api(0).get(&bucket.key("k")).await;
+    assert_eq!(found.status(200).text(), "v");
+}
