@@ -34,7 +34,7 @@ pub use ledger::{KeyName, Ledger, Tally};
 pub use line::{Line, Reply};
 pub use nemesis::Nemesis;
 pub use plain::{Plain, PlainError, PlainResult};
-pub use plain_load::{PlainLoad, PlainOutcome, Work};
+pub use plain_load::{PlainLoad, PlainOutcome, Work, fill};
 pub use regions::{RegionsOptions, run_regions};
 pub use report::Report;
 pub use run::{RunOptions, run};
