@@ -36,7 +36,7 @@ pub use ledger::{KeyName, Ledger, Tally};
 pub use line::{Line, Reply};
 pub use nemesis::Nemesis;
 pub use plain::{Plain, PlainError, PlainResult};
-pub use plain_load::{PlainLoad, PlainOutcome, Work};
+pub use plain_load::{PlainLoad, PlainOutcome, Work, fill};
 pub use power::{Cut, Plan, PowerOptions, run_power};
 pub use regions::{RegionsOptions, run_regions};
 pub use report::Report;

@@ -30,6 +30,13 @@ pub enum Work {
     AllKeys(u64),
     /// Each writes keys that nobody wrote before: client 3's are named [`new_key`]`(3, 0)` and so on.
     NewKeys,
+    /// All write values of this many bytes to keys `0` to this one.
+    Overwrite {
+        /// How many keys there are.
+        keys: u64,
+        /// Size of a value.
+        bytes: usize,
+    },
 }
 
 /// The name of a client's key under [`Work::NewKeys`].
@@ -219,6 +226,10 @@ async fn client(shared: Arc<Shared>, number: usize) {
             Work::OwnKeys => own_key(&shared, &mut plain, number, &mut written).await,
             Work::AllKeys(keys) => any_key(&shared, &mut plain, &mut rng, keys).await,
             Work::NewKeys => put(&shared, &mut plain, &new_key(number, sent)).await,
+            Work::Overwrite { keys, bytes } => {
+                let request = write_of(&shared.bucket, rng.within(0..keys), bytes);
+                plain.send(&request).await.map(drop).map_err(Miss::of_write)
+            }
         };
         sent += 1;
         match result {
@@ -232,6 +243,38 @@ async fn client(shared: Arc<Shared>, number: usize) {
         }
     }
     shared.retried.fetch_add(plain.retried, Ordering::Relaxed);
+}
+
+fn write_of(bucket: &Bucket, key: u64, bytes: usize) -> RawRequest {
+    let path = bucket.key(&key.to_string());
+    RawRequest::new("PUT", &path).body(&vec![b'v'; bytes])
+}
+
+/// Writes keys `0` to `keys` with values of this many bytes, by this many clients.
+///
+/// # Errors
+/// The first write that failed.
+pub async fn fill(
+    nodes: &[SocketAddr],
+    bucket: &Bucket,
+    clients: usize,
+    keys: u64,
+    bytes: usize,
+) -> Result<(), PlainError> {
+    let writers = (0..clients).map(|first| {
+        let mut plain = Plain::new(nodes, first);
+        let bucket = bucket.clone();
+        tokio::spawn(async move {
+            for key in (first as u64..keys).step_by(clients.max(1)) {
+                plain.send(&write_of(&bucket, key, bytes)).await?;
+            }
+            Ok::<(), PlainError>(())
+        })
+    });
+    for written in join_all(writers).await {
+        written.expect("a writer goes on to its end")?;
+    }
+    Ok(())
 }
 
 /// Writes a new value, or reads the last one.

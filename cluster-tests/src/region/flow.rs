@@ -11,6 +11,7 @@
 //! hides it, too.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -123,6 +124,9 @@ impl Writer {
                 sleep_until(deliver_at).await;
             }
             self.wait_while_cut().await?;
+            if let Piece::Bytes(bytes) = &piece {
+                self.wait_for_capacity(bytes.len()).await;
+            }
             let written = match piece {
                 Piece::Bytes(bytes) => to.write_all(&bytes).await,
                 Piece::End => to.shutdown().await,
@@ -134,6 +138,16 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the link has carried so many bytes, if its rate is limited.
+    async fn wait_for_capacity(&self, bytes: usize) {
+        let passed = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.stats.passed.fetch_add(passed, Ordering::Relaxed);
+        let rate = self.changes.borrow().shape.flow(self.direction).rate;
+        if rate > 0 {
+            sleep_until(self.stats.passes_at(self.direction, bytes, rate)).await;
+        }
     }
 
     async fn wait_while_cut(&mut self) -> Result<(), Reset> {

@@ -158,6 +158,11 @@ impl Network {
         });
     }
 
+    /// Lets so many bytes a second pass on each link between a node and the others, each way.
+    pub fn throttle(&self, node: usize, rate: u64) {
+        self.around(node, |flow| flow.rate = rate);
+    }
+
     /// Lets go everything that was held, and does to what comes only what is usual.
     pub fn heal(&self) {
         for link in self.links.iter().flatten().flatten() {

@@ -1,7 +1,10 @@
 //! What a link between two nodes does to the bytes that pass it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// One of a link's two directions, told by what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Flow {
     pub stalls: u64,
     /// Of 1000 pieces, how many take the connection with them.
     pub resets: u64,
+    /// Bytes a second that pass, all connections of the link together; 0: as many as come.
+    pub rate: u64,
 }
 
 /// What a link does.
@@ -80,12 +85,28 @@ pub struct LinkStats {
     pub stalled: AtomicU64,
     /// Connections that were reset.
     pub reset: AtomicU64,
+    /// Bytes that have passed.
+    pub passed: AtomicU64,
+    /// Until when each direction is busy with what it was given, if its rate is limited.
+    busy_until: [Mutex<Option<Instant>>; 2],
 }
 
 impl LinkStats {
     /// One more.
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the time that so many bytes need in a direction, behind those that came before; returns
+    /// when they have passed.
+    pub(super) fn passes_at(&self, direction: Direction, bytes: usize, rate: u64) -> Instant {
+        let busy_until = &self.busy_until[direction as usize];
+        let mut busy_until = busy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+        let passed = busy_until.map_or(now, |until| until.max(now)) + takes;
+        *busy_until = Some(passed);
+        passed
     }
 
     /// How many pieces and connections met any fault.

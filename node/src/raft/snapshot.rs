@@ -72,13 +72,23 @@ impl SnapshotData {
         let vote = codec::vote_to_pb(vote);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
-            let mut turn = Some(runtime.block_on(pace.turn()));
+            // Ends early when nobody takes the frames any more.
+            let next_turn = || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        () = frames.closed() => None,
+                        turn = pace.turn() => Some(turn),
+                    }
+                })
+            };
+            let mut turn = next_turn();
             let read = self.read(group, vote, |kind| {
                 drop(turn.take());
                 let frame = pb::SnapshotFrame { kind: Some(kind) };
                 let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it");
                 frames.blocking_send(frame).map_err(gone)?;
-                turn = Some(runtime.block_on(pace.turn()));
+                turn = next_turn();
                 Ok(())
             });
             // Without its last frame the receiver drops it.
