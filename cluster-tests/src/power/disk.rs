@@ -34,13 +34,17 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Whether this machine can mount one; if not, says so in a line.
+    /// Whether this machine can mount one: tries it, and says in a line why it can't.
     pub fn is_supported() -> bool {
-        let found = cfg!(target_os = "linux") && Path::new("/dev/fuse").exists();
-        if !found {
-            println!("skipped: a disk that loses power needs Linux with /dev/fuse");
+        let mounted = tempfile::tempdir().and_then(|dir| {
+            let disk = Self::mount(&dir.path().join("data"), &dir.path().join("host"))?;
+            drop(disk);
+            Ok(())
+        });
+        if let Err(error) = &mounted {
+            println!("skipped: a disk that loses power needs Linux with /dev/fuse: {error}");
         }
-        found
+        mounted.is_ok()
     }
 
     /// Mounts an empty disk at `at`, which is made; it keeps its bytes in `host`, which is made,

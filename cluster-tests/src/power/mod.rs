@@ -19,7 +19,11 @@
 //! changed. Still nothing is durable there without a sync.
 //!
 //! Beside that a disk can fail on command ([`Trouble`]): reads, writes and syncs with `EIO`, writes
-//! with `ENOSPC`, and syncs that take long.
+//! with `ENOSPC`, and syncs that take long. A sync that has failed may be tried again here; Linux
+//! then reports success for pages that it has dropped.
+//!
+//! A disk is unmounted when it is dropped, after panics too. If its process is killed, the mount
+//! stays without anybody who answers, until `umount`.
 //!
 //! | file | what it does |
 //! | --- | --- |

@@ -3,6 +3,10 @@
 //! Invariant: each batch holds the effects of whole log entries together with the applied
 //! position after them, and all rows live in one column family. So whatever a crash leaves is the
 //! state after some entry, and that entry's position is in it.
+//!
+//! What was flushed is durable, also what a killed process may have flushed without a last sync:
+//! opening writes a new MANIFEST with all that it has read, and syncs it, as long as RocksDB's
+//! `reuse_manifest_on_open` is off. The log is purged by that.
 
 use std::ops::ControlFlow;
 use std::path::Path;
