@@ -24,7 +24,7 @@ use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
-use crate::store::{Engine, EngineSettings, OpenError};
+use crate::store::{DiskSpace, Engine, EngineSettings, Gate, OpenError};
 
 /// Writes that may wait per shard; their bytes are bounded over all shards.
 const WRITE_QUEUE: usize = 8192;
@@ -95,6 +95,10 @@ pub struct Groups {
     pub place: Place,
     /// Its storage.
     pub engine: Arc<Engine>,
+    /// The room on its disk.
+    pub space: Arc<DiskSpace>,
+    /// What the metadata takes while disks fill up.
+    pub meta_gate: Arc<Gate>,
     /// Its clock.
     pub clock: Clock,
     /// The other nodes.
@@ -140,13 +144,16 @@ impl Groups {
     ) -> Result<Self, StartError> {
         let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
         check_mark(&config.data_dir)?;
+        let low_water = config.disk_low_water_mib.bytes() as u64;
+        let space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
         let (identity, nodes) = enter(config, &place, give_up).await?;
         let peers = Peers::new(peers_settings(config, &identity, &place, runtimes));
         for node in nodes {
             peers.learn(node.id, &node.rpc);
         }
         let clock = Clock::with_offset(config.clock_file.clone());
-        let (meta, catalog) = start_meta(&engine, config, &identity, &place, &peers).await?;
+        let (meta, catalog) =
+            start_meta(&engine, config, &identity, &place, (&peers, &space)).await?;
         for node in catalog.topology().nodes() {
             if node.state != NodeState::Removed {
                 peers.learn(node.id, &node.rpc);
@@ -158,7 +165,15 @@ impl Groups {
         let vitals = Vitals::new(clock.clone(), meta::LEVEL, clock_ok.clone());
         let time = (&clock, clock_ok);
         let disk = &runtimes.rest;
-        let settings = shard_settings(config, &identity, &place, &peers, time, disk, stop);
+        let settings = shard_settings(
+            config,
+            &identity,
+            &place,
+            (&peers, &space),
+            time,
+            disk,
+            stop,
+        );
         let handles = start_shards(&engine, &identity, settings).await?;
         let held = config.held_requests_mib.bytes();
         let shards = Shards::new(handles, peers.clone(), held, config.request_timeout);
@@ -166,6 +181,8 @@ impl Groups {
             identity,
             place,
             engine,
+            space,
+            meta_gate: Arc::default(),
             clock,
             peers,
             vitals,
@@ -201,7 +218,14 @@ impl Groups {
         let (meta, peers, clock) = (self.meta.clone(), self.peers.clone(), self.clock.clone());
         let metadata = Metadata::new(meta, peers, clock.clone(), config.request_timeout);
         let (catalog, shards) = (self.catalog.clone(), self.shards.clone());
-        let directory = Directory::new(metadata, catalog, shards, clock, settings);
+        let directory = Directory::new(
+            metadata,
+            catalog,
+            shards,
+            clock,
+            settings,
+            self.meta_gate.clone(),
+        );
         Service {
             keyspace,
             directory,
@@ -396,7 +420,7 @@ fn meta_settings(
     config: &Config,
     identity: &Identity,
     place: &Place,
-    peers: &Arc<Peers>,
+    (peers, space): (&Arc<Peers>, &Arc<DiskSpace>),
 ) -> GroupSettings {
     GroupSettings {
         node: identity.node_id,
@@ -409,6 +433,7 @@ fn meta_settings(
         election_max: Duration::from_millis(3000),
         log_cache: config.log_cache_mib.bytes() / (usize::from(identity.shards) + 1),
         log_keep: LOG_KEEP,
+        space: space.clone(),
     }
 }
 
@@ -417,7 +442,7 @@ async fn start_meta(
     config: &Config,
     identity: &Identity,
     place: &Place,
-    peers: &Arc<Peers>,
+    (peers, space): (&Arc<Peers>, &Arc<DiskSpace>),
 ) -> Result<(Arc<Group<Meta>>, Arc<Catalog>), StartError> {
     let failed = |source| StartError::Group {
         group: GroupId::META,
@@ -425,7 +450,7 @@ async fn start_meta(
     };
     let db = engine.state.clone();
     let mut catalog = None;
-    let settings = meta_settings(config, identity, place, peers);
+    let settings = meta_settings(config, identity, place, (peers, space));
     let group = Group::start(engine.clone(), GroupId::META, &settings, |rows| {
         let state = MetaState::open(db, rows)?;
         catalog = Some(state.catalog());
@@ -442,7 +467,7 @@ fn shard_settings(
     config: &Config,
     identity: &Identity,
     place: &Place,
-    peers: &Arc<Peers>,
+    (peers, space): (&Arc<Peers>, &Arc<DiskSpace>),
     (clock, clock_ok): (&Clock, Arc<AtomicBool>),
     disk: &Handle,
     stop: &CancellationToken,
@@ -454,7 +479,7 @@ fn shard_settings(
             election_max: Duration::from_millis(300),
             append_timeout: Duration::from_secs(2),
             founds: identity.founder || identity.founds_region,
-            ..meta_settings(config, identity, place, peers)
+            ..meta_settings(config, identity, place, (peers, space))
         },
         batch: BatchSettings {
             queue: WRITE_QUEUE,

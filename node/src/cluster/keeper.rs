@@ -23,6 +23,7 @@ use crate::raft::{Group, Members, NodeId, Step};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
+use crate::store::{DiskSpace, Gate};
 
 /// How often the keeper looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -56,6 +57,10 @@ pub struct Keeper {
     pub propose: Proposer,
     /// Connects to other nodes.
     pub dialer: Dialer,
+    /// The room on this node's disk.
+    pub space: Arc<DiskSpace>,
+    /// What the metadata takes.
+    pub meta_gate: Arc<Gate>,
 }
 
 /// What other nodes are asked of this one.
@@ -95,6 +100,7 @@ impl Keeper {
                 self.learn(&topology);
                 self.note_shards(&topology);
                 self.guard_leadership().await;
+                self.mind_disks().await;
                 if self.is_known(&topology) {
                     self.place_shards(&topology, &mut led_since).await;
                 } else {
@@ -297,7 +303,8 @@ impl Keeper {
         let Some(preferred) = preferred.filter(|node| *node != self.identity.node_id) else {
             return;
         };
-        if since.elapsed() > SETTLED && self.vitals.steady_for(preferred, SETTLED) {
+        let has_room = !self.vitals.disk_is_low(preferred);
+        if has_room && since.elapsed() > SETTLED && self.vitals.steady_for(preferred, SETTLED) {
             tracing::debug!(group = %group.id(), to = preferred, "giving way to the preferred leader");
             group.hand_over(&[preferred]).await;
         }

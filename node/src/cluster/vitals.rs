@@ -62,6 +62,7 @@ struct History {
     since: Instant,
     level: u32,
     leads: Vec<u32>,
+    disk_low: bool,
 }
 
 /// The other nodes' signs of life.
@@ -122,6 +123,7 @@ impl Vitals {
             since: now,
             level: pong.level,
             leads: Vec::new(),
+            disk_low: false,
         });
         if now.duration_since(history.heard) > SILENT {
             history.since = now;
@@ -131,6 +133,7 @@ impl Vitals {
         history.heard = now;
         history.level = pong.level;
         history.leads.clone_from(&pong.leads);
+        history.disk_low = pong.disk_low;
         history.samples.push_back((round_trip, offset));
         while history.samples.len() > SAMPLES {
             history.samples.pop_front();
@@ -138,13 +141,14 @@ impl Vitals {
     }
 
     /// What this node answers when it is called.
-    pub fn pong(&self, leads: Vec<u32>) -> reply::Body {
+    pub fn pong(&self, leads: Vec<u32>, disk_low: bool) -> reply::Body {
         let now = self.clock.now();
         reply::Body::Pong(pb::Pong {
             received_at: now,
             answered_at: now,
             level: self.level,
             leads,
+            disk_low,
         })
     }
 
@@ -172,6 +176,12 @@ impl Vitals {
         seen.iter()
             .find(|(node, history)| leads(history) && among(**node))
             .map(|(node, _)| *node)
+    }
+
+    /// Whether a node's disk was below its low-water mark when it was last heard of.
+    pub fn disk_is_low(&self, node: NodeId) -> bool {
+        let seen = self.seen.read();
+        seen.get(&node).is_some_and(|history| history.disk_low)
     }
 
     /// Whether a node was heard of lately.

@@ -25,7 +25,7 @@ use super::snapshot::{self, SnapshotData};
 use super::types::{Callback, Command, Machine, NodeId, Types};
 use crate::rpc::{Frames, Peers};
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{Engine, StoreError};
+use crate::store::{DiskSpace, DiskState, Engine, StoreError};
 
 /// How a group is run.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct GroupSettings {
     /// Entries that stay in the log though the state has flushed them, for members that lag: so
     /// many, and no more bytes of them than that.
     pub log_keep: (usize, u64),
+    /// The room on this node's disk.
+    pub space: Arc<DiskSpace>,
 }
 
 /// What a proposal came to, given to its callback.
@@ -111,6 +113,7 @@ pub struct Group<M: Machine> {
     leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<Progress>,
     log_keep: (usize, u64),
+    space: Arc<DiskSpace>,
     /// Before this it gives no vote: see `member`.
     votes_from: Instant,
     stopping: AtomicBool,
@@ -161,6 +164,7 @@ impl<M: Machine> Group<M> {
             leader,
             progress,
             log_keep: settings.log_keep,
+            space: settings.space.clone(),
             votes_from: Instant::now(),
             stopping: AtomicBool::new(false),
             receiving: Mutex::new(()),
@@ -210,6 +214,11 @@ impl<M: Machine> Group<M> {
     /// Whether the group takes nothing any more.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The room on this node's disk.
+    pub(super) fn disk_state(&self) -> DiskState {
+        self.space.state()
     }
 
     pub(super) fn votes_from(&self) -> Instant {

@@ -211,6 +211,7 @@ fn shard_settings(
             election_max: ELECTION_MAX,
             log_cache: 1 << 20,
             log_keep: (1000, 1 << 20),
+            space: Arc::default(),
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         record_cache: 1 << 20,

@@ -14,6 +14,7 @@ mod engine;
 mod error;
 pub mod keys;
 mod log;
+mod space;
 mod state;
 mod synced_mark;
 
@@ -21,4 +22,5 @@ pub use blocking::blocking;
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
 pub use log::{Completion, SegmentLog, SyncStats};
+pub use space::{DiskSpace, DiskState, Gate, Intake};
 pub use state::{Batch, Found, Frozen, Scan, StateDb};
