@@ -17,5 +17,5 @@ pub mod rng;
 
 pub use harness::{
     Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest, Recorder,
-    Router, SharedNode, chunk, eventually, try_eventually,
+    Router, SharedNode, SmallDisk, chunk, eventually, try_eventually,
 };

@@ -11,6 +11,7 @@ mod recorder;
 mod refusal;
 mod router;
 mod shared;
+mod small_disk;
 mod wait;
 
 pub use answer::Answer;
@@ -23,4 +24,5 @@ pub use recorder::Recorder;
 pub use refusal::{Refusal, run_to_exit};
 pub use router::Router;
 pub use shared::{Lease, SharedNode};
+pub use small_disk::SmallDisk;
 pub use wait::{eventually, try_eventually};

@@ -77,6 +77,9 @@ fn directory(error: &DirectoryError) -> Response {
         DirectoryError::TooManyBuckets { .. } => {
             refusal(StatusCode::CONFLICT, "plan_limit", &message)
         }
+        DirectoryError::DiskFull { .. } => {
+            refusal(StatusCode::INSUFFICIENT_STORAGE, "disk_full", &message)
+        }
         // The last ones are of users' requests only.
         DirectoryError::Storage(_)
         | DirectoryError::UnknownAccount

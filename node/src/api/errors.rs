@@ -18,6 +18,9 @@ use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
 use crate::service::{DirectoryError, KeyError, Unavailable};
 
+/// After how many seconds it is worth trying again when a disk is nearly full, and another isn't.
+const DISK_FULL_RETRY: u64 = 5;
+
 /// A refusal as a client gets it.
 #[derive(Debug)]
 pub struct ApiError {
@@ -285,6 +288,19 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry(1))
     }
 
+    /// 503, or 507 where no node has room: the disks are nearly full.
+    pub fn disk_full(elsewhere: bool) -> Self {
+        let message = "most nodes that hold this have nearly full disks, and nothing was done: \
+                       deleting makes room";
+        if elsewhere {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message)
+                .with(Extra::Retry(DISK_FULL_RETRY))
+        } else {
+            Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
+        }
+        .settled()
+    }
+
     /// 504: the write may or may not have happened.
     pub fn unknown_outcome() -> Self {
         let message =
@@ -340,6 +356,7 @@ impl From<KeyError> for ApiError {
                          move it to another plan"
                 ),
             ),
+            KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketGone => Self::unknown_bucket(),
             KeyError::Storage(cause) => Self::internal("access the storage for a key", &cause),
         }
@@ -365,6 +382,7 @@ impl From<DirectoryError> for ApiError {
             DirectoryError::ClusterFull { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_full", message)
             }
+            DirectoryError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             DirectoryError::PlanNotSelfService { .. } => Self::new(
                 StatusCode::PAYMENT_REQUIRED,
                 "plan_not_self_service",

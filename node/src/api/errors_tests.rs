@@ -37,6 +37,11 @@ fn key_errors_have_their_codes() {
         (403, "plan_limit")
     );
     assert_eq!(seen(KeyError::BucketGone), (404, "unknown_bucket"));
+    let full = |elsewhere| seen(KeyError::DiskFull { elsewhere });
+    assert_eq!(
+        (full(true), full(false)),
+        ((503, "disk_full"), (507, "disk_full"))
+    );
     assert_eq!(seen(KeyError::Storage(io())), (500, "internal"));
     assert_eq!(
         seen(KeyError::from(Unavailable::Stopping)),

@@ -16,6 +16,7 @@ use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
 use crate::rpc::{Caller, Frames, Handler, SnapshotAcks, Walk};
 use crate::service::Service;
+use crate::store::DiskState;
 
 /// The parts that answer.
 pub(super) struct Answers {
@@ -51,6 +52,12 @@ impl Answers {
             .collect()
     }
 
+    /// How this node is.
+    fn pong(&self) -> reply::Body {
+        let disk_low = self.places.groups.space.state() != DiskState::Ample;
+        self.vitals.pong(self.led(), disk_low)
+    }
+
     /// Has a group answer.
     fn with(
         &self,
@@ -81,7 +88,7 @@ impl Handler for Answers {
             call::Body::Level(level) => self.geo.level(level),
             call::Body::Digest(query) => self.geo.digest(query),
             call::Body::Peer(query) => std::future::ready(self.geo.peer(&query)).boxed(),
-            call::Body::Ping(_) => std::future::ready(self.vitals.pong(self.led())).boxed(),
+            call::Body::Ping(_) => std::future::ready(self.pong()).boxed(),
             body => {
                 let service = self.service.clone();
                 async move { service.answer(from, body, timeout).await }.boxed()

@@ -25,7 +25,7 @@ use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
-use crate::store::{Engine, EngineSettings, OpenError};
+use crate::store::{DiskSpace, Engine, EngineSettings, Gate, OpenError};
 
 /// Writes that may wait per shard; their bytes are bounded over all shards.
 const WRITE_QUEUE: usize = 8192;
@@ -96,6 +96,10 @@ pub struct Groups {
     pub place: Place,
     /// Its storage.
     pub engine: Arc<Engine>,
+    /// The room on its disk.
+    pub space: Arc<DiskSpace>,
+    /// What the metadata takes while disks fill up.
+    pub meta_gate: Arc<Gate>,
     /// Its clock.
     pub clock: Clock,
     /// The other nodes.
@@ -143,6 +147,8 @@ impl Groups {
     ) -> Result<Self, StartError> {
         let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
         check_mark(&config.data_dir)?;
+        let low_water = config.disk_low_water_mib.bytes() as u64;
+        let space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
         let (identity, nodes) = enter(config, &place, give_up).await?;
         let peers = Peers::new(peers_settings(config, &identity, &place, runtimes));
         for node in nodes {
@@ -150,7 +156,7 @@ impl Groups {
         }
         let clock = Clock::with_offset(config.clock_file.clone());
         let snapshots = SnapshotSettings::new(config.snapshot_percent);
-        let settings = meta_settings(config, &identity, &place, &peers, &snapshots);
+        let settings = meta_settings(config, &identity, &place, &peers, &space, &snapshots);
         let (meta, catalog) = start_meta(&engine, &settings).await?;
         for node in catalog.topology().nodes() {
             if node.state != NodeState::Removed {
@@ -171,6 +177,8 @@ impl Groups {
             identity,
             place,
             engine,
+            space,
+            meta_gate: Arc::default(),
             clock,
             peers,
             vitals,
@@ -210,7 +218,14 @@ impl Groups {
         let (meta, peers, clock) = (self.meta.clone(), self.peers.clone(), self.clock.clone());
         let metadata = Metadata::new(meta, peers, clock.clone(), config.request_timeout);
         let (catalog, shards) = (self.catalog.clone(), self.shards.clone());
-        let directory = Directory::new(metadata, catalog, shards, clock, settings);
+        let directory = Directory::new(
+            metadata,
+            catalog,
+            shards,
+            clock,
+            settings,
+            self.meta_gate.clone(),
+        );
         Service {
             keyspace,
             directory,
@@ -408,6 +423,7 @@ fn meta_settings(
     identity: &Identity,
     place: &Place,
     peers: &Arc<Peers>,
+    space: &Arc<DiskSpace>,
     snapshots: &SnapshotSettings,
 ) -> GroupSettings {
     GroupSettings {
@@ -422,6 +438,7 @@ fn meta_settings(
         log_cache: config.log_cache_mib.bytes() / (usize::from(identity.shards) + 1),
         log_keep: LOG_KEEP,
         snapshots: snapshots.clone(),
+        space: space.clone(),
     }
 }
 

@@ -103,12 +103,6 @@ impl Observer {
             .filter(|_| living <= voters.len() / 2 + 1)
     }
 
-    /// Room that is left where the data directory is; 0 if that can't be told.
-    fn disk_free_bytes(&self) -> u64 {
-        let disk = rustix::fs::statvfs(self.data_dir.as_str());
-        disk.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
-
     fn write_api(&self, text: &mut Exposition) {
         let metrics = self.api.metrics();
         for count in metrics.requests() {
@@ -250,7 +244,12 @@ impl Observer {
             (
                 "cloudkv_disk_free_bytes",
                 "Room that is left where the data directory is.",
-                self.disk_free_bytes(),
+                self.groups.space.free(),
+            ),
+            (
+                "cloudkv_disk_low",
+                "1 if that is below the low-water mark, 2 if below a quarter of it.",
+                self.groups.space.state() as u64,
             ),
             (
                 "cloudkv_log_disk_bytes",
@@ -367,7 +366,8 @@ impl AdminState for Observer {
             "data_dir": self.data_dir,
             "accounts": self.groups.catalog.account_count(),
             "buckets": self.groups.catalog.bucket_count(),
-            "disk_free_bytes": self.disk_free_bytes(),
+            "disk_free_bytes": self.groups.space.free(),
+            "disk_state": self.groups.space.state().name(),
             "log_disk_bytes": self.groups.engine.log.disk_bytes(),
             "state_disk_bytes": self.groups.engine.state.disk_bytes(),
             "clock_behind_wall_ms": self.groups.clock.behind_wall() / 1_000_000,

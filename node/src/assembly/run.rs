@@ -23,7 +23,7 @@ use super::place::place;
 use super::ports::{Ports, Users};
 use super::regions;
 use super::threads::Threads;
-use super::upkeep::upkeep;
+use super::upkeep::{upkeep, watch_disk};
 use super::wiring::{answering, geo, proposer};
 use crate::api::{Api, CreationSettings, HttpSettings};
 use crate::cluster::{Comparer, Keeper};
@@ -258,6 +258,8 @@ impl Node {
         let write_buffer = self.config.write_buffer_mib.bytes();
         let upkeep = upkeep(self.groups.clone(), write_buffer, self.stop_groups.clone());
         self.tasks.spawn(upkeep);
+        let watch = watch_disk(self.groups.space.clone(), self.stop_groups.clone());
+        self.tasks.spawn(watch);
         if stop
             .run_until_cancelled(self.groups.ready())
             .await
@@ -302,6 +304,8 @@ impl Node {
             vitals: groups.vitals.clone(),
             propose: proposer(&self.service),
             dialer: groups.place.dialer.clone(),
+            space: groups.space.clone(),
+            meta_gate: groups.meta_gate.clone(),
         };
         let watch = groups
             .vitals

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::groups::Groups;
+use crate::store::DiskSpace;
 
 /// How often it is looked after.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// How often the room on the disk is measured.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
 /// What was appended to the logs is flushed after this time, however little it is.
 const FLUSH_AFTER: Duration = Duration::from_secs(600);
 
@@ -55,6 +58,15 @@ pub async fn upkeep(groups: Arc<Groups>, write_buffer: usize, stop: Cancellation
             tracing::warn!(%error, "purge logs");
         }
         tidy(&groups).await;
+    }
+}
+
+/// Measures the room on the disk until `stop`.
+pub async fn watch_disk(space: Arc<DiskSpace>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(DISK_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        space.measure();
     }
 }
 

@@ -22,6 +22,7 @@ use crate::meta::{Catalog, Meta, NodeInfo, NodeState, Placement, Topology};
 use crate::raft::{Group, Machine, Members, NodeId, Step};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::{Shard, ShardHandle};
+use crate::store::{DiskSpace, Gate};
 
 /// How often the keeper looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -55,6 +56,10 @@ pub struct Keeper {
     pub propose: Proposer,
     /// Connects to other nodes.
     pub dialer: Dialer,
+    /// The room on this node's disk.
+    pub space: Arc<DiskSpace>,
+    /// What the metadata takes.
+    pub meta_gate: Arc<Gate>,
 }
 
 /// What other nodes are asked of this one.
@@ -93,6 +98,7 @@ impl Keeper {
                 self.learn(&topology);
                 self.note_shards(&topology);
                 self.guard_leadership().await;
+                self.mind_disks().await;
                 if self.is_known(&topology) {
                     self.place_shards(&topology).await;
                 } else {
@@ -286,7 +292,9 @@ impl Keeper {
         let Some(preferred) = preferred.filter(|node| *node != self.identity.node_id) else {
             return;
         };
-        if group.led_for() > SETTLED && self.vitals.fit_to_lead(preferred, SETTLED) {
+        let has_room = !self.vitals.disk_is_low(preferred);
+        let fit = self.vitals.fit_to_lead(preferred, SETTLED);
+        if has_room && fit && group.led_for() > SETTLED {
             tracing::debug!(group = %group.id(), to = preferred, "giving way to the preferred leader");
             group.hand_over(&[preferred]).await;
         }

@@ -9,10 +9,12 @@
 //! | `vitals` | which nodes live, and how far their clocks are apart |
 //! | `placement` | plans which nodes hold what |
 //! | `keeper` | carries the plans out |
+//! | `disks` | what groups take while disks fill up |
 //! | `comparing` | whether replicas hold the same |
 
 mod admission;
 mod comparing;
+mod disks;
 mod identity;
 mod joining;
 mod keeper;

@@ -68,6 +68,7 @@ struct History {
     level: u32,
     leads: Vec<u32>,
     clock_ok: bool,
+    disk_low: bool,
 }
 
 /// The other nodes' signs of life.
@@ -133,6 +134,7 @@ impl Vitals {
             level: pong.level,
             leads: Vec::new(),
             clock_ok: true,
+            disk_low: false,
         });
         if now.duration_since(history.heard) > SILENT {
             history.since = now;
@@ -143,6 +145,7 @@ impl Vitals {
         history.level = pong.level;
         history.leads.clone_from(&pong.leads);
         history.clock_ok = !pong.clock_off;
+        history.disk_low = pong.disk_low;
         history.samples.push_back((round_trip, offset));
         while history.samples.len() > SAMPLES {
             history.samples.pop_front();
@@ -150,7 +153,7 @@ impl Vitals {
     }
 
     /// What this node answers when it is called.
-    pub fn pong(&self, leads: Vec<u32>) -> reply::Body {
+    pub fn pong(&self, leads: Vec<u32>, disk_low: bool) -> reply::Body {
         let now = self.clock.now();
         reply::Body::Pong(pb::Pong {
             received_at: now,
@@ -158,6 +161,7 @@ impl Vitals {
             level: self.level,
             leads,
             clock_off: !self.clock_ok(),
+            disk_low,
         })
     }
 
@@ -186,6 +190,12 @@ impl Vitals {
         seen.iter()
             .find(|(node, history)| leads(history) && among(**node))
             .map(|(node, _)| *node)
+    }
+
+    /// Whether a node's disk was below its low-water mark when it was last heard of.
+    pub fn disk_is_low(&self, node: NodeId) -> bool {
+        let seen = self.seen.read();
+        seen.get(&node).is_some_and(|history| history.disk_low)
     }
 
     /// Whether a node was heard of lately.
@@ -343,7 +353,7 @@ mod tests {
         let hear = |node, offset| {
             vitals.heard(node, Duration::from_millis(1), offset, &pb::Pong::default());
             vitals.judge_clock(3);
-            let reply::Body::Pong(pong) = vitals.pong(Vec::new()) else {
+            let reply::Body::Pong(pong) = vitals.pong(Vec::new(), false) else {
                 panic!("a ping is answered by a pong");
             };
             (pong.clock_off, vitals.logged_off.load(Ordering::Acquire))

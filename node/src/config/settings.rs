@@ -157,6 +157,12 @@ cloudkv_common::settings! {
     /// The same in MiB, if that is less; 0: the share of the disk alone counts.
     geo_budget_mib: Mib = Number { min: Mib(0), max: Mib(1 << 30) } => "0",
 
+    /// Free room on the disk, in MiB, below which the node takes nothing that grows: it gives leadership
+    /// away, reads and deletes. Below a quarter of that it takes no write at all. It should hold what
+    /// the log and the state need while the disk is full: some times `write_buffer_mib`. 0: there is no
+    /// mark, and a full disk ends the node.
+    disk_low_water_mib: Mib = Number { min: Mib(0), max: Mib(1 << 30) } => "1024",
+
     /// Memory for requests that wait for a shard's leader, in MiB; more are refused with 503.
     held_requests_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "32",
 

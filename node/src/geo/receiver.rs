@@ -45,6 +45,9 @@ impl Geo {
         if !shard.serves() {
             return Err((Reason::NotLeader, "this node does not lead the shard"));
         }
+        if shard.gate().refuses(true).is_some() {
+            return Err((Reason::Busy, "the disks here are nearly full"));
+        }
         if self.is_ahead(&merge) {
             if self.ledger.ahead(number, merge.origin) {
                 tracing::warn!(

@@ -26,7 +26,7 @@ use super::transfers::{SnapshotSettings, Transfers};
 use super::types::{Callback, Command, Machine, NodeId, Types};
 use crate::rpc::{Frames, Peers, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{Engine, StoreError};
+use crate::store::{DiskSpace, DiskState, Engine, StoreError};
 
 /// How a group is run.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub struct GroupSettings {
     pub log_keep: (usize, u64),
     /// How snapshots are sent and received.
     pub snapshots: SnapshotSettings,
+    /// The room on this node's disk.
+    pub space: Arc<DiskSpace>,
 }
 
 /// What a proposal came to, given to its callback.
@@ -115,6 +117,7 @@ pub struct Group<M: Machine> {
     leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<Progress>,
     log_keep: (usize, u64),
+    space: Arc<DiskSpace>,
     /// Before this it gives no vote: see `member`.
     votes_from: Instant,
     /// Whether it may stand for election, and be handed leadership.
@@ -182,6 +185,7 @@ impl<M: Machine> Group<M> {
             leader,
             progress,
             log_keep: settings.log_keep,
+            space: settings.space.clone(),
             votes_from: Instant::now(),
             may_lead: Arc::new(AtomicBool::new(true)),
             lease_length: leading::lease_length(settings.election_max),
@@ -260,6 +264,11 @@ impl<M: Machine> Group<M> {
 
     pub(super) fn changing(&self) -> &Mutex<()> {
         &self.changing
+    }
+
+    /// The room on this node's disk.
+    pub(super) fn disk_state(&self) -> DiskState {
+        self.space.state()
     }
 
     pub(super) fn votes_from(&self) -> Instant {

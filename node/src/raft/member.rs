@@ -21,6 +21,7 @@ use super::codec;
 use super::group::Group;
 use super::types::Machine;
 use crate::rpc::{Frames, SnapshotAcks};
+use crate::store::DiskState;
 
 /// A group on this node, whatever its machine is, as other members call it.
 pub trait Member: Send + Sync + 'static {
@@ -58,6 +59,10 @@ impl<M: Machine> Member for Group<M> {
     fn append(&self, request: pb::AppendEntries) -> BoxFuture<'static, reply::Body> {
         if self.is_stopping() {
             return std::future::ready(not_here("the node is stopping")).boxed();
+        }
+        // The leader sends them again, and takes this member for one that lags.
+        if !request.entries.is_empty() && self.disk_state() == DiskState::Exhausted {
+            return std::future::ready(not_here("its disk is nearly full")).boxed();
         }
         let request = match append_from_pb::<M>(request) {
             Ok(request) => request,
@@ -140,6 +145,10 @@ impl<M: Machine> Member for Group<M> {
         frames: Frames,
         acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+        if self.disk_state() != DiskState::Ample {
+            let refused = Status::resource_exhausted("its disk is nearly full");
+            return std::future::ready(Err(refused)).boxed();
+        }
         async move { self.receive_snapshot(head, frames, acks).await }.boxed()
     }
 }

@@ -60,6 +60,7 @@ async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
         log_cache: 1 << 20,
         log_keep: (1000, 1 << 20),
         snapshots: SnapshotSettings::new(100),
+        space: Arc::default(),
     };
     let db = engine.state.clone();
     let open = |rows| ShardState::open(db, rows, 1 << 20);

@@ -17,6 +17,7 @@ use super::session::{Session, SessionError};
 use super::shards::Shards;
 use crate::clock::Clock;
 use crate::meta::{Bucket, Catalog, Refusal, Topology, access_to_pb, plan_to_pb};
+use crate::store::Gate;
 use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
 };
@@ -59,6 +60,8 @@ pub(super) struct Inner {
     pub shards: Shards,
     pub clock: Clock,
     pub settings: DirectorySettings,
+    /// What the metadata takes while disks fill up.
+    pub gate: Arc<Gate>,
     /// What the leader was asked for a moment ago, in vain.
     pub absent: Absent,
     /// A bucket was deleted: its rows are to be dropped.
@@ -75,6 +78,7 @@ impl Directory {
         shards: Shards,
         clock: Clock,
         settings: DirectorySettings,
+        gate: Arc<Gate>,
     ) -> Self {
         let deleted = tokio::sync::Notify::new();
         Self {
@@ -84,6 +88,7 @@ impl Directory {
                 shards,
                 clock,
                 settings,
+                gate,
                 absent: Absent::default(),
                 deleted,
                 plan_changes: tokio::sync::Mutex::default(),
@@ -163,6 +168,9 @@ impl Directory {
         request: CreateBucket,
     ) -> Result<CreatedBucket, DirectoryError> {
         let plan = self.plan_for(&request)?;
+        if let Some(elsewhere) = self.inner.gate.refuses(true) {
+            return Err(DirectoryError::DiskFull { elsewhere });
+        }
         for _ in 0..NAME_TRIES {
             let new_key = match request.account {
                 Some(_) => None,
@@ -426,6 +434,7 @@ pub(super) fn key_error(error: KeyError) -> DirectoryError {
         KeyError::Unavailable(unavailable) => unavailable.into(),
         KeyError::Storage(error) => DirectoryError::Storage(error),
         KeyError::BucketGone => DirectoryError::UnknownBucket,
+        KeyError::DiskFull { elsewhere } => DirectoryError::DiskFull { elsewhere },
         KeyError::UnknownOutcome | KeyError::PreconditionFailed | KeyError::TooManyKeys { .. } => {
             DirectoryError::UnknownOutcome
         }

@@ -46,6 +46,12 @@ pub enum KeyError {
         /// The plan's number of keys.
         limit: u64,
     },
+    /// Most replicas have no room on their disks for what grows; nothing was done.
+    #[error("most replicas have no room on their disks")]
+    DiskFull {
+        /// Whether another node has room and could take over.
+        elsewhere: bool,
+    },
     /// The bucket was deleted.
     #[error("the bucket was deleted")]
     BucketGone,
@@ -93,6 +99,12 @@ pub enum DirectoryError {
     ClusterFull {
         /// `accounts` or `buckets`.
         what: &'static str,
+    },
+    /// Most nodes that hold the metadata have no room on their disks; nothing was done.
+    #[error("most nodes have no room on their disks")]
+    DiskFull {
+        /// Whether another node has room and could take over.
+        elsewhere: bool,
     },
     /// Only the operator gives this plan.
     #[error("plan {} is given by the operator", plan.name())]

@@ -130,6 +130,7 @@ impl Keyspace {
             WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
             WriteResult::BucketGone => Err(KeyError::BucketGone),
             WriteResult::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
+            WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
         }
     }
 
@@ -148,6 +149,7 @@ impl Keyspace {
             WriteResult::BucketGone => Err(KeyError::BucketGone),
             // A delete takes no room.
             WriteResult::TooManyKeys(_) => Err(KeyError::UnknownOutcome),
+            WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
         }
     }
 

@@ -121,6 +121,7 @@ pub(super) fn write_refusal(missed: Missed, leader: Option<NodeId>) -> reply::Bo
                 KeyError::UnknownOutcome => Reason::UnknownOutcome,
                 KeyError::PreconditionFailed
                 | KeyError::TooManyKeys { .. }
+                | KeyError::DiskFull { .. }
                 | KeyError::BucketGone
                 | KeyError::Storage(_) => Reason::Failed,
             };

@@ -33,6 +33,7 @@ pub(super) enum WriteResult {
     ConditionFailed,
     BucketGone,
     TooManyKeys(u64),
+    DiskFull { elsewhere: bool },
 }
 
 impl WriteKey<'_> {
@@ -79,6 +80,9 @@ impl Operation for WriteKey<'_> {
         if !shard.serves() {
             return Err(Missed::NotLeader);
         }
+        if let Some(elsewhere) = shard.gate().refuses(self.creates()) {
+            return Ok(WriteResult::DiskFull { elsewhere });
+        }
         for _ in 0..ROOM_TRIES {
             let room = match self.room(shard).await {
                 Err(Missed::Failed(KeyError::TooManyKeys { limit })) => {
@@ -119,6 +123,7 @@ impl Operation for WriteKey<'_> {
             WriteResult::ConditionFailed => Kind::ConditionFailed(true),
             WriteResult::BucketGone => Kind::BucketGone(true),
             WriteResult::TooManyKeys(limit) => Kind::TooManyKeys(limit),
+            WriteResult::DiskFull { elsewhere } => Kind::DiskFull(pb::DiskFull { elsewhere }),
         };
         reply::Body::Write(pb::WriteReply { kind: Some(kind) })
     }
@@ -137,6 +142,9 @@ impl Operation for WriteKey<'_> {
             Kind::ConditionFailed(_) => WriteResult::ConditionFailed,
             Kind::BucketGone(_) => WriteResult::BucketGone,
             Kind::TooManyKeys(limit) => WriteResult::TooManyKeys(limit),
+            Kind::DiskFull(full) => WriteResult::DiskFull {
+                elsewhere: full.elsewhere,
+            },
         })
     }
 

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::pace::Pace;
 use crate::raft::{Group, GroupSettings, NodeId, Proposal, ProposeError, Status};
 use crate::store::keys::GroupId;
-use crate::store::{Engine, StoreError};
+use crate::store::{Engine, Gate, StoreError};
 use crate::types::{ListQuery, ReadResult};
 
 /// How often a shard looks for what has expired.
@@ -98,6 +98,7 @@ pub struct ShardHandle {
     hosted: AtomicBool,
     /// Another node that says that it leads; 0: none.
     elsewhere: AtomicU64,
+    gate: Gate,
 }
 
 impl ShardHandle {
@@ -141,9 +142,15 @@ impl ShardHandle {
             clock_ok: settings.clock_ok.clone(),
             hosted: AtomicBool::new(true),
             elsewhere: AtomicU64::new(0),
+            gate: Gate::default(),
         });
         tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), found)));
         Ok(shard)
+    }
+
+    /// What the shard takes while disks fill up.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Whether this node answers for the shard now.

@@ -241,6 +241,7 @@ fn shard_settings(
             log_cache: 1 << 20,
             log_keep: (1000, 1 << 20),
             snapshots: SnapshotSettings::new(100),
+            space: Arc::default(),
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         record_cache: 1 << 20,

@@ -15,6 +15,7 @@ mod error;
 mod folder;
 pub mod keys;
 mod log;
+mod space;
 mod state;
 mod synced_mark;
 
@@ -22,4 +23,5 @@ pub use blocking::blocking;
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
 pub use log::{Completion, SegmentLog, SyncStats};
+pub use space::{DiskSpace, DiskState, Gate, Intake};
 pub use state::{Batch, Found, Frozen, Scan, StateDb};

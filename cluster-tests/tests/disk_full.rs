@@ -1,0 +1,180 @@
+//! Disks that fill up: a node on one goes on reading and deleting, and comes back by itself.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
+use cloudkv_cluster_tests::{Answer, Bucket, SmallDisk, eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Size of each small disk, in MiB.
+const DISK: u64 = 160;
+/// Bytes of each value.
+const VALUE: usize = 16_000;
+/// The low-water mark, in MiB.
+const MARK: u64 = 64;
+
+/// Nodes, of which the first `small` have small disks. `None` where nothing can be mounted.
+async fn start(nodes: usize, small: usize) -> Option<(Vec<SmallDisk>, Region)> {
+    let args = [
+        ("--disk-low-water-mib", MARK.to_string()),
+        ("--write-buffer-mib", "2".to_owned()),
+        ("--log-segment-mib", "1".to_owned()),
+    ];
+    let mut region = Region::prepare(RegionOptions {
+        nodes,
+        seats: nodes,
+        shards: 2,
+        args: args
+            .into_iter()
+            .flat_map(|(flag, value)| [flag.to_owned(), value])
+            .collect(),
+        ..RegionOptions::default()
+    });
+    region.expect_errors(&["the disk is nearly full"]);
+    let mut disks = vec![];
+    for seat in 0..small {
+        disks.push(SmallDisk::mount(&region.members[seat].data_dir(), DISK)?);
+    }
+    region.launch(0, &Start::Init);
+    region.wait_listening(0).await;
+    for seat in 1..nodes {
+        region.launch(seat, &Start::Join(vec![0]));
+        region.wait_listening(seat).await;
+    }
+    region.wait_formed().await;
+    Some((disks, region))
+}
+
+/// Writes values until one is refused, and returns the refusal and the number of those written.
+async fn fill(region: &Region, seat: usize, bucket: &Bucket) -> (Answer, usize) {
+    let (api, value) = (region.api(seat), vec![b'v'; VALUE]);
+    for number in 0..10_000 {
+        let path = bucket.key(&format!("k{number}"));
+        let put = api.put(&path, value.clone()).await;
+        if put.status != 200 {
+            return (put, number);
+        }
+    }
+    panic!("the disk doesn't fill up");
+}
+
+/// Waits until a node says this of its disk.
+async fn wait_disk(region: &Region, seat: usize, state: &str) {
+    let what = format!("the disk of node {seat} is {state}");
+    eventually(&what, SOON, async || {
+        let call = region.members[seat].admin_api().get("/status").unchecked();
+        let status = call.try_send().await.ok()?.json();
+        (status["disk_state"] == state).then_some(())
+    })
+    .await;
+}
+
+async fn wait_put(region: &Region, seat: usize, bucket: &Bucket, status: u16) -> Answer {
+    let what = format!("a PUT through node {seat} is answered {status}");
+    let api = region.api(seat);
+    eventually(&what, SOON, async || {
+        let put = api.put(&bucket.key("probe"), "v").try_send().await.ok()?;
+        (put.status == status).then_some(put)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_again() {
+    let Some((disks, mut region)) = start(1, 1).await else {
+        return;
+    };
+    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    disks[0].leave(MARK + 12);
+    let (refused, written) = fill(&region, 0, &bucket).await;
+    refused.error(507, "disk_full");
+    assert!(written > 10, "{written}");
+    for restarted in [false, true] {
+        if restarted {
+            // With little room it starts, too.
+            region.kill(0);
+            region.restart(0).await;
+            region.wait_ready(0).await;
+        }
+        let api = region.api(0);
+        let kept = bucket.key(&format!("k{}", written - 1));
+        assert_eq!(api.get(&kept).await.status(200).body.len(), VALUE);
+        api.get(&bucket.keys()).await.status(200);
+        let deleted = bucket.key(&format!("k{}", usize::from(restarted)));
+        api.delete(&deleted).await.status(200);
+        api.get(&deleted).await.status(404);
+        let refused = wait_put(&region, 0, &bucket, 507).await;
+        refused.error(507, "disk_full");
+    }
+    let created = region.api(0).post("/buckets").await;
+    created.error(507, "disk_full");
+    // With most of the reserve gone nothing is written any more, and all is read.
+    disks[0].leave(8);
+    wait_disk(&region, 0, "exhausted").await;
+    let deleted = bucket.key("k3");
+    let delete = async || region.api(0).delete(&deleted).try_send().await.ok();
+    let refused = eventually("a DELETE is refused", SOON, async || {
+        delete().await.filter(|answer| answer.status == 507)
+    });
+    refused.await.error(507, "disk_full");
+    region.api(0).get(&bucket.key("k2")).await.status(200);
+    disks[0].clear();
+    wait_put(&region, 0, &bucket, 200).await;
+    wait_disk(&region, 0, "ample").await;
+    region.api(0).delete(&deleted).await.status(200);
+    drop(region);
+}
+
+#[tokio::test]
+async fn nodes_whose_disks_fill_up_hand_over_and_catch_up() {
+    let Some((disks, region)) = start(3, 2).await else {
+        return;
+    };
+    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    // One of three: the others lead, and it goes on serving by way of them.
+    disks[0].leave(MARK / 2);
+    wait_disk(&region, 0, "low").await;
+    eventually(
+        "the node with little room leads nothing",
+        SOON,
+        async || {
+            let status = region.status(0).await?;
+            status.led().next().is_none().then_some(())
+        },
+    )
+    .await;
+    let api = region.api(0);
+    api.put(&bucket.key("k"), "one is low").await.status(200);
+    // It takes no entries before its disk is full, and stays.
+    disks[0].leave(8);
+    wait_disk(&region, 0, "exhausted").await;
+    api.put(&bucket.key("k"), "one is exhausted")
+        .await
+        .status(200);
+    let got = api.get(&bucket.key("k")).await;
+    assert_eq!(got.status(200).text(), "one is exhausted");
+    disks[0].clear();
+    wait_disk(&region, 0, "ample").await;
+    region.wait_converged().await;
+    // Two of three: what grows is refused, once the third leads for good.
+    for disk in &disks {
+        disk.leave(MARK / 2);
+    }
+    for seat in 0..3 {
+        let refused = wait_put(&region, seat, &bucket, 507).await;
+        refused.error(507, "disk_full");
+    }
+    let got = api.get(&bucket.key("k")).await;
+    assert_eq!(got.status(200).text(), "one is exhausted");
+    api.delete(&bucket.key("k")).await.status(200);
+    for disk in &disks {
+        disk.clear();
+    }
+    for seat in 0..3 {
+        wait_put(&region, seat, &bucket, 200).await;
+    }
+    region.wait_converged().await;
+    drop(region);
+}
