@@ -43,7 +43,10 @@ impl SegmentLog {
     }
 
     fn move_entry(&self, old: &Old) -> Result<bool, StoreError> {
-        let source = self.shared.state.lock().source(old.place)?;
+        let source = {
+            let state = self.shared.state.lock();
+            state.source(old.group, old.number, old.place)?
+        };
         let bytes = source.read()?;
         let mut state = self.shared.state.lock();
         // It may have been purged or replaced meanwhile.
