@@ -31,6 +31,8 @@ pub enum Kind {
     ClockJump,
     /// A node loses its disk and comes back as another one.
     Wipe,
+    /// A node's disk changes what was written to it, while the node runs.
+    Damage,
     /// `kill -9` of all nodes of a region at once, and a restart.
     RegionKill,
     /// Two regions don't reach each other, and both reach the others.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// Those of one region.
-    pub const OF_A_REGION: [Self; 12] = [
+    pub const OF_A_REGION: [Self; 13] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -64,6 +66,7 @@ impl Kind {
         Self::Loss,
         Self::ClockJump,
         Self::Wipe,
+        Self::Damage,
     ];
 
     /// Those of several regions, of one node each.
@@ -108,6 +111,7 @@ impl Kind {
             Self::Loss => "loss",
             Self::ClockJump => "clock-jump",
             Self::Wipe => "wipe",
+            Self::Damage => "damage",
             Self::RegionKill => "region-kill",
             Self::RegionCut => "region-cut",
             Self::RegionOneWay => "region-one-way",
@@ -140,6 +144,7 @@ impl Kind {
             | Self::Restart
             | Self::ClockJump
             | Self::Wipe
+            | Self::Damage
             | Self::RegionKill
             | Self::DropBucket => false,
         }
@@ -149,7 +154,7 @@ impl Kind {
     /// whole again come less often.
     pub fn weight(self) -> u64 {
         match self {
-            Self::Wipe | Self::ClockJump => 2,
+            Self::Wipe | Self::ClockJump | Self::Damage => 2,
             Self::KillAll | Self::RegionKill => 3,
             Self::Kill
             | Self::Pause

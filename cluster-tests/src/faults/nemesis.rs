@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::aim::Aim;
+use super::damage;
 use super::harm;
 use super::kind::{Counts, Kind};
 use super::schedule::Step;
@@ -85,6 +86,12 @@ impl<'a> Nemesis<'a> {
             Kind::Restart => harm::restart(self.region, seat, step.hold).await,
             Kind::ClockJump => harm::clock_jump(self.region, seat, step.hold, rng).await,
             Kind::Wipe => self.wipe(seat, rng).await,
+            Kind::Damage => {
+                let flipped = damage::damage(self.region, seat, step.hold, rng).await;
+                if flipped == 0 {
+                    return;
+                }
+            }
             Kind::Isolate
             | Kind::OneWay
             | Kind::Bridge
@@ -151,6 +158,7 @@ impl<'a> Nemesis<'a> {
             | Kind::Restart
             | Kind::ClockJump
             | Kind::Wipe
+            | Kind::Damage
             | Kind::RegionKill
             | Kind::RegionCut
             | Kind::RegionOneWay
@@ -189,6 +197,7 @@ pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::Restart
         | Kind::ClockJump
         | Kind::Wipe
+        | Kind::Damage
         | Kind::RegionKill
         | Kind::RegionCut
         | Kind::RegionOneWay

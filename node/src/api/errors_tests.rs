@@ -38,6 +38,7 @@ fn key_errors_have_their_codes() {
     );
     assert_eq!(seen(KeyError::BucketGone), (404, "unknown_bucket"));
     assert_eq!(seen(KeyError::Storage(io())), (500, "internal"));
+    assert_eq!(seen(KeyError::Damaged(io())), (500, "damaged"));
     assert_eq!(
         seen(KeyError::from(Unavailable::Stopping)),
         (503, "unavailable")

@@ -40,14 +40,12 @@ impl Answers {
         self.members.get(usize::try_from(group).ok()?)
     }
 
-    /// The groups that this node leads.
-    fn led(&self) -> Vec<u32> {
-        let led = self
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| member.leads());
-        led.filter_map(|(group, _)| u32::try_from(group).ok())
+    /// The groups of which something is so on this node.
+    fn groups_where(&self, is_so: impl Fn(&dyn Member) -> bool) -> Vec<u32> {
+        let groups = self.members.iter().enumerate();
+        let those = groups.filter(|(_, member)| is_so(&***member));
+        those
+            .filter_map(|(group, _)| u32::try_from(group).ok())
             .collect()
     }
 
@@ -77,11 +75,18 @@ impl Handler for Answers {
             call::Body::Transfer(transfer) => {
                 self.with(transfer.group, |member| member.transfer(transfer))
             }
+            call::Body::Snapshot(request) => {
+                self.with(request.group, |member| member.resend(from, request))
+            }
             call::Body::Merge(merge) => self.geo.merge(merge),
             call::Body::Level(level) => self.geo.level(level),
             call::Body::Digest(query) => self.geo.digest(query),
             call::Body::Peer(query) => std::future::ready(self.geo.peer(&query)).boxed(),
-            call::Body::Ping(_) => std::future::ready(self.vitals.pong(self.led())).boxed(),
+            call::Body::Ping(_) => std::future::ready(self.vitals.pong(
+                self.groups_where(|it| it.leads()),
+                self.groups_where(|it| it.is_in_repair()),
+            ))
+            .boxed(),
             body => {
                 let service = self.service.clone();
                 async move { service.answer(from, body, timeout).await }.boxed()

@@ -147,6 +147,8 @@ impl Groups {
         }
         let clock = Clock::with_offset(config.clock_file.clone());
         let (meta, catalog) = start_meta(&engine, config, &identity, &place, &peers).await?;
+        let repair = meta.clone().repair_when_damaged();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(repair));
         for node in catalog.topology().nodes() {
             if node.state != NodeState::Removed {
                 peers.learn(node.id, &node.rpc);

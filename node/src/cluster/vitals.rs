@@ -62,6 +62,7 @@ struct History {
     since: Instant,
     level: u32,
     leads: Vec<u32>,
+    damaged: Vec<u32>,
 }
 
 /// The other nodes' signs of life.
@@ -122,6 +123,7 @@ impl Vitals {
             since: now,
             level: pong.level,
             leads: Vec::new(),
+            damaged: Vec::new(),
         });
         if now.duration_since(history.heard) > SILENT {
             history.since = now;
@@ -131,6 +133,7 @@ impl Vitals {
         history.heard = now;
         history.level = pong.level;
         history.leads.clone_from(&pong.leads);
+        history.damaged.clone_from(&pong.damaged);
         history.samples.push_back((round_trip, offset));
         while history.samples.len() > SAMPLES {
             history.samples.pop_front();
@@ -138,14 +141,23 @@ impl Vitals {
     }
 
     /// What this node answers when it is called.
-    pub fn pong(&self, leads: Vec<u32>) -> reply::Body {
+    pub fn pong(&self, leads: Vec<u32>, damaged: Vec<u32>) -> reply::Body {
         let now = self.clock.now();
         reply::Body::Pong(pb::Pong {
             received_at: now,
             answered_at: now,
             level: self.level,
             leads,
+            damaged,
         })
+    }
+
+    /// The nodes whose state of a group is damaged, as they said when they were last heard.
+    pub fn damaged(&self, group: GroupId) -> Vec<NodeId> {
+        let seen = self.seen.read();
+        let damaged = seen.iter();
+        let damaged = damaged.filter(|(_, it)| it.damaged.contains(&u32::from(group.0)));
+        damaged.map(|(node, _)| *node).collect()
     }
 
     /// What is known of a node; `None` if nothing was heard of it yet.

@@ -20,12 +20,13 @@ use super::leading;
 use super::lease::Lease;
 use super::log_store::LogStore;
 use super::network::Network;
+use super::repair::Resends;
 use super::replica::{Progress, Replica, persisted_index};
 use super::snapshot::{self, SnapshotData};
 use super::types::{Callback, Command, Machine, NodeId, Types};
 use crate::rpc::{Frames, Peers};
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{Engine, StoreError};
+use crate::store::{Engine, GroupDamage, StoreError};
 
 /// How a group is run.
 #[derive(Clone, Debug)]
@@ -88,6 +89,8 @@ pub struct Status {
     pub purged: u64,
     /// Whether this node answers reads.
     pub readable: bool,
+    /// Whether this node's state is damaged on its disk.
+    pub damaged: bool,
     /// What this node is in the group.
     pub role: &'static str,
     /// The nodes that vote.
@@ -116,6 +119,15 @@ pub struct Group<M: Machine> {
     stopping: AtomicBool,
     /// Held by the snapshot that is being received.
     receiving: Mutex<()>,
+    peers: Arc<Peers>,
+    damage: Arc<GroupDamage>,
+    /// Whether it may stand for election as far as its clock goes.
+    may_lead: AtomicBool,
+    /// Members that leadership isn't handed over to.
+    avoided: parking_lot::Mutex<Vec<NodeId>>,
+    resends: Resends,
+    /// A damaged replica is being replaced by a snapshot that was received.
+    replacing: Arc<AtomicBool>,
 }
 
 impl<M: Machine> Group<M> {
@@ -128,7 +140,9 @@ impl<M: Machine> Group<M> {
         open: impl FnOnce(Rows) -> Result<M::State, StoreError>,
     ) -> io::Result<Self> {
         let log = LogStore::open(engine.clone(), id, settings.log_cache)?;
+        let damage = engine.state.damage_of(id);
         let replica = Replica::<M>::open(engine.state.clone(), id, open)?;
+        let replica = replica.repaired_by(settings.node, log.clone(), damage.clone());
         let progress = replica.progress();
         let config = raft_config(id, settings)?;
         let acks = Arc::new(Acks::default());
@@ -164,6 +178,12 @@ impl<M: Machine> Group<M> {
             votes_from: Instant::now(),
             stopping: AtomicBool::new(false),
             receiving: Mutex::new(()),
+            peers: settings.peers.clone(),
+            damage,
+            may_lead: AtomicBool::new(true),
+            avoided: parking_lot::Mutex::default(),
+            resends: Resends::default(),
+            replacing: Arc::default(),
         };
         group.enter(settings).await?;
         Ok(group)
@@ -230,11 +250,53 @@ impl<M: Machine> Group<M> {
             .any(|id| id == me)
     }
 
-    /// Lets this node stand for election, or not: a node whose clock is off must not lead.
+    /// Lets this node stand for election, or not: a node whose clock is off must not lead, nor one
+    /// whose state is damaged.
     pub fn may_lead(&self, may: bool) {
+        self.may_lead.store(may, Ordering::Release);
+        self.stand_again();
+    }
+
+    /// Lets this node stand for election if it may.
+    pub(super) fn stand_again(&self) {
         if Instant::now() >= self.votes_from {
+            let may = self.may_lead.load(Ordering::Acquire) && !self.is_in_repair();
             self.raft.runtime_config().elect(may);
         }
+    }
+
+    /// Hands leadership over to none of these members: their state is damaged.
+    pub fn avoid(&self, members: Vec<NodeId>) {
+        *self.avoided.lock() = members;
+    }
+
+    pub(super) fn avoids(&self, member: NodeId) -> bool {
+        self.avoided.lock().contains(&member)
+    }
+
+    /// Damage of this node's state.
+    pub fn damage(&self) -> &GroupDamage {
+        &self.damage
+    }
+
+    pub(super) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn resends(&self) -> &Resends {
+        &self.resends
+    }
+
+    pub(super) fn replacing(&self) -> &Arc<AtomicBool> {
+        &self.replacing
+    }
+
+    pub(super) fn shared_progress(&self) -> Arc<Progress> {
+        self.progress.clone()
     }
 
     /// Which group it is.
@@ -313,8 +375,15 @@ impl<M: Machine> Group<M> {
             .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
         let busy = |_| tonic::Status::resource_exhausted("another snapshot is being received");
         let _alone = self.receiving.try_lock().map_err(busy)?;
+        if self.replacing.load(Ordering::Acquire) {
+            let why = "the snapshot before is being installed";
+            return Err(tonic::Status::resource_exhausted(why));
+        }
         let db = &self.engine.state;
         let rows = snapshot::receive(db, self.id, frames).await?;
+        if head.repair {
+            return self.take_repair(rows).await;
+        }
         let meta = SnapshotMeta {
             last_log_id: Some(last),
             last_membership: members,
@@ -370,6 +439,7 @@ impl<M: Machine> Group<M> {
             applied: self.progress.applied_index(),
             purged: self.log.purged_index(),
             readable: self.may_read(),
+            damaged: self.damage.is_found(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `log_store` | the group's log, on the log database, with its newest entries in memory |
 //! | `replica` | applies entries in batches, with the position in the same batch |
 //! | `snapshot` | a group's rows as a stream of chunks, and their way into a new generation |
+//! | `repair` | a replica whose state the disk has damaged, replaced by a copy of the leader's |
 //! | `acks` | when the other members last acknowledged this leader |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
@@ -30,6 +31,7 @@ mod log_store;
 mod member;
 mod members;
 mod network;
+mod repair;
 mod replica;
 mod snapshot;
 mod types;

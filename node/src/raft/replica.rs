@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
@@ -13,8 +13,11 @@ use openraft::{BasicNode, EntryPayload, SnapshotMeta};
 use tokio::sync::Notify;
 
 use super::codec;
+use super::repair::Repair;
 use super::snapshot::{self, Builder, SnapshotData};
-use super::types::{CommittedLeaderId, LogId, Machine, NodeId, State, StoredMembership, Types};
+use super::types::{
+    CommittedLeaderId, Entry, LogId, Machine, NodeId, State, StoredMembership, Types,
+};
 use crate::store::keys::{GroupId, Kind, Rows};
 use crate::store::{Batch, StateDb, StoreError};
 
@@ -26,6 +29,8 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 pub struct Progress {
     term: AtomicU64,
     index: AtomicU64,
+    /// Nothing is applied until the state is replaced: see `repair`.
+    stalled: AtomicBool,
     /// How many wait for an index: telling them costs something, and nearly always nobody waits.
     waiting: AtomicU64,
     advanced: Notify,
@@ -40,6 +45,15 @@ impl Progress {
     /// Index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         self.index.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is applied: what was acknowledged may not be in the state.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Release);
     }
 
     pub(super) fn publish(&self, term: u64, index: u64) {
@@ -84,15 +98,16 @@ impl Drop for Waits<'_> {
 
 /// A group's replica on this node.
 pub struct Replica<M: Machine> {
-    db: StateDb,
-    rows: Rows,
-    state: M::State,
-    applied: Option<LogId>,
-    membership: StoredMembership,
-    progress: Arc<Progress>,
+    pub(super) db: StateDb,
+    pub(super) rows: Rows,
+    pub(super) state: M::State,
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) progress: Arc<Progress>,
+    pub(super) repair: Repair<M>,
 }
 
-type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
+pub(super) type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
 
 impl<M: Machine> Replica<M> {
     /// Opens the replica of `group`; `open` reads its state from the rows it is given.
@@ -113,6 +128,7 @@ impl<M: Machine> Replica<M> {
             applied,
             membership,
             progress,
+            repair: Repair::new(applied),
         };
         replica.publish();
         Ok(replica)
@@ -123,13 +139,13 @@ impl<M: Machine> Replica<M> {
         self.progress.clone()
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if let Some(applied) = &self.applied {
             self.progress.publish(applied.leader_id.term, applied.index);
         }
     }
 
-    fn walks((entry, _): &EntryResponder<Types<M>>) -> bool {
+    pub(super) fn walks(entry: &Entry<M>) -> bool {
         match &entry.payload {
             EntryPayload::Normal(command) => M::State::walks(command.get()),
             EntryPayload::Blank | EntryPayload::Membership(_) => false,
@@ -142,7 +158,17 @@ impl<M: Machine> Replica<M> {
         batch: &mut Batch,
         answers: &mut Vec<Answer<M>>,
     ) -> io::Result<()> {
-        self.applied = Some(entry.log_id);
+        let response = self.take_in(entry, batch)?;
+        answers.extend(responder.map(|responder| (responder, response)));
+        Ok(())
+    }
+
+    /// Applies an entry: its effects and its position go with the batch.
+    pub(super) fn take_in(
+        &mut self,
+        entry: Entry<M>,
+        batch: &mut Batch,
+    ) -> io::Result<M::Response> {
         let response = match entry.payload {
             EntryPayload::Normal(command) => self.state.apply(command.get(), batch)?,
             EntryPayload::Blank => M::State::no_response(),
@@ -153,22 +179,23 @@ impl<M: Machine> Replica<M> {
                 M::State::no_response()
             }
         };
+        self.applied = Some(entry.log_id);
         self.state.passed(entry.log_id.index);
-        answers.extend(responder.map(|responder| (responder, response)));
-        Ok(())
+        Ok(response)
     }
 
     /// Writes the batch with the position, lets readers see it, and only then answers.
-    fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
-        let Some(applied) = &self.applied else {
+    pub(super) fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
+        let Some(position) = self.applied.filter(|_| !self.is_written()) else {
             return Ok(());
         };
         self.state.seal(&mut batch);
         batch.put(
             self.rows.single(Kind::Applied),
-            codec::encode_log_id(applied),
+            codec::encode_log_id(&position),
         );
         self.db.write(batch)?;
+        self.repair.written(position);
         self.state.written();
         self.publish();
         for (responder, response) in answers {
@@ -185,7 +212,10 @@ impl<M: Machine> Replica<M> {
     }
 }
 
-fn read_position(db: &StateDb, rows: Rows) -> io::Result<(Option<LogId>, StoredMembership)> {
+pub(super) fn read_position(
+    db: &StateDb,
+    rows: Rows,
+) -> io::Result<(Option<LogId>, StoredMembership)> {
     let applied = db
         .get(&rows.single(Kind::Applied))?
         .map(codec::decode_log_id)
@@ -210,7 +240,10 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        Ok((self.applied, self.membership.clone()))
+        Ok((
+            self.repair.passed().or(self.applied),
+            self.membership.clone(),
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
@@ -221,11 +254,20 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         let mut answers = Vec::new();
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            let alone = Self::walks(&entry);
+            if self.progress.is_stalled() {
+                self.pass(entry.0.log_id, &mut batch, &mut answers)?;
+                continue;
+            }
+            let alone = Self::walks(&entry.0);
             if alone {
                 self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))?;
             }
-            self.apply_entry(entry, &mut batch, &mut answers)?;
+            let at = entry.0.log_id;
+            if let Err(error) = self.apply_entry(entry, &mut batch, &mut answers) {
+                self.stall(at, error)?;
+                (batch, answers) = Default::default();
+                continue;
+            }
             if alone || batch.bytes() > MAX_BATCH_BYTES {
                 self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))?;
             }
@@ -260,9 +302,13 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         self.rows = rows;
         self.applied = applied;
         self.membership = membership;
+        self.end_repair();
         self.publish();
         // Readers look at the new generation now.
-        snapshot::remove(&self.db, old)?;
+        let db = self.db.clone();
+        tokio::task::spawn_blocking(move || snapshot::remove(&db, old))
+            .await
+            .map_err(io::Error::other)??;
         Ok(())
     }
 

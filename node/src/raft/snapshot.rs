@@ -40,19 +40,35 @@ pub struct SnapshotData {
     db: StateDb,
     rows: Rows,
     received: bool,
+    /// A damaged member asked for it: see `repair`.
+    repair: bool,
 }
 
 impl SnapshotData {
     /// A snapshot of what `rows` hold when it is sent.
     pub(super) fn live(db: StateDb, rows: Rows) -> Self {
-        let received = false;
-        Self { db, rows, received }
+        Self {
+            db,
+            rows,
+            received: false,
+            repair: false,
+        }
     }
 
     /// A snapshot that was received whole into `rows`, which nobody reads yet.
     pub(super) fn received(db: StateDb, rows: Rows) -> Self {
-        let received = true;
-        Self { db, rows, received }
+        Self {
+            db,
+            rows,
+            received: true,
+            repair: false,
+        }
+    }
+
+    /// The same, for a member that asked for it since its own state is damaged.
+    pub(super) fn for_repair(mut self) -> Self {
+        self.repair = true;
+        self
     }
 
     /// Its frames, read while they are sent: head, chunks, end.
@@ -85,7 +101,11 @@ impl SnapshotData {
         let mut count = 0;
         self.export(|chunk| {
             if let Some(vote) = vote.take() {
-                sink(Frame::Head(head(group, vote, &chunk)?))?;
+                let head = pb::SnapshotHead {
+                    repair: self.repair,
+                    ..head(group, vote, &chunk)?
+                };
+                sink(Frame::Head(head))?;
             }
             count += chunk.rows.len() as u64;
             sink(Frame::Chunk(chunk))
@@ -148,6 +168,7 @@ fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result
         vote: Some(vote),
         last: Some(codec::log_id_to_pb(&last)),
         membership: Some(membership),
+        repair: false,
     })
 }
 
@@ -271,11 +292,7 @@ fn copy(db: &StateDb, old: Rows, data: &SnapshotData) -> io::Result<Rows> {
 
 /// Removes all rows of a generation that isn't the current one: blocks.
 pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
-    let (from, to) = rows.bounds();
-    let mut batch = Batch::default();
-    batch.delete_range(&from, &to);
-    db.write(batch)?;
-    db.drop_files(&from, &to)
+    db.remove_for_good(&[rows.bounds()])
 }
 
 /// Removes what a crash during an installation left of other generations.
@@ -288,7 +305,7 @@ pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
         let rows = Rows::new(current.group(), generation);
         let (from, to) = rows.bounds();
         let mut any = false;
-        db.scan(
+        let scanned = db.scan(
             Scan {
                 from,
                 to,
@@ -298,8 +315,9 @@ pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
                 any = true;
                 ControlFlow::Break(())
             },
-        )?;
-        if any {
+        );
+        // What can't be read isn't in use.
+        if any || scanned.is_err() {
             remove(db, rows)?;
         }
     }

@@ -138,7 +138,7 @@ impl<'a> Storm<'a> {
                 self.end(harmed).await;
                 return;
             }
-            Kind::Refuse | Kind::Delay | Kind::Loss | Kind::Wipe => {
+            Kind::Refuse | Kind::Delay | Kind::Loss | Kind::Wipe | Kind::Damage => {
                 panic!("{} is a fault of one region", step.kind)
             }
         }
@@ -224,7 +224,8 @@ impl<'a> Storm<'a> {
             | Kind::Refuse
             | Kind::Delay
             | Kind::Loss
-            | Kind::Wipe => {}
+            | Kind::Wipe
+            | Kind::Damage => {}
         }
     }
 
