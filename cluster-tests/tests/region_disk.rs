@@ -81,8 +81,8 @@ async fn refused(
     statuses.into_iter().filter(|it| *it != 200).collect()
 }
 
-/// Brings all nodes' state to their disks, and damages records on that of the one that leads. Returns
-/// where that is.
+/// Brings all nodes' state to their disks, and damages records on that of the one that leads.
+/// Returns where that is.
 async fn damage(region: &mut Region) -> usize {
     for seat in 0..region.members.len() {
         region.terminate(seat).await;

@@ -1,8 +1,9 @@
 //! A disk that changes what was written to it, under a node that runs.
 //!
-//! One node at a time, and only while all groups are whole: of three copies one is damaged. At the end all
-//! of it is found and mended before the next step, also what no request met: the node is told to read
-//! all that it has, as an operator does it, by a mark in its data directory and a restart.
+//! One node at a time, and only while all groups are whole: of three copies one is damaged. At the
+//! end all of it is found and mended before the next step, also what no request met: the node is
+//! told to read all that it has, as an operator does it, by a mark in its data directory and a
+//! restart.
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::rng::Rng;
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
 /// How long a node may take to get what is damaged from another one.
 const MENDED_WITHIN: Duration = Duration::from_secs(40);
-/// How often a node is restarted until its files are whole: once to find what nobody has met, once to write
-/// its files anew, and once more where a compaction ended it meanwhile.
+/// How often a node is restarted until its files are whole: once to find what nobody has met, once
+/// to write its files anew, and once more where a compaction ended it meanwhile.
 const RESTARTS: usize = 5;
 
 /// Damages a node's state, and sees that it is mended. Returns how many bits were flipped.

@@ -31,7 +31,8 @@ pub enum Kind {
     ClockJump,
     /// A node loses its disk and comes back as another one.
     Wipe,
-    /// A node's disk changes what was written to it, while the node runs.
+    /// A node's disk changes what was written to it, while the node runs. Of one region, and only
+    /// where it is asked for.
     Damage,
     /// `kill -9` of all nodes of a region at once, and a restart.
     RegionKill,
@@ -53,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// Those of one region.
-    pub const OF_A_REGION: [Self; 13] = [
+    pub const OF_A_REGION: [Self; 12] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -66,7 +67,6 @@ impl Kind {
         Self::Loss,
         Self::ClockJump,
         Self::Wipe,
-        Self::Damage,
     ];
 
     /// Those of several regions, of one node each.
@@ -91,7 +91,9 @@ impl Kind {
 
     /// All of them.
     fn all() -> impl Iterator<Item = Self> {
-        let of_regions = Self::OF_REGIONS.into_iter().chain([Self::RegionKill]);
+        let of_regions = Self::OF_REGIONS
+            .into_iter()
+            .chain([Self::RegionKill, Self::Damage]);
         let others = of_regions.filter(|kind| !Self::OF_A_REGION.contains(kind));
         Self::OF_A_REGION.into_iter().chain(others)
     }

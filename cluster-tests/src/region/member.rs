@@ -190,9 +190,9 @@ impl Member {
         db.flush().expect("flush the state");
     }
 
-    /// Flips a bit in every `spacing` bytes of a part, in hundredths, of each of the state's files, as a
-    /// disk might that goes bad, whether the node runs or not. Returns how many. Rows are in the first
-    /// part of a file, the index of its blocks is at its end.
+    /// Flips a bit in every `spacing` bytes of a part, in hundredths, of each of the state's files,
+    /// as a disk might that goes bad, whether the node runs or not. Returns how many. Rows are in
+    /// the first part of a file, the index of its blocks is at its end.
     pub fn damage_state(&self, part: std::ops::Range<u64>, spacing: usize) -> usize {
         let state = self.data_dir().join("state");
         let files = fs::read_dir(state).expect("list the state's files");

@@ -9,19 +9,20 @@
 //! entries: nothing that it has acknowledged is given up. It stands for no election meanwhile.
 //!
 //! Invariants:
-//! - A stalled replica applies nothing and answers no read under the lease, since what openraft takes for
-//!   applied may not be in its state. It notes how far openraft has gone (`passed`).
-//! - The log is purged only up to what the state has flushed, so all entries behind the damaged state
-//!   stay until it is replaced.
+//! - A stalled replica applies nothing and answers no read under the lease, since what openraft
+//!   takes for applied may not be in its state. It notes how far openraft has gone (`passed`).
+//! - The log is purged only up to what the state has flushed, so all entries behind the damaged
+//!   state stay until it is replaced.
 //! - The damaged state is replaced only by one at a position from its own on up to `passed`: those
-//!   are entries that this member's own log holds as committed. The entries between that position and
-//!   `passed` are then applied from the log, and only after that the replica isn't stalled any more.
+//!   are entries that this member's own log holds as committed. The entries between that position
+//!   and `passed` are then applied from the log, and only after that the replica isn't stalled any
+//!   more.
 //! - A crash at any line leaves the old state or the new one, as with every snapshot; what isn't
 //!   applied yet is applied from the log at the next start, where the damage is met again.
 //!
-//! A scan of the new rows reads the block of the old files in which they would lie. If that block is the
-//! damaged one, the state can't be replaced in these files: the replica stays stalled, asks again less and
-//! less often, and its node has to be replaced by one with an empty directory.
+//! A scan of the new rows reads the block of the old files in which they would lie. If that block
+//! is the damaged one, the state can't be replaced in these files: the replica stays stalled, asks
+//! again less and less often, and its node has to be replaced by one with an empty directory.
 //!
 //! Where no other voter is, there is nothing to copy: reads of what is damaged fail, all else goes
 //! on, and an entry that can't be applied for it ends the group.
@@ -132,8 +133,8 @@ impl<M: Machine> Replica<M> {
         self
     }
 
-    /// An entry couldn't be applied. If the state is damaged and others have it, nothing is applied from
-    /// this entry on, until the state is replaced; any other error is returned.
+    /// An entry couldn't be applied. If the state is damaged and others have it, nothing is applied
+    /// from this entry on, until the state is replaced; any other error is returned.
     pub(super) fn stall(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
         let Some(means) = &self.repair.means else {
             return Err(error);
@@ -317,8 +318,8 @@ impl<M: Machine> Group<M> {
 
     /// Has the state of this node replaced whenever damage is found.
     pub async fn repair_when_damaged(self: Arc<Self>) {
-        // A disk that has damaged one block may have damaged others: all is read, once, while the others
-        // are there to mend it.
+        // A disk that has damaged one block may have damaged others: all is read, once, while the
+        // others are there to mend it.
         let mut any = self.engine().state.any_damage();
         let anywhere = async {
             let _ = any.wait_for(|any| *any).await;

@@ -18,8 +18,8 @@ use crate::store::StoreError;
 pub enum Missed {
     /// Nothing was done: this node doesn't lead the shard.
     NotLeader,
-    /// What it needs is damaged on this node's disk, and nothing was done. Another node, which has it
-    /// too, will lead the shard soon.
+    /// What it needs is damaged on this node's disk, and nothing was done. Another node, which has
+    /// it too, will lead the shard soon.
     Damaged(StoreError),
     /// It was tried, and this is what came of it.
     Failed(KeyError),

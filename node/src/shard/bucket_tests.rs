@@ -82,7 +82,8 @@ fn a_dropped_buckets_records_stay_gone_when_its_files_do() {
     end(&engine, &mut state, batch);
     let sorted = Sorted::new(&engine.state);
     sorted.to_the_bottom();
-    // The range's deletion comes into a file of its own, as it does where compaction ends one there.
+    // The range's deletion comes into a file of its own, as it does where compaction ends one
+    // there.
     let mut batch = Batch::default();
     let drop = pb::DropBucket {
         bucket: Bytes::from_static(BUCKETS[1]),

@@ -258,8 +258,8 @@ impl View {
         Ok(row.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
-    /// Gives back the files that held nothing but records of buckets whose drop was applied. Flushes,
-    /// and blocks for that.
+    /// Gives back the files that held nothing but records of buckets whose drop was applied.
+    /// Flushes, and blocks for that.
     pub fn reclaim(&self, buckets: &[BucketId]) -> Result<(), StoreError> {
         let rows = self.rows();
         let range = |bucket: &BucketId| {

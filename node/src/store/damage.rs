@@ -1,8 +1,9 @@
 //! Damage of the state that reads have met, by group.
 //!
-//! Each block of the state's files has a checksum, and RocksDB answers a read of one that doesn't fit it,
-//! or that the disk doesn't give, with an error: nobody ever sees what isn't what was written. Whoever
-//! met it, the group is noted here, and its replica is looked after (see `raft::repair`).
+//! Each block of the state's files has a checksum, and RocksDB answers a read of one that doesn't
+//! fit it, or that the disk doesn't give, with an error: nobody ever sees what isn't what was
+//! written. Whoever met it, the group is noted here, and its replica is looked after (see
+//! `raft::repair`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ pub struct GroupDamage {
     group: GroupId,
     is_found: AtomicBool,
     found: Notify,
-    /// Held while a replica is replaced: what is found then belongs to either the old or the new one.
+    /// Held while a replica is replaced: what is found then belongs to either the old or the new
+    /// one.
     sound_from: Mutex<u32>,
 }
 

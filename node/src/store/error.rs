@@ -60,7 +60,8 @@ impl StoreError {
         }
     }
 
-    /// Whether it tells that what was written isn't there, or not as it was: reading again won't help.
+    /// Whether it tells that what was written isn't there, or not as it was: reading again won't
+    /// help.
     pub fn is_damage(&self) -> bool {
         match &self.source {
             Cause::RocksDb(error) => matches!(

@@ -9,8 +9,8 @@
 //! current one by that one row. Everything else, the applied position included, lies within a
 //! generation, so that a crash can't mix two of them.
 //!
-//! Behind all groups lie the node's own rows: ranges that are being removed for good, each named by its
-//! beginning and its end.
+//! Behind all groups lie the node's own rows: ranges that are being removed for good, each named by
+//! its beginning and its end.
 
 use crate::types::{BucketId, Nanos};
 

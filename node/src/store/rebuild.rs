@@ -1,13 +1,14 @@
 //! A state whose files are damaged, written anew.
 //!
-//! Once damage was met, the files that hold it stay: their other rows are needed, and compaction, which
-//! reads all of a file, would end at the damage, and with it every write. So from the first damage on
-//! nothing is compacted, nor after a restart, which a mark in the data directory sees to. What is
-//! damaged is replaced row by row meanwhile, by copies of other nodes (see `raft::repair`). At the next
-//! start all groups are copied into new files, which is possible once nothing that is in use is damaged.
+//! Once damage was met, the files that hold it stay: their other rows are needed, and compaction,
+//! which reads all of a file, would end at the damage, and with it every write. So from the first
+//! damage on nothing is compacted, nor after a restart, which a mark in the data directory sees to.
+//! What is damaged is replaced row by row meanwhile, by copies of other nodes (see `raft::repair`).
+//! At the next start all groups are copied into new files, which is possible once nothing that is
+//! in use is damaged.
 //!
-//! Invariant: `state` is whole at all times but between two renames, and then `state.new` is whole and
-//! `state.damaged` tells that it is to take its place. Only what was copied to its end, and
+//! Invariant: `state` is whole at all times but between two renames, and then `state.new` is whole
+//! and `state.damaged` tells that it is to take its place. Only what was copied to its end, and
 //! flushed, is ever renamed.
 
 use std::fs::{self, File};
@@ -107,8 +108,8 @@ impl StateDirs {
     }
 }
 
-/// Writes the state anew, if nothing that is in use is damaged: blocks for as long as copying it takes.
-/// `open` opens a state in a directory. Returns the state, old or new.
+/// Writes the state anew, if nothing that is in use is damaged: blocks for as long as copying it
+/// takes. `open` opens a state in a directory. Returns the state, old or new.
 pub(super) fn rebuild(
     dirs: &StateDirs,
     old: StateDb,

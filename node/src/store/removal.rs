@@ -10,8 +10,8 @@
 //! - Files go at once and for good, what is written after them only with the next flush. So a row
 //!   that names the range is durable before they go, and goes in the batch of the last deletion.
 //!   Whoever opens the database deletes again what such a row names, before anybody reads. What was
-//!   written into the range later was written after that batch, so whatever a crash leaves has either
-//!   this row or that.
+//!   written into the range later was written after that batch, so whatever a crash leaves has
+//!   either this row or that.
 
 use std::ops::ControlFlow;
 

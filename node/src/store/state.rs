@@ -100,8 +100,8 @@ impl Scan {
 }
 
 impl Inner {
-    /// A read of a row, or one that began there, has failed. If it has met damage, nothing is compacted
-    /// any more: see `rebuild`.
+    /// A read of a row, or one that began there, has failed. If it has met damage, nothing is
+    /// compacted any more: see `rebuild`.
     fn failed_read(&self, row: &[u8], error: rocksdb::Error) -> StoreError {
         if self.damage.note(row, &error)
             && let Err(error) = self.keep_files(&error)

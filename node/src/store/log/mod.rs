@@ -12,8 +12,8 @@
 //! - The log on the disk is the records in the order in which they were written, up to some record:
 //!   each names the one before (`frame`), so nothing else can be read behind it (`recovery`).
 //! - A completion is called with `Ok` only after a sync that began after its records were written.
-//! - An entry that is read from the disk is the one that was asked for, unchanged, or an error that names
-//!   the file: checksum, group and index are compared before anybody sees it.
+//! - An entry that is read from the disk is the one that was asked for, unchanged, or an error that
+//!   names the file: checksum, group and index are compared before anybody sees it.
 //! - A segment is used again only when no entry in it is needed, and the records that say so are
 //!   durable. Votes and positions are repeated at the beginning of each segment, and what little is
 //!   still needed of an old one is moved (`tidy`), so that a group that rests holds up nothing.
