@@ -34,6 +34,9 @@ pub enum Kind {
     /// A node is decommissioned, and recommissioned before or after its replicas have moved away,
     /// or replaced then.
     Members,
+    /// A node's disk changes what was written to it, while the node runs. Of one region, and only
+    /// where it is asked for.
+    Damage,
     /// `kill -9` of all nodes of a region at once, and a restart.
     RegionKill,
     /// Two regions don't reach each other, and both reach the others.
@@ -105,7 +108,9 @@ impl Kind {
 
     /// All of them.
     fn all() -> impl Iterator<Item = Self> {
-        let of_regions = Self::OF_REGIONS.into_iter().chain([Self::RegionKill]);
+        let of_regions = Self::OF_REGIONS
+            .into_iter()
+            .chain([Self::RegionKill, Self::Damage]);
         let others = of_regions.filter(|kind| !Self::OF_A_REGION.contains(kind));
         Self::OF_A_REGION.into_iter().chain(others)
     }
@@ -126,6 +131,7 @@ impl Kind {
             Self::ClockJump => "clock-jump",
             Self::Wipe => "wipe",
             Self::Members => "members",
+            Self::Damage => "damage",
             Self::RegionKill => "region-kill",
             Self::RegionCut => "region-cut",
             Self::RegionOneWay => "region-one-way",
@@ -160,6 +166,7 @@ impl Kind {
             | Self::ClockJump
             | Self::Wipe
             | Self::Members
+            | Self::Damage
             | Self::RegionKill
             | Self::RegionCutKill
             | Self::DropBucket => false,
@@ -170,7 +177,7 @@ impl Kind {
     /// whole again come less often.
     pub fn weight(self) -> u64 {
         match self {
-            Self::Wipe | Self::ClockJump => 2,
+            Self::Wipe | Self::ClockJump | Self::Damage => 2,
             Self::KillAll | Self::RegionKill => 3,
             Self::Members => 8,
             Self::Kill

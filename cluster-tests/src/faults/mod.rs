@@ -7,6 +7,7 @@
 mod aim;
 mod call;
 mod client;
+mod damage;
 mod directory;
 #[cfg(test)]
 mod fake;

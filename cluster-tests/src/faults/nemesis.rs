@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::aim::Aim;
+use super::damage;
 use super::harm;
 use super::kind::{Counts, Kind};
 use super::schedule::Step;
@@ -90,6 +91,12 @@ impl<'a> Nemesis<'a> {
                     return;
                 }
             }
+            Kind::Damage => {
+                let flipped = damage::damage(self.region, seat, step.hold, rng).await;
+                if flipped == 0 {
+                    return;
+                }
+            }
             Kind::Isolate
             | Kind::OneWay
             | Kind::Bridge
@@ -158,6 +165,7 @@ impl<'a> Nemesis<'a> {
             | Kind::ClockJump
             | Kind::Wipe
             | Kind::Members
+            | Kind::Damage
             | Kind::RegionKill
             | Kind::RegionCutKill
             | Kind::RegionCut
@@ -198,6 +206,7 @@ pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::ClockJump
         | Kind::Wipe
         | Kind::Members
+        | Kind::Damage
         | Kind::RegionKill
         | Kind::RegionCutKill
         | Kind::RegionCut

@@ -25,7 +25,7 @@ use crate::region::{Region, RegionOptions};
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Errors in logs that the faults themselves cause.
-const EXPECTED_ERRORS: [&str; 1] = ["clock"];
+const EXPECTED_ERRORS: [&str; 3] = ["clock", "damaged", "orruption"];
 
 /// What a run does.
 #[derive(Clone, Debug)]

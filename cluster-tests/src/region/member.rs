@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -240,6 +241,34 @@ impl Member {
         let kept = row.len() - from.len();
         db.put(key, [&row[..kept], to].concat()).expect("put a row");
         db.flush().expect("flush the state");
+    }
+
+    /// Flips a bit in every `spacing` bytes of a part, in hundredths, of each of the state's files,
+    /// as a disk might that goes bad, whether the node runs or not. Returns how many. Rows are in
+    /// the first part of a file, the index of its blocks is at its end.
+    pub fn damage_state(&self, part: std::ops::Range<u64>, spacing: usize) -> usize {
+        let state = self.data_dir().join("state");
+        let files = fs::read_dir(state).expect("list the state's files");
+        let mut flipped = 0;
+        for path in files.map(|file| file.expect("list the state's files").path()) {
+            if path.extension().is_none_or(|it| it != "sst") {
+                continue;
+            }
+            // A file that was removed meanwhile is none.
+            let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
+                continue;
+            };
+            let size = file.metadata().expect("size of a file").len();
+            let (from, to) = (size * part.start / 100, size * part.end / 100);
+            for offset in (from..to).step_by(spacing) {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, offset).expect("read a byte");
+                byte[0] ^= 1 << (offset % 8);
+                file.write_all_at(&byte, offset).expect("write a byte");
+                flipped += 1;
+            }
+        }
+        flipped
     }
 
     /// Waits for the process to end.

@@ -75,6 +75,9 @@ pub struct Group {
     /// Whether it serves requests.
     #[serde(default)]
     pub serving: bool,
+    /// Whether this node's state is damaged on its disk.
+    #[serde(default)]
+    pub damaged: bool,
     /// The last entry of its log.
     #[serde(default)]
     pub last_log: u64,

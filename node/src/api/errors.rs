@@ -308,6 +308,14 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
     }
 
+    /// 500; the operator was told when the damage was found.
+    pub fn damaged(cause: &(dyn Error + 'static)) -> Self {
+        tracing::debug!(error = cause, "read what is damaged");
+        let message = "what this asks for is damaged on the server's disk, and no other copy of it \
+                       could be asked: trying again won't help before its operators have mended it";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", message)
+    }
+
     /// 500; the cause goes to the log, where a person must look at it.
     pub fn internal(doing: &'static str, cause: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = cause, "{doing}");
@@ -358,6 +366,7 @@ impl From<KeyError> for ApiError {
             ),
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketGone => Self::unknown_bucket(),
+            KeyError::Damaged(cause) => Self::damaged(&cause),
             KeyError::Storage(cause) => Self::internal("access the storage for a key", &cause),
         }
     }

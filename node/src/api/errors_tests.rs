@@ -43,6 +43,7 @@ fn key_errors_have_their_codes() {
         ((503, "disk_full"), (507, "disk_full"))
     );
     assert_eq!(seen(KeyError::Storage(io())), (500, "internal"));
+    assert_eq!(seen(KeyError::Damaged(io())), (500, "damaged"));
     assert_eq!(
         seen(KeyError::from(Unavailable::Stopping)),
         (503, "unavailable")

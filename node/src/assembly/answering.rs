@@ -41,21 +41,21 @@ impl Answers {
         self.members.get(usize::try_from(group).ok()?)
     }
 
-    /// The groups that this node leads.
-    fn led(&self) -> Vec<u32> {
-        let led = self
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| member.leads());
-        led.filter_map(|(group, _)| u32::try_from(group).ok())
+    /// The groups of which something is so on this node.
+    fn groups_where(&self, is_so: impl Fn(&dyn Member) -> bool) -> Vec<u32> {
+        let groups = self.members.iter().enumerate();
+        let those = groups.filter(|(_, member)| is_so(&***member));
+        those
+            .filter_map(|(group, _)| u32::try_from(group).ok())
             .collect()
     }
 
     /// How this node is.
     fn pong(&self) -> reply::Body {
         let disk_low = self.places.groups.space.state() != DiskState::Ample;
-        self.vitals.pong(self.led(), disk_low)
+        let leads = self.groups_where(|it| it.leads());
+        let damaged = self.groups_where(|it| it.is_in_repair());
+        self.vitals.pong(leads, damaged, disk_low)
     }
 
     /// Has a group answer.
@@ -83,6 +83,9 @@ impl Handler for Answers {
             call::Body::Vote(vote) => self.with(vote.group, |member| member.vote(vote)),
             call::Body::Transfer(transfer) => {
                 self.with(transfer.group, |member| member.transfer(transfer))
+            }
+            call::Body::Snapshot(request) => {
+                self.with(request.group, |member| member.resend(from, request))
             }
             call::Body::Merge(merge) => self.geo.merge(merge),
             call::Body::Level(level) => self.geo.level(level),

@@ -158,6 +158,8 @@ impl Groups {
         let snapshots = SnapshotSettings::new(config.snapshot_percent);
         let settings = meta_settings(config, &identity, &place, &peers, &space, &snapshots);
         let (meta, catalog) = start_meta(&engine, &settings).await?;
+        let repair = meta.clone().repair_when_damaged();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(repair));
         for node in catalog.topology().nodes() {
             if node.state != NodeState::Removed {
                 peers.learn(node.id, &node.rpc);

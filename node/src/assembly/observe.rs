@@ -150,6 +150,11 @@ impl Observer {
                     status.purged,
                 ),
                 (
+                    "cloudkv_state_damaged",
+                    "1 if this node's state of the group is damaged on its disk.",
+                    u64::from(status.damaged),
+                ),
+                (
                     "cloudkv_raft_leads",
                     "1 if this node leads the group and answers its reads.",
                     u64::from(status.readable),
@@ -343,6 +348,7 @@ impl AdminState for Observer {
                     "applied": status.applied,
                     "purged": status.purged,
                     "serving": status.readable,
+                    "damaged": status.damaged,
                     "digest": digest,
                     "role": status.role,
                     "voters": status.voters,

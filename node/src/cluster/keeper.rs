@@ -176,7 +176,10 @@ impl Keeper {
                     .is_some_and(|node| node.region == region)
             };
             shard.note(hosted, self.vitals.leader_of(shard.group().id(), near));
+            let group = shard.group();
+            group.avoid(self.vitals.damaged(group.id()));
         }
+        self.meta.avoid(self.vitals.damaged(GroupId::META));
     }
 
     /// Whether the metadata says of this node what is true.

@@ -69,6 +69,7 @@ struct History {
     leads: Vec<u32>,
     clock_ok: bool,
     disk_low: bool,
+    damaged: Vec<u32>,
 }
 
 /// The other nodes' signs of life.
@@ -135,6 +136,7 @@ impl Vitals {
             leads: Vec::new(),
             clock_ok: true,
             disk_low: false,
+            damaged: Vec::new(),
         });
         if now.duration_since(history.heard) > SILENT {
             history.since = now;
@@ -146,6 +148,7 @@ impl Vitals {
         history.leads.clone_from(&pong.leads);
         history.clock_ok = !pong.clock_off;
         history.disk_low = pong.disk_low;
+        history.damaged.clone_from(&pong.damaged);
         history.samples.push_back((round_trip, offset));
         while history.samples.len() > SAMPLES {
             history.samples.pop_front();
@@ -153,7 +156,7 @@ impl Vitals {
     }
 
     /// What this node answers when it is called.
-    pub fn pong(&self, leads: Vec<u32>, disk_low: bool) -> reply::Body {
+    pub fn pong(&self, leads: Vec<u32>, damaged: Vec<u32>, disk_low: bool) -> reply::Body {
         let now = self.clock.now();
         reply::Body::Pong(pb::Pong {
             received_at: now,
@@ -162,7 +165,16 @@ impl Vitals {
             leads,
             clock_off: !self.clock_ok(),
             disk_low,
+            damaged,
         })
+    }
+
+    /// The nodes whose state of a group is damaged, as they said when they were last heard.
+    pub fn damaged(&self, group: GroupId) -> Vec<NodeId> {
+        let seen = self.seen.read();
+        let damaged = seen.iter();
+        let damaged = damaged.filter(|(_, it)| it.damaged.contains(&u32::from(group.0)));
+        damaged.map(|(node, _)| *node).collect()
     }
 
     /// What is known of a node; `None` if nothing was heard of it yet.
@@ -353,7 +365,7 @@ mod tests {
         let hear = |node, offset| {
             vitals.heard(node, Duration::from_millis(1), offset, &pb::Pong::default());
             vitals.judge_clock(3);
-            let reply::Body::Pong(pong) = vitals.pong(Vec::new(), false) else {
+            let reply::Body::Pong(pong) = vitals.pong(Vec::new(), Vec::new(), false) else {
                 panic!("a ping is answered by a pong");
             };
             (pong.clock_off, vitals.logged_off.load(Ordering::Acquire))

@@ -20,13 +20,14 @@ use super::lease::Lease;
 use super::log_store::LogStore;
 use super::network::Network;
 use super::reception::Receptions;
+use super::repair::Resends;
 use super::replica::{Progress, Replica, persisted_index};
 use super::retention::Retention;
 use super::transfers::{SnapshotSettings, Transfers};
 use super::types::{Callback, Command, Machine, NodeId, Types};
 use crate::rpc::{Frames, Peers, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{DiskSpace, DiskState, Engine, StoreError};
+use crate::store::{DiskSpace, DiskState, Engine, GroupDamage, StoreError};
 
 /// How a group is run.
 #[derive(Clone, Debug)]
@@ -93,6 +94,8 @@ pub struct Status {
     pub purged: u64,
     /// Whether this node answers reads.
     pub readable: bool,
+    /// Whether this node's state is damaged on its disk.
+    pub damaged: bool,
     /// What this node is in the group.
     pub role: &'static str,
     /// The nodes that vote.
@@ -130,6 +133,10 @@ pub struct Group<M: Machine> {
     transfers: Arc<Transfers>,
     receptions: Arc<Receptions<M>>,
     retention: Retention,
+    damage: Arc<GroupDamage>,
+    /// Members that leadership isn't handed over to.
+    avoided: parking_lot::Mutex<Vec<NodeId>>,
+    resends: Resends,
 }
 
 impl<M: Machine> Group<M> {
@@ -142,7 +149,9 @@ impl<M: Machine> Group<M> {
         open: impl FnOnce(Rows) -> Result<M::State, StoreError>,
     ) -> io::Result<Self> {
         let log = LogStore::open(engine.clone(), id, settings.log_cache)?;
+        let damage = engine.state.damage_of(id);
         let replica = Replica::<M>::open(engine.state.clone(), log.clone(), id, open)?;
+        let replica = replica.repaired_by(settings.node, damage.clone());
         let progress = replica.progress();
         let generations = replica.generations();
         let transfers = Transfers::new(id, settings.snapshots.clone());
@@ -195,6 +204,9 @@ impl<M: Machine> Group<M> {
             transfers,
             receptions,
             retention: Retention::default(),
+            damage,
+            avoided: parking_lot::Mutex::default(),
+            resends: Resends::default(),
         };
         group.enter(settings).await?;
         Ok(group)
@@ -231,11 +243,6 @@ impl<M: Machine> Group<M> {
         &self.raft
     }
 
-    #[cfg(test)]
-    pub(super) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// This node.
     pub fn node(&self) -> NodeId {
         self.node
@@ -256,10 +263,6 @@ impl<M: Machine> Group<M> {
 
     pub(super) fn lease_length(&self) -> Duration {
         self.lease_length
-    }
-
-    pub(super) fn peers(&self) -> &Peers {
-        &self.peers
     }
 
     pub(super) fn changing(&self) -> &Mutex<()> {
@@ -293,9 +296,49 @@ impl<M: Machine> Group<M> {
     /// election then, and refuses to be handed leadership.
     pub fn may_lead(&self, may: bool) {
         self.may_lead.store(may, Ordering::Release);
+        self.stand_again();
+    }
+
+    /// Lets this node stand for election if it may: its state isn't damaged, and its clock is right.
+    pub(super) fn stand_again(&self) {
         if Instant::now() >= self.votes_from {
+            let may = self.may_lead.load(Ordering::Acquire) && !self.is_in_repair();
             self.raft.runtime_config().elect(may);
         }
+    }
+
+    /// Hands leadership over to none of these members: their state is damaged.
+    pub fn avoid(&self, members: Vec<NodeId>) {
+        *self.avoided.lock() = members;
+    }
+
+    pub(super) fn avoids(&self, member: NodeId) -> bool {
+        self.avoided.lock().contains(&member)
+    }
+
+    /// Damage of this node's state.
+    pub fn damage(&self) -> &GroupDamage {
+        &self.damage
+    }
+
+    pub(super) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn resends(&self) -> &Resends {
+        &self.resends
+    }
+
+    pub(super) fn shared_transfers(&self) -> Arc<Transfers> {
+        self.transfers.clone()
+    }
+
+    pub(super) fn shared_progress(&self) -> Arc<Progress> {
+        self.progress.clone()
     }
 
     /// Which group it is.
@@ -481,6 +524,7 @@ impl<M: Machine> Group<M> {
             applied: self.progress.applied_index(),
             purged: self.log.purged_index(),
             readable: self.may_read(),
+            damaged: self.damage.is_found(),
         }
     }
 

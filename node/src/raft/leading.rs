@@ -218,6 +218,7 @@ impl<M: Machine> Group<M> {
         to.iter()
             .filter(|node| **node != metrics.id && voters.contains(node))
             .filter(|node| hears(&metrics, **node) && self.peers().may_lead(**node))
+            .filter(|node| !self.avoids(**node))
             .filter_map(|node| {
                 let matched = replication.get(node)?.as_ref()?.index;
                 Some((*node, last.saturating_sub(matched)))

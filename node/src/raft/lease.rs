@@ -71,6 +71,7 @@ impl Lease {
         term != 0
             && term > self.closed.load(Ordering::Acquire)
             && progress.applied_term() == term
+            && !progress.is_stalled()
             && (until == FOREVER || self.now() < until)
             // With the old term, a new end would have been read.
             && self.term.load(Ordering::Acquire) == term

@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::codec;
 use super::group::Group;
-use super::types::Machine;
+use super::types::{Machine, NodeId};
 use crate::rpc::{Frames, SnapshotAcks};
 use crate::store::DiskState;
 
@@ -33,6 +33,10 @@ pub trait Member: Send + Sync + 'static {
     fn vote(&self, request: pb::RequestVote) -> BoxFuture<'static, reply::Body>;
     /// Stands for election, since the leader asks for it.
     fn transfer(&self, request: pb::TransferLeader) -> BoxFuture<'static, reply::Body>;
+    /// Whether this node's state of the group is damaged, and another's can take its place.
+    fn is_in_repair(&self) -> bool;
+    /// Sends its state to member `to`, whose own one is damaged.
+    fn resend(&self, to: NodeId, request: pb::SnapshotRequest) -> BoxFuture<'static, reply::Body>;
     /// Receives a snapshot and installs it. Dropping the future ends neither.
     fn install(
         self: Arc<Self>,
@@ -137,6 +141,14 @@ impl<M: Machine> Member for Group<M> {
             reply::Body::Transfer(pb::TransferReply { refused })
         }
         .boxed()
+    }
+
+    fn is_in_repair(&self) -> bool {
+        self.is_in_repair()
+    }
+
+    fn resend(&self, to: NodeId, request: pb::SnapshotRequest) -> BoxFuture<'static, reply::Body> {
+        std::future::ready(self.resend(to, &request)).boxed()
     }
 
     fn install(

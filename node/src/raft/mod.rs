@@ -15,6 +15,7 @@
 //! | `reception` | a snapshot received, checked and installed |
 //! | `transfers` | how far each snapshot is, and from where on the log is held for it |
 //! | `retention` | how much of the log is kept for members that lag |
+//! | `repair` | a replica whose state the disk has damaged, replaced by a copy of the leader's |
 //! | `acks` | when the other members last acknowledged this leader |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
@@ -36,6 +37,7 @@ mod member;
 mod members;
 mod network;
 mod reception;
+mod repair;
 mod replica;
 mod retention;
 mod sending;

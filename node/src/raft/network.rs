@@ -21,14 +21,13 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, RaftNetworkFactory, RaftNetworkV2};
 use tokio::sync::Semaphore;
-use tonic::Status;
 
 use super::acks::Acks;
 use super::codec;
 use super::commits::Together;
-use super::sending::Sending;
+use super::sending::send_snapshot;
 use super::snapshot::SnapshotData;
-use super::transfers::{Direction, Transfers};
+use super::transfers::Transfers;
 use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
 use crate::rpc::{CallError, Lane, Peers, PendingReply};
 use crate::store::keys::GroupId;
@@ -318,24 +317,16 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
     ) -> Result<SnapshotResponse<Types<M>>, StreamingError<Types<M>>> {
         let transfers = &self.network.transfers;
         let mut cancel = std::pin::pin!(cancel);
-        let sent = async {
-            let busy = || Status::resource_exhausted("other snapshots are being sent");
-            let _permit = transfers.may_send().ok_or_else(busy)?;
-            let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
-            let transfer = transfers.begin(Direction::Sent, self.target, index);
-            let pace = transfers.send_pace().clone();
-            let frames = snapshot.snapshot.frames(self.network.group, &vote, pace);
-            let peers = &self.network.peers;
-            let sending = Sending::new(peers, self.target, &transfer, frames);
-            let sent = tokio::select! {
-                sent = sending.run() => sent,
-                () = transfer.abandoned() => Err(Status::aborted(
-                    "the log that the member would need after it is not kept any more",
-                )),
-            };
-            transfer.end(sent.as_ref().err());
-            sent
-        };
+        let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
+        let peers = &self.network.peers;
+        let sent = send_snapshot(
+            peers,
+            transfers,
+            self.target,
+            snapshot.snapshot,
+            &vote,
+            index,
+        );
         let sent = tokio::select! {
             closed = &mut cancel => return Err(closed.into()),
             sent = sent => sent,

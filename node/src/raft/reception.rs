@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::codec;
+use super::repair;
 use super::replica::{self, Replica};
 use super::snapshot::{self, Checksum, Generations, SnapshotData};
 use super::transfers::{Direction, Transfer, Transfers};
@@ -76,6 +77,7 @@ struct Head {
     members: StoredMembership,
     transfer: u64,
     acknowledged: u64,
+    repair: bool,
 }
 
 impl TryFrom<pb::SnapshotHead> for Head {
@@ -92,6 +94,7 @@ impl TryFrom<pb::SnapshotHead> for Head {
             members,
             transfer: head.transfer,
             acknowledged: head.acknowledged,
+            repair: head.repair,
         })
     }
 }
@@ -184,7 +187,11 @@ impl<M: Machine> Receptions<M> {
         };
         match whole.await {
             Ok(()) => {
-                let installed = self.install(partial, head).await;
+                let installed = if head.repair {
+                    self.repair(partial, head).await
+                } else {
+                    self.install(partial, head).await
+                };
                 transfer.end(installed.as_ref().err());
                 installed
             }
@@ -330,6 +337,17 @@ impl<M: Machine> Receptions<M> {
             self.discard(Some(partial)).await.map_err(failed)?;
         }
         Ok(answer.vote)
+    }
+
+    /// Puts what was received in place of this member's damaged state.
+    async fn repair(&self, partial: Partial, head: Head) -> Result<Vote, Status> {
+        let rows = partial.rows;
+        let replaced = repair::replace_damaged(&self.raft, self.group, rows).await;
+        let current = snapshot::current_rows(&self.db, self.group).map_err(failed)?;
+        if current != rows {
+            self.discard(Some(partial)).await.map_err(failed)?;
+        }
+        replaced.map(|()| head.vote)
     }
 
     /// Removes what was received of a snapshot.

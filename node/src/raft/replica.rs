@@ -10,7 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
@@ -19,8 +19,11 @@ use tokio::sync::Notify;
 
 use super::codec;
 use super::log_store::LogStore;
+use super::repair::Repair;
 use super::snapshot::{self, Builder, Generations, SnapshotData};
-use super::types::{CommittedLeaderId, LogId, Machine, NodeId, State, StoredMembership, Types};
+use super::types::{
+    CommittedLeaderId, Entry, LogId, Machine, NodeId, State, StoredMembership, Types,
+};
 use crate::store::keys::{GroupId, Kind, Rows};
 use crate::store::{Batch, StateDb, StoreError};
 
@@ -32,6 +35,8 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 pub struct Progress {
     term: AtomicU64,
     index: AtomicU64,
+    /// Nothing is applied until the state is replaced: see `repair`.
+    stalled: AtomicBool,
     /// How many wait for an index: telling them costs something, and nearly always nobody waits.
     waiting: AtomicU64,
     advanced: Notify,
@@ -46,6 +51,15 @@ impl Progress {
     /// Index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         self.index.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is applied: what was acknowledged may not be in the state.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Release);
     }
 
     pub(super) fn publish(&self, term: u64, index: u64) {
@@ -90,17 +104,18 @@ impl Drop for Waits<'_> {
 
 /// A group's replica on this node.
 pub struct Replica<M: Machine> {
-    db: StateDb,
-    log: LogStore<M>,
-    rows: Rows,
-    state: M::State,
-    applied: Option<LogId>,
-    membership: StoredMembership,
-    progress: Arc<Progress>,
-    generations: Generations,
+    pub(super) db: StateDb,
+    pub(super) log: LogStore<M>,
+    pub(super) rows: Rows,
+    pub(super) state: M::State,
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) progress: Arc<Progress>,
+    pub(super) repair: Repair,
+    pub(super) generations: Generations,
 }
 
-type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
+pub(super) type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
 
 impl<M: Machine> Replica<M> {
     /// Opens the replica of `group`, whose log this is; `open` reads its state from the rows it is
@@ -124,6 +139,7 @@ impl<M: Machine> Replica<M> {
             applied,
             membership,
             progress,
+            repair: Repair::new(applied),
             generations: Generations::after(rows),
         };
         replica.publish();
@@ -140,13 +156,13 @@ impl<M: Machine> Replica<M> {
         self.generations.clone()
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if let Some(applied) = &self.applied {
             self.progress.publish(applied.leader_id.term, applied.index);
         }
     }
 
-    fn walks((entry, _): &EntryResponder<Types<M>>) -> bool {
+    pub(super) fn walks(entry: &Entry<M>) -> bool {
         match &entry.payload {
             EntryPayload::Normal(command) => M::State::walks(command.get()),
             EntryPayload::Blank | EntryPayload::Membership(_) => false,
@@ -159,7 +175,17 @@ impl<M: Machine> Replica<M> {
         batch: &mut Batch,
         answers: &mut Vec<Answer<M>>,
     ) -> io::Result<()> {
-        self.applied = Some(entry.log_id);
+        let response = self.take_in(entry, batch)?;
+        answers.extend(responder.map(|responder| (responder, response)));
+        Ok(())
+    }
+
+    /// Applies an entry: its effects and its position go with the batch.
+    pub(super) fn take_in(
+        &mut self,
+        entry: Entry<M>,
+        batch: &mut Batch,
+    ) -> io::Result<M::Response> {
         let response = match entry.payload {
             EntryPayload::Normal(command) => self.state.apply(command.get(), batch)?,
             EntryPayload::Blank => M::State::no_response(),
@@ -170,25 +196,30 @@ impl<M: Machine> Replica<M> {
                 M::State::no_response()
             }
         };
+        self.applied = Some(entry.log_id);
         self.state.passed(entry.log_id.index);
-        answers.extend(responder.map(|responder| (responder, response)));
-        Ok(())
+        Ok(response)
     }
 
     /// Writes the batch with the position, lets readers see it, and only then answers.
-    async fn commit(&mut self, mut batch: Batch, answers: Vec<Answer<M>>) -> io::Result<()> {
-        let Some(applied) = &self.applied else {
+    pub(super) async fn commit(
+        &mut self,
+        mut batch: Batch,
+        answers: Vec<Answer<M>>,
+    ) -> io::Result<()> {
+        let Some(position) = self.applied.filter(|_| !self.is_written()) else {
             return Ok(());
         };
         if M::COMMITS_ARE_DURABLE {
-            self.log.persist_commit(*applied).await?;
+            self.log.persist_commit(position).await?;
         }
         self.state.seal(&mut batch);
         batch.put(
             self.rows.single(Kind::Applied),
-            codec::encode_log_id(applied),
+            codec::encode_log_id(&position),
         );
         self.db.write(batch)?;
+        self.repair.written(position);
         self.state.written();
         self.publish();
         for (responder, response) in answers {
@@ -234,7 +265,10 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        Ok((self.applied, self.membership.clone()))
+        Ok((
+            self.repair.passed().or(self.applied),
+            self.membership.clone(),
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
@@ -245,12 +279,21 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         let mut answers = Vec::new();
         while let Some(entry) = entries.next().await {
             let entry = entry?;
-            let alone = Self::walks(&entry);
+            if self.progress.is_stalled() {
+                self.pass(entry.0.log_id, &mut batch, &mut answers).await?;
+                continue;
+            }
+            let alone = Self::walks(&entry.0);
             if alone {
                 self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))
                     .await?;
             }
-            self.apply_entry(entry, &mut batch, &mut answers)?;
+            let at = entry.0.log_id;
+            if let Err(error) = self.apply_entry(entry, &mut batch, &mut answers) {
+                self.stall(at, error)?;
+                (batch, answers) = Default::default();
+                continue;
+            }
             if alone || batch.bytes() > MAX_BATCH_BYTES {
                 self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))
                     .await?;
@@ -288,9 +331,13 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         self.rows = rows;
         self.applied = applied;
         self.membership = membership;
+        self.end_repair();
         self.publish();
         // Readers look at the new generation now.
-        snapshot::remove(&self.db, old)?;
+        let db = self.db.clone();
+        tokio::task::spawn_blocking(move || snapshot::remove(&db, old))
+            .await
+            .map_err(io::Error::other)??;
         Ok(())
     }
 

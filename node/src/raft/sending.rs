@@ -13,6 +13,7 @@
 //! lead any more.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1 as pb;
@@ -25,7 +26,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::codec;
 use super::reception::RESUME_TIMEOUT;
-use super::transfers::Transfer;
+use super::snapshot::SnapshotData;
+use super::transfers::{Direction, Transfer, Transfers};
 use super::types::{NodeId, Vote};
 use crate::rpc::Peers;
 
@@ -41,7 +43,7 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 const RESUME_BACKOFF: Duration = Duration::from_millis(500);
 
 /// A snapshot that is being sent.
-pub(super) struct Sending<'a> {
+struct Sending<'a> {
     peers: &'a Peers,
     node: NodeId,
     transfer: &'a Transfer,
@@ -57,7 +59,7 @@ pub(super) struct Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    pub(super) fn new(
+    fn new(
         peers: &'a Peers,
         node: NodeId,
         transfer: &'a Transfer,
@@ -77,7 +79,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Sends it; returns the vote of its receiver.
-    pub(super) async fn run(mut self) -> Result<Vote, Status> {
+    async fn run(mut self) -> Result<Vote, Status> {
         let Some(Frame::Head(head)) = self.frames.recv().await.and_then(|frame| frame.kind) else {
             return Err(Status::internal("the state can't be read"));
         };
@@ -221,6 +223,32 @@ impl<'a> Sending<'a> {
         let reply = self.peers.install_snapshot(self.node, frames).await?;
         vote_of(reply)
     }
+}
+
+/// Sends a snapshot of the state after entry `index`, or a later one, to a member; returns the vote
+/// of its receiver. `transfers` show how far it is.
+pub(super) async fn send_snapshot(
+    peers: &Peers,
+    transfers: &Arc<Transfers>,
+    to: NodeId,
+    data: SnapshotData,
+    vote: &Vote,
+    index: u64,
+) -> Result<Vote, Status> {
+    let busy = || Status::resource_exhausted("other snapshots are being sent");
+    let _permit = transfers.may_send().ok_or_else(busy)?;
+    let transfer = transfers.begin(Direction::Sent, to, index);
+    let pace = transfers.send_pace().clone();
+    let frames = data.frames(transfers.group(), vote, pace);
+    let sending = Sending::new(peers, to, &transfer, frames);
+    let sent = tokio::select! {
+        sent = sending.run() => sent,
+        () = transfer.abandoned() => Err(Status::aborted(
+            "the log that the member would need after it is not kept any more",
+        )),
+    };
+    transfer.end(sent.as_ref().err());
+    sent
 }
 
 /// The frames with a last one that every version knows.

@@ -45,19 +45,35 @@ pub struct SnapshotData {
     db: StateDb,
     rows: Rows,
     received: bool,
+    /// A damaged member asked for it: see `repair`.
+    repair: bool,
 }
 
 impl SnapshotData {
     /// A snapshot of what `rows` hold when it is sent.
     pub(super) fn live(db: StateDb, rows: Rows) -> Self {
-        let received = false;
-        Self { db, rows, received }
+        Self {
+            db,
+            rows,
+            received: false,
+            repair: false,
+        }
     }
 
     /// A snapshot that was received whole into `rows`, which nobody reads yet.
     pub(super) fn received(db: StateDb, rows: Rows) -> Self {
-        let received = true;
-        Self { db, rows, received }
+        Self {
+            db,
+            rows,
+            received: true,
+            repair: false,
+        }
+    }
+
+    /// The same, for a member that asked for it since its own state is damaged.
+    pub(super) fn for_repair(mut self) -> Self {
+        self.repair = true;
+        self
     }
 
     /// Its frames, read while they are taken: head, chunks, the last one. Reading takes turns of
@@ -111,7 +127,11 @@ impl SnapshotData {
         let mut checksum = Checksum::default();
         self.export(|mut chunk| {
             if let Some(vote) = vote.take() {
-                sink(Frame::Head(head(group, vote, &chunk)?))?;
+                let head = pb::SnapshotHead {
+                    repair: self.repair,
+                    ..head(group, vote, &chunk)?
+                };
+                sink(Frame::Head(head))?;
             }
             chunk.number = checksum.chunks;
             checksum.add(&chunk);
@@ -177,6 +197,7 @@ fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result
         membership: Some(membership),
         transfer: random_number()?,
         acknowledged: 0,
+        repair: false,
     })
 }
 
@@ -354,11 +375,7 @@ fn copy(db: &StateDb, new: Rows, data: &SnapshotData) -> io::Result<Rows> {
 
 /// Removes all rows of a generation that isn't the current one: blocks.
 pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
-    let (from, to) = rows.bounds();
-    let mut batch = Batch::default();
-    batch.delete_range(&from, &to);
-    db.write(batch)?;
-    db.drop_files(&from, &to)
+    db.remove_for_good(&[rows.bounds()])
 }
 
 /// Removes all rows of other generations than the current one, which snapshots that failed and
@@ -366,7 +383,12 @@ pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
 pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
     let mut next = Some(1);
     while let Some(from) = next {
-        let Some(generation) = first_generation(db, current.group(), from)? else {
+        let first = match first_generation(db, current.group(), from) {
+            Ok(first) => first,
+            // What can't be read isn't in use.
+            Err(_) => return remove_all_but(db, current),
+        };
+        let Some(generation) = first else {
             return Ok(());
         };
         if generation != current.generation() {
@@ -378,6 +400,15 @@ pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
 }
 
 /// The first generation from this one on of which there are rows.
+/// Removes all generations but the current one, without reading them: blocks.
+fn remove_all_but(db: &StateDb, current: Rows) -> Result<(), StoreError> {
+    let group = current.group();
+    let (first, _) = Rows::new(group, 1).bounds();
+    let (_, last) = Rows::new(group, u32::MAX).bounds();
+    let (from, to) = current.bounds();
+    db.remove_for_good(&[(first, from), (to, last)])
+}
+
 fn first_generation(db: &StateDb, group: GroupId, from: u32) -> Result<Option<u32>, StoreError> {
     let (from, _) = Rows::new(group, from).bounds();
     let (_, to) = Rows::new(group, u32::MAX).bounds();

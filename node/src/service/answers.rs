@@ -69,6 +69,7 @@ impl Service {
             | call::Body::Append(_)
             | call::Body::Vote(_)
             | call::Body::Transfer(_)
+            | call::Body::Snapshot(_)
             | call::Body::User(_) => unknown(),
         }
     }

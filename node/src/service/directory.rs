@@ -432,7 +432,7 @@ pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> Directory
 pub(super) fn key_error(error: KeyError) -> DirectoryError {
     match error {
         KeyError::Unavailable(unavailable) => unavailable.into(),
-        KeyError::Storage(error) => DirectoryError::Storage(error),
+        KeyError::Storage(error) | KeyError::Damaged(error) => DirectoryError::Storage(error),
         KeyError::BucketGone => DirectoryError::UnknownBucket,
         KeyError::DiskFull { elsewhere } => DirectoryError::DiskFull { elsewhere },
         KeyError::UnknownOutcome | KeyError::PreconditionFailed | KeyError::TooManyKeys { .. } => {

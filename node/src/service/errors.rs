@@ -55,6 +55,9 @@ pub enum KeyError {
     /// The bucket was deleted.
     #[error("the bucket was deleted")]
     BucketGone,
+    /// What it needs is damaged on the disk of each node that could be asked.
+    #[error("what it needs is damaged on the disk")]
+    Damaged(#[source] std::io::Error),
     /// The storage failed to read.
     #[error("storage failed")]
     Storage(#[source] std::io::Error),

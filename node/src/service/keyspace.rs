@@ -105,6 +105,8 @@ impl Keyspace {
         match shard.get_eventual(bucket.id.as_bytes(), key).await {
             Ok(found) => Ok(found),
             Err(error) => match Missed::from(error) {
+                // The leader has it.
+                Missed::Damaged(_) => self.get_since(bucket, key, session).await,
                 Missed::NotLeader => Err(no_leader(number)),
                 Missed::Failed(error) => Err(error),
             },

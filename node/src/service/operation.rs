@@ -11,12 +11,16 @@ use cloudkv_proto::v1::{call, refused, reply};
 use super::errors::{KeyError, Unavailable};
 use crate::raft::NodeId;
 use crate::shard::{ReadError, ShardHandle, WriteError};
+use crate::store::StoreError;
 
 /// Why a shard on this node has no answer.
 #[derive(Debug)]
 pub enum Missed {
     /// Nothing was done: this node doesn't lead the shard.
     NotLeader,
+    /// What it needs is damaged on this node's disk, and nothing was done. Another node, which has
+    /// it too, will lead the shard soon.
+    Damaged(StoreError),
     /// It was tried, and this is what came of it.
     Failed(KeyError),
 }
@@ -63,6 +67,14 @@ impl From<ReadError> for Missed {
                 let queue = "disk reads";
                 KeyError::from(Unavailable::Overloaded { queue }).into()
             }
+            ReadError::Damaged {
+                elsewhere: true,
+                source,
+            } => Self::Damaged(source),
+            ReadError::Damaged {
+                elsewhere: false,
+                source,
+            } => KeyError::Damaged(source.into()).into(),
             ReadError::Storage(error) => KeyError::Storage(error.into()).into(),
         }
     }
@@ -100,6 +112,9 @@ pub(super) fn read_refusal(refused: pb::Refused) -> Refusal {
             Refusal::Final(Unavailable::Overloaded { queue }.into())
         }
         Reason::UnknownOutcome => Refusal::Final(KeyError::UnknownOutcome),
+        Reason::Damaged => {
+            Refusal::Final(KeyError::Damaged(std::io::Error::other(refused.message)))
+        }
         Reason::Failed | Reason::Unspecified => {
             Refusal::Final(KeyError::Storage(std::io::Error::other(refused.message)))
         }
@@ -111,6 +126,7 @@ pub(super) fn write_refusal(missed: Missed, leader: Option<NodeId>) -> reply::Bo
     use refused::Reason;
     let (reason, message) = match missed {
         Missed::NotLeader => (Reason::NotLeader, String::new()),
+        Missed::Damaged(error) => (Reason::NotHere, error.to_string()),
         Missed::Failed(error) => {
             let reason = match &error {
                 KeyError::Unavailable(Unavailable::Overloaded { .. }) => Reason::Busy,
@@ -119,6 +135,7 @@ pub(super) fn write_refusal(missed: Missed, leader: Option<NodeId>) -> reply::Bo
                     Unavailable::NoLeader { .. } | Unavailable::ClockOff | Unavailable::Behind,
                 ) => Reason::NotHere,
                 KeyError::UnknownOutcome => Reason::UnknownOutcome,
+                KeyError::Damaged(_) => Reason::Damaged,
                 KeyError::PreconditionFailed
                 | KeyError::TooManyKeys { .. }
                 | KeyError::DiskFull { .. }

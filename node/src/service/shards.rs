@@ -136,7 +136,8 @@ impl Shards {
             match operation.here(&route.shard).await {
                 Ok(output) => return Ok(output),
                 Err(Missed::Failed(error)) => return Err(error),
-                Err(Missed::NotLeader) => {}
+                // Asked for once more, and then at whoever leads next.
+                Err(Missed::NotLeader | Missed::Damaged(_)) => {}
             }
         }
         let (_, output) = Box::pin(self.seek(shard, route, operation)).await?;
@@ -165,6 +166,8 @@ impl Shards {
     ) -> Result<(NodeId, O::Output), KeyError> {
         let deadline = Instant::now() + self.timeout;
         let mut hold = None;
+        // What this node met while it led, if nobody else leads in time.
+        let mut damaged = None;
         let mut pause = PAUSE.0;
         let mut others = self.peers.near();
         loop {
@@ -173,6 +176,7 @@ impl Shards {
                     Ok(output) => return Ok((self.peers.me(), output)),
                     Err(Missed::Failed(error)) => return Err(error),
                     Err(Missed::NotLeader) => {}
+                    Err(Missed::Damaged(error)) => damaged = Some(error),
                 }
             } else if let Some(node) = route.leader(self.peers.me(), &others) {
                 match self.send(number, route, node, operation, deadline).await {
@@ -184,7 +188,8 @@ impl Shards {
                 }
             }
             if Instant::now() >= deadline {
-                return Err(no_leader(number));
+                let damaged = damaged.map(|error| KeyError::Damaged(error.into()));
+                return Err(damaged.unwrap_or_else(|| no_leader(number)));
             }
             if hold.is_none() {
                 hold = Some(self.hold(operation.size())?);

@@ -79,6 +79,14 @@ pub enum ReadError {
     /// Too many reads wait for the disk.
     #[error("too many reads are waiting for the disk")]
     Overloaded,
+    /// What it asks for is damaged on this node's disk.
+    #[error("what it asks for is damaged on this node's disk")]
+    Damaged {
+        /// Whether other nodes have it, too: one of them will lead the shard.
+        elsewhere: bool,
+        /// What was met.
+        source: StoreError,
+    },
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
@@ -144,6 +152,8 @@ impl ShardHandle {
             elsewhere: AtomicU64::new(0),
             gate: Gate::default(),
         });
+        let repair = shard.group.clone().repair_when_damaged();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(repair));
         tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), found)));
         Ok(shard)
     }
@@ -186,7 +196,7 @@ impl ShardHandle {
         if !self.serves() {
             return Err(ReadError::NotLeader);
         }
-        match self.view.get_cached(bucket, key, self.clock.now())? {
+        match self.met(self.view.get_cached(bucket, key, self.clock.now()))? {
             Lookup::Known(found) => Ok(found),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
@@ -197,9 +207,27 @@ impl ShardHandle {
         }
     }
 
+    /// Notes it if what was read is damaged.
+    fn met<T>(&self, read: Result<T, StoreError>) -> Result<T, ReadError> {
+        read.map_err(|error| {
+            if !error.is_damage() {
+                return ReadError::Storage(error);
+            }
+            // What the database has met is noted there, with whose row it was.
+            if !error.is_of_database() {
+                let generation = self.view.rows().generation();
+                self.group.damage().note(generation, &error);
+            }
+            ReadError::Damaged {
+                elsewhere: self.group.has_other_voters(),
+                source: error,
+            }
+        })
+    }
+
     /// Whether this node has a replica that follows its leader.
     pub fn has_replica(&self) -> bool {
-        self.is_hosted() && self.view.is_open()
+        self.is_hosted() && self.view.is_open() && !self.group.is_in_repair()
     }
 
     /// Whether that may be read, too: it has all that the leader had when this node started, or got
@@ -242,7 +270,7 @@ impl ShardHandle {
     /// What a key holds as this node's replica has it, whoever leads.
     pub async fn get_eventual(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
         let now = self.clock.now();
-        match self.view.get_cached(bucket, key, now)? {
+        match self.met(self.view.get_cached(bucket, key, now))? {
             Lookup::Known(found) => Ok(found),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
@@ -268,7 +296,7 @@ impl ShardHandle {
         if !self.serves() {
             return Err(ReadError::NotLeader);
         }
-        if let Some(state) = self.view.bucket_cached(bucket)? {
+        if let Some(state) = self.met(self.view.bucket_cached(bucket))? {
             return Ok(state);
         }
         let bucket = bucket.to_vec();
@@ -301,7 +329,7 @@ impl ShardHandle {
             read(&view)
         });
         match read.await {
-            Ok(result) => Ok(result?),
+            Ok(result) => self.met(result),
             Err(_) => Err(StoreError::corrupt("state", "a read of it has panicked").into()),
         }
     }

@@ -39,6 +39,8 @@ mod view;
 mod write;
 
 #[cfg(test)]
+mod bucket_tests;
+#[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
 mod leave_tests;

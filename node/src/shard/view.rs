@@ -172,9 +172,9 @@ impl View {
     ) -> Result<T, StoreError> {
         loop {
             let rows = self.rows();
-            let result = read(rows)?;
+            let result = read(rows);
             if self.rows() == rows {
-                return Ok(result);
+                return result;
             }
         }
     }
@@ -258,15 +258,17 @@ impl View {
         Ok(row.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
-    /// Flushes, and then gives back the files that held nothing but records of dropped buckets:
-    /// blocks.
+    /// Gives back the files that held nothing but records of buckets whose drop was applied.
+    /// Flushes, and blocks for that.
     pub fn reclaim(&self, buckets: &[BucketId]) -> Result<(), StoreError> {
-        self.db.flush()?;
-        for bucket in buckets {
-            let from = self.rows().record(bucket.as_bytes(), b"");
-            self.db.drop_files(&from, &keys::after_prefix(&from))?;
-        }
-        Ok(())
+        let rows = self.rows();
+        let range = |bucket: &BucketId| {
+            let from = rows.record(bucket.as_bytes(), b"");
+            let to = keys::after_prefix(&from);
+            (from, to)
+        };
+        let ranges: Vec<_> = buckets.iter().map(range).collect();
+        self.db.remove_for_good(&ranges)
     }
 
     /// Live keys of a bucket, in order: blocks for the disk.

@@ -9,6 +9,7 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBu
 use super::error::StoreError;
 use super::folder::{make_folder, sync_folder};
 use super::log::LogSettings;
+use super::rebuild::{StateDirs, rebuild};
 use super::{SegmentLog, StateDb};
 
 /// Sizes of a node's storage, in bytes.
@@ -88,10 +89,8 @@ impl Engine {
         let buffers =
             WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer, false);
         let log = SegmentLog::open(dir, &dir.join("log"), settings.log())?;
-        let state = StateDb::open(
-            &dir.join("state"),
-            &state_options(&env, &cache, &buffers, settings),
-        )?;
+        let options = state_options(&env, &cache, &buffers, settings);
+        let state = open_state(dir, options, (&cache, settings.block_cache))?;
         // RocksDB syncs the names in its folder, and not that of the folder.
         sync_folder(dir).map_err(failed("sync"))?;
         Ok(Self {
@@ -106,6 +105,26 @@ impl Engine {
     pub fn cache_usage(&self) -> usize {
         self.cache.get_usage()
     }
+}
+
+/// Opens the state; one with damaged files is copied into new ones, if it can be.
+fn open_state(
+    dir: &Path,
+    mut options: Options,
+    cache: (&Cache, usize),
+) -> Result<StateDb, StoreError> {
+    let dirs = StateDirs::new(dir);
+    dirs.tidy()
+        .map_err(StoreError::on("tidy", "state directory"))?;
+    if !dirs.is_marked() {
+        return StateDb::open(dir, &dirs.state(), &options, cache);
+    }
+    let compacting = options.clone();
+    options.set_disable_auto_compactions(true);
+    let damaged = StateDb::open(dir, &dirs.state(), &options, cache)?;
+    rebuild(&dirs, damaged, |state| {
+        StateDb::open(dir, state, &compacting, cache)
+    })
 }
 
 fn common_options(env: &Env, buffers: &WriteBufferManager) -> Options {

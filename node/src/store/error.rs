@@ -1,6 +1,7 @@
 //! The error of every storage operation: what was done to what, and what RocksDB said.
 
 use std::io;
+use std::path::PathBuf;
 
 /// A failed storage operation.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,6 +28,14 @@ pub enum Cause {
     /// A stored row breaks a rule.
     #[error("{0}")]
     Corrupt(&'static str),
+    /// The disk has changed what was written.
+    #[error("{} is damaged at offset {offset}", .file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+    },
     /// A file operation failed.
     #[error("{0}")]
     Io(std::sync::Arc<io::Error>),
@@ -48,6 +57,38 @@ impl StoreError {
             verb: "read",
             subject,
             source: Cause::Corrupt(rule),
+        }
+    }
+
+    /// Whether it tells that what was written isn't there, or not as it was: reading again won't
+    /// help.
+    pub fn is_damage(&self) -> bool {
+        match &self.source {
+            Cause::RocksDb(error) => matches!(
+                error.kind(),
+                rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
+            ),
+            Cause::Decode(_) | Cause::Corrupt(_) | Cause::Damaged { .. } | Cause::Io(_) => true,
+        }
+    }
+
+    /// Whether the state's database has met it.
+    pub fn is_of_database(&self) -> bool {
+        matches!(self.source, Cause::RocksDb(_))
+    }
+
+    /// Whether an error is one of the storage that tells of damage.
+    pub fn tells_damage(error: &io::Error) -> bool {
+        let inner = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
+        inner.is_some_and(Self::is_damage)
+    }
+
+    /// A file that the disk has changed.
+    pub fn damaged(subject: &'static str, file: PathBuf, offset: u64) -> Self {
+        Self {
+            verb: "read",
+            subject,
+            source: Cause::Damaged { file, offset },
         }
     }
 }

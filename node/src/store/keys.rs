@@ -8,6 +8,9 @@
 //! which names the current generation: a snapshot is written to a new generation and becomes the
 //! current one by that one row. Everything else, the applied position included, lies within a
 //! generation, so that a crash can't mix two of them.
+//!
+//! Behind all groups lie the node's own rows: ranges that are being removed for good, each named by
+//! its beginning and its end.
 
 use crate::types::{BucketId, Nanos};
 
@@ -68,6 +71,26 @@ pub enum Kind {
     Placement = 0x54,
 }
 
+/// The group number behind all groups, whose rows are the node's own.
+const OWN_ROWS: [u8; 2] = [0xff; 2];
+
+/// The row that says that a range of rows is being removed for good.
+pub fn removal(from: &[u8], to: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(from.len()).unwrap_or(u32::MAX);
+    [&OWN_ROWS[..], &length.to_be_bytes(), from, to].concat()
+}
+
+/// Where the rows of [`removal`] begin and where they end (exclusive).
+pub fn removals() -> (Vec<u8>, Vec<u8>) {
+    (OWN_ROWS.to_vec(), [0xff; 16].to_vec())
+}
+
+/// The range that a row of [`removal`] names.
+pub fn parse_removal(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, range) = key.strip_prefix(&OWN_ROWS)?.split_first_chunk()?;
+    range.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
 /// Length of group, generation and kind.
 const HEAD: usize = 7;
 const BUCKET: usize = BucketId::LEN;
@@ -81,7 +104,7 @@ pub struct Rows {
 
 impl Rows {
     /// The rows of `generation` of `group`.
-    pub fn new(group: GroupId, generation: u32) -> Self {
+    pub const fn new(group: GroupId, generation: u32) -> Self {
         Self { group, generation }
     }
 
@@ -194,6 +217,12 @@ pub fn id_of(key: &[u8]) -> Option<&[u8]> {
     key.get(HEAD..)
 }
 
+/// Group of a row.
+pub fn group_of(key: &[u8]) -> Option<GroupId> {
+    let (group, _) = key.split_first_chunk()?;
+    Some(GroupId(u16::from_be_bytes(*group)))
+}
+
 /// Generation of a row of any group.
 pub fn generation_of(key: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
@@ -300,6 +329,18 @@ mod tests {
             let moved = from_portable(new, portable(&old).unwrap());
             prop_assert_eq!(moved, new.record(ID, name.as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_removal_names_its_range_and_lies_behind_all_groups() {
+        let rows = Rows::new(GroupId::shard(63), 7);
+        let (from, to) = rows.bounds();
+        let row = removal(&from, &to);
+        assert_eq!(parse_removal(&row), Some((&from[..], &to[..])));
+        assert_eq!(parse_removal(&from), None);
+        assert_eq!(parse_removal(&row[..7]), None);
+        let (first, end) = removals();
+        assert!(to < first && first < row && row < end);
     }
 
     #[test]

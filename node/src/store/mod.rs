@@ -10,16 +10,22 @@
 //! Row keys are made in [`keys`]; no other module writes a literal key.
 
 mod blocking;
+mod damage;
 mod engine;
 mod error;
 mod folder;
 pub mod keys;
 mod log;
+mod rebuild;
+mod removal;
 mod space;
 mod state;
 mod synced_mark;
+#[cfg(test)]
+pub mod testing;
 
 pub use blocking::blocking;
+pub use damage::GroupDamage;
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
 pub use log::{Completion, SegmentLog, SyncStats};

@@ -13,12 +13,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rocksdb::{
-    DB, DBRawIterator, Options, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
+    Cache, DB, DBRawIterator, Options, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
 };
 
+use tokio::sync::{OwnedMutexGuard, watch};
+
 use super::blocking::{StallWatch, blocking};
+use super::damage::{Damage, GroupDamage};
 use super::error::StoreError;
+use super::keys::GroupId;
+use super::rebuild::StateDirs;
 
 /// What a read that doesn't wait for the disk found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +45,11 @@ pub struct StateDb {
 
 struct Inner {
     db: DB,
+    removing: Mutex<()>,
+    damage: Damage,
+    dirs: StateDirs,
+    cache: Mutex<Cache>,
+    cache_bytes: usize,
     no_wal: WriteOptions,
     cached: ReadOptions,
     persisted: ReadOptions,
@@ -92,7 +103,43 @@ impl Scan {
     }
 }
 
+impl Inner {
+    /// A read of a row, or one that began there, has failed. If it has met damage, nothing is
+    /// compacted any more: see `rebuild`.
+    fn failed_read(&self, row: &[u8], error: rocksdb::Error) -> StoreError {
+        if self.damage.note(row, &error)
+            && let Err(error) = self.keep_files(&error)
+        {
+            // A compaction that meets the damage ends all writes, and with them the node.
+            tracing::error!(%error, "compactions of a damaged state not stopped");
+        }
+        StoreError::on("read", "state row")(error)
+    }
+
+    /// A write has failed: a compaction may have met damage, after which RocksDB takes none. The
+    /// next start finds out whose it is.
+    fn failed_write(&self, verb: &'static str, error: rocksdb::Error) -> StoreError {
+        if error.kind() == rocksdb::ErrorKind::Corruption
+            && !self.dirs.is_marked()
+            && let Err(error) = self.keep_files(&error)
+        {
+            tracing::error!(%error, "damaged state not marked");
+        }
+        StoreError::on(verb, "state batch")(error)
+    }
+
+    fn keep_files(&self, why: &rocksdb::Error) -> Result<(), StoreError> {
+        self.dirs
+            .set_mark(why.as_ref())
+            .map_err(StoreError::on("mark", "state directory"))?;
+        self.db
+            .set_options(&[("disable_auto_compactions", "true")])
+            .map_err(StoreError::on("configure", "state database"))
+    }
+}
+
 fn walk(
+    state: &Inner,
     mut rows: DBRawIterator<'_>,
     from: &[u8],
     mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
@@ -104,17 +151,21 @@ fn walk(
         }
         rows.next();
     }
-    rows.status().map_err(StoreError::on("walk", "state rows"))
+    rows.status()
+        .map_err(|error| state.failed_read(from, error))
 }
 
 /// Rows as they were at one moment: several reads that belong together.
-pub struct Frozen<'a>(Snapshot<'a>);
+pub struct Frozen<'a> {
+    rows: Snapshot<'a>,
+    state: &'a Inner,
+}
 
 impl Frozen<'_> {
     /// Reads a row: blocks.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let row = self.0.get_pinned(key);
-        let row = row.map_err(StoreError::on("read", "state row"))?;
+        let row = self.rows.get_pinned(key);
+        let row = row.map_err(|error| self.state.failed_read(key, error))?;
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
@@ -124,13 +175,19 @@ impl Frozen<'_> {
         scan: &Scan,
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let rows = self.0.raw_iterator_opt(scan.options());
-        walk(rows, &scan.from, visit)
+        let rows = self.rows.raw_iterator_opt(scan.options());
+        walk(self.state, rows, &scan.from, visit)
     }
 }
 
 impl StateDb {
-    pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, StoreError> {
+    /// Opens the state in `dir`, of a data directory.
+    pub(super) fn open(
+        data_dir: &Path,
+        dir: &Path,
+        options: &Options,
+        (cache, cache_bytes): (&Cache, usize),
+    ) -> Result<Self, StoreError> {
         let db = DB::open(options, dir).map_err(StoreError::on("open", "state database"))?;
         // Each read looks through the range tombstones of the write buffer: not through many.
         db.set_options(&[("memtable_max_range_deletions", "1000")])
@@ -143,6 +200,11 @@ impl StateDb {
             options
         };
         let inner = Inner {
+            removing: Mutex::new(()),
+            damage: Damage::default(),
+            dirs: StateDirs::new(data_dir),
+            cache: Mutex::new(cache.clone()),
+            cache_bytes,
             db,
             no_wal,
             cached: tier(ReadTier::BlockCache),
@@ -150,9 +212,20 @@ impl StateDb {
             all: ReadOptions::default(),
             stalls: StallWatch::new(),
         };
-        Ok(Self {
+        let state = Self {
             inner: Arc::new(inner),
-        })
+        };
+        state.finish_removals()?;
+        Ok(state)
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        &self.inner.db
+    }
+
+    /// Held while rows are removed for good: one removal at a time.
+    pub(super) fn removing(&self) -> &Mutex<()> {
+        &self.inner.removing
     }
 
     /// Reads a row from memory, if memory can tell.
@@ -161,7 +234,7 @@ impl StateDb {
             Ok(Some(row)) => Ok(Found::Row(Bytes::copy_from_slice(&row))),
             Ok(None) => Ok(Found::Nothing),
             Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Ok(Found::NotCached),
-            Err(error) => Err(StoreError::on("read", "state row")(error)),
+            Err(error) => Err(self.inner.failed_read(key, error)),
         }
     }
 
@@ -177,8 +250,30 @@ impl StateDb {
 
     fn get_with(&self, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, StoreError> {
         let row = self.inner.db.get_pinned_opt(key, options);
-        let row = row.map_err(StoreError::on("read", "state row"))?;
+        let row = row.map_err(|error| self.inner.failed_read(key, error))?;
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
+    }
+
+    /// Damage that reads have met of a group's rows, now and later.
+    pub fn damage_of(&self, group: GroupId) -> Arc<GroupDamage> {
+        self.inner.damage.of(group)
+    }
+
+    /// Whether reads have met damage of any group's rows, now and later.
+    pub fn any_damage(&self) -> watch::Receiver<bool> {
+        self.inner.damage.any()
+    }
+
+    /// Held while all rows of a group are read: one group at a time.
+    pub async fn check_turn(&self) -> OwnedMutexGuard<()> {
+        self.inner.damage.checking().lock_owned().await
+    }
+
+    /// Forgets blocks in memory, so that reads meet the disk.
+    pub fn drop_cached_blocks(&self) {
+        let mut cache = self.inner.cache.lock();
+        cache.set_capacity(0);
+        cache.set_capacity(self.inner.cache_bytes);
     }
 
     /// Writes a batch: visible when this returns, durable only when flushed. While flushes and
@@ -190,15 +285,13 @@ impl StateDb {
         } else {
             write()
         };
-        written.map_err(StoreError::on("write", "state batch"))
+        written.map_err(|error| self.inner.failed_write("write", error))
     }
 
     /// Makes everything written so far durable: blocks for as long as that takes.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.inner
-            .db
-            .flush()
-            .map_err(StoreError::on("flush", "state"))
+        let flushed = self.inner.db.flush();
+        flushed.map_err(|error| self.inner.failed_write("flush", error))
     }
 
     /// Bytes that are only in memory, in write buffers that were not flushed yet.
@@ -232,19 +325,14 @@ impl StateDb {
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let rows = self.inner.db.raw_iterator_opt(scan.options());
-        walk(rows, &scan.from, visit)
+        walk(&self.inner, rows, &scan.from, visit)
     }
 
     /// All rows as they are now, whatever is written while they are read.
     pub fn frozen(&self) -> Frozen<'_> {
-        Frozen(self.inner.db.snapshot())
-    }
-
-    /// Gives back the files that lie wholly in a range whose rows were all removed.
-    pub fn drop_files(&self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
-        self.inner
-            .db
-            .delete_file_in_range(from, to)
-            .map_err(StoreError::on("remove", "state files"))
+        Frozen {
+            rows: self.inner.db.snapshot(),
+            state: &self.inner,
+        }
     }
 }

@@ -147,7 +147,7 @@ impl<'a> Storm<'a> {
                 self.end(harmed).await;
                 return;
             }
-            Kind::Refuse | Kind::Delay | Kind::Loss | Kind::Wipe | Kind::Members => {
+            Kind::Refuse | Kind::Delay | Kind::Loss | Kind::Wipe | Kind::Members | Kind::Damage => {
                 panic!("{} is a fault of one region", step.kind)
             }
         }
@@ -235,7 +235,8 @@ impl<'a> Storm<'a> {
             | Kind::Delay
             | Kind::Loss
             | Kind::Wipe
-            | Kind::Members => {}
+            | Kind::Members
+            | Kind::Damage => {}
         }
     }
 

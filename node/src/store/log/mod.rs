@@ -14,6 +14,8 @@
 //! - A completion is called with `Ok` only after a sync that began after its records were written.
 //! - What a start reads as a part of the log is durable before the log is open: a process that was
 //!   killed may have written it without a sync, and Raft takes what is there as durable.
+//! - An entry that is read from the disk is the one that was asked for, unchanged, or an error that
+//!   names the file: checksum, group and index are compared before anybody sees it.
 //! - A segment is used again only when no entry in it is needed, and the records that say so are
 //!   durable. Votes and positions are repeated at the beginning of each segment, and what little is
 //!   still needed of an old one is moved (`tidy`), so that a group that rests holds up nothing.
@@ -39,6 +41,8 @@ mod writer;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod model_tests;
 
 use std::collections::BTreeMap;
@@ -62,6 +66,9 @@ use super::keys::GroupId;
 use super::synced_mark::SyncedMark;
 
 pub use self::writer::{Completion, SyncStats};
+
+/// Length of an entry's record before the entry: the record's head, and the index.
+const ENTRY_HEAD: usize = frame::HEAD + size_of::<u64>();
 
 /// Sizes of the log.
 #[derive(Clone, Copy, Debug)]
@@ -139,10 +146,9 @@ impl State {
             out.extend_from_slice(&number.to_be_bytes());
             entry(out);
         })?;
-        let head = frame::HEAD + size_of::<u64>();
         Ok(Place {
-            at: Position::new(at.segment(), at.offset() + head as u64),
-            len: u32::try_from(length.saturating_sub(head)).unwrap_or(u32::MAX),
+            at: Position::new(at.segment(), at.offset() + ENTRY_HEAD as u64),
+            len: u32::try_from(length.saturating_sub(ENTRY_HEAD)).unwrap_or(u32::MAX),
         })
     }
 
@@ -153,32 +159,67 @@ impl State {
         chunks.find_map(|chunk| chunk.read(place.at, length).map(Bytes::copy_from_slice))
     }
 
-    fn source(&self, place: Place) -> Result<Source, StoreError> {
+    fn source(&self, group: GroupId, number: u64, place: Place) -> Result<Source, StoreError> {
         if let Some(bytes) = self.in_memory(place) {
             return Ok(Source::Memory(bytes));
         }
         let file = self.segments.get(&place.at.segment()).cloned();
         let file = file.ok_or_else(|| StoreError::corrupt("log", "a segment is missing"))?;
-        Ok(Source::File(file, place))
+        Ok(Source::File(EntryOnDisk {
+            file,
+            group,
+            number,
+            place,
+        }))
     }
 }
 
 /// Where an entry's bytes are.
 enum Source {
     Memory(Bytes),
-    File(Arc<SegmentFile>, Place),
+    File(EntryOnDisk),
 }
 
 impl Source {
     fn read(self) -> Result<Bytes, StoreError> {
         match self {
             Self::Memory(bytes) => Ok(bytes),
-            Self::File(file, place) => {
-                let length = usize::try_from(place.len).unwrap_or(usize::MAX);
-                let bytes = file.read(place.at.offset(), length);
-                Ok(bytes.map_err(StoreError::on("read", "log entry"))?.into())
-            }
+            Self::File(entry) => entry.read(),
         }
+    }
+}
+
+/// An entry that is only on the disk.
+struct EntryOnDisk {
+    file: Arc<SegmentFile>,
+    group: GroupId,
+    number: u64,
+    place: Place,
+}
+
+impl EntryOnDisk {
+    /// Reads the whole record: the disk may have changed it since it was written, and nobody may
+    /// apply or pass on what isn't the entry that was asked for.
+    fn read(self) -> Result<Bytes, StoreError> {
+        let offset = self.place.at.offset().saturating_sub(ENTRY_HEAD as u64);
+        let entry = usize::try_from(self.place.len).unwrap_or(usize::MAX);
+        let record = self
+            .file
+            .read(offset, ENTRY_HEAD.saturating_add(entry))
+            .map_err(StoreError::on("read", "log entry"))?;
+        let record = Bytes::from(record);
+        let is_it = frame::read(&record).is_some_and(|frame| {
+            let number = frame.number().map(|(number, _)| number);
+            matches!(frame.kind, Some(Kind::Entry | Kind::Moved))
+                && frame.group == self.group
+                && number == Some(self.number)
+                && frame.len() == record.len()
+        });
+        if !is_it {
+            let file = self.file.path().to_owned();
+            return Err(StoreError::damaged("log entry", file, offset));
+        }
+        Ok(record.slice(ENTRY_HEAD..))
     }
 }
 
@@ -422,7 +463,7 @@ impl SegmentLog {
                     break;
                 }
                 bytes += usize::try_from(place.len).unwrap_or(usize::MAX);
-                sources.push((*number, state.source(*place)?));
+                sources.push((*number, state.source(group, *number, *place)?));
             }
         }
         let read = |(number, source): (u64, Source)| Ok((number, source.read()?));
@@ -435,7 +476,7 @@ impl SegmentLog {
             let state = self.shared.state.lock();
             let log = state.index.group(group);
             match log.and_then(|log| log.entries.last_key_value()) {
-                Some((number, place)) => Some((*number, state.source(*place)?)),
+                Some((number, place)) => Some((*number, state.source(group, *number, *place)?)),
                 None => None,
             }
         };

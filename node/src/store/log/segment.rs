@@ -84,6 +84,11 @@ impl SegmentFile {
         Ok(files)
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its number.
     pub fn slot(&self) -> u64 {
         self.slot

@@ -50,7 +50,7 @@ impl SegmentLog {
             if !state.is_at(old) {
                 return Ok(false);
             }
-            state.source(old.place)?
+            state.source(old.group, old.number, old.place)?
         };
         let bytes = source.read()?;
         let mut state = self.shared.state.lock();

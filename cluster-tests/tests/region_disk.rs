@@ -1,0 +1,206 @@
+//! Nodes whose disk changes what was written to it.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_cluster_tests::{Bucket, eventually};
+use futures_util::stream::{self, StreamExt};
+
+const SOON: Duration = Duration::from_secs(60);
+const KEYS: u32 = 1000;
+
+/// A region whose reads meet the disk, and not blocks in memory.
+async fn region(nodes: usize) -> Region {
+    let args = ["--block-cache-mib", "1", "--record-cache-mib", "1"];
+    let mut region = Region::start_with(RegionOptions {
+        nodes,
+        seats: nodes,
+        shards: 1,
+        args: args.map(str::to_owned).to_vec(),
+        ..RegionOptions::default()
+    })
+    .await;
+    region.expect_errors(&["damaged"]);
+    region
+}
+
+fn key(number: u32) -> String {
+    format!("{number:06}")
+}
+
+/// A value of its own for each key and round, that can't be compressed.
+fn value(number: u32, round: u64) -> Vec<u8> {
+    let mut state = u64::from(number) << 32 | round << 1 | 1;
+    let bytes = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()
+    });
+    bytes.take(100).flatten().collect()
+}
+
+/// Writes all keys, each until it is acknowledged.
+async fn fill(region: &Region, seat: usize, bucket: &Bucket, round: u64) {
+    let api = region.api(seat);
+    let writes = (0..KEYS).map(async |number| {
+        eventually("a key is written", SOON, async || {
+            let call = api.put(&bucket.key(&key(number)), value(number, round));
+            let answer = call.try_send().await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    });
+    stream::iter(writes)
+        .buffer_unordered(16)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+/// Reads keys through a node, and returns how many answers were none, each with its status.
+async fn refused(
+    region: &Region,
+    seat: usize,
+    bucket: &Bucket,
+    query: &str,
+    round: u64,
+) -> Vec<u16> {
+    let api = region.api(seat);
+    let reads = (0..KEYS).map(async |number| {
+        let path = bucket.key(&format!("{}{query}", key(number)));
+        let answer = api.get(&path).await;
+        if answer.status == 200 {
+            let right = answer.body[..] == value(number, round)[..];
+            assert!(right, "key {number} holds what was never written");
+        }
+        answer.status
+    });
+    let statuses: Vec<u16> = stream::iter(reads).buffer_unordered(8).collect().await;
+    statuses.into_iter().filter(|it| *it != 200).collect()
+}
+
+/// Brings all nodes' state to their disks, and damages records on that of the one that leads.
+/// Returns where that is.
+async fn damage(region: &mut Region) -> usize {
+    for seat in 0..region.members.len() {
+        region.terminate(seat).await;
+        region.restart(seat).await;
+        region.wait_formed().await;
+    }
+    let seat = region.wait_leader("shard-0").await;
+    assert!(region.members[seat].damage_state(25..50, 8 << 10) > 10);
+    seat
+}
+
+async fn is_damaged(region: &Region, seat: usize) -> Option<bool> {
+    let status = region.status(seat).await?;
+    Some(status.groups.iter().any(|group| group.damaged))
+}
+
+/// Waits until a node has found damage and replaced all of it that it found.
+async fn wait_repaired(region: &Region, seat: usize) {
+    let replaced = "damaged state replaced";
+    eventually("the state is replaced", SOON, async || {
+        let log = std::fs::read_to_string(region.members[seat].log().path()).ok()?;
+        // All groups are checked after the first damage, but for those that met it themselves.
+        let is_done = |group: &String| {
+            let of_group = log
+                .lines()
+                .filter(|line| line.contains(&format!("\"{group}\"")));
+            let done = ["state checked for damage", replaced];
+            let mut of_group = of_group;
+            of_group.any(|line| done.iter().any(|words| line.contains(words)))
+        };
+        let done = log.contains(replaced) && region.groups().iter().all(is_done);
+        (done && !is_damaged(region, seat).await?).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_mended() {
+    let mut region = region(3).await;
+    let bucket = region.api(0).bucket().await;
+    fill(&region, 0, &bucket, 1).await;
+    region.wait_converged().await;
+    let seat = damage(&mut region).await;
+    let other = (seat + 1) % 3;
+    for reader in [other, seat, (seat + 2) % 3, other] {
+        let refused = refused(&region, reader, &bucket, "", 1).await;
+        let count = refused.len();
+        assert!(
+            refused.is_empty(),
+            "through node {reader}: {count} of {KEYS}: {refused:?}"
+        );
+    }
+    // A replica that is asked for what it has asks the leader for what it hasn't.
+    let at_it = refused(&region, seat, &bucket, "?consistency=eventual", 1).await;
+    assert!(at_it.is_empty(), "{} of {KEYS}: {at_it:?}", at_it.len());
+    wait_repaired(&region, seat).await;
+    region.wait_converged().await;
+    // It is a voter as before, and has all of it: the others can do without one more.
+    fill(&region, other, &bucket, 2).await;
+    region.wait_converged().await;
+    region.kill(other);
+    eventually("all can be read", SOON, async || {
+        let refused = refused(&region, seat, &bucket, "", 2).await;
+        refused.is_empty().then_some(())
+    })
+    .await;
+    region.restart(other).await;
+    // Its files are written anew when it starts, and it has what the others have.
+    region.terminate(seat).await;
+    region.restart(seat).await;
+    region.wait_formed().await;
+    region.wait_converged().await;
+    let log = std::fs::read_to_string(region.members[seat].log().path()).unwrap();
+    assert!(log.contains("the state has new files"), "{log}");
+    assert_eq!(is_damaged(&region, seat).await, Some(false));
+}
+
+#[tokio::test]
+async fn writes_that_meet_damage_are_applied_to_a_copy() {
+    let mut region = region(3).await;
+    let bucket = region.api(0).bucket().await;
+    fill(&region, 0, &bucket, 1).await;
+    region.wait_converged().await;
+    let seat = damage(&mut region).await;
+    // Nobody reads: apply meets the damage.
+    fill(&region, 0, &bucket, 2).await;
+    wait_repaired(&region, seat).await;
+    region.wait_converged().await;
+    for seat in [0, 1, 2] {
+        let refused = refused(&region, seat, &bucket, "", 2).await;
+        assert!(refused.is_empty(), "through node {seat}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_no_other_node_has_it_only_what_is_damaged_is_refused() {
+    let mut region = region(1).await;
+    let bucket = region.api(0).bucket().await;
+    fill(&region, 0, &bucket, 1).await;
+    damage(&mut region).await;
+    let refused = refused(&region, 0, &bucket, "", 1).await;
+    assert!(
+        !refused.is_empty() && refused.len() < KEYS as usize,
+        "{}",
+        refused.len()
+    );
+    assert!(refused.iter().all(|status| *status == 500), "{refused:?}");
+    let api = region.api(0);
+    let mut codes = Vec::new();
+    for number in 0..KEYS {
+        let answer = api.get(&bucket.key(&key(number))).await;
+        if answer.status == 500 {
+            codes.push(answer.json()["error"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(codes.iter().all(|code| code == "damaged"), "{codes:?}");
+    assert_eq!(is_damaged(&region, 0).await, Some(true));
+    // All else goes on.
+    api.put(&bucket.key("new"), "v").await.status(200);
+    assert_eq!(api.get(&bucket.key("new")).await.status(200).text(), "v");
+}

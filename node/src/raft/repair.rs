@@ -1,0 +1,435 @@
+//! A replica whose state the disk has damaged, replaced by a copy of the leader's.
+//!
+//! ```text
+//! damage met ──► leadership handed over ──► stalled ──► snapshot asked for ──► replaced ──► replayed
+//!                                           (applies nothing, votes and keeps its log)
+//! ```
+//!
+//! Log and vote lie elsewhere on the disk and are whole, so the member goes on voting and taking
+//! entries: nothing that it has acknowledged is given up. It stands for no election meanwhile.
+//!
+//! Invariants:
+//! - A stalled replica applies nothing and answers no read under the lease, since what openraft
+//!   takes for applied may not be in its state. It notes how far openraft has gone (`passed`).
+//! - The log is purged only up to what the state has flushed, so all entries behind the damaged
+//!   state stay until it is replaced.
+//! - The damaged state is replaced only by one at a position from its own on up to `passed`: those
+//!   are entries that this member's own log holds as committed. The entries between that position
+//!   and `passed` are then applied from the log, and only after that the replica isn't stalled any
+//!   more.
+//! - A crash at any line leaves the old state or the new one, as with every snapshot; what isn't
+//!   applied yet is applied from the log at the next start, where the damage is met again.
+//!
+//! A scan of the new rows reads the block of the old files in which they would lie. If that block
+//! is the damaged one, the state can't be replaced in these files: the replica stays stalled, asks
+//! again less and less often, and its node has to be replaced by one with an empty directory.
+//!
+//! Where no other voter is, there is nothing to copy: reads of what is damaged fail, all else goes
+//! on, and an entry that can't be applied for it ends the group.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Raft, RaftLogReader};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::codec;
+use super::group::Group;
+use super::member::not_here;
+use super::replica::{Answer, Replica, read_position};
+use super::sending::send_snapshot;
+use super::snapshot::{self, SnapshotData};
+use super::types::{Entry, LogId, Machine, NodeId, State, Types};
+use crate::rpc::Lane;
+use crate::store::keys::{GroupId, Kind, Rows};
+use crate::store::{Batch, GroupDamage, Scan, StoreError};
+
+/// Pause before the next step of a repair.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest pause before a snapshot is asked for again: it doubles with each.
+const MAX_REPAIR_INTERVAL: Duration = Duration::from_secs(60);
+/// Time for the leader to answer that it sends a snapshot.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the leader to apply what the damaged replica had, and for that one to get the entries
+/// that the snapshot holds.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it is looked whether these entries have come.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What a replica needs to be repaired, and how far that is.
+pub(super) struct Repair {
+    /// `None`: it can't be repaired, so damage that is met at apply ends the group.
+    means: Option<Means>,
+    /// Position of the last batch that was written.
+    written: Option<LogId>,
+    /// The last entry that openraft takes for applied, while nothing is.
+    passed: Option<LogId>,
+}
+
+struct Means {
+    node: NodeId,
+    damage: Arc<GroupDamage>,
+}
+
+impl Repair {
+    pub fn new(written: Option<LogId>) -> Self {
+        Self {
+            means: None,
+            written,
+            passed: None,
+        }
+    }
+
+    pub fn passed(&self) -> Option<LogId> {
+        self.passed
+    }
+
+    pub fn written(&mut self, at: LogId) {
+        self.written = Some(at);
+    }
+}
+
+/// Why a replica wasn't replaced.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotReplaced {
+    /// The entries up to the snapshot's position aren't there yet.
+    #[error("the entries that the snapshot holds have not come yet")]
+    Ahead,
+    /// The replica has more than the snapshot, or isn't damaged.
+    #[error("the snapshot is of no use: {0}")]
+    Useless(&'static str),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] io::Error),
+}
+
+impl From<StoreError> for NotReplaced {
+    fn from(error: StoreError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl<M: Machine> Replica<M> {
+    /// Lets it be repaired on `node` when `damage` is found.
+    pub(super) fn repaired_by(mut self, node: NodeId, damage: Arc<GroupDamage>) -> Self {
+        self.repair.means = Some(Means { node, damage });
+        self
+    }
+
+    /// An entry couldn't be applied. If the state is damaged and others have it, nothing is applied
+    /// from this entry on, until the state is replaced; any other error is returned.
+    pub(super) fn stall(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
+        let Some(means) = &self.repair.means else {
+            return Err(error);
+        };
+        let has_others = self.membership.voter_ids().any(|id| id != means.node);
+        if !has_others || !StoreError::tells_damage(&error) {
+            return Err(error);
+        }
+        // Before anybody can take the state for that of the leader.
+        self.progress.stall(true);
+        means.damage.note(self.rows.generation(), &error);
+        self.forget_unwritten();
+        self.repair.passed = Some(at);
+        Ok(())
+    }
+
+    /// Nothing that wasn't written counts.
+    fn forget_unwritten(&mut self) {
+        self.applied = self.repair.written;
+        if self.membership.log_id() > &self.applied {
+            let stored = self.db.get(&self.rows.single(Kind::Membership));
+            let stored = stored.ok().flatten().map(codec::decode_membership);
+            self.membership = stored.and_then(Result::ok).unwrap_or_default();
+        }
+    }
+
+    /// Notes an entry that isn't applied.
+    pub(super) async fn pass(
+        &mut self,
+        at: LogId,
+        batch: &mut Batch,
+        answers: &mut Vec<Answer<M>>,
+    ) -> io::Result<()> {
+        // What was applied before the replica was stalled.
+        self.commit(std::mem::take(batch), std::mem::take(answers))
+            .await?;
+        self.repair.passed = Some(at);
+        Ok(())
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_written(&self) -> bool {
+        self.applied == self.repair.written
+    }
+
+    /// The state is sound.
+    pub(super) fn end_repair(&mut self) {
+        self.repair.passed = None;
+        self.repair.written = self.applied;
+        if let Some(means) = &self.repair.means {
+            means.damage.replaced_by(self.rows.generation());
+        }
+        self.progress.stall(false);
+    }
+
+    /// Replaces the damaged state by a snapshot that was received into `rows`, and applies what
+    /// has passed since.
+    async fn replace(&mut self, rows: Rows) -> Result<(), NotReplaced> {
+        if !self.progress.is_stalled() {
+            return Err(NotReplaced::Useless("the state is not damaged any more"));
+        }
+        let (position, membership) = read_position(&self.db, rows)?;
+        let passed = self.repair.passed.max(self.applied);
+        if position < self.applied {
+            return Err(NotReplaced::Useless("the damaged state is newer"));
+        }
+        if position > passed {
+            return Err(NotReplaced::Ahead);
+        }
+        let (db, old) = (self.db.clone(), self.rows);
+        let data = SnapshotData::received(db.clone(), rows);
+        let generations = self.generations.clone();
+        tokio::task::spawn_blocking(move || snapshot::install(&db, old, &data, &generations))
+            .await
+            .map_err(io::Error::other)??;
+        self.state.reload(rows)?;
+        self.rows = rows;
+        self.applied = position;
+        self.repair.written = position;
+        self.membership = membership;
+        self.publish();
+        self.replay(passed).await?;
+        self.end_repair();
+        self.publish();
+        let db = self.db.clone();
+        tokio::task::spawn_blocking(move || snapshot::remove(&db, old))
+            .await
+            .map_err(io::Error::other)??;
+        Ok(())
+    }
+
+    /// Applies the entries of the log up to `upto`. Nobody waits for their answers.
+    async fn replay(&mut self, upto: Option<LogId>) -> io::Result<()> {
+        let mut log = self.log.clone();
+        let end = upto.map_or(0, |at| at.index + 1);
+        let mut next = self.applied.map_or(0, |at| at.index + 1);
+        while next < end {
+            let entries = log.limited_get_log_entries(next, end).await?;
+            if entries.first().map(|entry| entry.log_id.index) != Some(next) {
+                return Err(io::Error::other("the log lacks entries behind the state"));
+            }
+            let replayed = self.replay_some(entries).await;
+            if replayed.is_err() {
+                self.forget_unwritten();
+            }
+            next = replayed?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Applies entries, and returns the index behind them.
+    async fn replay_some(&mut self, entries: Vec<Entry<M>>) -> io::Result<u64> {
+        let mut batch = Batch::default();
+        let mut next = 0;
+        for entry in entries {
+            next = entry.log_id.index + 1;
+            let alone = Self::walks(&entry);
+            if alone {
+                self.commit(std::mem::take(&mut batch), Vec::new()).await?;
+            }
+            self.take_in(entry, &mut batch)?;
+            if alone {
+                self.commit(std::mem::take(&mut batch), Vec::new()).await?;
+            }
+        }
+        self.commit(batch, Vec::new()).await?;
+        Ok(next)
+    }
+}
+
+/// Applies nothing from now on, if the state is damaged.
+fn stall_if_damaged<M: Machine>(replica: &mut Replica<M>) -> BoxFuture<'_, ()> {
+    if let Some(means) = &replica.repair.means
+        && means.damage.is_found()
+    {
+        replica.progress.stall(true);
+    }
+    std::future::ready(()).boxed()
+}
+
+/// Puts a snapshot that was received whole into `rows` in place of a damaged state. Nothing else may
+/// be received meanwhile.
+pub(super) async fn replace_damaged<M: Machine>(
+    raft: &Raft<Types<M>, Replica<M>>,
+    group: GroupId,
+    rows: Rows,
+) -> Result<(), Status> {
+    let until = Instant::now() + CATCH_UP_TIMEOUT;
+    loop {
+        let replaced = raft.with_state_machine(move |replica| replica.replace(rows).boxed());
+        let replaced = replaced.await;
+        match replaced.map_err(|error| Status::unavailable(error.to_string()))? {
+            Ok(()) => {
+                tracing::info!(%group, "damaged state replaced by the leader's");
+                return Ok(());
+            }
+            Err(NotReplaced::Ahead) if Instant::now() < until => {
+                tokio::time::sleep(CATCH_UP_INTERVAL).await;
+            }
+            Err(why) => {
+                tracing::warn!(%group, error = %why, "damaged state not replaced");
+                return Err(Status::failed_precondition(why.to_string()));
+            }
+        }
+    }
+}
+
+/// The members to whom this leader sends its state for a repair.
+pub(super) type Resends = Arc<Mutex<BTreeSet<NodeId>>>;
+
+/// Held while the state is sent to a member.
+struct Resending(Resends, NodeId);
+
+impl Drop for Resending {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
+impl<M: Machine> Group<M> {
+    /// Whether other nodes vote in the group: they have its state, too.
+    pub fn has_other_voters(&self) -> bool {
+        self.raft().voter_ids().any(|id| id != self.node())
+    }
+
+    /// Whether this node's state is damaged, and another's can take its place.
+    pub fn is_in_repair(&self) -> bool {
+        self.damage().is_found() && self.has_other_voters()
+    }
+
+    /// Has the state of this node replaced whenever damage is found.
+    pub async fn repair_when_damaged(self: Arc<Self>) {
+        // A disk that has damaged one block may have damaged others: all is read, once, while the
+        // others are there to mend it.
+        let mut any = self.engine().state.any_damage();
+        let anywhere = async {
+            let _ = any.wait_for(|any| *any).await;
+        };
+        tokio::select! {
+            () = self.damage().found() => {}
+            () = anywhere => self.check().await,
+        }
+        let mut pause = REPAIR_INTERVAL;
+        loop {
+            self.damage().found().await;
+            while self.damage().is_found() {
+                if self.has_other_voters() && self.repair_step().await {
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(MAX_REPAIR_INTERVAL);
+                } else {
+                    tokio::time::sleep(REPAIR_INTERVAL).await;
+                }
+            }
+            self.stand_again();
+        }
+    }
+
+    /// Reads all of the group's rows. What is damaged is noted on the way.
+    async fn check(&self) {
+        let db = self.engine().state.clone();
+        let _turn = db.check_turn().await;
+        // What is in memory tells nothing of the disk.
+        db.drop_cached_blocks();
+        let id = self.id();
+        let read = tokio::task::spawn_blocking(move || {
+            let (from, to) = snapshot::current_rows(&db, id)?.bounds();
+            let scan = Scan {
+                from,
+                to,
+                fill_cache: false,
+            };
+            db.scan(scan, |_, _| ControlFlow::Continue(()))
+        });
+        let is_whole = matches!(read.await, Ok(Ok(())));
+        tracing::info!(group = %id, is_whole, "state checked for damage");
+    }
+
+    /// Takes the next step. Returns whether that was to ask for a snapshot.
+    async fn repair_step(&self) -> bool {
+        self.stand_again();
+        if self.led_term().is_some() {
+            let others: Vec<NodeId> = self.members().0.into_iter().collect();
+            let gone = self.hand_over(&others).await;
+            tracing::info!(group = %self.id(), gone, "handed over, since the state is damaged");
+            return false;
+        }
+        let leader = *self.leader().borrow();
+        let Some(leader) = leader.filter(|leader| *leader != self.node()) else {
+            return false;
+        };
+        let stalled = self.raft().with_state_machine(stall_if_damaged).await;
+        if stalled.is_err() {
+            return false;
+        }
+        let body = call::Body::Snapshot(pb::SnapshotRequest {
+            group: u32::from(self.id().0),
+            at_least: self.progress().applied_index(),
+        });
+        let asked = self.peers().call(leader, Lane::Raft, body, REQUEST_TIMEOUT);
+        let sends = matches!(asked.await, Ok(reply::Body::Snapshot(_)));
+        tracing::info!(group = %self.id(), leader, sends, "snapshot for a repair asked for");
+        sends
+    }
+
+    /// Sends this leader's state to a member whose own one is damaged.
+    pub(super) fn resend(&self, to: NodeId, request: &pb::SnapshotRequest) -> reply::Body {
+        let (voters, learners) = self.members();
+        if !self.may_read() || !(voters.contains(&to) || learners.contains(&to)) {
+            return not_here("this node does not lead the group, or the other is no member");
+        }
+        if !self.resends().lock().insert(to) {
+            return reply::Body::Snapshot(pb::SnapshotPromise {});
+        }
+        let resending = Resending(self.resends().clone(), to);
+        let vote = self.raft().metrics().borrow_watched().vote;
+        let (id, db, peers) = (self.id(), self.engine().state.clone(), self.peers().clone());
+        let (progress, at_least) = (self.shared_progress(), request.at_least);
+        let transfers = self.shared_transfers();
+        tokio::spawn(async move {
+            let _resending = resending;
+            let reached = progress.reached(at_least);
+            if tokio::time::timeout(CATCH_UP_TIMEOUT, reached)
+                .await
+                .is_err()
+            {
+                return;
+            }
+            let sent = match snapshot::current_rows(&db, id) {
+                Ok(rows) => {
+                    let data = SnapshotData::live(db, rows).for_repair();
+                    send_snapshot(&peers, &transfers, to, data, &vote, at_least).await
+                }
+                Err(error) => Err(Status::internal(error.to_string())),
+            };
+            match sent {
+                Ok(_) => tracing::info!(group = %id, to, "state sent to a damaged member"),
+                Err(error) => {
+                    tracing::warn!(group = %id, to, %error, "state not sent to a damaged member");
+                }
+            }
+        });
+        reply::Body::Snapshot(pb::SnapshotPromise {})
+    }
+}

@@ -1,0 +1,308 @@
+//! A state whose files are damaged, written anew.
+//!
+//! Once damage was met, the files that hold it stay: their other rows are needed, and compaction,
+//! which reads all of a file, would end at the damage, and with it every write. So from the first
+//! damage on nothing is compacted, nor after a restart, which a mark in the data directory sees to.
+//! What is damaged is replaced row by row meanwhile, by copies of other nodes (see `raft::repair`).
+//! At the next start all groups are copied into new files, which is possible once nothing that is
+//! in use is damaged.
+//!
+//! Invariant: `state` is whole at all times but between two renames, and then `state.new` is whole
+//! and `state.damaged` tells that it is to take its place. Only what was copied to its end, and
+//! flushed, is ever renamed.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use cloudkv_proto::v1 as pb;
+use prost::Message;
+
+use super::error::StoreError;
+use super::keys::{self, GroupId, Kind, Rows};
+use super::state::{Batch, Scan, StateDb};
+
+/// The file that marks a data directory whose state has damaged files.
+const MARK: &str = "state-damaged";
+/// Rows that are written at once, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The directories of a state, and its mark.
+pub(super) struct StateDirs {
+    data: PathBuf,
+}
+
+impl StateDirs {
+    /// Those of a data directory.
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            data: data_dir.to_owned(),
+        }
+    }
+
+    /// Where the state is.
+    pub fn state(&self) -> PathBuf {
+        self.data.join("state")
+    }
+
+    fn new_state(&self) -> PathBuf {
+        self.data.join("state.new")
+    }
+
+    fn old_state(&self) -> PathBuf {
+        self.data.join("state.damaged")
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.data.join(MARK)
+    }
+
+    /// Whether the state has damaged files.
+    pub fn is_marked(&self) -> bool {
+        self.mark().exists()
+    }
+
+    /// Marks that the state has damaged files.
+    pub fn set_mark(&self, why: &str) -> io::Result<()> {
+        fs::write(self.mark(), why)?;
+        File::open(self.mark())?.sync_all()?;
+        self.sync()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.data)?.sync_all()
+    }
+
+    /// Finishes what a crash cut off. Nothing is open.
+    pub fn tidy(&self) -> io::Result<()> {
+        if !self.state().exists() && self.old_state().exists() {
+            fs::rename(self.new_state(), self.state())?;
+            self.sync()?;
+            self.remove_mark()?;
+        }
+        for left in [self.new_state(), self.old_state()] {
+            if left.exists() {
+                fs::remove_dir_all(left)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_mark(&self) -> io::Result<()> {
+        match fs::remove_file(self.mark()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.sync()
+    }
+
+    /// Puts the new state, which is whole, in the place of the old one. Nothing is open.
+    fn replace(&self) -> io::Result<()> {
+        fs::rename(self.state(), self.old_state())?;
+        self.sync()?;
+        fs::rename(self.new_state(), self.state())?;
+        self.sync()?;
+        self.remove_mark()?;
+        fs::remove_dir_all(self.old_state())
+    }
+}
+
+/// Writes the state anew, if nothing that is in use is damaged: blocks for as long as copying it
+/// takes. `open` opens a state in a directory. Returns the state, old or new.
+pub(super) fn rebuild(
+    dirs: &StateDirs,
+    old: StateDb,
+    open: impl Fn(&Path) -> Result<StateDb, StoreError>,
+) -> Result<StateDb, StoreError> {
+    tracing::warn!("the state has damaged files: copying what is whole into new ones");
+    let failed = |verb| StoreError::on(verb, "state directory");
+    let copied = open(&dirs.new_state()).and_then(|new| copy(&old, &new));
+    match copied {
+        Ok(rows) => {
+            drop(old);
+            dirs.replace().map_err(failed("replace"))?;
+            tracing::info!(rows, "the state has new files");
+            open(&dirs.state())
+        }
+        Err(error) => {
+            // Its groups were told of, and get their state from other nodes, where there are any.
+            tracing::warn!(%error, "state not copied: it keeps its files until the next start");
+            if dirs.new_state().exists() {
+                fs::remove_dir_all(dirs.new_state()).map_err(failed("remove"))?;
+            }
+            Ok(old)
+        }
+    }
+}
+
+/// Copies the current rows of all groups, and makes them durable. Returns how many there are.
+fn copy(old: &StateDb, new: &StateDb) -> Result<u64, StoreError> {
+    let mut rows = 0;
+    let mut failed = None;
+    for group in groups(old)? {
+        let pointer_row = Rows::new(group, 0).single(Kind::Pointer);
+        let pointer = old.get(&pointer_row)?;
+        let mut batch = Batch::default();
+        let mut generation = 1;
+        if let Some(pointer) = pointer {
+            batch.put(&pointer_row, &pointer);
+            let pointer = pb::GroupPointer::decode(pointer);
+            generation = pointer
+                .map_err(StoreError::on(
+                    "decode",
+                    "pointer to the current generation",
+                ))?
+                .generation;
+        }
+        let (first, end) = Rows::new(group, generation).bounds();
+        let scan = Scan {
+            from: first,
+            to: end,
+            fill_cache: false,
+        };
+        old.scan(scan, |key, value| {
+            batch.put(key, value);
+            rows += 1;
+            if batch.bytes() > BATCH_BYTES {
+                failed = new.write(std::mem::take(&mut batch)).err();
+            }
+            if failed.is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        new.write(batch)?;
+    }
+    new.flush()?;
+    Ok(rows)
+}
+
+/// All groups that may have rows. Nothing is read for it that may be damaged.
+fn groups(state: &StateDb) -> Result<impl Iterator<Item = GroupId>, StoreError> {
+    let files = state.db().live_files();
+    let files = files.map_err(StoreError::on("list", "state files"))?;
+    let keys = files
+        .iter()
+        .flat_map(|file| [&file.start_key, &file.end_key]);
+    let groups: Vec<u16> = keys
+        .flatten()
+        .filter_map(|key| keys::group_of(key))
+        .map(|group| group.0)
+        .collect();
+    let first = groups.iter().min().copied().unwrap_or(0);
+    let end = groups.iter().max().map_or(0, |last| last.saturating_add(1));
+    Ok((first..end).map(GroupId))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::store::testing::{Sorted, small_engine};
+
+    const ROWS: Rows = Rows::new(GroupId(1), 1);
+    const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
+
+    fn row(number: u32) -> Vec<u8> {
+        ROWS.record(BUCKET, number.to_string().as_bytes())
+    }
+
+    /// Flips a bit in the first block of each of the state's files.
+    fn damage(dir: &Path) {
+        for file in fs::read_dir(dir.join("state")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|it| it == "sst") {
+                let file = File::options().read(true).write(true).open(path).unwrap();
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, 20).unwrap();
+                file.write_all_at(&[byte[0] ^ 4], 20).unwrap();
+            }
+        }
+    }
+
+    fn write(state: &StateDb, numbers: std::ops::Range<u32>, value: &[u8]) {
+        let mut batch = Batch::default();
+        for number in numbers {
+            batch.put(row(number), value);
+        }
+        state.write(batch).unwrap();
+    }
+
+    #[test]
+    fn damage_is_met_noted_and_gone_once_what_it_was_in_is_not_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = small_engine(dir.path());
+        write(&engine.state, 0..2000, &[7; 100]);
+        Sorted::new(&engine.state).to_the_bottom();
+        drop(engine);
+        damage(dir.path());
+        let dirs = StateDirs::new(dir.path());
+
+        let engine = small_engine(dir.path());
+        let found = engine.state.damage_of(GroupId(1));
+        assert!(!found.is_found() && !dirs.is_marked());
+        let error = (0..2000).find_map(|number| engine.state.get(&row(number)).err());
+        assert!(error.unwrap().is_damage());
+        assert!(found.is_found() && dirs.is_marked());
+        assert!(!engine.state.damage_of(GroupId(2)).is_found());
+        // Writes go on, and what they bring is not compacted with it.
+        for round in 0..8 {
+            write(&engine.state, 2000..3000, &[round; 100]);
+            engine.state.flush().unwrap();
+        }
+        drop(engine);
+
+        // What is in use is damaged still: it keeps its files, and all that is whole can be read.
+        let engine = small_engine(dir.path());
+        assert!(dirs.is_marked());
+        assert!(engine.state.damage_of(GroupId(1)).is_found());
+        assert_eq!(engine.state.get(&row(2500)).unwrap().unwrap(), vec![7; 100]);
+        // Another generation takes its place.
+        let mut batch = Batch::default();
+        let next = Rows::new(GroupId(1), 2);
+        batch.put(next.record(BUCKET, b"x"), b"whole");
+        let pointer = pb::GroupPointer { generation: 2 };
+        batch.put(
+            Rows::new(GroupId(1), 0).single(Kind::Pointer),
+            pointer.encode_to_vec(),
+        );
+        engine.state.write(batch).unwrap();
+        engine.state.remove_for_good(&[ROWS.bounds()]).unwrap();
+        drop(engine);
+
+        let engine = small_engine(dir.path());
+        assert!(!dirs.is_marked());
+        let kept = engine.state.get(&next.record(BUCKET, b"x")).unwrap();
+        assert_eq!(kept.unwrap(), &b"whole"[..]);
+        assert_eq!(engine.state.get(&row(2500)).unwrap(), None);
+        assert!(!dirs.old_state().exists() && !dirs.new_state().exists());
+    }
+
+    #[test]
+    fn a_replacement_that_a_crash_cut_off_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = small_engine(dir.path());
+        write(&engine.state, 0..10, b"new");
+        drop(engine);
+        let dirs = StateDirs::new(dir.path());
+        dirs.set_mark("damaged").unwrap();
+        // Between the two renames.
+        fs::rename(dirs.state(), dirs.new_state()).unwrap();
+        fs::create_dir(dirs.old_state()).unwrap();
+        let engine = small_engine(dir.path());
+        assert_eq!(engine.state.get(&row(1)).unwrap().unwrap(), &b"new"[..]);
+        assert!(!dirs.is_marked() && !dirs.old_state().exists());
+        drop(engine);
+        // Before them: a copy that isn't whole.
+        fs::create_dir(dirs.new_state()).unwrap();
+        let engine = small_engine(dir.path());
+        assert_eq!(engine.state.get(&row(1)).unwrap().unwrap(), &b"new"[..]);
+        assert!(!dirs.new_state().exists());
+    }
+}

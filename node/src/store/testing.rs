@@ -1,0 +1,69 @@
+//! A state database brought into a certain form, for tests.
+
+use super::state::{Batch, StateDb};
+use super::{Engine, EngineSettings};
+
+/// An engine with small buffers.
+pub fn small_engine(dir: &std::path::Path) -> Engine {
+    let settings = EngineSettings {
+        block_cache: 1 << 20,
+        write_buffer: 1 << 20,
+        log_segment: 1 << 20,
+    };
+    Engine::open(dir, &settings).unwrap()
+}
+
+/// A database whose files are small and lie on several levels.
+pub struct Sorted<'a>(&'a StateDb);
+
+impl<'a> Sorted<'a> {
+    /// Makes small files from now on.
+    pub fn new(state: &'a StateDb) -> Self {
+        let small = [
+            ("max_bytes_for_level_base", "16384"),
+            ("target_file_size_base", "16384"),
+            ("level0_file_num_compaction_trigger", "1000"),
+        ];
+        state.db().set_options(&small).unwrap();
+        Self(state)
+    }
+
+    /// Writes rows into files of the last level.
+    pub fn rows_at_the_bottom<'k>(&self, rows: impl Iterator<Item = &'k [u8]>) {
+        let mut batch = Batch::default();
+        for row in rows {
+            batch.put(row, [7; 100]);
+        }
+        self.0.write(batch).unwrap();
+        self.to_the_bottom();
+    }
+
+    /// Brings all that is there into files of the last level.
+    pub fn to_the_bottom(&self) {
+        self.0.flush().unwrap();
+        self.0.db().compact_range(None::<&[u8]>, None::<&[u8]>);
+        assert_eq!(self.files_at(0), 0);
+    }
+
+    /// Brings what is in memory into a file above those of the last level.
+    pub fn newest_into_a_file_above(&self) {
+        let trigger = |files| [("level0_file_num_compaction_trigger", files)];
+        self.0.flush().unwrap();
+        assert_eq!(self.files_at(0), 1);
+        self.0.db().set_options(&trigger("1")).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while self.files_at(0) > 0 {
+            assert!(std::time::Instant::now() < until, "it is compacted");
+            std::thread::yield_now();
+        }
+        self.0.db().set_options(&trigger("1000")).unwrap();
+        let above: u64 = (1..6).map(|level| self.files_at(level)).sum();
+        assert_ne!(above, 0, "it lies between the first level and the last");
+    }
+
+    fn files_at(&self, level: u32) -> u64 {
+        let property = format!("rocksdb.num-files-at-level{level}");
+        let value = self.0.db().property_value(property.as_str());
+        value.unwrap().unwrap().parse().unwrap()
+    }
+}
