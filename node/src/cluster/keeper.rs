@@ -22,6 +22,7 @@ use crate::meta::{Catalog, Meta, NodeInfo, NodeState, Placement, Topology};
 use crate::raft::{Group, Machine, Members, NodeId, Step};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::{Shard, ShardHandle};
+use crate::store::keys::GroupId;
 use crate::store::{DiskSpace, Gate};
 
 /// How often the keeper looks.
