@@ -2,8 +2,8 @@
 //!
 //! Leaders keep what a member lacks, so that it needs no snapshot, or no other one after the one that
 //! it receives (`raft/retention`). The log of a node is one, so the bound is the node's. When all of
-//! it is taken, the group that keeps most gives that up, and its members that lag need a snapshot
-//! from the beginning: that is told, since it may go on for ever.
+//! it is taken, or the disk is nearly full, the group that keeps most gives that up, and its members
+//! that lag need a snapshot from the beginning: that is told, since it may go on for ever.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::groups::Groups;
+use crate::store::DiskState;
 
 /// An entry counts for so many bytes at least: memory holds where each lies.
 const MIN_ENTRY_BYTES: u64 = 1 << 10;
@@ -60,12 +61,14 @@ impl LogBudget {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Has the group that keeps most give that up, if all of the budget is taken.
+    /// Has the group that keeps most give that up, if all of the budget is taken or the disk is
+    /// below its low-water mark.
     pub(super) fn keep(&self, groups: &Groups) {
         let log = &groups.engine.log;
         let used = used_bytes(log.used_bytes(), log.entry_count());
         self.used.store(used, Ordering::Relaxed);
-        if used <= self.limit() || !self.is_due() {
+        let is_disk_low = groups.space.state() != DiskState::Ample;
+        if (used <= self.limit() && !is_disk_low) || !self.is_due() {
             return;
         }
         let shards = groups.shards.iter();
@@ -88,7 +91,7 @@ impl LogBudget {
         *self.last.lock() = Some(Instant::now());
         self.released.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
-            %group, entries, used, limit = self.limit(),
+            %group, entries, used, limit = self.limit(), is_disk_low,
             "log kept for members that lag was released: they need a snapshot; raise \
              log_retention_mib if they do not catch up"
         );
