@@ -294,12 +294,20 @@ impl Catalog {
         }
     }
 
-    /// Forgets all but header and topology, which stand until others are published.
-    pub(super) fn clear(&self) {
-        self.buckets.iter().for_each(|part| part.write().clear());
-        self.dropping.write().clear();
-        self.accounts.write().clear();
-        self.plans.store(Arc::default());
+    /// Takes over all that `other` holds. A bucket or account that is in both is seen throughout: a
+    /// request that doesn't find it would be told that there is none.
+    pub(super) fn replace_by(&self, other: Self) {
+        let (header, topology) = (other.header(), other.topology());
+        self.plans.store(other.plans.load_full());
+        for (part, new) in self.buckets.iter().zip(other.buckets) {
+            *part.write() = new.into_inner();
+        }
+        *self.dropping.write() = other.dropping.into_inner();
+        *self.accounts.write() = other.accounts.into_inner();
+        self.publish(
+            pb::MetaHeader::clone(&header),
+            Some(Topology::clone(&topology)),
+        );
     }
 }
 

@@ -262,9 +262,12 @@ impl State<Meta> for MetaState {
     }
 
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
+        // Read whole before anything is replaced: requests are answered from the catalog meanwhile,
+        // and go on to be if the rows can't be read.
+        let catalog = Catalog::default();
+        self.header = load(&self.db, rows, &catalog)?;
+        self.catalog.replace_by(catalog);
         self.staged.clear();
-        self.catalog.clear();
-        self.header = load(&self.db, rows, &self.catalog)?;
         self.rows = rows;
         Ok(())
     }

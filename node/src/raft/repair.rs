@@ -19,6 +19,7 @@
 //!   more.
 //! - A crash at any line leaves the old state or the new one, as with every snapshot; what isn't
 //!   applied yet is applied from the log at the next start, where the damage is met again.
+//! - A copy becomes the current state only after all of it was read.
 //!
 //! A scan of the new rows reads the block of the old files in which they would lie. If that block
 //! is the damaged one, the state can't be replaced in these files: the replica stays stalled, asks
@@ -52,7 +53,7 @@ use super::snapshot::{self, SnapshotData};
 use super::types::{Entry, LogId, Machine, NodeId, State, Types};
 use crate::rpc::Lane;
 use crate::store::keys::{GroupId, Kind, Rows};
-use crate::store::{Batch, GroupDamage, Scan, StoreError};
+use crate::store::{Batch, GroupDamage, Scan, StateDb, StoreError};
 
 /// Pause before the next step of a repair.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
@@ -199,6 +200,7 @@ impl<M: Machine> Replica<M> {
         }
         let (db, old) = (self.db.clone(), self.rows);
         let data = SnapshotData::received(db.clone(), rows);
+        read_all(&db, rows).await?;
         let generations = self.generations.clone();
         tokio::task::spawn_blocking(move || snapshot::install(&db, old, &data, &generations))
             .await
@@ -257,6 +259,21 @@ impl<M: Machine> Replica<M> {
         self.commit(batch, Vec::new()).await?;
         Ok(next)
     }
+}
+
+/// Reads all rows of a generation: a copy that can't be read must not become the current one.
+async fn read_all(db: &StateDb, rows: Rows) -> io::Result<()> {
+    let db = db.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let (from, to) = rows.bounds();
+        let scan = Scan {
+            from,
+            to,
+            fill_cache: false,
+        };
+        db.scan(scan, |_, _| ControlFlow::Continue(()))
+    });
+    Ok(read.await.map_err(io::Error::other)??)
 }
 
 /// Applies nothing from now on, if the state is damaged.
