@@ -10,12 +10,12 @@ use std::time::Duration;
 use crate::region::{NodeId, Region};
 use crate::rng::Rng;
 
-/// How long after the damage all groups must be whole again.
+/// Time for all groups to be whole again after the damage.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
-/// How long a node may take to get what is damaged from another one.
+/// Time for a node to get what is damaged from another one.
 const MENDED_WITHIN: Duration = Duration::from_secs(40);
-/// How often a node is restarted until its files are whole: once to find what nobody has met, once
-/// to write its files anew, and once more where a compaction ended it meanwhile.
+/// Restarts of a node until its files are whole: one to find what nobody has met, one
+/// to write its files anew, and one more where a compaction ended it meanwhile.
 const RESTARTS: usize = 5;
 
 /// Damages a node's state, and sees that it is mended. Returns how many bits were flipped.

@@ -13,10 +13,10 @@ const JUMP: i64 = 10 * 60 * 1000;
 /// How soon a node must notice that its clock is wrong.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How soon no group may name a node any more that leaves.
+/// Time until no group names a decommissioned node any more.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 
-/// How soon a group that a node leads must have begun to change.
+/// Time until a group that a node leads has begun to change its members.
 const BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
 /// `kill -9` of nodes, and a restart after a while.

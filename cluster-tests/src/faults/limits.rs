@@ -26,7 +26,7 @@ const RETRY_PAUSE: std::ops::Range<u64> = 5..50;
 pub(super) struct LimitClient {
     shared: Arc<Shared>,
     seed: u64,
-    /// How many buckets were filled.
+    /// Number of buckets that were filled.
     pub filled: u64,
 }
 

@@ -32,7 +32,7 @@ pub enum Work {
     NewKeys,
     /// All write values of this many bytes to keys `0` to this one.
     Overwrite {
-        /// How many keys there are.
+        /// Number of keys.
         keys: u64,
         /// Size of a value.
         bytes: usize,

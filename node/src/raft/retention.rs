@@ -2,7 +2,7 @@
 //!
 //! A leader keeps what a member lacks, and what it will lack when it has the snapshot that is on its
 //! way: else that member would need another snapshot, and another one after that. What that takes is
-//! bounded for the node (`assembly/retention`), which then releases it.
+//! bounded for the node (`assembly/log_budget`), which then releases it.
 //!
 //! Invariant: what was released is never held again, so a member that needs it counts no more.
 

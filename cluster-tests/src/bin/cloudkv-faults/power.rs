@@ -11,7 +11,7 @@ pub struct Args {
     /// Decides power losses and load; a new one if it isn't given. It is printed first
     #[arg(long)]
     seed: Option<u64>,
-    /// How many power losses
+    /// Number of power losses
     #[arg(long, default_value_t = 100)]
     cuts: usize,
     /// Nodes of the region

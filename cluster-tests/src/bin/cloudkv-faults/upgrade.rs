@@ -17,7 +17,7 @@ pub struct Args {
     /// Decides the load; a new one if it isn't given. It is printed first
     #[arg(long)]
     seed: Option<u64>,
-    /// How long it takes at least, from the first restart to the last one
+    /// Least time from the first restart to the last one
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
     /// Nodes of each region

@@ -10,9 +10,9 @@ use crate::rng::Rng;
 pub struct Cut {
     /// Nodes whose disks sync slowly, until the cut is over.
     pub slow: Vec<usize>,
-    /// What they sync slowly.
+    /// The part of the data directory whose syncs are slow.
     pub slow_area: Area,
-    /// How long a sync of theirs takes.
+    /// Duration of a slow sync.
     pub sync_delay: Duration,
     /// How long there is load before anything else.
     pub load: Duration,
