@@ -309,3 +309,24 @@ async fn nothing_is_left_of_any_generation_but_the_current_one() {
     assert!(left(rows.generation()));
     assert!(![2, 5, 900].into_iter().any(left));
 }
+
+#[test]
+fn generations_that_cannot_be_read_are_removed_without_the_current_one() {
+    for current in [1, 3, 900] {
+        let dir = tempfile::tempdir().unwrap();
+        let state = crate::store::testing::small_engine(dir.path()).state;
+        let marker = |generation| Rows::new(GROUP, generation).single(Kind::Applied);
+        let mut batch = crate::store::Batch::default();
+        for generation in [1, 2, 3, 4, 900] {
+            batch.put(marker(generation), b"");
+        }
+        state.write(batch).unwrap();
+        snapshot::remove_all_but(&state, Rows::new(GROUP, current)).unwrap();
+        let left = |generation| state.get(&marker(generation)).unwrap().is_some();
+        let left: Vec<u32> = [1, 2, 3, 4, 900]
+            .into_iter()
+            .filter(|it| left(*it))
+            .collect();
+        assert_eq!(left, [current]);
+    }
+}

@@ -401,7 +401,7 @@ pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
 
 /// The first generation from this one on of which there are rows.
 /// Removes all generations but the current one, without reading them: blocks.
-fn remove_all_but(db: &StateDb, current: Rows) -> Result<(), StoreError> {
+pub(super) fn remove_all_but(db: &StateDb, current: Rows) -> Result<(), StoreError> {
     let group = current.group();
     let (first, _) = Rows::new(group, 1).bounds();
     let (_, last) = Rows::new(group, u32::MAX).bounds();
