@@ -21,6 +21,7 @@ use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
 use super::acks::Acks;
+use super::asking::ask;
 use super::group::Group;
 use super::lease::Lease;
 use super::replica::Replica;
@@ -163,10 +164,7 @@ impl<M: Machine> Group<M> {
     /// respects what other voters, and this one, have promised to a leader that was elected
     /// meanwhile.
     async fn resign(&self, term: u64, rival: NodeId) {
-        let last = self
-            .raft()
-            .with_raft_state(|state| state.log_ids.last().copied());
-        let Ok(last) = last.await else {
+        let Some(last) = ask(self.raft(), |state| state.log_ids.last().copied()).await else {
             return;
         };
         let mut request = VoteRequest::new(Vote::new(term + 1, rival), last);

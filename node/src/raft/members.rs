@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{BasicNode, EntryPayload, Precondition};
 
+use super::asking::ask;
 use super::group::Group;
 use super::leading::hears;
 use super::types::{CommittedLeaderId, LogId, Machine, Membership, NodeId};
@@ -206,7 +207,7 @@ impl<M: Machine> Group<M> {
     /// them followed it, leases are counted in it again. Thus only who holds `changing` may ask,
     /// and not between `supersede` and the proposal.
     async fn configuration(&self) -> Result<Configuration, String> {
-        let configuration = self.raft().with_raft_state(|state| {
+        let configuration = ask(self.raft(), |state| {
             let effective = state.membership_state.effective();
             let membership = effective.membership();
             let nodes = membership.nodes();
@@ -217,7 +218,7 @@ impl<M: Machine> Group<M> {
                 nodes: nodes.map(|(id, node)| (*id, node.clone())).collect(),
             }
         });
-        let configuration = configuration.await.map_err(|error| error.to_string())?;
+        let configuration = configuration.await.ok_or("Raft has stopped")?;
         self.lease()
             .reinstate(configuration.term, configuration.index());
         Ok(configuration)

@@ -19,6 +19,7 @@
 //! | `acks` | when the other members last acknowledged this leader |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
+//! | `asking` | questions to the core of Raft |
 //! | `leading` | who leads: the lease kept true, leadership handed over |
 //! | `members` | changes of a group's members, step by step |
 //! | `network` | the other members, as this one calls them |
@@ -26,6 +27,7 @@
 //! | `member` | what this member answers to them |
 
 mod acks;
+mod asking;
 mod codec;
 mod commits;
 mod freshness;

@@ -30,7 +30,7 @@ const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
 const KEYS: u64 = 12_000;
 
 /// A group that was founded by nobody, and waits for a leader.
-async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
+pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
     let engine_settings = EngineSettings {
         block_cache: 1 << 20,
         write_buffer: 4 << 20,
