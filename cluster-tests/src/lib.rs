@@ -16,6 +16,7 @@ pub mod region;
 pub mod rng;
 
 pub use harness::{
-    Answer, Api, Bucket, Call, Connection, Ending, Lease, Node, NodeOptions, RawRequest, Recorder,
-    Router, SharedNode, SmallDisk, chunk, eventually, try_eventually,
+    Answer, Api, Bucket, Call, Connection, Ending, Event, H2Connection, Lease, Node, NodeOptions,
+    RawRequest, Recorder, Router, SharedNode, SmallDisk, Target, chunk, eventually, resident_bytes,
+    try_eventually,
 };

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
 use cloudkv_common::server::{
-    Encryption, HttpSettings, Serving, Workers, listen, serve_on_workers,
+    Encryption, HttpSettings, Memory, Serving, Workers, listen, serve_on_workers,
 };
 use http::HeaderValue;
 use tokio::net::TcpListener;
@@ -187,6 +187,7 @@ fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
         retry_after: config.retry_after,
         body_deadline: HttpSettings::default().body_deadline,
         keep: config.retry_buffer_kib.bytes(),
+        retry_memory: Arc::new(Memory::new(config.retry_memory_mib.bytes())),
         node_connections: connections,
         retry_percent: config.retry_percent,
         // A region's name is made of characters that a header may have.
@@ -208,7 +209,14 @@ fn follower_settings(config: &Config, dialer: Dialer) -> FollowerSettings {
 fn http_settings(config: &Config, connections: usize) -> HttpSettings {
     HttpSettings {
         max_connections: connections,
+        address_connections: config.address_connections,
+        address_requests: config.address_requests,
+        trusted: config.trusted_proxies.clone().into(),
         header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        write_timeout: config.write_timeout,
+        answer_memory: Arc::new(Memory::new(config.answer_memory_mib.bytes())),
+        connection_answers: config.connection_answers_kib.bytes(),
         drain_timeout: config.drain_timeout,
         ..HttpSettings::default()
     }

@@ -3,7 +3,7 @@
 //! Every answer that it gets is checked for what every answer must have.
 
 use std::future::IntoFuture;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,22 @@ impl Api {
             .no_proxy()
             .timeout(PATIENCE)
             .http1_only()
+            .build();
+        Self {
+            client: client.expect("make a client"),
+            address,
+        }
+    }
+
+    /// A client that speaks HTTP/1.1 from an address of this machine: each of 127.0.0.0/8 is another
+    /// client. Each request has a connection of its own.
+    pub fn from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .local_address(IpAddr::V4(from))
             .build();
         Self {
             client: client.expect("make a client"),

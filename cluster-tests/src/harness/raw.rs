@@ -2,13 +2,13 @@
 //! headers, half a request, several at once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::answer::Answer;
@@ -154,6 +154,18 @@ impl Connection {
         })
     }
 
+    /// Connects from an address of this machine: each of 127.0.0.0/8 is another client.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn open_from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        let stream = connect_from(from, address).await.expect("connect");
+        Self {
+            stream,
+            read: vec![],
+        }
+    }
+
     /// Writes bytes. A server that has closed is no error here: the answer tells.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
@@ -178,6 +190,17 @@ impl Connection {
                 ending => return ending,
             }
         }
+    }
+
+    /// Reads an answer if it begins within this time; interim ones (1xx) are skipped.
+    pub async fn receive_within(&mut self, time: Duration) -> Option<Ending> {
+        if self.read.is_empty() {
+            let read = timeout(time, self.stream.read_buf(&mut self.read)).await;
+            if !read.ok()?.is_ok_and(|count| count > 0) {
+                return Some(Ending::Closed);
+            }
+        }
+        Some(self.receive(false).await)
     }
 
     /// Reads an answer, interim ones included.
@@ -216,6 +239,15 @@ impl Connection {
     fn broken(&self, why: &str) -> Ending {
         Ending::Broken(format!("{why}: {:?}", String::from_utf8_lossy(&self.read)))
     }
+}
+
+/// Connects from an address of this machine.
+pub(super) async fn connect_from(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 enum Parsed {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
 use super::metrics::ConnectionMetrics;
@@ -22,6 +22,8 @@ pub struct Origin {
     pub peer: SocketAddr,
     /// Whether it came over TLS.
     pub encrypted: bool,
+    /// Whether it came from a router of the cluster, whose word on its clients is believed.
+    pub is_router: bool,
 }
 
 /// Answers the requests of a port.
@@ -29,6 +31,7 @@ pub trait Answer: Send + Sync + 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
         + Send
+        + Unpin
         + 'static;
 
     /// Answers one request.
@@ -37,6 +40,10 @@ pub trait Answer: Send + Sync + 'static {
         request: Request<Incoming>,
         origin: Origin,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Says in answer to the request with this ID that more requests or answers wait than may, and that
+    /// nothing was done.
+    fn overloaded(&self, id: HeaderValue) -> Response<Self::Body>;
 
     /// Where connections are counted. All ports that share it share the limit of connections.
     fn connections(&self) -> &Arc<ConnectionMetrics>;

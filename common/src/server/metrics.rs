@@ -1,14 +1,21 @@
 //! Counters of connections.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::server::addresses::Addresses;
 
 /// Connections of a port, or of several that share a limit.
 #[derive(Debug, Default)]
 pub struct ConnectionMetrics {
     open: AtomicU64,
+    numbers: AtomicU32,
     accepted: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
+    evicted: AtomicU64,
+    refused_requests: AtomicU64,
+    /// Who is connected from where.
+    pub(crate) addresses: Addresses,
     /// Refused sockets that are still open.
     lingering: AtomicUsize,
 }
@@ -17,9 +24,13 @@ impl ConnectionMetrics {
     /// Counts a new connection, and tells its number, which no other one has for a long time.
     pub(crate) fn opened(&self) -> u32 {
         self.open.fetch_add(1, Ordering::Relaxed);
-        let before = self.accepted.fetch_add(1, Ordering::Relaxed);
         // Numbers begin again after four thousand million of them.
-        before as u32
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts one that has got a place.
+    pub(crate) fn accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn closed(&self) {
@@ -47,6 +58,14 @@ impl ConnectionMetrics {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn evicted(&self) {
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused_request(&self) {
+        self.refused_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Connections open now.
     pub fn open_connections(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
@@ -67,6 +86,16 @@ impl ConnectionMetrics {
         self.cut.load(Ordering::Relaxed)
     }
 
+    /// Idle connections ended to make room for others.
+    pub fn evicted_connections(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Requests refused because too many were under way, or too many answers waited.
+    pub fn refused_requests(&self) -> u64 {
+        self.refused_requests.load(Ordering::Relaxed)
+    }
+
     /// Writes them down under the names that all programs share.
     pub fn write(&self, text: &mut crate::telemetry::metrics::Exposition) {
         let counters = [
@@ -84,6 +113,16 @@ impl ConnectionMetrics {
                 "cloudkv_http_connections_cut_total",
                 "Connections that were cut when their time was over.",
                 self.cut_connections(),
+            ),
+            (
+                "cloudkv_http_connections_evicted_total",
+                "Idle connections that were ended to make room for others.",
+                self.evicted_connections(),
+            ),
+            (
+                "cloudkv_http_requests_refused_total",
+                "Requests refused since too many were under way, or too many answers waited.",
+                self.refused_requests(),
             ),
         ];
         for (name, help, value) in counters {

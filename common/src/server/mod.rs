@@ -3,12 +3,14 @@
 //! Users are strangers, so everything about a connection is bounded here. What requests mean is
 //! said by who implements [`Answer`].
 
+mod addresses;
 mod answer;
 mod conn;
 pub mod cors;
 mod encryption;
 pub mod forwarded;
 mod listen;
+mod memory;
 mod metrics;
 pub mod percent;
 pub mod request_id;
@@ -16,9 +18,11 @@ mod serve;
 mod settings;
 mod workers;
 
+pub use addresses::network_of;
 pub use answer::{Answer, BodyLeft, Origin, Settled};
 pub use encryption::{Encryption, TlsSettings};
 pub use listen::listen;
+pub use memory::Memory;
 pub use metrics::ConnectionMetrics;
 pub use serve::{Port, serve};
 pub use settings::HttpSettings;

@@ -28,13 +28,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::server::answer::Answer;
-use crate::server::conn::drive::{self, Tracked};
+use crate::server::conn::drive;
+use crate::server::conn::held::Account;
 use crate::server::conn::linger::Lingerer;
 use crate::server::conn::liveness::Patience;
 use crate::server::conn::pulse::Order;
 use crate::server::conn::registry::{Entered, Registry};
-use crate::server::conn::session::Session;
+use crate::server::conn::session::{Caller, Session};
 use crate::server::conn::stream::Watched;
+use crate::server::conn::streams::Streams;
 use crate::server::encryption::{Encryption, Opening};
 use crate::server::settings::HttpSettings;
 
@@ -98,8 +100,8 @@ async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationTo
 struct Server<A> {
     answers: Arc<A>,
     encryption: Encryption,
-    settings: HttpSettings,
-    builder: Arc<Builder<Tracked>>,
+    settings: Arc<HttpSettings>,
+    builder: Arc<Builder<Streams>>,
     registry: Arc<Registry>,
     lingerer: Arc<Lingerer>,
     /// Every task of the server.
@@ -123,7 +125,7 @@ impl<A: Answer> Server<A> {
             ),
             answers,
             encryption,
-            settings,
+            settings: Arc::new(settings),
             tasks,
             stop,
             closing: Arc::default(),
@@ -151,22 +153,25 @@ impl<A: Answer> Server<A> {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let connections = self.answers.connections();
-        if connections.open_connections() >= self.settings.max_connections as u64 {
-            connections.refused();
+        let entered = self.registry.enter();
+        let Some(caller) = self.place(peer, &entered) else {
+            self.answers.connections().refused();
             // Over TLS it would be no answer.
             if self.encryption.allows_clear() && stream.try_write(BUSY).is_ok() {
                 self.lingerer.linger(stream);
             }
             return;
-        }
+        };
+        self.answers.connections().accepted();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
         let arrival = Arrival {
             stream,
             peer,
-            entered: self.registry.enter(),
+            entered,
+            caller,
+            settings: Arc::clone(&self.settings),
             encryption: self.encryption.clone(),
             lingerer: Arc::clone(&self.lingerer),
             builder: Arc::clone(&self.builder),
@@ -175,6 +180,38 @@ impl<A: Answer> Server<A> {
         };
         let (patience, stop) = (self.settings.header_timeout, self.stop.clone());
         self.tasks.spawn(arrival.run(patience, stop));
+    }
+
+    /// A place for a new connection, which is among the open ones already. Where there is none, one that
+    /// is idle loses its own: of the same address, if that has as many as it may; of any, if all
+    /// together are. `None` if none is idle.
+    fn place(&self, peer: SocketAddr, entered: &Entered) -> Option<Caller> {
+        let (settings, connections) = (&self.settings, self.answers.connections());
+        let is_full = connections.open_connections() > settings.max_connections as u64;
+        let evict_any = || {
+            let evicted = connections.addresses.evict_longest_idle();
+            evicted.then(|| connections.evicted())
+        };
+        if settings.trusted.iter().any(|it| it.contains(peer.ip())) {
+            if is_full {
+                evict_any()?;
+            }
+            return Some(Caller::proxy());
+        }
+        let (address, most) = (
+            connections.addresses.of(peer.ip()),
+            settings.connections_of_address(),
+        );
+        if address.is_full(most) {
+            let place = address.admit(entered.number, &entered.pulse, most)?;
+            connections.evicted();
+            return Some(Caller::address(address, place));
+        }
+        if is_full {
+            evict_any()?;
+        }
+        let place = address.admit(entered.number, &entered.pulse, most)?;
+        Some(Caller::address(address, place))
     }
 
     async fn drain(self) {
@@ -203,9 +240,11 @@ struct Arrival<A> {
     stream: TcpStream,
     peer: SocketAddr,
     entered: Entered,
+    caller: Caller,
+    settings: Arc<HttpSettings>,
     encryption: Encryption,
     lingerer: Arc<Lingerer>,
-    builder: Arc<Builder<Tracked>>,
+    builder: Arc<Builder<Streams>>,
     answers: Arc<A>,
     closing: Arc<AtomicBool>,
 }
@@ -216,9 +255,8 @@ impl<A: Answer> Arrival<A> {
         let opening = self.encryption.opening(&self.stream, &self.entered.pulse);
         match opening.await {
             Opening::Clear => {
-                let session = self.session(false);
-                let stream = Watched::new(self.stream, self.entered.pulse.clone(), self.lingerer);
-                drive::drive(&self.builder, stream, session).await;
+                let (stream, builder, session, _entered) = self.begin(false);
+                drive::drive(&builder, stream, session).await;
             }
             // Boxed, since it is larger, and most connections are in the clear.
             Opening::Handshake(tls) => Box::pin(self.encrypted(tls, patience, stop)).await,
@@ -227,30 +265,49 @@ impl<A: Answer> Arrival<A> {
     }
 
     async fn encrypted(self, tls: TlsAcceptor, patience: Duration, stop: CancellationToken) {
-        let session = self.session(true);
-        let stream = Watched::new(self.stream, self.entered.pulse.clone(), self.lingerer);
+        let of_routers = matches!(self.encryption, Encryption::Routers(_));
+        let (stream, builder, session, _entered) = self.begin(true);
         let handshake = timeout(patience, tls.accept(stream));
-        match stop.run_until_cancelled(handshake).await {
-            Some(Ok(Ok(stream))) => {
+        let handshake = stop.run_until_cancelled(session.pulse.until_ordered(handshake));
+        match handshake.await {
+            Some(Some(Ok(Ok(stream)))) => {
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                     session.pulse.speaks_http2();
                 }
-                drive::drive(&self.builder, stream, session).await;
+                if of_routers {
+                    session.caller.set_router();
+                }
+                drive::drive(&builder, stream, session).await;
             }
-            Some(Ok(Err(error))) => tracing::debug!(%error, "agree on encryption"),
-            Some(Err(_)) | None => {}
+            Some(Some(Ok(Err(error)))) => tracing::debug!(%error, "agree on encryption"),
+            Some(Some(Err(_)) | None) | None => {}
         }
     }
 
-    fn session(&self, encrypted: bool) -> Arc<Session<A>> {
-        Arc::new(Session {
-            answers: Arc::clone(&self.answers),
+    fn begin(self, encrypted: bool) -> (Watched, Arc<Builder<Streams>>, Arc<Session<A>>, Entered) {
+        let pulse = Arc::clone(&self.entered.pulse);
+        let stream = Watched::new(self.stream, Arc::clone(&pulse), self.lingerer);
+        // A router's share isn't bounded: it asks for many.
+        let router = encrypted && matches!(self.encryption, Encryption::Routers(_));
+        let address = self.caller.is_address() && !router;
+        let account = Account::new(
+            Arc::clone(&pulse),
+            Arc::clone(&self.settings.answer_memory),
+            address.then(|| self.peer.ip()),
+            self.settings.connection_answers,
+        );
+        let session = Session {
+            answers: self.answers,
+            settings: self.settings,
             connection: self.entered.number,
             peer: self.peer,
             encrypted,
-            pulse: Arc::clone(&self.entered.pulse),
-            closing: Arc::clone(&self.closing),
-        })
+            pulse,
+            closing: self.closing,
+            account: Arc::new(account),
+            caller: self.caller,
+        };
+        (stream, self.builder, Arc::new(session), self.entered)
     }
 }
 

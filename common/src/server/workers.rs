@@ -178,6 +178,10 @@ mod tests {
             http::Response::default()
         }
 
+        fn overloaded(&self, _: http::HeaderValue) -> http::Response<Self::Body> {
+            http::Response::default()
+        }
+
         fn connections(&self) -> &Arc<ConnectionMetrics> {
             &self.0
         }

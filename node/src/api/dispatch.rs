@@ -38,6 +38,12 @@ impl Answer for Api {
         self.answer_any(request, origin)
     }
 
+    fn overloaded(&self, id: HeaderValue) -> Response<Body> {
+        let mut response = ApiError::overloaded().answer();
+        self.sign(&mut response, id);
+        response
+    }
+
     fn connections(&self) -> &Arc<ConnectionMetrics> {
         &self.metrics.connections
     }
@@ -66,7 +72,7 @@ impl Api {
     ) -> impl Future<Output = Response<Body>> + Send {
         let of_key = request.uri().path().starts_with(KV);
         if !of_key {
-            request.extensions_mut().insert(Peer(origin.peer));
+            request.extensions_mut().insert(Peer::of(&origin));
         }
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
@@ -74,7 +80,8 @@ impl Api {
         let received = request.body().size_hint().lower();
         async move {
             let (class, mut response) = if of_key {
-                let (class, result) = keys::handle(self, request, KV.len()).await;
+                let (class, result) =
+                    keys::handle(self, request, KV.len(), Peer::of(&origin)).await;
                 (class, result.unwrap_or_else(ApiError::answer))
             } else {
                 Box::pin(self.route(request)).await

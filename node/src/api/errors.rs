@@ -282,6 +282,13 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
     }
 
+    /// 503: as many requests, bodies or answers wait as may, of this client or of all.
+    pub fn overloaded() -> Self {
+        let message = "too many requests, or too large ones, are under way and nothing was done: \
+                       try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
+    }
+
     /// 503: what the client has seen elsewhere isn't here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";

@@ -37,6 +37,8 @@ pub use self::errors::ApiError;
 pub use self::metrics::{ApiMetrics, Class, RequestCount};
 pub use cloudkv_common::server::{HttpSettings, serve};
 
+use cloudkv_common::network::Network;
+
 use self::buckets::{Creations, Management};
 use self::http::receive::Intake;
 use crate::service::Service;
@@ -48,6 +50,7 @@ pub struct Api {
     lag: ArcSwapOption<HeaderValue>,
     intake: Arc<Intake>,
     router: axum::Router,
+    trusted: Arc<[Network]>,
     metrics: Arc<ApiMetrics>,
 }
 
@@ -65,6 +68,7 @@ impl Api {
             directory: service.directory.clone(),
             intake: Arc::clone(&intake),
             creations: Arc::new(Creations::new(creations)),
+            trusted: Arc::clone(&settings.trusted),
         });
         Ok(Self {
             service,
@@ -72,6 +76,7 @@ impl Api {
             lag: ArcSwapOption::empty(),
             intake,
             router,
+            trusted: Arc::clone(&settings.trusted),
             metrics: Arc::default(),
         })
     }

@@ -25,6 +25,7 @@ impl Api {
             request: u32::try_from(number & 0xffff_ffff).unwrap_or(0),
             peer: ([0, 0, 0, 0], 0).into(),
             encrypted: false,
+            is_router: true,
         };
         let request = read(request);
         async move {

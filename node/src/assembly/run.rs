@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
-use cloudkv_common::server::Encryption;
+use cloudkv_common::server::{Encryption, Memory};
 use cloudkv_proto::v1 as pb;
+use http::HeaderValue;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -115,10 +116,11 @@ async fn run_on(
     let groups = start_groups(runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
     ports.write_addresses(&config)?;
     let service = groups.service(&config);
+    let http = http_settings(&config, &groups.identity.cluster_id);
     let api = Api::new(
         service.clone(),
         &groups.identity.region,
-        &http_settings(&config),
+        &http,
         CreationSettings {
             per_hour: config.address_creations_per_hour,
             trusted: config.trusted_proxies.clone(),
@@ -177,6 +179,7 @@ async fn run_on(
         service,
         api,
         config,
+        http,
         tasks,
         raft: raft.clone(),
         geo,
@@ -242,6 +245,7 @@ struct Node {
     service: Service,
     api: Arc<Api>,
     config: Arc<Config>,
+    http: HttpSettings,
     tasks: TaskTracker,
     raft: Handle,
     geo: Arc<Geo>,
@@ -270,8 +274,7 @@ impl Node {
         self.start_tasks();
         tracing::info!(http = %users.address, region = self.groups.identity.region, "serving");
         let drain = CancellationToken::new();
-        let settings = http_settings(&self.config);
-        let serve = users.serve(&self.api, &settings, &drain);
+        let serve = users.serve(&self.api, &self.http, &drain);
         let wind_down = async {
             stop.cancelled().await;
             // While others take over, this node still serves users, and passes their requests on.
@@ -361,11 +364,23 @@ async fn reason(task: JoinHandle<Option<String>>) -> String {
     }
 }
 
-fn http_settings(config: &Config) -> HttpSettings {
+fn http_settings(config: &Config, cluster_id: &str) -> HttpSettings {
+    // With certificates, routers show theirs.
+    let token = HeaderValue::from_str(cluster_id).ok();
+    let token = token.filter(|token| config.rpc_cert.is_none() && !token.is_empty());
     HttpSettings {
         max_connections: config.max_connections,
+        address_connections: config.address_connections,
+        address_requests: config.address_requests,
+        trusted: config.trusted_proxies.clone().into(),
+        router_token: token,
         header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        write_timeout: config.write_timeout,
+        answer_memory: Arc::new(Memory::new(config.answer_memory_mib.bytes())),
+        connection_answers: config.connection_answers_kib.bytes(),
         body_timeout: config.body_timeout,
+        body_rate: config.min_body_rate,
         body_memory: config.body_memory_mib.bytes(),
         drain_timeout: config.drain_timeout,
         ..HttpSettings::default()

@@ -113,16 +113,45 @@ cloudkv_common::settings! {
     /// what it replaces.
     record_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
 
-    /// Connections that the public API holds at once; others are answered 503. If the process may
-    /// not open that many files, it holds as many as fit, and says so when it starts.
+    /// Connections that the public API holds at once. Beyond it, the one that has been idle for the
+    /// longest time is closed; if none is idle, new ones are answered 503. If the process may not
+    /// open that many files, it holds as many as fit, and says so when it starts.
     max_connections: usize = Number { min: 1, max: 1_000_000 } => "10000",
 
-    /// Time that a client may take to send a request's headers. A connection without a request is
-    /// closed after 60 s.
+    /// Connections that one address may have, but never more than half of `max_connections`. Beyond
+    /// it, its own one that has been idle for the longest time is closed; if none is idle, it is
+    /// answered 503. IPv6 addresses with the same first 64 bits count as one. Routers of the cluster
+    /// aren't limited, nor are `trusted_proxies`.
+    address_connections: usize = Number { min: 1, max: 1_000_000 } => "1000",
+
+    /// Requests of one address that may be under way over HTTP/2, or for which trusted proxies ask;
+    /// more are answered 503. What a router of the cluster has counted isn't counted again.
+    address_requests: usize = Number { min: 1, max: 1_000_000 } => "4000",
+
+    /// Time that a client may take to send a request's headers.
     header_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Time after which a connection without a request is closed.
+    idle_timeout: Duration = Span { min_ms: 100, max_ms: 60 * MINUTE } => "60s",
+
+    /// Time that an answer may make no progress, since its client doesn't take it; then its connection
+    /// is closed, or its HTTP/2 stream.
+    write_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "30s",
+
+    /// Memory for answers that their clients haven't taken yet, in MiB, of which one address gets
+    /// half; reads that don't fit are answered 503. The first 16 KiB on each connection don't count.
+    answer_memory_mib: Mib = Number { min: Mib(4), max: Mib(65_536) } => "64",
+
+    /// Answers that may wait on one HTTP/2 connection, in KiB: it begins no further read until some of
+    /// them have been taken.
+    connection_answers_kib: Kib = Number { min: Kib(16), max: Kib(1 << 20) } => "1024",
 
     /// Time that a client's body may stand still.
     body_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Bytes a second that a body must bring at least, once `body_timeout` has passed since it began;
+    /// slower ones are answered 408. 0: any.
+    min_body_rate: usize = Number { min: 0, max: 1 << 30 } => "1024",
 
     /// Time that a write may take; past it the answer is 504 `unknown_outcome`.
     request_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
@@ -134,7 +163,8 @@ cloudkv_common::settings! {
     /// Time that requests under way get to finish when the node stops.
     drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
 
-    /// Memory for request bodies that are being received, in MiB; more are answered 503.
+    /// Memory for request bodies that are being received, in MiB, of which one address gets half; what
+    /// doesn't fit is answered 503. It is taken as bytes come; the first 16 KiB of a body don't count.
     body_memory_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "64",
 
     /// Memory for writes that wait to be replicated, in MiB; more are refused with 503.
@@ -198,8 +228,9 @@ cloudkv_common::settings! {
     /// many as it likes. IPv6 addresses with the same first 64 bits count as one.
     address_creations_per_hour: u32 = Number { min: 0, max: 1_000_000 } => "0",
 
-    /// Routers and other proxies in front of the node, as addresses or networks: whom they name in
-    /// `X-Forwarded-For` is whose creations are counted.
+    /// Proxies in front of the node, as addresses or networks: whom they name in `X-Forwarded-For` is
+    /// whose creations, requests and bodies are counted. Routers of the cluster needn't be named:
+    /// their certificates tell, or without certificates the port for nodes on the same machine.
     trusted_proxies: Vec<Network> = Networks => "",
 
     /// Time after which an account without buckets expires; 0: never.

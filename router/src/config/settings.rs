@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudkv_common::config::{
-    Address, File, Format, HostPorts, Kib, Levels, LogFormat, Maybe, Name, Networks, Number,
+    Address, File, Format, HostPorts, Kib, Levels, LogFormat, Maybe, Mib, Name, Networks, Number,
     Region, Secret, Span, Token,
 };
 use cloudkv_common::network::Network;
@@ -70,13 +70,38 @@ cloudkv_common::settings! {
     /// Form of the log lines: `text` or `json`.
     log_format: LogFormat = Format => "text",
 
-    /// Connections of users that are held at once; others are answered 503. If the process may not
+    /// Connections of users that are held at once. Beyond it, the one that has been idle for the
+    /// longest time is closed; if none is idle, new ones are answered 503. If the process may not
     /// open as many files as they and their connections to nodes need, it holds as many as fit.
     max_connections: usize = Number { min: 1, max: 1_000_000 } => "10000",
 
-    /// Time that a client may take to send a request's headers, and to agree on encryption. A
-    /// connection without a request is closed after 60 s.
+    /// Connections that one address may have, but never more than half of `max_connections`. Beyond
+    /// it, its own one that has been idle for the longest time is closed; if none is idle, it is
+    /// answered 503. IPv6 addresses with the same first 64 bits count as one. `trusted_proxies`
+    /// aren't limited.
+    address_connections: usize = Number { min: 1, max: 1_000_000 } => "1000",
+
+    /// Requests of one address that may be under way over HTTP/2, or for which trusted proxies ask;
+    /// more are answered 503.
+    address_requests: usize = Number { min: 1, max: 1_000_000 } => "4000",
+
+    /// Time that a client may take to send a request's headers, and to agree on encryption.
     header_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+
+    /// Time after which a connection without a request is closed.
+    idle_timeout: Duration = Span { min_ms: 100, max_ms: 60 * MINUTE } => "60s",
+
+    /// Time that an answer may make no progress, since its client doesn't take it; then its connection
+    /// is closed, or its HTTP/2 stream.
+    write_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "30s",
+
+    /// Memory for answers that their clients haven't taken yet, in MiB, of which one address gets
+    /// half; reads that don't fit are answered 503. The first 16 KiB on each connection don't count.
+    answer_memory_mib: Mib = Number { min: Mib(4), max: Mib(65_536) } => "64",
+
+    /// Answers that may wait on one HTTP/2 connection, in KiB: it begins no further read until some of
+    /// them have been taken.
+    connection_answers_kib: Kib = Number { min: Kib(16), max: Kib(1 << 20) } => "1024",
 
     /// Time for a request, all tries together; past it the answer is 504 if it may have been done,
     /// else 503. It should be more than the nodes' `request_timeout`.
@@ -88,6 +113,10 @@ cloudkv_common::settings! {
     /// Bytes of a request's body that are kept until it is answered, in KiB, so that it can be sent
     /// to another node. What is longer is sent once.
     retry_buffer_kib: Kib = Number { min: Kib(0), max: Kib(16_384) } => "64",
+
+    /// Memory for all that is kept so, in MiB, of which one address gets half; what doesn't fit is sent
+    /// once.
+    retry_memory_mib: Mib = Number { min: Mib(0), max: Mib(65_536) } => "64",
 
     /// Requests that may be sent again, of 100.
     retry_percent: u32 = Number { min: 0, max: 100 } => "20",

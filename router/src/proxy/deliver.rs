@@ -22,7 +22,7 @@ use super::refusal::Refusal;
 use super::relay::Body;
 use super::{Proxy, hops};
 use crate::topology::{Asked, Node, RegionView, View};
-use crate::upstream::{Bounds, Fate, Payload, Sent, send};
+use crate::upstream::{Bounds, Fate, Payload, Sent, Share, send};
 
 /// Nodes of a region that are asked, one after the other.
 const MOST_TRIES: u32 = 4;
@@ -78,7 +78,13 @@ impl Proxy {
         body: Incoming,
         origin: &Origin,
     ) -> Result<Response<Body>, Refusal> {
-        let payload = Payload::of(body, self.settings.keep, head.waits).await;
+        let share = || {
+            let peer = origin.peer.ip();
+            let is_proxy = self.settings.trusted.iter().any(|it| it.contains(peer));
+            let memory = Arc::clone(&self.settings.retry_memory);
+            Share::new(memory, (!is_proxy).then_some(peer))
+        };
+        let payload = Payload::of(body, self.settings.keep, head.waits, share).await;
         let payload = payload.map_err(|_| Refusal::broken_body())?;
         let comes_later = match payload {
             Payload::Empty | Payload::Whole(_) => Duration::ZERO,

@@ -143,6 +143,7 @@ mod tests {
             request: 0,
             peer: peer.parse().unwrap(),
             encrypted: false,
+            is_router: false,
         }
     }
 

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use cloudkv_common::network::Network;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
-use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
+use cloudkv_common::server::{Answer, ConnectionMetrics, Memory, Origin};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
@@ -52,6 +52,8 @@ pub struct ProxySettings {
     pub body_deadline: Duration,
     /// Bytes of a body that are kept to be sent again.
     pub keep: usize,
+    /// Memory for all that is kept so.
+    pub retry_memory: Arc<Memory>,
     /// Connections to one node.
     pub node_connections: usize,
     /// Requests that may be sent again, of 100.
@@ -150,6 +152,14 @@ impl Answer for Proxy {
             self.metrics.answered(response.status(), began.elapsed());
             response
         }
+    }
+
+    fn overloaded(&self, id: HeaderValue) -> Response<Body> {
+        let refusal = Refusal::overloaded();
+        self.metrics.refusals.increment();
+        let mut response = refusal.answer(self.settings.home.clone(), false);
+        response.headers_mut().insert(&X_REQUEST_ID, id);
+        response
     }
 
     fn connections(&self) -> &Arc<ConnectionMetrics> {

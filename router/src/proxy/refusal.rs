@@ -61,6 +61,13 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// 503: as many requests or answers wait as may, of this client or of all.
+    pub fn overloaded() -> Self {
+        let message = "too many requests, or too large ones, are under way and nothing was done: \
+                       try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
     /// 504: it may have been done.
     pub fn unknown_outcome() -> Self {
         let message =

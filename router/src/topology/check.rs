@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cloudkv_common::server::forwarded::X_CLOUDKV_ROUTER;
 use cloudkv_proto::tls::DialError;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
@@ -72,7 +73,7 @@ async fn try_check(node: &Node, kept: &mut Option<Connection>) -> Result<Duratio
             None => connect(node).await?,
         };
         let began = Instant::now();
-        ping(&node.http, &mut connection).await?;
+        ping(node, &mut connection).await?;
         *kept = Some(connection);
         Ok(began.elapsed())
     };
@@ -90,9 +91,12 @@ async fn connect(node: &Node) -> Result<Connection, CheckError> {
     Ok(sender)
 }
 
-async fn ping(host: &str, connection: &mut Connection) -> Result<(), CheckError> {
+async fn ping(node: &Node, connection: &mut Connection) -> Result<(), CheckError> {
     connection.ready().await?;
-    let request = Request::get("/ping").header(header::HOST, host);
+    let mut request = Request::get("/ping").header(header::HOST, &node.http);
+    if let Some(token) = &node.token {
+        request = request.header(&X_CLOUDKV_ROUTER, token);
+    }
     let response = connection.send_request(request.body(Empty::new())?).await?;
     let status = response.status();
     response.into_body().collect().await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudkv_proto::tls::{DialError, Dialer, Stream};
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 use crate::upstream::{Lanes, Pools, Reach};
@@ -26,6 +27,8 @@ pub struct Node {
     pub pools: Pools,
     /// Streams of calls to it.
     pub lanes: Lanes,
+    /// What says that requests come from a router, where it has no certificate that does.
+    pub token: Option<HeaderValue>,
     dialer: Dialer,
     up: AtomicBool,
     draining: AtomicBool,
@@ -43,6 +46,10 @@ impl Node {
             rpc: rpc.to_owned(),
             pools: Pools::new(reach.workers),
             lanes: Lanes::new(cluster_id, id, rpc, reach),
+            token: match reach.dialer.tls() {
+                Some(_) => None,
+                None => HeaderValue::from_str(cluster_id).ok(),
+            },
             dialer: reach.dialer.clone(),
             up: AtomicBool::new(true),
             draining: AtomicBool::new(false),

@@ -13,6 +13,6 @@ mod pool;
 mod send;
 
 pub use lane::{Lanes, Reach, Whole};
-pub use outgoing::{Outgoing, Payload};
+pub use outgoing::{Outgoing, Payload, Share};
 pub use pool::{Pools, Sender};
 pub use send::{Bounds, Fate, Sent, send};

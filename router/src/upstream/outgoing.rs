@@ -8,12 +8,14 @@
 //! behind a gate.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use cloudkv_common::server::Memory;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -49,8 +51,17 @@ struct Parts {
     trailers: Option<HeaderMap>,
     /// Bytes that may still be kept; `None`: something was not.
     room: Option<usize>,
+    share: Share,
     ended: bool,
     broken: bool,
+}
+
+/// Memory that bodies take which are kept to be sent again, for one client's.
+#[derive(Debug)]
+pub struct Share {
+    memory: Arc<Memory>,
+    client: Option<IpAddr>,
+    taken: usize,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +73,14 @@ struct Gate {
 impl Payload {
     /// The body of a request, of which `keep` bytes may be kept. If the client `waits`, nothing of
     /// it is asked for before a node does.
-    pub async fn of(mut source: Incoming, keep: usize, waits: bool) -> hyper::Result<Self> {
+    ///
+    /// Up to `keep` bytes are kept to be sent again, if `share` tells that there is memory for them.
+    pub async fn of(
+        mut source: Incoming,
+        keep: usize,
+        waits: bool,
+        share: impl FnOnce() -> Share,
+    ) -> hyper::Result<Self> {
         if source.is_end_stream() {
             return Ok(Self::Empty);
         }
@@ -74,15 +92,17 @@ impl Payload {
             kept.push(first);
         }
         let bytes: usize = kept.iter().map(Bytes::len).sum();
-        let parts = Parts {
+        let mut parts = Parts {
             source,
             kept,
             trailers: None,
-            // The first part is in memory already.
             room: Some(keep.saturating_sub(bytes)),
+            share: share(),
             ended: false,
             broken: false,
         };
+        // The first part is in memory already, and not large: a window's.
+        parts.share.take(bytes);
         let gate = Gate::default();
         gate.open.store(!waits, Ordering::Relaxed);
         Ok(Self::Coming(Arc::new(Coming {
@@ -229,13 +249,48 @@ impl Parts {
 
     /// Keeps a piece if there is room for all so far.
     fn keep(&mut self, data: &Bytes) -> bool {
-        self.room = self.room.and_then(|room| room.checked_sub(data.len()));
+        let left = self.room.and_then(|room| room.checked_sub(data.len()));
+        self.room = left.filter(|_| self.share.try_take(data.len()));
         if self.room.is_some() {
             self.kept.push(data.clone());
         } else {
-            self.kept.clear();
+            self.kept = Vec::new();
+            self.share.release();
         }
         self.room.is_some()
+    }
+}
+
+impl Share {
+    /// Nothing is taken yet. A `client` is bounded in what it may take.
+    pub fn new(memory: Arc<Memory>, client: Option<IpAddr>) -> Self {
+        Self {
+            memory,
+            client,
+            taken: 0,
+        }
+    }
+
+    fn try_take(&mut self, bytes: usize) -> bool {
+        let taken = self.memory.try_take(self.client, bytes);
+        self.taken += if taken { bytes } else { 0 };
+        taken
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.memory.take(self.client, bytes);
+        self.taken += bytes;
+    }
+
+    fn release(&mut self) {
+        self.memory.release(self.client, self.taken);
+        self.taken = 0;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

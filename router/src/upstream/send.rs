@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloudkv_common::server::forwarded::X_CLOUDKV_ROUTER;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
@@ -17,6 +18,9 @@ use crate::topology::Node;
 
 /// Time to connect to a node, and to see certificates.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Bytes of an answer that are read ahead of the client, who may not take them.
+const MAX_READ_BYTES: usize = 64 << 10;
 
 /// What became of a request that has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +76,10 @@ async fn try_send(
     payload: &Payload,
     bounds: Bounds,
 ) -> Result<Sent, Fate> {
+    if let Some(token) = &node.token {
+        let token = token.clone();
+        request.headers_mut().insert(&X_CLOUDKV_ROUTER, token);
+    }
     if let Some(gate) = payload.gate() {
         hyper::ext::on_informational(&mut request, move |informed| {
             if informed.status() == http::StatusCode::CONTINUE {
@@ -106,7 +114,10 @@ async fn connect(node: &Arc<Node>, bounds: Bounds) -> Result<Sender, Fate> {
     let stream = connected
         .map_err(|_| Fate::NotSent(format!("no connection within {CONNECT_WITHIN:?}")))?
         .map_err(|error| Fate::NotSent(error.to_string()))?;
-    let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
+    let handshake = Builder::new()
+        .max_buf_size(MAX_READ_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await;
     let (sender, connection) = handshake.map_err(|error| Fate::NotSent(error.to_string()))?;
     tokio::spawn(async move {
         let _open = open;

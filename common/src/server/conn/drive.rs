@@ -1,11 +1,10 @@
 //! hyper on one connection: its bounds, and obedience to orders.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,30 +14,17 @@ use tokio_util::task::TaskTracker;
 use crate::server::answer::Answer;
 use crate::server::conn::pulse::Order;
 use crate::server::conn::session::Session;
+use crate::server::conn::streams::Streams;
 use crate::server::settings::HttpSettings;
 
 /// Memory that one HTTP/2 request, and all of one connection, may fill with unread bodies.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// Runs the streams of HTTP/2 connections as tracked tasks.
-#[derive(Clone)]
-pub(crate) struct Tracked(pub(crate) TaskTracker);
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
-}
-
 /// hyper with the settings' bounds. Its own header timeout stays off: it would also be the idle
 /// timeout, doesn't cover the wait for the first byte, and takes a timer per request.
-pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Tracked> {
-    let mut builder = Builder::new(Tracked(tasks));
+pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams::new(tasks, settings.write_timeout));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -58,7 +44,7 @@ pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Tr
 
 /// Serves a connection until it ends, is drained, or is cut.
 pub(crate) async fn drive<A: Answer>(
-    builder: &Builder<Tracked>,
+    builder: &Builder<Streams>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     session: Arc<Session<A>>,
 ) {
@@ -77,6 +63,17 @@ pub(crate) async fn drive<A: Answer>(
                 if !std::mem::replace(&mut draining, true) {
                     connection.as_mut().graceful_shutdown();
                 }
+            }
+            Order::Evict => {
+                if !std::mem::replace(&mut draining, true) {
+                    connection.as_mut().graceful_shutdown();
+                }
+                // So that the client is told, if it takes a word.
+                let ended = connection.as_mut().poll(cx);
+                if pulse.marks().running == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                return ended;
             }
             Order::Cut => return Poll::Ready(Ok(())),
         }

@@ -1,10 +1,12 @@
 //! Whether a connection is worth keeping: a pure function of its marks and the time.
 //!
-//! - No request, no byte: idle; drained after the idle timeout.
+//! - No request, no byte: idle; drained after the idle timeout. Over HTTP/2, bytes that carry neither a
+//!   request nor an answer, such as pings and what acknowledges them, change nothing.
 //! - Bytes, but no request comes of them (HTTP/1): a slow head; cut after the header timeout. Over
 //!   HTTP/2 bytes may be pings, so only the idle timeout counts.
 //! - A request is running: the request's own deadlines count.
-//! - The socket takes no byte of an answer: stuck; cut after the write timeout.
+//! - The socket takes no byte of an answer, or the client's HTTP/2 windows let none go: stuck; cut
+//!   after the write timeout.
 //!
 //! Times are as exact as the sweep is frequent, and never shorter than the setting.
 
@@ -44,6 +46,7 @@ pub(crate) struct Watch {
     idle_since: Instant,
     head_since: Option<Instant>,
     blocked_since: Option<Instant>,
+    waiting_since: Option<Instant>,
 }
 
 impl Watch {
@@ -54,7 +57,13 @@ impl Watch {
             idle_since: now,
             head_since: None,
             blocked_since: None,
+            waiting_since: None,
         }
+    }
+
+    /// Since when it has been idle, as far as was seen.
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.idle_since
     }
 
     /// Looks at a connection again and says what it should do.
@@ -65,8 +74,20 @@ impl Watch {
             (true, _) => Some(now),
             (false, _) => None,
         };
-        let busy = marks.running > 0 || marks.write_blocked;
-        if busy || marks.started != last.started || marks.writes != last.writes {
+        // Over HTTP/1 an answer that waits blocks the socket.
+        let waits = marks.http2 && marks.held > 0;
+        self.waiting_since = match (waits, self.waiting_since) {
+            (true, Some(since)) if marks.parts == last.parts => Some(since),
+            (true, _) => Some(now),
+            (false, _) => None,
+        };
+        let answered = if marks.http2 {
+            marks.parts != last.parts
+        } else {
+            marks.writes != last.writes
+        };
+        let busy = marks.running > 0 || marks.write_blocked || answered;
+        if busy || marks.started != last.started {
             self.idle_since = now;
             self.head_since = None;
         } else if marks.reads != last.reads && !marks.http2 {
@@ -77,9 +98,9 @@ impl Watch {
 
     fn verdict(&self, now: Instant, patience: &Patience) -> Order {
         let longer = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
-        let stuck = self
-            .blocked_since
-            .is_some_and(|since| longer(since, patience.write));
+        let is_stuck =
+            |since: Option<Instant>| since.is_some_and(|since| longer(since, patience.write));
+        let stuck = is_stuck(self.blocked_since) || is_stuck(self.waiting_since);
         let slow = self
             .head_since
             .is_some_and(|since| longer(since, patience.header));
@@ -138,9 +159,28 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_no_window_lets_go_are_cut_and_slow_ones_are_not() {
+        let waiting = |parts| Marks {
+            started: 1,
+            http2: true,
+            held: 100_000,
+            parts,
+            ..Marks::default()
+        };
+        let pings = |second| Marks {
+            reads: second,
+            writes: second,
+            ..waiting(1)
+        };
+        assert_eq!(first_order(100, pings), Some((31, Order::Cut)));
+        assert_eq!(first_order(1000, |second| waiting(second / 20)), None);
+    }
+
+    #[test]
     fn pings_dont_keep_http2_alive_nor_kill_it() {
         let pings = |second| Marks {
             reads: second,
+            writes: second,
             http2: true,
             ..Marks::default()
         };

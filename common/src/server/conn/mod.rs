@@ -13,11 +13,18 @@
 //!                                ▼ │
 //!                     registry ── liveness
 //! ```
+//!
+//! [`held`] counts the bytes of answers that wait, which a client that doesn't read could let grow:
+//! each answer's [`body`] carries its count with it, and [`streams`] ends those of HTTP/2 that make no
+//! progress.
 
+pub(crate) mod body;
 pub(crate) mod drive;
+pub(crate) mod held;
 pub(crate) mod linger;
 pub(crate) mod liveness;
 pub(crate) mod pulse;
 pub(crate) mod registry;
 pub(crate) mod session;
 pub(crate) mod stream;
+pub(crate) mod streams;

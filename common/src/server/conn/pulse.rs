@@ -1,7 +1,11 @@
 //! The marks that a connection leaves for who watches it, and the orders that come back.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::task::Waker;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
@@ -13,8 +17,10 @@ pub(crate) enum Order {
     Serve = 0,
     /// Take no more requests, finish those that there are.
     Drain = 1,
+    /// End now if no request is under way; else it is to drain.
+    Evict = 2,
     /// End now.
-    Cut = 2,
+    Cut = 3,
 }
 
 /// Marks and orders of one connection.
@@ -27,6 +33,14 @@ pub(crate) struct Pulse {
     write_blocked: AtomicBool,
     http2: AtomicBool,
     linger: AtomicBool,
+    /// Bytes of answers that wait to be sent.
+    held: AtomicUsize,
+    /// Parts of counted answers that have gone.
+    parts: AtomicU32,
+    /// Since when it was idle when it was looked at last, in milliseconds of this process; 0: not yet.
+    idle_since: AtomicU64,
+    /// Requests that had begun by then.
+    idle_started: AtomicU32,
     order: AtomicU8,
     waker: AtomicWaker,
 }
@@ -46,6 +60,10 @@ pub(crate) struct Marks {
     pub(crate) write_blocked: bool,
     /// Whether it speaks HTTP/2.
     pub(crate) http2: bool,
+    /// Bytes of answers that wait to be sent.
+    pub(crate) held: usize,
+    /// Parts of counted answers that have gone.
+    pub(crate) parts: u32,
 }
 
 impl Pulse {
@@ -97,7 +115,58 @@ impl Pulse {
             running: started.wrapping_sub(finished),
             write_blocked: self.write_blocked.load(Ordering::Relaxed),
             http2: self.is_http2(),
+            held: self.held.load(Ordering::Relaxed),
+            parts: self.parts.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts bytes of an answer that wait; tells how many there are.
+    pub(crate) fn hold(&self, bytes: usize) -> usize {
+        self.held.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// Bytes of an answer wait no longer; tells how many still do.
+    pub(crate) fn release(&self, bytes: usize) -> usize {
+        self.held
+            .fetch_sub(bytes, Ordering::Relaxed)
+            .saturating_sub(bytes)
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Marks that a part of a counted answer has gone.
+    pub(crate) fn answer_went(&self) {
+        self.parts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes since when the connection has been idle, if it has begun no request since `started` of
+    /// them.
+    pub(crate) fn note_idle(&self, since: Instant, started: u32) {
+        self.idle_since.store(millis(since), Ordering::Relaxed);
+        self.idle_started.store(started, Ordering::Relaxed);
+    }
+
+    /// Since when it has been idle, for comparisons: no request is under way, and no answer waits.
+    /// `None` if it isn't, or is told to end anyway.
+    pub(crate) fn idle_since(&self) -> Option<u64> {
+        let marks = self.marks();
+        if marks.running > 0 || marks.held > 0 || marks.write_blocked {
+            return None;
+        }
+        if self.order() != Order::Serve {
+            return None;
+        }
+        // Who has asked since it was looked at has been idle for less than all others.
+        let noted = self.idle_started.load(Ordering::Relaxed) == marks.started;
+        let since = self.idle_since.load(Ordering::Relaxed);
+        Some(if noted { since } else { u64::MAX })
+    }
+
+    /// Ends a connection that is idle, so that there is room for others.
+    pub(crate) fn evict(&self) {
+        self.command(Order::Evict);
     }
 
     /// Gives an order and wakes the connection. Orders only become stricter.
@@ -110,14 +179,38 @@ impl Pulse {
         match self.order.load(Ordering::Acquire) {
             0 => Order::Serve,
             1 => Order::Drain,
+            2 => Order::Evict,
             _ => Order::Cut,
         }
+    }
+
+    /// Waits for a future, or for an order to end; then it is `None`.
+    pub(crate) async fn until_ordered<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            self.register(cx.waker());
+            if self.order() != Order::Serve {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 
     /// Whom to wake for an order. To be called before [`Self::order`] is asked.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
+}
+
+/// A moment as milliseconds of this process; never 0.
+fn millis(moment: Instant) -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let start = *START;
+    let since = moment.saturating_duration_since(start).as_millis();
+    u64::try_from(since)
+        .unwrap_or(u64::MAX - 1)
+        .saturating_add(1)
 }
 
 /// A request that is being answered.
@@ -149,6 +242,8 @@ mod tests {
     fn orders_only_become_stricter() {
         let pulse = Pulse::default();
         assert_eq!(pulse.order(), Order::Serve);
+        pulse.command(Order::Evict);
+        assert_eq!(pulse.order(), Order::Evict);
         pulse.command(Order::Cut);
         pulse.command(Order::Drain);
         assert_eq!(pulse.order(), Order::Cut);

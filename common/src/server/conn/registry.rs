@@ -29,8 +29,9 @@ impl Registry {
     /// Adds a connection until the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         let number = self.metrics.opened();
-        let pulse = Arc::new(Pulse::default());
-        let watch = Watch::new(Instant::now());
+        let now = Instant::now();
+        let (pulse, watch) = (Arc::new(Pulse::default()), Watch::new(now));
+        pulse.note_idle(now, 0);
         self.open.lock().insert(number, (Arc::clone(&pulse), watch));
         Entered {
             registry: Arc::clone(self),
@@ -47,7 +48,9 @@ impl Registry {
     /// Looks at every connection, and ends those that are idle or stuck.
     pub(crate) fn sweep(&self, now: Instant) {
         for (pulse, watch) in self.open.lock().values_mut() {
-            let order = watch.observe(pulse.marks(), now, &self.patience);
+            let marks = pulse.marks();
+            let order = watch.observe(marks, now, &self.patience);
+            pulse.note_idle(watch.idle_since(), marks.started);
             if order > pulse.order() {
                 self.give(pulse, order);
             }

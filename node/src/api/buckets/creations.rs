@@ -6,11 +6,12 @@
 //! addresses ask, what is kept is bounded.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use cloudkv_common::network::Network;
 use cloudkv_common::server::forwarded::client_of;
+use cloudkv_common::server::{Origin, network_of};
 use http::HeaderMap;
 use parking_lot::Mutex;
 
@@ -46,7 +47,25 @@ struct Rooms {
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub SocketAddr);
+pub(crate) struct Peer {
+    address: IpAddr,
+    is_router: bool,
+}
+
+impl Peer {
+    /// Whom a request came from.
+    pub(crate) fn of(origin: &Origin) -> Self {
+        Self {
+            address: origin.peer.ip(),
+            is_router: origin.is_router,
+        }
+    }
+
+    /// The client for whom it came.
+    pub(crate) fn client(self, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+        client_of(self.address, self.is_router, headers, trusted)
+    }
+}
 
 /// One that was counted, and where.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,8 +94,8 @@ impl Creations {
         if self.settings.per_hour == 0 {
             return Ok(Counted(None));
         }
-        let client = client_of(peer.0.ip(), headers, &self.settings.trusted);
-        let counted = self.count_at(Instant::now(), told_apart(client))?;
+        let client = peer.client(headers, &self.settings.trusted);
+        let counted = self.count_at(Instant::now(), network_of(client))?;
         Ok(Counted(Some(counted)))
     }
 
@@ -127,14 +146,6 @@ impl Rooms {
     }
 }
 
-/// Whom one address stands for: who has an IPv6 address usually has all with the same first half.
-fn told_apart(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +162,13 @@ mod tests {
 
     fn address(number: u32) -> IpAddr {
         std::net::Ipv4Addr::from_bits(number).into()
+    }
+
+    fn peer(address: &str, is_router: bool) -> Peer {
+        Peer {
+            address: address.parse().unwrap(),
+            is_router,
+        }
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -216,33 +234,38 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_networks_are_one_address() {
-        let of = |text: &str| told_apart(text.parse().unwrap()).to_string();
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(of("9.8.7.6"), "9.8.7.6");
-    }
-
-    #[test]
     fn those_that_proxies_name_are_counted() {
         let creations = creations(1, 8);
         let ask = |peer: &str, client: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", http::HeaderValue::from_static(client));
+            creations.count(self::peer(peer, false), &headers).is_ok()
+        };
+        assert!(ask("10.0.0.1", "1.1.1.1") && ask("10.0.0.1", "1.1.1.2"));
+        assert!(!ask("10.0.0.1", "1.1.1.1"));
+        // A stranger is itself, whatever it says.
+        assert!(ask("10.0.0.2", "1.1.1.3") && !ask("10.0.0.2", "1.1.1.4"));
+        assert!(ask("10.0.0.1", "1.1.1.3"));
+    }
+
+    #[test]
+    fn those_that_routers_name_are_counted_without_a_setting() {
+        let creations = creations(1, 8);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", http::HeaderValue::from_static("1.1.1.9"));
+        let ask = |is_router| {
             creations
-                .count(Peer(peer.parse().unwrap()), &headers)
+                .count(peer("9.9.9.9", is_router), &headers)
                 .is_ok()
         };
-        assert!(ask("10.0.0.1:5", "1.1.1.1") && ask("10.0.0.1:5", "1.1.1.2"));
-        assert!(!ask("10.0.0.1:5", "1.1.1.1"));
-        // A stranger is itself, whatever it says.
-        assert!(ask("10.0.0.2:5", "1.1.1.3") && !ask("10.0.0.2:5", "1.1.1.4"));
-        assert!(ask("10.0.0.1:5", "1.1.1.3"));
+        assert!(ask(true) && !ask(true));
+        assert!(ask(false), "a stranger is itself");
     }
 
     #[test]
     fn without_a_limit_nothing_is_kept() {
         let creations = creations(0, 8);
-        let peer = Peer("1.1.1.1:5".parse().unwrap());
+        let peer = peer("1.1.1.1", false);
         for _ in 0..100 {
             assert_eq!(creations.count(peer, &HeaderMap::new()), Ok(Counted(None)));
         }

@@ -1,12 +1,14 @@
 //! What handlers of buckets ask of a request: whose it is, which bucket it names, what it says.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use crate::api::access;
 use crate::api::buckets::params::Params;
-use crate::api::buckets::{Management, forms};
+use crate::api::buckets::{Management, Peer, forms};
 use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
 use crate::service::{AccountId, BucketId};
@@ -89,9 +91,14 @@ impl FromRequest<Management> for Params {
     async fn from_request(request: Request, state: &Management) -> Result<Self, ApiError> {
         let (parts, mut body) = request.into_parts();
         let from_query = Self::of_query(Query::new(parts.uri.query()))?;
+        let client = || {
+            let peer = parts.extensions.get::<Peer>();
+            let stranger = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            peer.map_or(stranger, |it| it.client(&parts.headers, &state.trusted))
+        };
         let received = state
             .intake
-            .receive(&mut body, MAX_BODY, ApiError::body_too_large)
+            .receive(&mut body, MAX_BODY, client, ApiError::body_too_large)
             .await?;
         let declared = parts
             .headers

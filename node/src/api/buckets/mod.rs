@@ -12,6 +12,8 @@ mod params;
 
 use std::sync::Arc;
 
+use cloudkv_common::network::Network;
+
 pub use self::creations::CreationSettings;
 pub(crate) use self::creations::{Creations, NoRoom, Peer};
 pub(crate) use self::handlers::{create, delete, list, modify};
@@ -24,4 +26,6 @@ pub(crate) struct Management {
     pub(crate) directory: Directory,
     pub(crate) intake: Arc<Intake>,
     pub(crate) creations: Arc<Creations>,
+    /// Proxies that are believed for whom they ask.
+    pub(crate) trusted: Arc<[Network]>,
 }

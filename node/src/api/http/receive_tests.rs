@@ -74,7 +74,7 @@ fn intake() -> Intake {
 
 async fn read(mut body: Pieces, limit: usize) -> Result<Bytes, (u16, &'static str)> {
     match intake()
-        .receive(&mut body, limit, ApiError::value_too_large)
+        .receive(&mut body, limit, client, ApiError::value_too_large)
         .await
     {
         Ok(received) => Ok(received.bytes),
@@ -117,7 +117,7 @@ async fn one_piece_is_not_copied() {
 async fn declared_excess_is_refused_unread() {
     let mut body = Pieces::sized(&["abcde"]);
     let error = intake()
-        .receive(&mut body, 4, ApiError::value_too_large)
+        .receive(&mut body, 4, client, ApiError::value_too_large)
         .await
         .err()
         .unwrap();
@@ -153,35 +153,106 @@ async fn stalled_bodies_time_out() {
     assert_eq!(read(body, 4).await, Err((408, "request_timeout")));
 }
 
+/// Whose bodies these are.
+fn client() -> IpAddr {
+    IpAddr::from([127, 0, 0, 1])
+}
+
+fn bytes(count: usize) -> Pieces {
+    Pieces {
+        pieces: [Bytes::from(vec![0; count])].into(),
+        declared: Some(count as u64),
+        ..Pieces::default()
+    }
+}
+
+async fn receive(intake: &Intake, mut body: Pieces, number: u8) -> Result<Received<'_>, ApiError> {
+    let client = || IpAddr::from([127, 0, 0, number]);
+    intake
+        .receive(&mut body, 1 << 20, client, ApiError::value_too_large)
+        .await
+}
+
 #[tokio::test]
 async fn room_for_large_bodies_is_bounded() {
     let intake = intake();
-    let large = || Pieces {
-        declared: Some(60_000),
-        ..Pieces::default()
+    let held = receive(&intake, bytes(45_000), 1).await.unwrap();
+    let code = async |size, number| {
+        receive(&intake, bytes(size), number)
+            .await
+            .err()
+            .unwrap()
+            .code()
     };
-    let held = intake
-        .receive(&mut large(), 1 << 20, ApiError::value_too_large)
-        .await
-        .unwrap();
-    let error = intake
-        .receive(&mut large(), 1 << 20, ApiError::value_too_large)
-        .await
-        .err()
-        .unwrap();
-    assert_eq!(error.code(), "unavailable");
-    let mut small = Pieces::sized(&["small"]);
-    assert!(
-        intake
-            .receive(&mut small, 4096, ApiError::value_too_large)
-            .await
-            .is_ok()
+    assert_eq!(code(20_000, 1).await, "unavailable", "a client gets half");
+    let others = receive(&intake, bytes(45_000), 2).await.unwrap();
+    assert_eq!(
+        code(20_000, 3).await,
+        "unavailable",
+        "all get no more than all"
     );
-    drop(held);
-    assert!(
-        intake
-            .receive(&mut large(), 1 << 20, ApiError::value_too_large)
-            .await
-            .is_ok()
-    );
+    assert!(receive(&intake, Pieces::sized(&["small"]), 3).await.is_ok());
+    drop((held, others));
+    assert!(receive(&intake, bytes(45_000), 1).await.is_ok());
+    assert_eq!(intake.memory.taken(), 0);
+}
+
+#[tokio::test]
+async fn promises_take_no_room() {
+    let intake = intake();
+    let promise = || Pieces {
+        stalls: true,
+        declared: Some(1 << 20),
+        ..Pieces::chunked(&["a", "b"])
+    };
+    let mut promises: Vec<_> = (0..64)
+        .map(|_| Box::pin(receive(&intake, promise(), 1)))
+        .collect();
+    for promise in &mut promises {
+        assert!(futures_util::poll!(promise).is_pending());
+    }
+    assert_eq!(intake.memory.taken(), 0);
+    assert!(receive(&intake, bytes(20_000), 2).await.is_ok());
+}
+
+#[tokio::test]
+async fn room_grows_with_what_comes() {
+    let intake = intake();
+    let mut body = Pieces {
+        stalls: true,
+        declared: None,
+        pieces: vec![Bytes::from(vec![0; 10_000]); 3].into(),
+        polls: 0,
+    };
+    let mut receiving =
+        Box::pin(intake.receive(&mut body, 1 << 20, client, ApiError::value_too_large));
+    assert!(futures_util::poll!(&mut receiving).is_pending());
+    assert!((30_000..=65_536).contains(&intake.memory.taken()));
+    drop(receiving);
+    assert_eq!(intake.memory.taken(), 0);
+}
+
+#[test]
+fn slow_bodies_get_less_and_less_time() {
+    let settings = HttpSettings {
+        body_timeout: Duration::from_secs(10),
+        body_deadline: Duration::from_secs(100),
+        body_rate: 1000,
+        ..HttpSettings::default()
+    };
+    let intake = Intake::new(&settings);
+    let patience = |elapsed, bytes| {
+        let patience = intake.patience(Duration::from_secs(elapsed), bytes);
+        patience.as_secs()
+    };
+    assert_eq!(patience(0, 0), 10);
+    assert_eq!(patience(9, 9), 1, "it drips");
+    assert_eq!(patience(20, 20_000), 10, "as fast as it must be");
+    assert_eq!(patience(20, 12_000), 2);
+    assert_eq!(patience(95, 1 << 20), 5, "the deadline");
+    let any = Intake::new(&HttpSettings {
+        body_rate: 0,
+        ..settings
+    });
+    assert_eq!(any.patience(Duration::from_secs(50), 1).as_secs(), 10);
 }

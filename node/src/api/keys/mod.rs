@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 
 use crate::api::Api;
+use crate::api::buckets::Peer;
 use crate::api::dispatch::Received;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
@@ -34,6 +35,7 @@ struct Head<'a> {
     bucket: &'a [u8],
     query: Query<'a>,
     headers: HeaderMap,
+    peer: Peer,
 }
 
 /// Answers a request whose path begins with `/kv/`; `rest` is where the rest of it begins.
@@ -41,6 +43,7 @@ pub(crate) fn handle<B: Received>(
     api: &Api,
     request: Request<B>,
     rest: usize,
+    peer: Peer,
 ) -> impl Future<Output = (Class, Result<Response<Body>, ApiError>)> + Send {
     let (parts, body) = request.into_parts();
     let Parts {
@@ -61,6 +64,7 @@ pub(crate) fn handle<B: Received>(
             bucket: &target.bucket,
             query: Query::new(uri.query()),
             headers,
+            peer,
         };
         match target.key.as_deref() {
             Some(key) => of_key(api, method, &mut head, key, body).await,

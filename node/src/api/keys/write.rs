@@ -33,7 +33,12 @@ pub async fn put<B: Received>(
     let limit = bucket.limits.value_bytes;
     let received = api
         .intake
-        .receive(&mut body, limit, ApiError::value_too_large)
+        .receive(
+            &mut body,
+            limit,
+            || head.peer.client(&head.headers, &api.trusted),
+            ApiError::value_too_large,
+        )
         .await?;
     let put = Put {
         value: received.bytes.clone(),

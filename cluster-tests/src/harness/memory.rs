@@ -1,0 +1,15 @@
+//! What a process takes of the machine's memory.
+
+use std::fs;
+
+/// Resident bytes of a process.
+///
+/// # Panics
+/// When there is no such process.
+pub fn resident_bytes(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+    let kib: usize = kib.and_then(|kib| kib.trim().parse().ok()).expect("VmRSS");
+    kib << 10
+}
