@@ -2,11 +2,11 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use cloudkv_cluster_tests::{
-    Connection, Ending, Event, H2Connection, Node, NodeOptions, RawRequest, Router, Target,
+    Answer, Connection, Ending, Event, H2Connection, Node, NodeOptions, RawRequest, Router, Target,
 };
 use futures_util::future::join_all;
 
@@ -43,7 +43,10 @@ async fn closed(connection: &mut H2Connection) -> bool {
 async fn idle_connections_of_one_address(target: Target) {
     let mut idle = vec![];
     for _ in 0..MORE {
-        idle.push(H2Connection::open(ATTACKER, target.http(), 0).await);
+        let mut connection = H2Connection::open(ATTACKER, target.http(), 1000).await;
+        let ping = connection.get("/ping", &[]).await;
+        assert_eq!(connection.status_of(ping).await, 200);
+        idle.push(connection);
     }
     others_are_served(&target).await;
     // Its latest connections are its own to use.
@@ -65,28 +68,44 @@ async fn idle_connections_of_one_address_lock_nobody_out_of_a_router() {
     idle_connections_of_one_address(Target::router(&ALL).await).await;
 }
 
-/// A request whose body never ends.
-fn endless() -> RawRequest {
-    RawRequest::new("POST", "/buckets")
+/// A request whose body never ends, once the server has begun to read that; or its refusal.
+async fn busy(
+    from: Ipv4Addr,
+    address: SocketAddr,
+    header: (&str, &str),
+) -> Result<Connection, Answer> {
+    let mut connection = Connection::open_from(from, address).await;
+    let post = RawRequest::new("POST", "/buckets")
         .header("Content-Type", "application/json")
         .header("Transfer-Encoding", "chunked")
-        .trailing(b"1\r\n{\r\n")
+        .header("Expect", "100-continue")
+        .header(header.0, header.1);
+    connection.write(&post.bytes()).await;
+    match connection.receive_any(false).await {
+        Ending::Answer(answer) if answer.status == 100 => {
+            connection.write(b"1\r\n{\r\n").await;
+            Ok(connection)
+        }
+        Ending::Answer(answer) => Err(answer),
+        other => panic!("no answer: {other:?}"),
+    }
 }
 
+const NOTHING: (&str, &str) = ("X-Other", "1");
+
 async fn busy_connections_of_one_address(target: Target) {
-    let mut busy = vec![];
+    let (mut held, mut refused) = (vec![], 0);
     for _ in 0..MORE {
-        let mut connection = Connection::open_from(ATTACKER, target.http()).await;
-        connection.write(&endless().bytes()).await;
-        busy.push(connection);
+        match busy(ATTACKER, target.http(), NOTHING).await {
+            Ok(connection) => held.push(connection),
+            Err(answer) => {
+                answer.error(503, "unavailable").header("retry-after");
+                refused += 1;
+            }
+        }
     }
+    assert_eq!((held.len(), refused), (32, MORE - 32));
     others_are_served(&target).await;
-    // Those beyond the limit were told at once.
-    let last = busy.last_mut().unwrap().receive(false).await;
-    let Ending::Answer(last) = last else {
-        panic!("no answer: {last:?}")
-    };
-    last.error(503, "unavailable").header("retry-after");
 }
 
 #[tokio::test]
@@ -214,14 +233,13 @@ async fn requests_under_way_are_limited_by_address_at_a_router() {
 
 /// More requests at once than the node lets one address have.
 async fn a_router_passes_many_on(router: &Router) {
-    let mut clients = vec![];
-    for number in 0..12 {
+    let clients = (0..12).map(|number| {
         let from = Ipv4Addr::new(127, 0, 2, number);
-        let mut connection = Connection::open_from(from, router.http()).await;
-        connection.write(&endless().bytes()).await;
-        clients.push(connection);
-    }
-    let answers = clients.into_iter().map(|mut client| async move {
+        busy(from, router.http(), NOTHING)
+    });
+    let clients = join_all(clients).await.into_iter();
+    let answers = clients.map(|client| async move {
+        let mut client = client.expect("let in");
         client.write(b"1\r\n}\r\n0\r\n\r\n").await;
         client.receive(false).await
     });
@@ -263,17 +281,14 @@ async fn routers_are_believed_for_their_certificates() {
 #[tokio::test]
 async fn who_only_says_that_it_is_a_router_is_none() {
     let target = Target::node(&FEW).await;
-    let mut busy = vec![];
-    for _ in 0..8 {
-        let mut connection = Connection::open_from(ATTACKER, target.http()).await;
-        let claim = endless().header("X-CloudKV-Router", "1");
-        connection.write(&claim.bytes()).await;
-        busy.push(connection);
-    }
-    let last = busy.last_mut().unwrap().receive(false).await;
-    let Ending::Answer(last) = last else {
-        panic!("no answer: {last:?}")
+    let mut held = vec![];
+    let refused = loop {
+        match busy(ATTACKER, target.http(), ("X-CloudKV-Router", "1")).await {
+            Ok(connection) => held.push(connection),
+            Err(answer) => break answer,
+        }
     };
-    last.error(503, "unavailable");
+    refused.error(503, "unavailable");
+    assert_eq!(held.len(), 4);
     others_are_served(&target).await;
 }

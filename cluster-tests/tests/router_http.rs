@@ -240,7 +240,8 @@ async fn headers_of_one_hop_stay_on_it() {
 
 #[tokio::test]
 async fn a_head_that_trickles_is_cut_and_a_thousand_idle_connections_are_kept() {
-    let (_node, router, bucket) = start_with(&["--header-timeout", "300ms"]).await;
+    let args = ["--header-timeout", "300ms", "--address-connections", "2000"];
+    let (_node, router, bucket) = start_with(&args).await;
     let mut slow = Connection::open(router.http()).await;
     slow.write(b"GET /ping HTTP/1.1\r\nHo").await;
     let idle: Vec<Connection> = join_all((0..1000).map(|_| Connection::open(router.http()))).await;

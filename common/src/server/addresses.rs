@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ pub(crate) struct Address {
     network: IpAddr,
     connections: Mutex<HashMap<u32, Arc<Pulse>>>,
     requests: AtomicUsize,
+    hosts_router: AtomicBool,
     known: Arc<Known>,
 }
 
@@ -80,6 +81,7 @@ impl Addresses {
             network,
             connections: Mutex::default(),
             requests: AtomicUsize::new(0),
+            hosts_router: AtomicBool::new(false),
             known: Arc::clone(&self.0),
         });
         shard.insert(network, Arc::downgrade(&fresh));
@@ -161,6 +163,17 @@ impl Address {
             address: Arc::clone(self),
             number,
         })
+    }
+
+    /// Notes that a router of the cluster connects from there.
+    pub(crate) fn set_hosts_router(&self) {
+        self.hosts_router.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a router of the cluster connects from there: many connections at once are its own then,
+    /// though each counts for the address until it has shown what it is.
+    pub(crate) fn hosts_router(&self) -> bool {
+        self.hosts_router.load(Ordering::Relaxed)
     }
 
     /// Whether it is at its limit.

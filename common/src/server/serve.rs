@@ -198,10 +198,8 @@ impl<A: Answer> Server<A> {
             }
             return Some(Caller::proxy());
         }
-        let (address, most) = (
-            connections.addresses.of(peer.ip()),
-            settings.connections_of_address(),
-        );
+        let address = connections.addresses.of(peer.ip());
+        let most = settings.connections_of(&address);
         if address.is_full(most) {
             let place = address.admit(entered.number, &entered.pulse, most)?;
             connections.evicted();

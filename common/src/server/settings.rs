@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::network::Network;
+use crate::server::addresses::Address;
 use crate::server::memory::Memory;
 
 /// Limits and times of the public port. The defaults suit a node of a few gigabytes.
@@ -84,10 +85,13 @@ impl Default for HttpSettings {
 }
 
 impl HttpSettings {
-    /// Connections that one address may have.
-    pub(crate) fn connections_of_address(&self) -> usize {
-        self.address_connections
-            .min(self.max_connections / 2)
-            .max(1)
+    /// Connections that an address may have.
+    pub(crate) fn connections_of(&self, address: &Address) -> usize {
+        let half = (self.max_connections / 2).max(1);
+        if address.hosts_router() {
+            half
+        } else {
+            self.address_connections.min(half)
+        }
     }
 }

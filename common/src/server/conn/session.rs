@@ -73,6 +73,9 @@ impl Caller {
     /// It turned out to be a router.
     pub(crate) fn set_router(&self) {
         self.is_router.store(true, Ordering::Relaxed);
+        if let Some(address) = &self.address {
+            address.set_hosts_router();
+        }
         *self.place.lock() = None;
     }
 
