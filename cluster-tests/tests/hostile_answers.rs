@@ -20,13 +20,16 @@ const MIB: usize = 1 << 20;
 const ANSWER_MEMORY: usize = 8 * MIB;
 const CONNECTION_ANSWERS: usize = 256 << 10;
 /// Settings that bound what waits.
-const BOUNDS: [&str; 6] = [
+const BOUNDS: [&str; 8] = [
     "--answer-memory-mib",
     "8",
     "--connection-answers-kib",
     "256",
     "--write-timeout",
     "3s",
+    // For connections that have got refusals alone.
+    "--idle-timeout",
+    "5s",
 ];
 
 const CONNECTIONS: usize = 8;
@@ -35,9 +38,9 @@ const STREAMS: usize = 256;
 /// What a connection takes beside its answers: buffers of HTTP/2 and of the socket, and the heads of as
 /// many requests as it may have, at 4 KiB each.
 const CONNECTION_BYTES: usize = STREAMS * (4 << 10) + (512 << 10);
-/// What the process takes more than at its start whoever asks: caches, threads, pages that the allocator
-/// keeps for a while.
-const SLACK: usize = 64 * MIB;
+/// What the process takes more than at its start whoever asks: caches, threads, what is between a router
+/// and its node, pages that the allocator keeps for a while.
+const SLACK: usize = 80 * MIB;
 
 /// More than the process may grow by while so many connections ask and don't read.
 const BOUND: usize = ANSWER_MEMORY + CONNECTIONS * (CONNECTION_ANSWERS + CONNECTION_BYTES) + SLACK;
