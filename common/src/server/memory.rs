@@ -43,14 +43,23 @@ impl Memory {
     pub fn try_take(&self, address: Option<IpAddr>, bytes: usize) -> bool {
         let taken = &mut *self.taken.lock();
         let address = address.map(network_of);
+        let fits = self.fits(taken, address, bytes);
+        if fits {
+            taken.add(address, bytes);
+        }
+        fits
+    }
+
+    /// Whether [`Self::try_take`] would succeed now.
+    pub(crate) fn has_room(&self, address: Option<IpAddr>, bytes: usize) -> bool {
+        self.fits(&self.taken.lock(), address.map(network_of), bytes)
+    }
+
+    fn fits(&self, taken: &Taken, address: Option<IpAddr>, bytes: usize) -> bool {
         let all = taken.bytes.saturating_add(bytes);
         let of_address = address.and_then(|address| taken.by_address.get(&address));
         let its = of_address.copied().unwrap_or(0).saturating_add(bytes);
-        if all > self.limit || (address.is_some() && its > self.limit / 2) {
-            return false;
-        }
-        taken.add(address, bytes);
-        true
+        all <= self.limit && (address.is_none() || its <= self.limit / 2)
     }
 
     /// Takes bytes that can't be refused, whether they are there or not.
@@ -95,6 +104,7 @@ mod tests {
     fn one_address_gets_half_and_all_get_no_more_than_all() {
         let memory = Memory::new(100);
         let [one, two, three] = ["1.1.1.1", "1.1.1.2", "1.1.1.3"].map(address);
+        assert!(memory.has_room(one, 50) && !memory.has_room(one, 51));
         assert!(memory.try_take(one, 50) && !memory.try_take(one, 1));
         assert!(memory.try_take(two, 40) && !memory.try_take(two, 11));
         assert!(!memory.try_take(three, 11) && memory.try_take(three, 10));

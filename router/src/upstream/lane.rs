@@ -34,6 +34,9 @@ const BOUNDS: LinkSettings = LinkSettings {
 /// Headers that an answer gets on its way: those of its request's ID and length among them.
 const MORE_HEADERS: usize = 4;
 
+/// Largest body of an answer that stays in the memory of the message that it came with.
+const SHARED_BODY_BYTES: usize = 16 << 10;
+
 /// Streams to one node, for each thread its own.
 #[derive(Debug)]
 pub struct Lanes {
@@ -140,11 +143,24 @@ fn encode(request: Whole<'_>) -> pb::UserRequest {
     }
 }
 
+/// A body that keeps no other one in memory. All replies of a message share its memory; a large one may
+/// wait for a client that doesn't take it, and must not hold the others' as well.
+fn alone(body: &Bytes) -> Bytes {
+    if body.len() > SHARED_BODY_BYTES {
+        Bytes::copy_from_slice(body)
+    } else {
+        body.clone()
+    }
+}
+
 fn decode(reply: &pb::UserReply) -> Option<Response<Bytes>> {
-    let mut response = Response::new(reply.body.clone());
+    let mut response = Response::new(alone(&reply.body));
     let status = u16::try_from(reply.status).ok()?;
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
-    *response.headers_mut() = read_headers(&reply.headers, MORE_HEADERS).ok()?;
+    // HTTP/2 keeps values of headers for as long as a connection lasts, to compress later ones: they must
+    // not keep the message that they came with.
+    let headers = Bytes::copy_from_slice(&reply.headers);
+    *response.headers_mut() = read_headers(&headers, MORE_HEADERS).ok()?;
     if reply.settled {
         response.extensions_mut().insert(Settled);
     }

@@ -104,6 +104,17 @@ impl Account {
         })
     }
 
+    /// Whether the budget has room for what a read is expected to bring. If not, it isn't worth reading
+    /// only to be refused. Small ones are always tried, and after some refusals larger ones are again.
+    pub(crate) fn is_worth_reading(&self) -> bool {
+        let bytes = self.next.load(Ordering::Relaxed);
+        let fits = bytes <= FREE_BYTES || self.memory.has_room(self.address, bytes);
+        if !fits {
+            self.note(0);
+        }
+        fits
+    }
+
     /// Lets a read begin as soon as its answer could wait.
     pub(crate) async fn expect(&self) -> Expected<'_> {
         loop {
@@ -251,6 +262,22 @@ mod tests {
         assert!(memory.taken() >= 3 << 20);
         drop((small, large, must));
         assert_eq!((memory.taken(), account.pulse.held()), (0, 0));
+    }
+
+    #[test]
+    fn reads_that_would_be_refused_arent_made_until_some_were() {
+        let memory = Arc::new(Memory::new(4 << 20));
+        let account = account(&memory);
+        account.note(LIMIT);
+        assert!(account.is_worth_reading());
+        let held = account.hold(2 << 20, false).unwrap();
+        let refused = (0..100).take_while(|_| !account.is_worth_reading());
+        let refused = refused.count();
+        assert!((10..100).contains(&refused), "{refused}");
+        account.note(LIMIT);
+        assert!(!account.is_worth_reading());
+        drop(held);
+        assert!(account.is_worth_reading());
     }
 
     #[tokio::test]

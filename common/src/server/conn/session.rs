@@ -109,6 +109,9 @@ impl<A: Answer> Session<A> {
                     None => Some(Box::pin(self.account.expect()).await),
                 }
             };
+            if expected.is_some() && !self.account.is_worth_reading() {
+                return Ok(self.refuse(&request, number, http1));
+            }
             let origin = Origin {
                 connection: self.connection,
                 request: number,

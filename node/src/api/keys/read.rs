@@ -20,6 +20,9 @@ use crate::api::http::{dates, etag, path, session};
 use crate::api::keys::{Head, recycled};
 use crate::service::{Entry, KeyError, ReadResult, Unavailable};
 
+/// Largest value whose type stays in the record's memory as a header.
+const SHARED_VALUE_BYTES: usize = 4 << 10;
+
 /// Answers GET or HEAD of a key.
 pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
     let grant = Grant::open(
@@ -133,8 +136,14 @@ fn content_type(entry: &Entry) -> HeaderValue {
     if entry.content_type.is_empty() {
         return HeaderValue::from_static(UNKNOWN);
     }
-    HeaderValue::from_maybe_shared(entry.content_type.clone())
-        .unwrap_or_else(|_| HeaderValue::from_static(UNKNOWN))
+    // HTTP/2 keeps values of headers for as long as a connection lasts, to compress later ones: they must
+    // not keep a large record, whose memory the type may share.
+    let content_type = if entry.value.len() > SHARED_VALUE_BYTES {
+        HeaderValue::from_bytes(&entry.content_type)
+    } else {
+        HeaderValue::from_maybe_shared(entry.content_type.clone())
+    };
+    content_type.unwrap_or_else(|_| HeaderValue::from_static(UNKNOWN))
 }
 
 #[cfg(test)]
