@@ -249,6 +249,7 @@ impl<A: Answer> Arrival<A> {
             peer: self.peer,
             encrypted,
             pulse: Arc::clone(&self.entered.pulse),
+            unread: Arc::default(),
             closing: Arc::clone(&self.closing),
         })
     }

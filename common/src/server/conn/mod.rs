@@ -14,6 +14,7 @@
 //!                     registry ── liveness
 //! ```
 
+pub(crate) mod body;
 pub(crate) mod drive;
 pub(crate) mod linger;
 pub(crate) mod liveness;

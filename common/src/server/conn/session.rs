@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 
-use crate::server::answer::{Answer, BodyLeft, Origin};
+use crate::server::answer::{Answer, Origin};
+use crate::server::conn::body::{RequestBody, Unread};
 use crate::server::conn::pulse::Pulse;
 
 /// What the requests of one connection share.
@@ -19,6 +20,7 @@ pub(crate) struct Session<A> {
     pub(crate) peer: SocketAddr,
     pub(crate) encrypted: bool,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) unread: Arc<Unread>,
     /// Set while the server is about to stop.
     pub(crate) closing: Arc<AtomicBool>,
 }
@@ -30,6 +32,14 @@ impl<A: Answer> Session<A> {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<A::Body>, Infallible>> + Send {
         let http1 = request.version() < Version::HTTP_2;
+        let waits = http1 && request.headers().contains_key(EXPECT);
+        let request = request.map(|body| {
+            if http1 {
+                RequestBody::http1(body, &self.unread)
+            } else {
+                RequestBody::http2(body)
+            }
+        });
         // A block holds what it is given once, an `async fn` twice; and hyper moves it around.
         async move {
             let (_running, number) = self.pulse.begin();
@@ -41,7 +51,7 @@ impl<A: Answer> Session<A> {
             };
             let mut response = self.answers.answer(request, origin).await;
             if http1 {
-                let left = response.extensions_mut().remove::<BodyLeft>().is_some();
+                let left = self.unread.is_left(waits).await;
                 if left {
                     self.pulse.will_linger();
                 }

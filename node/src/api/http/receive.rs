@@ -23,9 +23,6 @@ use crate::api::errors::ApiError;
 /// Bodies up to here need no room of their own: their number is bounded by that of connections.
 const FREE: usize = 16 << 10;
 
-/// Unread bodies up to here are swallowed by hyper; the connection stays useful.
-const SWALLOWED: u64 = 4 << 10;
-
 /// Reads bodies, and bounds the memory that they take together.
 pub struct Intake {
     room: Semaphore,
@@ -131,7 +128,7 @@ impl Intake {
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(_))) => {
                     let message = "the request's body ended early or is malformed";
-                    return Err(ApiError::body(message).leaving_body());
+                    return Err(ApiError::body(message));
                 }
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data()
@@ -151,22 +148,7 @@ impl Intake {
         }
         let permits = u32::try_from(size).unwrap_or(u32::MAX);
         let permit = self.room.try_acquire_many(permits);
-        permit
-            .map(Some)
-            .map_err(|_| ApiError::unavailable().leaving_body())
-    }
-}
-
-/// Marks a refusal that left more of a body unread than hyper swallows on its own.
-pub fn refuse<B: Body>(error: ApiError, body: &B) -> ApiError {
-    let small = body
-        .size_hint()
-        .exact()
-        .is_some_and(|size| size <= SWALLOWED);
-    if body.is_end_stream() || small {
-        error
-    } else {
-        error.leaving_body()
+        permit.map(Some).map_err(|_| ApiError::unavailable())
     }
 }
 
