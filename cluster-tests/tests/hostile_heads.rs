@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use cloudkv_cluster_tests::{Api, Bucket, Node, RawRequest, Router};
+use futures_util::{StreamExt, stream};
 use http::Request;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 /// Header lines that a request may have, beside those that routers set.
 const MAX_HEADERS: usize = 90;
@@ -154,29 +156,61 @@ async fn connection_keeps_no_header_from_whoever_answers() {
     }
 }
 
-/// Sends a PUT over HTTP/2 whose head promises another length than its frames have, or the same;
-/// `None`: the stream was reset.
+/// Sends a PUT over HTTP/2 whose head promises another length than its frames have, or the same,
+/// and what `rest` gives after them; `None`: the stream was reset.
 async fn put(
     address: SocketAddr,
     (bucket, key): (&Bucket, &str),
     promised: usize,
     frames: &[&'static str],
+    rest: mpsc::Receiver<&'static str>,
 ) -> Option<u16> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let socket = TcpStream::connect(address).await.unwrap();
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
     let (mut sender, connection) = client.await.unwrap();
     let connection = tokio::spawn(connection);
-    let frames: Vec<Result<Frame<Bytes>, Infallible>> = frames
-        .iter()
-        .map(|frame| Ok(Frame::data(Bytes::from_static(frame.as_bytes()))))
-        .collect();
+    let rest = stream::unfold(rest, async |mut rest| Some((rest.recv().await?, rest)));
+    let frames = stream::iter(frames.to_vec()).chain(rest);
+    let frames =
+        frames.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from_static(frame.as_bytes()))));
     let request = Request::put(format!("http://{address}{key}"))
         .header("api-key", &bucket.account)
         .header("content-length", promised)
-        .body(StreamBody::new(futures_util::stream::iter(frames)));
+        .body(StreamBody::new(Box::pin(frames)));
     let answer = sender.send_request(request.unwrap()).await;
     connection.abort();
     answer.ok().map(|answer| answer.status().as_u16())
+}
+
+/// Nothing behind the frames of a body.
+fn nothing() -> mpsc::Receiver<&'static str> {
+    mpsc::channel(1).1
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_longer_http_2_body_is_not_stored() {
+    let ports = Ports::start().await;
+    let bucket = &ports.bucket;
+    for (number, address) in ports.addresses().into_iter().enumerate() {
+        let key = bucket.key(&format!("begun-{number}"));
+        let (send, rest) = mpsc::channel(1);
+        let putting = put(address, (bucket, &key), 5, &["01234"], rest);
+        let watching = async {
+            // All that is promised is there, but the stream goes on.
+            for _ in 0..50 {
+                let got = ports.router.api().get(&key).api_key(&bucket.account).await;
+                assert_eq!(got.status, 404, "{got:?}");
+            }
+            // It fails if the stream has been reset.
+            let _ = send.send("56789").await;
+            drop(send);
+        };
+        let (status, ()) = tokio::join!(putting, watching);
+        let refused = status.is_none_or(|status| (400..500).contains(&status));
+        assert!(refused, "{status:?}");
+        let got = ports.router.api().get(&key).api_key(&bucket.account).await;
+        assert_eq!(got.status, 404, "{got:?}");
+    }
 }
 
 #[tokio::test]
@@ -199,7 +233,7 @@ async fn http_2_bodies_are_as_long_as_they_say() {
         .enumerate()
         {
             let key = bucket.key(&format!("wrong-{number}-{case}"));
-            let status = put(address, (bucket, &key), promised, frames).await;
+            let status = put(address, (bucket, &key), promised, frames, nothing()).await;
             let refused = status.is_none_or(|status| (400..500).contains(&status));
             assert!(refused, "{promised} {frames:?} at {address}: {status:?}");
             let got = api.get(&key).api_key(&bucket.account).await;
@@ -217,7 +251,7 @@ async fn http_2_bodies_are_as_long_as_they_say() {
         .enumerate()
         {
             let key = bucket.key(&format!("right-{number}-{case}"));
-            let status = put(address, (bucket, &key), 5, frames).await;
+            let status = put(address, (bucket, &key), 5, frames, nothing()).await;
             assert_eq!(status, Some(200), "{frames:?}");
             let got = api.get(&key).api_key(&bucket.account).await;
             assert_eq!(got.status(200).text(), "01234", "{frames:?}");
