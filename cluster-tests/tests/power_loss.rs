@@ -22,6 +22,8 @@ const SLOW_LOG: Trouble = Trouble {
     is_full: Area::Nowhere,
     slow: Area::Log,
     sync_delay: FOR_EVER,
+    failures: None,
+    seed: 0,
 };
 
 async fn passes(seed: u64, cuts: Vec<Cut>) {
