@@ -182,3 +182,43 @@ async fn a_node_whose_log_cannot_be_synced_ends_and_says_why() {
     let found = region.api(0).get(&bucket.key("k")).await;
     assert_eq!(found.status(200).text(), "v");
 }
+
+/// The sync of an entry fails, the node ends, and starts with the power on: it reads the entry, which
+/// the kernel has in its memory, and which no sync will write any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_reads_after_a_failed_sync_is_durable_before_it_is_acknowledged() {
+    if !Disk::is_supported() {
+        return;
+    }
+    for evicts in [false, true] {
+        let mut region = region(1).await;
+        region.expect_errors(&["os error 5"]);
+        let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+        let path = bucket.key("k");
+        region.api(0).put(&path, "v").await.status(200);
+        // It fills blocks, which no later entry writes again.
+        let large = "w".repeat(16_000);
+        region.members[0].disk().set_trouble(Trouble {
+            syncs_fail: Area::Log,
+            failures: Some(1),
+            ..Trouble::default()
+        });
+        let put = region.api(0).put(&path, large).unchecked().try_send().await;
+        let put = put.map_or(503, |answer| answer.status);
+        assert!(put >= 500, "{put}");
+        assert_eq!(region.wait_exit(0).await.code(), Some(1));
+        if evicts {
+            region.members[0].disk().evict().expect("evict pages");
+        }
+        region.restart(0).await;
+        region.wait_formed().await;
+        let found = region.api(0).get(&path).await.status(200).body.clone();
+        assert_eq!(found.len(), if evicts { 1 } else { 16_000 });
+        region.power_off(&[0]);
+        region.members[0].disk().cut_hard().expect("cut the power");
+        region.restart(0).await;
+        region.wait_formed().await;
+        let kept = region.api(0).get(&path).await;
+        assert!(kept.status(200).body == found, "evicted: {evicts}");
+    }
+}
