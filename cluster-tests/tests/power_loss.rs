@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{Cut, Plan, PowerOptions, run_power};
+use cloudkv_cluster_tests::faults::{
+    Cut, DiskFailure, FailingCalls, Plan, PowerOptions, run_power,
+};
 use cloudkv_cluster_tests::power::{Area, Disk, Trouble};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
@@ -63,11 +65,46 @@ async fn slow_disks_lose_nothing_and_end_no_node() {
         sync_delay: Duration::from_millis(1500),
         load: Duration::from_secs(4),
         killed: None,
+        failure: None,
         seats: vec![],
         ..plan.next_cut()
     };
     let cuts = vec![slow(vec![0], &mut plan), slow(vec![1, 2], &mut plan)];
     passes(2, cuts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_disks_lose_nothing_and_the_other_nodes_go_on() {
+    let mut plan = Plan::new(3, 3);
+    let failing = |(seat, (calls, area))| Cut {
+        slow: vec![],
+        load: Duration::from_millis(300),
+        killed: None,
+        failure: Some(DiskFailure {
+            seats: vec![seat % 3],
+            calls,
+            area,
+            failures: Some(2),
+            lasts: Duration::from_millis(1500),
+            restarts: true,
+            evicts: false,
+            after_start: Duration::from_millis(500),
+            seed: 3,
+        }),
+        seats: vec![seat % 3],
+        held_back: Duration::ZERO,
+        heals: true,
+        ..plan.next_cut()
+    };
+    let failures = [
+        (FailingCalls::Syncs, Area::Log),
+        (FailingCalls::Syncs, Area::State),
+        (FailingCalls::Reads, Area::State),
+        (FailingCalls::Writes, Area::Everywhere),
+        (FailingCalls::Full, Area::Everywhere),
+    ];
+    let cuts = failures.into_iter().enumerate().map(failing).collect();
+    passes(3, cuts).await;
 }
 
 async fn region(nodes: usize) -> Region {
