@@ -38,7 +38,7 @@ pub use line::{Line, Reply};
 pub use nemesis::Nemesis;
 pub use plain::{Plain, PlainError, PlainResult};
 pub use plain_load::{PlainLoad, PlainOutcome, Work, fill};
-pub use power::{Cut, Plan, PowerOptions, run_power};
+pub use power::{Cut, DiskFailure, FailingCalls, Plan, PowerOptions, run_power};
 pub use regions::{RegionsOptions, run_regions};
 pub use report::Report;
 pub use run::{RunOptions, run};

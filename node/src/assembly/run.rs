@@ -317,6 +317,7 @@ impl Node {
             vitals: groups.vitals.clone(),
             propose: proposer(&self.service),
             dialer: groups.place.dialer.clone(),
+            named: self.config.join.clone(),
             space: groups.space.clone(),
             meta_gate: groups.meta_gate.clone(),
         };
