@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod line;
 mod nemesis;
+mod noise;
 mod plain;
 mod plain_load;
 mod power;

@@ -13,6 +13,7 @@
 //!
 //! Tests and their clients talk to the nodes' public and operator's ports directly.
 
+mod bottleneck;
 mod certificates;
 mod cluster;
 mod contents;
