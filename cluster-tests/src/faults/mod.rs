@@ -28,6 +28,7 @@ mod report;
 mod run;
 mod schedule;
 mod settle;
+mod slow_snapshot;
 mod version;
 mod workload;
 

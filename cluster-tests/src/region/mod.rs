@@ -40,5 +40,5 @@ pub use network::Network;
 pub use place::{key_in_shard, shard_of};
 pub use seats::Seat;
 pub use shape::{Direction, Flow, LinkShape, LinkStats};
-pub use status::{Group, NodeId, Peer, Status};
+pub use status::{Group, NodeId, Peer, Status, Transfer};
 pub use world::World;
