@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod line;
 mod nemesis;
+mod noise;
 mod plain;
 mod plain_load;
 mod power;
@@ -27,6 +28,7 @@ mod report;
 mod run;
 mod schedule;
 mod settle;
+mod slow_snapshot;
 mod version;
 mod workload;
 
