@@ -1,170 +1,169 @@
-//! Clients that promise bodies and don't send them: promises take no memory from others, and end.
+//! Bodies that nobody reads: refusals of them arrive, and nobody else's requests suffer.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use cloudkv_cluster_tests::{Bucket, Connection, Ending, Event, H2Connection, RawRequest, Target};
+use cloudkv_cluster_tests::{
+    Answer, Api, Bucket, Connection, Ending, Node, NodeOptions, RawRequest, Recorder, Router, chunk,
+};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream;
 
-const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-const VICTIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// More than a node reads before it answers, and than sockets hold.
+const LARGE: usize = 1_000_000;
 
-const MIB: usize = 1 << 20;
-/// More than the memory for bodies (64 MiB) holds, of a MiB.
-const PROMISES: usize = 72;
-/// A byte of each promise comes as often.
-const DRIP: Duration = Duration::from_millis(50);
-/// More than a body needs that doesn't count where it is small.
-const VALUE: usize = 20_000;
+/// A node whose port for HTTP is reached through a recorder, and a router in front of it.
+async fn start() -> (Node, Recorder, Router) {
+    let recorder = Recorder::start().await;
+    let options = NodeOptions {
+        args: vec!["--advertise-http".into(), recorder.address().to_string()],
+        ..NodeOptions::default()
+    };
+    let node = Node::start_with(options).await;
+    recorder.set_target(node.http());
+    let router = Router::start(&[node.rpc()]).await;
+    (node, recorder, router)
+}
 
-/// Drips until the server answers, which it must not do with success.
-async fn drip(mut connection: Connection) -> u16 {
-    loop {
-        connection.write(b"v").await;
-        if let Some(ending) = connection.receive_within(DRIP).await {
-            match ending {
-                Ending::Answer(answer) => return answer.status,
-                Ending::Closed => return 0,
-                Ending::Broken(why) => panic!("{why}"),
+/// Requests that are refused before their bodies are read, and their statuses.
+fn refused(bucket: &Bucket) -> Vec<(&'static str, String, u16)> {
+    vec![
+        ("POST", "/buckets".into(), 401),
+        ("POST", "/ping".into(), 405),
+        ("PATCH", bucket.path(), 401),
+        ("DELETE", bucket.path(), 401),
+        ("PUT", "/nowhere".into(), 404),
+        ("PUT", "/kv/a0000000000000/k".into(), 404),
+        ("PUT", bucket.key("k"), 413),
+        ("GET", "/buckets".into(), 401),
+    ]
+}
+
+/// Sends a large body behind a head that is refused.
+async fn send_large(address: SocketAddr, method: &str, path: &str) -> Answer {
+    let request = RawRequest::new(method, path).header("api-key", "0123456789abcdef");
+    request.body(&vec![b'x'; LARGE]).send(address).await
+}
+
+#[tokio::test]
+async fn refusals_arrive_whole_and_say_that_the_connection_ends() {
+    let (node, _recorder, router) = start().await;
+    let bucket = node.api().bucket().await;
+    for address in [node.http(), router.http()] {
+        for (method, path, status) in refused(&bucket) {
+            let answer = send_large(address, method, &path).await;
+            assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+            // The router may have passed all of it on before the answer came.
+            if address == node.http() {
+                let ending = answer.find_header("connection");
+                assert_eq!(ending, Some("close"), "{method} {path}");
             }
         }
-    }
-}
-
-async fn promise(target: &Target, bucket: &Bucket, number: usize) -> Connection {
-    let mut connection = Connection::open_from(ATTACKER, target.http()).await;
-    let put = RawRequest::new("PUT", &bucket.key(&format!("promise-{number}")))
-        .header("Content-Length", &MIB.to_string())
-        .trailing(b"vv");
-    connection.write(&put.bytes()).await;
-    connection
-}
-
-async fn promises_and_drips(target: Target) {
-    let bucket = target.large_bucket().await;
-    let promises = (0..PROMISES).map(|number| promise(&target, &bucket, number));
-    let promises = join_all(promises).await;
-    let mut dripping = std::pin::pin!(join_all(promises.into_iter().map(drip)));
-    let victim = target.api_from(VICTIM);
-    let mut written = 0;
-    let write = async {
-        loop {
-            let key = bucket.key(&format!("{written}"));
-            victim.put(&key, vec![b'v'; VALUE]).await.status(200);
-            written += 1;
+        let http2 = Api::http2(address);
+        for (method, path, status) in refused(&bucket) {
+            let method = method.parse().unwrap();
+            let call = http2.request(method, &path).api_key("0123456789abcdef");
+            call.body(vec![b'x'; LARGE]).await.status(status);
         }
-    };
-    let statuses = tokio::select! {
-        statuses = &mut dripping => statuses,
-        () = write => panic!("writes end"),
-    };
-    assert!(written > 0);
-    assert!(
-        statuses.iter().all(|status| [0, 408].contains(status)),
-        "{statuses:?}"
-    );
-}
-
-/// Bodies that drip end after this.
-const SLOW: [&str; 2] = ["--body-timeout", "2s"];
-
-#[tokio::test]
-async fn promises_of_one_address_take_nothing_from_others() {
-    promises_and_drips(Target::node(&SLOW).await).await;
+        http2.get("/ping").await.status(200);
+    }
 }
 
 #[tokio::test]
-async fn promises_of_one_address_take_nothing_from_others_through_a_router() {
-    promises_and_drips(Target::router_to_node(&SLOW).await).await;
+async fn a_short_body_that_nobody_reads_keeps_its_connection() {
+    let (node, _recorder, router) = start().await;
+    let bucket = node.api().bucket().await;
+    for address in [node.http(), router.http()] {
+        let mut connection = Connection::open(address).await;
+        for (method, path, _) in refused(&bucket) {
+            let request = RawRequest::new(method, &path).header("api-key", "0123456789abcdef");
+            let Ending::Answer(answer) = connection.send(&request.body(b"short")).await else {
+                panic!("no answer to {method} {path}")
+            };
+            assert_eq!(answer.find_header("connection"), None, "{answer:?}");
+        }
+    }
 }
 
-/// What one address really sends takes half of the memory at most.
-async fn bodies_that_are_nearly_whole(target: Target) {
-    let bucket = target.large_bucket().await;
-    let sent = vec![b'v'; MIB - 1];
-    let mut held = vec![];
-    for number in 0..8 {
-        let mut connection = Connection::open_from(ATTACKER, target.http()).await;
-        let put = RawRequest::new("PUT", &bucket.key(&format!("held-{number}")))
-            .header("Content-Length", &MIB.to_string())
-            .trailing(&sent);
-        connection.write(&put.bytes()).await;
-        held.push(connection);
-    }
-    // Some had to be refused: all of them together are more than there is.
-    let refused = join_all(held.iter_mut().map(|it| it.receive_within(DRIP))).await;
-    let victim = target.api_from(VICTIM);
-    let key = bucket.key("k");
-    for _ in 0..20 {
-        victim.put(&key, vec![b'v'; VALUE]).await.status(200);
-    }
-    let mut refusals = 0;
-    for ending in refused.into_iter().flatten() {
-        let Ending::Answer(answer) = ending else {
-            panic!("no answer: {ending:?}")
+#[tokio::test]
+async fn others_are_served_while_large_bodies_are_refused() {
+    let (_node, _recorder, router) = start().await;
+    let address = router.http();
+    let bucket = router.api().bucket().await;
+    let attack = stream::iter(0..120).map(async |number| {
+        let (path, status) = match number % 2 {
+            0 => ("/buckets", 401),
+            _ => ("/ping", 405),
         };
-        answer.error(503, "unavailable");
-        refusals += 1;
-    }
-    assert!(refusals < held.len(), "half of the memory is for it");
-}
-
-/// Memory for bodies: half of it is two of those that are held.
-const MEMORY: [&str; 2] = ["--body-memory-mib", "4"];
-
-#[tokio::test]
-async fn bodies_of_one_address_take_half_of_the_memory() {
-    bodies_that_are_nearly_whole(Target::node(&MEMORY).await).await;
-}
-
-#[tokio::test]
-async fn bodies_of_one_address_take_half_of_the_memory_through_a_router() {
-    bodies_that_are_nearly_whole(Target::router_to_node(&MEMORY).await).await;
-}
-
-async fn promises_over_http2(target: Target) {
-    let bucket = target.large_bucket().await;
-    let mut connection = H2Connection::open(ATTACKER, target.http(), 10_000).await;
-    let length = MIB.to_string();
-    let mut streams = vec![];
-    for number in 0..PROMISES {
-        let key = bucket.key(&format!("promise-{number}"));
-        let length = [("content-length", length.as_str())];
-        let stream = connection.begin("PUT", &key, &length).await;
-        connection.data(stream, b"vv", false).await;
-        streams.push(stream);
-    }
-    let victim = target.api_from(VICTIM);
-    while !streams.is_empty() {
-        victim
-            .put(&bucket.key("k"), vec![b'v'; VALUE])
-            .await
-            .status(200);
-        for stream in &streams {
-            connection.data(*stream, b"v", false).await;
+        let answer = send_large(address, "POST", path).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    });
+    let attack = attack.buffer_unordered(8).count();
+    let key = bucket.key("victim");
+    let victim = async {
+        for number in 0..150 {
+            let value = number.to_string();
+            // Neither goes over the streams of whole requests.
+            let put = RawRequest::new("PUT", &key).chunked(&[value.as_bytes(), b"!"]);
+            put.send(address).await.status(200);
+            router.api().get(&bucket.keys()).await.status(200);
         }
-        while let Some(event) = connection.next_within(DRIP).await {
-            match event {
-                Event::Head(of, _, status) => {
-                    assert_ne!(status, Some(200));
-                    streams.retain(|stream| *stream != of);
-                }
-                Event::Reset(of) => streams.retain(|stream| *stream != of),
-                Event::Closed => return,
-                _ => {}
-            }
-        }
+    };
+    let (attacked, ()) = tokio::join!(attack, victim);
+    assert_eq!(attacked, 120);
+    assert_eq!(router.api().get(&key).await.text(), "149!");
+}
+
+#[tokio::test]
+async fn a_body_that_no_node_got_whole_is_sent_again() {
+    let (_node, recorder, router) = start().await;
+    let bucket = router.api().bucket().await;
+    let key = bucket.key("k");
+    for number in 0..5 {
+        // Leaves an idle connection to the node.
+        router.api().get("/ping").await.status(200);
+        recorder.cut_next();
+        let mut connection = Connection::open(router.http()).await;
+        let head = RawRequest::new("PUT", &key).header("Transfer-Encoding", "chunked");
+        connection.write(&head.bytes()).await;
+        connection.write(&chunk(b"value ")).await;
+        recorder.has_cut().await;
+        connection
+            .write(&chunk(number.to_string().as_bytes()))
+            .await;
+        connection.write(&chunk(b"")).await;
+        let Ending::Answer(answer) = connection.receive(false).await else {
+            panic!("no answer")
+        };
+        answer.status(200);
+        let value = router.api().get(&key).await;
+        assert_eq!(value.text(), format!("value {number}"));
     }
+    // What a node may have got whole isn't.
+    router.api().get("/ping").await.status(200);
+    recorder.cut_next();
+    let create = router.api().post("/buckets").await;
+    create.error(504, "unknown_outcome");
 }
 
 #[tokio::test]
-async fn promises_over_http2_take_nothing_from_others() {
-    promises_over_http2(Target::node(&SLOW).await).await;
-}
-
-#[tokio::test]
-async fn promises_over_http2_take_nothing_from_others_through_a_router() {
-    promises_over_http2(Target::router_to_node(&SLOW).await).await;
+async fn connections_with_unread_bodies_are_not_used_again() {
+    let (_node, recorder, router) = start().await;
+    let ask = async |_| send_large(router.http(), "POST", "/ping").await;
+    for answer in join_all((0..8).map(ask)).await {
+        answer.status(405);
+    }
+    router.api().get("/ping").await.status(200);
+    for [said, _] in recorder.said() {
+        let text = String::from_utf8_lossy(&said);
+        let requests = text.matches(" HTTP/1.1\r\n").count();
+        let refused = text.matches("POST /ping").count();
+        let last_is_refused = text.rfind("POST /ping") >= text.rfind("GET ");
+        assert!(
+            refused == 0 || refused == 1 && last_is_refused,
+            "{requests} requests, and after a refusal others"
+        );
+    }
 }

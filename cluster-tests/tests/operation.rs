@@ -124,6 +124,7 @@ async fn refused(args: &[&str], env: &[(&str, &str)]) -> Refusal {
         region: None,
         args,
         env,
+        ..NodeOptions::default()
     };
     let refusal = run_to_exit(options.command(&dir.path().join("data"))).await;
     assert_eq!(refusal.code, WRONG_SETTINGS, "{refusal:?}");

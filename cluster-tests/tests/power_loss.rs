@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{Cut, Plan, PowerOptions, run_power};
+use cloudkv_cluster_tests::faults::{
+    Cut, DiskFailure, FailingCalls, Plan, PowerOptions, run_power,
+};
 use cloudkv_cluster_tests::power::{Area, Disk, Trouble};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
@@ -22,6 +24,8 @@ const SLOW_LOG: Trouble = Trouble {
     is_full: Area::Nowhere,
     slow: Area::Log,
     sync_delay: FOR_EVER,
+    failures: None,
+    seed: 0,
 };
 
 async fn passes(seed: u64, cuts: Vec<Cut>) {
@@ -61,11 +65,46 @@ async fn slow_disks_lose_nothing_and_end_no_node() {
         sync_delay: Duration::from_millis(1500),
         load: Duration::from_secs(4),
         killed: None,
+        failure: None,
         seats: vec![],
         ..plan.next_cut()
     };
     let cuts = vec![slow(vec![0], &mut plan), slow(vec![1, 2], &mut plan)];
     passes(2, cuts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_disks_lose_nothing_and_the_other_nodes_go_on() {
+    let mut plan = Plan::new(3, 3);
+    let failing = |(seat, (calls, area))| Cut {
+        slow: vec![],
+        load: Duration::from_millis(300),
+        killed: None,
+        failure: Some(DiskFailure {
+            seats: vec![seat % 3],
+            calls,
+            area,
+            failures: Some(2),
+            lasts: Duration::from_millis(1500),
+            restarts: true,
+            evicts: false,
+            after_start: Duration::from_millis(500),
+            seed: 3,
+        }),
+        seats: vec![seat % 3],
+        held_back: Duration::ZERO,
+        heals: true,
+        ..plan.next_cut()
+    };
+    let failures = [
+        (FailingCalls::Syncs, Area::Log),
+        (FailingCalls::Syncs, Area::State),
+        (FailingCalls::Reads, Area::State),
+        (FailingCalls::Writes, Area::Everywhere),
+        (FailingCalls::Full, Area::Everywhere),
+    ];
+    let cuts = failures.into_iter().enumerate().map(failing).collect();
+    passes(3, cuts).await;
 }
 
 async fn region(nodes: usize) -> Region {
@@ -179,4 +218,44 @@ async fn a_node_whose_log_cannot_be_synced_ends_and_says_why() {
     region.wait_formed().await;
     let found = region.api(0).get(&bucket.key("k")).await;
     assert_eq!(found.status(200).text(), "v");
+}
+
+/// The sync of an entry fails, the node ends, and starts with the power on: it reads the entry, which
+/// the kernel has in its memory, and which no sync will write any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_reads_after_a_failed_sync_is_durable_before_it_is_acknowledged() {
+    if !Disk::is_supported() {
+        return;
+    }
+    for evicts in [false, true] {
+        let mut region = region(1).await;
+        region.expect_errors(&["os error 5"]);
+        let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+        let path = bucket.key("k");
+        region.api(0).put(&path, "v").await.status(200);
+        // It fills blocks, which no later entry writes again.
+        let large = "w".repeat(16_000);
+        region.members[0].disk().set_trouble(Trouble {
+            syncs_fail: Area::Log,
+            failures: Some(1),
+            ..Trouble::default()
+        });
+        let put = region.api(0).put(&path, large).unchecked().try_send().await;
+        let put = put.map_or(503, |answer| answer.status);
+        assert!(put >= 500, "{put}");
+        assert_eq!(region.wait_exit(0).await.code(), Some(1));
+        if evicts {
+            region.members[0].disk().evict().expect("evict pages");
+        }
+        region.restart(0).await;
+        region.wait_formed().await;
+        let found = region.api(0).get(&path).await.status(200).body.clone();
+        assert_eq!(found.len(), if evicts { 1 } else { 16_000 });
+        region.power_off(&[0]);
+        region.members[0].disk().cut_hard().expect("cut the power");
+        region.restart(0).await;
+        region.wait_formed().await;
+        let kept = region.api(0).get(&path).await;
+        assert!(kept.status(200).body == found, "evicted: {evicts}");
+    }
 }

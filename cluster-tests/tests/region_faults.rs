@@ -43,6 +43,11 @@ async fn lost_disks_and_wrong_clocks_lose_nothing() {
     passes(3, &[Kind::Wipe, Kind::ClockJump, Kind::Kill]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_that_take_long_and_break_lose_nothing() {
+    passes(5, &[Kind::SlowSnapshot]).await;
+}
+
 /// A region of two nodes has one voter a shard: each change of members moves it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_leave_and_come_back_show_nothing_stale() {

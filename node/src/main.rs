@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), Failure> {
+    assembly::create_private_files();
     telemetry::logs::init(&config.log_level, config.log_format)?;
     let threads = config.main_threads();
     block_on(threads, async {

@@ -31,6 +31,9 @@ pub enum Kind {
     ClockJump,
     /// A node loses its disk and comes back as another one.
     Wipe,
+    /// The same over a slow connection, while its shards are written; the snapshot's sender or the
+    /// node itself may die or stall midway.
+    SlowSnapshot,
     /// A node is decommissioned, and recommissioned before or after its replicas have moved away,
     /// or replaced then.
     Members,
@@ -59,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// Those of one region.
-    pub const OF_A_REGION: [Self; 13] = [
+    pub const OF_A_REGION: [Self; 14] = [
         Self::Kill,
         Self::KillAll,
         Self::Pause,
@@ -72,13 +75,15 @@ impl Kind {
         Self::Loss,
         Self::ClockJump,
         Self::Wipe,
+        Self::SlowSnapshot,
         Self::Members,
     ];
 
     /// Those of a region of so many nodes: two don't know which of their clocks is wrong, and the
     /// one that isn't a voter holds no copy that is whole.
     pub fn of_a_region(nodes: usize) -> Vec<Self> {
-        let needs_three = |kind: &Self| matches!(kind, Self::ClockJump | Self::Wipe);
+        let needs_three =
+            |kind: &Self| matches!(kind, Self::ClockJump | Self::Wipe | Self::SlowSnapshot);
         let kinds = Self::OF_A_REGION.into_iter();
         kinds
             .filter(|kind| nodes > 2 || !needs_three(kind))
@@ -130,6 +135,7 @@ impl Kind {
             Self::Loss => "loss",
             Self::ClockJump => "clock-jump",
             Self::Wipe => "wipe",
+            Self::SlowSnapshot => "slow-snapshot",
             Self::Members => "members",
             Self::Damage => "damage",
             Self::RegionKill => "region-kill",
@@ -165,6 +171,7 @@ impl Kind {
             | Self::Restart
             | Self::ClockJump
             | Self::Wipe
+            | Self::SlowSnapshot
             | Self::Members
             | Self::Damage
             | Self::RegionKill
@@ -177,7 +184,7 @@ impl Kind {
     /// whole again come less often.
     pub fn weight(self) -> u64 {
         match self {
-            Self::Wipe | Self::ClockJump | Self::Damage => 2,
+            Self::Wipe | Self::SlowSnapshot | Self::ClockJump | Self::Damage => 2,
             Self::KillAll | Self::RegionKill => 3,
             Self::Members => 8,
             Self::Kill

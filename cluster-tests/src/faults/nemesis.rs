@@ -8,6 +8,7 @@ use super::damage;
 use super::harm;
 use super::kind::{Counts, Kind};
 use super::schedule::Step;
+use super::slow_snapshot::slow_snapshot;
 use crate::harness::try_eventually;
 use crate::region::{LinkStats, Region};
 use crate::rng::Rng;
@@ -86,6 +87,11 @@ impl<'a> Nemesis<'a> {
             Kind::Restart => harm::restart(self.region, seat, step.hold).await,
             Kind::ClockJump => harm::clock_jump(self.region, seat, step.hold, rng).await,
             Kind::Wipe => self.wipe(seat, rng).await,
+            Kind::SlowSnapshot => {
+                if !slow_snapshot(self.region, seat, step.hold, rng).await {
+                    return;
+                }
+            }
             Kind::Members => {
                 if !harm::change_members(self.region, seat, step.hold, rng).await {
                     return;
@@ -164,6 +170,7 @@ impl<'a> Nemesis<'a> {
             | Kind::Restart
             | Kind::ClockJump
             | Kind::Wipe
+            | Kind::SlowSnapshot
             | Kind::Members
             | Kind::Damage
             | Kind::RegionKill
@@ -205,6 +212,7 @@ pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
         | Kind::Restart
         | Kind::ClockJump
         | Kind::Wipe
+        | Kind::SlowSnapshot
         | Kind::Members
         | Kind::Damage
         | Kind::RegionKill

@@ -1,9 +1,8 @@
 //! Load by plain HTTP clients, for what must go without any error.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,12 +10,16 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::noise;
 use super::plain::{Plain, PlainError};
 use crate::harness::{Answer, Bucket, RawRequest, eventually};
 use crate::rng::Rng;
 
 /// How many errors are worth reading.
 const SHOWN: usize = 10;
+
+/// How often a write that fills is tried.
+const FILL_ATTEMPTS: u32 = 5;
 
 /// How long a load may take to go on after a fault.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
@@ -247,13 +250,14 @@ async fn client(shared: Arc<Shared>, number: usize) {
 
 fn write_of(bucket: &Bucket, key: u64, bytes: usize) -> RawRequest {
     let path = bucket.key(&key.to_string());
-    RawRequest::new("PUT", &path).body(&vec![b'v'; bytes])
+    RawRequest::new("PUT", &path).body(noise::value(key, bytes))
 }
 
-/// Writes keys `0` to `keys` with values of this many bytes, by this many clients.
+/// Writes keys `0` to `keys` with values of this many bytes, by this many clients. Nodes that get
+/// all that they take may answer that they don't know what became of a write: it is repeated.
 ///
 /// # Errors
-/// The first write that failed.
+/// The first write that failed, again and again.
 pub async fn fill(
     nodes: &[SocketAddr],
     bucket: &Bucket,
@@ -266,7 +270,14 @@ pub async fn fill(
         let bucket = bucket.clone();
         tokio::spawn(async move {
             for key in (first as u64..keys).step_by(clients.max(1)) {
-                plain.send(&write_of(&bucket, key, bytes)).await?;
+                let request = write_of(&bucket, key, bytes);
+                let mut attempts = 1;
+                while let Err(error) = plain.send(&request).await {
+                    if attempts == FILL_ATTEMPTS {
+                        return Err(error);
+                    }
+                    attempts += 1;
+                }
             }
             Ok::<(), PlainError>(())
         })

@@ -27,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Errors in logs that the faults themselves cause.
 const EXPECTED_ERRORS: [&str; 3] = ["clock", "damaged", "orruption"];
 
+/// Arguments of nodes whose logs are to be purged soon: what isn't flushed stays in the log.
+const EARLY_FLUSHES: [&str; 2] = ["--write-buffer-mib", "4"];
+
 /// What a run does.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -67,11 +70,14 @@ impl RunOptions {
 /// When the region doesn't start. What goes wrong later is in the report.
 pub async fn run(options: &RunOptions) -> Report {
     let nodes = options.region.nodes;
-    let mut region = Region::start_with(RegionOptions {
+    let mut region = RegionOptions {
         seats: nodes,
         ..options.region.clone()
-    })
-    .await;
+    };
+    if options.kinds.contains(&Kind::SlowSnapshot) {
+        region.args.extend(EARLY_FLUSHES.map(str::to_owned));
+    }
+    let mut region = Region::start_with(region).await;
     region.expect_errors(&EXPECTED_ERRORS);
     let load = Load::start(&region, options).await;
     let started = Instant::now();

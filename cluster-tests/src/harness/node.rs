@@ -31,6 +31,10 @@ pub struct NodeOptions {
     pub region: Option<String>,
     /// `--shards`; `None` leaves the flag away.
     pub shards: Option<u32>,
+    /// Whether it is given an `--rpc` to listen for other nodes and routers at.
+    pub rpc: bool,
+    /// The umask that it is started with, in octal; `None`: that of the test.
+    pub umask: Option<&'static str>,
     /// More arguments.
     pub args: Vec<String>,
     /// Variables of the environment; it holds no other `CLOUDKV_*`.
@@ -42,6 +46,8 @@ impl Default for NodeOptions {
         Self {
             region: Some("local".into()),
             shards: Some(8),
+            rpc: true,
+            umask: None,
             args: vec![],
             env: vec![],
         }
@@ -51,13 +57,24 @@ impl Default for NodeOptions {
 impl NodeOptions {
     /// The command that starts a node with its data in `data_dir`.
     pub fn command(&self, data_dir: &Path) -> Command {
-        let mut command = clean_command();
+        let mut command = match self.umask {
+            None => clean_command(),
+            Some(umask) => {
+                let mut shell = clean(Path::new("sh"));
+                let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &script]).arg(node_binary());
+                shell
+            }
+        };
         command
             .arg("--data-dir")
             .arg(data_dir)
             .args(["--log-format", "json"]);
-        for port in ["--http", "--rpc", "--admin"] {
+        for port in ["--http", "--admin"] {
             command.args([port, "127.0.0.1:0"]);
+        }
+        if self.rpc {
+            command.args(["--rpc", "127.0.0.1:0"]);
         }
         if let Some(region) = &self.region {
             command.args(["--region", region]);
@@ -94,7 +111,7 @@ fn is_setting(name: &std::ffi::OsStr) -> bool {
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Addresses {
     http: SocketAddr,
-    rpc: SocketAddr,
+    rpc: Option<SocketAddr>,
     admin: SocketAddr,
     pid: u32,
 }
@@ -135,6 +152,12 @@ impl Node {
         node
     }
 
+    /// Starts it again with other options, on the same directory, after it was stopped.
+    pub async fn restart_with(&mut self, options: NodeOptions) {
+        self.options = options;
+        self.restart().await;
+    }
+
     /// Starts it again, on the same directory, after it was stopped.
     pub async fn restart(&mut self) {
         self.child = spawn(&self.options, self.dir.path());
@@ -168,7 +191,16 @@ impl Node {
 
     /// The port between nodes.
     pub fn rpc(&self) -> SocketAddr {
-        self.addresses.rpc
+        self.addresses.rpc.expect("it was given an --rpc")
+    }
+
+    /// The public port, that for nodes if there is one, and the operator's.
+    pub fn ports(&self) -> Vec<u16> {
+        let Addresses {
+            http, rpc, admin, ..
+        } = self.addresses;
+        let all = [Some(http), rpc, Some(admin)].into_iter().flatten();
+        all.map(|address| address.port()).collect()
     }
 
     /// The number of the process.

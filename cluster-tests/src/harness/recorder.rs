@@ -1,10 +1,12 @@
 //! A listener in front of another one, which passes on all that comes and keeps it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Records what is said to somebody, and by whom. Ends when it is dropped.
@@ -13,8 +15,12 @@ pub struct Recorder {
     address: SocketAddr,
     to: Arc<Mutex<Option<SocketAddr>>>,
     tape: Tape,
+    cut: Cut,
     accepting: JoinHandle<()>,
 }
+
+/// Whether the next bytes to the target end their connection instead.
+type Cut = Arc<watch::Sender<bool>>;
 
 /// What each connection carried: requests, replies.
 type Tape = Arc<Mutex<Vec<[Vec<u8>; 2]>>>;
@@ -25,11 +31,14 @@ impl Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a port");
         let address = listener.local_addr().expect("the address of a port");
         let (to, tape) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Tape::default());
-        let accepting = tokio::spawn(accept(listener, to.clone(), tape.clone()));
+        let cut = Cut::new(watch::Sender::new(false));
+        let shared = (tape.clone(), cut.clone());
+        let accepting = tokio::spawn(accept(listener, to.clone(), shared));
         Self {
             address,
             to,
             tape,
+            cut,
             accepting,
         }
     }
@@ -42,6 +51,17 @@ impl Recorder {
     /// Whom it passes on to.
     pub fn set_target(&self, to: SocketAddr) {
         *self.to.lock().expect("no holder panics") = Some(to);
+    }
+
+    /// Makes the next bytes to the target end their connection, unread by it.
+    pub fn cut_next(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Waits until that has happened.
+    pub async fn has_cut(&self) {
+        let mut cut = self.cut.subscribe();
+        cut.wait_for(|cut| !*cut).await.expect("the sender is here");
     }
 
     /// What was said so far: for each connection that carried something, to the target and back.
@@ -66,16 +86,20 @@ impl Drop for Recorder {
     }
 }
 
-async fn accept(listener: TcpListener, to: Arc<Mutex<Option<SocketAddr>>>, tape: Tape) {
+async fn accept(
+    listener: TcpListener,
+    to: Arc<Mutex<Option<SocketAddr>>>,
+    (tape, cut): (Tape, Cut),
+) {
     while let Ok((client, _)) = listener.accept().await {
         let to = *to.lock().expect("no holder panics");
         if let Some(to) = to {
-            tokio::spawn(pass_on(client, to, tape.clone()));
+            tokio::spawn(pass_on(client, to, (tape.clone(), cut.clone())));
         }
     }
 }
 
-async fn pass_on(client: TcpStream, to: SocketAddr, tape: Tape) {
+async fn pass_on(client: TcpStream, to: SocketAddr, (tape, cut): (Tape, Cut)) {
     let Ok(target) = TcpStream::connect(to).await else {
         return;
     };
@@ -85,25 +109,39 @@ async fn pass_on(client: TcpStream, to: SocketAddr, tape: Tape) {
         tape.len() - 1
     };
     let (client, target) = (client.into_split(), target.into_split());
-    tokio::join!(
-        copy(client.0, target.1, (&tape, number, 0)),
-        copy(target.0, client.1, (&tape, number, 1)),
-    );
+    let requests = copy(client.0, target.1, (&tape, number, 0), Some(&cut));
+    let replies = copy(target.0, client.1, (&tape, number, 1), None);
+    let (mut requests, mut replies) = (pin!(requests), pin!(replies));
+    tokio::select! {
+        is_cut = &mut requests => if !is_cut {
+            replies.await;
+        },
+        _ = &mut replies => {
+            requests.await;
+        }
+    }
 }
 
+/// Passes on what comes; says whether the connection was cut.
 async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     (tape, number, side): (&Tape, usize, usize),
-) {
+    cut: Option<&Cut>,
+) -> bool {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let asked = |cut: &mut bool| std::mem::take(cut);
+        if cut.is_some_and(|cut| cut.send_if_modified(asked)) {
+            return true;
+        }
         let bytes = &buffer[..count];
         tape.lock().expect("no holder panics")[number][side].extend_from_slice(bytes);
         if to.write_all(bytes).await.is_err() {
-            return;
+            return false;
         }
     }
     // Fails only if the other side has gone.
     let _ = to.shutdown().await;
+    false
 }

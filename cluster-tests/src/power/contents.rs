@@ -3,8 +3,11 @@
 //! The newest bytes are in a file of the host. Of each sector that was durable and was changed
 //! since, the versions are kept in memory, the durable one first; so a sync forgets them, and a cut
 //! puts some of them back.
+//!
+//! A sync that fails drops pages: they count as clean from then on, and no later sync writes them,
+//! unless they are written again. Until the kernel evicts them they are read as they were written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -13,6 +16,8 @@ use crate::rng::Rng;
 
 /// What a disk writes as a whole.
 const SECTOR: u64 = 512;
+/// Sectors of a page, which the kernel writes as a whole.
+const PAGE_SECTORS: u64 = 8;
 /// Versions of a sector that are kept, at most: the durable one and later ones.
 const MAX_VERSIONS: usize = 4;
 
@@ -57,6 +62,8 @@ pub(super) struct Contents {
     durable_size: u64,
     /// Of sectors below `durable_size` that were changed since the last sync.
     older: BTreeMap<u64, Vec<Sector>>,
+    /// Of sectors that a failed sync has dropped: what the disk has. None of them is in `older`.
+    dropped: BTreeMap<u64, Sector>,
 }
 
 impl Contents {
@@ -67,6 +74,7 @@ impl Contents {
             size: 0,
             durable_size: 0,
             older: BTreeMap::new(),
+            dropped: BTreeMap::new(),
         }
     }
 
@@ -76,7 +84,7 @@ impl Contents {
 
     /// Whether a cut can take something from it.
     pub fn is_unsynced(&self) -> bool {
-        self.size != self.durable_size || !self.older.is_empty()
+        self.size != self.durable_size || !self.older.is_empty() || !self.dropped.is_empty()
     }
 
     /// Up to `length` bytes from `offset` on; fewer where the file ends.
@@ -105,14 +113,81 @@ impl Contents {
         Ok(())
     }
 
-    /// All that was written is durable from here on.
+    /// All that was written is durable from here on, but for what a failed sync has dropped.
     pub fn sync(&mut self) {
         self.durable_size = self.size;
         self.older.clear();
     }
 
+    /// A sync has failed: of the pages that were to be written, one at least is dropped.
+    pub fn fail_sync(&mut self, rng: &mut Rng) -> io::Result<()> {
+        let appended = if self.size > self.durable_size {
+            self.durable_size / SECTOR..self.size.div_ceil(SECTOR)
+        } else {
+            0..0
+        };
+        let dirty: BTreeSet<u64> = self.older.keys().copied().chain(appended).collect();
+        let pages: BTreeSet<u64> = dirty.iter().map(|sector| sector / PAGE_SECTORS).collect();
+        let drops_all = rng.permille(500);
+        let failed = rng.index(pages.len().max(1));
+        for (at, page) in pages.into_iter().enumerate() {
+            if !drops_all && at != failed && rng.permille(500) {
+                continue;
+            }
+            let first = page * PAGE_SECTORS;
+            for sector in dirty.range(first..first + PAGE_SECTORS) {
+                self.drop_sector(*sector)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_sector(&mut self, sector: u64) -> io::Result<()> {
+        if self.dropped.contains_key(&sector) {
+            return Ok(());
+        }
+        let oldest = self
+            .older
+            .remove(&sector)
+            .and_then(|it| it.first().copied());
+        let mut on_disk = match oldest {
+            Some(oldest) => oldest,
+            None => self.sector(sector)?,
+        };
+        let durable = self.durable_size.saturating_sub(sector * SECTOR);
+        let durable = usize::try_from(durable.min(SECTOR)).map_err(io::Error::other)?;
+        on_disk[durable..].fill(0);
+        self.dropped.insert(sector, on_disk);
+        Ok(())
+    }
+
+    /// The kernel needs its memory: what a failed sync has dropped is read from the disk again.
+    pub fn evict(&mut self) -> io::Result<()> {
+        for (number, on_disk) in std::mem::take(&mut self.dropped) {
+            if number * SECTOR < self.size {
+                self.newest.write_all_at(&on_disk, number * SECTOR)?;
+            }
+        }
+        self.newest.set_len(self.size)
+    }
+
+    /// Pages that are about to change will be written, also where they had been dropped.
+    fn pick_up(&mut self, from: u64, to: u64) {
+        let page = PAGE_SECTORS * SECTOR;
+        let sectors = from / page * PAGE_SECTORS..to.div_ceil(page) * PAGE_SECTORS;
+        let dropped: Vec<u64> = self.dropped.range(sectors).map(|it| *it.0).collect();
+        for sector in dropped {
+            if let Some(on_disk) = self.dropped.remove(&sector)
+                && sector * SECTOR < self.durable_size
+            {
+                self.older.insert(sector, vec![on_disk]);
+            }
+        }
+    }
+
     /// Keeps the sectors of a range that is about to change, as far as they are durable.
     fn remember(&mut self, from: u64, to: u64) -> io::Result<()> {
+        self.pick_up(from, to);
         let to = to.min(self.durable_size);
         if from >= to {
             return Ok(());
@@ -139,6 +214,7 @@ impl Contents {
     /// The power is gone: of what wasn't synced, `rng` decides what stays.
     pub fn cut(&mut self, loss: Loss, guarantee: Guarantee, rng: &mut Rng) -> io::Result<()> {
         let loss = loss.of_part(rng);
+        self.evict()?;
         let (size, durable) = (self.size, self.durable_size);
         let left = match loss {
             Loss::Nothing => size,
@@ -188,80 +264,5 @@ impl Contents {
             at = end;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn contents() -> Contents {
-        Contents::new(tempfile::tempfile().unwrap())
-    }
-
-    fn all(contents: &Contents) -> Vec<u8> {
-        contents.read(0, u64::MAX).unwrap()
-    }
-
-    fn cut(contents: &mut Contents, loss: Loss, guarantee: Guarantee, seed: u64) {
-        contents.cut(loss, guarantee, &mut Rng::new(seed)).unwrap();
-    }
-
-    #[test]
-    fn what_was_synced_stays_and_the_rest_may_go() {
-        let mut file = contents();
-        file.write(0, &[1; 2000]).unwrap();
-        file.sync();
-        file.write(500, &[2; 100]).unwrap();
-        file.write(500, &[3; 3000]).unwrap();
-        file.resize(100).unwrap();
-        assert!(file.is_unsynced());
-        cut(&mut file, Loss::Everything, Guarantee::Nothing, 1);
-        assert_eq!(all(&file), [1; 2000]);
-        file.write(10, b"kept").unwrap();
-        cut(&mut file, Loss::Nothing, Guarantee::Nothing, 1);
-        assert_eq!(&all(&file)[10..14], b"kept");
-        assert!(!file.is_unsynced());
-    }
-
-    #[test]
-    fn each_sector_is_one_of_its_versions() {
-        let (mut torn, mut versions) = (false, std::collections::BTreeSet::new());
-        for seed in 0..60 {
-            let mut file = contents();
-            file.write(0, &[1; 1536]).unwrap();
-            file.sync();
-            file.write(0, &[2; 1536]).unwrap();
-            file.write(0, &[3; 1536]).unwrap();
-            cut(&mut file, Loss::Some, Guarantee::Nothing, seed);
-            let bytes = all(&file);
-            for sector in bytes.chunks(512) {
-                assert!(sector.iter().all(|byte| *byte == sector[0]));
-                versions.insert(sector[0]);
-            }
-            torn |= bytes[0] != bytes[1535];
-        }
-        assert!(torn);
-        assert_eq!(versions.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
-    }
-
-    #[test]
-    fn what_was_appended_is_lost_from_the_end_only_where_that_is_promised() {
-        let holes = |guarantee| {
-            let mut holes = 0;
-            for seed in 0..60 {
-                let mut file = contents();
-                file.write(0, &[1; 700]).unwrap();
-                file.sync();
-                file.write(700, &[2; 3000]).unwrap();
-                cut(&mut file, Loss::Some, guarantee, seed);
-                let bytes = all(&file);
-                assert_eq!(bytes[..700], [1; 700]);
-                holes += u32::from(bytes[700..].contains(&0));
-            }
-            holes
-        };
-        assert_eq!(holes(Guarantee::Journaled), 0);
-        assert!(holes(Guarantee::Nothing) > 0);
     }
 }

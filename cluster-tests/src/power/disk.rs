@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::contents::Loss;
+use super::losses::Losses;
 use super::trouble::Trouble;
-use super::volume::{Losses, Volume};
+use super::volume::Volume;
 
 /// A disk and those who wait for its syncs.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Disk {
 
     /// From here on this goes wrong, until it is said otherwise.
     pub fn set_trouble(&self, trouble: Trouble) {
-        self.shared.lock().trouble = trouble;
+        self.shared.lock().set_trouble(trouble);
         self.shared.changed.notify_all();
     }
 
@@ -99,6 +100,12 @@ impl Disk {
     /// The power is back, and all is lost that wasn't synced.
     pub fn cut_hard(&self) -> io::Result<Losses> {
         self.shared.lock().cut_with(Loss::Everything, 0)
+    }
+
+    /// The kernel forgets what it has of files in its memory: what failed syncs have dropped is read
+    /// as it was before. To be called while no process has files open.
+    pub fn evict(&self) -> io::Result<()> {
+        self.shared.lock().evict()
     }
 
     /// Whether a process waits for a sync that takes long: what it syncs is written.

@@ -19,8 +19,11 @@
 //! changed. Still nothing is durable there without a sync.
 //!
 //! Beside that a disk can fail on command ([`Trouble`]): reads, writes and syncs with `EIO`, writes
-//! with `ENOSPC`, and syncs that take long. A sync that has failed may be tried again here; Linux
-//! then reports success for pages that it has dropped.
+//! with `ENOSPC`, and syncs that take long. A file's sync that fails does what Linux does: it drops
+//! some or all of the dirty pages, which are read as they were written until they are evicted
+//! ([`Disk::evict`]), and which no later sync writes, however often it is tried and whoever tries it.
+//! A sync of names that fails leaves them for the next one: a journal that can't be written makes the
+//! file system read-only instead.
 //!
 //! A disk is unmounted when it is dropped, after panics too. If its process is killed, the mount
 //! stays without anybody who answers, until `umount`.
@@ -30,11 +33,15 @@
 //! | `contents` | one file: its bytes, and what they were when it was synced |
 //! | `names` | directories, and what they were when they were synced |
 //! | `volume` | the file system: files and names together, and what goes wrong |
+//! | `losses` | what is left of it after a power loss |
 //! | `mount` | answers the kernel (Linux alone) |
 //! | `disk` | what tests hold |
 
 mod contents;
+#[cfg(test)]
+mod contents_tests;
 mod disk;
+mod losses;
 #[cfg(target_os = "linux")]
 mod mount;
 mod names;
@@ -45,5 +52,5 @@ mod volume_tests;
 
 pub use contents::Guarantee;
 pub use disk::Disk;
+pub use losses::Losses;
 pub use trouble::{Area, Trouble};
-pub use volume::Losses;

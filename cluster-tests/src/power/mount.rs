@@ -63,7 +63,7 @@ impl Served {
         let shared = self.0.clone();
         let delay = {
             let volume = shared.lock();
-            volume.is_slow(inode).then_some(volume.trouble.sync_delay)
+            volume.is_slow(inode).then_some(volume.sync_delay())
         };
         match delay {
             None => empty(self.with(|volume| volume.sync(inode)), reply),

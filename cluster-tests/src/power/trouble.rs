@@ -35,7 +35,7 @@ pub struct Trouble {
     pub reads_fail: Area,
     /// Writes fail with `EIO`.
     pub writes_fail: Area,
-    /// Syncs fail with `EIO`, and make nothing durable.
+    /// Syncs fail with `EIO`, and make nothing durable: what a file's sync drops, no later one writes.
     pub syncs_fail: Area,
     /// Writes fail with `ENOSPC`.
     pub is_full: Area,
@@ -43,4 +43,8 @@ pub struct Trouble {
     pub slow: Area,
     /// How long they take.
     pub sync_delay: Duration,
+    /// How many calls fail, after which all go well; `None`: all of them do.
+    pub failures: Option<u64>,
+    /// Decides what failed syncs drop.
+    pub seed: u64,
 }

@@ -5,11 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
-use super::contents::{Contents, Guarantee, Loss};
+use super::contents::{Contents, Guarantee};
 use super::names::{Inode, Names, Place, ROOT};
 use super::trouble::{Area, Trouble};
 use crate::rng::Rng;
@@ -25,10 +25,10 @@ pub(super) struct Node {
     /// The folder of the data directory that it is in, or its name there.
     folder: OsString,
     /// `None`: it is a directory.
-    contents: Option<Contents>,
+    pub contents: Option<Contents>,
     pub changed: SystemTime,
     /// How many hold it open.
-    open: u64,
+    pub open: u64,
 }
 
 impl Node {
@@ -40,7 +40,7 @@ impl Node {
         self.contents.as_ref().map_or(0, Contents::size)
     }
 
-    fn guarantee(&self) -> Guarantee {
+    pub fn guarantee(&self) -> Guarantee {
         if self.folder == JOURNALED {
             Guarantee::Journaled
         } else {
@@ -53,24 +53,17 @@ impl Node {
     }
 }
 
-/// What a cut took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Files with writes that weren't synced.
-    pub files: usize,
-    /// Changes of names that were lost.
-    pub names: usize,
-}
-
 /// A file system.
 #[derive(Debug)]
 pub(super) struct Volume {
     /// Where the newest bytes of files are on the host.
     host: PathBuf,
-    names: Names,
-    nodes: BTreeMap<Inode, Node>,
+    pub names: Names,
+    pub nodes: BTreeMap<Inode, Node>,
     next: Inode,
-    pub trouble: Trouble,
+    trouble: Trouble,
+    /// Decides what failed syncs drop.
+    rng: Rng,
     /// Nothing is carried out until the power is back.
     pub is_off: bool,
     /// Counts what ends syncs that are under way.
@@ -94,9 +87,38 @@ impl Volume {
             nodes: BTreeMap::from([(ROOT, root)]),
             next: ROOT + 1,
             trouble: Trouble::default(),
+            rng: Rng::new(0),
             is_off: false,
             interrupts: 0,
             waiting: 0,
+        }
+    }
+
+    /// From here on this goes wrong.
+    pub fn set_trouble(&mut self, trouble: Trouble) {
+        self.rng = Rng::new(trouble.seed);
+        self.trouble = trouble;
+    }
+
+    /// How long syncs take that are slow.
+    pub fn sync_delay(&self) -> Duration {
+        self.trouble.sync_delay
+    }
+
+    /// Whether a call fails that meets trouble in this area; counts it.
+    fn fails(&mut self, inode: Inode, area: impl Fn(&Trouble) -> Area) -> Result<bool> {
+        let is_in = self.node(inode)?.is_in(area(&self.trouble));
+        Ok(is_in && self.take_failure())
+    }
+
+    fn take_failure(&mut self) -> bool {
+        match &mut self.trouble.failures {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
         }
     }
 
@@ -146,10 +168,10 @@ impl Volume {
             changed: SystemTime::now(),
             open: 0,
         };
-        if node.is_in(self.trouble.is_full) {
+        if node.is_in(self.trouble.is_full) && self.take_failure() {
             return Err(Errno::NOSPC);
         }
-        if node.is_in(self.trouble.writes_fail) {
+        if node.is_in(self.trouble.writes_fail) && self.take_failure() {
             return Err(Errno::IO);
         }
         let inode = self.next;
@@ -211,7 +233,7 @@ impl Volume {
     }
 
     pub fn read(&mut self, inode: Inode, offset: u64, length: u64) -> Result<Vec<u8>> {
-        if self.node(inode)?.is_in(self.trouble.reads_fail) {
+        if self.fails(inode, |trouble| trouble.reads_fail)? {
             return Err(Errno::IO);
         }
         self.contents(inode)?.read(offset, length).map_err(errno)
@@ -227,12 +249,11 @@ impl Volume {
         self.contents(inode)?.resize(size).map_err(errno)
     }
 
-    fn check_writable(&self, inode: Inode) -> Result<()> {
-        let node = self.node(inode)?;
-        if node.is_in(self.trouble.writes_fail) {
+    fn check_writable(&mut self, inode: Inode) -> Result<()> {
+        if self.fails(inode, |trouble| trouble.writes_fail)? {
             return Err(Errno::IO);
         }
-        if node.is_in(self.trouble.is_full) {
+        if self.fails(inode, |trouble| trouble.is_full)? {
             return Err(Errno::NOSPC);
         }
         Ok(())
@@ -246,11 +267,15 @@ impl Volume {
 
     /// Makes a file's contents, or a directory's names, durable.
     pub fn sync(&mut self, inode: Inode) -> Result<()> {
-        let node = self.node(inode)?;
-        if node.is_in(self.trouble.syncs_fail) {
+        let is_file = self.node(inode)?.is_file();
+        if self.fails(inode, |trouble| trouble.syncs_fail)? {
+            let node = self.nodes.get_mut(&inode);
+            if let Some(contents) = node.and_then(|node| node.contents.as_mut()) {
+                contents.fail_sync(&mut self.rng).map_err(errno)?;
+            }
             return Err(Errno::IO);
         }
-        if node.is_file() {
+        if is_file {
             self.contents(inode)?.sync();
         } else {
             self.names.sync(inode);
@@ -259,44 +284,8 @@ impl Volume {
         Ok(())
     }
 
-    /// The power is gone, and back: `seed` decides what is left of what wasn't synced.
-    pub fn cut(&mut self, seed: u64) -> io::Result<Losses> {
-        let mut rng = Rng::branch(seed, 0xc07);
-        let loss = match rng.within(0..10) {
-            0..4 => Loss::Everything,
-            4 => Loss::Nothing,
-            _ => Loss::Some,
-        };
-        self.cut_with(loss, rng.draw())
-    }
-
-    /// The same, with so much of a loss.
-    pub fn cut_with(&mut self, loss: Loss, seed: u64) -> io::Result<Losses> {
-        let mut rng = Rng::new(seed);
-        let mut losses = Losses::default();
-        for node in self.nodes.values_mut() {
-            let guarantee = node.guarantee();
-            if let Some(contents) = &mut node.contents
-                && contents.is_unsynced()
-            {
-                losses.files += 1;
-                contents.cut(loss, guarantee, &mut rng)?;
-            }
-            node.open = 0;
-        }
-        let nodes = &self.nodes;
-        let guarantee = |directory| {
-            let node = nodes.get(&directory);
-            node.map_or(Guarantee::Nothing, Node::guarantee)
-        };
-        losses.names = self.names.cut(loss, guarantee, &mut rng);
-        self.remove_unused();
-        self.is_off = false;
-        Ok(losses)
-    }
-
     /// Gives back what has no name, and can get none, when nobody holds it open.
-    fn remove_unused(&mut self) {
+    pub fn remove_unused(&mut self) {
         let named = self.names.named();
         let host = &self.host;
         self.nodes.retain(|inode, node| {

@@ -20,6 +20,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::bottleneck::Bottleneck;
 use super::proxy::Control;
 use super::shape::{Direction, Flow, LinkStats};
 use crate::rng::Rng;
@@ -48,6 +49,8 @@ pub(super) struct Pump {
     pub direction: Direction,
     pub changes: watch::Receiver<Control>,
     pub stats: Arc<LinkStats>,
+    /// What all links of either node share in this direction.
+    pub shared: [Arc<Bottleneck>; 2],
     pub rng: Rng,
 }
 
@@ -86,6 +89,11 @@ impl Pump {
             }
             // Never before what came earlier: it is a stream.
             deliver_at = deliver_at.max(Instant::now() + self.lateness(&flow));
+            if let Piece::Bytes(bytes) = &piece {
+                for bottleneck in &self.shared {
+                    deliver_at = deliver_at.max(bottleneck.enter(bytes.len()).await);
+                }
+            }
             let last = !matches!(piece, Piece::Bytes(_));
             if queue.send((deliver_at, piece)).await.is_err() || last {
                 return;

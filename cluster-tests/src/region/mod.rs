@@ -13,6 +13,7 @@
 //!
 //! Tests and their clients talk to the nodes' public and operator's ports directly.
 
+mod bottleneck;
 mod certificates;
 mod cluster;
 mod contents;
@@ -39,5 +40,5 @@ pub use network::Network;
 pub use place::{key_in_shard, shard_of};
 pub use seats::Seat;
 pub use shape::{Direction, Flow, LinkShape, LinkStats};
-pub use status::{Group, NodeId, Peer, Status};
+pub use status::{Group, NodeId, Peer, Status, Transfer};
 pub use world::World;

@@ -10,9 +10,17 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::bottleneck::Bottleneck;
 use super::proxy::{self, Control};
 use super::seats::{self, Seat};
 use super::shape::{Direction, Flow, LinkShape, LinkStats};
+
+/// What all links of a node share, each way.
+#[derive(Clone, Default)]
+struct Uplink {
+    inbound: Arc<Bottleneck>,
+    outbound: Arc<Bottleneck>,
+}
 
 struct Link {
     control: watch::Sender<Control>,
@@ -24,6 +32,8 @@ pub struct Network {
     seats: Vec<Seat>,
     /// By the seat that dials, then by the one that is dialled.
     links: Vec<Vec<Option<Link>>>,
+    /// By seat.
+    uplinks: Vec<Uplink>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,6 +48,7 @@ impl Network {
         let (seats, listeners) = seats::take(count);
         let mut proxies = vec![];
         let mut links = vec![];
+        let uplinks: Vec<Uplink> = (0..count).map(|_| Uplink::default()).collect();
         for (from, row) in listeners.into_iter().enumerate() {
             let mut of_seat = vec![];
             for (to, listener) in row.into_iter().enumerate() {
@@ -49,6 +60,10 @@ impl Network {
                         target: seats[to].rpc(),
                         changes,
                         stats: stats.clone(),
+                        shared: [(from, to), (to, from)].map(|(sender, receiver)| {
+                            let sender = uplinks[sender].outbound.clone();
+                            [sender, uplinks[receiver].inbound.clone()]
+                        }),
                         seed: seed ^ (from * count + to) as u64,
                     });
                     Link { control, stats }
@@ -64,6 +79,7 @@ impl Network {
         Self {
             seats,
             links,
+            uplinks,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -163,11 +179,27 @@ impl Network {
         self.around(node, |flow| flow.rate = rate);
     }
 
+    /// Lets so many bytes a second pass to a node, and as many from it, all its links together; 0: as
+    /// many as come. A queue as that of a real connection is before it.
+    pub fn limit_uplink(&self, node: usize, rate: u64) {
+        let uplink = &self.uplinks[node];
+        uplink.inbound.limit(rate);
+        uplink.outbound.limit(rate);
+    }
+
+    /// Bytes that have passed to a node since its connection was limited first.
+    pub fn passed_to(&self, node: usize) -> u64 {
+        self.uplinks[node].inbound.passed()
+    }
+
     /// Lets go everything that was held, and does to what comes only what is usual.
     pub fn heal(&self) {
         for link in self.links.iter().flatten().flatten() {
             link.control
                 .send_modify(|control| control.shape = control.usual);
+        }
+        for node in 0..self.uplinks.len() {
+            self.limit_uplink(node, 0);
         }
     }
 

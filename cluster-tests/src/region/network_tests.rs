@@ -164,6 +164,29 @@ async fn a_delay_is_the_least_that_a_round_trip_takes() {
 }
 
 #[tokio::test]
+async fn all_connections_of_a_node_share_what_passes_to_it() {
+    let (network, _echo) = with_echo().await;
+    let text = vec![7; 256 << 10];
+    network.limit_uplink(1, 2 << 20);
+    let started = Instant::now();
+    let exchange = async || {
+        let mut stream = dial(&network).await;
+        let (mut read, mut write) = stream.split();
+        let mut heard = vec![0; text.len()];
+        let (sent, received) = tokio::join!(write.write_all(&text), read.read_exact(&mut heard));
+        sent.unwrap();
+        received.unwrap();
+        assert!(heard == text);
+    };
+    tokio::join!(exchange(), exchange());
+    assert!(started.elapsed() >= Duration::from_millis(250));
+    assert_eq!(network.passed_to(1), 512 << 10);
+    network.heal();
+    exchange().await;
+    assert_eq!(network.passed_to(1), 512 << 10);
+}
+
+#[tokio::test]
 async fn a_lossy_link_stalls_and_resets_but_keeps_the_order() {
     let (network, _echo) = with_echo().await;
     let mut stream = dial(&network).await;

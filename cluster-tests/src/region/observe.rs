@@ -98,14 +98,22 @@ impl Region {
         }
     }
 
-    /// What is missing for the region to be formed.
-    async fn unformed(&self) -> Option<String> {
-        let running = self.running();
-        for seat in &running {
-            if !self.is_ready(*seat).await {
+    /// The first node that runs and isn't ready to serve.
+    pub(crate) async fn unready(&self) -> Option<String> {
+        for seat in self.running() {
+            if !self.is_ready(seat).await {
                 return Some(format!("node {seat} is not ready"));
             }
         }
+        None
+    }
+
+    /// What is missing for the region to be formed.
+    pub(crate) async fn unformed(&self) -> Option<String> {
+        if let Some(why) = self.unready().await {
+            return Some(why);
+        }
+        let running = self.running();
         let statuses = self.statuses().await;
         if statuses.len() < running.len() {
             return Some("a node gives no status".into());

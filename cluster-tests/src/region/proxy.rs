@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
+use super::bottleneck::Bottleneck;
 use super::flow::Pump;
 use super::shape::{Direction, LinkShape, LinkStats};
 use crate::rng::Rng;
@@ -37,6 +38,8 @@ pub(super) struct Proxy {
     pub target: SocketAddr,
     pub changes: watch::Receiver<Control>,
     pub stats: Arc<LinkStats>,
+    /// What all links of the two nodes share, for requests and for replies.
+    pub shared: [[Arc<Bottleneck>; 2]; 2],
     pub seed: u64,
 }
 
@@ -99,6 +102,7 @@ impl Proxy {
             let connection = Connection {
                 changes: self.changes.clone(),
                 stats: self.stats.clone(),
+                shared: self.shared.clone(),
                 rng: Rng::branch(self.seed, connections),
             };
             tokio::spawn(connection.run(dialler, self.target));
@@ -109,6 +113,7 @@ impl Proxy {
 struct Connection {
     changes: watch::Receiver<Control>,
     stats: Arc<LinkStats>,
+    shared: [[Arc<Bottleneck>; 2]; 2],
     rng: Rng,
 }
 
@@ -160,6 +165,7 @@ impl Connection {
             direction,
             changes: self.changes.clone(),
             stats: self.stats.clone(),
+            shared: self.shared[direction as usize].clone(),
             rng: Rng::new(self.rng.draw()),
         }
     }

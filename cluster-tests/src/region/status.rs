@@ -47,6 +47,9 @@ pub struct Status {
     /// All nodes that it knows, itself included.
     #[serde(default)]
     pub nodes: Vec<Peer>,
+    /// Snapshots on their way to it and from it, and the last ones.
+    #[serde(default)]
+    pub snapshots: Vec<Transfer>,
 }
 
 impl Status {
@@ -110,6 +113,21 @@ impl Group {
     pub fn is_shard(&self) -> bool {
         self.group.starts_with("shard-")
     }
+}
+
+/// A snapshot on its way between two nodes, or the last one.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Transfer {
+    /// Of which group.
+    pub group: String,
+    /// `sent` or `received`.
+    pub direction: String,
+    /// The other node.
+    pub node: NodeId,
+    /// `running`, `done` or `failed`.
+    pub state: String,
+    /// Bytes that the receiver has.
+    pub bytes: u64,
 }
 
 /// Another node.

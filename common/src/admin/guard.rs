@@ -1,11 +1,14 @@
 //! The operator's token. Without one the port is on the loopback interface, and then a request
 //! must also be meant for it: a page in a browser of the machine can make a name of its own point
 //! there (DNS rebinding), but it can't make the browser ask for `localhost` on its behalf.
+//!
+//! It can make the browser send a request to `localhost` without reading the answer, and that is
+//! enough to start an operation. Browsers say where such a request comes from, in `Origin`.
 
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
@@ -34,6 +37,13 @@ impl Guard {
 
 /// Lets a request pass, or answers 401, or 403 where a token wouldn't help.
 pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        && is_of_another_origin(request.headers())
+    {
+        let message = "this changes something and comes from a web page of another origin: send \
+                       it without the header origin, or from a page of this port";
+        return refusal(StatusCode::FORBIDDEN, "forbidden", message);
+    }
     if guard.admits(request.headers()) {
         return next.run(request).await;
     }
@@ -50,6 +60,23 @@ pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> 
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
+}
+
+/// Whether a browser says that the request comes from elsewhere than from this port.
+fn is_of_another_origin(headers: &HeaderMap) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else {
+        return false;
+    };
+    let Some(host) = headers.get(header::HOST) else {
+        return true;
+    };
+    let scheme_and_host = origin.to_str().ok().and_then(|text| text.split_once("://"));
+    let is_own = scheme_and_host.is_some_and(|(scheme, authority)| {
+        matches!(scheme, "http" | "https")
+            && authority.as_bytes().eq_ignore_ascii_case(host.as_bytes())
+    });
+    !is_own || origins.next().is_some()
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
@@ -112,6 +139,34 @@ mod tests {
             assert!(!admitted(None, "host", host), "{host}");
         }
         assert!(Guard::new(None).admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_pages_of_the_port_itself_are_of_its_origin() {
+        let foreign = |origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("localhost:9090"));
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            is_of_another_origin(&headers)
+        };
+        for origin in ["http://localhost:9090", "https://LOCALHOST:9090"] {
+            assert!(!foreign(origin), "{origin}");
+        }
+        for origin in [
+            "null",
+            "",
+            "http://localhost",
+            "http://localhost:9091",
+            "http://127.0.0.1:9090",
+            "http://evil.example",
+            "file://localhost:9090",
+        ] {
+            assert!(foreign(origin), "{origin}");
+        }
+        assert!(!is_of_another_origin(&HeaderMap::new()));
+        let mut lonely = HeaderMap::new();
+        lonely.insert(header::ORIGIN, HeaderValue::from_static("null"));
+        assert!(is_of_another_origin(&lonely));
     }
 
     #[test]

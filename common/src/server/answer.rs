@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 
+use super::conn::body::RequestBody;
 use super::metrics::ConnectionMetrics;
 
 /// Which request of which connection this is, and who sent it.
@@ -37,7 +37,7 @@ pub trait Answer: Send + Sync + 'static {
     /// Answers one request.
     fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         origin: Origin,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
@@ -52,7 +52,3 @@ pub trait Answer: Send + Sync + 'static {
 /// Put among an answer's extensions: another node would answer the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled;
-
-/// Put among an answer's extensions: the request's body was left unread.
-#[derive(Clone, Copy, Debug)]
-pub struct BodyLeft;

@@ -301,6 +301,7 @@ impl<A: Answer> Arrival<A> {
             peer: self.peer,
             encrypted,
             pulse,
+            unread: Arc::default(),
             closing: self.closing,
             account: Arc::new(account),
             caller: self.caller,

@@ -172,7 +172,7 @@ mod tests {
 
         async fn answer(
             &self,
-            _: http::Request<hyper::body::Incoming>,
+            _: http::Request<crate::server::RequestBody>,
             _: Origin,
         ) -> http::Response<Self::Body> {
             http::Response::default()

@@ -44,10 +44,54 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     Ok(EnvFilter::builder().parse(text)?)
 }
 
-/// Sends the process's log lines to standard error from here on.
+/// Levels that parts of libraries don't exceed unless a filter names them: at `debug` they say what
+/// each frame and each heartbeat holds. Errors of openraft that are off are ordinary here: a node
+/// that is away, or a leader that is none any more.
+const CAPS: [(&str, LevelFilter); 14] = [
+    ("h2", LevelFilter::INFO),
+    ("hyper", LevelFilter::INFO),
+    ("hyper_util", LevelFilter::INFO),
+    ("mio", LevelFilter::INFO),
+    ("openraft", LevelFilter::ERROR),
+    ("openraft::core::heartbeat", LevelFilter::OFF),
+    ("openraft::raft::api::management", LevelFilter::OFF),
+    ("openraft::raft::raft_inner", LevelFilter::OFF),
+    ("rustls", LevelFilter::INFO),
+    ("tokio_rustls", LevelFilter::INFO),
+    ("tokio_util", LevelFilter::INFO),
+    ("tonic", LevelFilter::INFO),
+    ("tower", LevelFilter::INFO),
+    ("want", LevelFilter::INFO),
+];
+
+/// The filter with those [`CAPS`] that it exceeds and doesn't name.
+fn capped(text: &str) -> String {
+    let words = || text.split(',');
+    let mut levels = words().filter_map(|word| word.parse::<LevelFilter>().ok());
+    // What the library takes where there is none.
+    let base = levels.next_back().unwrap_or(LevelFilter::ERROR);
+    let is_named = |target: &str| {
+        words().any(|word| {
+            let name = word.split(['=', '[']).next().unwrap_or_default();
+            let rest = target
+                .strip_prefix(name)
+                .filter(|_| word.contains(['=', '[']));
+            !name.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        })
+    };
+    let caps = CAPS
+        .iter()
+        .filter(|(target, cap)| *cap < base && !is_named(target));
+    caps.fold(text.to_owned(), |text, (target, cap)| {
+        format!("{text},{target}={cap}")
+    })
+}
+
+/// Sends the process's log lines to standard error from here on. Libraries that `levels` doesn't
+/// name say no more than by default.
 pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter(levels)?)
+        .with_env_filter(filter(&capped(levels))?)
         .with_ansi(colours())
         .with_writer(std::io::stderr);
     match format {
@@ -78,6 +122,56 @@ mod tests {
         ] {
             assert!(filter(text).is_ok(), "{text}");
         }
+    }
+
+    /// What a filter says of a part, after the caps.
+    fn level_of(text: &str, target: &str) -> Option<String> {
+        let capped = capped(text);
+        assert!(filter(&capped).is_ok(), "{capped}");
+        let mut levels = capped.split(',').filter_map(|word| {
+            let (name, level) = word.split_once('=')?;
+            (name == target).then(|| level.to_owned())
+        });
+        levels.next_back()
+    }
+
+    #[test]
+    fn libraries_say_no_more_at_debug_than_by_default() {
+        let heartbeat = "openraft::core::heartbeat";
+        for text in ["info", "debug", "trace", "debug,cloudkv_node::raft=trace"] {
+            assert_eq!(
+                level_of(text, "openraft").as_deref(),
+                Some("error"),
+                "{text}"
+            );
+            assert_eq!(level_of(text, heartbeat).as_deref(), Some("off"), "{text}");
+        }
+        assert_eq!(level_of("debug", "h2").as_deref(), Some("info"));
+    }
+
+    #[test]
+    fn a_filter_that_names_a_library_counts() {
+        let heartbeat = "openraft::core::heartbeat";
+        let named = "info,openraft=debug";
+        assert_eq!(level_of(named, "openraft").as_deref(), Some("debug"));
+        assert_eq!(level_of(named, heartbeat), None, "a part of what is named");
+        let part = "debug,openraft::core=trace";
+        assert_eq!(level_of(part, "openraft").as_deref(), Some("error"));
+        assert_eq!(level_of(part, heartbeat), None);
+        assert_eq!(level_of("debug,h2[conn]=trace", "h2"), None);
+        assert_eq!(
+            level_of("debug,hyp=trace", "hyper").as_deref(),
+            Some("info")
+        );
+    }
+
+    #[test]
+    fn caps_make_nothing_louder() {
+        for text in ["off", "error", "warn", "cloudkv_node=debug"] {
+            assert_eq!(level_of(text, "h2"), None, "{text}");
+        }
+        assert_eq!(level_of("warn", "openraft").as_deref(), Some("error"));
+        assert_eq!(level_of("error", "openraft"), None);
     }
 
     #[test]

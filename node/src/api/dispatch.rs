@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
-use cloudkv_common::server::{Answer, ConnectionMetrics, Origin};
+use cloudkv_common::server::{
+    Answer, ConnectionMetrics, HeadError, Origin, RequestBody, check_head,
+};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::api::Api;
@@ -32,10 +33,11 @@ impl Answer for Api {
 
     fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         origin: Origin,
     ) -> impl Future<Output = Response<Body>> + Send {
-        self.answer_any(request, origin)
+        let checked = check_head(&request);
+        self.answer_any(request, origin, checked)
     }
 
     fn overloaded(&self, id: HeaderValue) -> Response<Body> {
@@ -61,7 +63,7 @@ impl<B> Received for B where
 }
 
 impl Api {
-    /// Answers one request, wherever it came from.
+    /// Answers one request, wherever it came from, whose head was `checked`.
     ///
     /// Futures of requests are moved as a whole until they are polled, so they are kept small here and
     /// further in: a block holds what it is given once, an `async fn` twice.
@@ -69,6 +71,7 @@ impl Api {
         &self,
         mut request: Request<B>,
         origin: Origin,
+        checked: Result<(), HeadError>,
     ) -> impl Future<Output = Response<Body>> + Send {
         let of_key = request.uri().path().starts_with(KV);
         if !of_key {
@@ -79,7 +82,9 @@ impl Api {
         let bodiless = request.method() == Method::HEAD;
         let received = request.body().size_hint().lower();
         async move {
-            let (class, mut response) = if of_key {
+            let (class, mut response) = if let Err(error) = checked {
+                (Class::Other, ApiError::from(error).answer())
+            } else if of_key {
                 let (class, result) =
                     keys::handle(self, request, KV.len(), Peer::of(&origin)).await;
                 (class, result.unwrap_or_else(ApiError::answer))
@@ -137,7 +142,13 @@ impl Api {
 /// send one.
 fn behead(response: &mut Response<Body>) {
     let body = std::mem::replace(response.body_mut(), Body::Empty);
-    if let Some(size @ 1..) = body.size_hint().exact() {
+    let has_none = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    if let Some(size) = body.size_hint().exact()
+        && !(has_none || size == 0 && response.headers().contains_key(CONTENT_LENGTH))
+    {
         response
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from(size));
@@ -154,6 +165,17 @@ mod tests {
         behead(&mut response);
         assert_eq!(response.headers()[CONTENT_LENGTH], "5");
         assert!(response.body().is_end_stream());
+    }
+
+    #[test]
+    fn answers_to_head_tell_of_an_empty_body_but_not_of_one_that_isnt_there() {
+        let mut response = Response::new(Body::Empty);
+        behead(&mut response);
+        assert_eq!(response.headers()[CONTENT_LENGTH], "0");
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        behead(&mut response);
+        assert!(!response.headers().contains_key(CONTENT_LENGTH));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use cloudkv_common::server::{BodyLeft, Settled};
+use cloudkv_common::server::{HeadError, Settled};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
@@ -30,7 +30,6 @@ pub struct ApiError {
     extra: Extra,
     token: Option<HeaderValue>,
     settled: bool,
-    body_left: bool,
 }
 
 /// What some refusals tell beyond code and sentence.
@@ -68,7 +67,6 @@ impl ApiError {
             extra: Extra::None,
             token: None,
             settled: false,
-            body_left: false,
         }
     }
 
@@ -97,17 +95,6 @@ impl ApiError {
     /// The status that goes with it.
     pub fn status(&self) -> StatusCode {
         self.status
-    }
-
-    /// Marks that the request's body was left unread, so that its connection is of no more use.
-    pub fn leaving_body(mut self) -> Self {
-        self.body_left = true;
-        self
-    }
-
-    /// Whether the request's body was left unread.
-    pub fn left_body(&self) -> bool {
-        self.body_left
     }
 
     /// A handler's result as an answer.
@@ -139,9 +126,6 @@ impl ApiError {
         }
         if self.settled {
             response.extensions_mut().insert(Settled);
-        }
-        if self.body_left {
-            response.extensions_mut().insert(BodyLeft);
         }
         response
     }
@@ -251,7 +235,7 @@ impl ApiError {
     /// 408: the body stopped coming.
     pub fn body_timeout() -> Self {
         let message = "the request's body stopped arriving";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message).leaving_body()
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }
 
     /// 412.
@@ -267,13 +251,13 @@ impl ApiError {
     /// 413: a value beyond the plan's limit.
     pub fn value_too_large(limit: usize) -> Self {
         let message = format!("a value must have at most {limit} bytes in this bucket");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value_too_large", message).leaving_body()
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value_too_large", message)
     }
 
     /// 413: a form beyond the limit of forms.
     pub fn body_too_large(limit: usize) -> Self {
         let message = format!("this request's body must have at most {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).leaving_body()
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
     /// 503: trying again is safe.
@@ -339,6 +323,12 @@ impl From<NoRoom> for ApiError {
             format!("your address may create {per_hour} buckets an hour: try again in {seconds} s");
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
             .with(Extra::Retry(seconds))
+    }
+}
+
+impl From<HeadError> for ApiError {
+    fn from(error: HeadError) -> Self {
+        Self::new(error.status(), error.code(), error.to_string())
     }
 }
 

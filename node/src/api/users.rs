@@ -30,7 +30,8 @@ impl Api {
         let request = read(request);
         async move {
             let response = match request {
-                Some(request) => self.answer_any(request, origin).await,
+                // The router has checked the head that it got.
+                Some(request) => self.answer_any(request, origin, Ok(())).await,
                 None => ApiError::header("the router's request can't be read").answer(),
             };
             let (parts, body) = response.into_parts();

@@ -117,6 +117,10 @@ impl Handler for Answers {
         self.admission.catalog.topology().is_gone(node)
     }
 
+    fn nodes(&self) -> Vec<pb::Member> {
+        self.admission.catalog.topology().members()
+    }
+
     fn topology(&self) -> pb::Topology {
         self.places.now()
     }

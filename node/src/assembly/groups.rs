@@ -394,8 +394,8 @@ async fn enter(
         },
     };
     if identity.is_member() {
-        check_membership(&identity, &application).await?;
-        return Ok((identity, Vec::new()));
+        let nodes = check_membership(&identity, &application).await?;
+        return Ok((identity, nodes));
     }
     Ok(join(&config.data_dir, identity, application, give_up).await?)
 }

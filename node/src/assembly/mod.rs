@@ -6,6 +6,7 @@
 //! | `run` | serves until told to stop, and stops in order |
 //! | `threads` | which threads there are, and for what |
 //! | `ports` | binds the ports |
+//! | `node_port` | whether other nodes and routers are listened for |
 //! | `place` | where the node is reached, and with which certificates |
 //! | `answering` | what other nodes are answered |
 //! | `wiring` | how the parts reach each other |
@@ -20,6 +21,7 @@
 mod answering;
 mod groups;
 mod log_budget;
+mod node_port;
 mod observe;
 mod operate;
 mod place;
@@ -32,6 +34,7 @@ mod threads;
 mod upkeep;
 mod wiring;
 
+pub use crate::store::create_private_files;
 pub use cloudkv_common::files::FilesError;
 pub use groups::{Groups, StartError};
 pub use run::{RunError, run};

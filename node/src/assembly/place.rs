@@ -15,7 +15,10 @@ use crate::rpc::{Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 pub(super) fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
     let rpc = match &config.advertise_rpc {
         Some(address) => address.clone(),
-        None => listens(&ports.rpc)?.to_string(),
+        None => match &ports.rpc {
+            Some(listener) => listens(listener)?.to_string(),
+            None => config.rpc_address().to_string(),
+        },
     };
     let http = match &config.advertise_http {
         Some(address) => address.clone(),

@@ -19,7 +19,8 @@ pub(super) struct Ports {
     /// One for each thread that serves users.
     pub http: Vec<StdListener>,
     pub http_address: SocketAddr,
-    pub rpc: TcpListener,
+    /// That for other nodes and routers, if the node is told to have one.
+    pub rpc: Option<TcpListener>,
     pub admin: TcpListener,
 }
 
@@ -30,7 +31,10 @@ impl Ports {
         Ok(Self {
             http,
             http_address,
-            rpc: bind_one("rpc", config.rpc)?,
+            rpc: config
+                .serves_nodes()
+                .then(|| bind_rpc(config))
+                .transpose()?,
             admin: bind_one("admin", config.admin)?,
         })
     }
@@ -38,9 +42,10 @@ impl Ports {
     /// Tells, in the data directory, where the node listens: ports may have been chosen by the system.
     pub fn write_addresses(&self, config: &Config) -> Result<(), RunError> {
         let write = || {
+            let rpc = self.rpc.as_ref().map(TcpListener::local_addr).transpose()?;
             let addresses = serde_json::json!({
                 "http": self.http_address.to_string(),
-                "rpc": self.rpc.local_addr()?.to_string(),
+                "rpc": rpc.map(|address| address.to_string()),
                 "admin": self.admin.local_addr()?.to_string(),
                 "pid": std::process::id(),
             });
@@ -73,6 +78,11 @@ fn bind(
         address,
         source,
     })
+}
+
+/// The port for other nodes and routers.
+pub(super) fn bind_rpc(config: &Config) -> Result<TcpListener, RunError> {
+    bind_one("rpc", config.rpc_address())
 }
 
 fn bind_one(setting: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

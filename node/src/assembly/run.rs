@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::groups::{Groups, Place, StartError};
+use super::node_port;
 use super::observe::Observer;
 use super::operate::Operator;
 use super::place::place;
-use super::ports::{Ports, Users};
+use super::ports::{Ports, Users, bind_rpc};
 use super::regions;
 use super::threads::Threads;
 use super::upkeep::{upkeep, watch_disk};
@@ -105,7 +106,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunE
 async fn run_on(
     runtimes: &Runtimes,
     config: Arc<Config>,
-    ports: Ports,
+    mut ports: Ports,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     // Cancelled after the last request has ended.
@@ -114,6 +115,10 @@ async fn run_on(
     let place = place(&config, &ports)?;
     let tls = place.dialer.tls();
     let groups = start_groups(runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
+    if ports.rpc.is_none() && node_port::has_others(&groups) {
+        ports.rpc = Some(bind_rpc(&config)?);
+    }
+    node_port::tell(&config, ports.rpc.is_some());
     ports.write_addresses(&config)?;
     let service = groups.service(&config);
     let http = http_settings(&config, &groups.identity.cluster_id);
@@ -165,8 +170,16 @@ async fn run_on(
         }
         None => Encryption::Off,
     };
-    let serve_nodes = rpc::serve(ports.rpc, answering, stop_admin.clone());
-    tasks.spawn(serve_nodes);
+    if let Some(listener) = ports.rpc {
+        tasks.spawn(rpc::serve(listener, answering, stop_admin.clone()));
+    } else {
+        tasks.spawn(node_port::serve_later(
+            groups.clone(),
+            config.clone(),
+            answering,
+            stop_admin.clone(),
+        ));
+    }
 
     let users = Users {
         listeners: ports.http,
@@ -307,6 +320,7 @@ impl Node {
             vitals: groups.vitals.clone(),
             propose: proposer(&self.service),
             dialer: groups.place.dialer.clone(),
+            named: self.config.join.clone(),
             space: groups.space.clone(),
             meta_gate: groups.meta_gate.clone(),
         };

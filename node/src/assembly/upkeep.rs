@@ -87,7 +87,10 @@ async fn flush(groups: &Groups) {
     let state = groups.engine.state.clone();
     match tokio::task::spawn_blocking(move || state.flush()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "flush the state"),
+        Ok(Err(error)) => {
+            let cause = &error.source;
+            tracing::error!(%error, %cause, "flushing the state failed");
+        }
         Err(error) => tracing::error!(%error, "flush the state"),
     }
 }

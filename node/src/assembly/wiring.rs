@@ -74,6 +74,7 @@ pub(super) fn answering(
             level: meta::LEVEL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             removed: false,
+            nodes: Vec::new(),
         },
         handler: Arc::new(answers),
         runtimes,

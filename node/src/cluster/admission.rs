@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::identity::{FIRST_REGION, Identity};
 use super::keeper::Proposer;
-use crate::meta::{Catalog, NodeState};
+use crate::meta::Catalog;
 use crate::raft::NodeId;
 use crate::rpc::{Caller, check_address};
 
@@ -72,8 +72,6 @@ impl Admission {
             .find(|region| region.name == request.region);
         let region =
             region.ok_or_else(|| Status::unavailable("the region isn't known here yet"))?;
-        let topology = self.catalog.topology();
-        let nodes = topology.nodes().iter();
         Ok(pb::JoinResponse {
             cluster_id: header.cluster_id.clone(),
             shards: header.shards,
@@ -81,13 +79,7 @@ impl Admission {
             incarnation: region.incarnation,
             founds_region: region.number != FIRST_REGION && region.founder == request.node_id,
             adopts: region.number != FIRST_REGION,
-            nodes: nodes
-                .filter(|node| node.state != NodeState::Removed)
-                .map(|node| pb::Member {
-                    id: node.id,
-                    rpc: node.rpc.clone(),
-                })
-                .collect(),
+            nodes: self.catalog.topology().members(),
         })
     }
 

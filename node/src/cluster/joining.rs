@@ -20,20 +20,32 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 pub(super) const REMOVED: &str = "this node was removed from the cluster, or its region was: it can \
                                   only come back with an empty data directory, under a new number";
 
-/// Asks other nodes of the cluster, of which one is enough, whether this one was removed: it isn't
-/// told so any more. What they don't answer says nothing.
-pub(super) async fn was_removed(
+/// What other nodes say of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// This node was removed.
+    pub removed: bool,
+    /// The nodes that there are. The same one may be told of more than once.
+    pub nodes: Vec<pb::Member>,
+}
+
+/// Asks other nodes of the cluster, of which one is enough, whether this one was removed, and which
+/// others there are. What they don't answer says nothing.
+pub(super) async fn ask_others(
     dialer: &Dialer,
     identity: &Identity,
     addresses: &[String],
-) -> bool {
-    let asked = addresses.iter().map(|address| async {
-        let answer = rpc::identify(dialer, address, identity.node_id)
-            .await
-            .ok()?;
-        Some(answer.removed && answer.cluster_id == identity.cluster_id)
-    });
-    join_all(asked).await.contains(&Some(true))
+) -> Heard {
+    let asked = addresses
+        .iter()
+        .map(|address| rpc::identify(dialer, address, identity.node_id));
+    let answers = join_all(asked).await.into_iter().flatten();
+    let ours = answers.filter(|answer| answer.cluster_id == identity.cluster_id);
+    ours.fold(Heard::default(), |mut heard, answer| {
+        heard.removed |= answer.removed;
+        heard.nodes.extend(answer.nodes);
+        heard
+    })
 }
 
 /// Why a node got into no cluster.
@@ -115,11 +127,12 @@ pub async fn join(
 }
 
 /// A member that is told to join where it belongs already has nothing to do; told to join another
-/// cluster, it must not go on. Nodes that don't answer say nothing.
+/// cluster, it must not go on. Nodes that don't answer say nothing. Returns the nodes that it was told
+/// of: its own metadata may not have them.
 pub async fn check_membership(
     identity: &Identity,
     application: &Application,
-) -> Result<(), JoinError> {
+) -> Result<Vec<pb::Member>, JoinError> {
     let asked = application.addresses.iter().map(|address| async {
         let me = identity.node_id;
         let answer = rpc::identify(&application.dialer, address, me).await.ok()?;
@@ -133,19 +146,18 @@ pub async fn check_membership(
             reason: REMOVED.to_owned(),
         });
     }
-    let other = answers.into_iter().find(|(_, answer)| !here(answer));
-    let other = other.map(|(address, answer)| (address, answer.cluster_id));
-    match other {
-        Some((address, cluster)) => Err(JoinError::Refused {
-            address,
+    if let Some((address, answer)) = answers.iter().find(|(_, answer)| !here(answer)) {
+        return Err(JoinError::Refused {
+            address: address.clone(),
             reason: format!(
-                "it is of cluster {cluster}, but the data directory belongs to a node of cluster \
-                 {}: leave --join out, or give another --data-dir",
-                identity.cluster_id
+                "it is of cluster {}, but the data directory belongs to a node of cluster {}: \
+                 leave --join out, or give another --data-dir",
+                answer.cluster_id, identity.cluster_id
             ),
-        }),
-        None => Ok(()),
+        });
     }
+    let nodes = answers.into_iter().flat_map(|(_, answer)| answer.nodes);
+    Ok(nodes.collect())
 }
 
 async fn ask(

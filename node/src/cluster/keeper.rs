@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::BoxFuture;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::hearsay::Hearsay;
 use super::identity::Identity;
-use super::joining::{REMOVED, was_removed};
+use super::joining::REMOVED;
 use super::placement::{Candidate, CurrentPlacement, MetaCandidate, plan_meta, plan_shards};
 use super::vitals::Vitals;
-use crate::meta::{Catalog, Meta, NodeInfo, NodeState, Placement, Topology};
+use crate::meta::{Catalog, Meta, NodeState, Placement, Topology};
 use crate::raft::{Group, Machine, Members, NodeId, Step};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::{Shard, ShardHandle};
@@ -34,8 +34,6 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(5);
 /// A voter of the metadata that is silent for this long is replaced.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// How often other nodes are asked whether this one was removed.
-const ASK_OTHERS: Duration = Duration::from_secs(5);
 
 /// What the keeper looks after.
 pub struct Keeper {
@@ -57,17 +55,12 @@ pub struct Keeper {
     pub propose: Proposer,
     /// Connects to other nodes.
     pub dialer: Dialer,
+    /// Nodes of the cluster that an operator has named.
+    pub named: Vec<String>,
     /// The room on this node's disk.
     pub space: Arc<DiskSpace>,
     /// What the metadata takes.
     pub meta_gate: Arc<Gate>,
-}
-
-/// What other nodes are asked of this one.
-#[derive(Default)]
-struct Asked {
-    at: Option<Instant>,
-    answer: Option<JoinHandle<bool>>,
 }
 
 /// Why a command of the cluster's own came to nothing.
@@ -88,11 +81,11 @@ impl Keeper {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut silent_since: HashMap<NodeId, Instant> = HashMap::new();
-            let mut asked = Asked::default();
+            let mut hearsay = Hearsay::default();
             loop {
                 let topology = self.catalog.topology();
                 if topology.is_gone(self.identity.node_id)
-                    || self.hears_of_removal(&mut asked).await
+                    || self.hears_of_removal(&mut hearsay).await
                 {
                     return REMOVED.to_owned();
                 }
@@ -114,41 +107,6 @@ impl Keeper {
             }
         };
         stop.run_until_cancelled(run).await
-    }
-
-    /// Whether others say that this node was removed: of that, it gets no entry of the metadata any
-    /// more. They are asked now and then, and not waited for.
-    async fn hears_of_removal(&self, asked: &mut Asked) -> bool {
-        if asked.answer.as_ref().is_some_and(|it| !it.is_finished()) {
-            return false;
-        }
-        let removed = match asked.answer.take() {
-            Some(answer) => answer.await.unwrap_or(false),
-            None => false,
-        };
-        if !removed && asked.at.is_none_or(|at| at.elapsed() > ASK_OTHERS) {
-            asked.at = Some(Instant::now());
-            asked.answer = Some(self.ask_of_removal());
-        }
-        removed
-    }
-
-    fn ask_of_removal(&self) -> JoinHandle<bool> {
-        let topology = self.catalog.topology();
-        let nodes = topology.nodes().iter();
-        let others = nodes
-            .filter(|node| node.id != self.identity.node_id && node.state != NodeState::Removed);
-        // One in this region and one in each other is enough.
-        let mut of_region = BTreeMap::new();
-        for node in others {
-            let chosen: &mut &NodeInfo = of_region.entry(node.region).or_insert(node);
-            if !self.vitals.lives(chosen.id) {
-                *chosen = node;
-            }
-        }
-        let addresses: Vec<String> = of_region.values().map(|node| node.rpc.clone()).collect();
-        let (dialer, identity) = (self.dialer.clone(), self.identity.clone());
-        tokio::spawn(async move { was_removed(&dialer, &identity, &addresses).await })
     }
 
     /// Takes the addresses of the nodes that there are, and forgets those that were removed.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `identity` | who this node is |
 //! | `joining` | how it got into its cluster |
+//! | `hearsay` | what others say of the cluster to a node that the metadata doesn't reach |
 //! | `admission` | how it takes others in |
 //! | `vitals` | which nodes live, and how far their clocks are apart |
 //! | `placement` | plans which nodes hold what |
@@ -15,6 +16,7 @@
 mod admission;
 mod comparing;
 mod disks;
+mod hearsay;
 mod identity;
 mod joining;
 mod keeper;

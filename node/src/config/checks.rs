@@ -53,14 +53,12 @@ fn certificates_are_whole(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn node_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
-    if config.rpc.ip().is_loopback() || config.rpc_cert.is_some() {
+    let rpc = config.rpc_address();
+    if rpc.ip().is_loopback() || config.rpc_cert.is_some() {
         return Ok(());
     }
     Err(ConfigError::Conflict {
-        problem: format!(
-            "rpc = \"{}\" can be reached from other machines",
-            config.rpc
-        ),
+        problem: format!("rpc = \"{rpc}\" can be reached from other machines"),
         right: "set rpc_cert, rpc_key and rpc_ca as well (`cloudkv-node certs` makes them), or a \
                 loopback address"
             .to_owned(),
@@ -68,11 +66,12 @@ fn node_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn node_port_is_found(config: &Config) -> Result<(), ConfigError> {
-    if !config.rpc.ip().is_unspecified() || config.advertise_rpc.is_some() {
+    let rpc = config.rpc_address();
+    if !rpc.ip().is_unspecified() || config.advertise_rpc.is_some() {
         return Ok(());
     }
     Err(ConfigError::Conflict {
-        problem: format!("rpc = \"{}\" is no address to connect to", config.rpc),
+        problem: format!("rpc = \"{rpc}\" is no address to connect to"),
         right: "set advertise_rpc to the host and port at which other nodes reach this one"
             .to_owned(),
     })
@@ -89,12 +88,11 @@ fn init_or_join(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn addresses_differ(config: &Config) -> Result<(), ConfigError> {
-    let named = [
-        ("http", config.http),
-        ("rpc", config.rpc),
-        ("admin", config.admin),
-    ];
-    for (index, (name, address)) in named.into_iter().enumerate() {
+    let mut named = vec![("http", config.http), ("admin", config.admin)];
+    if config.serves_nodes() {
+        named.insert(1, ("rpc", config.rpc_address()));
+    }
+    for (index, (name, address)) in named.iter().copied().enumerate() {
         let same = named[..index].iter().find(|(_, other)| *other == address);
         // Port 0 lets the system choose one.
         if let Some((other, _)) = same.filter(|_| address.port() != 0) {

@@ -12,6 +12,7 @@ mod settings;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 
 use clap::Parser;
@@ -53,6 +54,9 @@ pub struct OperatorCall {
 /// Threads for what is neither for users nor for Raft.
 const MAIN_THREADS: usize = 4;
 
+/// Where other nodes and routers come in, unless it is said.
+const DEFAULT_RPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+
 impl Config {
     /// Reads the command line, the variables and the file that one of them names.
     ///
@@ -84,6 +88,21 @@ impl Config {
         } else {
             Command::Run(Box::new(config))
         })
+    }
+
+    /// Where other nodes and routers come in, if the node listens for any.
+    pub fn rpc_address(&self) -> SocketAddr {
+        self.rpc.unwrap_or(DEFAULT_RPC)
+    }
+
+    /// Whether the node is told to listen for other nodes and routers: by anything that would mean
+    /// nothing else.
+    pub fn serves_nodes(&self) -> bool {
+        self.rpc.is_some()
+            || self.init
+            || !self.join.is_empty()
+            || self.advertise_rpc.is_some()
+            || self.rpc_cert.is_some()
     }
 
     /// Bytes for blocks that were read from disk, with 0 resolved to a quarter of the memory.

@@ -25,8 +25,11 @@ cloudkv_common::settings! {
     http: SocketAddr = Address => "127.0.0.1:8080",
 
     /// Address for the other nodes of the cluster, and for routers. Beyond the loopback interface
-    /// it needs certificates: `rpc_cert`, `rpc_key` and `rpc_ca`.
-    rpc: SocketAddr = Address => "127.0.0.1:7070",
+    /// it needs certificates: `rpc_cert`, `rpc_key` and `rpc_ca`; on it, without them, every process
+    /// of the machine may read and change everything in the cluster. If it isn't given, it is
+    /// 127.0.0.1:7070 for a node with `init` or `join`, or of a cluster of several nodes, and any
+    /// other one doesn't listen for nodes and routers at all.
+    rpc: Option<SocketAddr> = Maybe(Address) => "",
 
     /// PEM file with the certificate that this node shows to others, which names the host of
     /// `advertise_rpc`; `cloudkv-node certs` makes such files. It, the key and the CA are read
@@ -78,9 +81,9 @@ cloudkv_common::settings! {
     shards: Option<u16> = Maybe(Number { min: 1, max: 64 }) => "",
 
     /// What is logged: a level, or several for parts of the program, as in
-    /// `info,cloudkv_node::raft=debug`. Of openraft, what is off by default are errors that are
-    /// ordinary here: a node that is away, or a leader that is none any more.
-    log_level: String = Levels => "info,openraft=error,openraft::raft::raft_inner=off,openraft::core::heartbeat=off,openraft::raft::api::management=off",
+    /// `info,cloudkv_node::raft=debug`. Libraries stay at `info`, and openraft at `error`, unless
+    /// they are named, as in `debug,openraft=debug`.
+    log_level: String = Levels => "info",
 
     /// Form of the log lines: `text` or `json`.
     log_format: LogFormat = Format => "text",

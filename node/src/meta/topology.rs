@@ -188,6 +188,16 @@ impl Topology {
         })
     }
 
+    /// All nodes but removed ones, and where each is.
+    pub fn members(&self) -> Vec<pb::Member> {
+        let there = |node: &&NodeInfo| node.state != NodeState::Removed;
+        let member = |node: &NodeInfo| pb::Member {
+            id: node.id,
+            rpc: node.rpc.clone(),
+        };
+        self.nodes.iter().filter(there).map(member).collect()
+    }
+
     /// The nodes of a region, without removed ones, in the order of their numbers.
     pub fn nodes_of(&self, region: u32) -> impl Iterator<Item = &NodeInfo> {
         self.nodes

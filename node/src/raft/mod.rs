@@ -52,6 +52,8 @@ mod commit_tests;
 #[cfg(test)]
 mod reception_tests;
 #[cfg(test)]
+mod sending_tests;
+#[cfg(test)]
 mod suite_tests;
 
 pub use group::{Group, GroupSettings, Proposal, ProposeError, Status};

@@ -9,7 +9,9 @@
 //! - one snapshot is received at a time: the newest connection takes over from the one before it,
 //!   which lets go after the chunk that it is writing, or not at all while it installs;
 //! - what came over a lost connection is kept for [`RESUME_TIMEOUT`]: the sender that still has the
-//!   same view goes on behind it.
+//!   same view goes on behind it;
+//! - a sender whose connection was lost while its snapshot was installed, and that asks again, is
+//!   answered what it would have been then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +55,8 @@ pub(super) struct Receptions<M: Machine> {
     transfers: Arc<Transfers>,
     /// What was received so far. Whoever holds the lock receives, or installs.
     partial: Arc<Mutex<Option<Partial>>>,
+    /// The last snapshot that was installed, and what its sender was answered.
+    installed: SyncMutex<Option<(u64, Vote)>>,
     /// Ends the newest connection's reception between two chunks.
     newest: SyncMutex<CancellationToken>,
     tasks: TaskTracker,
@@ -134,6 +138,7 @@ impl<M: Machine> Receptions<M> {
             generations,
             transfers,
             partial: Arc::default(),
+            installed: SyncMutex::default(),
             newest: SyncMutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -168,6 +173,9 @@ impl<M: Machine> Receptions<M> {
             return Ok(known);
         }
         let (mut slot, superseded) = self.enter().await?;
+        if let Some(vote) = self.answer_again(&head) {
+            return Ok(vote);
+        }
         let mut partial = match slot.take() {
             Some(partial) if partial.resumes(&head) => partial,
             other => {
@@ -179,7 +187,7 @@ impl<M: Machine> Receptions<M> {
         let transfer = self
             .transfers
             .begin(Direction::Received, sender, head.last.index);
-        transfer.resume(partial.chunks, partial.checksum.bytes());
+        transfer.start(partial.chunks, partial.checksum.bytes());
         let whole = async {
             self.fill(&mut partial, &head, frames, &acks, &superseded, &transfer)
                 .await?;
@@ -187,12 +195,16 @@ impl<M: Machine> Receptions<M> {
         };
         match whole.await {
             Ok(()) => {
+                let number = head.transfer;
                 let installed = if head.repair {
                     self.repair(partial, head).await
                 } else {
                     self.install(partial, head).await
                 };
                 transfer.end(installed.as_ref().err());
+                if let Ok(vote) = &installed {
+                    *self.installed.lock() = Some((number, *vote));
+                }
                 installed
             }
             Err(Resumable(status)) => {
@@ -217,6 +229,13 @@ impl<M: Machine> Receptions<M> {
         let slot = tokio::time::timeout(TAKEOVER_TIMEOUT, self.partial.clone().lock_owned());
         let busy = |_| Status::resource_exhausted("another snapshot is being installed");
         Ok((slot.await.map_err(busy)?, superseded))
+    }
+
+    /// The answer to a sender that resumes a snapshot which is installed.
+    fn answer_again(&self, head: &Head) -> Option<Vote> {
+        let installed = *self.installed.lock();
+        let resumed = installed.filter(|_| head.transfer != 0 && head.acknowledged > 0);
+        resumed.and_then(|(transfer, vote)| (transfer == head.transfer).then_some(vote))
     }
 
     fn begin(&self, head: &Head) -> Result<Partial, Status> {

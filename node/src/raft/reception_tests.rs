@@ -18,7 +18,7 @@ use super::group::{Group, GroupSettings};
 use super::snapshot::{self, SnapshotData};
 use super::suite_tests::{GROUP, apply, open, put};
 use super::transfers::SnapshotSettings;
-use super::types::Vote;
+use super::types::{NodeId, Vote};
 use crate::pace::Pace;
 use crate::rpc::{Dialer, Frames, LinkSettings, Peers, PeersSettings, Runtimes, SnapshotAcks};
 use crate::shard::{Shard, ShardState};
@@ -27,7 +27,22 @@ use crate::store::{Engine, EngineSettings};
 
 const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
 /// Records of a snapshot: several chunks of them.
-const KEYS: u64 = 12_000;
+pub(super) const KEYS: u64 = 12_000;
+
+/// The other nodes of a node, none of which is known yet.
+pub(super) fn peers(me: NodeId) -> Arc<Peers> {
+    Peers::new(PeersSettings {
+        cluster_id: "a".to_owned(),
+        me,
+        dialer: Dialer::default(),
+        link: LinkSettings {
+            calls: 10,
+            queue_bytes: 1 << 20,
+            message_bytes: 16 << 20,
+        },
+        runtimes: Runtimes::all_on(&Handle::current()),
+    })
+}
 
 /// A group that was founded by nobody, and waits for a leader.
 pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
@@ -37,21 +52,10 @@ pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
         log_segment: 1 << 20,
     };
     let engine = Arc::new(Engine::open(dir.path(), &engine_settings).unwrap());
-    let peers = Peers::new(PeersSettings {
-        cluster_id: "a".to_owned(),
-        me: 1,
-        dialer: Dialer::default(),
-        link: LinkSettings {
-            calls: 10,
-            queue_bytes: 1 << 20,
-            message_bytes: 16 << 20,
-        },
-        runtimes: Runtimes::all_on(&Handle::current()),
-    });
     let settings = GroupSettings {
         node: 1,
         rpc: "127.0.0.1:1".to_owned(),
-        peers,
+        peers: peers(1),
         founds: false,
         append_timeout: Duration::from_secs(1),
         heartbeat: Duration::from_millis(50),
@@ -89,7 +93,7 @@ fn head(frames: &[pb::SnapshotFrame]) -> pb::SnapshotHead {
 }
 
 /// How many of the snapshot's records the group has.
-fn records(engine: &Engine, prefix: &str, last: u64) -> usize {
+pub(super) fn records(engine: &Engine, prefix: &str, last: u64) -> usize {
     let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
     let view = ShardState::open(engine.state.clone(), rows, 1 << 20)
         .unwrap()
@@ -202,6 +206,29 @@ async fn a_snapshot_goes_on_behind_what_came_over_a_lost_connection() {
     );
     let shown = group.transfers().statuses();
     assert_eq!((shown[0].chunks, shown[0].state()), (chunks, "done"));
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sender_that_lost_the_answer_gets_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let all = frames("one", KEYS).await;
+    let end = group.receive_snapshot(head(&all), lost(&all[1..]), acks().0);
+    let answer = end.await.unwrap();
+    let rows = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
+
+    let resumed = pb::SnapshotHead {
+        acknowledged: 1,
+        ..head(&all)
+    };
+    let end = group.receive_snapshot(resumed, unfinished(&[]), acks().0);
+    assert_eq!(end.await.unwrap(), answer);
+    // A snapshot that begins is another one, whatever its sender calls it.
+    let begun = group.receive_snapshot(head(&all), lost(&[]), acks().0);
+    assert_eq!(begun.await.unwrap_err().code(), Code::Cancelled);
+    let now = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
+    assert_eq!(now.generation(), rows.generation());
     group.stop().await.unwrap();
 }
 

@@ -130,6 +130,7 @@ impl<'a> Sending<'a> {
             Ack::Installed(reply) => return vote_of(reply),
             Ack::Chunks(chunks) => self.acknowledge(chunks)?,
         }
+        self.transfer.start(self.acknowledged, self.bytes);
         self.pump(&frames, &mut acks).await
     }
 
@@ -220,6 +221,7 @@ impl<'a> Sending<'a> {
         };
         let frames = rows_counted(self.frames);
         let frames = futures_util::StreamExt::chain(stream::iter([head]), frames);
+        self.transfer.start(0, 0);
         let reply = self.peers.install_snapshot(self.node, frames).await?;
         vote_of(reply)
     }

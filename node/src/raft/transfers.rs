@@ -121,6 +121,8 @@ pub struct TransferCounts {
 
 struct Entry {
     status: TransferStatus,
+    /// Whether its receiver has taken it on.
+    begun: bool,
     /// The log behind this is kept for it.
     hold: Option<u64>,
     abandon: CancellationToken,
@@ -186,6 +188,7 @@ impl Transfers {
                 ended: None,
                 error: None,
             },
+            begun: false,
             hold: (direction == Direction::Sent).then_some(index),
             abandon: abandon.clone(),
             number,
@@ -256,11 +259,22 @@ impl Transfer {
         }
     }
 
-    /// The receiver had so many chunks already, and so many bytes.
-    pub(super) fn resume(&self, chunks: u64, bytes: u64) {
+    /// The receiver takes it on, and has so many chunks already, and so many bytes: the log is told,
+    /// the first time.
+    pub(super) fn start(&self, chunks: u64, bytes: u64) {
+        let group = self.transfers.group;
         self.change(|entry| {
             entry.status.chunks = chunks;
             entry.status.bytes = bytes;
+            if std::mem::replace(&mut entry.begun, true) {
+                return;
+            }
+            let status = &entry.status;
+            let (index, node, direction) = (status.index, status.node, status.direction.name());
+            tracing::info!(
+                %group, direction, node, index, bytes,
+                "snapshot transfer begun"
+            );
         });
     }
 
@@ -290,30 +304,32 @@ impl Transfer {
             }
             entry.status.ended = Some(Instant::now());
             entry.status.error = error.map(|error| error.message().to_owned());
+            let begun = entry.begun;
             let status = &entry.status;
             let (index, bytes, node) = (status.index, status.bytes, status.node);
             let seconds = status.took().as_secs_f64();
             let direction = status.direction.name();
             match error {
-                None => {
+                None if begun => {
                     counts.done.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(
                         %group, direction, node, index, bytes, seconds,
                         "snapshot transfer ended"
                     );
                 }
-                // Nothing went: the other node can't be reached, or takes none now.
-                Some(error) if status.chunks == 0 => tracing::debug!(
-                    %group, direction, node, index, error = error.message(),
-                    "snapshot transfer not begun"
-                ),
-                Some(error) => {
+                Some(error) if begun => {
                     counts.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(
                         %group, direction, node, index, bytes, seconds, error = error.message(),
                         "snapshot transfer failed"
                     );
                 }
+                // Nothing went: the other node can't be reached, takes none now, or knows a later
+                // leader.
+                _ => tracing::debug!(
+                    %group, direction, node, index, error = error.map(Status::message),
+                    "snapshot transfer not begun"
+                ),
             }
         });
     }

@@ -3,9 +3,11 @@
 //! Invariants, where there are certificates:
 //! - only a node speaks on the lanes between nodes, joins, and sends snapshots; a router may ask who a
 //!   node is and where everything is, and bring users' requests, each of which is judged by itself;
-//! - whoever speaks as a node that is known here holds a certificate that names the host at which
-//!   that node is registered. A number that isn't known here yet may be new: this node may lag. It
-//!   is looked at again every second, and a stream that turns out to be another's ends.
+//! - whoever speaks as a node holds a certificate that names the host at which that node is
+//!   registered. A number that isn't known here may be new, since this node may lag: who claims it
+//!   is told to come again, and the other nodes are asked (`cluster::hearsay`). Streams are looked
+//!   at again every second: one whose number turns out to be another's, or nobody's, ends;
+//! - a node's certificate brings users' requests only if it names a host of a member.
 
 use std::time::Duration;
 
@@ -49,12 +51,33 @@ pub fn check_address(caller: &Caller, address: &str) -> Result<(), Status> {
     )))
 }
 
-/// Refuses whoever isn't node `from`, as far as that is known here.
+/// Refuses whoever isn't node `from`. A number that isn't known here is noted, to be asked about.
 pub(super) fn check_number(caller: &Caller, from: NodeId, peers: &Peers) -> Result<(), Status> {
+    if let Caller::Local = caller {
+        return Ok(());
+    }
     check_node(caller)?;
     match peers.address_of(from) {
         Some(address) => check_address(caller, &address),
-        None => Ok(()),
+        None => {
+            peers.note_stranger();
+            Err(Status::unavailable(format!(
+                "this node knows no node {from}, or not yet"
+            )))
+        }
+    }
+}
+
+/// Refuses nodes whose certificates name no member: not even users' requests are taken from them.
+pub(super) fn check_bringer(caller: &Caller, peers: &Peers) -> Result<(), Status> {
+    match caller {
+        Caller::Certified(peer) if peer.is_node() && !peers.any_at(|host| peer.names(host)) => {
+            Err(Status::permission_denied(format!(
+                "the certificate names {}, where no node of the cluster is",
+                peer.described()
+            )))
+        }
+        Caller::Certified(_) | Caller::Local => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use cloudkv_common::rpc::{
     CallError, Greeting, Lane, Link, LinkSettings, PendingReply, Room, bounded, unwatched,
 };
 use cloudkv_common::server::current_worker;
-use cloudkv_proto::tls::Dialer;
+use cloudkv_proto::tls::{Dialer, host_of};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use futures_util::{Stream, StreamExt};
@@ -51,6 +51,8 @@ pub struct PeersSettings {
 pub struct Peers {
     settings: PeersSettings,
     book: RwLock<HashMap<NodeId, Peer>>,
+    /// Whether somebody has called under a number that isn't in the book.
+    stranger: AtomicBool,
 }
 
 struct Peer {
@@ -80,6 +82,7 @@ impl Peers {
         Arc::new(Self {
             settings,
             book: RwLock::default(),
+            stranger: AtomicBool::new(false),
         })
     }
 
@@ -130,6 +133,29 @@ impl Peers {
     /// A node has left: nobody calls it any more.
     pub fn forget(&self, node: NodeId) {
         self.book.write().remove(&node);
+    }
+
+    /// Somebody has called under a number that isn't known here.
+    pub(super) fn note_stranger(&self) {
+        self.stranger.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody has called under a number that wasn't known here, since this was taken note
+    /// of.
+    pub fn has_stranger(&self) -> bool {
+        self.stranger.load(Ordering::Acquire)
+    }
+
+    /// Takes note of that.
+    pub fn take_stranger(&self) -> bool {
+        self.stranger.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the host of any node that is known is as asked for.
+    pub(super) fn any_at(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        let book = self.book.read();
+        book.values()
+            .any(|peer| host_of(&peer.address.borrow()).is_some_and(&is_it))
     }
 
     /// Whom this node knows.
@@ -341,8 +367,8 @@ async fn stalled(mut watched: watch::Receiver<()>) {
     }
 }
 
-/// Asks the node at `address` who it is, and whether it knows that node `asks` was removed; 0: no
-/// node asks.
+/// Asks the node at `address` who it is, which nodes it knows, and whether it knows that node `asks`
+/// was removed; 0: no node asks.
 pub async fn identify(
     dialer: &Dialer,
     address: &str,
@@ -351,7 +377,10 @@ pub async fn identify(
     let ask = async {
         let channel = dialer.channel(address, bounded).await?;
         let answer = NodeClient::new(channel)
-            .identify(pb::IdentifyRequest { node_id: asks })
+            .identify(pb::IdentifyRequest {
+                node_id: asks,
+                nodes: asks != 0,
+            })
             .await?;
         Ok(answer.into_inner())
     };

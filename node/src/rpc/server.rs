@@ -80,6 +80,11 @@ pub trait Handler: Send + Sync + 'static {
         false
     }
 
+    /// The nodes of the cluster, as far as this one knows.
+    fn nodes(&self) -> Vec<pb::Member> {
+        Vec::new()
+    }
+
     /// Where everything is, and who leads, as this node knows it.
     fn topology(&self) -> pb::Topology;
 
@@ -340,9 +345,12 @@ impl Node for Port {
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
         self.check_lane(None)?;
-        let asks = request.get_ref().node_id;
+        let handler = &self.answering.handler;
+        let asks = request.get_ref();
+        let is_told = asks.nodes && check_node(&caller(&request)?).is_ok();
         Ok(Response::new(pb::IdentifyResponse {
-            removed: self.answering.handler.is_removed(asks),
+            removed: handler.is_removed(asks.node_id),
+            nodes: if is_told { handler.nodes() } else { Vec::new() },
             ..self.answering.identity.clone()
         }))
     }

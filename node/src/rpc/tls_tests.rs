@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tonic::{Code, Request, Status};
 
 use super::tests::{ME, OTHER, SOON, Server, barrier, connected, peers_of, server_with};
-use super::users_tests::{answered, greeted, router, user};
+use super::users_tests::{answered, greeted, greeted_with, greeting, router, user};
 use super::{Dialer, Greeting, Holder, Lane, Peers, Tls, TlsFiles, identify, join};
 use crate::certs::make;
 use crate::config::{CertsArgs, CertsOrder, CertsTerm};
@@ -133,16 +133,68 @@ async fn a_node_cannot_act_as_another() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_number_turns_out_to_be_anothers() {
+async fn who_claims_a_number_that_is_not_known_is_answered_nothing() {
+    const UNKNOWN: u64 = 77;
+    let ca = Ca::new();
+    let (server, peers) = other_node(&ca).await;
+    // A node of nobody's, and one of a member that isn't this one.
+    for host in ["127.0.0.3", MY_HOST] {
+        let stranger = dialer(&ca.node(host));
+        for lane in [Lane::Raft, Lane::Keys, Lane::Geo] {
+            let refused = open_lane(&stranger, &server, (UNKNOWN, lane)).await;
+            assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+        }
+        assert!(peers.take_stranger(), "others are asked who that is");
+        let channel = stranger.channel(&server.address, |it| it).await.unwrap();
+        let mut snapshot = Request::new(stream::empty());
+        let greeting = Greeting {
+            cluster_id: "a".to_owned(),
+            from: UNKNOWN,
+            to: OTHER,
+        };
+        greeting.write(Lane::Raft, snapshot.metadata_mut()).unwrap();
+        let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    }
+    assert!(peers.take_stranger() && !peers.take_stranger());
+}
+
+#[tokio::test]
+async fn a_node_is_answered_from_when_it_is_known_until_it_is_removed() {
     let ca = Ca::new();
     let (server, peers) = other_node(&ca).await;
     peers.forget(ME);
-    let caller = peers_of(ME, dialer(&ca.node("127.0.0.3")), 10, 1 << 20);
+    let caller = peers_of(ME, dialer(&ca.node(MY_HOST)), 10, 1 << 20);
     caller.learn(OTHER, &server.address);
-    // The number may be new.
-    connected(&caller, true).await;
+    let called = async {
+        while !peers.take_stranger() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, called).await.unwrap();
     peers.learn(ME, &format!("{MY_HOST}:1"));
+    connected(&caller, true).await;
+    peers.forget(ME);
     connected(&caller, false).await;
+    // Nor does it get in by the number of another.
+    peers.learn(ME, "127.0.0.3:1");
+    let refused = greet(&ca.node(MY_HOST), &server, ME).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn users_requests_are_not_taken_from_nodes_of_nobodys() {
+    let ca = Ca::new();
+    let (server, peers) = other_node(&ca).await;
+    let stranger = dialer(&ca.node("127.0.0.3"));
+    let greeting = greeting("a", OTHER);
+    let (mut replies, _calls) = greeted_with(&stranger, &server.address, &greeting).await;
+    let welcome: pb::UserWelcome = replies.next().await.unwrap().unwrap();
+    assert_eq!(welcome.code, Code::PermissionDenied as u32);
+    let stranger = router(stranger, &server.address);
+    peers.learn(5, "127.0.0.3:1");
+    stranger.is_connected(true).await;
+    assert_eq!(answered(stranger.call(user("hello")).await), "hello");
 }
 
 #[tokio::test]

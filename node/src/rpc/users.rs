@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
 use cloudkv_common::rpc::headers::VERSION;
 use cloudkv_common::rpc::{Lane, check_router};
-use cloudkv_proto::tls::{Connections, Stream};
+use cloudkv_proto::tls::{Caller, Connections, Stream};
 use cloudkv_proto::v1 as pb;
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,7 +15,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
+use tonic::transport::server::Connected;
 
+use super::callers::check_bringer;
 use super::exchange::{Calls, Gone, Replies, exchange};
 use super::server::Answering;
 
@@ -54,8 +56,10 @@ pub(super) async fn serve_routers(
 }
 
 async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermit) {
+    let bringer = stream.connect_info();
     let (calls, replies) = split(stream);
-    let greeted = tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, &answering)).await;
+    let greeted =
+        tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, (&answering, &bringer))).await;
     let (calls, replies, _waited_for) = match greeted {
         Ok(Ok(welcome)) => welcome,
         Ok(Err(error)) => return tracing::debug!(%error, "refused a router"),
@@ -71,7 +75,7 @@ async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermi
 async fn greet(
     mut calls: FrameReader,
     mut replies: FrameWriter,
-    answering: &Answering,
+    (answering, bringer): (&Answering, &Caller),
 ) -> io::Result<(FromRouter, ToRouter, TaskTrackerToken)> {
     let greeting = calls.next::<pb::UserGreeting>().await?;
     let greeting = greeting.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -82,6 +86,7 @@ async fn greet(
     } else {
         let identity = &answering.identity;
         check_router(&greeting, &identity.cluster_id, identity.node_id)
+            .and_then(|()| check_bringer(bringer, &answering.peers))
     };
     let welcome = match &checked {
         Ok(()) => pb::UserWelcome {

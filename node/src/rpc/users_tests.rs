@@ -145,19 +145,24 @@ async fn greet(address: &str, cluster: &str, to: u64) -> pb::UserWelcome {
 /// A connection without a certificate to the node at `address`, on which a router of `cluster` has
 /// greeted that means node `to`.
 pub(super) async fn greeted(address: &str, cluster: &str, to: u64) -> (FrameReader, FrameWriter) {
-    greeted_with(
-        address,
-        &pb::UserGreeting {
-            cluster_id: cluster.to_owned(),
-            to,
-            headers: VERSION,
-        },
-    )
-    .await
+    let greeting = greeting(cluster, to);
+    greeted_with(&Dialer::default(), address, &greeting).await
 }
 
-async fn greeted_with(address: &str, greeting: &pb::UserGreeting) -> (FrameReader, FrameWriter) {
-    let dialer = Dialer::default().for_users();
+pub(super) fn greeting(cluster: &str, to: u64) -> pb::UserGreeting {
+    pb::UserGreeting {
+        cluster_id: cluster.to_owned(),
+        to,
+        headers: VERSION,
+    }
+}
+
+pub(super) async fn greeted_with(
+    dialer: &Dialer,
+    address: &str,
+    greeting: &pb::UserGreeting,
+) -> (FrameReader, FrameWriter) {
+    let dialer = dialer.for_users();
     let (replies, mut calls) = split(dialer.connect(address).await.unwrap());
     calls.send(greeting).await.unwrap();
     (replies, calls)
@@ -180,7 +185,8 @@ async fn a_router_and_a_node_that_know_other_headers_do_without_each_other() {
             to: OTHER,
             headers,
         };
-        let (mut replies, _calls) = greeted_with(&server.address, &greeting).await;
+        let (mut replies, _calls) =
+            greeted_with(&Dialer::default(), &server.address, &greeting).await;
         let welcome = replies.next::<pb::UserWelcome>().await.unwrap().unwrap();
         assert_eq!(welcome.code, Code::Unimplemented as u32);
     }

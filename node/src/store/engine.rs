@@ -9,6 +9,7 @@ use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBu
 use super::error::StoreError;
 use super::folder::{make_folder, sync_folder};
 use super::log::LogSettings;
+use super::private::{OpenToOthers, close_to_others};
 use super::rebuild::{StateDirs, rebuild};
 use super::{SegmentLog, StateDb};
 
@@ -62,6 +63,9 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Other users can get at it.
+    #[error(transparent)]
+    Open(#[from] OpenToOthers),
     /// RocksDB can't open it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -84,6 +88,7 @@ impl Engine {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
         }
+        close_to_others(dir)?;
         let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
         let cache = Cache::new_lru_cache(settings.block_cache);
         let buffers =

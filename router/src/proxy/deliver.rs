@@ -1,8 +1,9 @@
 //! To which node a request goes, and to which one after that.
 //!
 //! Invariant (unknown fate): a request is sent once more only if it can be repeated at any time
-//! (GET, HEAD, OPTIONS), or if it provably was not done: no byte of it was sent, or the node said
-//! 503, which means just that. Otherwise the answer is 504 `unknown_outcome`.
+//! (GET, HEAD, OPTIONS), or if it provably was not done: no byte of it was sent, no node can have
+//! read it to its end, or the node said 503, which means just that. Otherwise the answer is 504
+//! `unknown_outcome`.
 //!
 //! Invariant: a request for one region stays there, and so does one with a condition, which only
 //! one region can judge. Any other one goes to another region only if no node of the current one can
@@ -13,16 +14,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudkv_common::server::{BodyLeft, Origin, Settled};
+use cloudkv_common::server::{Origin, RequestBody, Settled};
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::head::Head;
 use super::refusal::Refusal;
 use super::relay::Body;
 use super::{Proxy, hops};
 use crate::topology::{Asked, Node, RegionView, View};
-use crate::upstream::{Bounds, Fate, Payload, Sent, Share, send};
+use crate::upstream::{Bounds, Fate, Payload, Sent, Share, Try, send};
 
 /// Nodes of a region that are asked, one after the other.
 const MOST_TRIES: u32 = 4;
@@ -75,7 +75,7 @@ impl Proxy {
         &self,
         view: &View,
         head: &Head,
-        body: Incoming,
+        body: RequestBody,
         origin: &Origin,
     ) -> Result<Response<Body>, Refusal> {
         let share = || {
@@ -98,18 +98,7 @@ impl Proxy {
             tries: 0,
             turn: origin.request,
         };
-        let answered = self.in_regions(view, &mut journey).await;
-        // An early answer, or none: the rest of the body won't be read.
-        let left = payload.is_left();
-        match answered {
-            Ok(mut response) => {
-                if left {
-                    response.extensions_mut().insert(BodyLeft);
-                }
-                Ok(response)
-            }
-            Err(refusal) => Err(refusal.leaving_body(left)),
-        }
+        self.in_regions(view, &mut journey).await
     }
 
     /// Asks the region that a request is for, and others if they may answer it.
@@ -225,14 +214,20 @@ impl Proxy {
             self.metrics.streamed.increment();
             return Some(answered.map(Reply::Whole));
         }
-        let request = head.request(journey.payload.outgoing()?);
+        let payload = journey.payload;
+        let request = || Some(head.request(payload.outgoing()?));
+        let order = Try {
+            request: &request,
+            payload,
+            body_first: head.body_first,
+        };
         let bounds = Bounds {
             worker: self.worker,
             connections: self.settings.node_connections,
             within,
         };
         // Kept apart: its state is large, and most requests don't come here.
-        let sent = Box::pin(send(node, request, journey.payload, bounds)).await;
+        let sent = Box::pin(send(node, order, bounds)).await?;
         Some(sent.map(Reply::Coming))
     }
 
@@ -245,6 +240,10 @@ impl Proxy {
                 false
             }
             Fate::Busy => false,
+            Fate::Unread(_) => {
+                node.doubt();
+                false
+            }
             Fate::Lost(_) | Fate::TimedOut => {
                 node.doubt();
                 !head.repeatable

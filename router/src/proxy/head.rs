@@ -30,6 +30,8 @@ pub(super) struct Head {
     pub shard: Option<u16>,
     /// Whether it can be sent again when it isn't known whether it was done.
     pub repeatable: bool,
+    /// Whether nodes read all of its body before they do anything.
+    pub body_first: bool,
     /// Whether it holds a condition, which only one region can judge.
     pub conditional: bool,
     /// Whether the client sends its body only when it is told to.
@@ -59,6 +61,7 @@ impl Head {
         let waits = waits(&headers);
         let conditional = is_conditional(&headers);
         let repeatable = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let body_first = matches!(method, Method::PUT | Method::POST | Method::PATCH);
         hops::strip(&mut headers);
         hops::forward(&mut headers, origin, &settings.trusted);
         headers.insert(&X_REQUEST_ID, id.clone());
@@ -82,6 +85,7 @@ impl Head {
             region,
             shard,
             repeatable,
+            body_first,
             conditional,
             waits,
         })
@@ -115,11 +119,7 @@ fn region(
     settings: &ProxySettings,
     view: &View,
 ) -> Result<Option<usize>, Refusal> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(Refusal::hosts());
-    }
+    let host = headers.get(header::HOST);
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
         None => host.and_then(|host| host.to_str().ok()).unwrap_or_default(),

@@ -24,9 +24,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use cloudkv_common::network::Network;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
-use cloudkv_common::server::{Answer, ConnectionMetrics, Memory, Origin};
+use cloudkv_common::server::{Answer, ConnectionMetrics, Memory, Origin, RequestBody, check_head};
 use http::{HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
 
 pub use budget::Budget;
 pub use metrics::ProxyMetrics;
@@ -101,10 +100,11 @@ impl Proxy {
     /// Reads what a request asks for.
     fn read(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         id: &HeaderValue,
         origin: &Origin,
     ) -> Result<Readable, Refusal> {
+        check_head(&request).map_err(Refusal::head)?;
         let view = self.view.load_full().ok_or_else(Refusal::no_topology)?;
         let (parts, body) = request.into_parts();
         let head = Head::new(parts, id, origin, &self.settings, &view)?;
@@ -116,7 +116,7 @@ impl Proxy {
 struct Readable {
     view: Arc<View>,
     head: Head,
-    body: Incoming,
+    body: RequestBody,
 }
 
 impl Answer for Proxy {
@@ -126,7 +126,7 @@ impl Answer for Proxy {
     // doesn't wait is done before it begins.
     fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         origin: Origin,
     ) -> impl Future<Output = Response<Body>> + Send {
         let began = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cloudkv_common::server::{BodyLeft, cors};
+use cloudkv_common::server::{HeadError, cors};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
@@ -18,7 +18,6 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
-    body_left: bool,
 }
 
 #[derive(Serialize)]
@@ -33,7 +32,6 @@ impl Refusal {
             status,
             code,
             message: message.into(),
-            body_left: false,
         }
     }
 
@@ -42,16 +40,10 @@ impl Refusal {
         self.code
     }
 
-    /// Notes whether the request's body was left unread.
-    pub fn leaving_body(mut self, left: bool) -> Self {
-        self.body_left = left;
-        self
-    }
-
     /// 503: no node was heard yet.
     pub fn no_topology() -> Self {
         let message = "the router has not found any node yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).leaving_body(true)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
     /// 503: nothing was done.
@@ -78,19 +70,18 @@ impl Refusal {
     /// 404: a name of a region that there isn't.
     pub fn unknown_region(known: &str) -> Self {
         let message = format!("there is no such region: there are {known}");
-        Self::new(StatusCode::NOT_FOUND, "unknown_region", message).leaving_body(true)
+        Self::new(StatusCode::NOT_FOUND, "unknown_region", message)
     }
 
-    /// 400: several hosts.
-    pub fn hosts() -> Self {
-        let message = "header host must be given once";
-        Self::new(StatusCode::BAD_REQUEST, "invalid_header", message).leaving_body(true)
+    /// 400 or 431: a head that could be read in several ways.
+    pub fn head(error: HeadError) -> Self {
+        Self::new(error.status(), error.code(), error.to_string())
     }
 
     /// 400: a body that breaks off.
     pub fn broken_body() -> Self {
         let message = "the request's body broke off";
-        Self::new(StatusCode::BAD_REQUEST, "invalid_body", message).leaving_body(true)
+        Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
     /// 405: the router is no proxy to elsewhere.
@@ -101,7 +92,6 @@ impl Refusal {
             "method_not_allowed",
             message,
         )
-        .leaving_body(true)
     }
 
     /// The answer, in the name of a region.
@@ -131,9 +121,6 @@ impl Refusal {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         cors::expose(headers);
-        if self.body_left {
-            response.extensions_mut().insert(BodyLeft);
-        }
         response
     }
 }

@@ -1,6 +1,8 @@
 //! The answer's body on its way back, and then its connection on its way back into the pool.
 //!
-//! Invariant: a connection is kept only when the answer that came over it was read to its end.
+//! Invariant: a connection is kept only when the request that went over it was sent to its end
+//! before the answer came, and that was read to its end. A node that answers early may leave the
+//! rest of the request unread, and then what follows on the connection isn't read either.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,12 +46,14 @@ pub(super) struct WayBack {
     pub node: Arc<Node>,
     pub sender: Sender,
     pub worker: usize,
+    /// Whether the connection is of any more use.
+    pub reusable: bool,
 }
 
 impl WayBack {
     fn go(self) {
         // On a connection that the node closes a request's fate could be unknown.
-        if !self.node.is_draining() {
+        if self.reusable && !self.node.is_draining() {
             self.node
                 .pools
                 .put(self.worker, self.sender, Instant::now());
@@ -85,6 +89,7 @@ impl Body {
             node,
             sender: sent.sender,
             worker,
+            reusable: sent.complete,
         };
         (parts, Self::begin(source, way_back))
     }

@@ -7,7 +7,6 @@
 //! A client that waits for `100 Continue` gets it when the node gives it: until then its body is
 //! behind a gate.
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use cloudkv_common::server::Memory;
+use cloudkv_common::server::{BodyError, Memory, RequestBody};
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 /// How often a body is asked for before it counts as one that comes later. The server hands a body
@@ -46,7 +44,7 @@ pub struct Coming {
 
 #[derive(Debug)]
 struct Parts {
-    source: Incoming,
+    source: RequestBody,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     /// Bytes that may still be kept; `None`: something was not.
@@ -54,6 +52,9 @@ struct Parts {
     share: Share,
     ended: bool,
     broken: bool,
+    /// The number of the current try, and whether it has passed all of the body on.
+    attempt: u32,
+    passed_on: bool,
 }
 
 /// Memory that bodies take which are kept to be sent again, for one client's.
@@ -76,11 +77,11 @@ impl Payload {
     ///
     /// Up to `keep` bytes are kept to be sent again, if `share` tells that there is memory for them.
     pub async fn of(
-        mut source: Incoming,
+        mut source: RequestBody,
         keep: usize,
         waits: bool,
         share: impl FnOnce() -> Share,
-    ) -> hyper::Result<Self> {
+    ) -> Result<Self, BodyError> {
         if source.is_end_stream() {
             return Ok(Self::Empty);
         }
@@ -100,6 +101,8 @@ impl Payload {
             share: share(),
             ended: false,
             broken: false,
+            attempt: 0,
+            passed_on: false,
         };
         // The first part is in memory already, and not large: a window's.
         parts.share.take(bytes);
@@ -117,20 +120,24 @@ impl Payload {
             Self::Empty => Some(Outgoing::Empty),
             Self::Whole(bytes) => Some(Outgoing::Whole(bytes.clone())),
             Self::Coming(coming) => {
-                let whole = coming.parts.lock().room.is_some();
-                whole.then(|| Outgoing::Coming(coming.clone(), 0))
+                let mut parts = coming.parts.lock();
+                parts.room?;
+                parts.attempt += 1;
+                parts.passed_on = false;
+                Some(Outgoing::Coming {
+                    coming: coming.clone(),
+                    attempt: parts.attempt,
+                    next: 0,
+                })
             }
         }
     }
 
-    /// Whether the client hasn't sent all of it, or not all was taken.
-    pub fn is_left(&self) -> bool {
+    /// Whether the last try has passed all of it on: before that, no node can have got it.
+    pub fn is_passed_on(&self) -> bool {
         match self {
-            Self::Empty | Self::Whole(_) => false,
-            Self::Coming(coming) => {
-                let parts = coming.parts.lock();
-                !parts.ended && !parts.source.is_end_stream()
-            }
+            Self::Empty | Self::Whole(_) => true,
+            Self::Coming(coming) => coming.parts.lock().passed_on,
         }
     }
 
@@ -164,7 +171,7 @@ impl Payload {
 }
 
 /// The first piece of a body if it is there already.
-async fn at_once(source: &mut Incoming) -> hyper::Result<Option<Bytes>> {
+async fn at_once(source: &mut RequestBody) -> Result<Option<Bytes>, BodyError> {
     let mut turns = 0;
     std::future::poll_fn(|cx| match Pin::new(&mut *source).poll_frame(cx) {
         Poll::Ready(Some(Ok(frame))) => Poll::Ready(Ok(frame.into_data().ok())),
@@ -190,7 +197,7 @@ impl Coming {
     fn poll(
         &self,
         cx: &mut Context<'_>,
-        next: &mut usize,
+        (attempt, next): (u32, &mut usize),
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.gate.open.load(Ordering::Acquire) {
             self.gate.waker.register(cx.waker());
@@ -198,7 +205,12 @@ impl Coming {
                 return Poll::Pending;
             }
         }
-        self.parts.lock().poll(cx, next)
+        let mut parts = self.parts.lock();
+        let frame = parts.poll(cx, next);
+        if parts.attempt == attempt && parts.is_over(*next) {
+            parts.passed_on = true;
+        }
+        frame
     }
 }
 
@@ -224,7 +236,7 @@ impl Parts {
                 // Asked again, it would end as if it were whole.
                 self.room = None;
                 self.broken = true;
-                return Poll::Ready(Some(Err(error.into())));
+                return Poll::Ready(Some(Err(error)));
             }
             None => {
                 self.ended = true;
@@ -245,6 +257,11 @@ impl Parts {
                 Poll::Ready(Some(Ok(frame)))
             }
         }
+    }
+
+    /// Whether nothing comes behind the piece with this number.
+    fn is_over(&self, next: usize) -> bool {
+        (self.ended || self.source.is_end_stream()) && !self.broken && next >= self.kept.len()
     }
 
     /// Keeps a piece if there is room for all so far.
@@ -294,9 +311,6 @@ impl Drop for Share {
     }
 }
 
-/// Why a body broke off.
-pub type BodyError = Box<dyn Error + Send + Sync>;
-
 /// The body of a request to a node.
 #[derive(Debug)]
 pub enum Outgoing {
@@ -304,8 +318,15 @@ pub enum Outgoing {
     Empty,
     /// One piece.
     Whole(Bytes),
-    /// It comes; the number of pieces that were passed on.
-    Coming(Arc<Coming>, usize),
+    /// It comes.
+    Coming {
+        /// Where from.
+        coming: Arc<Coming>,
+        /// The number of the try.
+        attempt: u32,
+        /// The number of pieces that were passed on, of those that are kept.
+        next: usize,
+    },
 }
 
 impl Body for Outgoing {
@@ -323,14 +344,18 @@ impl Body for Outgoing {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Coming(coming, next) => coming.poll(cx, next),
+            Self::Coming {
+                coming,
+                attempt,
+                next,
+            } => coming.poll(cx, (*attempt, next)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Whole(_) | Self::Coming(..) => false,
+            Self::Whole(_) | Self::Coming { .. } => false,
         }
     }
 
@@ -339,7 +364,7 @@ impl Body for Outgoing {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // A length that the client told is in the head.
-            Self::Coming(..) => SizeHint::default(),
+            Self::Coming { .. } => SizeHint::default(),
         }
     }
 }

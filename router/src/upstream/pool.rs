@@ -10,13 +10,18 @@ use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 
 use super::outgoing::Outgoing;
+use super::stream::Accepted;
 
 /// A connection that was idle for this long is closed: well before the node would close it, since
 /// the fate of a request is unknown that meets the end of its connection.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// Sends requests over one connection.
-pub type Sender = SendRequest<Outgoing>;
+#[derive(Debug)]
+pub struct Sender {
+    pub(super) requests: SendRequest<Outgoing>,
+    pub(super) accepted: Accepted,
+}
 
 /// Idle connections to one node.
 #[derive(Debug)]
@@ -60,15 +65,15 @@ impl Pools {
     pub fn take(&self, worker: usize, now: Instant) -> Option<Sender> {
         let mut idle = self.of(worker).lock();
         let usable = |idle: &Idle| {
-            idle.sender.is_ready() && now.saturating_duration_since(idle.since) < IDLE
+            idle.sender.requests.is_ready() && now.saturating_duration_since(idle.since) < IDLE
         };
         let place = idle.iter().rposition(usable)?;
         Some(idle.swap_remove(place).sender)
     }
 
-    /// Keeps a connection whose last answer was read to its end.
+    /// Keeps a connection whose last request was sent, and whose last answer read, to its end.
     pub fn put(&self, worker: usize, sender: Sender, now: Instant) {
-        if sender.is_closed() {
+        if sender.requests.is_closed() {
             return;
         }
         let since = now;
@@ -79,7 +84,8 @@ impl Pools {
     pub fn tidy(&self, now: Instant) {
         for idle in &self.workers {
             idle.lock().retain(|idle| {
-                !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < IDLE
+                !idle.sender.requests.is_closed()
+                    && now.saturating_duration_since(idle.since) < IDLE
             });
         }
     }

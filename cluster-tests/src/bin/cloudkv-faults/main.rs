@@ -12,6 +12,7 @@ mod power;
 mod region_loss;
 mod regions;
 mod rejoin;
+mod rejoin_volume;
 mod rolling;
 mod saturate;
 mod upgrade;
@@ -46,7 +47,8 @@ enum Command {
     Rolling(rolling::Args),
     /// Load all nodes as much as they take: no leader may change.
     Saturate(saturate::Args),
-    /// Let a node lose its disk and come back, under load.
+    /// Let a node lose its disk and come back, under load; with `--data-mib` over a slow link, and
+    /// judge how long it takes.
     Rejoin(rejoin::Args),
     /// Roll three regions forward from an older build, back, and forward again, under load.
     Upgrade(upgrade::Args),

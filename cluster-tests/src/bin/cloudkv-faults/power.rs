@@ -1,7 +1,9 @@
-//! Power losses of one node, of several and of all, under load, as a seed says.
+//! Power losses of one node, of several, of whole regions and of all, under load, with disks that
+//! fail, as a seed says.
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{PowerOptions, run_power};
+use clap::builder::PossibleValuesParser;
+use cloudkv_cluster_tests::faults::{PowerOptions, RegionsOptions, Report, run_power, run_regions};
 use cloudkv_cluster_tests::power::Disk;
 
 use super::mixed::new_seed;
@@ -14,30 +16,53 @@ pub struct Args {
     /// Number of power losses
     #[arg(long, default_value_t = 100)]
     cuts: usize,
-    /// Nodes of the region
-    #[arg(long, default_value_t = 3)]
-    nodes: usize,
-    /// Shards of the region
+    /// Regions: with three of them mostly whole regions lose power
+    #[arg(long, default_value = "1", value_parser = PossibleValuesParser::new(["1", "3"]))]
+    regions: String,
+    /// Nodes of each region: 3 of one region, 1 of each of three
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// Shards
     #[arg(long, default_value_t = 8)]
     shards: u32,
-    /// Clients of each node
-    #[arg(long, default_value_t = 4)]
-    clients: u32,
+    /// Clients of each node: 4 in one region, 2 in three, where as many write all regions' keys
+    #[arg(long)]
+    clients: Option<u32>,
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
-    println!("--seed {seed} --cuts {}", args.cuts);
+    let is_one = args.regions == "1";
+    let nodes = args.nodes.unwrap_or(if is_one { 3 } else { 1 });
+    let (regions, cuts) = (&args.regions, args.cuts);
+    println!("power --regions {regions} --nodes {nodes} --seed {seed} --cuts {cuts}");
     ensure!(
         Disk::is_supported(),
         "power losses need Linux with /dev/fuse"
     );
-    let mut options = PowerOptions::new(seed, args.cuts, args.nodes);
-    options.run.talks = true;
-    options.run.clients = args.clients;
-    options.run.region.shards = args.shards;
-    let report = run_power(&options).await;
+    let report = if is_one {
+        run_one(seed, nodes, args).await
+    } else {
+        ensure!([1, 3].contains(&nodes), "regions of 1 or 3 nodes each");
+        run_several(seed, nodes, args).await
+    };
     println!("{report}");
     ensure!(report.passed(), "the run with --seed {seed} failed");
     Ok(())
+}
+
+async fn run_one(seed: u64, nodes: usize, args: &Args) -> Report {
+    let mut options = PowerOptions::new(seed, args.cuts, nodes);
+    options.run.talks = true;
+    options.run.region.shards = args.shards;
+    options.run.clients = args.clients.unwrap_or(options.run.clients);
+    run_power(&options).await
+}
+
+async fn run_several(seed: u64, each: usize, args: &Args) -> Report {
+    let mut options = RegionsOptions::with_power(seed, args.cuts, each);
+    options.talks = true;
+    options.shards = args.shards;
+    options.clients = args.clients.unwrap_or(options.clients);
+    run_regions(&options).await
 }

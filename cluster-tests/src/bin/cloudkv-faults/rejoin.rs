@@ -8,9 +8,12 @@ use cloudkv_cluster_tests::faults::{Plain, PlainError, PlainLoad, Work};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, RawRequest};
 use futures_util::future::join_all;
+use hdrhistogram::Histogram;
+
+use crate::rejoin_volume::{self, VolumeArgs};
 
 /// The node that loses its disk.
-const LOSER: usize = 2;
+pub const LOSER: usize = 2;
 
 /// How long a node may take to be whole again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(1200);
@@ -25,18 +28,27 @@ pub struct Args {
     load: f64,
     /// Clients, all nodes together
     #[arg(long, default_value_t = 64)]
-    clients: usize,
+    pub clients: usize,
     /// How long the capacity, and the load before, are measured
     #[arg(long, default_value_t = 20.0)]
-    seconds: f64,
+    pub seconds: f64,
     /// Shards of the region
     #[arg(long, default_value_t = 8)]
-    shards: u32,
+    pub shards: u32,
+    /// More arguments of each node
+    #[arg(long = "node-arg", allow_hyphen_values = true)]
+    pub node_args: Vec<String>,
+    #[command(flatten)]
+    volume: VolumeArgs,
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(volume) = args.volume.volume() {
+        return rejoin_volume::run(args, &volume).await;
+    }
     let options = RegionOptions {
         shards: args.shards,
+        args: args.node_args.clone(),
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
@@ -81,13 +93,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         args.shards
     );
     for (when, latencies) in [("before", &before), ("during", &during)] {
-        let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
-        println!(
-            "{when}: {} requests, median {:.2} ms, 99 % within {:.2} ms",
-            latencies.len(),
-            millis(0.5),
-            millis(0.99)
-        );
+        println!("{when}: {}", latencies_of(latencies));
     }
     println!(
         "{} errors, {} of them writes of unknown fate, {} requests sent again",
@@ -99,6 +105,18 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(outcome.errors == outcome.unknown && in_flight, "{told}");
     ensure!(by_snapshot > 0, "no shard came by snapshot");
     Ok(())
+}
+
+/// How many requests there were, and how long they took.
+pub fn latencies_of(latencies: &Histogram<u64>) -> String {
+    let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
+    format!(
+        "{} requests, median {:.2} ms, 99 % within {:.2} ms, the longest {:.0} ms",
+        latencies.len(),
+        millis(0.5),
+        millis(0.99),
+        latencies.max() as f64 / 1000.0
+    )
 }
 
 async fn fill(nodes: &[SocketAddr], bucket: &Bucket, args: &Args) -> anyhow::Result<()> {

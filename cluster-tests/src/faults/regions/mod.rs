@@ -15,6 +15,7 @@ mod judge;
 #[cfg(test)]
 mod judge_tests;
 mod load;
+mod power;
 mod run;
 mod storm;
 mod traveller;

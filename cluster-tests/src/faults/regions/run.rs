@@ -9,9 +9,11 @@ use futures_util::FutureExt;
 use super::field::Field;
 use super::finish;
 use super::load::Load;
+use super::power;
 use super::storm::Storm;
 use super::upgrade;
 use crate::faults::kind::{Counts, Kind};
+use crate::faults::power::{Cut, Plan, SMALL};
 use crate::faults::report::Report;
 use crate::faults::run::message;
 use crate::faults::schedule::Schedule;
@@ -56,6 +58,8 @@ pub struct RegionsOptions {
     /// The build that all nodes begin with: they are rolled forward to this one, back and forward,
     /// and there are no faults.
     pub upgrades_from: Option<PathBuf>,
+    /// Power losses, instead of other faults, in order; the run ends with the last of them.
+    pub cuts: Vec<Cut>,
     /// Whether to say each 10 s how far it is, and each fault.
     pub talks: bool,
 }
@@ -76,12 +80,36 @@ impl RegionsOptions {
             clients: 2,
             joins: false,
             upgrades_from: None,
+            cuts: vec![],
             talks: false,
         }
     }
-}
 
-impl RegionsOptions {
+    /// So many power losses of this seed, in regions of so many nodes.
+    pub fn with_power(seed: u64, cuts: usize, each: usize) -> Self {
+        let mut plan = Plan::of_regions(seed, NAMES.len(), each);
+        Self {
+            cuts: (0..cuts).map(|_| plan.next_cut()).collect(),
+            ..Self::new(seed, Duration::ZERO, each)
+        }
+    }
+
+    fn loses_power(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
+    fn region(&self) -> RegionOptions {
+        let args: &[&str] = if self.loses_power() { &SMALL } else { &[] };
+        RegionOptions {
+            seed: self.seed,
+            shards: self.shards,
+            binary: self.upgrades_from.clone(),
+            power: self.loses_power(),
+            args: args.iter().map(ToString::to_string).collect(),
+            ..RegionOptions::default()
+        }
+    }
+
     fn say(&self, started: Instant, what: &str) {
         if self.talks {
             println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
@@ -91,10 +119,10 @@ impl RegionsOptions {
 
 /// What came of the faults.
 #[derive(Default)]
-struct Harmed {
+pub(super) struct Harmed {
     counts: Counts,
-    notes: Vec<String>,
-    failures: Vec<String>,
+    pub notes: Vec<String>,
+    pub failures: Vec<String>,
     doomed: Vec<super::doomed::Doomed>,
     newest: Vec<Bucket>,
 }
@@ -105,14 +133,11 @@ struct Harmed {
 /// When the regions don't start. What goes wrong later is in the report.
 pub async fn run_regions(options: &RegionsOptions) -> Report {
     let first = if options.joins { 2 } else { NAMES.len() };
-    let region = RegionOptions {
-        seed: options.seed,
-        shards: options.shards,
-        binary: options.upgrades_from.clone(),
-        ..RegionOptions::default()
-    };
-    let mut world = World::start_with(&NAMES, options.each, first, region).await;
+    let mut world = World::start_with(&NAMES, options.each, first, options.region()).await;
     world.expect_errors(&EXPECTED_ERRORS);
+    if options.loses_power() {
+        world.expect_disk_errors();
+    }
     part(&world);
     let field = Field::start(&world, NAMES.len()).await;
     let own = world.api(0).bucket_with(&[("plan", "pro")]).await;
@@ -126,6 +151,10 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     let broken = {
         let work = async {
             match &options.upgrades_from {
+                None if options.loses_power() => {
+                    let say = |what: &str| options.say(started, what);
+                    power::cut_all(&mut world, options, &field, &mut harmed, say).await;
+                }
                 None => harm(&mut world, options, &mut load, &mut harmed).await,
                 Some(old) => {
                     let say = |what: &str| options.say(started, what);

@@ -147,7 +147,13 @@ impl<'a> Storm<'a> {
                 self.end(harmed).await;
                 return;
             }
-            Kind::Refuse | Kind::Delay | Kind::Loss | Kind::Wipe | Kind::Members | Kind::Damage => {
+            Kind::Refuse
+            | Kind::Delay
+            | Kind::Loss
+            | Kind::Wipe
+            | Kind::SlowSnapshot
+            | Kind::Members
+            | Kind::Damage => {
                 panic!("{} is a fault of one region", step.kind)
             }
         }
@@ -235,6 +241,7 @@ impl<'a> Storm<'a> {
             | Kind::Delay
             | Kind::Loss
             | Kind::Wipe
+            | Kind::SlowSnapshot
             | Kind::Members
             | Kind::Damage => {}
         }

@@ -1,212 +1,216 @@
-//! The body of an answer on its way out, which is counted as long as it waits.
+//! The body of a request, as the server hands it to who answers.
+//!
+//! Over HTTP/1 a body that isn't read to its end makes its connection useless for what follows, so
+//! the answer has to say so, and the socket has to be closed gently ([`super::linger`]). Whoever
+//! answers needn't know: the body itself notes its end, and what was left of it comes back here,
+//! to be thrown away if it is short and there already.
+//!
+//! Over HTTP/2 the last bytes that `content-length` promises are held back until the stream ends:
+//! who reads by that length can't take the beginning of a longer body for all of it.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::futures::OwnedNotified;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
 
-use crate::server::conn::held::{Account, Hold};
+/// Maximum number of unread bytes that are thrown away to keep a connection.
+const MAX_DISCARDED: u64 = 4 << 10;
 
-/// Largest piece that HTTP/2 gets at once: what it has isn't timed any more, stream by stream.
-const PIECE_BYTES: usize = 16 << 10;
+/// Number of times that a remainder is asked for before it counts as one that comes later: hyper
+/// hands a piece over a turn after it was asked for.
+const DISCARD_POLLS: usize = 6;
 
-/// An answer's body.
-pub(crate) struct Outbound<B> {
-    source: B,
-    counting: Counting,
-    /// What came from the source, and wasn't handed out yet.
-    rest: Bytes,
-    /// Whether it goes in pieces.
-    http2: bool,
-}
+/// What went wrong with a body: it broke off, or isn't what its head said.
+pub type BodyError = Box<dyn Error + Send + Sync>;
 
-/// How a body is counted.
-enum Counting {
-    /// Not: it is small, or has no bytes.
-    Free,
-    /// As a whole, before its first byte.
-    Whole(Hold),
-    /// As a whole, and it goes in several pieces.
-    Pieces(Arc<Hold>),
-    /// As it comes.
-    Coming(Box<Coming>),
-}
-
-struct Coming {
-    account: Arc<Account>,
-    room: Option<Pin<Box<OwnedNotified>>>,
-}
-
-/// Bytes of an answer; they count until they are dropped.
+/// The body of a request.
 #[derive(Debug)]
-pub(crate) struct Piece {
-    bytes: Bytes,
-    keep: Keep,
+pub struct RequestBody {
+    /// There until it is dropped.
+    incoming: Option<Incoming>,
+    /// Where its end is noted, over HTTP/1.
+    unread: Option<Arc<Unread>>,
+    /// Whether the end of the stream decides, as over HTTP/2.
+    ends_with_stream: bool,
+    held: Option<Box<Held>>,
 }
 
+/// The last bytes of a body whose stream hasn't ended, or the trailers behind them.
 #[derive(Debug)]
-enum Keep {
-    Nothing,
-    Alone(Hold),
-    Shared(Arc<Hold>),
+enum Held {
+    Data(Bytes),
+    Frame(Frame<Bytes>),
 }
 
-impl<B: Body<Data = Bytes>> Outbound<B> {
-    /// A body that isn't counted.
-    pub(crate) fn free(source: B) -> Self {
-        Self::new(source, Counting::Free, false)
-    }
+/// Whether the current request's body was read to its end, for one HTTP/1 connection.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    open: AtomicBool,
+    /// What was dropped before its end.
+    left: Mutex<Option<Incoming>>,
+}
 
-    /// A body that was counted as a whole.
-    pub(crate) fn whole(source: B, hold: Hold, http2: bool) -> Self {
-        Self::new(source, Counting::Whole(hold), http2)
-    }
-
-    /// A body whose length isn't known: no more of it is asked for while its connection's answers reach
-    /// their limit.
-    pub(crate) fn coming(source: B, account: Arc<Account>, http2: bool) -> Self {
-        let coming = Coming {
-            account,
-            room: None,
-        };
-        Self::new(source, Counting::Coming(Box::new(coming)), http2)
-    }
-
-    fn new(source: B, counting: Counting, http2: bool) -> Self {
+impl RequestBody {
+    /// A body whose end `unread` is to know of. One that waits for `100 Continue` is never asked
+    /// for once it was dropped: that would make the client send it.
+    pub(crate) fn http1(incoming: Incoming, unread: &Arc<Unread>) -> Self {
+        let unread = (!incoming.is_end_stream()).then(|| {
+            unread.open.store(true, Ordering::Relaxed);
+            Arc::clone(unread)
+        });
         Self {
-            source,
-            counting,
-            rest: Bytes::new(),
-            http2,
+            incoming: Some(incoming),
+            unread,
+            ends_with_stream: false,
+            held: None,
         }
     }
-}
 
-impl<B> Outbound<B> {
-    /// The next piece of what has come.
-    fn next_piece(&mut self) -> Piece {
-        let most = if self.http2 { PIECE_BYTES } else { usize::MAX };
-        let bytes = self.rest.split_to(self.rest.len().min(most));
-        let keep = match &self.counting {
-            Counting::Pieces(hold) => Keep::Shared(Arc::clone(hold)),
-            Counting::Free | Counting::Whole(_) | Counting::Coming(_) => Keep::Nothing,
+    /// A body on a stream of its own.
+    pub(crate) fn http2(incoming: Incoming) -> Self {
+        Self {
+            incoming: Some(incoming),
+            unread: None,
+            ends_with_stream: true,
+            held: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(incoming) = self.incoming.as_mut() else {
+            return Poll::Ready(None);
         };
-        Piece { bytes, keep }
-    }
-
-    /// What has come from the source; `last` if nothing follows.
-    fn take(&mut self, data: Bytes, last: bool) -> Piece {
-        let fits = !self.http2 || data.len() <= PIECE_BYTES;
-        match std::mem::replace(&mut self.counting, Counting::Free) {
-            Counting::Whole(hold) if fits && last => {
-                let keep = Keep::Alone(hold);
-                return Piece { bytes: data, keep };
-            }
-            Counting::Whole(hold) => self.counting = Counting::Pieces(Arc::new(hold)),
-            Counting::Coming(coming) => {
-                // It is there already, so it is counted whether it fits or not. It isn't split: what
-                // comes at once is bounded by the buffer that it comes through.
-                let hold = coming.account.hold(data.len(), true);
-                let keep = hold.map_or(Keep::Nothing, Keep::Alone);
-                self.counting = Counting::Coming(coming);
-                return Piece { bytes: data, keep };
-            }
-            counting => self.counting = counting,
+        if let Some(Held::Frame(_)) = self.held.as_deref() {
+            return Poll::Ready(take_held(&mut self.held).map(Ok));
         }
-        self.rest = data;
-        self.next_piece()
-    }
-}
-
-impl Coming {
-    /// Waits until more may be asked for.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if !self.account.is_full() {
-                self.room = None;
-                return Poll::Ready(());
+            let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => return Poll::Ready(take_held(&mut self.held).map(Ok)),
+            };
+            if self.held.is_some() {
+                if frame.data_ref().is_some_and(Bytes::is_empty) {
+                    continue;
+                }
+                if frame.is_data() {
+                    self.held = None;
+                    let message = "the body is longer than its content-length";
+                    return Poll::Ready(Some(Err(message.into())));
+                }
+                let last = take_held(&mut self.held);
+                self.held = Some(Box::new(Held::Frame(frame)));
+                return Poll::Ready(last.map(Ok));
             }
-            let notify = self.account.wait_for_room();
-            let fresh = self.room.is_none();
-            let room = self
-                .room
-                .get_or_insert_with(|| Box::pin(Arc::clone(notify).notified_owned()));
-            if room.as_mut().poll(cx).is_ready() {
-                self.room = None;
-            } else if !fresh || self.account.is_full() {
-                return Poll::Pending;
+            let promised = self.ends_with_stream && incoming.size_hint().exact() == Some(0);
+            match frame.into_data() {
+                Ok(data) if promised && !incoming.is_end_stream() => {
+                    self.held = Some(Box::new(Held::Data(data)));
+                }
+                Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Err(frame) => return Poll::Ready(Some(Ok(frame))),
             }
         }
     }
 }
 
-impl<B> Body for Outbound<B>
-where
-    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
-{
-    type Data = Piece;
-    type Error = B::Error;
+fn take_held(held: &mut Option<Box<Held>>) -> Option<Frame<Bytes>> {
+    held.take().map(|held| match *held {
+        Held::Data(data) => Frame::data(data),
+        Held::Frame(frame) => frame,
+    })
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
-        let this = &mut *self;
-        if !this.rest.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(this.next_piece()))));
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(self.poll(cx));
+        let failed = matches!(frame, Some(Err(_)));
+        if !failed
+            && (frame.is_none() || self.is_end_stream())
+            && let Some(unread) = self.unread.take()
+        {
+            unread.open.store(false, Ordering::Relaxed);
         }
-        if let Counting::Coming(coming) = &mut this.counting {
-            ready!(coming.poll_room(cx));
-        }
-        let frame = match ready!(Pin::new(&mut this.source).poll_frame(cx)) {
-            None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-            Some(Ok(frame)) => frame,
-        };
-        let frame = match frame.into_data() {
-            Ok(data) => Frame::data(this.take(data, this.source.is_end_stream())),
-            Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => Frame::trailers(trailers),
-                // There is no third kind.
-                Err(_) => return Poll::Ready(None),
-            },
-        };
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.source.is_end_stream()
+        let ended = self.incoming.as_ref().is_none_or(Body::is_end_stream);
+        ended && self.held.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        // It counts before the first byte only.
-        self.source.size_hint()
-    }
-}
-
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        match &self.keep {
-            Keep::Nothing => {}
-            Keep::Alone(hold) => hold.went(),
-            Keep::Shared(hold) => hold.went(),
+        let incoming = self.incoming.as_ref().map(Body::size_hint);
+        match (incoming, self.held.as_deref()) {
+            (Some(hint), None) => hint,
+            (Some(_), Some(Held::Data(data))) => SizeHint::with_exact(data.len() as u64),
+            _ => SizeHint::with_exact(0),
         }
     }
 }
 
-#[cfg(test)]
-#[path = "body_tests.rs"]
-mod tests;
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            *unread.left.lock() = self.incoming.take();
+        }
+    }
+}
+
+impl Unread {
+    /// Whether the request that was just answered left some of its body unread. A short rest that
+    /// is there already is thrown away first, unless the client `waits` to be asked for its body.
+    pub(crate) async fn is_left(&self, waits: bool) -> bool {
+        if !self.open.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        let left = self.left.lock().take();
+        match left {
+            Some(body) if !waits => !discard(body).await,
+            // Somebody still reads it, or nobody may ask for it.
+            _ => true,
+        }
+    }
+}
+
+/// Reads a body to its end if that is short and there already; says whether it was.
+async fn discard(mut body: Incoming) -> bool {
+    let (mut polls, mut bytes) = (0, 0);
+    poll_fn(|cx| {
+        loop {
+            if body.is_end_stream() {
+                return Poll::Ready(true);
+            }
+            if bytes + body.size_hint().lower() > MAX_DISCARDED {
+                return Poll::Ready(false);
+            }
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
+                Poll::Ready(None) => return Poll::Ready(true),
+                Poll::Pending if polls < DISCARD_POLLS => {
+                    polls += 1;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Pending => return Poll::Ready(false),
+            }
+        }
+    })
+    .await
+}

@@ -80,6 +80,8 @@ pub(crate) async fn drive<A: Answer>(
         connection.as_mut().poll(cx)
     });
     if let Err(error) = ended.await {
+        // What hyper itself refused has an answer, too, and perhaps more bytes behind it.
+        pulse.will_linger();
         tracing::debug!(error = &*error, "a connection ended early");
     }
 }

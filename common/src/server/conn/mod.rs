@@ -23,6 +23,7 @@ pub(crate) mod drive;
 pub(crate) mod held;
 pub(crate) mod linger;
 pub(crate) mod liveness;
+pub(crate) mod outbound;
 pub(crate) mod pulse;
 pub(crate) mod registry;
 pub(crate) mod session;

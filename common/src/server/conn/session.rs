@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::server::addresses::{Address, Place, UnderWay};
-use crate::server::answer::{Answer, BodyLeft, Origin};
-use crate::server::conn::body::Outbound;
+use crate::server::answer::{Answer, Origin};
+use crate::server::conn::body::{RequestBody, Unread};
 use crate::server::conn::held::{Account, FREE_BYTES};
+use crate::server::conn::outbound::Outbound;
 use crate::server::conn::pulse::Pulse;
 use crate::server::conn::streams;
 use crate::server::forwarded::{X_CLOUDKV_ROUTER, client_of};
@@ -29,6 +30,7 @@ pub(crate) struct Session<A> {
     pub(crate) peer: SocketAddr,
     pub(crate) encrypted: bool,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) unread: Arc<Unread>,
     /// Set while the server is about to stop.
     pub(crate) closing: Arc<AtomicBool>,
     /// The answers that wait.
@@ -91,6 +93,14 @@ impl<A: Answer> Session<A> {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Outbound<A::Body>>, Infallible>> + Send {
         let http1 = request.version() < Version::HTTP_2;
+        let waits = http1 && request.headers().contains_key(EXPECT);
+        let request = request.map(|body| {
+            if http1 {
+                RequestBody::http1(body, &self.unread)
+            } else {
+                RequestBody::http2(body)
+            }
+        });
         // A block holds what it is given once, an `async fn` twice; and hyper moves it around.
         async move {
             let (_running, number) = self.pulse.begin();
@@ -98,7 +108,7 @@ impl<A: Answer> Session<A> {
                 self.recognise(&request);
             }
             let Ok(_under_way) = self.count(&request, http1) else {
-                return Ok(self.refuse(&request, number, http1));
+                return Ok(self.refuse(request, number, waits).await);
             };
             let reads = matches!(*request.method(), Method::GET | Method::HEAD);
             let expected = if http1 || !reads {
@@ -110,7 +120,7 @@ impl<A: Answer> Session<A> {
                 }
             };
             if expected.is_some() && !self.account.is_worth_reading() {
-                return Ok(self.refuse(&request, number, http1));
+                return Ok(self.refuse(request, number, waits).await);
             }
             let origin = Origin {
                 connection: self.connection,
@@ -121,7 +131,7 @@ impl<A: Answer> Session<A> {
             };
             let mut response = self.answers.answer(request, origin).await;
             if http1 {
-                self.close(&mut response);
+                self.close(&mut response, waits).await;
             } else {
                 streams::answered();
             }
@@ -132,7 +142,7 @@ impl<A: Answer> Session<A> {
     }
 
     /// Whether the connection is a router's, as its first request may tell.
-    fn recognise(&self, request: &Request<Incoming>) {
+    fn recognise(&self, request: &Request<RequestBody>) {
         let Some(token) = &self.settings.router_token else {
             return;
         };
@@ -143,7 +153,7 @@ impl<A: Answer> Session<A> {
     }
 
     /// Counts a request for whose it is. Over HTTP/1.1 a connection counts for its one request, too.
-    fn count(&self, request: &Request<Incoming>, http1: bool) -> Result<Option<UnderWay>, ()> {
+    fn count(&self, request: &Request<RequestBody>, http1: bool) -> Result<Option<UnderWay>, ()> {
         let counted = match &self.caller.address {
             _ if self.caller.is_router() => return Ok(None),
             Some(_) if http1 => return Ok(None),
@@ -163,26 +173,28 @@ impl<A: Answer> Session<A> {
     }
 
     /// Says that there are too many requests.
-    fn refuse(
+    async fn refuse(
         &self,
-        request: &Request<Incoming>,
+        request: Request<RequestBody>,
         number: u32,
-        http1: bool,
+        waits: bool,
     ) -> Response<Outbound<A::Body>> {
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(self.connection, number));
+        let http1 = request.version() < Version::HTTP_2;
+        drop(request);
         self.answers.connections().refused_request();
         let mut response = self.answers.overloaded(id);
         if http1 {
-            response.extensions_mut().insert(BodyLeft);
-            self.close(&mut response);
+            self.close(&mut response, waits).await;
         }
         response.map(Outbound::free)
     }
 
-    /// Says over HTTP/1.1 if the connection ends with an answer.
-    fn close(&self, response: &mut Response<A::Body>) {
-        let left = response.extensions_mut().remove::<BodyLeft>().is_some();
+    /// Says over HTTP/1 if the connection ends with an answer: since the request's body was left
+    /// unread, or the server is about to stop.
+    async fn close(&self, response: &mut Response<A::Body>, waits: bool) {
+        let left = self.unread.is_left(waits).await;
         if left {
             self.pulse.will_linger();
         }

@@ -26,9 +26,6 @@ use crate::api::errors::ApiError;
 /// Bodies up to here need no room of their own: their number is bounded by that of connections.
 const FREE: usize = 16 << 10;
 
-/// Unread bodies up to here are swallowed by hyper; the connection stays useful.
-const SWALLOWED: u64 = 4 << 10;
-
 /// Reads bodies, and bounds the memory that they take together.
 pub struct Intake {
     memory: Memory,
@@ -170,7 +167,7 @@ impl Intake {
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(_))) => {
                     let message = "the request's body ended early or is malformed";
-                    return Err(ApiError::body(message).leaving_body());
+                    return Err(ApiError::body(message));
                 }
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data()
@@ -197,7 +194,7 @@ impl Room<'_> {
             0
         };
         if more > 0 && !self.memory.try_take(Some(*client), more) {
-            return Err(ApiError::overloaded().leaving_body());
+            return Err(ApiError::overloaded());
         }
         *taken += more;
         Ok(())
@@ -233,19 +230,6 @@ fn append(
     }
     whole.extend_from_slice(piece);
     Ok(())
-}
-
-/// Marks a refusal that left more of a body unread than hyper swallows on its own.
-pub fn refuse<B: Body>(error: ApiError, body: &B) -> ApiError {
-    let small = body
-        .size_hint()
-        .exact()
-        .is_some_and(|size| size <= SWALLOWED);
-    if body.is_end_stream() || small {
-        error
-    } else {
-        error.leaving_body()
-    }
 }
 
 #[cfg(test)]

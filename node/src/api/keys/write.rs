@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, EXPECT, EXPIRES};
+use http::header::{CONTENT_TYPE, ETAG, EXPIRES};
 use http::{HeaderMap, Response};
 
 use crate::api::Api;
@@ -13,7 +13,7 @@ use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::headers::single;
 use crate::api::http::query::Query;
-use crate::api::http::{conditions, dates, etag, path, receive, session, ttl};
+use crate::api::http::{conditions, dates, etag, path, session, ttl};
 use crate::api::keys::{Head, recycled};
 use crate::service::{Precondition, Put, Session};
 
@@ -27,8 +27,7 @@ pub async fn put<B: Received>(
     key: &[u8],
     mut body: B,
 ) -> Result<Response<Body>, ApiError> {
-    let order = Order::of(api, head, key).await;
-    let order = order.map_err(|error| refuse(error, head, &body))?;
+    let order = Order::of(api, head, key).await?;
     let bucket = order.grant.bucket();
     let limit = bucket.limits.value_bytes;
     let received = api
@@ -117,14 +116,6 @@ impl Order {
             session: session::of_request(&head.headers, &api.service.directory).await?,
         })
     }
-}
-
-/// A client that waits for `100 Continue` hasn't sent its body: there is nothing to swallow.
-fn refuse<B: Received>(error: ApiError, head: &Head<'_>, body: &B) -> ApiError {
-    if head.headers.contains_key(EXPECT) {
-        return error.leaving_body();
-    }
-    receive::refuse(error, body)
 }
 
 fn ttl(query: Query<'_>) -> Result<Option<Duration>, ApiError> {

@@ -13,7 +13,8 @@
 //!   each names the one before (`frame`), so nothing else can be read behind it (`recovery`).
 //! - A completion is called with `Ok` only after a sync that began after its records were written.
 //! - What a start reads as a part of the log is durable before the log is open: a process that was
-//!   killed may have written it without a sync, and Raft takes what is there as durable.
+//!   killed may have written it without a sync, or with one that has failed, and Raft takes what is
+//!   there as durable. It is written again, and synced.
 //! - An entry that is read from the disk is the one that was asked for, unchanged, or an error that
 //!   names the file: checksum, group and index are compared before anybody sees it.
 //! - A segment is used again only when no entry in it is needed, and the records that say so are

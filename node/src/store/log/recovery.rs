@@ -46,8 +46,18 @@ impl Recovered {
     /// Makes durable what was read, of which everything before `synced` is already: blocks. A process
     /// that was killed between a write and its sync left records that are readable and not durable;
     /// and a file that it had just made, whose name isn't. From here on it is missed if it is gone.
+    ///
+    /// A sync alone is not enough: where that process's own sync has failed, the kernel has dropped
+    /// what it was to write, and reads it from memory all the same. So it is written again.
     pub fn make_durable(&self, dir: &Path, synced: Position, mark: &SyncedMark) -> io::Result<()> {
-        for file in self.segments.range(synced.segment()..).map(|it| it.1) {
+        for (number, file) in self.segments.range(synced.segment()..) {
+            let from = if *number == synced.segment() {
+                synced.offset()
+            } else {
+                0
+            };
+            let end = self.end.filter(|end| end.at.segment() == *number);
+            file.write_again(from..end.map_or(file.size(), |end| end.at.offset()))?;
             file.sync()?;
         }
         sync_folder(dir)?;

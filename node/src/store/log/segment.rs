@@ -8,6 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -112,7 +113,26 @@ impl SegmentFile {
         Ok(bytes)
     }
 
-    /// Makes all that was written durable, by an earlier process, too: blocks.
+    /// Writes a part again, as it is read, with the rest of its blocks: blocks. Bytes that the disk
+    /// has already don't change, whatever a power loss leaves of it.
+    pub fn write_again(&self, part: Range<u64>) -> io::Result<()> {
+        let mut buffer = Aligned::new(WRITE);
+        let mut offset = part.start - part.start % BLOCK as u64;
+        while offset < part.end {
+            let length = usize::try_from(part.end - offset).map_or(WRITE, |left| left.min(WRITE));
+            let blocks = &mut buffer.all_mut()[..length.next_multiple_of(BLOCK)];
+            blocks.fill(0);
+            let there = self.size.saturating_sub(offset).min(blocks.len() as u64);
+            let there = usize::try_from(there).map_err(io::Error::other)?;
+            self.read.read_exact_at(&mut blocks[..there], offset)?;
+            self.write.write_all_at(blocks, offset)?;
+            offset += blocks.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes all that was written durable, by an earlier process, too, but for what a failed sync
+    /// of that one has dropped: blocks.
     pub fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         synced::note(&self.path);
@@ -270,6 +290,23 @@ mod tests {
         all.extend_from_slice(b"more");
         assert_eq!(file.read(0, all.len()).unwrap(), all);
         assert_eq!(file.size(), 4 << 20);
+    }
+
+    #[test]
+    fn what_is_written_again_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SegmentFile::create(dir.path(), 1, 3 << 20).unwrap();
+        let all: Vec<u8> = (0..2_500_000_u32)
+            .map(|at| (at % 251).to_be_bytes()[3])
+            .collect();
+        Pen::new().write(&file, &all).unwrap();
+        for part in [0..0, 5..9, 4095..4097, 0..2_500_000, 1 << 20..3 << 20] {
+            file.write_again(part).unwrap();
+            file.sync().unwrap();
+            assert_eq!(file.read(0, all.len()).unwrap(), all);
+        }
+        let path = file.path().to_owned();
+        assert_eq!(std::fs::metadata(path).unwrap().len(), 3 << 20);
     }
 
     #[test]

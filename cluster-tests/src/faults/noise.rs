@@ -1,0 +1,23 @@
+//! Values that no compression makes smaller.
+
+use std::sync::LazyLock;
+
+use crate::rng::Rng;
+
+/// Bytes of which values are made; more than any of them has.
+const BYTES: usize = 1 << 20;
+
+/// The value of a key, of so many bytes.
+///
+/// # Panics
+/// When that is more than there is.
+pub(super) fn value(key: u64, bytes: usize) -> &'static [u8] {
+    static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut rng = Rng::new(0x9015e);
+        let words = (0..BYTES / 8).map(|_| rng.draw().to_le_bytes());
+        words.flatten().collect()
+    });
+    let starts = (BYTES - bytes) as u64 + 1;
+    let first = usize::try_from(key.wrapping_mul(7919) % starts).unwrap_or(0);
+    &ALL[first..][..bytes]
+}

@@ -1,0 +1,111 @@
+//! A node loses its directory, and its connection is slow: a snapshot is on its way to it while
+//! writes go on, and its sender or the node itself may die or stall midway.
+
+use std::time::Duration;
+
+use super::harm;
+use super::noise;
+use super::plain::Plain;
+use crate::harness::{RawRequest, eventually, try_eventually};
+use crate::region::{Region, shard_of};
+use crate::rng::Rng;
+
+/// The shard whose snapshot takes long; it holds [`BALLAST`] values that no client knows.
+const SHARD: u32 = 0;
+/// More than the log keeps in any case: without a snapshot no node becomes whole.
+const BALLAST: u64 = 768;
+const VALUE_BYTES: usize = 16 << 10;
+/// Time for one of those values to be written, and for the log to be purged of some.
+const BALLAST_WITHIN: Duration = Duration::from_secs(60);
+/// What passes to the node, in KiB a second: the snapshot takes between 3 and 12 s.
+const RATES: std::ops::Range<u64> = 1024..4096;
+/// Time for all groups to be whole again.
+const WHOLE_WITHIN: Duration = Duration::from_secs(180);
+/// Time for the snapshot to begin.
+const BEGINS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Has a node of a whole region begin anew over a slow connection, and waits until it is whole.
+/// Returns whether its snapshot was seen on its way.
+pub(super) async fn slow_snapshot(
+    region: &mut Region,
+    seat: usize,
+    hold: Duration,
+    rng: &mut Rng,
+) -> bool {
+    region.wait_formed_within(WHOLE_WITHIN).await;
+    load_ballast(region).await;
+    region.wait_formed_within(WHOLE_WITHIN).await;
+    let lost = region.node_id(seat).await;
+    region.kill(seat);
+    let rate = rng.within(RATES) << 10;
+    region.network.limit_uplink(seat, rate);
+    region.rejoin_wiped(seat).await;
+    let nodes = region.members.len();
+    let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
+    region.replace(teller, &lost).await;
+
+    let seen = &*region;
+    let sender = try_eventually(BEGINS_WITHIN, async || sender_to(seen, seat).await);
+    let sender = sender.await;
+    if let Some(sender) = sender {
+        let hit = if rng.permille(500) { sender } else { seat };
+        match rng.within(0..3) {
+            0 => harm::kill(region, &[hit], hold).await,
+            1 => harm::pause(region, hit, hold).await,
+            _ => {}
+        }
+    }
+    region.wait_formed_within(WHOLE_WITHIN).await;
+    region.network.limit_uplink(seat, 0);
+    sender.is_some()
+}
+
+/// The seat of the node from which the shard's snapshot is on its way to the one at `seat`.
+async fn sender_to(region: &Region, seat: usize) -> Option<usize> {
+    let statuses = region.statuses().await;
+    let group = group();
+    let found = statuses.get(&seat)?.snapshots.iter().find(|it| {
+        it.group == group && it.direction == "received" && it.state == "running" && it.bytes > 0
+    })?;
+    let sender = statuses
+        .iter()
+        .find(|(_, status)| status.node == found.node);
+    sender.map(|(seat, _)| *seat)
+}
+
+fn group() -> String {
+    format!("shard-{SHARD}")
+}
+
+/// Writes more into the shard than its log keeps, unless that was done before.
+async fn load_ballast(region: &Region) {
+    if is_purged(region).await {
+        return;
+    }
+    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    let nodes = region.running().into_iter();
+    let nodes: Vec<_> = nodes.map(|seat| region.seat(seat).http()).collect();
+    let names = (0..).map(|number: u64| format!("ballast-{number}"));
+    let mut names = names.filter(|name| shard_of(&bucket.id, name, region.shards()) == SHARD);
+    for number in 0..BALLAST {
+        let path = bucket.key(&names.next().expect("numbers don't end"));
+        let request = RawRequest::new("PUT", &path).body(noise::value(number, VALUE_BYTES));
+        eventually("a value is written", BALLAST_WITHIN, async || {
+            Plain::new(&nodes, 0).send(&request).await.ok()
+        })
+        .await;
+    }
+    let purged = async || is_purged(region).await.then_some(());
+    eventually("the log is purged", BALLAST_WITHIN, purged).await;
+}
+
+/// Whether no node has the whole log of the shard.
+async fn is_purged(region: &Region) -> bool {
+    let statuses = region.statuses().await;
+    let group = group();
+    let replicas: Vec<_> = statuses
+        .values()
+        .filter_map(|status| status.group(&group))
+        .collect();
+    replicas.len() == region.running().len() && replicas.iter().all(|it| it.purged > 0)
+}

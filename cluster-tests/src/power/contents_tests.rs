@@ -1,0 +1,141 @@
+//! Contents of a file, cut and failed.
+
+use super::contents::*;
+use crate::rng::Rng;
+
+fn contents() -> Contents {
+    Contents::new(tempfile::tempfile().unwrap())
+}
+
+fn all_of(contents: &Contents) -> Vec<u8> {
+    contents.read(0, u64::MAX).unwrap()
+}
+
+fn cut(contents: &mut Contents, loss: Loss, guarantee: Guarantee, seed: u64) {
+    contents.cut(loss, guarantee, &mut Rng::new(seed)).unwrap();
+}
+
+#[test]
+fn what_was_synced_stays_and_the_rest_may_go() {
+    let mut file = contents();
+    file.write(0, &[1; 2000]).unwrap();
+    file.sync();
+    file.write(500, &[2; 100]).unwrap();
+    file.write(500, &[3; 3000]).unwrap();
+    file.resize(100).unwrap();
+    assert!(file.is_unsynced());
+    cut(&mut file, Loss::Everything, Guarantee::Nothing, 1);
+    assert_eq!(all_of(&file), [1; 2000]);
+    file.write(10, b"kept").unwrap();
+    cut(&mut file, Loss::Nothing, Guarantee::Nothing, 1);
+    assert_eq!(&all_of(&file)[10..14], b"kept");
+    assert!(!file.is_unsynced());
+}
+
+#[test]
+fn each_sector_is_one_of_its_versions() {
+    let (mut torn, mut versions) = (false, std::collections::BTreeSet::new());
+    for seed in 0..60 {
+        let mut file = contents();
+        file.write(0, &[1; 1536]).unwrap();
+        file.sync();
+        file.write(0, &[2; 1536]).unwrap();
+        file.write(0, &[3; 1536]).unwrap();
+        cut(&mut file, Loss::Some, Guarantee::Nothing, seed);
+        let bytes = all_of(&file);
+        for sector in bytes.chunks(512) {
+            assert!(sector.iter().all(|byte| *byte == sector[0]));
+            versions.insert(sector[0]);
+        }
+        torn |= bytes[0] != bytes[1535];
+    }
+    assert!(torn);
+    assert_eq!(versions.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn what_was_appended_is_lost_from_the_end_only_where_that_is_promised() {
+    let holes = |guarantee| {
+        let mut holes = 0;
+        for seed in 0..60 {
+            let mut file = contents();
+            file.write(0, &[1; 700]).unwrap();
+            file.sync();
+            file.write(700, &[2; 3000]).unwrap();
+            cut(&mut file, Loss::Some, guarantee, seed);
+            let bytes = all_of(&file);
+            assert_eq!(bytes[..700], [1; 700]);
+            holes += u32::from(bytes[700..].contains(&0));
+        }
+        holes
+    };
+    assert_eq!(holes(Guarantee::Journaled), 0);
+    assert!(holes(Guarantee::Nothing) > 0);
+}
+
+/// A durable page of ones, then twos written over it, and threes behind, whose sync has failed.
+fn failed(seed: u64) -> Contents {
+    let mut file = contents();
+    file.write(0, &[1; 4096]).unwrap();
+    file.sync();
+    file.write(0, &[2; 4096]).unwrap();
+    file.write(4096, &[3; 8192]).unwrap();
+    file.fail_sync(&mut Rng::new(seed)).unwrap();
+    file
+}
+
+#[test]
+fn what_a_failed_sync_has_dropped_is_read_and_no_later_sync_writes_it() {
+    let (mut all, mut some) = (0, 0);
+    for seed in 0..60 {
+        let mut file = failed(seed);
+        assert_eq!(file.read(4095, 2).unwrap(), [2, 3]);
+        file.sync();
+        assert_eq!(file.read(4095, 2).unwrap(), [2, 3]);
+        assert!(file.is_unsynced());
+        cut(&mut file, Loss::Nothing, Guarantee::Nothing, seed);
+        let bytes = all_of(&file);
+        assert_eq!(bytes.len(), 12288);
+        let pages: Vec<u8> = bytes.chunks(4096).map(|page| page[0]).collect();
+        assert!(
+            bytes
+                .chunks(4096)
+                .all(|page| page.iter().all(|it| *it == page[0]))
+        );
+        assert!([1, 2].contains(&pages[0]), "{pages:?}");
+        assert!(pages[1..].iter().all(|it| [0, 3].contains(it)), "{pages:?}");
+        all += u32::from(pages == [1, 0, 0]);
+        some += u32::from(pages != [1, 0, 0] && pages != [2, 3, 3]);
+    }
+    assert!(all > 20 && some > 5, "{all} {some}");
+}
+
+#[test]
+fn what_is_written_again_after_a_failed_sync_is_durable_after_the_next() {
+    for seed in 0..20 {
+        let mut file = failed(seed);
+        file.write(100, &[4; 10]).unwrap();
+        file.write(4096, &[5; 8192]).unwrap();
+        file.sync();
+        cut(&mut file, Loss::Everything, Guarantee::Nothing, seed);
+        let bytes = all_of(&file);
+        assert_eq!(bytes[..100], [2; 100], "a page is written as a whole");
+        assert_eq!(bytes[100..110], [4; 10]);
+        assert_eq!(bytes[4096..], [5; 8192]);
+        // And without that sync it may be lost, to what was durable before.
+        let mut file = failed(seed);
+        file.write(0, &[4; 4096]).unwrap();
+        cut(&mut file, Loss::Everything, Guarantee::Nothing, seed);
+        assert_eq!(all_of(&file), [1; 4096]);
+    }
+}
+
+#[test]
+fn an_evicted_page_is_read_as_the_disk_has_it() {
+    let mut file = failed(1);
+    file.write(0, &[6; 4096]).unwrap();
+    file.evict().unwrap();
+    let bytes = all_of(&file);
+    assert_eq!((bytes.len(), bytes[0]), (12288, 6));
+    assert!(bytes[4096..].iter().all(|it| [0, 3].contains(it)));
+}

@@ -1,0 +1,264 @@
+//! Heads that say two things at once, or more than fits: node and router answer them alike.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use cloudkv_cluster_tests::{Api, Bucket, Node, RawRequest, Router};
+use futures_util::{StreamExt, stream};
+use http::Request;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// Header lines that a request may have, beside those that routers set.
+const MAX_HEADERS: usize = 90;
+
+struct Ports {
+    node: Node,
+    router: Router,
+    bucket: Bucket,
+}
+
+impl Ports {
+    async fn start() -> Self {
+        let node = Node::start().await;
+        let router = Router::start(&[node.rpc()]).await;
+        let parameters = [("plan", "business"), ("access", "protected")];
+        let bucket = router.api().bucket_with(&parameters).await;
+        Self {
+            node,
+            router,
+            bucket,
+        }
+    }
+
+    fn addresses(&self) -> [SocketAddr; 2] {
+        [self.node.http(), self.router.http()]
+    }
+}
+
+#[tokio::test]
+async fn head_of_an_empty_value_says_that_it_is_empty() {
+    let ports = Ports::start().await;
+    let (key, account) = (ports.bucket.key("empty"), &ports.bucket.account);
+    let api = ports.router.api();
+    api.put(&key, "").api_key(account).await.status(200);
+    for address in ports.addresses() {
+        for api in [Api::new(address), Api::http2(address)] {
+            let head = api.head(&key).api_key(account).await;
+            assert_eq!(head.status(200).header("content-length"), "0");
+            let etag = head.etag();
+            let same = api.head(&key).api_key(account);
+            let same = same.header("if-none-match", &etag).await;
+            assert_eq!(same.status(304).find_header("content-length"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_1_1_names_its_host_once() {
+    let ports = Ports::start().await;
+    for address in ports.addresses() {
+        let none = RawRequest::with_line("GET /ping HTTP/1.1");
+        none.send(address).await.error(400, "invalid_header");
+        let two = RawRequest::new("GET", "/ping").header("Host", "localhost");
+        let answer = two.send(address).await;
+        answer.error(400, "invalid_header");
+        assert!(answer.find_header("x-request-id").is_some(), "{answer:?}");
+        let old = RawRequest::with_line("GET /ping HTTP/1.0");
+        old.send(address).await.status(200);
+    }
+}
+
+#[tokio::test]
+async fn bodies_in_other_codings_than_chunks_are_refused() {
+    let ports = Ports::start().await;
+    let (key, account) = (ports.bucket.key("coded"), &ports.bucket.account);
+    let body = b"5\r\nvalue\r\n0\r\n\r\n";
+    for address in ports.addresses() {
+        for codings in [
+            &["gzip, chunked"][..],
+            &["chunked, chunked"][..],
+            &["gzip", "chunked"][..],
+            &["identity, chunked"][..],
+            &["gzip"][..],
+        ] {
+            let put = RawRequest::new("PUT", &key).header("api-key", account);
+            let coded = |put: RawRequest, coding: &&str| put.header("Transfer-Encoding", coding);
+            let put = codings.iter().fold(put, coded);
+            let ending = put.trailing(body).try_send(address).await;
+            ending.refused(&[400, 501]);
+        }
+        let api = ports.router.api();
+        api.get(&key).api_key(account).await.status(404);
+    }
+}
+
+#[tokio::test]
+async fn node_and_router_take_as_many_headers() {
+    let ports = Ports::start().await;
+    for address in ports.addresses() {
+        for (count, status) in [(MAX_HEADERS, 200), (MAX_HEADERS + 1, 431), (300, 431)] {
+            let raw = (0..count).fold(RawRequest::new("GET", "/ping"), |request, number| {
+                request.header(&format!("x-{number}"), "v")
+            });
+            raw.try_send(address).await.refused(&[status]);
+            // The client adds one of its own: accept.
+            let call = (1..count).fold(Api::http2(address).get("/ping"), |call, number| {
+                call.header(&format!("x-{number}"), "v")
+            });
+            call.await.status(status);
+        }
+    }
+    // Those of the router itself don't count.
+    let full = (0..MAX_HEADERS).fold(RawRequest::new("PUT", "/ping"), |request, number| {
+        request.header(&format!("x-{number}"), "v")
+    });
+    let full = full
+        .header("X-Request-ID", "mine")
+        .header("X-Forwarded-For", "192.0.2.1");
+    let full = full.chunked(&[b"body"]);
+    full.send(ports.router.http())
+        .await
+        .error(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn connection_keeps_no_header_from_whoever_answers() {
+    let ports = Ports::start().await;
+    let (key, account) = (ports.bucket.key("k"), &ports.bucket.account);
+    let api = ports.router.api();
+    api.put(&key, "v").api_key(account).await.status(200);
+    for address in ports.addresses() {
+        for named in [
+            "api-key",
+            "close, API-Key",
+            "if-match",
+            "x-cloudkv-min-version",
+        ] {
+            let put = RawRequest::new("PUT", &key)
+                .header("api-key", account)
+                .header("If-Match", "\"0000000000000000-1\"")
+                .header("Connection", named)
+                .body(b"overwritten");
+            put.send(address).await.error(400, "invalid_header");
+        }
+        let named = RawRequest::new("GET", &key).header("api-key", account);
+        let named = named
+            .header("Connection", "close, x-mine")
+            .header("X-Mine", "1");
+        assert_eq!(named.send(address).await.status(200).text(), "v");
+    }
+}
+
+/// Sends a PUT over HTTP/2 whose head promises another length than its frames have, or the same,
+/// and what `rest` gives after them; `None`: the stream was reset.
+async fn put(
+    address: SocketAddr,
+    (bucket, key): (&Bucket, &str),
+    promised: usize,
+    frames: &[&'static str],
+    rest: mpsc::Receiver<&'static str>,
+) -> Option<u16> {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+    let (mut sender, connection) = client.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let rest = stream::unfold(rest, async |mut rest| Some((rest.recv().await?, rest)));
+    let frames = stream::iter(frames.to_vec()).chain(rest);
+    let frames =
+        frames.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from_static(frame.as_bytes()))));
+    let request = Request::put(format!("http://{address}{key}"))
+        .header("api-key", &bucket.account)
+        .header("content-length", promised)
+        .body(StreamBody::new(Box::pin(frames)));
+    let answer = sender.send_request(request.unwrap()).await;
+    connection.abort();
+    answer.ok().map(|answer| answer.status().as_u16())
+}
+
+/// Nothing behind the frames of a body.
+fn nothing() -> mpsc::Receiver<&'static str> {
+    mpsc::channel(1).1
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_longer_http_2_body_is_not_stored() {
+    let ports = Ports::start().await;
+    let bucket = &ports.bucket;
+    for (number, address) in ports.addresses().into_iter().enumerate() {
+        let key = bucket.key(&format!("begun-{number}"));
+        let (send, rest) = mpsc::channel(1);
+        let putting = put(address, (bucket, &key), 5, &["01234"], rest);
+        let watching = async {
+            // All that is promised is there, but the stream goes on.
+            for _ in 0..50 {
+                let got = ports.router.api().get(&key).api_key(&bucket.account).await;
+                assert_eq!(got.status, 404, "{got:?}");
+            }
+            // It fails if the stream has been reset.
+            let _ = send.send("56789").await;
+            drop(send);
+        };
+        let (status, ()) = tokio::join!(putting, watching);
+        let refused = status.is_none_or(|status| (400..500).contains(&status));
+        assert!(refused, "{status:?}");
+        let got = ports.router.api().get(&key).api_key(&bucket.account).await;
+        assert_eq!(got.status, 404, "{got:?}");
+    }
+}
+
+#[tokio::test]
+async fn http_2_bodies_are_as_long_as_they_say() {
+    let ports = Ports::start().await;
+    let bucket = &ports.bucket;
+    for (number, address) in ports.addresses().into_iter().enumerate() {
+        let api = ports.router.api();
+        for (case, (promised, frames)) in [
+            (5, &["01234", "56789"][..]),
+            (5, &["01234", "5"][..]),
+            (5, &["0123456789"][..]),
+            (5, &["01", "23", "45"][..]),
+            (10, &["01234"][..]),
+            (10, &["01234", "5678"][..]),
+            (5, &[][..]),
+            (0, &["0"][..]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let key = bucket.key(&format!("wrong-{number}-{case}"));
+            let status = put(address, (bucket, &key), promised, frames, nothing()).await;
+            let refused = status.is_none_or(|status| (400..500).contains(&status));
+            assert!(refused, "{promised} {frames:?} at {address}: {status:?}");
+            let got = api.get(&key).api_key(&bucket.account).await;
+            assert_eq!(
+                got.status, 404,
+                "{promised} {frames:?} at {address}: {got:?}"
+            );
+        }
+        for (case, frames) in [
+            &["01234"][..],
+            &["01", "234"][..],
+            &["0", "", "1234", ""][..],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let key = bucket.key(&format!("right-{number}-{case}"));
+            let status = put(address, (bucket, &key), 5, frames, nothing()).await;
+            assert_eq!(status, Some(200), "{frames:?}");
+            let got = api.get(&key).api_key(&bucket.account).await;
+            assert_eq!(got.status(200).text(), "01234", "{frames:?}");
+        }
+    }
+    // The connections to the node are none the worse for it.
+    for _ in 0..20 {
+        ports.router.api().get("/ping").await.status(200);
+    }
+}

@@ -1,0 +1,239 @@
+//! What must hold of a request's head before anybody acts on it, at node and router alike.
+//!
+//! hyper refuses what can't be read. What is refused here can be read, but in more than one way by
+//! those that a request passes: then two of them would disagree on what was asked, or by whom.
+
+use http::{HeaderMap, HeaderName, Request, StatusCode, Version, header};
+
+/// Maximum number of header lines, [`UNCOUNTED`] ones aside. hyper takes 100 over HTTP/1, and a
+/// router adds up to one of each of those to what it got.
+const MAX_HEADERS: usize = 90;
+
+/// Headers that a router sets on its own.
+static UNCOUNTED: [HeaderName; 7] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-cloudkv-router"),
+];
+
+/// Headers that say who asks, for what, and under which condition: they are for whoever answers,
+/// and `Connection` can't keep them from it.
+const END_TO_END: [&str; 12] = [
+    "api-key",
+    "authorization",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "origin",
+    "range",
+    "transfer-encoding",
+    "x-real-ip",
+    "x-request-id",
+    "cache-control",
+];
+
+/// What the names of such headers begin with.
+const END_TO_END_PREFIXES: [&str; 6] = [
+    "accept",
+    "access-control-",
+    "content-",
+    "if-",
+    "x-cloudkv-",
+    "x-forwarded-",
+];
+
+/// What is wrong with a request's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// HTTP/1.1 without `Host`.
+    #[error("header host must be given")]
+    NoHost,
+    /// Several of it.
+    #[error("header host must be given once")]
+    Hosts,
+    /// A body in another form than chunks.
+    #[error("header transfer-encoding must be chunked, once and nothing else")]
+    TransferEncoding,
+    /// A header that would be kept from whoever answers.
+    #[error(
+        "header connection must not name a header that is for the whole way: close, keep-alive, \
+         te and upgrade concern the connection"
+    )]
+    Connection,
+    /// More lines than are taken.
+    #[error(
+        "a request must have at most {MAX_HEADERS} header lines, beside those for its host, \
+         length, ID and proxies"
+    )]
+    TooMany,
+}
+
+impl HeadError {
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::TooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NoHost | Self::Hosts | Self::TransferEncoding | Self::Connection => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+
+    /// The stable name of the error.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many_headers",
+            Self::NoHost | Self::Hosts | Self::TransferEncoding | Self::Connection => {
+                "invalid_header"
+            }
+        }
+    }
+}
+
+/// Checks the head of a request as it came from a client.
+///
+/// # Errors
+/// When the request must be refused.
+pub fn check_head<B>(request: &Request<B>) -> Result<(), HeadError> {
+    let headers = request.headers();
+    let version = request.version();
+    match headers.get_all(header::HOST).iter().take(2).count() {
+        0 if version == Version::HTTP_11 => return Err(HeadError::NoHost),
+        2 => return Err(HeadError::Hosts),
+        _ => {}
+    }
+    if headers.len() > MAX_HEADERS && counted(headers) > MAX_HEADERS {
+        return Err(HeadError::TooMany);
+    }
+    if version >= Version::HTTP_2 {
+        // It has neither of the others, and h2 refuses who sends them.
+        return Ok(());
+    }
+    transfer_encoding(headers, version)?;
+    connection(headers)
+}
+
+/// Lines, those of [`UNCOUNTED`] aside.
+fn counted(headers: &HeaderMap) -> usize {
+    let names = headers.iter().map(|(name, _)| name);
+    names.filter(|name| !UNCOUNTED.contains(name)).count()
+}
+
+fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<(), HeadError> {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(value) = values.next() else {
+        return Ok(());
+    };
+    let chunked = value.as_bytes().trim_ascii();
+    let alone = values.next().is_none() && chunked.eq_ignore_ascii_case(b"chunked");
+    if alone && version == Version::HTTP_11 {
+        Ok(())
+    } else {
+        Err(HeadError::TransferEncoding)
+    }
+}
+
+fn connection(headers: &HeaderMap) -> Result<(), HeadError> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let mut names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if names.any(|name| is_end_to_end(name.trim_ascii())) {
+        return Err(HeadError::Connection);
+    }
+    Ok(())
+}
+
+fn is_end_to_end(name: &[u8]) -> bool {
+    let begins = |prefix: &&str| {
+        let start = name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    let is = |whole: &&str| name.eq_ignore_ascii_case(whole.as_bytes());
+    END_TO_END.iter().any(is) || END_TO_END_PREFIXES.iter().any(begins)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(version: Version, lines: &[(&str, &str)]) -> Result<(), HeadError> {
+        let mut request = Request::builder().version(version);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        check_head(&request.body(()).unwrap())
+    }
+
+    fn http1(line: (&str, &str)) -> Result<(), HeadError> {
+        check(Version::HTTP_11, &[("host", "x"), line])
+    }
+
+    #[test]
+    fn http_1_1_names_one_host() {
+        assert_eq!(check(Version::HTTP_11, &[]), Err(HeadError::NoHost));
+        assert_eq!(check(Version::HTTP_11, &[("host", "")]), Ok(()));
+        for version in [Version::HTTP_10, Version::HTTP_2] {
+            assert_eq!(check(version, &[]), Ok(()));
+            let twice = check(version, &[("host", "a"), ("host", "a")]);
+            assert_eq!(twice, Err(HeadError::Hosts));
+        }
+        assert_eq!(http1(("host", "x")), Err(HeadError::Hosts));
+    }
+
+    #[test]
+    fn bodies_come_in_chunks_or_whole() {
+        for value in ["chunked", "Chunked", " chunked "] {
+            assert_eq!(http1(("transfer-encoding", value)), Ok(()), "{value}");
+        }
+        for value in ["gzip, chunked", "chunked, chunked", "identity", ""] {
+            let refused = http1(("transfer-encoding", value));
+            assert_eq!(refused, Err(HeadError::TransferEncoding), "{value}");
+        }
+        let old = check(Version::HTTP_10, &[("transfer-encoding", "chunked")]);
+        assert_eq!(old, Err(HeadError::TransferEncoding));
+    }
+
+    #[test]
+    fn connections_take_nothing_from_whoever_answers() {
+        for value in [
+            "close",
+            "keep-alive, TE",
+            "Upgrade, HTTP2-Settings",
+            "x-mine",
+        ] {
+            assert_eq!(http1(("connection", value)), Ok(()), "{value}");
+        }
+        for value in [
+            "api-key",
+            "close, API-Key",
+            "if-match",
+            "content-length",
+            "X-CloudKV-Min-Version",
+        ] {
+            let refused = http1(("connection", value));
+            assert_eq!(refused, Err(HeadError::Connection), "{value}");
+        }
+    }
+
+    #[test]
+    fn headers_are_counted_without_those_of_routers() {
+        let lines = |count: usize| {
+            let mut lines = vec![
+                ("host", "x"),
+                ("x-request-id", "y"),
+                ("content-length", "0"),
+            ];
+            lines.extend(std::iter::repeat_n(("a", "b"), count));
+            lines
+        };
+        assert_eq!(check(Version::HTTP_11, &lines(MAX_HEADERS)), Ok(()));
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let more = check(version, &lines(MAX_HEADERS + 1));
+            assert_eq!(more, Err(HeadError::TooMany));
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Snapshots that are sent to a running group over connections that break.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::snapshot_frame::Kind as Frame;
+use cloudkv_proto::v1::{call, reply};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Status};
+
+use super::group::Group;
+use super::reception_tests::{KEYS, group, peers, records};
+use super::sending::send_snapshot;
+use super::snapshot::{self, SnapshotData};
+use super::suite_tests::{GROUP, apply, open, put};
+use super::transfers::{Direction, SnapshotSettings, TransferStatus, Transfers};
+use super::types::{NodeId, Vote};
+use crate::rpc::{
+    Answering, Caller, Frames, Handler, Leaving, Peers, Runtimes, SnapshotAcks, Walk, serve,
+};
+use crate::shard::Shard;
+use crate::store::{Engine, EngineSettings};
+
+const RECEIVER: NodeId = 1;
+const SENDER: NodeId = 2;
+/// Bytes that pass before the link stands still: some of the snapshot's chunks.
+const FIRST_BYTES: u64 = 400 << 10;
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// The port of a node that has one group.
+struct Port(Arc<Group<Shard>>);
+
+impl Handler for Port {
+    fn answer(&self, _: NodeId, _: call::Body, _: Duration) -> BoxFuture<'static, reply::Body> {
+        std::future::pending().boxed()
+    }
+
+    fn join(
+        &self,
+        _: Caller,
+        _: pb::JoinRequest,
+    ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
+        std::future::ready(Err(Status::unimplemented("not asked here"))).boxed()
+    }
+
+    fn serve(&self, _: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
+        std::future::pending().boxed()
+    }
+
+    fn topology(&self) -> pb::Topology {
+        pb::Topology::default()
+    }
+
+    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    fn install(
+        &self,
+        mut frames: Frames,
+        acks: SnapshotAcks,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+        let group = self.0.clone();
+        async move {
+            let first = frames.next().await.transpose()?;
+            let Some(Frame::Head(head)) = first.and_then(|frame| frame.kind) else {
+                return Err(Status::invalid_argument("a snapshot begins with its head"));
+            };
+            group.receive_snapshot(head, frames, acks).await
+        }
+        .boxed()
+    }
+}
+
+/// Listens for snapshots of the group.
+async fn listen(group: &Arc<Group<Shard>>) -> (SocketAddr, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answering = Answering {
+        identity: pb::IdentifyResponse {
+            cluster_id: "a".to_owned(),
+            node_id: RECEIVER,
+            ..Default::default()
+        },
+        handler: Arc::new(Port(group.clone())),
+        runtimes: Runtimes::all_on(&Handle::current()),
+        message_bytes: 16 << 20,
+        leaving: Leaving::default(),
+        peers: peers(RECEIVER),
+        tls: None,
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(listener, answering, stop.clone()));
+    (address, stop.drop_guard())
+}
+
+/// A link on which a connection stands still when so many bytes have gone to the receiver. A change
+/// of the number breaks it.
+async fn link(to: SocketAddr) -> (SocketAddr, watch::Sender<u64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (limit, limits) = watch::channel(FIRST_BYTES);
+    tokio::spawn(async move {
+        while let Ok((dialler, _)) = listener.accept().await {
+            tokio::spawn(carry(dialler, to, limits.clone()));
+        }
+    });
+    (address, limit)
+}
+
+async fn carry(mut dialler: TcpStream, to: SocketAddr, mut limits: watch::Receiver<u64>) {
+    let limit = *limits.borrow_and_update();
+    let mut target = TcpStream::connect(to).await.unwrap();
+    let (from_dialler, mut to_dialler) = dialler.split();
+    let (mut from_target, mut to_target) = target.split();
+    let requests = async {
+        let mut limited = from_dialler.take(limit);
+        tokio::io::copy(&mut limited, &mut to_target).await.ok();
+        if limited.limit() == 0 {
+            std::future::pending::<()>().await;
+        }
+        to_target.shutdown().await.ok();
+    };
+    let replies = async {
+        tokio::io::copy(&mut from_target, &mut to_dialler)
+            .await
+            .ok();
+    };
+    tokio::select! {
+        _ = async { tokio::join!(requests, replies) } => {}
+        _ = limits.changed() => {}
+    }
+}
+
+/// What a sender has: its state, its peers, and its transfers.
+struct Source {
+    dir: TempDir,
+    peers: Arc<Peers>,
+    transfers: Arc<Transfers>,
+}
+
+impl Source {
+    fn new(receiver: SocketAddr) -> Self {
+        let peers = peers(SENDER);
+        peers.learn(RECEIVER, &receiver.to_string());
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            peers,
+            transfers: Transfers::new(GROUP, SnapshotSettings::new(100)),
+        }
+    }
+
+    async fn send(&self, engine: &Engine) -> Result<Vote, Status> {
+        let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
+        let data = SnapshotData::live(engine.state.clone(), rows);
+        let vote = Vote::new_committed(1, SENDER);
+        let (peers, transfers) = (&self.peers, &self.transfers);
+        send_snapshot(peers, transfers, RECEIVER, data, &vote, KEYS).await
+    }
+
+    fn status(&self) -> Option<TransferStatus> {
+        self.transfers.statuses().pop()
+    }
+
+    /// Waits until the receiver has some chunks.
+    async fn moves(&self) {
+        eventually(|| self.status().is_some_and(|status| status.chunks > 0)).await;
+    }
+}
+
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let holds = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let held = tokio::time::timeout(WITHIN, holds).await;
+    held.expect("it comes to hold");
+}
+
+#[tokio::test]
+async fn over_a_new_connection_a_snapshot_of_the_same_view_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let first_generation = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
+    let (port, _stop) = listen(&group).await;
+    let (address, limit) = link(port).await;
+    let source = Source::new(address);
+    let (engine, _log, mut replica) = open(&source.dir);
+    let entries = (1..=KEYS).map(|index| put(index, &format!("one-{index}")));
+    apply(&mut replica, entries.collect()).await;
+
+    let meanwhile = async {
+        source.moves().await;
+        apply(&mut replica, vec![put(KEYS + 1, "two-1")]).await;
+        limit.send_replace(u64::MAX);
+    };
+    let (sent, ()) = tokio::join!(source.send(&engine), meanwhile);
+
+    sent.unwrap();
+    let all = usize::try_from(KEYS).unwrap();
+    assert_eq!(records(group.engine(), "one", KEYS), all);
+    assert_eq!(records(group.engine(), "two", 1), 0);
+    // A snapshot that had begun again would have come into a generation of its own.
+    let rows = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
+    assert_eq!(rows.generation(), first_generation.generation() + 1);
+    let counts = source.transfers.counts(Direction::Sent);
+    let [bytes, done, failed] =
+        [&counts.bytes, &counts.done, &counts.failed].map(|count| count.load(Ordering::Relaxed));
+    let status = source.status().unwrap();
+    assert_eq!((bytes, done, failed), (status.bytes, 1, 0));
+    assert_eq!(status.state(), "done");
+    let received = group.transfers().counts(Direction::Received);
+    assert_eq!(received.bytes.load(Ordering::Relaxed), status.bytes);
+    assert_eq!(received.failed.load(Ordering::Relaxed), 1);
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_view_and_the_hold_on_the_log_end_with_the_sender() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let (port, _stop) = listen(&group).await;
+    let (address, _limit) = link(port).await;
+    let source = Source::new(address);
+    {
+        let (engine, _log, mut replica) = open(&source.dir);
+        let entries = (1..=KEYS).map(|index| put(index, &format!("one-{index}")));
+        apply(&mut replica, entries.collect()).await;
+        let held = async {
+            source.moves().await;
+            source.transfers.held(|_| None)
+        };
+        // Whichever isn't chosen is dropped, as a leader drops what it sends when it leads no more.
+        let held = tokio::select! {
+            sent = source.send(&engine) => panic!("the link stands still: {sent:?}"),
+            held = held => held,
+        };
+        assert_eq!(held, Some(KEYS));
+    }
+
+    let status = source.status().unwrap();
+    assert_eq!(status.state(), "failed");
+    assert_eq!(status.error.as_deref(), Some("this node leads no more"));
+    assert_eq!(source.transfers.held(|_| None), None);
+    // Whoever still reads the view has the database open.
+    let settings = EngineSettings {
+        block_cache: 1 << 20,
+        write_buffer: 4 << 20,
+        log_segment: 1 << 20,
+    };
+    eventually(|| Engine::open(source.dir.path(), &settings).is_ok()).await;
+    group.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_whose_log_is_given_up_ends_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = group(&dir).await;
+    let (port, _stop) = listen(&group).await;
+    let (address, _limit) = link(port).await;
+    let source = Source::new(address);
+    let (engine, _log, mut replica) = open(&source.dir);
+    let entries = (1..=KEYS).map(|index| put(index, &format!("one-{index}")));
+    apply(&mut replica, entries.collect()).await;
+
+    let meanwhile = async {
+        source.moves().await;
+        source.transfers.abandon_before(KEYS + 1);
+    };
+    let (sent, ()) = tokio::join!(source.send(&engine), meanwhile);
+
+    assert_eq!(sent.unwrap_err().code(), Code::Aborted);
+    assert_eq!(source.status().unwrap().state(), "failed");
+    let counts = source.transfers.counts(Direction::Sent);
+    assert_eq!(counts.failed.load(Ordering::Relaxed), 1);
+    group.stop().await.unwrap();
+}

@@ -1,0 +1,172 @@
+//! A connection to a node, as what was sent over it counts.
+//!
+//! A node may answer and close while it is still being written to. Then writing fails, but what it
+//! said is there to be read, and says more than the failure: so a write that a closed connection
+//! refuses is none here, and reading tells whether there was an answer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Number of bytes that a connection has accepted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Accepted(Arc<AtomicU64>);
+
+impl Accepted {
+    /// So many so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A connection that counts what it accepts, and that can be read after it was closed.
+#[derive(Debug)]
+pub(super) struct NodeStream<S> {
+    stream: S,
+    accepted: Accepted,
+    closed: bool,
+}
+
+impl<S> NodeStream<S> {
+    pub fn new(stream: S, accepted: Accepted) -> Self {
+        Self {
+            stream,
+            accepted,
+            closed: false,
+        }
+    }
+
+    /// The result of writing `length` bytes.
+    fn written(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Ok(count)) => {
+                self.accepted.0.fetch_add(count as u64, Ordering::Release);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) if is_close(&error) => {
+                self.closed = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+
+    /// The result of a flush or a shutdown.
+    fn ended(&mut self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match result {
+            Poll::Ready(Err(error)) if is_close(&error) => {
+                self.closed = true;
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether an error of writing says no more than that the other side has closed.
+fn is_close(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for NodeStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for NodeStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.closed {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(result, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.closed {
+            return Poll::Ready(Ok(length));
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(result, length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.ended(result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        let result = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.ended(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_is_read_although_writing_fails() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let accepted_bytes = Accepted::default();
+        let mut stream = NodeStream::new(client.unwrap(), accepted_bytes.clone());
+        let (mut server, _) = accepted.unwrap();
+        stream.write_all(b"a request").await.unwrap();
+        server.write_all(b"no").await.unwrap();
+        // With bytes unread, closing resets the connection.
+        server.readable().await.unwrap();
+        drop(server);
+        stream.stream.readable().await.unwrap();
+        while !stream.closed {
+            stream.write_all(&[0; 4096]).await.unwrap();
+        }
+        let mut answer = [0; 2];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"no");
+        assert!(accepted_bytes.bytes() >= 9);
+        let before = accepted_bytes.bytes();
+        stream.write_all(b"more").await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(accepted_bytes.bytes(), before);
+    }
+}
