@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use cloudkv_cluster_tests::{Answer, Api, Bucket, Node, NodeOptions, Router};
+use futures_util::{StreamExt, stream};
 
 async fn node(args: &[&str]) -> Node {
     Node::start_with(NodeOptions {
@@ -54,6 +55,24 @@ async fn an_address_creates_as_many_buckets_as_it_may_and_does_all_else() {
         .api_key(&bucket.account)
         .await
         .status(200);
+}
+
+#[tokio::test]
+async fn a_flood_of_creations_is_refused_by_default_and_nobody_else_is() {
+    // As the docs say.
+    const AN_HOUR: usize = 1000;
+    let node = node(&["--trusted-proxies", "127.0.0.0/8"]).await;
+    let api = node.api();
+    let flood = stream::iter(0..AN_HOUR + 50)
+        .map(|_| async { create_for(&api, "203.0.113.9").await.status })
+        .buffer_unordered(32);
+    let answers: Vec<u16> = flood.collect().await;
+    let created = answers.iter().filter(|status| **status == 201).count();
+    let refused = answers.iter().filter(|status| **status == 429).count();
+    assert_eq!(created + refused, answers.len());
+    // While it lasts, room comes back, one in 3.6 s.
+    assert!((AN_HOUR..AN_HOUR + 50).contains(&created), "{created}");
+    create_for(&api, "203.0.113.10").await.status(201);
 }
 
 #[tokio::test]

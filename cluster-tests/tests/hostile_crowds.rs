@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cloudkv_cluster_tests::{
     Answer, Connection, Ending, Event, H2Connection, Node, NodeOptions, RawRequest, Router, Target,
+    eventually,
 };
 use futures_util::future::join_all;
 
@@ -233,6 +234,11 @@ async fn requests_under_way_are_limited_by_address_at_a_router() {
 
 /// More requests at once than the node lets one address have.
 async fn a_router_passes_many_on(router: &Router) {
+    eventually("the router has reached its node", SOON, async || {
+        let answer = router.api().get("/buckets").try_send().await.ok()?;
+        (answer.status != 503).then_some(())
+    })
+    .await;
     let clients = (0..12).map(|number| {
         let from = Ipv4Addr::new(127, 0, 2, number);
         busy(from, router.http(), NOTHING)

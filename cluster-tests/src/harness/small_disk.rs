@@ -26,7 +26,13 @@ impl SmallDisk {
     pub fn mount(link: &Path, mib: u64) -> Option<Self> {
         let dir = tempfile::tempdir().expect("make the folder of a small disk");
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700"), "tmpfs"]);
+        mount.args([
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("size={mib}m,mode=0700"),
+            "tmpfs",
+        ]);
         match mount.arg(dir.path()).output() {
             Ok(done) if done.status.success() => {
                 symlink(dir.path(), link).expect("link to a small disk");

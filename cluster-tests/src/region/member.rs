@@ -99,7 +99,9 @@ impl Member {
         command
             .arg("--data-dir")
             .arg(self.data_dir())
-            .args(["--log-format", "json"]);
+            .args(["--log-format", "json"])
+            // Faults create buckets without an end, and all from one address.
+            .args(["--address-creations-per-hour", "0"]);
         let addresses = [
             ("--http", self.seat.http()),
             ("--rpc", self.seat.rpc()),

@@ -229,7 +229,7 @@ cloudkv_common::settings! {
 
     /// Buckets that one address may create within an hour at this node, and accounts with them; 0: as
     /// many as it likes. IPv6 addresses with the same first 64 bits count as one.
-    address_creations_per_hour: u32 = Number { min: 0, max: 1_000_000 } => "0",
+    address_creations_per_hour: u32 = Number { min: 0, max: 1_000_000 } => "1000",
 
     /// Proxies in front of the node, as addresses or networks: whom they name in `X-Forwarded-For` is
     /// whose creations, requests and bodies are counted. Routers of the cluster needn't be named:

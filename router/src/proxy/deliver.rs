@@ -159,6 +159,8 @@ impl Proxy {
                 break;
             }
             match self.ask(node, journey, left).await {
+                // What is gone can't be sent again; what never came is the client's fault.
+                None if journey.payload.is_broken() => return Outcome::Broken,
                 None => break,
                 Some(Ok(sent)) if sent.is_no_answer() => {
                     // Nothing was done. Perhaps another node knows better; if not, this was it.
