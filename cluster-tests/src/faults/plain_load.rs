@@ -18,7 +18,7 @@ use crate::rng::Rng;
 /// How many errors are worth reading.
 const SHOWN: usize = 10;
 
-/// How often a write that fills is tried.
+/// Most tries of a write that fills.
 const FILL_ATTEMPTS: u32 = 5;
 
 /// How long a load may take to go on after a fault.

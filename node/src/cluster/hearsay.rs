@@ -18,12 +18,12 @@ use super::joining::{Heard, ask_others};
 use super::keeper::Keeper;
 use crate::meta::{NodeInfo, NodeState};
 
-/// How often other nodes are asked.
+/// Interval at which other nodes are asked.
 const ASK_OTHERS: Duration = Duration::from_secs(5);
-/// How often they are while somebody calls whom this node doesn't know.
+/// The same while somebody calls whom this node doesn't know.
 const ASK_FOR_STRANGERS: Duration = Duration::from_millis(500);
 
-/// What other nodes are asked.
+/// A question to other nodes, and its answer.
 #[derive(Default)]
 pub(super) struct Hearsay {
     at: Option<Instant>,
@@ -31,7 +31,7 @@ pub(super) struct Hearsay {
 }
 
 impl Hearsay {
-    /// What they have said; `None` while nobody has answered.
+    /// Their answer; `None` until it has come.
     async fn take(&mut self) -> Option<Heard> {
         if !self.answer.as_ref()?.is_finished() {
             return None;

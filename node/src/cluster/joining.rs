@@ -20,7 +20,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 pub(super) const REMOVED: &str = "this node was removed from the cluster, or its region was: it can \
                                   only come back with an empty data directory, under a new number";
 
-/// What other nodes say of the cluster.
+/// Answers of other nodes on the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     /// This node was removed.

@@ -107,7 +107,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many requests there were, and how long they took.
+/// Number of requests, and their latencies.
 pub fn latencies_of(latencies: &Histogram<u64>) -> String {
     let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     format!(

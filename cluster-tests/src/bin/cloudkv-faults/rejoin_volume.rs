@@ -26,7 +26,7 @@ const LEVEL_TIMES: f64 = 2.0;
 /// The promise: so many times what 99 % of the writes took before.
 const P99_TIMES: f64 = 3.0;
 
-/// How much there is, and how much passes.
+/// Amount of data, and rates.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VolumeArgs {
     /// MiB of values that the region holds, in place of `--keys` small ones; only writes are sent
@@ -56,7 +56,7 @@ pub struct Volume {
 }
 
 impl VolumeArgs {
-    /// What was asked for.
+    /// The options of the run.
     pub fn volume(&self) -> Option<Volume> {
         let value = self.value_kib << 10;
         let mib = f64::from(1 << 20);
@@ -69,7 +69,7 @@ impl VolumeArgs {
     }
 }
 
-/// What the groups' snapshots came to so far.
+/// Progress of the groups' snapshots.
 #[derive(Default)]
 struct Snapshots {
     sent: u64,

@@ -9,16 +9,16 @@ use crate::harness::eventually;
 use crate::power::Trouble;
 use crate::region::Region;
 
-/// How long regions may take to be whole after a cut.
+/// Time for regions to be whole after a cut.
 const WHOLE_WITHIN: Duration = Duration::from_secs(120);
-/// How often it is looked whether they are.
+/// Pause between two looks at that.
 const LOOKS_EVERY: Duration = Duration::from_millis(50);
-/// How long the nodes whose disks are well may take to answer while a minority's fail.
+/// Time for the nodes whose disks are well to answer while a minority's fail.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
 /// Answered calls that show that they do.
 const ANSWERS: u64 = 20;
 
-/// What happened.
+/// Counts of a run.
 #[derive(Clone, Debug, Default)]
 pub(in crate::faults) struct Tally {
     none: u64,
@@ -95,7 +95,7 @@ pub(in crate::faults) struct Cutter<'a, Answered> {
     region: &'a mut Region,
     /// Nodes of each region.
     each: usize,
-    /// How many calls of the load were answered so far.
+    /// Number of the load's calls that were answered so far.
     answered: Answered,
     pub tally: Tally,
 }

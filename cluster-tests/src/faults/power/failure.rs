@@ -28,13 +28,13 @@ pub struct DiskFailure {
     pub calls: FailingCalls,
     /// The part of the data directory where they do.
     pub area: Area,
-    /// How many calls fail on each disk; `None`: all of them.
+    /// Number of calls that fail on each disk; `None`: all of them.
     pub failures: Option<u64>,
-    /// How long they fail.
+    /// Duration of the failure.
     pub lasts: Duration,
-    /// Whether nodes that have ended are started before the power goes, and not after it.
+    /// Nodes that have ended are started before the power goes, and not after it.
     pub restarts: bool,
-    /// Whether the kernel evicts pages before they are started.
+    /// The kernel evicts pages before they are started.
     pub evicts: bool,
     /// Time between that start and the power loss.
     pub after_start: Duration,
