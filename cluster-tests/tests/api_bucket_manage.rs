@@ -157,8 +157,8 @@ async fn an_unknown_bucket_is_not_found() {
         "b0h6hqok6kAT3d",
         "a-h6hqok6kAT3d",
     ] {
-        for method in [Method::PATCH, Method::DELETE] {
-            let call = api.request(method, &format!("/buckets/{id}?confirm=0&comment=x"));
+        for (method, query) in [(Method::PATCH, "comment=x"), (Method::DELETE, "confirm=0")] {
+            let call = api.request(method, &format!("/buckets/{id}?{query}"));
             call.api_key(&account).await.error(404, "unknown_bucket");
         }
     }

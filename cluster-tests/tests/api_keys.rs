@@ -226,22 +226,43 @@ async fn reads_may_be_eventual_but_nothing_else() {
     wrong.error(400, "invalid_parameter");
 }
 
+/// Who mistypes `ttl` would get a key that stays for ever.
 #[tokio::test]
-async fn unknown_parameters_are_ignored() {
+async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
-    api.put(&bucket.key("k?colour=blue&colour=red&=x&y"), "v")
+    let path = |query: &str| bucket.key(&format!("k?{query}"));
+    let refused = |answer: &Answer, told: &str| {
+        answer.error(400, "invalid_parameter");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert_eq!(message, told);
+    };
+    let told = "parameter `expiry` is unknown here: there is ttl";
+    refused(&api.put(&path("expiry=60"), "v").await, told);
+    refused(&api.put(&path("ttl=5s&expiry=60"), "v").await, told);
+    api.get(&path("colour=blue&colour=red&=x&y"))
         .await
-        .status(200);
-    assert_eq!(
-        api.get(&bucket.key("k?colour=blue"))
-            .await
-            .status(200)
-            .text(),
-        "v"
-    );
-    api.delete(&bucket.key("k?colour=blue")).await.status(200);
+        .status(404);
+
+    api.put(&path("&%74tl=1h"), "v").await.status(200);
+    let answer = api.get(&path("colour=blue")).await;
+    assert_eq!(answer.status(200).text(), "v");
+    let told = "parameter `if` is unknown here: there are none";
+    refused(&api.delete(&path("if=x")).await, told);
+    api.get(&path("")).await.status(200);
+
+    let told = "parameter `acess` is unknown here: there is access, comment, plan";
+    let query = [("acess", "protected")];
+    refused(&api.post("/buckets").query(&query).await, told);
+    let patch = api.patch(&format!("{}?coment=x", bucket.path()));
+    let told = "parameter `coment` is unknown here: there is access, comment, plan";
+    refused(&patch.api_key(&bucket.account).await, told);
+    let delete = api.delete(&format!("{}?confirm=1&force=1", bucket.path()));
+    let told = "parameter `force` is unknown here: there is confirm";
+    refused(&delete.api_key(&bucket.account).await, told);
+    let long = api.put(&path(&"x".repeat(5000)), "v").await;
+    assert!(long.error(400, "invalid_parameter").text().len() < 300);
 }
 
 #[tokio::test]

@@ -140,6 +140,16 @@ impl ApiError {
         Self::parameter(format!("parameter {name} must be given once"))
     }
 
+    /// 400: a parameter of a name that means nothing, where something would be written.
+    pub fn unknown_parameter(name: &str, known: &[&'static str]) -> Self {
+        let name: String = name.chars().take(64).collect();
+        let known = match known {
+            [] => "there are none".to_owned(),
+            names => format!("there is {}", names.join(", ")),
+        };
+        Self::parameter(format!("parameter `{name}` is unknown here: {known}"))
+    }
+
     /// 400: a parameter that isn't percent-encoded UTF-8.
     pub fn parameter_encoding(name: &'static str) -> Self {
         Self::parameter(format!("parameter {name} must be percent-encoded UTF-8"))

@@ -211,6 +211,10 @@ pub(super) fn lag(groups: &Groups) -> String {
     if !groups.catalog.has_regions() {
         return String::new();
     }
+    groups.ledger.forget_unled(|shard| {
+        let shard = groups.shards.iter().nth(usize::from(shard));
+        shard.is_some_and(|shard| shard.leads())
+    });
     let topology = groups.catalog.topology();
     let regions = topology.regions();
     let lags = regions.filter_map(|(number, name)| {

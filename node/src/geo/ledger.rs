@@ -126,6 +126,17 @@ impl Ledger {
         self.0.lock().get(&(shard, region))?.lag()
     }
 
+    /// Forgets when other regions were heard of shards that this node doesn't lead: they are heard by
+    /// whoever does.
+    pub fn forget_unled(&self, leads: impl Fn(u16) -> bool) {
+        for ((shard, _), line) in self.0.lock().iter_mut() {
+            if !leads(*shard) {
+                line.inbound_heard = None;
+                line.inbound_lag = None;
+            }
+        }
+    }
+
     /// How old what this node knows of another region may be: how long changes take from there to
     /// here, or how long nothing came, if that is longer than between two heartbeats.
     pub fn inbound_lag(&self, region: u32) -> Option<Duration> {
@@ -200,5 +211,10 @@ mod tests {
         ledger.received(1, 2, 90_000);
         ledger.received(1, 3, 500_000);
         assert_eq!(ledger.inbound_lag(2), Some(Duration::from_millis(90)));
+        // Else silence would be taken for lag, and grow for ever.
+        ledger.forget_unled(|shard| shard == 0);
+        assert_eq!(ledger.inbound_lag(2), Some(Duration::from_millis(40)));
+        ledger.forget_unled(|_| false);
+        assert_eq!(ledger.inbound_lag(2), None);
     }
 }

@@ -72,6 +72,7 @@ impl FromRequestParts<Management> for Confirm {
 }
 
 fn confirm(query: Query<'_>) -> Result<u64, ApiError> {
+    query.only(&["confirm"])?;
     let Some(text) = query.get("confirm")? else {
         let message = "confirm must be the bucket's number of keys, as GET /buckets tells it";
         return Err(ApiError::new(
@@ -90,7 +91,9 @@ impl FromRequest<Management> for Params {
 
     async fn from_request(request: Request, state: &Management) -> Result<Self, ApiError> {
         let (parts, mut body) = request.into_parts();
-        let from_query = Self::of_query(Query::new(parts.uri.query()))?;
+        let query = Query::new(parts.uri.query());
+        query.only(&Self::NAMES)?;
+        let from_query = Self::of_query(query)?;
         let client = || {
             let peer = parts.extensions.get::<Peer>();
             let stranger = IpAddr::V6(Ipv6Addr::UNSPECIFIED);

@@ -18,6 +18,9 @@ pub(crate) struct Params {
 }
 
 impl Params {
+    /// The names that there are.
+    pub(crate) const NAMES: [&'static str; 3] = ["access", "comment", "plan"];
+
     /// Takes what a query or an urlencoded form gives.
     pub(crate) fn of_query(query: Query<'_>) -> Result<Self, ApiError> {
         let get = |name| query.get(name).map(|value| value.map(Cow::into_owned));

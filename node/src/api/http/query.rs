@@ -2,7 +2,9 @@
 //!
 //! Nothing is decoded that nobody asks for: most requests for keys have no query, the others one
 //! parameter. A name that comes twice is refused, since proxies and servers differ in which of
-//! the two they take; names that mean nothing here are ignored.
+//! the two they take. Names that mean nothing are ignored where something is read, since browsers
+//! and proxies add their own, and refused where something is written: it would be done otherwise
+//! than was asked for.
 
 use std::borrow::Cow;
 
@@ -35,6 +37,18 @@ impl<'a> Query<'a> {
         found
             .map(|value| text(value).ok_or_else(|| ApiError::parameter_encoding(name)))
             .transpose()
+    }
+
+    /// Refuses parameters of other names.
+    pub fn only(&self, known: &[&'static str]) -> Result<(), ApiError> {
+        for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
+            let (raw, _) = pair.split_once('=').unwrap_or((pair, ""));
+            if !known.iter().any(|name| is_name(raw, name)) {
+                let name = text(raw).unwrap_or(Cow::Borrowed(raw));
+                return Err(ApiError::unknown_parameter(&name, known));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -84,6 +98,21 @@ mod tests {
         assert_eq!(get("ttl=%zz", "ttl"), Err("invalid_parameter"));
         assert_eq!(get("ttl=%ff", "ttl"), Err("invalid_parameter"));
         assert_eq!(get("x=%zz&x=1&ttl=5", "ttl"), Ok(Some("5".into())));
+    }
+
+    #[test]
+    fn strangers_are_refused_where_something_is_written() {
+        let only = |text, known: &[&'static str]| Query::new(Some(text)).only(known);
+        for text in ["", "&&", "ttl", "ttl=5", "%74tl=5&ttl=5"] {
+            assert!(only(text, &["ttl"]).is_ok(), "{text}");
+        }
+        for text in ["ttl=5&tll=6", "expiry=60", "=1", "%zz"] {
+            assert_eq!(
+                only(text, &["ttl"]).unwrap_err().code(),
+                "invalid_parameter"
+            );
+        }
+        assert!(only("x=1", &[]).is_err());
     }
 
     proptest! {

@@ -76,6 +76,7 @@ pub async fn delete(
     .await?;
     let bucket = grant.bucket();
     path::check_key(key, bucket.limits.key_bytes)?;
+    head.query.only(&[])?;
     let precondition = conditions::of_write(&head.headers)?;
     let directory = &api.service.directory;
     let session = session::of_request(&head.headers, directory).await?;
@@ -108,6 +109,7 @@ impl Order {
         )
         .await?;
         path::check_key(key, grant.bucket().limits.key_bytes)?;
+        head.query.only(&["ttl"])?;
         Ok(Self {
             grant,
             ttl: ttl(head.query)?,
