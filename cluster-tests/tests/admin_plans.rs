@@ -51,7 +51,7 @@ async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives
     assert_eq!(status, 200, "{terms}");
     let expected = json!({
         "plan": "free", "keys": 10_000, "key_bytes": 1024, "value_bytes": 8192, "buckets": 10,
-        "access": ["public"],
+        "bytes": 0, "access": ["public"],
     });
     assert_eq!(terms, expected);
 

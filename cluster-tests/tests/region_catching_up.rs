@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::faults::{PlainLoad, Work, fill};
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 
 /// The node that loses its disk.
 const LOSER: usize = 2;
@@ -44,4 +45,114 @@ async fn a_wiped_node_becomes_level_over_a_slow_link_while_the_others_write() {
     let outcome = load.stop().await;
     assert_eq!(outcome.errors, 0, "{outcome:?}");
     region.wait_converged().await;
+}
+
+/// Bytes a second that the links carry while most shards are level at once and one takes long.
+const SLOW_LINK: u64 = 1 << 20;
+/// Values of the shard that takes long: more than six seconds of the link.
+const LARGE_SHARD_VALUES: usize = 400;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lacks_a_shard_is_given_no_leadership() {
+    let level = "info,cloudkv_node::cluster::keeper=debug";
+    let options = RegionOptions {
+        args: vec!["--log-level".to_owned(), level.to_owned()],
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    let large = 0;
+    for number in 0..LARGE_SHARD_VALUES {
+        let key = key_in_shard(&bucket, &format!("v{number}-"), large, region.shards());
+        let put = region.api(0).put(&bucket.key(&key), "v".repeat(VALUE));
+        put.await.status(200);
+    }
+
+    let lost = region.node_id(LOSER).await;
+    region.kill(LOSER);
+    region.rejoin_wiped(LOSER).await;
+    region.network.throttle(LOSER, SLOW_LINK);
+    region.replace(0, &lost).await;
+    let node = region.node_id(LOSER).await;
+    // Read before the status: what they say was done before.
+    let transfers = |region: &Region| {
+        let logs = (0..LOSER).map(|seat| region.members[seat].log().text());
+        let given = logs.map(|log| {
+            let lines = log.lines().filter(|line| line.contains("preferred leader"));
+            lines.filter(|line| line.contains(&node.0)).count()
+        });
+        given.sum::<usize>()
+    };
+    let before = transfers(&region);
+    eventually(
+        "the large shard's voters include the node",
+        WITHIN,
+        async || {
+            let given = transfers(&region) - before;
+            let leader = region.leader_of(&format!("shard-{large}")).await?;
+            let status = region.status(leader).await?;
+            let shard = status.group(&format!("shard-{large}"))?;
+            if shard.voters.contains(&node) && !shard.changing {
+                return Some(());
+            }
+            assert_eq!(
+                given, 0,
+                "leadership was given to a node that lacks a shard"
+            );
+            None
+        },
+    )
+    .await;
+    region.network.throttle(LOSER, 0);
+    eventually("the node is given leadership", WITHIN, async || {
+        (transfers(&region) > before).then_some(())
+    })
+    .await;
+}
+
+/// Values that a node misses: several times what the log keeps in any case.
+const MISSED_VALUES: u64 = 2500;
+/// Entries, of several values each, that the log keeps in no case unless a node lacks them.
+const KEPT_ENTRIES: u64 = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leads_next_has_the_log_that_a_lagging_node_lacks() {
+    let args = ["--write-buffer-mib", "4"].map(str::to_owned);
+    let options = RegionOptions {
+        shards: 1,
+        args: args.to_vec(),
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    let leader = region.wait_leader("shard-0").await;
+    let (lagging, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    region.network.isolate(lagging);
+    let seats = [region.seat(leader).http(), region.seat(other).http()];
+    fill(&seats, &bucket, 4, MISSED_VALUES, VALUE)
+        .await
+        .unwrap();
+    for seat in [leader, other] {
+        let what = format!("node {seat} keeps the log for the lagging node, or has purged it");
+        eventually(&what, WITHIN, async || {
+            let status = region.members[seat].admin_api().get("/status").unchecked();
+            let status = status.try_send().await.ok()?.json();
+            let groups = status["groups"].as_array()?;
+            let shard = groups.iter().find(|it| it["group"] == "shard-0")?;
+            let kept = status["log_retention"]["kept_entries"].as_u64()?;
+            (kept.max(shard["purged"].as_u64()?) > KEPT_ENTRIES).then_some(())
+        })
+        .await;
+    }
+    region.terminate(leader).await;
+    region.restart(leader).await;
+    region.network.heal();
+    region.wait_converged().await;
+    let page = region.members[lagging].admin_api().get("/metrics");
+    let page = page.unchecked().await;
+    let received = page.text().lines().filter(|line| {
+        line.starts_with("cloudkv_snapshots_total{") && line.contains("direction=\"received\"")
+    });
+    let received: Vec<&str> = received.filter(|line| !line.ends_with(" 0")).collect();
+    assert!(received.is_empty(), "the log was gone: {received:?}");
 }

@@ -73,6 +73,7 @@ async fn set_limits(
         key_bytes: limits.key_bytes,
         value_bytes: limits.value_bytes,
         buckets: limits.buckets,
+        bytes: limits.bytes,
     };
     let path = format!("/plans/{}", plan.name());
     let terms = tell(call, Method::PATCH, &path, &json!(body)).await?;

@@ -48,6 +48,7 @@ impl IntoResponse for OperationError {
             Self::Plan(PlanError::NoChange | PlanError::OutOfBounds { .. }) => {
                 (StatusCode::BAD_REQUEST, "invalid_limit")
             }
+            Self::Plan(PlanError::OldNodes(_)) => (StatusCode::CONFLICT, "refused"),
             Self::Plan(PlanError::Directory(error)) => return directory(error),
         };
         refusal(status, code, &self.to_string())

@@ -55,6 +55,9 @@ pub(super) struct LimitsBody {
     /// 0: any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buckets: Option<u64>,
+    /// 0: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// Body of `PUT /buckets/{id}/plan`.
@@ -80,12 +83,16 @@ pub(super) async fn set_plan_limits(
 ) -> Result<Json<Value>, OperationError> {
     let plan = plan.ok().and_then(|name| Plan::parse(&name));
     let plan = plan.ok_or(OperationError::NoSuchPlan)?;
-    let body: LimitsBody = read(body, "any of keys, key_bytes, value_bytes and buckets")?;
+    let body: LimitsBody = read(
+        body,
+        "any of keys, key_bytes, value_bytes, buckets and bytes",
+    )?;
     let changes = PlanChanges {
         keys: body.keys,
         key_bytes: body.key_bytes,
         value_bytes: body.value_bytes,
         buckets: body.buckets,
+        bytes: body.bytes,
     };
     let terms = node.operations.set_plan_limits(plan, changes).await?;
     let limits = &terms.limits;
@@ -95,6 +102,7 @@ pub(super) async fn set_plan_limits(
         key_bytes = limits.key_bytes,
         value_bytes = limits.value_bytes,
         buckets = terms.buckets,
+        bytes = limits.bytes,
         "operator set the limits of a plan"
     );
     Ok(Json(described(plan, &terms)))
@@ -133,6 +141,7 @@ fn described(plan: Plan, terms: &PlanTerms) -> Value {
         "key_bytes": terms.limits.key_bytes,
         "value_bytes": terms.limits.value_bytes,
         "buckets": terms.buckets.unwrap_or(0),
+        "bytes": terms.limits.bytes.unwrap_or(0),
         "access": access,
     })
 }

@@ -128,6 +128,7 @@ fn terms(value_bytes: usize) -> PlanTerms {
         keys: 10_000,
         key_bytes: 64,
         value_bytes,
+        bytes: None,
     };
     PlanTerms {
         limits: Arc::new(limits),
@@ -336,8 +337,8 @@ async fn commands_change_plans() {
     let listed = port.call(Some(TOKEN), list).await.unwrap();
     assert_eq!(
         listed,
-        "access  buckets  key_bytes  keys   plan  value_bytes\n\
-         public  0        64         10000  free  4096\n"
+        "access  buckets  bytes  key_bytes  keys   plan  value_bytes\n\
+         public  0        0      64         10000  free  4096\n"
     );
     let set = |bytes| {
         let limits = LimitFlags {

@@ -371,6 +371,14 @@ impl From<KeyError> for ApiError {
                          move it to another plan"
                 ),
             ),
+            KeyError::TooManyBytes { limit } => Self::new(
+                StatusCode::FORBIDDEN,
+                "plan_limit",
+                format!(
+                    "the bucket's plan allows {limit} bytes of keys and values, and this value \
+                         does not fit: delete some keys, or move the bucket to another plan"
+                ),
+            ),
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketGone => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),

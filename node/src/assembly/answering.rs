@@ -53,9 +53,28 @@ impl Answers {
     /// How this node is.
     fn pong(&self) -> reply::Body {
         let disk_low = self.places.groups.space.state() != DiskState::Ample;
-        let leads = self.groups_where(|it| it.leads());
-        let damaged = self.groups_where(|it| it.is_in_repair());
-        self.vitals.pong(leads, damaged, disk_low)
+        self.vitals.pong(pb::Pong {
+            leads: self.groups_where(|it| it.leads()),
+            damaged: self.groups_where(|it| it.is_in_repair()),
+            disk_low,
+            catching_up: self.is_catching_up(),
+            ..Default::default()
+        })
+    }
+
+    /// Whether this node is to vote in a shard and doesn't yet, because it lacks the shard's state.
+    fn is_catching_up(&self) -> bool {
+        let groups = &self.places.groups;
+        let topology = groups.catalog.topology();
+        let Some(region) = topology.region_number(&groups.identity.region) else {
+            return false;
+        };
+        let me = groups.identity.node_id;
+        groups.shards.iter().zip(0..).any(|(shard, number)| {
+            let placement = topology.placement(region, number);
+            let is_to_vote = placement.is_some_and(|placement| placement.voters.contains(&me));
+            is_to_vote && !shard.group().is_voter(me)
+        })
     }
 
     /// Has a group answer.

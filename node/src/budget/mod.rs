@@ -1,5 +1,6 @@
 //! Room for new keys, so that a plan's number of keys is kept without counting at each write.
 
+mod bytes;
 mod survey;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::raft::NodeId;
 
+pub use self::bytes::ByteQuota;
 pub use self::survey::{Grantable, Survey};
 
 /// A grant that is older than this when it arrives is not used. Less than the part of the

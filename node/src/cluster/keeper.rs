@@ -254,9 +254,11 @@ impl Keeper {
         let Some(preferred) = preferred.filter(|node| *node != self.identity.node_id) else {
             return;
         };
-        let has_room = !self.vitals.disk_is_low(preferred);
+        // What a node still receives fills its link: writes to shards that it leads would wait.
+        let is_ready =
+            !self.vitals.disk_is_low(preferred) && !self.vitals.is_catching_up(preferred);
         let fit = self.vitals.fit_to_lead(preferred, SETTLED);
-        if has_room && fit && group.led_for() > SETTLED {
+        if is_ready && fit && group.led_for() > SETTLED {
             tracing::debug!(group = %group.id(), to = preferred, "giving way to the preferred leader");
             group.hand_over(&[preferred]).await;
         }

@@ -69,6 +69,7 @@ struct History {
     leads: Vec<u32>,
     clock_ok: bool,
     disk_low: bool,
+    catching_up: bool,
     damaged: Vec<u32>,
 }
 
@@ -136,6 +137,7 @@ impl Vitals {
             leads: Vec::new(),
             clock_ok: true,
             disk_low: false,
+            catching_up: false,
             damaged: Vec::new(),
         });
         if now.duration_since(history.heard) > SILENT {
@@ -148,6 +150,7 @@ impl Vitals {
         history.leads.clone_from(&pong.leads);
         history.clock_ok = !pong.clock_off;
         history.disk_low = pong.disk_low;
+        history.catching_up = pong.catching_up;
         history.damaged.clone_from(&pong.damaged);
         history.samples.push_back((round_trip, offset));
         while history.samples.len() > SAMPLES {
@@ -155,17 +158,15 @@ impl Vitals {
         }
     }
 
-    /// What this node answers when it is called.
-    pub fn pong(&self, leads: Vec<u32>, damaged: Vec<u32>, disk_low: bool) -> reply::Body {
+    /// Returns what this node answers when it is called: what `state` says of it, with the clock.
+    pub fn pong(&self, state: pb::Pong) -> reply::Body {
         let now = self.clock.now();
         reply::Body::Pong(pb::Pong {
             received_at: now,
             answered_at: now,
             level: self.level,
-            leads,
             clock_off: !self.clock_ok(),
-            disk_low,
-            damaged,
+            ..state
         })
     }
 
@@ -208,6 +209,12 @@ impl Vitals {
     pub fn disk_is_low(&self, node: NodeId) -> bool {
         let seen = self.seen.read();
         seen.get(&node).is_some_and(|history| history.disk_low)
+    }
+
+    /// Whether a node lacked the state of shards in which it is to vote, when it was last heard of.
+    pub fn is_catching_up(&self, node: NodeId) -> bool {
+        let seen = self.seen.read();
+        seen.get(&node).is_some_and(|history| history.catching_up)
     }
 
     /// Whether a node was heard of lately.
@@ -365,7 +372,7 @@ mod tests {
         let hear = |node, offset| {
             vitals.heard(node, Duration::from_millis(1), offset, &pb::Pong::default());
             vitals.judge_clock(3);
-            let reply::Body::Pong(pong) = vitals.pong(Vec::new(), Vec::new(), false) else {
+            let reply::Body::Pong(pong) = vitals.pong(pb::Pong::default()) else {
                 panic!("a ping is answered by a pong");
             };
             (pong.clock_off, vitals.logged_off.load(Ordering::Acquire))

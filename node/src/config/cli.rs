@@ -226,6 +226,9 @@ pub struct LimitFlags {
     /// Buckets of the plan per account; 0: any number
     #[arg(long, value_name = "NUMBER")]
     pub buckets: Option<u64>,
+    /// Bytes of all keys and values of a bucket; 0: any number
+    #[arg(long, value_name = "BYTES")]
+    pub bytes: Option<u64>,
 }
 
 fn days() -> clap::builder::RangedI64ValueParser<u32> {

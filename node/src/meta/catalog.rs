@@ -290,6 +290,7 @@ impl Catalog {
                     ..**bucket
                 });
                 bucket.usage.budget.set_limit(limits.keys);
+                bucket.usage.byte_quota.reset();
             }
         }
     }

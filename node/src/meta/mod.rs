@@ -41,7 +41,8 @@ pub use buckets::Refusal;
 pub use catalog::{Bucket, Catalog};
 pub use node_refusal::NodeRefusal;
 pub use plans::{
-    Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans, plan_to_pb,
+    BYTES_LEVEL, Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans,
+    plan_to_pb,
 };
 pub use regions::LEAVE_LEVEL;
 pub use state::{LEVEL, Meta, MetaState, Response};

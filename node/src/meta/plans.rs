@@ -11,6 +11,10 @@ pub const MAX_KEY_BYTES: u32 = 1024;
 /// The largest value that any plan may offer, in bytes.
 pub const MAX_VALUE_BYTES: u32 = 1 << 20;
 
+/// The first feature level of the metadata at which plans limit the bytes of a bucket: a node below
+/// it would drop that limit from what it stores.
+pub const BYTES_LEVEL: u32 = 5;
+
 /// What a bucket may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -20,6 +24,8 @@ pub struct Limits {
     pub key_bytes: usize,
     /// Size of a value, in bytes.
     pub value_bytes: usize,
+    /// Size of all keys and values together, in bytes; `None`: any.
+    pub bytes: Option<u64>,
 }
 
 /// A plan's terms.
@@ -41,6 +47,7 @@ impl PlanTerms {
                 keys: limits.keys,
                 key_bytes: bytes(limits.key_bytes, MAX_KEY_BYTES),
                 value_bytes: bytes(limits.value_bytes, MAX_VALUE_BYTES),
+                bytes: (limits.bytes != 0).then_some(limits.bytes),
             }),
             buckets: (limits.buckets != 0).then_some(limits.buckets),
             access: limits.access().filter_map(access_from_pb).collect(),
@@ -58,6 +65,7 @@ pub fn default_plans() -> Vec<pb::PlanLimits> {
         key_bytes: 64,
         value_bytes,
         access: access.iter().map(|access| (*access).into()).collect(),
+        bytes: 0,
     };
     vec![
         plan(Plan::Free, 10, 10_000, 4096, &[Public]),

@@ -23,7 +23,7 @@ use crate::store::{Batch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
 /// The highest feature level that this version supports.
-pub const LEVEL: u32 = 4;
+pub const LEVEL: u32 = 5;
 
 /// The metadata state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::budget::KeyBudget;
+use crate::budget::{ByteQuota, KeyBudget};
 use crate::types::Nanos;
 
 /// Counters of one bucket on this node.
@@ -15,6 +15,8 @@ pub struct Usage {
     misses: AtomicU64,
     /// Room for new keys.
     pub budget: Arc<KeyBudget>,
+    /// Bytes that may be added before the bucket is counted again, if its plan limits them.
+    pub byte_quota: ByteQuota,
     published: Mutex<[Option<(u64, Nanos)>; 2]>,
 }
 

@@ -22,7 +22,7 @@ use super::network::Network;
 use super::reception::Receptions;
 use super::repair::Resends;
 use super::replica::{Progress, Replica, persisted_index};
-use super::retention::Retention;
+use super::retention::{Lacking, Retention};
 use super::transfers::{SnapshotSettings, Transfers};
 use super::types::{Callback, Command, Machine, NodeId, Types};
 use crate::rpc::{Frames, Peers, SnapshotAcks};
@@ -132,7 +132,7 @@ pub struct Group<M: Machine> {
     stopping: AtomicBool,
     transfers: Arc<Transfers>,
     receptions: Arc<Receptions<M>>,
-    retention: Retention,
+    retention: Arc<Retention>,
     damage: Arc<GroupDamage>,
     /// Members that leadership isn't handed over to.
     avoided: parking_lot::Mutex<Vec<NodeId>>,
@@ -158,11 +158,13 @@ impl<M: Machine> Group<M> {
         let config = raft_config(id, settings)?;
         let acks = Arc::new(Acks::default());
         let timeout = settings.append_timeout;
+        let retention = Arc::new(Retention::default());
         let network = Network::new(
             settings.peers.clone(),
             timeout,
             acks.clone(),
             transfers.clone(),
+            retention.clone(),
         );
         let raft = Raft::new(
             settings.node,
@@ -203,7 +205,7 @@ impl<M: Machine> Group<M> {
             stopping: AtomicBool::new(false),
             transfers,
             receptions,
-            retention: Retention::default(),
+            retention,
             damage,
             avoided: parking_lot::Mutex::default(),
             resends: Resends::default(),
@@ -435,7 +437,9 @@ impl<M: Machine> Group<M> {
         };
         let usual = kept.saturating_sub(1);
         let purged = self.log.purged_index();
-        let upto = flushed.min(self.retention.hold(usual, self.needed(purged)));
+        let lacking = self.lacking(purged);
+        let needed = self.retention.needed(purged, lacking);
+        let upto = flushed.min(self.retention.hold(usual, needed));
         if upto <= purged {
             return Ok(());
         }
@@ -444,24 +448,26 @@ impl<M: Machine> Group<M> {
         trigger.purge_log(upto).await.map_err(io::Error::other)
     }
 
-    /// The lowest position behind which another member lacks entries that this leader's log still
-    /// has, or will when it has the snapshot that is on its way to it.
-    fn needed(&self, purged: u64) -> Option<u64> {
+    /// What other members lack of the entries that this leader's log still has, or will lack when
+    /// they have the snapshots that are on their way to them.
+    fn lacking(&self, purged: u64) -> Lacking {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let others = metrics.replication.as_ref()?;
+        let Some(others) = metrics.replication.as_ref() else {
+            return Lacking::default();
+        };
         let matched = |node: NodeId| others.get(&node)?.map(|at| at.index);
-        let lagging = others.keys().filter(|node| **node != self.node);
-        let lagging = lagging.filter_map(|node| matched(*node).filter(|at| *at >= purged));
-        self.transfers
-            .held(matched)
-            .into_iter()
-            .chain(lagging)
-            .min()
+        let others = others.keys().filter(|node| **node != self.node);
+        let lagging = others.clone().filter_map(|node| matched(*node));
+        let held = self.transfers.held(matched);
+        Lacking {
+            known: lagging.filter(|at| *at >= purged).chain(held).min(),
+            is_complete: others.clone().all(|node| matched(*node).is_some()),
+        }
     }
 
     /// How much of the log is kept for members that lag.
-    pub fn retention(&self) -> &Retention {
+    pub fn retention(&self) -> &Arc<Retention> {
         &self.retention
     }
 

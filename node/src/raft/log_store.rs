@@ -146,18 +146,25 @@ impl<M: Machine> LogStore<M> {
         self.inner.purged.load(Ordering::Relaxed)
     }
 
-    fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry<M>>> {
+    /// Reads entries of `[from, to)`, up to about `max_bytes` of them: from memory at once, else by a
+    /// thread that may wait for the disk. The thread that asks drives other groups' heartbeats.
+    async fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry<M>>> {
         if from >= to {
             return Ok(Vec::new());
         }
         if let Some(entries) = self.inner.cache.lock().range(from, to, max_bytes) {
             return Ok(entries);
         }
-        let rows = self
-            .inner
-            .engine
-            .log
-            .entries(self.inner.group, from, to, max_bytes)?;
+        let log = self.clone();
+        let read = move || log.read_from_disk(from, to, max_bytes);
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    fn read_from_disk(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry<M>>> {
+        let inner = &self.inner;
+        let rows = inner.engine.log.entries(inner.group, from, to, max_bytes)?;
         let mut next = rows.first().map(|(index, _)| *index);
         let mut entries = Vec::with_capacity(rows.len());
         for (index, bytes) in rows {
@@ -223,7 +230,7 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
         range: RB,
     ) -> Result<Vec<Entry<M>>, io::Error> {
         let (from, to) = bounds(&range);
-        self.read(from, to, usize::MAX)
+        self.read(from, to, usize::MAX).await
     }
 
     async fn limited_get_log_entries(
@@ -231,7 +238,7 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<M>>, io::Error> {
-        self.read(start, end, MAX_READ_BYTES)
+        self.read(start, end, MAX_READ_BYTES).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

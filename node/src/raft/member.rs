@@ -68,11 +68,13 @@ impl<M: Machine> Member for Group<M> {
         if !request.entries.is_empty() && self.disk_state() == DiskState::Exhausted {
             return std::future::ready(not_here("its disk is nearly full")).boxed();
         }
+        let retained_after = request.retained_after;
         let request = match append_from_pb::<M>(request) {
             Ok(request) => request,
             Err(error) => return std::future::ready(not_here(error.to_string())).boxed(),
         };
         let raft = self.raft().clone();
+        let retention = self.retention().clone();
         let freshness = self.freshness();
         let unheard = freshness.is_unheard().then(|| freshness.clone());
         let (term, commit) = (request.vote.leader_id.term, request.leader_commit);
@@ -80,6 +82,9 @@ impl<M: Machine> Member for Group<M> {
             match raft.append_entries(request).await {
                 Ok(response) => {
                     let accepted = !matches!(response, AppendEntriesResponse::HigherVote(_));
+                    if accepted {
+                        retention.note_announcement(retained_after);
+                    }
                     if let (Some(freshness), Some(commit), true) = (unheard, commit, accepted) {
                         freshness.heard(term, (commit.leader_id.term, commit.index));
                     }

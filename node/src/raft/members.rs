@@ -65,6 +65,14 @@ impl<M: Machine> Group<M> {
         (voters, learners)
     }
 
+    /// Whether a node votes, as far as this member knows.
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        voters.any(|voter| voter == node)
+    }
+
     /// Whether a joint configuration is in force.
     fn is_joint(&self) -> bool {
         let metrics = self.raft().metrics();

@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use super::acks::Acks;
 use super::codec;
 use super::commits::Together;
+use super::retention::Retention;
 use super::sending::send_snapshot;
 use super::snapshot::SnapshotData;
 use super::transfers::Transfers;
@@ -53,16 +54,18 @@ pub struct Network {
     patience: Duration,
     acks: Arc<Acks>,
     transfers: Arc<Transfers>,
+    retention: Arc<Retention>,
 }
 
 impl Network {
     /// Members of the group of `transfers`; an append that isn't answered within `timeout` is sent
-    /// again. Answers are noted in `acks`, snapshots in `transfers`.
+    /// again. Answers are noted in `acks`, snapshots in `transfers`; `retention` is announced.
     pub(super) fn new(
         peers: Arc<Peers>,
         timeout: Duration,
         acks: Arc<Acks>,
         transfers: Arc<Transfers>,
+        retention: Arc<Retention>,
     ) -> Self {
         let group = transfers.group();
         Self {
@@ -76,6 +79,7 @@ impl Network {
             },
             acks,
             transfers,
+            retention,
         }
     }
 }
@@ -130,7 +134,10 @@ impl<M: Machine> Peer<M> {
             .last()
             .map(|entry| entry.log_id)
             .or(previous);
-        let body = append_to_pb(self.network.group, &request);
+        let body = pb::AppendEntries {
+            retained_after: self.network.retention.announcement(),
+            ..append_to_pb(self.network.group, &request)
+        };
         let (acks, target, term) = (
             self.network.acks.clone(),
             self.target,
@@ -205,6 +212,7 @@ fn append_to_pb<M: Machine>(
         entries: entries
             .map(|entry| codec::encode_entry::<M>(entry).into())
             .collect(),
+        retained_after: None,
     }
 }
 

@@ -199,3 +199,21 @@ fn entries_and_positions_come_back_from_their_bytes() {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }
+
+#[tokio::test]
+async fn entries_on_the_disk_are_read_by_a_thread_that_may_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_engine, mut log, _replica) = open(&dir);
+    let entries = (1..=4).map(|index| put(index, "key"));
+    log.append(entries, openraft::storage::IOFlushed::noop())
+        .await
+        .unwrap();
+    let read = log.limited_get_log_entries(1, 5);
+    let mut read = std::pin::pin!(read);
+    // The task that asks also drives heartbeats.
+    assert!(
+        futures_util::poll!(read.as_mut()).is_pending(),
+        "the task that asked has waited for the disk"
+    );
+    assert_eq!(read.await.unwrap().len(), 4);
+}

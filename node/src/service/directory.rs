@@ -342,14 +342,19 @@ impl Directory {
             return exceeds(format!("it does not offer access {}", bucket.access.name()));
         }
         // What has expired is counted until it is removed.
-        let keys = self.inner.shards.count(&bucket.id, true).await;
-        let keys = keys.map_err(key_error)?;
+        let states = self.inner.shards.states(&bucket.id, true).await;
+        let states = states.map_err(key_error)?;
+        let keys: u64 = states.iter().map(|state| state.keys).sum();
         let limits = terms.limits;
         if keys > limits.keys {
             return exceeds(format!(
                 "the bucket holds {keys} keys, the plan {}",
                 limits.keys
             ));
+        }
+        let bytes: u64 = states.iter().map(|state| state.bytes).sum();
+        if let Some(limit) = limits.bytes.filter(|limit| bytes > *limit) {
+            return exceeds(format!("the bucket holds {bytes} bytes, the plan {limit}"));
         }
         let (key_bytes, value_bytes) = (limits.key_bytes, limits.value_bytes);
         if key_bytes >= bucket.limits.key_bytes && value_bytes >= bucket.limits.value_bytes {
@@ -435,8 +440,9 @@ pub(super) fn key_error(error: KeyError) -> DirectoryError {
         KeyError::Storage(error) | KeyError::Damaged(error) => DirectoryError::Storage(error),
         KeyError::BucketGone => DirectoryError::UnknownBucket,
         KeyError::DiskFull { elsewhere } => DirectoryError::DiskFull { elsewhere },
-        KeyError::UnknownOutcome | KeyError::PreconditionFailed | KeyError::TooManyKeys { .. } => {
-            DirectoryError::UnknownOutcome
-        }
+        KeyError::UnknownOutcome
+        | KeyError::PreconditionFailed
+        | KeyError::TooManyKeys { .. }
+        | KeyError::TooManyBytes { .. } => DirectoryError::UnknownOutcome,
     }
 }

@@ -46,6 +46,12 @@ pub enum KeyError {
         /// The plan's number of keys.
         limit: u64,
     },
+    /// A value would exceed the plan's number of bytes in a bucket.
+    #[error("the bucket holds nearly all of the {limit} bytes that its plan allows")]
+    TooManyBytes {
+        /// The plan's number of bytes.
+        limit: u64,
+    },
     /// Most replicas have no room on their disks for what grows; nothing was done.
     #[error("most replicas have no room on their disks")]
     DiskFull {

@@ -132,6 +132,7 @@ impl Keyspace {
             WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
             WriteResult::BucketGone => Err(KeyError::BucketGone),
             WriteResult::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
+            WriteResult::TooManyBytes(limit) => Err(KeyError::TooManyBytes { limit }),
             WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
         }
     }
@@ -149,8 +150,10 @@ impl Keyspace {
             WriteResult::Done(written) => Ok(written),
             WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
             WriteResult::BucketGone => Err(KeyError::BucketGone),
-            // A delete takes no room.
-            WriteResult::TooManyKeys(_) => Err(KeyError::UnknownOutcome),
+            // A delete adds nothing.
+            WriteResult::TooManyKeys(_) | WriteResult::TooManyBytes(_) => {
+                Err(KeyError::UnknownOutcome)
+            }
             WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
         }
     }

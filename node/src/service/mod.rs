@@ -21,6 +21,7 @@
 
 mod absent;
 mod answers;
+mod bytes;
 mod deletion;
 mod directory;
 pub mod errors;

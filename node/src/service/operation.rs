@@ -138,6 +138,7 @@ pub(super) fn write_refusal(missed: Missed, leader: Option<NodeId>) -> reply::Bo
                 KeyError::Damaged(_) => Reason::Damaged,
                 KeyError::PreconditionFailed
                 | KeyError::TooManyKeys { .. }
+                | KeyError::TooManyBytes { .. }
                 | KeyError::DiskFull { .. }
                 | KeyError::BucketGone
                 | KeyError::Storage(_) => Reason::Failed,

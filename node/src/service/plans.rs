@@ -6,7 +6,10 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use super::directory::{Directory, refused};
 use super::errors::DirectoryError;
 use super::metadata::no_leader;
-use crate::meta::{MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, plan_to_pb};
+use crate::meta::{
+    BYTES_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeState, PlanTerms, access_to_pb, plan_to_pb,
+};
+use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
 
 /// Changes of a plan's limits; `None` leaves as it is.
@@ -20,13 +23,15 @@ pub struct PlanChanges {
     pub value_bytes: Option<u64>,
     /// Buckets of the plan per account; 0: any number.
     pub buckets: Option<u64>,
+    /// Bytes of all keys and values of a bucket; 0: any number.
+    pub bytes: Option<u64>,
 }
 
 /// Why a plan's limits were not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// No limit was named.
-    #[error("name at least one limit: keys, key_bytes, value_bytes or buckets")]
+    #[error("name at least one limit: keys, key_bytes, value_bytes, buckets or bytes")]
     NoChange,
     /// A limit that no plan may have.
     #[error("{limit} = {value}: expected a whole number {}", bounds(*.max))]
@@ -38,6 +43,9 @@ pub enum PlanError {
         /// The highest that it may be; the lowest is 1.
         max: u64,
     },
+    /// A node of an older version would not keep the limit.
+    #[error("a limit of bytes needs all nodes to run this version: upgrade or remove nodes {0:?}")]
+    OldNodes(Vec<NodeId>),
     /// The change failed.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -67,6 +75,9 @@ impl Directory {
         // A command carries all limits: two changes at once must not undo each other.
         let _alone = self.inner.plan_changes.lock().await;
         self.check_readable().await?;
+        if changes.bytes.is_some() {
+            self.check_keeps_bytes()?;
+        }
         let terms = self.terms(plan)?;
         let limits = changed(plan, &terms, changes)?;
         let set = pb::SetPlanLimits {
@@ -75,6 +86,23 @@ impl Directory {
         let answer = self.propose(Command::SetPlanLimits(set)).await?;
         answer.map_err(|_| DirectoryError::UnknownOutcome)?;
         Ok(self.terms(plan)?)
+    }
+
+    /// Fails while a node could be there that drops the limit of bytes from what it stores.
+    fn check_keeps_bytes(&self) -> Result<(), PlanError> {
+        if self.inner.catalog.header().level >= BYTES_LEVEL {
+            return Ok(());
+        }
+        let topology = self.inner.catalog.topology();
+        let old = topology.nodes().iter();
+        let old = old.filter(|node| node.state != NodeState::Removed && node.level < BYTES_LEVEL);
+        let old: Vec<NodeId> = old.map(|node| node.id).collect();
+        if old.is_empty() {
+            // All nodes are new: the level is raised in a moment.
+            Err(DirectoryError::from(no_leader()).into())
+        } else {
+            Err(PlanError::OldNodes(old))
+        }
     }
 
     fn terms(&self, plan: Plan) -> Result<PlanTerms, DirectoryError> {
@@ -125,6 +153,7 @@ fn changed(
             MAX_VALUE_BYTES,
         )?,
         access: access.map(|access| access_to_pb(*access).into()).collect(),
+        bytes: changes.bytes.or(old.bytes).unwrap_or(0),
     })
 }
 
@@ -157,6 +186,7 @@ mod tests {
                 keys: 10_000,
                 key_bytes: 64,
                 value_bytes: 4096,
+                bytes: None,
             }),
             buckets: Some(10),
             access: vec![Access::Public],
@@ -181,6 +211,7 @@ mod tests {
             key_bytes: 64,
             value_bytes: 8192,
             access: vec![pb::Access::Public.into()],
+            bytes: 0,
         };
         assert_eq!(limits, expected);
     }
@@ -192,9 +223,11 @@ mod tests {
             key_bytes: Some(1024),
             value_bytes: Some(1 << 20),
             buckets: Some(0),
+            bytes: Some(u64::MAX),
         });
         let limits = limits.unwrap();
         assert_eq!((limits.keys, limits.buckets), (u64::MAX, 0));
+        assert_eq!(limits.bytes, u64::MAX);
         assert_eq!((limits.key_bytes, limits.value_bytes), (1024, 1 << 20));
     }
 
@@ -205,7 +238,7 @@ mod tests {
                 keys,
                 key_bytes,
                 value_bytes,
-                buckets: None,
+                ..Default::default()
             })
             .unwrap_err()
         };

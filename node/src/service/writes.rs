@@ -1,11 +1,12 @@
 //! Writes of a shard, as operations.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply, shard_command, write::Op, write_reply};
 
+use super::bytes;
 use super::errors::{KeyError, Unavailable};
 use super::operation::{Missed, Operation};
 use super::room::{self, Room};
@@ -33,6 +34,7 @@ pub(super) enum WriteResult {
     ConditionFailed,
     BucketGone,
     TooManyKeys(u64),
+    TooManyBytes(u64),
     DiskFull { elsewhere: bool },
 }
 
@@ -44,6 +46,21 @@ impl WriteKey<'_> {
             put.may_create = room.is_some();
         }
         write
+    }
+
+    /// Returns whether a put's value fits under the plan's bytes for a bucket.
+    async fn fits(&self, shard: &ShardHandle, limit: u64) -> Result<bool, Missed> {
+        let Some(Op::Put(put)) = &self.write.op else {
+            return Ok(true);
+        };
+        let key = &self.write.key;
+        let bytes = (key.len() + put.value.len()) as u64;
+        // The way of nearly all writes: no await, nothing counted.
+        if self.bucket.usage.byte_quota.take(bytes, Instant::now()) {
+            return Ok(true);
+        }
+        let put = bytes::Addition { key, bytes, limit };
+        bytes::admit(self.shards, shard, self.bucket, put, self.timeout).await
     }
 
     fn creates(&self) -> bool {
@@ -82,6 +99,11 @@ impl Operation for WriteKey<'_> {
         }
         if let Some(elsewhere) = shard.gate().refuses(self.creates()) {
             return Ok(WriteResult::DiskFull { elsewhere });
+        }
+        if let Some(limit) = self.bucket.limits.bytes
+            && !self.fits(shard, limit).await?
+        {
+            return Ok(WriteResult::TooManyBytes(limit));
         }
         for _ in 0..ROOM_TRIES {
             let room = match self.room(shard).await {
@@ -123,6 +145,7 @@ impl Operation for WriteKey<'_> {
             WriteResult::ConditionFailed => Kind::ConditionFailed(true),
             WriteResult::BucketGone => Kind::BucketGone(true),
             WriteResult::TooManyKeys(limit) => Kind::TooManyKeys(limit),
+            WriteResult::TooManyBytes(limit) => Kind::TooManyBytes(limit),
             WriteResult::DiskFull { elsewhere } => Kind::DiskFull(pb::DiskFull { elsewhere }),
         };
         reply::Body::Write(pb::WriteReply { kind: Some(kind) })
@@ -142,6 +165,7 @@ impl Operation for WriteKey<'_> {
             Kind::ConditionFailed(_) => WriteResult::ConditionFailed,
             Kind::BucketGone(_) => WriteResult::BucketGone,
             Kind::TooManyKeys(limit) => WriteResult::TooManyKeys(limit),
+            Kind::TooManyBytes(limit) => WriteResult::TooManyBytes(limit),
             Kind::DiskFull(full) => WriteResult::DiskFull {
                 elsewhere: full.elsewhere,
             },

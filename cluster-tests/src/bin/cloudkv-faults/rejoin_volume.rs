@@ -115,9 +115,10 @@ pub async fn run(args: &Args, volume: &Volume) -> anyhow::Result<()> {
     let started = Instant::now();
     region.rejoin_wiped(LOSER).await;
     region.replace(0, &lost).await;
-    wait_level(&region, started, volume).await?;
+    let mut during = load.take_latencies();
+    wait_level(&region, started, volume, &load, &mut during).await?;
     let took = started.elapsed();
-    let during = load.take_latencies();
+    during.add(load.take_latencies())?;
     let outcome = load.stop().await;
     println!("during: {}", latencies_of(&during));
     let after = snapshots(&region).await?;
@@ -156,7 +157,13 @@ async fn load_data(
 }
 
 /// Waits until the node votes in all groups, and has applied what their leaders had at that time.
-async fn wait_level(region: &Region, started: Instant, volume: &Volume) -> anyhow::Result<()> {
+async fn wait_level(
+    region: &Region,
+    started: Instant,
+    volume: &Volume,
+    load: &PlainLoad,
+    during: &mut Histogram<u64>,
+) -> anyhow::Result<()> {
     let bytes = volume.keys as f64 * volume.value as f64;
     let link = if volume.link == 0 {
         1e7
@@ -166,7 +173,7 @@ async fn wait_level(region: &Region, started: Instant, volume: &Volume) -> anyho
     let within = Duration::from_secs_f64(bytes / link * MAX_TIMES + 120.0);
     tokio::select! {
         () = region.wait_formed_within(within) => {}
-        failed = report(region, started) => return failed,
+        failed = report(region, started, load, during) => return failed,
     }
     let statuses = region.statuses().await;
     let led = statuses.values().flat_map(Status::led);
@@ -189,18 +196,30 @@ async fn wait_level(region: &Region, started: Instant, volume: &Volume) -> anyho
     Ok(())
 }
 
-/// Says how far the node is, until that can't be asked.
-async fn report(region: &Region, started: Instant) -> anyhow::Result<()> {
+/// Prints how far the node is and what the writers see, until that can't be asked. What was measured
+/// goes to `during`.
+async fn report(
+    region: &Region,
+    started: Instant,
+    load: &PlainLoad,
+    during: &mut Histogram<u64>,
+) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     loop {
         ticks.tick().await;
         let now = snapshots(region).await?;
+        let latencies = load.take_latencies();
+        during.add(&latencies)?;
+        let status = region.status(LOSER).await;
+        let leads = status.map_or(0, |status| status.led().count());
         println!(
-            "{:5.0} s: {} MB received, {} snapshots to their end, {} MB over the link",
+            "{:5.0} s: {} MB received, {} snapshots to their end, {} MB over the link; leads {leads} \
+             groups; {}",
             started.elapsed().as_secs_f64(),
             megabytes(now.bytes),
             now.received.values().sum::<u64>(),
             megabytes(region.network.passed_to(LOSER)),
+            latencies_of(&latencies),
         );
     }
 }

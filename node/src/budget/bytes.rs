@@ -1,0 +1,137 @@
+//! A plan's number of bytes in a bucket: never refused below it, exceeded by little.
+//!
+//! Each leader of a shard may add an allowance of bytes between two counts of the whole bucket.
+//! Invariant: an allowance is at most the part of the free bytes that each shard would get if all
+//! of them asked at once, and never more than [`block`]; it ends after [`VALID`]. So counts that
+//! are out of date cost at most a block per shard, and what is written while it is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Parts of the limit that all shards together may exceed it by.
+const TOLERANCE_PARTS: u64 = 64;
+/// Smallest block, in bytes: below it, small limits would be counted with nearly every write.
+const MIN_BLOCK_BYTES: u64 = 64 << 10;
+/// Time that an allowance may be used after the count that it comes from began.
+const VALID: Duration = Duration::from_secs(1);
+
+/// Largest allowance of one shard's leader in a bucket with so many bytes, over so many shards.
+fn block(limit: u64, shards: u64) -> u64 {
+    (limit / TOLERANCE_PARTS / shards.max(1)).max(MIN_BLOCK_BYTES)
+}
+
+/// Bytes that this node may still add to a bucket without counting.
+#[derive(Debug)]
+pub struct ByteQuota {
+    allowance: AtomicU64,
+    /// When the allowance ends, in nanoseconds after `start`.
+    valid_until: AtomicU64,
+    start: Instant,
+    /// Held by whoever counts the bucket, so that one does and the others wait.
+    pub counting: tokio::sync::Mutex<()>,
+}
+
+impl Default for ByteQuota {
+    fn default() -> Self {
+        Self {
+            allowance: AtomicU64::new(0),
+            valid_until: AtomicU64::new(0),
+            start: Instant::now(),
+            counting: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+impl ByteQuota {
+    /// Takes so many bytes off the allowance; `false` if it has less, or has ended.
+    pub fn take(&self, bytes: u64, now: Instant) -> bool {
+        if self.nanos(now) >= self.valid_until.load(Ordering::Acquire) {
+            return false;
+        }
+        let take = |allowance: u64| allowance.checked_sub(bytes);
+        let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
+        self.allowance.fetch_update(release, acquire, take).is_ok()
+    }
+
+    /// Replaces the allowance by one for `free` bytes, which a count that began at `counted` found
+    /// below `limit`. Only with `counting` held.
+    pub fn renew(&self, free: u64, limit: u64, shards: u64, counted: Instant) {
+        let allowance = (free / shards.max(1)).min(block(limit, shards));
+        self.allowance.store(allowance, Ordering::Release);
+        let until = self.nanos(counted + VALID);
+        self.valid_until.store(until, Ordering::Release);
+    }
+
+    /// Ends the allowance, when the limit has changed.
+    pub fn reset(&self) {
+        self.valid_until.store(0, Ordering::Release);
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.start);
+        u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_allowance_is_used_up_and_ends_with_its_time() {
+        let quota = ByteQuota::default();
+        let now = Instant::now();
+        assert!(!quota.take(1, now));
+        quota.renew(1000, 1 << 30, 2, now);
+        assert!(quota.take(300, now) && !quota.take(201, now) && quota.take(200, now));
+        assert!(!quota.take(1, now));
+        quota.renew(1000, 1 << 30, 2, now);
+        assert!(!quota.take(1, now + VALID));
+        quota.renew(1000, 1 << 30, 2, now);
+        quota.reset();
+        assert!(!quota.take(1, now));
+    }
+
+    /// A step of the model: a shard's leader writes some bytes, or time passes.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Write { leader: usize, bytes: u64 },
+        Wait,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let write = (0..4_usize, 1..200_000_u64);
+        let write = write.prop_map(|(leader, bytes)| Step::Write { leader, bytes });
+        prop::collection::vec(prop_oneof![20 => write, 1 => Just(Step::Wait)], 1..400)
+    }
+
+    proptest! {
+        /// Whatever the leaders write in whatever order, the bucket exceeds its limit by a block
+        /// for each other leader at most, and nothing is refused that fits.
+        #[test]
+        fn the_limit_is_kept_within_a_block_a_shard(
+            limit in 1..20_000_000_u64,
+            steps in steps(),
+        ) {
+            let leaders: Vec<ByteQuota> = (0..4).map(|_| ByteQuota::default()).collect();
+            let mut now = Instant::now();
+            let mut used = 0_u64;
+            for step in steps {
+                let Step::Write { leader, bytes } = step else {
+                    now += VALID;
+                    continue;
+                };
+                let quota = &leaders[leader];
+                if quota.take(bytes, now) {
+                    used += bytes;
+                } else if used + bytes <= limit {
+                    quota.renew(limit - used - bytes, limit, 4, now);
+                    used += bytes;
+                }
+                prop_assert!(used <= limit + 3 * block(limit, 4), "{used} of {limit}");
+            }
+        }
+    }
+}
