@@ -56,7 +56,4 @@ else
     skipped "the chart (no helm-python-sdk, kubernetes-validate and pyyaml in $python)"
 fi
 
-for script in *.sh; do
-    bash -n "$script"
-done
 echo "deploy: checked"
