@@ -55,12 +55,14 @@ PATH=$work/bin:$PATH
 
 # Begins with a clone in which nothing was compiled; compilations end as is said, or wait.
 begin() {
-    rm -rf "$clone/target" "$work/finish" "$work/bar" "$calls"
+    rm -rf "$clone/target" "$work/finish" "$work/bar" "$calls" "$work"/out.*
     if [[ $# -gt 0 ]]; then echo "$1" >"$work/finish"; fi
     : >"$calls"
 }
 
 build() { "$clone/scripts/cargo" build --locked >"$work/out.$1" 2>&1; }
+# The script itself in the background, not a shell around it.
+start_build() { "$clone/scripts/cargo" build --locked >"$work/out.$1" 2>&1 & }
 compilations() { grep -c librocksdb-sys "$calls" || true; }
 # That many compilations have begun.
 begun() { (($(compilations) == $1)); }
@@ -87,11 +89,11 @@ for how in fail nothing; do
 done
 
 begin
-build 1 &
+start_build 1
 first=$!
 wait_for "the first compilation has begun" begun 1
-wait_for "its progress" has 1 "^RocksDB: 34 of about 340 files compiled, . s so far, about .* left$"
-build 2 &
+wait_for "its progress" has 1 "^RocksDB: 34 of about 340 files compiled, .* s so far, about .* left$"
+start_build 2
 second=$!
 wait_for "the second build to say that it waits" has 2 "^RocksDB: another build of this clone"
 expect "compilations of two builds at once" "$(compilations)" 1
@@ -101,20 +103,22 @@ check "the second of two builds succeeds" wait $second
 expect "compilations of two builds at once, in the end" "$(compilations)" 1
 
 begin
-build 1 &
+start_build 1
 first=$!
-wait_for "the compilation has begun" begun 1
-kill -9 $first
-{ wait $first || true; } 2>/dev/null
+wait_for "the compilation is under way" has 1 "^RocksDB: 34 of"
+{ kill -9 $first && wait $first; } 2>/dev/null || true
+start_build 2
+second=$!
+wait_for "the next build compiles" begun 2
 echo ok >"$work/finish"
-check "a build succeeds after one that was killed" build 2
+check "a build succeeds after one that was killed" wait $second
 expect "folders that are left after it" "$(leftovers)" 0
 
 begin
-without_flock() { PATH=$work/bin:$work/bin-without-flock build "$1"; }
-without_flock 1 &
+start_without_flock() { PATH=$work/bin:$work/bin-without-flock start_build "$1"; }
+start_without_flock 1
 first=$!
-without_flock 2 &
+start_without_flock 2
 second=$!
 wait_for "both compilations have begun" begun 2
 echo ok >"$work/finish"
@@ -126,9 +130,9 @@ begin ok
 build 1
 rm "$work/finish"
 touch "$work/bar"
-build 1 &
+start_build 1
 first=$!
-wait_for "cargo's bar as a line" has 1 "^building: 57 of 243 steps, now one, two(build); . s so far$"
+wait_for "cargo's bar as a line" has 1 "^building: 57 of 243 steps, now one, two(build); .* s so far$"
 touch "$work/finish"
 check_not "cargo's error is the script's" wait $first
 check "cargo's lines are passed on" has 1 "^   Compiling two v1.0.0$"
