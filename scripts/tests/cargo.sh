@@ -13,18 +13,20 @@ mkdir -p "$clone/scripts" "$work/bin" "$work/bin-without-flock"
 cp "${SCRIPT:-scripts/cargo}" "$clone/scripts/cargo"
 cp Cargo.toml Cargo.lock "$clone/"
 
-# A compilation makes two files, then waits until $work/finish is there, and ends as it says:
+# A compilation makes 34 files, then waits until $work/finish is there, and ends as it says:
 # `ok`, `fail` (of the compiler) or `nothing` (made, though cargo succeeds).
 cat >"$work/bin/cargo" <<'FAKE'
 #!/usr/bin/env bash
 set -euo pipefail
 work=$(dirname "$(dirname "$(realpath "$0")")")
 echo "$*" >>"$work/calls"
+# The test may have ended, and have taken its folder along.
+wait_to_finish() { until [[ -e $work/finish || ! -d $work ]]; do sleep 0.05; done; }
 if [[ $* != *librocksdb-sys* ]]; then
     echo "with ${ROCKSDB_LIB_DIR:-no library}" >>"$work/calls"
     if [[ -e $work/bar ]]; then
         printf '   Compiling one v1.0.0\n    Building [==>   ] 57/243: one, two(build)  \r' >&2
-        until [[ -e $work/finish ]]; do sleep 0.05; done
+        wait_to_finish
         printf '    Building [=====>] 242/243: two  \r   Compiling two v1.0.0\nerror: no luck\n' >&2
         exit 101
     fi
@@ -34,7 +36,7 @@ while [[ $1 != --target-dir ]]; do shift; done
 out=$2/release/build/librocksdb-sys-0123/out
 mkdir -p "$out"
 for number in {1..34}; do echo "object" >"$out/$number.o"; done
-until [[ -e $work/finish ]]; do sleep 0.05; done
+wait_to_finish
 case $(<"$work/finish") in
 ok) cat "$out"/*.o >"$out/librocksdb.a" ;;
 nothing) ;;
