@@ -15,8 +15,8 @@ setup:
 
 .PHONY: run
 run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--shards 4" adds flags
-	@echo "1 of 2: compiling the node for production. Nothing is compiled twice; the last step, the node"
-	@echo "itself, is optimised as a whole on one core, and takes minutes whenever its code has changed"
+	@echo "1 of 2: compiling the node for production; the last step optimises the whole program, mostly"
+	@echo "on one core, and takes minutes whenever the code has changed"
 	@$(CARGO) build --release --locked --package cloudkv-node
 	@echo "2 of 2: running $(TARGET_DIR)/release/cloudkv-node $(ARGS)"
 	@exec $(TARGET_DIR)/release/cloudkv-node $(ARGS)
