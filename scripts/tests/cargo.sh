@@ -25,6 +25,8 @@ wait_to_finish() { until [[ -e $work/finish || ! -d $work ]]; do sleep 0.05; don
 if [[ $* != *librocksdb-sys* ]]; then
     echo "with ${ROCKSDB_LIB_DIR:-no library}" >>"$work/calls"
     if [[ -e $work/bar ]]; then
+        printf '    Blocking waiting for file lock\n' >&2
+        until [[ -e $work/unlock || ! -d $work ]]; do sleep 0.05; done
         printf '   Compiling one v1.0.0\n    Building [==>   ] 57/243: one, two(build)  \r' >&2
         wait_to_finish
         printf '    Building [=====>] 242/243: two  \r   Compiling two v1.0.0\nerror: no luck\n' >&2
@@ -134,6 +136,8 @@ rm "$work/finish"
 touch "$work/bar"
 start_build 1
 first=$!
+wait_for "a line before there is a bar" has 1 "^    Blocking waiting for file lock$"
+touch "$work/unlock"
 wait_for "cargo's bar as a line" has 1 "^building: 57 of 243 steps, now one, two(build); .* s so far$"
 touch "$work/finish"
 check_not "cargo's error is the script's" wait $first
