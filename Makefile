@@ -15,15 +15,26 @@ setup:
 
 .PHONY: run
 run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--shards 4" adds flags
-	$(CARGO) build --release --locked --package cloudkv-node
-	exec $(TARGET_DIR)/release/cloudkv-node $(ARGS)
+	@echo "1 of 2: compiling the node for production; the last step optimises the whole program, mostly"
+	@echo "on one core, and takes minutes whenever the code has changed"
+	@$(CARGO) build --release --locked --package cloudkv-node
+	@echo "2 of 2: running $(TARGET_DIR)/release/cloudkv-node $(ARGS)"
+	@exec $(TARGET_DIR)/release/cloudkv-node $(ARGS)
+
+.PHONY: tour
+tour: ## Run the README's tour against the node on localhost:8080, each command before its answer
+	@scripts/tour
 
 # The binaries that the cluster tests start are built together with the tests: built apart, they
 # would get other features of their dependencies, and those would all be compiled twice.
 .PHONY: test
 test: setup ## Run all tests
-	$(CARGO) build --workspace --bins --tests
-	$(CARGO) test --workspace
+	@echo "1 of 3: compiling all programs and tests, for debugging"
+	@$(CARGO) build --workspace --bins --tests
+	@programs=$$($(CARGO) test --workspace --no-run 2>&1 | grep -c '^ *Executable'); \
+		echo "2 of 3: running $$programs test programs, many of which start nodes, and the examples in docs"
+	@$(CARGO) test --workspace
+	@echo "3 of 3: starting the compose files' containers, if there is Docker"
 	@if docker info >/dev/null 2>&1 && { docker compose version || docker-compose version; } >/dev/null 2>&1; then \
 		$(CARGO) test --workspace --test deploy_compose -- --ignored --nocapture; \
 	else \
@@ -34,6 +45,7 @@ test: setup ## Run all tests
 check: setup ## Check formatting and lints, changing nothing (and the dependencies, given cargo-deny)
 	cargo fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	scripts/check
 	deploy/check.sh
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
 

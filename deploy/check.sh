@@ -12,17 +12,48 @@ cd "$(dirname "$0")"
 have() { command -v "$1" >/dev/null 2>&1; }
 skipped() { printf 'deploy: skipped: %s\n' "$*"; }
 
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Runs promtool, whose lines count only if it fails.
+run_promtool() {
+    promtool "$@" >"$work/promtool" 2>&1 || {
+        cat "$work/promtool"
+        exit 1
+    }
+}
+
+# The queries of the dashboards, as rules: what promtool parses.
+queries_as_rules() {
+    "$python" - grafana/dashboards/*.json <<'PYTHON'
+import json, sys
+
+rules = [
+    {"record": "checked", "expr": target["expr"].replace("$region", "eu")}
+    for path in sys.argv[1:]
+    for panel in json.load(open(path))["panels"]
+    for target in panel.get("targets", [])
+]
+print(json.dumps({"groups": [{"name": "dashboards", "rules": rules}]}))
+PYTHON
+}
+
 if have promtool; then
-    promtool check rules prometheus/rules.yaml >/dev/null
-    promtool test rules prometheus/rules_test.yaml >/dev/null
-    promtool check config --syntax-only prometheus/prometheus.yaml >/dev/null
+    run_promtool check rules prometheus/rules.yaml
+    run_promtool test rules prometheus/rules_test.yaml
+    run_promtool check config --syntax-only prometheus/prometheus.yaml
+    if have "$python"; then
+        queries_as_rules >"$work/queries.yaml"
+        run_promtool check rules --lint=none "$work/queries.yaml"
+    else
+        skipped "the dashboards' queries (no $python)"
+    fi
 else
-    skipped "the rules (no promtool)"
+    skipped "the rules and their tests, the dashboards' queries (no promtool)"
 fi
 
 if have systemd-analyze; then
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
     for unit in systemd/*.service; do
         # The program may not be installed here.
         sed 's,^ExecStart=.*,ExecStart=/bin/true,' "$unit" >"$work/$(basename "$unit")"
@@ -49,14 +80,10 @@ else
     skipped "the compose files (no docker compose)"
 fi
 
-python=${PYTHON:-python3}
 if have "$python" && "$python" -c 'import helm_python, kubernetes_validate, yaml' 2>/dev/null; then
     "$python" helm/check.py
 else
     skipped "the chart (no helm-python-sdk, kubernetes-validate and pyyaml in $python)"
 fi
 
-for script in *.sh; do
-    bash -n "$script"
-done
 echo "deploy: checked"

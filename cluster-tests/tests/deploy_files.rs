@@ -1,5 +1,5 @@
-//! Rules and dashboards name metrics that nodes really export, and nodes take the examples of
-//! configuration.
+//! Rules and dashboards name metrics that nodes and routers really export, the files of `deploy/`
+//! agree with each other, and the programs take the examples of configuration.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::clean_command;
 use cloudkv_cluster_tests::harness::prometheus::sample_names;
+use cloudkv_cluster_tests::harness::{clean_command, clean_router_command};
 use cloudkv_cluster_tests::region::{RegionOptions, World};
+use cloudkv_cluster_tests::{Api, Router, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 /// What names of metrics begin with.
@@ -22,12 +22,21 @@ fn deploy() -> PathBuf {
     here.parent().unwrap().join("deploy")
 }
 
+fn read(path: &str) -> String {
+    fs::read_to_string(deploy().join(path)).unwrap()
+}
+
+/// The words of a text that begin with one of these.
+fn words_with(text: &str, prefixes: &[&str]) -> BTreeSet<String> {
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !part_of_word(c));
+    let found = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
+    found.map(str::to_owned).collect()
+}
+
 /// The metrics that a file names, whatever it is written in.
 fn named_in(text: &str) -> BTreeSet<String> {
-    let part_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let words = text.split(|c| !part_of_name(c));
-    let metrics = words.filter(|word| PREFIXES.iter().any(|prefix| word.starts_with(prefix)));
-    metrics.map(str::to_owned).collect()
+    words_with(text, &PREFIXES)
 }
 
 /// The files that name metrics, with what they name.
@@ -59,16 +68,20 @@ async fn every_metric_of_rules_and_dashboards_exists() {
         ..Default::default()
     };
     let region = World::start_with(&["eu", "us", "ap"], 1, 3, options).await;
-    let bucket = region.api(0).bucket().await;
-    region.api(0).get(&bucket.key("absent")).await.status(404);
+    let args = region.certificates().router("router");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let router = Router::start_with(&[region.seat(0).rpc()], &args).await;
+    let bucket = router.api().bucket().await;
+    for api in [region.api(0), router.api()] {
+        api.get(&bucket.key("absent")).await.status(404);
+    }
     eventually("all metrics are there", SOON, async || {
+        let nodes = region.running().into_iter();
+        let mut programs: Vec<Api> = nodes.map(|seat| region.members[seat].admin_api()).collect();
+        programs.push(router.admin_api());
         let mut exported = BTreeSet::new();
-        for seat in region.running() {
-            let page = region.members[seat]
-                .admin_api()
-                .get("/metrics")
-                .unchecked()
-                .await;
+        for program in programs {
+            let page = program.get("/metrics").unchecked().await;
             exported.extend(sample_names(page.status(200).text()).expect("a page of metrics"));
         }
         let missing = |names: &BTreeSet<String>| {
@@ -95,24 +108,80 @@ fn names_are_found_in_expressions() {
     assert_eq!(names, ["cloudkv_a_total", "process_x"]);
 }
 
+/// The second words of the lines that begin with a word, as in `- alert: NAME`.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter_map(|line| line.strip_prefix(key))
+        .map(str::trim)
+        .collect()
+}
+
 #[test]
-fn nodes_take_the_examples_of_configuration() {
+fn every_alert_is_explained_and_no_other() {
+    let alerts: BTreeSet<String> = values(&read("prometheus/rules.yaml"), "- alert:")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    assert!(alerts.len() > 20, "{alerts:?}");
+    let guide = read("README.md");
+    let rows = guide.lines().filter(|line| line.starts_with("| `CloudKV"));
+    let first_cells = rows.filter_map(|row| row.split('|').nth(1));
+    let explained: BTreeSet<String> = first_cells
+        .flat_map(|cell| words_with(cell, &["CloudKV"]))
+        .collect();
+    assert_eq!(explained, alerts);
+}
+
+/// The services of a compose file that are made from a template, by name.
+fn services(compose: &str, template: &str) -> BTreeSet<String> {
+    let lines: Vec<&str> = compose.lines().collect();
+    let made = lines
+        .windows(2)
+        .filter(|pair| pair[1] == format!("    <<: *{template}"));
+    made.map(|pair| pair[0].trim().trim_end_matches(':').to_owned())
+        .collect()
+}
+
+#[test]
+fn prometheus_scrapes_all_that_the_full_compose_file_starts() {
+    let (compose, scrapes) = (
+        read("compose.full.yaml"),
+        read("prometheus/prometheus.yaml"),
+    );
+    for (template, port, count) in [("node", 9090, 9), ("router", 9091, 3)] {
+        let started = services(&compose, template);
+        assert_eq!(started.len(), count, "{template}");
+        for service in started {
+            let target = format!("{service}:{port}");
+            assert!(scrapes.contains(&target), "{target} isn't scraped");
+        }
+        assert!(scrapes.contains(&format!("job_name: cloudkv-{template}")));
+        assert!(compose.contains(&format!("CLOUDKV_ADMIN: 0.0.0.0:{port}")));
+    }
+    let tokens: BTreeSet<&str> = values(&scrapes, "credentials:")
+        .into_iter()
+        .chain(values(&compose, "CLOUDKV_ADMIN_TOKEN:"))
+        .collect();
+    assert_eq!(tokens.len(), 1, "{tokens:?}");
+}
+
+#[test]
+fn programs_take_the_examples_of_configuration() {
     let examples = fs::read_dir(deploy().join("examples")).unwrap();
-    let paths = examples.map(|entry| entry.unwrap().path());
-    let is_node = |path: &PathBuf| {
-        path.file_name()
-            .unwrap()
-            .to_string_lossy()
-            .starts_with("node.")
-    };
-    let nodes: Vec<PathBuf> = paths.filter(is_node).collect();
-    assert_eq!(nodes.len(), 3, "{nodes:?}");
-    for path in nodes {
-        let mut command = clean_command();
+    let examples: Vec<PathBuf> = examples.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(examples.len(), 4, "{examples:?}");
+    for path in examples {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let mut command = if name.starts_with("node.") {
+            clean_command()
+        } else {
+            clean_router_command()
+        };
         command.arg("--config").arg(&path).arg("--print-config");
-        // As the example says.
+        // As the examples say.
         command.env("CLOUDKV_ADMIN_TOKEN", "0123456789abcdef");
-        let output = command.output().expect("run the node");
+        let output = command.output().expect("run the program");
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {told}", path.display());
     }

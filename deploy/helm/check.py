@@ -17,7 +17,7 @@ import yaml
 
 CHART = pathlib.Path(__file__).parent / "cloudkv"
 # Kinds that are not Kubernetes' own.
-FOREIGN = {"ServiceMonitor"}
+FOREIGN = {"PodMonitor", "ServiceMonitor"}
 CASES = {
     "defaults": {},
     "first region": {"bootstrap": True, "settings": {"WRITE_BUFFER_MIB": "128"}},

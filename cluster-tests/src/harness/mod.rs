@@ -27,7 +27,7 @@ pub use raw::{Connection, Ending, RawRequest, chunk};
 pub use raw_h2::{Event, H2Connection};
 pub use recorder::Recorder;
 pub use refusal::{Refusal, run_to_exit};
-pub use router::Router;
+pub use router::{Router, clean_router_command};
 pub use shared::{Lease, SharedNode};
 pub use small_disk::SmallDisk;
 pub use target::Target;

@@ -1,7 +1,7 @@
 //! A router as a process, in front of nodes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,11 @@ const STOPS_WITHIN: Duration = Duration::from_secs(25);
 const HTTP: u16 = 8000;
 const HTTPS: u16 = 8443;
 const ADMIN: u16 = 9091;
+
+/// The router's binary, with none of the settings that this process' environment may hold.
+pub fn clean_router_command() -> Command {
+    clean(router_binary())
+}
 
 /// A running router.
 #[derive(Debug)]
@@ -60,7 +65,7 @@ impl Router {
         // An address of its own in 127.0.0.0/8: nobody else takes its ports.
         let address = Ipv4Addr::new(127, x.clamp(1, 254), y, 201);
         let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
-        let mut command = clean(router_binary());
+        let mut command = clean_router_command();
         command
             .args(["--log-format", "json", "--seeds", &seeds.join(",")])
             .args(["--http", &format!("{address}:{HTTP}")])

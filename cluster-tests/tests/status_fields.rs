@@ -1,0 +1,95 @@
+//! `docs/STATUS.md` explains each field of the statuses of nodes and routers, and no other.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use cloudkv_cluster_tests::region::World;
+use cloudkv_cluster_tests::{Api, Router};
+use serde_json::Value;
+
+/// The fields of a status, and the lists in it that are empty or unknown.
+#[derive(Debug, Default)]
+struct Fields {
+    named: BTreeSet<String>,
+    empty: BTreeSet<String>,
+}
+
+impl Fields {
+    /// Adds what is in a value at a path.
+    fn add(&mut self, path: &str, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    self.add(&format!("{path}{dot}{name}"), value);
+                }
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                for item in items {
+                    self.add(&format!("{path}[]"), item);
+                }
+            }
+            Value::Array(items) if items.is_empty() => {
+                self.empty.insert(path.to_owned());
+            }
+            Value::Array(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_) => {
+                self.named.insert(path.to_owned());
+            }
+        }
+    }
+
+    /// Whether a field can't be seen since its list is empty, or is such a list.
+    fn is_hidden(&self, field: &str) -> bool {
+        let above =
+            |list: &String| field == list.as_str() || field.starts_with(&format!("{list}[]"));
+        self.empty.iter().any(above)
+    }
+}
+
+/// The fields in the tables of a section: all that is in backquotes in a row's first cell.
+fn explained(section: &str) -> BTreeSet<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/STATUS.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let start = page
+        .find(&format!("\n## {section}\n"))
+        .expect("the section")
+        + 1;
+    let rest = &page[start..];
+    let section = &rest[..rest[1..].find("\n## ").map_or(rest.len(), |end| end + 1)];
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Fails unless a section explains the fields of a program's status.
+async fn compare(section: &str, admin: Api) {
+    let status = admin.get("/status").unchecked().await.json();
+    let mut fields = Fields::default();
+    fields.add("", &status);
+    let explained = explained(section);
+    let missing: Vec<&String> = fields.named.difference(&explained).collect();
+    assert!(missing.is_empty(), "not explained: {missing:?}");
+    let gone = explained.difference(&fields.named);
+    let gone: Vec<&String> = gone.filter(|field| !fields.is_hidden(field)).collect();
+    assert!(
+        gone.is_empty(),
+        "explained, but not there: {gone:?}\n{status:#}"
+    );
+}
+
+#[tokio::test]
+async fn every_field_of_the_status_is_explained() {
+    let world = World::start(&["eu", "us"], 1, 2).await;
+    let router = Router::start(&[world.seat(0).rpc()]).await;
+    compare("Of a node", world.members[0].admin_api()).await;
+    compare("Of a router", router.admin_api()).await;
+}

@@ -1,0 +1,149 @@
+//! The README's tour, run as its readers run it: each command has the answer that is printed there.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cloudkv_cluster_tests::{Node, NodeOptions};
+
+/// Headers of all answers, which the README shows once.
+const LEFT_OUT: [&str; 5] = [
+    "x-request-id:",
+    "x-cloudkv-region:",
+    "access-control-allow-origin:",
+    "access-control-expose-headers:",
+    "date:",
+];
+/// Headers whose values are times.
+const TIMES: [&str; 2] = ["last-modified:", "expires:"];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// A line without what differs from one run to the next: IDs, versions and times.
+fn without_accidents(line: &str) -> String {
+    let line = line.trim_end();
+    if let Some(header) = TIMES.iter().find(|header| line.starts_with(*header)) {
+        return (*header).to_owned();
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-:.".contains(c);
+    let mut kept = String::new();
+    let mut rest = line;
+    while let Some(start) = rest.find(is_part) {
+        let (before, word) = rest.split_at(start);
+        let (word, after) = word.split_at(word.find(|c| !is_part(c)).unwrap_or(word.len()));
+        let accident = word.len() >= 13
+            && !word.ends_with(':')
+            && word.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase());
+        kept.push_str(before);
+        kept.push_str(if accident { "*" } else { word });
+        rest = after;
+    }
+    kept + rest
+}
+
+/// The lines of answers that are to be compared.
+fn comparable<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let is_shown = |line: &&str| {
+        !line.trim().is_empty() && !LEFT_OUT.iter().any(|header| line.starts_with(header))
+    };
+    lines.filter(is_shown).map(without_accidents).collect()
+}
+
+/// Commands of the README and the answer below them, if there is one.
+#[derive(Default)]
+struct Block<'a> {
+    commands: Vec<&'a str>,
+    answer: Vec<&'a str>,
+}
+
+fn blocks(readme: &str) -> Vec<Block<'_>> {
+    let mut blocks: Vec<Block<'_>> = vec![];
+    let mut fence = None;
+    for line in readme.lines() {
+        if let Some(language) = line.strip_prefix("```") {
+            fence = fence.is_none().then_some(language);
+            if fence == Some("bash") {
+                blocks.push(Block::default());
+            }
+            continue;
+        }
+        match (fence, blocks.last_mut()) {
+            (Some("bash"), Some(block)) if !line.is_empty() => block.commands.push(line),
+            (Some("text"), Some(block)) => block.answer.push(line),
+            _ => {}
+        }
+    }
+    blocks
+}
+
+/// Whether the tour prints it as a command.
+fn is_command(line: &str) -> bool {
+    line.starts_with("$ ") || line.starts_with("> ")
+}
+
+#[tokio::test]
+async fn the_tour_answers_as_the_readme_says() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let blocks = blocks(&readme);
+    assert!(blocks.len() > 30, "{} blocks", blocks.len());
+    let node = Node::start_with(NodeOptions {
+        shards: None,
+        ..NodeOptions::default()
+    })
+    .await;
+    let output = Command::new(repository().join("scripts/tour"))
+        .arg(format!("http://{}", node.http()))
+        .output()
+        .expect("run the tour");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{told}");
+
+    let mut printed = text.lines().peekable();
+    for Block { commands, answer } in blocks {
+        let mut printed_answer = vec![];
+        for command in &commands {
+            // Answers of the commands before.
+            printed_answer.extend(std::iter::from_fn(|| {
+                printed.next_if(|line| !is_command(line))
+            }));
+            let line = printed.next().expect("a command");
+            assert!(
+                line[2..] == **command || command.starts_with("API="),
+                "{line} instead of {command}"
+            );
+        }
+        printed_answer.extend(std::iter::from_fn(|| {
+            printed.next_if(|line| !is_command(line))
+        }));
+        assert_eq!(
+            comparable(printed_answer.into_iter()),
+            comparable(answer.into_iter()),
+            "{commands:#?}"
+        );
+    }
+    assert_eq!(printed.next(), None);
+}
+
+#[test]
+fn accidents_are_told_from_the_rest() {
+    for (line, kept) in [
+        ("etag: \"18ead8c74e16d6e0-1\"", "etag: \"*\""),
+        (
+            "{\"id\":\"aArigQkIoMOGqG\",\"n\":5}",
+            "{\"id\":\"*\",\"n\":5}",
+        ),
+        ("content-length: 112", "content-length: 112"),
+        ("expires: Tue, 24 Nov 2026 03:32:31 GMT", "expires:"),
+        ("\"2026-11-24T03:32:31.992752Z\"", "\"*\""),
+        ("HTTP/1.1 200 OK\r", "HTTP/1.1 200 OK"),
+    ] {
+        assert_eq!(without_accidents(line), kept);
+    }
+}

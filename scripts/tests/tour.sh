@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Tests what scripts/tour does without a node; cluster-tests/tests/tour.rs has one.
+# shellcheck disable=SC2317 # functions that are called by name
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=scripts/tests/lib.sh
+. scripts/tests/lib.sh
+
+tour() { timeout 60 scripts/tour "$@" >"$work/out.tour" 2>"$work/out.errors"; }
+
+# Nothing listens on port 1.
+check_not "without a node there is no tour" tour http://127.0.0.1:1
+check "what to do is said" grep -q 'no node answers at http://127.0.0.1:1: start one' "$work/out.errors"
+expect "commands without a node" "$(wc -c <"$work/out.tour")" 0
+
+# A curl that reaches a node twice, and then none.
+mkdir "$work/bin"
+cat >"$work/bin/curl" <<'FAKE'
+#!/usr/bin/env bash
+echo call >>"${0%/*}/calls"
+if (($(wc -l <"${0%/*}/calls") > 2)); then exit 7; fi
+printf '{"message":"pong"}'
+FAKE
+chmod +x "$work/bin/curl"
+PATH=$work/bin:$PATH
+check_not "a node that goes away ends the tour" tour http://127.0.0.1:1
+check "that is said" grep -q "the node at http://127.0.0.1:1 doesn't answer any more" "$work/out.errors"
+check "commands are printed before answers" diff - <(head -n 4 "$work/out.tour") <<'EXPECTED'
+$ API=http://127.0.0.1:1
+$ curl -si "$API/ping"
+{"message":"pong"}
+$ field() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }   # a field of a JSON answer
+EXPECTED
+expect "calls after the one that failed" "$(wc -l <"$work/bin/calls")" 3
+
+report
