@@ -41,7 +41,7 @@ PYTHON
 
 if have promtool; then
     run_promtool check rules prometheus/rules.yaml
-    run_promtool test rules prometheus/rules_test.yaml
+    run_promtool test rules prometheus/rules_test.yaml prometheus/rules_hours_test.yaml
     run_promtool check config --syntax-only prometheus/prometheus.yaml
     if have "$python"; then
         queries_as_rules >"$work/queries.yaml"
