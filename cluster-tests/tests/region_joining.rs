@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::run_to_exit;
+use cloudkv_cluster_tests::harness::{Refusal, run_to_exit};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
 use futures_util::future::join_all;
 
@@ -114,16 +114,94 @@ async fn another_number_of_shards_or_nobody_to_join_is_told() {
     region.wait_exit(0).await;
 }
 
+/// Starts a node that must not be taken in, with nothing on its disk.
+async fn refused_with(region: &mut Region, name: &str) -> Refusal {
+    let member = &mut region.members[1];
+    member.flags.region = name.into();
+    let refusal = run_to_exit(member.command()).await;
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    refusal
+}
+
+#[tokio::test]
+async fn a_region_that_nobody_meant_is_not_started_and_one_that_is_started_is_told() {
+    let mut region = Region::prepare(nodes_and_seats(1, 3));
+    region.members[0].flags.region = "frankfurt".into();
+    region.launch(0, &Start::Init);
+    region.wait_listening(0).await;
+    region.wait_ready(0).await;
+    let join = vec!["--join".to_owned(), region.seat(0).rpc().to_string()];
+    region.members[1].flags.start = join;
+    // The flag was forgotten: its default is no region here.
+    let refusal = refused_with(&mut region, "").await;
+    refusal.names(&["--region", "local", "frankfurt"]);
+    let refusal = refused_with(&mut region, "frankfrut").await;
+    refusal.names(&["frankfrut", "one slip", "frankfurt"]);
+    let regions = async |region: &Region| {
+        let status = region.members[0].admin_api().get("/status").unchecked();
+        status.await.json()["regions"].clone()
+    };
+    assert_eq!(regions(&region).await.as_array().unwrap().len(), 1);
+
+    // The same directory, with a name that is meant.
+    region.members[1].flags.region = "frankfurt-2".into();
+    region.launch(1, &Start::Join(vec![0]));
+    region.wait_listening(1).await;
+    region.wait_ready(1).await;
+    let told = region.members[1].log().text();
+    let told = told
+        .lines()
+        .find(|line| line.contains("starts a new region"));
+    let told = told.expect("the node that starts a region says so");
+    assert!(
+        told.contains("WARN") && told.contains("frankfurt-2"),
+        "{told}"
+    );
+    let rpc = region.seat(1).rpc().to_string();
+    eventually("the others say so", SOON, async || {
+        let log = region.members[0].log().text();
+        let mut lines = log.lines();
+        let told = lines.find(|line| line.contains("a new region joins the cluster"))?;
+        assert!(
+            told.contains("WARN") && told.contains("frankfurt-2"),
+            "{told}"
+        );
+        Some(())
+    })
+    .await;
+    let all = regions(&region).await;
+    assert_eq!(all[1]["name"], "frankfurt-2");
+    assert!(
+        all[1]["started_by"].as_str().unwrap().starts_with(&rpc),
+        "{all}"
+    );
+    // A name that is there is joined.
+    region.members[2].flags.region = "frankfurt".into();
+    region.launch(2, &Start::Join(vec![0]));
+    region.wait_listening(2).await;
+    region.wait_ready(2).await;
+    assert_eq!(regions(&region).await.as_array().unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn a_node_keeps_its_identity_and_its_region() {
-    let mut region = Region::start_with(nodes_and_seats(1, 1)).await;
+    let mut region = Region::prepare(nodes_and_seats(1, 1));
+    region.members[0].flags.region = "frankfurt".into();
+    region.launch(0, &Start::Init);
+    region.wait_listening(0).await;
     let id = region.node_id(0).await;
     region.terminate(0).await;
     region.members[0].flags.region = "elsewhere".into();
     let refusal = run_to_exit(region.members[0].command()).await;
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
-    refusal.names(&["region", "elsewhere", "local"]);
-    region.members[0].flags.region = "local".into();
-    region.restart(0).await;
-    assert_eq!(region.node_id(0).await, id);
+    refusal.names(&["region", "elsewhere", "frankfurt"]);
+    // Left away, it is what it was.
+    for name in ["frankfurt", ""] {
+        region.members[0].flags.region = name.into();
+        region.restart(0).await;
+        region.wait_ready(0).await;
+        let status = region.wait_status(0).await;
+        assert_eq!((&status.node, status.region.as_str()), (&id, "frankfurt"));
+        region.terminate(0).await;
+    }
 }

@@ -95,7 +95,7 @@ async fn a_node_cannot_take_the_number_of_another() {
     region.launch(3, &Start::Join(vec![0]));
     eventually("the others refuse it", SOON, async || {
         let told = region.members[3].log().text();
-        let refused = "a node refuses this one";
+        let refused = "node refuses this one";
         (told.matches(refused).count() >= 2 && told.contains("can't be used for")).then_some(())
     })
     .await;

@@ -18,7 +18,10 @@ const NAME: &str = "cloudkv-node";
 
 fn main() -> ExitCode {
     let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
-        Ok(Command::Run(config)) => run(*config),
+        Ok(Command::Run {
+            config,
+            names_region,
+        }) => run(*config, names_region),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Admin(call)) => call_operator(&call),
         Ok(Command::Certs(args)) => make_certificates(&args),
@@ -30,13 +33,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), Failure> {
+fn run(config: Config, names_region: bool) -> Result<(), Failure> {
     assembly::create_private_files();
     telemetry::logs::init(&config.log_level, config.log_format)?;
     let threads = config.main_threads();
     block_on(threads, async {
         let stop = stop_on_signals()?;
-        Ok(assembly::run(config, stop).await?)
+        Ok(assembly::run(config, names_region, stop).await?)
     })
 }
 

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use cloudkv_common::admin::{self, Guard, healthz, method_not_allowed, refusal};
+use cloudkv_common::admin::{self, Guard, Part, Readiness, healthz, method_not_allowed, refusal};
 use cloudkv_common::config::Secret;
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use serde_json::{Value, json};
@@ -27,16 +27,33 @@ pub struct Observer {
 
 impl Observer {
     /// The parts that must be ready before the router is.
-    fn ready(&self) -> Vec<(String, bool)> {
+    fn ready(&self) -> Readiness {
         let view = self.shared.view.load_full();
         let healthy = view
             .as_ref()
             .is_some_and(|view| view.regions.iter().any(RegionView::is_healthy));
-        vec![
-            ("topology".to_owned(), view.is_some()),
-            ("region".to_owned(), healthy),
-            ("accepting".to_owned(), !self.stop.is_cancelled()),
-        ]
+        let missing = |is_ready: bool, why: &str| (!is_ready).then(|| why.to_owned());
+        let parts = vec![
+            Part::new(
+                "topology",
+                missing(view.is_some(), "no node has told yet what there is"),
+            ),
+            Part::new(
+                "region",
+                missing(
+                    healthy,
+                    "in no region all shards are led by nodes that answer",
+                ),
+            ),
+            Part::new(
+                "accepting",
+                missing(!self.stop.is_cancelled(), "the router is about to stop"),
+            ),
+        ];
+        Readiness {
+            parts,
+            ..Readiness::default()
+        }
     }
 
     fn metrics(&self) -> String {

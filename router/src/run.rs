@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
@@ -75,6 +75,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     let certificate = certificate(config)?;
     let dialer = dialer(config)?;
     let ports = Ports::bind(config, certificate.as_ref())?;
+    tell_start(config, &ports, &dialer);
     let shared = Shared {
         view: Arc::new(ArcSwapOption::empty()),
         settings: Arc::new(proxy_settings(config, connections)),
@@ -104,7 +105,6 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     }
     tokio::spawn(upkeep(shared.clone(), budgets.clone(), stop_all.clone()));
 
-    tracing::info!(http = %ports.http, domain = config.domain.as_str(), "serving");
     let settings = http_settings(config, connections);
     let served = serve_users(ports.users, shared, &budgets, &settings, &stop).await;
     stop_all.cancel();
@@ -113,6 +113,35 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     served?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells in the log what starts: with what, where, and whom it asks.
+fn tell_start(config: &Config, ports: &Ports, dialer: &Dialer) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        region = %config.region,
+        domain = config.domain.as_str(),
+        seeds = config.seeds.join(", "),
+        "starting"
+    );
+    let days_left = dialer.tls().map(|tls| {
+        let left = tls.valid_until().duration_since(SystemTime::now());
+        left.unwrap_or_default().as_secs() / 86_400
+    });
+    match days_left {
+        Some(days_left) => tracing::info!(days_left, "certificate for nodes"),
+        None => tracing::info!("no certificate for nodes: what goes to them is not encrypted"),
+    }
+    let https = config.https.filter(|_| config.tls_cert.is_some());
+    tracing::info!(
+        http = %ports.http,
+        https = https.map_or("none".to_owned(), |address| address.to_string()),
+        admin = %config.admin,
+        threads = config.workers(),
+        max_connections = config.max_connections,
+        "listening"
+    );
 }
 
 /// Serves users, on a thread for each budget, until all of them have drained.

@@ -33,7 +33,7 @@ pub struct MemberFlags {
     pub start: Vec<String>,
     /// `--rpc-via`.
     pub via: String,
-    /// `--region`.
+    /// `--region`; empty leaves the flag away.
     pub region: String,
     /// `--shards`.
     pub shards: u32,
@@ -110,8 +110,10 @@ impl Member {
         for (flag, address) in addresses {
             command.args([flag, &address.to_string()]);
         }
+        if !self.flags.region.is_empty() {
+            command.args(["--region", &self.flags.region]);
+        }
         command
-            .args(["--region", &self.flags.region])
             .args(["--shards", &self.flags.shards.to_string()])
             .args(&self.flags.start)
             .arg("--clock-file")

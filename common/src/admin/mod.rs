@@ -28,25 +28,73 @@ pub fn healthz() -> Ready<Json<Value>> {
     ready(Json(json!({ "status": "ok" })))
 }
 
-/// `/readyz`: whether all parts are ready, and which aren't.
-pub fn readyz(parts: &[(String, bool)]) -> Response {
-    let waiting_for: Vec<&String> = parts
-        .iter()
-        .filter(|(_, ready)| !ready)
-        .map(|(name, _)| name)
-        .collect();
-    let ready = waiting_for.is_empty();
-    let code = if ready {
+/// A part of a program that must be ready before the program is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// Why it isn't ready; `None`: it is.
+    pub missing: Option<String>,
+}
+
+impl Part {
+    /// A part that is ready, or waits for something.
+    pub fn new(name: impl Into<String>, missing: Option<String>) -> Self {
+        let name = name.into();
+        Self { name, missing }
+    }
+
+    /// Whether it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.missing.is_none()
+    }
+}
+
+/// What a program says of its readiness.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Its parts.
+    pub parts: Vec<Part>,
+    /// What else is worth knowing, by name: it doesn't keep the program from being ready.
+    pub remarks: Vec<(&'static str, String)>,
+}
+
+impl Readiness {
+    /// Whether all parts are ready.
+    pub fn is_ready(&self) -> bool {
+        self.parts.iter().all(Part::is_ready)
+    }
+}
+
+/// `/readyz`: whether all parts are ready, which aren't, and why.
+pub fn readyz(readiness: &Readiness) -> Response {
+    let code = if readiness.is_ready() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let components: Map<String, Value> = parts
-        .iter()
-        .map(|(name, ready)| (name.clone(), Value::Bool(*ready)))
-        .collect();
-    let body = json!({ "ready": ready, "waiting_for": waiting_for, "components": components });
-    (code, Json(body)).into_response()
+    (code, Json(readiness_body(readiness))).into_response()
+}
+
+fn readiness_body(readiness: &Readiness) -> Value {
+    let (mut waiting_for, mut components, mut reasons) = (Vec::new(), Map::new(), Map::new());
+    for Part { name, missing } in &readiness.parts {
+        components.insert(name.clone(), Value::Bool(missing.is_none()));
+        if let Some(why) = missing {
+            waiting_for.push(name);
+            reasons.insert(name.clone(), Value::String(why.clone()));
+        }
+    }
+    let mut body = json!({
+        "ready": readiness.is_ready(),
+        "waiting_for": waiting_for,
+        "reasons": reasons,
+        "components": components,
+    });
+    for (name, remark) in &readiness.remarks {
+        body[*name] = Value::String(remark.clone());
+    }
+    body
 }
 
 /// `/metrics`: what `write` says, which may block for a short while.

@@ -89,21 +89,23 @@ impl Line {
             tracing::debug!(to, ?lane, %ended, "link to a node ended");
             match ended.code() {
                 Code::PermissionDenied | Code::FailedPrecondition => {
-                    tracing::warn!(to, reason = ended.message(), "a node refuses this one");
+                    let (node, reason) = (self.address(), ended.message());
+                    tracing::warn!(node, reason, "node refuses this one, trying again");
                     pause = RETRY.1;
                 }
                 Code::Unauthenticated => {
-                    tracing::warn!(to, reason = ended.message(), "this node refuses another");
+                    let (node, reason) = (self.address(), ended.message());
+                    tracing::warn!(node, reason, "this node refuses another, trying again");
                     pause = RETRY.1;
                 }
                 Code::Unimplemented if lane == Lane::Users => {
                     // While one of them is upgraded, or for long if that was forgotten.
                     if !std::mem::replace(&mut self.told, true) {
-                        let reason = ended.message();
+                        let (node, reason) = (self.address(), ended.message());
                         tracing::warn!(
-                            to,
+                            node,
                             reason,
-                            "a node of another version: requests take the slow way"
+                            "node of another version: requests go to it by HTTP"
                         );
                     }
                     pause = OTHER_VERSION;
@@ -115,6 +117,11 @@ impl Line {
             }
             pause = (2 * pause).min(RETRY.1);
         }
+    }
+
+    /// Where the node is reached.
+    fn address(&self) -> String {
+        self.ends.address.borrow().clone()
     }
 
     /// Waits before the next try; what comes meanwhile fails. `false`: nobody calls any more.

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::folding::Folding;
 use crate::config::LogFormat;
 
 /// Why logging could not be started.
@@ -88,15 +89,21 @@ fn capped(text: &str) -> String {
 }
 
 /// Sends the process's log lines to standard error from here on. Libraries that `levels` doesn't
-/// name say no more than by default.
+/// name say no more than by default, and lines that repeat are folded.
 pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(&capped(levels))?)
         .with_ansi(colours())
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Text => {
+            let lines = lines.map_event_format(Folding::new);
+            lines.finish().try_init()?;
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.map_event_format(Folding::new).finish().try_init()?;
+        }
     }
     Ok(())
 }

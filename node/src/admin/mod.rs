@@ -11,6 +11,7 @@ mod operations;
 mod regions;
 mod render;
 mod routes;
+mod starting;
 
 #[cfg(test)]
 mod tests;
@@ -21,3 +22,4 @@ pub use nodes::{NodeChange, NodeError};
 pub use operations::Operations;
 pub use regions::RegionError;
 pub use routes::{AdminState, Node, router};
+pub use starting::{Front, Progress, Starting};

@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router, middleware};
-use cloudkv_common::admin::{self, Guard, healthz, internal, method_not_allowed, refusal};
+use cloudkv_common::admin::{
+    self, Guard, Readiness, healthz, internal, method_not_allowed, refusal,
+};
 use serde_json::Value;
 
 use super::nodes;
@@ -17,8 +19,8 @@ use crate::config::Secret;
 
 /// What the operator's port needs to know of the node.
 pub trait AdminState: Send + Sync + 'static {
-    /// The parts that must be ready before the node is, each with whether it is. Must not block.
-    fn ready(&self) -> Vec<(String, bool)>;
+    /// The parts that must be ready before the node is. Must not block.
+    fn ready(&self) -> Readiness;
     /// All metrics as Prometheus text. May block for a short while.
     fn metrics(&self) -> String;
     /// The node's state for people and tools. May block for a short while.

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use cloudkv_common::admin::serve;
+use cloudkv_common::admin::{Part, Readiness, serve};
 
 use super::{AdminState, Node, Operations, execute, router};
 use crate::admin::{NodeChange, NodeError, RegionError};
@@ -31,9 +31,13 @@ struct Fake {
 }
 
 impl AdminState for Fake {
-    fn ready(&self) -> Vec<(String, bool)> {
+    fn ready(&self) -> Readiness {
         let ready = self.ready.load(Ordering::Relaxed);
-        vec![("metadata".to_owned(), true), ("shard 3".to_owned(), ready)]
+        let missing = (!ready).then(|| "no leader is heard".to_owned());
+        Readiness {
+            parts: vec![Part::new("metadata", None), Part::new("shard 3", missing)],
+            remarks: vec![("metadata", "no majority".to_owned())],
+        }
     }
 
     fn metrics(&self) -> String {

@@ -1,10 +1,10 @@
 //! The storage, the metadata group and the shard groups of a node.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::join_all;
@@ -12,10 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::entry::{Entry, check_mark, enter, open_engine};
 use super::log_budget::LogBudget;
 use crate::clock::Clock;
-use crate::cluster::{Application, Identity, IdentityError, JoinError, Vitals, Wanted};
-use crate::cluster::{check_membership, join, marked};
+use crate::cluster::{Identity, IdentityError, JoinError, Vitals};
 use crate::config::Config;
 use crate::geo::{Budget, Ledger};
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
@@ -25,7 +25,7 @@ use crate::rpc::{Dialer, LinkSettings, Peers, PeersSettings, Runtimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, Metadata, Service, Shards};
 use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
-use crate::store::{DiskSpace, Engine, EngineSettings, Gate, OpenError};
+use crate::store::{DiskSpace, Engine, Gate, Lost, OpenError};
 
 /// Writes that may wait per shard; their bytes are bounded over all shards.
 const WRITE_QUEUE: usize = 8192;
@@ -46,12 +46,25 @@ const HAND_OVER: Duration = Duration::from_millis(2500);
 /// How often that is tried.
 const HAND_OVER_TRIES: usize = 5;
 
+/// Time after which a node that finds no leader for some shard serves users all the same.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Why a node doesn't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Its data directory can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Its log lacks what was synced.
+    #[error("the log in data directory {} is damaged: {lost}. {advice}", .dir.display())]
+    DamagedLog {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        lost: Lost,
+        /// What to do.
+        advice: String,
+    },
     /// Its data directory belongs to something else.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -122,17 +135,10 @@ pub struct Groups {
     pub pace: Pace,
     /// What the log may take for members that lag.
     pub log_budget: LogBudget,
-}
-
-/// Whether the data directory may be used.
-fn check_mark(dir: &Path) -> Result<(), StartError> {
-    let why = match marked(dir) {
-        Ok(None) => return Ok(()),
-        Ok(Some(why)) => why,
-        Err(error) => format!("its mark can't be read: {error}"),
-    };
-    let dir = dir.to_owned();
-    Err(StartError::Unusable { dir, why })
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// When its groups were started.
+    pub started: Instant,
 }
 
 impl Groups {
@@ -142,14 +148,19 @@ impl Groups {
         config: &Config,
         place: Place,
         runtimes: &Runtimes,
+        entry: Entry<'_>,
         stop: &CancellationToken,
-        give_up: &CancellationToken,
     ) -> Result<Self, StartError> {
-        let engine = Arc::new(Engine::open(&config.data_dir, &engine_settings(config))?);
+        entry
+            .progress
+            .waits_for("the data directory to be opened and its log to be read");
+        let engine = Arc::new(open_engine(config).await?);
         check_mark(&config.data_dir)?;
         let low_water = config.disk_low_water_mib.bytes() as u64;
         let space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
-        let (identity, nodes) = enter(config, &place, give_up).await?;
+        let has_log = !engine.log.is_empty();
+        let (identity, nodes) = enter(config, &place, has_log, &entry).await?;
+        entry.progress.waits_for("its Raft groups to start");
         let peers = Peers::new(peers_settings(config, &identity, &place, runtimes));
         for node in nodes {
             peers.learn(node.id, &node.rpc);
@@ -194,6 +205,8 @@ impl Groups {
                 config.log_retention_mib.bytes() as u64,
                 config.data_dir.clone(),
             ),
+            started: Instant::now(),
+            data_dir: config.data_dir.clone(),
             budget: Budget::new(
                 config.geo_budget_percent,
                 config.geo_budget_mib.bytes() as u64,
@@ -282,25 +295,15 @@ impl Groups {
         }
     }
 
-    /// What doesn't answer requests yet, or no more: here, or by way of this node.
-    pub fn readiness(&self) -> Vec<(String, bool)> {
-        let founded = !self.catalog.header().cluster_id.is_empty();
-        let meta = (GroupId::META.to_string(), founded);
-        let topology = self.catalog.topology();
-        let region = topology.region(self.identity.region_number);
-        let joined = region.is_some_and(|region| !region.joining);
-        let region = ("region".to_owned(), joined);
-        let shards = self.shards.iter().map(|shard| {
-            let led = founded && shard.leader_elsewhere().is_some();
-            (shard.group().id().to_string(), shard.serves() || led)
-        });
-        [meta, region].into_iter().chain(shards).collect()
-    }
-
-    /// Waits until everything answers requests, founding the cluster on the way.
-    pub async fn ready(&self) {
+    /// Waits until requests for keys are answered, founding the cluster on the way. A node that
+    /// finds no leader for some shard is not waited for any longer than [`OPEN_WITHIN`]: those who
+    /// ask for its keys are better told so than left without an answer.
+    pub async fn serving(&self) {
         let mut wait = Duration::from_millis(1);
-        while !self.readiness().iter().all(|(_, ready)| *ready) {
+        while !self.serves_keys() {
+            if self.is_open() && self.started.elapsed() > OPEN_WITHIN {
+                return;
+            }
             if self.meta.may_read() {
                 self.found().await;
             }
@@ -353,51 +356,13 @@ impl Groups {
 /// Gives a group's leadership away. An election can fail, on a busy machine: then another is held.
 async fn hand_over<M: Machine>(group: &Group<M>, others: &[NodeId]) {
     for _ in 0..HAND_OVER_TRIES {
-        if group.hand_over(others).await {
+        if group
+            .hand_over(others, "the node that led is stopping")
+            .await
+        {
             return;
         }
     }
-}
-
-fn engine_settings(config: &Config) -> EngineSettings {
-    EngineSettings {
-        block_cache: config.block_cache_bytes(),
-        write_buffer: config.write_buffer_mib.bytes(),
-        log_segment: config.log_segment_mib.bytes(),
-    }
-}
-
-/// Opens the node's identity, and joins a cluster if it belongs to none yet.
-async fn enter(
-    config: &Config,
-    place: &Place,
-    give_up: &CancellationToken,
-) -> Result<(Identity, Vec<pb::Member>), StartError> {
-    let wanted = Wanted {
-        region: config.region.to_string(),
-        shards: config.shards,
-        // Told of itself alone, it is the first of its cluster.
-        joins: config.join.iter().any(|address| *address != place.rpc),
-    };
-    let identity = Identity::open(&config.data_dir, &wanted)?;
-    let application = Application {
-        addresses: config.join.clone(),
-        dialer: place.dialer.clone(),
-        request: pb::JoinRequest {
-            region: wanted.region,
-            rpc: place.rpc.clone(),
-            http: place.http.clone(),
-            level: meta::LEVEL,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            shards: u32::from(config.shards.unwrap_or(0)),
-            ..Default::default()
-        },
-    };
-    if identity.is_member() {
-        let nodes = check_membership(&identity, &application).await?;
-        return Ok((identity, nodes));
-    }
-    Ok(join(&config.data_dir, identity, application, give_up).await?)
 }
 
 fn peers_settings(

@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
+//! | `entry` | opens the data directory, and gets the node into its cluster |
 //! | `groups` | opens the storage and starts the metadata and all shards |
 //! | `run` | serves until told to stop, and stops in order |
 //! | `threads` | which threads there are, and for what |
@@ -10,8 +11,12 @@
 //! | `place` | where the node is reached, and with which certificates |
 //! | `answering` | what other nodes are answered |
 //! | `wiring` | how the parts reach each other |
+//! | `damaged_log` | what is to be done about a log that can't be read |
+//! | `start_log` | what the log tells of a start |
+//! | `journal` | what the log tells of what changes around the node |
 //! | `upkeep` | clock, flushes and purges while it runs |
 //! | `log_budget` | what the log may take for members that lag |
+//! | `readiness` | whether this node can answer for all shards, and why not |
 //! | `observe` | what the operator's port tells |
 //! | `snapshots` | what it tells of snapshots and of the log kept for members |
 //! | `regions` | what it tells of other regions |
@@ -19,7 +24,10 @@
 //! | `places` | what routers are told |
 
 mod answering;
+mod damaged_log;
+mod entry;
 mod groups;
+mod journal;
 mod log_budget;
 mod node_port;
 mod observe;
@@ -27,9 +35,11 @@ mod operate;
 mod place;
 mod places;
 mod ports;
+mod readiness;
 mod regions;
 mod run;
 mod snapshots;
+mod start_log;
 mod threads;
 mod upkeep;
 mod wiring;

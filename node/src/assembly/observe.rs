@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use cloudkv_common::admin::Readiness;
 use serde_json::{Value, json};
 
 use super::groups::Groups;
-use super::{regions, snapshots};
+use super::{readiness, regions, snapshots};
 use crate::admin::AdminState;
 use crate::api::Api;
 use crate::config::Config;
@@ -312,13 +313,14 @@ fn lag(status: &Status) -> Vec<String> {
 }
 
 impl AdminState for Observer {
-    fn ready(&self) -> Vec<(String, bool)> {
+    fn ready(&self) -> Readiness {
         self.groups.readiness()
     }
 
     fn metrics(&self) -> String {
         let mut text = Exposition::new();
         self.write_api(&mut text);
+        readiness::write_metrics(&self.groups, &mut text);
         self.write_groups(&mut text);
         self.write_cluster(&mut text);
         self.write_certificates(&mut text);
@@ -365,6 +367,8 @@ impl AdminState for Observer {
             "region": identity.region,
             "shards": identity.shards,
             "clock_ok": self.groups.vitals.clock_ok(),
+            "ready": self.groups.readiness().is_ready(),
+            "metadata": self.groups.metadata_state().to_string(),
             "survives": self.survives(),
             "regions": regions::status(&self.groups),
             "held_for_regions": regions::held(&self.groups),

@@ -21,22 +21,27 @@ pub(super) struct Ports {
     pub http_address: SocketAddr,
     /// That for other nodes and routers, if the node is told to have one.
     pub rpc: Option<TcpListener>,
-    pub admin: TcpListener,
+    pub admin_address: SocketAddr,
 }
 
 impl Ports {
-    /// Binds them, that for users for each thread that serves them.
-    pub fn bind(config: &Config) -> Result<Self, RunError> {
+    /// Binds them, that for users for each thread that serves them; returns that for the operator
+    /// apart from the others, since it is served from the first moment on.
+    pub fn bind(config: &Config) -> Result<(Self, TcpListener), RunError> {
         let (http, http_address) = bind("http", config.http, config.user_threads())?;
-        Ok(Self {
+        let rpc = config.serves_nodes().then(|| bind_rpc(config));
+        let admin = bind_one("admin", config.admin)?;
+        let admin_address = admin.local_addr().map_err(|source| RunError::System {
+            verb: "read an address",
+            source,
+        })?;
+        let ports = Self {
             http,
             http_address,
-            rpc: config
-                .serves_nodes()
-                .then(|| bind_rpc(config))
-                .transpose()?,
-            admin: bind_one("admin", config.admin)?,
-        })
+            rpc: rpc.transpose()?,
+            admin_address,
+        };
+        Ok((ports, admin))
     }
 
     /// Tells, in the data directory, where the node listens: ports may have been chosen by the system.
@@ -46,7 +51,7 @@ impl Ports {
             let addresses = serde_json::json!({
                 "http": self.http_address.to_string(),
                 "rpc": rpc.map(|address| address.to_string()),
-                "admin": self.admin.local_addr()?.to_string(),
+                "admin": self.admin_address.to_string(),
                 "pid": std::process::id(),
             });
             replace_file(

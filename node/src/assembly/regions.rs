@@ -12,6 +12,9 @@ use crate::meta::Topology;
 use crate::shard::{Peering, ShardHandle};
 use crate::telemetry::metrics::Exposition;
 
+/// A region from which nothing came for this long isn't reached.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// A shard that this node leads, on its way to one other region.
 struct Way {
     shard: u16,
@@ -90,6 +93,7 @@ pub(super) fn status(groups: &Groups) -> Value {
             "name": info.name,
             "here": number == me,
             "joining": info.joining,
+            "started_by": (info.founder != 0).then(|| groups.node_name(info.founder)),
             "leaving": info.leaving,
             "levelled_by": info.leaving.then(|| named(&topology, levelled)),
             "waits_for": info.leaving.then(|| named(&topology, |it| !levelled(it))),
@@ -106,6 +110,28 @@ fn named(topology: &Topology, choose: impl Fn(u32) -> bool) -> Vec<String> {
     let regions = topology.all_regions().iter();
     let stay = regions.filter(|(number, region)| !region.leaving && choose(**number));
     stay.map(|(_, region)| region.name.clone()).collect()
+}
+
+/// What another region lacks of the shards that this node leads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backlog {
+    /// Changes that it may lack.
+    pub changes: u64,
+    /// How old the oldest of them is that was sent last.
+    pub lag: Duration,
+}
+
+/// The regions that are reached, and what each of them lacks.
+pub(super) fn backlogs(groups: &Groups) -> BTreeMap<String, Backlog> {
+    let mut backlogs: BTreeMap<String, Backlog> = BTreeMap::new();
+    let reached = |way: &Way| way.silent_for().is_some_and(|silence| silence < SILENCE);
+    for way in ways(groups).into_iter().filter(reached) {
+        let (behind, lag) = (way.behind(), way.line.lag().unwrap_or_default());
+        let backlog = backlogs.entry(way.region).or_default();
+        backlog.changes += behind;
+        backlog.lag = backlog.lag.max(lag);
+    }
+    backlogs
 }
 
 /// What is held back on this node for other regions, and how much may be.

@@ -6,27 +6,32 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
 use cloudkv_common::server::{Encryption, Memory};
 use cloudkv_proto::v1 as pb;
 use http::HeaderValue;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::entry::Entry;
 use super::groups::{Groups, Place, StartError};
+use super::journal;
 use super::node_port;
 use super::observe::Observer;
 use super::operate::Operator;
 use super::place::place;
 use super::ports::{Ports, Users, bind_rpc};
 use super::regions;
+use super::start_log;
 use super::threads::Threads;
 use super::upkeep::{upkeep, watch_disk};
 use super::wiring::{answering, geo, proposer};
+use crate::admin::Progress;
 use crate::api::{Api, CreationSettings, HttpSettings};
 use crate::cluster::{Comparer, Keeper};
 use crate::config::Config;
@@ -93,28 +98,59 @@ fn own_files(config: &Config) -> u64 {
     DATABASE_FILES + LINK_FILES * beyond_the_first
 }
 
-/// Runs a node until `stop` is cancelled, or it fails.
-pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), RunError> {
+/// Runs a node until `stop` is cancelled, or it fails. A region that nobody named is only joined.
+pub async fn run(
+    mut config: Config,
+    names_region: bool,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let began = Instant::now();
     config.max_connections =
         room_for_connections(raise_limit(), config.max_connections, own_files(&config))?;
-    let ports = Ports::bind(&config)?;
+    let (ports, admin_port) = Ports::bind(&config)?;
+    start_log::begins(&config, &ports);
     // They end last.
     let threads = Threads::start(&config)?;
-    run_on(&threads.runtimes(), Arc::new(config), ports, stop).await
+    let start = Start {
+        runtimes: threads.runtimes(),
+        config: Arc::new(config),
+        names_region,
+        began,
+    };
+    run_on(start, ports, admin_port, stop).await
+}
+
+/// What a start has to begin with.
+struct Start {
+    runtimes: Runtimes,
+    config: Arc<Config>,
+    /// Whether somebody named its region.
+    names_region: bool,
+    began: Instant,
 }
 
 async fn run_on(
-    runtimes: &Runtimes,
-    config: Arc<Config>,
+    start: Start,
     mut ports: Ports,
+    admin_port: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let (runtimes, config) = (&start.runtimes, start.config.clone());
     // Cancelled after the last request has ended.
     let stop_groups = CancellationToken::new();
     let raft = &runtimes.raft;
     let place = place(&config, &ports)?;
+    start_log::place(&config, &place, ports.rpc.is_some());
     let tls = place.dialer.tls();
-    let groups = start_groups(runtimes, config.clone(), place, stop_groups.clone(), &stop).await?;
+    let (tasks, stop_admin) = (TaskTracker::new(), CancellationToken::new());
+    let progress = Progress::default();
+    let front = admin::Front::new(starting(&config, &progress), config.admin_token.as_ref());
+    tasks.spawn(cloudkv_common::admin::serve(
+        admin_port,
+        front.router(),
+        stop_admin.clone(),
+    ));
+    let groups = start_groups(&start, place, progress, stop_groups.clone(), &stop).await?;
     if ports.rpc.is_none() && node_port::has_others(&groups) {
         ports.rpc = Some(bind_rpc(&config)?);
     }
@@ -136,10 +172,7 @@ async fn run_on(
         source: io::Error::other(error),
     })?);
 
-    let tasks = TaskTracker::new();
     let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
-    let stop_admin = CancellationToken::new();
-    let token = config.admin_token.clone();
     let geo = Arc::new(geo(&groups, &service));
     let operator = admin::Node {
         state: observer,
@@ -149,12 +182,7 @@ async fn run_on(
             geo: geo.clone(),
         }),
     };
-    let operator = admin::router(operator, token.as_ref());
-    tasks.spawn(cloudkv_common::admin::serve(
-        ports.admin,
-        operator,
-        stop_admin.clone(),
-    ));
+    front.replace(admin::router(operator, config.admin_token.as_ref()));
     let answering = answering(
         &groups,
         &service,
@@ -198,6 +226,7 @@ async fn run_on(
         geo,
         stop_cluster: stop_groups.child_token(),
         stop_groups,
+        began: start.began,
     };
     let outcome = tokio::select! {
         biased;
@@ -234,17 +263,31 @@ async fn run_on(
     Ok(())
 }
 
+fn starting(config: &Config, progress: &Progress) -> admin::Starting {
+    admin::Starting {
+        progress: progress.clone(),
+        region: config.region.to_string(),
+        data_dir: config.data_dir.display().to_string(),
+    }
+}
+
 async fn start_groups(
-    runtimes: &Runtimes,
-    config: Arc<Config>,
+    start: &Start,
     place: Place,
+    progress: Progress,
     stop: CancellationToken,
     give_up: &CancellationToken,
 ) -> Result<Arc<Groups>, RunError> {
-    let (give_up, on) = (give_up.clone(), runtimes.clone());
-    let start = runtimes
-        .raft
-        .spawn(async move { Groups::start(&config, place, &on, &stop, &give_up).await });
+    let (give_up, runtimes) = (give_up.clone(), start.runtimes.clone());
+    let (config, names_region) = (start.config.clone(), start.names_region);
+    let start = start.runtimes.raft.spawn(async move {
+        let entry = Entry {
+            names_region,
+            progress: &progress,
+            give_up: &give_up,
+        };
+        Groups::start(&config, place, &runtimes, entry, &stop).await
+    });
     let groups = start.await.map_err(|error| RunError::System {
         verb: "start the groups",
         source: io::Error::other(error),
@@ -265,6 +308,7 @@ struct Node {
     /// Ends decisions about the cluster.
     stop_cluster: CancellationToken,
     stop_groups: CancellationToken,
+    began: Instant,
 }
 
 impl Node {
@@ -277,15 +321,17 @@ impl Node {
         self.tasks.spawn(upkeep);
         let watch = watch_disk(self.groups.space.clone(), self.stop_groups.clone());
         self.tasks.spawn(watch);
+        let journal = journal::write(self.groups.clone(), self.began, self.stop_groups.clone());
+        self.tasks.spawn(journal);
         if stop
-            .run_until_cancelled(self.groups.ready())
+            .run_until_cancelled(self.groups.serving())
             .await
             .is_none()
         {
             return Ok(());
         }
         self.start_tasks();
-        tracing::info!(http = %users.address, region = self.groups.identity.region, "serving");
+        start_log::serves(&self.groups, users.address, self.began);
         let drain = CancellationToken::new();
         let serve = users.serve(&self.api, &self.http, &drain);
         let wind_down = async {

@@ -8,7 +8,7 @@ use super::groups::Groups;
 use crate::raft::{Direction, TransferStatus, Transfers};
 use crate::telemetry::metrics::Exposition;
 
-fn of_groups(groups: &Groups) -> impl Iterator<Item = &Transfers> {
+pub(super) fn of_groups(groups: &Groups) -> impl Iterator<Item = &Transfers> {
     let shards = groups.shards.iter().map(|shard| shard.group().transfers());
     std::iter::once(groups.meta.transfers()).chain(shards)
 }

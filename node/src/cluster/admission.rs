@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
+use cloudkv_common::names::is_slip;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::BoxFuture;
 use tonic::Status;
 
 use super::identity::{FIRST_REGION, Identity};
 use super::keeper::Proposer;
-use crate::meta::Catalog;
+use crate::meta::{Catalog, Topology};
 use crate::raft::NodeId;
 use crate::rpc::{Caller, check_address};
 
@@ -129,6 +130,11 @@ impl Admission {
                 Ok(())
             };
         }
+        // A region that this node has not heard of yet may be there.
+        if !(self.refresh)().await {
+            return Err(Status::unavailable("the metadata has no leader"));
+        }
+        check_new_region(&self.catalog.topology(), request)?;
         if self.catalog.header().level < REGIONS_LEVEL {
             return Err(Status::unavailable(
                 "some nodes of the cluster are of a version that knows one region only: upgrade them",
@@ -141,6 +147,30 @@ impl Admission {
         };
         let added = (self.propose)(Command::AddRegion(add)).await;
         added.map_err(|refusal| Status::unavailable(refusal.reason))
+    }
+}
+
+/// Refuses a region that probably nobody meant to start: only its removal would undo it.
+fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<(), Status> {
+    let name = request.region.as_str();
+    let names: Vec<&str> = topology.regions().map(|(_, name)| name).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let list = names.join(", ");
+    if request.region_unnamed {
+        return Err(Status::failed_precondition(format!(
+            "it was started without --region, and its default, `{name}`, is no region of this \
+             cluster: give --region (CLOUDKV_REGION) one of {list}, or, to start a new region, its \
+             name"
+        )));
+    }
+    match names.iter().find(|other| is_slip(name, other)) {
+        Some(other) => Err(Status::failed_precondition(format!(
+            "its --region, `{name}`, is one slip away from `{other}`, and this cluster has {list}: \
+             give --region one of these or, to start a new region, a name that is not so close"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -76,7 +76,9 @@ impl Disks<'_> {
         let with_room = voters.filter(|voter| voter.id != self.me && voter.lives && !voter.is_low);
         let with_room: Vec<NodeId> = with_room.map(|voter| voter.id).collect();
         if !with_room.is_empty() {
-            group.hand_over(&with_room).await;
+            group
+                .hand_over(&with_room, "the leader's disk is nearly full")
+                .await;
         }
     }
 }

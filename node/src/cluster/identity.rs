@@ -61,6 +61,8 @@ pub struct Wanted {
     pub shards: Option<u16>,
     /// Whether a new node joins a cluster, rather than founding one.
     pub joins: bool,
+    /// Whether the data directory holds a node's log: then an identity must be there, too.
+    pub has_log: bool,
 }
 
 /// Shards of a new cluster, unless it is said.
@@ -89,6 +91,15 @@ pub enum IdentityError {
         /// The region of the node.
         found: String,
     },
+    /// It holds a node's data, and not which node it is.
+    #[error(
+        "{FILE} is missing from the data directory, which holds a node's log. Put it back, from a \
+         copy of the directory, say: without it the node would take itself for a new one, beside \
+         data that it can't read. Only where other nodes hold the same data, remove the directory, \
+         start the node with --join, and `cloudkv-node admin replace` the old one; to start \
+         another node, give a --data-dir of its own"
+    )]
+    Missing,
     /// It drew a number, and was taken in nowhere.
     #[error(
         "the data directory belongs to a node that was about to join a cluster: start it with --join, or with another --data-dir"
@@ -115,12 +126,20 @@ impl Identity {
         let path = dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => {
-                let found: Self =
+                let mut found: Self =
                     serde_json::from_slice(&bytes).map_err(|error| failed("read")(error.into()))?;
+                if !found.is_member() && found.region != wanted.region {
+                    // No cluster has heard of it: it may have been refused for its region.
+                    found.region.clone_from(&wanted.region);
+                    found.keep(dir).map_err(failed("write"))?;
+                }
                 found.check(wanted)?;
                 Ok(found)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if wanted.has_log {
+                    return Err(IdentityError::Missing);
+                }
                 let new = if wanted.joins {
                     Self::applicant(wanted)
                 } else {
@@ -132,6 +151,11 @@ impl Identity {
             }
             Err(error) => Err(failed("read")(error)),
         }
+    }
+
+    /// The identity kept in `dir`, if there is one that can be read.
+    pub fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
     }
 
     fn draw(wanted: &Wanted) -> io::Result<Self> {
@@ -243,6 +267,7 @@ mod tests {
             region: region.into(),
             shards,
             joins: false,
+            has_log: false,
         }
     }
 
@@ -283,10 +308,20 @@ mod tests {
         };
         let first = Identity::open(dir.path(), &joins).unwrap();
         assert!(!first.is_member() && !first.founder);
-        let mut again = Identity::open(dir.path(), &joins).unwrap();
+        let again = Identity::open(dir.path(), &joins).unwrap();
         assert_eq!(first, again);
+        // It was refused, and is given another region.
+        let elsewhere = Wanted {
+            region: "us".into(),
+            ..joins
+        };
+        let mut again = Identity::open(dir.path(), &elsewhere).unwrap();
+        assert_eq!(
+            (again.node_id, again.region.as_str()),
+            (first.node_id, "us")
+        );
         assert!(matches!(
-            Identity::open(dir.path(), &wanted("eu", None)),
+            Identity::open(dir.path(), &wanted("us", None)),
             Err(IdentityError::NotJoined)
         ));
         let answer = pb::JoinResponse {
@@ -298,9 +333,26 @@ mod tests {
             ..Default::default()
         };
         again.joined(dir.path(), answer).unwrap();
-        let member = Identity::open(dir.path(), &wanted("eu", None)).unwrap();
+        let member = Identity::open(dir.path(), &wanted("us", None)).unwrap();
         assert_eq!(member, again);
         assert_eq!((member.node_id, member.shards), (first.node_id, 4));
+    }
+
+    #[test]
+    fn a_log_without_an_identity_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = Wanted {
+            has_log: true,
+            ..wanted("eu", None)
+        };
+        assert!(matches!(
+            Identity::open(dir.path(), &wanted),
+            Err(IdentityError::Missing)
+        ));
+        assert_eq!(Identity::read(dir.path()), None);
+        Identity::draw(&wanted).unwrap().keep(dir.path()).unwrap();
+        let kept = Identity::open(dir.path(), &wanted).unwrap();
+        assert_eq!(Identity::read(dir.path()), Some(kept));
     }
 
     #[test]

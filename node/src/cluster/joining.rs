@@ -78,27 +78,34 @@ pub struct Application {
     pub request: pb::JoinRequest,
 }
 
-/// Gets the node of `identity`, kept in `dir`, into a cluster. Returns its identity there, and the
-/// nodes that it was told of.
+impl Application {
+    /// The nodes to ask but this one.
+    fn others(&self) -> impl Iterator<Item = &String> {
+        let me = &self.request.rpc;
+        self.addresses.iter().filter(move |address| *address != me)
+    }
+}
+
+/// Gets the node of `identity`, kept in `dir`, into a cluster, and tells `waits_for` what it waits
+/// for. Returns its identity there, and the nodes that it was told of.
 pub async fn join(
     dir: &Path,
     mut identity: Identity,
     application: Application,
+    waits_for: impl Fn(String) + Send,
     stop: &CancellationToken,
 ) -> Result<(Identity, Vec<pb::Member>), JoinError> {
+    let all: Vec<&str> = application.others().map(String::as_str).collect();
+    waits_for(format!("one of {} to take it in", all.join(", ")));
     let mut pause = PAUSE.0;
     loop {
-        let others = application.addresses.iter();
-        for address in others.filter(|address| **address != application.request.rpc) {
+        let mut answers = Vec::new();
+        for address in application.others() {
             match ask(&application, address, &identity).await {
                 Ok(answer) => {
                     let nodes = answer.nodes.clone();
                     identity.joined(dir, answer)?;
-                    tracing::info!(
-                        cluster = identity.cluster_id,
-                        node = identity.node_id,
-                        "joined"
-                    );
+                    tell_joined(&identity, address, &nodes);
                     return Ok((identity, nodes));
                 }
                 Err(status) if is_final(&status) => {
@@ -107,14 +114,12 @@ pub async fn join(
                         reason: status.message().to_owned(),
                     });
                 }
-                Err(status) if status.code() == Code::Unauthenticated => {
-                    tracing::warn!(address, reason = status.message(), "not joined");
-                }
-                Err(status) => {
-                    tracing::info!(address, reason = status.message(), "no node to join yet");
-                }
+                Err(status) => answers.push(format!("{address}: {}", status.message())),
             }
         }
+        let answers = answers.join("; ");
+        waits_for(format!("a node to take it in ({answers})"));
+        tracing::warn!(answers, "no node takes this one in, trying again");
         if stop
             .run_until_cancelled(tokio::time::sleep(pause))
             .await
@@ -123,6 +128,21 @@ pub async fn join(
             return Err(JoinError::Stopped);
         }
         pause = (2 * pause).min(PAUSE.1);
+    }
+}
+
+fn tell_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
+    let (cluster, node, region) = (&identity.cluster_id, identity.node_id, &identity.region);
+    let nodes: Vec<&str> = nodes.iter().map(|node| node.rpc.as_str()).collect();
+    let nodes = nodes.join(", ");
+    tracing::info!(cluster, node, region, by, nodes, "joined");
+    if identity.founds_region {
+        tracing::warn!(
+            region,
+            cluster,
+            "this node starts a new region; if that was not meant, `cloudkv-node admin \
+             remove-region {region}` at a node of another region takes it back"
+        );
     }
 }
 

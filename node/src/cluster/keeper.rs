@@ -163,8 +163,11 @@ impl Keeper {
     async fn try_propose(&self, command: Command, what: &'static str) {
         match tokio::time::timeout(PROPOSE_WITHIN, (self.propose)(command)).await {
             Ok(Ok(())) => {}
-            Ok(Err(declined)) => tracing::info!(reason = declined.reason, what, "later"),
-            Err(_) => tracing::info!(what, "later: it took too long"),
+            Ok(Err(declined)) => {
+                let reason = declined.reason;
+                tracing::info!(what, reason, "change of the metadata refused, trying again");
+            }
+            Err(_) => tracing::info!(what, "change of the metadata took too long, trying again"),
         }
     }
 
@@ -260,7 +263,9 @@ impl Keeper {
         let fit = self.vitals.fit_to_lead(preferred, SETTLED);
         if is_ready && fit && group.led_for() > SETTLED {
             tracing::debug!(group = %group.id(), to = preferred, "giving way to the preferred leader");
-            group.hand_over(&[preferred]).await;
+            group
+                .hand_over(&[preferred], "the new leader is the preferred one")
+                .await;
         }
     }
 
@@ -313,8 +318,14 @@ impl Keeper {
 async fn guard<M: Machine>(group: &Group<M>, clock_ok: bool, others: &[NodeId]) {
     group.may_lead(clock_ok);
     group.recover_lease().await;
-    if group.led_term().is_some() && (!clock_ok || group.leads_as_removed()) {
-        group.hand_over(others).await;
+    if group.led_term().is_none() {
+        return;
+    }
+    if !clock_ok {
+        group.hand_over(others, "the leader's clock is off").await;
+    } else if group.leads_as_removed() {
+        let why = "the node that led is no member of the group any more";
+        group.hand_over(others, why).await;
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `placement` | plans which nodes hold what |
 //! | `keeper` | carries the plans out |
 //! | `disks` | what groups take while disks fill up |
+//! | `roster` | the nodes of the cluster in a file, for when the data can't be read |
 //! | `comparing` | whether replicas hold the same |
 
 mod admission;
@@ -21,6 +22,7 @@ mod identity;
 mod joining;
 mod keeper;
 pub mod placement;
+mod roster;
 mod vitals;
 
 pub use admission::{Admission, Refresher};
@@ -28,4 +30,5 @@ pub use comparing::{Comparer, marked};
 pub use identity::{Identity, IdentityError, Wanted, replace_file};
 pub use joining::{Application, JoinError, check_membership, join};
 pub use keeper::{Declined, Keeper, Proposer};
+pub use roster::{Listed, Roster};
 pub use vitals::{MAX_OFFSET, Vital, Vitals};

@@ -67,6 +67,8 @@ struct History {
     since: Instant,
     level: u32,
     leads: Vec<u32>,
+    /// When it last said so of each group.
+    led: HashMap<u32, Instant>,
     clock_ok: bool,
     disk_low: bool,
     catching_up: bool,
@@ -135,6 +137,7 @@ impl Vitals {
             since: now,
             level: pong.level,
             leads: Vec::new(),
+            led: HashMap::new(),
             clock_ok: true,
             disk_low: false,
             catching_up: false,
@@ -148,6 +151,9 @@ impl Vitals {
         history.heard = now;
         history.level = pong.level;
         history.leads.clone_from(&pong.leads);
+        history
+            .led
+            .extend(pong.leads.iter().map(|group| (*group, now)));
         history.clock_ok = !pong.clock_off;
         history.disk_low = pong.disk_low;
         history.catching_up = pong.catching_up;
@@ -203,6 +209,15 @@ impl Vitals {
         seen.iter()
             .find(|(node, history)| leads(history) && among(**node))
             .map(|(node, _)| *node)
+    }
+
+    /// Whether a node has said within a time that it leads a group, with a majority behind it.
+    pub fn led_within(&self, node: NodeId, group: GroupId, time: Duration) -> bool {
+        let seen = self.seen.read();
+        let led = seen
+            .get(&node)
+            .and_then(|it| it.led.get(&u32::from(group.0)));
+        led.is_some_and(|at| at.elapsed() < time)
     }
 
     /// Whether a node's disk was below its low-water mark when it was last heard of.
@@ -423,6 +438,14 @@ mod tests {
         assert!(vitals.clock_ok() && vitals.lives(7));
         assert_eq!(vitals.leader_of(GroupId(3), |_| true), Some(7));
         assert_eq!(vitals.leader_of(GroupId(4), |_| true), None);
+        assert!(
+            vitals.led_within(7, GroupId(3), ANSWER) && !vitals.led_within(7, GroupId(4), ANSWER)
+        );
+        // That it led is remembered for a while when it says so no more.
+        vitals.heard(7, Duration::from_millis(1), 0, &pb::Pong::default());
+        assert_eq!(vitals.leader_of(GroupId(3), |_| true), None);
+        assert!(vitals.led_within(7, GroupId(3), ANSWER));
+        assert!(!vitals.led_within(7, GroupId(3), Duration::ZERO));
         for node in [7, 8, 9] {
             for _ in 0..SAMPLES {
                 vitals.heard(node, Duration::from_millis(1), SECOND, &pong);

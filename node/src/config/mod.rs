@@ -31,7 +31,12 @@ use cli::{AdminArgs, Cli, Operator};
 #[derive(Debug)]
 pub enum Command {
     /// Run a node.
-    Run(Box<Config>),
+    Run {
+        /// Its settings.
+        config: Box<Config>,
+        /// Whether somebody named its region, or it is the default.
+        names_region: bool,
+    },
     /// Print this on standard output and end well: help, the version, the configuration.
     Print(String),
     /// Call the operator's port of a running node.
@@ -86,7 +91,10 @@ impl Config {
         Ok(if cli.print_config {
             Command::Print(to_toml(&config))
         } else {
-            Command::Run(Box::new(config))
+            Command::Run {
+                config: Box::new(config),
+                names_region: found.text("region").1 != Origin::Default,
+            }
         })
     }
 

@@ -24,7 +24,7 @@ fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigErro
 
 fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
     match load(args, variables) {
-        Ok(Command::Run(config)) => *config,
+        Ok(Command::Run { config, .. }) => *config,
         other => panic!("expected a configuration, got {other:?}"),
     }
 }

@@ -4,7 +4,7 @@
 //! its versions go; only then one of them is asked for all it has, in one view, whose cursors become
 //! this region's. What breaks begins again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command, walk_frame};
 use cloudkv_proto::v1::{call, reply};
@@ -19,6 +19,8 @@ use crate::store::keys::GroupId;
 
 /// Time for a leader to answer.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How often it is told how much has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A walk of which nothing comes for this long is given up.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -49,13 +51,21 @@ pub(super) async fn adopt(geo: &Geo, number: u16, shard: &ShardHandle) -> Result
     };
     let walk = geo.peers.walk(donor, request).await;
     let walk = walk.map_err(|status| status.message().to_owned())?;
-    take(shard, walk, last_version).await
+    let from = geo.peers.address_of(donor);
+    tracing::info!(
+        shard = number,
+        from,
+        "taking over what the other regions have"
+    );
+    take(number, shard, walk, last_version).await
 }
 
 /// Asks the leader of the shard in another region whether it holds changes for this one.
 async fn ask(geo: &Geo, number: u16, region: u32) -> Result<(NodeId, pb::PeerReply), String> {
     let node = geo.leader_in(number, region);
-    let node = node.ok_or_else(|| format!("region {region} has no leader"))?;
+    let topology = geo.catalog.topology();
+    let name = topology.region_name(region).unwrap_or("?");
+    let node = node.ok_or_else(|| format!("no leader of region {name} is heard"))?;
     let query = pb::PeerQuery {
         shard: u32::from(number),
         peer: Some(geo.me),
@@ -66,18 +76,19 @@ async fn ask(geo: &Geo, number: u16, region: u32) -> Result<(NodeId, pb::PeerRep
     match call.await.map_err(|error| error.to_string())? {
         reply::Body::Peer(answer) if answer.held => Ok((node, answer)),
         _ => Err(format!(
-            "region {region} doesn't hold changes for this one yet"
+            "region {name} doesn't hold changes for this one yet"
         )),
     }
 }
 
 async fn take(
+    number: u16,
     shard: &ShardHandle,
     mut walk: Streaming<pb::WalkFrame>,
     last_version: u64,
 ) -> Result<u64, String> {
     let mut head = None;
-    let mut count = 0;
+    let (mut count, mut told) = (0, Instant::now());
     loop {
         let frame = tokio::time::timeout(STALL, walk.message()).await;
         let frame = frame.map_err(|_| "the walk stands still".to_owned())?;
@@ -87,6 +98,10 @@ async fn take(
             Some(walk_frame::Kind::Part(part)) => {
                 count += part.records.len() as u64;
                 propose(shard, part).await?;
+                if told.elapsed() > PROGRESS_INTERVAL {
+                    told = Instant::now();
+                    tracing::info!(shard = number, records = count, "taking over goes on");
+                }
             }
             Some(walk_frame::Kind::End(sent)) if sent == count => break,
             Some(walk_frame::Kind::End(_)) | None => return Err("the walk broke off".to_owned()),

@@ -180,7 +180,7 @@ async fn remove_absent(geo: &Geo) {
     let name = name.to_owned();
     let remove = meta_command::Kind::RemoveRegion(pb::RemoveRegion { name });
     if let Err(declined) = (geo.propose)(remove).await {
-        tracing::warn!(reason = declined.reason, "removing it: later");
+        tracing::warn!(reason = declined.reason, "removing it failed, trying again");
     }
 }
 

@@ -99,12 +99,16 @@ pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &
                     shard = number,
                     records,
                     round,
-                    "levelled regions that leave"
+                    "passed on what removed regions had sent"
                 );
                 (peers, round)
             }
             Err(error) => {
-                tracing::info!(shard = number, %error, "levelling regions that leave: later");
+                tracing::info!(
+                    shard = number,
+                    %error,
+                    "passing on what removed regions had sent failed, trying again"
+                );
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 return;
             }
@@ -255,8 +259,14 @@ pub(super) async fn confirm(geo: &Geo) {
     }
     let levelled = pb::RegionLevelled { region, round };
     match (geo.propose)(meta_command::Kind::RegionLevelled(levelled)).await {
-        Ok(()) => tracing::info!(round, "all shards have levelled the regions that leave"),
-        Err(declined) => tracing::info!(reason = declined.reason, "telling so: later"),
+        Ok(()) => tracing::info!(
+            round,
+            "all shards have passed on what removed regions had sent"
+        ),
+        Err(declined) => {
+            let reason = declined.reason;
+            tracing::info!(reason, "change of the metadata refused, trying again");
+        }
     }
 }
 

@@ -50,9 +50,10 @@ impl Geo {
         }
         if self.is_ahead(&merge) {
             if self.ledger.ahead(number, merge.origin) {
+                let topology = self.catalog.topology();
                 tracing::warn!(
                     shard = number,
-                    region = merge.origin,
+                    region = topology.region_name(merge.origin),
                     "changes come from too far ahead in time: held until the clock has caught up"
                 );
             }

@@ -105,9 +105,10 @@ impl Sender {
             match end {
                 End::Alarm => {
                     self.geo.ledger.alarm(shard, region);
+                    let topology = self.geo.catalog.topology();
                     tracing::error!(
                         shard,
-                        region,
+                        region = topology.region_name(region),
                         "a region and this one disagree on what was sent: was one of them restored or reset?"
                     );
                     tokio::time::sleep(ALARM_PAUSE).await;

@@ -120,13 +120,17 @@ impl Steward {
     }
 
     async fn adopt(&self) {
-        let (shard, region) = (self.number, self.geo.me.region);
+        let shard = self.number;
         match adoption::adopt(&self.geo, self.number, &self.shard).await {
             Ok(records) => {
-                tracing::info!(shard, region, records, "took over what other regions have")
+                tracing::info!(shard, records, "took over what the other regions have")
             }
             Err(error) => {
-                tracing::info!(shard, region, %error, "taking over what other regions have: later");
+                tracing::info!(
+                    shard,
+                    %error,
+                    "taking over what the other regions have failed, trying again"
+                );
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
@@ -213,9 +217,8 @@ impl Steward {
         }
         if adoption::all_open(&self.geo).await {
             let joined = meta_command::Kind::RegionJoined(pb::RegionJoined { region });
-            if let Ok(()) = (self.geo.propose)(joined).await {
-                tracing::info!(region, "the region has joined, and serves");
-            }
+            // What came of it shows in the topology.
+            let _ = (self.geo.propose)(joined).await;
         }
     }
 }

@@ -14,6 +14,7 @@ use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy, StepDownPol
 use tokio::sync::{Mutex, watch};
 
 use super::acks::Acks;
+use super::contact::Contact;
 use super::freshness::Freshness;
 use super::leading;
 use super::lease::Lease;
@@ -28,6 +29,14 @@ use super::types::{Callback, Command, Machine, NodeId, Types};
 use crate::rpc::{Frames, Peers, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{DiskSpace, DiskState, Engine, GroupDamage, StoreError};
+
+/// A leader without a sign of life counts as lost after this many of the longest election timeouts:
+/// the first passes before anybody stands for election, and an ordinary election takes no longer
+/// than the second.
+const LEADER_TIMEOUTS: u32 = 2;
+
+/// A change of leadership this long after it was handed over has another reason.
+const HAND_OVER_REMEMBERED: Duration = Duration::from_secs(5);
 
 /// How a group is run.
 #[derive(Clone, Debug)]
@@ -117,6 +126,7 @@ pub struct Group<M: Machine> {
     log: LogStore<M>,
     lease: Arc<Lease>,
     freshness: Arc<Freshness>,
+    contact: Arc<Contact>,
     leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<Progress>,
     log_keep: (usize, u64),
@@ -134,6 +144,8 @@ pub struct Group<M: Machine> {
     receptions: Arc<Receptions<M>>,
     retention: Arc<Retention>,
     damage: Arc<GroupDamage>,
+    /// Why leadership was handed over, and when.
+    handed_over: parking_lot::Mutex<Option<(Instant, &'static str)>>,
     /// Members that leadership isn't handed over to.
     avoided: parking_lot::Mutex<Vec<NodeId>>,
     resends: Resends,
@@ -177,9 +189,11 @@ impl<M: Machine> Group<M> {
         .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
         let (tell, leader) = watch::channel(None);
+        let contact = Arc::new(Contact::new(LEADER_TIMEOUTS * settings.election_max));
         let leadership = leading::Leadership {
             lease: lease.clone(),
             acks,
+            contact: contact.clone(),
             length: leading::lease_length(settings.election_max),
         };
         tokio::spawn(leading::follow(raft.clone(), leadership, tell));
@@ -193,6 +207,7 @@ impl<M: Machine> Group<M> {
             log,
             lease,
             freshness: Arc::default(),
+            contact,
             leader,
             progress,
             log_keep: settings.log_keep,
@@ -207,6 +222,7 @@ impl<M: Machine> Group<M> {
             receptions,
             retention,
             damage,
+            handed_over: parking_lot::Mutex::default(),
             avoided: parking_lot::Mutex::default(),
             resends: Resends::default(),
         };
@@ -309,6 +325,17 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    pub(super) fn note_hand_over(&self, why: &'static str) {
+        *self.handed_over.lock() = Some((Instant::now(), why));
+    }
+
+    /// Why leadership was handed over, if it was just now.
+    pub fn handed_over_because(&self) -> Option<&'static str> {
+        let handed = self.handed_over.lock();
+        let just_now = handed.filter(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
+        just_now.map(|(_, why)| why)
+    }
+
     /// Hands leadership over to none of these members: their state is damaged.
     pub fn avoid(&self, members: Vec<NodeId>) {
         *self.avoided.lock() = members;
@@ -351,6 +378,32 @@ impl<M: Machine> Group<M> {
     /// Whether a read that begins now may be answered from this node's state: see [`Lease`].
     pub fn may_read(&self) -> bool {
         self.lease.holds(&self.progress)
+    }
+
+    pub(super) fn shared_contact(&self) -> Arc<Contact> {
+        self.contact.clone()
+    }
+
+    /// Whether the group has a leader, as far as this node can tell: it leads, and a majority has
+    /// acknowledged it, or it has heard its leader, both within two election timeouts.
+    pub fn has_leader(&self) -> bool {
+        self.may_read() || self.contact.is_recent()
+    }
+
+    /// For how long there was no sign of a leader; `None`: since the start.
+    pub fn leaderless_for(&self) -> Option<Duration> {
+        self.contact.silence()
+    }
+
+    /// For how long this node has taken the current leader for it.
+    pub fn leader_settled_for(&self) -> Duration {
+        self.contact.settled_for()
+    }
+
+    /// How many entries this node's replica lacks of what was committed when it began to hear the
+    /// leader; `None` while no leader has told.
+    pub fn behind(&self) -> Option<u64> {
+        self.contact.behind(&self.progress)
     }
 
     /// For how long this node has led the group without a break, at least, if it leads.

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::acks::Acks;
 use super::asking::ask;
+use super::contact::Contact;
 use super::group::Group;
 use super::lease::Lease;
 use super::replica::Replica;
@@ -52,6 +53,8 @@ pub(super) struct Leadership {
     pub lease: Arc<Lease>,
     /// When members last acknowledged this node as their leader.
     pub acks: Arc<Acks>,
+    /// When the group last had a leader.
+    pub contact: Arc<Contact>,
     /// How long a lease lasts.
     pub length: Duration,
 }
@@ -69,7 +72,10 @@ pub(super) async fn follow<M: Machine>(
             leadership.renew(&metrics);
             metrics.current_leader
         };
-        leader.send_if_modified(|known| std::mem::replace(known, current) != current);
+        let changed = |known: &mut Option<NodeId>| std::mem::replace(known, current) != current;
+        if leader.send_if_modified(changed) {
+            leadership.contact.changed();
+        }
         if metrics.changed().await.is_err() {
             leadership.lease.follow();
             return;
@@ -92,14 +98,18 @@ impl Leadership {
             return self.lease.follow();
         }
         let config = members.log_id().map_or(0, |at| at.index);
+        let me = (metrics.id, Instant::now());
         if members.voter_ids().eq([metrics.id]) {
             // Nobody else can be elected.
+            self.contact.led(me.1);
             return self.lease.lead(term, config, None);
         }
-        let me = (metrics.id, Instant::now());
         let configs = members.membership().get_joint_config();
         match self.acks.quorum(term, me, configs) {
-            Some(acked) => self.lease.lead(term, config, Some(acked + self.length)),
+            Some(acked) => {
+                self.contact.led(acked);
+                self.lease.lead(term, config, Some(acked + self.length));
+            }
             None => self.lease.follow(),
         }
     }
@@ -115,14 +125,15 @@ pub(super) fn hears<M: Machine>(metrics: &RaftMetrics<Types<M>>, node: NodeId) -
 impl<M: Machine> Group<M> {
     /// Hands leadership over to one of `to` whose log is level and which may lead. Returns whether
     /// another node leads then; else the group has no leader yet, or this node leads a new term, in
-    /// which it answers reads again.
-    pub async fn hand_over(&self, to: &[NodeId]) -> bool {
+    /// which it answers reads again. `why` is for the log.
+    pub async fn hand_over(&self, to: &[NodeId], why: &'static str) -> bool {
         let Some(term) = self.led_term() else {
             return true;
         };
         let Some(target) = self.level_member(to).await else {
             return false;
         };
+        self.note_hand_over(why);
         self.lease().close_term(term);
         if self.raft().trigger().transfer_leader(target).await.is_err() {
             return true;

@@ -23,6 +23,9 @@ use super::types::{Machine, NodeId};
 use crate::rpc::{Frames, SnapshotAcks};
 use crate::store::DiskState;
 
+/// Why another leader follows one that gave leadership away, as others than that one know it.
+const HANDED_OVER: &str = "the node that led has handed over";
+
 /// A group on this node, whatever its machine is, as other members call it.
 pub trait Member: Send + Sync + 'static {
     /// Whether this node leads the group, and answers its reads.
@@ -75,6 +78,7 @@ impl<M: Machine> Member for Group<M> {
         };
         let raft = self.raft().clone();
         let retention = self.retention().clone();
+        let contact = self.shared_contact();
         let freshness = self.freshness();
         let unheard = freshness.is_unheard().then(|| freshness.clone());
         let (term, commit) = (request.vote.leader_id.term, request.leader_commit);
@@ -82,11 +86,13 @@ impl<M: Machine> Member for Group<M> {
             match raft.append_entries(request).await {
                 Ok(response) => {
                     let accepted = !matches!(response, AppendEntriesResponse::HigherVote(_));
+                    let commit = commit.map(|commit| (commit.leader_id.term, commit.index));
                     if accepted {
                         retention.note_announcement(retained_after);
+                        contact.heard(term, commit);
                     }
                     if let (Some(freshness), Some(commit), true) = (unheard, commit, accepted) {
-                        freshness.heard(term, (commit.leader_id.term, commit.index));
+                        freshness.heard(term, commit);
                     }
                     reply::Body::Append(append_to_pb::<M>(response))
                 }
@@ -103,6 +109,9 @@ impl<M: Machine> Member for Group<M> {
         if Instant::now() < self.votes_from() && !request.transfer {
             let why = "it has restarted, and may have promised its vote";
             return std::future::ready(not_here(why)).boxed();
+        }
+        if request.transfer {
+            self.note_hand_over(HANDED_OVER);
         }
         let mut rpc = VoteRequest::new(vote, request.last.map(codec::log_id_from_pb));
         rpc.leadership_transfer = request.transfer;
@@ -134,6 +143,7 @@ impl<M: Machine> Member for Group<M> {
             let reply = reply::Body::Transfer(pb::TransferReply { refused });
             return std::future::ready(reply).boxed();
         }
+        self.note_hand_over(HANDED_OVER);
         let last = request.last.map(codec::log_id_from_pb);
         let rpc = TransferLeaderRequest::new(from, request.to, last);
         let raft = self.raft().clone();

@@ -135,7 +135,9 @@ impl<M: Machine> Group<M> {
         if !goal.contains(&me) {
             let heirs: Vec<NodeId> = goal.intersection(&voters).copied().collect();
             if !heirs.is_empty() {
-                let handed = self.hand_over(&heirs).await;
+                let handed = self
+                    .hand_over(&heirs, "the node that led leaves the group")
+                    .await;
                 return Err(format!("leadership transfer to {heirs:?}: {handed}"));
             }
             goal.insert(me);

@@ -17,6 +17,7 @@
 //! | `retention` | how much of the log is kept for members that lag |
 //! | `repair` | a replica whose state the disk has damaged, replaced by a copy of the leader's |
 //! | `acks` | when the other members last acknowledged this leader |
+//! | `contact` | when this node last knew the group to have a leader |
 //! | `lease` | the answer to "may this node answer a read now?", without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
 //! | `asking` | questions to the core of Raft |
@@ -30,6 +31,7 @@ mod acks;
 mod asking;
 mod codec;
 mod commits;
+mod contact;
 mod freshness;
 mod group;
 mod leading;

@@ -388,7 +388,9 @@ impl<M: Machine> Group<M> {
         self.stand_again();
         if self.led_term().is_some() {
             let others: Vec<NodeId> = self.members().0.into_iter().collect();
-            let gone = self.hand_over(&others).await;
+            let gone = self
+                .hand_over(&others, "the leader's state was damaged")
+                .await;
             tracing::info!(group = %self.id(), gone, "handed over, since the state is damaged");
             return false;
         }

@@ -178,6 +178,21 @@ impl ShardHandle {
         self.group.may_read() && self.clock_ok.load(Ordering::Acquire)
     }
 
+    /// Why this node wouldn't answer for the shard though it led it.
+    pub fn unfit(&self) -> Option<&'static str> {
+        if !self.clock_ok.load(Ordering::Acquire) {
+            Some(
+                "this node leads it, and its clock is too far from the others' or not yet compared",
+            )
+        } else if !self.view.is_open() {
+            Some("it is still to take over what the other regions have")
+        } else if self.group.progress().is_stalled() {
+            Some("this node leads it, and its state is damaged on the disk")
+        } else {
+            None
+        }
+    }
+
     /// Queues what another region has sent. The merges of one caller are applied in the order in
     /// which they were queued. If it `yields`, users' writes go first.
     pub fn merge(

@@ -75,7 +75,7 @@ async fn an_old_leader_answers_no_read_through_a_thousand_transfers() {
             .into_iter()
             .filter(|it| *it != NODES[leader])
             .collect();
-        handed += u32::from(replicas[leader].group().hand_over(&others).await);
+        handed += u32::from(replicas[leader].group().hand_over(&others, "test").await);
     }
     done.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -148,7 +148,10 @@ async fn a_leader_whose_transfer_is_lost_leads_again_in_a_new_term() {
     let leader = &replicas[0];
     let term = leader.group().led_term().unwrap();
     let to = &NODES[1..];
-    assert!(!leader.group().hand_over(to).await, "somebody took over");
+    assert!(
+        !leader.group().hand_over(to, "test").await,
+        "somebody took over"
+    );
     until("it answers again", async || {
         leader.shard.serves().then_some(())
     })

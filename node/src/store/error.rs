@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::log::Lost;
+
 /// A failed storage operation.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{verb} {subject}")]
@@ -36,6 +38,9 @@ pub enum Cause {
         /// Where in it, in bytes.
         offset: u64,
     },
+    /// The log lacks what was synced.
+    #[error("{0}")]
+    LogLost(Lost),
     /// A file operation failed.
     #[error("{0}")]
     Io(std::sync::Arc<io::Error>),
@@ -68,7 +73,11 @@ impl StoreError {
                 error.kind(),
                 rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
             ),
-            Cause::Decode(_) | Cause::Corrupt(_) | Cause::Damaged { .. } | Cause::Io(_) => true,
+            Cause::Decode(_)
+            | Cause::Corrupt(_)
+            | Cause::Damaged { .. }
+            | Cause::LogLost(_)
+            | Cause::Io(_) => true,
         }
     }
 
@@ -81,6 +90,15 @@ impl StoreError {
     pub fn tells_damage(error: &io::Error) -> bool {
         let inner = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
         inner.is_some_and(Self::is_damage)
+    }
+
+    /// A log that lacks what was synced.
+    pub fn log_lost(lost: Lost) -> Self {
+        Self {
+            verb: "read",
+            subject: "log",
+            source: Cause::LogLost(lost),
+        }
     }
 
     /// A file that the disk has changed.

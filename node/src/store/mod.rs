@@ -29,7 +29,7 @@ pub use blocking::blocking;
 pub use damage::GroupDamage;
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
-pub use log::{Completion, SegmentLog, SyncStats};
+pub use log::{Completion, Extent, Lost, SegmentLog, SyncStats};
 pub use private::{OpenToOthers, create_private_files};
 pub use space::{DiskSpace, DiskState, Gate, Intake};
 pub use state::{Batch, Found, Frozen, Scan, StateDb};

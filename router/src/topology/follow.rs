@@ -20,6 +20,7 @@ use tonic::{Status, Streaming};
 
 use super::check::check;
 use super::choice::Choice;
+use super::journal::Journal;
 use super::node::Node;
 use super::reports::Reports;
 use super::view::View;
@@ -49,8 +50,18 @@ pub struct FollowerSettings {
     pub check_interval: Duration,
 }
 
-/// What a node said, or that it isn't heard any more.
-type Told = (String, Option<pb::Topology>);
+/// What is told of the node at an address.
+enum Told {
+    /// What it said.
+    Said(pb::Topology),
+    /// It isn't heard any more.
+    Lost,
+    /// It couldn't be listened to, and why.
+    Failed(String),
+}
+
+/// What those who listen to nodes tell, with the address.
+type Tell = mpsc::Sender<(String, Told)>;
 
 /// Follows the cluster.
 pub struct Follower {
@@ -59,8 +70,9 @@ pub struct Follower {
     choice: Choice,
     current: u32,
     view: Arc<ArcSwapOption<View>>,
-    tell: mpsc::Sender<Told>,
-    told: mpsc::Receiver<Told>,
+    tell: Tell,
+    told: mpsc::Receiver<(String, Told)>,
+    journal: Journal,
     listening: HashMap<String, DropGuard>,
     checking: HashMap<u64, (Arc<Node>, DropGuard)>,
 }
@@ -77,6 +89,7 @@ impl Follower {
             view,
             tell,
             told,
+            journal: Journal::new(),
             listening: HashMap::new(),
             checking: HashMap::new(),
         }
@@ -98,15 +111,17 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, (address, report): Told) {
-        match report {
-            Some(report) => {
+    fn take(&mut self, (address, told): (String, Told)) {
+        match told {
+            Told::Failed(why) => return self.journal.failed(address, why),
+            Told::Said(report) => {
+                self.journal.heard(&address);
                 if let Err(error) = self.reports.take(&address, report) {
                     tracing::error!(address, %error, "a node is left out");
                     return;
                 }
             }
-            None => self.reports.lose(&address),
+            Told::Lost => self.reports.lose(&address),
         }
         self.settle();
         self.look();
@@ -146,20 +161,22 @@ impl Follower {
 
     /// Compares the regions, and says so when another one is the current one from now on.
     fn look(&mut self) {
+        let now = Instant::now();
+        let asked: Vec<String> = self.listening.keys().cloned().collect();
+        let hears = self.reports.hears_anybody();
+        self.journal.look_at_silence(now, hears, &asked);
+        self.journal.look_at_regions(now, &self.reports.regions());
         let home = self.reports.number(&self.settings.home);
         let samples = self.reports.samples();
-        let Some(current) = self.choice.look(Instant::now(), &samples, home) else {
+        let Some(current) = self.choice.look(now, &samples, home) else {
             return;
         };
         let before = std::mem::replace(&mut self.current, current);
         if before != current {
             self.publish();
             if before != 0 {
-                tracing::warn!(
-                    from = before,
-                    to = current,
-                    "the global name has another region"
-                );
+                let (from, to) = (self.reports.name(before), self.reports.name(current));
+                tracing::warn!(from, to, "the global name stands for another region now");
             }
         }
     }
@@ -179,7 +196,7 @@ fn start(future: impl Future<Output = ()> + Send + 'static) -> DropGuard {
 }
 
 /// Tells what the node at an address says, and when it isn't heard any more, for ever.
-async fn listen(address: String, dialer: Dialer, tell: mpsc::Sender<Told>) {
+async fn listen(address: String, dialer: Dialer, tell: Tell) {
     let mut pause = RETRY.0;
     loop {
         let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open(&address, &dialer)).await;
@@ -188,11 +205,20 @@ async fn listen(address: String, dialer: Dialer, tell: mpsc::Sender<Told>) {
                 pause = RETRY.0;
                 let ended = hear(&address, reports, &tell).await;
                 tracing::debug!(address, %ended, "a node isn't heard any more");
-                if tell.send((address.clone(), None)).await.is_err() {
+                if tell.send((address.clone(), Told::Lost)).await.is_err() {
                     return;
                 }
             }
-            Err(error) => tracing::debug!(address, %error, "listen to a node"),
+            Err(error) => {
+                let why = error.message().to_owned();
+                if tell
+                    .send((address.clone(), Told::Failed(why)))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(RETRY.1);
@@ -200,11 +226,7 @@ async fn listen(address: String, dialer: Dialer, tell: mpsc::Sender<Told>) {
 }
 
 /// Passes on what a node says until it ends; tells why it did.
-async fn hear(
-    address: &str,
-    mut reports: Streaming<pb::Topology>,
-    tell: &mpsc::Sender<Told>,
-) -> Status {
+async fn hear(address: &str, mut reports: Streaming<pb::Topology>, tell: &Tell) -> Status {
     loop {
         let report = match tokio::time::timeout(SILENT, reports.message()).await {
             Ok(Ok(Some(report))) => report,
@@ -212,7 +234,11 @@ async fn hear(
             Ok(Err(status)) => return status,
             Err(_) => return Status::deadline_exceeded("no sign of life came"),
         };
-        if tell.send((address.to_owned(), Some(report))).await.is_err() {
+        if tell
+            .send((address.to_owned(), Told::Said(report)))
+            .await
+            .is_err()
+        {
             return Status::cancelled("nobody listens");
         }
     }

@@ -7,11 +7,13 @@
 //! | `reports` | what nodes told, put together into a view; pure |
 //! | `choice` | which region the global name stands for; pure |
 //! | `follow` | listens to the nodes, and publishes views |
+//! | `journal` | what of that the log tells |
 //! | `check` | asks each node again and again whether it serves |
 
 mod check;
 mod choice;
 mod follow;
+mod journal;
 mod node;
 mod reports;
 mod view;

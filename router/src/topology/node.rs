@@ -87,14 +87,14 @@ impl Node {
         };
         self.round_trip.store(average.max(1), Ordering::Relaxed);
         if !self.up.swap(true, Ordering::Relaxed) {
-            tracing::info!(node = self.id, http = self.http, "a node answers again");
+            tracing::info!(node = self.id, http = self.http, "node answers again");
         }
     }
 
     /// It can't be reached. It gets no more requests until a check is answered.
     pub fn failed(&self, why: &dyn std::fmt::Display) {
         if self.up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(node = self.id, http = self.http, %why, "a node doesn't answer");
+            tracing::warn!(node = self.id, http = self.http, %why, "node doesn't answer");
         }
         self.doubted.notify_one();
     }
@@ -117,7 +117,7 @@ impl Node {
         }
         if draining {
             self.pools.clear();
-            tracing::info!(node = self.id, http = self.http, "a node is about to stop");
+            tracing::info!(node = self.id, http = self.http, "node is about to stop");
         }
     }
 

@@ -108,6 +108,11 @@ impl Reports {
             .any(|address| self.heard.contains_key(address))
     }
 
+    /// Whether any node is heard.
+    pub fn hears_anybody(&self) -> bool {
+        !self.heard.is_empty()
+    }
+
     /// The regions as a choice between them needs them.
     pub fn samples(&self) -> Vec<Sample> {
         let regions = self.regions();
@@ -125,6 +130,13 @@ impl Reports {
         regions.find(|it| it.name == name).map(|it| it.number)
     }
 
+    /// The name of a region.
+    pub fn name(&self, number: u32) -> Option<&str> {
+        let mut regions = self.latest.regions.iter();
+        let region = regions.find(|it| it.number == number);
+        region.map(|region| region.name.as_str())
+    }
+
     /// All together, with the region that the global name stands for; `None` before anything was
     /// heard.
     pub fn view(&self, current: u32) -> Option<View> {
@@ -137,7 +149,8 @@ impl Reports {
         })
     }
 
-    fn regions(&self) -> Vec<RegionView> {
+    /// The regions, with what is known of their nodes and leaders.
+    pub fn regions(&self) -> Vec<RegionView> {
         let mut regions: Vec<&pb::TopologyRegion> = self.latest.regions.iter().collect();
         regions.sort_by_key(|region| region.number);
         regions

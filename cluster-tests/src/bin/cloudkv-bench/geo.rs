@@ -139,7 +139,7 @@ async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
         shards: 3,
         ..RegionOptions::default()
     };
-    let world = World::start_with(&["here", "there"], 1, 2, options).await;
+    let world = World::start_with(&["eu", "us"], 1, 2, options).await;
     let bucket = world.api(0).bucket_with(&[("plan", "pro")]).await;
     let delay = Duration::from_millis(args.delay_ms);
     world.delay(delay);

@@ -138,6 +138,18 @@ pub fn read_behind(bytes: &[u8], link: Link) -> Option<Frame<'_>> {
     read(bytes).filter(|frame| frame.previous == link)
 }
 
+/// The length that the head at the beginning of `bytes` says, if that is a record's behind the one
+/// that `link` is of; the record itself may be damaged.
+pub fn length_behind(bytes: &[u8], link: Link) -> Option<usize> {
+    let head = bytes.get(..HEAD)?;
+    let (_, rest) = head.split_first_chunk::<8>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (previous, rest) = rest.split_first_chunk::<8>()?;
+    Kind::parse(*rest.first()?)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    (u64::from_be_bytes(*previous) == link.0).then_some(HEAD.saturating_add(length))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

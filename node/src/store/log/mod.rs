@@ -29,10 +29,12 @@
 //! | `segment` | its files |
 //! | `writer` | the thread that writes and syncs |
 //! | `recovery` | the log read at a start |
+//! | `lost` | what that finds missing, and whether a power failure explains it |
 //! | `tidy` | old segments made free |
 
 mod frame;
 mod index;
+mod lost;
 mod recovery;
 mod segment;
 mod tail;
@@ -66,6 +68,7 @@ use super::folder::make_folder;
 use super::keys::GroupId;
 use super::synced_mark::SyncedMark;
 
+pub use self::lost::{Extent, Lost};
 pub use self::writer::{Completion, SyncStats};
 
 /// Length of an entry's record before the entry: the record's head, and the index.
@@ -500,6 +503,11 @@ impl SegmentLog {
             first.map(|(number, _)| *number)
         };
         self.of(group, within)
+    }
+
+    /// Whether nothing was ever written to it.
+    pub fn is_empty(&self) -> bool {
+        self.shared.state.lock().index.groups().next().is_none()
     }
 
     /// Bytes of entries appended, those included that a start found there.

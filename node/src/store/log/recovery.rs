@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::frame::{self, Frame, Kind, Link};
 use super::index::{Index, Position};
+use super::lost::judge;
 use super::segment::SegmentFile;
 use super::tail::{Beginning, FORMAT};
 use crate::store::error::StoreError;
@@ -69,8 +70,21 @@ fn damaged(what: &'static str) -> StoreError {
     StoreError::corrupt("log", what)
 }
 
-const LOST: &str = "it is damaged: writes that were on disk are missing from it. Remove the data \
-                    directory and let the node join again, under a new number, and replace the old one";
+/// The log lacks what was synced.
+fn lost(end: Option<End>, segments: &Segments, synced: Position) -> Result<StoreError, StoreError> {
+    let file = end.and_then(|end| segments.get(&end.at.segment()));
+    let rest = match (file, end) {
+        (Some(file), Some(end)) => {
+            let length = file.size().saturating_sub(end.at.offset());
+            let length = usize::try_from(length.min(frame::HEAD as u64)).unwrap_or(0);
+            let read = file.read(end.at.offset(), length);
+            read.map_err(StoreError::on("read", "log"))?
+        }
+        _ => Vec::new(),
+    };
+    let path = file.map(|file| file.path().to_owned());
+    Ok(StoreError::log_lost(judge(end, path, &rest, synced)))
+}
 
 /// Reads the log from `files`, of which everything before `synced` was durable.
 pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, StoreError> {
@@ -84,11 +98,11 @@ pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, S
             spares.extend(segments.remove(&number));
         }
         if segments.len() as u64 != newest - oldest + 1 {
-            return Err(damaged(LOST));
+            return Err(lost(None, &segments, synced)?);
         }
         for (number, file) in &segments {
             if end.is_some_and(|end| !end.is_full) {
-                return Err(damaged(LOST));
+                return Err(lost(end, &segments, Position::new(*number, 0))?);
             }
             let read = read_segment(*number, file, end.map(|end| end.link), &mut index)?;
             end = Some(read);
@@ -96,7 +110,7 @@ pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, S
         index.purge_again();
     }
     if end.map_or(Position::default(), |end| end.at) < synced {
-        return Err(damaged(LOST));
+        return Err(lost(end, &segments, synced)?);
     }
     Ok(Recovered {
         index,

@@ -1,0 +1,121 @@
+//! What an operator is told whose node can't read its log, or doesn't know who it is any more: never
+//! to give up the only copy.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use cloudkv_cluster_tests::harness::{Refusal, run_to_exit};
+use cloudkv_cluster_tests::{Bucket, Node, NodeOptions};
+
+/// Files of the log are written in blocks of this size.
+const BLOCK: u64 = 4096;
+/// How a segment's number lies in its file, behind the head and the format of its first record.
+const NUMBER_AT: u64 = 27;
+
+/// The position up to which a log was synced: segment and offset.
+fn synced(data_dir: &Path) -> (u64, u64) {
+    let mark = fs::read(data_dir.join("log-synced")).unwrap();
+    let mark = u64::from_be_bytes(mark.try_into().unwrap());
+    (mark >> 32, mark & u64::from(u32::MAX))
+}
+
+/// Flips a bit of the segment that was written last.
+fn damage(data_dir: &Path, offset: u64) {
+    let (segment, _) = synced(data_dir);
+    let files = fs::read_dir(data_dir.join("log")).unwrap();
+    let holds_it = |path: &PathBuf| {
+        let mut number = [0; 8];
+        let file = File::open(path).unwrap();
+        file.read_exact_at(&mut number, NUMBER_AT).unwrap();
+        u64::from_be_bytes(number) == segment
+    };
+    let path = files.map(|entry| entry.unwrap().path()).find(holds_it);
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).open(path.unwrap()).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+/// A node alone in its cluster that was killed, and a bucket with many keys.
+async fn killed() -> (Node, Bucket) {
+    let mut node = Node::start().await;
+    let (api, bucket) = (node.api(), node.api().bucket().await);
+    for key in 0..60 {
+        let path = bucket.key(&format!("k{key}"));
+        api.put(&path, vec![b'v'; 300]).await.status(200);
+    }
+    // The last record is to lie in a block that is written again with the next sync.
+    let mut more = 0;
+    while synced(&node.data_dir()).1 % BLOCK < 100 {
+        more += 1;
+        let path = bucket.key(&format!("more{more}"));
+        api.put(&path, "v").await.status(200);
+    }
+    node.kill_9();
+    (node, bucket)
+}
+
+async fn refused(node: &Node) -> Refusal {
+    let refusal = run_to_exit(NodeOptions::default().command(&node.data_dir())).await;
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    let gives_up = refusal.message.contains("remove the data directory, start");
+    assert!(!gives_up, "the only copy is to be removed: {refusal:?}");
+    refusal
+}
+
+#[tokio::test]
+async fn a_torn_end_of_the_only_copy_is_told_and_the_node_goes_on_without_it_if_it_must() {
+    let (mut node, bucket) = killed().await;
+    let (_, offset) = synced(&node.data_dir());
+    damage(&node.data_dir(), offset - 1);
+    let refusal = refused(&node).await;
+    refusal.names(&[
+        "power failure has cut off",
+        "No other node",
+        "do not remove",
+        "log-synced",
+    ]);
+    let mark = node.data_dir().join("log-synced");
+    fs::rename(&mark, node.data_dir().join("log-synced.old")).unwrap();
+    node.restart().await;
+    for key in 0..59 {
+        let get = node.api().get(&bucket.key(&format!("k{key}"))).await;
+        get.status(200);
+    }
+    let last = bucket.key("after");
+    node.api().put(&last, "v").await.status(200);
+    node.kill_9();
+    node.restart().await;
+    assert_eq!(node.api().get(&last).await.text(), "v");
+}
+
+#[tokio::test]
+async fn damage_further_back_is_told_apart() {
+    let (node, _) = killed().await;
+    let (_, offset) = synced(&node.data_dir());
+    damage(&node.data_dir(), offset / 2);
+    let refusal = refused(&node).await;
+    refusal.names(&[
+        "which no power failure explains",
+        "No other node",
+        "do not remove",
+    ]);
+}
+
+#[tokio::test]
+async fn a_log_without_an_identity_is_refused() {
+    let (mut node, bucket) = killed().await;
+    let identity = node.data_dir().join("identity.json");
+    let kept = fs::read(&identity).unwrap();
+    fs::remove_file(&identity).unwrap();
+    let refusal = refused(&node).await;
+    refusal.names(&["identity.json", "Put it back"]);
+    assert!(!identity.exists(), "a refusal draws no identity");
+    fs::write(&identity, kept).unwrap();
+    node.restart().await;
+    node.api().get(&bucket.key("k0")).await.status(200);
+}

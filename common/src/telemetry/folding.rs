@@ -1,0 +1,213 @@
+//! Folds log lines that repeat: the first is written at once, and then one every [`INTERVAL`], with
+//! how many there were since.
+//!
+//! What waits for another node, or for a person, tries again all the time and says so each time: the
+//! line is worth reading once. Lines of the levels below INFO are left as they are.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hasher};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// How often a line that repeats is written.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Different lines that are remembered before those are forgotten that repeat no more.
+const REMEMBERED: usize = 1024;
+
+/// Formats events as `F` does, and leaves out what repeats.
+pub(super) struct Folding<F> {
+    format: F,
+    lines: Mutex<Lines>,
+}
+
+impl<F> Folding<F> {
+    pub fn new(format: F) -> Self {
+        Self {
+            format,
+            lines: Mutex::default(),
+        }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for Folding<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if *event.metadata().level() > Level::INFO {
+            return self.format.format_event(context, writer, event);
+        }
+        match self.lines.lock().note(key(event), Instant::now()) {
+            None => Ok(()),
+            Some(0) => self.format.format_event(context, writer, event),
+            Some(repeated) => {
+                let mut line = String::new();
+                let into = Writer::new(&mut line);
+                self.format.format_event(context, into, event)?;
+                writer.write_str(&with_count(&line, repeated))
+            }
+        }
+    }
+}
+
+/// The line with the number of those that were left out before it.
+fn with_count(line: &str, repeated: u64) -> String {
+    let line = line.trim_end();
+    match line.strip_suffix('}').filter(|_| line.starts_with('{')) {
+        Some(object) => format!("{object},\"repeated\":{repeated}}}\n"),
+        None => format!("{line} repeated={repeated}\n"),
+    }
+}
+
+/// What tells an event from others: where it comes from, and all that it says.
+fn key(event: &Event<'_>) -> u64 {
+    struct Fields(DefaultHasher);
+    impl Write for Fields {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.write(text.as_bytes());
+            Ok(())
+        }
+    }
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            // Never fails: it only adds to a hash.
+            let _ = write!(self, "{}={value:?};", field.name());
+        }
+    }
+    let metadata = event.metadata();
+    let mut fields = Fields(DefaultHasher::new());
+    fields.0.write(metadata.target().as_bytes());
+    fields.0.write_u32(metadata.line().unwrap_or(0));
+    event.record(&mut fields);
+    fields.0.finish()
+}
+
+/// The lines that were written lately.
+#[derive(Default)]
+struct Lines(HashMap<u64, Line>);
+
+struct Line {
+    written: Instant,
+    left_out: u64,
+}
+
+impl Lines {
+    /// Another line with this key. `None`: it is left out; else it is written, and so many were left
+    /// out before.
+    fn note(&mut self, key: u64, now: Instant) -> Option<u64> {
+        let is_old = |line: &Line| now.duration_since(line.written) >= INTERVAL;
+        if self.0.len() >= REMEMBERED {
+            self.0.retain(|_, line| !is_old(line));
+        }
+        match self.0.get_mut(&key) {
+            Some(line) if !is_old(line) => {
+                line.left_out += 1;
+                None
+            }
+            Some(line) => {
+                line.written = now;
+                Some(std::mem::take(&mut line.left_out))
+            }
+            None => {
+                let written = now;
+                let left_out = 0;
+                self.0.insert(key, Line { written, left_out });
+                Some(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_repeats_is_written_once_and_then_now_and_then_with_a_count() {
+        let (mut lines, begin) = (Lines::default(), Instant::now());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        assert_eq!(lines.note(1, at(0)), Some(0));
+        assert_eq!(lines.note(2, at(0)), Some(0));
+        for second in 1..10 {
+            assert_eq!(lines.note(1, at(second)), None);
+        }
+        assert_eq!(lines.note(1, at(10)), Some(9));
+        assert_eq!(lines.note(1, at(11)), None);
+        assert_eq!(lines.note(2, at(60)), Some(0));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut lines, begin) = (Lines::default(), Instant::now());
+        for key in 0..2 * REMEMBERED as u64 {
+            lines.note(key, begin + INTERVAL * u32::from(key >= REMEMBERED as u64));
+        }
+        assert!(lines.0.len() <= REMEMBERED + 1, "{}", lines.0.len());
+    }
+
+    #[test]
+    fn the_count_is_a_field_like_others() {
+        assert_eq!(
+            with_count("INFO a: b c=1\n", 3),
+            "INFO a: b c=1 repeated=3\n"
+        );
+        let line = with_count("{\"message\":\"b\"}\n", 3);
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["repeated"], 3);
+    }
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_differ_in_a_field_are_all_written() {
+        let output = Output::default();
+        let writer = output.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::DEBUG)
+            .with_writer(move || writer.clone())
+            .map_event_format(Folding::new)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for round in 0..3 {
+                tracing::warn!(node = "a:1", "away");
+                tracing::warn!(round, "away");
+                tracing::debug!("detail");
+            }
+        });
+        let text = String::from_utf8(output.0.lock().clone()).unwrap();
+        assert_eq!(text.matches("a:1").count(), 1, "{text}");
+        assert_eq!(text.matches("round").count(), 3, "{text}");
+        assert_eq!(text.matches("detail").count(), 3, "{text}");
+    }
+}

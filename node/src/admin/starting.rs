@@ -1,0 +1,140 @@
+//! What the operator's port answers while the node starts, and the change to what it answers then.
+//!
+//! A node may wait for long: for another one that takes it in, or for its log to be read. Probes
+//! must see that it lives, and operators what it waits for.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use cloudkv_common::admin::{self, Guard, Part, Readiness, method_not_allowed, refusal};
+use cloudkv_common::telemetry::metrics::{Exposition, write_process};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::config::Secret;
+
+/// What a node that starts waits for now. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Progress(Arc<Mutex<String>>);
+
+impl Progress {
+    /// It waits for this from now on.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        *self.0.lock() = what.into();
+    }
+
+    fn now(&self) -> String {
+        self.0.lock().clone()
+    }
+}
+
+/// A node that starts, as the operator's port sees it.
+#[derive(Clone)]
+pub struct Starting {
+    /// What it waits for.
+    pub progress: Progress,
+    /// The region that it was given.
+    pub region: String,
+    /// Where its data is.
+    pub data_dir: String,
+}
+
+impl Starting {
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            parts: vec![Part::new("start", Some(self.progress.now()))],
+            ..Readiness::default()
+        }
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "region": self.region,
+            "data_dir": self.data_dir,
+            "ready": false,
+            "starting": self.progress.now(),
+        })
+    }
+}
+
+/// The answers of the operator's port, which change when the node has started.
+#[derive(Clone)]
+pub struct Front(Arc<Mutex<Router>>);
+
+impl Front {
+    /// Answers as a node that starts.
+    pub fn new(starting: Starting, token: Option<&Secret>) -> Self {
+        Self(Arc::new(Mutex::new(router(starting, token))))
+    }
+
+    /// Answers by these routes from now on.
+    pub fn replace(&self, router: Router) {
+        *self.0.lock() = router;
+    }
+
+    /// What is served.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(answer).with_state(self.clone())
+    }
+}
+
+async fn answer(State(front): State<Front>, request: Request) -> Response {
+    let router = front.0.lock().clone();
+    let Ok(response) = router.oneshot(request).await;
+    response
+}
+
+fn router(starting: Starting, token: Option<&Secret>) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .fallback(not_yet)
+        .layer(middleware::from_fn_with_state(
+            Guard::new(token),
+            admin::check,
+        ));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(guarded)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(starting)
+}
+
+async fn healthz(State(starting): State<Starting>) -> Json<Value> {
+    let waiting_for = starting.progress.now();
+    Json(json!({ "status": "starting", "waiting_for": waiting_for }))
+}
+
+async fn readyz(State(starting): State<Starting>) -> Response {
+    admin::readyz(&starting.readiness())
+}
+
+async fn metrics() -> Response {
+    admin::metrics(|| {
+        let mut text = Exposition::new();
+        let help = "1 if this node can answer for all shards of its region.";
+        text.gauge("cloudkv_ready", help, &[], 0.0);
+        write_process(&mut text);
+        text.finish()
+    })
+    .await
+}
+
+async fn status(State(starting): State<Starting>) -> Json<Value> {
+    Json(starting.status())
+}
+
+async fn not_yet(State(starting): State<Starting>) -> Response {
+    let message = format!(
+        "the node is starting, and waits for {}: try again when /readyz says 200",
+        starting.progress.now()
+    );
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "starting", &message)
+}

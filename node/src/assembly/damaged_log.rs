@@ -1,0 +1,159 @@
+//! What an operator is told whose node can't read its log any more.
+//!
+//! Giving the data directory up is right where other nodes hold the same, and loses everything where
+//! they don't: so it depends on who else there was.
+
+use std::path::Path;
+
+use super::groups::StartError;
+use crate::cluster::{Identity, Roster};
+use crate::store::{Cause, Lost, OpenError, StoreError};
+
+/// Adds to an error of opening the data directory what is to be done about it.
+pub(super) fn explained(dir: &Path, error: OpenError) -> StartError {
+    match error {
+        OpenError::Store(StoreError {
+            source: Cause::LogLost(lost),
+            ..
+        }) => StartError::DamagedLog {
+            advice: advice(Identity::read(dir).as_ref(), Roster::read(dir), &lost),
+            dir: dir.to_owned(),
+            lost,
+        },
+        error => error.into(),
+    }
+}
+
+fn advice(identity: Option<&Identity>, roster: Option<Roster>, lost: &Lost) -> String {
+    let (Some(identity), Some(roster)) = (identity, roster) else {
+        return format!(
+            "If other nodes of its region hold its data, of which `cloudkv-node admin status` of one \
+             of them shows three voters in each group, {}. If not, it may be the only copy: {}",
+            give_up(identity),
+            keep(lost)
+        );
+    };
+    let me = identity.node_id;
+    let others = || roster.nodes.iter().filter(|node| node.id != me);
+    let near = others().filter(|node| node.region == identity.region);
+    let near: Vec<&str> = near.map(|node| node.rpc.as_str()).collect();
+    let far = others().filter(|node| node.region != identity.region);
+    let far: Vec<&str> = far.map(|node| node.region.as_str()).collect();
+    if near.len() >= 2 {
+        return format!(
+            "Other nodes of its region hold the same data ({}): {}",
+            near.join(", "),
+            give_up(Some(identity))
+        );
+    }
+    if let [one] = near[..] {
+        return format!(
+            "The other node of its region, {one}, only follows in some groups, and may lack their \
+             newest writes: do not remove the data directory, and copy it before you change \
+             anything. Then restore a backup of it"
+        );
+    }
+    if !far.is_empty() {
+        let mut regions = far;
+        regions.dedup();
+        return format!(
+            "No other node of its region holds its data, and the other regions ({}) only what has \
+             reached them: do not remove the data directory before it was copied. Then restore a \
+             backup of it; without one, run `cloudkv-node admin remove-region {}` at a node of \
+             another region, and start this one with an empty data directory and --join",
+            regions.join(", "),
+            identity.region
+        );
+    }
+    format!("No other node holds its data: {}", keep(lost))
+}
+
+fn give_up(identity: Option<&Identity>) -> String {
+    let number = identity.map_or("OLD-NUMBER".to_owned(), |it| it.node_id.to_string());
+    format!(
+        "remove the data directory, start the node with --join, so that it comes as a new one, and \
+         run `cloudkv-node admin replace {number}` at another node"
+    )
+}
+
+/// What to do with the only copy.
+fn keep(lost: &Lost) -> String {
+    let go_on = if lost.extent.is_at_the_end() {
+        "; without one, move the file log-synced out of the directory, and the node starts without \
+         the records at the damaged end, for good"
+    } else {
+        ""
+    };
+    format!(
+        "do not remove the data directory, and copy it before you change anything. Then restore a \
+         backup of it{go_on}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Listed;
+    use crate::store::Extent;
+
+    fn identity() -> Identity {
+        let text = r#"{"cluster_id": "c", "node_id": 7, "region": "eu", "shards": 3,
+            "incarnation": 1}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn advised(others: &[(u64, &str)], extent: Extent) -> String {
+        let mut all = vec![(7, "eu")];
+        all.extend(others);
+        let listed = all.into_iter().map(|(id, region)| Listed {
+            id,
+            region: region.into(),
+            rpc: format!("host-{id}:7070"),
+        });
+        let roster = Roster {
+            nodes: listed.collect(),
+        };
+        advice(Some(&identity()), Some(roster), &Lost { extent, end: None })
+    }
+
+    const TORN: Extent = Extent::TornEnd { bytes: 9 };
+    const GIVE_UP: &str = "remove the data directory, start";
+
+    #[test]
+    fn a_directory_is_given_up_only_where_others_hold_the_same() {
+        let text = advised(&[(8, "eu"), (9, "eu")], TORN);
+        assert!(
+            text.contains(GIVE_UP) && text.contains("admin replace 7"),
+            "{text}"
+        );
+        assert!(text.contains("host-8:7070, host-9:7070"), "{text}");
+        for others in [&[][..], &[(8, "eu")], &[(8, "us"), (9, "us")]] {
+            let text = advised(others, TORN);
+            assert!(text.contains("do not remove"), "{text}");
+            assert!(!text.contains(GIVE_UP), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_one_copy_of_a_cluster_goes_on_without_its_end() {
+        let goes_on = |others, extent| advised(others, extent).contains("log-synced");
+        assert!(goes_on(&[], TORN));
+        assert!(goes_on(&[], Extent::LastFile { bytes: 9 }));
+        assert!(!goes_on(&[], Extent::Older));
+        assert!(!goes_on(&[(8, "eu")], TORN));
+        assert!(!goes_on(&[(8, "us")], TORN));
+    }
+
+    #[test]
+    fn without_knowing_who_else_there_is_both_are_told() {
+        let lost = Lost {
+            extent: TORN,
+            end: None,
+        };
+        let text = advice(Some(&identity()), None, &lost);
+        assert!(
+            text.contains(GIVE_UP) && text.contains("only copy"),
+            "{text}"
+        );
+    }
+}

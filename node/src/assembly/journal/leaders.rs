@@ -1,0 +1,78 @@
+//! Tells who leads a group from now on, and why it isn't who did before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::names;
+use crate::assembly::groups::Groups;
+use crate::raft::{Group, Machine, NodeId};
+use crate::store::keys::GroupId;
+
+/// A change of leadership: from whom, to whom, and why.
+type Move = (NodeId, NodeId, String);
+
+/// The leaders that were seen last.
+pub(super) struct Leaders {
+    groups: Arc<Groups>,
+    seen: BTreeMap<GroupId, NodeId>,
+}
+
+impl Leaders {
+    /// None seen yet.
+    pub fn new(groups: Arc<Groups>) -> Self {
+        Self {
+            groups,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Tells of the groups that others lead now, together where they moved together.
+    pub fn look(&mut self) {
+        let mut moves: BTreeMap<Move, Vec<GroupId>> = BTreeMap::new();
+        let groups = self.groups.clone();
+        self.compare(&groups.meta, &mut moves);
+        for shard in groups.shards.iter().filter(|shard| shard.is_hosted()) {
+            self.compare(shard.group(), &mut moves);
+        }
+        for ((from, to, why), moved) in moves {
+            let (from, to) = (self.name(from), self.name(to));
+            let groups = names(&moved);
+            tracing::info!(groups, from, to, why, "leadership moved");
+        }
+    }
+
+    fn compare<M: Machine>(&mut self, group: &Group<M>, moves: &mut BTreeMap<Move, Vec<GroupId>>) {
+        let leader = *group.leader().borrow();
+        let Some(leader) = leader.filter(|_| self.groups.has_leader(group)) else {
+            return;
+        };
+        let before = self.seen.insert(group.id(), leader);
+        if let Some(before) = before.filter(|before| *before != leader) {
+            let why = self.reason(group, before);
+            let moved = moves.entry((before, leader, why)).or_default();
+            moved.push(group.id());
+        }
+    }
+
+    fn reason<M: Machine>(&self, group: &Group<M>, before: NodeId) -> String {
+        if let Some(why) = group.handed_over_because() {
+            return why.to_owned();
+        }
+        if before == self.groups.identity.node_id {
+            return "no majority answered this node in time".to_owned();
+        }
+        let name = self.groups.node_name(before);
+        if self.groups.vitals.lives(before) {
+            format!("{name} was not heard in time, or lost an election")
+        } else {
+            format!("{name} is not heard any more")
+        }
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        if node == self.groups.identity.node_id {
+            return "this node".to_owned();
+        }
+        self.groups.node_name(node)
+    }
+}

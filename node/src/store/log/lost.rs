@@ -1,0 +1,193 @@
+//! What a start finds missing in the log of what was synced, and whether a power failure explains it.
+//!
+//! The last block of the log is written again with each sync until it is full. A write that is cut
+//! off harms nothing that was there on disks that write each sector whole; on others it can damage
+//! that block, and no other. So damage further back is the disk's.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::frame::{self, HEAD};
+use super::index::Position;
+use super::recovery::End;
+use super::segment::BLOCK;
+
+/// Records that were synced can't be read any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Where they were.
+    pub extent: Extent,
+    /// Where the records end that are whole, if a file is left with any.
+    pub end: Option<(PathBuf, u64)>,
+}
+
+/// Which part of the log is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing but the block that was written last: a write that was cut off can do that.
+    TornEnd {
+        /// So many bytes were synced behind the last whole record.
+        bytes: u64,
+    },
+    /// Records of the last file that lie further back.
+    LastFile {
+        /// So many bytes were synced behind the last whole record.
+        bytes: u64,
+    },
+    /// A file that others follow, or a whole file.
+    Older,
+}
+
+impl Extent {
+    /// Whether the log can be read up to the damage: nothing but its end is missing.
+    pub fn is_at_the_end(self) -> bool {
+        !matches!(self, Self::Older)
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.extent {
+            Extent::TornEnd { bytes } => write!(
+                f,
+                "its last block is damaged, as a write that a power failure has cut off can leave \
+                 it: the last {bytes} bytes of records that were on disk are missing"
+            )?,
+            Extent::LastFile { bytes } => write!(
+                f,
+                "records that were on disk long before it ended are damaged, which no power failure \
+                 explains: with them, {bytes} bytes are missing"
+            )?,
+            Extent::Older => write!(
+                f,
+                "a file of it is damaged or missing that was on disk long before it ended, which no \
+                 power failure explains"
+            )?,
+        }
+        match &self.end {
+            Some((file, offset)) => write!(f, " (from offset {offset} of {})", file.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Judges a log whose whole records end at `end`, while it was synced up to `synced`. `rest` is what
+/// stands behind `end` in its file.
+pub(super) fn judge(
+    end: Option<End>,
+    file: Option<PathBuf>,
+    rest: &[u8],
+    synced: Position,
+) -> Lost {
+    let extent = match end {
+        Some(end) if end.at.segment() == synced.segment() => {
+            let bytes = synced.offset().saturating_sub(end.at.offset());
+            if is_in_last_block(end, rest, synced) {
+                Extent::TornEnd { bytes }
+            } else {
+                Extent::LastFile { bytes }
+            }
+        }
+        // The next file had just been begun.
+        Some(end) if end.is_full && begins(end, synced) => Extent::TornEnd {
+            bytes: synced.offset(),
+        },
+        Some(_) | None => Extent::Older,
+    };
+    let end = end.map(|end| end.at.offset());
+    let end = file.zip(end);
+    Lost { extent, end }
+}
+
+/// Whether the first record that isn't whole reaches into the last block that was synced.
+fn is_in_last_block(end: End, rest: &[u8], synced: Position) -> bool {
+    let block = synced.offset() - synced.offset() % BLOCK as u64;
+    let begin = end.at.offset();
+    if begin >= block {
+        return true;
+    }
+    // Its head lies further back: if that is whole, the body may still be damaged in the last block.
+    let head_is_before = begin + HEAD as u64 <= block;
+    let length = frame::length_behind(rest, end.link).filter(|_| head_is_before);
+    length.map_or(!head_is_before, |length| {
+        let record_end = begin + length as u64;
+        record_end > block && record_end <= synced.offset()
+    })
+}
+
+/// Whether `synced` lies in the first block of the file after the one that ends at `end`.
+fn begins(end: End, synced: Position) -> bool {
+    synced.segment() == end.at.segment() + 1 && synced.offset() < BLOCK as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::{Kind, Link};
+    use super::*;
+    use crate::store::keys::GroupId;
+
+    const FIRST: Link = Link(7);
+
+    /// A record behind one with the link `FIRST`, of so many bytes.
+    fn record(bytes: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        frame::write(&mut out, FIRST, Kind::Entry, GroupId(1), |out| {
+            out.resize(out.len() + bytes - HEAD, 9);
+        });
+        out
+    }
+
+    /// What is said of a log that ends at an offset of segment 3, before a record whose last byte
+    /// is damaged.
+    fn judged(end: u64, mut rest: Vec<u8>, synced: (u64, u64)) -> Extent {
+        let last = rest.len() - 1;
+        rest[last] ^= 1;
+        let end = End {
+            at: Position::new(3, end),
+            link: FIRST,
+            is_full: false,
+        };
+        let synced = Position::new(synced.0, synced.1);
+        judge(Some(end), None, &rest, synced).extent
+    }
+
+    #[test]
+    fn damage_in_the_block_that_was_written_last_may_be_a_torn_write() {
+        let torn = |bytes| Extent::TornEnd { bytes };
+        assert_eq!(judged(8192, record(100), (3, 8292)), torn(100));
+        assert_eq!(judged(8300, record(100), (3, 9000)), torn(700));
+        // It begins before that block, and reaches into it.
+        assert_eq!(judged(8000, record(300), (3, 8300)), torn(300));
+        assert_eq!(judged(8180, record(300), (3, 8480)), torn(300));
+    }
+
+    #[test]
+    fn damage_further_back_is_the_disks() {
+        let further = |bytes| Extent::LastFile { bytes };
+        assert_eq!(judged(4000, record(100), (3, 8300)), further(4300));
+        assert_eq!(judged(8000, record(192), (3, 8300)), further(300));
+        // Its length can't be believed.
+        let mut headless = record(300);
+        headless[14] ^= 1;
+        assert_eq!(judged(8000, headless, (3, 8300)), further(300));
+        // The block was full, and isn't written again.
+        assert_eq!(judged(8000, record(192), (3, 8192)), further(192));
+        assert_eq!(judged(8000, record(192), (4, 100)), Extent::Older);
+    }
+
+    #[test]
+    fn a_file_that_had_just_been_begun_may_be_torn_too() {
+        let full = End {
+            at: Position::new(3, 70_000),
+            link: FIRST,
+            is_full: true,
+        };
+        let judged = |synced| judge(Some(full), None, &[], synced).extent;
+        let torn = Extent::TornEnd { bytes: 900 };
+        assert_eq!(judged(Position::new(4, 900)), torn);
+        assert_eq!(judged(Position::new(4, 9000)), Extent::Older);
+        assert_eq!(judged(Position::new(5, 900)), Extent::Older);
+        let none = judge(None, None, &[], Position::new(1, 900));
+        assert_eq!(none.extent, Extent::Older);
+    }
+}
