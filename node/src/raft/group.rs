@@ -327,9 +327,10 @@ impl<M: Machine> Group<M> {
         *self.handed_over.lock() = Some((Instant::now(), why));
     }
 
-    /// Why leadership was handed over, if it was just now.
-    pub fn handed_over_because(&self) -> Option<&'static str> {
-        let handed = self.handed_over.lock();
+    /// Why leadership was handed over, if it was just now. Told once: the next change has another
+    /// reason.
+    pub fn take_hand_over(&self) -> Option<&'static str> {
+        let handed = self.handed_over.lock().take();
         let just_now = handed.filter(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
         just_now.map(|(_, why)| why)
     }
