@@ -149,12 +149,22 @@ async fn a_majority_that_is_lost_and_found_is_told() {
     let mut region = Region::start().await;
     region.kill(1);
     region.kill(2);
-    let lost = wait_for(&region, 0, "no majority").await;
-    assert_eq!(lost["level"], "WARN");
-    assert!(
-        lost["groups"].as_str().unwrap().contains("shard-0"),
-        "{lost}"
-    );
+    eventually("all shards are told", SOON, async || {
+        let lost = that_say(&region.members[0].log().text(), "no majority");
+        assert!(
+            lost.iter().all(|event| event["level"] == "WARN"),
+            "{lost:?}"
+        );
+        let names = |shard: &u32| {
+            let name = format!("shard-{shard}");
+            let mut groups = lost.iter().filter_map(|event| event["groups"].as_str());
+            groups.any(|groups| groups.contains(&name))
+        };
+        (0..region.shards())
+            .all(|shard| names(&shard))
+            .then_some(())
+    })
+    .await;
     wait_for(&region, 0, "the metadata has no majority").await;
     region.restart(1).await;
     region.restart(2).await;

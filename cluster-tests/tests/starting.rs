@@ -56,7 +56,8 @@ async fn a_node_that_waits_to_join_answers_its_operator_and_says_so_once() {
         status["starting"].as_str().unwrap().contains(&absent),
         "{status}"
     );
-    ask("/plans").await.error(503, "starting");
+    let refused = ask("/plans").await;
+    assert_eq!(refused.status(503).json()["error"], "starting");
     let health = region.admin(1, &["health"]).await;
     assert_eq!(health.unwrap(), "ok\n");
 

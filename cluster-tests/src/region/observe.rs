@@ -13,11 +13,14 @@ use crate::harness::{eventually, try_eventually};
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Region {
-    /// What a node says of itself; `None`: it doesn't answer.
+    /// What a node says of itself; `None`: it doesn't answer, or it is still starting.
     pub async fn status(&self, seat: usize) -> Option<Status> {
         let call = self.members[seat].admin_api().get("/status").unchecked();
         let answer = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
         let answer = answer.ok()?.ok().filter(|answer| answer.status == 200)?;
+        if answer.json()["starting"].is_string() {
+            return None;
+        }
         match serde_json::from_slice(&answer.body) {
             Ok(status) => Some(status),
             Err(error) => panic!("odd status of node {seat}: {error}: {answer:?}"),

@@ -135,6 +135,8 @@ pub struct Groups {
     pub pace: Pace,
     /// What the log may take for members that lag.
     pub log_budget: LogBudget,
+    /// Whether its metadata was once as new as it could be, since the start.
+    pub had_metadata: AtomicBool,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// When its groups were started.
@@ -151,9 +153,6 @@ impl Groups {
         entry: Entry<'_>,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
-        entry
-            .progress
-            .waits_for("the data directory to be opened and its log to be read");
         let engine = Arc::new(open_engine(config).await?);
         check_mark(&config.data_dir)?;
         let low_water = config.disk_low_water_mib.bytes() as u64;
@@ -206,6 +205,7 @@ impl Groups {
                 config.data_dir.clone(),
             ),
             started: Instant::now(),
+            had_metadata: AtomicBool::new(false),
             data_dir: config.data_dir.clone(),
             budget: Budget::new(
                 config.geo_budget_percent,

@@ -5,10 +5,11 @@
 //! only remembered is none. An ordinary election doesn't make a node unready, since requests are
 //! held meanwhile: the signs of the old leader count for two election timeouts.
 //!
-//! The metadata needs no leader for that: a region that is cut off goes on with what it has. Only
-//! while a leader is heard does this node wait until it has what that one had.
+//! The metadata needs no leader for that: a region that is cut off goes on with what it has. A node
+//! that has started and hears a leader waits until it has what that one had.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cloudkv_common::admin::{Part, Readiness};
@@ -52,6 +53,11 @@ impl MetadataState {
             Self::Current | Self::NoMajority => None,
         }
     }
+
+    /// Whether nothing newer was to be had.
+    fn is_as_good_as_can_be(self) -> bool {
+        matches!(self, Self::Current | Self::NoMajority)
+    }
 }
 
 impl fmt::Display for MetadataState {
@@ -70,7 +76,7 @@ impl Groups {
     pub(super) fn readiness(&self) -> Readiness {
         let metadata = self.metadata_state();
         let mut parts = vec![
-            Part::new(GroupId::META.to_string(), metadata.missing()),
+            Part::new(GroupId::META.to_string(), self.metadata_missing(metadata)),
             Part::new("region", self.region_missing()),
         ];
         parts.extend(self.shard_parts());
@@ -110,6 +116,16 @@ impl Groups {
         } else {
             MetadataState::NoMajority
         }
+    }
+
+    /// Why keys can't be served with the metadata yet. A node that has once served them goes on:
+    /// one whose region was cut off must not stop because it hears of the others again.
+    fn metadata_missing(&self, metadata: MetadataState) -> Option<String> {
+        if metadata.is_as_good_as_can_be() {
+            self.had_metadata.store(true, Ordering::Relaxed);
+        }
+        let had_it = self.had_metadata.load(Ordering::Relaxed);
+        metadata.missing().filter(|_| !had_it)
     }
 
     fn region_missing(&self) -> Option<String> {

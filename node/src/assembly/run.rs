@@ -144,6 +144,7 @@ async fn run_on(
     let tls = place.dialer.tls();
     let (tasks, stop_admin) = (TaskTracker::new(), CancellationToken::new());
     let progress = Progress::default();
+    progress.waits_for("the data directory to be opened and its log to be read");
     let front = admin::Front::new(starting(&config, &progress), config.admin_token.as_ref());
     tasks.spawn(cloudkv_common::admin::serve(
         admin_port,

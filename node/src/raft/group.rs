@@ -38,6 +38,9 @@ const LEADER_TIMEOUTS: u32 = 2;
 /// A change of leadership this long after it was handed over has another reason.
 const HAND_OVER_REMEMBERED: Duration = Duration::from_secs(5);
 
+/// Why another leader follows one that gave leadership away, as others than that one know it.
+const HANDED_OVER: &str = "the node that led has handed over";
+
 /// How a group is run.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
@@ -329,9 +332,19 @@ impl<M: Machine> Group<M> {
         *self.handed_over.lock() = Some((Instant::now(), why));
     }
 
-    /// Why leadership was handed over, if it was just now.
-    pub fn handed_over_because(&self) -> Option<&'static str> {
-        let handed = self.handed_over.lock();
+    /// The group's leader has handed over, as others say: this node may know better why.
+    pub(super) fn note_hand_over_elsewhere(&self) {
+        let mut handed = self.handed_over.lock();
+        let knows = handed.is_some_and(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
+        if !knows {
+            *handed = Some((Instant::now(), HANDED_OVER));
+        }
+    }
+
+    /// Why leadership was handed over, if it was just now. Told once: the next change has another
+    /// reason.
+    pub fn take_hand_over(&self) -> Option<&'static str> {
+        let handed = self.handed_over.lock().take();
         let just_now = handed.filter(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
         just_now.map(|(_, why)| why)
     }

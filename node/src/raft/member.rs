@@ -23,9 +23,6 @@ use super::types::{Machine, NodeId};
 use crate::rpc::{Frames, SnapshotAcks};
 use crate::store::DiskState;
 
-/// Why another leader follows one that gave leadership away, as others than that one know it.
-const HANDED_OVER: &str = "the node that led has handed over";
-
 /// A group on this node, whatever its machine is, as other members call it.
 pub trait Member: Send + Sync + 'static {
     /// Whether this node leads the group, and answers its reads.
@@ -111,7 +108,7 @@ impl<M: Machine> Member for Group<M> {
             return std::future::ready(not_here(why)).boxed();
         }
         if request.transfer {
-            self.note_hand_over(HANDED_OVER);
+            self.note_hand_over_elsewhere();
         }
         let mut rpc = VoteRequest::new(vote, request.last.map(codec::log_id_from_pb));
         rpc.leadership_transfer = request.transfer;
@@ -143,7 +140,7 @@ impl<M: Machine> Member for Group<M> {
             let reply = reply::Body::Transfer(pb::TransferReply { refused });
             return std::future::ready(reply).boxed();
         }
-        self.note_hand_over(HANDED_OVER);
+        self.note_hand_over_elsewhere();
         let last = request.last.map(codec::log_id_from_pb);
         let rpc = TransferLeaderRequest::new(from, request.to, last);
         let raft = self.raft().clone();

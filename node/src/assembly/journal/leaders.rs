@@ -55,7 +55,7 @@ impl Leaders {
     }
 
     fn reason<M: Machine>(&self, group: &Group<M>, before: NodeId) -> String {
-        if let Some(why) = group.handed_over_because() {
+        if let Some(why) = group.take_hand_over() {
             return why.to_owned();
         }
         if before == self.groups.identity.node_id {

@@ -100,8 +100,7 @@ impl Journal {
         for change in self.led.look(now, &there) {
             match change {
                 Change::Lost(GroupId::META) => tracing::warn!(
-                    "the metadata has no majority: buckets and regions can't be changed; keys are \
-                     served as before"
+                    "the metadata has no majority: buckets and regions can't be changed until it has"
                 ),
                 Change::Back(GroupId::META, after) => {
                     let after = seconds(after);
