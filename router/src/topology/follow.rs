@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Endpoint;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::check::check;
 use super::choice::Choice;
@@ -181,6 +181,7 @@ fn start(future: impl Future<Output = ()> + Send + 'static) -> DropGuard {
 /// Tells what the node at an address says, and when it isn't heard any more, for ever.
 async fn listen(address: String, dialer: Dialer, tell: mpsc::Sender<Told>) {
     let mut pause = RETRY.0;
+    let mut last_warning = String::new();
     loop {
         let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open(&address, &dialer)).await;
         match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came"))) {
@@ -192,7 +193,15 @@ async fn listen(address: String, dialer: Dialer, tell: mpsc::Sender<Told>) {
                     return;
                 }
             }
-            Err(error) => tracing::debug!(address, %error, "listen to a node"),
+            Err(error) => {
+                tracing::debug!(address, %error, "listen to a node");
+                let error = dialer.explain(&address, error).await;
+                let is_new = error.message() != last_warning;
+                if error.code() == Code::Unauthenticated && is_new {
+                    error.message().clone_into(&mut last_warning);
+                    tracing::warn!(address, reason = last_warning, "can't listen to a node");
+                }
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(RETRY.1);
