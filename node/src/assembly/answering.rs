@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::places::Places;
 use crate::api::Api;
-use crate::cluster::{Admission, Vitals};
+use crate::cluster::{Admission, GroupReport, Vitals};
 use crate::geo::Geo;
 use crate::raft::{Member, NodeId, not_here};
 use crate::rpc::{Caller, Frames, Handler, SnapshotAcks, Walk};
@@ -53,9 +53,17 @@ impl Answers {
     /// How this node is.
     fn pong(&self) -> reply::Body {
         let disk_low = self.places.groups.space.state() != DiskState::Ample;
-        let leads = self.groups_where(|it| it.leads());
-        let damaged = self.groups_where(|it| it.is_in_repair());
-        self.vitals.pong(leads, damaged, disk_low)
+        let members = self.members.iter().zip(0..);
+        let members = members.filter_map(|(member, group)| {
+            let nodes = member.led_members()?;
+            Some(pb::GroupMembers { group, nodes })
+        });
+        let groups = GroupReport {
+            leads: self.groups_where(|it| it.leads()),
+            members: members.collect(),
+            damaged: self.groups_where(|it| it.is_in_repair()),
+        };
+        self.vitals.pong(groups, disk_low)
     }
 
     /// Has a group answer.

@@ -15,6 +15,7 @@
 //! | `observe` | what the operator's port tells |
 //! | `snapshots` | what it tells of snapshots and of the log kept for members |
 //! | `regions` | what it tells of other regions |
+//! | `serving` | what it tells of what nobody serves |
 //! | `operate` | what the operator's port does |
 //! | `places` | what routers are told |
 
@@ -29,6 +30,7 @@ mod places;
 mod ports;
 mod regions;
 mod run;
+mod serving;
 mod snapshots;
 mod threads;
 mod upkeep;

@@ -107,7 +107,7 @@ pub async fn join(
                         reason: status.message().to_owned(),
                     });
                 }
-                Err(status) if status.code() == Code::Unauthenticated => {
+                Err(status) if needs_person(&status) => {
                     tracing::warn!(address, reason = status.message(), "not joined");
                 }
                 Err(status) => {
@@ -170,6 +170,11 @@ async fn ask(
         ..application.request.clone()
     };
     rpc::join(&application.dialer, address, request).await
+}
+
+/// Whether nothing will come of asking again before somebody has changed something.
+fn needs_person(status: &Status) -> bool {
+    matches!(status.code(), Code::Unauthenticated | Code::AlreadyExists)
 }
 
 /// Whether asking again would change nothing.

@@ -10,22 +10,30 @@
 //! | `vitals` | which nodes live, and how far their clocks are apart |
 //! | `placement` | plans which nodes hold what |
 //! | `keeper` | carries the plans out |
+//! | `decommission` | what becomes of a region without a node |
+//! | `removal` | what a node still holds that leaves, and its removal |
 //! | `disks` | what groups take while disks fill up |
 //! | `comparing` | whether replicas hold the same |
 
 mod admission;
 mod comparing;
+mod decommission;
+#[cfg(test)]
+mod decommission_tests;
 mod disks;
 mod hearsay;
 mod identity;
 mod joining;
 mod keeper;
 pub mod placement;
+mod removal;
 mod vitals;
 
 pub use admission::{Admission, Refresher};
 pub use comparing::{Comparer, marked};
+pub use decommission::{Obstacle, Outlook, Survival, outlook};
 pub use identity::{Identity, IdentityError, Wanted, replace_file};
 pub use joining::{Application, JoinError, check_membership, join};
 pub use keeper::{Declined, Keeper, Proposer};
-pub use vitals::{MAX_OFFSET, Vital, Vitals};
+pub use removal::GroupView;
+pub use vitals::{GroupReport, MAX_OFFSET, Vital, Vitals};

@@ -67,9 +67,21 @@ struct History {
     since: Instant,
     level: u32,
     leads: Vec<u32>,
+    members: Vec<pb::GroupMembers>,
     clock_ok: bool,
     disk_low: bool,
     damaged: Vec<u32>,
+}
+
+/// What this node says of its groups when it is called.
+#[derive(Debug, Default)]
+pub struct GroupReport {
+    /// The groups that it leads, and answers reads of.
+    pub leads: Vec<u32>,
+    /// Their members, except of those whose members are being changed.
+    pub members: Vec<pb::GroupMembers>,
+    /// The groups whose state is damaged on its disk.
+    pub damaged: Vec<u32>,
 }
 
 /// The other nodes' signs of life.
@@ -134,6 +146,7 @@ impl Vitals {
             since: now,
             level: pong.level,
             leads: Vec::new(),
+            members: Vec::new(),
             clock_ok: true,
             disk_low: false,
             damaged: Vec::new(),
@@ -146,6 +159,7 @@ impl Vitals {
         history.heard = now;
         history.level = pong.level;
         history.leads.clone_from(&pong.leads);
+        history.members.clone_from(&pong.members);
         history.clock_ok = !pong.clock_off;
         history.disk_low = pong.disk_low;
         history.damaged.clone_from(&pong.damaged);
@@ -156,16 +170,17 @@ impl Vitals {
     }
 
     /// What this node answers when it is called.
-    pub fn pong(&self, leads: Vec<u32>, damaged: Vec<u32>, disk_low: bool) -> reply::Body {
+    pub fn pong(&self, groups: GroupReport, disk_low: bool) -> reply::Body {
         let now = self.clock.now();
         reply::Body::Pong(pb::Pong {
             received_at: now,
             answered_at: now,
             level: self.level,
-            leads,
+            leads: groups.leads,
             clock_off: !self.clock_ok(),
             disk_low,
-            damaged,
+            damaged: groups.damaged,
+            members: groups.members,
         })
     }
 
@@ -202,6 +217,20 @@ impl Vitals {
         seen.iter()
             .find(|(node, history)| leads(history) && among(**node))
             .map(|(node, _)| *node)
+    }
+
+    /// The members of a group, as its leader said lately, if that is one of those that `among` lets
+    /// pass; `None`: no leader is heard of, or the members are being changed.
+    pub fn members_of(
+        &self,
+        group: GroupId,
+        among: impl Fn(NodeId) -> bool,
+    ) -> Option<Vec<NodeId>> {
+        let leader = self.leader_of(group, among)?;
+        let seen = self.seen.read();
+        let mut told = seen.get(&leader)?.members.iter();
+        let told = told.find(|members| members.group == u32::from(group.0))?;
+        Some(told.nodes.clone())
     }
 
     /// Whether a node's disk was below its low-water mark when it was last heard of.
@@ -365,7 +394,7 @@ mod tests {
         let hear = |node, offset| {
             vitals.heard(node, Duration::from_millis(1), offset, &pb::Pong::default());
             vitals.judge_clock(3);
-            let reply::Body::Pong(pong) = vitals.pong(Vec::new(), Vec::new(), false) else {
+            let reply::Body::Pong(pong) = vitals.pong(GroupReport::default(), false) else {
                 panic!("a ping is answered by a pong");
             };
             (pong.clock_off, vitals.logged_off.load(Ordering::Acquire))
@@ -407,8 +436,13 @@ mod tests {
         let vitals = Vitals::new(Clock::new(), 1, ok.clone());
         vitals.judge_clock(1);
         assert!(!vitals.clock_ok());
+        let members = pb::GroupMembers {
+            group: 3,
+            nodes: vec![7, 8],
+        };
         let pong = pb::Pong {
-            leads: vec![3],
+            leads: vec![3, 5],
+            members: vec![members],
             ..Default::default()
         };
         vitals.heard(7, Duration::from_millis(1), 0, &pong);
@@ -416,6 +450,11 @@ mod tests {
         assert!(vitals.clock_ok() && vitals.lives(7));
         assert_eq!(vitals.leader_of(GroupId(3), |_| true), Some(7));
         assert_eq!(vitals.leader_of(GroupId(4), |_| true), None);
+        let members = |group| vitals.members_of(GroupId(group), |_| true);
+        assert_eq!(members(3), Some(vec![7, 8]));
+        // Its members are being changed.
+        assert_eq!(members(5), None);
+        assert_eq!(members(4), None);
         for node in [7, 8, 9] {
             for _ in 0..SAMPLES {
                 vitals.heard(node, Duration::from_millis(1), SECOND, &pong);

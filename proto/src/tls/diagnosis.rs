@@ -12,6 +12,8 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a client of HTTP/2 begins with: the preface, and an empty SETTINGS frame.
 const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// A request of HTTP/1.1.
+const HTTP1_HELLO: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// Begins what is left of TLS when there is no TLS: an alert's record.
 const TLS_ALERT: u8 = 0x15;
 
@@ -31,17 +33,23 @@ pub(super) fn is_plain_http(status: &tonic::Status) -> bool {
 
 /// What is wrong at an address that was reached without certificates, if that can be told.
 pub(super) async fn probe(address: &str) -> Option<&'static str> {
-    let first = tokio::time::timeout(PROBE_TIMEOUT, first_byte(address));
-    match first.await.ok()?.ok()? {
-        TLS_ALERT => Some(NO_CERTIFICATES_HERE),
-        b'H' => Some(NOT_RPC),
-        _ => None,
+    for hello in [HTTP2_HELLO, HTTP1_HELLO] {
+        let first = tokio::time::timeout(PROBE_TIMEOUT, first_byte(address, hello));
+        match first.await.ok()? {
+            Ok(TLS_ALERT) => return Some(NO_CERTIFICATES_HERE),
+            Ok(b'H') => return Some(NOT_RPC),
+            Ok(_) => return None,
+            // A server of HTTP/1 alone may close the connection without a word.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(_) => return None,
+        }
     }
+    None
 }
 
-async fn first_byte(address: &str) -> io::Result<u8> {
+async fn first_byte(address: &str, hello: &[u8]) -> io::Result<u8> {
     let mut tcp = TcpStream::connect(address).await?;
-    tcp.write_all(HTTP2_HELLO).await?;
+    tcp.write_all(hello).await?;
     tcp.read_u8().await
 }
 
