@@ -305,18 +305,40 @@ async fn a_record_that_differs_in_one_region_is_found() {
     world.terminate(1).await;
     world.members[1].alter(b"value-as-written", b"value-as-altered");
     world.restart(1).await;
-    world.wait_serving(1).await;
-    let found = eventually("regions are compared", SOON, async || {
-        let told = world.admin(0, &["verify", "--json"]).await;
-        let told = told.expect_err("the regions differ");
-        (!told.contains("503")).then_some(told)
-    })
-    .await;
+    // It waits until the region has leaders that others have heard of.
+    let found = world.admin(0, &["verify", "--json"]).await;
+    let found = found.expect_err("the regions differ");
     assert!(found.contains("the regions differ"), "{found}");
     assert_eq!(found.matches("\"different\"").count(), 1, "{found}");
     assert_eq!(found.matches("\"range\"").count(), 1, "{found}");
     let whole = world.contents(1, &bucket).await.unwrap();
     assert_eq!(whole["odd"].1, b"value-as-altered");
+}
+
+#[tokio::test]
+async fn regions_are_compared_right_after_all_nodes_were_restarted() {
+    let mut world = World::start(&["eu", "us"], 1, 2).await;
+    let bucket = world.api(0).bucket().await;
+    fill(&world, 0, &bucket, "k", "v").await;
+    world.wait_equal(&bucket).await;
+    for _ in 0..2 {
+        world.kill(0);
+        world.kill(1);
+        world.members[0].start();
+        world.members[1].start();
+        let told = eventually("it listens to operators", SOON, async || {
+            match world.admin(0, &["verify"]).await {
+                Err(error) if error.contains("connect to") => None,
+                told => Some(told),
+            }
+        })
+        .await;
+        let told = told.expect("it waits until both regions have leaders");
+        assert!(told.contains("equal"), "{told}");
+        for seat in 0..2 {
+            world.wait_listening(seat).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -44,8 +44,9 @@ fn run(config: Config, names_region: bool) -> Result<(), Failure> {
 }
 
 fn call_operator(call: &OperatorCall) -> Result<(), Failure> {
-    let text = block_on(1, async { Ok(admin::execute(call).await?) })?;
-    print(&text)
+    block_on(1, async {
+        Ok(admin::execute(call, &mut std::io::stdout()).await?)
+    })
 }
 
 fn make_certificates(args: &CertsArgs) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
 use cloudkv_common::server::{
-    Encryption, HttpSettings, Memory, Serving, Workers, listen, serve_on_workers,
+    BindError, Binding, Encryption, HttpSettings, Memory, Serving, Workers, serve_on_workers,
 };
 use http::HeaderValue;
 use tokio::net::TcpListener;
@@ -45,17 +45,9 @@ pub enum RunError {
     /// Its certificate for nodes can't be used.
     #[error(transparent)]
     NodeTls(#[from] cloudkv_proto::tls::TlsError),
-    /// A port can't be bound.
-    #[error("--{setting} {address} can't be bound; give a free address")]
-    Bind {
-        /// The setting.
-        setting: &'static str,
-        /// Its value.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+    /// Ports can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The system refuses something else.
     #[error("{verb}")]
     System {
@@ -267,8 +259,14 @@ struct Ports {
 
 impl Ports {
     fn bind(config: &Config, certificate: Option<&Certificate>) -> Result<Self, RunError> {
-        let admin = bind("admin", config.admin, 1)?;
-        let http = bind("http", config.http, config.workers())?;
+        let mut binding = Binding::default();
+        let admin = binding.listen("admin", config.admin, 1);
+        let http = binding.listen("http", config.http, config.workers());
+        let encrypted = config.https.zip(certificate).map(|(address, certificate)| {
+            let https = binding.listen("https", address, config.workers());
+            (https, certificate)
+        });
+        binding.end()?;
         let address = http.first().map(std::net::TcpListener::local_addr);
         let mut users: Vec<Vec<Listening>> = http
             .into_iter()
@@ -279,8 +277,7 @@ impl Ports {
                 }]
             })
             .collect();
-        if let (Some(address), Some(certificate)) = (config.https, certificate) {
-            let https = bind("https", address, config.workers())?;
+        if let Some((https, certificate)) = encrypted {
             for (thread, listener) in users.iter_mut().zip(https) {
                 thread.push(Listening {
                     listener,
@@ -300,17 +297,4 @@ impl Ports {
             admin: TcpListener::from_std(admin).map_err(system)?,
         })
     }
-}
-
-/// Listeners on one address, so many of them.
-fn bind(
-    setting: &'static str,
-    address: SocketAddr,
-    count: usize,
-) -> Result<Vec<std::net::TcpListener>, RunError> {
-    listen(address, count).map_err(|source| RunError::Bind {
-        setting,
-        address,
-        source,
-    })
 }

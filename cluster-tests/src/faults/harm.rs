@@ -13,7 +13,7 @@ const JUMP: i64 = 10 * 60 * 1000;
 /// How soon a node must notice that its clock is wrong.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Time until no group names a decommissioned node any more.
+/// Time until a node can be decommissioned, or recommissioned.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Time until a group that a node leads has begun to change its members.
@@ -69,8 +69,9 @@ pub(super) async fn clock_jump(region: &mut Region, seat: usize, hold: Duration,
     kill(region, &[seat], Duration::ZERO).await;
 }
 
-/// Nodes leave all groups, or some of them, one after the other, and come back, or another one in
-/// place of the last. Returns whether any group changed its voters: only then did something happen.
+/// Nodes leave all groups, or some of them, one after the other, and come back: recommissioned on
+/// their way out, or with an empty disk once they were removed. Returns whether any group changed
+/// its voters: only then did something happen.
 pub(super) async fn change_members(
     region: &mut Region,
     first: usize,
@@ -78,54 +79,60 @@ pub(super) async fn change_members(
     rng: &mut Rng,
 ) -> bool {
     let nodes = region.members.len();
-    let (moves, is_replaced) = (rng.within(1..5), rng.permille(200));
     let (mut seat, mut has_changed) = (first, false);
-    for _ in 1..moves {
-        has_changed |= move_away(region, seat, rng).await;
+    for _ in 0..rng.within(1..5) {
         let id = region.node_id(seat).await;
-        region.insist(seat, &["recommission", &id.0]).await;
+        has_changed |= move_away(region, seat, &id, rng).await;
+        tokio::time::sleep(hold.min(Duration::from_secs(1))).await;
+        let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
+        come_back(region, seat, teller, &id).await;
         // In a region of two, what has left one node is at the other.
         seat = (seat + 1) % nodes;
-    }
-    let id = region.node_id(seat).await;
-    has_changed |= move_away(region, seat, rng).await;
-    tokio::time::sleep(hold.min(Duration::from_secs(1))).await;
-    let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
-    if is_replaced {
-        wait_left(region, seat, &id).await;
-        region.kill(seat);
-        region.rejoin_wiped(seat).await;
-        region.replace(teller, &id).await;
-    } else {
-        region.insist(teller, &["recommission", &id.0]).await;
     }
     has_changed
 }
 
-/// Decommissions a node, and waits until it has left its groups, or only begun to. Returns whether
+/// Decommissions a node, and waits until it was removed, or has only begun to leave. Returns whether
 /// it had any vote to give up.
-async fn move_away(region: &Region, seat: usize, rng: &mut Rng) -> bool {
-    let id = region.node_id(seat).await;
-    let before = votes_in(region, &id).await;
-    region.insist(seat, &["decommission", &id.0]).await;
+async fn move_away(region: &mut Region, seat: usize, id: &NodeId, rng: &mut Rng) -> bool {
+    let before = votes_in(region, id).await;
+    // What has just joined isn't heard of at once, and can't take over before.
+    let asked = try_eventually(LEAVES_WITHIN, async || {
+        let order = ["decommission", &id.0, "--yes"];
+        region.admin(seat, &order).await.ok()
+    });
+    assert!(asked.await.is_some(), "node {seat} can't be decommissioned");
     if rng.permille(300) {
         let begun = try_eventually(BEGINS_WITHIN, async || {
-            (votes_in(region, &id).await != before).then_some(())
+            (votes_in(region, id).await != before).then_some(())
         });
         return begun.await.is_some();
     }
-    wait_left(region, seat, &id).await;
+    wait_removed(region, seat).await;
     !before.is_empty()
 }
 
-async fn wait_left(region: &Region, seat: usize, id: &NodeId) {
-    let left = try_eventually(LEAVES_WITHIN, async || {
-        has_left(region, id).await.then_some(())
-    });
-    assert!(
-        left.await.is_some(),
-        "node {seat} does not leave its groups"
-    );
+/// Waits for the end of a node that was decommissioned.
+async fn wait_removed(region: &mut Region, seat: usize) {
+    if region.members[seat].runs() {
+        let status = region.wait_exit(seat).await;
+        assert_eq!(status.code(), Some(0), "a decommissioned node: {status}");
+    }
+}
+
+/// Recommissions a node, or, if it was removed already, has it join anew.
+async fn come_back(region: &mut Region, seat: usize, teller: usize, id: &NodeId) {
+    let told = async || match region.admin(teller, &["recommission", &id.0]).await {
+        Err(error) if error.contains("503") || error.contains("connect to") => None,
+        Ok(_) => Some(true),
+        Err(error) if error.contains("was removed") => Some(false),
+        Err(error) => panic!("recommission {id}: {error}"),
+    };
+    let stays = try_eventually(LEAVES_WITHIN, told).await;
+    if !stays.unwrap_or_else(|| panic!("nobody recommissions node {seat}")) {
+        wait_removed(region, seat).await;
+        region.rejoin_wiped(seat).await;
+    }
 }
 
 /// The groups in which a node votes, as their leaders say.
@@ -134,18 +141,4 @@ async fn votes_in(region: &Region, id: &NodeId) -> BTreeSet<String> {
     let led = statuses.values().flat_map(Status::led);
     let voted = led.filter(|group| group.voters.contains(id));
     voted.map(|group| group.group.clone()).collect()
-}
-
-/// Whether every group has a leader that says that a node isn't in it; of the metadata it stays a
-/// learner.
-async fn has_left(region: &Region, id: &NodeId) -> bool {
-    let statuses = region.statuses().await;
-    region.groups().iter().all(|name| {
-        let groups = statuses.values().filter_map(|status| status.group(name));
-        let led = groups.filter(|group| group.leads());
-        led.max_by_key(|group| group.term).is_some_and(|group| {
-            let learns = group.is_shard() && group.learners.contains(id);
-            !learns && !group.voters.contains(id)
-        })
-    })
 }

@@ -34,8 +34,8 @@ pub enum Kind {
     /// The same over a slow connection, while its shards are written; the snapshot's sender or the
     /// node itself may die or stall midway.
     SlowSnapshot,
-    /// A node is decommissioned, and recommissioned before or after its replicas have moved away,
-    /// or replaced then.
+    /// A node is decommissioned, and recommissioned before its replicas have moved away, or joins
+    /// anew once it was removed.
     Members,
     /// A node's disk changes what was written to it, while the node runs. Of one region, and only
     /// where it is asked for.

@@ -252,11 +252,16 @@ impl Region {
 
     /// Removes what a stopped node had on disk and starts it again, to join under a new identity.
     pub async fn rejoin_wiped(&mut self, seat: usize) {
+        self.launch_wiped(seat);
+        self.wait_listening(seat).await;
+    }
+
+    /// Removes what a stopped node had on disk and starts it again.
+    pub fn launch_wiped(&mut self, seat: usize) {
         let others = (0..self.members.len()).filter(|other| *other != seat);
         let others = others.filter(|other| self.members[*other].runs()).collect();
         self.members[seat].wipe();
         self.launch(seat, &Start::Join(others));
-        self.wait_listening(seat).await;
     }
 
     /// `cloudkv-node admin replace`: tells the cluster, through the node at `seat`, that a node

@@ -64,6 +64,17 @@ pub enum ConfigError {
         /// The names that are most like it.
         nearest: Vec<String>,
     },
+    /// The file has a section.
+    #[error(
+        "[{name}] ({origin}) is a section, and settings have none: write each of them as \
+         `name = value` on a line of its own, without sections"
+    )]
+    Section {
+        /// Its name.
+        name: String,
+        /// The file.
+        origin: Origin,
+    },
     /// A variable's value isn't Unicode.
     #[error("variable {variable} is not valid Unicode")]
     NotUnicode {

@@ -31,7 +31,7 @@ impl<S: Settings> FromArgMatches for Flags<S> {
 
 impl<S: Settings> Args for Flags<S> {
     fn augment_args(command: clap::Command) -> clap::Command {
-        command.args(S::ALL.iter().map(argument))
+        command.args(S::ALL.iter().map(argument::<S>))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -39,7 +39,7 @@ impl<S: Settings> Args for Flags<S> {
     }
 }
 
-fn argument(setting: &Setting) -> Arg {
+fn argument<S: Settings>(setting: &Setting) -> Arg {
     let default = match setting.default {
         "" => String::new(),
         text => format!(" [default: {text}]"),
@@ -54,11 +54,21 @@ fn argument(setting: &Setting) -> Arg {
     argument
         .long(setting.flag())
         .value_name(setting.kind.placeholder())
-        .help(format!(
+        .hide_short_help(!S::BASIC.contains(&setting.name))
+        .help(format!("{}{default}", first_sentence(setting.doc())))
+        .long_help(format!(
             "{}{default} [variable: {}]",
             setting.doc(),
             setting.variable()
         ))
+}
+
+/// The first sentence of a setting's documentation, without its full stop.
+fn first_sentence(doc: &str) -> &str {
+    let ends = [". ", ": ", ", if ", ", unless "];
+    let ends = ends.iter().filter_map(|end| doc.find(end));
+    let end = ends.min().unwrap_or(doc.len());
+    doc[..end].trim_end_matches('.')
 }
 
 /// The text to print if the command line asks for help or the version: those come as errors from

@@ -37,6 +37,37 @@ impl Kind for HostPort {
     }
 }
 
+/// What people call a node.
+pub struct NodeName;
+
+/// Most bytes of a node's name.
+const MAX_NODE_NAME: usize = 63;
+
+impl Describe for NodeName {
+    fn placeholder(&self) -> &'static str {
+        "NAME"
+    }
+    fn right(&self) -> String {
+        format!(
+            "1 to {MAX_NODE_NAME} letters, digits, dots, dashes and underscores, not digits alone, as \
+             in eu-1"
+        )
+    }
+}
+
+impl Kind for NodeName {
+    type Value = String;
+    fn parse(&self, text: &str) -> Option<String> {
+        let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let right = (1..=MAX_NODE_NAME).contains(&text.len()) && text.bytes().all(sane);
+        (right && !is_number).then(|| text.to_owned())
+    }
+    fn write(&self, value: &String) -> Option<String> {
+        Some(value.clone())
+    }
+}
+
 /// Several of them; empty: none.
 pub struct HostPorts;
 
@@ -118,6 +149,16 @@ mod tests {
             "[x]:1",
         ] {
             assert_eq!(host_port(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_be_taken_for_a_number() {
+        for right in ["eu-1", "a", "10.0.0.1", "node_2.example"] {
+            assert_eq!(NodeName.parse(right).as_deref(), Some(right));
+        }
+        for wrong in ["", "17", "a b", "a/b", "ü", &"x".repeat(64)] {
+            assert_eq!(NodeName.parse(wrong), None, "{wrong}");
         }
     }
 

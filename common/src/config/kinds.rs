@@ -19,6 +19,10 @@ pub trait Describe: Sync {
     fn bare(&self) -> bool {
         false
     }
+    /// Whether a whole number without quotes is right in TOML, too, where else values are strings.
+    fn takes_numbers(&self) -> bool {
+        false
+    }
     /// Whether values may not be shown.
     fn secret(&self) -> bool {
         false
@@ -106,14 +110,23 @@ impl Describe for Span {
     }
     fn right(&self) -> String {
         let [min, max] = [self.min_ms, self.max_ms].map(span_text);
-        format!("a time from {min} to {max} with its unit (ms, s, m, h, d), as in 250ms or 1h30m")
+        format!(
+            "a time from {min} to {max}, with its unit (ms, s, m, h, d) as in 250ms, 10s or 1h30m; \
+             a number alone is seconds"
+        )
+    }
+    fn takes_numbers(&self) -> bool {
+        true
     }
 }
 
 impl Kind for Span {
     type Value = Duration;
     fn parse(&self, text: &str) -> Option<Duration> {
-        let span = humantime::parse_duration(text).ok()?;
+        let span = match text.parse() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => humantime::parse_duration(text).ok()?,
+        };
         let ms = u64::try_from(span.as_millis()).ok()?;
         let whole = span.subsec_nanos().is_multiple_of(1_000_000);
         (whole && (self.min_ms..=self.max_ms).contains(&ms)).then_some(span)
@@ -150,6 +163,9 @@ impl Describe for OrOff {
     fn right(&self) -> String {
         format!("0, or {}", self.0.right())
     }
+    fn takes_numbers(&self) -> bool {
+        true
+    }
 }
 
 impl Kind for OrOff {
@@ -180,6 +196,9 @@ impl<K: Describe> Describe for Maybe<K> {
     }
     fn bare(&self) -> bool {
         self.0.bare()
+    }
+    fn takes_numbers(&self) -> bool {
+        self.0.takes_numbers()
     }
     fn secret(&self) -> bool {
         self.0.secret()

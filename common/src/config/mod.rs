@@ -23,7 +23,7 @@ mod words;
 
 pub use error::{ConfigError, Origin};
 pub use flags::{Flags, printed_or_refused};
-pub use hosts::{Detours, HostPort, HostPorts};
+pub use hosts::{Detours, HostPort, HostPorts, NodeName};
 pub use kinds::{Address, Describe, Kind, Maybe, Number, OrOff, Span};
 pub use networks::Networks;
 pub use print::to_toml;

@@ -84,6 +84,9 @@ impl Found {
         })?;
         for (key, value) in table {
             let origin = Origin::File(path.clone());
+            if is_section(&value) {
+                return Err(ConfigError::Section { name: key, origin });
+            }
             let Some(setting) = self.settings.iter().find(|setting| setting.name == key) else {
                 let names = self.settings.iter().map(|setting| setting.name.to_owned());
                 let nearest = nearest(&key, names, 3);
@@ -126,6 +129,15 @@ impl Found {
     }
 }
 
+/// Whether a value of the file is what follows `[name]` or `[[name]]`.
+fn is_section(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::Table(_) => true,
+        toml::Value::Array(items) => items.iter().any(toml::Value::is_table),
+        _ => false,
+    }
+}
+
 /// A value of the file as text, if it is of the TOML type that the setting has.
 fn file_text(
     setting: &Setting,
@@ -135,6 +147,7 @@ fn file_text(
     match (value, setting.kind.bare()) {
         (toml::Value::String(text), false) => Ok(text.clone()),
         (toml::Value::Integer(_) | toml::Value::Boolean(_), true) => Ok(value.to_string()),
+        (toml::Value::Integer(_), false) if setting.kind.takes_numbers() => Ok(value.to_string()),
         (_, bare) => Err(ConfigError::Wrong {
             setting: setting.name,
             origin: origin.clone(),
@@ -143,11 +156,11 @@ fn file_text(
             } else {
                 value.to_string()
             },
-            right: format!(
-                "{}, {} quotes",
-                setting.kind.right(),
-                if bare { "without" } else { "in" }
-            ),
+            right: match (bare, setting.kind.takes_numbers()) {
+                (true, _) => format!("{}, without quotes", setting.kind.right()),
+                (false, true) => format!("{}, in quotes if it has a unit", setting.kind.right()),
+                (false, false) => format!("{}, in quotes", setting.kind.right()),
+            },
         }),
     }
 }

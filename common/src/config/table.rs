@@ -54,6 +54,9 @@ pub trait Settings: Sized {
     /// All settings in the order of their declaration.
     const ALL: &'static [Setting];
 
+    /// The names of those that most who start the program need: the short help shows no others.
+    const BASIC: &'static [&'static str];
+
     /// Reads each setting from what was found, or from its default.
     fn from_found(found: &Found) -> Result<Self, ConfigError>;
 
@@ -62,10 +65,12 @@ pub trait Settings: Sized {
 }
 
 /// Declares the settings of a program, one `name: type = kind => "default"` each, with its
-/// documentation: a struct `Config` that is [`Settings`].
+/// documentation: a struct `Config` that is [`Settings`]. Before them, in brackets, come the names
+/// of those that the short help shows.
 #[macro_export]
 macro_rules! settings {
     (
+        [ $( $basic:ident ),+ $(,)? ]
         $( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $kind:expr => $default:literal, )+
     ) => {
         /// The settings of the program, each valid in itself and all of them together.
@@ -80,6 +85,8 @@ macro_rules! settings {
                     stringify!($name), concat!($($doc),+), $default, &$kind,
                 ), )+
             ];
+
+            const BASIC: &'static [&'static str] = &[ $( stringify!($basic) ),+ ];
 
             fn from_found(
                 found: &$crate::config::Found,

@@ -34,6 +34,69 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
         .collect()
 }
 
+/// A program's ports, all of which are tried, so that one error names all that can't be bound.
+#[derive(Debug, Default)]
+pub struct Binding(Vec<Failure>);
+
+/// A port that can't be bound.
+#[derive(Debug)]
+struct Failure {
+    setting: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The ports of a program that can't be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", described(.0))]
+pub struct BindError(Vec<Failure>);
+
+impl Binding {
+    /// Listeners for a setting, as [`listen`] makes them; none if it fails.
+    pub fn listen(
+        &mut self,
+        setting: &'static str,
+        address: SocketAddr,
+        count: usize,
+    ) -> Vec<TcpListener> {
+        listen(address, count).unwrap_or_else(|source| {
+            self.0.push(Failure {
+                setting,
+                address,
+                source,
+            });
+            Vec::new()
+        })
+    }
+
+    /// Tells of all that couldn't be bound.
+    pub fn end(self) -> Result<(), BindError> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(BindError(self.0))
+        }
+    }
+}
+
+fn described(failures: &[Failure]) -> String {
+    let one = |failure: &Failure| {
+        let Failure {
+            setting,
+            address,
+            source,
+        } = failure;
+        format!("--{setting} {address} can't be bound: {source}")
+    };
+    let all = failures.iter().map(one).collect::<Vec<_>>().join("; ");
+    let is_used = |failure: &Failure| failure.source.kind() == io::ErrorKind::AddrInUse;
+    if failures.iter().all(is_used) {
+        format!("{all}. Stop what listens there, or give free addresses")
+    } else {
+        format!("{all}. Give addresses of this machine that are free")
+    }
+}
+
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -64,5 +127,26 @@ mod tests {
         }
         drop(ours);
         assert_eq!(listen(address, 0).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn all_ports_that_cannot_be_bound_are_told_at_once() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let taken = [listen(any, 1).unwrap(), listen(any, 1).unwrap()];
+        let [one, other] = taken.each_ref().map(|it| it[0].local_addr().unwrap());
+        let mut binding = Binding::default();
+        assert!(binding.listen("http", one, 2).is_empty());
+        assert_eq!(binding.listen("rpc", any, 2).len(), 2);
+        assert!(binding.listen("admin", other, 1).is_empty());
+        let error = binding.end().unwrap_err().to_string();
+        for part in [
+            format!("--http {one} can't be bound: Address already in use"),
+            format!("--admin {other} can't be bound: Address already in use"),
+            "Stop what listens there".to_owned(),
+        ] {
+            assert!(error.contains(&part), "{part}: {error}");
+        }
+        assert!(!error.contains("rpc"), "{error}");
+        Binding::default().end().unwrap();
     }
 }

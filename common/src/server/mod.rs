@@ -24,7 +24,7 @@ pub use answer::{Answer, Origin, Settled};
 pub use conn::body::{BodyError, RequestBody};
 pub use encryption::{Encryption, TlsSettings};
 pub use head::{HeadError, check_head};
-pub use listen::listen;
+pub use listen::{BindError, Binding, listen};
 pub use memory::Memory;
 pub use metrics::ConnectionMetrics;
 pub use serve::{Port, serve};

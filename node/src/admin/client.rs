@@ -25,7 +25,10 @@ const WALK_TIMEOUT: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Nothing listens there, or it can't be reached.
-    #[error("connect to {target}: {source}")]
+    #[error(
+        "connect to {target}: {source}. Does the node run, and is this its operator's port \
+         (`admin`)? Name it with --admin, or the node's file with --config"
+    )]
     Connect {
         /// Whom we called.
         target: Target,
@@ -41,7 +44,10 @@ pub enum CallError {
         within: Duration,
     },
     /// What came back isn't HTTP, or broke off.
-    #[error("call {target}: {source}")]
+    #[error(
+        "call {target}: {source}. It may not be a node's operator's port (`admin`): name that with \
+         --admin"
+    )]
     Http {
         /// Whom we called.
         target: Target,
@@ -83,6 +89,33 @@ pub enum CallError {
         /// What was found, shard by shard.
         text: String,
     },
+    /// Something needs a person.
+    #[error("{count} of the things above {} a person", if *count == 1 { "needs" } else { "need" })]
+    Attention {
+        /// How many.
+        count: usize,
+    },
+    /// A node is no longer being decommissioned.
+    #[error("node {name} was recommissioned: it takes shards again")]
+    Recommissioned {
+        /// The node.
+        name: String,
+    },
+    /// The node that was asked how far it is gives no answer any more.
+    #[error(
+        "node {name} is being decommissioned, but who was asked for the progress gives no answer \
+         any more: {source}. If it was that node itself, it ended, as it does when it is removed: \
+         `admin status` of another node tells"
+    )]
+    NoMoreProgress {
+        /// The node that leaves.
+        name: String,
+        /// Why there is no answer.
+        source: Box<CallError>,
+    },
+    /// What there is to tell can't be printed.
+    #[error("print: {0}")]
+    Print(std::io::Error),
     /// The node isn't ready.
     #[error("{target} is not ready: it waits for {waiting_for}")]
     NotReady {

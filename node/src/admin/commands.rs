@@ -1,40 +1,52 @@
 //! The operator's commands: `cloudkv-node admin status` and the like.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::{self, CallError, get};
-use super::nodes::NodeChange;
+use super::decommission::{self, path_of};
+use super::nodes::{ChangeBody, NodeChange};
 use super::operations::{LimitsBody, PlanBody};
 use super::render::render;
+use super::status;
 use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Region};
-use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
 
-/// Carries out a command and returns what to print. An error means exit code 1.
-pub async fn execute(call: &OperatorCall) -> Result<String, CallError> {
-    match &call.action {
-        Action::Status { json } => status(call, *json).await,
+/// Time for a node that has just started to answer what it can't tell at once.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before it is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Where a command prints.
+pub(super) type Out<'a> = &'a mut (dyn Write + Send);
+
+/// Carries out a command, and prints what it tells to `out`. An error means exit code 1.
+pub async fn execute(call: &OperatorCall, out: Out<'_>) -> Result<(), CallError> {
+    let text = match &call.action {
+        Action::Status(flags) => return status::show(call, flags, out).await,
+        Action::Decommission { node, yes, wait } => {
+            return decommission::run(call, node, (*yes, *wait), out).await;
+        }
         Action::Health { ready: false } => ask(call, "/healthz").await.map(|_| "ok\n".to_owned()),
         Action::Health { ready: true } => ready(call).await,
         Action::Plan(PlanAction::List { json }) => list_plans(call, *json).await,
         Action::Plan(PlanAction::Set { plan, limits }) => set_limits(call, *plan, limits).await,
         Action::BucketPlan { bucket, plan } => set_bucket_plan(call, bucket, *plan).await,
-        Action::Decommission { node } => change(call, *node, NodeChange::Decommission).await,
-        Action::Recommission { node } => change(call, *node, NodeChange::Recommission).await,
-        Action::Replace { node } => change(call, *node, NodeChange::Replace).await,
+        Action::Recommission { node } => change(call, node, NodeChange::Recommission).await,
+        Action::Replace { node } => change(call, node, NodeChange::Replace).await,
         Action::RemoveRegion { region } => remove_region(call, region).await,
         Action::Verify { json } => verify(call, *json).await,
-    }
+    };
+    print(out, &text?)
 }
 
-async fn status(call: &OperatorCall, json: bool) -> Result<String, CallError> {
-    let status = ask(call, "/status").await?;
-    Ok(if json {
-        format!("{status:#}\n")
-    } else {
-        render(&status)
-    })
+/// Prints, and sees to it that it is seen at once.
+pub(super) fn print(out: Out<'_>, text: &str) -> Result<(), CallError> {
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(CallError::Print)
 }
 
 async fn ready(call: &OperatorCall) -> Result<String, CallError> {
@@ -93,22 +105,19 @@ async fn set_bucket_plan(
     Ok(render(&answer))
 }
 
-async fn change(
-    call: &OperatorCall,
-    node: NodeId,
-    change: NodeChange,
-) -> Result<String, CallError> {
-    let path = format!("/nodes/{node}/{}", change.name());
-    tell(call, Method::POST, &path, &json!({})).await?;
-    let next = match change {
-        NodeChange::Decommission => {
-            "its shards move away; when no group in `admin status` names it any more, stop it, and \
-             then replace it"
+async fn change(call: &OperatorCall, node: &str, change: NodeChange) -> Result<String, CallError> {
+    let body = json!(ChangeBody::default());
+    let answer = tell(call, Method::POST, &path_of(node, change), &body).await?;
+    let name = answer["name"].as_str().unwrap_or(node);
+    Ok(match change {
+        NodeChange::Decommission | NodeChange::Recommission => {
+            format!("node {name}: it takes shards again\n")
         }
-        NodeChange::Recommission => "it takes shards again",
-        NodeChange::Replace => "others take its place; `admin status` shows the progress",
-    };
-    Ok(format!("node {node}: {next}\n"))
+        NodeChange::Replace => format!(
+            "node {name}: it was removed, and others take its place; `admin status` shows the \
+             progress\n"
+        ),
+    })
 }
 
 async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, CallError> {
@@ -123,7 +132,7 @@ async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, C
 
 /// Compares all shards, one after the other; that regions differ is an error.
 async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
-    let status = ask(call, "/status").await?;
+    let status = ask_patiently(call, "/status").await?;
     let mut shards = Vec::new();
     for shard in 0..status["shards"].as_u64().unwrap_or(0) {
         let path = format!("/shards/{shard}/verify");
@@ -147,12 +156,27 @@ async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
 }
 
 /// The JSON of a good answer to a question.
-async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
+pub(super) async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
     good(call, get(&call.target, path, call.token.as_ref()).await?)
 }
 
+/// The same, asked again for a while while the node says that it can't tell yet.
+async fn ask_patiently(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        match ask(call, path).await {
+            Err(CallError::Refused { status, .. })
+                if status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The JSON of a good answer to a change.
-async fn tell(
+pub(super) async fn tell(
     call: &OperatorCall,
     method: Method,
     path: &str,

@@ -5,20 +5,24 @@
 
 mod client;
 mod commands;
+mod decommission;
 mod errors;
 mod nodes;
+#[cfg(test)]
+mod nodes_tests;
 mod operations;
 mod regions;
 mod render;
 mod routes;
 mod starting;
+mod status;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::CallError;
 pub use commands::execute;
-pub use nodes::{NodeChange, NodeError};
+pub use nodes::{Departure, NamedNode, NodeChange, NodeError};
 pub use operations::Operations;
 pub use regions::RegionError;
 pub use routes::{AdminState, Node, router};

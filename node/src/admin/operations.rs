@@ -10,11 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::errors::OperationError;
-use super::nodes::{NodeChange, NodeError};
+use super::nodes::{Departure, NamedNode, NodeChange, NodeError};
 use super::regions::RegionError;
 use super::routes::Node;
 use crate::geo::{Comparison, VerifyError};
-use crate::raft::NodeId;
 use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
 /// What the operator's port asks the node to do.
@@ -33,9 +32,16 @@ pub trait Operations: Send + Sync + 'static {
         bucket: BucketId,
         plan: Plan,
     ) -> BoxFuture<'_, Result<(), DirectoryError>>;
-    /// Changes what becomes of a node.
-    fn change_node(&self, node: NodeId, change: NodeChange)
-    -> BoxFuture<'_, Result<(), NodeError>>;
+    /// Changes what becomes of a node, which is named by its number, its name or its `rpc` address.
+    /// Without `confirmed`, its region may not survive less afterwards.
+    fn change_node(
+        &self,
+        name: String,
+        change: NodeChange,
+        confirmed: bool,
+    ) -> BoxFuture<'_, Result<NamedNode, NodeError>>;
+    /// What comes of taking a node out of its region, or how far that is.
+    fn departure(&self, name: String) -> BoxFuture<'_, Result<Departure, NodeError>>;
     /// Has the others go on without a region.
     fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>>;
     /// Compares a shard in all regions.

@@ -48,7 +48,10 @@ pub fn router(node: Node, token: Option<&Secret>) -> Router {
         .route("/plans", get(operations::list_plans))
         .route("/plans/{plan}", patch(operations::set_plan_limits))
         .route("/buckets/{bucket}/plan", put(operations::set_bucket_plan))
-        .route("/nodes/{node}/{change}", post(nodes::change))
+        .route(
+            "/nodes/{node}/{change}",
+            get(nodes::departure).post(nodes::change),
+        )
         .route("/regions/{region}", delete(regions::remove))
         .route("/shards/{shard}/verify", post(regions::verify))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use cloudkv_common::admin::{Part, Readiness, serve};
 
 use super::{AdminState, Node, Operations, execute, router};
-use crate::admin::{NodeChange, NodeError, RegionError};
-use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Region, Secret, Target};
+use crate::admin::{Departure, NamedNode, NodeChange, NodeError, RegionError};
+use crate::config::{
+    Action, LimitFlags, OperatorCall, PlanAction, Region, Secret, StatusFlags, Target,
+};
 use crate::geo::{Comparison, Difference, Verdict, VerifyError};
-use crate::raft::NodeId;
 use crate::service::{
     Access, BucketId, DirectoryError, Limits, Plan, PlanChanges, PlanError, PlanTerms,
 };
@@ -26,8 +27,8 @@ use crate::service::{
 const TOKEN: &str = "0123456789abcdef";
 
 #[derive(Default)]
-struct Fake {
-    ready: AtomicBool,
+pub(super) struct Fake {
+    pub(super) ready: AtomicBool,
 }
 
 impl AdminState for Fake {
@@ -45,7 +46,8 @@ impl AdminState for Fake {
     }
 
     fn status(&self) -> Value {
-        json!({ "region": "local", "shards": 2 })
+        let survives = "the loss of no node: a region needs three";
+        json!({ "region": "local", "shards": 2, "clock_ok": true, "survives": survives })
     }
 }
 
@@ -81,15 +83,51 @@ impl Operations for Fake {
         }))
     }
 
+    /// It knows node 7, which is called n7.
     fn change_node(
         &self,
-        node: NodeId,
+        name: String,
         change: NodeChange,
-    ) -> BoxFuture<'_, Result<(), NodeError>> {
-        Box::pin(ready(match (node, change) {
-            (7, NodeChange::Replace) => Err(NodeError::Lives(7)),
-            (7, _) => Ok(()),
-            _ => Err(NodeError::Unknown(node)),
+        confirmed: bool,
+    ) -> BoxFuture<'_, Result<NamedNode, NodeError>> {
+        let name = name.replace("n7.example:7070", "7").replace("n7", "7");
+        Box::pin(ready(match (name.as_str(), change) {
+            ("7", NodeChange::Replace) => Err(NodeError::Lives("n7".into())),
+            ("7", NodeChange::Decommission) if !confirmed => Err(NodeError::Unconfirmed {
+                name: "n7".into(),
+                region: "eu".into(),
+                now: "the loss of any one node".into(),
+                without: "the loss of no node".into(),
+            }),
+            ("7", _) => Ok(NamedNode {
+                node: 7,
+                name: "n7".into(),
+            }),
+            _ => Err(NodeError::Unknown(name)),
+        }))
+    }
+
+    fn departure(&self, name: String) -> BoxFuture<'_, Result<Departure, NodeError>> {
+        let departure = Departure {
+            node: 7,
+            name: "n7".into(),
+            region: "eu".into(),
+            state: if self.ready.load(Ordering::Relaxed) {
+                "removed".into()
+            } else {
+                "active".into()
+            },
+            survives_now: "the loss of any one node".into(),
+            survives_without: "the loss of no node".into(),
+            metadata_voters_now: 3,
+            metadata_voters_without: 1,
+            worse: true,
+            obstacle: None,
+            groups: vec!["meta".into(), "shard-0".into()],
+        };
+        Box::pin(ready(match name.as_str() {
+            "7" | "n7" => Ok(departure),
+            _ => Err(NodeError::Unknown(name)),
         }))
     }
 
@@ -141,14 +179,14 @@ fn terms(value_bytes: usize) -> PlanTerms {
     }
 }
 
-struct Port {
+pub(super) struct Port {
     address: SocketAddr,
-    node: Arc<Fake>,
+    pub(super) node: Arc<Fake>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
-async fn port(token: Option<&str>) -> Port {
+pub(super) async fn port(token: Option<&str>) -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let node = Arc::new(Fake::default());
@@ -177,7 +215,7 @@ impl Port {
         self.send(line, headers, "").await
     }
 
-    async fn send(&self, line: &str, headers: &str, body: &str) -> String {
+    pub(super) async fn send(&self, line: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let length = format!("content-length: {}\r\n", body.len());
         let length = if body.is_empty() { "" } else { &length };
@@ -190,7 +228,7 @@ impl Port {
         answer
     }
 
-    async fn call(&self, token: Option<&str>, action: Action) -> Result<String, String> {
+    pub(super) async fn call(&self, token: Option<&str>, action: Action) -> Result<String, String> {
         let target = Target::parse(&self.address.to_string()).unwrap();
         let token = token.map(|token| Secret::new(token.to_owned()));
         let call = OperatorCall {
@@ -198,7 +236,10 @@ impl Port {
             token,
             action,
         };
-        execute(&call).await.map_err(|error| error.to_string())
+        let mut printed = Vec::new();
+        let ended = execute(&call, &mut printed).await;
+        ended.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(printed).unwrap())
     }
 }
 
@@ -279,11 +320,19 @@ async fn other_routes_and_methods_are_refused_as_json() {
 #[tokio::test]
 async fn commands_show_status_and_health() {
     let port = port(Some(TOKEN)).await;
-    let status = Action::Status { json: false };
-    assert_eq!(
-        port.call(Some(TOKEN), status.clone()).await.unwrap(),
-        "region  local\nshards  2\n"
+    let status = Action::Status(StatusFlags::default());
+    let page = port.call(Some(TOKEN), status.clone()).await.unwrap();
+    assert!(
+        page.starts_with("serving all 2 shards of region local; "),
+        "{page}"
     );
+    let json = Action::Status(StatusFlags {
+        json: true,
+        ..Default::default()
+    });
+    let json = port.call(Some(TOKEN), json).await.unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["shards"], 2);
     let refused = port.call(None, status).await.unwrap_err();
     assert!(
         refused.contains("401") && refused.contains("token"),
@@ -384,36 +433,10 @@ async fn shutdown_closes_the_port_and_idle_connections() {
         token: None,
         action: Action::Health { ready: false },
     };
-    let error = execute(&call).await.unwrap_err().to_string();
+    let error = execute(&call, &mut Vec::new()).await.unwrap_err();
+    let error = error.to_string();
     assert!(error.contains("connect to http://127.0.0.1:"), "{error}");
-}
-
-#[tokio::test]
-async fn nodes_are_changed_and_refusals_say_why() {
-    let port = port(None).await;
-    for (path, status, part) in [
-        ("/nodes/7/decommission", 200, "\"change\":\"decommission\""),
-        ("/nodes/7/replace", 409, "lives"),
-        ("/nodes/8/replace", 404, "no_such_node"),
-        (
-            "/nodes/7/stop",
-            404,
-            "decommission, recommission or replace",
-        ),
-        ("/nodes/x/replace", 404, "no_such_route"),
-    ] {
-        let answer = port.send(&format!("POST {path}"), "", "{}").await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{path}: {answer}"
-        );
-        assert!(answer.contains(part), "{path}: {answer}");
-    }
-    let call = |action| port.call(None, action);
-    let said = call(Action::Decommission { node: 7 }).await.unwrap();
-    assert!(said.contains("move away"), "{said}");
-    let refused = call(Action::Replace { node: 7 }).await.unwrap_err();
-    assert!(refused.contains("lives"), "{refused}");
+    assert!(error.contains("Does the node run"), "{error}");
 }
 
 #[tokio::test]

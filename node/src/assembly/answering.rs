@@ -53,8 +53,14 @@ impl Answers {
     /// How this node is.
     fn pong(&self) -> reply::Body {
         let disk_low = self.places.groups.space.state() != DiskState::Ample;
+        let members = self.members.iter().zip(0..);
+        let members = members.filter_map(|(member, group)| {
+            let nodes = member.led_members()?;
+            Some(pb::GroupMembers { group, nodes })
+        });
         self.vitals.pong(pb::Pong {
             leads: self.groups_where(|it| it.leads()),
+            members: members.collect(),
             damaged: self.groups_where(|it| it.is_in_repair()),
             disk_low,
             catching_up: self.is_catching_up(),

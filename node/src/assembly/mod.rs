@@ -20,6 +20,7 @@
 //! | `observe` | what the operator's port tells |
 //! | `snapshots` | what it tells of snapshots and of the log kept for members |
 //! | `regions` | what it tells of other regions |
+//! | `serving` | what it tells of what nobody serves |
 //! | `operate` | what the operator's port does |
 //! | `places` | what routers are told |
 
@@ -38,6 +39,7 @@ mod ports;
 mod readiness;
 mod regions;
 mod run;
+mod serving;
 mod snapshots;
 mod start_log;
 mod threads;

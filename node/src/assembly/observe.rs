@@ -9,10 +9,11 @@ use cloudkv_common::admin::Readiness;
 use serde_json::{Value, json};
 
 use super::groups::Groups;
-use super::{readiness, regions, snapshots};
+use super::{readiness, regions, serving, snapshots};
 use crate::admin::AdminState;
 use crate::api::Api;
 use crate::config::Config;
+use crate::meta::NodeState;
 use crate::raft::{NodeId, Status};
 use crate::telemetry::metrics::{Exposition, write_process};
 
@@ -44,18 +45,23 @@ impl Observer {
     /// The nodes of the cluster, as this one sees them.
     fn nodes(&self) -> Vec<Value> {
         let topology = self.groups.catalog.topology();
-        let me = self.groups.identity.node_id;
+        let (me, now) = (self.groups.identity.node_id, self.groups.clock.now());
         let nodes = topology.nodes().iter();
         nodes
+            .filter(|node| serving::is_shown(node, now))
             .map(|node| {
                 let vital = self.groups.vitals.of(node.id).filter(|_| node.id != me);
+                let removed = (node.state == NodeState::Removed)
+                    .then(|| serving::removed_for(node, now).as_secs());
                 json!({
                     "id": node.id,
+                    "name": node.display_name(),
                     "region": topology.region_name(node.region),
                     "rpc": node.rpc,
                     "http": node.http,
                     "state": format!("{:?}", node.state).to_lowercase(),
-                    "alive": node.id == me || self.groups.vitals.lives(node.id),
+                    "removed_seconds": removed,
+                    "alive": serving::is_alive(&self.groups, node.id),
                     "version": node.version,
                     "level": node.level,
                     "shards": topology.shards_of_node(node.id).len(),
@@ -64,6 +70,13 @@ impl Observer {
                 })
             })
             .collect()
+    }
+
+    /// What people call this node.
+    fn name(&self) -> String {
+        let topology = self.groups.catalog.topology();
+        let me = topology.node(self.groups.identity.node_id);
+        me.map_or_else(String::new, |me| me.display_name().to_owned())
     }
 
     /// What the region survives without losing anything that was acknowledged, and going on: as its
@@ -364,12 +377,16 @@ impl AdminState for Observer {
             "version": env!("CARGO_PKG_VERSION"),
             "cluster": identity.cluster_id,
             "node": identity.node_id,
+            "name": self.name(),
             "region": identity.region,
             "shards": identity.shards,
             "clock_ok": self.groups.vitals.clock_ok(),
             "ready": self.groups.readiness().is_ready(),
             "metadata": self.groups.metadata_state().to_string(),
             "survives": self.survives(),
+            "unserved": serving::unserved(&self.groups),
+            "replica_alarms": self.groups.replica_alarms.load(Ordering::Relaxed),
+            "certificate": serving::certificate(&self.groups),
             "regions": regions::status(&self.groups),
             "held_for_regions": regions::held(&self.groups),
             "nodes": self.nodes(),

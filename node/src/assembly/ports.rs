@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
-use cloudkv_common::server::{Encryption, Serving, listen, serve_on_workers};
+use cloudkv_common::server::{Binding, Encryption, Serving, serve_on_workers};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -28,18 +28,20 @@ impl Ports {
     /// Binds them, that for users for each thread that serves them; returns that for the operator
     /// apart from the others, since it is served from the first moment on.
     pub fn bind(config: &Config) -> Result<(Self, TcpListener), RunError> {
-        let (http, http_address) = bind("http", config.http, config.user_threads())?;
-        let rpc = config.serves_nodes().then(|| bind_rpc(config));
-        let admin = bind_one("admin", config.admin)?;
-        let admin_address = admin.local_addr().map_err(|source| RunError::System {
-            verb: "read an address",
-            source,
-        })?;
+        let mut binding = Binding::default();
+        let http = binding.listen("http", config.http, config.user_threads());
+        let rpc = config
+            .serves_nodes()
+            .then(|| binding.listen("rpc", config.rpc_address(), 1));
+        let admin = binding.listen("admin", config.admin, 1);
+        binding.end()?;
+        let address = http.first().map(StdListener::local_addr);
+        let admin = only(admin)?;
         let ports = Self {
+            http_address: address.unwrap_or(Ok(config.http)).map_err(system)?,
             http,
-            http_address,
-            rpc: rpc.transpose()?,
-            admin_address,
+            rpc: rpc.map(only).transpose()?,
+            admin_address: admin.local_addr().map_err(system)?,
         };
         Ok((ports, admin))
     }
@@ -67,38 +69,26 @@ impl Ports {
     }
 }
 
-/// So many listeners on one address, and the address.
-fn bind(
-    setting: &'static str,
-    address: SocketAddr,
-    count: usize,
-) -> Result<(Vec<StdListener>, SocketAddr), RunError> {
-    let bound = listen(address, count).and_then(|listeners| {
-        let first = listeners.first().ok_or(io::ErrorKind::InvalidInput)?;
-        let address = first.local_addr()?;
-        Ok((listeners, address))
-    });
-    bound.map_err(|source| RunError::Bind {
-        setting,
-        address,
-        source,
-    })
-}
-
 /// The port for other nodes and routers.
 pub(super) fn bind_rpc(config: &Config) -> Result<TcpListener, RunError> {
-    bind_one("rpc", config.rpc_address())
+    let mut binding = Binding::default();
+    let listeners = binding.listen("rpc", config.rpc_address(), 1);
+    binding.end()?;
+    only(listeners)
 }
 
-fn bind_one(setting: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let (listeners, _) = bind(setting, address, 1)?;
+/// The one listener of a port, on the current runtime.
+fn only(listeners: Vec<StdListener>) -> Result<TcpListener, RunError> {
     let listener = listeners.into_iter().next().map(TcpListener::from_std);
     let listener = listener.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
-    listener.map_err(|source| RunError::Bind {
-        setting,
-        address,
+    listener.map_err(system)
+}
+
+fn system(source: io::Error) -> RunError {
+    RunError::System {
+        verb: "listen",
         source,
-    })
+    }
 }
 
 /// Where users come in.

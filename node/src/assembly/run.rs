@@ -4,12 +4,11 @@
 //! thread that serves users; all else runs on the caller's.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
-use cloudkv_common::server::{Encryption, Memory};
+use cloudkv_common::server::{BindError, Encryption, Memory};
 use cloudkv_proto::v1 as pb;
 use http::HeaderValue;
 use tokio::net::TcpListener;
@@ -67,17 +66,9 @@ pub enum RunError {
     /// Its certificates can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A port can't be bound.
-    #[error("--{setting} {address} can't be bound; give a free address")]
-    Bind {
-        /// The setting.
-        setting: &'static str,
-        /// Its value.
-        address: SocketAddr,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+    /// Ports can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The system refuses something else.
     #[error("{verb}")]
     System {
@@ -225,6 +216,7 @@ async fn run_on(
         tasks,
         raft: raft.clone(),
         geo,
+        stop: stop.clone(),
         stop_cluster: stop_groups.child_token(),
         stop_groups,
         began: start.began,
@@ -306,6 +298,8 @@ struct Node {
     tasks: TaskTracker,
     raft: Handle,
     geo: Arc<Geo>,
+    /// Ends the node, as a signal does.
+    stop: CancellationToken,
     /// Ends decisions about the cluster.
     stop_cluster: CancellationToken,
     stop_groups: CancellationToken,
@@ -359,6 +353,7 @@ impl Node {
                 http: groups.place.http.clone(),
                 level: meta::LEVEL,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                name: self.config.name.clone().unwrap_or_default(),
             },
             meta: groups.meta.clone(),
             catalog: groups.catalog.clone(),
@@ -370,6 +365,7 @@ impl Node {
             named: self.config.join.clone(),
             space: groups.space.clone(),
             meta_gate: groups.meta_gate.clone(),
+            stop_node: self.stop.clone(),
         };
         let watch = groups
             .vitals

@@ -102,14 +102,19 @@ pub(super) fn proposer(service: &Service) -> Proposer {
         Box::pin(async move {
             match metadata.propose(command).await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(refusal)) => Err(Declined {
-                    reason: refusal.to_string(),
+                Ok(Err(refusal)) => {
                     // The node that had the address may be lost, and replaced soon.
-                    is_final: !matches!(refusal, Refusal::Node(NodeRefusal::AddressTaken { .. })),
-                }),
+                    let taken = matches!(refusal, Refusal::Node(NodeRefusal::AddressTaken { .. }));
+                    Err(Declined {
+                        reason: refusal.to_string(),
+                        is_final: !taken,
+                        needs_person: taken,
+                    })
+                }
                 Err(error) => Err(Declined {
                     reason: error.to_string(),
                     is_final: false,
+                    needs_person: false,
                 }),
             }
         })

@@ -57,11 +57,15 @@ impl Admission {
             http: request.http,
             level: request.level,
             version: request.version,
+            // It tells that itself once it is in.
+            name: String::new(),
         };
         let registered = (self.propose)(Command::RegisterNode(register)).await;
         registered.map_err(|refusal| {
             if refusal.is_final {
                 Status::failed_precondition(refusal.reason)
+            } else if refusal.needs_person {
+                Status::already_exists(refusal.reason)
             } else {
                 Status::unavailable(refusal.reason)
             }

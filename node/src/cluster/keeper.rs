@@ -18,7 +18,7 @@ use super::identity::Identity;
 use super::joining::REMOVED;
 use super::placement::{Candidate, CurrentPlacement, MetaCandidate, plan_meta, plan_shards};
 use super::vitals::Vitals;
-use crate::meta::{Catalog, Meta, NodeState, Placement, Topology};
+use crate::meta::{Catalog, Meta, NAMES_LEVEL, NodeState, Placement, Topology};
 use crate::raft::{Group, Machine, Members, NodeId, Step};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::{Shard, ShardHandle};
@@ -61,6 +61,8 @@ pub struct Keeper {
     pub space: Arc<DiskSpace>,
     /// What the metadata takes.
     pub meta_gate: Arc<Gate>,
+    /// Ends this node as a signal would, once it was decommissioned.
+    pub stop_node: CancellationToken,
 }
 
 /// Why a command of the cluster's own came to nothing.
@@ -70,6 +72,8 @@ pub struct Declined {
     pub reason: String,
     /// Whether trying again would change nothing.
     pub is_final: bool,
+    /// Whether it would once a person has done something about it.
+    pub needs_person: bool,
 }
 
 /// Takes a command to the metadata's leader; tells whether it was done.
@@ -82,12 +86,22 @@ impl Keeper {
         let run = async {
             let mut silent_since: HashMap<NodeId, Instant> = HashMap::new();
             let mut hearsay = Hearsay::default();
+            let mut was_leaving = false;
             loop {
                 let topology = self.catalog.topology();
+                was_leaving |= self.is_leaving(&topology);
                 if topology.is_gone(self.identity.node_id)
                     || self.hears_of_removal(&mut hearsay).await
                 {
-                    return REMOVED.to_owned();
+                    if !was_leaving {
+                        return REMOVED.to_owned();
+                    }
+                    tracing::info!(
+                        "decommissioned: this node holds nothing any more, and was removed from \
+                         the cluster; its data directory can be deleted"
+                    );
+                    self.stop_node.cancel();
+                    return std::future::pending().await;
                 }
                 self.learn(&topology);
                 self.note_shards(&topology);
@@ -101,6 +115,7 @@ impl Keeper {
                 if self.meta.may_read() {
                     self.raise_level(&topology).await;
                     self.decide(&topology).await;
+                    self.end_decommissions(&topology).await;
                     self.place_meta(&topology, &mut silent_since).await;
                 }
                 tokio::time::sleep(LOOK).await;
@@ -149,6 +164,7 @@ impl Keeper {
                 && known.http == me.http
                 && known.level == me.level
                 && known.version == me.version
+                && (known.name == me.name || self.catalog.header().level < NAMES_LEVEL)
         })
     }
 
@@ -160,7 +176,7 @@ impl Keeper {
         self.try_propose(command, "register this node").await;
     }
 
-    async fn try_propose(&self, command: Command, what: &'static str) {
+    pub(super) async fn try_propose(&self, command: Command, what: &'static str) {
         match tokio::time::timeout(PROPOSE_WITHIN, (self.propose)(command)).await {
             Ok(Ok(())) => {}
             Ok(Err(declined)) => {
@@ -196,8 +212,7 @@ impl Keeper {
         }
     }
 
-    /// Decides where shards belong. A node that leaves is removed by its operator, who sees in the
-    /// status when it holds nothing any more: the plan alone doesn't tell.
+    /// Decides where shards belong.
     async fn decide(&self, topology: &Topology) {
         let shards = u16::try_from(self.catalog.header().shards).unwrap_or(0);
         for (region, _) in topology.regions() {

@@ -69,6 +69,7 @@ struct History {
     leads: Vec<u32>,
     /// When it last said so of each group.
     led: HashMap<u32, Instant>,
+    members: Vec<pb::GroupMembers>,
     clock_ok: bool,
     disk_low: bool,
     catching_up: bool,
@@ -138,6 +139,7 @@ impl Vitals {
             level: pong.level,
             leads: Vec::new(),
             led: HashMap::new(),
+            members: Vec::new(),
             clock_ok: true,
             disk_low: false,
             catching_up: false,
@@ -154,6 +156,7 @@ impl Vitals {
         history
             .led
             .extend(pong.leads.iter().map(|group| (*group, now)));
+        history.members.clone_from(&pong.members);
         history.clock_ok = !pong.clock_off;
         history.disk_low = pong.disk_low;
         history.catching_up = pong.catching_up;
@@ -218,6 +221,20 @@ impl Vitals {
             .get(&node)
             .and_then(|it| it.led.get(&u32::from(group.0)));
         led.is_some_and(|at| at.elapsed() < time)
+    }
+
+    /// The members of a group, as its leader said lately, if that is one of those that `among` lets
+    /// pass; `None`: no leader is heard of, or the members are being changed.
+    pub fn members_of(
+        &self,
+        group: GroupId,
+        among: impl Fn(NodeId) -> bool,
+    ) -> Option<Vec<NodeId>> {
+        let leader = self.leader_of(group, among)?;
+        let seen = self.seen.read();
+        let mut told = seen.get(&leader)?.members.iter();
+        let told = told.find(|members| members.group == u32::from(group.0))?;
+        Some(told.nodes.clone())
     }
 
     /// Whether a node's disk was below its low-water mark when it was last heard of.
@@ -429,8 +446,13 @@ mod tests {
         let vitals = Vitals::new(Clock::new(), 1, ok.clone());
         vitals.judge_clock(1);
         assert!(!vitals.clock_ok());
+        let members = pb::GroupMembers {
+            group: 3,
+            nodes: vec![7, 8],
+        };
         let pong = pb::Pong {
-            leads: vec![3],
+            leads: vec![3, 5],
+            members: vec![members],
             ..Default::default()
         };
         vitals.heard(7, Duration::from_millis(1), 0, &pong);
@@ -446,6 +468,11 @@ mod tests {
         assert_eq!(vitals.leader_of(GroupId(3), |_| true), None);
         assert!(vitals.led_within(7, GroupId(3), ANSWER));
         assert!(!vitals.led_within(7, GroupId(3), Duration::ZERO));
+        let members = |group| vitals.members_of(GroupId(group), |_| true);
+        assert_eq!(members(3), Some(vec![7, 8]));
+        // Its members are being changed.
+        assert_eq!(members(5), None);
+        assert_eq!(members(4), None);
         for node in [7, 8, 9] {
             for _ in 0..SAMPLES {
                 vitals.heard(node, Duration::from_millis(1), SECOND, &pong);

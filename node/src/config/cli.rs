@@ -8,14 +8,17 @@ use cloudkv_common::config::{Flags, Region};
 use super::Config;
 use crate::types::{BucketId, Plan};
 
-/// CloudKV's storage node. Each setting is a flag, an environment variable and a key of the TOML
-/// file; flags win over variables, variables over the file.
+/// CloudKV's storage node.
+///
+/// Each setting is a flag, an environment variable and a key of the TOML file; flags win over
+/// variables, variables over the file.
 #[derive(Parser)]
 #[command(
     name = "cloudkv-node",
     version,
-    args_conflicts_with_subcommands = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = "--help shows all settings, --print-config writes them as a file.",
+    after_long_help = "--print-config writes the settings as a file."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -136,12 +139,8 @@ pub(super) struct AdminArgs {
 /// What an operator asks of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Action {
-    /// Show the node's state
-    Status {
-        /// Show it as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what the node's region serves, what it survives, and the nodes of the cluster
+    Status(StatusFlags),
     /// End with 0 if the node works, else with 1: for health checks of containers
     Health {
         /// Ask whether it is ready to serve, too
@@ -160,20 +159,27 @@ pub enum Action {
         #[arg(value_parser = plan)]
         plan: Plan,
     },
-    /// Move a node's shards away, so that it can be stopped for good
+    /// Move a node's shards to others, and then remove it from the cluster; says first what the
+    /// region survives without it
     Decommission {
-        /// The node's number
-        node: u64,
+        /// The node: its name, its rpc address or its number
+        node: String,
+        /// Do it even if the region survives less without the node
+        #[arg(long)]
+        yes: bool,
+        /// Show the progress until the node is removed
+        #[arg(long)]
+        wait: bool,
     },
-    /// Let a node take shards again after all
+    /// Let a node that is being decommissioned take shards again
     Recommission {
-        /// The node's number
-        node: u64,
+        /// The node: its name, its rpc address or its number
+        node: String,
     },
     /// Let others take the place of a node that is lost: it can't come back
     Replace {
-        /// The number of the node that is lost
-        node: u64,
+        /// The node that is lost: its name, its rpc address or its number
+        node: String,
     },
     /// Have the other regions go on without one that is lost: it can't come back but by joining
     /// anew, and what it had not sent to any of them is lost
@@ -188,6 +194,23 @@ pub enum Action {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// How the status is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct StatusFlags {
+    /// Show all fields, as JSON
+    #[arg(long, conflicts_with_all = ["verbose", "watch"])]
+    pub json: bool,
+    /// Show what is normal, too: all groups, regions, disk and clock
+    #[arg(long)]
+    pub verbose: bool,
+    /// Show it again every two seconds, until it is interrupted
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
+    /// End with 1 if something needs a person
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// What an operator does with plans.

@@ -10,15 +10,17 @@ mod settings;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod usage_tests;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 
 use clap::Parser;
-use cloudkv_common::config::{Found, Maybe, Settings, Token, printed_or_refused, to_toml};
+use cloudkv_common::config::{Found, Maybe, Setting, Settings, Token, printed_or_refused, to_toml};
 
-pub use cli::{Action, LimitFlags, PlanAction};
+pub use cli::{Action, LimitFlags, PlanAction, StatusFlags};
 pub use cli::{CA_DAYS, CERTIFICATE_DAYS, CertsArgs, CertsOrder, CertsTerm};
 pub use cloudkv_common::config::{
     ConfigError, Kib, LogFormat, Mib, Origin, Region, Secret, Target,
@@ -78,10 +80,16 @@ impl Config {
         let file_from_variable = found.add_variables(variables)?;
         match cli.operator {
             Some(Operator::Admin(admin)) => {
-                found.add_file(admin.config.clone().or(file_from_variable))?;
+                refuse_flags("admin", &cli.settings.0, &["admin", "admin_token"])?;
+                let file = admin.config.clone().or(cli.config);
+                found.add_file(file.or(file_from_variable))?;
+                found.add_flags(cli.settings.0);
                 return operator_call(admin, &found).map(Command::Admin);
             }
-            Some(Operator::Certs(certs)) => return Ok(Command::Certs(certs)),
+            Some(Operator::Certs(certs)) => {
+                refuse_flags("certs", &cli.settings.0, &[])?;
+                return Ok(Command::Certs(certs));
+            }
             None => {}
         }
         found.add_file(cli.config.or(file_from_variable))?;
@@ -143,6 +151,22 @@ impl Config {
             0 => self.http_workers(),
             _ => self.http_workers().min(MAIN_THREADS),
         }
+    }
+}
+
+/// Refuses flags before a command to which they would mean nothing.
+fn refuse_flags(
+    command: &str,
+    given: &[(&'static Setting, String)],
+    allowed: &[&str],
+) -> Result<(), ConfigError> {
+    let mut given = given.iter();
+    match given.find(|(setting, _)| !allowed.contains(&setting.name)) {
+        None => Ok(()),
+        Some((setting, _)) => Err(ConfigError::Conflict {
+            problem: format!("--{} means nothing to `{command}`", setting.flag()),
+            right: format!("`cloudkv-node {command} --help` shows its flags"),
+        }),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudkv_common::config::{
     Address, Detours, File, Folder, Format, HostPort, HostPorts, Kib, Levels, LogFormat, Maybe,
-    Mib, Name, Networks, Number, OrOff, Region, Secret, Span, Switch, Token,
+    Mib, Name, Networks, NodeName, Number, OrOff, Region, Secret, Span, Switch, Token,
 };
 use cloudkv_common::network::Network;
 
@@ -15,6 +15,11 @@ const MINUTE: u64 = 60 * SECOND;
 const DAY: u64 = 24 * 60 * MINUTE;
 
 cloudkv_common::settings! {
+    [
+        data_dir, region, http, rpc, admin, init, join, name, advertise_rpc, shards, rpc_cert,
+        rpc_key, rpc_ca, log_level,
+    ]
+
     /// Directory that holds all that the node stores. It belongs to one process at a time.
     data_dir: PathBuf = Folder => "./data",
 
@@ -59,6 +64,10 @@ cloudkv_common::settings! {
     /// They are asked in turn until one answers. This node's own `advertise_rpc` is left out: a
     /// node that is told of itself alone creates a cluster.
     join: Vec<String> = HostPorts => "",
+
+    /// What people call the node, in `admin status` and in commands. If it isn't given, it is the
+    /// host of `advertise_rpc`, or of `rpc` without that.
+    name: Option<String> = Maybe(NodeName) => "",
 
     /// Where other nodes and routers reach this one, if that isn't the address of `rpc`.
     advertise_rpc: Option<String> = Maybe(HostPort) => "",

@@ -8,11 +8,12 @@ use cloudkv_common::config::Settings;
 
 use super::{
     Action, CertsOrder, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction,
+    StatusFlags,
 };
 use crate::types::{BucketId, Plan};
 
 /// Loads with these arguments and variables.
-fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
+pub(super) fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
     let args = std::iter::once("cloudkv-node")
         .chain(args.iter().copied())
         .map(OsString::from);
@@ -22,24 +23,24 @@ fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigErro
     Config::load(args, variables.collect::<Vec<_>>())
 }
 
-fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
+pub(super) fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
     match load(args, variables) {
         Ok(Command::Run { config, .. }) => *config,
         other => panic!("expected a configuration, got {other:?}"),
     }
 }
 
-fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
+pub(super) fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
     load(args, variables).expect_err("a refusal").to_string()
 }
 
-struct File {
+pub(super) struct File {
     _directory: tempfile::TempDir,
     path: PathBuf,
 }
 
 impl File {
-    fn with(text: &str) -> Self {
+    pub(super) fn with(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cloudkv.toml");
         std::fs::write(&path, text).unwrap();
@@ -49,7 +50,7 @@ impl File {
         }
     }
 
-    fn path(&self) -> &str {
+    pub(super) fn path(&self) -> &str {
         self.path.to_str().unwrap()
     }
 }
@@ -203,8 +204,8 @@ fn a_wrong_value_is_named_with_its_source_and_what_is_right() {
     assert!(message.contains(file.path()), "{message}");
     assert!(
         message.ends_with(
-            "expected a time from 100ms to 10s with its unit (ms, s, m, h, d), \
-        as in 250ms or 1h30m"
+            "expected a time from 100ms to 10s, with its unit (ms, s, m, h, d) as in 250ms, 10s \
+             or 1h30m; a number alone is seconds"
         ),
         "{message}"
     );
@@ -213,9 +214,10 @@ fn a_wrong_value_is_named_with_its_source_and_what_is_right() {
 #[test]
 fn wrong_values_are_refused() {
     let wrong = "--shards=0 --shards=65 --region=EU --region= --log-level=inf --log-format=xml \
-        --request-timeout=10 --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
+        --request-timeout=10x --request-timeout=-10 --request-timeout=301 --request-timeout=1.5 \
+        --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
         --plans-self-service=yes --data-dir= --http-threads=-1 --account-idle-ttl=1s \
-        --rpc=node1:7070 --write-buffer-mib=0";
+        --rpc=node1:7070 --write-buffer-mib=0 --name=17 --name=a/b";
     for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(
@@ -230,7 +232,9 @@ fn a_file_must_have_the_right_types() {
     for (text, right) in [
         ("shards = \"4\"", "without quotes"),
         ("region = 4", "in quotes"),
-        ("http = { port = 4 }", "in quotes"),
+        ("http = 8080", "in quotes"),
+        ("idle_timeout = 1.5", "in quotes if it has a unit"),
+        ("idle_timeout = true", "in quotes if it has a unit"),
     ] {
         let file = File::with(text);
         let message = refused(&["--config", file.path()], &[]);
@@ -360,7 +364,7 @@ fn operator_calls_find_the_node_by_flag_variable_or_default() {
     };
     let status = call(&["admin", "status"], &[]);
     assert_eq!(status.target.authority(), "127.0.0.1:9090");
-    assert_eq!(status.action, Action::Status { json: false });
+    assert_eq!(status.action, Action::Status(StatusFlags::default()));
     let variables = [
         ("CLOUDKV_ADMIN", "0.0.0.0:9000"),
         ("CLOUDKV_ADMIN_TOKEN", "0123456789abcdef"),
@@ -374,6 +378,23 @@ fn operator_calls_find_the_node_by_flag_variable_or_default() {
         &variables,
     );
     assert_eq!(named.target.to_string(), "http://node-1.example:9090");
+    let file = File::with("admin = \"127.0.0.1:9191\"\nadmin_token = \"fedcba9876543210\"\n");
+    for args in [
+        ["admin", "--config", file.path(), "status"],
+        ["admin", "status", "--config", file.path()],
+        ["--config", file.path(), "admin", "status"],
+    ] {
+        let filed = call(&args, &[]);
+        assert_eq!(filed.target.authority(), "127.0.0.1:9191", "{args:?}");
+        assert_eq!(filed.token.unwrap().expose(), "fedcba9876543210");
+    }
+    let first = call(&["--admin", "127.0.0.1:9292", "admin", "status"], &[]);
+    assert_eq!(first.target.authority(), "127.0.0.1:9292");
+    let useless = refused(&["--http", "127.0.0.1:80", "admin", "status"], &[]);
+    assert!(
+        useless.starts_with("--http means nothing to `admin`"),
+        "{useless}"
+    );
     let wrong = refused(&["admin", "--admin", "https://x", "status"], &[]);
     assert!(wrong.contains("as in http://127.0.0.1:9090"), "{wrong}");
 }

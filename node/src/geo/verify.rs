@@ -5,7 +5,7 @@
 //! that something is: such ranges are compared again, a bounded number of times. They differ for good
 //! if they still do when each region had all changes of each other, several times over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::future::join_all;
@@ -22,6 +22,9 @@ const ROUNDS: (u32, Duration) = (12, Duration::from_millis(400));
 const SETTLED: u32 = 3;
 /// Time for a region to walk over a shard.
 const WALK: Duration = Duration::from_secs(300);
+/// Time for a region to have a leader of the shard that answers, as after a restart, and the pause
+/// before it is looked for again.
+const LEADER_WAIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(200));
 /// What expires so soon is left out: while regions are asked one of them may remove it.
 const EXPIRES_SOON: Duration = Duration::from_secs(5);
 
@@ -69,7 +72,10 @@ pub enum VerifyError {
     #[error("there is no such shard")]
     NoSuchShard,
     /// Nobody leads the shard there, as far as this node knows.
-    #[error("region {0} has no leader of the shard, or can't be reached")]
+    #[error(
+        "region {0} has no leader of the shard, or none that this node hears of: `cloudkv-node admin \
+         status` of a node there tells whether it serves"
+    )]
     NoLeader(String),
     /// Its leader gave no answer, or refused.
     #[error("region {region}: {reason}")]
@@ -122,7 +128,29 @@ impl Geo {
         })
     }
 
+    /// What a region has of a shard. Where nobody answers it is asked again for a while: elections
+    /// take a moment, and so does hearing of who leads.
     async fn sums_of(
+        &self,
+        shard: u16,
+        at: Nanos,
+        region: u32,
+        name: &str,
+    ) -> Result<pb::DigestReply, VerifyError> {
+        let (within, pause) = LEADER_WAIT;
+        let deadline = Instant::now() + within;
+        loop {
+            match self.try_sums_of(shard, at, region, name).await {
+                Err(error) if Instant::now() < deadline => {
+                    tracing::debug!(shard, %error, "regions can't be compared yet");
+                    tokio::time::sleep(pause).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_sums_of(
         &self,
         shard: u16,
         at: Nanos,

@@ -85,7 +85,7 @@ impl Bench {
         let mut batch = Batch::default();
         let own: NodeResponse = match &kind {
             Command::RegisterNode(register) => self.state.register_node(5, register, &mut batch),
-            Command::SetNodeState(set) => self.state.set_node_state(*set, &mut batch),
+            Command::SetNodeState(set) => self.state.set_node_state(5, *set, &mut batch),
             Command::SetPlacement(set) => self.state.set_placement(set, &mut batch),
             other => panic!("{other:?} is no command on nodes"),
         }
@@ -153,12 +153,16 @@ pub(super) fn register(node: u64) -> pb::RegisterNode {
         http: format!("n{node}:8080"),
         level: 1,
         version: "0.2.0".into(),
+        name: String::new(),
     }
 }
 
 pub(super) fn set_state(node: u64, state: pb::NodeState) -> Command {
-    let state = state.into();
-    Command::SetNodeState(pb::SetNodeState { node, state })
+    Command::SetNodeState(pb::SetNodeState {
+        node,
+        state: state.into(),
+        ..Default::default()
+    })
 }
 
 pub(super) fn place(

@@ -96,6 +96,8 @@ fn first_node(
         level: found.level,
         version: found.version.clone(),
         joined_at: time,
+        name: String::new(),
+        removed_at: 0,
     };
     Ok(Some((node, shards)))
 }

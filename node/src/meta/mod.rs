@@ -40,6 +40,7 @@ pub mod wire;
 pub use buckets::Refusal;
 pub use catalog::{Bucket, Catalog};
 pub use node_refusal::NodeRefusal;
+pub use nodes::NAMES_LEVEL;
 pub use plans::{
     BYTES_LEVEL, Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans,
     plan_to_pb,

@@ -36,7 +36,10 @@ pub enum NodeRefusal {
         limit: u64,
     },
     /// Another node has the rpc address.
-    #[error("node {node} has the same rpc address")]
+    #[error(
+        "node {node} has the same rpc address: if that node is lost, `cloudkv-node admin replace \
+         {node}` frees it; else give this one another rpc or advertise_rpc"
+    )]
     AddressTaken {
         /// The node that has it.
         node: NodeId,
@@ -50,6 +53,12 @@ pub enum NodeRefusal {
     /// The command names no state.
     #[error("no state was named")]
     NoState,
+    /// The node isn't in the state that the command expects.
+    #[error("node {node} is in another state by now")]
+    OtherState {
+        /// The node named.
+        node: NodeId,
+    },
     /// The cluster has fewer shards.
     #[error("there is no such shard: the cluster has {shards}")]
     UnknownShard {

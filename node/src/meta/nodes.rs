@@ -13,8 +13,10 @@ use crate::raft::NodeId;
 use crate::store::Batch;
 use crate::types::Nanos;
 
-/// The longest address or version, in bytes.
+/// The longest address, version or name, in bytes.
 const MAX_TEXT: usize = 255;
+/// The first feature level at which nodes have names, and it is known when they were removed.
+pub const NAMES_LEVEL: u32 = 5;
 /// What a command on nodes answers.
 pub(super) type NodeResponse = Result<(), NodeRefusal>;
 
@@ -25,18 +27,40 @@ impl MetaState {
         register: &pb::RegisterNode,
         batch: &mut Batch,
     ) -> io::Result<NodeResponse> {
-        let node = registered(&self.catalog.topology(), time, register);
+        let mut node = registered(&self.catalog.topology(), time, register);
+        if let Ok(node) = &mut node
+            && self.header.level >= NAMES_LEVEL
+            && register.name.len() <= MAX_TEXT
+        {
+            node.name.clone_from(&register.name);
+        }
         self.take_node(node, batch)
     }
 
     pub(super) fn set_node_state(
         &mut self,
+        time: Nanos,
         set: pb::SetNodeState,
         batch: &mut Batch,
     ) -> io::Result<NodeResponse> {
-        let state = pb::NodeState::try_from(set.state).map_err(|_| newer("a node's state"))?;
-        let node = with_state(&self.catalog.topology(), set.node, state);
+        let known = |state| pb::NodeState::try_from(state).map_err(|_| newer("a node's state"));
+        let (state, expected) = (known(set.state)?, known(set.expected)?);
+        let node = with_state(&self.catalog.topology(), set.node, state, expected);
+        let node = node.map(|node| self.dated(node, time));
         self.take_node(node, batch)
+    }
+
+    /// A node that was just removed, with the time of that, from the level on at which it is kept.
+    pub(super) fn dated(&self, node: NodeInfo, time: Nanos) -> NodeInfo {
+        let is_new = node.state == NodeState::Removed && node.removed_at == 0;
+        if !is_new || self.header.level < NAMES_LEVEL {
+            return node;
+        }
+        // One that was removed before that level stays without.
+        let topology = self.catalog.topology();
+        let was_removed = topology.node(node.id).map(|old| old.state) == Some(NodeState::Removed);
+        let removed_at = if was_removed { 0 } else { time };
+        NodeInfo { removed_at, ..node }
     }
 
     pub(super) fn set_placement(
@@ -99,6 +123,8 @@ fn registered(
         level: register.level,
         version: register.version.clone(),
         joined_at: known.map_or(time, |known| known.joined_at),
+        name: known.map_or_else(String::new, |known| known.name.clone()),
+        removed_at: 0,
     })
 }
 
@@ -123,11 +149,13 @@ fn holder_of(topology: &Topology, rpc: &str) -> Option<NodeId> {
     holder.map(|node| node.id)
 }
 
-/// The node in another state. A removed one stays removed.
+/// The node in another state, if it is in the one that is expected, where one is. A removed one
+/// stays removed.
 fn with_state(
     topology: &Topology,
     id: NodeId,
     state: pb::NodeState,
+    expected: pb::NodeState,
 ) -> Result<NodeInfo, NodeRefusal> {
     if id == 0 {
         return Err(NodeRefusal::Zero);
@@ -139,6 +167,9 @@ fn with_state(
         .clone();
     if node.state == NodeState::Removed && state != NodeState::Removed {
         return Err(NodeRefusal::Removed { node: id });
+    }
+    if NodeState::from_pb(expected).is_some_and(|expected| expected != node.state) {
+        return Err(NodeRefusal::OtherState { node: id });
     }
     Ok(NodeInfo { state, ..node })
 }

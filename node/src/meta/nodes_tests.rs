@@ -194,7 +194,11 @@ fn states_go_to_and_fro_until_a_node_is_removed() {
 #[test]
 fn a_state_of_a_later_version_stops_the_node() {
     let mut bench = Bench::founded();
-    let later = Command::SetNodeState(pb::SetNodeState { node: 1, state: 4 });
+    let later = Command::SetNodeState(pb::SetNodeState {
+        node: 1,
+        state: 4,
+        ..Default::default()
+    });
     let error = bench.try_apply(later).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
 }
@@ -252,4 +256,46 @@ fn placements_are_refused_with_the_reason() {
     // A leaving node may still be named: it goes when another has its place.
     let set = place(0, 1, &[1, 2, 4], &[]);
     bench.apply(Command::SetPlacement(set)).unwrap();
+}
+
+#[test]
+fn names_and_times_of_removal_are_kept_from_their_level_on() {
+    let mut bench = Bench::founded();
+    let named = |node: u64| pb::RegisterNode {
+        name: format!("node-{node}"),
+        ..register(node)
+    };
+    bench.apply(Command::RegisterNode(named(2))).unwrap();
+    bench.apply(Command::RegisterNode(named(3))).unwrap();
+    bench.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    // What the digest is made of is what older versions write.
+    let topology = bench.topology();
+    assert_eq!(topology.node(2).unwrap().name, "");
+    assert_eq!(topology.node(2).unwrap().display_name(), "n2");
+    assert_eq!(topology.node(3).unwrap().removed_at, 0);
+    let level = pb::SetMetaLevel { level: 5 };
+    bench.apply(Command::SetLevel(level)).unwrap();
+    bench.apply(Command::RegisterNode(named(2))).unwrap();
+    assert_eq!(bench.topology().node(2).unwrap().display_name(), "node-2");
+    // One that was removed before stays without a time.
+    bench.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    assert_eq!(bench.topology().node(3).unwrap().removed_at, 0);
+    bench.apply(set_state(2, pb::NodeState::Removed)).unwrap();
+    assert_eq!(bench.topology().node(2).unwrap().removed_at, 1000);
+}
+
+#[test]
+fn a_state_that_is_expected_must_be_the_one_that_there_is() {
+    let mut bench = Bench::founded();
+    bench.apply(Command::RegisterNode(register(2))).unwrap();
+    let remove = Command::SetNodeState(pb::SetNodeState {
+        node: 2,
+        state: pb::NodeState::Removed.into(),
+        expected: pb::NodeState::Leaving.into(),
+    });
+    let refusal = bench.refused(remove.clone());
+    assert_eq!(refusal, NodeRefusal::OtherState { node: 2 });
+    bench.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
+    bench.apply(remove).unwrap();
+    assert_eq!(bench.topology().node(2).unwrap().state, NodeState::Removed);
 }

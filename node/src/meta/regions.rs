@@ -13,6 +13,7 @@ use super::buckets::Refusal;
 use super::state::{MetaState, Response};
 use super::topology::{NodeInfo, NodeState};
 use crate::store::Batch;
+use crate::types::Nanos;
 
 /// The first feature level of the metadata at which shards can do what it takes that a region leaves.
 pub const LEAVE_LEVEL: u32 = 4;
@@ -92,6 +93,7 @@ impl MetaState {
     /// A region that stays has passed on what it has of those that leave.
     pub(super) fn region_levelled(
         &mut self,
+        time: Nanos,
         levelled: pb::RegionLevelled,
         batch: &mut Batch,
     ) -> io::Result<Response> {
@@ -107,13 +109,13 @@ impl MetaState {
             header.levelled_in.push(levelled.region);
         }
         if known.iter().all(|it| header.levelled_in.contains(it)) {
-            self.end_removal(batch)?;
+            self.end_removal(time, batch)?;
         }
         Ok(Ok(()))
     }
 
     /// The regions that leave are gone, and their nodes with them.
-    fn end_removal(&mut self, batch: &mut Batch) -> io::Result<()> {
+    fn end_removal(&mut self, time: Nanos, batch: &mut Batch) -> io::Result<()> {
         let header = &mut self.header;
         let numbers = header.regions.iter().map(|region| region.number);
         header.last_region = header.last_region.max(numbers.max().unwrap_or(0));
@@ -128,7 +130,8 @@ impl MetaState {
             .cloned();
         for node in theirs {
             let state = NodeState::Removed;
-            self.put_node(NodeInfo { state, ..node }, batch)?;
+            let node = self.dated(NodeInfo { state, ..node }, time);
+            self.put_node(node, batch)?;
         }
         self.forget_dropped(batch);
         Ok(())

@@ -216,16 +216,16 @@ impl State<Meta> for MetaState {
             Some(Command::RegisterNode(register)) => Ok(self
                 .register_node(time, register, batch)?
                 .map_err(Refusal::from)),
-            Some(Command::SetNodeState(set)) => {
-                Ok(self.set_node_state(*set, batch)?.map_err(Refusal::from))
-            }
+            Some(Command::SetNodeState(set)) => Ok(self
+                .set_node_state(time, *set, batch)?
+                .map_err(Refusal::from)),
             Some(Command::SetPlacement(set)) => {
                 Ok(self.set_placement(set, batch)?.map_err(Refusal::from))
             }
             Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
             Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
             Some(Command::RemoveRegion(remove)) => Ok(self.remove_region(&remove.name)),
-            Some(Command::RegionLevelled(levelled)) => self.region_levelled(*levelled, batch),
+            Some(Command::RegionLevelled(levelled)) => self.region_levelled(time, *levelled, batch),
             None => Err(newer("a command of a kind")),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use cloudkv_proto::tls::host_of;
 use cloudkv_proto::v1 as pb;
 
 use crate::raft::NodeId;
@@ -61,9 +62,21 @@ pub struct NodeInfo {
     pub version: String,
     /// When it became known.
     pub joined_at: Nanos,
+    /// What people call it; empty: the host of `rpc`.
+    pub name: String,
+    /// When it was removed; 0: it wasn't, or that isn't known.
+    pub removed_at: Nanos,
 }
 
 impl NodeInfo {
+    /// What people call it: its own name, or the host of its `rpc`.
+    pub fn display_name(&self) -> &str {
+        if !self.name.is_empty() {
+            return &self.name;
+        }
+        host_of(&self.rpc).unwrap_or(&self.rpc)
+    }
+
     /// The node of a row; `None` if its state is unknown.
     pub(super) fn from_row(id: NodeId, row: pb::NodeRow) -> Option<Self> {
         Some(Self {
@@ -75,6 +88,8 @@ impl NodeInfo {
             level: row.level,
             version: row.version,
             joined_at: row.joined_at,
+            name: row.name,
+            removed_at: row.removed_at,
         })
     }
 
@@ -87,6 +102,8 @@ impl NodeInfo {
             level: self.level,
             version: self.version.clone(),
             joined_at: self.joined_at,
+            name: self.name.clone(),
+            removed_at: self.removed_at,
         }
     }
 }
@@ -276,14 +293,14 @@ impl Topology {
         self.nodes.binary_search_by_key(&id, |node| node.id)
     }
 
-    pub(super) fn put_node(&mut self, node: NodeInfo) {
+    pub(crate) fn put_node(&mut self, node: NodeInfo) {
         match self.position(node.id) {
             Ok(at) => self.nodes[at] = node,
             Err(at) => self.nodes.insert(at, node),
         }
     }
 
-    pub(super) fn put_placement(&mut self, region: u32, shard: u16, placement: Placement) {
+    pub(crate) fn put_placement(&mut self, region: u32, shard: u16, placement: Placement) {
         self.placements.insert((region, shard), placement);
     }
 

@@ -81,6 +81,7 @@ impl From<NodeRefusal> for pb::MetaRefusal {
             NodeRefusal::AddressTaken { node } => (Kind::AddressTaken, node),
             NodeRefusal::LongVersion { limit } => (Kind::LongVersion, limit),
             NodeRefusal::NoState => (Kind::NoState, 0),
+            NodeRefusal::OtherState { node } => (Kind::OtherState, node),
             NodeRefusal::UnknownShard { shards } => (Kind::UnknownShard, shards),
             NodeRefusal::StaleEpoch { epoch } => (Kind::StaleEpoch, epoch),
             NodeRefusal::BadVoters { voters } => (Kind::BadVoters, voters),
@@ -136,6 +137,7 @@ fn refusal(kind: Kind, limit: u64) -> Option<Refusal> {
         | Kind::AddressTaken
         | Kind::LongVersion
         | Kind::NoState
+        | Kind::OtherState
         | Kind::UnknownShard
         | Kind::StaleEpoch
         | Kind::BadVoters
@@ -156,6 +158,7 @@ fn node_refusal(kind: Kind, limit: u64) -> Option<NodeRefusal> {
         Kind::AddressTaken => Some(NodeRefusal::AddressTaken { node }),
         Kind::LongVersion => Some(NodeRefusal::LongVersion { limit }),
         Kind::NoState => Some(NodeRefusal::NoState),
+        Kind::OtherState => Some(NodeRefusal::OtherState { node }),
         Kind::UnknownShard => Some(NodeRefusal::UnknownShard { shards: limit }),
         Kind::StaleEpoch => Some(NodeRefusal::StaleEpoch { epoch: limit }),
         Kind::BadVoters => Some(NodeRefusal::BadVoters { voters: limit }),
@@ -217,7 +220,8 @@ mod tests {
             Some(R::BadAddress { .. }) => Some(R::AddressTaken { node: 11 }),
             Some(R::AddressTaken { .. }) => Some(R::LongVersion { limit: 254 }),
             Some(R::LongVersion { .. }) => Some(R::NoState),
-            Some(R::NoState) => Some(R::UnknownShard { shards: 8 }),
+            Some(R::NoState) => Some(R::OtherState { node: 13 }),
+            Some(R::OtherState { .. }) => Some(R::UnknownShard { shards: 8 }),
             Some(R::UnknownShard { .. }) => Some(R::StaleEpoch { epoch: 3 }),
             Some(R::StaleEpoch { .. }) => Some(R::BadVoters { voters: 2 }),
             Some(R::BadVoters { .. }) => Some(R::NamedTwice { node: 12 }),
@@ -234,7 +238,7 @@ mod tests {
     fn every_answer_comes_back_as_it_was_sent() {
         assert_eq!(sent(&Ok(())), Ok(Ok(())));
         let refusals: Vec<_> = std::iter::successors(after(None), |at| after(Some(*at))).collect();
-        assert_eq!(refusals.len(), 27);
+        assert_eq!(refusals.len(), 28);
         for refusal in refusals {
             assert_eq!(sent(&Err(refusal)), Ok(Err(refusal)));
         }
@@ -243,7 +247,7 @@ mod tests {
     #[test]
     fn every_refusal_of_nodes_comes_back_with_its_fact() {
         let refusals = std::iter::successors(node_after(None), |at| node_after(Some(*at)));
-        assert_eq!(refusals.clone().count(), 14);
+        assert_eq!(refusals.clone().count(), 15);
         for refusal in refusals {
             let wire = pb::MetaRefusal::from(refusal);
             assert_eq!(wire.text, refusal.to_string());

@@ -27,6 +27,9 @@ use crate::store::DiskState;
 pub trait Member: Send + Sync + 'static {
     /// Whether this node leads the group, and answers its reads.
     fn leads(&self) -> bool;
+    /// The members that the group keeps, learners included, if this node leads it; `None` while they
+    /// are being changed, too.
+    fn led_members(&self) -> Option<Vec<NodeId>>;
     /// Takes entries. Begun in the order of the calls: each is polled once before the next.
     fn append(&self, request: pb::AppendEntries) -> BoxFuture<'static, reply::Body>;
     /// Votes, or says whether it would.
@@ -58,6 +61,14 @@ pub fn not_here(message: impl Into<String>) -> reply::Body {
 impl<M: Machine> Member for Group<M> {
     fn leads(&self) -> bool {
         self.may_read()
+    }
+
+    fn led_members(&self) -> Option<Vec<NodeId>> {
+        if !self.may_read() || self.is_changing() {
+            return None;
+        }
+        let (voters, learners) = self.members();
+        Some(voters.into_iter().chain(learners).collect())
     }
 
     fn append(&self, request: pb::AppendEntries) -> BoxFuture<'static, reply::Body> {

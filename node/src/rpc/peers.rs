@@ -384,9 +384,7 @@ pub async fn identify(
             .await?;
         Ok(answer.into_inner())
     };
-    tokio::time::timeout(IDENTIFY_TIMEOUT, ask)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came")))
+    in_time(IDENTIFY_TIMEOUT, ask).await
 }
 
 /// Asks the node at `address` to take this one in.
@@ -400,7 +398,16 @@ pub async fn join(
         let joined = NodeClient::new(channel).join(request).await?;
         Ok(joined.into_inner())
     };
-    tokio::time::timeout(JOIN_TIMEOUT, ask)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came")))
+    match in_time(JOIN_TIMEOUT, ask).await {
+        Ok(joined) => Ok(joined),
+        Err(status) => Err(dialer.explain(address, status).await),
+    }
+}
+
+async fn in_time<T>(
+    timeout: Duration,
+    ask: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let asked = tokio::time::timeout(timeout, ask).await;
+    asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came")))
 }

@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
+use super::diagnosis;
 use super::mark::{self, Purpose};
 use super::peer::{Caller, Peer};
 use super::reload::Tls;
@@ -33,7 +34,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// Who answers isn't the node that was dialled.
-    #[error("the one that answers at {address} is not the node that it should be: {reason}")]
+    #[error("who answers at {address} is not the node that it should be: {reason}")]
     Stranger {
         /// Where.
         address: String,
@@ -99,8 +100,31 @@ impl Dialer {
             marked.map_err(|source| unreachable(to, source))?;
         }
         match &self.tls {
-            Some(tls) => shake_hands(tls.connector(), tcp, address).await,
+            Some(tls) => shake_hands(tls.connector(), tls, tcp, address).await,
             None => Ok(Stream::plain(tcp)),
+        }
+    }
+
+    /// An error of a call to the node that advertises `address`, with what to do where that can be
+    /// found out: who answers there may be no node, or one that asks for certificates. Then it is
+    /// `Unauthenticated`, since it is the settings that don't fit.
+    pub async fn explain(&self, address: &str, status: Status) -> Status {
+        if diagnosis::is_plain_http(&status) {
+            return not_a_node(address, diagnosis::NOT_RPC);
+        }
+        // With certificates the handshake tells.
+        if self.tls.is_some()
+            || !matches!(
+                status.code(),
+                Code::Unavailable | Code::Unknown | Code::Internal
+            )
+        {
+            return status;
+        }
+        let to = self.via.get(address).map_or(address, String::as_str);
+        match diagnosis::probe(to).await {
+            Some(reason) => not_a_node(address, reason),
+            None => status,
         }
     }
 
@@ -109,7 +133,7 @@ impl Dialer {
     pub async fn connect_http(&self, http: &str, address: &str) -> Result<Stream, DialError> {
         let tcp = reach(http).await?;
         match &self.tls {
-            Some(tls) => shake_hands(tls.http_connector(), tcp, address).await,
+            Some(tls) => shake_hands(tls.http_connector(), tls, tcp, address).await,
             None => Ok(Stream::plain(tcp)),
         }
     }
@@ -152,8 +176,14 @@ fn unreachable(to: &str, source: io::Error) -> DialError {
     }
 }
 
+fn not_a_node(address: &str, reason: &str) -> Status {
+    let (address, reason) = (address.to_owned(), reason.to_owned());
+    Status::unauthenticated(DialError::Stranger { address, reason }.to_string())
+}
+
 async fn shake_hands(
-    tls: TlsConnector,
+    connector: TlsConnector,
+    tls: &Tls,
     tcp: TcpStream,
     address: &str,
 ) -> Result<Stream, DialError> {
@@ -164,8 +194,9 @@ async fn shake_hands(
     let host = host_of(address).ok_or_else(|| DialError::Address(address.to_owned()))?;
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|_| DialError::Address(address.to_owned()))?;
-    let shaken = tls.connect(name, tcp).await;
-    let stream = shaken.map_err(|error| stranger(error.to_string()))?;
+    let shaken = connector.connect(name, tcp).await;
+    let stream = shaken
+        .map_err(|error| stranger(diagnosis::handshake_failure(&error, host, &tls.ca_path())))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     // The handshake has seen that it may serve and names the host; this refuses wildcards.
     let other = Peer::of(chain).map_err(|reason| stranger(format!("its certificate {reason}")))?;

@@ -15,10 +15,12 @@
 //! | `peer` | what the certificate of the other end says |
 //! | `stream` | a connection, encrypted or not |
 //! | `dial` | connects |
+//! | `diagnosis` | why nobody at an address speaks as a node does, and what to set |
 //! | `mark` | what connections begin with that are for Raft, for users' requests, or for routers' frames |
 //! | `accept` | takes connections for the threads that they are for, and shakes hands with several at once |
 
 mod accept;
+mod diagnosis;
 mod dial;
 mod files;
 mod mark;

@@ -149,6 +149,11 @@ impl Tls {
         }
     }
 
+    /// Where the CA's certificates are, for messages.
+    pub(super) fn ca_path(&self) -> String {
+        self.files.ca.display().to_string()
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load().server.clone())
     }

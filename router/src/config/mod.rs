@@ -22,10 +22,18 @@ pub use cloudkv_common::config::ConfigError;
 pub use kinds::Domain;
 pub use settings::Config;
 
-/// CloudKV's router. Each setting is a flag, an environment variable and a key of the TOML file;
-/// flags win over variables, variables over the file.
+/// CloudKV's router.
+///
+/// Each setting is a flag, an environment variable and a key of the TOML file; flags win over
+/// variables, variables over the file.
 #[derive(Parser)]
-#[command(name = "cloudkv-router", version, max_term_width = 100)]
+#[command(
+    name = "cloudkv-router",
+    version,
+    max_term_width = 100,
+    after_help = "--help shows all settings, --print-config writes them as a file.",
+    after_long_help = "--print-config writes the settings as a file."
+)]
 struct Cli {
     /// TOML file with settings [variable: CLOUDKV_CONFIG]
     #[arg(long, value_name = "FILE")]

@@ -16,6 +16,11 @@ const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 
 cloudkv_common::settings! {
+    [
+        seeds, http, https, tls_cert, tls_key, rpc_cert, rpc_key, rpc_ca, admin, domain, region,
+        log_level,
+    ]
+
     /// Nodes that are asked first where the others are: the addresses of their `rpc`. Any one that
     /// answers is enough.
     seeds: Vec<String> = HostPorts => "127.0.0.1:7070",

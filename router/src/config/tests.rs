@@ -93,7 +93,7 @@ fn wrong_settings_are_refused_with_their_name_and_what_is_right() {
             "192.168.0.0/16",
         ),
         ("--retry-percent=101", "retry_percent", "from 0 to 100"),
-        ("--request-timeout=5", "request_timeout", "with its unit"),
+        ("--request-timeout=5x", "request_timeout", "with its unit"),
         ("--seeds=", "seeds", "at least one node"),
         ("--admin=0.0.0.0:9091", "admin", "admin_token"),
         ("--https=0.0.0.0:443", "https", "tls_cert"),

@@ -210,7 +210,8 @@ async fn listen(address: String, dialer: Dialer, tell: Tell) {
                 }
             }
             Err(error) => {
-                let why = error.message().to_owned();
+                let why = dialer.explain(&address, error).await;
+                let why = why.message().to_owned();
                 if tell
                     .send((address.clone(), Told::Failed(why)))
                     .await

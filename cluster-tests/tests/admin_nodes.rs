@@ -1,0 +1,159 @@
+//! Taking nodes out of a region: what is said before, what is refused, and how it ends.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use cloudkv_cluster_tests::eventually;
+use cloudkv_cluster_tests::region::{NodeId, Region, RegionOptions};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+
+async fn region_of(nodes: usize) -> Region {
+    let options = RegionOptions {
+        nodes,
+        seats: nodes,
+        shards: 3,
+        ..RegionOptions::default()
+    };
+    Region::start_with(options).await
+}
+
+/// What a node says of another one.
+async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value> {
+    let call = region.members[seat].admin_api().get("/status").unchecked();
+    let status = call.try_send().await.ok()?.json();
+    let mut nodes = status["nodes"].as_array()?.iter();
+    nodes.find(|node| node["id"].to_string() == id.0).cloned()
+}
+
+/// Waits until no group of these nodes has a node among its members.
+async fn wait_forgotten(region: &Region, seats: &[usize], id: &NodeId) {
+    eventually("no group names the node", SOON, async || {
+        for seat in seats {
+            let status = region.status(*seat).await?;
+            let named = status.groups.iter().any(|group| {
+                group.voters.contains(id) || group.learners.contains(id) || group.changing
+            });
+            if named {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_decommissioned_is_removed_and_ends() {
+    let mut region = region_of(4).await;
+    let bucket = region.api(3).bucket().await;
+    for key in 0..20 {
+        let path = bucket.key(&key.to_string());
+        region.api(3).put(&path, "v").await.status(200);
+    }
+    let id = region.node_id(3).await;
+    let host = region.seat(3).rpc().ip().to_string();
+    let told = region.admin(0, &["decommission", &host, "--wait"]).await;
+    let told = told.expect("one of four may go");
+    println!("{told}");
+    for part in [
+        format!("with node {host}: the loss of any one node"),
+        "without it: the loss of any one node".to_owned(),
+        format!("node {host}: removed from the cluster"),
+    ] {
+        assert!(told.contains(&part), "{part}: {told}");
+    }
+    // Nobody stops it: it is told, and ends well.
+    let status = region.wait_exit(3).await;
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(region.members[3].log().text().contains("decommissioned"));
+    wait_forgotten(&region, &[0, 1, 2], &id).await;
+    for seat in 0..3 {
+        let node = node_as_seen(&region, seat, &id)
+            .await
+            .expect("shown for an hour");
+        assert_eq!(node["state"], "removed", "{node}");
+        assert_eq!(region.api(seat).get(&bucket.keys()).await.lines().len(), 20);
+    }
+    region.wait_formed().await;
+    // Its directory is of no use any more, and an empty one is.
+    region.members[3].start();
+    let status = region.wait_exit(3).await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert!(
+        region.members[3]
+            .log()
+            .text()
+            .contains("was removed from the cluster")
+    );
+    let taken_back = region.admin(0, &["recommission", &id.0]).await;
+    assert!(taken_back.unwrap_err().contains("was removed"));
+    region.rejoin_wiped(3).await;
+    region.wait_formed().await;
+}
+
+#[tokio::test]
+async fn one_of_three_goes_only_if_it_is_meant_that_the_region_survives_less() {
+    let mut region = region_of(3).await;
+    let id = region.node_id(2).await;
+    let host = region.seat(2).rpc().ip().to_string();
+    let refused = region.admin(0, &["decommission", &host]).await;
+    let refused = refused.expect_err("the region would survive no loss");
+    println!("{refused}");
+    for part in ["--yes", "the loss of any one node", "the loss of no node"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let node = node_as_seen(&region, 0, &id).await.unwrap();
+    assert_eq!(node["state"], "active", "nothing was done: {node}");
+    let told = region
+        .admin(1, &["decommission", &host, "--yes", "--wait"])
+        .await
+        .expect("it is meant");
+    println!("{told}");
+    for part in [
+        "the loss of no node: a shard has one voter, which another node follows",
+        "3 voters with it, by 1 voter without",
+        "removed from the cluster",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(region.wait_exit(2).await.code(), Some(0));
+    wait_forgotten(&region, &[0, 1], &id).await;
+    region.wait_formed().await;
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_before_anything_is_done() {
+    let only = region_of(1).await;
+    let id = only.node_id(0).await;
+    let refused = only.admin(0, &["decommission", &id.0, "--yes"]).await;
+    let refused = refused.expect_err("the only node");
+    assert!(
+        refused.contains("is the only one that takes shards"),
+        "{refused}"
+    );
+    assert_eq!(
+        node_as_seen(&only, 0, &id).await.unwrap()["state"],
+        "active"
+    );
+    // Without the second node, a shard would depend on the third, which is dead.
+    let mut region = region_of(3).await;
+    region.kill(2);
+    let dead = region.seat(2).rpc().ip().to_string();
+    let id = region.node_id(1).await;
+    eventually("it is refused", SOON, async || {
+        let refused = region.admin(0, &["decommission", &id.0]).await;
+        let refused = refused.expect_err("it would leave no majority, or survive less");
+        let blocked = refused.contains(&format!("depend on {dead}"));
+        blocked.then(|| println!("{refused}"))
+    })
+    .await;
+    assert_eq!(
+        node_as_seen(&region, 0, &id).await.unwrap()["state"],
+        "active"
+    );
+    let unknown = region.admin(0, &["decommission", "nobody"]).await;
+    assert!(unknown.unwrap_err().contains("node nobody is unknown"));
+}

@@ -1,0 +1,85 @@
+//! What operators do with nodes, over real connections.
+
+use std::sync::atomic::Ordering;
+
+use super::tests::port;
+use crate::config::Action;
+
+#[tokio::test]
+async fn nodes_are_changed_and_refusals_say_why() {
+    let port = port(None).await;
+    let confirmed = r#"{"confirm":true}"#;
+    for (path, body, status, part) in [
+        (
+            "/nodes/7/recommission",
+            "",
+            200,
+            "\"change\":\"recommission\"",
+        ),
+        ("/nodes/n7/recommission", "{}", 200, "\"node\":7"),
+        ("/nodes/7/decommission", confirmed, 200, "\"name\":\"n7\""),
+        ("/nodes/7/decommission", "{}", 409, "confirm_required"),
+        ("/nodes/7/decommission", r#"{"yes":1}"#, 400, "invalid_body"),
+        ("/nodes/7/replace", "{}", 409, "lives"),
+        ("/nodes/8/replace", "{}", 404, "no_such_node"),
+        (
+            "/nodes/7/stop",
+            "{}",
+            404,
+            "decommission, recommission or replace",
+        ),
+        ("/nodes/x/replace", "{}", 404, "node x is unknown"),
+    ] {
+        let answer = port.send(&format!("POST {path}"), "", body).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {answer}"
+        );
+        assert!(answer.contains(part), "{path}: {answer}");
+    }
+    let refused = port.call(None, Action::Replace { node: "n7".into() }).await;
+    assert!(refused.unwrap_err().contains("node n7 lives"));
+    let addressed = Action::Recommission {
+        node: "n7.example:7070".into(),
+    };
+    let said = port.call(None, addressed).await.unwrap();
+    assert_eq!(said, "node n7: it takes shards again\n");
+}
+
+#[tokio::test]
+async fn a_node_is_decommissioned_after_it_was_said_what_that_costs() {
+    let port = port(None).await;
+    let decommission = |yes, wait| Action::Decommission {
+        node: "n7".into(),
+        yes,
+        wait,
+    };
+    let refused = port
+        .call(None, decommission(false, false))
+        .await
+        .unwrap_err();
+    assert!(
+        refused.contains("--yes") && refused.contains("the loss of no node"),
+        "{refused}"
+    );
+    let said = port.call(None, decommission(true, false)).await.unwrap();
+    for part in [
+        "with node n7: the loss of any one node",
+        "without it: the loss of no node",
+        "3 voters with it, by 1 voter without",
+        "admin recommission n7",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let unknown = Action::Decommission {
+        node: "no one/else".into(),
+        yes: true,
+        wait: false,
+    };
+    let refused = port.call(None, unknown).await.unwrap_err();
+    assert!(refused.contains("node no one/else is unknown"), "{refused}");
+    // It is removed by now.
+    port.node.ready.store(true, Ordering::Relaxed);
+    let said = port.call(None, decommission(true, true)).await.unwrap();
+    assert!(said.contains("node n7: removed from the cluster"), "{said}");
+}

@@ -1,0 +1,154 @@
+//! The JSON of `/status`, as far as people are shown it. `docs/STATUS.md` says what each field
+//! means. A node of another version may leave some out.
+
+use serde::Deserialize;
+
+/// The status of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Status {
+    pub version: String,
+    pub cluster: String,
+    pub node: u64,
+    pub name: String,
+    pub region: String,
+    pub shards: u64,
+    pub clock_ok: bool,
+    pub survives: String,
+    pub unserved: Vec<Unserved>,
+    pub replica_alarms: u64,
+    pub certificate: Option<Certificate>,
+    pub regions: Vec<Region>,
+    pub held_for_regions: Held,
+    pub nodes: Vec<Node>,
+    pub data_dir: String,
+    pub accounts: u64,
+    pub buckets: u64,
+    pub disk_free_bytes: u64,
+    pub disk_state: String,
+    pub log_disk_bytes: u64,
+    pub state_disk_bytes: u64,
+    pub groups: Vec<Group>,
+    pub snapshots: Vec<Snapshot>,
+}
+
+impl Status {
+    /// The nodes of the region that weren't removed.
+    pub fn near(&self) -> impl Iterator<Item = &Node> {
+        let there = self.nodes.iter().filter(|node| !node.is_removed());
+        there.filter(|node| node.region == self.region)
+    }
+
+    /// The region itself.
+    pub fn home(&self) -> Option<&Region> {
+        self.regions.iter().find(|region| region.here)
+    }
+}
+
+/// A group that nobody serves.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Unserved {
+    pub group: String,
+    pub voters: Vec<u64>,
+    pub unreachable: Vec<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Certificate {
+    pub days_left: u64,
+    pub stale: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Held {
+    pub bytes: u64,
+    pub budget_bytes: u64,
+    pub stage: String,
+}
+
+/// A region, and how this node's shards stand with it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Region {
+    pub name: String,
+    pub here: bool,
+    pub joining: bool,
+    pub leaving: bool,
+    pub waits_for: Option<Vec<String>>,
+    pub shards: Vec<RegionShard>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RegionShard {
+    pub behind: u64,
+    pub lag_ms: Option<f64>,
+    pub silent_ms: Option<f64>,
+    pub alarms: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Node {
+    pub id: u64,
+    pub name: String,
+    pub region: String,
+    pub rpc: String,
+    pub http: String,
+    pub state: String,
+    pub removed_seconds: Option<u64>,
+    pub alive: bool,
+    pub version: String,
+    pub shards: u64,
+    pub clock_offset_ms: Option<f64>,
+    pub round_trip_ms: Option<f64>,
+}
+
+impl Node {
+    pub fn is_removed(&self) -> bool {
+        self.state == "removed"
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Group {
+    pub group: String,
+    pub leader: Option<u64>,
+    pub damaged: bool,
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+    pub changing: bool,
+    /// `node: entries` each.
+    pub lag: Vec<String>,
+}
+
+impl Group {
+    pub fn is_shard(&self) -> bool {
+        self.group.starts_with("shard-")
+    }
+
+    /// The members that are behind, and by how many entries.
+    pub fn behind(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.lag.iter().filter_map(|lag| {
+            let (node, entries) = lag.split_once(": ")?;
+            let behind = (node.parse().ok()?, entries.parse().ok()?);
+            (behind.1 > 0).then_some(behind)
+        })
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Snapshot {
+    pub group: String,
+    pub direction: String,
+    pub node: u64,
+    pub state: String,
+    pub bytes: u64,
+    pub mib_per_second: f64,
+    pub error: Option<String>,
+}

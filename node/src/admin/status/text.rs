@@ -1,0 +1,93 @@
+//! Tables, units, and lines that fit a terminal.
+
+/// Columns of a terminal that everything fits which isn't asked for in full.
+pub(super) const WIDTH: usize = 100;
+/// The widest cell.
+const MAX_CELL: usize = 40;
+
+/// A size with its unit.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    format!("{} {}", rounded(size), UNITS[unit])
+}
+
+/// A length of time, given in milliseconds, with its unit.
+pub(super) fn millis(millis: f64) -> String {
+    match millis {
+        ms if ms < 0.01 => "0 ms".to_owned(),
+        ms if ms < 1.0 => format!("{ms:.2} ms"),
+        ms if ms < 1000.0 => format!("{} ms", rounded(ms)),
+        ms if ms < 120_000.0 => format!("{} s", rounded(ms / 1e3)),
+        ms if ms < 7_200_000.0 => format!("{:.0} min", ms / 60e3),
+        ms if ms < 172_800_000.0 => format!("{:.0} h", ms / 3600e3),
+        ms => format!("{:.0} days", ms / 86_400e3),
+    }
+}
+
+/// A number with one decimal if it is small.
+fn rounded(number: f64) -> String {
+    if number < 9.95 {
+        format!("{number:.1}")
+    } else {
+        format!("{number:.0}")
+    }
+}
+
+/// Rows below a line of titles, in columns. Columns without any text are left out, and cells are
+/// cut off that are very wide, unless the table may be.
+pub(super) fn table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) -> Vec<String> {
+    let cut = |cell: &str| {
+        if may_be_wide || cell.chars().count() <= MAX_CELL {
+            return cell.to_owned();
+        }
+        let start: String = cell.chars().take(MAX_CELL - 1).collect();
+        format!("{start}…")
+    };
+    let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+    let body = rows.iter();
+    let body = body.map(|row| row.iter().map(|cell| cut(cell)).collect());
+    let all: Vec<Vec<String>> = std::iter::once(titles).chain(body).collect();
+    let width = |column: usize| {
+        let cells = all.iter().skip(1).filter_map(|row| row.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let title = all[0].get(column).map_or(0, |title| title.chars().count());
+        if widest == 0 { 0 } else { widest.max(title) }
+    };
+    let widths: Vec<usize> = (0..all[0].len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).filter(|(_, width)| **width > 0);
+        let cells = cells.map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect()
+}
+
+/// Breaks a line between words where it doesn't fit, and indents what follows by so many columns.
+pub(super) fn wrapped(line: &str, indent: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut last = String::new();
+    for word in line.split_whitespace() {
+        if last.trim().is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= WIDTH {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(std::mem::replace(
+                &mut last,
+                format!("{:indent$}{word}", ""),
+            ));
+        }
+    }
+    lines.push(last);
+    lines
+}

@@ -1,0 +1,125 @@
+//! What of its region a node sees served, and by whom it isn't: for the operator's port.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::groups::Groups;
+use crate::meta::{NodeInfo, NodeState};
+use crate::raft::NodeId;
+use crate::shard::ShardHandle;
+use crate::store::keys::GroupId;
+use crate::types::Nanos;
+
+/// How long a node that was removed is still shown.
+const SHOW_REMOVED: Duration = Duration::from_secs(3600);
+
+/// Whether a node is heard of, or is this one.
+pub(super) fn is_alive(groups: &Groups, node: NodeId) -> bool {
+    node == groups.identity.node_id || groups.vitals.lives(node)
+}
+
+/// The groups that nobody serves, as far as this node hears: the metadata, and the shards of its
+/// region.
+pub(super) fn unserved(groups: &Groups) -> Vec<Value> {
+    let meta = (!serves_meta(groups)).then(|| {
+        let (voters, _) = groups.meta.members();
+        row(
+            groups,
+            GroupId::META,
+            &voters.into_iter().collect::<Vec<_>>(),
+        )
+    });
+    let shards = groups.shards.iter().zip(0_u16..);
+    let shards = shards.filter(|(shard, _)| !serves_shard(groups, shard));
+    let shards = shards.map(|(shard, number)| {
+        row(
+            groups,
+            GroupId::shard(number),
+            &voters_of(groups, shard, number),
+        )
+    });
+    meta.into_iter().chain(shards).collect()
+}
+
+fn row(groups: &Groups, group: GroupId, voters: &[NodeId]) -> Value {
+    let silent = voters.iter().filter(|voter| !is_alive(groups, **voter));
+    json!({
+        "group": group.to_string(),
+        "voters": voters,
+        "unreachable": silent.collect::<Vec<_>>(),
+    })
+}
+
+fn serves_meta(groups: &Groups) -> bool {
+    if groups.meta.may_read() {
+        return true;
+    }
+    let (voters, _) = groups.meta.members();
+    let living = voters.iter().filter(|voter| is_alive(groups, **voter));
+    let has_majority = living.count() > voters.len() / 2;
+    let leader = *groups.meta.leader().borrow();
+    has_majority && leader.is_some_and(|leader| is_alive(groups, leader))
+}
+
+fn serves_shard(groups: &Groups, shard: &ShardHandle) -> bool {
+    let elsewhere = shard.leader_elsewhere();
+    shard.serves() || elsewhere.is_some_and(|leader| is_alive(groups, leader))
+}
+
+/// Those in force where this node holds the shard, else those that the metadata names.
+fn voters_of(groups: &Groups, shard: &ShardHandle, number: u16) -> Vec<NodeId> {
+    if shard.is_hosted() {
+        return shard.status().voters;
+    }
+    let topology = groups.catalog.topology();
+    let placement = topology.placement(groups.identity.region_number, number);
+    placement.map_or_else(Vec::new, |placement| placement.voters.clone())
+}
+
+/// Whether a node is still shown: those that were removed are for an hour.
+pub(super) fn is_shown(node: &NodeInfo, now: Nanos) -> bool {
+    node.state != NodeState::Removed || removed_for(node, now) < SHOW_REMOVED
+}
+
+/// How long ago a node was removed.
+pub(super) fn removed_for(node: &NodeInfo, now: Nanos) -> Duration {
+    Duration::from_nanos(now.saturating_sub(node.removed_at))
+}
+
+/// The certificate of the port for other nodes, if there is one.
+pub(super) fn certificate(groups: &Groups) -> Option<Value> {
+    let tls = groups.place.dialer.tls()?;
+    let left = tls.valid_until().duration_since(SystemTime::now());
+    let days = left.map_or(0, |left| left.as_secs() / 86_400);
+    Some(json!({ "days_left": days, "stale": tls.is_stale() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_node_is_shown_for_an_hour() {
+        let hour = 3_600_000_000_000;
+        let mut node = NodeInfo {
+            id: 7,
+            region: 1,
+            rpc: "n7:7070".into(),
+            http: "n7:8080".into(),
+            state: NodeState::Removed,
+            level: 5,
+            version: String::new(),
+            joined_at: 1,
+            name: String::new(),
+            removed_at: 10 * hour,
+        };
+        assert!(is_shown(&node, 11 * hour - 1));
+        assert!(!is_shown(&node, 11 * hour));
+        // Nobody knows when it was.
+        node.removed_at = 0;
+        assert!(!is_shown(&node, 11 * hour));
+        node.state = NodeState::Leaving;
+        assert!(is_shown(&node, 11 * hour));
+    }
+}

@@ -1,0 +1,117 @@
+//! Finding out why nobody at an address speaks as a node does: settings that don't fit are told by
+//! what comes back, so that the error can say what to set.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+
+/// Time to find out. Whoever serves there answers at once.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a client of HTTP/2 begins with: the preface, and an empty SETTINGS frame.
+const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// A request of HTTP/1.1.
+const HTTP1_HELLO: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+/// Begins what is left of TLS when there is no TLS: an alert's record.
+const TLS_ALERT: u8 = 0x15;
+
+pub(super) const NO_CERTIFICATES_HERE: &str = "it asks for certificates, and this program has none: set rpc_cert, rpc_key and rpc_ca as the \
+     others do";
+pub(super) const NO_CERTIFICATES_THERE: &str = "it speaks without certificates, and this program has some: give rpc_cert, rpc_key and rpc_ca \
+     to all nodes and routers of the cluster, or to none; or this isn't the port of its `rpc`";
+pub(super) const NOT_RPC: &str = "it answers by HTTP as a node's `http` or `admin` does: give the address of its `rpc` (7070 \
+     unless it is set)";
+
+/// Whether an error of gRPC says that plain HTTP was answered: with a status of HTTP, which gRPC
+/// leaves at 200, and a body that is no message, if any.
+pub(super) fn is_plain_http(status: &tonic::Status) -> bool {
+    let signs = ["mapped from HTTP status code", "response with status: 4"];
+    signs.iter().any(|sign| status.message().contains(sign))
+}
+
+/// What is wrong at an address that was reached without certificates, if that can be told.
+pub(super) async fn probe(address: &str) -> Option<&'static str> {
+    for hello in [HTTP2_HELLO, HTTP1_HELLO] {
+        let first = tokio::time::timeout(PROBE_TIMEOUT, first_byte(address, hello));
+        match first.await.ok()? {
+            Ok(TLS_ALERT) => return Some(NO_CERTIFICATES_HERE),
+            Ok(b'H') => return Some(NOT_RPC),
+            Ok(_) => return None,
+            // A server of HTTP/1 alone may close the connection without a word.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+async fn first_byte(address: &str, hello: &[u8]) -> io::Result<u8> {
+    let mut tcp = TcpStream::connect(address).await?;
+    tcp.write_all(hello).await?;
+    tcp.read_u8().await
+}
+
+/// Why a handshake with the node at a host failed, and what to do.
+pub(super) fn handshake_failure(error: &io::Error, host: &str, ca: &str) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let advice = cause.and_then(|cause: &rustls::Error| advice(cause, host, ca));
+    advice.unwrap_or_else(|| error.to_string())
+}
+
+fn advice(error: &rustls::Error, host: &str, ca: &str) -> Option<String> {
+    use rustls::Error as E;
+    let advice = match error {
+        E::InvalidCertificate(error) => certificate_advice(error, host, ca)?,
+        E::AlertReceived(AlertDescription::UnknownCA) => format!(
+            "it says that this program's certificate was signed by another CA: give all nodes and \
+             routers certificates of one CA, that of {ca}"
+        ),
+        E::AlertReceived(AlertDescription::NoApplicationProtocol) => NOT_RPC.to_owned(),
+        // What came back isn't TLS at all.
+        E::InvalidMessage(_) => NO_CERTIFICATES_THERE.to_owned(),
+        _ => return None,
+    };
+    Some(advice)
+}
+
+fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<String> {
+    use CertificateError as E;
+    match error {
+        // The latter where both CAs have the same name, as those of `cloudkv-node certs` have.
+        E::UnknownIssuer | E::BadSignature => Some(format!(
+            "its certificate was signed by another CA: give all nodes and routers certificates of \
+             one CA, that of {ca}"
+        )),
+        E::NotValidForName => Some(wrong_name(host, "")),
+        E::NotValidForNameContext { presented, .. } => {
+            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            Some(wrong_name(host, &names.join(", ")))
+        }
+        E::Expired | E::ExpiredContext { .. } => Some(
+            "its certificate has expired, or this machine's clock is wrong: renew it with \
+             `cloudkv-node certs node --renew`"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// The name in `DnsName("name")` or `IpAddress(address)`, as rustls shows those of a certificate.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').map_or(name, |(_, inner)| inner);
+    inner.trim_end_matches(')').trim_matches('"')
+}
+
+fn wrong_name(host: &str, names: &str) -> String {
+    let names = if names.is_empty() {
+        String::new()
+    } else {
+        format!(" ({names})")
+    };
+    format!(
+        "its certificate has another name{names}, and it was called at {host}: make one with \
+         `cloudkv-node certs node {host}`, or call it by a name that it has"
+    )
+}
