@@ -1,5 +1,5 @@
-//! What an operator is told whose node can't read its log, or doesn't know who it is any more: never
-//! to give up the only copy.
+//! What an operator is told whose node can't read its log, or doesn't know who it is any more:
+//! never to give up the only copy.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,8 +1,8 @@
 //! Folds log lines that repeat: the first is written at once, and then one every [`INTERVAL`], with
 //! how many there were since.
 //!
-//! What waits for another node, or for a person, tries again all the time and says so each time: the
-//! line is worth reading once. Lines of the levels below INFO are left as they are.
+//! What waits for another node, or for a person, tries again all the time and says so each time:
+//! the line is worth reading once. Lines of the levels below INFO are left as they are.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -106,8 +106,8 @@ struct Line {
 }
 
 impl Lines {
-    /// Another line with this key. `None`: it is left out; else it is written, and so many were left
-    /// out before.
+    /// Another line with this key. `None`: it is left out; else it is written, and so many were
+    /// left out before.
     fn note(&mut self, key: u64, now: Instant) -> Option<u64> {
         let is_old = |line: &Line| now.duration_since(line.written) >= INTERVAL;
         if self.0.len() >= REMEMBERED {

@@ -1,7 +1,7 @@
 //! What an operator is told whose node can't read its log any more.
 //!
-//! Giving the data directory up is right where other nodes hold the same, and loses everything where
-//! they don't: so it depends on who else there was.
+//! Giving the data directory up is right where other nodes hold the same, and loses everything
+//! where they don't: so it depends on who else there was.
 
 use std::path::Path;
 
@@ -27,8 +27,8 @@ pub(super) fn explained(dir: &Path, error: OpenError) -> StartError {
 fn advice(identity: Option<&Identity>, roster: Option<Roster>, lost: &Lost) -> String {
     let (Some(identity), Some(roster)) = (identity, roster) else {
         return format!(
-            "If other nodes of its region hold its data, of which `cloudkv-node admin status` of one \
-             of them shows three voters in each group, {}. If not, it may be the only copy: {}",
+            "If other nodes of its region hold its data, of which `cloudkv-node admin status` of \
+             one of them shows three voters in each group, {}. If not, it may be the only copy: {}",
             give_up(identity),
             keep(lost)
         );

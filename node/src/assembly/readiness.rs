@@ -1,5 +1,5 @@
-//! Whether this node can answer for all shards of its region now, by itself or through another node,
-//! and why not.
+//! Whether this node can answer for all shards of its region now, by itself or through another
+//! node, and why not.
 //!
 //! A leader counts while it is heard, and while it says that a majority is behind it: one that is
 //! only remembered is none. An ordinary election doesn't make a node unready, since requests are

@@ -2,8 +2,8 @@
 //! with that one.
 //!
 //! Who leads is remembered also when the leader is gone: without a majority nobody else is elected,
-//! and after a restart the vote that was kept names the leader of before. So a leader counts only as
-//! long as it is heard, or, on the leader itself, as long as a majority acknowledges it.
+//! and after a restart the vote that was kept names the leader of before. So a leader counts only
+//! as long as it is heard, or, on the leader itself, as long as a majority acknowledges it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Contact {
         if last == 0 || now.saturating_sub(last) > limit {
             self.floor.store(UNTOLD, Ordering::Release);
         }
-        // Before it has committed an entry of its own term, a leader doesn't know what is committed.
+        // A leader that has committed no entry of its own term doesn't know what is committed.
         if let Some((_, index)) = commit.filter(|(of, _)| *of == term) {
             let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
             // Fails if another call has told.

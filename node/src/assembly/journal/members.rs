@@ -84,8 +84,8 @@ impl Members {
                     tracing::warn!(
                         region = name,
                         by,
-                        "a new region joins the cluster; if that was not meant, `cloudkv-node admin \
-                         remove-region {name}` takes it back"
+                        "a new region joins the cluster; if that was not meant, `cloudkv-node \
+                         admin remove-region {name}` takes it back"
                     );
                 }
                 Some(old) if old.joining && !region.joining => {

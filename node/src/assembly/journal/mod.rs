@@ -100,7 +100,7 @@ impl Journal {
         for change in self.led.look(now, &there) {
             match change {
                 Change::Lost(GroupId::META) => tracing::warn!(
-                    "the metadata has no majority: buckets and regions can't be changed until it has"
+                    "the metadata has no majority: buckets and regions can't be changed"
                 ),
                 Change::Back(GroupId::META, after) => {
                     let after = seconds(after);

@@ -1,4 +1,4 @@
-//! What a start finds missing in the log of what was synced, and whether a power failure explains it.
+//! What a start finds missing of what was synced, and whether a power failure explains it.
 //!
 //! The last block of the log is written again with each sync until it is full. A write that is cut
 //! off harms nothing that was there on disks that write each sector whole; on others it can damage
@@ -55,13 +55,13 @@ impl fmt::Display for Lost {
             )?,
             Extent::LastFile { bytes } => write!(
                 f,
-                "records that were on disk long before it ended are damaged, which no power failure \
-                 explains: with them, {bytes} bytes are missing"
+                "records that were on disk long before it ended are damaged, which no power \
+                 failure explains: with them, {bytes} bytes are missing"
             )?,
             Extent::Older => write!(
                 f,
-                "a file of it is damaged or missing that was on disk long before it ended, which no \
-                 power failure explains"
+                "a file of it is damaged or missing that was on disk long before it ended, which \
+                 no power failure explains"
             )?,
         }
         match &self.end {
@@ -71,8 +71,8 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Judges a log whose whole records end at `end`, while it was synced up to `synced`. `rest` is what
-/// stands behind `end` in its file.
+/// Judges a log whose whole records end at `end`, while it was synced up to `synced`. `rest` is
+/// what stands behind `end` in its file.
 pub(super) fn judge(
     end: Option<End>,
     file: Option<PathBuf>,
@@ -106,7 +106,7 @@ fn is_in_last_block(end: End, rest: &[u8], synced: Position) -> bool {
     if begin >= block {
         return true;
     }
-    // Its head lies further back: if that is whole, the body may still be damaged in the last block.
+    // Its head lies further back: if that is whole, the body may be damaged in the last block.
     let head_is_before = begin + HEAD as u64 <= block;
     let length = frame::length_behind(rest, end.link).filter(|_| head_is_before);
     length.map_or(!head_is_before, |length| {
