@@ -2,7 +2,6 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::time::Duration;
 
@@ -143,22 +142,8 @@ async fn the_status_can_be_watched() {
     watching.wait().unwrap();
 }
 
-/// The names of all fields in a JSON value.
-fn fields(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(object) => {
-            for (name, value) in object {
-                found.insert(name.clone());
-                fields(value, found);
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| fields(item, found)),
-        _ => {}
-    }
-}
-
 #[tokio::test]
-async fn each_field_of_the_json_is_documented_and_those_of_old_are_there() {
+async fn the_fields_that_programs_rely_on_are_there() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     let status = eventually("the regions know each other", SOON, async || {
         let json = world.admin(0, &["status", "--json"]).await.ok()?;
@@ -182,16 +167,4 @@ async fn each_field_of_the_json_is_documented_and_those_of_old_are_there() {
     }
     assert_eq!(status["groups"][0]["group"], "meta");
     assert_eq!(status["groups"][1]["group"], "shard-0");
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/STATUS.md");
-    let documentation = fs::read_to_string(path).unwrap();
-    let mut names = BTreeSet::new();
-    fields(&status, &mut names);
-    let missing: Vec<&String> = names
-        .iter()
-        .filter(|name| !documentation.contains(&format!("`{name}`")))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/STATUS.md doesn't say what these are: {missing:?}"
-    );
 }

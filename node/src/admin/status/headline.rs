@@ -100,8 +100,7 @@ fn critical(shards: &[&Group], silent: &[u64], names: &Names) -> String {
             critical.extend(living);
         }
     }
-    let critical: Vec<String> = critical.into_iter().map(|node| names.get(node)).collect();
-    critical.join(" or ")
+    names.sorted(critical).join(" or ")
 }
 
 /// Names of groups, those that follow each other as `first to last`.

@@ -28,10 +28,16 @@ impl Names {
         name.cloned().unwrap_or_else(|| node.to_string())
     }
 
-    /// Several of them, with commas.
+    /// Several of them, in the order of their names, with commas.
     pub fn list(&self, nodes: &[u64]) -> String {
-        let names: Vec<String> = nodes.iter().map(|node| self.get(*node)).collect();
-        names.join(", ")
+        self.sorted(nodes.iter().copied()).join(", ")
+    }
+
+    /// What several nodes are called, in order.
+    pub fn sorted(&self, nodes: impl IntoIterator<Item = u64>) -> Vec<String> {
+        let mut names: Vec<String> = nodes.into_iter().map(|node| self.get(node)).collect();
+        names.sort_unstable();
+        names
     }
 }
 
