@@ -8,7 +8,7 @@ use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::region::{NodeId, Region, RegionOptions};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn region_of(nodes: usize) -> Region {
     let options = RegionOptions {
@@ -30,7 +30,7 @@ async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value
 
 /// Waits until no group of these nodes has a node among its members.
 async fn wait_forgotten(region: &Region, seats: &[usize], id: &NodeId) {
-    eventually("no group names the node", SOON, async || {
+    eventually("no group names the node", STATE_TIMEOUT, async || {
         for seat in seats {
             let status = region.status(*seat).await?;
             let named = status.groups.iter().any(|group| {
@@ -143,7 +143,7 @@ async fn what_cannot_work_is_refused_before_anything_is_done() {
     region.kill(2);
     let dead = region.seat(2).rpc().ip().to_string();
     let id = region.node_id(1).await;
-    eventually("it is refused", SOON, async || {
+    eventually("it is refused", STATE_TIMEOUT, async || {
         let refused = region.admin(0, &["decommission", &id.0]).await;
         let refused = refused.expect_err("it would leave no majority, or survive less");
         let blocked = refused.contains(&format!("depend on {dead}"));

@@ -9,7 +9,7 @@ use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::harness::{Router, clean_command, run_to_exit};
 use cloudkv_cluster_tests::region::{Certificates, Region, RegionOptions, Start};
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One node that runs, and a seat for another.
 async fn one_and_a_seat(tls: bool) -> Region {
@@ -25,7 +25,7 @@ async fn one_and_a_seat(tls: bool) -> Region {
 /// Waits until a node that can't join has logged a WARN with all of these parts, and prints it.
 async fn wait_warned(region: &Region, seat: usize, parts: &[&str]) {
     let what = format!("node {seat} warns of {parts:?}");
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let log = region.members[seat].log().text();
         let mut lines = log.lines().filter(|line| line.contains("WARN"));
         let line = lines.find(|line| parts.iter().all(|part| line.contains(part)))?;
@@ -52,7 +52,7 @@ async fn without_certificates_a_port_that_asks_for_them_is_named() {
 async fn a_router_without_certificates_says_that_its_nodes_ask_for_them() {
     let region = one_and_a_seat(true).await;
     let router = Router::launch(&[region.seat(0).rpc()], &[]);
-    eventually("the router warns", SOON, async || {
+    eventually("the router warns", STATE_TIMEOUT, async || {
         let log = router.log_text();
         let mut lines = log.lines().filter(|line| line.contains("WARN"));
         let line = lines.find(|line| line.contains("set rpc_cert, rpc_key and rpc_ca"))?;

@@ -8,7 +8,7 @@ use cloudkv_cluster_tests::region::{Region, World};
 use cloudkv_cluster_tests::{Node, Router, eventually};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The events of a log.
 fn events(text: &str) -> Vec<Value> {
@@ -31,7 +31,7 @@ fn that_say(text: &str, message: &str) -> Vec<Value> {
 /// The first event of a node's log that says `message`.
 async fn wait_for(region: &Region, seat: usize, message: &str) -> Value {
     let what = format!("node {seat} says: {message}");
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let found = that_say(&region.members[seat].log().text(), message);
         found.into_iter().next()
     })
@@ -49,7 +49,7 @@ fn the_one(text: &str, message: &str) -> Value {
 async fn a_start_is_told_from_version_to_ready_and_requests_are_not() {
     let mut node = Node::start().await;
     let ready = async |node: &Node| {
-        eventually("it says that it is ready", SOON, async || {
+        eventually("it says that it is ready", STATE_TIMEOUT, async || {
             (!that_say(&node.log_text(), "ready").is_empty()).then_some(())
         })
         .await;
@@ -127,7 +127,7 @@ async fn a_node_that_is_lost_and_comes_back_is_told_once_by_its_name_with_what_f
 
 /// The event of one of the other nodes that tells who leads in the place of a lost one.
 async fn wait_for_move(region: &Region, lost: &str) -> Value {
-    eventually("it is told who leads now", SOON, async || {
+    eventually("it is told who leads now", STATE_TIMEOUT, async || {
         let logs = [0, 1].map(|seat| region.members[seat].log().text());
         let mut moves = logs
             .iter()
@@ -149,7 +149,7 @@ async fn a_majority_that_is_lost_and_found_is_told() {
     let mut region = Region::start().await;
     region.kill(1);
     region.kill(2);
-    eventually("all shards are told", SOON, async || {
+    eventually("all shards are told", STATE_TIMEOUT, async || {
         let lost = that_say(&region.members[0].log().text(), "no majority");
         assert!(
             lost.iter().all(|event| event["level"] == "WARN"),
@@ -180,7 +180,7 @@ async fn a_planned_stop_says_why_leadership_moves() {
     region.terminate(2).await;
     eventually(
         "another node says that it was handed over",
-        SOON,
+        STATE_TIMEOUT,
         async || {
             let logs = [0, 1].map(|seat| region.members[seat].log().text());
             let mut moves = logs
@@ -232,7 +232,7 @@ async fn a_router_that_reaches_no_seed_says_why_of_each_now_and_then() {
         .collect();
     let router = Router::launch(&seeds, &[]);
     let told = || that_say(&router.log_text(), "no node answers");
-    let all = eventually("it says so twice", SOON, async || {
+    let all = eventually("it says so twice", STATE_TIMEOUT, async || {
         Some(told()).filter(|all| all.len() >= 2)
     })
     .await;
@@ -259,7 +259,7 @@ async fn a_router_tells_when_it_is_ready_and_when_a_region_is_lost() {
     let mut node = Node::start().await;
     let router = Router::start(&[node.rpc()]).await;
     let wait = async |message: &str| {
-        eventually(message, SOON, async || {
+        eventually(message, STATE_TIMEOUT, async || {
             that_say(&router.log_text(), message).into_iter().next()
         })
         .await

@@ -11,7 +11,7 @@ use cloudkv_cluster_tests::{Answer, eventually};
 use futures_util::future::join;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a node to answer about itself.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -36,7 +36,7 @@ async fn readiness(region: &Region, seat: usize) -> Option<(u16, Value)> {
 /// Waits until a node isn't ready, and `holds` of what it says.
 async fn wait_unready(region: &Region, seat: usize, holds: impl Fn(&Value) -> bool) -> Value {
     let last = Mutex::new(None);
-    let found = cloudkv_cluster_tests::try_eventually(SOON, async || {
+    let found = cloudkv_cluster_tests::try_eventually(STATE_TIMEOUT, async || {
         let said = readiness(region, seat).await;
         last.lock().expect("not poisoned").clone_from(&said);
         let (status, body) = said?;
@@ -80,7 +80,7 @@ async fn a_node_whose_region_has_no_majority_is_not_ready_nor_is_it_after_a_rest
     region.kill(0);
     region.members[0].start();
     region.wait_listening(0).await;
-    eventually("users are told so", SOON, async || {
+    eventually("users are told so", STATE_TIMEOUT, async || {
         if let Some((status, body)) = readiness(&region, 0).await {
             assert_eq!(status, 503, "{body}");
         }
@@ -138,7 +138,7 @@ async fn a_region_that_is_cut_off_stays_ready_and_says_that_the_metadata_has_no_
     let key = bucket.key("k");
     world.cut_off(0);
     let stays_ready_until = async |world: &World, metadata: &str| {
-        eventually(metadata, SOON, async || {
+        eventually(metadata, STATE_TIMEOUT, async || {
             let (status, body) = readiness(world, 0).await?;
             assert_eq!(status, 200, "{body}");
             (body["metadata"] == metadata).then_some(())

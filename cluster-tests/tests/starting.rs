@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
 use cloudkv_cluster_tests::{Answer, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A probe waits no longer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -28,7 +28,7 @@ async fn a_node_that_waits_to_join_answers_its_operator_and_says_so_once() {
             .unwrap_or_else(|_| panic!("no answer from {path}"))
     };
     let absent = region.seat(0).rpc().to_string();
-    eventually("it says whom it waits for", SOON, async || {
+    eventually("it says whom it waits for", STATE_TIMEOUT, async || {
         let health = ask("/healthz").await;
         let body = health.status(200).json();
         assert_eq!(body["status"], "starting");
@@ -56,6 +56,8 @@ async fn a_node_that_waits_to_join_answers_its_operator_and_says_so_once() {
         status["starting"].as_str().unwrap().contains(&absent),
         "{status}"
     );
+    let shown = region.admin(1, &["status"]).await.unwrap_err();
+    assert!(shown.contains("is starting, and waits for"), "{shown}");
     let refused = ask("/plans").await;
     assert_eq!(refused.status(503).json()["error"], "starting");
     let health = region.admin(1, &["health"]).await;
@@ -69,7 +71,7 @@ async fn a_node_that_waits_to_join_answers_its_operator_and_says_so_once() {
             .filter(|line| line.contains("no node takes this one in"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    eventually("a line says how often", SOON, async || {
+    eventually("a line says how often", STATE_TIMEOUT, async || {
         told()
             .iter()
             .any(|line| line.contains("\"repeated\":"))

@@ -132,7 +132,7 @@ async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, C
 
 /// Compares all shards, one after the other; that regions differ is an error.
 async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
-    let status = ask_patiently(call, "/status").await?;
+    let status = ask_status_patiently(call).await?;
     let mut shards = Vec::new();
     for shard in 0..status["shards"].as_u64().unwrap_or(0) {
         let path = format!("/shards/{shard}/verify");
@@ -160,11 +160,24 @@ pub(super) async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallEr
     good(call, get(&call.target, path, call.token.as_ref()).await?)
 }
 
+/// Asks for the status of a node that has started: before that, it knows of nobody and nothing.
+pub(super) async fn ask_status(call: &OperatorCall) -> Result<Value, CallError> {
+    let status = ask(call, "/status").await?;
+    match status["starting"].as_str() {
+        None => Ok(status),
+        Some(what) => Err(CallError::Refused {
+            target: call.target.clone(),
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: format!("the node is starting, and waits for {what}"),
+        }),
+    }
+}
+
 /// The same, asked again for a while while the node says that it can't tell yet.
-async fn ask_patiently(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
+async fn ask_status_patiently(call: &OperatorCall) -> Result<Value, CallError> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        match ask(call, path).await {
+        match ask_status(call).await {
             Err(CallError::Refused { status, .. })
                 if status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline =>
             {

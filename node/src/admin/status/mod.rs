@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::CallError;
-use super::commands::{Out, ask, print};
+use super::commands::{Out, ask, ask_status, print};
 use crate::config::{OperatorCall, StatusFlags};
 use model::Status;
 
@@ -45,7 +45,10 @@ pub(super) async fn show(
     if flags.watch {
         return watch(call, flags.verbose, out).await;
     }
-    let told = ask(call, "/status").await?;
+    if flags.json && !flags.check {
+        return print(out, &format!("{:#}\n", ask(call, "/status").await?));
+    }
+    let told = ask_status(call).await?;
     let status = read(call, &told)?;
     if flags.json {
         print(out, &format!("{told:#}\n"))?;
@@ -66,7 +69,7 @@ async fn watch(call: &OperatorCall, verbose: bool, out: Out<'_>) -> Result<(), C
         ""
     };
     loop {
-        let page = match ask(call, "/status").await {
+        let page = match ask_status(call).await {
             Ok(told) => view::page(&read(call, &told)?, verbose),
             Err(error) => format!("{error}\n"),
         };
