@@ -144,9 +144,9 @@ pub(super) async fn change(
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Response> {
-    let (name, change) = named(path)?;
+    let (name, change) = named(path).ok_or_else(no_such_change)?;
     let body = body.map_err(IntoResponse::into_response)?;
-    let body = read(&body)?;
+    let body = read(&body).map_err(|error| wrong_body(&error))?;
     let changed = node
         .operations
         .change_node(name, change, body.confirm)
@@ -169,7 +169,7 @@ pub(super) async fn departure(
     State(node): State<Node>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<Departure>, Response> {
-    let (name, change) = named(path)?;
+    let (name, change) = named(path).ok_or_else(no_such_change)?;
     if change != NodeChange::Decommission {
         return Err(no_such_change());
     }
@@ -177,15 +177,11 @@ pub(super) async fn departure(
     told.map(Json).map_err(IntoResponse::into_response)
 }
 
-fn named(
-    path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<(String, NodeChange), Response> {
-    let Ok(Path((node, name))) = path else {
-        return Err(no_such_change());
-    };
+fn named(path: Result<Path<(String, String)>, PathRejection>) -> Option<(String, NodeChange)> {
+    let Path((node, name)) = path.ok()?;
     let mut all = NodeChange::ALL.into_iter();
-    let change = all.find(|change| change.name() == name);
-    Ok((node, change.ok_or_else(no_such_change)?))
+    let change = all.find(|change| change.name() == name)?;
+    Some((node, change))
 }
 
 fn no_such_change() -> Response {
@@ -193,12 +189,14 @@ fn no_such_change() -> Response {
     refusal(StatusCode::NOT_FOUND, "no_such_route", message)
 }
 
-fn read(body: &Bytes) -> Result<ChangeBody, Response> {
+fn read(body: &Bytes) -> serde_json::Result<ChangeBody> {
     if body.is_empty() {
         return Ok(ChangeBody::default());
     }
-    serde_json::from_slice(body).map_err(|error| {
-        let message = format!("the body must be a JSON object with confirm: {error}");
-        refusal(StatusCode::BAD_REQUEST, "invalid_body", &message)
-    })
+    serde_json::from_slice(body)
+}
+
+fn wrong_body(error: &serde_json::Error) -> Response {
+    let message = format!("the body must be a JSON object with confirm: {error}");
+    refusal(StatusCode::BAD_REQUEST, "invalid_body", &message)
 }

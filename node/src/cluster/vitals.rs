@@ -463,16 +463,16 @@ mod tests {
         assert!(
             vitals.led_within(7, GroupId(3), ANSWER) && !vitals.led_within(7, GroupId(4), ANSWER)
         );
-        // That it led is remembered for a while when it says so no more.
-        vitals.heard(7, Duration::from_millis(1), 0, &pb::Pong::default());
-        assert_eq!(vitals.leader_of(GroupId(3), |_| true), None);
-        assert!(vitals.led_within(7, GroupId(3), ANSWER));
-        assert!(!vitals.led_within(7, GroupId(3), Duration::ZERO));
         let members = |group| vitals.members_of(GroupId(group), |_| true);
         assert_eq!(members(3), Some(vec![7, 8]));
         // Its members are being changed.
         assert_eq!(members(5), None);
         assert_eq!(members(4), None);
+        // That it led is remembered for a while when it says so no more.
+        vitals.heard(7, Duration::from_millis(1), 0, &pb::Pong::default());
+        assert_eq!(vitals.leader_of(GroupId(3), |_| true), None);
+        assert!(vitals.led_within(7, GroupId(3), ANSWER));
+        assert!(!vitals.led_within(7, GroupId(3), Duration::ZERO));
         for node in [7, 8, 9] {
             for _ in 0..SAMPLES {
                 vitals.heard(node, Duration::from_millis(1), SECOND, &pong);

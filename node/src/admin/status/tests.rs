@@ -157,7 +157,7 @@ fn nodes_of_one_host_are_told_apart_by_their_addresses() {
     let names = super::names::Names::of(&read(&status));
     assert_eq!(
         names.list(&[1, 2, 3, 4]),
-        "127.0.0.1:7070, 127.0.0.1:7071, third, 4"
+        "127.0.0.1:7070, 127.0.0.1:7071, 4, third"
     );
 }
 
