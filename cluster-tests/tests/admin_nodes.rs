@@ -25,7 +25,9 @@ async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value
     let call = region.members[seat].admin_api().get("/status").unchecked();
     let status = call.try_send().await.ok()?.json();
     let mut nodes = status["nodes"].as_array()?.iter();
-    nodes.find(|node| node["id"].to_string() == id.0).cloned()
+    nodes
+        .find(|node| node["id"].as_u64() == id.0.parse().ok())
+        .cloned()
 }
 
 /// Waits until no group of these nodes has a node among its members.
