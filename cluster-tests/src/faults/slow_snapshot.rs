@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
+
 use super::harm;
 use super::noise;
 use super::plain::Plain;
@@ -15,6 +17,8 @@ const SHARD: u32 = 0;
 /// More than the log keeps in any case: without a snapshot no node becomes whole.
 const BALLAST: u64 = 768;
 const VALUE_BYTES: usize = 16 << 10;
+/// Values that are written at once.
+const BALLAST_WRITERS: usize = 16;
 /// Time for one of those values to be written, and for the log to be purged of some.
 const BALLAST_WITHIN: Duration = Duration::from_secs(60);
 /// What passes to the node, in KiB a second: the snapshot takes between 3 and 12 s.
@@ -86,15 +90,18 @@ async fn load_ballast(region: &Region) {
     let nodes = region.running().into_iter();
     let nodes: Vec<_> = nodes.map(|seat| region.seat(seat).http()).collect();
     let names = (0..).map(|number: u64| format!("ballast-{number}"));
-    let mut names = names.filter(|name| shard_of(&bucket.id, name, region.shards()) == SHARD);
-    for number in 0..BALLAST {
-        let path = bucket.key(&names.next().expect("numbers don't end"));
-        let request = RawRequest::new("PUT", &path).body(noise::value(number, VALUE_BYTES));
+    let names = names.filter(|name| shard_of(&bucket.id, name, region.shards()) == SHARD);
+    let writes = names.zip(0..BALLAST).map(async |(name, number)| {
+        let request = RawRequest::new("PUT", &bucket.key(&name));
+        let request = request.body(noise::value(number, VALUE_BYTES));
         eventually("a value is written", BALLAST_WITHIN, async || {
             Plain::new(&nodes, 0).send(&request).await.ok()
         })
         .await;
-    }
+    });
+    // One after the other they would take most of a short run.
+    let writes = stream::iter(writes).buffer_unordered(BALLAST_WRITERS);
+    writes.for_each(async |()| ()).await;
     let purged = async || is_purged(region).await.then_some(());
     eventually("the log is purged", BALLAST_WITHIN, purged).await;
 }
