@@ -1,6 +1,6 @@
 //! A plan's number of bytes in a bucket: never refused below it, exceeded by little.
 //!
-//! Each leader of a shard may add an allowance of bytes between two counts of the whole bucket.
+//! Each node that leads shards may add an allowance of bytes between two counts of the whole bucket.
 //! Invariant: an allowance is at most the part of the free bytes that each shard would get if all
 //! of them asked at once, and never more than [`block`]; it ends after [`VALID`]. So counts that
 //! are out of date cost at most a block per shard, and what is written while it is counted.

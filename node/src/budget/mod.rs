@@ -1,4 +1,5 @@
-//! Room for new keys, so that a plan's number of keys is kept without counting at each write.
+//! Quotas of a bucket, so that a plan's number of keys and of bytes is kept without counting at each
+//! write.
 
 mod bytes;
 mod survey;

@@ -29,12 +29,15 @@ const MAX_READ_BYTES: usize = 256 << 10;
 /// The log of one group. Cheap to clone; all clones are the same log.
 pub struct LogStore<M: Machine> {
     inner: Arc<Inner<M>>,
+    /// Of a reader: how often the log had been truncated when it was made.
+    truncations: Option<u64>,
 }
 
 impl<M: Machine> Clone for LogStore<M> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            truncations: self.truncations,
         }
     }
 }
@@ -48,6 +51,8 @@ struct Inner<M: Machine> {
     /// The last position that is durable as a committed one, if it was made so on purpose.
     durable_commit: Mutex<Option<LogId>>,
     purged: AtomicU64,
+    /// How often the end of the log was cut off.
+    truncations: AtomicU64,
 }
 
 /// The newest entries, of consecutive indexes.
@@ -135,9 +140,11 @@ impl<M: Machine> LogStore<M> {
             committed: Mutex::new(None),
             durable_commit: Mutex::new(committed.transpose()?),
             purged: AtomicU64::new(purged),
+            truncations: AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),
+            truncations: None,
         })
     }
 
@@ -238,7 +245,15 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<M>>, io::Error> {
-        self.read(start, end, MAX_READ_BYTES).await
+        let entries = self.read(start, end, MAX_READ_BYTES).await?;
+        // A leader never truncates its log. So the one that this reader replicates for leads no
+        // more, and what was read may be a later leader's: behind this one's previous entry it
+        // would make a log that never was.
+        let truncations = self.inner.truncations.load(Ordering::Acquire);
+        if self.truncations.is_some_and(|known| known != truncations) {
+            return Ok(Vec::new());
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -264,7 +279,10 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
     }
 
     async fn get_log_reader(&mut self) -> Self {
-        self.clone()
+        Self {
+            inner: self.inner.clone(),
+            truncations: Some(self.inner.truncations.load(Ordering::Acquire)),
+        }
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
@@ -326,6 +344,8 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
+        // First: who reads what comes in the place of the old end is to see it.
+        self.inner.truncations.fetch_add(1, Ordering::AcqRel);
         self.inner
             .engine
             .log

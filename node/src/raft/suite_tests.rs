@@ -217,3 +217,34 @@ async fn entries_on_the_disk_are_read_by_a_thread_that_may_wait_for_it() {
     );
     assert_eq!(read.await.unwrap().len(), 4);
 }
+
+/// Log matching (Raft, 5.3): what a leader's reader gave away after another leader's entries have
+/// taken the place of its own would follow an entry that it never followed.
+#[tokio::test]
+async fn a_leaders_reader_gives_away_nothing_of_the_next_leaders_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_engine, mut log, _replica) = open(&dir);
+    let noop = openraft::storage::IOFlushed::noop;
+    let entries = (1..=4).map(|index| put(index, "old"));
+    log.append(entries, noop()).await.unwrap();
+    let mut reader = log.get_log_reader().await;
+    assert_eq!(reader.limited_get_log_entries(1, 5).await.unwrap().len(), 4);
+    log.truncate_after(Some(log_id(1, 2))).await.unwrap();
+    let later = (3..=4).map(|index| Entry::<Shard> {
+        log_id: log_id(2, index),
+        ..put(index, "new")
+    });
+    log.append(later, noop()).await.unwrap();
+    assert!(
+        reader
+            .limited_get_log_entries(4, 5)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let mut reader = log.get_log_reader().await;
+    let read = reader.limited_get_log_entries(4, 5).await.unwrap();
+    assert_eq!(read[0].log_id, log_id(2, 4));
+    // What is applied is committed, and never truncated.
+    assert_eq!(reader.try_get_log_entries(1..5).await.unwrap().len(), 4);
+}

@@ -38,9 +38,12 @@ pub(super) async fn admit(
             ReadResult::Gone(_) | ReadResult::Nothing => 0,
         };
         let added = put.bytes.saturating_sub(replaced);
+        if added == 0 {
+            return Ok(true);
+        }
         let quota = &bucket.usage.byte_quota;
         let _alone = quota.counting.lock().await;
-        if added == 0 || quota.take(added, Instant::now()) {
+        if quota.take(added, Instant::now()) {
             return Ok(true);
         }
         // What has expired is counted until it is removed.
