@@ -190,27 +190,37 @@ fn nothing() -> mpsc::Receiver<&'static str> {
 #[tokio::test]
 async fn the_beginning_of_a_longer_http_2_body_is_not_stored() {
     let ports = Ports::start().await;
-    let bucket = &ports.bucket;
-    for (number, address) in ports.addresses().into_iter().enumerate() {
-        let key = bucket.key(&format!("begun-{number}"));
-        let (send, rest) = mpsc::channel(1);
-        let putting = put(address, (bucket, &key), 5, &["01234"], rest);
-        let watching = async {
-            // All that is promised is there, but the stream goes on.
-            for _ in 0..50 {
-                let got = ports.router.api().get(&key).api_key(&bucket.account).await;
-                assert_eq!(got.status, 404, "{got:?}");
-            }
-            // It fails if the stream has been reset.
-            let _ = send.send("56789").await;
-            drop(send);
-        };
-        let (status, ()) = tokio::join!(putting, watching);
-        let refused = status.is_none_or(|status| (400..500).contains(&status));
-        assert!(refused, "{status:?}");
-        let got = ports.router.api().get(&key).api_key(&bucket.account).await;
-        assert_eq!(got.status, 404, "{got:?}");
+    for address in ports.addresses() {
+        for (promised, frames) in [(5, &["01234"][..]), (0, &[][..])] {
+            is_not_stored_before_it_ends(&ports, address, promised, frames).await;
+        }
     }
+}
+
+/// Sends all that is promised, and more once that could have been stored.
+async fn is_not_stored_before_it_ends(
+    ports: &Ports,
+    address: SocketAddr,
+    promised: usize,
+    frames: &[&'static str],
+) {
+    let (api, bucket) = (ports.router.api(), &ports.bucket);
+    let key = bucket.key(&format!("begun-{}-{promised}", address.port()));
+    let (send, rest) = mpsc::channel(1);
+    let putting = put(address, (bucket, &key), promised, frames, rest);
+    let watching = async {
+        for _ in 0..50 {
+            let got = api.get(&key).api_key(&bucket.account).await;
+            assert_eq!(got.status, 404, "{promised} at {address}: {got:?}");
+        }
+        let _ = send.send("56789").await;
+        drop(send);
+    };
+    let (status, ()) = tokio::join!(putting, watching);
+    let refused = status.is_none_or(|status| (400..500).contains(&status));
+    assert!(refused, "{promised} at {address}: {status:?}");
+    let got = api.get(&key).api_key(&bucket.account).await;
+    assert_eq!(got.status, 404, "{promised} at {address}: {got:?}");
 }
 
 #[tokio::test]

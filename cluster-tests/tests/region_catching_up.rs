@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::faults::{PlainLoad, Work, fill};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
+use serde_json::Value;
 
 /// The node that loses its disk.
 const LOSER: usize = 2;
@@ -45,6 +46,40 @@ async fn a_wiped_node_becomes_level_over_a_slow_link_while_the_others_write() {
     let outcome = load.stop().await;
     assert_eq!(outcome.errors, 0, "{outcome:?}");
     region.wait_converged().await;
+    says_how_it_caught_up(&region).await;
+}
+
+/// The node that lacked everything tells in its log how it caught up, and whoever sent it a snapshot
+/// tells the same; they name each other by their addresses.
+async fn says_how_it_caught_up(region: &Region) {
+    for message in ["catching up begun", "caught up"] {
+        let what = format!("the node says: {message}");
+        eventually(&what, WITHIN, async || events(region, LOSER, message).pop()).await;
+    }
+    let address = |seat: usize| region.seat(seat).rpc().to_string();
+    for message in ["snapshot transfer begun", "snapshot transfer ended"] {
+        let received = events(region, LOSER, message);
+        assert!(!received.is_empty(), "{message}");
+        for received in received {
+            let sender = (0..LOSER).find(|seat| received["node"] == address(*seat));
+            let sender = sender.unwrap_or_else(|| panic!("no node's address: {received}"));
+            let sent = events(region, sender, message).into_iter();
+            let mut sent = sent.filter(|sent| sent["group"] == received["group"]);
+            assert!(
+                sent.any(|sent| sent["node"] == address(LOSER)),
+                "the sender does not say so: {received}"
+            );
+        }
+    }
+}
+
+/// The events of a node's log with this message.
+fn events(region: &Region, seat: usize, message: &str) -> Vec<Value> {
+    let text = region.members[seat].log().text();
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.filter(|event| event["message"] == message).collect()
 }
 
 /// Bytes a second that the links carry while most shards are level at once and one takes long.

@@ -196,10 +196,7 @@ impl Groups {
                 let region = topology.region_name(known.region).unwrap_or("?");
                 format!("{} ({region})", known.rpc)
             }
-            None => {
-                let address = self.peers.address_of(node);
-                address.unwrap_or_else(|| format!("node {node}"))
-            }
+            None => self.peers.name_of(node),
         }
     }
 }

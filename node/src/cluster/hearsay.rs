@@ -64,7 +64,7 @@ impl Keeper {
         let topology = self.catalog.topology();
         for node in nodes {
             if topology.node(node.id).is_none() && !self.peers.knows(node.id) {
-                tracing::info!(node = node.id, rpc = node.rpc, "heard of a node");
+                tracing::info!(node = node.rpc, number = node.id, "heard of a node");
                 self.peers.learn(node.id, &node.rpc);
             }
         }

@@ -169,7 +169,9 @@ impl<M: Machine> Group<M> {
         let replica = replica.repaired_by(settings.node, damage.clone());
         let progress = replica.progress();
         let generations = replica.generations();
-        let transfers = Transfers::new(id, settings.snapshots.clone());
+        let peers = settings.peers.clone();
+        let name_of = move |node| peers.name_of(node);
+        let transfers = Transfers::new(id, settings.snapshots.clone(), name_of);
         let config = raft_config(id, settings)?;
         let acks = Arc::new(Acks::default());
         let timeout = settings.append_timeout;

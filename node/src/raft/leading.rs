@@ -180,7 +180,8 @@ impl<M: Machine> Group<M> {
         };
         let mut request = VoteRequest::new(Vote::new(term + 1, rival), last);
         request.leadership_transfer = true;
-        tracing::info!(group = %self.id(), term, rival, "leadership transfer failed, resigning");
+        let target = self.peers().name_of(rival);
+        tracing::info!(group = %self.id(), term, target, "leadership transfer failed, resigning");
         if self.raft().vote(request).await.is_ok() && self.is_fit_to_lead() {
             // An error means that Raft has stopped.
             let _ = self.raft().trigger().elect(true).await;

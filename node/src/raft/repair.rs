@@ -408,7 +408,8 @@ impl<M: Machine> Group<M> {
         });
         let asked = self.peers().call(leader, Lane::Raft, body, REQUEST_TIMEOUT);
         let sends = matches!(asked.await, Ok(reply::Body::Snapshot(_)));
-        tracing::info!(group = %self.id(), leader, sends, "snapshot for a repair asked for");
+        let leader = self.peers().name_of(leader);
+        tracing::info!(group = %self.id(), leader, sends, "snapshot for a repair requested");
         sends
     }
 
@@ -442,10 +443,11 @@ impl<M: Machine> Group<M> {
                 }
                 Err(error) => Err(Status::internal(error.to_string())),
             };
+            let node = peers.name_of(to);
             match sent {
-                Ok(_) => tracing::info!(group = %id, to, "state sent to a damaged member"),
+                Ok(_) => tracing::info!(group = %id, node, "state sent to a damaged member"),
                 Err(error) => {
-                    tracing::warn!(group = %id, to, %error, "state not sent to a damaged member");
+                    tracing::warn!(group = %id, node, %error, "state not sent to a damaged member");
                 }
             }
         });

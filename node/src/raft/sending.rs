@@ -96,8 +96,8 @@ impl<'a> Sending<'a> {
                 return Err(status);
             }
             tracing::info!(
-                group = head.group,
-                node = self.node,
+                group = %self.transfer.group(),
+                node = self.transfer.node_name(),
                 chunks = self.acknowledged,
                 error = status.message(),
                 "snapshot transfer interrupted, resuming"

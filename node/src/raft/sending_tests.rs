@@ -156,7 +156,7 @@ impl Source {
         Self {
             dir: tempfile::tempdir().unwrap(),
             peers,
-            transfers: Transfers::new(GROUP, SnapshotSettings::new(100)),
+            transfers: Transfers::new(GROUP, SnapshotSettings::new(100), |node| node.to_string()),
         }
     }
 

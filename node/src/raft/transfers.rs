@@ -136,16 +136,24 @@ pub struct Transfers {
     numbers: AtomicU64,
     entries: Mutex<BTreeMap<(Direction, NodeId), Entry>>,
     counts: [TransferCounts; 2],
+    /// The other nodes, as the log names them.
+    name_of: Box<dyn Fn(NodeId) -> String + Send + Sync>,
 }
 
 impl Transfers {
-    pub(super) fn new(group: GroupId, settings: SnapshotSettings) -> Arc<Self> {
+    /// No snapshot yet; the log calls other nodes what `name_of` does.
+    pub(super) fn new(
+        group: GroupId,
+        settings: SnapshotSettings,
+        name_of: impl Fn(NodeId) -> String + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             group,
             settings,
             numbers: AtomicU64::new(0),
             entries: Mutex::default(),
             counts: Default::default(),
+            name_of: Box::new(name_of),
         })
     }
 
@@ -249,6 +257,16 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
+    /// The group.
+    pub(super) fn group(&self) -> GroupId {
+        self.transfers.group
+    }
+
+    /// The other node, as the log names it.
+    pub(super) fn node_name(&self) -> String {
+        (self.transfers.name_of)(self.key.1)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.transfers.entries.lock();
         // A later one may have taken its place.
@@ -262,7 +280,7 @@ impl Transfer {
     /// The receiver takes it on, and has so many chunks already, and so many bytes: the log is told,
     /// the first time.
     pub(super) fn start(&self, chunks: u64, bytes: u64) {
-        let group = self.transfers.group;
+        let group = self.group();
         self.change(|entry| {
             entry.status.chunks = chunks;
             entry.status.bytes = bytes;
@@ -270,7 +288,8 @@ impl Transfer {
                 return;
             }
             let status = &entry.status;
-            let (index, node, direction) = (status.index, status.node, status.direction.name());
+            let (index, direction) = (status.index, status.direction.name());
+            let node = self.node_name();
             tracing::info!(
                 %group, direction, node, index, bytes,
                 "snapshot transfer begun"
@@ -296,7 +315,7 @@ impl Transfer {
 
     /// It has ended, and why if it failed: the log is told.
     pub(super) fn end(&self, error: Option<&Status>) {
-        let group = self.transfers.group;
+        let group = self.group();
         let counts = self.transfers.counts(self.key.0);
         self.change(|entry| {
             if entry.status.ended.is_some() {
@@ -306,7 +325,8 @@ impl Transfer {
             entry.status.error = error.map(|error| error.message().to_owned());
             let begun = entry.begun;
             let status = &entry.status;
-            let (index, bytes, node) = (status.index, status.bytes, status.node);
+            let (index, bytes) = (status.index, status.bytes);
+            let node = self.node_name();
             let seconds = status.took().as_secs_f64();
             let direction = status.direction.name();
             match error {
@@ -346,7 +366,8 @@ mod tests {
     use super::*;
 
     fn transfers() -> Arc<Transfers> {
-        Transfers::new(GroupId::shard(0), SnapshotSettings::new(100))
+        let settings = SnapshotSettings::new(100);
+        Transfers::new(GroupId::shard(0), settings, |node| node.to_string())
     }
 
     #[test]

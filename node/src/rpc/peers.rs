@@ -267,6 +267,12 @@ impl Peers {
         book.get(&node).map(|peer| peer.address.borrow().clone())
     }
 
+    /// A node as operators know it: the address that it advertises, or its number if none is known.
+    pub fn name_of(&self, node: NodeId) -> String {
+        self.address_of(node)
+            .unwrap_or_else(|| format!("node {node}"))
+    }
+
     /// Whether a node's address is known.
     pub fn knows(&self, node: NodeId) -> bool {
         self.book.read().contains_key(&node)

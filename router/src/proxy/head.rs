@@ -108,7 +108,18 @@ impl Head {
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
+        if matches!(request.body(), Outgoing::Coming { .. }) {
+            promise_no_empty_body(request.headers_mut());
+        }
         request
+    }
+}
+
+/// Lets the end of a body decide that it is empty. Over HTTP/2 a client may promise no byte and send
+/// some nevertheless; a node that was promised none answers without waiting for the stream's end.
+fn promise_no_empty_body(headers: &mut HeaderMap) {
+    if headers.get(header::CONTENT_LENGTH).is_some_and(|value| value == "0") {
+        headers.remove(header::CONTENT_LENGTH);
     }
 }
 

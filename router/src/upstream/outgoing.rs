@@ -86,11 +86,12 @@ impl Payload {
             return Ok(Self::Empty);
         }
         let mut kept = Vec::new();
-        if !waits && let Some(first) = at_once(&mut source).await? {
+        if !waits {
+            let first = at_once(&mut source).await?;
             if source.is_end_stream() {
-                return Ok(Self::Whole(first));
+                return Ok(first.map_or(Self::Empty, Self::Whole));
             }
-            kept.push(first);
+            kept.extend(first);
         }
         let bytes: usize = kept.iter().map(Bytes::len).sum();
         let mut parts = Parts {
