@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cloudkv");
     let descriptors = protox::compile(FILES, ["."])?;
     tonic_prost_build::configure()
-        // Values and log payloads are shared, never copied, on their way through the node.
+        // `Bytes` fields: values and log payloads are shared, not copied, on their way through the
+        // node.
         .bytes(".")
         .compile_fds(descriptors)?;
     Ok(())

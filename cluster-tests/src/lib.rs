@@ -1,10 +1,10 @@
 //! Support for tests that start real CloudKV processes and talk to them from outside.
 //!
-//! Nothing here knows the node's code: what a test sees is what a user sees, which is the binary,
-//! its flags, its ports and its data directory.
+//! Nothing here depends on the node's code: a test sees what a user sees, which is the binary, its
+//! flags, its ports and its data directory.
 //!
-//! A helper that can't go on panics with what it saw, as an assertion in a test would: a `Result`
-//! would only be unwrapped one line later, with less to say.
+//! A helper that can't go on panics with the state that it saw, as an assertion in a test would:
+//! the caller would only unwrap a `Result` one line later, with less to report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod checker;

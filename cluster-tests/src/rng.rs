@@ -1,27 +1,28 @@
-//! Random numbers that a seed gives back.
+//! Reproducible random numbers: a seed always yields the same sequence.
 //!
-//! What a seed decides must not change with a library's release, so this is SplitMix64, in full.
+//! The sequence of a seed must not change with a library's release, so this is SplitMix64, in full.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// A stream of random numbers.
+/// A seeded stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The stream of this seed.
+    /// Creates the stream of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A stream of its own for one part of a run, so that what one part draws moves no other.
-    pub fn branch(seed: u64, part: u64) -> Self {
-        let mut mixed = Self(seed ^ part.wrapping_mul(0xd134_2543_de82_ef95));
+    /// Creates an independent stream for one part of a run, so that draws of one part don't shift
+    /// those of another.
+    pub fn branch(seed: u64, stream: u64) -> Self {
+        let mut mixed = Self(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
         Self(mixed.draw())
     }
 
-    /// The next number.
+    /// Returns the next 64 random bits.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -30,31 +31,31 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number of `range`, which isn't empty.
+    /// Returns a number of `range`, which must not be empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
-        // The bias is one in 2^64 divided by the range's length.
+        // The modulo bias is the range's length divided by 2^64.
         range.start + self.draw() % (range.end - range.start).max(1)
     }
 
-    /// An index of something that has `len` parts, at least one.
+    /// Returns a random index into a collection of `len` elements, at least one.
     pub fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.within(0..len as u64)).unwrap_or(0)
     }
 
-    /// A duration of `range`, in whole milliseconds.
+    /// Returns a random duration of `range`, in whole milliseconds.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
     }
 
-    /// Whether something of this probability, per 1000, happens.
+    /// Returns true with this probability, in permille.
     pub fn permille(&mut self, chance: u64) -> bool {
         self.within(0..1000) < chance
     }
 
-    /// Puts parts in a random order.
-    pub fn shuffle<T>(&mut self, parts: &mut [T]) {
-        for end in (1..parts.len()).rev() {
-            parts.swap(end, self.index(end + 1));
+    /// Shuffles `items` (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (1..items.len()).rev() {
+            items.swap(end, self.index(end + 1));
         }
     }
 }
@@ -64,15 +65,15 @@ mod tests {
     use super::Rng;
 
     #[test]
-    fn a_seed_gives_the_same_numbers_for_ever() {
+    fn a_seed_always_yields_the_same_numbers() {
         let mut rng = Rng::new(1234567);
-        // The first of the reference implementation's.
+        // The first outputs of the reference implementation.
         assert_eq!(rng.draw(), 6_457_827_717_110_365_317);
         assert_eq!(rng.draw(), 3_203_168_211_198_807_973);
     }
 
     #[test]
-    fn numbers_stay_in_their_range_and_reach_all_of_it() {
+    fn numbers_stay_in_their_range_and_cover_it() {
         let mut rng = Rng::new(7);
         let mut seen = [0; 5];
         for _ in 0..1000 {
@@ -82,11 +83,11 @@ mod tests {
     }
 
     #[test]
-    fn a_shuffle_keeps_the_parts() {
-        let mut parts: Vec<u32> = (0..50).collect();
-        Rng::new(1).shuffle(&mut parts);
-        assert_ne!(parts, (0..50).collect::<Vec<_>>());
-        parts.sort_unstable();
-        assert_eq!(parts, (0..50).collect::<Vec<_>>());
+    fn a_shuffle_keeps_the_items() {
+        let mut items: Vec<u32> = (0..50).collect();
+        Rng::new(1).shuffle(&mut items);
+        assert_ne!(items, (0..50).collect::<Vec<_>>());
+        items.sort_unstable();
+        assert_eq!(items, (0..50).collect::<Vec<_>>());
     }
 }

@@ -1,4 +1,4 @@
-//! Taking nodes out of a region: what is said before, what is refused, and how it ends.
+//! Decommissioning nodes: the plan that is printed, refusals, and the removal itself.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,7 +20,7 @@ async fn region_of(nodes: usize) -> Region {
     Region::start_with(options).await
 }
 
-/// What a node says of another one.
+/// Returns a node's entry for another one in its `/status`.
 async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value> {
     let call = region.members[seat].admin_api().get("/status").unchecked();
     let status = call.try_send().await.ok()?.json();
@@ -30,15 +30,15 @@ async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value
         .cloned()
 }
 
-/// Waits until no group of these nodes has a node among its members.
-async fn wait_forgotten(region: &Region, seats: &[usize], id: &NodeId) {
-    eventually("no group names the node", STATE_TIMEOUT, async || {
+/// Waits until no group of these nodes has node `id` among its members.
+async fn wait_removed(region: &Region, seats: &[usize], id: &NodeId) {
+    eventually("no group has the node as a member", STATE_TIMEOUT, async || {
         for seat in seats {
             let status = region.status(*seat).await?;
-            let named = status.groups.iter().any(|group| {
+            let is_member = status.groups.iter().any(|group| {
                 group.voters.contains(id) || group.learners.contains(id) || group.changing
             });
-            if named {
+            if is_member {
                 return None;
             }
         }
@@ -48,7 +48,7 @@ async fn wait_forgotten(region: &Region, seats: &[usize], id: &NodeId) {
 }
 
 #[tokio::test]
-async fn a_node_that_is_decommissioned_is_removed_and_ends() {
+async fn a_decommissioned_node_is_removed_and_exits() {
     let mut region = region_of(4).await;
     let bucket = region.api(3).bucket().await;
     for key in 0..20 {
@@ -57,21 +57,21 @@ async fn a_node_that_is_decommissioned_is_removed_and_ends() {
     }
     let id = region.node_id(3).await;
     let host = region.seat(3).rpc().ip().to_string();
-    let told = region.admin(0, &["decommission", &host, "--wait"]).await;
-    let told = told.expect("one of four may go");
-    println!("{told}");
+    let output = region.admin(0, &["decommission", &host, "--wait"]).await;
+    let output = output.expect("one of four can be decommissioned");
+    println!("{output}");
     for part in [
         format!("with node {host}: the loss of any one node"),
         "without it: the loss of any one node".to_owned(),
         format!("node {host}: removed from the cluster"),
     ] {
-        assert!(told.contains(&part), "{part}: {told}");
+        assert!(output.contains(&part), "{part}: {output}");
     }
-    // Nobody stops it: it is told, and ends well.
+    // Nobody stops it: it learns of its removal, and exits with 0.
     let status = region.wait_exit(3).await;
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(region.members[3].log().text().contains("decommissioned"));
-    wait_forgotten(&region, &[0, 1, 2], &id).await;
+    wait_removed(&region, &[0, 1, 2], &id).await;
     for seat in 0..3 {
         let node = node_as_seen(&region, seat, &id)
             .await
@@ -80,7 +80,7 @@ async fn a_node_that_is_decommissioned_is_removed_and_ends() {
         assert_eq!(region.api(seat).get(&bucket.keys()).await.lines().len(), 20);
     }
     region.wait_formed().await;
-    // Its directory is of no use any more, and an empty one is.
+    // Its data directory is refused from now on; with an empty one it can join.
     region.members[3].start();
     let status = region.wait_exit(3).await;
     assert_eq!(status.code(), Some(1), "{status}");
@@ -90,14 +90,14 @@ async fn a_node_that_is_decommissioned_is_removed_and_ends() {
             .text()
             .contains("was removed from the cluster")
     );
-    let taken_back = region.admin(0, &["recommission", &id.0]).await;
-    assert!(taken_back.unwrap_err().contains("was removed"));
+    let recommission = region.admin(0, &["recommission", &id.0]).await;
+    assert!(recommission.unwrap_err().contains("was removed"));
     region.rejoin_wiped(3).await;
     region.wait_formed().await;
 }
 
 #[tokio::test]
-async fn one_of_three_goes_only_if_it_is_meant_that_the_region_survives_less() {
+async fn decommissioning_one_of_three_needs_confirmation() {
     let mut region = region_of(3).await;
     let id = region.node_id(2).await;
     let host = region.seat(2).rpc().ip().to_string();
@@ -108,26 +108,26 @@ async fn one_of_three_goes_only_if_it_is_meant_that_the_region_survives_less() {
         assert!(refused.contains(part), "{part}: {refused}");
     }
     let node = node_as_seen(&region, 0, &id).await.unwrap();
-    assert_eq!(node["state"], "active", "nothing was done: {node}");
-    let told = region
+    assert_eq!(node["state"], "active", "nothing has changed: {node}");
+    let output = region
         .admin(1, &["decommission", &host, "--yes", "--wait"])
         .await
-        .expect("it is meant");
-    println!("{told}");
+        .expect("confirmed with --yes");
+    println!("{output}");
     for part in [
         "the loss of no node: a shard has one voter, which another node follows",
         "3 voters with it, by 1 voter without",
         "removed from the cluster",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(output.contains(part), "{part}: {output}");
     }
     assert_eq!(region.wait_exit(2).await.code(), Some(0));
-    wait_forgotten(&region, &[0, 1], &id).await;
+    wait_removed(&region, &[0, 1], &id).await;
     region.wait_formed().await;
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_refused_before_anything_is_done() {
+async fn impossible_decommissions_are_refused_before_any_change() {
     let only = region_of(1).await;
     let id = only.node_id(0).await;
     let refused = only.admin(0, &["decommission", &id.0, "--yes"]).await;

@@ -1,4 +1,4 @@
-//! What operators change: the limits of plans, and the plan of a bucket.
+//! Operators change the limits of plans, and the plan of a bucket.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,8 +9,8 @@ use cloudkv_cluster_tests::{Node, NodeOptions};
 use http::Method;
 use serde_json::{Value, json};
 
-/// Changes something on the operator's port.
-async fn change(node: &Node, method: Method, path: &str, body: &Value) -> (u16, Value) {
+/// Sends a change to the admin port; returns status and body.
+async fn send_change(node: &Node, method: Method, path: &str, body: &Value) -> (u16, Value) {
     let call = node.admin_api().request(method, path).json(body);
     let answer = call.unchecked().await;
     (answer.status, answer.json())
@@ -25,14 +25,14 @@ fn command(node: &Node, args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn succeeds(node: &Node, args: &[&str]) -> String {
+fn assert_succeeds(node: &Node, args: &[&str]) -> String {
     let output = command(node, args);
     assert!(output.status.success(), "{args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[track_caller]
-fn fails(node: &Node, args: &[&str]) -> String {
+fn assert_fails(node: &Node, args: &[&str]) -> String {
     let output = command(node, args);
     assert!(!output.status.success(), "{args:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
@@ -47,7 +47,7 @@ async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives
     put.error(413, "value_too_large");
 
     let changes = json!({ "value_bytes": 8192, "key_bytes": 1024 });
-    let (status, terms) = change(&node, Method::PATCH, "/plans/free", &changes).await;
+    let (status, terms) = send_change(&node, Method::PATCH, "/plans/free", &changes).await;
     assert_eq!(status, 200, "{terms}");
     let expected = json!({
         "plan": "free", "keys": 10_000, "key_bytes": 1024, "value_bytes": 8192, "buckets": 10,
@@ -81,7 +81,7 @@ async fn the_number_of_keys_and_of_buckets_can_be_changed_by_command() {
     let node = Node::start().await;
     let api = node.api();
     let bucket = api.bucket().await;
-    let shown = succeeds(&node, &["plan", "set", "free", "--keys=2", "--buckets=1"]);
+    let shown = assert_succeeds(&node, &["plan", "set", "free", "--keys=2", "--buckets=1"]);
     assert!(shown.contains("keys         2\n"), "{shown}");
     for key in ["a", "b"] {
         api.put(&bucket.key(key), "v").await.status(200);
@@ -91,35 +91,35 @@ async fn the_number_of_keys_and_of_buckets_can_be_changed_by_command() {
     let create = api.post("/buckets").api_key(&bucket.account).await;
     create.error(403, "plan_limit");
 
-    succeeds(&node, &["plan", "set", "free", "--keys=3", "--buckets=0"]);
+    assert_succeeds(&node, &["plan", "set", "free", "--keys=3", "--buckets=0"]);
     api.put(&bucket.key("c"), "v").await.status(200);
     let put = api.put(&bucket.key("d"), "v").await;
     put.error(403, "plan_limit");
     for _ in 0..11 {
         api.bucket_of(&bucket.account, &[]).await;
     }
-    let listed = succeeds(&node, &["plan", "list", "--json"]);
+    let listed = assert_succeeds(&node, &["plan", "list", "--json"]);
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["plans"][0]["keys"], 3);
     assert_eq!(listed["plans"][1]["keys"], 100_000_000);
-    assert!(succeeds(&node, &["plan", "list"]).contains("business"));
+    assert!(assert_succeeds(&node, &["plan", "list"]).contains("business"));
 }
 
 #[tokio::test]
-async fn operators_give_plans_where_users_may_not_take_them() {
+async fn operators_set_plans_where_self_service_is_off() {
     let options = NodeOptions {
         args: vec!["--plans-self-service=false".to_owned()],
         ..NodeOptions::default()
     };
     let mut node = Node::start_with(options).await;
     let bucket = node.api().bucket().await;
-    let take = |node: &Node| {
+    let request_pro = |node: &Node| {
         let call = node.api().patch(&bucket.path()).api_key(&bucket.account);
         call.query(&[("plan", "pro")])
     };
-    take(&node).await.error(402, "plan_not_self_service");
+    request_pro(&node).await.error(402, "plan_not_self_service");
 
-    succeeds(&node, &["bucket-plan", &bucket.id, "business"]);
+    assert_succeeds(&node, &["bucket-plan", &bucket.id, "business"]);
     let value = "v".repeat(16_384);
     let put = node.api().put(&bucket.key("k"), value).await;
     put.status(200);
@@ -128,16 +128,16 @@ async fn operators_give_plans_where_users_may_not_take_them() {
     let summary = node.api().summary(&bucket).await;
     assert_eq!(summary["plan"], "business");
 
-    // What the bucket holds doesn't fit into a smaller plan.
+    // The bucket's content doesn't fit into a smaller plan.
     let path = format!("{}/plan", bucket.path());
-    let (status, body) = change(&node, Method::PUT, &path, &json!({ "plan": "pro" })).await;
+    let (status, body) = send_change(&node, Method::PUT, &path, &json!({ "plan": "pro" })).await;
     assert_eq!((status, &body["error"]), (409, &json!("exceeds_plan")));
-    let refused = fails(&node, &["bucket-plan", &bucket.id, "free"]);
+    let refused = assert_fails(&node, &["bucket-plan", &bucket.id, "free"]);
     assert!(refused.contains("409"), "{refused}");
     node.api().delete(&bucket.key("k")).await.status(200);
-    let (status, body) = change(&node, Method::PUT, &path, &json!({ "plan": "pro" })).await;
+    let (status, body) = send_change(&node, Method::PUT, &path, &json!({ "plan": "pro" })).await;
     assert_eq!((status, body), (200, json!({ "plan": "pro" })));
-    take(&node).await.status(200);
+    request_pro(&node).await.status(200);
     assert!(
         !node.log_text().contains(&bucket.id),
         "IDs stay out of logs"
@@ -170,29 +170,30 @@ async fn wrong_changes_are_refused_and_change_nothing() {
         ("gold", json!({ "keys": 5 }), 404, "unknown_plan"),
     ] {
         let path = format!("/plans/{plan}");
-        let (found, answer) = change(&node, Method::PATCH, &path, &body).await;
-        assert_eq!((found, &answer["error"]), (status, &json!(code)), "{body}");
+        let (actual, answer) = send_change(&node, Method::PATCH, &path, &body).await;
+        assert_eq!((actual, &answer["error"]), (status, &json!(code)), "{body}");
     }
     let after = node.admin_api().get("/plans").unchecked().await.json();
     assert_eq!(after, before);
-    let refused = fails(&node, &["plan", "set", "pro", "--value-bytes=1048577"]);
+    let refused = assert_fails(&node, &["plan", "set", "pro", "--value-bytes=1048577"]);
     assert!(refused.contains("from 1 to 1048576"), "{refused}");
-    let refused = fails(&node, &["bucket-plan", "a0123456789ABC", "pro"]);
+    let refused = assert_fails(&node, &["bucket-plan", "a0123456789ABC", "pro"]);
     assert!(refused.contains("no such bucket"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_token_guards_plans() {
+async fn plan_changes_need_the_admin_token() {
     let token = "0123456789abcdef";
     let options = NodeOptions {
         env: vec![("CLOUDKV_ADMIN_TOKEN".to_owned(), token.to_owned())],
         ..NodeOptions::default()
     };
     let node = Node::start_with(options).await;
-    let (status, body) = change(&node, Method::PATCH, "/plans/free", &json!({ "keys": 5 })).await;
+    let body = json!({ "keys": 5 });
+    let (status, body) = send_change(&node, Method::PATCH, "/plans/free", &body).await;
     assert_eq!((status, &body["error"]), (401, &json!("unauthorized")));
-    fails(&node, &["plan", "set", "free", "--keys=5"]);
-    succeeds(
+    assert_fails(&node, &["plan", "set", "free", "--keys=5"]);
+    assert_succeeds(
         &node,
         &["plan", "set", "free", "--keys=5", "--token", token],
     );

@@ -1,4 +1,4 @@
-//! What an operator sees of a cluster: `cloudkv-node admin status`.
+//! An operator's view of a cluster: `cloudkv-node admin status`.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Columns of a terminal.
-const WIDTH: usize = 100;
+const TERMINAL_COLUMNS: usize = 100;
 
 /// A region of three, called n0 to n2.
 async fn named_region() -> Region {
@@ -32,9 +32,9 @@ async fn named_region() -> Region {
     region
 }
 
-/// Waits until the first line holds a text; returns the page.
+/// Waits until the first line contains `part`; returns the page.
 async fn wait_first_line(region: &Region, seat: usize, part: &str) -> String {
-    let what = format!("the first line says {part:?}");
+    let what = format!("the first line contains {part:?}");
     eventually(&what, STATE_TIMEOUT, async || {
         let page = region.admin(seat, &["status"]).await.ok()?;
         page.lines().next()?.contains(part).then_some(page)
@@ -44,7 +44,7 @@ async fn wait_first_line(region: &Region, seat: usize, part: &str) -> String {
 
 fn assert_readable(page: &str) {
     for line in page.lines() {
-        assert!(line.chars().count() <= WIDTH, "{line}");
+        assert!(line.chars().count() <= TERMINAL_COLUMNS, "{line}");
     }
     let is_long_number = |word: &str| word.len() > 9 && word.bytes().all(|it| it.is_ascii_digit());
     let number = page.split_whitespace().find(|word| is_long_number(word));
@@ -52,7 +52,7 @@ fn assert_readable(page: &str) {
 }
 
 #[tokio::test]
-async fn the_first_line_says_what_is_served_and_what_the_next_loss_costs() {
+async fn the_first_line_says_what_is_served_and_which_losses_it_survives() {
     let mut region = named_region().await;
     let page = wait_first_line(&region, 0, "it survives the loss of any one node").await;
     println!("{page}");
@@ -66,7 +66,7 @@ async fn the_first_line_says_what_is_served_and_what_the_next_loss_costs() {
     assert_readable(&page);
     assert!(
         !page.contains("shard-0"),
-        "what is normal isn't shown: {page}"
+        "healthy shards aren't listed: {page}"
     );
     let all = region.admin(0, &["status", "--verbose"]).await.unwrap();
     assert!(
@@ -76,7 +76,7 @@ async fn the_first_line_says_what_is_served_and_what_the_next_loss_costs() {
     region.admin(0, &["status", "--check"]).await.unwrap();
 
     region.kill(2);
-    let page = wait_first_line(&region, 0, "n2 isn't heard of").await;
+    let page = wait_first_line(&region, 0, "n2 is unreachable").await;
     println!("{page}");
     // A line that doesn't fit is broken between words.
     let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -87,7 +87,7 @@ async fn the_first_line_says_what_is_served_and_what_the_next_loss_costs() {
     assert_readable(&page);
     let checked = region.admin(0, &["status", "--check"]).await;
     let checked = checked.expect_err("a node is dead");
-    assert!(checked.contains("needs a person"), "{checked}");
+    assert!(checked.contains("needs an operator"), "{checked}");
 
     region.kill(1);
     let unreachable = "2 of 3 nodes unreachable (n1, n2)";
@@ -125,18 +125,18 @@ async fn the_status_can_be_watched() {
     .await;
     let path = region.dir().join("watched");
     let url = format!("http://{}", region.seat(0).admin());
-    let mut watching = clean_command()
+    let mut watch = clean_command()
         .args(["admin", "--admin", &url, "status", "--watch"])
         .stdout(File::create(&path).unwrap())
         .spawn()
         .unwrap();
-    eventually("it is shown again", STATE_TIMEOUT, async || {
+    eventually("the status is printed twice", STATE_TIMEOUT, async || {
         let text = fs::read_to_string(&path).ok()?;
         (text.matches("serving all 4 shards").count() >= 2).then_some(())
     })
     .await;
-    watching.kill().unwrap();
-    watching.wait().unwrap();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Who may read and write a bucket's keys, by its access mode.
+//! Access modes: requests that may read and write a bucket's keys, by the account key they carry.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,7 +7,7 @@ use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
 
-/// Reads and writes of a key `k` that is there, and of the list.
+/// Reads of the existing key `k`, and of the list of keys.
 const READS: [(Method, &str); 4] = [
     (Method::GET, "k"),
     (Method::HEAD, "k"),
@@ -20,9 +20,9 @@ const WRITES: [(Method, &str); 3] = [
     (Method::DELETE, "written"),
 ];
 
-/// Whose key a request carries.
+/// The account key that a request carries.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Key {
+enum AccountKey {
     None,
     Unset,
     Malformed,
@@ -31,22 +31,22 @@ enum Key {
     Owners,
 }
 
-const ALL_KEYS: [Key; 6] = [
-    Key::None,
-    Key::Unset,
-    Key::Malformed,
-    Key::Unknown,
-    Key::Others,
-    Key::Owners,
+const ALL_ACCOUNT_KEYS: [AccountKey; 6] = [
+    AccountKey::None,
+    AccountKey::Unset,
+    AccountKey::Malformed,
+    AccountKey::Unknown,
+    AccountKey::Others,
+    AccountKey::Owners,
 ];
 
-struct Scene {
+struct Fixture {
     api: Api,
     bucket: Bucket,
     other: String,
 }
 
-impl Scene {
+impl Fixture {
     async fn of(node: &cloudkv_cluster_tests::Node, access: &str) -> Self {
         let api = node.api();
         let bucket = api.bucket_with(&[("access", access)]).await;
@@ -58,23 +58,23 @@ impl Scene {
         Self { api, bucket, other }
     }
 
-    fn call(&self, method: &Method, name: &str, key: Key) -> Call {
+    fn call(&self, method: &Method, name: &str, key: AccountKey) -> Call {
         let path = match name {
             "" => self.bucket.keys(),
             name => self.bucket.key(name),
         };
         let call = self.api.request(method.clone(), &path);
         match key {
-            Key::None => call,
-            Key::Unset => call.api_key("{{account_key}}"),
-            Key::Malformed => call.api_key("nonsense"),
-            Key::Unknown => call.api_key("11111111-2222-4333-8444-555555555555"),
-            Key::Others => call.api_key(&self.other),
-            Key::Owners => call.api_key(&self.bucket.account),
+            AccountKey::None => call,
+            AccountKey::Unset => call.api_key("{{account_key}}"),
+            AccountKey::Malformed => call.api_key("nonsense"),
+            AccountKey::Unknown => call.api_key("11111111-2222-4333-8444-555555555555"),
+            AccountKey::Others => call.api_key(&self.other),
+            AccountKey::Owners => call.api_key(&self.bucket.account),
         }
     }
 
-    async fn expect_allowed(&self, operations: &[(Method, &str)], keys: &[Key]) {
+    async fn expect_allowed(&self, operations: &[(Method, &str)], keys: &[AccountKey]) {
         for key in keys {
             for (method, name) in operations {
                 let answer = self.call(method, name, *key).await;
@@ -87,9 +87,9 @@ impl Scene {
     }
 
     async fn expect_refused(&self, operations: &[(Method, &str)]) {
-        for key in ALL_KEYS.into_iter().filter(|key| *key != Key::Owners) {
+        for key in ALL_ACCOUNT_KEYS.into_iter().filter(|key| *key != AccountKey::Owners) {
             let (status, code) = match key {
-                Key::Others => (403, "forbidden"),
+                AccountKey::Others => (403, "forbidden"),
                 _ => (401, "unauthorized"),
             };
             for (method, name) in operations {
@@ -109,56 +109,56 @@ impl Scene {
 #[tokio::test]
 async fn a_public_bucket_is_open_to_all_and_ignores_keys() {
     let node = NODE.lease().await;
-    let scene = Scene::of(&node, "public").await;
-    scene.expect_allowed(&READS, &ALL_KEYS).await;
-    scene.expect_allowed(&WRITES, &ALL_KEYS).await;
+    let fixture = Fixture::of(&node, "public").await;
+    fixture.expect_allowed(&READS, &ALL_ACCOUNT_KEYS).await;
+    fixture.expect_allowed(&WRITES, &ALL_ACCOUNT_KEYS).await;
 }
 
 #[tokio::test]
 async fn a_public_read_bucket_is_written_by_its_account_only() {
     let node = NODE.lease().await;
     for access in ["public-read", "read-public"] {
-        let scene = Scene::of(&node, access).await;
-        scene
-            .expect_allowed(&READS, &[Key::None, Key::Owners])
+        let fixture = Fixture::of(&node, access).await;
+        fixture
+            .expect_allowed(&READS, &[AccountKey::None, AccountKey::Owners])
             .await;
-        scene.expect_allowed(&WRITES, &[Key::Owners]).await;
-        scene.expect_refused(&WRITES).await;
+        fixture.expect_allowed(&WRITES, &[AccountKey::Owners]).await;
+        fixture.expect_refused(&WRITES).await;
     }
 }
 
 #[tokio::test]
 async fn a_protected_bucket_is_open_to_its_account_only() {
     let node = NODE.lease().await;
-    let scene = Scene::of(&node, "protected").await;
-    scene.expect_allowed(&READS, &[Key::Owners]).await;
-    scene.expect_allowed(&WRITES, &[Key::Owners]).await;
-    scene.expect_refused(&READS).await;
-    scene.expect_refused(&WRITES).await;
+    let fixture = Fixture::of(&node, "protected").await;
+    fixture.expect_allowed(&READS, &[AccountKey::Owners]).await;
+    fixture.expect_allowed(&WRITES, &[AccountKey::Owners]).await;
+    fixture.expect_refused(&READS).await;
+    fixture.expect_refused(&WRITES).await;
 }
 
 #[tokio::test]
 async fn a_refused_write_changes_nothing() {
     let node = NODE.lease().await;
     for access in ["public-read", "protected"] {
-        let scene = Scene::of(&node, access).await;
-        for key in [Key::None, Key::Others] {
-            let put = scene.call(&Method::PUT, "k", key).body("stolen").await;
+        let fixture = Fixture::of(&node, access).await;
+        for key in [AccountKey::None, AccountKey::Others] {
+            let put = fixture.call(&Method::PUT, "k", key).body("stolen").await;
             assert!(matches!(put.status, 401 | 403), "{put:?}");
-            scene.call(&Method::DELETE, "k", key).await;
+            fixture.call(&Method::DELETE, "k", key).await;
         }
-        let get = scene.call(&Method::GET, "k", Key::Owners).await;
+        let get = fixture.call(&Method::GET, "k", AccountKey::Owners).await;
         assert_eq!(get.status(200).text(), "v");
     }
 }
 
 #[tokio::test]
-async fn what_a_stranger_may_not_read_does_not_tell_whether_it_is_there() {
+async fn a_refused_read_does_not_reveal_whether_the_key_exists() {
     let node = NODE.lease().await;
-    let scene = Scene::of(&node, "protected").await;
-    for key in [Key::None, Key::Others] {
-        let there = scene.call(&Method::GET, "k", key).await;
-        let absent = scene.call(&Method::GET, "absent", key).await;
-        assert_eq!((there.status, there.body), (absent.status, absent.body));
+    let fixture = Fixture::of(&node, "protected").await;
+    for key in [AccountKey::None, AccountKey::Others] {
+        let existing = fixture.call(&Method::GET, "k", key).await;
+        let absent = fixture.call(&Method::GET, "absent", key).await;
+        assert_eq!((existing.status, existing.body), (absent.status, absent.body));
     }
 }

@@ -41,7 +41,7 @@ async fn a_bucket_created_without_a_key_makes_an_account() {
 }
 
 #[tokio::test]
-async fn parameters_come_in_every_form() {
+async fn parameters_are_accepted_in_every_form() {
     let node = NODE.lease().await;
     let api = node.api();
     let create = || api.post("/buckets");
@@ -70,7 +70,7 @@ async fn parameters_come_in_every_form() {
 }
 
 #[tokio::test]
-async fn a_multipart_body_is_understood_under_an_urlencoded_header() {
+async fn a_multipart_body_is_parsed_despite_an_urlencoded_header() {
     let node = NODE.lease().await;
     let body = "--xyz\r\nContent-Disposition: form-data; name=\"access\"\r\n\r\npublic-read\r\n\
                 --xyz--\r\n";
@@ -98,8 +98,8 @@ async fn without_a_plan_the_lowest_that_offers_the_mode_is_taken() {
         ("read-public", "public-read", "pro"),
         ("protected", "protected", "business"),
     ];
-    for (asked, mode, plan) in cases {
-        let bucket = api.bucket_with(&[("access", asked)]).await;
+    for (access, mode, plan) in cases {
+        let bucket = api.bucket_with(&[("access", access)]).await;
         assert_eq!((bucket.mode.as_str(), bucket.plan.as_str()), (mode, plan));
     }
 }
@@ -213,11 +213,11 @@ async fn an_account_has_ten_free_buckets_and_any_number_of_others() {
     let node = NODE.lease().await;
     let api = node.api();
     let first = api.bucket().await;
-    // At the same time, so that a count that is read and then written lets too many pass.
+    // Concurrently: a count that is read and then written would let too many pass.
     let create = || api.post("/buckets").api_key(&first.account).into_future();
     let answers = join_all((0..14).map(|_| create())).await;
     let (created, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 201);
-    assert_eq!(created.len(), 9, "one was there before: {answers:?}");
+    assert_eq!(created.len(), 9, "one existed before: {answers:?}");
     refused.iter().for_each(|answer| {
         answer.error(403, "plan_limit");
     });

@@ -1,4 +1,4 @@
-//! Listing, changing and deleting buckets, and who may.
+//! Listing, changing and deleting buckets, and the account key that it takes.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -88,7 +88,7 @@ async fn buckets_are_listed_oldest_first_with_all_fields() {
     assert_eq!(created.len(), 3);
 }
 
-/// RFC 3339 in UTC with microseconds: `2019-11-17T21:40:30.691263Z`.
+/// Parses `created_at`, RFC 3339 in UTC with microseconds: `2019-11-17T21:40:30.691263Z`.
 fn creation_time(bucket: &Value) -> SystemTime {
     let text = bucket["created_at"].as_str().expect("a text");
     assert!(
@@ -233,7 +233,7 @@ async fn a_plan_is_changed_and_its_limits_hold_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_bucket_does_not_move_to_a_plan_that_lacks_its_mode_or_has_no_room() {
+async fn a_change_to_a_plan_that_lacks_the_mode_or_is_full_is_refused() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket_with(&[("access", "protected")]).await;
@@ -273,7 +273,7 @@ async fn deleting_needs_the_right_number_of_keys() {
         assert_eq!(
             answer.json()["keys"],
             3,
-            "the answer tells the right number"
+            "the answer has the right number"
         );
     }
     assert_eq!(api.get(&bucket.key("a")).await.status(200).text(), "v");
@@ -282,7 +282,7 @@ async fn deleting_needs_the_right_number_of_keys() {
 }
 
 #[tokio::test]
-async fn a_deleted_bucket_is_gone_at_once_with_its_keys() {
+async fn a_deleted_bucket_and_its_keys_are_unknown_at_once() {
     let node = NODE.lease().await;
     let api = node.api();
     let kept = api.bucket().await;

@@ -11,7 +11,7 @@ use http::Method;
 static NODE: SharedNode = SharedNode::new();
 
 /// An `ETag` of the right form that no key has.
-const NEVER: &str = "\"00000000000000ff-1\"";
+const UNKNOWN_ETAG: &str = "\"00000000000000ff-1\"";
 
 #[tokio::test]
 async fn a_reader_who_has_the_value_gets_304() {
@@ -20,7 +20,7 @@ async fn a_reader_who_has_the_value_gets_304() {
     let bucket = api.bucket().await;
     let path = bucket.key("k");
     let etag = api.put(&path, "v").await.etag();
-    let several = format!("{NEVER}, {etag}");
+    let several = format!("{UNKNOWN_ETAG}, {etag}");
     let weak = format!("W/{etag}");
     for condition in [etag.as_str(), several.as_str(), weak.as_str(), "*"] {
         for method in [Method::GET, Method::HEAD] {
@@ -31,7 +31,7 @@ async fn a_reader_who_has_the_value_gets_304() {
             assert_eq!(answer.status(304).empty().etag(), etag, "{condition}");
         }
     }
-    let other = api.get(&path).header("if-none-match", NEVER).await;
+    let other = api.get(&path).header("if-none-match", UNKNOWN_ETAG).await;
     assert_eq!(other.status(200).text(), "v");
     api.put(&path, "newer").await.status(200);
     let changed = api.get(&path).header("if-none-match", &etag).await;
@@ -68,10 +68,10 @@ async fn a_reader_who_has_read_since_the_last_write_gets_304() {
         "v"
     );
     since("not a date").await.status(200);
-    // If-None-Match is the finer one, and wins.
+    // If-None-Match takes precedence (RFC 9110, 13.2.2).
     let both = api
         .get(&path)
-        .header("if-none-match", NEVER)
+        .header("if-none-match", UNKNOWN_ETAG)
         .header("if-modified-since", &modified);
     both.await.status(200);
 }
@@ -87,14 +87,14 @@ async fn if_match_lets_only_the_current_version_be_replaced() {
             .header("if-match", condition)
             .into_future()
     };
-    put("never", NEVER).await.error(412, "precondition_failed");
+    put("never", UNKNOWN_ETAG).await.error(412, "precondition_failed");
     put("never", "*").await.error(412, "precondition_failed");
     let first = api.put(&path, "first").await.etag();
     let second = put("second", &first).await.status(200).etag();
     assert_ne!(first, second);
     put("never", &first).await.error(412, "precondition_failed");
     assert_eq!(api.get(&path).await.text(), "second");
-    let third = put("third", &format!("{NEVER}, {second}"))
+    let third = put("third", &format!("{UNKNOWN_ETAG}, {second}"))
         .await
         .status(200)
         .etag();
@@ -116,7 +116,7 @@ async fn if_match_in_several_header_lines_is_one_list() {
     let node = NODE.lease().await;
     let bucket = node.api().bucket().await;
     let etag = node.api().put(&bucket.key("k"), "v").await.etag();
-    let put = RawRequest::new("PUT", &bucket.key("k")).header("If-Match", NEVER);
+    let put = RawRequest::new("PUT", &bucket.key("k")).header("If-Match", UNKNOWN_ETAG);
     put.header("If-Match", &etag)
         .body(b"new")
         .send(node.http())
@@ -154,7 +154,7 @@ async fn deletes_can_be_conditional() {
     delete("if-match", "*")
         .await
         .error(412, "precondition_failed");
-    delete("if-match", NEVER)
+    delete("if-match", UNKNOWN_ETAG)
         .await
         .error(412, "precondition_failed");
     let first = api.put(&path, "first").await.etag();
@@ -171,7 +171,7 @@ async fn deletes_can_be_conditional() {
 }
 
 #[tokio::test]
-async fn a_condition_that_cannot_be_read_is_never_taken_as_none() {
+async fn an_invalid_condition_is_never_ignored() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -194,7 +194,7 @@ async fn of_many_creators_exactly_one_wins() {
     for round in 0..10 {
         let path = bucket.key(&format!("lock-{round}"));
         let racers = (0..32).map(|racer| {
-            // A client of its own each, so that no connection puts them in order.
+            // One client each, so that no connection orders the requests.
             let api = Api::new(node.http());
             let call = api
                 .put(&path, racer.to_string())
@@ -242,8 +242,8 @@ async fn a_counter_kept_by_compare_and_set_loses_no_increment() {
     for client in join_all(clients).await {
         client.unwrap();
     }
-    let counted = node.api().get(&path).await;
-    assert_eq!(counted.text(), (CLIENTS * INCREMENTS).to_string());
+    let total = node.api().get(&path).await;
+    assert_eq!(total.text(), (CLIENTS * INCREMENTS).to_string());
 }
 
 async fn increment(api: &Api, path: &str) {

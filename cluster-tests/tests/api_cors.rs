@@ -1,4 +1,4 @@
-//! What every answer has: CORS, request IDs, the region; and what each route allows.
+//! Headers of every response: CORS, request IDs, the region; and the methods of each route.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
 
-/// Every route: its path, and the methods that it takes.
+/// Every route with its methods.
 fn routes(bucket: &Bucket) -> Vec<(String, &'static [&'static str])> {
     vec![
         ("/ping".to_owned(), &["GET", "HEAD", "OPTIONS"]),
@@ -27,10 +27,10 @@ fn routes(bucket: &Bucket) -> Vec<(String, &'static [&'static str])> {
     ]
 }
 
-/// A request for each status that a client can bring about.
+/// One request for each status that a client can provoke.
 fn one_of_each_status(api: &Api, bucket: &Bucket, protected: &Bucket) -> Vec<(u16, Call)> {
     let stranger = &bucket.account;
-    let not_one_key = format!("{}?confirm=7", bucket.path());
+    let wrong_count = format!("{}?confirm=7", bucket.path());
     vec![
         (200, api.get("/ping")),
         (200, api.get(&bucket.key("k"))),
@@ -46,7 +46,7 @@ fn one_of_each_status(api: &Api, bucket: &Bucket, protected: &Bucket) -> Vec<(u1
         (404, api.get(&bucket.key("absent"))),
         (404, api.get("/kv/a0000000000000/k")),
         (405, api.patch("/buckets")),
-        (409, api.delete(&not_one_key).api_key(&bucket.account)),
+        (409, api.delete(&wrong_count).api_key(&bucket.account)),
         (
             412,
             api.put(&bucket.key("k"), "v").header("if-none-match", "*"),
@@ -55,14 +55,14 @@ fn one_of_each_status(api: &Api, bucket: &Bucket, protected: &Bucket) -> Vec<(u1
     ]
 }
 
-async fn scene(api: &Api) -> (Bucket, Bucket) {
+async fn buckets(api: &Api) -> (Bucket, Bucket) {
     let bucket = api.bucket().await;
     api.put(&bucket.key("k"), "v").await.status(200);
     (bucket, api.bucket_with(&[("access", "protected")]).await)
 }
 
 #[track_caller]
-fn allows_any_origin(answer: &Answer, origin: &str) {
+fn assert_allows_any_origin(answer: &Answer, origin: &str) {
     let allowed = answer.header("access-control-allow-origin");
     assert!(allowed == "*" || allowed == origin, "{answer:?}");
     assert_ne!(
@@ -75,11 +75,11 @@ fn allows_any_origin(answer: &Answer, origin: &str) {
 async fn browsers_may_read_every_answer_and_its_headers() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (bucket, protected) = scene(&api).await;
+    let (bucket, protected) = buckets(&api).await;
     for origin in ["https://app.example", "null"] {
         for (status, call) in one_of_each_status(&api, &bucket, &protected) {
             let answer = call.header("origin", origin).await;
-            allows_any_origin(answer.status(status), origin);
+            assert_allows_any_origin(answer.status(status), origin);
             let exposed = answer.header_list("access-control-expose-headers");
             for name in ["etag", "x-request-id", "x-cloudkv-region"] {
                 assert!(
@@ -92,26 +92,26 @@ async fn browsers_may_read_every_answer_and_its_headers() {
 }
 
 #[tokio::test]
-async fn a_preflight_allows_what_each_route_takes() {
+async fn a_preflight_allows_the_methods_of_each_route() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
     for (path, methods) in routes(&bucket) {
         for method in methods {
-            let wanted = "api-key, content-type, if-match, if-none-match, if-modified-since";
+            let requested = "api-key, content-type, if-match, if-none-match, if-modified-since";
             let answer = api
                 .request(Method::OPTIONS, &path)
                 .header("origin", "https://app.example")
                 .header("access-control-request-method", method)
-                .header("access-control-request-headers", wanted)
+                .header("access-control-request-headers", requested)
                 .await;
             answer.status(204).empty();
-            allows_any_origin(&answer, "https://app.example");
+            assert_allows_any_origin(&answer, "https://app.example");
             let allowed = answer.header_list("access-control-allow-methods");
-            let named = allowed.contains(&method.to_ascii_lowercase());
-            assert!(named || allowed == ["*"], "{method} {path}: {answer:?}");
+            let is_listed = allowed.contains(&method.to_ascii_lowercase());
+            assert!(is_listed || allowed == ["*"], "{method} {path}: {answer:?}");
             let headers = answer.header_list("access-control-allow-headers");
-            for name in wanted.split(", ") {
+            for name in requested.split(", ") {
                 assert!(
                     headers.iter().any(|h| h == name || h == "*"),
                     "{name}: {answer:?}"
@@ -125,7 +125,7 @@ async fn a_preflight_allows_what_each_route_takes() {
 async fn a_preflight_needs_no_key_and_no_bucket() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (_, protected) = scene(&api).await;
+    let (_, protected) = buckets(&api).await;
     for path in [
         protected.key("k"),
         protected.keys(),
@@ -142,10 +142,10 @@ async fn a_preflight_needs_no_key_and_no_bucket() {
 }
 
 #[tokio::test]
-async fn a_sane_request_id_comes_back_and_others_are_replaced() {
+async fn a_valid_request_id_is_echoed_and_others_are_replaced() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (bucket, protected) = scene(&api).await;
+    let (bucket, protected) = buckets(&api).await;
     let id = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
         let answer = call.header("x-request-id", id).await;
@@ -155,20 +155,20 @@ async fn a_sane_request_id_comes_back_and_others_are_replaced() {
     for id in [long.as_str(), "", "two words", "a\ttab", "caf\u{e9}"] {
         let answer = api.get("/ping").header("x-request-id", id).await;
         let given = answer.status(200).header("x-request-id");
-        let sane = given.len() <= 256 && given.bytes().all(|byte| byte.is_ascii_graphic());
-        assert!(sane && !given.is_empty(), "{given:?} for {id:?}");
+        let is_valid = given.len() <= 256 && given.bytes().all(|byte| byte.is_ascii_graphic());
+        assert!(is_valid && !given.is_empty(), "{given:?} for {id:?}");
     }
 }
 
 #[tokio::test]
-async fn a_request_without_an_id_gets_one_of_its_own() {
+async fn a_request_without_an_id_gets_a_new_one() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (bucket, protected) = scene(&api).await;
+    let (bucket, protected) = buckets(&api).await;
     let mut ids = HashSet::new();
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
         let id = call.await.status(status).header("x-request-id").to_owned();
-        assert!(ids.insert(id.clone()), "{id} came twice");
+        assert!(ids.insert(id.clone()), "{id} occurs twice");
     }
 }
 
@@ -176,7 +176,7 @@ async fn a_request_without_an_id_gets_one_of_its_own() {
 async fn every_answer_names_the_region() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (bucket, protected) = scene(&api).await;
+    let (bucket, protected) = buckets(&api).await;
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
         assert_eq!(
             call.await.status(status).header("x-cloudkv-region"),
@@ -199,7 +199,7 @@ async fn a_method_that_a_route_lacks_is_refused_with_those_it_has() {
                 .send(node.http())
                 .await;
             if path == "/buckets" && *method == "HEAD" {
-                // Every GET may offer a HEAD.
+                // A route with GET may support HEAD.
                 continue;
             }
             answer.status(405);

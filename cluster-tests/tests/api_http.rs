@@ -1,4 +1,4 @@
-//! HTTP itself: what is broken is refused, what is unusual but right works.
+//! HTTP itself: malformed requests are refused, unusual but valid ones work.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,14 +12,14 @@ use http::Version;
 static NODE: SharedNode = SharedNode::new();
 
 #[track_caller]
-fn answer(ending: Ending) -> Answer {
+fn expect_answer(ending: Ending) -> Answer {
     match ending {
         Ending::Answer(answer) => answer,
         other => panic!("no answer: {other:?}"),
     }
 }
 
-fn is_pong(answer: &Answer) {
+fn assert_pong(answer: &Answer) {
     assert_eq!(answer.status(200).json()["message"], "pong");
 }
 
@@ -41,11 +41,11 @@ async fn garbage_is_refused() {
         connection.write(bytes).await;
         connection.receive(false).await.refused(&[400, 505]);
     }
-    is_pong(&node.api().get("/ping").await);
+    assert_pong(&node.api().get("/ping").await);
 }
 
 #[tokio::test]
-async fn headers_and_addresses_without_end_are_refused() {
+async fn oversized_headers_and_targets_are_refused() {
     let node = NODE.lease().await;
     let long = "x".repeat(2_000_000);
     let header = RawRequest::new("GET", "/ping").header("x-long", &long);
@@ -59,11 +59,11 @@ async fn headers_and_addresses_without_end_are_refused() {
         .try_send(node.http())
         .await
         .refused(&[400, 404, 414, 431]);
-    is_pong(&node.api().get("/ping").await);
+    assert_pong(&node.api().get("/ping").await);
 }
 
 #[tokio::test]
-async fn a_body_whose_end_is_told_in_two_ways_is_refused() {
+async fn ambiguous_body_lengths_are_refused() {
     let node = NODE.lease().await;
     let bucket = node.api().bucket().await;
     let smuggled = format!(
@@ -97,7 +97,7 @@ async fn a_body_whose_end_is_told_in_two_ways_is_refused() {
         if !matches!(&first, Ending::Answer(answer) if answer.status < 300) {
             first.refused(&[400, 411, 501]);
         }
-        // Whatever was made of it, nothing that follows may be taken for a request.
+        // However the request was answered, the bytes behind it must not be parsed as a request.
         assert!(
             matches!(connection.receive(false).await, Ending::Closed),
             "{first:?}"
@@ -111,12 +111,12 @@ async fn a_body_whose_end_is_told_in_two_ways_is_refused() {
 async fn http_1_0_is_answered_and_closed() {
     let node = NODE.lease().await;
     let mut connection = Connection::open(node.http()).await;
-    let ping = answer(
+    let ping = expect_answer(
         connection
             .send(&RawRequest::with_line("GET /ping HTTP/1.0"))
             .await,
     );
-    is_pong(&ping);
+    assert_pong(&ping);
     assert!(connection.closes_within(Duration::from_secs(5)).await);
 }
 
@@ -128,18 +128,18 @@ async fn a_connection_serves_one_request_after_another() {
     for number in 0..20 {
         let value = format!("value {number}");
         let put = RawRequest::new("PUT", &bucket.key("k")).body(value.as_bytes());
-        answer(connection.send(&put).await).status(200);
-        let get = answer(
+        expect_answer(connection.send(&put).await).status(200);
+        let get = expect_answer(
             connection
                 .send(&RawRequest::new("GET", &bucket.key("k")))
                 .await,
         );
         assert_eq!(get.status(200).text(), value);
-        let missing = answer(connection.send(&RawRequest::new("GET", "/nowhere")).await);
+        let missing = expect_answer(connection.send(&RawRequest::new("GET", "/nowhere")).await);
         missing.error(404, "no_such_route");
     }
     let last = RawRequest::new("GET", "/ping").header("Connection", "close");
-    is_pong(&answer(connection.send(&last).await));
+    assert_pong(&expect_answer(connection.send(&last).await));
     assert!(connection.closes_within(Duration::from_secs(5)).await);
 }
 
@@ -160,8 +160,8 @@ async fn pipelined_requests_are_answered_in_their_order() {
     }
     connection.write(&bytes).await;
     for number in 0..10 {
-        answer(connection.receive(false).await).status(200).empty();
-        let get = answer(connection.receive(false).await);
+        expect_answer(connection.receive(false).await).status(200).empty();
+        let get = expect_answer(connection.receive(false).await);
         assert_eq!(get.status(200).text(), number.to_string());
     }
 }
@@ -178,15 +178,15 @@ async fn a_request_may_arrive_byte_by_byte() {
         connection.write(&[byte]).await;
         tokio::task::yield_now().await;
     }
-    answer(connection.receive(false).await).status(200);
+    expect_answer(connection.receive(false).await).status(200);
     assert_eq!(node.api().get(&bucket.key("k")).await.text(), "a value");
 }
 
 #[tokio::test]
-async fn a_target_in_absolute_form_is_understood() {
+async fn a_target_in_absolute_form_is_accepted() {
     let node = NODE.lease().await;
     let target = format!("http://{}/ping", node.http());
-    is_pong(&RawRequest::new("GET", &target).send(node.http()).await);
+    assert_pong(&RawRequest::new("GET", &target).send(node.http()).await);
     let bucket = node.api().bucket().await;
     let target = format!("http://{}{}", node.http(), bucket.key("a%2Fb"));
     RawRequest::new("PUT", &target)
@@ -198,7 +198,7 @@ async fn a_target_in_absolute_form_is_understood() {
 }
 
 #[tokio::test]
-async fn header_names_have_no_case() {
+async fn header_names_are_case_insensitive() {
     let node = NODE.lease().await;
     let bucket = node.api().bucket_with(&[("access", "protected")]).await;
     for name in ["api-key", "API-KEY", "Api-Key"] {
@@ -208,11 +208,11 @@ async fn header_names_have_no_case() {
 }
 
 #[tokio::test]
-async fn http_2_without_tls_is_spoken_to_who_begins_with_it() {
+async fn http_2_with_prior_knowledge_is_served_without_tls() {
     let node = NODE.lease().await;
     let api = Api::http2(node.http());
     let ping = api.get("/ping").await;
-    is_pong(&ping);
+    assert_pong(&ping);
     assert_eq!(ping.version, Version::HTTP_2);
     let bucket = api.bucket().await;
     api.put(&bucket.key("k?ttl=1h"), "a value")
@@ -231,7 +231,7 @@ async fn http_2_without_tls_is_spoken_to_who_begins_with_it() {
 }
 
 #[tokio::test]
-async fn a_client_that_stalls_is_cut() {
+async fn a_stalled_client_is_disconnected() {
     let args = ["--header-timeout", "500ms", "--body-timeout", "500ms"].map(str::to_owned);
     let options = NodeOptions {
         args: args.to_vec(),
@@ -248,7 +248,7 @@ async fn a_client_that_stalls_is_cut() {
     stuck
         .write(&put.header("Content-Length", "10").trailing(b"half").bytes())
         .await;
-    answer(stuck.receive(false).await).error(408, "request_timeout");
+    expect_answer(stuck.receive(false).await).error(408, "request_timeout");
     node.api()
         .get(&bucket.key("k"))
         .await

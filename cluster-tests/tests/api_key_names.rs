@@ -1,4 +1,4 @@
-//! Names of keys: what may stand in a path, how it is read, and what is refused.
+//! Key names: their encoding in a path, and the names and encodings that are refused.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -6,7 +6,7 @@ use cloudkv_cluster_tests::{RawRequest, SharedNode};
 
 static NODE: SharedNode = SharedNode::new();
 
-/// What stands in the path, and the name that it means.
+/// Key names as written in the path, and decoded.
 const NAMES: [(&str, &str); 26] = [
     ("folder/jsons/file.json", "folder/jsons/file.json"),
     ("folder%2Fencoded", "folder/encoded"),
@@ -37,7 +37,7 @@ const NAMES: [(&str, &str); 26] = [
 ];
 
 #[tokio::test]
-async fn every_name_is_decoded_once_and_kept() {
+async fn every_name_is_decoded_exactly_once() {
     let node = NODE.lease().await;
     let bucket = node.api().bucket().await;
     for (written, name) in NAMES {
@@ -66,7 +66,7 @@ async fn every_name_is_decoded_once_and_kept() {
 }
 
 #[tokio::test]
-async fn the_ways_to_write_a_name_mean_one_key() {
+async fn all_encodings_of_a_name_address_one_key() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -172,7 +172,7 @@ async fn a_path_without_a_known_bucket_is_not_found() {
 }
 
 #[tokio::test]
-async fn checks_are_made_in_their_order() {
+async fn checks_are_made_in_their_documented_order() {
     let node = NODE.lease().await;
     let api = node.api();
     let protected = api.bucket_with(&[("access", "protected")]).await;
@@ -256,7 +256,7 @@ async fn checks_are_made_in_their_order() {
 }
 
 #[tokio::test]
-async fn contradicting_repetitions_are_refused() {
+async fn repeated_headers_and_parameters_are_refused() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket_with(&[("access", "protected")]).await;

@@ -1,4 +1,4 @@
-//! Setting, getting and deleting keys; what an answer to a read says.
+//! Setting, getting and deleting keys; the headers of a read's response.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
 
-/// `"<time as 16 lower hex digits>-<region decimal>"`.
+/// Returns the time of an `ETag`: `"<time as 16 lower hex digits>-<region decimal>"`.
 fn etag_time(answer: &Answer) -> u64 {
     let etag = answer.etag();
     let inner = etag
@@ -44,7 +44,7 @@ async fn a_key_set_by_put_or_post_is_read_back() {
 }
 
 #[tokio::test]
-async fn a_read_says_what_the_write_said() {
+async fn a_read_returns_the_headers_of_the_write() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -69,7 +69,7 @@ async fn a_read_says_what_the_write_said() {
 }
 
 #[tokio::test]
-async fn a_stored_page_cannot_run_in_the_services_name() {
+async fn stored_html_cannot_run_in_the_origin_of_the_service() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -176,7 +176,7 @@ async fn head_answers_as_get_does_without_the_body() {
         missing,
     ] {
         let get = RawRequest::new("GET", &target).send(node.http()).await;
-        // A pipelined ping tells whether a body came after the head.
+        // A pipelined ping detects a body behind the head.
         let mut connection = Connection::open(node.http()).await;
         connection
             .write(&RawRequest::new("HEAD", &target).bytes())
@@ -192,7 +192,7 @@ async fn head_answers_as_get_does_without_the_body() {
         };
         assert_eq!(ping.status(200).json()["message"], "pong");
         assert_eq!(head.status, get.status);
-        for name in get.headers.keys().filter(|name| !changes(name.as_str())) {
+        for name in get.headers.keys().filter(|name| !varies(name.as_str())) {
             assert_eq!(
                 head.find_header(name.as_str()),
                 get.find_header(name.as_str()),
@@ -202,12 +202,12 @@ async fn head_answers_as_get_does_without_the_body() {
     }
 }
 
-fn changes(header: &str) -> bool {
+fn varies(header: &str) -> bool {
     matches!(header, "date" | "x-request-id" | "transfer-encoding")
 }
 
 #[tokio::test]
-async fn reads_may_be_eventual_but_nothing_else() {
+async fn reads_may_ask_for_eventual_consistency_only() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -226,21 +226,21 @@ async fn reads_may_be_eventual_but_nothing_else() {
     wrong.error(400, "invalid_parameter");
 }
 
-/// Who mistypes `ttl` would get a key that stays for ever.
+/// A mistyped `ttl` would otherwise create a key that never expires.
 #[tokio::test]
 async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
     let path = |query: &str| bucket.key(&format!("k?{query}"));
-    let refused = |answer: &Answer, told: &str| {
+    let assert_refused = |answer: &Answer, expected: &str| {
         answer.error(400, "invalid_parameter");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
-        assert_eq!(message, told);
+        assert_eq!(message, expected);
     };
-    let told = "parameter `expiry` is unknown here: there is ttl";
-    refused(&api.put(&path("expiry=60"), "v").await, told);
-    refused(&api.put(&path("ttl=5s&expiry=60"), "v").await, told);
+    let message = "parameter `expiry` is unknown here: there is ttl";
+    assert_refused(&api.put(&path("expiry=60"), "v").await, message);
+    assert_refused(&api.put(&path("ttl=5s&expiry=60"), "v").await, message);
     api.get(&path("colour=blue&colour=red&=x&y"))
         .await
         .status(404);
@@ -248,25 +248,25 @@ async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     api.put(&path("&%74tl=1h"), "v").await.status(200);
     let answer = api.get(&path("colour=blue")).await;
     assert_eq!(answer.status(200).text(), "v");
-    let told = "parameter `if` is unknown here: there are none";
-    refused(&api.delete(&path("if=x")).await, told);
+    let message = "parameter `if` is unknown here: there are none";
+    assert_refused(&api.delete(&path("if=x")).await, message);
     api.get(&path("")).await.status(200);
 
-    let told = "parameter `acess` is unknown here: there is access, comment, plan";
+    let message = "parameter `acess` is unknown here: there is access, comment, plan";
     let query = [("acess", "protected")];
-    refused(&api.post("/buckets").query(&query).await, told);
+    assert_refused(&api.post("/buckets").query(&query).await, message);
     let patch = api.patch(&format!("{}?coment=x", bucket.path()));
-    let told = "parameter `coment` is unknown here: there is access, comment, plan";
-    refused(&patch.api_key(&bucket.account).await, told);
+    let message = "parameter `coment` is unknown here: there is access, comment, plan";
+    assert_refused(&patch.api_key(&bucket.account).await, message);
     let delete = api.delete(&format!("{}?confirm=1&force=1", bucket.path()));
-    let told = "parameter `force` is unknown here: there is confirm";
-    refused(&delete.api_key(&bucket.account).await, told);
+    let message = "parameter `force` is unknown here: there is confirm";
+    assert_refused(&delete.api_key(&bucket.account).await, message);
     let long = api.put(&path(&"x".repeat(5000)), "v").await;
     assert!(long.error(400, "invalid_parameter").text().len() < 300);
 }
 
 #[tokio::test]
-async fn a_reader_sees_every_write_that_was_answered_before_it_asked() {
+async fn a_read_sees_every_write_acknowledged_before_it_began() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -275,7 +275,7 @@ async fn a_reader_sees_every_write_that_was_answered_before_it_asked() {
         async move {
             for value in 0..50 {
                 api.put(&path, value.to_string()).await.status(200);
-                // Over a connection of its own now and then, as another client would.
+                // Sometimes over a new connection, as another client would.
                 let api = if value % 10 == 0 {
                     Api::new(api.address())
                 } else {

@@ -1,4 +1,4 @@
-//! How many keys a bucket may hold: never more than its plan says, and never refused below.
+//! The limit on keys of a bucket: never exceeded on one node, and never enforced below.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,12 +9,12 @@ use futures_util::stream;
 
 static NODE: SharedNode = SharedNode::new();
 
-/// Keys that a free bucket may hold.
-const LIMIT: usize = 10_000;
+/// Maximum number of keys of a free bucket.
+const KEY_LIMIT: usize = 10_000;
 const WRITERS: usize = 64;
 
-/// Writes keys `k<number>`, with 64 requests at a time, and hands back the answers in any order.
-async fn write(api: &Api, bucket: &Bucket, numbers: std::ops::Range<usize>) -> Vec<Answer> {
+/// Writes keys `k<number>`, [`WRITERS`] at a time; returns the answers in any order.
+async fn write_keys(api: &Api, bucket: &Bucket, numbers: std::ops::Range<usize>) -> Vec<Answer> {
     let puts = numbers.map(|number| {
         api.put(&bucket.key(&format!("k{number}")), "v")
             .into_future()
@@ -23,14 +23,14 @@ async fn write(api: &Api, bucket: &Bucket, numbers: std::ops::Range<usize>) -> V
 }
 
 async fn count(api: &Api, bucket: &Bucket) -> usize {
-    let (mut counted, mut after) = (0, String::new());
+    let (mut total, mut after) = (0, String::new());
     loop {
         let page = api.get(&format!("{}?after={after}", bucket.keys())).await;
         if page.status == 404 {
-            return counted;
+            return total;
         }
         let page = page.status(200).lines();
-        counted += page.len();
+        total += page.len();
         after = page.last().expect("a page has keys").clone();
     }
 }
@@ -42,36 +42,36 @@ async fn change_plan(api: &Api, bucket: &Bucket, plan: &str) -> Answer {
         .await
 }
 
-/// One bucket goes through all of it: filling one takes the longest.
+/// One bucket is used for all steps, since filling it takes the longest.
 #[tokio::test]
 async fn a_free_bucket_holds_exactly_its_10_000_keys() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
-    let refused = write(&api, &bucket, 0..LIMIT - 100).await;
+    let answers = write_keys(&api, &bucket, 0..KEY_LIMIT - 100).await;
     assert!(
-        refused.iter().all(|answer| answer.status == 200),
+        answers.iter().all(|answer| answer.status == 200),
         "no refusal below the limit"
     );
 
-    // A race for the last 100 places.
-    let answers = write(&api, &bucket, LIMIT..LIMIT + 300).await;
+    // A race for the last 100 keys of the quota.
+    let answers = write_keys(&api, &bucket, KEY_LIMIT..KEY_LIMIT + 300).await;
     let (written, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
     assert_eq!(
         written.len(),
         100,
-        "each of the last places is taken, and no more"
+        "the quota is used up, and not exceeded"
     );
     refused.iter().for_each(|answer| {
         answer.error(403, "plan_limit");
     });
-    assert_eq!(count(&api, &bucket).await, LIMIT);
+    assert_eq!(count(&api, &bucket).await, KEY_LIMIT);
 
     full_buckets_take_overwrites_and_deletes(&api, &bucket).await;
-    places_that_are_freed_can_be_taken(&api, &bucket).await;
-    assert_eq!(count(&api, &bucket).await, LIMIT);
+    freed_quota_can_be_used_again(&api, &bucket).await;
+    assert_eq!(count(&api, &bucket).await, KEY_LIMIT);
 
-    a_larger_plan_takes_more_and_there_is_no_way_back(&api, &bucket).await;
+    a_larger_plan_takes_more_and_a_downgrade_is_refused(&api, &bucket).await;
 }
 
 async fn full_buckets_take_overwrites_and_deletes(api: &Api, bucket: &Bucket) {
@@ -89,8 +89,8 @@ async fn full_buckets_take_overwrites_and_deletes(api: &Api, bucket: &Bucket) {
     api.put(&bucket.key("k2"), "v").await.status(200);
 }
 
-/// Whoever has deleted a key finds room for another one, whichever shards the two are in.
-async fn places_that_are_freed_can_be_taken(api: &Api, bucket: &Bucket) {
+/// A delete frees quota for another key at once, whichever shards the two keys are in.
+async fn freed_quota_can_be_used_again(api: &Api, bucket: &Bucket) {
     let writers = (0..WRITERS).map(|writer| async move {
         for round in 0..4 {
             let number = writer * 10 + round;
@@ -105,7 +105,7 @@ async fn places_that_are_freed_can_be_taken(api: &Api, bucket: &Bucket) {
     join_all(writers).await;
 }
 
-async fn a_larger_plan_takes_more_and_there_is_no_way_back(api: &Api, bucket: &Bucket) {
+async fn a_larger_plan_takes_more_and_a_downgrade_is_refused(api: &Api, bucket: &Bucket) {
     change_plan(api, bucket, "pro").await.status(200);
     api.put(&bucket.key("one-more"), "v").await.status(200);
     change_plan(api, bucket, "free")
@@ -120,21 +120,21 @@ async fn a_larger_plan_takes_more_and_there_is_no_way_back(api: &Api, bucket: &B
 }
 
 #[tokio::test]
-async fn a_key_that_expired_makes_room() {
+async fn an_expired_key_frees_quota() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
     api.put(&bucket.key("passing?ttl=3600"), "v")
         .await
         .status(200);
-    let answers = write(&api, &bucket, 0..LIMIT - 1).await;
+    let answers = write_keys(&api, &bucket, 0..KEY_LIMIT - 1).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     api.put(&bucket.key("new"), "v")
         .await
         .error(403, "plan_limit");
     api.put(&bucket.key("passing?ttl=1"), "v").await.status(200);
-    let taken = std::time::Duration::from_secs(30);
-    cloudkv_cluster_tests::eventually("the expired key's place is free", taken, async || {
+    let timeout = std::time::Duration::from_secs(30);
+    cloudkv_cluster_tests::eventually("the expired key's quota is free", timeout, async || {
         let answer = api.put(&bucket.key("new"), "v").await;
         (answer.status == 200).then_some(())
     })

@@ -120,25 +120,25 @@ async fn pages_visit_every_key_once() {
     fill(&api, &bucket, &names).await;
     names.pop();
     names.sort_unstable();
-    let whole = api
+    let first_page = api
         .get(&format!("{}?prefix=p/", bucket.keys()))
         .await
         .lines();
-    assert_eq!(whole, names[..1000], "at most 1000, the first ones");
+    assert_eq!(first_page, names[..1000], "at most 1000, the first ones");
     for limit in ["&limit=1000", "&limit=777", ""] {
         let sizes: Vec<usize> = match limit {
             "&limit=777" => vec![777, 777, 777, 169],
             _ => vec![1000, 1000, 500],
         };
-        let pages = walk(&api, &bucket, &format!("?prefix=p/{limit}")).await;
+        let pages = list_pages(&api, &bucket, &format!("?prefix=p/{limit}")).await;
         assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
         assert_eq!(pages.concat(), names, "{limit}");
     }
-    let few = api
+    let first_three = api
         .get(&format!("{}?prefix=p/&limit=3", bucket.keys()))
         .await
         .lines();
-    assert_eq!(few, names[..3]);
+    assert_eq!(first_three, names[..3]);
     let between = api
         .get(&format!("{}?prefix=p/&limit=2&after=p/5", bucket.keys()))
         .await
@@ -151,8 +151,8 @@ async fn pages_visit_every_key_once() {
     );
 }
 
-/// The pages that a client gets that always asks for what comes after the last name.
-async fn walk(api: &Api, bucket: &Bucket, query: &str) -> Vec<Vec<String>> {
+/// Lists all pages, each `after` the last name of the one before.
+async fn list_pages(api: &Api, bucket: &Bucket, query: &str) -> Vec<Vec<String>> {
     let mut pages: Vec<Vec<String>> = vec![];
     let mut after = String::new();
     loop {
@@ -163,12 +163,12 @@ async fn walk(api: &Api, bucket: &Bucket, query: &str) -> Vec<Vec<String>> {
         let page = page.status(200).lines();
         after = format!("&after={}", page.last().expect("a page has keys"));
         pages.push(page);
-        assert!(pages.len() < 10, "the walk doesn't end");
+        assert!(pages.len() < 10, "the listing doesn't end");
     }
 }
 
 #[tokio::test]
-async fn wrong_limits_are_refused_or_cut() {
+async fn wrong_limits_are_refused_or_reduced() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -186,7 +186,7 @@ async fn wrong_limits_are_refused_or_cut() {
 }
 
 #[tokio::test]
-async fn the_json_form_tells_size_version_and_expiry() {
+async fn the_json_form_has_size_version_and_expiry() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -244,7 +244,7 @@ async fn the_json_form_tells_size_version_and_expiry() {
 }
 
 #[tokio::test]
-async fn a_list_shows_the_writes_that_were_answered_before() {
+async fn a_list_shows_the_writes_acknowledged_before_it() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -284,7 +284,7 @@ async fn broken_queries_are_refused() {
     for query in ["prefix=%ff", "after=%ff"] {
         let target = format!("{}?{query}", bucket.keys());
         let answer = RawRequest::new("GET", &target).send(node.http()).await;
-        // As bytes that no key has, or as an error; never as another prefix.
+        // Either bytes that no key has, or an error; never another prefix.
         assert!(matches!(answer.status, 400 | 404), "{answer:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Time to live: how it is written, and that a key is there until then and not after.
+//! Time to live: its notation, and that a key exists until it expires and not after.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 static NODE: SharedNode = SharedNode::new();
 
-/// How far clocks may be apart, and so how exact an expiry is.
+/// Maximum difference between clocks, which bounds the precision of an expiry.
 const CLOCK_BOUND: Duration = Duration::from_millis(250);
 
-/// When the listing says that a key expires.
+/// Returns the listed time at which a key expires.
 async fn expires_at(api: &Api, bucket: &Bucket, name: &str) -> Option<SystemTime> {
     let list = api.get(&format!("{}?prefix={name}", bucket.keys()));
     let list = list.header("accept", "application/json").await.json();
@@ -34,7 +34,7 @@ fn distance(one: SystemTime, other: SystemTime) -> Duration {
 }
 
 #[tokio::test]
-async fn every_form_of_a_ttl_is_understood() {
+async fn every_form_of_a_ttl_is_accepted() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -108,7 +108,7 @@ async fn a_broken_ttl_is_refused_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn a_key_is_there_until_it_expires_and_not_after() {
+async fn a_key_exists_until_it_expires_and_not_after() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;
@@ -122,43 +122,43 @@ async fn a_key_is_there_until_it_expires_and_not_after() {
     join_all(watches).await;
 }
 
-/// Reads a key over and over, from its writing until it must be gone.
+/// Reads a key repeatedly, from its write until it must have expired.
 async fn watch_expiry(api: &Api, bucket: &Bucket, name: &str, seconds: u64) {
     let path = bucket.key(name);
     api.put(&format!("{path}?ttl={seconds}s"), "v")
         .await
         .status(200);
     let expires = expires_at(api, bucket, name).await.expect("it expires");
-    let (mut found, mut missed) = (0, 0);
-    while SystemTime::now() < expires + 3 * CLOCK_BOUND || missed <= 3 {
-        let asked = SystemTime::now();
+    let (mut hits, mut misses) = (0, 0);
+    while SystemTime::now() < expires + 3 * CLOCK_BOUND || misses <= 3 {
+        let started = SystemTime::now();
         let status = api.get(&path).await.status;
-        let answered = SystemTime::now();
-        let must_be_there = answered < expires - CLOCK_BOUND;
-        let must_be_gone = asked > expires + CLOCK_BOUND;
+        let ended = SystemTime::now();
+        let must_exist = ended < expires - CLOCK_BOUND;
+        let must_be_expired = started > expires + CLOCK_BOUND;
         match status {
             200 => assert!(
-                !must_be_gone,
-                "{name} is still there: {asked:?} after {expires:?}"
+                !must_be_expired,
+                "{name} still exists: {started:?} after {expires:?}"
             ),
             404 => assert!(
-                !must_be_there,
-                "{name} is gone: {answered:?} before {expires:?}"
+                !must_exist,
+                "{name} has expired: {ended:?} before {expires:?}"
             ),
             other => panic!("{name}: status {other}"),
         }
-        found += u32::from(status == 200);
-        missed += u32::from(status == 404);
-        assert!(missed == 0 || status == 404, "{name} came back");
+        hits += u32::from(status == 200);
+        misses += u32::from(status == 404);
+        assert!(misses == 0 || status == 404, "{name} reappeared");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(
-        found > 3 && missed > 3,
-        "{name} was watched on both sides: {found}, {missed}"
+        hits > 3 && misses > 3,
+        "{name} was read on both sides of its expiry: {hits}, {misses}"
     );
 }
 
-async fn until_gone(api: &Api, path: &str) {
+async fn wait_expired(api: &Api, path: &str) {
     eventually("the key expires", Duration::from_secs(30), async || {
         (api.head(path).await.status == 404).then_some(())
     })
@@ -182,7 +182,7 @@ async fn a_write_without_a_ttl_clears_it_and_one_with_a_ttl_sets_it_anew() {
         .await
         .status(200);
     assert_eq!(expires_at(&api, &bucket, "cleared").await, None);
-    until_gone(&api, &bucket.key("canary")).await;
+    wait_expired(&api, &bucket.key("canary")).await;
     let cleared = api.get(&bucket.key("cleared")).await;
     assert_eq!(cleared.status(200).find_header("expires"), None);
     assert_eq!(cleared.text(), "for ever");
@@ -195,7 +195,7 @@ async fn a_write_without_a_ttl_clears_it_and_one_with_a_ttl_sets_it_anew() {
     assert_eq!(
         expires_at(&api, &bucket, "longer").await,
         None,
-        "a deleted key's ttl is gone"
+        "the ttl of a deleted key is cleared"
     );
 }
 
@@ -207,8 +207,8 @@ async fn an_expired_key_is_neither_listed_nor_counted() {
     for name in ["a", "b?ttl=1s", "c", "d?ttl=1"] {
         api.put(&bucket.key(name), "v").await.status(200);
     }
-    until_gone(&api, &bucket.key("b")).await;
-    until_gone(&api, &bucket.key("d")).await;
+    wait_expired(&api, &bucket.key("b")).await;
+    wait_expired(&api, &bucket.key("d")).await;
     assert_eq!(api.get(&bucket.keys()).await.lines(), ["a", "c"]);
     let delete = |confirm: u32| {
         let path = format!("{}?confirm={confirm}", bucket.path());
@@ -230,7 +230,7 @@ async fn an_expired_key_counts_as_absent_for_conditions() {
     let bucket = api.bucket().await;
     let path = bucket.key("k");
     let etag = api.put(&format!("{path}?ttl=1s"), "v").await.etag();
-    until_gone(&api, &path).await;
+    wait_expired(&api, &path).await;
     api.put(&path, "x")
         .header("if-match", &etag)
         .await

@@ -1,4 +1,4 @@
-//! How large a value may be, and how early a larger one is refused.
+//! The limit on the size of a value, and the early refusal of larger ones.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,8 +8,8 @@ use cloudkv_cluster_tests::{Connection, Ending, RawRequest, SharedNode, chunk};
 
 static NODE: SharedNode = SharedNode::new();
 
-/// An answer that waits for no body comes in this time, on a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// Bound on a response that doesn't wait for the body, on a busy machine.
+const EARLY_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_value_has_up_to_the_plans_limit() {
@@ -38,7 +38,7 @@ async fn a_value_has_up_to_the_plans_limit() {
             for target in [&target, &chunked] {
                 let get = api.get(target).await;
                 assert_eq!(get.status, if status == 200 { 200 } else { 404 });
-                assert!(status != 200 || get.body == value, "{size} bytes come back");
+                assert!(status != 200 || get.body == value, "{size} bytes are returned");
             }
         }
     }
@@ -63,7 +63,7 @@ async fn a_length_beyond_the_limit_is_refused_before_the_body_comes() {
         let request = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", length);
         let answer = request.send(node.http()).await;
         answer.error(413, "value_too_large");
-        assert!(answer.took < AT_ONCE, "{answer:?}");
+        assert!(answer.took < EARLY_ANSWER_TIMEOUT, "{answer:?}");
     }
 }
 
@@ -76,16 +76,16 @@ async fn a_chunked_body_is_refused_once_it_passes_the_limit() {
     connection.write(&request.bytes()).await;
     connection.write(&chunk(&[b'x'; 4000])).await;
     connection.write(&chunk(&[b'x'; 97])).await;
-    // The chunk that ends the body never comes.
+    // The last chunk is never sent.
     let Ending::Answer(answer) = connection.receive(false).await else {
         panic!("no answer")
     };
     answer.error(413, "value_too_large");
-    assert!(answer.took < AT_ONCE, "{answer:?}");
+    assert!(answer.took < EARLY_ANSWER_TIMEOUT, "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_continue_is_asked_to_go_on() {
+async fn a_client_that_expects_100_continue_gets_it() {
     let node = NODE.lease().await;
     let bucket = node.api().bucket().await;
     let mut connection = Connection::open(node.http()).await;
@@ -93,10 +93,10 @@ async fn a_client_that_waits_for_100_continue_is_asked_to_go_on() {
         .header("Content-Length", "5")
         .header("Expect", "100-continue");
     connection.write(&request.bytes()).await;
-    let Ending::Answer(go_on) = connection.receive_any(false).await else {
+    let Ending::Answer(interim) = connection.receive_any(false).await else {
         panic!("no answer")
     };
-    go_on.status(100);
+    interim.status(100);
     connection.write(b"value").await;
     let Ending::Answer(answer) = connection.receive(false).await else {
         panic!("no answer")
@@ -106,7 +106,7 @@ async fn a_client_that_waits_for_100_continue_is_asked_to_go_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_continue_is_spared_a_refused_body() {
+async fn a_refused_request_gets_no_100_continue() {
     let node = NODE.lease().await;
     let api = node.api();
     let (public, protected) = (
@@ -131,14 +131,14 @@ async fn a_client_that_waits_for_100_continue_is_spared_a_refused_body() {
             .header("Expect", "100-continue");
         connection.write(&request.bytes()).await;
         let Ending::Answer(answer) = connection.receive_any(false).await else {
-            panic!("none")
+            panic!("no answer")
         };
         answer.error(status, code);
     }
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_not_stored() {
+async fn a_truncated_body_is_not_stored() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.bucket().await;

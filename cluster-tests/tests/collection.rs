@@ -1,4 +1,4 @@
-//! The Postman collection that the API comes from, replayed from its own file.
+//! Replays the Postman collection that defines the API from its own file.
 //!
 //! Every request must work as it is written there, in the order create, list, modify, keys,
 //! delete bucket; every script's assertions must hold, but for three that contradict their own
@@ -11,36 +11,36 @@ use cloudkv_cluster_tests::postman::{parse, send};
 use cloudkv_cluster_tests::{Answer, Api, Node, SharedNode};
 
 const COLLECTION: &str = include_str!("../data/cloudkv.postman_collection.json");
-const CREATE: &str = "Buckets/Create Bucket";
-const FIND: &str = "Keys/Find Keys With Prefix";
+const CREATE_BUCKET: &str = "Buckets/Create Bucket";
+const FIND_KEYS: &str = "Keys/Find Keys With Prefix";
 const VALUE: &str = "the user's value, ";
 
-/// Every request, in the order in which a user would run them.
+/// Names of all requests, in the order in which a user would run them.
 const ORDER: [&str; 10] = [
     "General/Ping",
-    CREATE,
+    CREATE_BUCKET,
     "Buckets/List Buckets",
     "Buckets/Modify Bucket",
     "Keys/Set Key",
     "Keys/Get Key",
     "Keys/Get Key Header",
-    FIND,
+    FIND_KEYS,
     "Keys/Delete Key",
     "Buckets/Delete Bucket",
 ];
 
-/// A script whose body assertion contradicts the requests, and what is asserted in its place.
+/// A script whose body assertion contradicts the requests, and the assertion that replaces it.
 struct Contradiction {
     request: &'static str,
     reason: &'static str,
-    instead: fn(&Answer),
+    replacement: fn(&Answer),
 }
 
 const CONTRADICTIONS: [Contradiction; 3] = [
     Contradiction {
         request: "Keys/Get Key",
         reason: "Set Key wrote `{{value}}gnaz`; the script expects `{{value}}`",
-        instead: |answer| {
+        replacement: |answer| {
             answer.status(200);
             assert_eq!(
                 answer.text(),
@@ -54,14 +54,14 @@ const CONTRADICTIONS: [Contradiction; 3] = [
     Contradiction {
         request: "Keys/Get Key Header",
         reason: "an answer to HEAD has no body; and it asks for test-key, which nobody has set",
-        instead: |answer| {
+        replacement: |answer| {
             answer.status(404).empty();
         },
     },
     Contradiction {
-        request: FIND,
+        request: FIND_KEYS,
         reason: "the answer is a list of names; the script expects the value",
-        instead: |answer| {
+        replacement: |answer| {
             assert_eq!(answer.status(200).text(), "test-k7");
         },
     },
@@ -86,30 +86,30 @@ fn script(item: &Item) -> Vec<Statement> {
     let parsed = tests.map(|event| parse(&event.script.exec));
     let parsed: Result<Vec<_>, String> = parsed.collect();
     parsed
-        .unwrap_or_else(|line| panic!("{}: what does this mean: {line}", item.name))
+        .unwrap_or_else(|line| panic!("{}: unknown statement: {line}", item.name))
         .concat()
 }
 
 /// Runs a request's script on its answer.
-fn judge(name: &str, item: &Item, answer: &Answer, environment: &mut Environment) {
+fn check_script(name: &str, item: &Item, answer: &Answer, environment: &mut Environment) {
     let contradiction = CONTRADICTIONS.iter().find(|known| known.request == name);
     for statement in script(item) {
         let outcome = statement.run(answer, environment);
         match contradiction {
             Some(Contradiction {
-                reason, instead, ..
+                reason, replacement, ..
             }) if matches!(statement, Statement::BodyEquals(_)) => {
                 assert!(
                     outcome.is_err(),
-                    "{name}: the script holds after all; drop: {reason}"
+                    "{name}: the script passes, remove the contradiction: {reason}"
                 );
-                instead(answer);
+                replacement(answer);
             }
             _ => outcome.unwrap_or_else(|failure| panic!("{name}: {failure}")),
         }
     }
     if script(item).is_empty() {
-        // Modify and Delete Bucket have no script; what their descriptions promise is success.
+        // Modify and Delete Bucket have no script; their descriptions promise success.
         answer.status(200);
     }
 }
@@ -118,7 +118,7 @@ async fn replay(collection: &Collection, environment: &mut Environment) {
     for name in ORDER {
         let item = collection.item(name);
         let answer = send(&item.request, environment).await;
-        judge(name, item, &answer, environment);
+        check_script(name, item, &answer, environment);
     }
 }
 
@@ -163,10 +163,10 @@ async fn the_collection_runs_in_order_and_again_with_the_account_it_made() {
 async fn the_modify_request_sets_the_comment_although_its_header_contradicts_its_body() {
     let node = NODE.lease().await;
     let (collection, mut environment) = (collection(), environment(&node));
-    for name in [CREATE, "Buckets/Modify Bucket"] {
+    for name in [CREATE_BUCKET, "Buckets/Modify Bucket"] {
         let item = collection.item(name);
         let answer = send(&item.request, &environment).await;
-        judge(name, item, &answer, &mut environment);
+        check_script(name, item, &answer, &mut environment);
     }
     let answer = send(
         &collection.item("Buckets/List Buckets").request,
@@ -181,9 +181,9 @@ async fn the_modify_request_sets_the_comment_although_its_header_contradicts_its
 async fn the_recorded_examples_are_answered_as_recorded() {
     let node = NODE.lease().await;
     let (collection, mut environment) = (collection(), environment(&node));
-    let create = collection.item(CREATE);
-    judge(
-        CREATE,
+    let create = collection.item(CREATE_BUCKET);
+    check_script(
+        CREATE_BUCKET,
         create,
         &send(&create.request, &environment).await,
         &mut environment,
@@ -204,7 +204,7 @@ async fn the_recorded_examples_are_answered_as_recorded() {
 
 /// The example of Find lists keys that somebody must have set before.
 async fn prepare(name: &str, example: &Example, api: &Api, environment: &Environment) {
-    if name == FIND {
+    if name == FIND_KEYS {
         let bucket = environment.get("bucket").expect("a bucket");
         for key in example.body.as_deref().expect("recorded keys").lines() {
             api.put(&format!("/kv/{bucket}/{key}"), "a group")
@@ -214,7 +214,7 @@ async fn prepare(name: &str, example: &Example, api: &Api, environment: &Environ
     }
 }
 
-/// Where the recorded body doesn't depend on the recorded account, it must be the same.
+/// Compares the body with the recorded one, where that doesn't depend on the recorded account.
 fn check_recorded_body(name: &str, example: &Example, answer: &Answer) {
     let recorded = example.body.as_deref().unwrap_or_default();
     match name {

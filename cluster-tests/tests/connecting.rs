@@ -1,4 +1,4 @@
-//! What is said where settings keep programs from reaching each other: what to do about it.
+//! Diagnostics of settings that keep programs from reaching each other, with the remedy.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -11,8 +11,8 @@ use cloudkv_cluster_tests::region::{Certificates, Region, RegionOptions, Start};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One node that runs, and a seat for another.
-async fn one_and_a_seat(tls: bool) -> Region {
+/// Starts one node, with a seat for another.
+async fn start_one_of_two(tls: bool) -> Region {
     let options = RegionOptions {
         nodes: 1,
         seats: 2,
@@ -22,7 +22,7 @@ async fn one_and_a_seat(tls: bool) -> Region {
     Region::start_with(options).await
 }
 
-/// Waits until a node that can't join has logged a WARN with all of these parts, and prints it.
+/// Waits until a node that can't join has logged a WARN that contains all `parts`; prints it.
 async fn wait_warned(region: &Region, seat: usize, parts: &[&str]) {
     let what = format!("node {seat} warns of {parts:?}");
     eventually(&what, STATE_TIMEOUT, async || {
@@ -36,8 +36,8 @@ async fn wait_warned(region: &Region, seat: usize, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn without_certificates_a_port_that_asks_for_them_is_named() {
-    let mut region = one_and_a_seat(true).await;
+async fn a_node_without_certificates_is_warned_that_its_peer_requires_them() {
+    let mut region = start_one_of_two(true).await;
     region.members[1].flags.args.clear();
     region.launch(1, &Start::Join(vec![0]));
     wait_warned(
@@ -49,8 +49,8 @@ async fn without_certificates_a_port_that_asks_for_them_is_named() {
 }
 
 #[tokio::test]
-async fn a_router_without_certificates_says_that_its_nodes_ask_for_them() {
-    let region = one_and_a_seat(true).await;
+async fn a_router_without_certificates_is_warned_that_its_nodes_require_them() {
+    let region = start_one_of_two(true).await;
     let router = Router::launch(&[region.seat(0).rpc()], &[]);
     eventually("the router warns", STATE_TIMEOUT, async || {
         let log = router.log_text();
@@ -63,8 +63,8 @@ async fn a_router_without_certificates_says_that_its_nodes_ask_for_them() {
 }
 
 #[tokio::test]
-async fn with_certificates_a_port_without_them_is_named() {
-    let mut region = one_and_a_seat(false).await;
+async fn a_node_with_certificates_is_warned_that_its_peer_has_none() {
+    let mut region = start_one_of_two(false).await;
     let certificates = Certificates::create(region.dir());
     let own = certificates.node(region.seat(1).rpc().ip());
     region.members[1].flags.args = own;
@@ -78,8 +78,8 @@ async fn with_certificates_a_port_without_them_is_named() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_authority_is_named() {
-    let mut region = one_and_a_seat(true).await;
+async fn a_certificate_of_another_ca_is_reported() {
+    let mut region = start_one_of_two(true).await;
     let other = tempfile::tempdir().unwrap();
     let certificates = Certificates::create(other.path());
     let own = certificates.node(region.seat(1).rpc().ip());
@@ -94,8 +94,8 @@ async fn a_certificate_of_another_authority_is_named() {
 }
 
 #[tokio::test]
-async fn a_name_that_the_certificate_does_not_have_is_named() {
-    let mut region = one_and_a_seat(true).await;
+async fn a_name_that_the_certificate_lacks_is_reported() {
+    let mut region = start_one_of_two(true).await;
     let member = &mut region.members[1];
     let detour = format!("elsewhere.example:7070={}", region.network.seats()[0].rpc());
     member.flags.via = detour;
@@ -107,9 +107,9 @@ async fn a_name_that_the_certificate_does_not_have_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_not_for_nodes_is_named() {
+async fn a_port_that_is_not_for_nodes_is_reported() {
     for tls in [false, true] {
-        let mut region = one_and_a_seat(tls).await;
+        let mut region = start_one_of_two(tls).await;
         for port in [region.seat(0).http(), region.seat(0).admin()] {
             let member = &mut region.members[1];
             member.flags.start = vec!["--join".into(), port.to_string()];
@@ -122,7 +122,7 @@ async fn a_port_that_is_not_for_nodes_is_named() {
 }
 
 #[tokio::test]
-async fn an_address_that_another_node_has_is_told_with_the_command_that_frees_it() {
+async fn a_duplicate_address_is_reported_with_the_command_that_frees_it() {
     let mut region = Region::start().await;
     let lost = region.node_id(2).await;
     region.kill(2);
@@ -135,28 +135,28 @@ async fn an_address_that_another_node_has_is_told_with_the_command_that_frees_it
 }
 
 #[tokio::test]
-async fn all_ports_in_use_are_told_at_once() {
+async fn all_ports_in_use_are_reported_together() {
     let dir = tempfile::tempdir().unwrap();
-    let taken: Vec<TcpListener> = (0..3)
+    let listeners: Vec<TcpListener> = (0..3)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     let mut command = clean_command();
     command.arg("--data-dir").arg(dir.path().join("data"));
-    let mut named = vec!["can't be bound: Address already in use".to_owned()];
-    for (name, listener) in ["http", "rpc", "admin"].iter().zip(&taken) {
+    let mut parts = vec!["can't be bound: Address already in use".to_owned()];
+    for (name, listener) in ["http", "rpc", "admin"].iter().zip(&listeners) {
         let address = listener.local_addr().unwrap().to_string();
         command.args([format!("--{name}"), address.clone()]);
-        named.push(format!("--{name} {address}"));
+        parts.push(format!("--{name} {address}"));
     }
     let refusal = run_to_exit(command).await;
     println!("{}", refusal.message);
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
-    let named: Vec<&str> = named.iter().map(String::as_str).collect();
-    refusal.names(&named);
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    refusal.names(&parts);
 }
 
 #[tokio::test]
-async fn an_operator_who_calls_where_no_node_is_is_told_what_to_name() {
+async fn an_admin_command_without_a_node_names_the_flags_to_set() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);

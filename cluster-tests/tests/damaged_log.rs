@@ -1,5 +1,5 @@
-//! What an operator is told whose node can't read its log, or doesn't know who it is any more:
-//! never to give up the only copy.
+//! The advice to an operator whose node can't read its log or has lost its identity: never to
+//! remove the only copy.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use cloudkv_cluster_tests::harness::{Refusal, run_to_exit};
 use cloudkv_cluster_tests::{Bucket, Node, NodeOptions};
 
-/// Files of the log are written in blocks of this size.
-const BLOCK: u64 = 4096;
-/// How a segment's number lies in its file, behind the head and the format of its first record.
-const NUMBER_AT: u64 = 27;
+/// Size of the blocks in which log segments are written.
+const BLOCK_BYTES: u64 = 4096;
+/// Offset of a segment's number in its file, behind the head and the format of its first record.
+const SEGMENT_NUMBER_OFFSET: u64 = 27;
 
-/// The position up to which a log was synced: segment and offset.
-fn synced(data_dir: &Path) -> (u64, u64) {
+/// Returns the position up to which a log was synced: segment and offset.
+fn synced_position(data_dir: &Path) -> (u64, u64) {
     let mark = fs::read(data_dir.join("log-synced")).unwrap();
     let mark = u64::from_be_bytes(mark.try_into().unwrap());
     (mark >> 32, mark & u64::from(u32::MAX))
@@ -24,15 +24,15 @@ fn synced(data_dir: &Path) -> (u64, u64) {
 
 /// Flips a bit of the segment that was written last.
 fn damage(data_dir: &Path, offset: u64) {
-    let (segment, _) = synced(data_dir);
+    let (segment, _) = synced_position(data_dir);
     let files = fs::read_dir(data_dir.join("log")).unwrap();
-    let holds_it = |path: &PathBuf| {
+    let has_number = |path: &PathBuf| {
         let mut number = [0; 8];
         let file = File::open(path).unwrap();
-        file.read_exact_at(&mut number, NUMBER_AT).unwrap();
+        file.read_exact_at(&mut number, SEGMENT_NUMBER_OFFSET).unwrap();
         u64::from_be_bytes(number) == segment
     };
-    let path = files.map(|entry| entry.unwrap().path()).find(holds_it);
+    let path = files.map(|entry| entry.unwrap().path()).find(has_number);
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).open(path.unwrap()).unwrap();
     let mut byte = [0];
@@ -40,39 +40,39 @@ fn damage(data_dir: &Path, offset: u64) {
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
 }
 
-/// A node alone in its cluster that was killed, and a bucket with many keys.
-async fn killed() -> (Node, Bucket) {
+/// Starts a single node, fills a bucket, and kills the node.
+async fn killed_node() -> (Node, Bucket) {
     let mut node = Node::start().await;
     let (api, bucket) = (node.api(), node.api().bucket().await);
     for key in 0..60 {
         let path = bucket.key(&format!("k{key}"));
         api.put(&path, vec![b'v'; 300]).await.status(200);
     }
-    // The last record is to lie in a block that is written again with the next sync.
-    let mut more = 0;
-    while synced(&node.data_dir()).1 % BLOCK < 100 {
-        more += 1;
-        let path = bucket.key(&format!("more{more}"));
+    // The last record must lie in a block that the next sync writes again.
+    let mut extra = 0;
+    while synced_position(&node.data_dir()).1 % BLOCK_BYTES < 100 {
+        extra += 1;
+        let path = bucket.key(&format!("more{extra}"));
         api.put(&path, "v").await.status(200);
     }
     node.kill_9();
     (node, bucket)
 }
 
-async fn refused(node: &Node) -> Refusal {
+async fn expect_refusal(node: &Node) -> Refusal {
     let refusal = run_to_exit(NodeOptions::default().command(&node.data_dir())).await;
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
-    let gives_up = refusal.message.contains("remove the data directory, start");
-    assert!(!gives_up, "the only copy is to be removed: {refusal:?}");
+    let advises_removal = refusal.message.contains("remove the data directory, start");
+    assert!(!advises_removal, "it advises to remove the only copy: {refusal:?}");
     refusal
 }
 
 #[tokio::test]
-async fn a_torn_end_of_the_only_copy_is_told_and_the_node_goes_on_without_it_if_it_must() {
-    let (mut node, bucket) = killed().await;
-    let (_, offset) = synced(&node.data_dir());
+async fn a_torn_write_in_the_only_copy_is_reported_and_can_be_skipped() {
+    let (mut node, bucket) = killed_node().await;
+    let (_, offset) = synced_position(&node.data_dir());
     damage(&node.data_dir(), offset - 1);
-    let refusal = refused(&node).await;
+    let refusal = expect_refusal(&node).await;
     refusal.names(&[
         "power failure has cut off",
         "No other node",
@@ -94,11 +94,11 @@ async fn a_torn_end_of_the_only_copy_is_told_and_the_node_goes_on_without_it_if_
 }
 
 #[tokio::test]
-async fn damage_further_back_is_told_apart() {
-    let (node, _) = killed().await;
-    let (_, offset) = synced(&node.data_dir());
+async fn damage_before_the_last_write_is_not_reported_as_torn() {
+    let (node, _) = killed_node().await;
+    let (_, offset) = synced_position(&node.data_dir());
     damage(&node.data_dir(), offset / 2);
-    let refusal = refused(&node).await;
+    let refusal = expect_refusal(&node).await;
     refusal.names(&[
         "which no power failure explains",
         "No other node",
@@ -108,13 +108,13 @@ async fn damage_further_back_is_told_apart() {
 
 #[tokio::test]
 async fn a_log_without_an_identity_is_refused() {
-    let (mut node, bucket) = killed().await;
+    let (mut node, bucket) = killed_node().await;
     let identity = node.data_dir().join("identity.json");
     let kept = fs::read(&identity).unwrap();
     fs::remove_file(&identity).unwrap();
-    let refusal = refused(&node).await;
+    let refusal = expect_refusal(&node).await;
     refusal.names(&["identity.json", "Put it back"]);
-    assert!(!identity.exists(), "a refusal draws no identity");
+    assert!(!identity.exists(), "a refusal creates no identity");
     fs::write(&identity, kept).unwrap();
     node.restart().await;
     node.api().get(&bucket.key("k0")).await.status(200);

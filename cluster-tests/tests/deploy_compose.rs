@@ -1,5 +1,5 @@
-//! The compose files, started as their users start them: containers, TLS between them, volumes. Needs
-//! a Docker engine; the images hold the programs that were built with this test.
+//! The compose files, started as their users start them: containers, TLS between them, volumes.
+//! Needs a Docker engine; the images hold the programs that were built with this test.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,7 +16,7 @@ const REGIONS: [&str; 4] = ["paris", "dublin", "virginia", "router"];
 const IMAGE: &str = "cloudkv/node:test";
 const ROUTER_IMAGE: &str = "cloudkv/router:test";
 /// Debug builds in containers on a busy machine are slow.
-const SOON: Duration = Duration::from_secs(120);
+const STATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,8 +25,8 @@ fn repository() -> PathBuf {
 
 fn run(command: &mut Command) -> Output {
     let output = command.output().expect("run a command");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
     output
 }
 
@@ -35,7 +35,7 @@ fn docker(args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The project of a compose file; removed with its volumes in the end.
+/// The project of a compose file; removed with its volumes on drop.
 struct Compose {
     file: &'static str,
     project: String,
@@ -54,7 +54,7 @@ impl Compose {
         }
     }
 
-    /// `docker compose`, or the program of its own that was before that.
+    /// Returns `docker compose`, or the older `docker-compose`.
     fn command(&self) -> Command {
         let plugin = Command::new("docker").args(["compose", "version"]).output();
         let mut command = match plugin {
@@ -80,7 +80,7 @@ impl Compose {
         run(self.command().args(args));
     }
 
-    /// Starts all, and waits until all are healthy.
+    /// Starts all services, and waits until they are healthy.
     async fn up(&self) {
         self.compose(&["up", "--detach", "--no-build"]);
         for service in self.services {
@@ -90,7 +90,7 @@ impl Compose {
 
     async fn wait_healthy(&self, node: &str) {
         let id = self.container(node);
-        eventually(&format!("{node} is healthy"), SOON, async || {
+        eventually(&format!("{node} is healthy"), STATE_TIMEOUT, async || {
             let state = docker(&["inspect", "--format", "{{.State.Health.Status}}", &id]);
             (state == "healthy").then_some(())
         })
@@ -106,11 +106,11 @@ impl Compose {
         Api::new(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[node])))
     }
 
-    /// Writes through a node, as a client does that repeats what wasn't done.
+    /// Writes through a node, and retries until it is acknowledged.
     async fn put(&self, node: usize, path: &str, value: &str) {
         eventually(
             &format!("a write through {}", NODES[node]),
-            SOON,
+            STATE_TIMEOUT,
             async || {
                 let put = self.api(node).put(path, value.to_owned());
                 (put.try_send().await.ok()?.status == 200).then_some(())
@@ -122,7 +122,7 @@ impl Compose {
     async fn expect(&self, node: usize, path: &str, value: &str) {
         eventually(
             &format!("a read through {}", NODES[node]),
-            SOON,
+            STATE_TIMEOUT,
             async || {
                 let answer = self.api(node).get(path).try_send().await.ok()?;
                 (answer.status == 200 && answer.text() == value).then_some(())
@@ -140,12 +140,12 @@ impl Drop for Compose {
             eprintln!("{}", logs.unwrap_or_default());
         }
         let down = ["down", "--volumes", "--remove-orphans", "--timeout", "1"];
-        // What can't be removed is left for a person to look at.
+        // Containers that can't be removed are left for inspection.
         let _ = self.command().args(down).output();
     }
 }
 
-/// An image with one of the programs beside the node's.
+/// Builds an image with the program `cloudkv-<kind>` of this build.
 fn make_image(kind: &str, image: &str) {
     let script = repository().join("deploy/test-image.sh");
     let node = clean_command();
@@ -163,7 +163,7 @@ async fn expect_all(region: &Compose, nodes: &[usize], bucket: &Bucket, keys: &[
 
 #[tokio::test]
 #[ignore = "needs a Docker engine: `make test` runs it where there is one"]
-async fn a_region_of_containers_survives_what_it_should() {
+async fn a_region_of_containers_survives_a_kill_a_partition_and_a_restart() {
     make_image("node", IMAGE);
     let region = Compose::new("compose.region.yaml", &NODES);
     let started = Instant::now();
@@ -174,7 +174,7 @@ async fn a_region_of_containers_survives_what_it_should() {
         docker(&["image", "inspect", "--format", "{{.Size}}", IMAGE])
     );
 
-    // Any node serves what came in by any other.
+    // Every node serves what was written through any other.
     let bucket = region.api(0).bucket().await;
     let mut keys = vec!["one", "two", "three"];
     for (node, key) in keys.iter().enumerate() {
@@ -208,7 +208,7 @@ async fn a_region_of_containers_survives_what_it_should() {
     docker(&["network", "connect", "--alias", "node3", &network, &cut_off]);
     expect_all(&region, &[2], &bucket, &keys).await;
 
-    // All are restarted, as new containers with the old volumes. They stop when they are asked to.
+    // All are restarted, as new containers with the old volumes. They stop on request.
     region.compose(&["stop"]);
     for node in NODES {
         let id = region.container(node);
@@ -221,8 +221,8 @@ async fn a_region_of_containers_survives_what_it_should() {
     region.put(2, &bucket.key("after"), "after").await;
 }
 
-/// What a region answers by way of the router.
-async fn at_region(router: &Api, region: &str, path: &str) -> Option<(u16, String)> {
+/// Reads a key of one region through the router.
+async fn get_from_region(router: &Api, region: &str, path: &str) -> Option<(u16, String)> {
     let call = router
         .get(path)
         .header("host", &format!("api.{region}.cloudkv.io"));
@@ -243,33 +243,33 @@ async fn three_regions_of_containers_serve_through_a_router() {
         started.elapsed().as_secs_f64()
     );
 
-    // The one address serves, and each region by its name has what was written.
+    // The global name serves, and each region by its own name has the write.
     let router = regions.api(0);
     let bucket = router.bucket().await;
     let path = bucket.key("k");
     regions.put(0, &path, "hello").await;
     for region in ["eu-west-3", "eu-west-1", "us-east-1"] {
-        eventually(&format!("{region} has the key"), SOON, async || {
-            let (status, text) = at_region(&router, region, &path).await?;
+        eventually(&format!("{region} has the key"), STATE_TIMEOUT, async || {
+            let (status, text) = get_from_region(&router, region, &path).await?;
             (status == 200 && text == "hello").then_some(())
         })
         .await;
     }
 
-    // The region that is cut off serves nobody through the router; the one address goes on.
+    // The partitioned region serves nobody through the router; the global name goes on.
     let network = format!("{}_default", regions.project);
     let cut_off = regions.container("paris");
     docker(&["network", "disconnect", &network, &cut_off]);
     regions.put(0, &path, "without paris").await;
     regions.expect(0, &path, "without paris").await;
-    eventually("eu-west-3 is away", SOON, async || {
-        let (status, _) = at_region(&router, "eu-west-3", &path).await?;
+    eventually("eu-west-3 is unavailable", STATE_TIMEOUT, async || {
+        let (status, _) = get_from_region(&router, "eu-west-3", &path).await?;
         (status == 503).then_some(())
     })
     .await;
     docker(&["network", "connect", "--alias", "paris", &network, &cut_off]);
-    eventually("eu-west-3 has what it missed", SOON, async || {
-        let (status, text) = at_region(&router, "eu-west-3", &path).await?;
+    eventually("eu-west-3 has what it missed", STATE_TIMEOUT, async || {
+        let (status, text) = get_from_region(&router, "eu-west-3", &path).await?;
         (status == 200 && text == "without paris").then_some(())
     })
     .await;

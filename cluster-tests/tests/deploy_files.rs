@@ -1,5 +1,5 @@
-//! Rules and dashboards name metrics that nodes and routers really export, the files of `deploy/`
-//! agree with each other, and the programs take the examples of configuration.
+//! Alert rules and dashboards name metrics that nodes and routers export, the files of `deploy/`
+//! agree with each other, and the programs accept the example configurations.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,36 +13,36 @@ use cloudkv_cluster_tests::harness::{clean_command, clean_router_command};
 use cloudkv_cluster_tests::region::{RegionOptions, World};
 use cloudkv_cluster_tests::{Api, Router, eventually};
 
-const SOON: Duration = Duration::from_secs(60);
-/// What names of metrics begin with.
-const PREFIXES: [&str; 2] = ["cloudkv_", "process_"];
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Prefixes of metric names.
+const METRIC_PREFIXES: [&str; 2] = ["cloudkv_", "process_"];
 
-fn deploy() -> PathBuf {
+fn deploy_dir() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap().join("deploy")
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(deploy().join(path)).unwrap()
+    fs::read_to_string(deploy_dir().join(path)).unwrap()
 }
 
-/// The words of a text that begin with one of these.
+/// Returns the words of a text that begin with one of `prefixes`.
 fn words_with(text: &str, prefixes: &[&str]) -> BTreeSet<String> {
-    let part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let words = text.split(|c| !part_of_word(c));
-    let found = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
-    found.map(str::to_owned).collect()
+    let is_part_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_part_of_word(c));
+    let matches = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
+    matches.map(str::to_owned).collect()
 }
 
-/// The metrics that a file names, whatever it is written in.
-fn named_in(text: &str) -> BTreeSet<String> {
-    words_with(text, &PREFIXES)
+/// Returns the metrics that a text names, in any format.
+fn metric_names(text: &str) -> BTreeSet<String> {
+    words_with(text, &METRIC_PREFIXES)
 }
 
-/// The files that name metrics, with what they name.
-fn files() -> BTreeMap<PathBuf, BTreeSet<String>> {
-    let mut files = vec![deploy().join("prometheus/rules.yaml")];
-    let dashboards = fs::read_dir(deploy().join("grafana/dashboards")).unwrap();
+/// Returns the files that name metrics, with the names.
+fn files_with_metrics() -> BTreeMap<PathBuf, BTreeSet<String>> {
+    let mut files = vec![deploy_dir().join("prometheus/rules.yaml")];
+    let dashboards = fs::read_dir(deploy_dir().join("grafana/dashboards")).unwrap();
     for dashboard in dashboards.map(|entry| entry.unwrap().path()) {
         let text = fs::read_to_string(&dashboard).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&text).expect("a dashboard's JSON");
@@ -52,14 +52,14 @@ fn files() -> BTreeMap<PathBuf, BTreeSet<String>> {
     }
     let named = files.into_iter().map(|path| {
         let text = fs::read_to_string(&path).unwrap();
-        (path, named_in(&text))
+        (path, metric_names(&text))
     });
     named.collect()
 }
 
 #[tokio::test]
 async fn every_metric_of_rules_and_dashboards_exists() {
-    let files = files();
+    let files = files_with_metrics();
     for (path, names) in &files {
         assert!(names.len() > 10, "{} names few metrics", path.display());
     }
@@ -75,7 +75,7 @@ async fn every_metric_of_rules_and_dashboards_exists() {
     for api in [region.api(0), router.api()] {
         api.get(&bucket.key("absent")).await.status(404);
     }
-    eventually("all metrics are there", SOON, async || {
+    eventually("all metrics are exported", STATE_TIMEOUT, async || {
         let nodes = region.running().into_iter();
         let mut programs: Vec<Api> = nodes.map(|seat| region.members[seat].admin_api()).collect();
         programs.push(router.admin_api());
@@ -104,11 +104,11 @@ async fn every_metric_of_rules_and_dashboards_exists() {
 #[test]
 fn names_are_found_in_expressions() {
     let text = r#"rate(cloudkv_a_total{b="c"}[5m]) / "process_x" + up{job="cloudkv-node"}"#;
-    let names: Vec<String> = named_in(text).into_iter().collect();
+    let names: Vec<String> = metric_names(text).into_iter().collect();
     assert_eq!(names, ["cloudkv_a_total", "process_x"]);
 }
 
-/// The second words of the lines that begin with a word, as in `- alert: NAME`.
+/// Returns the rest of the lines that begin with `key`, as in `- alert: NAME`.
 fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
     let lines = text.lines().map(str::trim);
     lines
@@ -118,7 +118,7 @@ fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn every_alert_is_explained_and_no_other() {
+fn every_alert_is_documented_and_no_other() {
     let alerts: BTreeSet<String> = values(&read("prometheus/rules.yaml"), "- alert:")
         .into_iter()
         .map(str::to_owned)
@@ -127,13 +127,13 @@ fn every_alert_is_explained_and_no_other() {
     let guide = read("README.md");
     let rows = guide.lines().filter(|line| line.starts_with("| `CloudKV"));
     let first_cells = rows.filter_map(|row| row.split('|').nth(1));
-    let explained: BTreeSet<String> = first_cells
+    let documented: BTreeSet<String> = first_cells
         .flat_map(|cell| words_with(cell, &["CloudKV"]))
         .collect();
-    assert_eq!(explained, alerts);
+    assert_eq!(documented, alerts);
 }
 
-/// The services of a compose file that are made from a template, by name.
+/// Returns the names of a compose file's services that use a template.
 fn services(compose: &str, template: &str) -> BTreeSet<String> {
     let lines: Vec<&str> = compose.lines().collect();
     let made = lines
@@ -144,7 +144,7 @@ fn services(compose: &str, template: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn prometheus_scrapes_all_that_the_full_compose_file_starts() {
+fn prometheus_scrapes_all_services_of_the_full_compose_file() {
     let (compose, scrapes) = (
         read("compose.full.yaml"),
         read("prometheus/prometheus.yaml"),
@@ -167,8 +167,8 @@ fn prometheus_scrapes_all_that_the_full_compose_file_starts() {
 }
 
 #[test]
-fn programs_take_the_examples_of_configuration() {
-    let examples = fs::read_dir(deploy().join("examples")).unwrap();
+fn the_example_configurations_are_accepted() {
+    let examples = fs::read_dir(deploy_dir().join("examples")).unwrap();
     let examples: Vec<PathBuf> = examples.map(|entry| entry.unwrap().path()).collect();
     assert_eq!(examples.len(), 4, "{examples:?}");
     for path in examples {
@@ -182,7 +182,7 @@ fn programs_take_the_examples_of_configuration() {
         // As the examples say.
         command.env("CLOUDKV_ADMIN_TOKEN", "0123456789abcdef");
         let output = command.output().expect("run the program");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {told}", path.display());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {stderr}", path.display());
     }
 }

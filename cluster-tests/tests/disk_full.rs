@@ -1,4 +1,4 @@
-//! Disks that fill up: a node on one goes on reading and deleting, and comes back by itself.
+//! Full disks: a node goes on reading and deleting, and takes writes again by itself.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,18 +7,18 @@ use std::time::Duration;
 use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
 use cloudkv_cluster_tests::{Answer, Bucket, SmallDisk, eventually};
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size of each small disk, in MiB.
-const DISK: u64 = 160;
-/// Bytes of each value.
-const VALUE: usize = 16_000;
+const DISK_MIB: u64 = 160;
+/// Size of each value.
+const VALUE_BYTES: usize = 16_000;
 /// The low-water mark, in MiB.
-const MARK: u64 = 64;
+const LOW_WATER_MIB: u64 = 64;
 
-/// Nodes, of which the first `small` have small disks. `None` where nothing can be mounted.
+/// Starts nodes, of which the first `small` have small disks. `None` where nothing can be mounted.
 async fn start(nodes: usize, small: usize) -> Option<(Vec<SmallDisk>, Region)> {
     let args = [
-        ("--disk-low-water-mib", MARK.to_string()),
+        ("--disk-low-water-mib", LOW_WATER_MIB.to_string()),
         ("--write-buffer-mib", "2".to_owned()),
         ("--log-segment-mib", "1".to_owned()),
     ];
@@ -35,7 +35,7 @@ async fn start(nodes: usize, small: usize) -> Option<(Vec<SmallDisk>, Region)> {
     region.expect_errors(&["the disk is nearly full"]);
     let mut disks = vec![];
     for seat in 0..small {
-        disks.push(SmallDisk::mount(&region.members[seat].data_dir(), DISK)?);
+        disks.push(SmallDisk::mount(&region.members[seat].data_dir(), DISK_MIB)?);
     }
     region.launch(0, &Start::Init);
     region.wait_listening(0).await;
@@ -47,9 +47,9 @@ async fn start(nodes: usize, small: usize) -> Option<(Vec<SmallDisk>, Region)> {
     Some((disks, region))
 }
 
-/// Writes values until one is refused, and returns the refusal and the number of those written.
+/// Writes values until one is refused; returns the refusal and the number of values written.
 async fn fill(region: &Region, seat: usize, bucket: &Bucket) -> (Answer, usize) {
-    let (api, value) = (region.api(seat), vec![b'v'; VALUE]);
+    let (api, value) = (region.api(seat), vec![b'v'; VALUE_BYTES]);
     for number in 0..10_000 {
         let path = bucket.key(&format!("k{number}"));
         let put = api.put(&path, value.clone()).await;
@@ -60,10 +60,10 @@ async fn fill(region: &Region, seat: usize, bucket: &Bucket) -> (Answer, usize) 
     panic!("the disk doesn't fill up");
 }
 
-/// Waits until a node says this of its disk.
+/// Waits until a node reports this state of its disk.
 async fn wait_disk(region: &Region, seat: usize, state: &str) {
     let what = format!("the disk of node {seat} is {state}");
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let call = region.members[seat].admin_api().get("/status").unchecked();
         let status = call.try_send().await.ok()?.json();
         (status["disk_state"] == state).then_some(())
@@ -74,7 +74,7 @@ async fn wait_disk(region: &Region, seat: usize, state: &str) {
 async fn wait_put(region: &Region, seat: usize, bucket: &Bucket, status: u16) -> Answer {
     let what = format!("a PUT through node {seat} is answered {status}");
     let api = region.api(seat);
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let put = api.put(&bucket.key("probe"), "v").try_send().await.ok()?;
         (put.status == status).then_some(put)
     })
@@ -87,20 +87,20 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
         return;
     };
     let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
-    disks[0].leave(MARK + 12);
+    disks[0].leave(LOW_WATER_MIB + 12);
     let (refused, written) = fill(&region, 0, &bucket).await;
     refused.error(507, "disk_full");
     assert!(written > 10, "{written}");
     for restarted in [false, true] {
         if restarted {
-            // With little room it starts, too.
+            // It also starts with little free space.
             region.kill(0);
             region.restart(0).await;
             region.wait_ready(0).await;
         }
         let api = region.api(0);
         let kept = bucket.key(&format!("k{}", written - 1));
-        assert_eq!(api.get(&kept).await.status(200).body.len(), VALUE);
+        assert_eq!(api.get(&kept).await.status(200).body.len(), VALUE_BYTES);
         api.get(&bucket.keys()).await.status(200);
         let deleted = bucket.key(&format!("k{}", usize::from(restarted)));
         api.delete(&deleted).await.status(200);
@@ -110,12 +110,12 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
     }
     let created = region.api(0).post("/buckets").await;
     created.error(507, "disk_full");
-    // With most of the reserve gone nothing is written any more, and all is read.
+    // With most of the reserve used, nothing is written any more, and everything can be read.
     disks[0].leave(8);
     wait_disk(&region, 0, "exhausted").await;
     let deleted = bucket.key("k3");
     let delete = async || region.api(0).delete(&deleted).try_send().await.ok();
-    let refused = eventually("a DELETE is refused", SOON, async || {
+    let refused = eventually("a DELETE is refused", STATE_TIMEOUT, async || {
         delete().await.filter(|answer| answer.status == 507)
     });
     refused.await.error(507, "disk_full");
@@ -133,12 +133,12 @@ async fn nodes_whose_disks_fill_up_hand_over_and_catch_up() {
         return;
     };
     let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
-    // One of three: the others lead, and it goes on serving by way of them.
-    disks[0].leave(MARK / 2);
+    // One of three: the others lead, and it serves by forwarding to them.
+    disks[0].leave(LOW_WATER_MIB / 2);
     wait_disk(&region, 0, "low").await;
     eventually(
-        "the node with little room leads nothing",
-        SOON,
+        "the node with little free space leads nothing",
+        STATE_TIMEOUT,
         async || {
             let status = region.status(0).await?;
             status.led().next().is_none().then_some(())
@@ -147,27 +147,27 @@ async fn nodes_whose_disks_fill_up_hand_over_and_catch_up() {
     .await;
     let api = region.api(0);
     api.put(&bucket.key("k"), "one is low").await.status(200);
-    // It takes no entries before its disk is full, and stays.
+    // It stops taking entries before its disk is full, and keeps running.
     disks[0].leave(8);
     wait_disk(&region, 0, "exhausted").await;
     api.put(&bucket.key("k"), "one is exhausted")
         .await
         .status(200);
-    let got = api.get(&bucket.key("k")).await;
-    assert_eq!(got.status(200).text(), "one is exhausted");
+    let get = api.get(&bucket.key("k")).await;
+    assert_eq!(get.status(200).text(), "one is exhausted");
     disks[0].clear();
     wait_disk(&region, 0, "ample").await;
     region.wait_converged().await;
-    // Two of three: what grows is refused, once the third leads for good.
+    // Two of three: writes that grow are refused, once the third leads for good.
     for disk in &disks {
-        disk.leave(MARK / 2);
+        disk.leave(LOW_WATER_MIB / 2);
     }
     for seat in 0..3 {
         let refused = wait_put(&region, seat, &bucket, 507).await;
         refused.error(507, "disk_full");
     }
-    let got = api.get(&bucket.key("k")).await;
-    assert_eq!(got.status(200).text(), "one is exhausted");
+    let get = api.get(&bucket.key("k")).await;
+    assert_eq!(get.status(200).text(), "one is exhausted");
     api.delete(&bucket.key("k")).await.status(200);
     for disk in &disks {
         disk.clear();

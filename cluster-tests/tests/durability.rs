@@ -1,4 +1,4 @@
-//! What was acknowledged stays: after crashes, after stops, in the middle of load.
+//! Acknowledged writes survive crashes and stops under load.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,17 +17,17 @@ const WRITERS: usize = 32;
 const KEYS_PER_WRITER: usize = 8;
 const CRASHES: u64 = 10;
 
-/// What a key may hold: the last acknowledged value, and those whose fate is unknown. `None` is
-/// the absent key.
-type Possible = Vec<Option<String>>;
+/// Possible values of a key: the last acknowledged one, and those with an unknown outcome. `None`
+/// is the absent key.
+type PossibleValues = Vec<Option<String>>;
 
-/// A client that alone writes its keys, over a connection of its own.
+/// A client that is the only writer of its keys, over one connection.
 struct Writer {
     number: usize,
     bucket: Bucket,
-    /// Makes every value unique.
+    /// Number of writes; makes every value unique.
     written: u64,
-    possible: HashMap<String, Possible>,
+    possible: HashMap<String, PossibleValues>,
 }
 
 impl Writer {
@@ -42,8 +42,8 @@ impl Writer {
         }
     }
 
-    /// The next write: a new value, or now and then a delete.
-    fn next(&mut self) -> (String, Option<String>, RawRequest) {
+    /// Returns the next write: a new value, or every 13th time a delete.
+    fn next_write(&mut self) -> (String, Option<String>, RawRequest) {
         self.written += 1;
         let name = format!(
             "w{}/k{}",
@@ -59,10 +59,10 @@ impl Writer {
         (name, Some(value), request)
     }
 
-    /// Writes until the node goes away, counts acknowledgements, and hands itself back.
+    /// Writes until the connection ends, counts acknowledgements, and returns itself.
     async fn run(mut self, mut connection: Connection, acknowledged: Arc<AtomicU64>) -> Self {
         loop {
-            let (name, value, request) = self.next();
+            let (name, value, request) = self.next_write();
             let possible = self
                 .possible
                 .get_mut(&name)
@@ -74,25 +74,25 @@ impl Writer {
                     *possible = vec![value];
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
-                // A crash may cut an answer in two.
+                // A crash may truncate an answer.
                 Ending::Closed | Ending::Broken(_) => return self,
             }
         }
     }
 
-    /// Reads every key; what is there now is what must be there from here on.
+    /// Reads every key, and expects from here on the value it has now.
     async fn verify(&mut self, api: &Api) {
         for (name, possible) in &mut self.possible {
             let get = api.get(&self.bucket.key(name)).await;
-            let found = match get.status {
+            let actual = match get.status {
                 404 => None,
                 _ => Some(get.status(200).text().to_owned()),
             };
             assert!(
-                possible.contains(&found),
-                "{name} holds {found:?}, not one of {possible:?}"
+                possible.contains(&actual),
+                "{name} holds {actual:?}, not one of {possible:?}"
             );
-            *possible = vec![found];
+            *possible = vec![actual];
         }
     }
 }
@@ -110,7 +110,7 @@ async fn start_writers(
     tasks
 }
 
-/// Waits until so many writes were acknowledged.
+/// Waits until `writes` writes were acknowledged.
 async fn wait_load(acknowledged: &AtomicU64, writes: u64) {
     eventually("there is load", Duration::from_secs(30), async || {
         (acknowledged.load(Ordering::Relaxed) >= writes).then_some(())
@@ -129,7 +129,7 @@ async fn acknowledged_writes_survive_ten_crashes_under_load() {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let tasks = start_writers(writers, &node, &acknowledged).await;
         wait_load(&acknowledged, 1).await;
-        // Not a wait for anything: the crash comes at another moment in every round.
+        // Not a wait for an event: each round crashes at a different moment.
         tokio::time::sleep(Duration::from_millis(150 + 47 * round)).await;
         node.kill_9();
         let ended = join_all(tasks).await.into_iter();
@@ -173,32 +173,32 @@ async fn a_crash_right_after_an_answer_loses_nothing() {
     }
 }
 
-/// What a client saw of a request that was sent while the node stopped.
+/// A client's view of a request that was sent while the node stopped.
 #[derive(Debug, PartialEq)]
-enum Fate {
+enum Outcome {
     Acknowledged,
-    /// Refused, or the connection was closed before an answer: it must not have happened.
+    /// Refused, or the connection was closed before an answer: the write must not be applied.
     NotDone,
 }
 
-/// Writes ever new keys until the node is gone.
+/// Writes new keys until the node refuses connections; returns the outcomes.
 async fn write_through_a_stop(
     node_address: std::net::SocketAddr,
     bucket: Bucket,
     number: usize,
     acknowledged: Arc<AtomicU64>,
-) -> Vec<(String, Fate)> {
-    let mut fates = vec![];
+) -> Vec<(String, Outcome)> {
+    let mut outcomes = vec![];
     loop {
         let Ok(mut connection) = Connection::try_open(node_address).await else {
-            return fates;
+            return outcomes;
         };
         loop {
-            let name = format!("c{number}/{}", fates.len());
+            let name = format!("c{number}/{}", outcomes.len());
             let request = RawRequest::new("PUT", &bucket.key(&name)).body(name.as_bytes());
             match connection.send(&request).await {
                 Ending::Answer(answer) if answer.status == 200 => {
-                    fates.push((name, Fate::Acknowledged));
+                    outcomes.push((name, Outcome::Acknowledged));
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                     if answer.find_header("connection") == Some("close") {
                         break;
@@ -206,21 +206,21 @@ async fn write_through_a_stop(
                 }
                 Ending::Answer(answer) => {
                     answer.error(503, "unavailable");
-                    fates.push((name, Fate::NotDone));
+                    outcomes.push((name, Outcome::NotDone));
                     break;
                 }
                 Ending::Closed => {
-                    fates.push((name, Fate::NotDone));
+                    outcomes.push((name, Outcome::NotDone));
                     break;
                 }
-                Ending::Broken(what) => panic!("an answer was cut: {what}"),
+                Ending::Broken(what) => panic!("an answer was truncated: {what}"),
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_stop_under_load_answers_every_request_that_it_took() {
+async fn a_stop_under_load_answers_every_accepted_request() {
     let mut node = Node::start().await;
     let bucket = node.api().bucket_with(&[("plan", "pro")]).await;
     let acknowledged = Arc::new(AtomicU64::new(0));
@@ -236,22 +236,22 @@ async fn a_stop_under_load_answers_every_request_that_it_took() {
     let clients: Vec<_> = (0..16).map(client).collect();
     wait_load(&acknowledged, 100).await;
     node.terminate().await;
-    let fates: Vec<_> = join_all(clients)
+    let outcomes: Vec<_> = join_all(clients)
         .await
         .into_iter()
         .flat_map(Result::unwrap)
         .collect();
     node.restart().await;
     let api = node.api();
-    let checks = fates.iter().map(|(name, fate)| {
+    let checks = outcomes.iter().map(|(name, outcome)| {
         let get = api.get(&bucket.key(name)).into_future();
         async move {
-            let expected = if *fate == Fate::Acknowledged {
+            let expected = if *outcome == Outcome::Acknowledged {
                 200
             } else {
                 404
             };
-            assert_eq!(get.await.status, expected, "{name}: {fate:?}");
+            assert_eq!(get.await.status, expected, "{name}: {outcome:?}");
         }
     });
     stream::iter(checks)
@@ -261,29 +261,29 @@ async fn a_stop_under_load_answers_every_request_that_it_took() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_a_request_that_is_under_way() {
+async fn a_stop_waits_for_requests_in_flight() {
     let mut node = Node::start().await;
     let bucket = node.api().bucket().await;
     let mut connection = Connection::open(node.http()).await;
     let request = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", "5");
-    // Being asked to go on shows that the node has taken the request.
+    // 100 Continue shows that the node has accepted the request.
     connection
         .write(&request.header("Expect", "100-continue").bytes())
         .await;
-    let Ending::Answer(go_on) = connection.receive_any(false).await else {
+    let Ending::Answer(interim) = connection.receive_any(false).await else {
         panic!("no answer")
     };
-    go_on.status(100);
+    interim.status(100);
     node.signal_terminate();
-    // The end is under way when new connections are refused.
+    // The node is stopping once it refuses new connections.
     let refused = async || {
         Connection::try_open(node.http())
             .await
             .is_err()
             .then_some(())
     };
-    let within = Duration::from_secs(30);
-    eventually("new connections are refused", within, refused).await;
+    let timeout = Duration::from_secs(30);
+    eventually("new connections are refused", timeout, refused).await;
     connection.write(b"value").await;
     let Ending::Answer(answer) = connection.receive(false).await else {
         panic!("no answer")

@@ -1,4 +1,4 @@
-//! What a data directory holds over restarts, and who may open it.
+//! Content of a data directory across restarts, and its lock.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use cloudkv_cluster_tests::{Api, Node, NodeOptions};
 use serde_json::Value;
 
 #[tokio::test]
-async fn a_directory_belongs_to_one_process() {
+async fn a_data_directory_is_locked_by_one_process() {
     let node = Node::start().await;
     let bucket = node.api().bucket().await;
     let directory = node.data_dir();
@@ -67,11 +67,11 @@ async fn keys_with_their_types_times_and_deletes_survive_a_crash_and_a_stop() {
     for crash in [true, false] {
         if crash {
             node.kill_9();
-            // Time passes while the node is down.
-            let left = both_expired
+            // Keys expire while the node is down.
+            let remaining = both_expired
                 .duration_since(SystemTime::now())
                 .unwrap_or_default();
-            tokio::time::sleep(left).await;
+            tokio::time::sleep(remaining).await;
         } else {
             node.terminate().await;
         }
@@ -140,7 +140,7 @@ async fn buckets_and_accounts_survive_a_crash_and_a_stop() {
     }
 }
 
-/// An account's buckets without the counters, which the test's own requests move.
+/// Returns an account's buckets without the counters, which the test's own requests change.
 async fn descriptions(api: &Api, account: &str) -> Vec<Value> {
     let mut buckets = api.get("/buckets").api_key(account).await.json()["buckets"].take();
     let buckets = buckets.as_array_mut().expect("a list");

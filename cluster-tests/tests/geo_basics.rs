@@ -1,5 +1,4 @@
-//! Several regions as their users see them: each takes writes by itself, and all come to hold the
-//! same.
+//! Several regions from a user's view: each takes writes by itself, and all converge.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,18 +7,18 @@ use std::time::Duration;
 use cloudkv_cluster_tests::region::World;
 use cloudkv_cluster_tests::{Answer, Api, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until a node answers with a value, or that there is none.
+/// Waits until a node answers with `value`, or 404 if that is `None`.
 async fn wait_value(world: &World, seat: usize, path: &str, value: Option<&str>) {
     let what = format!("node {seat} has {value:?}");
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let got = world.api(seat).get(path).await;
-        let same = match value {
+        let is_same = match value {
             Some(value) => got.status == 200 && got.text() == value,
             None => got.status == 404,
         };
-        same.then_some(())
+        is_same.then_some(())
     })
     .await;
 }
@@ -29,7 +28,7 @@ async fn put(api: &Api, path: &str, value: &str) {
 }
 
 #[tokio::test]
-async fn what_one_region_writes_the_others_have_soon() {
+async fn writes_of_one_region_reach_the_others() {
     let world = World::start(&["eu", "us", "ap"], 1, 3).await;
     let bucket = world.api(1).bucket().await;
     for seat in 0..3 {
@@ -53,21 +52,21 @@ async fn what_one_region_writes_the_others_have_soon() {
     for other in 0..3 {
         wait_value(&world, other, &path, None).await;
     }
-    let gone = bucket.key("soon-gone");
+    let expiring = bucket.key("expiring");
     world
         .api(0)
-        .put(&format!("{gone}?ttl=10s"), "x")
+        .put(&format!("{expiring}?ttl=10s"), "x")
         .await
         .status(200);
-    wait_value(&world, 1, &gone, Some("x")).await;
-    wait_value(&world, 1, &gone, None).await;
-    wait_value(&world, 2, &gone, None).await;
+    wait_value(&world, 1, &expiring, Some("x")).await;
+    wait_value(&world, 1, &expiring, None).await;
+    wait_value(&world, 2, &expiring, None).await;
     assert_eq!(world.wait_equal(&bucket).await.len(), 2);
     world.wait_nothing_held().await;
 }
 
 #[tokio::test]
-async fn regions_that_were_cut_off_from_each_other_serve_and_then_agree() {
+async fn partitioned_regions_serve_and_then_converge() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     for key in 0..40 {
@@ -109,7 +108,7 @@ async fn regions_that_were_cut_off_from_each_other_serve_and_then_agree() {
 }
 
 #[tokio::test]
-async fn a_region_joins_while_the_others_are_written() {
+async fn a_region_joins_while_the_others_take_writes() {
     let mut world = World::start(&["eu", "us", "ap"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     for key in 0..200 {
@@ -130,7 +129,7 @@ async fn a_region_joins_while_the_others_are_written() {
         world.api(written % 2).put(&path, "new").await.status(200);
         written += 1;
     }
-    let path = bucket.key("from-the-new-one");
+    let path = bucket.key("from-the-new-region");
     world.api(2).put(&path, "hello").await.status(200);
     let all = world.wait_equal(&bucket).await;
     assert_eq!(all.len(), 180 + written + 1);
@@ -138,7 +137,7 @@ async fn a_region_joins_while_the_others_are_written() {
 }
 
 #[tokio::test]
-async fn a_region_that_was_gone_for_long_comes_back_and_nothing_deleted_returns() {
+async fn a_region_that_was_down_catches_up_and_no_deleted_key_reappears() {
     let mut world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     for key in 0..60 {
@@ -177,7 +176,7 @@ async fn a_region_that_was_gone_for_long_comes_back_and_nothing_deleted_returns(
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_deleted_is_gone_everywhere() {
+async fn a_deleted_bucket_is_unknown_in_all_regions() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     world.api(0).put(&bucket.key("k"), "v").await.status(200);
@@ -199,9 +198,9 @@ async fn a_bucket_that_is_deleted_is_gone_everywhere() {
     world.wait_nothing_held().await;
 }
 
-/// Reads as a client does that was told that the region is behind.
+/// Reads with a session token, and retries while the region is behind.
 async fn get_since(world: &World, seat: usize, path: &str, token: &str) -> Answer {
-    eventually("the region isn't behind", SOON, async || {
+    eventually("the region isn't behind", STATE_TIMEOUT, async || {
         let got = world.api(seat).get(path);
         let got = got.header("x-cloudkv-min-version", token).await;
         if got.status == 503 {
@@ -215,18 +214,18 @@ async fn get_since(world: &World, seat: usize, path: &str, token: &str) -> Answe
 }
 
 #[tokio::test]
-async fn who_has_seen_that_a_key_is_gone_does_not_see_it_elsewhere() {
+async fn a_session_that_saw_a_delete_does_not_see_the_key_elsewhere() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     let path = bucket.key("k");
     world.api(0).put(&path, "old").await.status(200);
     wait_value(&world, 1, &path, Some("old")).await;
     world.cut_off(1);
-    // It wasn't this client that deleted it.
+    // Another client deletes it.
     world.api(0).delete(&path).await.status(200);
-    let gone = world.api(0).get(&path).await;
-    gone.error(404, "not_found");
-    let token = gone.header("x-cloudkv-version");
+    let deleted = world.api(0).get(&path).await;
+    deleted.error(404, "not_found");
+    let token = deleted.header("x-cloudkv-version");
     let elsewhere = async || {
         let get = world.api(1).get(&path);
         get.header("x-cloudkv-min-version", token).await
@@ -234,7 +233,7 @@ async fn who_has_seen_that_a_key_is_gone_does_not_see_it_elsewhere() {
     assert_eq!(world.api(1).get(&path).await.text(), "old");
     elsewhere().await.error(503, "behind");
     world.network.heal();
-    eventually("the delete is there", SOON, async || {
+    eventually("the delete has arrived", STATE_TIMEOUT, async || {
         let got = elsewhere().await;
         if got.status == 503 {
             return None;
@@ -243,14 +242,14 @@ async fn who_has_seen_that_a_key_is_gone_does_not_see_it_elsewhere() {
         Some(())
     })
     .await;
-    // What a client has seen stays in its token where there is nothing, and where a condition fails.
+    // The token is kept in answers to absent keys and failed conditions.
     let never = world.api(0).get(&bucket.key("never"));
     let never = never.header("x-cloudkv-min-version", token).await;
     never.error(404, "not_found");
     assert_eq!(never.header("x-cloudkv-version"), token);
-    let there = bucket.key("there");
-    world.api(0).put(&there, "v").await.status(200);
-    let failed = world.api(0).get(&there).header("if-match", "\"x\"").await;
+    let existing = bucket.key("existing");
+    world.api(0).put(&existing, "v").await.status(200);
+    let failed = world.api(0).get(&existing).header("if-match", "\"x\"").await;
     failed.error(412, "precondition_failed");
     assert!(failed.find_header("x-cloudkv-version").is_some());
 }
@@ -279,7 +278,7 @@ async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
         let got = get_since(&world, (round + 1) % 2, &eventual, &token).await;
         assert_eq!(got.text(), value);
     }
-    eventually("the lag is told", SOON, async || {
+    eventually("the lag is reported", STATE_TIMEOUT, async || {
         let got = world.api(1).get(&bucket.key("k0")).await;
         let lag = got.find_header("x-cloudkv-lag")?;
         let ms: u64 = lag.strip_prefix("eu;ms=")?.parse().ok()?;
@@ -293,20 +292,20 @@ async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
     let got = world.api(1).get(&path);
     let got = got.header("x-cloudkv-min-version", &token).await;
     got.error(503, "behind");
-    let ask = async |token: &str| {
+    let get_with = async |token: &str| {
         let got = world.api(1).get(&path);
         got.header("x-cloudkv-min-version", token).await
     };
     for wrong in ["x", "1.2.3"] {
-        ask(wrong).await.error(400, "invalid_header");
+        get_with(wrong).await.error(400, "invalid_header");
     }
-    // Cut off, it can't know whether there is such a region by now.
-    ask("9.1.0.1").await.error(503, "unavailable");
+    // A partitioned region can't know whether that region exists by now.
+    get_with("9.1.0.1").await.error(503, "unavailable");
     world.network.heal();
-    for gone in ["9.1.0.1", "1.1.0.1"] {
-        let what = "a token of a history that isn't there is refused";
-        eventually(what, SOON, async || {
-            let answer = ask(gone).await;
+    for unknown in ["9.1.0.1", "1.1.0.1"] {
+        let what = "a token of an unknown history is refused";
+        eventually(what, STATE_TIMEOUT, async || {
+            let answer = get_with(unknown).await;
             (answer.status != 503).then(|| answer.error(400, "invalid_header").status)
         })
         .await;
@@ -327,7 +326,7 @@ async fn nothing_is_lost_while_leaders_are_killed_in_two_regions() {
             if key == 40 {
                 world.restart(dead).await;
             }
-            // Each key is written in one region only: what was acknowledged last stays.
+            // Each key is written in one region only, so its last acknowledged value wins.
             let region = key % 2;
             let seat = world
                 .seats(region)
@@ -335,7 +334,7 @@ async fn nothing_is_lost_while_leaders_are_killed_in_two_regions() {
                 .expect("a node that runs");
             let (name, value) = (format!("k{key}"), format!("{round}"));
             let path = bucket.key(&name);
-            eventually("a write", SOON, async || {
+            eventually("a write", STATE_TIMEOUT, async || {
                 let put = world.api(seat).put(&path, value.clone());
                 let put = put.try_send().await.ok()?;
                 (put.status == 200).then_some(())
@@ -345,10 +344,10 @@ async fn nothing_is_lost_while_leaders_are_killed_in_two_regions() {
         }
     }
     let all = world.wait_equal(&bucket).await;
-    let held: std::collections::BTreeMap<_, _> = all
+    let actual: std::collections::BTreeMap<_, _> = all
         .into_iter()
         .map(|(name, (_, value))| (name, String::from_utf8_lossy(&value).into_owned()))
         .collect();
-    assert_eq!(held, last);
+    assert_eq!(actual, last);
     world.wait_nothing_held().await;
 }

@@ -1,4 +1,4 @@
-//! Clocks of regions that are apart.
+//! Regions whose clocks differ.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,18 +8,18 @@ use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::faults::Version;
 use cloudkv_cluster_tests::region::World;
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How far a clock may be off, in nanoseconds, and a little for that of this process.
-const BOUND: u64 = 260_000_000;
+/// Maximum offset of a clock in nanoseconds, and a little for the clock of this process.
+const CLOCK_BOUND_NANOS: u64 = 260_000_000;
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since.unwrap().as_nanos()).unwrap()
 }
 
-/// How often a node has held back changes because they came from too far ahead.
-async fn held_ahead(world: &World, seat: usize) -> f64 {
+/// Returns the number of merges that a node delayed since their versions were too far ahead.
+async fn merges_delayed(world: &World, seat: usize) -> f64 {
     let page = world.members[seat].admin_api().get("/metrics").unchecked();
     let page = page.await;
     let lines = page.text().lines();
@@ -28,9 +28,10 @@ async fn held_ahead(world: &World, seat: usize) -> f64 {
     values.sum()
 }
 
-/// Of two nodes nobody knows whose clock is wrong, so both go on; the other one's changes wait.
+/// With two nodes nobody can tell whose clock is wrong, so both go on, and changes from the fast
+/// one are delayed.
 #[tokio::test]
-async fn changes_from_a_clock_that_is_ahead_are_held_and_not_lost() {
+async fn changes_from_a_fast_clock_are_delayed_and_not_lost() {
     let mut world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     let (key, other) = (bucket.key("ahead"), bucket.key("other"));
@@ -45,21 +46,21 @@ async fn changes_from_a_clock_that_is_ahead_are_held_and_not_lost() {
     let put = world.api(1).put(&key, "from the future").await;
     let version = Version::of_etag(&put.status(200).etag()).unwrap();
     assert!(
-        version.time > now() + BOUND,
+        version.time > now() + CLOCK_BOUND_NANOS,
         "the clock is ahead: {version}"
     );
-    eventually("the change is held, and that is told", SOON, async || {
-        (held_ahead(&world, 0).await > 0.0).then_some(())
+    eventually("the change is delayed, and counted", STATE_TIMEOUT, async || {
+        (merges_delayed(&world, 0).await > 0.0).then_some(())
     })
     .await;
-    // The other way nothing waits.
+    // In the other direction nothing is delayed.
     world.api(0).put(&other, "meanwhile").await.status(200);
-    eventually("us has what eu writes", SOON, async || {
+    eventually("us has what eu writes", STATE_TIMEOUT, async || {
         let got = world.api(1).get(&other).await;
         (got.status == 200 && got.text() == "meanwhile").then_some(())
     })
     .await;
-    eventually("eu has what was held", SOON, async || {
+    eventually("eu has the delayed change", STATE_TIMEOUT, async || {
         let got = world.api(0).get(&key).await;
         match got.status(200).text() {
             "before" => None,
@@ -67,14 +68,14 @@ async fn changes_from_a_clock_that_is_ahead_are_held_and_not_lost() {
         }
     })
     .await;
-    assert!(now() + BOUND >= version.time, "it came before its time");
+    assert!(now() + CLOCK_BOUND_NANOS >= version.time, "the change was merged too early");
     let all = world.wait_equal(&bucket).await;
     assert_eq!(all["ahead"].1, b"from the future");
     world.wait_nothing_held().await;
 }
 
-/// With three regions the one that is wrong is known, also by itself, from its first moment on:
-/// whoever answers it first is only one of two.
+/// With three regions the wrong clock is known, also to its own node, right from the start: the
+/// first node that answers it is only one of two.
 #[tokio::test]
 async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() {
     let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
@@ -86,7 +87,7 @@ async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() 
     world
         .network
         .delay(1, Duration::from_millis(20), Duration::ZERO);
-    // One of the others is heard later, by more than a look at the clocks takes.
+    // One of the others answers later than a round of clock checks takes.
     for (from, to) in [(1, 2), (2, 1)] {
         world.network.shape(from, to, |link| {
             link.requests.delay = Duration::from_millis(150);
@@ -96,15 +97,15 @@ async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() 
     world.kill(1);
     world.members[1].set_clock(600_000);
     world.restart(1).await;
-    eventually("us knows that its clock is wrong", SOON, async || {
+    eventually("us knows that its clock is wrong", STATE_TIMEOUT, async || {
         let status = world.status(1).await?;
-        // It has answered nobody's write before, nor does it now: it doesn't serve at all.
+        // It has acknowledged no write before, nor does it now: it doesn't serve at all.
         let put = world.api(1).put(&key, "w").try_send();
         if let Ok(Ok(put)) = tokio::time::timeout(Duration::from_secs(1), put).await {
             assert_ne!(put.status, 200, "{put:?}");
         }
-        let heard = status.nodes.iter().filter(|node| node.alive).count();
-        (heard >= 2 && !status.clock_ok).then_some(())
+        let alive = status.nodes.iter().filter(|node| node.alive).count();
+        (alive >= 2 && !status.clock_ok).then_some(())
     })
     .await;
     world.kill(1);

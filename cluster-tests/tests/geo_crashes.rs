@@ -1,6 +1,6 @@
-//! Crashes on both sides of propagation, at every step of a batch: while it is read, on its way, at
-//! the receiver before and after it is committed there, while its acknowledgement is on its way back,
-//! and before and after that is noted.
+//! Crashes on both sides of propagation, at every step of a batch: while it is read, in flight, at
+//! the receiver before and after it is committed there, while its acknowledgement is in flight, and
+//! before and after that is recorded.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -11,23 +11,23 @@ use cloudkv_cluster_tests::Bucket;
 use cloudkv_cluster_tests::region::World;
 use futures_util::future::join_all;
 
-/// One way between the two regions: long enough for each step to be hit.
-const DELAY: Duration = Duration::from_millis(40);
-/// Crashes come so long after the writes were acknowledged, up to when the way there and back and
-/// the noting of it, ten times a second, are over.
-const STEP: Duration = Duration::from_millis(20);
-const STEPS: u32 = 10;
-const KEYS: usize = 24;
+/// One-way delay between the two regions: long enough for a crash to hit each step.
+const LINK_DELAY: Duration = Duration::from_millis(40);
+/// Time by which the crash moves from round to round, from the moment when the writes are
+/// acknowledged until the round trip and the recording of it, ten times a second, are over.
+const CRASH_STEP: Duration = Duration::from_millis(20);
+const CRASH_STEPS: u32 = 10;
+const KEY_COUNT: usize = 24;
 
-/// Writes all keys in a region, and deletes some; returns what must be there then.
-async fn write(
+/// Writes all keys in a region, and deletes some; returns the expected content.
+async fn write_all(
     world: &World,
     seat: usize,
     bucket: &Bucket,
     round: &str,
 ) -> BTreeMap<String, String> {
     let api = world.api(seat);
-    let written = (0..KEYS).map(async |number| {
+    let written = (0..KEY_COUNT).map(async |number| {
         let key = format!("k{number}");
         let path = bucket.key(&key);
         api.put(&path, round.to_owned()).await.status(200);
@@ -40,20 +40,20 @@ async fn write(
     join_all(written).await.into_iter().flatten().collect()
 }
 
-/// In each round `writes` takes a batch, and `die` are killed a step later than in the last.
-async fn survives(writes: usize, die: &[usize]) {
+/// Writes through the node `writer`, and kills `killed` a step later in each round.
+async fn assert_survives(writer: usize, killed: &[usize]) {
     let mut world = World::start(&["eu", "us"], 1, 2).await;
-    world.delay(DELAY);
+    world.delay(LINK_DELAY);
     let bucket = world.api(0).bucket().await;
     world.wait_equal(&bucket).await;
-    for step in 0..STEPS {
+    for step in 0..CRASH_STEPS {
         let round = format!("step {step}");
-        let expected = write(&world, writes, &bucket, &round).await;
-        tokio::time::sleep(step * STEP).await;
-        for seat in die {
+        let expected = write_all(&world, writer, &bucket, &round).await;
+        tokio::time::sleep(step * CRASH_STEP).await;
+        for seat in killed {
             world.kill(*seat);
         }
-        for seat in die {
+        for seat in killed {
             world.restart(*seat).await;
         }
         let all = world.wait_equal(&bucket).await;
@@ -67,24 +67,24 @@ async fn survives(writes: usize, die: &[usize]) {
 }
 
 #[tokio::test]
-async fn a_sender_that_dies_at_any_step_loses_nothing() {
-    survives(0, &[0]).await;
+async fn a_sender_crash_at_any_step_loses_nothing() {
+    assert_survives(0, &[0]).await;
 }
 
 #[tokio::test]
-async fn a_receiver_that_dies_at_any_step_loses_nothing() {
-    survives(1, &[0]).await;
+async fn a_receiver_crash_at_any_step_loses_nothing() {
+    assert_survives(1, &[0]).await;
 }
 
 #[tokio::test]
-async fn both_sides_may_die_at_any_step() {
-    survives(0, &[0, 1]).await;
+async fn a_crash_of_both_sides_at_any_step_loses_nothing() {
+    assert_survives(0, &[0, 1]).await;
 }
 
 #[tokio::test]
-async fn a_region_that_restarts_while_it_is_cut_off_serves_the_newest_bucket() {
+async fn a_region_that_restarts_while_partitioned_serves_the_newest_bucket() {
     let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
-    // The last entry of the metadata, which nothing follows.
+    // The last entry of the metadata's log.
     let bucket = world.api(1).bucket().await;
     let path = bucket.key("k");
     world.api(1).put(&path, "before").await.status(200);

@@ -1,5 +1,6 @@
-//! A region is lost for good: the others agree on all that it had sent to any of them, go on without
-//! it, and take it in again only as a new one. And how an operator sees that regions hold the same.
+//! Removal of a region that is lost for good: the survivors reconcile all that it had sent to any
+//! of them, go on without it, and let it join again only as a new one. And `verify`, which
+//! compares regions.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +10,7 @@ use cloudkv_cluster_tests::region::{RegionOptions, World};
 use cloudkv_cluster_tests::{Bucket, eventually};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn status(world: &World, seat: usize) -> Option<Value> {
     let call = world.members[seat].admin_api().get("/status").unchecked();
@@ -17,10 +18,10 @@ async fn status(world: &World, seat: usize) -> Option<Value> {
     (answer.status == 200).then(|| answer.json())
 }
 
-/// Waits until a node knows these regions, and no other.
+/// Waits until a node knows exactly these regions.
 async fn wait_regions(world: &World, seat: usize, names: &[&str]) {
     let what = format!("node {seat} knows {names:?}");
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let status = status(world, seat).await?;
         let regions = status["regions"].as_array()?.iter();
         let known: Vec<&str> = regions.filter_map(|it| it["name"].as_str()).collect();
@@ -29,7 +30,7 @@ async fn wait_regions(world: &World, seat: usize, names: &[&str]) {
     .await;
 }
 
-/// The digests of a node's shards, tombstones included.
+/// Returns the digests of a node's shards, tombstones included.
 async fn digests(world: &World, seat: usize) -> Option<Vec<String>> {
     let status = status(world, seat).await?;
     let groups = status["groups"].as_array()?.iter();
@@ -39,15 +40,15 @@ async fn digests(world: &World, seat: usize) -> Option<Vec<String>> {
         .collect()
 }
 
-/// Waits until regions of one node have the same of each shard, tombstones included.
+/// Waits until two nodes have the same digests, tombstones included.
 async fn wait_same_digests(world: &World, one: usize, other: usize) {
-    eventually("all tombstones are gone, or the same", SOON, async || {
+    eventually("all digests are equal", STATE_TIMEOUT, async || {
         (digests(world, one).await? == digests(world, other).await?).then_some(())
     })
     .await;
 }
 
-/// Deletes all keys of a bucket, and waits until nothing is left of them, no tombstone either.
+/// Deletes all keys of a bucket, and waits until neither records nor tombstones are left.
 async fn delete_all(world: &World, bucket: &Bucket, seats: &[usize]) {
     for name in world.contents(seats[0], bucket).await.unwrap().keys() {
         let path = bucket.key(name);
@@ -55,10 +56,10 @@ async fn delete_all(world: &World, bucket: &Bucket, seats: &[usize]) {
     }
     for seat in seats {
         let what = format!("node {seat} has no record and no tombstone left");
-        eventually(&what, SOON, async || {
+        eventually(&what, STATE_TIMEOUT, async || {
             let digests = digests(world, *seat).await?;
-            let none = digests.iter().all(|digest| digest == "0000000000000000");
-            none.then_some(())
+            let is_empty = digests.iter().all(|digest| digest == "0000000000000000");
+            is_empty.then_some(())
         })
         .await;
     }
@@ -66,7 +67,7 @@ async fn delete_all(world: &World, bucket: &Bucket, seats: &[usize]) {
 
 async fn wait_value(world: &World, seat: usize, path: &str, value: &str) {
     let what = format!("node {seat} has {value}");
-    eventually(&what, SOON, async || {
+    eventually(&what, STATE_TIMEOUT, async || {
         let got = world.api(seat).get(path).await;
         (got.status == 200 && got.text() == value).then_some(())
     })
@@ -85,12 +86,12 @@ async fn fill(world: &World, seat: usize, bucket: &Bucket, prefix: &str, value: 
 }
 
 #[tokio::test]
-async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
+async fn survivors_reconcile_what_a_lost_region_had_sent_to_one_of_them() {
     let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
     let bucket = world.api(0).bucket().await;
     fill(&world, 2, &bucket, "all", "old").await;
     world.wait_equal(&bucket).await;
-    // From here on, what ap writes reaches eu alone.
+    // From here on, ap's writes reach eu alone.
     world.network.cut(1, 2);
     fill(&world, 2, &bucket, "all", "new").await;
     fill(&world, 2, &bucket, "last", "words").await;
@@ -104,23 +105,23 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
         .await
         .status(200);
     wait_value(&world, 0, &bucket.key("end"), "end").await;
-    eventually("eu has all of ap", SOON, async || {
+    eventually("eu has all of ap", STATE_TIMEOUT, async || {
         let eu = world.contents(0, &bucket).await?;
         (Some(eu) == world.contents(2, &bucket).await).then_some(())
     })
     .await;
     let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
-    assert!(refused.contains("of region ap lives"), "{refused}");
+    assert!(refused.contains("of region ap is alive"), "{refused}");
     world.kill(2);
     let before = world.contents(0, &bucket).await.unwrap();
     assert_eq!(before.len(), 61);
     assert_ne!(world.contents(1, &bucket).await.unwrap(), before);
-    // Held for ap until it is removed.
-    fill(&world, 1, &bucket, "held", "back").await;
+    // Retained for ap until it is removed.
+    fill(&world, 1, &bucket, "retained", "v").await;
     let wrong = world.admin(0, &["remove-region", "xx"]).await.unwrap_err();
     assert!(wrong.contains("no region has the name"), "{wrong}");
-    let said = world.insist(1, &["remove-region", "ap"]).await;
-    assert!(said.contains("go on without it"), "{said}");
+    let output = world.insist(1, &["remove-region", "ap"]).await;
+    assert!(output.contains("go on without it"), "{output}");
     for seat in 0..2 {
         wait_regions(&world, seat, &["eu", "us"]).await;
     }
@@ -129,12 +130,12 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
     assert!(
         before
             .iter()
-            .all(|(name, held)| all.get(name) == Some(held))
+            .all(|(name, record)| all.get(name) == Some(record))
     );
     world.wait_nothing_held().await;
     wait_same_digests(&world, 0, 1).await;
 
-    // Its old node has no place any more; with an empty directory it joins anew, and gets all.
+    // Its old node is refused; with an empty directory it joins as a new one, and gets all data.
     world.members[2].start();
     assert!(!world.wait_exit(2).await.success());
     let log = std::fs::read_to_string(world.members[2].log().path()).unwrap();
@@ -160,7 +161,7 @@ async fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_one_of_them() {
 }
 
 #[tokio::test]
-async fn a_region_that_was_only_cut_off_ends_when_it_hears_that_it_was_removed() {
+async fn a_partitioned_region_stops_when_it_learns_of_its_removal() {
     let mut world = World::start(&["eu", "us"], 1, 2).await;
     world.expect_errors(&["removed from the cluster"]);
     let bucket = world.api(0).bucket().await;
@@ -174,15 +175,16 @@ async fn a_region_that_was_only_cut_off_ends_when_it_hears_that_it_was_removed()
     }
     world.insist(0, &["remove-region", "us"]).await;
     wait_regions(&world, 0, &["eu"]).await;
-    let served = world.api(1).put(&bucket.key("late"), "lost").await;
-    served.status(200);
+    let put = world.api(1).put(&bucket.key("late"), "lost").await;
+    put.status(200);
     world.network.heal();
     assert!(!world.wait_exit(1).await.success());
-    // Alone, it keeps neither changes nor tombstones, and takes nothing of what the other one wrote.
+    // The remaining region retains neither changes nor tombstones, and merges nothing from the
+    // other.
     world.wait_nothing_held().await;
     assert_eq!(world.contents(0, &bucket).await.unwrap().len(), 30);
     let last = world.admin(0, &["remove-region", "eu"]).await.unwrap_err();
-    assert!(last.contains("lives"), "{last}");
+    assert!(last.contains("is alive"), "{last}");
     delete_all(&world, &bucket, &[0]).await;
     fill(&world, 0, &bucket, "k", "x").await;
     world.rejoin_wiped(1).await;
@@ -192,14 +194,14 @@ async fn a_region_that_was_only_cut_off_ends_when_it_hears_that_it_was_removed()
 }
 
 #[tokio::test]
-async fn a_region_that_never_got_to_join_is_removed_and_others_may_join() {
+async fn a_region_that_failed_to_join_is_removed_and_others_can_join() {
     let mut world = World::start(&["eu", "us", "ap", "sa"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     fill(&world, 0, &bucket, "k", "v").await;
-    // It can't take over anything: one of the others can't be asked.
+    // It can't be seeded, since it can't reach one of the others.
     world.network.cut(1, 2);
     world.start_region(2).await;
-    eventually("ap joins", SOON, async || {
+    eventually("ap joins", STATE_TIMEOUT, async || {
         let status = status(&world, 0).await?;
         let regions = status["regions"].as_array()?;
         regions.iter().any(|it| it["joining"] == true).then_some(())
@@ -207,7 +209,7 @@ async fn a_region_that_never_got_to_join_is_removed_and_others_may_join() {
     .await;
     world.kill(2);
     let refused = world.admin(0, &["remove-region", "us"]).await.unwrap_err();
-    assert!(refused.contains("lives"), "{refused}");
+    assert!(refused.contains("is alive"), "{refused}");
     world.insist(0, &["remove-region", "ap"]).await;
     wait_regions(&world, 1, &["eu", "us"]).await;
     world.network.heal();
@@ -218,27 +220,27 @@ async fn a_region_that_never_got_to_join_is_removed_and_others_may_join() {
 }
 
 #[tokio::test]
-async fn a_removal_needs_a_majority_of_the_metadata_and_goes_on_after_crashes() {
+async fn a_removal_needs_a_majority_of_the_metadata_and_resumes_after_crashes() {
     let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
     let bucket = world.api(0).bucket().await;
     world.network.cut(0, 2);
     fill(&world, 2, &bucket, "k", "v").await;
-    eventually("us alone has all of ap", SOON, async || {
+    eventually("us alone has all of ap", STATE_TIMEOUT, async || {
         (world.contents(1, &bucket).await?.len() == 40).then_some(())
     })
     .await;
     assert!(world.contents(0, &bucket).await.unwrap().is_empty());
     world.kill(2);
     world.kill(1);
-    eventually("too few voters are left", SOON, async || {
+    eventually("the removal is refused for lack of voters", STATE_TIMEOUT, async || {
         let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
         assert!(refused.contains("503"), "{refused}");
-        refused.contains("2 of them have to be there").then_some(())
+        refused.contains("2 of them are needed").then_some(())
     })
     .await;
     world.restart(1).await;
     world.insist(1, &["remove-region", "ap"]).await;
-    // Whatever was done of it by now.
+    // However far the removal is by now.
     world.kill(0);
     world.restart(0).await;
     world.kill(1);
@@ -270,7 +272,7 @@ async fn a_region_of_three_is_removed_while_leaders_of_the_others_are_killed() {
 }
 
 #[tokio::test]
-async fn a_record_that_differs_in_one_region_is_found() {
+async fn verify_finds_a_record_that_differs_in_one_region() {
     let mut world = World::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).bucket().await;
     fill(&world, 0, &bucket, "k", "v").await;
@@ -287,7 +289,7 @@ async fn a_record_that_differs_in_one_region_is_found() {
         equal.contains("equal") && !equal.contains("different"),
         "{equal}"
     );
-    // While keys change all the time, nobody claims that regions differ for good.
+    // While keys change all the time, `verify` must not report that regions differ for good.
     let busy = async |seat: usize| loop {
         for key in 0..3 {
             let path = bucket.key(&format!("k{key}"));
@@ -295,7 +297,7 @@ async fn a_record_that_differs_in_one_region_is_found() {
         }
     };
     tokio::select! {
-        told = world.admin(1, &["verify"]) => if let Err(error) = told {
+        result = world.admin(1, &["verify"]) => if let Err(error) = result {
             assert!(error.contains("change faster"), "{error}");
         },
         () = busy(0) => {}
@@ -305,14 +307,14 @@ async fn a_record_that_differs_in_one_region_is_found() {
     world.terminate(1).await;
     world.members[1].alter(b"value-as-written", b"value-as-altered");
     world.restart(1).await;
-    // It waits until the region has leaders that others have heard of.
-    let found = world.admin(0, &["verify", "--json"]).await;
-    let found = found.expect_err("the regions differ");
-    assert!(found.contains("the regions differ"), "{found}");
-    assert_eq!(found.matches("\"different\"").count(), 1, "{found}");
-    assert_eq!(found.matches("\"range\"").count(), 1, "{found}");
-    let whole = world.contents(1, &bucket).await.unwrap();
-    assert_eq!(whole["odd"].1, b"value-as-altered");
+    // It waits until the region's leaders are known to the others.
+    let error = world.admin(0, &["verify", "--json"]).await;
+    let error = error.expect_err("the regions differ");
+    assert!(error.contains("the regions differ"), "{error}");
+    assert_eq!(error.matches("\"different\"").count(), 1, "{error}");
+    assert_eq!(error.matches("\"range\"").count(), 1, "{error}");
+    let contents = world.contents(1, &bucket).await.unwrap();
+    assert_eq!(contents["odd"].1, b"value-as-altered");
 }
 
 #[tokio::test]
@@ -329,14 +331,14 @@ async fn regions_are_compared_right_after_all_nodes_were_restarted() {
         for seat in 0..2 {
             world.wait_listening(seat).await;
         }
-        let told = world.admin(0, &["verify"]).await;
-        let told = told.expect("it waits until both regions have leaders");
-        assert!(told.contains("equal"), "{told}");
+        let output = world.admin(0, &["verify"]).await;
+        let output = output.expect("it waits until both regions have leaders");
+        assert!(output.contains("equal"), "{output}");
     }
 }
 
 #[tokio::test]
-async fn a_region_for_which_too_much_is_held_back_is_removed() {
+async fn a_region_for_which_too_many_changes_are_retained_is_removed() {
     let options = RegionOptions {
         args: vec!["--geo-budget-mib".into(), "1".into()],
         shards: 1,
@@ -356,18 +358,18 @@ async fn a_region_for_which_too_much_is_held_back_is_removed() {
     for key in 0..400 {
         let path = bucket.key(&format!("k{key}"));
         world.api(0).put(&path, value.clone()).await.status(200);
-        // Not for long: then the region is removed.
+        // Only for a while: then the region is removed.
         if stage().await.as_deref() == Some("full") {
             break;
         }
     }
-    eventually("the alarm is raised", SOON, async || {
+    eventually("the alarm is raised", STATE_TIMEOUT, async || {
         (stage().await? == "full").then_some(())
     })
     .await;
     wait_regions(&world, 0, &["eu"]).await;
     world.wait_nothing_held().await;
-    eventually("the alarm ends", SOON, async || {
+    eventually("the alarm is cleared", STATE_TIMEOUT, async || {
         (stage().await? == "fine").then_some(())
     })
     .await;

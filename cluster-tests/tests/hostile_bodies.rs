@@ -1,4 +1,4 @@
-//! Bodies that nobody reads: refusals of them arrive, and nobody else's requests suffer.
+//! Unread request bodies: their refusals arrive, and other clients' requests are not disturbed.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -11,10 +11,10 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
 
-/// More than a node reads before it answers, and than sockets hold.
-const LARGE: usize = 1_000_000;
+/// More than a node reads before it answers, and than sockets buffer.
+const LARGE_BODY_BYTES: usize = 1_000_000;
 
-/// A node whose port for HTTP is reached through a recorder, and a router in front of it.
+/// Starts a node whose HTTP port is reached through a recorder, and a router in front of it.
 async fn start() -> (Node, Recorder, Router) {
     let recorder = Recorder::start().await;
     let options = NodeOptions {
@@ -28,7 +28,7 @@ async fn start() -> (Node, Recorder, Router) {
 }
 
 /// Requests that are refused before their bodies are read, and their statuses.
-fn refused(bucket: &Bucket) -> Vec<(&'static str, String, u16)> {
+fn refused_requests(bucket: &Bucket) -> Vec<(&'static str, String, u16)> {
     vec![
         ("POST", "/buckets".into(), 401),
         ("POST", "/ping".into(), 405),
@@ -41,43 +41,43 @@ fn refused(bucket: &Bucket) -> Vec<(&'static str, String, u16)> {
     ]
 }
 
-/// Sends a large body behind a head that is refused.
+/// Sends a large body with a head that is refused.
 async fn send_large(address: SocketAddr, method: &str, path: &str) -> Answer {
     let request = RawRequest::new(method, path).header("api-key", "0123456789abcdef");
-    request.body(&vec![b'x'; LARGE]).send(address).await
+    request.body(&vec![b'x'; LARGE_BODY_BYTES]).send(address).await
 }
 
 #[tokio::test]
-async fn refusals_arrive_whole_and_say_that_the_connection_ends() {
+async fn refusals_arrive_complete_and_close_the_connection() {
     let (node, _recorder, router) = start().await;
     let bucket = node.api().bucket().await;
     for address in [node.http(), router.http()] {
-        for (method, path, status) in refused(&bucket) {
+        for (method, path, status) in refused_requests(&bucket) {
             let answer = send_large(address, method, &path).await;
             assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
-            // The router may have passed all of it on before the answer came.
+            // The router may have forwarded the whole body before the answer came.
             if address == node.http() {
                 let ending = answer.find_header("connection");
                 assert_eq!(ending, Some("close"), "{method} {path}");
             }
         }
         let http2 = Api::http2(address);
-        for (method, path, status) in refused(&bucket) {
+        for (method, path, status) in refused_requests(&bucket) {
             let method = method.parse().unwrap();
             let call = http2.request(method, &path).api_key("0123456789abcdef");
-            call.body(vec![b'x'; LARGE]).await.status(status);
+            call.body(vec![b'x'; LARGE_BODY_BYTES]).await.status(status);
         }
         http2.get("/ping").await.status(200);
     }
 }
 
 #[tokio::test]
-async fn a_short_body_that_nobody_reads_keeps_its_connection() {
+async fn a_short_unread_body_keeps_its_connection() {
     let (node, _recorder, router) = start().await;
     let bucket = node.api().bucket().await;
     for address in [node.http(), router.http()] {
         let mut connection = Connection::open(address).await;
-        for (method, path, _) in refused(&bucket) {
+        for (method, path, _) in refused_requests(&bucket) {
             let request = RawRequest::new(method, &path).header("api-key", "0123456789abcdef");
             let Ending::Answer(answer) = connection.send(&request.body(b"short")).await else {
                 panic!("no answer to {method} {path}")
@@ -105,7 +105,7 @@ async fn others_are_served_while_large_bodies_are_refused() {
     let victim = async {
         for number in 0..150 {
             let value = number.to_string();
-            // Neither goes over the streams of whole requests.
+            // Neither of them uses the streams for buffered requests.
             let put = RawRequest::new("PUT", &key).chunked(&[value.as_bytes(), b"!"]);
             put.send(address).await.status(200);
             router.api().get(&bucket.keys()).await.status(200);
@@ -117,12 +117,12 @@ async fn others_are_served_while_large_bodies_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_no_node_got_whole_is_sent_again() {
+async fn a_body_that_no_node_received_completely_is_retried() {
     let (_node, recorder, router) = start().await;
     let bucket = router.api().bucket().await;
     let key = bucket.key("k");
     for number in 0..5 {
-        // Leaves an idle connection to the node.
+        // This leaves an idle connection to the node.
         router.api().get("/ping").await.status(200);
         recorder.cut_next();
         let mut connection = Connection::open(router.http()).await;
@@ -141,7 +141,7 @@ async fn a_body_that_no_node_got_whole_is_sent_again() {
         let value = router.api().get(&key).await;
         assert_eq!(value.text(), format!("value {number}"));
     }
-    // What a node may have got whole isn't.
+    // A request that a node may have received completely isn't.
     router.api().get("/ping").await.status(200);
     recorder.cut_next();
     let create = router.api().post("/buckets").await;
@@ -149,21 +149,21 @@ async fn a_body_that_no_node_got_whole_is_sent_again() {
 }
 
 #[tokio::test]
-async fn connections_with_unread_bodies_are_not_used_again() {
+async fn connections_with_unread_bodies_are_not_reused() {
     let (_node, recorder, router) = start().await;
-    let ask = async |_| send_large(router.http(), "POST", "/ping").await;
-    for answer in join_all((0..8).map(ask)).await {
+    let post = async |_| send_large(router.http(), "POST", "/ping").await;
+    for answer in join_all((0..8).map(post)).await {
         answer.status(405);
     }
     router.api().get("/ping").await.status(200);
-    for [said, _] in recorder.said() {
-        let text = String::from_utf8_lossy(&said);
+    for [sent, _] in recorder.said() {
+        let text = String::from_utf8_lossy(&sent);
         let requests = text.matches(" HTTP/1.1\r\n").count();
         let refused = text.matches("POST /ping").count();
         let last_is_refused = text.rfind("POST /ping") >= text.rfind("GET ");
         assert!(
             refused == 0 || refused == 1 && last_is_refused,
-            "{requests} requests, and after a refusal others"
+            "{requests} requests, and one of them after a refusal"
         );
     }
 }

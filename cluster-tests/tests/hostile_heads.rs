@@ -1,4 +1,4 @@
-//! Heads that say two things at once, or more than fits: node and router answer them alike.
+//! Request heads that contradict themselves or are too large: node and router treat them alike.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// Header lines that a request may have, beside those that routers set.
+/// Maximum number of a request's header lines, beside those that routers set.
 const MAX_HEADERS: usize = 90;
 
 struct Ports {
@@ -43,7 +43,7 @@ impl Ports {
 }
 
 #[tokio::test]
-async fn head_of_an_empty_value_says_that_it_is_empty() {
+async fn head_of_an_empty_value_has_a_content_length_of_0() {
     let ports = Ports::start().await;
     let (key, account) = (ports.bucket.key("empty"), &ports.bucket.account);
     let api = ports.router.api();
@@ -61,7 +61,7 @@ async fn head_of_an_empty_value_says_that_it_is_empty() {
 }
 
 #[tokio::test]
-async fn http_1_1_names_its_host_once() {
+async fn http_1_1_needs_exactly_one_host_header() {
     let ports = Ports::start().await;
     for address in ports.addresses() {
         let none = RawRequest::with_line("GET /ping HTTP/1.1");
@@ -100,7 +100,7 @@ async fn bodies_in_other_codings_than_chunks_are_refused() {
 }
 
 #[tokio::test]
-async fn node_and_router_take_as_many_headers() {
+async fn node_and_router_accept_the_same_number_of_headers() {
     let ports = Ports::start().await;
     for address in ports.addresses() {
         for (count, status) in [(MAX_HEADERS, 200), (MAX_HEADERS + 1, 431), (300, 431)] {
@@ -108,14 +108,14 @@ async fn node_and_router_take_as_many_headers() {
                 request.header(&format!("x-{number}"), "v")
             });
             raw.try_send(address).await.refused(&[status]);
-            // The client adds one of its own: accept.
+            // The client adds a header: accept.
             let call = (1..count).fold(Api::http2(address).get("/ping"), |call, number| {
                 call.header(&format!("x-{number}"), "v")
             });
             call.await.status(status);
         }
     }
-    // Those of the router itself don't count.
+    // The headers that the router adds don't count.
     let full = (0..MAX_HEADERS).fold(RawRequest::new("PUT", "/ping"), |request, number| {
         request.header(&format!("x-{number}"), "v")
     });
@@ -129,7 +129,7 @@ async fn node_and_router_take_as_many_headers() {
 }
 
 #[tokio::test]
-async fn connection_keeps_no_header_from_whoever_answers() {
+async fn the_connection_header_removes_no_end_to_end_header() {
     let ports = Ports::start().await;
     let (key, account) = (ports.bucket.key("k"), &ports.bucket.account);
     let api = ports.router.api();
@@ -156,12 +156,12 @@ async fn connection_keeps_no_header_from_whoever_answers() {
     }
 }
 
-/// Sends a PUT over HTTP/2 whose head promises another length than its frames have, or the same,
-/// and what `rest` gives after them; `None`: the stream was reset.
+/// Sends a PUT over HTTP/2 with a Content-Length of `declared`, `frames`, and then those of `rest`;
+/// returns the status, or `None` if the stream was reset.
 async fn put(
     address: SocketAddr,
     (bucket, key): (&Bucket, &str),
-    promised: usize,
+    declared: usize,
     frames: &[&'static str],
     rest: mpsc::Receiver<&'static str>,
 ) -> Option<u16> {
@@ -175,15 +175,15 @@ async fn put(
         frames.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from_static(frame.as_bytes()))));
     let request = Request::put(format!("http://{address}{key}"))
         .header("api-key", &bucket.account)
-        .header("content-length", promised)
+        .header("content-length", declared)
         .body(StreamBody::new(Box::pin(frames)));
     let answer = sender.send_request(request.unwrap()).await;
     connection.abort();
     answer.ok().map(|answer| answer.status().as_u16())
 }
 
-/// Nothing behind the frames of a body.
-fn nothing() -> mpsc::Receiver<&'static str> {
+/// Returns an empty rest of a body.
+fn no_more_frames() -> mpsc::Receiver<&'static str> {
     mpsc::channel(1).1
 }
 
@@ -191,45 +191,45 @@ fn nothing() -> mpsc::Receiver<&'static str> {
 async fn the_beginning_of_a_longer_http_2_body_is_not_stored() {
     let ports = Ports::start().await;
     for address in ports.addresses() {
-        for (promised, frames) in [(5, &["01234"][..]), (0, &[][..])] {
-            is_not_stored_before_it_ends(&ports, address, promised, frames).await;
+        for (declared, frames) in [(5, &["01234"][..]), (0, &[][..])] {
+            assert_not_stored_before_its_end(&ports, address, declared, frames).await;
         }
     }
 }
 
-/// Sends all that is promised, and more once that could have been stored.
-async fn is_not_stored_before_it_ends(
+/// Sends the declared length, and more once that could have been stored.
+async fn assert_not_stored_before_its_end(
     ports: &Ports,
     address: SocketAddr,
-    promised: usize,
+    declared: usize,
     frames: &[&'static str],
 ) {
     let (api, bucket) = (ports.router.api(), &ports.bucket);
-    let key = bucket.key(&format!("begun-{}-{promised}", address.port()));
+    let key = bucket.key(&format!("begun-{}-{declared}", address.port()));
     let (send, rest) = mpsc::channel(1);
-    let putting = put(address, (bucket, &key), promised, frames, rest);
-    let watching = async {
+    let upload = put(address, (bucket, &key), declared, frames, rest);
+    let watch = async {
         for _ in 0..50 {
             let got = api.get(&key).api_key(&bucket.account).await;
-            assert_eq!(got.status, 404, "{promised} at {address}: {got:?}");
+            assert_eq!(got.status, 404, "{declared} at {address}: {got:?}");
         }
         let _ = send.send("56789").await;
         drop(send);
     };
-    let (status, ()) = tokio::join!(putting, watching);
+    let (status, ()) = tokio::join!(upload, watch);
     let refused = status.is_none_or(|status| (400..500).contains(&status));
-    assert!(refused, "{promised} at {address}: {status:?}");
+    assert!(refused, "{declared} at {address}: {status:?}");
     let got = api.get(&key).api_key(&bucket.account).await;
-    assert_eq!(got.status, 404, "{promised} at {address}: {got:?}");
+    assert_eq!(got.status, 404, "{declared} at {address}: {got:?}");
 }
 
 #[tokio::test]
-async fn http_2_bodies_are_as_long_as_they_say() {
+async fn http_2_bodies_must_match_their_content_length() {
     let ports = Ports::start().await;
     let bucket = &ports.bucket;
     for (number, address) in ports.addresses().into_iter().enumerate() {
         let api = ports.router.api();
-        for (case, (promised, frames)) in [
+        for (case, (declared, frames)) in [
             (5, &["01234", "56789"][..]),
             (5, &["01234", "5"][..]),
             (5, &["0123456789"][..]),
@@ -243,13 +243,13 @@ async fn http_2_bodies_are_as_long_as_they_say() {
         .enumerate()
         {
             let key = bucket.key(&format!("wrong-{number}-{case}"));
-            let status = put(address, (bucket, &key), promised, frames, nothing()).await;
+            let status = put(address, (bucket, &key), declared, frames, no_more_frames()).await;
             let refused = status.is_none_or(|status| (400..500).contains(&status));
-            assert!(refused, "{promised} {frames:?} at {address}: {status:?}");
+            assert!(refused, "{declared} {frames:?} at {address}: {status:?}");
             let got = api.get(&key).api_key(&bucket.account).await;
             assert_eq!(
                 got.status, 404,
-                "{promised} {frames:?} at {address}: {got:?}"
+                "{declared} {frames:?} at {address}: {got:?}"
             );
         }
         for (case, frames) in [
@@ -261,13 +261,13 @@ async fn http_2_bodies_are_as_long_as_they_say() {
         .enumerate()
         {
             let key = bucket.key(&format!("right-{number}-{case}"));
-            let status = put(address, (bucket, &key), 5, frames, nothing()).await;
+            let status = put(address, (bucket, &key), 5, frames, no_more_frames()).await;
             assert_eq!(status, Some(200), "{frames:?}");
             let got = api.get(&key).api_key(&bucket.account).await;
             assert_eq!(got.status(200).text(), "01234", "{frames:?}");
         }
     }
-    // The connections to the node are none the worse for it.
+    // The connections to the node still work.
     for _ in 0..20 {
         ports.router.api().get("/ping").await.status(200);
     }

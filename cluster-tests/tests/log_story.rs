@@ -1,4 +1,4 @@
-//! What an operator reads in the log: how a start goes, and what changes around a node, once each.
+//! The log from an operator's view: a start, and each change around a node once.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The events of a log.
+/// Parses the events of a log.
 fn events(text: &str) -> Vec<Value> {
     let lines = text.lines();
     lines
@@ -18,62 +18,62 @@ fn events(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The events of a log that say `message`.
-fn that_say(text: &str, message: &str) -> Vec<Value> {
-    let says = |event: &Value| {
+/// Returns the events of a log whose message begins with `message`.
+fn events_with(text: &str, message: &str) -> Vec<Value> {
+    let matches = |event: &Value| {
         event["message"]
             .as_str()
             .is_some_and(|it| it.starts_with(message))
     };
-    events(text).into_iter().filter(says).collect()
+    events(text).into_iter().filter(matches).collect()
 }
 
-/// The first event of a node's log that says `message`.
+/// Waits for an event with `message` in a node's log; returns the first.
 async fn wait_for(region: &Region, seat: usize, message: &str) -> Value {
-    let what = format!("node {seat} says: {message}");
+    let what = format!("node {seat} logs: {message}");
     eventually(&what, STATE_TIMEOUT, async || {
-        let found = that_say(&region.members[seat].log().text(), message);
-        found.into_iter().next()
+        let events = events_with(&region.members[seat].log().text(), message);
+        events.into_iter().next()
     })
     .await
 }
 
-/// The only event of a log that says `message`.
-fn the_one(text: &str, message: &str) -> Value {
-    let mut found = that_say(text, message);
-    assert_eq!(found.len(), 1, "{message}: {found:#?}\n{text}");
-    found.remove(0)
+/// Returns the only event of a log with `message`.
+fn the_only(text: &str, message: &str) -> Value {
+    let mut events = events_with(text, message);
+    assert_eq!(events.len(), 1, "{message}: {events:#?}\n{text}");
+    events.remove(0)
 }
 
 #[tokio::test]
-async fn a_start_is_told_from_version_to_ready_and_requests_are_not() {
+async fn a_start_is_logged_from_version_to_ready_and_requests_are_not() {
     let mut node = Node::start().await;
-    let ready = async |node: &Node| {
-        eventually("it says that it is ready", STATE_TIMEOUT, async || {
-            (!that_say(&node.log_text(), "ready").is_empty()).then_some(())
+    let wait_ready = async |node: &Node| {
+        eventually("readiness is logged", STATE_TIMEOUT, async || {
+            (!events_with(&node.log_text(), "ready").is_empty()).then_some(())
         })
         .await;
     };
-    ready(&node).await;
+    wait_ready(&node).await;
     let log = node.log_text();
-    let start = the_one(&log, "starting");
+    let start = the_only(&log, "starting");
     assert_eq!(
         (&start["region"], start["version"].is_string()),
         (&"local".into(), true)
     );
-    let opened = the_one(&log, "data directory opened");
+    let opened = the_only(&log, "data directory opened");
     assert_eq!(opened["state"], "new");
     let cluster = opened["cluster"].as_str().unwrap().to_owned();
-    let listening = the_one(&log, "listening");
+    let listening = the_only(&log, "listening");
     assert_eq!(listening["http"], node.http().to_string());
     assert_eq!(listening["rpc"], node.rpc().to_string());
-    let memory = the_one(&log, "threads and memory");
+    let memory = the_only(&log, "threads and memory");
     assert!(memory["block_cache_mib"].as_u64() > Some(0), "{memory}");
     assert!(memory["http_threads"].as_u64() > Some(0), "{memory}");
-    let told = the_one(&log, "ready");
-    assert!(told["after"].as_str().unwrap().ends_with(" s"), "{told}");
+    let ready = the_only(&log, "ready");
+    assert!(ready["after"].as_str().unwrap().ends_with(" s"), "{ready}");
     assert_eq!(
-        (&told["nodes"], &told["regions"]),
+        (&ready["nodes"], &ready["regions"]),
         (&1.into(), &"local".into())
     );
 
@@ -90,7 +90,7 @@ async fn a_start_is_told_from_version_to_ready_and_requests_are_not() {
     let length = node.log_text().len();
     node.restart().await;
     let again = node.log_text().split_off(length);
-    let opened = the_one(&again, "data directory opened");
+    let opened = the_only(&again, "data directory opened");
     assert_eq!(
         (&opened["state"], &opened["cluster"]),
         (&"found".into(), &cluster.into())
@@ -98,15 +98,15 @@ async fn a_start_is_told_from_version_to_ready_and_requests_are_not() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_lost_and_comes_back_is_told_once_by_its_name_with_what_follows() {
+async fn a_lost_and_returned_node_is_logged_once_with_its_leadership_changes() {
     let mut region = Region::start().await;
     region.wait_spread().await;
     let lost = region.seat(2).rpc().to_string();
     let length = region.members[0].log().text().len();
     region.kill(2);
-    let told = wait_for(&region, 0, "node not reached").await;
-    assert_eq!(told["level"], "WARN");
-    assert_eq!(told["node"], format!("{lost} (local)"));
+    let event = wait_for(&region, 0, "node not reached").await;
+    assert_eq!(event["level"], "WARN");
+    assert_eq!(event["node"], format!("{lost} (local)"));
     let moved = wait_for_move(&region, &lost).await;
     assert!(
         moved["groups"].as_str().unwrap().contains("shard-"),
@@ -117,40 +117,40 @@ async fn a_node_that_is_lost_and_comes_back_is_told_once_by_its_name_with_what_f
     assert_eq!(back["node"], format!("{lost} (local)"));
     region.wait_formed().await;
     let text = region.members[0].log().text().split_off(length);
-    the_one(&text, "node not reached");
-    the_one(&text, "node reached again");
+    the_only(&text, "node not reached");
+    the_only(&text, "node reached again");
     assert!(
-        that_say(&text, "no majority").is_empty(),
-        "an election is no loss: {text}"
+        events_with(&text, "no majority").is_empty(),
+        "an election is no loss of a majority: {text}"
     );
 }
 
-/// The event of one of the other nodes that tells who leads in the place of a lost one.
+/// Waits for an event of another node about leadership that moved from a lost node.
 async fn wait_for_move(region: &Region, lost: &str) -> Value {
-    eventually("it is told who leads now", STATE_TIMEOUT, async || {
+    eventually("the new leader is logged", STATE_TIMEOUT, async || {
         let logs = [0, 1].map(|seat| region.members[seat].log().text());
         let mut moves = logs
             .iter()
-            .flat_map(|log| that_say(log, "leadership moved"));
+            .flat_map(|log| events_with(log, "leadership moved"));
         moves.find(|event| {
             let from = event["from"]
                 .as_str()
                 .is_some_and(|from| from.contains(lost));
-            from && event["why"]
+            from && event["reason"]
                 .as_str()
-                .is_some_and(|why| why.contains("not heard"))
+                .is_some_and(|why| why.contains("unreachable"))
         })
     })
     .await
 }
 
 #[tokio::test]
-async fn a_majority_that_is_lost_and_found_is_told() {
+async fn loss_and_recovery_of_a_majority_are_logged() {
     let mut region = Region::start().await;
     region.kill(1);
     region.kill(2);
-    eventually("all shards are told", STATE_TIMEOUT, async || {
-        let lost = that_say(&region.members[0].log().text(), "no majority");
+    eventually("all shards are logged", STATE_TIMEOUT, async || {
+        let lost = events_with(&region.members[0].log().text(), "no majority");
         assert!(
             lost.iter().all(|event| event["level"] == "WARN"),
             "{lost:?}"
@@ -168,26 +168,26 @@ async fn a_majority_that_is_lost_and_found_is_told() {
     wait_for(&region, 0, "the metadata has no majority").await;
     region.restart(1).await;
     region.restart(2).await;
-    wait_for(&region, 0, "majority found again").await;
+    wait_for(&region, 0, "majority restored").await;
     wait_for(&region, 0, "the metadata has a majority again").await;
     region.wait_formed().await;
 }
 
 #[tokio::test]
-async fn a_planned_stop_says_why_leadership_moves() {
+async fn a_planned_stop_logs_why_leadership_moves() {
     let mut region = Region::start().await;
     region.wait_spread().await;
     region.terminate(2).await;
     eventually(
-        "another node says that it was handed over",
+        "another node logs the handover",
         STATE_TIMEOUT,
         async || {
             let logs = [0, 1].map(|seat| region.members[seat].log().text());
             let mut moves = logs
                 .iter()
-                .flat_map(|log| that_say(log, "leadership moved"));
+                .flat_map(|log| events_with(log, "leadership moved"));
             moves
-                .any(|event| event["why"] == "the node that led has handed over")
+                .any(|event| event["reason"] == "the previous leader transferred leadership")
                 .then_some(())
         },
     )
@@ -197,7 +197,7 @@ async fn a_planned_stop_says_why_leadership_moves() {
 }
 
 #[tokio::test]
-async fn a_region_that_is_cut_off_is_told_and_caught_up_with() {
+async fn loss_and_return_of_a_partitioned_region_are_logged() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     world.cut_off(1);
     let lost = wait_for(&world, 0, "region not reached").await;
@@ -209,10 +209,10 @@ async fn a_region_that_is_cut_off_is_told_and_caught_up_with() {
     let back = wait_for(&world, 0, "region reached again").await;
     assert_eq!(back["region"], "us");
     let log = world.members[0].log().text();
-    assert!(that_say(&log, "node not reached").is_empty(), "{log}");
+    assert!(events_with(&log, "node not reached").is_empty(), "{log}");
 }
 
-/// When an event was logged, in seconds.
+/// Returns the time of day of an event, in seconds.
 fn logged_at(event: &Value) -> f64 {
     let stamp = event["timestamp"].as_str().unwrap();
     let clock = stamp.split_once('T').unwrap().1.trim_end_matches('Z');
@@ -222,7 +222,7 @@ fn logged_at(event: &Value) -> f64 {
 }
 
 #[tokio::test]
-async fn a_router_that_reaches_no_seed_says_why_of_each_now_and_then() {
+async fn a_router_without_a_reachable_seed_logs_the_reasons_periodically() {
     // Ports that were free a moment ago, and at which nobody listens.
     let seeds: Vec<_> = (0..2)
         .map(|_| {
@@ -231,9 +231,9 @@ async fn a_router_that_reaches_no_seed_says_why_of_each_now_and_then() {
         })
         .collect();
     let router = Router::launch(&seeds, &[]);
-    let told = || that_say(&router.log_text(), "no node answers");
-    let all = eventually("it says so twice", STATE_TIMEOUT, async || {
-        Some(told()).filter(|all| all.len() >= 2)
+    let warnings = || events_with(&router.log_text(), "no node answers");
+    let all = eventually("it is logged twice", STATE_TIMEOUT, async || {
+        Some(warnings()).filter(|all| all.len() >= 2)
     })
     .await;
     for event in &all {
@@ -244,23 +244,23 @@ async fn a_router_that_reaches_no_seed_says_why_of_each_now_and_then() {
         }
         assert!(reasons.contains("refused"), "{reasons}");
     }
-    let between = (logged_at(&all[1]) - logged_at(&all[0])).rem_euclid(86_400.0);
-    assert!(between > 9.5, "{between} s");
+    let interval = (logged_at(&all[1]) - logged_at(&all[0])).rem_euclid(86_400.0);
+    assert!(interval > 9.5, "{interval} s");
     let log = router.log_text();
     assert_eq!(
-        the_one(&log, "starting")["seeds"],
+        the_only(&log, "starting")["seeds"],
         format!("{}, {}", seeds[0], seeds[1])
     );
-    the_one(&log, "listening");
+    the_only(&log, "listening");
 }
 
 #[tokio::test]
-async fn a_router_tells_when_it_is_ready_and_when_a_region_is_lost() {
+async fn a_router_logs_when_it_is_ready_and_when_a_region_is_lost() {
     let mut node = Node::start().await;
     let router = Router::start(&[node.rpc()]).await;
     let wait = async |message: &str| {
         eventually(message, STATE_TIMEOUT, async || {
-            that_say(&router.log_text(), message).into_iter().next()
+            events_with(&router.log_text(), message).into_iter().next()
         })
         .await
     };
@@ -272,7 +272,7 @@ async fn a_router_tells_when_it_is_ready_and_when_a_region_is_lost() {
         (&"local".into(), &"WARN".into())
     );
     assert!(
-        lost["why"]
+        lost["reason"]
             .as_str()
             .unwrap()
             .contains("none of its 1 nodes"),

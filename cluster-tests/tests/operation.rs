@@ -1,4 +1,4 @@
-//! What an operator relies on: health, metrics, logs, settings and their errors.
+//! A node from an operator's view: health, metrics, logs, settings and their errors.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 static NODE: SharedNode = SharedNode::new();
 
-/// The exit code for wrong settings.
-const WRONG_SETTINGS: Option<i32> = Some(2);
+/// Exit code for invalid settings.
+const INVALID_SETTINGS_CODE: Option<i32> = Some(2);
 
 #[tokio::test]
 async fn a_running_node_is_healthy_and_ready() {
@@ -26,7 +26,7 @@ async fn a_running_node_is_healthy_and_ready() {
         .unchecked()
         .await
         .status(404);
-    // The public's routes aren't here.
+    // The admin port has none of the public routes.
     node.admin_api()
         .get("/buckets")
         .unchecked()
@@ -35,7 +35,7 @@ async fn a_running_node_is_healthy_and_ready() {
 }
 
 #[tokio::test]
-async fn a_node_tells_its_addresses_and_says_nothing_on_its_standard_output() {
+async fn a_node_writes_its_addresses_to_a_file_and_nothing_to_stdout() {
     let node = NODE.lease().await;
     let written = fs::read(node.data_dir().join("addresses.json")).unwrap();
     let addresses: serde_json::Value = serde_json::from_slice(&written).unwrap();
@@ -71,11 +71,11 @@ async fn metrics_can_be_scraped() {
         "{page:?}"
     );
     let names = prometheus::sample_names(page.text()).unwrap_or_else(|line| panic!("{line}"));
-    let ours = names
+    let own = names
         .iter()
         .filter(|name| name.starts_with("cloudkv_"))
         .count();
-    assert!(ours > 0, "{names:?}");
+    assert!(own > 0, "{names:?}");
 }
 
 #[tokio::test]
@@ -98,21 +98,21 @@ async fn credentials_are_in_no_log_and_no_metric() {
         .api_key(&bucket.account);
     delete.await.status(200);
     let metrics = node.admin_api().get("/metrics").unchecked().await;
-    for (place, text) in [
+    for (source, text) in [
         ("log", node.log_text()),
         ("metrics", metrics.text().to_owned()),
     ] {
         for secret in [&bucket.id, &bucket.account] {
             assert!(
                 !text.contains(secret.as_str()),
-                "{secret} is in the {place}"
+                "{secret} is in the {source}"
             );
         }
     }
 }
 
-/// Starts a node that must refuse its settings.
-async fn refused(args: &[&str], env: &[(&str, &str)]) -> Refusal {
+/// Starts a node that must refuse its settings; returns the refusal.
+async fn expect_refusal(args: &[&str], env: &[(&str, &str)]) -> Refusal {
     let dir = tempfile::tempdir().unwrap();
     let args = args.iter().map(ToString::to_string).collect();
     let env = env
@@ -127,7 +127,7 @@ async fn refused(args: &[&str], env: &[(&str, &str)]) -> Refusal {
         ..NodeOptions::default()
     };
     let refusal = run_to_exit(options.command(&dir.path().join("data"))).await;
-    assert_eq!(refusal.code, WRONG_SETTINGS, "{refusal:?}");
+    assert_eq!(refusal.code, INVALID_SETTINGS_CODE, "{refusal:?}");
     assert!(!refusal.message.contains("panicked"), "{refusal:?}");
     refusal
 }
@@ -135,7 +135,7 @@ async fn refused(args: &[&str], env: &[(&str, &str)]) -> Refusal {
 #[tokio::test]
 async fn a_wrong_number_of_shards_is_refused() {
     for wrong in ["0", "-1", "abc", "1000000", "8.5"] {
-        let refusal = refused(&[&format!("--shards={wrong}")], &[]).await;
+        let refusal = expect_refusal(&[&format!("--shards={wrong}")], &[]).await;
         refusal
             .names(&["shards", wrong])
             .names_one_of(&["1 to ", "between 1 and", "1.."]);
@@ -144,22 +144,22 @@ async fn a_wrong_number_of_shards_is_refused() {
 
 #[tokio::test]
 async fn a_wrong_variable_is_refused_by_its_name() {
-    let refusal = refused(&[], &[("CLOUDKV_SHARDS", "abc")]).await;
+    let refusal = expect_refusal(&[], &[("CLOUDKV_SHARDS", "abc")]).await;
     refusal
         .names(&["CLOUDKV_SHARDS", "abc"])
         .names_one_of(&["1 to ", "between 1 and", "1.."]);
-    let refusal = refused(&[], &[("CLOUDKV_REGION", "no region!")]).await;
+    let refusal = expect_refusal(&[], &[("CLOUDKV_REGION", "no region!")]).await;
     refusal.names(&["CLOUDKV_REGION", "no region!"]);
 }
 
 #[tokio::test]
 async fn unknown_flags_are_refused() {
-    refused(&["--colour", "blue"], &[])
+    expect_refusal(&["--colour", "blue"], &[])
         .await
         .names(&["--colour"]);
 }
 
-/// Each has a command of its own: the harness' one names the ports already.
+/// Each case builds its own command, since the harness' command sets the ports already.
 #[tokio::test]
 async fn a_wrong_address_is_refused() {
     for name in ["http", "rpc", "admin"] {
@@ -172,7 +172,7 @@ async fn a_wrong_address_is_refused() {
                 command.args([&format!("--{port}"), address]);
             }
             let refusal = run_to_exit(command).await;
-            assert_eq!(refusal.code, WRONG_SETTINGS, "{refusal:?}");
+            assert_eq!(refusal.code, INVALID_SETTINGS_CODE, "{refusal:?}");
             refusal
                 .names(&[name, wrong])
                 .names_one_of(&["127.0.0.1:", "HOST:PORT", "IP:PORT"]);
@@ -181,16 +181,16 @@ async fn a_wrong_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_taken_address_is_named() {
+async fn an_address_in_use_is_named() {
     for name in ["http", "rpc", "admin"] {
         let dir = tempfile::tempdir().unwrap();
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = listener.local_addr().unwrap();
         let mut command = cloudkv_cluster_tests::harness::clean_command();
         command.arg("--data-dir").arg(dir.path().join("data"));
         for port in ["http", "rpc", "admin"] {
             let address = if port == name {
-                taken.1.to_string()
+                taken.to_string()
             } else {
                 "127.0.0.1:0".to_owned()
             };
@@ -198,11 +198,11 @@ async fn a_taken_address_is_named() {
         }
         let refusal = run_to_exit(command).await;
         assert_eq!(refusal.code, Some(1), "{refusal:?}");
-        refusal.names(&[&format!("--{name} {}", taken.1), "can't be bound"]);
+        refusal.names(&[&format!("--{name} {taken}"), "can't be bound"]);
     }
 }
 
-/// Whatever threads there are, all of them answer, and stop in time.
+/// With any number of threads, all of them answer, and stop in time.
 #[tokio::test]
 async fn any_number_of_threads_serves() {
     for threads in [
@@ -214,16 +214,16 @@ async fn any_number_of_threads_serves() {
             ..NodeOptions::default()
         };
         let mut node = Node::start_with(options).await;
-        // Each has a connection of its own, which the system gives to any of the threads.
+        // Each client has its own connection, which the system assigns to any of the threads.
         let bucket = node.api().bucket().await;
-        let asked = (0..20).map(|key| {
+        let requests = (0..20).map(|key| {
             let (api, key) = (node.api(), bucket.key(&format!("k{key}")));
             async move {
                 api.put(&key, "v").await.status(200);
                 assert_eq!(api.get(&key).await.text(), "v");
             }
         });
-        futures_util::future::join_all(asked).await;
+        futures_util::future::join_all(requests).await;
         node.terminate().await;
     }
 }
@@ -237,7 +237,7 @@ fn config_file(text: &str) -> (TempDir, String) {
 }
 
 #[tokio::test]
-async fn a_wrong_file_is_refused() {
+async fn a_wrong_configuration_file_is_refused() {
     let cases: [(&str, &[&str]); 5] = [
         ("colour = \"blue\"\n", &["colour"]),
         ("shard = 4\n", &["shard"]),
@@ -247,17 +247,17 @@ async fn a_wrong_file_is_refused() {
     ];
     for (text, words) in cases {
         let (_dir, path) = config_file(text);
-        refused(&["--config", &path], &[])
+        expect_refusal(&["--config", &path], &[])
             .await
             .names(&[path.as_str()])
             .names(words);
     }
     let absent = "/nonexistent/cloudkv.toml";
-    refused(&["--config", absent], &[]).await.names(&[absent]);
+    expect_refusal(&["--config", absent], &[]).await.names(&[absent]);
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_made_is_named() {
+async fn a_data_directory_that_cannot_be_created_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a-file");
     fs::write(&file, "in the way").unwrap();
@@ -270,7 +270,7 @@ async fn a_directory_that_cannot_be_made_is_named() {
 #[tokio::test]
 async fn too_few_open_files_are_refused_with_what_is_needed() {
     let dir = tempfile::tempdir().unwrap();
-    // Each thread needs some, and there are as many as cores if it isn't said.
+    // Each thread needs some, and by default there are as many threads as cores.
     let options = NodeOptions {
         args: ["--http-threads", "1"].map(str::to_owned).to_vec(),
         ..NodeOptions::default()
@@ -287,7 +287,7 @@ async fn too_few_open_files_are_refused_with_what_is_needed() {
     refusal.names(&["2000", "2624", "ulimit", "max_connections"]);
 }
 
-/// The region that a node started with these settings says it is in.
+/// Returns the region of a node that is started with these settings.
 async fn region_of(file: Option<&Path>, variable: Option<&str>, flag: Option<&str>) -> String {
     let mut options = NodeOptions {
         region: None,

@@ -1,5 +1,5 @@
-//! What was acknowledged outlives a power loss: of the node that acknowledged it, of a majority, of
-//! all. And what nodes do when their disks fail or are slow.
+//! Acknowledged writes survive a power loss of the node that acknowledged them, of a majority, and
+//! of all nodes. And nodes whose disks fail or are slow.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,10 +12,10 @@ use cloudkv_cluster_tests::faults::{
 use cloudkv_cluster_tests::power::{Area, Disk, Trouble};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
-/// Longer than any test: a sync that ends only when it is given up, or the trouble is over.
-const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
-/// How long something may take on a busy machine.
-const WITHIN: Duration = Duration::from_secs(60);
+/// Delay of a sync that ends only when it is aborted or the fault is removed: longer than any test.
+const ENDLESS_DELAY: Duration = Duration::from_secs(24 * 3600);
+/// Bound on a state change on a busy machine.
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SLOW_LOG: Trouble = Trouble {
     reads_fail: Area::Nowhere,
@@ -23,12 +23,12 @@ const SLOW_LOG: Trouble = Trouble {
     syncs_fail: Area::Nowhere,
     is_full: Area::Nowhere,
     slow: Area::Log,
-    sync_delay: FOR_EVER,
+    sync_delay: ENDLESS_DELAY,
     failures: None,
     seed: 0,
 };
 
-async fn passes(seed: u64, cuts: Vec<Cut>) {
+async fn assert_passes(seed: u64, cuts: Vec<Cut>) {
     if !Disk::is_supported() {
         return;
     }
@@ -39,25 +39,25 @@ async fn passes(seed: u64, cuts: Vec<Cut>) {
     let report = run_power(&options).await;
     println!("{report}");
     assert!(report.passed(), "{report}");
-    assert!(report.checked > 100, "there was load: {report}");
+    assert!(report.checked > 100, "too little load: {report}");
 }
 
-/// The first cuts of this seed in which so many nodes lose power, one of each.
-fn first_of_each(seed: u64, seats: &[usize]) -> Vec<Cut> {
+/// Returns, for each of `counts`, the first cut of this seed in which as many nodes lose power.
+fn first_cuts(seed: u64, counts: &[usize]) -> Vec<Cut> {
     let first = |count: &usize| {
         let mut plan = Plan::new(seed, 3);
         std::iter::from_fn(|| Some(plan.next_cut())).find(|cut| cut.seats.len() == *count)
     };
-    seats.iter().filter_map(first).collect()
+    counts.iter().filter_map(first).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_losses_of_one_two_and_all_nodes_lose_nothing_acknowledged() {
-    passes(1, first_of_each(1, &[3, 1, 2])).await;
+    assert_passes(1, first_cuts(1, &[3, 1, 2])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_disks_lose_nothing_and_end_no_node() {
+async fn slow_disks_lose_nothing_and_stop_no_node() {
     let mut plan = Plan::new(2, 3);
     let slow = |slow: Vec<usize>, plan: &mut Plan| Cut {
         slow,
@@ -70,7 +70,7 @@ async fn slow_disks_lose_nothing_and_end_no_node() {
         ..plan.next_cut()
     };
     let cuts = vec![slow(vec![0], &mut plan), slow(vec![1, 2], &mut plan)];
-    passes(2, cuts).await;
+    assert_passes(2, cuts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,10 +104,10 @@ async fn failing_disks_lose_nothing_and_the_other_nodes_go_on() {
         (FailingCalls::Full, Area::Everywhere),
     ];
     let cuts = failures.into_iter().enumerate().map(failing).collect();
-    passes(3, cuts).await;
+    assert_passes(3, cuts).await;
 }
 
-async fn region(nodes: usize) -> Region {
+async fn start_region(nodes: usize) -> Region {
     let options = RegionOptions {
         nodes,
         seats: nodes,
@@ -118,14 +118,14 @@ async fn region(nodes: usize) -> Region {
     Region::start_with(options).await
 }
 
-/// A follower has written an entry, and is killed before it has synced it. It is a part of its log
-/// at the next start; if it acknowledges it then, it must be durable.
+/// A follower has written an entry, and is killed before it has synced it. The next start reads the
+/// entry from the log; if it acknowledges the entry then, that must be durable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_killed_follower_acknowledges_after_its_start_outlives_the_power() {
+async fn entries_acknowledged_by_a_restarted_follower_survive_a_power_loss() {
     if !Disk::is_supported() {
         return;
     }
-    let mut region = region(3).await;
+    let mut region = start_region(3).await;
     let leader = region.wait_leader("shard-0").await;
     let bucket = region.api(leader).bucket().await;
     region.wait_converged().await;
@@ -133,7 +133,7 @@ async fn what_a_killed_follower_acknowledges_after_its_start_outlives_the_power(
     for seat in &followers {
         region.members[*seat].disk().set_trouble(SLOW_LOG);
     }
-    // Whether it is answered in time doesn't matter: who reads it must read it again.
+    // The answer doesn't matter: a value that was read once must be read again.
     let (api, path) = (region.api(leader), bucket.key("k"));
     let put = tokio::spawn({
         let (api, path) = (api.clone(), path.clone());
@@ -146,23 +146,23 @@ async fn what_a_killed_follower_acknowledges_after_its_start_outlives_the_power(
     for seat in &followers {
         let disk = region.members[*seat].disk();
         let what = format!("node {seat} has written the entry");
-        eventually(&what, WITHIN, async || disk.is_syncing().then_some(())).await;
+        eventually(&what, STATE_TIMEOUT, async || disk.is_syncing().then_some(())).await;
     }
     let killed = followers[0];
     region.kill(killed);
     region.members[killed].start();
     region.network.set_listening(killed, true);
     let disk = region.members[killed].disk();
-    eventually("the write is committed, or synced", WITHIN, async || {
+    eventually("the write is committed, or synced", STATE_TIMEOUT, async || {
         (is_read().await || disk.is_syncing()).then_some(())
     })
     .await;
     disk.set_trouble(Trouble::default());
-    eventually("the write is committed", WITHIN, async || {
+    eventually("the write is committed", STATE_TIMEOUT, async || {
         is_read().await.then_some(())
     })
     .await;
-    // The leader alone keeps it for certain, and comes back last.
+    // Only the leader keeps it for certain, and it is started last.
     region.power_off(&[0, 1, 2]);
     for member in &region.members {
         member.disk().set_trouble(Trouble::default());
@@ -176,13 +176,13 @@ async fn what_a_killed_follower_acknowledges_after_its_start_outlives_the_power(
     }
     put.abort();
     let api = region.api(killed);
-    let found = eventually("the key is read", WITHIN, async || {
+    let answer = eventually("the key is read", STATE_TIMEOUT, async || {
         let answer = api.get(&path).unchecked().try_send().await.ok()?;
         (answer.status != 503).then_some(answer)
     });
-    let found = found.await;
+    let answer = answer.await;
     assert_eq!(
-        (found.status, found.text()),
+        (answer.status, answer.text()),
         (200, "v"),
         "an acknowledged write is lost"
     );
@@ -191,11 +191,11 @@ async fn what_a_killed_follower_acknowledges_after_its_start_outlives_the_power(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_whose_log_cannot_be_synced_ends_and_says_why() {
+async fn a_node_whose_log_cannot_be_synced_exits_and_logs_why() {
     if !Disk::is_supported() {
         return;
     }
-    let mut region = region(1).await;
+    let mut region = start_region(1).await;
     region.expect_errors(&["os error 5"]);
     let bucket = region.api(0).bucket().await;
     region.api(0).put(&bucket.key("k"), "v").await.status(200);
@@ -205,35 +205,35 @@ async fn a_node_whose_log_cannot_be_synced_ends_and_says_why() {
     });
     let put = region.api(0).put(&bucket.key("k"), "w").unchecked();
     let put = put.try_send().await;
-    // It is not acknowledged, whatever becomes of the connection.
+    // The write is not acknowledged, with or without an answer.
     assert!(put.is_err() || put.is_ok_and(|answer| answer.status >= 500));
     let status = region.wait_exit(0).await;
     assert_eq!(status.code(), Some(1), "{status}");
     let errors = region.members[0].log().errors().join("\n");
     assert!(errors.contains("os error 5"), "{errors}");
-    // With the disk well again, and all lost that it never synced, it has what it acknowledged.
+    // With the disk repaired and all unsynced data lost, the node has what it acknowledged.
     region.members[0].disk().cut_hard().expect("cut the power");
     region.members[0].disk().set_trouble(Trouble::default());
     region.restart(0).await;
     region.wait_formed().await;
-    let found = region.api(0).get(&bucket.key("k")).await;
-    assert_eq!(found.status(200).text(), "v");
+    let get = region.api(0).get(&bucket.key("k")).await;
+    assert_eq!(get.status(200).text(), "v");
 }
 
-/// The sync of an entry fails, the node ends, and starts with the power on: it reads the entry, which
-/// the kernel has in its memory, and which no sync will write any more.
+/// The sync of an entry fails, the node exits, and restarts without a power loss: it reads the
+/// entry from the kernel's page cache, which no later sync writes to the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_node_reads_after_a_failed_sync_is_durable_before_it_is_acknowledged() {
+async fn entries_read_after_a_failed_sync_are_durable_before_they_are_acknowledged() {
     if !Disk::is_supported() {
         return;
     }
     for evicts in [false, true] {
-        let mut region = region(1).await;
+        let mut region = start_region(1).await;
         region.expect_errors(&["os error 5"]);
         let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
         let path = bucket.key("k");
         region.api(0).put(&path, "v").await.status(200);
-        // It fills blocks, which no later entry writes again.
+        // It fills whole blocks, which no later entry writes again.
         let large = "w".repeat(16_000);
         region.members[0].disk().set_trouble(Trouble {
             syncs_fail: Area::Log,
@@ -249,13 +249,13 @@ async fn what_a_node_reads_after_a_failed_sync_is_durable_before_it_is_acknowled
         }
         region.restart(0).await;
         region.wait_formed().await;
-        let found = region.api(0).get(&path).await.status(200).body.clone();
-        assert_eq!(found.len(), if evicts { 1 } else { 16_000 });
+        let body = region.api(0).get(&path).await.status(200).body.clone();
+        assert_eq!(body.len(), if evicts { 1 } else { 16_000 });
         region.power_off(&[0]);
         region.members[0].disk().cut_hard().expect("cut the power");
         region.restart(0).await;
         region.wait_formed().await;
-        let kept = region.api(0).get(&path).await;
-        assert!(kept.status(200).body == found, "evicted: {evicts}");
+        let get = region.api(0).get(&path).await;
+        assert!(get.status(200).body == body, "evicted: {evicts}");
     }
 }

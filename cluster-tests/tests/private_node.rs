@@ -1,4 +1,4 @@
-//! What other users and programs of the node's machine get: no file, no port, no operation.
+//! Isolation from other users and programs of the node's machine: files, ports, operations.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,30 +13,30 @@ use cloudkv_cluster_tests::{Node, NodeOptions, Router};
 use http::Method;
 use serde_json::Value;
 
-/// A folder, and all that is in it.
-fn all_in(dir: &Path) -> Vec<PathBuf> {
-    let mut found = vec![dir.to_owned()];
-    let mut at = 0;
-    while let Some(path) = found.get(at).cloned() {
-        // Files of the storage come and go.
+/// Returns a directory and all paths in it.
+fn all_paths(dir: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(path) = paths.get(next).cloned() {
+        // The storage creates and removes files meanwhile.
         if let Ok(entries) = fs::read_dir(&path) {
-            found.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+            paths.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
         }
-        at += 1;
+        next += 1;
     }
-    found
+    paths
 }
 
-/// What of a folder other users can get at.
+/// Returns the paths in a directory that other users can access.
 fn open_to_others(dir: &Path) -> Vec<String> {
     let mode = |path: &PathBuf| Some(fs::symlink_metadata(path).ok()?.mode());
     let open = |path: &PathBuf| mode(path).is_some_and(|mode| mode & 0o077 != 0);
-    let paths = all_in(dir).into_iter().filter(open);
+    let paths = all_paths(dir).into_iter().filter(open);
     paths.map(|path| path.display().to_string()).collect()
 }
 
 #[tokio::test]
-async fn files_are_the_nodes_alone_whatever_the_umask() {
+async fn files_are_private_with_any_umask() {
     let mut node = Node::start_with(NodeOptions {
         umask: Some("000"),
         ..NodeOptions::default()
@@ -45,12 +45,12 @@ async fn files_are_the_nodes_alone_whatever_the_umask() {
     let bucket = node.api().bucket().await;
     node.api().put(&bucket.key("k"), "v").await.status(200);
     node.terminate().await;
-    let all = all_in(&node.data_dir()).len();
-    assert!(all > 8, "there is something to look at: {all}");
+    let all = all_paths(&node.data_dir()).len();
+    assert!(all > 8, "too few files: {all}");
     assert_eq!(open_to_others(&node.data_dir()), Vec::<String>::new());
 
-    // As older nodes left it.
-    for path in all_in(&node.data_dir()) {
+    // As older versions left it.
+    for path in all_paths(&node.data_dir()) {
         let mode = if path.is_dir() { 0o755 } else { 0o644 };
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
@@ -70,8 +70,8 @@ async fn a_directory_that_cant_be_closed_to_others_is_refused() {
     fs::write(&foreign, "{}").unwrap();
     let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     open(&foreign, 0o644);
-    // Files of another user take two users, and only root can be both; others find a folder that is
-    // for all.
+    // A file of another user takes two users, which only root can act as; without root the
+    // directory is open to all.
     if rustix::process::geteuid().is_root() {
         open(root.path(), 0o755);
         chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -89,8 +89,8 @@ async fn a_directory_that_cant_be_closed_to_others_is_refused() {
     refusal.names_one_of(&["identity.json", "1777"]);
 }
 
-/// The ports that a process listens at.
-fn listens_at(pid: u32) -> HashSet<u16> {
+/// Returns the ports that a process listens on.
+fn listening_ports(pid: u32) -> HashSet<u16> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let links = links.filter_map(|link| fs::read_link(link.ok()?.path()).ok());
     let inode = |link: PathBuf| {
@@ -114,7 +114,7 @@ fn listens_at(pid: u32) -> HashSet<u16> {
 }
 
 #[tokio::test]
-async fn a_node_that_was_told_of_no_other_listens_for_none() {
+async fn a_node_without_an_rpc_address_opens_no_rpc_port() {
     let alone = NodeOptions {
         rpc: false,
         ..NodeOptions::default()
@@ -123,12 +123,12 @@ async fn a_node_that_was_told_of_no_other_listens_for_none() {
     let bucket = node.api().bucket().await;
     node.api().put(&bucket.key("k"), "v").await.status(200);
     assert_eq!(node.ports().len(), 2);
-    assert_eq!(listens_at(node.pid()), node.ports().into_iter().collect());
+    assert_eq!(listening_ports(node.pid()), node.ports().into_iter().collect());
     let log = node.log_text();
     assert!(log.contains("not listening for other nodes and routers: set rpc (--rpc "));
     assert!(
         log.contains("--init"),
-        "it says what to set for a second node"
+        "the log names the setting for a second node"
     );
     assert!(!log.contains("need no certificate"));
 
@@ -136,21 +136,21 @@ async fn a_node_that_was_told_of_no_other_listens_for_none() {
     node.terminate().await;
     node.restart_with(NodeOptions::default()).await;
     assert_eq!(node.ports().len(), 3);
-    assert_eq!(listens_at(node.pid()), node.ports().into_iter().collect());
+    assert_eq!(listening_ports(node.pid()), node.ports().into_iter().collect());
     let router = Router::start(&[node.rpc()]).await;
     assert_eq!(router.api().get(&bucket.key("k")).await.text(), "v");
     let log = node.log_text();
     assert!(log.contains("every process on this machine"), "{log}");
 
-    // And back.
+    // Back to no rpc port.
     node.terminate().await;
     node.restart_with(alone).await;
-    assert_eq!(listens_at(node.pid()), node.ports().into_iter().collect());
+    assert_eq!(listening_ports(node.pid()), node.ports().into_iter().collect());
     assert_eq!(node.api().get(&bucket.key("k")).await.text(), "v");
 }
 
 #[tokio::test]
-async fn web_pages_start_no_operation() {
+async fn cross_origin_requests_start_no_operation() {
     let node = Node::start().await;
     let operations = [
         (Method::POST, "/shards/0/verify"),
@@ -174,15 +174,15 @@ async fn web_pages_start_no_operation() {
         let call = admin.request(method.clone(), path);
         assert_ne!(call.unchecked().await.status, 403, "{method} {path}");
     }
-    // Reading changes nothing, and its answer stays with the browser.
+    // Reads change nothing, and the browser withholds the answer from the page.
     let page = admin
         .get("/metrics")
         .header("origin", "http://evil.example");
     page.unchecked().await.status(200);
 }
 
-/// The parts of the program that a log has lines of, with their levels.
-fn parts(log: &str) -> HashSet<(String, String)> {
+/// Returns the targets of a log's events, with their levels.
+fn targets(log: &str) -> HashSet<(String, String)> {
     let events = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -193,7 +193,7 @@ fn parts(log: &str) -> HashSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn debug_is_what_the_node_says_and_not_its_libraries() {
+async fn level_debug_excludes_libraries() {
     let start = async |level: &str| {
         let options = NodeOptions {
             args: vec!["--log-level".into(), level.into()],
@@ -202,19 +202,19 @@ async fn debug_is_what_the_node_says_and_not_its_libraries() {
         let node = Node::start_with(options).await;
         let bucket = node.api().bucket().await;
         node.api().put(&bucket.key("k"), "v").await.status(200);
-        parts(&node.log_text())
+        targets(&node.log_text())
     };
     let debug = start("debug").await;
-    let said = |parts: &HashSet<(String, String)>, name: &str| {
+    let count = |targets: &HashSet<(String, String)>, name: &str| {
         let is_debug = |(target, level): &&(String, String)| {
             target.starts_with(name) && (level == "DEBUG" || level == "TRACE")
         };
-        parts.iter().filter(is_debug).count()
+        targets.iter().filter(is_debug).count()
     };
-    assert!(said(&debug, "cloudkv") > 0, "{debug:?}");
+    assert!(count(&debug, "cloudkv") > 0, "{debug:?}");
     for library in ["openraft", "h2", "hyper", "tonic"] {
-        assert_eq!(said(&debug, library), 0, "{library}: {debug:?}");
+        assert_eq!(count(&debug, library), 0, "{library}: {debug:?}");
     }
     let named = start("info,openraft=debug").await;
-    assert!(said(&named, "openraft") > 0, "{named:?}");
+    assert!(count(&named, "openraft") > 0, "{named:?}");
 }

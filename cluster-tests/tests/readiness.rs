@@ -1,4 +1,4 @@
-//! `/readyz` tells whether a node can answer for all keys now: those who send it users rely on it.
+//! `/readyz` reports whether a node can serve all keys now; load balancers rely on it.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,11 +12,11 @@ use futures_util::future::join;
 use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for a node to answer about itself.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// Bound on a node's answer about itself.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests wait for a leader only that long.
-fn impatient(nodes: usize) -> RegionOptions {
+/// Options of a region whose requests wait for a leader for one second only.
+fn short_timeout_options(nodes: usize) -> RegionOptions {
     RegionOptions {
         nodes,
         seats: nodes,
@@ -25,26 +25,26 @@ fn impatient(nodes: usize) -> RegionOptions {
     }
 }
 
-/// What a node says of its readiness.
+/// Returns status and body of a node's `/readyz`.
 async fn readiness(region: &Region, seat: usize) -> Option<(u16, Value)> {
     let call = region.members[seat].admin_api().get("/readyz").unchecked();
-    let answer = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, call.try_send()).await;
     let answer: Answer = answer.ok()?.ok()?;
     Some((answer.status, answer.json()))
 }
 
-/// Waits until a node isn't ready, and `holds` of what it says.
-async fn wait_unready(region: &Region, seat: usize, holds: impl Fn(&Value) -> bool) -> Value {
+/// Waits until a node isn't ready, and its answer's body `matches`.
+async fn wait_unready(region: &Region, seat: usize, matches: impl Fn(&Value) -> bool) -> Value {
     let last = Mutex::new(None);
-    let found = cloudkv_cluster_tests::try_eventually(STATE_TIMEOUT, async || {
-        let said = readiness(region, seat).await;
-        last.lock().expect("not poisoned").clone_from(&said);
-        let (status, body) = said?;
-        (status == 503 && holds(&body)).then_some(body)
+    let unready = cloudkv_cluster_tests::try_eventually(STATE_TIMEOUT, async || {
+        let answer = readiness(region, seat).await;
+        last.lock().expect("not poisoned").clone_from(&answer);
+        let (status, body) = answer?;
+        (status == 503 && matches(&body)).then_some(body)
     });
-    match found.await {
+    match unready.await {
         Some(body) => body,
-        None => panic!("node {seat} is ready, or says something else: {last:?}"),
+        None => panic!("node {seat} is ready, or unready for another reason: {last:?}"),
     }
 }
 
@@ -54,8 +54,8 @@ fn waits_for(body: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_node_whose_region_has_no_majority_is_not_ready_nor_is_it_after_a_restart() {
-    let mut region = Region::start_with(impatient(3)).await;
+async fn a_node_without_a_majority_is_not_ready_before_and_after_a_restart() {
+    let mut region = Region::start_with(short_timeout_options(3)).await;
     let bucket = region.api(0).bucket().await;
     let key = bucket.key("k");
     region.api(0).put(&key, "v").await.status(200);
@@ -73,14 +73,14 @@ async fn a_node_whose_region_has_no_majority_is_not_ready_nor_is_it_after_a_rest
     region.api(0).get(&key).await.status(503);
     let refused = region.admin(0, &["health", "--ready"]).await.unwrap_err();
     assert!(refused.contains("shard-0"), "{refused}");
-    let says_so = |body: &Value| body["metadata"] == "no majority";
-    wait_unready(&region, 0, says_so).await;
+    let lacks_majority = |body: &Value| body["metadata"] == "no majority";
+    wait_unready(&region, 0, lacks_majority).await;
 
-    // Who led before is still written down on its disk.
+    // The previous leader is still recorded on its disk.
     region.kill(0);
     region.members[0].start();
     region.wait_listening(0).await;
-    eventually("users are told so", STATE_TIMEOUT, async || {
+    eventually("users get 503", STATE_TIMEOUT, async || {
         if let Some((status, body)) = readiness(&region, 0).await {
             assert_eq!(status, 503, "{body}");
         }
@@ -89,7 +89,7 @@ async fn a_node_whose_region_has_no_majority_is_not_ready_nor_is_it_after_a_rest
         Some(())
     })
     .await;
-    wait_unready(&region, 0, says_so).await;
+    wait_unready(&region, 0, lacks_majority).await;
 
     region.restart(1).await;
     region.wait_ready(0).await;
@@ -100,8 +100,8 @@ async fn a_node_whose_region_has_no_majority_is_not_ready_nor_is_it_after_a_rest
 }
 
 #[tokio::test]
-async fn a_node_names_the_shards_whose_only_voter_is_gone() {
-    let mut region = Region::start_with(impatient(2)).await;
+async fn a_node_names_the_shards_whose_only_voter_is_down() {
+    let mut region = Region::start_with(short_timeout_options(2)).await;
     let bucket = region.api(0).bucket().await;
     let keys: Vec<String> = (0..4)
         .map(|shard| bucket.key(&key_in_shard(&bucket, "k", shard, 4)))
@@ -113,7 +113,7 @@ async fn a_node_names_the_shards_whose_only_voter_is_gone() {
     let led = status.led().filter(|group| group.is_shard());
     let lost: Vec<String> = led.map(|group| group.group.clone()).collect();
     assert!(!lost.is_empty(), "the first node has voters: {status:?}");
-    // The other one only learns them.
+    // The second node is only their learner.
     region.kill(0);
     let body = wait_unready(&region, 1, |body| {
         let waits_for = waits_for(body);
@@ -132,7 +132,7 @@ async fn a_node_names_the_shards_whose_only_voter_is_gone() {
 }
 
 #[tokio::test]
-async fn a_region_that_is_cut_off_stays_ready_and_says_that_the_metadata_has_no_majority() {
+async fn a_partitioned_region_stays_ready_and_reports_that_the_metadata_has_no_majority() {
     let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
     let bucket = world.api(0).bucket().await;
     let key = bucket.key("k");
@@ -158,7 +158,7 @@ async fn a_region_that_is_cut_off_stays_ready_and_says_that_the_metadata_has_no_
     assert!(has("cloudkv_ready 1") && has("cloudkv_raft_has_leader{group=\"meta\"} 0"));
     assert!(has("cloudkv_raft_has_leader{group=\"shard-0\"} 1"));
 
-    // Restarts included: the region must go on.
+    // Also after a restart: the region must go on.
     world.kill(0);
     world.restart(0).await;
     world.cut_off(0);
@@ -174,10 +174,10 @@ async fn a_planned_restart_makes_no_other_node_unready() {
     let mut region = Region::start().await;
     region.wait_spread().await;
     let admins = [0, 1].map(|seat| region.members[seat].admin_api());
-    let over = AtomicBool::new(false);
+    let is_done = AtomicBool::new(false);
     let watch = async {
         let mut unready = vec![];
-        while !over.load(Ordering::Relaxed) {
+        while !is_done.load(Ordering::Relaxed) {
             for admin in &admins {
                 let answer = admin.get("/readyz").unchecked().await;
                 if answer.status != 200 {
@@ -192,7 +192,7 @@ async fn a_planned_restart_makes_no_other_node_unready() {
         region.terminate(2).await;
         region.restart(2).await;
         region.wait_ready(2).await;
-        over.store(true, Ordering::Relaxed);
+        is_done.store(true, Ordering::Relaxed);
     };
     let (unready, ()) = join(watch, restart).await;
     assert_eq!(unready, Vec::<String>::new());

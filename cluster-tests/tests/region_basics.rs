@@ -1,4 +1,4 @@
-//! A region of three nodes as its users see it: any node will do, and any one may go.
+//! A region of three nodes from a user's view: any node serves, and any one may fail.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,29 +10,29 @@ use cloudkv_cluster_tests::region::{Region, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, eventually, try_eventually};
 use futures_util::future::join_all;
 
-const SOON: Duration = Duration::from_secs(20);
+const STATE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One key of each shard.
-fn a_key_of_each_shard(region: &Region, bucket: &Bucket) -> Vec<String> {
+/// Returns the name of one key for each shard.
+fn keys_by_shard(region: &Region, bucket: &Bucket) -> Vec<String> {
     let shards = region.shards();
     (0..shards)
         .map(|shard| key_in_shard(bucket, "k", shard, shards))
         .collect()
 }
 
-/// Writes as a client does that repeats what wasn't done.
+/// Writes a key, and retries until it is acknowledged.
 async fn put(region: &Region, seat: usize, path: &str, value: &str) {
     let last = Mutex::new(None);
-    let done = try_eventually(SOON, async || {
+    let done = try_eventually(STATE_TIMEOUT, async || {
         let answer = region.api(seat).put(path, value.to_owned());
         let answer = answer.try_send().await;
-        let done = answer.as_ref().is_ok_and(|answer| answer.status == 200);
+        let is_done = answer.as_ref().is_ok_and(|answer| answer.status == 200);
         *last.lock().expect("not poisoned") = Some(answer);
-        done.then_some(())
+        is_done.then_some(())
     });
     if done.await.is_none() {
         let statuses = region.statuses().await;
-        panic!("no write of {path} through node {seat} within {SOON:?}: {last:?}\n{statuses:#?}");
+        panic!("write of {path} through node {seat} timed out: {last:?}\n{statuses:#?}");
     }
 }
 
@@ -40,7 +40,7 @@ async fn put(region: &Region, seat: usize, path: &str, value: &str) {
 async fn any_node_serves_any_request() {
     let region = Region::start().await;
     let bucket = region.api(2).bucket().await;
-    let names = a_key_of_each_shard(&region, &bucket);
+    let names = keys_by_shard(&region, &bucket);
     for (index, name) in names.iter().enumerate() {
         let path = bucket.key(name);
         let etag = region
@@ -56,11 +56,11 @@ async fn any_node_serves_any_request() {
                 (name.as_str(), etag.clone())
             );
         }
-        let stale = region
+        let create = region
             .api((index + 1) % 3)
             .put(&path, "no")
             .header("if-none-match", "*");
-        stale.await.error(412, "precondition_failed");
+        create.await.error(412, "precondition_failed");
     }
     let mut sorted = names.clone();
     sorted.sort();
@@ -69,7 +69,7 @@ async fn any_node_serves_any_request() {
         assert_eq!(api.get(&bucket.keys()).await.status(200).lines(), sorted);
         let listed = api.summary(&bucket).await;
         assert_eq!(listed["id"], bucket.id.as_str());
-        eventually("the count is published", SOON, async || {
+        eventually("the count is published", STATE_TIMEOUT, async || {
             let summary = region.api(seat).summary(&bucket).await;
             (summary["estimated_keys"] == names.len()).then_some(())
         })
@@ -89,7 +89,7 @@ async fn any_node_serves_any_request() {
 }
 
 #[tokio::test]
-async fn a_bucket_is_known_everywhere_at_once() {
+async fn a_new_bucket_is_known_at_all_nodes_at_once() {
     let region = Region::start().await;
     for round in 0..12 {
         let bucket = region.api(round % 3).bucket().await;
@@ -108,12 +108,12 @@ async fn a_bucket_is_known_everywhere_at_once() {
 async fn a_region_serves_without_any_one_of_its_nodes_which_then_catches_up() {
     let mut region = Region::start().await;
     let bucket = region.api(0).bucket().await;
-    let names = a_key_of_each_shard(&region, &bucket);
+    let names = keys_by_shard(&region, &bucket);
     for dead in 0..3 {
         region.kill(dead);
         for name in &names {
             for seat in (0..3).filter(|seat| *seat != dead) {
-                let value = format!("{dead} is dead, says {seat}");
+                let value = format!("{dead} is dead, written by {seat}");
                 put(&region, seat, &bucket.key(name), &value).await;
                 let get = region.api((dead + 1) % 3).get(&bucket.key(name)).await;
                 assert_eq!(get.status(200).text(), value);
@@ -146,7 +146,7 @@ async fn a_rolling_restart_shows_clients_no_error() {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_cut_off_gives_no_old_answers_and_the_others_go_on() {
+async fn a_partitioned_leader_serves_no_stale_reads_and_the_others_go_on() {
     let region = Region::start().await;
     let bucket = region.api(0).bucket().await;
     for shard in 0..region.shards() {
@@ -156,10 +156,10 @@ async fn a_leader_that_is_cut_off_gives_no_old_answers_and_the_others_go_on() {
         let leader = region.wait_leader(&format!("shard-{shard}")).await;
         region.network.isolate(leader);
         put(&region, (leader + 1) % 3, &path, "new").await;
-        // It may hold the request until its deadline, or say that it can't; or it has found out.
+        // It may hold the request until its deadline, refuse it, or know the new leader by now.
         let get = region.api(leader).get(&path).await;
         if get.status == 200 {
-            assert_eq!(get.text(), "new", "an old answer: {get:?}");
+            assert_eq!(get.text(), "new", "a stale read: {get:?}");
         } else {
             assert!([503, 504].contains(&get.status), "{get:?}");
         }
@@ -173,7 +173,7 @@ async fn a_leader_that_is_cut_off_gives_no_old_answers_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_leader_that_stood_still_gives_no_old_answers() {
+async fn a_paused_leader_serves_no_stale_reads() {
     let region = Region::start().await;
     let bucket = region.api(0).bucket().await;
     for shard in 0..region.shards() {
@@ -181,7 +181,7 @@ async fn a_leader_that_stood_still_gives_no_old_answers() {
         let (path, busy) = (key("k"), key("busy"));
         let leader = region.wait_leader(&format!("shard-{shard}")).await;
         put(&region, leader, &path, "old").await;
-        // Appends are under way when it stops, and their answers wait for it when it goes on.
+        // Appends are in flight when it is paused, and their answers wait for it when it resumes.
         let writes = (0..16).map(|_| tokio::spawn(region.api(leader).put(&busy, "x").try_send()));
         let writes: Vec<_> = writes.collect();
         tokio::task::yield_now().await;
@@ -199,7 +199,7 @@ async fn a_leader_that_stood_still_gives_no_old_answers() {
             }
         }
         for write in writes {
-            // Their fate doesn't matter here.
+            // Their outcome doesn't matter here.
             let _ = write.await.unwrap();
         }
         region.wait_formed().await;
@@ -207,18 +207,18 @@ async fn a_leader_that_stood_still_gives_no_old_answers() {
 }
 
 #[tokio::test]
-async fn two_nodes_that_do_not_reach_each_other_leave_the_region_serving() {
+async fn a_region_serves_while_two_nodes_cannot_reach_each_other() {
     let region = Region::start().await;
     let bucket = region.api(0).bucket().await;
     for round in 0..3 {
         let (one, other, bridge) = (round, (round + 1) % 3, (round + 2) % 3);
         region.network.cut(one, other);
-        for name in a_key_of_each_shard(&region, &bucket) {
+        for name in keys_by_shard(&region, &bucket) {
             put(&region, bridge, &bucket.key(&name), &round.to_string()).await;
         }
         region.network.heal();
         region.wait_formed().await;
-        for name in a_key_of_each_shard(&region, &bucket) {
+        for name in keys_by_shard(&region, &bucket) {
             let get = region.api(one).get(&bucket.key(&name)).await;
             assert_eq!(get.status(200).text(), round.to_string());
         }
@@ -226,7 +226,7 @@ async fn two_nodes_that_do_not_reach_each_other_leave_the_region_serving() {
 }
 
 #[tokio::test]
-async fn eventual_reads_are_served_by_a_node_that_is_cut_off() {
+async fn eventual_reads_are_served_by_a_partitioned_node() {
     let region = Region::start().await;
     let bucket = region.api(0).bucket().await;
     let path = bucket.key("k");
@@ -242,43 +242,43 @@ async fn eventual_reads_are_served_by_a_node_that_is_cut_off() {
 }
 
 #[tokio::test]
-async fn what_the_region_survives_is_told_as_nodes_go_and_come() {
+async fn tolerated_losses_are_reported_as_nodes_fail_and_return() {
     let mut region = Region::start().await;
-    let told = async |region: &Region, what: &str| {
-        eventually(what, SOON, async || {
+    let wait_survives = async |region: &Region, prefix: &str| {
+        eventually(prefix, STATE_TIMEOUT, async || {
             region
                 .status(0)
                 .await?
                 .survives
-                .starts_with(what)
+                .starts_with(prefix)
                 .then_some(())
         })
         .await;
     };
-    told(&region, "the loss of any one node").await;
+    wait_survives(&region, "the loss of any one node").await;
     let lost = region.node_id(2).await;
     region.kill(2);
-    told(&region, &format!("the loss of no node now: node {lost}")).await;
+    wait_survives(&region, &format!("the loss of no node now: node {lost}")).await;
     region.restart(2).await;
-    told(&region, "the loss of any one node").await;
+    wait_survives(&region, "the loss of any one node").await;
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_answers_all_who_ask_for_what_it_does_not_know() {
+async fn a_partitioned_node_answers_all_requests_for_an_unknown_bucket() {
     let region = Region::start().await;
     let mut bucket = region.api(0).bucket().await;
     region.wait_converged().await;
     bucket.id = "a0000000000000".into();
     let path = bucket.key("k");
-    // Each of them would wait for the leader in vain, one after the other.
+    // Each of them would otherwise wait for the leader in vain, one after the other.
     region.network.isolate(1);
-    let asked = (0..100).map(async |_| region.api(1).get(&path).await);
-    let answers = tokio::time::timeout(SOON, join_all(asked)).await;
+    let reads = (0..100).map(async |_| region.api(1).get(&path).await);
+    let answers = tokio::time::timeout(STATE_TIMEOUT, join_all(reads)).await;
     for answer in answers.expect("all are answered at once") {
         answer.error(503, "unavailable");
     }
     region.network.heal();
-    eventually("the leader is asked again", SOON, async || {
+    eventually("the leader is queried again", STATE_TIMEOUT, async || {
         let answer = region.api(1).get(&path).await;
         (answer.status == 404).then(|| answer.error(404, "unknown_bucket"));
         (answer.status == 404).then_some(())
@@ -298,12 +298,12 @@ async fn an_eventual_read_after_a_restart_shows_all_that_was_written_before_it()
     region.wait_converged().await;
     region.kill(follower);
     put(&region, leader, &path, "after").await;
-    // It hears who leads well before it gets what it lacks, which takes more than one way.
+    // It learns who leads well before it has caught up, which takes more than one message.
     let delay = Duration::from_millis(100);
     region.network.delay(follower, delay, Duration::ZERO);
     region.restart(follower).await;
     let eventual = format!("{path}?consistency=eventual");
-    let first = eventually("it answers", SOON, async || {
+    let first = eventually("the restarted node answers", STATE_TIMEOUT, async || {
         let answer = region.api(follower).get(&eventual).try_send().await.ok()?;
         (answer.status == 200).then_some(answer)
     });

@@ -1,4 +1,4 @@
-//! A node of three whose clock is off: it leads nothing, and nobody asks it to.
+//! A node of three whose clock is wrong: it leads nothing, and no leadership is transferred to it.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,14 +8,14 @@ use std::time::Duration;
 use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::region::Region;
 
-const SOON: Duration = Duration::from_secs(60);
-/// How far the clock is off, in milliseconds.
-const OFFSET: i64 = 5 * 60 * 1000;
-/// Elections of a shard that the test itself causes, at most: each of three nodes stops once, its
-/// shards go to another one and may come back, and an election may fail.
-const MAX_TERMS: u64 = 12;
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Offset of the wrong clock, in milliseconds.
+const CLOCK_OFFSET_MS: i64 = 5 * 60 * 1000;
+/// Maximum number of elections of a group that the test itself causes: each of three nodes stops
+/// once, its shards move to another one and may move back, and an election may fail.
+const MAX_ELECTIONS: u64 = 12;
 
-/// The highest term of each group.
+/// Returns the highest term of each group.
 async fn terms(region: &Region) -> BTreeMap<String, u64> {
     let mut terms = BTreeMap::new();
     for status in region.statuses().await.into_values() {
@@ -27,9 +27,9 @@ async fn terms(region: &Region) -> BTreeMap<String, u64> {
     terms
 }
 
-/// Waits until nodes lead shards again that they are to lead: those with a right clock.
+/// Waits until each of these nodes leads a shard again.
 async fn wait_preferred(region: &Region, seats: &[usize]) {
-    eventually("nodes lead their shards again", SOON, async || {
+    eventually("nodes lead their shards again", STATE_TIMEOUT, async || {
         let statuses = region.statuses().await;
         let leads = |seat: &usize| {
             let status = statuses.get(seat);
@@ -41,17 +41,17 @@ async fn wait_preferred(region: &Region, seats: &[usize]) {
 }
 
 #[tokio::test]
-async fn a_node_whose_clock_is_off_leads_nothing_and_is_asked_to_lead_nothing() {
+async fn a_node_whose_clock_is_wrong_leads_nothing_and_gets_no_leadership() {
     let mut region = Region::start().await;
     region.expect_errors(&["clock"]);
     region.wait_spread().await;
     let before = terms(&region).await;
     region.terminate(0).await;
-    region.members[0].set_clock(OFFSET);
+    region.members[0].set_clock(CLOCK_OFFSET_MS);
     region.restart(0).await;
     assert!(!region.wait_status(0).await.clock_ok);
-    // The others stop, too, and are given back what they led, which takes its time: what prefers
-    // the first node would have gone there meanwhile.
+    // The others stop, too, and get their leaderships back, which takes a while: leaderships of
+    // the first node would have been transferred to it meanwhile.
     for seat in [1, 2] {
         region.terminate(seat).await;
         let other = 3 - seat;
@@ -62,14 +62,14 @@ async fn a_node_whose_clock_is_off_leads_nothing_and_is_asked_to_lead_nothing() 
     let after = terms(&region).await;
     for (group, term) in &after {
         let elections = term - before[group];
-        assert!(elections <= MAX_TERMS, "{group}: {elections} elections");
+        assert!(elections <= MAX_ELECTIONS, "{group}: {elections} elections");
     }
     let status = region.wait_status(0).await;
     assert_eq!(status.led().count(), 0, "{status:?}");
     assert!(!status.clock_ok);
     let errors = region.members[0].log().errors();
-    let is_told = |line: &String| line.contains("clock is too far");
-    assert!(errors.iter().any(is_told), "no error says so: {errors:?}");
+    let is_reported = |line: &String| line.contains("clock is too far");
+    assert!(errors.iter().any(is_reported), "not reported: {errors:?}");
     // With a right clock it leads again.
     region.terminate(0).await;
     region.members[0].set_clock(0);

@@ -11,9 +11,9 @@ use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, eventually};
 use futures_util::stream::{self, StreamExt};
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Writes keys through a node; those that were acknowledged.
+/// Writes keys through a node; returns those that were acknowledged.
 async fn fill(region: &Region, seat: usize, bucket: &Bucket, keys: u32, bytes: usize) -> Vec<u32> {
     let api = region.api(seat);
     let writes = (0..keys).map(async |key| {
@@ -25,7 +25,7 @@ async fn fill(region: &Region, seat: usize, bucket: &Bucket, keys: u32, bytes: u
     written.into_iter().flatten().collect()
 }
 
-/// Writes all of them, as a client does that repeats what wasn't done.
+/// Writes all keys, and retries until all are acknowledged.
 async fn fill_all(
     region: &Region,
     seat: usize,
@@ -33,14 +33,14 @@ async fn fill_all(
     keys: u32,
     bytes: usize,
 ) -> Vec<u32> {
-    eventually("all keys are written", SOON, async || {
+    eventually("all keys are written", STATE_TIMEOUT, async || {
         let written = fill(region, seat, bucket, keys, bytes).await;
         (written.len() == keys as usize).then_some(written)
     })
     .await
 }
 
-async fn assert_all_there(region: &Region, seat: usize, bucket: &Bucket, keys: &[u32]) {
+async fn assert_all_exist(region: &Region, seat: usize, bucket: &Bucket, keys: &[u32]) {
     let api = region.api(seat);
     let reads = keys.iter().map(async |key| {
         let get = api.get(&bucket.key(&format!("{key:06}"))).await;
@@ -60,11 +60,11 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
         let bucket = region.api(0).bucket().await;
         let late = bucket.key("late?ttl=60s");
         region.api(0).put(&late, "v").await.status(200);
-        // A clock that jumps while the node runs doesn't matter at once: it follows slowly.
+        // A clock that jumps while the node runs has no effect at once: the node's clock slews.
         region.members[2].set_clock(jump);
         region.kill(2);
         region.restart(2).await;
-        eventually("the node sees that its clock is wrong", SOON, async || {
+        eventually("the node detects that its clock is wrong", STATE_TIMEOUT, async || {
             (!region.status(2).await?.clock_ok).then_some(())
         })
         .await;
@@ -88,7 +88,7 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
         region.kill(2);
         region.restart(2).await;
         region.wait_formed().await;
-        eventually("its clock is right again", SOON, async || {
+        eventually("its clock is right again", STATE_TIMEOUT, async || {
             region.status(2).await?.clock_ok.then_some(())
         })
         .await;
@@ -97,7 +97,7 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
 }
 
 #[tokio::test]
-async fn a_node_that_lost_its_disk_comes_back_as_another_one() {
+async fn a_node_that_lost_its_disk_returns_as_a_new_node() {
     let mut region = Region::start().await;
     let bucket = region.api(0).bucket().await;
     let keys = fill(&region, 0, &bucket, 500, 100).await;
@@ -108,14 +108,14 @@ async fn a_node_that_lost_its_disk_comes_back_as_another_one() {
     region.wait_formed().await;
     assert_ne!(region.node_id(1).await, lost);
     region.wait_converged().await;
-    // Another one may go now.
+    // Now another node may fail.
     region.kill(2);
-    assert_all_there(&region, 1, &bucket, &keys).await;
+    assert_all_exist(&region, 1, &bucket, &keys).await;
     fill_all(&region, 1, &bucket, 10, 100).await;
 }
 
 #[tokio::test]
-async fn a_replica_that_differs_from_the_others_is_found_and_used_no_more() {
+async fn a_replica_that_differs_from_the_others_is_detected_and_no_longer_used() {
     let mut region = Region::start_with(RegionOptions {
         shards: 1,
         ..RegionOptions::default()
@@ -135,7 +135,8 @@ async fn a_replica_that_differs_from_the_others_is_found_and_used_no_more() {
     region.members[2].alter(b"value-as-written", b"value-as-altered");
     region.restart(2).await;
     region.wait_formed().await;
-    // What is written over is taken from a replica's sums, and they are compared after some entries.
+    // An overwritten record is subtracted from the replica's digest; digests are compared after
+    // some entries.
     let api = region.api(0);
     let write = async {
         loop {
@@ -149,7 +150,7 @@ async fn a_replica_that_differs_from_the_others_is_found_and_used_no_more() {
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
     let log = region.members[2].log().tail();
     assert!(log.contains("replica of shard-0 differs"), "{log}");
-    // Nor is it after a restart.
+    // It is refused after a restart, too.
     region.members[2].start();
     let status = region.wait_exit(2).await;
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
@@ -166,7 +167,7 @@ async fn a_replica_that_differs_from_the_others_is_found_and_used_no_more() {
 async fn a_full_disk_stops_a_node_and_loses_nothing() {
     let mut region = Region::start().await;
     region.expect_errors(&[""]);
-    // The log's file is there; beyond this length nothing can be written to it.
+    // The log's file exists; beyond this length nothing can be written to it.
     region.terminate(2).await;
     region.members[2].flags.file_limit = Some(2048);
     region.restart(2).await;
@@ -177,37 +178,37 @@ async fn a_full_disk_stops_a_node_and_loses_nothing() {
     let status = region.wait_exit(2).await;
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
     let log = region.members[2].log().tail();
-    let told = ["File too large", "os error 27", "No space left", "disk"];
-    assert!(told.iter().any(|words| log.contains(words)), "{log}");
+    let reasons = ["File too large", "os error 27", "No space left", "disk"];
+    assert!(reasons.iter().any(|words| log.contains(words)), "{log}");
     region.members[2].flags.file_limit = None;
     region.restart(2).await;
     region.wait_formed().await;
     region.wait_converged().await;
     keys.sort_unstable();
-    assert_all_there(&region, 2, &bucket, &keys).await;
+    assert_all_exist(&region, 2, &bucket, &keys).await;
 }
 
-/// Damages what was on disk of a node's log.
+/// Damages a synced part of a node's log.
 fn damage_log(data_dir: &Path) {
-    // The position that was synced last: segment and offset, and the segment's file, which begins
-    // with a record that holds its number.
+    // The last synced position (segment and offset), and the segment's file, which begins with a
+    // record that holds its number.
     let synced = fs::read(data_dir.join("log-synced")).unwrap();
     let synced = u64::from_be_bytes(synced.try_into().unwrap());
     let (segment, offset) = (synced >> 32, synced & u64::from(u32::MAX));
     let files = fs::read_dir(data_dir.join("log")).unwrap();
-    let holds_it = |path: &PathBuf| {
+    let has_number = |path: &PathBuf| {
         let mut number = [0; 8];
         let file = fs::File::open(path).unwrap();
         file.read_exact_at(&mut number, 27).unwrap();
         u64::from_be_bytes(number) == segment
     };
-    let path = files.map(|entry| entry.unwrap().path()).find(holds_it);
+    let path = files.map(|entry| entry.unwrap().path()).find(has_number);
     let file = OpenOptions::new().write(true).open(path.unwrap()).unwrap();
     file.write_all_at(&[0xa5; 512], offset / 2).unwrap();
 }
 
 #[tokio::test]
-async fn a_damaged_log_is_told_and_nothing_acknowledged_is_lost() {
+async fn a_damaged_log_is_reported_and_nothing_acknowledged_is_lost() {
     let mut region = Region::start().await;
     region.expect_errors(&[""]);
     let bucket = region.api(0).bucket().await;
@@ -221,15 +222,15 @@ async fn a_damaged_log_is_told_and_nothing_acknowledged_is_lost() {
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
     let log = region.members[2].log().tail().to_lowercase();
     assert!(log.contains("which no power failure explains"), "{log}");
-    // Others hold the same, so it may be given up.
+    // Other nodes hold the same data, so the directory may be removed.
     assert!(log.contains("remove the data directory, start"), "{log}");
     assert!(log.contains(&format!("admin replace {lost}")), "{log}");
     assert!(log.contains(&region.seat(0).rpc().to_string()), "{log}");
-    assert_all_there(&region, 0, &bucket, &keys).await;
-    // What its message says: give it up, and let it come back as another one.
+    assert_all_exist(&region, 0, &bucket, &keys).await;
+    // As the message says: remove the directory, and join as a new node.
     region.rejoin_wiped(2).await;
     region.replace(1, &lost).await;
     region.wait_formed().await;
     region.wait_converged().await;
-    assert_all_there(&region, 2, &bucket, &keys).await;
+    assert_all_exist(&region, 2, &bucket, &keys).await;
 }

@@ -1,4 +1,4 @@
-//! Nodes whose disk changes what was written to it.
+//! Nodes whose disk corrupts the state.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,11 +8,11 @@ use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, eventually};
 use futures_util::stream::{self, StreamExt};
 
-const SOON: Duration = Duration::from_secs(60);
-const KEYS: u32 = 1000;
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+const KEY_COUNT: u32 = 1000;
 
-/// A region whose reads meet the disk, and not blocks in memory.
-async fn region(nodes: usize) -> Region {
+/// Starts a region whose reads go to the disk, and not to caches.
+async fn start_region(nodes: usize) -> Region {
     let args = ["--block-cache-mib", "1", "--record-cache-mib", "1"];
     let mut region = Region::start_with(RegionOptions {
         nodes,
@@ -30,7 +30,7 @@ fn key(number: u32) -> String {
     format!("{number:06}")
 }
 
-/// A value of its own for each key and round, that can't be compressed.
+/// Returns a unique, incompressible value for each key and round.
 fn value(number: u32, round: u64) -> Vec<u8> {
     let mut state = u64::from(number) << 32 | round << 1 | 1;
     let bytes = std::iter::repeat_with(|| {
@@ -45,8 +45,8 @@ fn value(number: u32, round: u64) -> Vec<u8> {
 /// Writes all keys, each until it is acknowledged.
 async fn fill(region: &Region, seat: usize, bucket: &Bucket, round: u64) {
     let api = region.api(seat);
-    let writes = (0..KEYS).map(async |number| {
-        eventually("a key is written", SOON, async || {
+    let writes = (0..KEY_COUNT).map(async |number| {
+        eventually("a key is written", STATE_TIMEOUT, async || {
             let call = api.put(&bucket.key(&key(number)), value(number, round));
             let answer = call.try_send().await.ok()?;
             (answer.status == 200).then_some(())
@@ -59,8 +59,8 @@ async fn fill(region: &Region, seat: usize, bucket: &Bucket, round: u64) {
         .await;
 }
 
-/// Reads keys through a node, and returns how many answers were none, each with its status.
-async fn refused(
+/// Reads all keys through a node; returns the statuses of the reads that failed.
+async fn failed_reads(
     region: &Region,
     seat: usize,
     bucket: &Bucket,
@@ -68,12 +68,12 @@ async fn refused(
     round: u64,
 ) -> Vec<u16> {
     let api = region.api(seat);
-    let reads = (0..KEYS).map(async |number| {
+    let reads = (0..KEY_COUNT).map(async |number| {
         let path = bucket.key(&format!("{}{query}", key(number)));
         let answer = api.get(&path).await;
         if answer.status == 200 {
-            let right = answer.body[..] == value(number, round)[..];
-            assert!(right, "key {number} holds what was never written");
+            let is_right = answer.body[..] == value(number, round)[..];
+            assert!(is_right, "key {number} holds a value that was never written");
         }
         answer.status
     });
@@ -81,8 +81,7 @@ async fn refused(
     statuses.into_iter().filter(|it| *it != 200).collect()
 }
 
-/// Brings all nodes' state to their disks, and damages records on that of the one that leads.
-/// Returns where that is.
+/// Flushes the state of all nodes, and damages records on the leader's disk; returns its seat.
 async fn damage(region: &mut Region) -> usize {
     for seat in 0..region.members.len() {
         region.terminate(seat).await;
@@ -99,12 +98,12 @@ async fn is_damaged(region: &Region, seat: usize) -> Option<bool> {
     Some(status.groups.iter().any(|group| group.damaged))
 }
 
-/// Waits until a node has found damage and replaced all of it that it found.
+/// Waits until a node has found damage and replaced all damaged state.
 async fn wait_repaired(region: &Region, seat: usize) {
     let replaced = "damaged state replaced";
-    eventually("the state is replaced", SOON, async || {
+    eventually("the damaged state is replaced", STATE_TIMEOUT, async || {
         let log = std::fs::read_to_string(region.members[seat].log().path()).ok()?;
-        // All groups are checked after the first damage, but for those that met it themselves.
+        // After the first damage all groups are checked, except those that found it themselves.
         let is_done = |group: &String| {
             let of_group = log
                 .lines()
@@ -120,79 +119,79 @@ async fn wait_repaired(region: &Region, seat: usize) {
 }
 
 #[tokio::test]
-async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_mended() {
-    let mut region = region(3).await;
+async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_repaired() {
+    let mut region = start_region(3).await;
     let bucket = region.api(0).bucket().await;
     fill(&region, 0, &bucket, 1).await;
     region.wait_converged().await;
     let seat = damage(&mut region).await;
     let other = (seat + 1) % 3;
     for reader in [other, seat, (seat + 2) % 3, other] {
-        let refused = refused(&region, reader, &bucket, "", 1).await;
-        let count = refused.len();
+        let failed = failed_reads(&region, reader, &bucket, "", 1).await;
+        let count = failed.len();
         assert!(
-            refused.is_empty(),
-            "through node {reader}: {count} of {KEYS}: {refused:?}"
+            failed.is_empty(),
+            "through node {reader}: {count} of {KEY_COUNT}: {failed:?}"
         );
     }
-    // A replica that is asked for what it has asks the leader for what it hasn't.
-    let at_it = refused(&region, seat, &bucket, "?consistency=eventual", 1).await;
-    assert!(at_it.is_empty(), "{} of {KEYS}: {at_it:?}", at_it.len());
+    // For an eventual read of a damaged record the replica asks the leader.
+    let failed = failed_reads(&region, seat, &bucket, "?consistency=eventual", 1).await;
+    assert!(failed.is_empty(), "{} of {KEY_COUNT}: {failed:?}", failed.len());
     wait_repaired(&region, seat).await;
     region.wait_converged().await;
-    // It is a voter as before, and has all of it: the others can do without one more.
+    // It is a voter as before, and has all data: one of the others may fail.
     fill(&region, other, &bucket, 2).await;
     region.wait_converged().await;
     region.kill(other);
-    eventually("all can be read", SOON, async || {
-        let refused = refused(&region, seat, &bucket, "", 2).await;
-        refused.is_empty().then_some(())
+    eventually("all can be read", STATE_TIMEOUT, async || {
+        let failed = failed_reads(&region, seat, &bucket, "", 2).await;
+        failed.is_empty().then_some(())
     })
     .await;
     region.restart(other).await;
-    // Its files are written anew when it starts, and it has what the others have.
+    // Its files are rewritten when it starts, and it has the same state as the others.
     region.terminate(seat).await;
     region.restart(seat).await;
     region.wait_formed().await;
     region.wait_converged().await;
     let log = std::fs::read_to_string(region.members[seat].log().path()).unwrap();
-    assert!(log.contains("the state has new files"), "{log}");
+    assert!(log.contains("damaged state rebuilt"), "{log}");
     assert_eq!(is_damaged(&region, seat).await, Some(false));
 }
 
 #[tokio::test]
 async fn writes_that_meet_damage_are_applied_to_a_copy() {
-    let mut region = region(3).await;
+    let mut region = start_region(3).await;
     let bucket = region.api(0).bucket().await;
     fill(&region, 0, &bucket, 1).await;
     region.wait_converged().await;
     let seat = damage(&mut region).await;
-    // Nobody reads: apply meets the damage.
+    // No reads: apply finds the damage.
     fill(&region, 0, &bucket, 2).await;
     wait_repaired(&region, seat).await;
     region.wait_converged().await;
     for seat in [0, 1, 2] {
-        let refused = refused(&region, seat, &bucket, "", 2).await;
-        assert!(refused.is_empty(), "through node {seat}: {refused:?}");
+        let failed = failed_reads(&region, seat, &bucket, "", 2).await;
+        assert!(failed.is_empty(), "through node {seat}: {failed:?}");
     }
 }
 
 #[tokio::test]
-async fn where_no_other_node_has_it_only_what_is_damaged_is_refused() {
-    let mut region = region(1).await;
+async fn without_another_replica_only_damaged_records_are_refused() {
+    let mut region = start_region(1).await;
     let bucket = region.api(0).bucket().await;
     fill(&region, 0, &bucket, 1).await;
     damage(&mut region).await;
-    let refused = refused(&region, 0, &bucket, "", 1).await;
+    let failed = failed_reads(&region, 0, &bucket, "", 1).await;
     assert!(
-        !refused.is_empty() && refused.len() < KEYS as usize,
+        !failed.is_empty() && failed.len() < KEY_COUNT as usize,
         "{}",
-        refused.len()
+        failed.len()
     );
-    assert!(refused.iter().all(|status| *status == 500), "{refused:?}");
+    assert!(failed.iter().all(|status| *status == 500), "{failed:?}");
     let api = region.api(0);
     let mut codes = Vec::new();
-    for number in 0..KEYS {
+    for number in 0..KEY_COUNT {
         let answer = api.get(&bucket.key(&key(number))).await;
         if answer.status == 500 {
             codes.push(answer.json()["error"].as_str().unwrap().to_owned());
@@ -200,7 +199,7 @@ async fn where_no_other_node_has_it_only_what_is_damaged_is_refused() {
     }
     assert!(codes.iter().all(|code| code == "damaged"), "{codes:?}");
     assert_eq!(is_damaged(&region, 0).await, Some(true));
-    // All else goes on.
+    // Everything else goes on.
     api.put(&bucket.key("new"), "v").await.status(200);
     assert_eq!(api.get(&bucket.key("new")).await.status(200).text(), "v");
 }

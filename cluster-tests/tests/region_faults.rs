@@ -1,15 +1,15 @@
-//! Short runs of the program behind `make faults`, each of a fixed seed and with some of the
-//! kinds of faults, so that together all kinds happen in every run of the tests.
+//! Short runs of the program behind `make faults`, each with a fixed seed and some of the kinds of
+//! faults, so that together they cover all kinds in every run of the tests.
 
 use std::time::Duration;
 
 use cloudkv_cluster_tests::faults::{Kind, RunOptions, run};
 
-async fn passes(seed: u64, kinds: &[Kind]) {
-    passes_with(seed, kinds, 3).await;
+async fn assert_passes(seed: u64, kinds: &[Kind]) {
+    assert_passes_with(seed, kinds, 3).await;
 }
 
-async fn passes_with(seed: u64, kinds: &[Kind], nodes: usize) {
+async fn assert_passes_with(seed: u64, kinds: &[Kind], nodes: usize) {
     let mut options = RunOptions::new(seed, Duration::from_secs(18));
     options.kinds = kinds.to_vec();
     options.clients = 3;
@@ -17,16 +17,16 @@ async fn passes_with(seed: u64, kinds: &[Kind], nodes: usize) {
     let report = run(&options).await;
     println!("{report}");
     assert!(report.passed(), "{report}");
-    assert!(report.checked > 500, "there was load: {report}");
+    assert!(report.checked > 500, "too little load: {report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_die_and_stall_lose_nothing() {
-    passes(1, &[Kind::Kill, Kind::Pause, Kind::Restart, Kind::KillAll]).await;
+async fn nodes_that_crash_and_stall_lose_nothing() {
+    assert_passes(1, &[Kind::Kill, Kind::Pause, Kind::Restart, Kind::KillAll]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_is_cut_and_slow_loses_nothing() {
+async fn network_partitions_and_delays_lose_nothing() {
     let kinds = [
         Kind::Isolate,
         Kind::OneWay,
@@ -35,21 +35,21 @@ async fn a_network_that_is_cut_and_slow_loses_nothing() {
         Kind::Delay,
         Kind::Loss,
     ];
-    passes(2, &kinds).await;
+    assert_passes(2, &kinds).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_disks_and_wrong_clocks_lose_nothing() {
-    passes(3, &[Kind::Wipe, Kind::ClockJump, Kind::Kill]).await;
+    assert_passes(3, &[Kind::Wipe, Kind::ClockJump, Kind::Kill]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_that_take_long_and_break_lose_nothing() {
-    passes(5, &[Kind::SlowSnapshot]).await;
+    assert_passes(5, &[Kind::SlowSnapshot]).await;
 }
 
-/// A region of two nodes has one voter a shard: each change of members moves it.
+/// A region of two nodes has one voter a shard: each membership change moves it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_leave_and_come_back_show_nothing_stale() {
-    passes_with(4, &[Kind::Members], 2).await;
+    assert_passes_with(4, &[Kind::Members], 2).await;
 }

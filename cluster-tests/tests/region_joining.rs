@@ -1,4 +1,4 @@
-//! How nodes become a region, in any order, and whom they keep out.
+//! Nodes join a region in any order, and refuse those that don't belong to it.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use cloudkv_cluster_tests::harness::{Refusal, run_to_exit};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
 use futures_util::future::join_all;
 
-const SOON: Duration = Duration::from_secs(60);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn nodes_and_seats(nodes: usize, seats: usize) -> RegionOptions {
     RegionOptions {
@@ -22,7 +22,7 @@ fn nodes_and_seats(nodes: usize, seats: usize) -> RegionOptions {
 #[tokio::test]
 async fn nodes_join_at_once_and_in_any_order_and_again_after_a_restart() {
     let mut region = Region::prepare(nodes_and_seats(5, 5));
-    // Whom they are told to join isn't there yet, or is joining itself.
+    // Their join addresses don't listen yet, or are joining themselves.
     for (seat, join) in [
         (3, vec![4, 0]),
         (4, vec![0]),
@@ -53,7 +53,7 @@ async fn nodes_join_at_once_and_in_any_order_and_again_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_second_node_learns_and_a_third_makes_three_voters() {
+async fn a_second_node_is_a_learner_and_a_third_makes_three_voters() {
     let mut region = Region::start_with(nodes_and_seats(1, 3)).await;
     let bucket = region.api(0).bucket().await;
     for key in 0..20 {
@@ -63,7 +63,7 @@ async fn a_second_node_learns_and_a_third_makes_three_voters() {
     region.launch(1, &Start::Join(vec![0]));
     region.wait_listening(1).await;
     region.wait_formed().await;
-    eventually("the second node learns all shards", SOON, async || {
+    eventually("the second node is a learner of all shards", STATE_TIMEOUT, async || {
         let statuses = region.statuses().await;
         let groups = statuses.values().flat_map(|status| &status.groups);
         let mut led = groups.filter(|group| group.leads() && group.is_shard());
@@ -85,14 +85,14 @@ async fn a_directory_of_another_cluster_is_refused() {
     let mut ours = Region::start_with(nodes_and_seats(1, 2)).await;
     let mut theirs = Region::start_with(nodes_and_seats(1, 1)).await;
     theirs.terminate(0).await;
-    // A node with their data, told to join us.
-    let joins = format!("{}", ours.seat(0).rpc());
+    // A node with the other cluster's data that is told to join this one.
+    let join = format!("{}", ours.seat(0).rpc());
     let member = &mut theirs.members[0];
-    member.flags.start = vec!["--join".into(), joins];
+    member.flags.start = vec!["--join".into(), join];
     let refusal = run_to_exit(member.command()).await;
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
     refusal.names(&["cluster"]);
-    // We are as we were, and so is their data.
+    // Both clusters are unchanged.
     let bucket = ours.api(0).bucket().await;
     ours.api(0).put(&bucket.key("k"), "v").await.status(200);
     assert_eq!(ours.wait_status(0).await.groups[0].voters.len(), 1);
@@ -103,7 +103,7 @@ async fn a_directory_of_another_cluster_is_refused() {
 }
 
 #[tokio::test]
-async fn another_number_of_shards_or_nobody_to_join_is_told() {
+async fn another_number_of_shards_is_refused() {
     let mut region = Region::start_with(nodes_and_seats(1, 2)).await;
     region.members[1].flags.shards = region.shards() * 2;
     region.members[1].flags.start = vec!["--join".into(), region.seat(0).rpc().to_string()];
@@ -114,8 +114,8 @@ async fn another_number_of_shards_or_nobody_to_join_is_told() {
     region.wait_exit(0).await;
 }
 
-/// Starts a node that must not be taken in, with nothing on its disk.
-async fn refused_with(region: &mut Region, name: &str) -> Refusal {
+/// Starts a node with an empty disk and this region, which must be refused.
+async fn refused_in_region(region: &mut Region, name: &str) -> Refusal {
     let member = &mut region.members[1];
     member.flags.region = name.into();
     let refusal = run_to_exit(member.command()).await;
@@ -124,7 +124,7 @@ async fn refused_with(region: &mut Region, name: &str) -> Refusal {
 }
 
 #[tokio::test]
-async fn a_region_that_nobody_meant_is_not_started_and_one_that_is_started_is_told() {
+async fn an_unintended_region_is_not_started_and_a_new_one_is_logged() {
     let mut region = Region::prepare(nodes_and_seats(1, 3));
     region.members[0].flags.region = "frankfurt".into();
     region.launch(0, &Start::Init);
@@ -132,10 +132,10 @@ async fn a_region_that_nobody_meant_is_not_started_and_one_that_is_started_is_to
     region.wait_ready(0).await;
     let join = vec!["--join".to_owned(), region.seat(0).rpc().to_string()];
     region.members[1].flags.start = join;
-    // The flag was forgotten: its default is no region here.
-    let refusal = refused_with(&mut region, "").await;
+    // The flag was forgotten: its default is no region of this cluster.
+    let refusal = refused_in_region(&mut region, "").await;
     refusal.names(&["--region", "local", "frankfurt"]);
-    let refusal = refused_with(&mut region, "frankfrut").await;
+    let refusal = refused_in_region(&mut region, "frankfrut").await;
     refusal.names(&["frankfrut", "one slip", "frankfurt"]);
     let regions = async |region: &Region| {
         let status = region.members[0].admin_api().get("/status").unchecked();
@@ -143,28 +143,28 @@ async fn a_region_that_nobody_meant_is_not_started_and_one_that_is_started_is_to
     };
     assert_eq!(regions(&region).await.as_array().unwrap().len(), 1);
 
-    // The same directory, with a name that is meant.
+    // The same directory, with an intended name.
     region.members[1].flags.region = "frankfurt-2".into();
     region.launch(1, &Start::Join(vec![0]));
     region.wait_listening(1).await;
     region.wait_ready(1).await;
-    let told = region.members[1].log().text();
-    let told = told
+    let log = region.members[1].log().text();
+    let line = log
         .lines()
         .find(|line| line.contains("starts a new region"));
-    let told = told.expect("the node that starts a region says so");
+    let line = line.expect("the node that starts a region logs it");
     assert!(
-        told.contains("WARN") && told.contains("frankfurt-2"),
-        "{told}"
+        line.contains("WARN") && line.contains("frankfurt-2"),
+        "{line}"
     );
     let rpc = region.seat(1).rpc().to_string();
-    eventually("the others say so", SOON, async || {
+    eventually("the others log it", STATE_TIMEOUT, async || {
         let log = region.members[0].log().text();
         let mut lines = log.lines();
-        let told = lines.find(|line| line.contains("a new region joins the cluster"))?;
+        let line = lines.find(|line| line.contains("a new region joins the cluster"))?;
         assert!(
-            told.contains("WARN") && told.contains("frankfurt-2"),
-            "{told}"
+            line.contains("WARN") && line.contains("frankfurt-2"),
+            "{line}"
         );
         Some(())
     })
@@ -175,7 +175,7 @@ async fn a_region_that_nobody_meant_is_not_started_and_one_that_is_started_is_to
         all[1]["started_by"].as_str().unwrap().starts_with(&rpc),
         "{all}"
     );
-    // A name that is there is joined.
+    // An existing region is joined.
     region.members[2].flags.region = "frankfurt".into();
     region.launch(2, &Start::Join(vec![0]));
     region.wait_listening(2).await;
@@ -195,7 +195,7 @@ async fn a_node_keeps_its_identity_and_its_region() {
     let refusal = run_to_exit(region.members[0].command()).await;
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
     refusal.names(&["region", "elsewhere", "frankfurt"]);
-    // Left away, it is what it was.
+    // Without the flag the region is unchanged.
     for name in ["frankfurt", ""] {
         region.members[0].flags.region = name.into();
         region.restart(0).await;

@@ -1,4 +1,4 @@
-//! Which region a host means.
+//! The mapping of hosts to regions.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,13 +14,13 @@ async fn start(region: &str, args: &[&str]) -> (Node, Router) {
     (node, router)
 }
 
-async fn ask(router: &Router, host: &str) -> Answer {
+async fn ping(router: &Router, host: &str) -> Answer {
     let request = RawRequest::with_line("GET /ping HTTP/1.1").header("Host", host);
     request.send(router.http()).await
 }
 
 #[tokio::test]
-async fn names_of_the_region_and_all_others_but_those_of_regions_that_there_are_not() {
+async fn all_hosts_are_served_except_names_of_unknown_regions() {
     let (_node, router) = start("eu-west", &[]).await;
     for host in [
         "api.cloudkv.io",
@@ -36,12 +36,12 @@ async fn names_of_the_region_and_all_others_but_those_of_regions_that_there_are_
         "api.a.b.cloudkv.io",
         "",
     ] {
-        let answer = ask(&router, host).await;
+        let answer = ping(&router, host).await;
         answer.status(200);
         assert_eq!(answer.header("x-cloudkv-region"), "eu-west", "{host}");
     }
     for host in ["api.us-east.cloudkv.io", "api.eu_west.cloudkv.io:80"] {
-        let answer = ask(&router, host).await;
+        let answer = ping(&router, host).await;
         answer.error(404, "unknown_region");
         assert!(answer.text().contains("eu-west"), "{answer:?}");
         assert!(!answer.header("x-request-id").is_empty());
@@ -52,16 +52,16 @@ async fn names_of_the_region_and_all_others_but_those_of_regions_that_there_are_
 #[tokio::test]
 async fn the_domain_is_a_setting() {
     let (_node, router) = start("eu", &["--domain", "kv.example"]).await;
-    ask(&router, "api.us.kv.example")
+    ping(&router, "api.us.kv.example")
         .await
         .error(404, "unknown_region");
-    ask(&router, "api.eu.kv.example").await.status(200);
-    // Not a name of ours: the global one.
-    ask(&router, "api.us.cloudkv.io").await.status(200);
+    ping(&router, "api.eu.kv.example").await.status(200);
+    // A name outside of the domain counts as the global one.
+    ping(&router, "api.us.cloudkv.io").await.status(200);
 }
 
 #[tokio::test]
-async fn a_target_with_a_host_wins_over_the_header_and_two_headers_are_refused() {
+async fn an_absolute_target_overrides_the_host_header_and_two_headers_are_refused() {
     let (_node, router) = start("eu", &[]).await;
     let line = "GET http://api.us.cloudkv.io/ping HTTP/1.1";
     let request = RawRequest::with_line(line).header("Host", "localhost");
@@ -76,30 +76,30 @@ async fn a_target_with_a_host_wins_over_the_header_and_two_headers_are_refused()
 }
 
 #[tokio::test]
-async fn the_authority_of_http2_is_a_host() {
+async fn the_authority_of_http2_is_the_host() {
     let (_node, router) = start("eu", &[]).await;
-    let ask = async |host: &str| {
-        let resolved = reqwest::Client::builder()
+    let status_of = async |host: &str| {
+        let client = reqwest::Client::builder()
             .no_proxy()
             .http2_prior_knowledge()
             .resolve(host, router.http())
             .build()
             .unwrap();
         let url = format!("http://{host}:{}/ping", router.http().port());
-        let response = resolved.get(url).send().await.unwrap();
+        let response = client.get(url).send().await.unwrap();
         assert_eq!(response.version(), http::Version::HTTP_2);
         response.status().as_u16()
     };
-    assert_eq!(ask("api.eu.cloudkv.io").await, 200);
-    assert_eq!(ask("api.us.cloudkv.io").await, 404);
-    assert_eq!(ask("api.cloudkv.io").await, 200);
+    assert_eq!(status_of("api.eu.cloudkv.io").await, 200);
+    assert_eq!(status_of("api.us.cloudkv.io").await, 404);
+    assert_eq!(status_of("api.cloudkv.io").await, 200);
     Api::http2(router.http()).get("/ping").await.status(200);
 }
 
 #[tokio::test]
-async fn before_a_node_is_found_the_answer_is_503() {
+async fn without_a_reachable_node_the_answer_is_503() {
     let router = Router::launch(&["127.0.0.1:9".parse().unwrap()], &[]);
-    let listens = async || {
+    let send_ping = async || {
         RawRequest::new("GET", "/ping")
             .try_send(router.http())
             .await
@@ -115,9 +115,9 @@ async fn before_a_node_is_found_the_answer_is_503() {
         },
     )
     .await;
-    let _ = listens().await;
+    let _ = send_ping().await;
     for host in ["api.cloudkv.io", "api.eu.cloudkv.io", "localhost"] {
-        let answer = ask(&router, host).await;
+        let answer = ping(&router, host).await;
         answer.error(503, "unavailable");
         assert_eq!(answer.header("retry-after"), "1");
     }

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn start_with(args: &[&str]) -> (Node, Router, Bucket) {
     let node = Node::start().await;
@@ -22,7 +22,7 @@ async fn start_with(args: &[&str]) -> (Node, Router, Bucket) {
     (node, router, bucket)
 }
 
-/// What curl prints, given these arguments.
+/// Runs curl with these arguments; returns its output.
 async fn curl(args: &[&str]) -> String {
     let output = tokio::process::Command::new("curl")
         .args([
@@ -44,24 +44,24 @@ async fn curl(args: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn curl_and_reqwest_speak_both_versions() {
+async fn curl_and_reqwest_use_both_http_versions() {
     let (_node, router, bucket) = start_with(&[]).await;
     let url = format!("http://{}{}", router.http(), bucket.key("k"));
     let version = "%{http_version}";
-    for (flag, spoken) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+    for (flag, expected) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
         let put = [
             "-X",
             "PUT",
             "-d",
-            spoken,
+            expected,
             flag,
             "-o",
             "/dev/null",
             "-w",
             version,
         ];
-        assert_eq!(curl(&[&put[..], &[&url]].concat()).await, spoken);
-        assert_eq!(curl(&[flag, &url]).await, spoken, "the value comes back");
+        assert_eq!(curl(&[&put[..], &[&url]].concat()).await, expected);
+        assert_eq!(curl(&[flag, &url]).await, expected, "the value is read back");
         let head = curl(&["-I", flag, &url]).await;
         assert!(head.to_ascii_lowercase().contains("etag: "), "{head}");
     }
@@ -88,8 +88,9 @@ async fn other_programs_than_curl_put_and_get() {
     let script = "import sys, urllib.request as r\n\
         o = r.build_opener(r.ProxyHandler({}))\n\
         b = sys.argv[2].encode() if len(sys.argv) > 2 else None\n\
-        print(o.open(r.Request(sys.argv[1], b, method='PUT' if b else 'GET')).read().decode(), end='')";
-    let mut spoken = 0;
+        q = r.Request(sys.argv[1], b, method='PUT' if b else 'GET')\n\
+        print(o.open(q).read().decode(), end='')";
+    let mut programs = 0;
     for (program, put, get) in [
         (
             "wget",
@@ -113,14 +114,14 @@ async fn other_programs_than_curl_put_and_get() {
         };
         if run(&put).await.is_some() {
             assert_eq!(run(&get).await.unwrap(), format!("by {program}"));
-            spoken += 1;
+            programs += 1;
         }
     }
-    assert!(spoken > 0, "install wget or python3");
+    assert!(programs > 0, "install wget or python3");
 }
 
 #[tokio::test]
-async fn large_values_and_bodies_that_come_in_pieces_pass() {
+async fn large_values_and_chunked_bodies_are_forwarded() {
     let (_node, router, bucket) = start_with(&["--retry-buffer-kib", "1"]).await;
     let value = vec![b'v'; 16_000];
     let key = bucket.key("large");
@@ -139,7 +140,7 @@ async fn large_values_and_bodies_that_come_in_pieces_pass() {
     };
     answer.status(200);
     assert_eq!(router.api().get(&key).await.body, value);
-    // The connection is of use again.
+    // The connection can be used again.
     let Ending::Answer(answer) = connection.send(&RawRequest::new("GET", &key)).await else {
         panic!("no answer")
     };
@@ -147,7 +148,7 @@ async fn large_values_and_bodies_that_come_in_pieces_pass() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_within_its_body_has_written_nothing() {
+async fn a_client_that_disconnects_within_its_body_writes_nothing() {
     let (_node, router, bucket) = start_with(&[]).await;
     for head in [
         RawRequest::new("PUT", &bucket.key("half")).header("Content-Length", "1000"),
@@ -198,30 +199,30 @@ async fn requests_in_requests_are_not_smuggled() {
             .trailing(inner.as_bytes()),
     ];
     for request in odd {
-        // Whatever is answered, nothing of the body is taken for a request.
+        // With any answer, nothing of the body may be parsed as a request.
         let _ = request.try_send(router.http()).await;
     }
-    // A request after all of those, over the same connections to the node.
+    // A request after all of these, over the same connections to the node.
     router.api().get(&bucket.key("smuggled")).await.status(404);
 }
 
 #[tokio::test]
-async fn an_id_of_the_clients_comes_back_and_others_are_made() {
+async fn a_clients_request_id_is_echoed_and_others_are_generated() {
     let (_node, router, bucket) = start_with(&[]).await;
     let given = router
         .api()
         .get(&bucket.key("k"))
         .header("x-request-id", "mine-7");
     assert_eq!(given.await.header("x-request-id"), "mine-7");
-    let made = router.api().get(&bucket.key("k")).await;
-    let again = router.api().get(&bucket.key("k")).await;
-    assert_ne!(made.header("x-request-id"), again.header("x-request-id"));
+    let first = router.api().get(&bucket.key("k")).await;
+    let second = router.api().get(&bucket.key("k")).await;
+    assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
 }
 
 #[tokio::test]
-async fn headers_of_one_hop_stay_on_it() {
+async fn hop_by_hop_headers_are_not_forwarded() {
     let (_node, router, bucket) = start_with(&[]).await;
-    // No request loses what says who asks by calling it a header of one hop.
+    // Connection must not remove the header that authenticates a request.
     let request = RawRequest::new("GET", "/buckets")
         .header("Connection", "api-key")
         .header("api-key", &bucket.account);
@@ -240,36 +241,36 @@ async fn headers_of_one_hop_stay_on_it() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_is_cut_and_a_thousand_idle_connections_are_kept() {
+async fn a_slow_head_times_out_and_a_thousand_idle_connections_are_kept() {
     let args = ["--header-timeout", "300ms", "--address-connections", "2000"];
     let (_node, router, bucket) = start_with(&args).await;
     let mut slow = Connection::open(router.http()).await;
     slow.write(b"GET /ping HTTP/1.1\r\nHo").await;
     let idle: Vec<Connection> = join_all((0..1000).map(|_| Connection::open(router.http()))).await;
-    assert!(slow.closes_within(SOON).await, "the slow one is cut");
+    assert!(slow.closes_within(STATE_TIMEOUT).await, "the slow connection is open");
     let key = bucket.key("k");
     router.api().put(&key, "v").await.status(200);
-    let ask = async |mut connection: Connection| {
+    let get = async |mut connection: Connection| {
         let ending = connection.send(&RawRequest::new("GET", &key)).await;
         let Ending::Answer(answer) = ending else {
             panic!("an idle connection was closed: {ending:?}")
         };
         assert_eq!(answer.text(), "v");
     };
-    // Some at once: as long as they may be idle, all of them must be asked.
-    let asked = stream::iter(idle).map(ask).buffer_unordered(16);
-    assert_eq!(asked.count().await, 1000);
+    // Several at once, so that all are used before the idle timeout.
+    let reads = stream::iter(idle).map(get).buffer_unordered(16);
+    assert_eq!(reads.count().await, 1000);
 }
 
 #[tokio::test]
-async fn a_router_that_is_asked_to_stop_finishes_what_it_has_begun() {
+async fn a_stopping_router_finishes_requests_in_flight() {
     let (_node, mut router, bucket) = start_with(&[]).await;
     let mut connection = Connection::open(router.http()).await;
     let head = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", "4");
     connection.write(&head.bytes()).await;
     connection.write(b"va").await;
     router.signal_terminate();
-    eventually("the router says that it stops", SOON, async || {
+    eventually("the router isn't ready any more", STATE_TIMEOUT, async || {
         let answer = router.admin_api().get("/readyz").unchecked();
         let answer = answer.try_send().await.ok()?;
         (answer.status == 503).then_some(())
@@ -277,7 +278,7 @@ async fn a_router_that_is_asked_to_stop_finishes_what_it_has_begun() {
     .await;
     connection.write(b"lu").await;
     let Ending::Answer(answer) = connection.receive(false).await else {
-        panic!("the request under way got no answer")
+        panic!("the request in flight got no answer")
     };
     answer.status(200);
     assert_eq!(answer.header("connection"), "close");
@@ -285,7 +286,7 @@ async fn a_router_that_is_asked_to_stop_finishes_what_it_has_begun() {
 }
 
 #[tokio::test]
-async fn metrics_and_status_are_told_to_the_operator() {
+async fn the_admin_port_serves_metrics_and_status() {
     let (_node, router, bucket) = start_with(&[]).await;
     router.api().get(&bucket.key("k")).await.status(404);
     let page = router.admin_api().get("/metrics").unchecked().await;

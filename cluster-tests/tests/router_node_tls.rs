@@ -1,5 +1,5 @@
-//! Between a router and a node with certificates: nothing is said in the clear, and nothing to
-//! whoever isn't the node.
+//! A router and a node with certificates: nothing is sent in plaintext, and nothing to an impostor
+//! of the node.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,13 +9,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
-/// Never part of anything that is encrypted, but by an accident that is less likely than others.
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A text that ciphertext contains only by a negligible chance.
 const SECRET: &str = "correct horse battery staple";
-/// The first byte of a TLS connection, either way.
-const HANDSHAKE: u8 = 22;
+/// The first byte of a TLS connection in both directions: content type handshake.
+const TLS_HANDSHAKE: u8 = 22;
 
-/// A node with certificates; what goes to its ports passes recorders.
+/// A node with certificates, whose ports are reached through recorders.
 struct Cluster {
     node: Node,
     http: Recorder,
@@ -30,8 +30,8 @@ impl Cluster {
         let certificates = Certificates::create(dir.path());
         let (http, rpc) = (Recorder::start().await, Recorder::start().await);
         let mut args = certificates.node(rpc.address().ip());
-        for (flag, at) in [("--advertise-http", &http), ("--advertise-rpc", &rpc)] {
-            args.extend([flag.to_owned(), at.address().to_string()]);
+        for (flag, recorder) in [("--advertise-http", &http), ("--advertise-rpc", &rpc)] {
+            args.extend([flag.to_owned(), recorder.address().to_string()]);
         }
         let node = Node::start_with(NodeOptions {
             args,
@@ -53,15 +53,15 @@ impl Cluster {
         self.certificates.router("router1")
     }
 
-    async fn router(&self) -> Router {
+    async fn start_router(&self) -> Router {
         let args = self.router_args();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         Router::start_with(&[self.rpc.address()], &args).await
     }
 }
 
-/// A request of each kind: of keys and of buckets, small and large, with and without a body.
-async fn use_all(router: &Router) -> Bucket {
+/// Sends requests of each kind: for keys and buckets, small and large, with and without a body.
+async fn send_all_kinds(router: &Router) -> Bucket {
     let api = router.api();
     let bucket = api.bucket_with(&[("plan", "business")]).await;
     let (small, large) = (bucket.key("small"), bucket.key("large"));
@@ -72,7 +72,7 @@ async fn use_all(router: &Router) -> Bucket {
             .header("x-request-id", SECRET)
     };
     put().await.status(200);
-    eventually("keys go over the stream of calls", SOON, async || {
+    eventually("keys go over the stream of calls", STATE_TIMEOUT, async || {
         assert_eq!(api.get(&small).await.text(), SECRET);
         let streamed = router.metric("cloudkv_router_streamed_total").await;
         (streamed > 0.0).then_some(())
@@ -86,68 +86,68 @@ async fn use_all(router: &Router) -> Bucket {
 }
 
 #[tokio::test]
-async fn nothing_goes_from_router_to_node_in_the_clear() {
+async fn a_router_sends_nothing_to_a_node_in_plaintext() {
     let cluster = Cluster::start().await;
-    let router = cluster.router().await;
-    let bucket = use_all(&router).await;
+    let router = cluster.start_router().await;
+    let bucket = send_all_kinds(&router).await;
     for recorder in [&cluster.http, &cluster.rpc] {
-        let said = recorder.said();
-        assert!(!said.is_empty(), "the router has asked");
-        for side in said.iter().flatten() {
-            // A connection for users' requests says so first, and no more.
+        let recorded = recorder.said();
+        assert!(!recorded.is_empty(), "no connection was recorded");
+        for side in recorded.iter().flatten() {
+            // A connection for users' requests begins with its mark, and the rest is TLS.
             let begin = side.strip_prefix(b"USER/1\r\n").unwrap_or(side);
-            let clear = String::from_utf8_lossy(side);
-            assert_eq!(begin.first(), Some(&HANDSHAKE), "{clear}");
+            let text = String::from_utf8_lossy(side);
+            assert_eq!(begin.first(), Some(&TLS_HANDSHAKE), "{text}");
             for word in [SECRET, "HTTP/1.1", "/ping", &bucket.id, &bucket.account] {
-                assert!(!clear.contains(word), "{word} in {clear}");
+                assert!(!text.contains(word), "{word} in {text}");
             }
         }
     }
-    // Users who ask the node itself do so as ever, on the same port.
+    // Clients of the node itself use the same port without TLS.
     let direct = cluster.node.api().get(&bucket.key("small"));
     assert_eq!(direct.await.text(), SECRET);
 }
 
 #[tokio::test]
-async fn a_router_says_nothing_to_who_is_not_the_node() {
+async fn a_router_sends_nothing_to_an_impostor_of_the_node() {
     let mut cluster = Cluster::start().await;
-    let router = cluster.router().await;
-    let bucket = use_all(&router).await;
-    // Somebody else answers in the node's place: it has a certificate, though of another CA.
+    let router = cluster.start_router().await;
+    let bucket = send_all_kinds(&router).await;
+    // Another node answers in its place, with a certificate of another CA.
     let other = Cluster::start().await;
     cluster.node.terminate().await;
     cluster.http.set_target(other.node.http());
     cluster.rpc.set_target(other.node.rpc());
     let key = bucket.key("small");
-    eventually("the node is seen to be gone", SOON, async || {
+    eventually("the router knows that the node is down", STATE_TIMEOUT, async || {
         let put = router.api().put(&key, SECRET).try_send().await.ok()?;
         put.error(503, "unavailable");
         let ready = router.admin_api().get("/readyz").unchecked();
         (ready.await.status == 503).then_some(())
     })
     .await;
-    // Not in the clear, either, though that port would take it.
-    let counted =
+    // Nor in plaintext, which that port would accept.
+    let is_counted =
         |line: &str| line.starts_with("cloudkv_http_requests_total") && !line.ends_with(" 0");
     let page = other.node.admin_api().get("/metrics").unchecked().await;
-    let asked: Vec<&str> = page.text().lines().filter(|it| counted(it)).collect();
-    assert!(asked.is_empty(), "the other one was asked: {asked:?}");
+    let requests: Vec<&str> = page.text().lines().filter(|it| is_counted(it)).collect();
+    assert!(requests.is_empty(), "the impostor got requests: {requests:?}");
 }
 
 #[tokio::test]
-async fn a_router_without_a_certificate_gets_nowhere() {
+async fn a_router_without_a_certificate_is_refused() {
     let cluster = Cluster::start().await;
     let seeds: [SocketAddr; 1] = [cluster.rpc.address()];
     let router = Router::launch(&seeds, &[]);
     let refused = "cloudkv_rpc_refused_connections_total";
-    eventually("it is refused", SOON, async || {
+    eventually("it is refused", STATE_TIMEOUT, async || {
         let page = cluster.node.admin_api().get("/metrics").unchecked().await;
         let mut lines = page.text().lines();
         let line = lines.find(|line| line.starts_with(refused))?.to_owned();
         (!line.ends_with(" 0")).then_some(())
     })
     .await;
-    let answer = eventually("the router answers", SOON, async || {
+    let answer = eventually("the router answers", STATE_TIMEOUT, async || {
         router.api().get("/ping").try_send().await.ok()
     })
     .await;

@@ -1,5 +1,5 @@
-//! What goes from the router to a node, as somebody between them hears it, and what becomes of
-//! clients that do the unusual.
+//! Requests as the router forwards them to a node, recorded between the two, and clients with
+//! unusual behaviour.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,10 +9,10 @@ use cloudkv_cluster_tests::{
     Bucket, Connection, Ending, Node, NodeOptions, RawRequest, Recorder, Router, chunk, eventually,
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node whose port for HTTP is overheard.
-async fn overheard() -> (Node, Recorder) {
+/// Starts a node whose HTTP port is reached through a recorder.
+async fn recorded_node() -> (Node, Recorder) {
     let recorder = Recorder::start().await;
     let address = recorder.address().to_string();
     let options = NodeOptions {
@@ -24,8 +24,8 @@ async fn overheard() -> (Node, Recorder) {
     (node, recorder)
 }
 
-/// The head that a request with this ID had when it came to the node, in lower case, by lines.
-fn heard(recorder: &Recorder, id: &str) -> Vec<String> {
+/// Returns the lines, in lower case, of the head with which request `id` reached the node.
+fn forwarded_head(recorder: &Recorder, id: &str) -> Vec<String> {
     let all = recorder.requests().to_ascii_lowercase();
     let mut heads = all.split("\r\n\r\n");
     let line = format!("x-request-id: {id}");
@@ -34,17 +34,17 @@ fn heard(recorder: &Recorder, id: &str) -> Vec<String> {
     head.lines().map(str::to_owned).collect()
 }
 
-/// The value of a header.
-fn value<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
+/// Returns the value of a header.
+fn header_value<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
     let mut lines = head.iter().filter_map(|line| line.split_once(": "));
     lines.find(|(it, _)| *it == name).map(|(_, value)| value)
 }
 
 #[tokio::test]
-async fn only_trusted_proxies_say_for_whom_they_ask() {
-    let (node, recorder) = overheard().await;
+async fn forwarded_headers_are_accepted_from_trusted_proxies_only() {
+    let (node, recorder) = recorded_node().await;
     let seeds = [node.rpc()];
-    let ask = |id: &str| {
+    let ping = |id: &str| {
         RawRequest::new("GET", "/ping")
             .header("X-Request-ID", id)
             .header("Forwarded", "for=192.0.2.1;proto=https")
@@ -53,28 +53,28 @@ async fn only_trusted_proxies_say_for_whom_they_ask() {
             .header("X-Forwarded-Host", "elsewhere.example")
             .header("X-Real-IP", "192.0.2.1")
     };
-    let wary = Router::start_with(&seeds, &["--trusted-proxies", "10.0.0.0/8"]).await;
-    ask("of-a-stranger").send(wary.http()).await.status(200);
-    let head = heard(&recorder, "of-a-stranger");
-    let path = value(&head, "x-forwarded-for").unwrap();
+    let distrusting = Router::start_with(&seeds, &["--trusted-proxies", "10.0.0.0/8"]).await;
+    ping("of-a-stranger").send(distrusting.http()).await.status(200);
+    let head = forwarded_head(&recorder, "of-a-stranger");
+    let path = header_value(&head, "x-forwarded-for").unwrap();
     assert!(path.starts_with("127.") && !path.contains(','), "{path}");
-    assert_eq!(value(&head, "x-forwarded-proto"), Some("http"));
+    assert_eq!(header_value(&head, "x-forwarded-proto"), Some("http"));
     for name in ["forwarded", "x-forwarded-host", "x-real-ip"] {
-        assert_eq!(value(&head, name), None, "{name}");
+        assert_eq!(header_value(&head, name), None, "{name}");
     }
 
     let trusting = Router::start_with(&seeds, &["--trusted-proxies", "127.0.0.0/8"]).await;
-    ask("of-a-proxy").send(trusting.http()).await.status(200);
-    let head = heard(&recorder, "of-a-proxy");
-    let path = value(&head, "x-forwarded-for").unwrap();
+    ping("of-a-proxy").send(trusting.http()).await.status(200);
+    let head = forwarded_head(&recorder, "of-a-proxy");
+    let path = header_value(&head, "x-forwarded-for").unwrap();
     assert!(path.starts_with("192.0.2.1, 127."), "{path}");
-    assert_eq!(value(&head, "x-forwarded-proto"), Some("https"));
-    assert_eq!(value(&head, "forwarded"), Some("for=192.0.2.1;proto=https"));
+    assert_eq!(header_value(&head, "x-forwarded-proto"), Some("https"));
+    assert_eq!(header_value(&head, "forwarded"), Some("for=192.0.2.1;proto=https"));
 }
 
 #[tokio::test]
-async fn trailers_pass_and_the_connection_goes_on() {
-    let (node, recorder) = overheard().await;
+async fn trailers_are_forwarded_and_the_connection_goes_on() {
+    let (node, recorder) = recorded_node().await;
     let router = Router::start(&[node.rpc()]).await;
     let bucket = router.api().bucket().await;
     let key = bucket.key("k");
@@ -85,14 +85,14 @@ async fn trailers_pass_and_the_connection_goes_on() {
     connection.write(&head.bytes()).await;
     connection.write(&chunk(b"value")).await;
     connection.write(b"0\r\nX-Sum: 7\r\n\r\n").await;
-    answer(connection.receive(false).await, 200);
-    let heard = recorder.requests().to_ascii_lowercase();
-    assert!(heard.contains("0\r\nx-sum: 7\r\n\r\n"), "{heard}");
+    expect_answer(connection.receive(false).await, 200);
+    let forwarded = recorder.requests().to_ascii_lowercase();
+    assert!(forwarded.contains("0\r\nx-sum: 7\r\n\r\n"), "{forwarded}");
     let get = RawRequest::new("GET", &key);
-    assert_eq!(answer(connection.send(&get).await, 200), b"value");
+    assert_eq!(expect_answer(connection.send(&get).await, 200), b"value");
 }
 
-fn answer(ending: Ending, status: u16) -> Vec<u8> {
+fn expect_answer(ending: Ending, status: u16) -> Vec<u8> {
     let Ending::Answer(answer) = ending else {
         panic!("no answer: {ending:?}")
     };
@@ -101,8 +101,8 @@ fn answer(ending: Ending, status: u16) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_body_is_passed_on_at_once() {
-    let (node, _recorder) = overheard().await;
+async fn an_answer_before_the_end_of_the_body_is_forwarded_at_once() {
+    let (node, _recorder) = recorded_node().await;
     let router = Router::start(&[node.rpc()]).await;
     for target in ["/kv/a0000000000000/k", "/buckets/a0000000000000"] {
         let method = if target.starts_with("/kv") {
@@ -114,7 +114,7 @@ async fn an_answer_that_comes_before_the_body_is_passed_on_at_once() {
         let mut connection = Connection::open(router.http()).await;
         connection.write(&head.bytes()).await;
         connection.write(b"the first bytes of many").await;
-        // The rest never comes.
+        // The rest is never sent.
         let Ending::Answer(answer) = connection.receive(false).await else {
             panic!("no answer to {method} {target}")
         };
@@ -125,8 +125,8 @@ async fn an_answer_that_comes_before_the_body_is_passed_on_at_once() {
 }
 
 #[tokio::test]
-async fn clients_that_go_away_take_nothing_with_them() {
-    let (node, _recorder) = overheard().await;
+async fn disconnecting_clients_disturb_nobody() {
+    let (node, _recorder) = recorded_node().await;
     let router = Router::start(&[node.rpc()]).await;
     let bucket: Bucket = router.api().bucket().await;
     let listing = bucket.keys();
@@ -144,7 +144,7 @@ async fn clients_that_go_away_take_nothing_with_them() {
         connection.write(&request.bytes()).await;
         drop(connection);
     }
-    eventually("all their connections are closed", SOON, async || {
+    eventually("all their connections are closed", STATE_TIMEOUT, async || {
         let open = router.metric("cloudkv_http_connections").await;
         (open < 1.0).then_some(())
     })
@@ -154,7 +154,7 @@ async fn clients_that_go_away_take_nothing_with_them() {
         let is_whole = got.status == 200 && got.body == "whole";
         assert!(is_whole || got.status == 404, "{got:?}");
     }
-    // Answers go to who asked: none was left on a connection to the node.
+    // Answers reach their requests: none is left over on a connection to the node.
     for number in 0..50 {
         let (key, value) = (bucket.key("after"), number.to_string());
         router.api().put(&key, value.clone()).await.status(200);

@@ -1,4 +1,5 @@
-//! A region of three nodes behind a router: what clients see when a node goes, in whatever way.
+//! A region of three nodes behind a router: a client's view of a node that stops, crashes or
+//! stalls.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +10,7 @@ use cloudkv_cluster_tests::faults::{PlainLoad, Work};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, Router, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 64;
 
 async fn start() -> (Region, Router, Bucket) {
@@ -47,7 +48,7 @@ async fn a_rolling_restart_fails_no_request() {
 }
 
 #[tokio::test]
-async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() {
+async fn a_killed_node_fails_only_its_writes_in_flight() {
     let (mut region, router, bucket) = start().await;
     let load = PlainLoad::start(
         &[router.http()],
@@ -60,35 +61,35 @@ async fn each_node_that_is_killed_costs_only_writes_that_were_under_way_at_it() 
         region.wait_spread().await;
         load.goes_on(300).await;
         let before = load.errors();
-        // It leads shards, so some of these requests are under way at it when it dies.
+        // It leads shards, so some of these requests are in flight at it when it is killed.
         region.members[seat].pause();
         load.goes_on(CLIENTS as u64).await;
         region.kill(seat);
         load.goes_on(500).await;
-        // Each client has one request under way, and reads are repeated.
-        let lost = load.errors() - before;
-        assert!(lost <= CLIENTS as u64, "{lost} errors by node {seat}");
+        // Each client has one request in flight, and reads are retried.
+        let failed = load.errors() - before;
+        assert!(failed <= CLIENTS as u64, "{failed} errors by node {seat}");
         region.restart(seat).await;
         region.wait_formed().await;
     }
     let outcome = load.stop().await;
     assert_eq!(outcome.errors, outcome.unknown, "{:?}", outcome.shown);
     assert_eq!(outcome.retried, 0, "the router closed connections");
-    // Or else no fault met anything.
+    // Otherwise no fault affected a request.
     assert!(router.metric("cloudkv_router_retries_total").await > 0.0);
 }
 
 #[tokio::test]
-async fn requests_go_straight_to_the_leader_of_their_shard() {
+async fn requests_go_directly_to_the_leader_of_their_shard() {
     let (region, router, bucket) = start().await;
-    // Leaders are handed on until then.
+    // Leaderships are transferred until then.
     region.wait_spread().await;
     let shards = region.shards();
     for shard in 0..shards {
         let group = format!("shard-{shard}");
         let key = bucket.key(&key_in_shard(&bucket, "k", shard, shards));
-        let what = "a leader that the router knows stays while it is asked";
-        eventually(what, SOON, async || {
+        let what = "the leader stays the same during the writes";
+        eventually(what, STATE_TIMEOUT, async || {
             let leader = region.wait_leader(&group).await;
             let seat = region.seat(leader);
             if router.leader_of(shard).await != Some(seat.http()) {
@@ -98,15 +99,15 @@ async fn requests_go_straight_to_the_leader_of_their_shard() {
             for _ in 0..5 {
                 router.api().put(&key, "v").await.status(200);
             }
-            // A write is counted when its answer is on its way.
-            eventually("all writes are counted at the leader", SOON, async || {
+            // A write is counted when its answer is sent.
+            eventually("all writes are counted at the leader", STATE_TIMEOUT, async || {
                 let counted = puts_at(seat.admin()).await - before;
                 assert!(counted <= 5, "{counted} writes of {group}");
-                // On a busy machine another one may be elected in between, which says nothing of the
-                // router.
-                let stayed = region.wait_leader(&group).await == leader
+                // On a busy machine another leader may be elected meanwhile, which is not the
+                // router's fault.
+                let is_same = region.wait_leader(&group).await == leader
                     && router.leader_of(shard).await == Some(seat.http());
-                (counted == 5 || !stayed).then_some(stayed)
+                (counted == 5 || !is_same).then_some(is_same)
             })
             .await
             .then_some(())
@@ -115,7 +116,7 @@ async fn requests_go_straight_to_the_leader_of_their_shard() {
     }
 }
 
-/// Writes of users that a node has answered.
+/// Returns the number of users' writes that a node has answered.
 async fn puts_at(admin: SocketAddr) -> u64 {
     let api = cloudkv_cluster_tests::Api::new(admin);
     let page = api.get("/metrics").unchecked().await;
@@ -126,7 +127,7 @@ async fn puts_at(admin: SocketAddr) -> u64 {
 }
 
 #[tokio::test]
-async fn reads_through_the_router_see_the_last_write() {
+async fn reads_through_the_router_return_the_last_write() {
     let (region, router, bucket) = start().await;
     let api = router.api();
     for shard in 0..region.shards() {
@@ -136,8 +137,8 @@ async fn reads_through_the_router_see_the_last_write() {
             assert_eq!(api.get(&key).await.text(), value);
         }
     }
-    // As soon as there are streams to the nodes.
-    eventually("keys go over the stream of calls", SOON, async || {
+    // Once the streams to the nodes are open.
+    eventually("keys go over the stream of calls", STATE_TIMEOUT, async || {
         api.get(&bucket.key("k")).await;
         let streamed = router.metric("cloudkv_router_streamed_total").await;
         (streamed > 0.0).then_some(())
@@ -146,13 +147,13 @@ async fn reads_through_the_router_see_the_last_write() {
 }
 
 #[tokio::test]
-async fn a_router_goes_on_without_its_seed_and_starts_with_any_that_lives() {
+async fn a_router_works_without_its_seed_and_starts_with_any_live_one() {
     let mut region = Region::start().await;
     let router = Router::start(&[region.seat(0).rpc()]).await;
     let bucket = router.api().bucket().await;
     region.kill(0);
     let key = bucket.key("k");
-    eventually("a write without the seed", SOON, async || {
+    eventually("a write without the seed", STATE_TIMEOUT, async || {
         let answer = router.api().put(&key, "v").try_send().await.ok()?;
         (answer.status == 200).then_some(())
     })
@@ -162,11 +163,11 @@ async fn a_router_goes_on_without_its_seed_and_starts_with_any_that_lives() {
     let seeds = [region.seat(0).rpc(), nowhere, region.seat(2).rpc()];
     let second = Router::start(&seeds).await;
     assert_eq!(second.api().get(&key).await.text(), "v");
-    assert_eq!(router.api().get(&key).await.text(), "v", "side by side");
+    assert_eq!(router.api().get(&key).await.text(), "v", "through the first router");
 }
 
 #[tokio::test]
-async fn a_node_that_stands_still_costs_reads_nothing_but_time() {
+async fn a_paused_node_delays_reads_and_fails_none() {
     let (region, router, bucket) = start().await;
     let key = bucket.key("k");
     router.api().put(&key, "v").await.status(200);
@@ -180,7 +181,7 @@ async fn a_node_that_stands_still_costs_reads_nothing_but_time() {
 }
 
 #[tokio::test]
-async fn a_region_that_is_gone_is_answered_for_at_once_and_served_again_when_it_is_back() {
+async fn a_region_that_is_down_gets_503_at_once_and_is_served_again_afterwards() {
     let options = RegionOptions {
         nodes: 1,
         seats: 1,
@@ -202,7 +203,7 @@ async fn a_region_that_is_gone_is_answered_for_at_once_and_served_again_when_it_
         }
     }
     region.restart(0).await;
-    eventually("the region is served again", SOON, async || {
+    eventually("the region is served again", STATE_TIMEOUT, async || {
         let answer = router.api().get(&key).try_send().await.ok()?;
         (answer.status == 200 && answer.body == "v").then_some(())
     })

@@ -9,15 +9,15 @@ use std::time::Duration;
 use cloudkv_cluster_tests::{Ending, Node, Router, eventually};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
-const NAME: &str = "api.cloudkv.io";
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
+const HOST: &str = "api.cloudkv.io";
 
-/// A certificate that signs itself, and its key, in files.
-struct Files {
+/// A self-signed certificate and its key, in files.
+struct CertificateFiles {
     dir: TempDir,
 }
 
-impl Files {
+impl CertificateFiles {
     fn new() -> Self {
         let files = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -30,18 +30,18 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    /// Makes another certificate and key in place of those that are there; its PEM is kept beside.
+    /// Replaces certificate and key; returns a copy of the new certificate.
     fn renew(&self) -> PathBuf {
-        let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
-        let certificate = made.cert.pem();
-        let kept = self.path(&format!("{:?}.pem", std::time::Instant::now()));
-        fs::write(&kept, &certificate).unwrap();
-        fs::write(self.path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let new = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
+        let certificate = new.cert.pem();
+        let copy = self.path(&format!("{:?}.pem", std::time::Instant::now()));
+        fs::write(&copy, &certificate).unwrap();
+        fs::write(self.path("key.pem"), new.signing_key.serialize_pem()).unwrap();
         fs::write(self.path("cert.pem"), certificate).unwrap();
-        kept
+        copy
     }
 
-    async fn router(&self, node: &Node) -> Router {
+    async fn start_router(&self, node: &Node) -> Router {
         let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
         let args = [
             "--tls-cert",
@@ -53,11 +53,12 @@ impl Files {
     }
 }
 
-/// What curl gets for `/ping`, trusting this certificate: the version of HTTP, or its error.
+/// Gets `/ping` by curl, which trusts this certificate; returns status and HTTP version, or curl's
+/// error.
 async fn ping(router: &Router, trust: &Path, flag: &str) -> Result<String, String> {
     let https = router.https();
-    let resolve = format!("{NAME}:{}:{}", https.port(), https.ip());
-    let url = format!("https://{NAME}:{}/ping", https.port());
+    let resolve = format!("{HOST}:{}:{}", https.port(), https.ip());
+    let url = format!("https://{HOST}:{}/ping", https.port());
     let output = tokio::process::Command::new("curl")
         .args(["-sS", "--noproxy", "*", "--max-time", "20", flag])
         .args(["--resolve", &resolve, "--cacert", trust.to_str().unwrap()])
@@ -79,14 +80,14 @@ async fn ping(router: &Router, trust: &Path, flag: &str) -> Result<String, Strin
 }
 
 #[tokio::test]
-async fn both_versions_are_spoken_over_tls() {
+async fn both_http_versions_are_served_over_tls() {
     let node = Node::start().await;
-    let files = Files::new();
-    let router = files.router(&node).await;
+    let files = CertificateFiles::new();
+    let router = files.start_router(&node).await;
     let trust = files.path("cert.pem");
     assert_eq!(ping(&router, &trust, "--http2").await.unwrap(), "200 2");
     assert_eq!(ping(&router, &trust, "--http1.1").await.unwrap(), "200 1.1");
-    // Without encryption the other port is still there, and this one gives no answer.
+    // The plaintext port still serves, and this one doesn't answer plaintext.
     router.api().get("/ping").await.status(200);
     let plain = cloudkv_cluster_tests::RawRequest::new("GET", "/ping");
     let ending = plain.try_send(router.https()).await;
@@ -94,17 +95,17 @@ async fn both_versions_are_spoken_over_tls() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_changes_is_used_and_a_broken_one_is_not() {
+async fn a_changed_certificate_is_loaded_and_a_broken_one_is_not() {
     let node = Node::start().await;
-    let files = Files::new();
-    let router = files.router(&node).await;
+    let files = CertificateFiles::new();
+    let router = files.start_router(&node).await;
     fs::write(files.path("cert.pem"), "no certificate").unwrap();
-    eventually("the broken certificate was seen", SOON, async || {
-        router.log_text().contains("of before").then_some(())
+    eventually("the broken certificate is logged", STATE_TIMEOUT, async || {
+        router.log_text().contains("the previous one stays in use").then_some(())
     })
     .await;
     let renewed = files.renew();
-    eventually("the new certificate is used", SOON, async || {
+    eventually("the new certificate is used", STATE_TIMEOUT, async || {
         ping(&router, &renewed, "--http2").await.ok()
     })
     .await;

@@ -1,4 +1,5 @@
-//! Clients that promise bodies and don't send them: promises take no memory from others, and end.
+//! Clients that declare bodies and don't send them: a declared body takes no memory from others,
+//! and times out.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,53 +13,54 @@ const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const VICTIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 const MIB: usize = 1 << 20;
-/// More than the memory for bodies (64 MiB) holds, of a MiB.
-const PROMISES: usize = 72;
-/// A byte of each promise comes as often.
-const DRIP: Duration = Duration::from_millis(50);
-/// More than a body needs that doesn't count where it is small.
-const VALUE: usize = 20_000;
+/// Number of declared bodies of 1 MiB: more than the memory for bodies (64 MiB) holds.
+const BODY_COUNT: usize = 72;
+/// Time between two bytes of a body.
+const DRIP_INTERVAL: Duration = Duration::from_millis(50);
+/// More than the size below which a body doesn't count.
+const VALUE_BYTES: usize = 20_000;
 
-/// Drips until the server answers, which it must not do with success.
+/// Sends byte by byte until the server answers; returns the status, or 0 if it closed.
 async fn drip(mut connection: Connection) -> u16 {
     loop {
         connection.write(b"v").await;
-        if let Some(ending) = connection.receive_within(DRIP).await {
+        if let Some(ending) = connection.receive_within(DRIP_INTERVAL).await {
             match ending {
                 Ending::Answer(answer) => return answer.status,
                 Ending::Closed => return 0,
-                Ending::Broken(why) => panic!("{why}"),
+                Ending::Broken(reason) => panic!("{reason}"),
             }
         }
     }
 }
 
-async fn promise(target: &Target, bucket: &Bucket, number: usize) -> Connection {
+/// Declares a body of 1 MiB, and sends two bytes of it.
+async fn declare_body(target: &Target, bucket: &Bucket, number: usize) -> Connection {
     let mut connection = Connection::open_from(ATTACKER, target.http()).await;
-    let put = RawRequest::new("PUT", &bucket.key(&format!("promise-{number}")))
+    let put = RawRequest::new("PUT", &bucket.key(&format!("declared-{number}")))
         .header("Content-Length", &MIB.to_string())
         .trailing(b"vv");
     connection.write(&put.bytes()).await;
     connection
 }
 
-async fn promises_and_drips(target: Target) {
+async fn declared_bodies_that_drip(target: Target) {
     let bucket = target.large_bucket().await;
-    let promises = (0..PROMISES).map(|number| promise(&target, &bucket, number));
-    let promises = join_all(promises).await;
-    let mut dripping = std::pin::pin!(join_all(promises.into_iter().map(drip)));
+    let connections = (0..BODY_COUNT).map(|number| declare_body(&target, &bucket, number));
+    let connections = join_all(connections).await;
+    let mut dripping = std::pin::pin!(join_all(connections.into_iter().map(drip)));
     let victim = target.api_from(VICTIM);
     let mut written = 0;
     let write = async {
         loop {
             let key = bucket.key(&format!("{written}"));
-            victim.put(&key, vec![b'v'; VALUE]).await.status(200);
+            victim.put(&key, vec![b'v'; VALUE_BYTES]).await.status(200);
             written += 1;
         }
     };
     let statuses = tokio::select! {
         statuses = &mut dripping => statuses,
-        () = write => panic!("writes end"),
+        () = write => panic!("the writes ended"),
     };
     assert!(written > 0);
     assert!(
@@ -67,70 +69,70 @@ async fn promises_and_drips(target: Target) {
     );
 }
 
-/// Bodies that drip end after this.
-const SLOW: [&str; 2] = ["--body-timeout", "2s"];
+/// Timeout of a body.
+const BODY_TIMEOUT_ARGS: [&str; 2] = ["--body-timeout", "2s"];
 
 #[tokio::test]
-async fn promises_of_one_address_take_nothing_from_others() {
-    promises_and_drips(Target::node(&SLOW).await).await;
+async fn declared_bodies_of_one_address_take_no_memory_from_others() {
+    declared_bodies_that_drip(Target::node(&BODY_TIMEOUT_ARGS).await).await;
 }
 
 #[tokio::test]
-async fn promises_of_one_address_take_nothing_from_others_through_a_router() {
-    promises_and_drips(Target::router_to_node(&SLOW).await).await;
+async fn declared_bodies_of_one_address_take_no_memory_from_others_through_a_router() {
+    declared_bodies_that_drip(Target::router_to_node(&BODY_TIMEOUT_ARGS).await).await;
 }
 
-/// What one address really sends takes half of the memory at most.
-async fn bodies_that_are_nearly_whole(target: Target) {
+/// Bodies that one address has really sent take at most half of the memory.
+async fn nearly_complete_bodies(target: Target) {
     let bucket = target.large_bucket().await;
     let sent = vec![b'v'; MIB - 1];
-    let mut held = vec![];
+    let mut connections = vec![];
     for number in 0..8 {
         let mut connection = Connection::open_from(ATTACKER, target.http()).await;
-        let put = RawRequest::new("PUT", &bucket.key(&format!("held-{number}")))
+        let put = RawRequest::new("PUT", &bucket.key(&format!("nearly-complete-{number}")))
             .header("Content-Length", &MIB.to_string())
             .trailing(&sent);
         connection.write(&put.bytes()).await;
-        held.push(connection);
+        connections.push(connection);
     }
-    // Some had to be refused: all of them together are more than there is.
-    let refused = join_all(held.iter_mut().map(|it| it.receive_within(DRIP))).await;
+    // Some must be refused: together they exceed the memory.
+    let endings = join_all(connections.iter_mut().map(|it| it.receive_within(DRIP_INTERVAL))).await;
     let victim = target.api_from(VICTIM);
     let key = bucket.key("k");
     for _ in 0..20 {
-        victim.put(&key, vec![b'v'; VALUE]).await.status(200);
+        victim.put(&key, vec![b'v'; VALUE_BYTES]).await.status(200);
     }
     let mut refusals = 0;
-    for ending in refused.into_iter().flatten() {
+    for ending in endings.into_iter().flatten() {
         let Ending::Answer(answer) = ending else {
             panic!("no answer: {ending:?}")
         };
         answer.error(503, "unavailable");
         refusals += 1;
     }
-    assert!(refusals < held.len(), "half of the memory is for it");
+    assert!(refusals < connections.len(), "no body was admitted");
 }
 
-/// Memory for bodies: half of it is two of those that are held.
-const MEMORY: [&str; 2] = ["--body-memory-mib", "4"];
+/// Memory for bodies: half of it holds two of them.
+const BODY_MEMORY_ARGS: [&str; 2] = ["--body-memory-mib", "4"];
 
 #[tokio::test]
 async fn bodies_of_one_address_take_half_of_the_memory() {
-    bodies_that_are_nearly_whole(Target::node(&MEMORY).await).await;
+    nearly_complete_bodies(Target::node(&BODY_MEMORY_ARGS).await).await;
 }
 
 #[tokio::test]
 async fn bodies_of_one_address_take_half_of_the_memory_through_a_router() {
-    bodies_that_are_nearly_whole(Target::router_to_node(&MEMORY).await).await;
+    nearly_complete_bodies(Target::router_to_node(&BODY_MEMORY_ARGS).await).await;
 }
 
-async fn promises_over_http2(target: Target) {
+async fn declared_bodies_over_http2(target: Target) {
     let bucket = target.large_bucket().await;
     let mut connection = H2Connection::open(ATTACKER, target.http(), 10_000).await;
     let length = MIB.to_string();
     let mut streams = vec![];
-    for number in 0..PROMISES {
-        let key = bucket.key(&format!("promise-{number}"));
+    for number in 0..BODY_COUNT {
+        let key = bucket.key(&format!("declared-{number}"));
         let length = [("content-length", length.as_str())];
         let stream = connection.begin("PUT", &key, &length).await;
         connection.data(stream, b"vv", false).await;
@@ -139,13 +141,13 @@ async fn promises_over_http2(target: Target) {
     let victim = target.api_from(VICTIM);
     while !streams.is_empty() {
         victim
-            .put(&bucket.key("k"), vec![b'v'; VALUE])
+            .put(&bucket.key("k"), vec![b'v'; VALUE_BYTES])
             .await
             .status(200);
         for stream in &streams {
             connection.data(*stream, b"v", false).await;
         }
-        while let Some(event) = connection.next_within(DRIP).await {
+        while let Some(event) = connection.next_within(DRIP_INTERVAL).await {
             match event {
                 Event::Head(of, _, status) => {
                     assert_ne!(status, Some(200));
@@ -160,11 +162,11 @@ async fn promises_over_http2(target: Target) {
 }
 
 #[tokio::test]
-async fn promises_over_http2_take_nothing_from_others() {
-    promises_over_http2(Target::node(&SLOW).await).await;
+async fn declared_bodies_over_http2_take_no_memory_from_others() {
+    declared_bodies_over_http2(Target::node(&BODY_TIMEOUT_ARGS).await).await;
 }
 
 #[tokio::test]
-async fn promises_over_http2_take_nothing_from_others_through_a_router() {
-    promises_over_http2(Target::router_to_node(&SLOW).await).await;
+async fn declared_bodies_over_http2_take_no_memory_from_others_through_a_router() {
+    declared_bodies_over_http2(Target::router_to_node(&BODY_TIMEOUT_ARGS).await).await;
 }

@@ -1,4 +1,4 @@
-//! `docs/STATUS.md` explains each field of the statuses of nodes and routers, and no other.
+//! `docs/STATUS.md` documents each field of the statuses of nodes and routers, and no other.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,7 +9,7 @@ use cloudkv_cluster_tests::region::World;
 use cloudkv_cluster_tests::{Api, Router};
 use serde_json::Value;
 
-/// The fields of a status, and the lists in it that are empty or unknown.
+/// The fields of a status, and its empty lists, whose fields are unknown.
 #[derive(Debug, Default)]
 struct Fields {
     named: BTreeSet<String>,
@@ -17,7 +17,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// Adds what is in a value at a path.
+    /// Adds the fields of the value at `path`.
     fn add(&mut self, path: &str, value: &Value) {
         match value {
             Value::Object(fields) => {
@@ -44,16 +44,16 @@ impl Fields {
         }
     }
 
-    /// Whether a field can't be seen since its list is empty, or is such a list.
+    /// Returns whether a field is an empty list, or belongs to one and so can't be seen.
     fn is_hidden(&self, field: &str) -> bool {
-        let above =
+        let contains =
             |list: &String| field == list.as_str() || field.starts_with(&format!("{list}[]"));
-        self.empty.iter().any(above)
+        self.empty.iter().any(contains)
     }
 }
 
-/// The fields in the tables of a section: all that is in backquotes in a row's first cell.
-fn explained(section: &str) -> BTreeSet<String> {
+/// Returns the fields in the tables of a section: the texts in backquotes in each row's first cell.
+fn documented_fields(section: &str) -> BTreeSet<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/STATUS.md");
     let page = std::fs::read_to_string(page).unwrap();
     let start = page
@@ -70,26 +70,26 @@ fn explained(section: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Fails unless a section explains the fields of a program's status.
-async fn compare(section: &str, admin: Api) {
+/// Checks that a section documents exactly the fields of a program's status.
+async fn assert_documented(section: &str, admin: Api) {
     let status = admin.get("/status").unchecked().await.json();
     let mut fields = Fields::default();
     fields.add("", &status);
-    let explained = explained(section);
-    let missing: Vec<&String> = fields.named.difference(&explained).collect();
-    assert!(missing.is_empty(), "not explained: {missing:?}");
-    let gone = explained.difference(&fields.named);
-    let gone: Vec<&String> = gone.filter(|field| !fields.is_hidden(field)).collect();
+    let documented = documented_fields(section);
+    let missing: Vec<&String> = fields.named.difference(&documented).collect();
+    assert!(missing.is_empty(), "not documented: {missing:?}");
+    let unknown = documented.difference(&fields.named);
+    let unknown: Vec<&String> = unknown.filter(|field| !fields.is_hidden(field)).collect();
     assert!(
-        gone.is_empty(),
-        "explained, but not there: {gone:?}\n{status:#}"
+        unknown.is_empty(),
+        "documented, but absent: {unknown:?}\n{status:#}"
     );
 }
 
 #[tokio::test]
-async fn every_field_of_the_status_is_explained() {
+async fn every_field_of_the_status_is_documented() {
     let world = World::start(&["eu", "us"], 1, 2).await;
     let router = Router::start(&[world.seat(0).rpc()]).await;
-    compare("Of a node", world.members[0].admin_api()).await;
-    compare("Of a router", router.admin_api()).await;
+    assert_documented("Of a node", world.members[0].admin_api()).await;
+    assert_documented("Of a router", router.admin_api()).await;
 }

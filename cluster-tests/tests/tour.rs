@@ -1,4 +1,4 @@
-//! The README's tour, run as its readers run it: each command has the answer that is printed there.
+//! Runs the README's tour as a reader would: each command must have the answer printed there.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use cloudkv_cluster_tests::{Node, NodeOptions};
 
-/// Headers of all answers, which the README shows once.
-const LEFT_OUT: [&str; 5] = [
+/// Headers of all answers, which the README shows only once.
+const OMITTED_HEADERS: [&str; 5] = [
     "x-request-id:",
     "x-cloudkv-region:",
     "access-control-allow-origin:",
@@ -16,7 +16,7 @@ const LEFT_OUT: [&str; 5] = [
     "date:",
 ];
 /// Headers whose values are times.
-const TIMES: [&str; 2] = ["last-modified:", "expires:"];
+const TIME_HEADERS: [&str; 2] = ["last-modified:", "expires:"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -25,10 +25,10 @@ fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// A line without what differs from one run to the next: IDs, versions and times.
-fn without_accidents(line: &str) -> String {
+/// Masks the parts of a line that differ between runs: IDs, versions and times.
+fn mask_varying(line: &str) -> String {
     let line = line.trim_end();
-    if let Some(header) = TIMES.iter().find(|header| line.starts_with(*header)) {
+    if let Some(header) = TIME_HEADERS.iter().find(|header| line.starts_with(*header)) {
         return (*header).to_owned();
     }
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-:.".contains(c);
@@ -37,22 +37,22 @@ fn without_accidents(line: &str) -> String {
     while let Some(start) = rest.find(is_part) {
         let (before, word) = rest.split_at(start);
         let (word, after) = word.split_at(word.find(|c| !is_part(c)).unwrap_or(word.len()));
-        let accident = word.len() >= 13
+        let varies = word.len() >= 13
             && !word.ends_with(':')
             && word.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase());
         kept.push_str(before);
-        kept.push_str(if accident { "*" } else { word });
+        kept.push_str(if varies { "*" } else { word });
         rest = after;
     }
     kept + rest
 }
 
-/// The lines of answers that are to be compared.
+/// Returns the lines of an answer that are compared, masked.
 fn comparable<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let is_shown = |line: &&str| {
-        !line.trim().is_empty() && !LEFT_OUT.iter().any(|header| line.starts_with(header))
+        !line.trim().is_empty() && !OMITTED_HEADERS.iter().any(|header| line.starts_with(header))
     };
-    lines.filter(is_shown).map(without_accidents).collect()
+    lines.filter(is_shown).map(mask_varying).collect()
 }
 
 /// Commands of the README and the answer below them, if there is one.
@@ -82,7 +82,7 @@ fn blocks(readme: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// Whether the tour prints it as a command.
+/// Returns whether a line of the tour's output is a command.
 fn is_command(line: &str) -> bool {
     line.starts_with("$ ") || line.starts_with("> ")
 }
@@ -102,14 +102,14 @@ async fn the_tour_answers_as_the_readme_says() {
         .output()
         .expect("run the tour");
     let text = String::from_utf8_lossy(&output.stdout);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{stderr}");
 
     let mut printed = text.lines().peekable();
     for Block { commands, answer } in blocks {
         let mut printed_answer = vec![];
         for command in &commands {
-            // Answers of the commands before.
+            // Answers of the previous commands.
             printed_answer.extend(std::iter::from_fn(|| {
                 printed.next_if(|line| !is_command(line))
             }));
@@ -132,8 +132,8 @@ async fn the_tour_answers_as_the_readme_says() {
 }
 
 #[test]
-fn accidents_are_told_from_the_rest() {
-    for (line, kept) in [
+fn varying_parts_are_masked() {
+    for (line, masked) in [
         ("etag: \"18ead8c74e16d6e0-1\"", "etag: \"*\""),
         (
             "{\"id\":\"aArigQkIoMOGqG\",\"n\":5}",
@@ -144,6 +144,6 @@ fn accidents_are_told_from_the_rest() {
         ("\"2026-11-24T03:32:31.992752Z\"", "\"*\""),
         ("HTTP/1.1 200 OK\r", "HTTP/1.1 200 OK"),
     ] {
-        assert_eq!(without_accidents(line), kept);
+        assert_eq!(mask_varying(line), masked);
     }
 }

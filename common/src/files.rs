@@ -1,18 +1,18 @@
-//! Makes sure that connections can't use up the files that the program itself needs.
+//! Keeps connections from using up the file descriptors that the program itself needs.
 //!
-//! Each connection is an open file, and strangers open connections. Without a free place in the
-//! process's file table a storage can't begin a new log, and a router reaches no node. So the
-//! number of connections is bounded by what is left when the program has all that it may want.
+//! Each connection is an open file, and untrusted clients open connections. Without a free file
+//! descriptor the storage can't begin a new log file, and a router reaches no node. So the number
+//! of connections is bounded by what is left after all files that the program may need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Up to 256 connections that are being turned away, 64 of operators; files that are being written,
-/// listeners, connections of nodes.
+/// Files beside a program's own: up to 256 connections that are being rejected, 64 of operators,
+/// files that are being written, listeners, connections of nodes.
 const SPARE_FILES: u64 = 512;
-/// A server that holds fewer connections than this, and than it was told to, isn't worth running.
+/// Minimum number of connections; with fewer than this, and than configured, the program won't run.
 const FEWEST_CONNECTIONS: usize = 64;
 
-/// The process may not open enough files.
+/// The limit of open files is too low for the program.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process may open {limit} files, which are too few: raise the hard limit of open files \
@@ -36,13 +36,16 @@ pub fn raise_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!(%error, "raise the limit of open files");
+            tracing::warn!(%error, "raising the limit of open files failed");
             limit.current
         }
     }
 }
 
-/// Of `wanted` connections, as many as fit into `limit` beside the program's `own` files.
+/// Returns how many of `wanted` connections fit into `limit` beside the program's `own` files.
+///
+/// # Errors
+/// Fails if fewer than the minimum fit.
 pub fn room_for_connections(
     limit: Option<u64>,
     wanted: usize,
@@ -51,13 +54,13 @@ pub fn room_for_connections(
     let Some(limit) = limit else {
         return Ok(wanted);
     };
-    let room = limit.saturating_sub(own + SPARE_FILES);
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let available = limit.saturating_sub(own + SPARE_FILES);
+    let available = usize::try_from(available).unwrap_or(usize::MAX);
     let all = files_for(wanted, own);
-    if room >= wanted {
+    if available >= wanted {
         return Ok(wanted);
     }
-    if room < FEWEST_CONNECTIONS {
+    if available < FEWEST_CONNECTIONS {
         let least = files_for(wanted.min(FEWEST_CONNECTIONS), own);
         return Err(FilesError {
             limit,
@@ -68,15 +71,15 @@ pub fn room_for_connections(
     }
     tracing::warn!(
         max_connections = wanted,
-        holds = room,
+        effective = available,
         limit,
-        "fewer connections than max_connections: raise the hard limit of open files to {all} \
-         (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
+        "connection limit lowered below max_connections: raise the hard limit of open files to \
+         {all} (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
     );
-    Ok(room)
+    Ok(available)
 }
 
-/// Open files that a program with so many connections and `own` files may need.
+/// Returns the open files that a program with so many connections and `own` files may need.
 fn files_for(connections: usize, own: u64) -> u64 {
     let connections = u64::try_from(connections).unwrap_or(u64::MAX);
     connections.saturating_add(own + SPARE_FILES)
@@ -103,12 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn a_few_connections_are_right_if_no_more_are_wanted() {
+    fn fewer_than_the_minimum_are_allowed_if_configured() {
         assert_eq!(room_for_connections(Some(2570), 10, OWN), Ok(10));
     }
 
     #[test]
-    fn too_few_files_are_refused_with_what_is_needed() {
+    fn too_few_files_are_refused_with_the_number_needed() {
         for limit in [0, 1024, 2560, 2623] {
             let error = room_for_connections(Some(limit), 10_000, OWN).unwrap_err();
             let text = error.to_string();

@@ -1,14 +1,14 @@
-//! Which shard a key belongs to. Fixed for ever: the keys on disk lie where this said.
+//! Maps keys to shards. The mapping can never change: keys on disk lie in the shard it gave.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The shard of a key, of `shards`.
+/// Returns the shard of a key, out of `shards` shards.
 pub fn shard_of(bucket: &[u8], key: &[u8], shards: u16) -> u16 {
     let shard = hash_of(bucket, key) % u64::from(shards.max(1));
     u16::try_from(shard).unwrap_or(0)
 }
 
-/// The hash of a key of a bucket.
+/// Returns the hash of a key of a bucket.
 pub fn hash_of(bucket: &[u8], key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, xxh3_64(bucket))
 }
@@ -18,7 +18,7 @@ mod tests {
     use super::shard_of;
 
     #[test]
-    fn keys_stay_on_the_shard_that_earlier_releases_put_them_on() {
+    fn keys_map_to_the_same_shard_as_in_earlier_releases() {
         let bucket = b"a0h6hqok6kAT3d";
         let shards: Vec<u16> = (0..12)
             .map(|n| shard_of(bucket, format!("key-{n}").as_bytes(), 8))

@@ -1,5 +1,5 @@
-//! What CloudKV's programs share: settings, logs and metrics, serving HTTP, the operator's port,
-//! calling nodes, networks, names, and which shard a key belongs to.
+//! Code that CloudKV's programs share: settings, logs and metrics, the HTTP server, the admin port,
+//! the RPC client, networks, names, and the mapping of keys to shards.
 
 pub mod admin;
 pub mod config;

@@ -1,13 +1,14 @@
-//! Names that people type.
+//! Detects typing errors in names.
 
-/// Parts of a name up to this length are codes, which may differ in one letter: `eu` and `au`.
+/// Maximum length of a part of a name that counts as a code: codes may differ in one letter, as
+/// `eu` and `au` do.
 const CODE: usize = 3;
 
-/// Whether a name was probably meant to be another one: they differ by a letter too many, one too
-/// few, one that is wrong, or two that are swapped.
+/// Returns whether a name is probably a misspelling of another: they differ by one letter too many,
+/// one too few, one that is wrong, or two that are swapped.
 ///
-/// Names that are numbered (`eu-west-1`, `eu-west-2`) or told apart by a code between dashes
-/// (`eu-west`, `au-west`, `zone-a`, `zone-b`) differ like that on purpose.
+/// Names that differ in a number (`eu-west-1`, `eu-west-2`) or in a code between dashes
+/// (`eu-west`, `au-west`, `zone-a`, `zone-b`) differ intentionally.
 pub fn is_slip(name: &str, other: &str) -> bool {
     strsim::damerau_levenshtein(name, other) == 1 && !differ_on_purpose(name, other)
 }
@@ -20,7 +21,7 @@ fn differ_on_purpose(name: &str, other: &str) -> bool {
     letters(name) == letters(other) || has_another_code(name, other)
 }
 
-/// Whether they differ in one letter of a short part.
+/// Returns whether all parts that differ are codes that differ in one letter.
 fn has_another_code(name: &str, other: &str) -> bool {
     let is_code = |(one, other): &(&str, &str)| {
         let replaced = one.chars().zip(other.chars()).filter(|(a, b)| a != b);
@@ -39,7 +40,7 @@ mod tests {
     use super::is_slip;
 
     #[test]
-    fn slips_are_told_from_names_that_differ_on_purpose() {
+    fn typos_are_distinguished_from_intended_differences() {
         for (name, other) in [
             ("locla", "local"),
             ("loca", "local"),

@@ -1,10 +1,10 @@
-//! Addresses that belong together, as settings name them.
+//! IP networks (CIDR), as settings name them.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Addresses that share their first bits.
+/// IP network: the addresses that share their first bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -12,7 +12,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether an address is one of them. An IPv4 address may come in its IPv6 form.
+    /// Returns whether an address belongs to the network. IPv4 addresses may be given IPv4-mapped.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(net), IpAddr::V4(address)) => {
@@ -37,9 +37,11 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| ())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| ()))?;
-        (bits <= most).then_some(Self { address, bits }).ok_or(())
+        let max_bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(max_bits), |bits| bits.parse().map_err(|_| ()))?;
+        (bits <= max_bits)
+            .then_some(Self { address, bits })
+            .ok_or(())
     }
 }
 
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_contain_what_shares_their_first_bits() {
+    fn networks_contain_addresses_that_share_their_first_bits() {
         let contains = |network: &str, address: &str| {
             let network: Network = network.parse().unwrap();
             network.contains(address.parse().unwrap())
@@ -64,8 +66,8 @@ mod tests {
         assert!(contains("0.0.0.0/0", "1.2.3.4") && !contains("0.0.0.0/0", "::1"));
         assert!(contains("127.0.0.1", "::ffff:127.0.0.1"));
         assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe00::1"));
-        for wrong in ["10.0.0.0/33", "10.0.0/8", "::/129", "host", "10.0.0.1/"] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        for invalid in ["10.0.0.0/33", "10.0.0/8", "::/129", "host", "10.0.0.1/"] {
+            assert!(invalid.parse::<Network>().is_err(), "{invalid}");
         }
     }
 }

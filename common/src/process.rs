@@ -1,4 +1,4 @@
-//! What the `main` of all programs does: signals, output, exit codes.
+//! Helpers for the `main` of all programs: signals, output, exit codes.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -7,13 +7,16 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Why a program ends.
+/// Error with which a program ends.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// What a program ends with that has failed.
+/// Exit code of a program that has failed.
 pub const FAILED: u8 = 1;
 
-/// Cancelled at SIGTERM or SIGINT.
+/// Returns a token that is cancelled at SIGTERM or SIGINT.
+///
+/// # Errors
+/// Fails if the signal handlers can't be installed.
 pub fn stop_on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -24,7 +27,7 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping");
+        tracing::info!("shutting down");
         stopped.cancel();
     });
     Ok(stop)
@@ -35,18 +38,18 @@ pub fn print(text: &str) -> Result<(), Failure> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Says why, cause by cause, and ends with `code`.
+/// Prints an error and its causes to standard error, and returns `code` as the exit code.
 pub fn end(program: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }
-    // Whoever started the program may have closed its standard error.
+    // The parent process may have closed standard error.
     let _ = writeln!(io::stderr(), "{program}: {text}");
     ExitCode::from(code)
 }

@@ -1,18 +1,18 @@
-//! The storage node of CloudKV, a geo-distributed key/value store with an HTTP API.
+//! Storage node of CloudKV, a geo-distributed key/value store with an HTTP API.
 //!
 //! `ARCHITECTURE.md` at the top of the repository is the map. In short, each module may use those
 //! below it:
 //!
 //! ```text
-//! assembly               puts a node together, runs it, stops it
+//! app                    assembles a node, runs it, stops it
 //! api        admin       HTTP for users, and for the operator
-//! certs                  makes certificates for those who have none
-//! service                what a request means
-//! cluster                who the node is
+//! certs                  creates certificates
+//! service                implements requests
+//! cluster                identity, membership, placement
 //! meta       shard       the two replicated state machines
 //! raft       rpc         openraft and gRPC
 //! store                  RocksDB
-//! budget clock config pace telemetry types
+//! quota background clock config telemetry types
 //! ```
 
 pub mod admin;

@@ -1,6 +1,6 @@
-//! `cloudkv-node`: parses, logs, runs, and says how it ended.
+//! `cloudkv-node`: parses the configuration, starts logging, runs, and reports how it ended.
 //!
-//! Exit codes: 0 stopped as told, 1 failed, 2 wrong settings.
+//! Exit codes: 0 for a requested stop, 1 for a failure, 2 for wrong settings.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use cloudkv_node::config::{CertsArgs, Command, Config, ConfigError, OperatorCall
 use cloudkv_node::{admin, assembly, certs, telemetry};
 use tokio::runtime::Builder;
 
-/// RocksDB and hyper allocate from many threads; jemalloc keeps that fast, and gives memory back.
+/// RocksDB and hyper allocate from many threads; jemalloc keeps that fast, and releases memory.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

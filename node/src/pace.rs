@@ -1,8 +1,8 @@
-//! Background work that leaves time for what users wait for.
+//! Scheduler for background work that yields to users' requests.
 //!
-//! Such work takes turns: one at a time on this node, each followed by a rest in proportion to how
-//! long it took. That is wall time: where processors or disks are busy a turn takes longer, and so
-//! does the rest after it.
+//! The scheduler issues one permit at a time on this node; each is followed by a rest in proportion
+//! to the time that the work took. That is wall time: while processors or disks are busy the work
+//! takes longer, and so does the rest after it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// A turn ends after so long even if its work hasn't: others don't wait for what hangs.
+/// Maximum time of a permit: after that others don't wait for its work, which may hang.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The turns of one kind of work.
+/// Scheduler of one kind of background work.
 #[derive(Clone, Debug)]
 pub struct Pace(Arc<Turns>);
 
 #[derive(Debug)]
 struct Turns {
-    /// Of the time, what turns may take, in percent.
+    /// Maximum share of the time for permits, in percent.
     percent: u32,
     one: Arc<Semaphore>,
-    /// No turn begins before.
+    /// Time before which no permit is issued.
     rested: Mutex<Option<Instant>>,
 }
 
-/// The right to work now; the rest begins when it is dropped.
+/// Permit to work now; the rest begins when it is dropped.
 #[derive(Debug)]
 pub struct Turn {
     turns: Arc<Turns>,
@@ -37,7 +37,8 @@ pub struct Turn {
 }
 
 impl Pace {
-    /// Turns that take at most `percent` of the time; without any rest if that is 100.
+    /// Creates a scheduler whose permits take at most `percent` of the time; there is no rest if
+    /// that is 100.
     pub fn new(percent: usize) -> Self {
         Self(Arc::new(Turns {
             percent: u32::try_from(percent).unwrap_or(100).clamp(1, 100),
@@ -46,29 +47,28 @@ impl Pace {
         }))
     }
 
-    /// Waits for a turn, behind those who asked before. Nothing is lost if that is given up.
+    /// Waits for a permit, in the order of the calls. Cancel safe: a cancelled call loses nothing.
     pub async fn turn(&self) -> Turn {
-        // Never closed; if it were, work would go on unpaced.
-        let one = self.0.one.clone().acquire_owned().await.ok();
-        let rested = *self.0.rested.lock();
-        if let Some(rested) = rested {
-            tokio::time::sleep_until(rested).await;
+        // The semaphore is never closed; if it were, work would continue without limit.
+        let permit = self.0.one.clone().acquire_owned().await.ok();
+        let next_start = *self.0.rested.lock();
+        if let Some(next_start) = next_start {
+            tokio::time::sleep_until(next_start).await;
         }
         Turn {
             turns: self.0.clone(),
             began: Instant::now(),
-            _one: one,
+            _one: permit,
         }
     }
 }
 
 impl Turn {
-    /// Does `work`, however long it takes; others get their turn before it has ended if that is
-    /// long.
+    /// Runs `work` to its end. If that takes long, others get their permits before it has ended.
     pub async fn during<W: Future>(self, work: W) -> W::Output {
         let mut work = std::pin::pin!(work);
-        if let Ok(done) = tokio::time::timeout(LONGEST, &mut work).await {
-            return done;
+        if let Ok(output) = tokio::time::timeout(LONGEST, &mut work).await {
+            return output;
         }
         drop(self);
         work.await
@@ -82,8 +82,8 @@ impl Drop for Turn {
     }
 }
 
-fn rest_after(worked: Duration, percent: u32) -> Duration {
-    worked.min(LONGEST) * (100 - percent) / percent
+fn rest_after(elapsed: Duration, percent: u32) -> Duration {
+    elapsed.min(LONGEST) * (100 - percent) / percent
 }
 
 #[cfg(test)]
@@ -102,9 +102,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_works_at_a_time_and_then_all_rest() {
-        let (pace, working) = (Pace::new(50), AtomicUsize::new(0));
-        let began = Instant::now();
+    async fn one_works_at_a_time_and_all_wait_for_the_rest() {
+        let (scheduler, working) = (Pace::new(50), AtomicUsize::new(0));
+        let started = Instant::now();
         let work = || async {
             for _ in 0..5 {
                 let work = async {
@@ -112,30 +112,30 @@ mod tests {
                     tokio::time::sleep(3 * MS).await;
                     working.fetch_sub(1, Ordering::Relaxed);
                 };
-                pace.turn().await.during(work).await;
+                scheduler.turn().await.during(work).await;
             }
         };
         tokio::join!(work(), work(), work());
-        // The rest after the last turn is nobody's.
-        assert!(began.elapsed() >= (15 + 14) * 3 * MS);
+        // No work waits for the rest after the last permit.
+        assert!(started.elapsed() >= (15 + 14) * 3 * MS);
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_work_that_hangs() {
-        let pace = Pace::new(100);
-        let hangs = pace.turn().await;
-        let hangs = tokio::spawn(hangs.during(std::future::pending::<()>()));
-        drop(pace.turn().await);
-        assert!(!hangs.is_finished());
-        hangs.abort();
+    async fn hanging_work_does_not_block_others() {
+        let scheduler = Pace::new(100);
+        let hanging = scheduler.turn().await;
+        let hanging = tokio::spawn(hanging.during(std::future::pending::<()>()));
+        drop(scheduler.turn().await);
+        assert!(!hanging.is_finished());
+        hanging.abort();
     }
 
     #[tokio::test]
-    async fn who_gives_up_waiting_takes_no_turn() {
-        let pace = Pace::new(50);
-        let first = pace.turn().await;
-        assert!(tokio::time::timeout(MS, pace.turn()).await.is_err());
+    async fn a_cancelled_wait_takes_no_permit() {
+        let scheduler = Pace::new(50);
+        let first = scheduler.turn().await;
+        assert!(tokio::time::timeout(MS, scheduler.turn()).await.is_err());
         drop(first);
-        drop(pace.turn().await);
+        drop(scheduler.turn().await);
     }
 }

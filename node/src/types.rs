@@ -1,4 +1,4 @@
-//! The words that all parts of the node share: names, requests and results, without any HTTP.
+//! Types that all parts of the node share: names, requests and results, without any HTTP.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use cloudkv_proto::v1 as pb;
 /// Hybrid time in nanoseconds since 1970.
 pub type Nanos = u64;
 
-/// The version of a key: unique within a key, rising within a shard of a region.
+/// Version of a key: unique within a key, and rising within a shard of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version {
     /// Hybrid time of the write.
@@ -36,23 +36,23 @@ impl From<pb::Version> for Version {
     }
 }
 
-/// The name of a bucket: `a` and 13 characters of base62. It is a credential of public buckets,
-/// so its `Debug` form, the one that gets into logs, is cut short.
+/// Name of a bucket: `a` and 13 characters of base62. It is a credential of public buckets, so its
+/// `Debug` form, which gets into logs, is cut short.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BucketId([u8; BucketId::LEN]);
 
 impl BucketId {
-    /// Length of every bucket ID, in bytes.
+    /// Length of a bucket ID, in bytes.
     pub const LEN: usize = 14;
 
-    /// Reads an ID as it stands in a path; `None` if no bucket can have that name.
+    /// Parses an ID from a path; `None` if no bucket can have that name.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let bytes: [u8; Self::LEN] = text.try_into().ok()?;
-        let sane = bytes[0] == b'a' && bytes.iter().all(u8::is_ascii_alphanumeric);
-        sane.then_some(Self(bytes))
+        let is_valid = bytes[0] == b'a' && bytes.iter().all(u8::is_ascii_alphanumeric);
+        is_valid.then_some(Self(bytes))
     }
 
-    /// A new ID from the system's random source.
+    /// Draws an ID from the system's random source.
     pub fn random() -> Result<Self, getrandom::Error> {
         const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         let mut id = [b'a'; Self::LEN];
@@ -71,13 +71,13 @@ impl BucketId {
         Ok(Self(id))
     }
 
-    /// The whole name, for answers to who knows it already.
+    /// Returns the whole name, for responses to clients that know it already.
     pub fn as_str(&self) -> &str {
-        // Only ASCII letters and digits get in.
+        // A name contains ASCII letters and digits only.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The name's bytes.
+    /// Bytes of the name.
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
@@ -89,7 +89,7 @@ impl fmt::Debug for BucketId {
     }
 }
 
-/// An account: the SHA-256 of its key. The key itself is never stored.
+/// Account, identified by the SHA-256 of its key. The key itself is never stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountId(pub [u8; 32]);
 
@@ -99,7 +99,7 @@ impl fmt::Debug for AccountId {
     }
 }
 
-/// Who may use a bucket without its account's key.
+/// Access to a bucket without its account's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everyone who knows the bucket's ID reads and writes.
@@ -111,7 +111,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// The name in requests and answers.
+    /// Name in requests and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Public => "public",
@@ -120,7 +120,7 @@ impl Access {
         }
     }
 
-    /// Reads a name, `read-public` included, which the API's documentation uses as well.
+    /// Parses a name, including `read-public`, which the API's documentation uses as well.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "public" => Some(Self::Public),
@@ -131,7 +131,7 @@ impl Access {
     }
 }
 
-/// What a bucket costs and may hold.
+/// Plan of a bucket, which sets its price and limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Plan {
     /// Up to 10 public buckets of 10,000 keys.
@@ -146,7 +146,7 @@ impl Plan {
     /// All plans, the lowest first.
     pub const ALL: [Self; 3] = [Self::Free, Self::Pro, Self::Business];
 
-    /// The name in requests and answers.
+    /// Name in requests and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Free => "free",
@@ -155,52 +155,52 @@ impl Plan {
         }
     }
 
-    /// Reads a name.
+    /// Parses a name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|plan| plan.name() == name)
     }
 }
 
-/// A stored value as a reader gets it.
+/// Stored value as a reader gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The value's bytes, shared with whoever else holds them.
+    /// Bytes of the value, shared with other readers.
     pub value: Bytes,
-    /// The `Content-Type` given with the write; empty if none was.
+    /// `Content-Type` of the write; empty if none was given.
     pub content_type: Bytes,
-    /// The write that made it.
+    /// Version of the write.
     pub version: Version,
-    /// When it expires; `None`: never.
+    /// Time of expiry; `None` if it never expires.
     pub expires_at: Option<Nanos>,
 }
 
-/// What a read finds.
+/// Result of a read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ReadResult {
-    /// The live entry.
+    /// The live value.
     Found(Entry),
-    /// What is left of one that was deleted or has expired: the version that a reader has seen.
+    /// The key was deleted or has expired; the version is the one that a reader has seen.
     Gone(Version),
-    /// Nothing.
+    /// The key is unknown.
     #[default]
     Nothing,
 }
 
 impl ReadResult {
-    /// The live entry, if there is one.
+    /// Returns the live value, if there is one.
     #[cfg(test)]
     pub fn entry(self) -> Option<Entry> {
         match self {
-            Self::Found(entry) => Some(entry),
+            Self::Found(value) => Some(value),
             Self::Gone(_) | Self::Nothing => None,
         }
     }
 }
 
-/// What must hold for a write to happen.
+/// Condition for a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {
-    /// Nothing.
+    /// No condition.
     #[default]
     None,
     /// `If-Match: *`: the key exists.
@@ -218,101 +218,101 @@ pub enum Precondition {
 pub struct Put {
     /// The value.
     pub value: Bytes,
-    /// The `Content-Type` to give back with it; empty: none was given.
+    /// `Content-Type` to return with it; empty if none was given.
     pub content_type: Bytes,
-    /// Time to live; `None`: for ever.
+    /// Time to live; `None` for no expiry.
     pub ttl: Option<Duration>,
-    /// What must hold.
+    /// Condition for the write.
     pub precondition: Precondition,
 }
 
-/// What a write did.
+/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The write's version.
+    /// Version of the write.
     pub version: Version,
-    /// Whether the key was there before (and had not expired).
+    /// True if the key existed before and had not expired.
     pub existed: bool,
-    /// When the key expires; `None`: never.
+    /// Time of the key's expiry; `None` if it never expires.
     pub expires_at: Option<Nanos>,
 }
 
-/// Which keys to list.
+/// Query for a list of keys.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Only keys that begin with these bytes.
+    /// Prefix of the keys.
     pub prefix: Bytes,
-    /// Only keys after this one.
+    /// Key after which the list begins.
     pub after: Option<Bytes>,
-    /// At most so many.
+    /// Maximum number of keys.
     pub limit: usize,
 }
 
-/// A key in a listing.
+/// Key in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// Its name.
+    /// Name of the key.
     pub key: Bytes,
     /// Size of its value, in bytes.
     pub size: u64,
-    /// The write that made it.
+    /// Version of its last write.
     pub version: Version,
-    /// When it expires; `None`: never.
+    /// Time of its expiry; `None` if it never expires.
     pub expires_at: Option<Nanos>,
 }
 
-/// A request for a bucket.
+/// Request to create a bucket.
 #[derive(Clone, Debug)]
 pub struct CreateBucket {
-    /// The account that the bucket joins; `None`: a new one.
+    /// Account that owns the bucket; `None` for a new one.
     pub account: Option<AccountId>,
-    /// Its access mode.
+    /// Access mode.
     pub access: Access,
-    /// Its plan; `None`: the lowest that offers the access mode.
+    /// Plan; `None` for the lowest that includes the access mode.
     pub plan: Option<Plan>,
-    /// The user's note on it.
+    /// Comment of the user.
     pub comment: Option<String>,
 }
 
-/// A new bucket.
+/// Created bucket.
 #[derive(Clone, Debug)]
 pub struct CreatedBucket {
-    /// The key of the account made with it; `None` if the bucket joined one.
+    /// Key of the account created with it; `None` if the account existed.
     pub new_account_key: Option<String>,
-    /// The bucket's name.
+    /// Name of the bucket.
     pub id: BucketId,
-    /// Its access mode.
+    /// Access mode.
     pub access: Access,
-    /// Its plan.
+    /// Plan.
     pub plan: Plan,
 }
 
-/// A change of a bucket; `None` leaves as it is.
+/// Change of a bucket; `None` keeps a value.
 #[derive(Clone, Debug, Default)]
 pub struct ModifyBucket {
-    /// The user's note on it; `Some("")` removes it.
+    /// Comment of the user; `Some("")` removes it.
     pub comment: Option<String>,
-    /// Its plan.
+    /// Plan.
     pub plan: Option<Plan>,
 }
 
-/// A bucket as its owner sees it.
+/// Bucket as its owner sees it.
 #[derive(Clone, Debug)]
 pub struct BucketSummary {
-    /// Its name.
+    /// Name of the bucket.
     pub id: BucketId,
-    /// Its access mode.
+    /// Access mode.
     pub access: Access,
-    /// Its plan.
+    /// Plan.
     pub plan: Plan,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Nanos,
-    /// The user's note on it.
+    /// Comment of the user.
     pub comment: Option<String>,
     /// Live keys, as published at most 10 s ago.
     pub estimated_keys: u64,
     /// Reads that found their key.
     pub key_get_success: u64,
-    /// Reads that found none.
+    /// Reads that found no key.
     pub key_get_failed: u64,
 }

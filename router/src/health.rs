@@ -1,17 +1,17 @@
-//! Asks a running router whether it is ready: for health checks of containers, whose images have no
-//! other program that could.
+//! Client that checks whether a running router is ready: for health checks of containers, whose
+//! images have no other program for that.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Time to connect, to ask and to be answered, each.
+/// Time to connect, to send and to receive, each.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The part of an answer that is read: its first line, and as much of what it waits for.
+/// Maximum number of bytes of a response that are read: enough for the status and the reasons.
 const ANSWER: u64 = 4096;
 
-/// Asks the operator's port at `admin`, or on the loopback interface if that is all interfaces.
-/// Fails if the router can't be asked, or isn't ready.
+/// Calls the admin port at `admin`, or on the loopback interface if that is all interfaces. Returns
+/// an error if the router can't be reached, or isn't ready.
 pub fn ask(mut admin: SocketAddr) -> io::Result<()> {
     match admin.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => admin.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -23,14 +23,14 @@ pub fn ask(mut admin: SocketAddr) -> io::Result<()> {
     stream.set_write_timeout(Some(TIMEOUT))?;
     let request = format!("GET /readyz HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    if answer.starts_with("HTTP/1.1 200 ") {
+    let mut response = Vec::new();
+    stream.take(ANSWER).read_to_end(&mut response)?;
+    let response = String::from_utf8_lossy(&response);
+    if response.starts_with("HTTP/1.1 200 ") {
         return Ok(());
     }
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.lines().next().unwrap_or("nothing");
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let status = head.lines().next().unwrap_or("no response");
     Err(io::Error::other(format!(
         "the router is not ready: {status} {body}"
     )))

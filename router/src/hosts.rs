@@ -1,23 +1,23 @@
-//! Which region a request's host asks for.
+//! Selection of a region by a request's host.
 //!
-//! `api.<domain>` is the nearest healthy region, `api.<region>.<domain>` that region. Any other
-//! name means the nearest one too, so that `localhost` works.
+//! `api.<domain>` selects the nearest healthy region, `api.<region>.<domain>` that region. Any
+//! other name selects the nearest one too, so that `localhost` works.
 
-/// What a host asks for.
+/// Region that a host selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked<'a> {
     /// The nearest healthy region.
     Nearest,
-    /// The region of this name, which may be in upper case, and of no region that there is.
+    /// The region with this name, which may be in upper case, and needn't exist.
     Region(&'a str),
 }
 
-/// What `authority` (`host`, `host:port`, as in `Host` or `:authority`) asks for.
+/// Returns the region that `authority` (`host`, `host:port`, as in `Host` or `:authority`) selects.
 pub fn asked<'a>(authority: &'a str, domain: &str) -> Asked<'a> {
     region(host(authority), domain).map_or(Asked::Nearest, Asked::Region)
 }
 
-/// The host alone, without its port and the dot of a full name.
+/// Returns the host without its port and the trailing dot of a fully qualified name.
 fn host(authority: &str) -> &str {
     let host = match authority.rsplit_once(':') {
         // The last colon of an IPv6 address isn't the port's.
@@ -27,10 +27,10 @@ fn host(authority: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// The label between `api.` and `.<domain>`, if the host is such a name.
+/// Returns the label between `api.` and `.<domain>`, if the host is such a name.
 fn region<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
-    let (rest, end) = host.split_at_checked(host.len().checked_sub(domain.len())?)?;
-    if !end.eq_ignore_ascii_case(domain) {
+    let (rest, suffix) = host.split_at_checked(host.len().checked_sub(domain.len())?)?;
+    if !suffix.eq_ignore_ascii_case(domain) {
         return None;
     }
     let rest = rest.strip_suffix('.')?;
@@ -46,7 +46,7 @@ mod tests {
     const DOMAIN: &str = "cloudkv.io";
 
     #[test]
-    fn names_of_regions_are_told_from_all_others() {
+    fn names_of_regions_select_them_and_all_others_the_nearest() {
         for (authority, region) in [
             ("api.eu-west.cloudkv.io", "eu-west"),
             ("api.eu-west.cloudkv.io:8000", "eu-west"),

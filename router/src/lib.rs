@@ -1,13 +1,13 @@
 //! CloudKV's router: one name, the nearest healthy node.
 //!
-//! It is stateless: it learns from the nodes where everything is, and follows them. Any number of
-//! routers may stand side by side.
+//! It is stateless: it gets the topology from the nodes, and follows its changes. Any number of
+//! routers may run side by side.
 //!
 //! ```text
-//! run                puts a router together, runs it, stops it
-//! proxy              one request on its way
+//! run                starts, runs and stops a router
+//! proxy              forwards a request
 //! upstream           connections to nodes
-//! topology           where everything is, who leads, who answers, how far away
+//! topology           regions, nodes, leaders, health and round trips
 //! hosts tls config
 //! ```
 

@@ -1,6 +1,7 @@
-//! `cloudkv-router`: parses, logs, runs, and says how it ended.
+//! `cloudkv-router`: parses the command line, starts the log, runs the router, and reports the
+//! outcome.
 //!
-//! Exit codes: 0 stopped as told, 1 failed, 2 wrong settings.
+//! Exit codes: 0 after a requested stop, 1 after a failure, 2 for invalid settings.
 
 use std::process::ExitCode;
 
@@ -11,7 +12,8 @@ use cloudkv_router::health::ask;
 use cloudkv_router::run::run;
 use tokio::runtime::Builder;
 
-/// hyper allocates from all threads; jemalloc keeps that fast, and gives memory back.
+/// Global allocator: hyper allocates from all threads; jemalloc keeps that fast, and returns memory
+/// to the system.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Follows the cluster on this thread; users are served on others.
+/// Runs the router. The cluster is followed on this thread; users are served on others.
 fn start(config: &Config) -> Result<(), Failure> {
     telemetry::logs::init(&config.log_level, config.log_format)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -1,4 +1,4 @@
-//! What the operator's port tells.
+//! Readiness, status and metrics of the router, for the admin port.
 
 use std::sync::Arc;
 
@@ -16,38 +16,38 @@ use tokio_util::sync::CancellationToken;
 use crate::proxy::Shared;
 use crate::topology::{Node, RegionView, View};
 
-/// The router as its operator sees it.
+/// Source of the router's readiness, status and metrics.
 #[derive(Clone)]
 pub struct Observer {
-    /// What the threads that serve users share.
+    /// State shared by the threads that serve users.
     pub shared: Shared,
-    /// Cancelled when the router is told to stop.
+    /// Cancelled when a stop is requested.
     pub stop: CancellationToken,
 }
 
 impl Observer {
-    /// The parts that must be ready before the router is.
+    /// Readiness of the components that the router needs.
     fn ready(&self) -> Readiness {
         let view = self.shared.view.load_full();
-        let healthy = view
+        let is_healthy = view
             .as_ref()
             .is_some_and(|view| view.regions.iter().any(RegionView::is_healthy));
         let missing = |is_ready: bool, why: &str| (!is_ready).then(|| why.to_owned());
         let parts = vec![
             Part::new(
                 "topology",
-                missing(view.is_some(), "no node has told yet what there is"),
+                missing(view.is_some(), "no node has sent its topology yet"),
             ),
             Part::new(
                 "region",
                 missing(
-                    healthy,
-                    "in no region all shards are led by nodes that answer",
+                    is_healthy,
+                    "no region has an available leader of each shard",
                 ),
             ),
             Part::new(
                 "accepting",
-                missing(!self.stop.is_cancelled(), "the router is about to stop"),
+                missing(!self.stop.is_cancelled(), "the router is stopping"),
             ),
         ];
         Readiness {
@@ -85,7 +85,7 @@ impl Observer {
 
 fn region(region: &RegionView) -> Value {
     let leaders = region.leaders.iter();
-    let leaders = leaders.map(|place| place.and_then(|place| region.nodes.get(place)));
+    let leaders = leaders.map(|index| index.and_then(|index| region.nodes.get(index)));
     json!({
         "name": region.name,
         "healthy": region.is_healthy(),
@@ -107,22 +107,22 @@ fn node(node: &Node) -> Value {
 }
 
 fn write_view(view: &View, text: &mut Exposition) {
-    for (place, region) in view.regions.iter().enumerate() {
+    for (index, region) in view.regions.iter().enumerate() {
         let labels = [("region", region.name.as_str())];
         let gauges = [
             (
                 "cloudkv_router_region_current",
-                "1 if the global name stands for the region.",
-                place == view.current,
+                "1 if requests for the global name go to the region.",
+                index == view.current,
             ),
             (
                 "cloudkv_router_region_healthy",
-                "1 if a node of the region answers, and all of its shards are led.",
+                "1 if a node of the region is available, and all of its shards have a leader.",
                 region.is_healthy(),
             ),
         ];
-        for (name, help, is) in gauges {
-            text.gauge(name, help, &labels, f64::from(u8::from(is)));
+        for (name, help, is_true) in gauges {
+            text.gauge(name, help, &labels, f64::from(u8::from(is_true)));
         }
         for node in &region.nodes {
             write_node(&region.name, node, text);
@@ -134,25 +134,30 @@ fn write_node(region: &str, node: &Node, text: &mut Exposition) {
     let id = node.id.to_string();
     let labels = [("region", region), ("node", id.as_str())];
     let available = f64::from(u8::from(node.is_available()));
-    let help = "1 if a node answers and isn't about to stop.";
+    let help = "1 if a node answers health checks and isn't draining.";
     text.gauge("cloudkv_router_node_available", help, &labels, available);
     let help = "Open connections to a node.";
-    let open = node.pools.open_connections() as f64;
-    text.gauge("cloudkv_router_node_connections", help, &labels, open);
-    if let Some(trip) = node.round_trip() {
+    let connections = node.pools.open_connections() as f64;
+    text.gauge(
+        "cloudkv_router_node_connections",
+        help,
+        &labels,
+        connections,
+    );
+    if let Some(round_trip) = node.round_trip() {
         let help = "Moving average of the round trip to a node.";
-        let trip = trip.as_secs_f64();
+        let round_trip = round_trip.as_secs_f64();
         text.gauge(
             "cloudkv_router_node_round_trip_seconds",
             help,
             &labels,
-            trip,
+            round_trip,
         );
     }
 }
 
-/// The routes. Health and readiness are free of the token: those who ask for them often can't send
-/// one, and they tell nothing that needs it.
+/// Builds the routes. Health and readiness need no token: their callers often can't send one, and
+/// they reveal nothing that needs protection.
 pub fn router(observer: Observer, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))

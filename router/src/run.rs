@@ -1,8 +1,8 @@
 //! Runs a router: bind, follow, serve, drain, stop.
 //!
-//! Users are served on threads of their own, each with a listener, connections to nodes and a
-//! runtime of its own, so that a request never changes threads. The system spreads connections
-//! over the listeners (`SO_REUSEPORT`).
+//! Users are served on dedicated threads, each with its own listener, connections to nodes and
+//! runtime, so that a request never changes threads. The system spreads connections over the
+//! listeners (`SO_REUSEPORT`).
 
 use std::collections::HashMap;
 use std::io;
@@ -28,40 +28,40 @@ use crate::topology::{Follower, FollowerSettings};
 use crate::upstream::Reach;
 use cloudkv_proto::tls::{Dialer, Holder, Tls, TlsFiles};
 
-/// How often budgets and pools are looked after.
+/// Interval of maintenance of retry budgets and pools.
 const UPKEEP: Duration = Duration::from_millis(100);
-/// How often pools are, in such looks.
+/// Number of maintenance runs between two cleanups of the pools.
 const TIDY_EVERY: u32 = 50;
 
-/// Why a router ends other than by being told to.
+/// Reason for which a router ends without a requested stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The process may not open enough files.
+    /// The limit of open files is too low.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// Its certificate can't be used.
+    /// The router's certificate for users can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Its certificate for nodes can't be used.
+    /// The router's certificate for nodes can't be used.
     #[error(transparent)]
     NodeTls(#[from] cloudkv_proto::tls::TlsError),
     /// Ports can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The system refuses something else.
+    /// Another call to the system failed.
     #[error("{verb}")]
     System {
-        /// What was tried.
+        /// The failed action.
         verb: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Runs a router until `stop` is cancelled, or it fails.
+/// Runs a router until `stop` is cancelled, or until it fails.
 pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunError> {
-    // Each connection of a user may need one to a node.
+    // Each user connection may need one to a node.
     let limit = raise_limit().map(|limit| limit / 2);
     let connections = room_for_connections(limit, config.max_connections, 0)?;
     let certificate = certificate(config)?;
@@ -74,7 +74,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
         metrics: Arc::default(),
         connections: Arc::default(),
     };
-    let budgets: Vec<Arc<Budget>> = (0..config.workers())
+    let retry_budgets: Vec<Arc<Budget>> = (0..config.workers())
         .map(|_| Arc::new(Budget::new(config.retry_percent)))
         .collect();
 
@@ -83,31 +83,35 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
         tokio::spawn(tls.watch(stop_all.clone()));
     }
     let follower = Follower::new(follower_settings(config, dialer), shared.view.clone());
-    let following = tokio::spawn(follower.run(stop_all.clone()));
-    let operator = router(
+    let follower = tokio::spawn(follower.run(stop_all.clone()));
+    let admin_router = router(
         Observer {
             shared: shared.clone(),
             stop: stop.clone(),
         },
         config.admin_token.as_ref(),
     );
-    let operating = tokio::spawn(admin::serve(ports.admin, operator, stop_all.clone()));
+    let admin_task = tokio::spawn(admin::serve(ports.admin, admin_router, stop_all.clone()));
     if let Some(certificate) = certificate {
         tokio::spawn(certificate.follow(stop_all.clone()));
     }
-    tokio::spawn(upkeep(shared.clone(), budgets.clone(), stop_all.clone()));
+    tokio::spawn(upkeep(
+        shared.clone(),
+        retry_budgets.clone(),
+        stop_all.clone(),
+    ));
 
     let settings = http_settings(config, connections);
-    let served = serve_users(ports.users, shared, &budgets, &settings, &stop).await;
+    let served = serve_users(ports.users, shared, &retry_budgets, &settings, &stop).await;
     stop_all.cancel();
-    let _ = following.await;
-    let _ = operating.await;
+    let _ = follower.await;
+    let _ = admin_task.await;
     served?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Tells in the log what starts: with what, where, and whom it asks.
+/// Logs the start: version, seeds, certificates and addresses.
 fn tell_start(config: &Config, ports: &Ports, dialer: &Dialer) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -122,8 +126,8 @@ fn tell_start(config: &Config, ports: &Ports, dialer: &Dialer) {
         left.unwrap_or_default().as_secs() / 86_400
     });
     match days_left {
-        Some(days_left) => tracing::info!(days_left, "certificate for nodes"),
-        None => tracing::info!("no certificate for nodes: what goes to them is not encrypted"),
+        Some(days_left) => tracing::info!(days_left, "certificate for nodes loaded"),
+        None => tracing::info!("no certificate for nodes: connections to nodes are not encrypted"),
     }
     let https = config.https.filter(|_| config.tls_cert.is_some());
     tracing::info!(
@@ -136,24 +140,24 @@ fn tell_start(config: &Config, ports: &Ports, dialer: &Dialer) {
     );
 }
 
-/// Serves users, on a thread for each budget, until all of them have drained.
+/// Serves users, on one thread per retry budget, until all connections are drained.
 async fn serve_users(
     users: Vec<Vec<Listening>>,
     shared: Shared,
-    budgets: &[Arc<Budget>],
+    retry_budgets: &[Arc<Budget>],
     settings: &HttpSettings,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     let system = |verb| move |source| RunError::System { verb, source };
-    let workers = Workers::start(budgets.len()).map_err(system("start threads"))?;
+    let workers = Workers::start(retry_budgets.len()).map_err(system("start threads"))?;
     let mut ports = Vec::new();
-    let threads = workers.handles().iter().zip(budgets).zip(users);
-    for (number, ((worker, budget), listening)) in threads.enumerate() {
-        let proxy = Arc::new(Proxy::new(number, shared.clone(), budget.clone()));
-        ports.extend(listening.into_iter().map(|listening| Serving {
+    let threads = workers.handles().iter().zip(retry_budgets).zip(users);
+    for (number, ((worker, retry_budget), listeners)) in threads.enumerate() {
+        let proxy = Arc::new(Proxy::new(number, shared.clone(), retry_budget.clone()));
+        ports.extend(listeners.into_iter().map(|listener| Serving {
             worker: worker.clone(),
-            listener: listening.listener,
-            encryption: listening.encryption,
+            listener: listener.listener,
+            encryption: listener.encryption,
             answers: proxy.clone(),
         }));
     }
@@ -162,14 +166,14 @@ async fn serve_users(
     served.map_err(system("serve users"))
 }
 
-/// Lets budgets fill, and closes connections that nobody needs.
-async fn upkeep(shared: Shared, budgets: Vec<Arc<Budget>>, stop: CancellationToken) {
-    let mut looks = 0_u32;
+/// Refills retry budgets, and closes unused connections.
+async fn upkeep(shared: Shared, retry_budgets: Vec<Arc<Budget>>, stop: CancellationToken) {
+    let mut runs = 0_u32;
     let sleep = || tokio::time::sleep(UPKEEP);
     while stop.run_until_cancelled(sleep()).await.is_some() {
-        budgets.iter().for_each(|budget| budget.refill());
-        looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(TIDY_EVERY)
+        retry_budgets.iter().for_each(|budget| budget.refill());
+        runs = runs.wrapping_add(1);
+        if runs.is_multiple_of(TIDY_EVERY)
             && let Some(view) = shared.view.load_full()
         {
             let nodes = view.regions.iter().flat_map(|region| &region.nodes);
@@ -185,7 +189,7 @@ fn certificate(config: &Config) -> Result<Option<Certificate>, TlsError> {
         .transpose()
 }
 
-/// Connects to nodes, with certificates if there are any.
+/// Builds the dialer to nodes, with certificates if there are any.
 fn dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
     let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
     else {
@@ -211,7 +215,7 @@ fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
         retry_memory: Arc::new(Memory::new(config.retry_memory_mib.bytes())),
         node_connections: connections,
         retry_percent: config.retry_percent,
-        // A region's name is made of characters that a header may have.
+        // A region's name consists of characters that are valid in a header.
         home: HeaderValue::from_str(config.region.as_str())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
     }
@@ -243,7 +247,7 @@ fn http_settings(config: &Config, connections: usize) -> HttpSettings {
     }
 }
 
-/// A listener of one thread.
+/// Listener of one thread.
 struct Listening {
     listener: std::net::TcpListener,
     encryption: Encryption,
@@ -252,7 +256,7 @@ struct Listening {
 /// The bound ports.
 struct Ports {
     http: SocketAddr,
-    /// Those for users, by thread.
+    /// Listeners for users, by thread.
     users: Vec<Vec<Listening>>,
     admin: TcpListener,
 }
@@ -286,7 +290,7 @@ impl Ports {
             }
         }
         let system = |source| RunError::System {
-            verb: "listen to the operator",
+            verb: "listen on the admin port",
             source,
         };
         let admin = admin.into_iter().next();

@@ -1,7 +1,7 @@
-//! Certificates: read when the router starts, and again when their files change.
+//! The certificate for users: loaded when the router starts, and reloaded when its files change.
 //!
-//! Invariant: what can't be read or doesn't fit together changes nothing: the certificate of before
-//! stays in use, and the log says why.
+//! Invariant: files that can't be read or don't match have no effect: the previous certificate
+//! stays in use, and the log gives the reason.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,41 +15,41 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
-/// How often the files are looked at.
+/// Interval at which the files are checked for changes.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Why a certificate can't be used.
+/// Reason for which a certificate can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read, or isn't PEM.
     #[error("read {setting} {}: {source}", path.display())]
     File {
-        /// The setting that names it.
+        /// Setting with the file's path.
         setting: &'static str,
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: pem::Error,
     },
-    /// Certificate and key aren't fit for use, or not for each other.
+    /// Certificate and key are invalid, or don't match.
     #[error("use tls_cert and tls_key: {0}")]
     Unfit(#[from] rustls::Error),
 }
 
-/// Where a certificate and its key are.
+/// Files of a certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The certificate and those that sign it.
+    /// File of the certificate and its chain.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// File of the private key.
     pub key: PathBuf,
 }
 
-/// What tells that a file is another one.
+/// Modification times and sizes of the files, by which changes are noticed.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Files {
-    /// Reads both.
+    /// Loads both files.
     pub fn load(&self) -> Result<ServerConfig, TlsError> {
         let chain = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -83,7 +83,7 @@ fn stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
     Ok((metadata.modified()?, metadata.len()))
 }
 
-/// A certificate in use.
+/// A certificate in use, which is reloaded when its files change.
 pub struct Certificate {
     files: Files,
     used: Stamp,
@@ -91,23 +91,23 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads a certificate and its key.
+    /// Loads a certificate and its key.
     pub fn open(files: Files) -> Result<Self, TlsError> {
-        let used = files.stamp();
+        let stamps = files.stamp();
         let settings = Arc::new(ArcSwap::from_pointee(files.load()?));
         Ok(Self {
             files,
-            used,
+            used: stamps,
             settings,
         })
     }
 
-    /// What connections are encrypted with.
+    /// TLS settings for new connections.
     pub fn settings(&self) -> TlsSettings {
         self.settings.clone()
     }
 
-    /// Takes files that change into use until `stop`.
+    /// Reloads changed files until `stop`.
     pub async fn follow(mut self, stop: CancellationToken) {
         while stop
             .run_until_cancelled(tokio::time::sleep(LOOK))
@@ -119,18 +119,20 @@ impl Certificate {
     }
 
     fn look(&mut self) {
-        let now = self.files.stamp();
-        if now == self.used {
+        let stamps = self.files.stamp();
+        if stamps == self.used {
             return;
         }
-        self.used = now;
+        self.used = stamps;
         match self.files.load() {
             Ok(config) => {
                 self.settings.store(Arc::new(config));
-                tracing::info!("the certificate was read again");
+                tracing::info!("certificate reloaded");
             }
-            // The two files are written one after the other: the next look sees both.
-            Err(error) => tracing::warn!(%error, "the certificate of before stays in use"),
+            // The two files are written one after the other: the next check sees both.
+            Err(error) => {
+                tracing::warn!(%error, "certificate reload failed, the previous one stays in use");
+            }
         }
     }
 }

@@ -1,18 +1,18 @@
-//! All orders, one after the other: slow, and plain enough to be believed.
+//! Brute-force checker: tries all orders, one after the other. Slow, and simple enough to trust.
 
 use super::model::{ABSENT, Op, Value};
 
-/// Whether some order of some of the operations is right.
+/// Returns whether some order of all completed operations, and of any of the others, is correct.
 pub(super) fn linearizable(ops: &[Op]) -> bool {
     extend(ops, &mut vec![false; ops.len()], ABSENT)
 }
 
 fn extend(ops: &[Op], placed: &mut [bool], state: Value) -> bool {
-    let left = |index: &usize| !placed[*index];
-    let known_left = (0..ops.len())
-        .filter(left)
+    let is_left = |index: &usize| !placed[*index];
+    let completed_left = (0..ops.len())
+        .filter(is_left)
         .filter(|i| ops[*i].end.is_some());
-    let Some(first_end) = known_left.filter_map(|i| ops[i].end).min() else {
+    let Some(first_end) = completed_left.filter_map(|i| ops[i].end).min() else {
         return true;
     };
     for index in 0..ops.len() {
@@ -21,9 +21,9 @@ fn extend(ops: &[Op], placed: &mut [bool], state: Value) -> bool {
             continue;
         }
         placed[index] = true;
-        let found = extend(ops, placed, op.sets.unwrap_or(state));
+        let is_possible = extend(ops, placed, op.sets.unwrap_or(state));
         placed[index] = false;
-        if found {
+        if is_possible {
             return true;
         }
     }

@@ -1,19 +1,19 @@
-//! Histories of a register that is right, with clients that see it late.
+//! Generates histories of a correct register whose clients observe it with a delay.
 
 use super::model::{ABSENT, Needs, Op, Value};
 use crate::rng::Rng;
 
-/// What a history is made of.
+/// Parameters of a generated history.
 pub(super) struct Shape {
     pub clients: u64,
     pub ops: usize,
-    /// Of 1000 operations that change something, how many have an unknown fate.
+    /// Probability that an operation which writes has an unknown outcome, in permille.
     pub unknown: u64,
-    /// The longest time between an operation's start and its effect, and from there to its end.
+    /// Longest time between an operation's start and its effect, and from there to its end.
     pub lag: u64,
 }
 
-/// One operation, with the instant at which it happens (`None`: never).
+/// An operation with the instant at which it takes effect (`None`: never).
 struct Planned {
     start: u64,
     happens: Option<u64>,
@@ -28,11 +28,11 @@ enum Kind {
     Write,
     Delete,
     Create,
-    /// Compares with the value that was written so many writes ago.
+    /// Compares with the value written that many writes ago.
     Cas(usize),
 }
 
-/// A history that is linearizable.
+/// Generates a linearizable history.
 pub(super) fn history(rng: &mut Rng, shape: &Shape) -> Vec<Op> {
     let mut planned = plan(rng, shape);
     planned.sort_by_key(|op| op.happens.unwrap_or(op.start));
@@ -60,14 +60,14 @@ fn plan(rng: &mut Rng, shape: &Shape) -> Vec<Planned> {
                 _ => Kind::Cas(rng.index(3)),
             };
             let unknown = !matches!(kind, Kind::Read) && rng.permille(shape.unknown);
-            let late = if unknown { 20 } else { 1 };
-            let happens = start + rng.within(0..shape.lag * late);
+            let lag_factor = if unknown { 20 } else { 1 };
+            let happens = start + rng.within(0..shape.lag * lag_factor);
             let end = happens + rng.within(0..shape.lag);
             free_at[client] = if unknown { start + shape.lag } else { end };
-            let never = unknown && rng.permille(500);
+            let is_never = unknown && rng.permille(500);
             Planned {
                 start,
-                happens: (!never).then_some(happens),
+                happens: (!is_never).then_some(happens),
                 end,
                 kind,
                 unknown,
@@ -99,8 +99,8 @@ impl Register {
         if sets != ABSENT {
             self.written.push(sets);
         }
-        let holds = needs.hold(self.state);
-        if holds && op.happens.is_some() {
+        let is_met = needs.hold(self.state);
+        if is_met && op.happens.is_some() {
             self.state = sets;
         }
         if op.unknown {
@@ -109,7 +109,7 @@ impl Register {
         let Needs::Is(compared) = needs else {
             return Some(Op::done(op.start, op.end, needs, Some(sets)));
         };
-        Some(if holds {
+        Some(if is_met {
             Op::done(op.start, op.end, needs, Some(sets))
         } else {
             Op::done(op.start, op.end, Needs::Not(compared), None)
@@ -117,7 +117,7 @@ impl Register {
     }
 }
 
-/// Changes what one operation saw, or when; the result may be right or wrong.
+/// Changes the precondition or the times of one operation; the result may be linearizable or not.
 pub(super) fn break_it(rng: &mut Rng, ops: &mut [Op]) {
     let values: Vec<Value> = ops.iter().filter_map(|op| op.sets).collect();
     let at = rng.index(ops.len());

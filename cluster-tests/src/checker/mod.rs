@@ -1,14 +1,14 @@
-//! Is a history of one key linearizable?
+//! Linearizability checker for the history of one key.
 //!
-//! It is if every operation can be given one instant between its start and its end, all of them
-//! different, so that the operations, taken in the order of these instants, do to a register what
-//! they were seen to do. This is the search of Wing and Gong with the memo of Lowe: put the
-//! operations in order one after the other, never one before another that had ended when it
-//! began; go back where nothing fits; and remember each pair of (operations placed, state) that
-//! led nowhere.
+//! A history is linearizable if every operation can be given one instant between its start and its
+//! end, all of them different, so that the operations, applied to a register in the order of these
+//! instants, have the results that were observed. This is the search of Wing and Gong (1993) with
+//! the memoization of Lowe (2017): place the operations one after the other, never one before
+//! another that had ended when it began; backtrack where nothing fits; and remember each pair of
+//! (placed operations, state) that led nowhere.
 //!
-//! Every value is written by one operation only, so that a read tells which write it saw. The
-//! search leans on it: see `search`.
+//! Every value is written by one operation only, so that a read identifies the write it observed.
+//! The search relies on it: see `search`.
 
 mod model;
 mod places;

@@ -1,24 +1,24 @@
 //! A register with compare-and-set, and operations on it.
 
-/// What a key holds: the number of a written value, or [`ABSENT`].
+/// Content of a key: the number of a written value, or [`ABSENT`].
 pub type Value = u64;
 
-/// The key isn't there.
+/// Marks a key that doesn't exist.
 pub const ABSENT: Value = 0;
 
-/// What an operation needs the register to hold when it happens.
+/// Condition on the register at the instant at which an operation takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Needs {
-    /// Nothing: a plain write.
+    /// No condition: a plain write.
     Any,
-    /// This: a read that found it, a condition that held.
+    /// The register holds this value: a read that returned it, or a condition that was met.
     Is(Value),
-    /// Anything else: a condition that failed.
+    /// The register holds any other value: a condition that was not met.
     Not(Value),
 }
 
 impl Needs {
-    /// Whether a register that holds `value` will do.
+    /// Returns whether a register that holds `value` meets the condition.
     pub fn hold(self, value: Value) -> bool {
         match self {
             Self::Any => true,
@@ -28,23 +28,23 @@ impl Needs {
     }
 }
 
-/// An operation, as its client saw it.
+/// An operation as its client observed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// When it began.
+    /// Start time.
     pub start: u64,
-    /// When it ended. `None`: its fate is unknown, and it may happen at any time from its start
-    /// on, or never. (One whose condition doesn't hold when it happens changes nothing, which is
-    /// the same as never.)
+    /// End time. `None`: the outcome is unknown, and the operation may take effect at any time from
+    /// its start on, or never. (One whose condition isn't met when it takes effect changes nothing,
+    /// which is the same as never.)
     pub end: Option<u64>,
-    /// What it found, or what its condition was.
+    /// Value that the operation read, or its condition.
     pub needs: Needs,
-    /// What it leaves behind; `None`: what was there.
+    /// Value that the operation writes; `None`: it changes nothing.
     pub sets: Option<Value>,
 }
 
 impl Op {
-    /// An operation that ended.
+    /// Creates an operation that completed.
     pub fn done(start: u64, end: u64, needs: Needs, sets: Option<Value>) -> Self {
         Self {
             start,
@@ -54,7 +54,7 @@ impl Op {
         }
     }
 
-    /// An operation of unknown fate.
+    /// Creates an operation with an unknown outcome.
     pub fn unknown(start: u64, needs: Needs, sets: Value) -> Self {
         Self {
             start,

@@ -1,16 +1,17 @@
-//! Which operations have been placed.
+//! The set of operations that a search has placed.
 
-/// A set of operations, by index. Nearly all below some index are in it and nearly none above,
-/// so it is kept as the first one that is missing and the words from there on.
+/// A set of operations, by index. Nearly all indexes below some point are members and nearly none
+/// above, so the compact form is the first missing index and the words from there on.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     words: Vec<u64>,
-    /// All below are in.
+    /// All indexes below are members.
     first_missing: usize,
     count: usize,
 }
 
-/// A set in the form that is kept: what is behind the first missing one, without empty words.
+/// Compact form for the memo: the first missing index and the words from there on, without empty
+/// ones.
 pub(super) type Packed = (usize, Box<[u64]>);
 
 impl Places {
@@ -50,17 +51,17 @@ impl Places {
 
     pub(super) fn packed(&self) -> Packed {
         let words = &self.words[(self.first_missing / 64).min(self.words.len())..];
-        let used = words.iter().rposition(|word| *word != 0);
-        let words = &words[..used.map_or(0, |last| last + 1)];
+        let last_used = words.iter().rposition(|word| *word != 0);
+        let words = &words[..last_used.map_or(0, |last| last + 1)];
         (self.first_missing, words.into())
     }
 
-    /// All words, for sets that are compared with others.
+    /// Returns all words, for comparison with other sets.
     pub(super) fn words(&self) -> Box<[u64]> {
         self.words.as_slice().into()
     }
 
-    /// Whether everything in `words` is in this set, too.
+    /// Returns whether this set contains all members of `words`.
     pub(super) fn covers(&self, words: &[u64]) -> bool {
         words
             .iter()
@@ -74,7 +75,7 @@ mod tests {
     use super::Places;
 
     #[test]
-    fn the_first_missing_one_moves_with_the_set() {
+    fn the_first_missing_index_follows_the_set() {
         let mut places = Places::new(130);
         for index in (0..130).filter(|index| *index != 64) {
             places.insert(index);
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_covers_its_parts() {
+    fn a_set_is_a_superset_of_its_subsets() {
         let (mut all, mut part) = (Places::new(100), Places::new(100));
         all.insert(1);
         all.insert(99);

@@ -1,12 +1,13 @@
-//! Random histories: right ones pass, and broken ones get the verdict that all orders give.
+//! Random histories: correct ones pass, and corrupted ones get the verdict of the brute-force
+//! checker.
 
 use super::generate::{Shape, break_it, history};
 use super::{ABSENT, Budget, Needs, Op, Verdict, brute, check};
 use crate::rng::Rng;
 
 #[test]
-fn small_histories_get_the_verdict_of_the_search_through_all_orders() {
-    let (mut right, mut wrong) = (0, 0);
+fn small_histories_get_the_verdict_of_the_brute_force_checker() {
+    let (mut linearizable, mut violated) = (0, 0);
     for seed in 0..20_000 {
         let mut rng = Rng::new(seed);
         let shape = Shape {
@@ -22,13 +23,13 @@ fn small_histories_get_the_verdict_of_the_search_through_all_orders() {
         }
         let expected = brute::linearizable(&ops);
         assert_eq!(verdict(&ops), Some(expected), "seed {seed}: {ops:#?}");
-        *(if expected { &mut right } else { &mut wrong }) += 1;
+        *(if expected { &mut linearizable } else { &mut violated }) += 1;
     }
-    assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong");
+    assert!(linearizable > 1000 && violated > 1000, "{linearizable} linearizable, {violated} not");
 }
 
 #[test]
-fn long_histories_with_many_unknown_fates_are_decided() {
+fn long_histories_with_many_unknown_outcomes_are_decided() {
     for seed in 0..12 {
         let mut rng = Rng::new(seed);
         let shape = Shape {
@@ -46,7 +47,7 @@ fn long_histories_with_many_unknown_fates_are_decided() {
     }
 }
 
-/// Whether it is linearizable; `None`: undecided.
+/// Returns whether the history is linearizable; `None`: undecided.
 fn verdict(ops: &[Op]) -> Option<bool> {
     match check(ops, Budget::default()) {
         Verdict::Linearizable => Some(true),
@@ -55,8 +56,8 @@ fn verdict(ops: &[Op]) -> Option<bool> {
     }
 }
 
-/// Lets a late read see a value that two acknowledged plain writes, one after the other and both
-/// before the read, have overwritten.
+/// Changes a late read so that it returns a value which two acknowledged plain writes, one after
+/// the other and both before the read, have overwritten.
 fn make_stale(rng: &mut Rng, ops: &mut [Op]) {
     let plain = |op: &&Op| op.needs == Needs::Any && op.end.is_some() && op.sets > Some(ABSENT);
     let mut writes: Vec<Op> = ops.iter().filter(plain).copied().collect();

@@ -1,16 +1,16 @@
-//! The search for an order.
+//! Search for a linearization, an order of the operations that explains their results.
 //!
-//! Operations whose end is known must all be placed; those of unknown fate may be. What keeps
-//! histories of thousands of operations cheap:
+//! Operations with a known end must all be placed; those with an unknown outcome may be. These
+//! rules keep the search cheap for histories of thousands of operations:
 //!
-//! - An operation that fits and changes nothing is placed at once, without alternatives: whatever
-//!   order there is, it can be moved to here.
+//! - An operation that fits and changes nothing is placed at once, without alternatives: any order
+//!   that exists remains one with the operation moved to here.
 //! - A value that was overwritten never comes back. So no value is overwritten while a read of it,
-//!   or a condition on it, waits for its place.
-//! - An operation of unknown fate is placed only where another one then fits that didn't before:
-//!   placed elsewhere, it could be moved to the right, or left out.
-//! - Of two positions with the same operations of known end placed and the same state, the one
-//!   that used more of the others can do nothing that the first couldn't.
+//!   or a condition on it, still has to be placed.
+//! - An operation with an unknown outcome is placed only where another one then fits that didn't
+//!   before: placed elsewhere, it could be moved to the right, or left out.
+//! - Of two positions with the same state and the same placed operations of known end, the one that
+//!   used more of the others can do nothing that the first couldn't.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use super::model::{ABSENT, Needs, Op, Value};
 use super::places::{Packed, Places};
 
-/// How many steps a search may take before it gives up.
+/// Maximum number of steps of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget(pub u64);
 
@@ -28,27 +28,27 @@ impl Default for Budget {
     }
 }
 
-/// What the search found.
+/// Result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is an order.
+    /// The history is linearizable.
     Linearizable,
-    /// There is none. `placed` operations of those given, by index, could be put in order, and
-    /// then none of `stuck` fitted: where to begin to look.
+    /// No order exists. `placed` operations of those given, by index, could be ordered, and then
+    /// none of `stuck` fitted: start the investigation there.
     Violated {
         /// The longest order that was found.
         placed: Vec<usize>,
-        /// Those that had to come next.
+        /// The operations that had to come next.
         stuck: Vec<usize>,
     },
-    /// The budget ended first. To be treated as a failure: nothing was shown.
+    /// The search exceeded its budget. Callers must treat it as a failure: nothing was shown.
     Undecided,
 }
 
-/// Looks for an order of these operations on a key that wasn't there before.
+/// Searches for a linearization of these operations on a key that didn't exist before.
 ///
 /// # Panics
-/// When two operations write the same value: what a read saw would not be known.
+/// Panics if two operations write the same value: the value of a read would be ambiguous.
 pub fn check(ops: &[Op], budget: Budget) -> Verdict {
     assert_unique(ops);
     Search::new(ops, budget).run()
@@ -64,7 +64,7 @@ fn assert_unique(ops: &[Op]) {
     }
 }
 
-/// An operation to place next: an index into those of known end, or into the others.
+/// The operation to place next: an index into those of known end, or into the others.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Known(usize),
@@ -72,25 +72,25 @@ enum Step {
 }
 
 struct Frame {
-    /// What is still to be tried here, the best at the end.
+    /// Steps still to be tried from this position, the best at the end.
     steps: Vec<Step>,
-    /// How this position was reached, and the state before. `None`: it is the beginning.
+    /// The step that led to this position, and the state before it. `None`: this is the root.
     undo: Option<(Step, Value)>,
 }
 
 struct Search<'a> {
     ops: &'a [Op],
-    /// Indexes into `ops`, by start.
+    /// Indexes into `ops`, ordered by start.
     known: Vec<usize>,
     unknown: Vec<usize>,
     placed: Places,
     used: Places,
     state: Value,
-    /// How many operations of known end that aren't placed need the register to hold a value.
+    /// Number of unplaced operations of known end that need the register to hold each value.
     waiting: HashMap<Value, usize>,
-    /// Positions that were reached, each with the least sets of operations of unknown fate used.
+    /// Explored positions, each with the minimal sets of used operations of unknown outcome.
     reached: HashMap<(Packed, Value), Vec<Box<[u64]>>>,
-    /// What the longest order found so far is, and what was stuck then.
+    /// The longest order found so far: its length, its operations, and those that didn't fit next.
     best: (usize, Vec<usize>, Vec<usize>),
     budget: u64,
 }
@@ -204,7 +204,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether this position isn't one that was tried, or a worse one.
+    /// Marks this position as explored; returns false if it, or a better one, was explored before.
     fn is_new(&mut self) -> bool {
         let used = self.reached.entry((self.placed.packed(), self.state));
         let used = used.or_default();
@@ -215,7 +215,7 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Those of known end that may come next: none has ended before another of them began.
+    /// Returns the operations of known end that may come next: none ended before another one began.
     fn next_known(&self) -> Vec<usize> {
         let mut next = vec![];
         let mut first_end = u64::MAX;
@@ -233,7 +233,7 @@ impl<'a> Search<'a> {
         next
     }
 
-    /// What may be placed next, the best at the end.
+    /// Returns the steps that may come next, the best at the end.
     fn steps(&self) -> Vec<Step> {
         let next = self.next_known();
         let fits = |at: &usize| self.ops[self.known[*at]].needs.hold(self.state);
@@ -249,7 +249,7 @@ impl<'a> Search<'a> {
         steps
     }
 
-    /// Those of unknown fate after which something fits that doesn't fit now.
+    /// Returns the operations of unknown outcome after which something fits that doesn't fit now.
     fn useful_unknown(&self, next: &[usize]) -> Vec<Step> {
         let ends = next.iter().filter_map(|at| self.ops[self.known[*at]].end);
         let first_end = ends.min().unwrap_or(u64::MAX);
@@ -264,13 +264,13 @@ impl<'a> Search<'a> {
             .collect();
         let useful = |at: &usize| {
             let op = &self.ops[self.unknown[*at]];
-            let left = op.sets.unwrap_or(self.state);
-            op.needs.hold(self.state) && misfits.iter().any(|needs| needs.hold(left))
+            let state_after = op.sets.unwrap_or(self.state);
+            op.needs.hold(self.state) && misfits.iter().any(|needs| needs.hold(state_after))
         };
         free.into_iter().filter(useful).map(Step::Unknown).collect()
     }
 
-    /// Whether a step overwrites a value that another operation still has to see.
+    /// Returns whether a step overwrites a value that another operation still has to observe.
     fn buries(&self, step: Step) -> bool {
         let op = self.op(step);
         if self.state == ABSENT || op.sets.is_none_or(|value| value == self.state) {
@@ -281,7 +281,7 @@ impl<'a> Search<'a> {
         waiting > usize::from(own)
     }
 
-    /// Remembers the longest order, once the search is stuck at its end.
+    /// Records the order if it is the longest so far, once the search is stuck at its end.
     fn note_best(&mut self, frames: &[Frame]) {
         let stuck = frames.last().is_some_and(|frame| frame.steps.is_empty());
         let (longest, _, known) = &self.best;

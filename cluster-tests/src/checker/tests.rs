@@ -1,4 +1,4 @@
-//! Histories written by hand, right ones and wrong ones.
+//! Hand-written histories, linearizable and not.
 
 use super::{ABSENT, Budget, Needs, Op, Verdict, check};
 
@@ -14,12 +14,12 @@ fn delete(start: u64, end: u64) -> Op {
     write(start, end, ABSENT)
 }
 
-fn cas(start: u64, end: u64, was: u64, value: u64) -> Op {
-    Op::done(start, end, Needs::Is(was), Some(value))
+fn cas(start: u64, end: u64, expected: u64, value: u64) -> Op {
+    Op::done(start, end, Needs::Is(expected), Some(value))
 }
 
-fn failed(start: u64, end: u64, was: u64) -> Op {
-    Op::done(start, end, Needs::Not(was), None)
+fn failed(start: u64, end: u64, expected: u64) -> Op {
+    Op::done(start, end, Needs::Not(expected), None)
 }
 
 #[track_caller]
@@ -36,7 +36,7 @@ fn wrong(ops: &[Op]) {
 }
 
 #[test]
-fn nothing_and_reads_of_nothing_are_right() {
+fn an_empty_history_and_reads_of_an_absent_key_are_linearizable() {
     right(&[]);
     right(&[read(0, 1, ABSENT), read(0, 2, ABSENT)]);
 }
@@ -50,13 +50,13 @@ fn a_read_sees_the_last_write_or_one_that_is_under_way() {
 }
 
 #[test]
-fn a_value_that_nobody_wrote_is_wrong() {
+fn a_read_of_an_unwritten_value_is_a_violation() {
     wrong(&[read(0, 1, 7)]);
     wrong(&[read(0, 1, 7), write(2, 3, 7)]);
 }
 
 #[test]
-fn an_acknowledged_write_that_is_lost_is_wrong() {
+fn a_lost_acknowledged_write_is_a_violation() {
     wrong(&[write(0, 1, 1), read(2, 3, ABSENT)]);
     right(&[write(0, 1, 1), delete(0, 1), read(2, 3, ABSENT)]);
 }
@@ -84,13 +84,13 @@ fn of_two_that_compare_with_the_same_value_one_succeeds() {
 }
 
 #[test]
-fn a_condition_that_fails_without_a_reason_is_wrong() {
+fn a_condition_that_fails_without_a_reason_is_a_violation() {
     wrong(&[write(0, 1, 1), failed(2, 3, 1), read(4, 5, 1)]);
     wrong(&[failed(0, 1, ABSENT)]);
 }
 
 #[test]
-fn a_write_of_unknown_fate_may_happen_late_or_never() {
+fn a_write_of_unknown_outcome_may_take_effect_late_or_never() {
     let unknown = Op::unknown(0, Needs::Any, 1);
     right(&[unknown, read(1, 2, ABSENT), read(90, 91, 1)]);
     right(&[unknown, read(1, 2, ABSENT), write(3, 4, 2), read(90, 91, 2)]);
@@ -106,7 +106,7 @@ fn a_write_of_unknown_fate_may_happen_late_or_never() {
 }
 
 #[test]
-fn unknown_fates_build_on_each_other() {
+fn writes_of_unknown_outcome_may_depend_on_each_other() {
     let first = Op::unknown(0, Needs::Is(ABSENT), 1);
     let second = Op::unknown(0, Needs::Is(1), 2);
     right(&[first, second, read(5, 6, ABSENT), read(7, 8, 2)]);
@@ -135,7 +135,7 @@ fn an_unknown_delete_explains_an_absent_key_once() {
 }
 
 #[test]
-fn a_violation_tells_where_the_search_was_stuck() {
+fn a_violation_reports_the_longest_order() {
     let ops = [write(0, 1, 1), write(2, 3, 2), read(4, 5, 1), read(6, 7, 2)];
     let Verdict::Violated { placed, stuck } = check(&ops, Budget::default()) else {
         panic!("it is wrong");

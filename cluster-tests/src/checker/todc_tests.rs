@@ -1,4 +1,4 @@
-//! Random histories get the verdict of somebody else's checker.
+//! Cross-check: random histories get the same verdict from an independent checker, `todc`.
 
 use todc_utils::Specification;
 use todc_utils::linearizability::WGLChecker;
@@ -23,8 +23,9 @@ impl Specification for Register {
     }
 }
 
-/// What the other checker says. It knows no unknown fates: for it they happen, at the latest at
-/// the end, or aren't there, and some choice must do.
+/// Returns the verdict of the other checker. It has no unknown outcomes: such an operation takes
+/// effect, at the latest at the end of the history, or is left out, and some choice must be
+/// linearizable.
 fn other_verdict(ops: &[Op]) -> bool {
     let unknown: Vec<usize> = (0..ops.len()).filter(|at| ops[*at].end.is_none()).collect();
     (0_u32..1 << unknown.len()).any(|choice| {
@@ -40,7 +41,7 @@ fn other_verdict(ops: &[Op]) -> bool {
                 [(ops[at].start, false, at), (end, true, at)]
             })
             .collect();
-        // Calls come before answers of the same instant.
+        // Calls come before responses of the same instant.
         events.sort_unstable();
         let actions = events.into_iter().map(|(_, ends, at)| {
             let action = if ends { Action::Response } else { Action::Call };
@@ -53,8 +54,8 @@ fn other_verdict(ops: &[Op]) -> bool {
 }
 
 #[test]
-fn random_histories_get_the_verdict_of_another_checker() {
-    let (mut right, mut wrong) = (0, 0);
+fn random_histories_get_the_verdict_of_an_independent_checker() {
+    let (mut linearizable, mut violated) = (0, 0);
     for seed in 0..1500 {
         let mut rng = Rng::branch(seed, 2);
         let shape = Shape {
@@ -72,9 +73,12 @@ fn random_histories_get_the_verdict_of_another_checker() {
             assert_ne!(verdict, Verdict::Undecided, "seed {seed}");
             let ours = verdict == Verdict::Linearizable;
             assert_eq!(ours, other_verdict(&ops), "seed {seed}: {ops:#?}");
-            *(if ours { &mut right } else { &mut wrong }) += 1;
+            *(if ours { &mut linearizable } else { &mut violated }) += 1;
             break_it(&mut rng, &mut ops);
         }
     }
-    assert!(right > 500 && wrong > 300, "{right} right, {wrong} wrong");
+    assert!(
+        linearizable > 500 && violated > 300,
+        "{linearizable} linearizable, {violated} not"
+    );
 }

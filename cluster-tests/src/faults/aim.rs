@@ -1,21 +1,21 @@
-//! Whom a fault hits.
+//! Target of a fault.
 
 use crate::region::Region;
 use crate::rng::Rng;
 
-/// Whom a fault is to hit.
+/// The node that a fault is to hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aim {
-    /// The node at this seat, whatever it does.
+    /// The node at this seat, whatever its role.
     Seat(usize),
-    /// The leader of the metadata.
+    /// The leader of the metadata group.
     MetaLeader,
     /// The leader of this shard.
     ShardLeader(u32),
 }
 
 impl Aim {
-    /// Draws one.
+    /// Draws a random target.
     pub(super) fn draw(rng: &mut Rng, nodes: usize, shards: u32) -> Self {
         match rng.within(0..3) {
             0 => Self::MetaLeader,
@@ -24,14 +24,14 @@ impl Aim {
         }
     }
 
-    /// The seat that it means now; where a group has no leader, `otherwise`. And whether it hit
-    /// the leader that it was aimed at.
-    pub(super) async fn resolve(self, region: &Region, otherwise: usize) -> (usize, bool) {
+    /// Returns the seat that the target means now, or `fallback` where a group has no leader, and
+    /// whether the fault hits the leader that it was aimed at.
+    pub(super) async fn resolve(self, region: &Region, fallback: usize) -> (usize, bool) {
         let leader = match self {
             Self::Seat(seat) => return (seat, false),
             Self::MetaLeader => region.leader_of("meta").await,
             Self::ShardLeader(shard) => region.leader_of(&format!("shard-{shard}")).await,
         };
-        (leader.unwrap_or(otherwise), leader.is_some())
+        (leader.unwrap_or(fallback), leader.is_some())
     }
 }

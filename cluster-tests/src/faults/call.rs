@@ -1,10 +1,10 @@
-//! A recorded call on a key, and what it says to the checker.
+//! A recorded call on a key, and its translation for the checker.
 
 use std::fmt;
 
 use crate::checker::{ABSENT, Needs, Op, Value};
 
-/// What a client asked for. Values are unique, and so a value names the version that it wrote.
+/// A request of a client. Values are unique, so a value identifies the version that it wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// GET.
@@ -17,9 +17,9 @@ pub enum Action {
     Create(Value),
     /// PUT with `If-Match` and the ETag of `was`.
     Swap {
-        /// The value that must be there.
+        /// Value that must be present.
         was: Value,
-        /// The one that replaces it.
+        /// Value that replaces it.
         value: Value,
     },
     /// DELETE with `If-Match` and the ETag of this value.
@@ -27,7 +27,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// What must be there for it to happen, and what it then leaves behind.
+    /// Returns the precondition of a write and the value that it leaves behind; `None` for a read.
     fn effect(self) -> Option<(Needs, Value)> {
         match self {
             Self::Get => None,
@@ -39,56 +39,56 @@ impl Action {
         }
     }
 
-    /// What it leaves behind if it happens; `None`: it changes nothing.
+    /// Returns the value that a write leaves behind; `None` for a read.
     pub fn writes(self) -> Option<Value> {
         self.effect().map(|(_, value)| value)
     }
 }
 
-/// What became of a call.
+/// Outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A read found this value, or [`ABSENT`].
+    /// The read returned this value, or [`ABSENT`].
     Found(Value),
-    /// A write happened.
+    /// The write was acknowledged.
     Done,
-    /// A condition didn't hold.
+    /// The condition was not met.
     Failed,
-    /// It may have happened, or may still happen.
+    /// The write may be done, or may be yet.
     Unknown,
-    /// It did not happen, and won't.
+    /// The write is not done, and won't be.
     Nothing,
 }
 
 /// A call with its times, in nanoseconds since the run's start.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Who called.
+    /// Number of the client.
     pub client: u32,
-    /// The seat of the node that was called.
+    /// Seat of the called node.
     pub seat: usize,
-    /// Just before the request was sent.
+    /// Time just before the request was sent.
     pub start: u64,
-    /// Just after the answer came, or was given up.
+    /// Time just after the response arrived, or the client gave up.
     pub end: u64,
-    /// What was asked for.
+    /// The request.
     pub action: Action,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The version of what was found or written.
+    /// Version that was read or written.
     pub etag: Option<Box<str>>,
 }
 
 impl Record {
-    /// What it says to the checker; `None`: nothing.
+    /// Translates the call for the checker; `None` if it shows nothing.
     pub fn op(&self) -> Option<Op> {
-        let done = |needs, sets| Some(Op::done(self.start, self.end, needs, sets));
+        let completed = |needs, sets| Some(Op::done(self.start, self.end, needs, sets));
         match (self.outcome, self.action.effect()) {
-            (Outcome::Found(value), None) => done(Needs::Is(value), None),
-            (Outcome::Done, Some((needs, value))) => done(needs, Some(value)),
-            (Outcome::Failed, Some((Needs::Is(was), _))) => done(Needs::Not(was), None),
+            (Outcome::Found(value), None) => completed(Needs::Is(value), None),
+            (Outcome::Done, Some((needs, value))) => completed(needs, Some(value)),
+            (Outcome::Failed, Some((Needs::Is(was), _))) => completed(Needs::Not(was), None),
             (Outcome::Unknown, Some((needs, value))) => Some(Op::unknown(self.start, needs, value)),
-            // A read that failed changed nothing; and a client makes no other pairs.
+            // A failed read shows nothing; and a client makes no other pairs.
             (
                 Outcome::Unknown
                 | Outcome::Nothing
@@ -100,7 +100,7 @@ impl Record {
         }
     }
 
-    /// The value whose version `etag` is.
+    /// Returns the value whose version `etag` is.
     pub fn value(&self) -> Option<Value> {
         match self.outcome {
             Outcome::Found(value) => Some(value),
@@ -130,7 +130,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// What records say to the checker, with the record that each came from.
+/// Translates records for the checker; returns the operations and the record's index of each.
 pub fn to_ops(records: &[Record]) -> (Vec<Op>, Vec<usize>) {
     let ops = records.iter().enumerate();
     ops.filter_map(|(index, record)| Some((record.op()?, index)))
@@ -156,15 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn calls_say_what_they_saw() {
-        let swap = Action::Swap { was: 3, value: 4 };
-        let done = |needs, sets| Some(Op::done(5, 9, needs, sets));
-        assert_eq!(op(Action::Get, Outcome::Found(3)), done(Needs::Is(3), None));
-        assert_eq!(op(swap, Outcome::Done), done(Needs::Is(3), Some(4)));
-        assert_eq!(op(swap, Outcome::Failed), done(Needs::Not(3), None));
+    fn calls_translate_to_operations() {
+        let replace = Action::Swap { was: 3, value: 4 };
+        let completed = |needs, sets| Some(Op::done(5, 9, needs, sets));
+        assert_eq!(op(Action::Get, Outcome::Found(3)), completed(Needs::Is(3), None));
+        assert_eq!(op(replace, Outcome::Done), completed(Needs::Is(3), Some(4)));
+        assert_eq!(op(replace, Outcome::Failed), completed(Needs::Not(3), None));
         assert_eq!(
             op(Action::Create(4), Outcome::Failed),
-            done(Needs::Not(0), None)
+            completed(Needs::Not(0), None)
         );
         assert_eq!(
             op(Action::DeleteThat(3), Outcome::Unknown),

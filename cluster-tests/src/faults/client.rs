@@ -1,4 +1,4 @@
-//! A client that records what it does.
+//! A client that records its calls.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::checker::{ABSENT, Value};
 use crate::harness::{Answer, Bucket, RawRequest};
 use crate::rng::Rng;
 
-/// How long a client waits for an answer; after it a write's fate is unknown.
+/// Time for a response; after it a write's outcome is unknown.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a client waits before it calls a node again that didn't do what it asked for.
+/// Backoff after a call without effect, in milliseconds.
 const PAUSE: std::ops::Range<u64> = 5..50;
 
-/// What all clients of a run have in common.
+/// State that all clients of a run share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub ledger: Ledger,
     pub bucket: Bucket,
-    /// The public ports of the nodes, by seat.
+    /// Public addresses of the nodes, by seat.
     pub nodes: Vec<SocketAddr>,
-    /// Makes values unique.
+    /// Source of unique values.
     pub values: AtomicU64,
-    /// How many milliseconds a client waits between two calls.
+    /// Pause of a client between two calls, in milliseconds.
     pub pace: std::ops::Range<u64>,
     pub stop: AtomicBool,
 }
@@ -44,24 +44,24 @@ impl Shared {
     }
 }
 
-/// What a request says beside what it is for.
+/// Optional parts of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extras<'a> {
-    /// A session token.
+    /// Session token.
     pub token: Option<&'a str>,
-    /// The time to live of what is written, in seconds.
+    /// Time to live of the written value, in seconds.
     pub ttl: Option<u64>,
-    /// The type of what is written.
+    /// Content type of the written value.
     pub content_type: Option<&'a str>,
-    /// Whether the node's own replica will do for a read.
+    /// True if the node's own replica may answer the read (`consistency=eventual`).
     pub eventual: bool,
 }
 
-/// A call, and what else its answer said.
+/// A call's record and the session token of its response.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub record: Record,
-    /// The session token.
+    /// Session token.
     pub token: Option<String>,
 }
 
@@ -123,20 +123,20 @@ impl Client {
         self.call(key, action, None).await.outcome
     }
 
-    /// Calls, and writes it down.
+    /// Calls and adds the call to the history.
     async fn call(&mut self, key: KeyName, action: Action, etag: Option<&str>) -> Record {
         let record = self.ask(key, action, etag).await;
         self.shared.ledger.record(key, record.clone());
         record
     }
 
-    /// Calls.
+    /// Calls without adding the call to the history.
     pub async fn ask(&mut self, key: KeyName, action: Action, etag: Option<&str>) -> Record {
-        let asked = self.ask_with(key, action, etag, Extras::default());
-        asked.await.record
+        let result = self.ask_with(key, action, etag, Extras::default());
+        result.await.record
     }
 
-    /// Calls, and says more.
+    /// Calls with optional parts of a request, without adding the call to the history.
     pub async fn ask_with(
         &mut self,
         key: KeyName,
@@ -146,22 +146,23 @@ impl Client {
     ) -> Asked {
         let request = request(&self.shared.bucket, key, action, etag, extras);
         let start = self.shared.ledger.now();
-        let reply = self.line.exchange(&request).await;
+        let sent = self.line.exchange(&request).await;
         let end = self.shared.ledger.now();
         let mut token = None;
-        let (outcome, etag) = match reply {
-            Reply::Answer(answer) => {
-                token = answer.find_header("x-cloudkv-version").map(str::to_owned);
-                self.understand(key, action, &answer)
+        let (outcome, etag) = match sent {
+            Reply::Answer(response) => {
+                token = response.find_header("x-cloudkv-version").map(str::to_owned);
+                self.understand(key, action, &response)
             }
             Reply::NotSent => (Outcome::Nothing, None),
             Reply::Closed | Reply::Lost => (Outcome::Unknown, None),
         };
-        // A DELETE has no ETag; of a client that brought no token, the token tells its version. That of
-        // a read which found nothing names what is gone: no condition can ask for that.
-        let tells = extras.token.is_none() && outcome == Outcome::Done;
-        let alone = token.as_deref().filter(|_| tells);
-        let of_token = || Some(Version::of_token(alone?)?.etag().into());
+        // A DELETE has no ETag; if the request carried no token, the response's token holds its
+        // version. The token of a read that found nothing names the deleted version: no condition
+        // can require that.
+        let has_own_version = extras.token.is_none() && outcome == Outcome::Done;
+        let own_token = token.as_deref().filter(|_| has_own_version);
+        let of_token = || Some(Version::of_token(own_token?)?.etag().into());
         let record = Record {
             client: self.number,
             seat: self.seat,
@@ -178,13 +179,13 @@ impl Client {
         &self,
         key: KeyName,
         action: Action,
-        answer: &Answer,
+        response: &Answer,
     ) -> (Outcome, Option<Box<str>>) {
-        let etag = answer.find_header("etag").map(Box::from);
+        let etag = response.find_header("etag").map(Box::from);
         let conditional = !matches!(action, Action::Get | Action::Put(_) | Action::Delete);
-        let outcome = match (answer.status, action) {
-            (200, Action::Get) => answer.text().trim().parse().ok().map(Outcome::Found),
-            (404, Action::Get) if answer.error_code() == "not_found" => {
+        let outcome = match (response.status, action) {
+            (200, Action::Get) => response.text().trim().parse().ok().map(Outcome::Found),
+            (404, Action::Get) if response.error_code() == "not_found" => {
                 Some(Outcome::Found(ABSENT))
             }
             (200, _) => Some(Outcome::Done),
@@ -195,8 +196,8 @@ impl Client {
         };
         let outcome = outcome.unwrap_or_else(|| {
             let (number, seat) = (self.number, self.seat);
-            let what = format!("client {number} at node {seat}, {key}, {action:?}: {answer:?}");
-            self.shared.ledger.odd(what);
+            let anomaly = format!("client {number} at node {seat}, {key}, {action:?}: {response:?}");
+            self.shared.ledger.odd(anomaly);
             Outcome::Unknown
         });
         (outcome, etag)

@@ -1,24 +1,24 @@
-//! A disk that changes what was written to it, under a node that runs.
+//! Corruption of a running node's disk.
 //!
-//! One node at a time, and only while all groups are whole: of three copies one is damaged. At the
-//! end all of it is found and mended before the next step, also what no request met: the node is
-//! told to read all that it has, as an operator does it, by a mark in its data directory and a
-//! restart.
+//! One node at a time, and only while all groups are healthy: of three copies one is damaged. All
+//! damage is found and repaired before the next step, also where no request met it: the node is
+//! told to read all of its data, as an operator does it, by a marker file in its data directory and
+//! a restart.
 
 use std::time::Duration;
 
 use crate::region::{NodeId, Region};
 use crate::rng::Rng;
 
-/// Time for all groups to be whole again after the damage.
+/// Time for all groups to be healthy again after the damage.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
-/// Time for a node to get what is damaged from another one.
+/// Time for a node to get damaged records from another one.
 const MENDED_WITHIN: Duration = Duration::from_secs(40);
-/// Restarts of a node until its files are whole: one to find what nobody has met, one
-/// to write its files anew, and one more where a compaction ended it meanwhile.
+/// Restarts of a node until its files are intact: one to find what no request has met, one to
+/// rewrite its files, and one more where a compaction ended the process meanwhile.
 const RESTARTS: usize = 5;
 
-/// Damages a node's state, and sees that it is mended. Returns how many bits were flipped.
+/// Damages a node's state and verifies the repair. Returns the number of flipped bits.
 pub(super) async fn damage(
     region: &mut Region,
     seat: usize,
@@ -26,8 +26,8 @@ pub(super) async fn damage(
     rng: &mut Rng,
 ) -> usize {
     region.wait_formed_within(WHOLE_WITHIN).await;
-    let lost = region.node_id(seat).await;
-    // It writes its state to the disk when it stops.
+    let damaged_id = region.node_id(seat).await;
+    // The node flushes its state to the disk when it stops.
     region.terminate(seat).await;
     region.restart(seat).await;
     region.wait_formed_within(WHOLE_WITHIN).await;
@@ -36,10 +36,10 @@ pub(super) async fn damage(
         region.members[seat].damage_state(0..80, usize::try_from(spacing).unwrap_or(4096));
     tokio::time::sleep(hold).await;
     for _ in 0..RESTARTS {
-        let mark = region.members[seat].data_dir().join("state-damaged");
-        std::fs::write(&mark, "checked").expect("mark the data directory");
+        let marker = region.members[seat].data_dir().join("state-damaged");
+        std::fs::write(&marker, "checked").expect("mark the data directory");
         if region.members[seat].ended().is_some() {
-            // A compaction has met it first.
+            // A compaction has met the damage first.
             region.wait_exit(seat).await;
             region.members[seat].start();
         } else {
@@ -47,22 +47,23 @@ pub(super) async fn damage(
             region.restart(seat).await;
         }
         if !is_mended(region, seat).await {
-            // What a start reads is damaged, or where the copy would lie: it is replaced.
-            replace(region, seat, &lost).await;
+            // The damage is where the start reads, or where the repaired copy would lie: replace
+            // the node.
+            replace(region, seat, &damaged_id).await;
             return flipped;
         }
         region.wait_formed_within(WHOLE_WITHIN).await;
-        if !mark.exists() {
+        if !marker.exists() {
             return flipped;
         }
     }
     panic!("node {seat} has damaged files after {RESTARTS} restarts");
 }
 
-/// Waits until a node has nothing that is damaged; false if it doesn't run.
+/// Waits until a node reports no damage; returns false if it doesn't run.
 async fn is_mended(region: &mut Region, seat: usize) -> bool {
-    let until = std::time::Instant::now() + MENDED_WITHIN;
-    while std::time::Instant::now() < until {
+    let deadline = std::time::Instant::now() + MENDED_WITHIN;
+    while std::time::Instant::now() < deadline {
         if region.members[seat].ended().is_some() {
             return false;
         }
@@ -76,7 +77,7 @@ async fn is_mended(region: &mut Region, seat: usize) -> bool {
     false
 }
 
-/// Replaces a node by one with an empty disk, as its operator does.
+/// Replaces a node by one with an empty disk, as an operator does.
 async fn replace(region: &mut Region, seat: usize, lost: &NodeId) {
     if region.members[seat].ended().is_some() {
         region.wait_exit(seat).await;

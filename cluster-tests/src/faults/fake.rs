@@ -1,5 +1,4 @@
-//! Servers of keys in this process, right ones and broken ones, to show that the checks find
-//! what is broken.
+//! In-process key/value servers, correct and defective ones, to show that the checks find defects.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,26 +13,26 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// How a server is broken.
+/// Defect of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Break {
-    /// It isn't.
+    /// None: the server is correct.
     No,
-    /// One read in 50 gives the value before the last one.
+    /// One read in 50 returns the value before the last one.
     OldReads,
-    /// One write in 200 is acknowledged and forgotten.
+    /// One write in 20 is acknowledged and lost.
     LostWrites,
-    /// One conditional write in 10 happens although its condition doesn't hold.
+    /// One conditional write in 10 is done although its condition isn't met.
     ForgottenConditions,
-    /// One write in 50 has an unknown outcome, and happens twice, later.
+    /// One write in 50 has an unknown outcome, and is done twice, after the response.
     RepeatedWrites,
-    /// A write in 50 is answered with a refusal, and happens.
+    /// One write in 50 is refused in the response, and done.
     FalseRefusals,
 }
 
 #[derive(Default)]
 struct Key {
-    /// The last one is what is there.
+    /// Values by age; the last one is the present one.
     written: Vec<Option<(Bytes, u64)>>,
 }
 
@@ -43,11 +42,11 @@ struct Server {
 }
 
 /// Starts a server that ends with the runtime.
-pub(super) async fn serve(how: Break) -> SocketAddr {
+pub(super) async fn serve(defect: Break) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Arc::new(Server {
-        how,
+        how: defect,
         keys: Mutex::default(),
     });
     tokio::spawn(async move {
@@ -68,12 +67,12 @@ impl Server {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        // So that calls overlap.
+        // Calls must overlap.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let value = (head.method == Method::PUT).then_some(body);
         let path = head.uri.path().to_owned();
-        let (answer, again) = self.decide(&head, &path, value.clone());
-        if again {
+        let (response, is_repeated) = self.decide(&head, &path, value.clone());
+        if is_repeated {
             tokio::spawn(async move {
                 for _ in 0..2 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -84,10 +83,10 @@ impl Server {
                 }
             });
         }
-        answer
+        response
     }
 
-    /// The answer, and whether a write is to happen later.
+    /// Returns the response, and whether the write is to be done later.
     fn decide(
         &self,
         head: &http::request::Parts,
@@ -96,38 +95,38 @@ impl Server {
     ) -> (Response<Full<Bytes>>, bool) {
         let (keys, version) = &mut *self.keys.lock().unwrap();
         *version += 1;
-        let now = |every: u64, how: Break| self.how == how && version.is_multiple_of(every);
-        let (old_read, lost) = (now(50, Break::OldReads), now(20, Break::LostWrites));
-        let (forgets, refuses) = (
-            now(10, Break::ForgottenConditions),
-            now(50, Break::FalseRefusals),
+        let is_due = |every: u64, defect: Break| self.how == defect && version.is_multiple_of(every);
+        let (is_stale_read, is_lost) = (is_due(50, Break::OldReads), is_due(20, Break::LostWrites));
+        let (ignores_condition, is_refused) = (
+            is_due(10, Break::ForgottenConditions),
+            is_due(50, Break::FalseRefusals),
         );
-        let repeats = now(50, Break::RepeatedWrites);
+        let is_repeated = is_due(50, Break::RepeatedWrites);
         let key = keys.entry(path.to_owned()).or_default();
-        let there = key.written.last().cloned().flatten();
+        let current = key.written.last().cloned().flatten();
         if head.method == Method::GET {
-            let before = key.written.len().checked_sub(2).filter(|_| old_read);
-            let found = before.map_or(there, |at| key.written[at].clone());
+            let before = key.written.len().checked_sub(2).filter(|_| is_stale_read);
+            let value = before.map_or(current, |at| key.written[at].clone());
             return (
-                found.map_or_else(absent, |(value, etag)| found_one(value, etag)),
+                value.map_or_else(absent, |(value, etag)| found_one(value, etag)),
                 false,
             );
         }
-        if !condition_holds(head, there.as_ref()) && !forgets {
+        if !condition_holds(head, current.as_ref()) && !ignores_condition {
             return (plain(412), false);
         }
-        if repeats {
+        if is_repeated {
             return (plain(504), true);
         }
-        if !lost {
+        if !is_lost {
             key.write(version, value.clone());
         }
-        let answer = match value {
-            _ if refuses => plain(503),
+        let response = match value {
+            _ if is_refused => plain(503),
             Some(_) => etagged(200, *version).body(Full::default()).unwrap(),
             None => plain(200),
         };
-        (answer, false)
+        (response, false)
     }
 }
 
@@ -138,12 +137,12 @@ impl Key {
     }
 }
 
-fn condition_holds(head: &http::request::Parts, there: Option<&(Bytes, u64)>) -> bool {
+fn condition_holds(head: &http::request::Parts, current: Option<&(Bytes, u64)>) -> bool {
     let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let matches = header("if-match");
-    let etag = there.map(|(_, etag)| format!("\"{etag}\""));
-    matches.is_none_or(|wanted| etag.as_deref() == Some(wanted))
-        && (header("if-none-match").is_none() || there.is_none())
+    let if_match = header("if-match");
+    let etag = current.map(|(_, etag)| format!("\"{etag}\""));
+    if_match.is_none_or(|wanted| etag.as_deref() == Some(wanted))
+        && (header("if-none-match").is_none() || current.is_none())
 }
 
 fn etagged(status: u16, etag: u64) -> http::response::Builder {

@@ -1,5 +1,5 @@
-//! The recording clients and the checks find what is wrong with servers that are broken on
-//! purpose, and nothing wrong with one that isn't.
+//! The recording clients and the checks find the defects of defective servers, and none in a
+//! correct one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,12 +13,12 @@ use super::ledger::Ledger;
 use super::settle::Settler;
 use crate::harness::{Bucket, eventually};
 
-/// Calls in which a server does what it is broken for many times.
+/// Enough calls for a server to show its defect many times.
 const CALLS: u64 = 6000;
 
-/// What the checks say of a server after so many calls.
-async fn failures(how: Break) -> Vec<String> {
-    let address = serve(how).await;
+/// Returns the failures that the checks report of a server.
+async fn failures(defect: Break) -> Vec<String> {
+    let address = serve(defect).await;
     let shared = Arc::new(Shared {
         ledger: Ledger::new(),
         bucket: Bucket {
@@ -48,20 +48,20 @@ async fn failures(how: Break) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_right_server_passes() {
+async fn a_correct_server_passes() {
     assert_eq!(failures(Break::No).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn broken_servers_are_found_out() {
-    for how in [
+async fn defective_servers_are_detected() {
+    for defect in [
         Break::OldReads,
         Break::LostWrites,
         Break::ForgottenConditions,
         Break::RepeatedWrites,
         Break::FalseRefusals,
     ] {
-        let failures = failures(how).await;
-        assert!(!failures.is_empty(), "{how:?}");
+        let failures = failures(defect).await;
+        assert!(!failures.is_empty(), "{defect:?}");
     }
 }

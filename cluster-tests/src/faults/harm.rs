@@ -1,4 +1,4 @@
-//! What is done to nodes, and undone: with any region, or several.
+//! Faults of nodes, for one region and for several.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use crate::harness::try_eventually;
 use crate::region::{NodeId, Region, Status};
 use crate::rng::Rng;
 
-/// A jump of a wall clock, in milliseconds.
+/// Jump of a wall clock, in milliseconds.
 const JUMP: i64 = 10 * 60 * 1000;
 
-/// How soon a node must notice that its clock is wrong.
+/// Time for a node to notice that its clock is wrong.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Time until a node can be decommissioned, or recommissioned.
@@ -19,14 +19,14 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 /// Time until a group that a node leads has begun to change its members.
 const BEGINS_WITHIN: Duration = Duration::from_secs(5);
 
-/// `kill -9` of nodes, and a restart after a while.
+/// Kills nodes with SIGKILL and restarts them after `hold`.
 pub(super) async fn kill(region: &mut Region, seats: &[usize], hold: Duration) {
     for seat in seats {
         region.kill(*seat);
     }
     tokio::time::sleep(hold).await;
     for seat in seats {
-        // All are started before any is waited for: alone they may not get far.
+        // All are started before any is waited for: one alone may not get far.
         region.members[*seat].start();
     }
     for seat in seats {
@@ -34,44 +34,44 @@ pub(super) async fn kill(region: &mut Region, seats: &[usize], hold: Duration) {
     }
 }
 
-/// SIGSTOP, and SIGCONT after a while.
+/// Suspends a node with SIGSTOP for `hold`.
 pub(super) async fn pause(region: &mut Region, seat: usize, hold: Duration) {
     region.members[seat].pause();
     tokio::time::sleep(hold).await;
     region.members[seat].resume();
 }
 
-/// SIGTERM, and a restart after a while.
+/// Stops a node with SIGTERM and restarts it after `hold`.
 pub(super) async fn restart(region: &mut Region, seat: usize, hold: Duration) {
     region.terminate(seat).await;
     tokio::time::sleep(hold).await;
     region.restart(seat).await;
 }
 
-/// The clock jumps while the node runs, which must not matter, and then it restarts.
+/// Moves the clock of a running node, which must have no effect, and restarts the node.
 pub(super) async fn clock_jump(region: &mut Region, seat: usize, hold: Duration, rng: &mut Rng) {
     let jump = if rng.permille(500) { JUMP } else { -JUMP };
     region.members[seat].set_clock(jump);
     tokio::time::sleep(hold.min(Duration::from_secs(2))).await;
     kill(region, &[seat], Duration::ZERO).await;
-    let seen = &*region;
+    let shared = &*region;
     let noticed = try_eventually(NOTICED_WITHIN, async || {
-        let status = seen.status(seat).await?;
+        let status = shared.status(seat).await?;
         (!status.clock_ok).then_some(())
     });
     let noticed = noticed.await;
     assert!(
         noticed.is_some(),
-        "node {seat} doesn't see its clock's jump"
+        "node {seat} doesn't report its clock's jump"
     );
     tokio::time::sleep(hold).await;
     region.members[seat].set_clock(0);
     kill(region, &[seat], Duration::ZERO).await;
 }
 
-/// Nodes leave all groups, or some of them, one after the other, and come back: recommissioned on
-/// their way out, or with an empty disk once they were removed. Returns whether any group changed
-/// its voters: only then did something happen.
+/// Decommissions nodes, one after the other, and brings them back: recommissioned while their
+/// replicas still move, or with an empty disk once they were removed. Returns whether any group
+/// changed its voters: only then did the fault happen.
 pub(super) async fn change_members(
     region: &mut Region,
     first: usize,
@@ -84,35 +84,36 @@ pub(super) async fn change_members(
         let id = region.node_id(seat).await;
         has_changed |= move_away(region, seat, &id, rng).await;
         tokio::time::sleep(hold.min(Duration::from_secs(1))).await;
-        let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
-        come_back(region, seat, teller, &id).await;
-        // In a region of two, what has left one node is at the other.
+        let admin_seat = (seat + 1 + rng.index(nodes - 1)) % nodes;
+        come_back(region, seat, admin_seat, &id).await;
+        // In a region of two, the replicas that left one node are at the other.
         seat = (seat + 1) % nodes;
     }
     has_changed
 }
 
-/// Decommissions a node, and waits until it was removed, or has only begun to leave. Returns whether
-/// it had any vote to give up.
+/// Decommissions a node, and waits until it was removed, or has only begun to hand over its
+/// replicas. Returns whether it had any vote to give up.
 async fn move_away(region: &mut Region, seat: usize, id: &NodeId, rng: &mut Rng) -> bool {
     let before = votes_in(region, id).await;
-    // What has just joined isn't heard of at once, and can't take over before.
-    let asked = try_eventually(LEAVES_WITHIN, async || {
-        let order = ["decommission", &id.0, "--yes"];
-        region.admin(seat, &order).await.ok()
+    // A node that has just joined isn't known to the cluster at once, and can't take over replicas
+    // before.
+    let accepted = try_eventually(LEAVES_WITHIN, async || {
+        let command = ["decommission", &id.0, "--yes"];
+        region.admin(seat, &command).await.ok()
     });
-    assert!(asked.await.is_some(), "node {seat} can't be decommissioned");
+    assert!(accepted.await.is_some(), "node {seat} can't be decommissioned");
     if rng.permille(300) {
-        let begun = try_eventually(BEGINS_WITHIN, async || {
+        let has_begun = try_eventually(BEGINS_WITHIN, async || {
             (votes_in(region, id).await != before).then_some(())
         });
-        return begun.await.is_some();
+        return has_begun.await.is_some();
     }
     wait_removed(region, seat).await;
     !before.is_empty()
 }
 
-/// Waits for the end of a node that was decommissioned.
+/// Waits for the exit of a node that was decommissioned.
 async fn wait_removed(region: &mut Region, seat: usize) {
     if region.members[seat].runs() {
         let status = region.wait_exit(seat).await;
@@ -120,22 +121,22 @@ async fn wait_removed(region: &mut Region, seat: usize) {
     }
 }
 
-/// Recommissions a node, or, if it was removed already, has it join anew.
-async fn come_back(region: &mut Region, seat: usize, teller: usize, id: &NodeId) {
-    let told = async || match region.admin(teller, &["recommission", &id.0]).await {
+/// Recommissions a node, or, if it was removed already, lets it join anew.
+async fn come_back(region: &mut Region, seat: usize, admin_seat: usize, id: &NodeId) {
+    let recommission = async || match region.admin(admin_seat, &["recommission", &id.0]).await {
         Err(error) if error.contains("503") || error.contains("connect to") => None,
         Ok(_) => Some(true),
         Err(error) if error.contains("was removed") => Some(false),
         Err(error) => panic!("recommission {id}: {error}"),
     };
-    let stays = try_eventually(LEAVES_WITHIN, told).await;
-    if !stays.unwrap_or_else(|| panic!("nobody recommissions node {seat}")) {
+    let is_recommissioned = try_eventually(LEAVES_WITHIN, recommission).await;
+    if !is_recommissioned.unwrap_or_else(|| panic!("node {seat} is not recommissioned in time")) {
         wait_removed(region, seat).await;
         region.rejoin_wiped(seat).await;
     }
 }
 
-/// The groups in which a node votes, as their leaders say.
+/// Returns the groups in which a node votes, as their leaders report them.
 async fn votes_in(region: &Region, id: &NodeId) -> BTreeSet<String> {
     let statuses = region.statuses().await;
     let led = statuses.values().flat_map(Status::led);

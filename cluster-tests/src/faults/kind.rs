@@ -1,4 +1,4 @@
-//! The kinds of faults, and how often each happened.
+//! Kinds of faults, and the number of times that each happened.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::str::FromStr;
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// `kill -9`, and a restart.
+    /// SIGKILL, and a restart.
     Kill,
-    /// `kill -9` of all nodes at once, and a restart.
+    /// SIGKILL to all nodes at once, and a restart.
     KillAll,
     /// SIGSTOP, and SIGCONT.
     Pause,
     /// SIGTERM, and a restart.
     Restart,
-    /// A node hears nobody, and nobody hears it.
+    /// All traffic from and to one node is cut.
     Isolate,
     /// One direction between two nodes is cut.
     OneWay,
@@ -23,45 +23,44 @@ pub enum Kind {
     Bridge,
     /// Connections of a node are reset.
     Refuse,
-    /// All that goes to and from a node is late.
+    /// All traffic of a node is delayed.
     Delay,
-    /// All that goes to and from a node is held up now and then, as packets that are lost.
+    /// All traffic of a node stalls now and then, as with lost packets.
     Loss,
     /// A node's wall clock jumps by ten minutes, and the node restarts.
     ClockJump,
-    /// A node loses its disk and comes back as another one.
+    /// A node loses its disk and joins again as another one.
     Wipe,
-    /// The same over a slow connection, while its shards are written; the snapshot's sender or the
-    /// node itself may die or stall midway.
+    /// As `Wipe`, over a slow connection and under writes to the shards; the snapshot's sender or
+    /// the node itself may die or stall midway.
     SlowSnapshot,
     /// A node is decommissioned, and recommissioned before its replicas have moved away, or joins
     /// anew once it was removed.
     Members,
-    /// A node's disk changes what was written to it, while the node runs. Of one region, and only
-    /// where it is asked for.
+    /// A running node's disk corrupts data. Only in one region, and only where asked for.
     Damage,
-    /// `kill -9` of all nodes of a region at once, and a restart.
+    /// SIGKILL to all nodes of a region at once, and a restart.
     RegionKill,
     /// Two regions don't reach each other, and both reach the others.
     RegionCut,
     /// One direction between two regions is cut.
     RegionOneWay,
-    /// A region hears no other one, and no other one hears it.
+    /// All traffic from and to one region is cut.
     RegionOff,
     /// Connections between two regions are reset.
     RegionReset,
-    /// All that goes between two regions is later than it is anyway.
+    /// Traffic between two regions is delayed beyond its usual latency.
     RegionDelay,
-    /// More than anyway is lost between two regions.
+    /// More traffic than usual is lost between two regions.
     RegionLoss,
-    /// `kill -9` of all nodes of a region that is cut off, just after it got a bucket, and a restart.
+    /// SIGKILL to all nodes of an isolated region, just after it got a bucket, and a restart.
     RegionCutKill,
-    /// A bucket is deleted while a region that is cut off writes to it.
+    /// A bucket is deleted while an isolated region writes to it.
     DropBucket,
 }
 
 impl Kind {
-    /// Those of one region.
+    /// Kinds for a single region.
     pub const OF_A_REGION: [Self; 14] = [
         Self::Kill,
         Self::KillAll,
@@ -79,8 +78,8 @@ impl Kind {
         Self::Members,
     ];
 
-    /// Those of a region of so many nodes: two don't know which of their clocks is wrong, and the
-    /// one that isn't a voter holds no copy that is whole.
+    /// Returns the kinds for a single region of so many nodes. Two nodes can't tell which of their
+    /// clocks is wrong, and the one that isn't a voter holds no complete copy.
     pub fn of_a_region(nodes: usize) -> Vec<Self> {
         let needs_three =
             |kind: &Self| matches!(kind, Self::ClockJump | Self::Wipe | Self::SlowSnapshot);
@@ -90,7 +89,7 @@ impl Kind {
             .collect()
     }
 
-    /// Those of several regions, of one node each.
+    /// Kinds for several regions of one node each.
     pub const OF_REGIONS: [Self; 13] = [
         Self::Kill,
         Self::KillAll,
@@ -107,11 +106,11 @@ impl Kind {
         Self::DropBucket,
     ];
 
-    /// Those that regions of several nodes know beside these.
+    /// Additional kinds for several regions of several nodes each.
     pub const OF_LARGE_REGIONS: [Self; 4] =
         [Self::RegionKill, Self::Isolate, Self::OneWay, Self::Bridge];
 
-    /// All of them.
+    /// Returns all kinds.
     fn all() -> impl Iterator<Item = Self> {
         let of_regions = Self::OF_REGIONS
             .into_iter()
@@ -120,7 +119,7 @@ impl Kind {
         Self::OF_A_REGION.into_iter().chain(others)
     }
 
-    /// Its name on the command line and in reports.
+    /// Returns the name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -150,7 +149,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is of the network, so that it may come on top of another one.
+    /// Returns true for a fault of the network, which may be combined with another fault.
     pub fn is_network(self) -> bool {
         match self {
             Self::Isolate
@@ -180,8 +179,8 @@ impl Kind {
         }
     }
 
-    /// How often it is drawn, beside the others. Those after which a region needs long to be
-    /// whole again come less often.
+    /// Returns the relative probability. Kinds after which a region needs long to recover are less
+    /// likely.
     pub fn weight(self) -> u64 {
         match self {
             Self::Wipe | Self::SlowSnapshot | Self::ClockJump | Self::Damage => 2,
@@ -218,35 +217,35 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::all().find(|kind| kind.name() == text);
+        let kind = Self::all().find(|kind| kind.name() == text);
         let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
-        found.ok_or_else(|| format!("expected one of {}", names()))
+        kind.ok_or_else(|| format!("expected one of {}", names()))
     }
 }
 
-/// How often faults happened.
+/// Number of times that faults happened.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     kinds: BTreeMap<Kind, u64>,
-    /// Faults that hit the leader of the metadata.
+    /// Number of faults that hit the leader of the metadata group.
     pub meta_leaders: u64,
-    /// Faults that hit the leader of a shard that was aimed at.
+    /// Number of faults that hit the leader of a shard that was aimed at.
     pub shard_leaders: u64,
 }
 
 impl Counts {
-    /// It happened.
+    /// Counts a fault.
     pub fn add(&mut self, kind: Kind) {
         *self.kinds.entry(kind).or_default() += 1;
     }
 
-    /// Those of `asked` that haven't happened yet.
-    pub fn missing(&self, asked: &[Kind]) -> Vec<Kind> {
-        let missing = asked.iter().filter(|kind| !self.kinds.contains_key(kind));
+    /// Returns those of `wanted` that haven't happened yet.
+    pub fn missing(&self, wanted: &[Kind]) -> Vec<Kind> {
+        let missing = wanted.iter().filter(|kind| !self.kinds.contains_key(kind));
         missing.copied().collect()
     }
 
-    /// All faults.
+    /// Returns the number of all faults.
     pub fn total(&self) -> u64 {
         self.kinds.values().sum()
     }

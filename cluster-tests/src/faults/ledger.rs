@@ -1,4 +1,4 @@
-//! Where clients write down their calls.
+//! The history of a run: all calls of its clients.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::call::{Outcome, Record};
 
-/// How long keys are used. Calls of unknown fate don't gather on one key for ever.
+/// Time for which a set of keys is used. It bounds the calls of unknown outcome on one key.
 pub(super) const GENERATION: Duration = Duration::from_secs(5);
 
 /// A key of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyName {
-    /// Which keys were used together.
+    /// Set of keys that were used at the same time.
     pub generation: u64,
-    /// Which of them.
+    /// Number within the set.
     pub number: u64,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for KeyName {
     }
 }
 
-/// How many calls had each outcome.
+/// Number of calls by outcome.
 #[derive(Debug, Default)]
 pub struct Tally {
     read: AtomicU64,
@@ -37,7 +37,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The numbers of several, added up.
+    /// Returns the sum of several counts.
     pub(super) fn sum<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
         let sum = Self::default();
         for part in parts {
@@ -78,12 +78,12 @@ impl Tally {
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
     }
 
-    /// How many calls there were.
+    /// Returns the number of calls.
     pub fn total(&self) -> u64 {
         self.all().iter().map(|(_, count)| count).sum()
     }
 
-    /// How many were answered with a success, or a condition that failed.
+    /// Returns the number of calls that succeeded or whose condition was not met.
     pub fn answered(&self) -> u64 {
         self.all()[..3].iter().map(|(_, count)| count).sum()
     }
@@ -101,19 +101,20 @@ impl fmt::Display for Tally {
 pub struct Ledger {
     started: Instant,
     generations: Mutex<BTreeMap<u64, HashMap<u64, Vec<Record>>>>,
-    /// Answers that no client should get.
+    /// Responses that no client should get.
     odd: Mutex<Vec<String>>,
-    /// What became of the calls.
+    /// Number of calls by outcome.
     pub tally: Tally,
 }
 
 impl Ledger {
-    /// Nothing yet. Time begins.
+    /// Creates an empty history of a run that begins now.
     pub fn new() -> Self {
         Self::since(Instant::now())
     }
 
-    /// Nothing yet, in a run that has begun: so that the times in several ledgers compare.
+    /// Creates an empty history of a run that has begun, so that the times of several histories
+    /// compare.
     pub(super) fn since(started: Instant) -> Self {
         Self {
             started,
@@ -123,48 +124,48 @@ impl Ledger {
         }
     }
 
-    /// Nanoseconds since the run's start, by the monotonic clock.
+    /// Returns nanoseconds since the run's start, by the monotonic clock.
     pub fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The generation of keys to use now.
+    /// Returns the generation of keys to use now.
     pub fn generation(&self) -> u64 {
         self.started.elapsed().as_secs() / GENERATION.as_secs()
     }
 
-    /// Writes down a call.
+    /// Records and counts a call.
     pub fn record(&self, key: KeyName, record: Record) {
         self.tally.count(record.outcome);
         self.append(key, record);
     }
 
-    /// Writes down a call of the checks' own, which isn't counted.
+    /// Records a call of the checks themselves, which isn't counted.
     pub(super) fn append(&self, key: KeyName, record: Record) {
         let mut generations = self.generations.lock().expect("no client panics here");
         let keys = generations.entry(key.generation).or_default();
         keys.entry(key.number).or_default().push(record);
     }
 
-    /// Writes down an answer that no client should get.
-    pub fn odd(&self, what: String) {
-        self.odd.lock().expect("no client panics here").push(what);
+    /// Records a response that no client should get.
+    pub fn odd(&self, anomaly: String) {
+        self.odd.lock().expect("no client panics here").push(anomaly);
     }
 
-    /// The answers that no client should have got.
+    /// Returns the responses that no client should have got.
     pub fn odd_answers(&self) -> Vec<String> {
         self.odd.lock().expect("no client panics here").clone()
     }
 
-    /// Takes out the oldest generation that ended this long ago.
+    /// Takes the oldest generation if it ended at least this long ago.
     pub(super) fn take_ended(&self, ago: Duration) -> Option<(u64, HashMap<u64, Vec<Record>>)> {
         let mut generations = self.generations.lock().expect("no client panics here");
         let (oldest, _) = generations.first_key_value()?;
-        let ended = GENERATION * u32::try_from(oldest + 1).unwrap_or(u32::MAX);
-        (self.started.elapsed() >= ended + ago).then(|| generations.pop_first())?
+        let end = GENERATION * u32::try_from(oldest + 1).unwrap_or(u32::MAX);
+        (self.started.elapsed() >= end + ago).then(|| generations.pop_first())?
     }
 
-    /// Takes out the oldest generation, when no client calls any more.
+    /// Takes the oldest generation, once no client calls any more.
     pub(super) fn take_any(&self) -> Option<(u64, HashMap<u64, Vec<Record>>)> {
         let mut generations = self.generations.lock().expect("no client panics here");
         generations.pop_first()

@@ -1,7 +1,7 @@
-//! Limits on keys under faults: a bucket is filled until a new key is refused, then another one.
+//! Key limits under faults: clients fill a bucket until a new key is refused, then another one.
 //!
-//! A refusal below the limit is wrong, and so are more keys than 1 % above it. What was
-//! acknowledged is there; what may have been written may be there, too.
+//! A refusal below the limit is wrong, and so is an overshoot of more than 1 %. Every acknowledged
+//! key counts; a key of unknown outcome may count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +17,9 @@ use crate::rng::Rng;
 pub(super) const LIMIT: u64 = 320;
 /// Clients that fill a bucket together.
 const WRITERS: u64 = 4;
-/// New keys that each of them tries after the first refusal.
+/// New keys that each client tries after the first refusal.
 const MORE: u64 = 20;
-/// After an answer that nothing was done.
+/// Backoff after a response without effect, in milliseconds.
 const RETRY_PAUSE: std::ops::Range<u64> = 5..50;
 
 /// Fills buckets, one after the other.
@@ -33,16 +33,16 @@ pub(super) struct LimitClient {
 /// A bucket that is being filled.
 struct Filling {
     path: String,
-    /// Names keys.
+    /// Number of the next key.
     tried: AtomicU64,
     acknowledged: AtomicU64,
-    /// Writes under way, done, or of unknown fate: so many keys there may be.
+    /// Upper bound of the number of keys: writes that are under way, done, or of unknown outcome.
     possible: AtomicU64,
     refused: AtomicU64,
 }
 
 impl LimitClient {
-    /// Clients of all nodes. Plan `free` has the limit [`LIMIT`].
+    /// Creates clients of all nodes. Plan `free` has the limit [`KEY_LIMIT`].
     pub fn new(shared: &Arc<Shared>, seed: u64) -> Self {
         Self {
             shared: shared.clone(),
@@ -59,17 +59,17 @@ impl LimitClient {
         self
     }
 
-    /// Fills one more bucket, when all is well again.
+    /// Fills one more bucket, once the region is healthy again.
     pub async fn finish(&mut self) {
         let before = self.filled;
         self.fill(true).await;
         if self.filled == before {
-            let what = "no bucket was filled up to its limit at the end";
-            self.shared.ledger.odd(what.into());
+            let anomaly = "no bucket was filled up to its limit at the end";
+            self.shared.ledger.odd(anomaly.into());
         }
     }
 
-    async fn fill(&mut self, to_the_end: bool) {
+    async fn fill(&mut self, until_refused: bool) {
         self.seed += 1;
         let mut rng = Rng::branch(self.seed, 0x11417);
         let Some(bucket) = self.create(&mut rng).await else {
@@ -84,7 +84,7 @@ impl LimitClient {
         };
         let writers = (0..WRITERS).map(|writer| {
             let rng = Rng::branch(self.seed, writer);
-            filling.write(&self.shared, rng, to_the_end)
+            filling.write(&self.shared, rng, until_refused)
         });
         join_all(writers).await;
         self.filled += u64::from(filling.refused.into_inner() > 0);
@@ -94,7 +94,7 @@ impl LimitClient {
         let node = self.shared.nodes[rng.index(self.shared.nodes.len())];
         let request = RawRequest::new("POST", "/buckets").body(b"");
         match Line::new(node, PATIENCE).exchange(&request).await {
-            Reply::Answer(answer) if answer.status == 201 => Some(Bucket::from_answer(&answer)),
+            Reply::Answer(response) if response.status == 201 => Some(Bucket::from_answer(&response)),
             Reply::Answer(_) | Reply::NotSent | Reply::Closed | Reply::Lost => None,
         }
     }
@@ -102,30 +102,30 @@ impl LimitClient {
 
 impl Filling {
     /// Writes new keys until some were refused, or the run is stopped.
-    async fn write(&self, shared: &Shared, mut rng: Rng, to_the_end: bool) {
-        let lines = shared.nodes.iter().map(|node| Line::new(*node, PATIENCE));
-        let mut lines: Vec<Line> = lines.collect();
-        let mut left = MORE;
-        while left > 0 && (to_the_end || !shared.stopped()) {
-            let seat = rng.index(lines.len());
+    async fn write(&self, shared: &Shared, mut rng: Rng, until_refused: bool) {
+        let connections = shared.nodes.iter().map(|node| Line::new(*node, PATIENCE));
+        let mut connections: Vec<Line> = connections.collect();
+        let mut refusals_left = MORE;
+        while refusals_left > 0 && (until_refused || !shared.stopped()) {
+            let seat = rng.index(connections.len());
             let key = self.tried.fetch_add(1, Ordering::SeqCst);
             let path = format!("{}/k{key}", self.path);
             self.possible.fetch_add(1, Ordering::SeqCst);
             let request = RawRequest::new("PUT", &path).body(b"v");
-            let reply = lines[seat].exchange(&request).await;
-            match &reply {
-                Reply::Answer(answer) if answer.status == 403 => {
+            let outcome = connections[seat].exchange(&request).await;
+            match &outcome {
+                Reply::Answer(response) if response.status == 403 => {
                     self.possible.fetch_sub(1, Ordering::SeqCst);
                     self.refused(shared, seat);
-                    left -= 1;
+                    refusals_left -= 1;
                 }
-                Reply::Answer(answer) => self.answered(shared, seat, answer),
+                Reply::Answer(response) => self.answered(shared, seat, response),
                 Reply::NotSent => {
                     self.possible.fetch_sub(1, Ordering::SeqCst);
                 }
                 Reply::Closed | Reply::Lost => {}
             }
-            if !matches!(&reply, Reply::Answer(answer) if answer.status == 200) {
+            if !matches!(&outcome, Reply::Answer(response) if response.status == 200) {
                 tokio::time::sleep(rng.millis(RETRY_PAUSE)).await;
             }
         }
@@ -133,31 +133,31 @@ impl Filling {
 
     fn refused(&self, shared: &Shared, seat: usize) {
         self.refused.fetch_add(1, Ordering::SeqCst);
-        // Those that began after this one are counted, too; then it is only less strict.
+        // Writes that began after this one count, too; that only makes the check less strict.
         let possible = self.possible.load(Ordering::SeqCst);
         if possible < LIMIT {
-            let what = format!("node {seat} refuses a new key of at most {possible}, of {LIMIT}");
-            shared.ledger.odd(what);
+            let anomaly = format!("node {seat} refuses a new key of at most {possible}, of {LIMIT}");
+            shared.ledger.odd(anomaly);
         }
     }
 
-    fn answered(&self, shared: &Shared, seat: usize, answer: &Answer) {
-        match answer.status {
+    fn answered(&self, shared: &Shared, seat: usize, response: &Answer) {
+        match response.status {
             200 => {
                 let keys = self.acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
                 if keys > LIMIT + LIMIT / 100 {
-                    let what = format!("node {seat} takes key {keys} of {LIMIT}");
-                    shared.ledger.odd(what);
+                    let anomaly = format!("node {seat} takes key {keys} of {LIMIT}");
+                    shared.ledger.odd(anomaly);
                 }
             }
-            // Nothing was done.
+            // The write was not done.
             503 => {
                 self.possible.fetch_sub(1, Ordering::SeqCst);
             }
             504 => {}
             _ => shared
                 .ledger
-                .odd(format!("node {seat} answers a new key with {answer:?}")),
+                .odd(format!("node {seat} answers a new key with {response:?}")),
         }
     }
 }

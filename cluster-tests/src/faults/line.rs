@@ -1,4 +1,4 @@
-//! A client's connection to one node, for requests whose fate matters.
+//! A client's connection to one node, which distinguishes unsent requests from unknown outcomes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use tokio::time::timeout;
 
 use crate::harness::{Answer, Connection, Ending, RawRequest};
 
-/// How long a connection may take to be there.
+/// Time for a connection to be established.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// It was answered.
+    /// A response arrived.
     Answer(Answer),
-    /// It was never sent.
+    /// The request was never sent.
     NotSent,
-    /// It was sent, and the connection was closed before the first byte of an answer.
+    /// The request was sent, and the connection was closed before the first byte of a response.
     Closed,
-    /// It was sent, and no whole answer came.
+    /// The request was sent, and no complete response arrived.
     Lost,
 }
 
-/// A connection that is opened when it is needed, and again when it broke.
+/// A connection that is opened on demand, and again after it broke.
 #[derive(Debug)]
 pub struct Line {
     address: SocketAddr,
@@ -32,7 +32,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line to this port, whose answers may take as long as `patience`.
+    /// Creates a connection to `address`; a response must arrive within `patience`.
     pub fn new(address: SocketAddr, patience: Duration) -> Self {
         Self {
             address,
@@ -41,7 +41,7 @@ impl Line {
         }
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its response.
     pub async fn exchange(&mut self, request: &RawRequest) -> Reply {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -51,11 +51,11 @@ impl Line {
             },
         };
         match timeout(self.patience, connection.send(request)).await {
-            Ok(Ending::Answer(answer)) => {
-                if answer.find_header("connection") != Some("close") {
+            Ok(Ending::Answer(response)) => {
+                if response.find_header("connection") != Some("close") {
                     self.connection = Some(connection);
                 }
-                Reply::Answer(answer)
+                Reply::Answer(response)
             }
             Ok(Ending::Closed) => Reply::Closed,
             Ok(Ending::Broken(_)) | Err(_) => Reply::Lost,

@@ -1,8 +1,8 @@
-//! Faults in a region under load, and what its clients must not see.
+//! Fault injection under load, and the checks of what clients observe.
 //!
-//! Clients call random nodes and record every call ([`Ledger`]); the [`Nemesis`] meanwhile kills,
-//! stops and cuts off nodes as a seed says. Each key's record is then checked for
-//! linearizability, the nodes are compared, and all that was acknowledged is read again.
+//! Clients call random nodes and record every call ([`History`]); the [`Nemesis`] meanwhile kills,
+//! stops and isolates nodes as a seed decides. Each key's history is then checked for
+//! linearizability, the nodes are compared, and all acknowledged writes are read again.
 
 mod aim;
 mod call;

@@ -1,4 +1,4 @@
-//! Carries out a schedule on a region.
+//! Injects the faults of a schedule into a region.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::harness::try_eventually;
 use crate::region::{LinkStats, Region};
 use crate::rng::Rng;
 
-/// How long after a wipe all groups must be whole again.
+/// Time for all groups to be healthy after a wipe.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
 
-/// Does harm to a region, one step at a time, and mends it.
+/// Injects faults into a region, one step at a time, and repairs it.
 #[derive(Debug)]
 pub struct Nemesis<'a> {
     region: &'a mut Region,
-    /// What happened so far.
+    /// Faults that happened so far.
     pub counts: Counts,
 }
 
 impl<'a> Nemesis<'a> {
-    /// Nothing happened yet.
+    /// Creates a nemesis for a region.
     pub fn new(region: &'a mut Region) -> Self {
         Self {
             region,
@@ -33,10 +33,10 @@ impl<'a> Nemesis<'a> {
         }
     }
 
-    /// Does what a step says, and mends it. All nodes run before and after.
+    /// Injects the faults of a step and repairs the region. All nodes run before and after.
     ///
     /// # Panics
-    /// When a node doesn't come back, or has ended by itself.
+    /// Panics if a node doesn't come back, or has exited by itself.
     pub async fn carry_out(&mut self, step: &Step) {
         let mut rng = Rng::new(step.detail);
         let seat = self.aim(step.aim, &mut rng).await;
@@ -54,23 +54,23 @@ impl<'a> Nemesis<'a> {
         tokio::time::sleep(step.rest).await;
     }
 
-    /// Mends what is left to mend.
+    /// Removes all network faults.
     pub fn heal(&mut self) {
         self.region.network.heal();
         self.assert_all_run();
     }
 
     fn assert_all_run(&mut self) {
-        let ended = self.region.unexpected_ends();
-        assert!(ended.is_empty(), "{}", ended.join("\n"));
+        let exits = self.region.unexpected_ends();
+        assert!(exits.is_empty(), "{}", exits.join("\n"));
     }
 
     async fn aim(&mut self, aim: Aim, rng: &mut Rng) -> usize {
-        let otherwise = rng.index(self.region.members.len());
-        let (seat, hit) = aim.resolve(self.region, otherwise).await;
+        let fallback = rng.index(self.region.members.len());
+        let (seat, is_leader) = aim.resolve(self.region, fallback).await;
         match aim {
-            Aim::MetaLeader if hit => self.counts.meta_leaders += 1,
-            Aim::ShardLeader(_) if hit => self.counts.shard_leaders += 1,
+            Aim::MetaLeader if is_leader => self.counts.meta_leaders += 1,
+            Aim::ShardLeader(_) if is_leader => self.counts.shard_leaders += 1,
             Aim::MetaLeader | Aim::ShardLeader(_) | Aim::Seat(_) => {}
         }
         seat
@@ -129,19 +129,20 @@ impl<'a> Nemesis<'a> {
         self.counts.add(step.kind);
     }
 
-    /// Only when all groups are whole: of three copies one is lost, and two must be there.
+    /// Wipes a node, only while all groups are healthy: of three copies one is lost, and two must
+    /// exist.
     async fn wipe(&mut self, seat: usize, rng: &mut Rng) {
         self.region.wait_formed_within(WHOLE_WITHIN).await;
-        let lost = self.region.node_id(seat).await;
+        let lost_id = self.region.node_id(seat).await;
         self.region.kill(seat);
         self.region.rejoin_wiped(seat).await;
         let nodes = self.region.members.len();
-        let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
-        self.region.replace(teller, &lost).await;
+        let admin_seat = (seat + 1 + rng.index(nodes - 1)) % nodes;
+        self.region.replace(admin_seat, &lost_id).await;
         self.region.wait_formed_within(WHOLE_WITHIN).await;
     }
 
-    /// Begins a fault of the network; returns how many pieces had met one of its kind before.
+    /// Begins a fault of the network; returns its kind's counter of affected chunks before it.
     fn begin_network(&self, kind: Kind, seat: usize, rng: &mut Rng) -> u64 {
         let network = &self.region.network;
         let nodes = self.region.members.len();
@@ -186,18 +187,18 @@ impl<'a> Nemesis<'a> {
         before
     }
 
-    /// Ends a fault of the network. It counts if it met anything.
+    /// Ends a fault of the network. It counts if it affected any traffic.
     async fn end_network(&mut self, kind: Kind, before: u64) {
         let network = &self.region.network;
-        let met = async || (network.sum(witness(kind)) > before).then_some(());
-        if try_eventually(Duration::from_secs(1), met).await.is_some() {
+        let has_effect = async || (network.sum(witness(kind)) > before).then_some(());
+        if try_eventually(Duration::from_secs(1), has_effect).await.is_some() {
             self.counts.add(kind);
         }
         self.region.network.heal();
     }
 }
 
-/// What grows when a fault of this kind meets something.
+/// Returns the counter that grows when a fault of this kind affects traffic.
 pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
     match kind {
         Kind::Refuse | Kind::RegionReset => |stats| &stats.reset,

@@ -1,16 +1,16 @@
-//! Values that no compression makes smaller.
+//! Incompressible values.
 
 use std::sync::LazyLock;
 
 use crate::rng::Rng;
 
-/// Bytes of which values are made; more than any of them has.
+/// Size of the random data that values are cut from; the maximum size of a value.
 const BYTES: usize = 1 << 20;
 
-/// The value of a key, of so many bytes.
+/// Returns the value of a key, of so many bytes.
 ///
 /// # Panics
-/// When that is more than there is.
+/// Panics if `bytes` exceeds the maximum size.
 pub(super) fn value(key: u64, bytes: usize) -> &'static [u8] {
     static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let mut rng = Rng::new(0x9015e);

@@ -1,5 +1,5 @@
-//! A plain HTTP client: it keeps its connection, tries another node when one closed or refused
-//! it, and takes everything but a success for an error.
+//! A plain HTTP client: it keeps its connection, tries another node when one closed or refused it,
+//! and treats every response but a success as an error.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,28 +8,28 @@ use std::time::{Duration, Instant};
 use super::line::{Line, Reply};
 use crate::harness::{Answer, RawRequest};
 
-/// Longer than any answer may take.
+/// Longer than any response may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a client goes on trying nodes that refuse it.
+/// Time for which a client tries nodes that refuse it.
 const TRIES_FOR: Duration = Duration::from_secs(20);
 
-/// Why a plain client's request wasn't answered as it must be.
+/// Reason why a plain client's request failed.
 #[derive(Debug)]
 pub enum PlainError {
-    /// Another answer came.
+    /// Another response than a success.
     Answered(Answer),
-    /// It was sent, and no whole answer came.
+    /// The request was sent, and no complete response arrived.
     Lost,
-    /// Nobody took it.
+    /// No node accepted the request.
     Refused,
 }
 
 impl fmt::Display for PlainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered(answer) => write!(f, "{answer:?}"),
-            Self::Lost => f.write_str("no whole answer"),
+            Self::Answered(response) => write!(f, "{response:?}"),
+            Self::Lost => f.write_str("no complete response"),
             Self::Refused => write!(f, "refused for {TRIES_FOR:?}"),
         }
     }
@@ -37,7 +37,7 @@ impl fmt::Display for PlainError {
 
 impl std::error::Error for PlainError {}
 
-/// What a plain client's request came to.
+/// Result of a plain client's request.
 pub type PlainResult = Result<Answer, PlainError>;
 
 /// A client of several nodes.
@@ -45,12 +45,12 @@ pub type PlainResult = Result<Answer, PlainError>;
 pub struct Plain {
     lines: Vec<Line>,
     at: usize,
-    /// How often a connection was closed or refused, and the request sent again.
+    /// Number of times that a request was sent again after a connection was closed or refused.
     pub retried: u64,
 }
 
 impl Plain {
-    /// A client that begins with the node at `first`.
+    /// Creates a client that begins with the node at `first`.
     pub fn new(nodes: &[SocketAddr], first: usize) -> Self {
         Self {
             lines: nodes
@@ -62,16 +62,16 @@ impl Plain {
         }
     }
 
-    /// Sends a request that may be repeated, until it is answered.
+    /// Sends a request that may be repeated, until a response arrives.
     ///
     /// # Errors
-    /// What came in place of a 200.
+    /// Returns what arrived in place of a 200.
     pub async fn send(&mut self, request: &RawRequest) -> PlainResult {
         let started = Instant::now();
         loop {
             match self.lines[self.at].exchange(request).await {
-                Reply::Answer(answer) if answer.status == 200 => return Ok(answer),
-                Reply::Answer(answer) => return Err(PlainError::Answered(answer)),
+                Reply::Answer(response) if response.status == 200 => return Ok(response),
+                Reply::Answer(response) => return Err(PlainError::Answered(response)),
                 Reply::Lost => return Err(PlainError::Lost),
                 Reply::Closed | Reply::NotSent => {}
             }

@@ -1,4 +1,4 @@
-//! Load by plain HTTP clients, for what must go without any error.
+//! Load by plain HTTP clients, for phases in which no error is allowed.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,25 +15,25 @@ use super::plain::{Plain, PlainError};
 use crate::harness::{Answer, Bucket, RawRequest, eventually};
 use crate::rng::Rng;
 
-/// How many errors are worth reading.
+/// Number of errors that are kept for the report.
 const SHOWN: usize = 10;
 
-/// Most tries of a write that fills.
+/// Maximum number of attempts to write a key of [`fill`].
 const FILL_ATTEMPTS: u32 = 5;
 
-/// How long a load may take to go on after a fault.
+/// Time for a load to make progress after a fault.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(60);
 
-/// What the clients do.
+/// Access pattern of the clients.
 #[derive(Clone, Copy, Debug)]
 pub enum Work {
-    /// Each writes a key of its own and reads it again, which must give what it wrote.
+    /// Each client writes a key of its own and reads it again, which must return what it wrote.
     OwnKeys,
-    /// All read and write, half of each, keys `0` to this one, which are there.
+    /// All clients read and write, half of each, keys `0` to this one, which exist.
     AllKeys(u64),
-    /// Each writes keys that nobody wrote before: client 3's are named [`new_key`]`(3, 0)` and so on.
+    /// Each client writes new keys: client 3's are named [`new_key_name`]`(3, 0)` and so on.
     NewKeys,
-    /// All write values of this many bytes to keys `0` to this one.
+    /// All clients write values of this many bytes to keys `0` to this one.
     Overwrite {
         /// Number of keys.
         keys: u64,
@@ -42,31 +42,31 @@ pub enum Work {
     },
 }
 
-/// The name of a client's key under [`Work::NewKeys`].
+/// Returns the name of a client's key under [`LoadPattern::NewKeys`].
 fn new_key(client: usize, number: u64) -> String {
     format!("{client}-{number}")
 }
 
-/// Load that goes on until it is stopped.
+/// Load that continues until it is stopped.
 #[derive(Debug)]
 pub struct PlainLoad {
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
 }
 
-/// What a load came to.
+/// Result of a load.
 #[derive(Debug)]
 pub struct PlainOutcome {
-    /// Requests that were answered as they must be.
+    /// Requests that succeeded.
     pub requests: u64,
-    /// Times that a request was sent again because a connection was closed or refused.
+    /// Requests that were sent again because a connection was closed or refused.
     pub retried: u64,
-    /// How many requests came to something else.
+    /// Requests that failed.
     pub errors: u64,
-    /// How many of those were writes whose answer is 504 `unknown_outcome`: those that a node took
-    /// with it. Nothing else may be lost with a node.
+    /// Failed writes with a 504 `unknown_outcome`: writes that were under way at a node when it
+    /// failed. Nothing else may be lost with a node.
     pub unknown: u64,
-    /// The first of them.
+    /// The first errors.
     pub shown: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ struct Shared {
     nodes: Vec<SocketAddr>,
     bucket: Bucket,
     work: Work,
-    /// The time from one request of a client to its next; `None`: at once.
+    /// Time from one request of a client to its next; `None`: no pause.
     pace: Option<Duration>,
     stop: AtomicBool,
     requests: AtomicU64,
@@ -87,8 +87,8 @@ struct Shared {
 }
 
 impl PlainLoad {
-    /// Starts this many clients, spread over the nodes. With `rate`, they send so many requests a
-    /// second together, whether or not these are answered in time.
+    /// Starts this many clients, spread over the nodes. With `rate`, they send so many requests per
+    /// second together, whether or not responses arrive in time (an open loop).
     pub fn start(
         nodes: &[SocketAddr],
         bucket: &Bucket,
@@ -117,36 +117,36 @@ impl PlainLoad {
         }
     }
 
-    /// Requests that were answered as they must be, so far.
+    /// Returns the number of requests that succeeded so far.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// Requests that came to something else, so far.
+    /// Returns the number of requests that failed so far.
     pub fn errors(&self) -> u64 {
         self.shared.errors.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests were answered as they must be.
+    /// Waits until so many more requests have succeeded.
     pub async fn goes_on(&self, more: u64) {
         let before = self.requests();
-        eventually("the load goes on", GOES_ON_WITHIN, async || {
+        eventually("the load makes progress", GOES_ON_WITHIN, async || {
             (self.requests() >= before + more).then_some(())
         })
         .await;
     }
 
-    /// How long requests took, in microseconds, since this was asked last.
+    /// Returns latencies in microseconds since the last call.
     pub fn take_latencies(&self) -> Histogram<u64> {
         let mut latencies = self.shared.latencies.lock().expect("no client panics here");
         std::mem::replace(&mut latencies, new_histogram())
     }
 
-    /// Ends the load.
+    /// Stops the load.
     pub async fn stop(self) -> PlainOutcome {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for ended in join_all(self.clients).await {
-            ended.expect("a client goes on to its end");
+        for result in join_all(self.clients).await {
+            result.expect("the client task does not panic");
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let shown = self.shared.shown.lock().expect("no client panics here");
@@ -160,7 +160,7 @@ impl PlainLoad {
     }
 }
 
-/// A request that wasn't answered as it must be.
+/// A failed request.
 struct Miss {
     what: String,
     unknown: bool,
@@ -176,26 +176,26 @@ impl Miss {
 
     fn of_write(error: PlainError) -> Self {
         let is_unknown =
-            |answer: &Answer| answer.status == 504 && answer.text().contains("unknown_outcome");
+            |response: &Answer| response.status == 504 && response.text().contains("unknown_outcome");
         Self {
             what: format!("PUT: {error}"),
-            unknown: matches!(&error, PlainError::Answered(answer) if is_unknown(answer)),
+            unknown: matches!(&error, PlainError::Answered(response) if is_unknown(response)),
         }
     }
 }
 
 impl Shared {
-    fn missed(&self, miss: Miss) {
+    fn missed(&self, failure: Miss) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        if miss.unknown {
+        if failure.unknown {
             self.unknown.fetch_add(1, Ordering::Relaxed);
         }
         let mut shown = self.shown.lock().expect("no client panics here");
-        // What may happen tells less than what may not.
-        if miss.unknown && shown.len() < SHOWN {
-            shown.push(miss.what);
-        } else if !miss.unknown {
-            shown.insert(0, miss.what);
+        // Errors that may not happen tell more than those that may.
+        if failure.unknown && shown.len() < SHOWN {
+            shown.push(failure.what);
+        } else if !failure.unknown {
+            shown.insert(0, failure.what);
             shown.truncate(SHOWN);
         }
     }
@@ -223,7 +223,7 @@ async fn client(shared: Arc<Shared>, number: usize) {
             }
             None => due = Instant::now(),
         }
-        // A request that had to wait for the one before was late from when it was due.
+        // A request that had to wait for the one before counts from when it was due.
         let began = shared.pace.map_or(due, |pace| due - pace);
         let result = match shared.work {
             Work::OwnKeys => own_key(&shared, &mut plain, number, &mut written).await,
@@ -242,7 +242,7 @@ async fn client(shared: Arc<Shared>, number: usize) {
                 let mut latencies = shared.latencies.lock().expect("no client panics here");
                 latencies.saturating_record(took);
             }
-            Err(miss) => shared.missed(miss),
+            Err(failure) => shared.missed(failure),
         }
     }
     shared.retried.fetch_add(plain.retried, Ordering::Relaxed);
@@ -253,11 +253,11 @@ fn write_of(bucket: &Bucket, key: u64, bytes: usize) -> RawRequest {
     RawRequest::new("PUT", &path).body(noise::value(key, bytes))
 }
 
-/// Writes keys `0` to `keys` with values of this many bytes, by this many clients. Nodes that get
-/// all that they take may answer that they don't know what became of a write: it is repeated.
+/// Writes keys `0` to `keys` with values of this many bytes, by this many clients. Overloaded nodes
+/// may answer that a write's outcome is unknown: then the write is repeated.
 ///
 /// # Errors
-/// The first write that failed, again and again.
+/// Returns the first write that failed in all its attempts.
 pub async fn fill(
     nodes: &[SocketAddr],
     bucket: &Bucket,
@@ -282,8 +282,8 @@ pub async fn fill(
             Ok::<(), PlainError>(())
         })
     });
-    for written in join_all(writers).await {
-        written.expect("a writer goes on to its end")?;
+    for result in join_all(writers).await {
+        result.expect("the writer task does not panic")?;
     }
     Ok(())
 }
@@ -298,15 +298,15 @@ async fn own_key(
     let path = shared.bucket.key(&format!("client-{number}"));
     match *written {
         Some((value, false)) => {
-            let answer = plain.send(&RawRequest::new("GET", &path)).await;
-            let answer = answer.map_err(Miss::of_read)?;
+            let response = plain.send(&RawRequest::new("GET", &path)).await;
+            let response = response.map_err(Miss::of_read)?;
             *written = Some((value, true));
             let expected = value.to_string();
-            if answer.text() == expected {
+            if response.text() == expected {
                 return Ok(());
             }
             Err(Miss {
-                what: format!("{path} should hold {expected}: {answer:?}"),
+                what: format!("{path} should hold {expected}: {response:?}"),
                 unknown: false,
             })
         }

@@ -1,4 +1,4 @@
-//! What a run found.
+//! The report of a run.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,33 +6,33 @@ use std::time::Duration;
 
 use super::kind::Counts;
 
-/// What a run did, and what was wrong.
+/// Faults, checks and failures of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The seed that gives it back.
+    /// Seed that reproduces the run.
     pub seed: u64,
-    /// How long there were faults.
+    /// Duration of the faults.
     pub lasted: Duration,
-    /// How many calls there were.
+    /// Number of calls.
     pub calls: u64,
-    /// Calls by what became of them.
+    /// Number of calls by outcome, as text.
     pub results: String,
-    /// Calls in histories that were found right.
+    /// Number of calls in histories that passed.
     pub checked: u64,
-    /// Lists of buckets that were found right.
+    /// Number of bucket lists that passed.
     pub lists: u64,
-    /// What happened.
+    /// Faults that happened.
     pub faults: Counts,
-    /// What else is worth telling.
+    /// Further results.
     pub notes: Vec<String>,
-    /// What was wrong.
+    /// Failures.
     pub failures: Vec<String>,
-    /// Where logs and histories are, if something was wrong.
+    /// Folder with logs and histories, if there were failures.
     pub kept: Option<PathBuf>,
 }
 
 impl Report {
-    /// Whether nothing was wrong.
+    /// Returns true if there were no failures.
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }

@@ -21,34 +21,34 @@ use super::schedule::Schedule;
 use super::settle::Settler;
 use crate::region::{Region, RegionOptions};
 
-/// How much longer than asked a run may take until every kind of fault has happened.
+/// Time beyond its planned duration in which a run waits for every kind of fault to happen.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// Errors in logs that the faults themselves cause.
 const EXPECTED_ERRORS: [&str; 3] = ["clock", "damaged", "orruption"];
 
-/// Arguments of nodes whose logs are to be purged soon: what isn't flushed stays in the log.
+/// Arguments for nodes whose logs are to be purged early: unflushed entries stay in the log.
 const EARLY_FLUSHES: [&str; 2] = ["--write-buffer-mib", "4"];
 
-/// What a run does.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Decides the faults and what the clients do.
+    /// Seed of the faults and of the clients' calls.
     pub seed: u64,
-    /// How long there are faults.
+    /// Duration of the faults.
     pub lasts: Duration,
-    /// The kinds of faults.
+    /// Kinds of faults.
     pub kinds: Vec<Kind>,
     /// Clients of each node.
     pub clients: u32,
-    /// The region.
+    /// Options of the region.
     pub region: RegionOptions,
-    /// Whether to say each 10 s how far it is, and each fault.
+    /// True to print each fault, and the progress every 10 s.
     pub talks: bool,
 }
 
 impl RunOptions {
-    /// A run of this seed with all kinds of faults.
+    /// Creates a run of this seed with all kinds of faults.
     pub fn new(seed: u64, lasts: Duration) -> Self {
         Self {
             seed,
@@ -67,7 +67,7 @@ impl RunOptions {
 /// Carries out a run.
 ///
 /// # Panics
-/// When the region doesn't start. What goes wrong later is in the report.
+/// Panics if the region doesn't start. Later failures are in the report.
 pub async fn run(options: &RunOptions) -> Report {
     let nodes = options.region.nodes;
     let mut region = RegionOptions {
@@ -82,14 +82,14 @@ pub async fn run(options: &RunOptions) -> Report {
     let load = Load::start(&region, options).await;
     let started = Instant::now();
     let mut counts = Counts::default();
-    let broken = {
-        let harm = harm(&mut region, options, &load.shared, &mut counts);
-        AssertUnwindSafe(harm).catch_unwind().await
+    let panicked = {
+        let faults = harm(&mut region, options, &load.shared, &mut counts);
+        AssertUnwindSafe(faults).catch_unwind().await
     };
     let lasted = started.elapsed();
-    let broken = broken.err().map(|panic| message(&*panic));
-    let also = missing(&counts, &options.kinds);
-    let findings = load.finish(&mut region, broken, also).await;
+    let panicked = panicked.err().map(|panic| message(&*panic));
+    let missing_faults = missing(&counts, &options.kinds);
+    let findings = load.finish(&mut region, panicked, missing_faults).await;
     Report {
         seed: options.seed,
         lasted,
@@ -107,18 +107,18 @@ pub async fn run(options: &RunOptions) -> Report {
     }
 }
 
-/// Does harm until the time is over and every kind has happened.
+/// Injects faults until the time is over and every kind has happened.
 async fn harm(region: &mut Region, options: &RunOptions, shared: &Shared, counts: &mut Counts) {
     let nodes = options.region.nodes;
     let mut schedule = Schedule::new(options.seed, &options.kinds, nodes, region.shards());
     let mut nemesis = Nemesis::new(region);
-    let (started, mut talked) = (Instant::now(), Instant::now());
+    let (started, mut last_progress) = (Instant::now(), Instant::now());
     loop {
         let missing = nemesis.counts.missing(&options.kinds);
-        let aimed = nemesis.counts.meta_leaders > 0 && nemesis.counts.shard_leaders > 0;
+        let has_hit_leaders = nemesis.counts.meta_leaders > 0 && nemesis.counts.shard_leaders > 0;
         let elapsed = started.elapsed();
-        let enough = elapsed >= options.lasts && missing.is_empty() && aimed;
-        if enough || elapsed >= options.lasts + GRACE || shared.stopped() {
+        let is_complete = elapsed >= options.lasts && missing.is_empty() && has_hit_leaders;
+        if is_complete || elapsed >= options.lasts + GRACE || shared.stopped() {
             return nemesis.heal();
         }
         let step = schedule.next(&missing);
@@ -127,8 +127,8 @@ async fn harm(region: &mut Region, options: &RunOptions, shared: &Shared, counts
         }
         nemesis.carry_out(&step).await;
         counts.clone_from(&nemesis.counts);
-        if options.talks && talked.elapsed() >= Duration::from_secs(10) {
-            talked = Instant::now();
+        if options.talks && last_progress.elapsed() >= Duration::from_secs(10) {
+            last_progress = Instant::now();
             println!(
                 "{:7.1} s  calls: {}",
                 elapsed.as_secs_f64(),
@@ -139,7 +139,7 @@ async fn harm(region: &mut Region, options: &RunOptions, shared: &Shared, counts
     }
 }
 
-/// What is wrong with what happened.
+/// Returns failures for faults that should have happened and didn't.
 fn missing(counts: &Counts, kinds: &[Kind]) -> Vec<String> {
     let missing = counts.missing(kinds).into_iter();
     let mut missing: Vec<String> = missing.map(|kind| format!("no {kind} happened")).collect();
@@ -152,22 +152,22 @@ fn missing(counts: &Counts, kinds: &[Kind]) -> Vec<String> {
     missing
 }
 
-/// What the checks of a run have found at its end.
+/// Results of a run's checks.
 pub(super) struct Findings {
     pub shared: Arc<Shared>,
-    /// Calls in histories that were found right.
+    /// Number of calls in histories that passed.
     pub checked: u64,
-    /// Lists of buckets that were found right.
+    /// Number of bucket lists that passed.
     pub lists: u64,
-    /// Buckets that were filled up to their limit.
+    /// Number of buckets that were filled up to their limit.
     pub buckets_filled: u64,
-    /// What was wrong.
+    /// Failures.
     pub failures: Vec<String>,
-    /// Where logs and histories are, if something was wrong.
+    /// Folder with logs and histories, if there were failures.
     pub kept: Option<PathBuf>,
 }
 
-/// The clients and the checks that go on meanwhile.
+/// The clients, and the checks that run beside them.
 pub(super) struct Load {
     pub shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
@@ -179,7 +179,7 @@ pub(super) struct Load {
 impl Load {
     pub async fn start(region: &Region, options: &RunOptions) -> Self {
         let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
-        let own = region
+        let listed_bucket = region
             .api(options.region.nodes - 1)
             .bucket_with(&[("plan", "pro")])
             .await;
@@ -200,17 +200,17 @@ impl Load {
             tokio::spawn(Client::new(&shared, number, seat, options.seed).run())
         });
         let clients = clients.collect();
-        let directory = DirectoryClient::new(&shared, &own, options.seed);
+        let directory = DirectoryClient::new(&shared, &listed_bucket, options.seed);
         let limits = LimitClient::new(&shared, options.seed);
         let settler = Settler::new(&shared, region.dir().to_owned(), None);
-        let stopping = shared.clone();
+        let stop_signal = shared.clone();
         Self {
             shared,
             clients,
             settler: tokio::spawn(async move {
                 let settler = settler.run().await;
                 // A key that failed ends the run.
-                stopping.stop.store(true, Ordering::Relaxed);
+                stop_signal.stop.store(true, Ordering::Relaxed);
                 settler
             }),
             directory: tokio::spawn(directory.run()),
@@ -218,40 +218,40 @@ impl Load {
         }
     }
 
-    /// Ends the load and checks all that is left to check, unless what was done to the region
-    /// has broken off. `also` is wrong beside that.
+    /// Stops the load and runs the remaining checks, unless the faults have panicked. `also` adds
+    /// further failures.
     ///
     /// # Panics
-    /// When a check has ended by itself.
+    /// Panics if a check has panicked.
     pub async fn finish(
         self,
         region: &mut Region,
-        broken: Option<String>,
-        also: Vec<String>,
+        panicked: Option<String>,
+        more_failures: Vec<String>,
     ) -> Findings {
-        let mut failures: Vec<String> = broken.into_iter().collect();
-        let (mut settler, mut directory, mut limits) = match self.stop().await {
+        let mut failures: Vec<String> = panicked.into_iter().collect();
+        let (mut checker, mut directory, mut limits) = match self.stop().await {
             Ok(parts) => parts,
-            Err(error) => panic!("a part of the run ended: {error}"),
+            Err(error) => panic!("check or client task failed: {error}"),
         };
         if failures.is_empty() {
             let checks = async {
                 region.wait_formed().await;
-                settler.finish().await;
+                checker.finish().await;
                 directory.finish().await;
                 limits.finish().await;
                 region.wait_converged().await;
             };
-            let broken = AssertUnwindSafe(checks).catch_unwind().await;
-            failures.extend(broken.err().map(|panic| message(&*panic)));
+            let panicked = AssertUnwindSafe(checks).catch_unwind().await;
+            failures.extend(panicked.err().map(|panic| message(&*panic)));
         }
-        let shared = settler.shared().clone();
-        failures.append(&mut settler.failures);
+        let shared = checker.shared().clone();
+        failures.append(&mut checker.failures);
         failures.extend(shared.ledger.odd_answers());
-        failures.extend(also);
+        failures.extend(more_failures);
         failures.extend(region.unexpected_errors());
         failures.truncate(50);
-        let kept = (!failures.is_empty()).then(|| {
+        let kept_dir = (!failures.is_empty()).then(|| {
             region.keep_files();
             // They are in the report.
             region.expect_errors(&[""]);
@@ -259,19 +259,19 @@ impl Load {
         });
         Findings {
             shared,
-            checked: settler.checked,
+            checked: checker.checked,
             lists: directory.lists,
             buckets_filled: limits.filled,
             failures,
-            kept,
+            kept: kept_dir,
         }
     }
 
     async fn stop(self) -> Result<(Settler, DirectoryClient, LimitClient), JoinError> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for ended in join_all(self.clients).await {
-            if let Err(error) = ended {
-                self.shared.ledger.odd(format!("a client ended: {error}"));
+        for result in join_all(self.clients).await {
+            if let Err(error) = result {
+                self.shared.ledger.odd(format!("client task failed: {error}"));
             }
         }
         Ok((
@@ -282,9 +282,9 @@ impl Load {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_owned()
+    text.unwrap_or("a panic without a message").to_owned()
 }

@@ -1,4 +1,4 @@
-//! Which fault comes when: decided by the seed alone, but for which kinds are still missing.
+//! Fault schedule: decided by the seed alone, except for kinds that are still missing.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use super::aim::Aim;
 use super::kind::Kind;
 use crate::rng::Rng;
 
-/// A fault, or two at once, and the time around it.
+/// One fault or two at once, and their timing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The fault.
+    /// Kind of the fault.
     pub kind: Kind,
-    /// Whom it hits.
+    /// Target of the fault.
     pub aim: Aim,
-    /// A fault of the network on top of it.
+    /// Additional fault of the network, at the same time.
     pub second: Option<(Kind, Aim)>,
-    /// How long it lasts.
+    /// Duration of the fault.
     pub hold: Duration,
-    /// How long nothing happens after it.
+    /// Pause after the fault.
     pub rest: Duration,
-    /// Decides the rest: which link, which direction, how late.
+    /// Seed of all other decisions: link, direction, delay.
     pub detail: u64,
 }
 
-/// An endless list of steps.
+/// An endless schedule of steps.
 #[derive(Debug)]
 pub struct Schedule {
     rng: Rng,
@@ -33,10 +33,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The steps of this seed.
+    /// Creates the schedule of this seed.
     ///
     /// # Panics
-    /// When there are no kinds to choose from.
+    /// Panics if there are no kinds to choose from.
     pub fn new(seed: u64, kinds: &[Kind], nodes: usize, shards: u32) -> Self {
         assert!(!kinds.is_empty(), "some kind of fault");
         Self {
@@ -47,7 +47,7 @@ impl Schedule {
         }
     }
 
-    /// The next step; one of the kinds in `missing`, if there are any.
+    /// Returns the next step, of one of the kinds in `missing` if there are any.
     pub fn next(&mut self, missing: &[Kind]) -> Step {
         let rng = &mut self.rng;
         let kind = if missing.is_empty() {
@@ -66,7 +66,7 @@ impl Schedule {
             let kind = draw(rng, &network);
             (kind, Aim::draw(rng, self.nodes, self.shards))
         });
-        // A node that is back within a lease, or before anybody noticed, is a case of its own.
+        // A node that returns within a lease, or before the others notice, is a case of its own.
         let hold = if rng.permille(250) { 0..300 } else { 500..4000 };
         let rest = if rng.permille(200) { 0..100 } else { 300..2500 };
         Step {
@@ -81,11 +81,11 @@ impl Schedule {
 }
 
 fn draw(rng: &mut Rng, kinds: &[Kind]) -> Kind {
-    let all: u64 = kinds.iter().map(|kind| kind.weight()).sum();
-    let mut at = rng.within(0..all);
+    let total_weight: u64 = kinds.iter().map(|kind| kind.weight()).sum();
+    let mut at = rng.within(0..total_weight);
     for kind in kinds {
         match at.checked_sub(kind.weight()) {
-            Some(rest) => at = rest,
+            Some(remainder) => at = remainder,
             None => return *kind,
         }
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::{Aim, Kind, Schedule};
 
     #[test]
-    fn a_seed_gives_the_same_steps() {
+    fn a_seed_always_yields_the_same_steps() {
         let steps = |seed| {
             let mut schedule = Schedule::new(seed, &Kind::OF_A_REGION, 3, 8);
             (0..50).map(|_| schedule.next(&[])).collect::<Vec<_>>()
@@ -107,20 +107,20 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_and_every_aim_is_drawn() {
+    fn every_kind_and_every_target_is_drawn() {
         let mut schedule = Schedule::new(1, &Kind::OF_A_REGION, 3, 8);
         let steps: Vec<_> = (0..500).map(|_| schedule.next(&[])).collect();
         for kind in Kind::OF_A_REGION {
             assert!(steps.iter().any(|step| step.kind == kind), "{kind}");
         }
-        for aim in [Aim::MetaLeader, Aim::ShardLeader(7), Aim::Seat(2)] {
-            assert!(steps.iter().any(|step| step.aim == aim), "{aim:?}");
+        for target in [Aim::MetaLeader, Aim::ShardLeader(7), Aim::Seat(2)] {
+            assert!(steps.iter().any(|step| step.aim == target), "{target:?}");
         }
         assert!(steps.iter().any(|step| step.second.is_some()));
     }
 
     #[test]
-    fn what_is_missing_comes_first() {
+    fn missing_kinds_come_first() {
         let mut schedule = Schedule::new(1, &Kind::OF_A_REGION, 3, 8);
         for _ in 0..20 {
             assert_eq!(schedule.next(&[Kind::Wipe]).kind, Kind::Wipe);

@@ -1,4 +1,4 @@
-//! Checking keys that are no longer used, while the run goes on, and all of them at its end.
+//! Checks keys that are no longer used, while the run continues, and all of them at its end.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -14,40 +14,40 @@ use super::client::{Client, PATIENCE, Shared};
 use super::ledger::KeyName;
 use crate::checker::{ABSENT, Budget, Value, Verdict, check};
 
-/// Readings at once.
+/// Maximum number of concurrent reads.
 const PARALLEL: usize = 16;
 
-/// Numbers of the clients that read for the checks.
+/// First number of the clients that read for the checks.
 const FIRST_READER: u32 = 10_000;
 
-/// How long a key may be unreadable when all is well again.
+/// Time for a key to be readable once the region is healthy again.
 const READABLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Judges what else is known of a key, given its history.
+/// Checks a key beyond its own history.
 pub(super) type AlsoJudge = dyn Fn(KeyName, &[Record]) -> Result<(), String> + Send + Sync;
 
-/// What else is judged when a key is, and how long it may take until all of it is there.
+/// An additional check of each key, and the delay after which its data is complete.
 #[derive(Clone)]
 pub(super) struct Also {
     pub judge: Arc<AlsoJudge>,
     pub after: Duration,
 }
 
-/// A key whose history was found right.
+/// A key whose history passed.
 struct Settled {
     key: KeyName,
-    /// What it may hold from then on: what was read last, and what may still be written.
+    /// Values that the key may hold from then on: the last one read, and those still to be written.
     possible: Vec<Value>,
 }
 
-/// Checks keys, and remembers what they may hold.
+/// Checks histories, and remembers what keys may hold.
 pub(super) struct Settler {
     shared: Arc<Shared>,
-    /// Where the histories of failing keys go.
+    /// Folder for the histories of failing keys.
     dir: PathBuf,
     also: Option<Also>,
     settled: Vec<Settled>,
-    /// Calls that are part of a history found right.
+    /// Number of calls in histories that passed.
     pub checked: u64,
     pub failures: Vec<String>,
 }
@@ -64,14 +64,14 @@ impl Settler {
         }
     }
 
-    /// What it has in common with the clients.
+    /// Returns the state shared with the clients.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Checks what was used and isn't any more, until the run is stopped or a key fails.
+    /// Checks generations of keys that are no longer used, until the run is stopped or a key fails.
     pub async fn run(mut self) -> Self {
-        let after = self.also.as_ref().map_or(PATIENCE * 3, |also| also.after);
+        let after = self.also.as_ref().map_or(PATIENCE * 3, |extra| extra.after);
         while !self.shared.stopped() && self.failures.is_empty() {
             match self.shared.ledger.take_ended(after) {
                 Some((generation, keys)) => self.settle(generation, keys).await,
@@ -81,27 +81,27 @@ impl Settler {
         self
     }
 
-    /// Checks all the rest, and reads again all keys that were ever used.
+    /// Checks all other generations, and reads all keys again that were ever used.
     pub async fn finish(&mut self) {
         while let Some((generation, keys)) = self.shared.ledger.take_any() {
             self.settle(generation, keys).await;
         }
-        let settled = std::mem::take(&mut self.settled);
-        let again = settled.iter().enumerate().map(async |(index, settled)| {
-            let read = read(&self.shared, settled.key, index).await;
+        let checked_keys = std::mem::take(&mut self.settled);
+        let rereads = checked_keys.iter().enumerate().map(async |(index, checked)| {
+            let read = read(&self.shared, checked.key, index).await;
             match read.map(|record| record.outcome) {
-                Some(Outcome::Found(value)) if settled.possible.contains(&value) => None,
-                found => Some(format!(
-                    "{} holds {found:?} at the end, not one of {:?}",
-                    settled.key, settled.possible
+                Some(Outcome::Found(value)) if checked.possible.contains(&value) => None,
+                read_result => Some(format!(
+                    "{} holds {read_result:?} at the end, not one of {:?}",
+                    checked.key, checked.possible
                 )),
             }
         });
-        let wrong: Vec<Option<String>> = stream::iter(again)
+        let failures: Vec<Option<String>> = stream::iter(rereads)
             .buffer_unordered(PARALLEL)
             .collect()
             .await;
-        self.failures.extend(wrong.into_iter().flatten());
+        self.failures.extend(failures.into_iter().flatten());
     }
 
     async fn settle(&mut self, generation: u64, keys: HashMap<u64, Vec<Record>>) {
@@ -116,22 +116,22 @@ impl Settler {
             .buffer_unordered(PARALLEL)
             .collect()
             .await;
-        let also = self.also.clone();
-        let judged = tokio::task::spawn_blocking(move || {
-            let judged = histories.into_iter().map(|(key, records)| {
-                let also = || {
-                    also.as_ref()
-                        .map_or(Ok(()), |also| (also.judge)(key, &records))
+        let extra = self.also.clone();
+        let results = tokio::task::spawn_blocking(move || {
+            let results = histories.into_iter().map(|(key, records)| {
+                let extra = || {
+                    extra.as_ref()
+                        .map_or(Ok(()), |extra| (extra.judge)(key, &records))
                 };
-                let verdict = judge(&records).and_then(|()| also());
+                let verdict = judge(&records).and_then(|()| extra());
                 (key, records, verdict)
             });
-            judged.collect::<Vec<_>>()
+            results.collect::<Vec<_>>()
         });
-        for (key, records, verdict) in judged.await.expect("check histories") {
+        for (key, records, verdict) in results.await.expect("check histories") {
             match verdict {
                 Ok(()) => self.remember(key, &records),
-                Err(why) => self.fail(key, records, &why),
+                Err(reason) => self.fail(key, records, &reason),
             }
         }
     }
@@ -143,9 +143,9 @@ impl Settler {
             .count() as u64;
         let last = records.last().map(|record| record.outcome);
         let Some(Outcome::Found(value)) = last else {
-            let why = format!("{key} could not be read for {READABLE_WITHIN:?}");
-            // Where the run was stopped meanwhile, the reading was cut short by that.
-            self.failures.push(why);
+            let reason = format!("{key} could not be read for {READABLE_WITHIN:?}");
+            // If the run was stopped meanwhile, that cut the reading short.
+            self.failures.push(reason);
             return;
         };
         let unknown = records
@@ -158,23 +158,23 @@ impl Settler {
         self.settled.push(Settled { key, possible });
     }
 
-    fn fail(&mut self, key: KeyName, mut records: Vec<Record>, why: &str) {
+    fn fail(&mut self, key: KeyName, mut records: Vec<Record>, reason: &str) {
         records.sort_by_key(|record| record.start);
-        let mut text = format!("{key}: {why}\n");
+        let mut text = format!("{key}: {reason}\n");
         for record in &records {
-            // Writing to a text can't fail.
+            // Writing to a string can't fail.
             let _ = writeln!(text, "{record}");
         }
         let path = self
             .dir
             .join(format!("history-{}-{}.txt", key.generation, key.number));
-        let written = fs::write(&path, text);
+        let result = fs::write(&path, text);
         self.failures
-            .push(format!("{key}: {why}; {} {written:?}", path.display()));
+            .push(format!("{key}: {reason}; {} {result:?}", path.display()));
     }
 }
 
-/// Reads a key as long as it takes.
+/// Reads a key, trying nodes in turn until one answers or the time is over.
 async fn read(shared: &Arc<Shared>, key: KeyName, index: usize) -> Option<Record> {
     let started = tokio::time::Instant::now();
     let mut attempt = index;
@@ -191,13 +191,13 @@ async fn read(shared: &Arc<Shared>, key: KeyName, index: usize) -> Option<Record
     None
 }
 
-/// Whether a key's history is right, and if not, why.
+/// Checks a key's history; returns the reason if it is not linearizable.
 fn judge(records: &[Record]) -> Result<(), String> {
     one_version_for_each_value(records.iter())?;
     let (ops, indexes) = to_ops(records);
     match check(&ops, Budget::default()) {
         Verdict::Linearizable => Ok(()),
-        Verdict::Undecided => Err("undecided: too many calls of unknown fate at once".into()),
+        Verdict::Undecided => Err("undecided: too many concurrent calls of unknown outcome".into()),
         Verdict::Violated { placed, stuck } => {
             let show = |ops: &[usize]| {
                 let lines = ops.iter().map(|op| format!("  {}", records[indexes[*op]]));
@@ -205,7 +205,8 @@ fn judge(records: &[Record]) -> Result<(), String> {
             };
             let end = placed.len().saturating_sub(20);
             Err(format!(
-                "not linearizable. After these (the last of {})\n{}\nnone of these fits:\n{}\nAll calls:",
+                "not linearizable. After these (the last of {})\n{}\nnone of these fits:\n{}\n\
+                 All calls:",
                 placed.len(),
                 show(&placed[end..]),
                 show(&stuck)
@@ -214,7 +215,7 @@ fn judge(records: &[Record]) -> Result<(), String> {
     }
 }
 
-/// A value that was written once has one version, and a version is of one value.
+/// Checks that each value has one version, and each version one value.
 pub(super) fn one_version_for_each_value<'a>(
     records: impl Iterator<Item = &'a Record>,
 ) -> Result<(), String> {
@@ -228,9 +229,9 @@ pub(super) fn one_version_for_each_value<'a>(
                 "{value} was written twice, as {version} and {etag}"
             ));
         }
-        let other = *values.entry(etag).or_insert(value);
-        if other != value {
-            return Err(format!("{etag} is the version of {other} and of {value}"));
+        let first_value = *values.entry(etag).or_insert(value);
+        if first_value != value {
+            return Err(format!("{etag} is the version of {first_value} and of {value}"));
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! A node loses its directory, and its connection is slow: a snapshot is on its way to it while
-//! writes go on, and its sender or the node itself may die or stall midway.
+//! Snapshot over a slow connection: a node loses its directory and receives a snapshot while writes
+//! continue, and the snapshot's sender or the node itself may die or stall midway.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::harness::{RawRequest, eventually, try_eventually};
 use crate::region::{Region, shard_of};
 use crate::rng::Rng;
 
-/// The shard whose snapshot takes long; it holds [`BALLAST`] values that no client knows.
+/// Shard whose snapshot takes long; it holds [`BALLAST`] values that no client uses.
 const SHARD: u32 = 0;
-/// More than the log keeps in any case: without a snapshot no node becomes whole.
+/// Number of entries; more than the log retains, so that a node can't recover without a snapshot.
 const BALLAST: u64 = 768;
 const VALUE_BYTES: usize = 16 << 10;
-/// Values that are written at once.
+/// Maximum number of concurrent writes of ballast.
 const BALLAST_WRITERS: usize = 16;
 /// Time for one of those values to be written, and for the log to be purged of some.
 const BALLAST_WITHIN: Duration = Duration::from_secs(60);
-/// What passes to the node, in KiB a second: the snapshot takes between 3 and 12 s.
+/// Bandwidth to the node, in KiB per second: the snapshot takes between 3 and 12 s.
 const RATES: std::ops::Range<u64> = 1024..4096;
-/// Time for all groups to be whole again.
+/// Time for all groups to be healthy again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
 /// Time for the snapshot to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Has a node of a whole region begin anew over a slow connection, and waits until it is whole.
-/// Returns whether its snapshot was seen on its way.
+/// Wipes a node of a healthy region, lets it join over a slow connection, and waits until it is
+/// caught up. Returns whether its snapshot transfer was observed.
 pub(super) async fn slow_snapshot(
     region: &mut Region,
     seat: usize,
@@ -39,17 +39,17 @@ pub(super) async fn slow_snapshot(
     region.wait_formed_within(WHOLE_WITHIN).await;
     load_ballast(region).await;
     region.wait_formed_within(WHOLE_WITHIN).await;
-    let lost = region.node_id(seat).await;
+    let lost_id = region.node_id(seat).await;
     region.kill(seat);
     let rate = rng.within(RATES) << 10;
     region.network.limit_uplink(seat, rate);
     region.rejoin_wiped(seat).await;
     let nodes = region.members.len();
-    let teller = (seat + 1 + rng.index(nodes - 1)) % nodes;
-    region.replace(teller, &lost).await;
+    let admin_seat = (seat + 1 + rng.index(nodes - 1)) % nodes;
+    region.replace(admin_seat, &lost_id).await;
 
-    let seen = &*region;
-    let sender = try_eventually(BEGINS_WITHIN, async || sender_to(seen, seat).await);
+    let shared = &*region;
+    let sender = try_eventually(BEGINS_WITHIN, async || sender_to(shared, seat).await);
     let sender = sender.await;
     if let Some(sender) = sender {
         let hit = if rng.permille(500) { sender } else { seat };
@@ -64,16 +64,16 @@ pub(super) async fn slow_snapshot(
     sender.is_some()
 }
 
-/// The seat of the node from which the shard's snapshot is on its way to the one at `seat`.
+/// Returns the seat of the node that sends the shard's snapshot to the one at `seat`.
 async fn sender_to(region: &Region, seat: usize) -> Option<usize> {
     let statuses = region.statuses().await;
     let group = group();
-    let found = statuses.get(&seat)?.snapshots.iter().find(|it| {
+    let transfer = statuses.get(&seat)?.snapshots.iter().find(|it| {
         it.group == group && it.direction == "received" && it.state == "running" && it.bytes > 0
     })?;
     let sender = statuses
         .iter()
-        .find(|(_, status)| status.node == found.node);
+        .find(|(_, status)| status.node == transfer.node);
     sender.map(|(seat, _)| *seat)
 }
 
@@ -81,7 +81,7 @@ fn group() -> String {
     format!("shard-{SHARD}")
 }
 
-/// Writes more into the shard than its log keeps, unless that was done before.
+/// Writes more into the shard than its log retains, unless that was done before.
 async fn load_ballast(region: &Region) {
     if is_purged(region).await {
         return;
@@ -106,7 +106,7 @@ async fn load_ballast(region: &Region) {
     eventually("the log is purged", BALLAST_WITHIN, purged).await;
 }
 
-/// Whether no node has the whole log of the shard.
+/// Returns true once no node has the shard's whole log.
 async fn is_purged(region: &Region) -> bool {
     let statuses = region.statuses().await;
     let group = group();

@@ -1,22 +1,22 @@
-//! Versions, as answers tell them.
+//! Versions as ETags and session tokens encode them.
 //!
-//! For clients an ETag and a session token are opaque. Checks of the order of versions must read
-//! them, so this says again how the node writes them.
+//! ETags and session tokens are opaque to clients. Checks of the order of versions must read them,
+//! so this duplicates the node's format.
 
 use std::fmt;
 
-/// What decides which of two writes of a key wins: the later one, and of two at the same time that
-/// of the region with the greater number.
+/// Orders two writes of a key: the later one wins, and of two at the same time that of the region
+/// with the greater number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// Nanoseconds since 1970, by the clock of the region that wrote.
     pub time: u64,
-    /// The region's number.
+    /// Number of the region.
     pub region: u32,
 }
 
 impl Version {
-    /// Reads an ETag, quotes included.
+    /// Parses an ETag, quotes included.
     pub fn of_etag(etag: &str) -> Option<Self> {
         let text = etag.strip_prefix('"')?.strip_suffix('"')?;
         let (time, region) = text.split_once('-')?;
@@ -26,21 +26,21 @@ impl Version {
         })
     }
 
-    /// Reads the session token of a client that has seen nothing else.
+    /// Parses the session token of a client that has seen nothing else.
     pub fn of_token(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
         let region = parts.next()?;
         let (_incarnation, _shard) = (parts.next()?, parts.next()?);
         let time = parts.next()?;
-        let read = |text| u64::from_str_radix(text, 16).ok();
-        let alone = parts.next().is_none();
-        alone.then_some(Self {
-            time: read(time)?,
-            region: u32::try_from(read(region)?).ok()?,
+        let parse_hex = |text| u64::from_str_radix(text, 16).ok();
+        let is_last = parts.next().is_none();
+        is_last.then_some(Self {
+            time: parse_hex(time)?,
+            region: u32::try_from(parse_hex(region)?).ok()?,
         })
     }
 
-    /// As an ETag, quotes included.
+    /// Formats an ETag, quotes included.
     pub fn etag(&self) -> String {
         format!("\"{self}\"")
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::Version;
 
     #[test]
-    fn etags_and_tokens_tell_the_version() {
+    fn etags_and_tokens_hold_the_version() {
         let version = Version {
             time: 0x1878_0000_0000_00ff,
             region: 2,
@@ -65,9 +65,9 @@ mod tests {
         assert_eq!(version.etag(), "\"18780000000000ff-2\"");
         assert_eq!(Version::of_etag(&version.etag()), Some(version));
         assert_eq!(Version::of_token("2.abc.1.18780000000000ff"), Some(version));
-        for none in ["", "x", "1.2.3", "2.a.1.4d_2.a.3.ff"] {
-            assert_eq!(Version::of_token(none), None, "{none}");
-            assert_eq!(Version::of_etag(none), None, "{none}");
+        for invalid in ["", "x", "1.2.3", "2.a.1.4d_2.a.3.ff"] {
+            assert_eq!(Version::of_token(invalid), None, "{invalid}");
+            assert_eq!(Version::of_etag(invalid), None, "{invalid}");
         }
         assert!(
             version

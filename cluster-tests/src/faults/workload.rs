@@ -1,27 +1,27 @@
-//! What the recording clients do: which keys, and how.
+//! Workload of the recording clients: keys and operations.
 
 use super::ledger::KeyName;
 use crate::rng::Rng;
 
-/// Keys that many clients use at once.
+/// Number of keys that many clients use at once.
 pub(super) const HOT: u64 = 6;
-/// Keys that are used now and then.
+/// Number of keys that are used now and then.
 pub(super) const COLD: u64 = 120;
 
-/// A kind of call, before it is known what is there.
+/// Kind of a call, before the present value is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
     Get,
     Put,
     Delete,
     Create,
-    /// Reads, and writes if nothing came in between.
+    /// Reads, and writes if no write came in between.
     Swap,
-    /// Reads, and deletes if nothing came in between.
+    /// Reads, and deletes if no write came in between.
     DeleteThat,
 }
 
-/// The next call.
+/// Returns the next call.
 pub(super) fn next(rng: &mut Rng, generation: u64) -> (KeyName, Intent) {
     let number = if rng.permille(500) {
         rng.within(0..HOT)

@@ -1,4 +1,4 @@
-//! An HTTP answer, and what tests say about it.
+//! An HTTP response, and assertions on it.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,18 +6,18 @@ use bytes::Bytes;
 use http::{HeaderMap, Version};
 use serde_json::Value;
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status code.
+    /// Status code.
     pub status: u16,
-    /// The version of HTTP.
+    /// HTTP version.
     pub version: Version,
     /// All headers.
     pub headers: HeaderMap,
-    /// The body, with any chunks put together.
+    /// Body, with any chunks put together.
     pub body: Bytes,
-    /// From the request's first byte to the answer's last.
+    /// Time from the request's first byte to the response's last.
     pub took: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Answer {
         self
     }
 
-    /// The code of an error.
+    /// Returns the code of an error.
     #[track_caller]
     pub fn error_code(&self) -> String {
         assert_eq!(
@@ -70,61 +70,61 @@ impl Answer {
         self
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_else(|_| panic!("not UTF-8: {self:?}"))
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("no JSON: {e}: {self:?}"))
     }
 
-    /// The lines of a listing.
+    /// Returns the lines of a listing.
     #[track_caller]
     pub fn lines(&self) -> Vec<String> {
         self.text().split('\n').map(str::to_owned).collect()
     }
 
-    /// A header that must be there, once.
+    /// Returns a header that must be present, once.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         self.find_header(name)
             .unwrap_or_else(|| panic!("no {name}: {self:?}"))
     }
 
-    /// A header, if it is there.
+    /// Returns a header, if it is present.
     #[track_caller]
     pub fn find_header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let value = values
             .next()?
             .to_str()
-            .unwrap_or_else(|_| panic!("odd {name}: {self:?}"));
+            .unwrap_or_else(|_| panic!("invalid {name}: {self:?}"));
         assert!(values.next().is_none(), "{name} is there twice: {self:?}");
         Some(value)
     }
 
-    /// A header that holds a list, in lower case.
+    /// Returns the elements of a header that holds a list, in lower case.
     #[track_caller]
     pub fn header_list(&self, name: &str) -> Vec<String> {
         let value = self.header(name).to_ascii_lowercase();
         value
             .split(',')
-            .map(|part| part.trim().to_owned())
+            .map(|item| item.trim().to_owned())
             .collect()
     }
 
-    /// A header that holds a date.
+    /// Returns a header that holds a date.
     #[track_caller]
     pub fn header_date(&self, name: &str) -> SystemTime {
         let value = self.header(name);
         httpdate::parse_http_date(value).unwrap_or_else(|e| panic!("{name}: {value}: {e}"))
     }
 
-    /// The `ETag`, quotes included.
+    /// Returns the `ETag`, quotes included.
     #[track_caller]
     pub fn etag(&self) -> String {
         self.header("etag").to_owned()

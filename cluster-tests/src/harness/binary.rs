@@ -1,29 +1,29 @@
-//! Finding the binaries of node and router.
+//! Finds the binaries of node and router.
 //!
-//! `CLOUDKV_NODE_BIN` and `CLOUDKV_ROUTER_BIN` name them; otherwise it is the one that was built beside this test, and if
-//! there is none, it is built once, in the profile of this test.
+//! `CLOUDKV_NODE_BIN` and `CLOUDKV_ROUTER_BIN` name them; otherwise it is the one that was built
+//! beside this test, and if there is none, it is built once, in the profile of this test.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Where the node's binary is.
+/// Returns the path of the node's binary.
 ///
 /// # Panics
-/// When it isn't there and can't be built.
+/// Panics if it doesn't exist and can't be built.
 pub fn node_binary() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("cloudkv-node", "CLOUDKV_NODE_BIN"))
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| find("cloudkv-node", "CLOUDKV_NODE_BIN"))
 }
 
-/// Where the router's binary is.
+/// Returns the path of the router's binary.
 ///
 /// # Panics
-/// When it isn't there and can't be built.
+/// Panics if it doesn't exist and can't be built.
 pub fn router_binary() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("cloudkv-router", "CLOUDKV_ROUTER_BIN"))
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| find("cloudkv-router", "CLOUDKV_ROUTER_BIN"))
 }
 
 fn find(name: &str, variable: &str) -> PathBuf {
@@ -39,8 +39,8 @@ fn find(name: &str, variable: &str) -> PathBuf {
     beside(&test, name).unwrap_or_else(|| build(&test, name))
 }
 
-/// The binary in the nearest directory above `test` that holds one: that of the tests, of the
-/// profile, or the target directory.
+/// Returns the binary in the nearest directory above `test` that holds one: that of the tests, of
+/// the profile, or the target directory.
 fn beside(test: &Path, name: &str) -> Option<PathBuf> {
     test.ancestors()
         .skip(1)

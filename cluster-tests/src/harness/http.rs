@@ -1,6 +1,6 @@
-//! A well-behaved client of CloudKV, for all that a well-behaved client can send.
+//! A well-behaved HTTP client of CloudKV, for all that such a client can send.
 //!
-//! Every answer that it gets is checked for what every answer must have.
+//! It checks that each response has the headers that all responses must have.
 
 use std::future::IntoFuture;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,31 +15,31 @@ use serde::Serialize;
 
 use super::answer::Answer;
 
-/// Longer than any answer may take.
+/// Longer than any response may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A bucket, as the answer to its creation told it.
+/// A bucket, as the response to its creation described it.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// Its name.
+    /// Bucket ID.
     pub id: String,
-    /// The key of its account.
+    /// API key of its account.
     pub account: String,
-    /// Its access mode.
+    /// Access mode.
     pub mode: String,
-    /// Its plan.
+    /// Plan.
     pub plan: String,
 }
 
 impl Bucket {
-    /// Reads the answer to `POST /buckets`.
+    /// Reads the response to `POST /buckets`.
     #[track_caller]
-    pub fn from_answer(answer: &Answer) -> Self {
-        answer.status(201);
-        let body = answer.json();
+    pub fn from_answer(response: &Answer) -> Self {
+        response.status(201);
+        let body = response.json();
         let field = |name: &str| match body[name].as_str() {
             Some(text) => text.to_owned(),
-            None => panic!("no {name}: {answer:?}"),
+            None => panic!("no {name}: {response:?}"),
         };
         Self {
             id: field("bucket_id"),
@@ -49,23 +49,23 @@ impl Bucket {
         }
     }
 
-    /// The path of one of its keys. `name` goes into the path as it is.
+    /// Returns the path of one of its keys. `name` goes into the path as it is.
     pub fn key(&self, name: &str) -> String {
         format!("/kv/{}/{name}", self.id)
     }
 
-    /// The path of its listing.
+    /// Returns the path of its listing.
     pub fn keys(&self) -> String {
         format!("/kv/{}", self.id)
     }
 
-    /// The path of the bucket itself.
+    /// Returns the path of the bucket itself.
     pub fn path(&self) -> String {
         format!("/buckets/{}", self.id)
     }
 }
 
-/// A client of one port.
+/// An HTTP client of one address.
 #[derive(Clone, Debug)]
 pub struct Api {
     client: Client,
@@ -73,7 +73,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// A client that speaks HTTP/1.1.
+    /// Creates a client that speaks HTTP/1.1.
     pub fn new(address: SocketAddr) -> Self {
         let client = Client::builder()
             .no_proxy()
@@ -86,15 +86,15 @@ impl Api {
         }
     }
 
-    /// A client that speaks HTTP/1.1 from an address of this machine: each of 127.0.0.0/8 is another
-    /// client. Each request has a connection of its own.
-    pub fn from(from: Ipv4Addr, address: SocketAddr) -> Self {
+    /// Creates a client that speaks HTTP/1.1 from an address of this machine: each of 127.0.0.0/8
+    /// counts as another client. Each request has a connection of its own.
+    pub fn from(local: Ipv4Addr, address: SocketAddr) -> Self {
         let client = Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
             .http1_only()
             .pool_max_idle_per_host(0)
-            .local_address(IpAddr::V4(from))
+            .local_address(IpAddr::V4(local))
             .build();
         Self {
             client: client.expect("make a client"),
@@ -102,7 +102,7 @@ impl Api {
         }
     }
 
-    /// A client that speaks HTTP/2 from the first byte.
+    /// Creates a client that speaks HTTP/2 from the first byte (prior knowledge).
     pub fn http2(address: SocketAddr) -> Self {
         let client = Client::builder()
             .no_proxy()
@@ -115,12 +115,13 @@ impl Api {
         }
     }
 
-    /// The port that it talks to.
+    /// Returns the address that it calls.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A request. `path` is normalised as browsers do; odd paths are for [`super::RawRequest`].
+    /// Begins a request. `path` is normalised as browsers do; use [`super::RawRequest`] for other
+    /// paths.
     pub fn request(&self, method: Method, path: &str) -> Call {
         let url = format!("http://{}{path}", self.address);
         Call {
@@ -129,47 +130,47 @@ impl Api {
         }
     }
 
-    /// GET.
+    /// Begins a GET request.
     pub fn get(&self, path: &str) -> Call {
         self.request(Method::GET, path)
     }
 
-    /// HEAD.
+    /// Begins a HEAD request.
     pub fn head(&self, path: &str) -> Call {
         self.request(Method::HEAD, path)
     }
 
-    /// PUT.
+    /// Begins a PUT request.
     pub fn put(&self, path: &str, value: impl Into<Body>) -> Call {
         self.request(Method::PUT, path).body(value)
     }
 
-    /// POST.
+    /// Begins a POST request.
     pub fn post(&self, path: &str) -> Call {
         self.request(Method::POST, path)
     }
 
-    /// PATCH.
+    /// Begins a PATCH request.
     pub fn patch(&self, path: &str) -> Call {
         self.request(Method::PATCH, path)
     }
 
-    /// DELETE.
+    /// Begins a DELETE request.
     pub fn delete(&self, path: &str) -> Call {
         self.request(Method::DELETE, path)
     }
 
-    /// A new public bucket of a new account.
+    /// Creates a public bucket of a new account.
     pub async fn bucket(&self) -> Bucket {
         self.bucket_with(&[]).await
     }
 
-    /// A new bucket of a new account.
+    /// Creates a bucket of a new account.
     pub async fn bucket_with(&self, parameters: &[(&str, &str)]) -> Bucket {
         Bucket::from_answer(&self.post("/buckets").query(parameters).await)
     }
 
-    /// A new bucket of the account with this key.
+    /// Creates a bucket of the account with this key.
     pub async fn bucket_of(&self, account: &str, parameters: &[(&str, &str)]) -> Bucket {
         Bucket::from_answer(
             &self
@@ -180,30 +181,30 @@ impl Api {
         )
     }
 
-    /// What `GET /buckets` says of a bucket.
+    /// Returns a bucket's entry of `GET /buckets`.
     pub async fn summary(&self, bucket: &Bucket) -> serde_json::Value {
         let summary = self.try_summary(bucket).await;
-        summary.expect("the node answers")
+        summary.expect("the node answers the request")
     }
 
-    /// [`Api::summary`], unless the node says that it can't tell now.
+    /// Like [`ApiClient::bucket_summary`], but `None` if the node answers 503.
     pub async fn try_summary(&self, bucket: &Bucket) -> Option<serde_json::Value> {
-        let answer = self.get("/buckets").api_key(&bucket.account).await;
-        if answer.status == 503 {
+        let response = self.get("/buckets").api_key(&bucket.account).await;
+        if response.status == 503 {
             return None;
         }
-        answer.status(200);
-        let mut listed = answer.json()["buckets"]
+        response.status(200);
+        let mut listed = response.json()["buckets"]
             .as_array()
             .cloned()
             .unwrap_or_default();
         listed.retain(|summary| summary["id"] == bucket.id.as_str());
-        assert_eq!(listed.len(), 1, "the bucket is listed once: {answer:?}");
+        assert_eq!(listed.len(), 1, "the bucket is listed once: {response:?}");
         Some(listed.remove(0))
     }
 }
 
-/// A request on its way; awaiting it sends it.
+/// A request under construction; awaiting it sends it.
 #[must_use = "a call is sent when it is awaited"]
 #[derive(Debug)]
 pub struct Call {
@@ -218,7 +219,7 @@ impl Call {
         self
     }
 
-    /// Adds the key of an account.
+    /// Adds the API key of an account.
     pub fn api_key(self, key: &str) -> Self {
         self.header("api-key", key)
     }
@@ -261,23 +262,23 @@ impl Call {
             .body(body)
     }
 
-    /// Leaves out the check for what every answer of the public port must have.
+    /// Skips the check for the headers that all responses of the public port must have.
     pub fn unchecked(mut self) -> Self {
         self.checked = false;
         self
     }
 
-    /// Sends it where it may not be answered, as to a node that is being stopped.
+    /// Sends the request where no response may come, as from a node that is being stopped.
     ///
     /// # Errors
-    /// When no whole answer comes.
+    /// Returns an error if no complete response arrives.
     pub async fn try_send(self) -> reqwest::Result<Answer> {
         let started = Instant::now();
         let response = self.request.send().await?;
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = response.headers().clone();
         let body: Bytes = response.bytes().await?;
-        let answer = Answer {
+        let http_response = Answer {
             status,
             version,
             headers,
@@ -285,9 +286,9 @@ impl Call {
             took: started.elapsed(),
         };
         if self.checked {
-            check_every_answer(&answer);
+            check_every_answer(&http_response);
         }
-        Ok(answer)
+        Ok(http_response)
     }
 }
 
@@ -297,21 +298,21 @@ impl IntoFuture for Call {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let what = format!("{:?}", self.request);
+            let request = format!("{:?}", self.request);
             match self.try_send().await {
-                Ok(answer) => answer,
-                Err(error) => panic!("no answer to {what}: {error:?}"),
+                Ok(response) => response,
+                Err(error) => panic!("no response to {request}: {error:?}"),
             }
         })
     }
 }
 
-/// What every answer of the public port must have.
-fn check_every_answer(answer: &Answer) {
+/// Asserts the headers that all responses of the public port must have.
+fn check_every_answer(response: &Answer) {
     for name in ["x-request-id", "x-cloudkv-region"] {
         assert!(
-            !answer.header(name).is_empty(),
-            "every answer has {name}: {answer:?}"
+            !response.header(name).is_empty(),
+            "every response has {name}: {response:?}"
         );
     }
 }

@@ -1,44 +1,44 @@
-//! Reading what a node wrote to its standard error.
+//! Reads the log that a node wrote to its standard error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// How many lines of a log are worth reading in a failed test's output.
+/// Number of a log's last lines that a failed test prints.
 const TAIL: usize = 60;
 
-/// A node's log: JSON, one event a line, except for what panics and libraries print.
+/// A log file: JSON, one event per line, except for panics and the output of libraries.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
 }
 
 impl Log {
-    /// The log in this file.
+    /// Refers to the log at this path.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All of it so far.
+    /// Returns the whole log so far.
     pub fn text(&self) -> String {
         let bytes = fs::read(&self.path).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Its last lines.
+    /// Returns the last lines.
     pub fn tail(&self) -> String {
         let text = self.text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 
-    /// Lines that say that a person must act: events of level ERROR, and panics.
+    /// Returns the lines that need an operator's action: events of level ERROR, and panics.
     pub fn errors(&self) -> Vec<String> {
         self.text()
             .lines()
@@ -60,7 +60,7 @@ mod tests {
     use super::is_error;
 
     #[test]
-    fn errors_are_told_from_mentions_of_errors() {
+    fn errors_are_distinguished_from_mentions_of_errors() {
         assert!(is_error(
             r#"{"level":"ERROR","fields":{"message":"disk full"}}"#
         ));

@@ -1,11 +1,11 @@
-//! What a process takes of the machine's memory.
+//! Memory usage of a process.
 
 use std::fs;
 
-/// Resident bytes of a process.
+/// Returns the resident bytes of a process.
 ///
 /// # Panics
-/// When there is no such process.
+/// Panics if there is no such process.
 pub fn resident_bytes(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! Starting nodes, talking to them, and waiting for what they do.
+//! Test harness: starts nodes and routers, calls them, and waits for conditions.
 
 mod answer;
 mod binary;

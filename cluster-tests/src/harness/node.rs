@@ -18,26 +18,26 @@ use super::http::Api;
 use super::log::Log;
 use super::wait::eventually;
 
-/// How long a node may take to be ready. Debug builds on a busy machine are slow.
+/// Time for a node to become ready. Debug builds on a busy machine are slow.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a node may take to stop when it is asked to.
+/// Time for a node to stop after SIGTERM.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
 
-/// How a node is started.
+/// Options of a node's start.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
-    /// `--region`; `None` leaves the flag away.
+    /// `--region`; `None` omits the flag.
     pub region: Option<String>,
-    /// `--shards`; `None` leaves the flag away.
+    /// `--shards`; `None` omits the flag.
     pub shards: Option<u32>,
-    /// Whether it is given an `--rpc` to listen for other nodes and routers at.
+    /// True if the node gets an `--rpc` address to listen on for other nodes and routers.
     pub rpc: bool,
-    /// The umask that it is started with, in octal; `None`: that of the test.
+    /// Umask of the process, in octal; `None`: that of the test.
     pub umask: Option<&'static str>,
-    /// More arguments.
+    /// Additional arguments.
     pub args: Vec<String>,
-    /// Variables of the environment; it holds no other `CLOUDKV_*`.
+    /// Environment variables; the node gets no other `CLOUDKV_*`.
     pub env: Vec<(String, String)>,
 }
 
@@ -55,7 +55,7 @@ impl Default for NodeOptions {
 }
 
 impl NodeOptions {
-    /// The command that starts a node with its data in `data_dir`.
+    /// Returns the command that starts a node with its data in `data_dir`.
     pub fn command(&self, data_dir: &Path) -> Command {
         let mut command = match self.umask {
             None => clean_command(),
@@ -87,12 +87,13 @@ impl NodeOptions {
     }
 }
 
-/// The node's binary, with none of the settings that this process' environment may hold.
+/// Returns a command that runs the node's binary, without the settings of this process's
+/// environment.
 pub fn clean_command() -> Command {
     clean(node_binary())
 }
 
-/// A binary, with none of the settings that this process' environment may hold.
+/// Returns a command that runs a binary, without the settings of this process's environment.
 pub(crate) fn clean(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
@@ -107,7 +108,7 @@ fn is_setting(name: &std::ffi::OsStr) -> bool {
         .is_some_and(|name| name.starts_with("CLOUDKV_") || name == "RUST_LOG")
 }
 
-/// What a node writes to `addresses.json` once it listens.
+/// Content of `addresses.json`, which a node writes once it listens.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Addresses {
     http: SocketAddr,
@@ -133,7 +134,7 @@ impl Node {
         Self::start_with(NodeOptions::default()).await
     }
 
-    /// Starts a node with these options.
+    /// Starts a node with these options and waits until it is ready.
     pub async fn start_with(options: NodeOptions) -> Self {
         let dir = tempfile::tempdir().expect("make a temporary directory");
         let log = Log::new(dir.path().join("stderr.log"));
@@ -152,13 +153,13 @@ impl Node {
         node
     }
 
-    /// Starts it again with other options, on the same directory, after it was stopped.
+    /// Starts the stopped node again, with other options on the same directory.
     pub async fn restart_with(&mut self, options: NodeOptions) {
         self.options = options;
         self.restart().await;
     }
 
-    /// Starts it again, on the same directory, after it was stopped.
+    /// Starts the stopped node again, on the same directory.
     pub async fn restart(&mut self) {
         self.child = spawn(&self.options, self.dir.path());
         self.addresses = wait_until_listening(&mut self.child, self.dir.path(), &self.log).await;
@@ -168,33 +169,34 @@ impl Node {
     async fn wait_until_ready(&self) {
         let admin = self.admin_api();
         eventually("GET /readyz answers 200", READY_WITHIN, async || {
-            let answer = admin.get("/readyz").unchecked().try_send().await.ok()?;
-            (answer.status == 200).then_some(())
+            let response = admin.get("/readyz").unchecked().try_send().await.ok()?;
+            (response.status == 200).then_some(())
         })
         .await;
     }
 
-    /// A client of the public port. Each test makes its own: connections belong to its runtime.
+    /// Returns a client of the public port. Each test makes its own: connections belong to its
+    /// runtime.
     pub fn api(&self) -> Api {
         Api::new(self.addresses.http)
     }
 
-    /// A client of the operator's port.
+    /// Returns a client of the admin port.
     pub fn admin_api(&self) -> Api {
         Api::new(self.addresses.admin)
     }
 
-    /// The public port.
+    /// Returns the address of the public port.
     pub fn http(&self) -> SocketAddr {
         self.addresses.http
     }
 
-    /// The port between nodes.
+    /// Returns the address of the rpc port.
     pub fn rpc(&self) -> SocketAddr {
         self.addresses.rpc.expect("it was given an --rpc")
     }
 
-    /// The public port, that for nodes if there is one, and the operator's.
+    /// Returns the public port, the rpc port if there is one, and the admin port.
     pub fn ports(&self) -> Vec<u16> {
         let Addresses {
             http, rpc, admin, ..
@@ -203,34 +205,34 @@ impl Node {
         all.map(|address| address.port()).collect()
     }
 
-    /// The number of the process.
+    /// Returns the process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where the node's data is.
+    /// Returns the node's data directory.
     pub fn data_dir(&self) -> PathBuf {
         data_dir(self.dir.path())
     }
 
-    /// All that the node logged.
+    /// Returns the node's log.
     pub fn log_text(&self) -> String {
         self.log.text()
     }
 
-    /// All that the node printed to its standard output.
+    /// Returns the node's standard output.
     pub fn stdout_text(&self) -> String {
         fs::read_to_string(self.dir.path().join("stdout.log")).unwrap_or_default()
     }
 
-    /// Ends the process as a crash would.
+    /// Kills the process with SIGKILL, as a crash would.
     pub fn kill_9(&mut self) {
         self.child.kill().expect("kill the node");
         let status = self.child.wait().expect("wait for the killed node");
         assert_eq!(
             status.signal(),
             Some(9),
-            "the node had ended before it was killed: {status}"
+            "the node had exited before it was killed: {status}"
         );
     }
 
@@ -243,7 +245,7 @@ impl Node {
         kill_process(pid, Signal::TERM).expect("send SIGTERM");
     }
 
-    /// Sends SIGTERM and waits for the end, which must come in time and with exit code 0.
+    /// Sends SIGTERM and waits for the exit, which must come in time and with code 0.
     pub async fn terminate(&mut self) {
         self.signal_terminate();
         let status = self.wait_exit(STOPS_WITHIN).await;
@@ -254,22 +256,22 @@ impl Node {
         );
     }
 
-    /// Waits for the process to end.
-    pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
+    /// Waits for the process to exit.
+    pub async fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait for the node") {
                 return status;
             }
             assert!(
-                started.elapsed() < within,
-                "the node did not end within {within:?}"
+                started.elapsed() < limit,
+                "the node did not exit within {limit:?}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// From here on the log may hold errors: this test causes them.
+    /// Allows errors in the log from here on, because the test causes them.
     pub fn expect_errors(&self) {
         self.errors_expected.store(true, Ordering::Relaxed);
     }
@@ -291,7 +293,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.judge_log();
@@ -319,18 +321,18 @@ pub(super) fn append(path: &Path) -> File {
         .expect("open a log")
 }
 
-/// The addresses that `child` wrote; an earlier process' file is told by its pid.
+/// Waits for the addresses that `child` writes; an earlier process's file has another pid.
 async fn wait_until_listening(child: &mut Child, root: &Path, log: &Log) -> Addresses {
     let path = data_dir(root).join("addresses.json");
     let started = Instant::now();
     loop {
         if let Ok(Some(status)) = child.try_wait() {
-            panic!("the node ended while it started: {status}\n{}", log.tail());
+            panic!("the node exited during its start: {status}\n{}", log.tail());
         }
         let written = fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        if let Some(addresses) = written.filter(|found: &Addresses| found.pid == child.id()) {
+        if let Some(addresses) = written.filter(|addresses: &Addresses| addresses.pid == child.id()) {
             return addresses;
         }
         assert!(

@@ -1,9 +1,9 @@
-//! A checker for the Prometheus text format, enough to say that a scraper will take a page.
+//! A checker for the Prometheus text format, strict enough to show that a scraper accepts a page.
 
-/// Names of the samples of a page.
+/// Returns the names of a page's samples.
 ///
 /// # Errors
-/// The first line that isn't of the format.
+/// Returns the first line that violates the format.
 pub fn sample_names(page: &str) -> Result<Vec<String>, String> {
     let mut names = vec![];
     for line in page.lines().filter(|line| !line.is_empty()) {
@@ -15,7 +15,7 @@ pub fn sample_names(page: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// `# HELP name text`, `# TYPE name kind`, or any other comment.
+/// Checks `# HELP name text`, `# TYPE name kind`, or any other comment.
 fn check_comment(comment: &str) -> Option<()> {
     const KINDS: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
     let mut words = comment.split_ascii_whitespace();
@@ -26,7 +26,7 @@ fn check_comment(comment: &str) -> Option<()> {
     }
 }
 
-/// `name{label="value",...} number [time]`.
+/// Returns the name of `name{label="value",...} number [time]`.
 fn sample_name(line: &str) -> Option<&str> {
     let name_ends = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(name_ends);
@@ -42,7 +42,7 @@ fn sample_name(line: &str) -> Option<&str> {
     (is_name(name) && value_ok && time_ok && numbers.next().is_none()).then_some(name)
 }
 
-/// What follows the labels' closing brace.
+/// Returns the text after the labels' closing brace.
 fn after_labels(mut labels: &str) -> Option<&str> {
     loop {
         if let Some(rest) = labels.strip_prefix('}') {
@@ -57,7 +57,8 @@ fn after_labels(mut labels: &str) -> Option<&str> {
     }
 }
 
-/// The position of the quote that ends a label's value; a backslash takes the next character.
+/// Returns the position of the quote that ends a label's value; a backslash escapes the next
+/// character.
 fn end_of_value(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, character) in text.char_indices() {
@@ -91,14 +92,15 @@ mod tests {
     use super::sample_names;
 
     #[test]
-    fn a_page_of_the_format_is_taken() {
+    fn a_valid_page_is_accepted() {
         let page = "# HELP a_total What it counts.\n# TYPE a_total counter\n\
-                    a_total{path=\"/kv\",note=\"a \\\"b\\\", c}\"} 12 1700000000\nb 1.5e-3\nc{} +Inf\n";
+                    a_total{path=\"/kv\",note=\"a \\\"b\\\", c}\"} 12 1700000000\n\
+                    b 1.5e-3\nc{} +Inf\n";
         assert_eq!(sample_names(page).unwrap(), ["a_total", "b", "c"]);
     }
 
     #[test]
-    fn broken_lines_are_told() {
+    fn invalid_lines_are_reported() {
         for line in [
             "a",
             "a b",

@@ -1,5 +1,5 @@
-//! HTTP/1 over a bare socket, for what a well-behaved client doesn't send: odd paths, repeated
-//! headers, half a request, several at once.
+//! HTTP/1 over a bare socket, for requests that a well-behaved client doesn't send: invalid paths,
+//! repeated headers, partial requests, pipelined ones.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use super::answer::Answer;
 
-/// Longer than any answer may take, of those that are asked for here.
+/// Longer than the server may take to send any byte.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A request whose every byte is the test's own.
+/// A request whose every byte the test decides.
 #[derive(Clone, Debug)]
 pub struct RawRequest {
     head: Vec<u8>,
@@ -25,12 +25,12 @@ pub struct RawRequest {
 }
 
 impl RawRequest {
-    /// A request for `target`, as it is, with a `Host` header.
+    /// Creates a request for `target`, as it is, with a `Host` header.
     pub fn new(method: &str, target: &str) -> Self {
         Self::with_line(&format!("{method} {target} HTTP/1.1")).header("Host", "localhost")
     }
 
-    /// A request with this first line and no header yet.
+    /// Creates a request with this first line and no header yet.
     pub fn with_line(line: &str) -> Self {
         let is_head = line.starts_with("HEAD ");
         Self {
@@ -54,7 +54,7 @@ impl RawRequest {
         self
     }
 
-    /// Adds a body in these chunks, which end where the body does.
+    /// Adds a chunked body with these chunks, and the final one.
     pub fn chunked(self, chunks: &[&[u8]]) -> Self {
         let mut request = self.header("Transfer-Encoding", "chunked");
         for data in chunks {
@@ -64,51 +64,51 @@ impl RawRequest {
         request
     }
 
-    /// Adds bytes after the headers without saying how many.
+    /// Adds bytes after the headers without a `Content-Length`.
     pub fn trailing(mut self, bytes: &[u8]) -> Self {
         self.body.extend_from_slice(bytes);
         self
     }
 
-    /// The request as it goes over the wire.
+    /// Returns the request's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         [self.head.as_slice(), b"\r\n", &self.body].concat()
     }
 
-    /// Sends it over a connection of its own and reads the answer.
+    /// Sends the request over a new connection and reads the response.
     ///
     /// # Panics
-    /// When no whole answer comes.
+    /// Panics if no complete response arrives.
     pub async fn send(&self, address: SocketAddr) -> Answer {
         match self.try_send(address).await {
-            Ending::Answer(answer) => answer,
+            Ending::Answer(response) => response,
             other => panic!(
-                "no answer to {:?}: {other:?}",
+                "no response to {:?}: {other:?}",
                 String::from_utf8_lossy(&self.head)
             ),
         }
     }
 
-    /// Sends it over a connection of its own and reads what comes.
+    /// Sends the request over a new connection and reads what arrives.
     pub async fn try_send(&self, address: SocketAddr) -> Ending {
         let mut connection = Connection::open(address).await;
         connection.send(self).await
     }
 }
 
-/// One chunk of a chunked body; an empty one ends it.
+/// Encodes one chunk of a chunked body; an empty one ends it.
 pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// What came over a connection in place of, or as, an answer.
+/// Outcome of reading a response from a connection.
 #[derive(Clone, Debug)]
 pub enum Ending {
-    /// A whole answer.
+    /// A complete response.
     Answer(Answer),
-    /// The connection was closed, or reset, before the first byte of an answer.
+    /// The connection was closed, or reset, before the first byte of a response.
     Closed,
-    /// The connection ended in the middle of an answer, or what came isn't HTTP.
+    /// The connection ended in the middle of a response, or the bytes aren't HTTP.
     Broken(String),
 }
 
@@ -117,18 +117,18 @@ impl Ending {
     #[track_caller]
     pub fn refused(&self, statuses: &[u16]) {
         match self {
-            Self::Answer(answer) => assert!(statuses.contains(&answer.status), "{answer:?}"),
+            Self::Answer(response) => assert!(statuses.contains(&response.status), "{response:?}"),
             Self::Closed => {}
-            Self::Broken(what) => panic!("neither an answer nor a close: {what}"),
+            Self::Broken(reason) => panic!("neither a response nor a close: {reason}"),
         }
     }
 }
 
-/// A connection that carries whatever the test writes.
+/// A TCP connection that carries any bytes that the test writes.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    /// What was read, and belongs to no answer yet.
+    /// Bytes that were read and not yet parsed.
     read: Vec<u8>,
 }
 
@@ -136,15 +136,15 @@ impl Connection {
     /// Connects.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// Panics if nobody listens.
     pub async fn open(address: SocketAddr) -> Self {
         Self::try_open(address).await.expect("connect to the node")
     }
 
-    /// Connects, where it may fail.
+    /// Connects, where that may fail.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// Returns an error if nobody listens.
     pub async fn try_open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -154,48 +154,48 @@ impl Connection {
         })
     }
 
-    /// Connects from an address of this machine: each of 127.0.0.0/8 is another client.
+    /// Connects from an address of this machine: each of 127.0.0.0/8 counts as another client.
     ///
     /// # Panics
-    /// When nobody listens.
-    pub async fn open_from(from: Ipv4Addr, address: SocketAddr) -> Self {
-        let stream = connect_from(from, address).await.expect("connect");
+    /// Panics if nobody listens.
+    pub async fn open_from(local: Ipv4Addr, address: SocketAddr) -> Self {
+        let stream = connect_from(local, address).await.expect("connect");
         Self {
             stream,
             read: vec![],
         }
     }
 
-    /// Writes bytes. A server that has closed is no error here: the answer tells.
+    /// Writes bytes. A server that has closed is no error here: reading reports it.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Closes the half that writes.
+    /// Shuts down the sending half.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub async fn send(&mut self, request: &RawRequest) -> Ending {
         self.write(&request.bytes()).await;
         self.receive(request.is_head).await
     }
 
-    /// Reads an answer; interim ones (1xx) are skipped.
-    pub async fn receive(&mut self, to_head: bool) -> Ending {
+    /// Reads a response; interim ones (1xx) are skipped.
+    pub async fn receive(&mut self, is_head: bool) -> Ending {
         loop {
-            match self.receive_any(to_head).await {
-                Ending::Answer(answer) if answer.status < 200 => {}
-                ending => return ending,
+            match self.receive_any(is_head).await {
+                Ending::Answer(response) if response.status < 200 => {}
+                outcome => return outcome,
             }
         }
     }
 
-    /// Reads an answer if it begins within this time; interim ones (1xx) are skipped.
-    pub async fn receive_within(&mut self, time: Duration) -> Option<Ending> {
+    /// Reads a response if it begins within this time; interim ones (1xx) are skipped.
+    pub async fn receive_within(&mut self, limit: Duration) -> Option<Ending> {
         if self.read.is_empty() {
-            let read = timeout(time, self.stream.read_buf(&mut self.read)).await;
+            let read = timeout(limit, self.stream.read_buf(&mut self.read)).await;
             if !read.ok()?.is_ok_and(|count| count > 0) {
                 return Some(Ending::Closed);
             }
@@ -203,61 +203,61 @@ impl Connection {
         Some(self.receive(false).await)
     }
 
-    /// Reads an answer, interim ones included.
-    pub async fn receive_any(&mut self, to_head: bool) -> Ending {
+    /// Reads a response, interim ones included.
+    pub async fn receive_any(&mut self, is_head: bool) -> Ending {
         let started = Instant::now();
-        let mut open = true;
+        let mut is_open = true;
         loop {
-            match parse(&self.read, to_head, open) {
-                Parsed::Whole(mut answer, length) => {
+            match parse(&self.read, is_head, is_open) {
+                Parsed::Whole(mut response, length) => {
                     self.read.drain(..length);
-                    answer.took = started.elapsed();
-                    return Ending::Answer(answer);
+                    response.took = started.elapsed();
+                    return Ending::Answer(response);
                 }
-                Parsed::Partial if open => open = self.fill().await,
+                Parsed::Partial if is_open => is_open = self.fill().await,
                 Parsed::Partial if self.read.is_empty() => return Ending::Closed,
-                Parsed::Partial => return self.broken("it ends in the middle"),
-                Parsed::Invalid(why) => return self.broken(&why),
+                Parsed::Partial => return self.broken("truncated response"),
+                Parsed::Invalid(reason) => return self.broken(&reason),
             }
         }
     }
 
-    /// Whether the server closes within this time, without another byte.
-    pub async fn closes_within(&mut self, time: Duration) -> bool {
+    /// Returns whether the server closes within this time, without another byte.
+    pub async fn closes_within(&mut self, limit: Duration) -> bool {
         self.read.is_empty()
-            && timeout(time, self.fill()).await == Ok(false)
+            && timeout(limit, self.fill()).await == Ok(false)
             && self.read.is_empty()
     }
 
-    /// Reads more; false at the end of the stream, which a reset is, too.
+    /// Reads more; returns false at the end of the stream, which includes a reset.
     async fn fill(&mut self) -> bool {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
         let read = read.unwrap_or_else(|_| panic!("no byte came for {PATIENCE:?}"));
         read.is_ok_and(|count| count > 0)
     }
 
-    fn broken(&self, why: &str) -> Ending {
-        Ending::Broken(format!("{why}: {:?}", String::from_utf8_lossy(&self.read)))
+    fn broken(&self, reason: &str) -> Ending {
+        Ending::Broken(format!("{reason}: {:?}", String::from_utf8_lossy(&self.read)))
     }
 }
 
 /// Connects from an address of this machine.
-pub(super) async fn connect_from(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+pub(super) async fn connect_from(local: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind((from, 0).into())?;
+    socket.bind((local, 0).into())?;
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 enum Parsed {
-    /// An answer and the number of bytes that it took.
+    /// The response and its length in bytes.
     Whole(Answer, usize),
     Partial,
     Invalid(String),
 }
 
-fn parse(bytes: &[u8], to_head: bool, open: bool) -> Parsed {
+fn parse(bytes: &[u8], is_head: bool, is_open: bool) -> Parsed {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut slots);
     let body_starts = match head.parse(bytes) {
@@ -265,7 +265,7 @@ fn parse(bytes: &[u8], to_head: bool, open: bool) -> Parsed {
         Ok(httparse::Status::Partial) => return Parsed::Partial,
         Err(error) => return Parsed::Invalid(error.to_string()),
     };
-    let answer = Answer {
+    let response = Answer {
         status: head.code.unwrap_or_default(),
         version: if head.version == Some(0) {
             Version::HTTP_10
@@ -276,10 +276,10 @@ fn parse(bytes: &[u8], to_head: bool, open: bool) -> Parsed {
         body: Bytes::new(),
         took: Duration::ZERO,
     };
-    match body(&answer, &bytes[body_starts..], to_head, open) {
-        Body::Whole(body, length) => Parsed::Whole(Answer { body, ..answer }, body_starts + length),
+    match body(&response, &bytes[body_starts..], is_head, is_open) {
+        Body::Whole(body, length) => Parsed::Whole(Answer { body, ..response }, body_starts + length),
         Body::Partial => Parsed::Partial,
-        Body::Invalid => Parsed::Invalid("its chunks are broken".into()),
+        Body::Invalid => Parsed::Invalid("invalid chunks".into()),
     }
 }
 
@@ -292,23 +292,23 @@ fn own_header(header: &httparse::Header<'_>) -> (HeaderName, HeaderValue) {
 }
 
 enum Body {
-    /// The body and the number of bytes that it took.
+    /// The body and its encoded length in bytes.
     Whole(Bytes, usize),
     Partial,
     Invalid,
 }
 
-fn body(answer: &Answer, bytes: &[u8], to_head: bool, open: bool) -> Body {
-    if to_head || answer.status < 200 || matches!(answer.status, 204 | 304) {
+fn body(response: &Answer, bytes: &[u8], is_head: bool, is_open: bool) -> Body {
+    if is_head || response.status < 200 || matches!(response.status, 204 | 304) {
         return Body::Whole(Bytes::new(), 0);
     }
-    if answer.find_header("transfer-encoding") == Some("chunked") {
+    if response.find_header("transfer-encoding") == Some("chunked") {
         return dechunk(bytes);
     }
-    let Some(length) = answer.find_header("content-length") else {
-        // It goes on until the server closes.
+    let Some(length) = response.find_header("content-length") else {
+        // The body ends where the connection does.
         let all = Body::Whole(Bytes::copy_from_slice(bytes), bytes.len());
-        return if open { Body::Partial } else { all };
+        return if is_open { Body::Partial } else { all };
     };
     match length.parse() {
         Ok(length) if bytes.len() < length => Body::Partial,
@@ -321,7 +321,7 @@ fn dechunk(bytes: &[u8]) -> Body {
     let (mut body, mut at) = (vec![], 0);
     loop {
         let (line, size) = match httparse::parse_chunk_size(&bytes[at..]) {
-            Ok(httparse::Status::Complete(found)) => found,
+            Ok(httparse::Status::Complete(parsed)) => parsed,
             Ok(httparse::Status::Partial) => return Body::Partial,
             Err(_) => return Body::Invalid,
         };

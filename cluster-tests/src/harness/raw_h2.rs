@@ -1,5 +1,5 @@
-//! HTTP/2 over a bare socket, for what a well-behaved client doesn't do: windows that stay shut, requests
-//! that never end, answers that nobody reads.
+//! HTTP/2 over a bare socket, for what a well-behaved client doesn't do: windows that stay closed,
+//! requests that never end, responses that nobody reads.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::raw::connect_from;
 
-/// Longer than any frame may take, of those that are waited for here.
+/// Longer than the server may take to send any frame.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const DATA: u8 = 0;
@@ -28,23 +28,22 @@ const END_HEADERS: u8 = 4;
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// What a server did.
+/// An action of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The head of an answer; whether it ends the stream, and the status if it is one of HPACK's
-    /// static table.
+    /// Stream, whether the headers end it, and the status if HPACK's static table has it.
     Head(u32, bool, Option<u16>),
-    /// Bytes of an answer; whether they end the stream.
+    /// Stream, number of bytes of the response's body, and whether they end the stream.
     Data(u32, usize, bool),
-    /// A stream was reset.
+    /// The stream was reset.
     Reset(u32),
-    /// No more streams are taken.
+    /// The server accepts no more streams.
     GoAway,
     /// The connection was closed.
     Closed,
 }
 
-/// A connection that speaks HTTP/2 as the test likes. It acknowledges settings and pings.
+/// An HTTP/2 connection under the test's control. It acknowledges settings and pings.
 #[derive(Debug)]
 pub struct H2Connection {
     stream: TcpStream,
@@ -54,12 +53,13 @@ pub struct H2Connection {
 }
 
 impl H2Connection {
-    /// Connects from an address of this machine; each stream may be answered `window` bytes at first.
+    /// Connects from an address of this machine; `window` is the initial window of each stream, in
+    /// bytes.
     ///
     /// # Panics
-    /// When nobody listens.
-    pub async fn open(from: Ipv4Addr, address: SocketAddr, window: u32) -> Self {
-        let stream = connect_from(from, address).await.expect("connect");
+    /// Panics if nobody listens.
+    pub async fn open(local: Ipv4Addr, address: SocketAddr, window: u32) -> Self {
+        let stream = connect_from(local, address).await.expect("connect");
         let mut connection = Self {
             stream,
             read: vec![],
@@ -76,12 +76,12 @@ impl H2Connection {
         connection
     }
 
-    /// Asks for a path, and tells the number of the stream.
+    /// Sends a GET request and returns its stream ID.
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> u32 {
         self.request("GET", path, headers, true).await
     }
 
-    /// Begins a request whose body is still to come, and tells the number of the stream.
+    /// Sends the headers of a request with a body and returns its stream ID.
     pub async fn begin(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> u32 {
         self.request(method, path, headers, false).await
     }
@@ -91,7 +91,7 @@ impl H2Connection {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        ends: bool,
+        end_stream: bool,
     ) -> u32 {
         let pseudo = [
             (":method", method),
@@ -101,31 +101,31 @@ impl H2Connection {
         ];
         let mut block = vec![];
         for (name, value) in pseudo.iter().chain(headers) {
-            // A literal that isn't indexed, with a new name (RFC 7541, 6.2.2).
+            // Literal header field without indexing, with a new name (RFC 7541, 6.2.2).
             block.push(0);
             string(&mut block, name);
             string(&mut block, value);
         }
         let stream = self.next;
         self.next += 2;
-        let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
+        let flags = END_HEADERS | if end_stream { END_STREAM } else { 0 };
         self.frame(HEADERS, flags, stream, &block).await;
         stream
     }
 
     /// Sends bytes of a request's body.
-    pub async fn data(&mut self, stream: u32, bytes: &[u8], ends: bool) {
-        let flags = if ends { END_STREAM } else { 0 };
+    pub async fn data(&mut self, stream: u32, bytes: &[u8], end_stream: bool) {
+        let flags = if end_stream { END_STREAM } else { 0 };
         self.frame(DATA, flags, stream, bytes).await;
     }
 
-    /// Lets so many more bytes of a stream's answer come; of all, for stream 0.
+    /// Enlarges the window of a stream, or of the connection for stream 0.
     pub async fn open_window(&mut self, stream: u32, bytes: u32) {
         self.frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
             .await;
     }
 
-    /// Asks whether the server is there.
+    /// Sends a PING frame.
     pub async fn ping(&mut self) {
         self.frame(PING, 0, 0, &[7; 8]).await;
     }
@@ -139,31 +139,31 @@ impl H2Connection {
         self.write(&frame).await;
     }
 
-    /// A server that has closed is no error here: what is read tells.
+    /// Writes bytes. A server that has closed is no error here: reading reports it.
     async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// What the server does next.
+    /// Returns the server's next action.
     ///
     /// # Panics
-    /// When it does nothing for too long.
+    /// Panics if none comes for too long.
     pub async fn next(&mut self) -> Event {
         let next = timeout(PATIENCE, self.next_event()).await;
         next.unwrap_or_else(|_| panic!("nothing came for {PATIENCE:?}"))
     }
 
-    /// What the server does next, if it does it within this time.
-    pub async fn next_within(&mut self, time: Duration) -> Option<Event> {
-        timeout(time, self.next_event()).await.ok()
+    /// Returns the server's next action, if it comes within this time.
+    pub async fn next_within(&mut self, limit: Duration) -> Option<Event> {
+        timeout(limit, self.next_event()).await.ok()
     }
 
-    /// The status of a stream's answer, if it has one of HPACK's static table; 0 for any other.
+    /// Returns the status of a stream's response, if HPACK's static table has it; 0 for any other.
     pub async fn status_of(&mut self, stream: u32) -> u16 {
         loop {
             match self.next().await {
                 Event::Head(of, _, status) if of == stream => return status.unwrap_or(0),
-                Event::Closed => panic!("closed without an answer on stream {stream}"),
+                Event::Closed => panic!("closed without a response on stream {stream}"),
                 _ => {}
             }
         }
@@ -200,12 +200,12 @@ impl H2Connection {
     }
 
     async fn understand(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let ends = flags & END_STREAM != 0;
+        let end_stream = flags & END_STREAM != 0;
         let event = match kind {
             SETTINGS if flags & ACK == 0 => return self.frame(SETTINGS, ACK, 0, &[]).await,
             PING if flags & ACK == 0 => return self.frame(PING, ACK, 0, payload).await,
-            HEADERS => Event::Head(stream, ends, status(payload)),
-            DATA => Event::Data(stream, payload.len(), ends),
+            HEADERS => Event::Head(stream, end_stream, status(payload)),
+            DATA => Event::Data(stream, payload.len(), end_stream),
             RST_STREAM => Event::Reset(stream),
             GOAWAY => Event::GoAway,
             _ => return,
@@ -214,10 +214,10 @@ impl H2Connection {
     }
 }
 
-/// The status in a block of headers, whose first byte is an index (RFC 7541, appendix A), or a literal
-/// with the name's index.
+/// Returns the status in a header block whose first byte is an index (RFC 7541, appendix A), or
+/// starts a literal with the name's index.
 fn status(block: &[u8]) -> Option<u16> {
-    // The size of the table may change before.
+    // A dynamic table size update may come first.
     let block = &block[block.iter().take_while(|byte| *byte & 0xe0 == 0x20).count()..];
     match block.first()? {
         0x88 => Some(200),
@@ -231,7 +231,7 @@ fn status(block: &[u8]) -> Option<u16> {
     }
 }
 
-/// A string without Huffman's code (RFC 7541, 5.2).
+/// Appends a string literal without Huffman coding (RFC 7541, 5.2).
 fn string(block: &mut Vec<u8>, text: &str) {
     let mut length = text.len();
     if length < 127 {

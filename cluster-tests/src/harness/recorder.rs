@@ -1,4 +1,4 @@
-//! A listener in front of another one, which passes on all that comes and keeps it.
+//! A TCP proxy that records all traffic.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Records what is said to somebody, and by whom. Ends when it is dropped.
+/// Forwards connections to a target and records both directions. Stops on drop.
 #[derive(Debug)]
 pub struct Recorder {
     address: SocketAddr,
@@ -19,14 +19,14 @@ pub struct Recorder {
     accepting: JoinHandle<()>,
 }
 
-/// Whether the next bytes to the target end their connection instead.
+/// True while the next bytes to the target are to end their connection instead.
 type Cut = Arc<watch::Sender<bool>>;
 
-/// What each connection carried: requests, replies.
+/// Recorded bytes of each connection: requests, replies.
 type Tape = Arc<Mutex<Vec<[Vec<u8>; 2]>>>;
 
 impl Recorder {
-    /// Listens on the loopback interface; nothing is passed on before [`Self::set_target`].
+    /// Listens on the loopback interface; nothing is forwarded before [`Self::set_target`].
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a port");
         let address = listener.local_addr().expect("the address of a port");
@@ -43,17 +43,17 @@ impl Recorder {
         }
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whom it passes on to.
+    /// Sets the target of new connections.
     pub fn set_target(&self, to: SocketAddr) {
         *self.to.lock().expect("no holder panics") = Some(to);
     }
 
-    /// Makes the next bytes to the target end their connection, unread by it.
+    /// Makes the next bytes to the target end their connection, before the target sees them.
     pub fn cut_next(&self) {
         self.cut.send_replace(true);
     }
@@ -64,18 +64,18 @@ impl Recorder {
         cut.wait_for(|cut| !*cut).await.expect("the sender is here");
     }
 
-    /// What was said so far: for each connection that carried something, to the target and back.
+    /// Returns the traffic so far: for each connection that carried any, to the target and back.
     pub fn said(&self) -> Vec<[Vec<u8>; 2]> {
         let tape = self.tape.lock().expect("no holder panics");
-        let mut said = tape.clone();
-        said.retain(|sides| sides.iter().any(|side| !side.is_empty()));
-        said
+        let mut traffic = tape.clone();
+        traffic.retain(|sides| sides.iter().any(|side| !side.is_empty()));
+        traffic
     }
 
-    /// All that was said to the target so far, as text.
+    /// Returns all bytes sent to the target so far, as text.
     pub fn requests(&self) -> String {
-        let said = self.said();
-        let requests = said.iter().map(|[to, _]| String::from_utf8_lossy(to));
+        let traffic = self.said();
+        let requests = traffic.iter().map(|[to, _]| String::from_utf8_lossy(to));
         requests.collect()
     }
 }
@@ -122,7 +122,7 @@ async fn pass_on(client: TcpStream, to: SocketAddr, (tape, cut): (Tape, Cut)) {
     }
 }
 
-/// Passes on what comes; says whether the connection was cut.
+/// Forwards one direction; returns true if the connection was cut.
 async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
@@ -131,8 +131,8 @@ async fn copy(
 ) -> bool {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let asked = |cut: &mut bool| std::mem::take(cut);
-        if cut.is_some_and(|cut| cut.send_if_modified(asked)) {
+        let take_request = |cut: &mut bool| std::mem::take(cut);
+        if cut.is_some_and(|cut| cut.send_if_modified(take_request)) {
             return true;
         }
         let bytes = &buffer[..count];
@@ -141,7 +141,7 @@ async fn copy(
             return false;
         }
     }
-    // Fails only if the other side has gone.
+    // Fails only if the other side has disconnected.
     let _ = to.shutdown().await;
     false
 }

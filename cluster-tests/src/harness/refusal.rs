@@ -1,18 +1,18 @@
-//! Running the node where it is expected to end by itself: wrong settings, a directory in use.
+//! Runs the node where it is expected to exit by itself: invalid settings, a directory in use.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a node may take to find out that it can't start.
+/// Time for a node to find that it can't start.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How a process ended that refused to start.
+/// Exit of a process that refused to start.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Its exit code; `None` if a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to its standard error.
+    /// Text that it wrote to its standard error.
     pub message: String,
 }
 
@@ -38,7 +38,7 @@ impl Refusal {
     }
 }
 
-/// Runs a command that must end by itself.
+/// Runs a command that must exit by itself.
 pub async fn run_to_exit(mut command: Command) -> Refusal {
     let mut child = command
         .stdin(Stdio::null())

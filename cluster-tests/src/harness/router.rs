@@ -15,16 +15,17 @@ use super::log::Log;
 use super::node::{append, clean};
 use super::wait::eventually;
 
-/// How long a router may take to find a healthy region.
+/// Time for a router to find a healthy region.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How long it may take to stop when it is asked to.
+/// Time for a router to stop after SIGTERM.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
 
 const HTTP: u16 = 8000;
 const HTTPS: u16 = 8443;
 const ADMIN: u16 = 9091;
 
-/// The router's binary, with none of the settings that this process' environment may hold.
+/// Returns a command that runs the router's binary, without the settings of this process's
+/// environment.
 pub fn clean_router_command() -> Command {
     clean(router_binary())
 }
@@ -39,25 +40,25 @@ pub struct Router {
 }
 
 impl Router {
-    /// Starts a router in front of nodes, whose `rpc` addresses these are, and waits until it is
+    /// Starts a router in front of the nodes with these `rpc` addresses, and waits until it is
     /// ready.
     pub async fn start(seeds: &[SocketAddr]) -> Self {
         Self::start_with(seeds, &[]).await
     }
 
-    /// Starts a router with more arguments, and waits until it is ready.
+    /// Starts a router with additional arguments, and waits until it is ready.
     pub async fn start_with(seeds: &[SocketAddr], args: &[&str]) -> Self {
         let router = Self::launch(seeds, args);
         let admin = router.admin_api();
         eventually("the router is ready", READY_WITHIN, async || {
-            let answer = admin.get("/readyz").unchecked().try_send().await.ok()?;
-            (answer.status == 200).then_some(())
+            let response = admin.get("/readyz").unchecked().try_send().await.ok()?;
+            (response.status == 200).then_some(())
         })
         .await;
         router
     }
 
-    /// Starts a router that may find no node.
+    /// Starts a router without waiting; it may find no node.
     pub fn launch(seeds: &[SocketAddr], args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("make a temporary directory");
         let log = Log::new(dir.path().join("stderr.log"));
@@ -84,12 +85,12 @@ impl Router {
         }
     }
 
-    /// Where users reach it.
+    /// Returns the address of the public port.
     pub fn http(&self) -> SocketAddr {
         self.port(HTTP)
     }
 
-    /// Where users reach it with TLS, if it was given a certificate.
+    /// Returns the address of the public port with TLS, if it was given a certificate.
     pub fn https(&self) -> SocketAddr {
         self.port(HTTPS)
     }
@@ -98,17 +99,17 @@ impl Router {
         SocketAddr::new(IpAddr::V4(self.address), port)
     }
 
-    /// A client of its public port.
+    /// Returns a client of the public port.
     pub fn api(&self) -> Api {
         Api::new(self.http())
     }
 
-    /// A client of the operator's port.
+    /// Returns a client of the admin port.
     pub fn admin_api(&self) -> Api {
         Api::new(self.port(ADMIN))
     }
 
-    /// The first of its metrics whose line begins with this; 0 if there is none.
+    /// Returns the first metric whose line begins with `name`; 0 if there is none.
     pub async fn metric(&self, name: &str) -> f64 {
         let page = self.admin_api().get("/metrics").unchecked().await;
         let line = page.text().lines().find(|line| line.starts_with(name));
@@ -116,8 +117,8 @@ impl Router {
         value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     }
 
-    /// Where the node serves that leads a shard in the first region, as far as the router knows;
-    /// `None` if it knows of none that answers.
+    /// Returns the public address of a shard's leader in the first region, as far as the router
+    /// knows; `None` if it knows of none that answers.
     pub async fn leader_of(&self, shard: u32) -> Option<SocketAddr> {
         let status = self.admin_api().get("/status").unchecked().await.json();
         let region = &status["regions"][0];
@@ -127,12 +128,12 @@ impl Router {
         leader["http"].as_str()?.parse().ok()
     }
 
-    /// The number of the process.
+    /// Returns the process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it logged.
+    /// Returns the router's log.
     pub fn log_text(&self) -> String {
         self.log.text()
     }
@@ -143,14 +144,14 @@ impl Router {
         kill_process(pid.expect("a pid"), Signal::TERM).expect("send SIGTERM");
     }
 
-    /// Waits for the process to end.
+    /// Waits for the process to exit.
     pub async fn wait_exit(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait for the router") {
                 return status;
             }
-            assert!(started.elapsed() < STOPS_WITHIN, "the router did not end");
+            assert!(started.elapsed() < STOPS_WITHIN, "the router did not exit");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -158,7 +159,7 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

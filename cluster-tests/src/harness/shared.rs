@@ -1,11 +1,11 @@
-//! One node for the tests of a file, as long as any of them runs.
+//! One node shared by the tests of a file while any of them runs.
 //!
-//! A static is never dropped, and a node in one would outlive the test run. So the static holds
-//! a weak reference, each test a lease, and the last test to end stops the node. A test that
-//! comes later starts another.
+//! A static is never dropped, and a node in one would outlive the test run. So the static holds a
+//! weak reference, each test a lease, and the last test to end stops the node. A test that starts
+//! after that starts another node.
 //!
-//! A test program whose name begins with `router_` asks through a router in front of the node: so
-//! the same tests run both ways.
+//! A test program whose name begins with `router_` calls the node through a router: so the same
+//! tests cover both ways.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -18,10 +18,10 @@ use super::http::Api;
 use super::node::Node;
 use super::router::Router;
 
-/// What the names of test programs begin with that ask through a router.
+/// Prefix of the names of test programs that call the node through a router.
 const THROUGH_ROUTER: &str = "router_";
 
-/// A node that tests share; they keep apart by their buckets.
+/// A node that tests share; each uses its own buckets.
 #[derive(Debug)]
 pub struct SharedNode {
     running: Mutex<Weak<Running>>,
@@ -55,14 +55,14 @@ fn through_router() -> bool {
 }
 
 impl SharedNode {
-    /// No node yet.
+    /// Creates the holder without a node.
     pub const fn new() -> Self {
         Self {
             running: Mutex::const_new(Weak::new()),
         }
     }
 
-    /// The running node, or a new one.
+    /// Leases the running node, or starts one.
     pub async fn lease(&self) -> Lease {
         let mut running = self.running.lock().await;
         let shared = match running.upgrade() {
@@ -80,18 +80,18 @@ impl Default for SharedNode {
     }
 }
 
-/// A test's share of a node. When it ends, the node's log is judged: printed if the test failed,
+/// A test's lease of a shared node. When it ends, the node's log is printed if the test failed, and
 /// searched for errors if it passed.
 #[derive(Debug)]
 pub struct Lease(Arc<Running>);
 
 impl Lease {
-    /// A client of the public port, or of the router in front of it.
+    /// Returns a client of the public port, or of the router in front of it.
     pub fn api(&self) -> Api {
         Api::new(self.http())
     }
 
-    /// The public port, or that of the router in front of it.
+    /// Returns the address of the public port, or of the router in front of it.
     pub fn http(&self) -> SocketAddr {
         let router = self.0.router.as_ref();
         router.map_or_else(|| self.0.node.http(), Router::http)
@@ -108,7 +108,7 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The last lease leaves it to the node itself.
+        // With the last lease the node checks its log itself.
         if Arc::strong_count(&self.0) > 1 || !thread::panicking() {
             self.0.node.judge_log();
         }

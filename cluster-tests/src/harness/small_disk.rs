@@ -1,4 +1,4 @@
-//! A small disk of its own, which fills up as a real one does.
+//! A small file system that fills up as a real disk does.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,21 +8,21 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// How much is written at once.
+/// Number of bytes written at once.
 const PIECE: usize = 1 << 20;
 
-/// A file system in memory, which ends when this is dropped.
+/// A file system in memory, unmounted on drop.
 #[derive(Debug)]
 pub struct SmallDisk {
     dir: TempDir,
 }
 
 impl SmallDisk {
-    /// Makes a disk of so many MiB, to which `link` leads; `None`, and a word on standard error, where
-    /// nothing can be mounted.
+    /// Mounts a file system of `mib` MiB and links to it from `link`; returns `None`, and prints
+    /// why, where nothing can be mounted.
     ///
     /// # Panics
-    /// When the link can't be made.
+    /// Panics if the link can't be made.
     pub fn mount(link: &Path, mib: u64) -> Option<Self> {
         let dir = tempfile::tempdir().expect("make the folder of a small disk");
         let mut mount = Command::new("mount");
@@ -34,50 +34,50 @@ impl SmallDisk {
             "tmpfs",
         ]);
         match mount.arg(dir.path()).output() {
-            Ok(done) if done.status.success() => {
+            Ok(output) if output.status.success() => {
                 symlink(dir.path(), link).expect("link to a small disk");
                 Some(Self { dir })
             }
-            told => {
-                eprintln!("skipped: no file system can be mounted here: {told:?}");
+            result => {
+                eprintln!("skipped: no file system can be mounted here: {result:?}");
                 None
             }
         }
     }
 
-    /// Bytes that are free.
+    /// Returns the number of free bytes.
     ///
     /// # Panics
-    /// When the system doesn't tell.
+    /// Panics if the system doesn't report it.
     pub fn free(&self) -> u64 {
-        let disk = rustix::fs::statvfs(self.dir.path()).expect("ask for a disk's room");
+        let disk = rustix::fs::statvfs(self.dir.path()).expect("read a disk's free space");
         disk.f_bavail * disk.f_frsize
     }
 
-    /// Takes room away until so many MiB are free.
+    /// Fills the disk until so many MiB are free.
     ///
     /// # Panics
-    /// When it can't be taken.
+    /// Panics if the space can't be filled.
     pub fn leave(&self, mib: u64) {
-        let free = self.free().saturating_sub(mib << 20);
+        let to_fill = self.free().saturating_sub(mib << 20);
         let mut file = File::options()
             .create(true)
             .append(true)
             .open(self.ballast())
             .expect("open the ballast");
-        let mut left = usize::try_from(free).expect("a small disk");
+        let mut remaining = usize::try_from(to_fill).expect("a small disk");
         let piece = vec![1; PIECE];
-        while left > 0 {
-            let now = left.min(PIECE);
-            file.write_all(&piece[..now]).expect("write the ballast");
-            left -= now;
+        while remaining > 0 {
+            let size = remaining.min(PIECE);
+            file.write_all(&piece[..size]).expect("write the ballast");
+            remaining -= size;
         }
     }
 
-    /// Gives back what was taken.
+    /// Releases the filled space.
     ///
     /// # Panics
-    /// When it can't be given back.
+    /// Panics if it can't be released.
     pub fn clear(&self) {
         fs::remove_file(self.ballast()).expect("remove the ballast");
     }
@@ -89,7 +89,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The node on it may not have ended yet: it goes when it has.
+        // The node on it may not have exited yet: a lazy unmount waits for it.
         let _ = Command::new("umount")
             .arg("-l")
             .arg(self.dir.path())

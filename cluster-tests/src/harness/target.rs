@@ -1,4 +1,4 @@
-//! A port that strangers reach: a node's, or that of a router in front of one.
+//! A public endpoint under test: a node's, or that of a router in front of one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,17 +6,17 @@ use super::http::{Api, Bucket};
 use super::node::{Node, NodeOptions};
 use super::router::Router;
 
-/// What answers strangers.
+/// A node with a public endpoint, its own or a router's.
 #[derive(Debug)]
 pub struct Target {
-    /// In front, if there is one.
+    /// Router in front, if there is one.
     pub router: Option<Router>,
-    /// What has the keys.
+    /// Node with the data.
     pub node: Node,
 }
 
 impl Target {
-    /// A node with these arguments.
+    /// Starts a node with these arguments.
     pub async fn node(args: &[&str]) -> Self {
         let options = NodeOptions {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -28,7 +28,7 @@ impl Target {
         }
     }
 
-    /// A router with these arguments, in front of a node with none.
+    /// Starts a router with these arguments, in front of a node with none.
     pub async fn router(args: &[&str]) -> Self {
         let node = Node::start().await;
         Self {
@@ -37,7 +37,7 @@ impl Target {
         }
     }
 
-    /// A router with no arguments, in front of a node with these.
+    /// Starts a router with no arguments, in front of a node with these.
     pub async fn router_to_node(args: &[&str]) -> Self {
         let Self { node, .. } = Self::node(args).await;
         Self {
@@ -46,24 +46,24 @@ impl Target {
         }
     }
 
-    /// The port.
+    /// Returns the public address.
     pub fn http(&self) -> SocketAddr {
         let router = self.router.as_ref();
         router.map_or_else(|| self.node.http(), Router::http)
     }
 
-    /// The process that has the port.
+    /// Returns the ID of the process that listens there.
     pub fn pid(&self) -> u32 {
         let router = self.router.as_ref();
         router.map_or_else(|| self.node.pid(), Router::pid)
     }
 
-    /// A client that asks from an address of its own.
-    pub fn api_from(&self, from: Ipv4Addr) -> Api {
-        Api::from(from, self.http())
+    /// Returns a client that calls from this address.
+    pub fn api_from(&self, local: Ipv4Addr) -> Api {
+        Api::from(local, self.http())
     }
 
-    /// A bucket of the largest plan, whose values may have a MiB.
+    /// Creates a bucket of the largest plan, whose values may have 1 MiB.
     pub async fn large_bucket(&self) -> Bucket {
         let plan = serde_json::json!({"value_bytes": 1 << 20});
         let admin = self.node.admin_api();

@@ -1,27 +1,27 @@
-//! Waiting for a condition, so that no test sleeps and hopes.
+//! Waits for conditions, so that no test sleeps for a guessed time.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// Time between two looks at a condition.
+/// Time between two evaluations of a condition.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Asks `probe` until it answers `Some`, and hands that back.
+/// Calls `probe` until it returns `Some`, and returns the value.
 ///
 /// # Panics
-/// When `timeout` passes first; `what` says what was waited for.
+/// Panics if `timeout` passes first; `what` describes the condition.
 pub async fn eventually<T, F, Fut>(what: &str, timeout: Duration, probe: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
     match try_eventually(timeout, probe).await {
-        Some(found) => found,
-        None => panic!("waited {timeout:?} in vain: {what}"),
+        Some(value) => value,
+        None => panic!("condition not met within {timeout:?}: {what}"),
     }
 }
 
-/// Asks `probe` until it answers `Some`, and hands that back; `None` when `timeout` passes first.
+/// Calls `probe` until it returns `Some`, and returns the value; `None` if `timeout` passes first.
 pub async fn try_eventually<T, F, Fut>(timeout: Duration, mut probe: F) -> Option<T>
 where
     F: FnMut() -> Fut,
@@ -29,8 +29,8 @@ where
 {
     let started = Instant::now();
     loop {
-        if let Some(found) = probe().await {
-            return Some(found);
+        if let Some(value) = probe().await {
+            return Some(value);
         }
         if started.elapsed() >= timeout {
             return None;

@@ -14,12 +14,12 @@ impl Environment {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// A variable, if it is set.
+    /// Returns a variable, if it is set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// `text` with each `{{name}}` replaced; where the variable isn't set, it stays as it is.
+    /// Replaces each `{{name}}` in `text`; unset variables stay as they are.
     pub fn substitute(&self, text: &str) -> String {
         let Some((before, rest)) = text.split_once("{{") else {
             return text.to_owned();

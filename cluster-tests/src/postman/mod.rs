@@ -1,7 +1,7 @@
-//! Replaying a Postman collection as Postman does, from its own file.
+//! Replays a Postman collection as Postman does, from its own file.
 //!
-//! Only what the CloudKV collection uses is understood. Anything else is an error, so that a
-//! collection that grows can't be half replayed without anybody noticing.
+//! Only the features that the CloudKV collection uses are supported. Anything else is an error, so
+//! that a collection that grows is never replayed in part only.
 
 mod environment;
 mod model;

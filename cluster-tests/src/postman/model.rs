@@ -1,17 +1,17 @@
-//! The collection's file format, version 2.0, as far as it is used.
+//! File format of collections, version 2.0, as far as it is used.
 
 use serde::Deserialize;
 
 /// A collection: folders of requests.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Collection {
-    /// Its folders.
+    /// Folders.
     #[serde(rename = "item")]
     pub folders: Vec<Folder>,
 }
 
 impl Collection {
-    /// Every request with its name, `Folder/Request`.
+    /// Returns every request with its name, `Folder/Request`.
     pub fn items(&self) -> Vec<(String, &Item)> {
         let named = |folder: &Folder, item: &Item| format!("{}/{}", folder.name, item.name);
         let folders = self.folders.iter();
@@ -20,10 +20,10 @@ impl Collection {
             .collect()
     }
 
-    /// The request of this name.
+    /// Returns the request of this name.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if there is none.
     #[track_caller]
     pub fn item(&self, name: &str) -> &Item {
         let found = self.items().into_iter().find(|(found, _)| found == name);
@@ -36,32 +36,32 @@ impl Collection {
 /// A folder of requests.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Folder {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its requests.
+    /// Requests.
     #[serde(rename = "item")]
     pub items: Vec<Item>,
 }
 
-/// A request with what is said about its answers.
+/// A request with its scripts and recorded responses.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Item {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What to send.
+    /// The request.
     pub request: Request,
     /// Scripts to run.
     #[serde(default, rename = "event")]
     pub events: Vec<Event>,
-    /// Answers that were recorded.
+    /// Recorded responses.
     #[serde(default, rename = "response")]
     pub examples: Vec<Example>,
 }
 
-/// A script and when it runs.
+/// A script and its trigger.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Event {
-    /// `test`: after the answer.
+    /// `test`: after the response.
     pub listen: String,
     /// The script.
     pub script: Script,
@@ -74,42 +74,42 @@ pub struct Script {
     pub exec: Vec<String>,
 }
 
-/// A recorded answer with the request that it answers.
+/// A recorded response with its request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Example {
-    /// Its name.
+    /// Name.
     pub name: String,
     /// The request.
     pub original_request: Request,
-    /// The status code of the answer, if it was recorded.
+    /// Status code, if it was recorded.
     pub code: Option<u16>,
-    /// The answer's body.
+    /// Body.
     pub body: Option<String>,
 }
 
-/// What to send.
+/// An HTTP request.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Request {
-    /// The method.
+    /// Method.
     pub method: String,
-    /// The headers, in order.
+    /// Headers, in order.
     #[serde(default, rename = "header")]
     pub headers: Vec<Field>,
-    /// The body.
+    /// Body.
     pub body: Option<Body>,
-    /// The address.
+    /// Address.
     pub url: Url,
 }
 
 /// A header or a form's field.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Field {
-    /// The name.
+    /// Name.
     pub key: String,
-    /// The value.
+    /// Value.
     pub value: String,
-    /// Whether it isn't sent.
+    /// True if the field isn't sent.
     #[serde(default)]
     pub disabled: bool,
 }
@@ -118,14 +118,14 @@ pub struct Field {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub enum Body {
-    /// Bytes.
+    /// Plain bytes.
     Raw {
         /// The bytes, as text.
         raw: String,
     },
     /// A multipart form.
     Formdata {
-        /// Its fields.
+        /// Fields of the form.
         formdata: Vec<Field>,
     },
 }
@@ -134,9 +134,9 @@ pub enum Body {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Url {
-    /// Only the text.
+    /// Text without parts.
     Text(String),
-    /// The text and its parts.
+    /// Text with its parts, which are ignored.
     Parts {
         /// The text.
         raw: String,
@@ -144,7 +144,7 @@ pub enum Url {
 }
 
 impl Url {
-    /// The text.
+    /// Returns the address as text.
     pub fn raw(&self) -> &str {
         match self {
             Self::Text(raw) | Self::Parts { raw } => raw,

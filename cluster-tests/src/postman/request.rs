@@ -1,4 +1,4 @@
-//! Sending a request of a collection, byte for byte as Postman would.
+//! Sends a request of a collection, byte for byte as Postman would.
 
 use std::net::SocketAddr;
 
@@ -7,13 +7,13 @@ use crate::harness::{Answer, RawRequest};
 use super::environment::Environment;
 use super::model::{Body, Field, Request};
 
-/// As Postman makes them.
+/// Boundary in Postman's format.
 const BOUNDARY: &str = "--------------------------514318624862841937025746";
 
-/// Sends a request with the environment's variables put in.
+/// Sends a request after substituting the environment's variables.
 ///
 /// # Panics
-/// When its address isn't below `http://<host>:<port>`, or no answer comes.
+/// Panics if its address isn't below `http://<host>:<port>`, or no response arrives.
 pub async fn send(request: &Request, environment: &Environment) -> Answer {
     let url = environment.substitute(request.url.raw());
     let (address, target) = split(&url);
@@ -30,8 +30,8 @@ pub async fn send(request: &Request, environment: &Environment) -> Answer {
         .header("Host", &address.to_string())
         .header("Accept-Encoding", "gzip, deflate, br")
         .header("Connection", "keep-alive");
-    // A type that the user set wins over the one that fits the body.
-    let typed = headers
+    // A content type that the user set wins over the one of the body's mode.
+    let has_content_type = headers
         .iter()
         .any(|field| field.key.eq_ignore_ascii_case("content-type"));
     let (content_type, body) = match &request.body {
@@ -43,7 +43,7 @@ pub async fn send(request: &Request, environment: &Environment) -> Answer {
         None if request.method == "POST" => return raw.body(b"").send(address).await,
         None => return raw.send(address).await,
     };
-    if !typed {
+    if !has_content_type {
         raw = raw.header("Content-Type", &content_type);
     }
     raw.body(body.as_bytes()).send(address).await
@@ -52,11 +52,11 @@ pub async fn send(request: &Request, environment: &Environment) -> Answer {
 fn split(url: &str) -> (SocketAddr, String) {
     let rest = url
         .strip_prefix("http://")
-        .unwrap_or_else(|| panic!("odd address: {url}"));
+        .unwrap_or_else(|| panic!("invalid address: {url}"));
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address = host
         .parse()
-        .unwrap_or_else(|e| panic!("odd address: {url}: {e}"));
+        .unwrap_or_else(|e| panic!("invalid address: {url}: {e}"));
     (address, format!("/{path}"))
 }
 

@@ -1,4 +1,4 @@
-//! The few statements that the collection's scripts are made of.
+//! The statements that the collection's scripts use.
 
 use crate::harness::Answer;
 
@@ -15,26 +15,26 @@ pub enum Statement {
     BodyEquals(String),
     /// `pm.environment.set("bucket", pm.response.json().bucket_id)`.
     Set {
-        /// The variable.
+        /// Name of the variable.
         variable: String,
-        /// The answer's field.
+        /// Field of the response.
         field: String,
     },
 }
 
 impl Statement {
-    /// Carries it out.
+    /// Runs the statement.
     ///
     /// # Errors
-    /// When it is an assertion that doesn't hold.
-    pub fn run(&self, answer: &Answer, environment: &mut Environment) -> Result<(), String> {
-        let holds = match self {
-            Self::Status(codes) => codes.contains(&answer.status),
-            Self::FasterThan(limit) => answer.took.as_millis() < *limit,
+    /// Returns an error if an assertion doesn't hold.
+    pub fn run(&self, response: &Answer, environment: &mut Environment) -> Result<(), String> {
+        let is_ok = match self {
+            Self::Status(codes) => codes.contains(&response.status),
+            Self::FasterThan(limit) => response.took.as_millis() < *limit,
             Self::BodyEquals(variable) => environment
                 .get(variable)
-                .is_some_and(|value| value.as_bytes() == answer.body),
-            Self::Set { variable, field } => match answer.json()[field].as_str() {
+                .is_some_and(|value| value.as_bytes() == response.body),
+            Self::Set { variable, field } => match response.json()[field].as_str() {
                 Some(value) => {
                     environment.set(variable, value);
                     true
@@ -42,18 +42,18 @@ impl Statement {
                 None => false,
             },
         };
-        if holds {
+        if is_ok {
             Ok(())
         } else {
-            Err(format!("{self:?} fails: {answer:?}"))
+            Err(format!("{self:?} fails: {response:?}"))
         }
     }
 }
 
-/// Reads a script.
+/// Parses a script.
 ///
 /// # Errors
-/// The first line that isn't understood.
+/// Returns the first line that isn't supported.
 pub fn parse(lines: &[String]) -> Result<Vec<Statement>, String> {
     let statements = lines.iter().map(|line| line.trim());
     let statements = statements.filter(|line| !is_frame(line));
@@ -62,10 +62,10 @@ pub fn parse(lines: &[String]) -> Result<Vec<Statement>, String> {
         .collect()
 }
 
-/// Whether a line only names a test, or ends one.
+/// Returns whether a line only opens or closes a test.
 fn is_frame(line: &str) -> bool {
-    let begins = line.starts_with("pm.test(\"") && line.ends_with("\", function () {");
-    begins || line == "});" || line.is_empty()
+    let is_test_start = line.starts_with("pm.test(\"") && line.ends_with("\", function () {");
+    is_test_start || line == "});" || line.is_empty()
 }
 
 fn statement(line: &str) -> Option<Statement> {

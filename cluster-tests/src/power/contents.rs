@@ -1,10 +1,10 @@
-//! One file: its bytes, and what they were when it was synced.
+//! A file's contents: its newest bytes, and those that are durable.
 //!
-//! The newest bytes are in a file of the host. Of each sector that was durable and was changed
-//! since, the versions are kept in memory, the durable one first; so a sync forgets them, and a cut
-//! puts some of them back.
+//! The newest bytes are in a file of the host. For each durable sector that was changed since the
+//! last sync, the versions are kept in memory, the durable one first; so a sync forgets them, and a
+//! power loss restores some of them.
 //!
-//! A sync that fails drops pages: they count as clean from then on, and no later sync writes them,
+//! A failed sync drops pages: they count as clean from then on, and no later sync writes them,
 //! unless they are written again. Until the kernel evicts them they are read as they were written.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,60 +14,60 @@ use std::os::unix::fs::FileExt;
 
 use crate::rng::Rng;
 
-/// What a disk writes as a whole.
+/// Unit of atomic writes of a disk, in bytes.
 const SECTOR: u64 = 512;
-/// Sectors of a page, which the kernel writes as a whole.
+/// Number of sectors of a page, the unit of the kernel's writes.
 const PAGE_SECTORS: u64 = 8;
-/// Versions of a sector that are kept, at most: the durable one and later ones.
+/// Maximum number of versions of a sector: the durable one and later ones.
 const MAX_VERSIONS: usize = 4;
 
 type Sector = [u8; SECTOR as usize];
 
-/// What a file system promises of what wasn't synced.
+/// Guarantee of a file system for what wasn't synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarantee {
-    /// Nothing.
+    /// No guarantee.
     Nothing,
     /// Appended bytes are lost from the end on, and names change in order.
     Journaled,
 }
 
-/// How much of what wasn't synced a cut takes.
+/// Extent to which a power loss takes what wasn't synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// All of it.
+    /// All of it is lost.
     Everything,
-    /// Nothing: the disk had written it by itself.
+    /// Nothing is lost: the disk had written it by itself.
     Nothing,
-    /// Any of it.
+    /// Any part of it may be lost.
     Some,
 }
 
 impl Loss {
-    /// How much a part of the disk loses, where the disk as a whole loses so much.
+    /// Draws the extent for a part of the disk, given that of the whole disk.
     pub fn of_part(self, rng: &mut Rng) -> Self {
         match self {
             Self::Some if rng.permille(300) => Self::Everything,
             Self::Some if rng.permille(150) => Self::Nothing,
-            whole => whole,
+            unchanged => unchanged,
         }
     }
 }
 
-/// A file's contents.
+/// The contents of a file.
 #[derive(Debug)]
 pub(super) struct Contents {
     newest: File,
     size: u64,
     durable_size: u64,
-    /// Of sectors below `durable_size` that were changed since the last sync.
+    /// Versions of sectors below `durable_size` that were changed since the last sync.
     older: BTreeMap<u64, Vec<Sector>>,
-    /// Of sectors that a failed sync has dropped: what the disk has. None of them is in `older`.
+    /// Sectors that a failed sync has dropped, as the disk has them. None of them is in `older`.
     dropped: BTreeMap<u64, Sector>,
 }
 
 impl Contents {
-    /// An empty file, in `newest` of the host.
+    /// Creates an empty file, stored in `newest` of the host.
     pub fn new(newest: File) -> Self {
         Self {
             newest,
@@ -82,12 +82,12 @@ impl Contents {
         self.size
     }
 
-    /// Whether a cut can take something from it.
+    /// Returns whether a power loss can take something from the file.
     pub fn is_unsynced(&self) -> bool {
         self.size != self.durable_size || !self.older.is_empty() || !self.dropped.is_empty()
     }
 
-    /// Up to `length` bytes from `offset` on; fewer where the file ends.
+    /// Reads up to `length` bytes from `offset` on; fewer where the file ends.
     pub fn read(&self, offset: u64, length: u64) -> io::Result<Vec<u8>> {
         let length = length.min(self.size.saturating_sub(offset));
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
@@ -103,7 +103,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Cuts it off at `size`, or fills it up with zeros.
+    /// Truncates the file to `size`, or extends it with zeros.
     pub fn resize(&mut self, size: u64) -> io::Result<()> {
         if size < self.size {
             self.remember(size, self.size)?;
@@ -113,13 +113,13 @@ impl Contents {
         Ok(())
     }
 
-    /// All that was written is durable from here on, but for what a failed sync has dropped.
+    /// Makes all written bytes durable, except for those that a failed sync has dropped.
     pub fn sync(&mut self) {
         self.durable_size = self.size;
         self.older.clear();
     }
 
-    /// A sync has failed: of the pages that were to be written, one at least is dropped.
+    /// Fails a sync: drops at least one of the dirty pages.
     pub fn fail_sync(&mut self, rng: &mut Rng) -> io::Result<()> {
         let appended = if self.size > self.durable_size {
             self.durable_size / SECTOR..self.size.div_ceil(SECTOR)
@@ -154,14 +154,14 @@ impl Contents {
             Some(oldest) => oldest,
             None => self.sector(sector)?,
         };
-        let durable = self.durable_size.saturating_sub(sector * SECTOR);
-        let durable = usize::try_from(durable.min(SECTOR)).map_err(io::Error::other)?;
-        on_disk[durable..].fill(0);
+        let durable_bytes = self.durable_size.saturating_sub(sector * SECTOR);
+        let durable_bytes = usize::try_from(durable_bytes.min(SECTOR)).map_err(io::Error::other)?;
+        on_disk[durable_bytes..].fill(0);
         self.dropped.insert(sector, on_disk);
         Ok(())
     }
 
-    /// The kernel needs its memory: what a failed sync has dropped is read from the disk again.
+    /// Evicts the kernel's pages: what a failed sync has dropped is read from the disk again.
     pub fn evict(&mut self) -> io::Result<()> {
         for (number, on_disk) in std::mem::take(&mut self.dropped) {
             if number * SECTOR < self.size {
@@ -171,7 +171,7 @@ impl Contents {
         self.newest.set_len(self.size)
     }
 
-    /// Pages that are about to change will be written, also where they had been dropped.
+    /// Marks pages that are about to change as dirty, also where they had been dropped.
     fn pick_up(&mut self, from: u64, to: u64) {
         let page = PAGE_SECTORS * SECTOR;
         let sectors = from / page * PAGE_SECTORS..to.div_ceil(page) * PAGE_SECTORS;
@@ -203,44 +203,44 @@ impl Contents {
         Ok(())
     }
 
-    /// A sector as it is; zeros where the file ends.
+    /// Returns the present bytes of a sector; zeros behind the file's end.
     fn sector(&self, number: u64) -> io::Result<Sector> {
         let mut bytes = [0; SECTOR as usize];
-        let there = self.read(number * SECTOR, SECTOR)?;
-        bytes[..there.len()].copy_from_slice(&there);
+        let present = self.read(number * SECTOR, SECTOR)?;
+        bytes[..present.len()].copy_from_slice(&present);
         Ok(bytes)
     }
 
-    /// The power is gone: of what wasn't synced, `rng` decides what stays.
+    /// Applies a power loss: `rng` decides what is left of what wasn't synced.
     pub fn cut(&mut self, loss: Loss, guarantee: Guarantee, rng: &mut Rng) -> io::Result<()> {
         let loss = loss.of_part(rng);
         self.evict()?;
         let (size, durable) = (self.size, self.durable_size);
-        let left = match loss {
+        let size_left = match loss {
             Loss::Nothing => size,
             Loss::Everything => durable,
             Loss::Some => rng.within(size.min(durable)..size.max(durable) + 1),
         };
         if loss != Loss::Nothing {
-            // Zeros, where it was shorter than it is now again.
-            self.newest.set_len(left.max(size))?;
+            // A truncated file that grows back is filled with zeros at first.
+            self.newest.set_len(size_left.max(size))?;
             self.put_back(loss, rng)?;
             if guarantee == Guarantee::Nothing {
-                self.punch(durable, left, rng)?;
+                self.punch(durable, size_left, rng)?;
             }
         }
-        self.newest.set_len(left)?;
-        self.size = left;
+        self.newest.set_len(size_left)?;
+        self.size = size_left;
         self.sync();
         Ok(())
     }
 
-    /// Puts versions back of sectors that were durable.
+    /// Restores versions of sectors that were durable.
     fn put_back(&mut self, loss: Loss, rng: &mut Rng) -> io::Result<()> {
         for (number, versions) in std::mem::take(&mut self.older) {
-            // What was cut off comes back as it was.
-            let was_cut_off = number * SECTOR >= self.size;
-            let kept = if loss == Loss::Everything || was_cut_off {
+            // Truncated bytes come back as they were.
+            let was_truncated = number * SECTOR >= self.size;
+            let kept = if loss == Loss::Everything || was_truncated {
                 0
             } else {
                 rng.index(versions.len() + 1)
@@ -252,13 +252,13 @@ impl Contents {
         Ok(())
     }
 
-    /// Makes zeros of some sectors that were appended and have not reached the disk.
-    fn punch(&self, durable: u64, left: u64, rng: &mut Rng) -> io::Result<()> {
+    /// Zeros some sectors that were appended and have not reached the disk.
+    fn punch(&self, durable: u64, end_offset: u64, rng: &mut Rng) -> io::Result<()> {
         let mut at = durable;
-        while at < left {
+        while at < end_offset {
             let end = (at / SECTOR + 1) * SECTOR;
             if rng.permille(500) {
-                let length = usize::try_from(end.min(left) - at).map_err(io::Error::other)?;
+                let length = usize::try_from(end.min(end_offset) - at).map_err(io::Error::other)?;
                 self.newest.write_all_at(&vec![0; length], at)?;
             }
             at = end;

@@ -1,4 +1,4 @@
-//! Contents of a file, cut and failed.
+//! Contents of a file under power losses and failed syncs.
 
 use super::contents::*;
 use crate::rng::Rng;
@@ -16,7 +16,7 @@ fn cut(contents: &mut Contents, loss: Loss, guarantee: Guarantee, seed: u64) {
 }
 
 #[test]
-fn what_was_synced_stays_and_the_rest_may_go() {
+fn synced_bytes_stay_and_others_may_be_lost() {
     let mut file = contents();
     file.write(0, &[1; 2000]).unwrap();
     file.sync();
@@ -54,7 +54,7 @@ fn each_sector_is_one_of_its_versions() {
 }
 
 #[test]
-fn what_was_appended_is_lost_from_the_end_only_where_that_is_promised() {
+fn appended_bytes_are_lost_from_the_end_where_that_is_guaranteed() {
     let holes = |guarantee| {
         let mut holes = 0;
         for seed in 0..60 {
@@ -73,7 +73,7 @@ fn what_was_appended_is_lost_from_the_end_only_where_that_is_promised() {
     assert!(holes(Guarantee::Nothing) > 0);
 }
 
-/// A durable page of ones, then twos written over it, and threes behind, whose sync has failed.
+/// Creates a durable page of ones, overwritten with twos and followed by threes, whose sync failed.
 fn failed(seed: u64) -> Contents {
     let mut file = contents();
     file.write(0, &[1; 4096]).unwrap();
@@ -85,7 +85,7 @@ fn failed(seed: u64) -> Contents {
 }
 
 #[test]
-fn what_a_failed_sync_has_dropped_is_read_and_no_later_sync_writes_it() {
+fn dropped_pages_are_readable_and_no_later_sync_writes_them() {
     let (mut all, mut some) = (0, 0);
     for seed in 0..60 {
         let mut file = failed(seed);
@@ -111,7 +111,7 @@ fn what_a_failed_sync_has_dropped_is_read_and_no_later_sync_writes_it() {
 }
 
 #[test]
-fn what_is_written_again_after_a_failed_sync_is_durable_after_the_next() {
+fn pages_written_again_after_a_failed_sync_are_durable_after_the_next() {
     for seed in 0..20 {
         let mut file = failed(seed);
         file.write(100, &[4; 10]).unwrap();
@@ -122,7 +122,7 @@ fn what_is_written_again_after_a_failed_sync_is_durable_after_the_next() {
         assert_eq!(bytes[..100], [2; 100], "a page is written as a whole");
         assert_eq!(bytes[100..110], [4; 10]);
         assert_eq!(bytes[4096..], [5; 8192]);
-        // And without that sync it may be lost, to what was durable before.
+        // And without that sync they may be lost, to the state that was durable before.
         let mut file = failed(seed);
         file.write(0, &[4; 4096]).unwrap();
         cut(&mut file, Loss::Everything, Guarantee::Nothing, seed);

@@ -1,4 +1,4 @@
-//! What tests hold of a disk.
+//! The handle by which tests control a disk.
 
 use std::fs;
 use std::io;
@@ -10,22 +10,22 @@ use super::losses::Losses;
 use super::trouble::Trouble;
 use super::volume::Volume;
 
-/// A disk and those who wait for its syncs.
+/// A volume, and a signal for its waiting syncs.
 #[derive(Debug)]
 pub(super) struct Shared {
     volume: Mutex<Volume>,
-    /// What slow syncs wait for may have changed.
+    /// Notified when the state that slow syncs wait for may have changed.
     pub changed: Condvar,
 }
 
 impl Shared {
-    /// A panic of one call is seen where it happened; the others go on.
+    /// Locks the volume. A poisoned lock is ignored: the panic is reported where it happened.
     pub fn lock(&self) -> MutexGuard<'_, Volume> {
         self.volume.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A disk that is mounted, until it is dropped.
+/// A mounted disk; unmounted on drop.
 #[derive(Debug)]
 pub struct Disk {
     shared: Arc<Shared>,
@@ -35,7 +35,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Whether this machine can mount one: tries it, and says in a line why it can't.
+    /// Returns whether this machine can mount a disk: tries it, and prints a line if it can't.
     pub fn is_supported() -> bool {
         let mounted = tempfile::tempdir().and_then(|dir| {
             let disk = Self::mount(&dir.path().join("data"), &dir.path().join("host"))?;
@@ -48,8 +48,8 @@ impl Disk {
         mounted.is_ok()
     }
 
-    /// Mounts an empty disk at `at`, which is made; it keeps its bytes in `host`, which is made,
-    /// too.
+    /// Creates an empty disk and mounts it at `at`; it stores its bytes in `host`. Creates both
+    /// folders.
     #[cfg(target_os = "linux")]
     pub fn mount(at: &Path, host: &Path) -> io::Result<Self> {
         fs::create_dir_all(at)?;
@@ -66,54 +66,54 @@ impl Disk {
         })
     }
 
-    /// Mounts an empty disk: not on this system.
+    /// Fails: this system can't mount a disk.
     #[cfg(not(target_os = "linux"))]
     pub fn mount(_at: &Path, _host: &Path) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// From here on this goes wrong, until it is said otherwise.
+    /// Sets the disk's faults from here on.
     pub fn set_trouble(&self, trouble: Trouble) {
         self.shared.lock().set_trouble(trouble);
         self.shared.changed.notify_all();
     }
 
-    /// Gives up syncs that are under way: nothing becomes durable by them. To be called between
-    /// SIGKILL and waiting for the process, which ends only when its syncs have.
+    /// Aborts syncs that are under way: they make nothing durable. To be called between SIGKILL and
+    /// waiting for the process, which exits only after its syncs.
     pub fn interrupt(&self) {
         self.shared.lock().interrupts += 1;
         self.shared.changed.notify_all();
     }
 
-    /// The power is gone: every call fails until [`Disk::cut`]. To be called between SIGKILL and
-    /// waiting for the process.
+    /// Turns the power off: every call fails until [`Disk::power_on`]. To be called between SIGKILL
+    /// and waiting for the process.
     pub fn power_off(&self) {
         self.shared.lock().is_off = true;
         self.interrupt();
     }
 
-    /// The power is back: `seed` decides what is left of what wasn't synced.
+    /// Turns the power on: `seed` decides what is left of what wasn't synced.
     pub fn cut(&self, seed: u64) -> io::Result<Losses> {
         self.shared.lock().cut(seed)
     }
 
-    /// The power is back, and all is lost that wasn't synced.
+    /// Turns the power on; everything is lost that wasn't synced.
     pub fn cut_hard(&self) -> io::Result<Losses> {
         self.shared.lock().cut_with(Loss::Everything, 0)
     }
 
-    /// The kernel forgets what it has of files in its memory: what failed syncs have dropped is read
-    /// as it was before. To be called while no process has files open.
+    /// Evicts the kernel's pages: what failed syncs have dropped is read as it was before. To be
+    /// called while no process has files open.
     pub fn evict(&self) -> io::Result<()> {
         self.shared.lock().evict()
     }
 
-    /// Whether a process waits for a sync that takes long: what it syncs is written.
+    /// Returns whether a process waits for a slow sync, whose data is already written.
     pub fn is_syncing(&self) -> bool {
         self.shared.lock().waiting > 0
     }
 
-    /// Copies what processes see to another folder.
+    /// Copies the visible files to another folder.
     pub fn export(&self, to: &Path) -> io::Result<()> {
         let files = self.shared.lock().files();
         for (path, bytes) in files {
@@ -129,12 +129,12 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Whoever still waits gets an error, so that the session can end.
+        // Waiting calls get an error, so that the session can end.
         self.power_off();
         #[cfg(target_os = "linux")]
         {
             drop(self.session.take());
-            // Somebody may have a file open still: then it goes with that.
+            // A process may still have a file open: a lazy unmount waits for it.
             let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
         }
     }

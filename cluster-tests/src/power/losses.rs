@@ -1,4 +1,4 @@
-//! What is left of a file system after a power loss, or after the kernel has evicted its pages.
+//! State of a file system after a power loss, or after the kernel has evicted its pages.
 
 use std::io;
 
@@ -6,24 +6,24 @@ use super::contents::{Contents, Guarantee, Loss};
 use super::volume::{Node, Volume};
 use crate::rng::Rng;
 
-/// What a cut took.
+/// Data that a power loss took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Files with writes that weren't synced.
+    /// Number of files with unsynced writes.
     pub files: usize,
-    /// Changes of names that were lost.
+    /// Number of lost name changes.
     pub names: usize,
 }
 
 impl Volume {
-    /// What failed syncs have dropped is read as the disk has it.
+    /// Evicts the kernel's pages: what failed syncs have dropped is read as the disk has it.
     pub fn evict(&mut self) -> io::Result<()> {
         let nodes = self.nodes.values_mut();
         let mut contents = nodes.filter_map(|node| node.contents.as_mut());
         contents.try_for_each(Contents::evict)
     }
 
-    /// The power is gone, and back: `seed` decides what is left of what wasn't synced.
+    /// Applies a power loss: `seed` decides what is left of what wasn't synced.
     pub fn cut(&mut self, seed: u64) -> io::Result<Losses> {
         let mut rng = Rng::branch(seed, 0xc07);
         let loss = match rng.within(0..10) {
@@ -34,7 +34,7 @@ impl Volume {
         self.cut_with(loss, rng.draw())
     }
 
-    /// The same, with so much of a loss.
+    /// Applies a power loss of a given extent.
     pub fn cut_with(&mut self, loss: Loss, seed: u64) -> io::Result<Losses> {
         let mut rng = Rng::new(seed);
         let mut losses = Losses::default();

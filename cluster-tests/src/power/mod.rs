@@ -1,41 +1,41 @@
-//! A disk that loses power: a file system in this process, under a node's data directory.
+//! A disk that can lose power: a file system in this process, under a node's data directory.
 //!
-//! A killed process leaves all that it wrote to the kernel; only a power loss takes what wasn't
-//! synced. This file system knows what was: [`Disk::cut`] leaves of the rest what a seed says, as a
-//! real disk may.
+//! A killed process leaves all its writes to the kernel; only a power loss takes what wasn't
+//! synced. This file system knows what was synced: [`Disk::power_on`] leaves of the rest what a
+//! seed decides, as a real disk may.
 //!
-//! *Seen* is what processes read and write. *Durable* is what a power loss leaves for certain:
+//! *Visible* is what processes read and write. *Durable* is what survives every power loss:
 //!
-//! - of a file's contents, what was there at its last `fsync` or `fdatasync` (`contents`). Writes
-//!   with `O_DIRECT` count as any other: a disk has a cache of its own. Of what was written since,
-//!   a cut keeps everything, nothing, or for each sector of 512 bytes any version that it had;
-//! - of names, what the last `fsync` of their directory found (`names`). A file that was synced
-//!   itself is gone when its name wasn't. Of the changes since, a cut keeps any that can be without
-//!   the others; a rename happens as a whole or not at all.
+//! - of a file's contents, those at its last `fsync` or `fdatasync` (`file_contents`). Writes with
+//!   `O_DIRECT` count as any other: a disk has a cache of its own. Of later writes, a power loss
+//!   keeps everything, nothing, or for each sector of 512 bytes any version that it had;
+//! - of names, those at the last `fsync` of their directory (`namespace`). A file that was synced
+//!   itself is lost if its name wasn't. Of later changes, a power loss keeps any that can be
+//!   without the others; a rename is atomic.
 //!
-//! That is as little as POSIX promises. RocksDB counts on more, which journaling file systems give
-//! (ext4, XFS), so its folder gets that ([`Guarantee::Journaled`]), and nothing else does: what was
-//! appended is lost from its end on, without holes, and names change in the order in which they were
-//! changed. Still nothing is durable there without a sync.
+//! That is as little as POSIX promises. RocksDB needs more, which journaling file systems give
+//! (ext4, XFS), so its folder gets that ([`CrashConsistency::Journaled`]), and nothing else does:
+//! appended bytes are lost from the end on, without holes, and names change in the order in which
+//! they were changed. Still nothing is durable there without a sync.
 //!
-//! Beside that a disk can fail on command ([`Trouble`]): reads, writes and syncs with `EIO`, writes
-//! with `ENOSPC`, and syncs that take long. A file's sync that fails does what Linux does: it drops
+//! A disk can also fail on command ([`DiskFaults`]): reads, writes and syncs with `EIO`, writes
+//! with `ENOSPC`, and syncs that take long. A failed sync of a file does what Linux does: it drops
 //! some or all of the dirty pages, which are read as they were written until they are evicted
-//! ([`Disk::evict`]), and which no later sync writes, however often it is tried and whoever tries it.
-//! A sync of names that fails leaves them for the next one: a journal that can't be written makes the
+//! ([`Disk::evict`]), and which no later sync writes, however often and by whomever it is tried. A
+//! failed sync of names leaves them for the next one: a journal that can't be written makes the
 //! file system read-only instead.
 //!
-//! A disk is unmounted when it is dropped, after panics too. If its process is killed, the mount
-//! stays without anybody who answers, until `umount`.
+//! A disk is unmounted when it is dropped, also after a panic. If its process is killed, the mount
+//! stays without a server, until `umount`.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! | --- | --- |
-//! | `contents` | one file: its bytes, and what they were when it was synced |
-//! | `names` | directories, and what they were when they were synced |
-//! | `volume` | the file system: files and names together, and what goes wrong |
-//! | `losses` | what is left of it after a power loss |
-//! | `mount` | answers the kernel (Linux alone) |
-//! | `disk` | what tests hold |
+//! | `file_contents` | one file: its newest and its durable bytes |
+//! | `namespace` | directories: their visible and their durable names |
+//! | `volume` | the file system: files, names and faults |
+//! | `data_loss` | what a power loss leaves |
+//! | `fuse_server` | serves the kernel's calls (Linux alone) |
+//! | `disk` | the handle of tests |
 
 mod contents;
 #[cfg(test)]

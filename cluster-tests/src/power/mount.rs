@@ -1,7 +1,7 @@
-//! Answers the kernel: FUSE's calls, as calls of a [`Volume`].
+//! FUSE server: translates the kernel's calls to calls of a [`Volume`].
 //!
-//! The kernel keeps no names and sizes (their time to live is zero), and forgets a file's pages when
-//! it is opened again; so what a cut has changed is seen by the next process. It passes on every
+//! The kernel caches no names and sizes (their time to live is zero), and drops a file's pages when
+//! it is opened again; so the next process sees the effects of a power loss. It passes on every
 //! write at once, so nothing waits in its memory when a process is killed.
 
 use std::ffi::OsStr;
@@ -22,12 +22,12 @@ use super::disk::Shared;
 use super::names::Inode;
 use super::volume::{Node, Result, Volume};
 
-/// Threads that answer the kernel.
+/// Number of threads that serve the kernel.
 const THREADS: usize = 2;
-/// How long the kernel may keep what it was told.
+/// Time for which the kernel may cache attributes and entries.
 const TTL: Duration = Duration::ZERO;
 const BLOCK: u32 = 4096;
-/// Blocks of the disk, of which there are always as many free.
+/// Number of blocks of the disk; all of them are reported as free.
 const BLOCKS: u64 = 64 << 20;
 
 /// Mounts a volume at `at`, an empty folder, until the session is dropped.
@@ -57,8 +57,8 @@ impl Served {
         self.with(|volume| Ok(attr(inode, volume.node(inode)?)))
     }
 
-    /// Syncs, at once or after the delay that was commanded; then on a thread of its own, so that
-    /// other calls go on.
+    /// Syncs, at once or after the commanded delay; a delayed sync runs on a thread of its own, so
+    /// that other calls go on.
     fn sync(&self, inode: Inode, reply: ReplyEmpty) {
         let shared = self.0.clone();
         let delay = {
@@ -77,24 +77,24 @@ impl Served {
     }
 }
 
-/// Waits, and syncs; not if the power goes or the process is killed meanwhile.
+/// Syncs after the delay; fails if the power is turned off or the process is killed meanwhile.
 fn sync_after(shared: &Shared, inode: Inode, delay: Duration) -> Result<()> {
-    let ends = Instant::now() + delay;
+    let deadline = Instant::now() + delay;
     let mut volume = shared.lock();
     let before = volume.interrupts;
     volume.waiting += 1;
     loop {
-        let left = ends.saturating_duration_since(Instant::now());
-        let is_given_up = volume.interrupts != before;
-        if is_given_up || left.is_zero() || !volume.is_slow(inode) {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let is_aborted = volume.interrupts != before;
+        if is_aborted || remaining.is_zero() || !volume.is_slow(inode) {
             volume.waiting -= 1;
-            return if is_given_up {
+            return if is_aborted {
                 Err(Errno::IO)
             } else {
                 volume.sync(inode)
             };
         }
-        let waited = shared.changed.wait_timeout(volume, left);
+        let waited = shared.changed.wait_timeout(volume, remaining);
         volume = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
 }
@@ -193,11 +193,11 @@ impl Filesystem for Served {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let made = self.with(|volume| {
+        let created = self.with(|volume| {
             let inode = volume.make((parent.0, name.to_owned()), false)?;
             Ok(attr(inode, volume.node(inode)?))
         });
-        match made {
+        match created {
             Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
             Err(errno) => reply.error(errno),
         }
@@ -248,13 +248,13 @@ impl Filesystem for Served {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = self.with(|volume| {
+        let created = self.with(|volume| {
             let inode = volume.make((parent.0, name.to_owned()), true)?;
             volume.open(inode)?;
             Ok(attr(inode, volume.node(inode)?))
         });
         let no_flags = FopenFlags::empty();
-        match made {
+        match created {
             Ok(attr) => reply.created(&TTL, &attr, Generation(0), FileHandle(0), no_flags),
             Err(errno) => reply.error(errno),
         }
@@ -295,7 +295,7 @@ impl Filesystem for Served {
         }
     }
 
-    /// Called when a file is closed. Closing makes nothing durable.
+    /// Handles the close of a file, which makes nothing durable.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
     }
@@ -361,7 +361,7 @@ impl Filesystem for Served {
         reply.ok();
     }
 
-    /// Reserves space, of which there is enough.
+    /// Reserves space, which is unlimited.
     fn fallocate(
         &self,
         _: &Request,
@@ -376,7 +376,7 @@ impl Filesystem for Served {
             let size = volume.node(inode.0)?.size();
             match mode {
                 0 if offset + length > size => volume.resize(inode.0, offset + length),
-                // Keep the size.
+                // Mode 1 keeps the size.
                 0 | 1 => Ok(()),
                 _ => Err(Errno::OPNOTSUPP),
             }

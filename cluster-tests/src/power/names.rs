@@ -1,8 +1,8 @@
-//! Directories, and what they were when they were synced.
+//! Directories: their visible and their durable names.
 //!
-//! Changes wait in the order in which they were made. A sync of a directory makes those durable
-//! that touch it; a cut keeps some of the others, each only with those before it on the same name,
-//! so that what is left is what the kept ones alone would have made.
+//! Changes are pending in the order in which they were made. A sync of a directory makes those
+//! durable that touch it; a power loss keeps some of the others, each only with those before it on
+//! the same name, so that the result is what the kept ones alone would have made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -13,10 +13,10 @@ use crate::rng::Rng;
 /// Number of a file or directory.
 pub(super) type Inode = u64;
 
-/// The directory that is mounted.
+/// The root directory.
 pub(super) const ROOT: Inode = 1;
 
-/// A name in a directory.
+/// A directory entry's key: the directory and the name.
 pub(super) type Place = (Inode, OsString);
 
 type Entries = BTreeMap<Place, Inode>;
@@ -71,7 +71,7 @@ impl Names {
         self.seen.get(&(directory, name.to_owned())).copied()
     }
 
-    /// What is in a directory.
+    /// Lists a directory.
     pub fn list(&self, directory: Inode) -> impl Iterator<Item = (&OsStr, Inode)> {
         let from = (directory, OsString::new());
         let entries = self.seen.range(from..(directory + 1, OsString::new()));
@@ -95,7 +95,7 @@ impl Names {
         self.pending.push(change);
     }
 
-    /// The names in a directory are durable from here on.
+    /// Makes the names in a directory durable.
     pub fn sync(&mut self, directory: Inode) {
         let durable = &mut self.durable;
         self.pending.retain(|change| {
@@ -107,8 +107,8 @@ impl Names {
         });
     }
 
-    /// The power is gone: of what wasn't synced, `rng` decides what stays. Returns how many changes
-    /// are lost.
+    /// Applies a power loss: `rng` decides what is left of what wasn't synced. Returns the number
+    /// of lost changes.
     pub fn cut(
         &mut self,
         loss: Loss,
@@ -117,18 +117,18 @@ impl Names {
     ) -> usize {
         let loss = loss.of_part(rng);
         let mut lost: BTreeSet<Place> = BTreeSet::new();
-        let mut ended: BTreeSet<Inode> = BTreeSet::new();
+        let mut frozen: BTreeSet<Inode> = BTreeSet::new();
         let mut count = 0;
         for change in std::mem::take(&mut self.pending) {
-            let falls = match loss {
+            let is_dropped = match loss {
                 Loss::Everything => true,
                 Loss::Nothing => false,
                 Loss::Some => rng.permille(400),
             };
             let places = change.places();
             let follows_lost = places.iter().any(|place| lost.contains(*place))
-                || places.iter().any(|place| ended.contains(&place.0));
-            if !falls && !follows_lost {
+                || places.iter().any(|place| frozen.contains(&place.0));
+            if !is_dropped && !follows_lost {
                 change.apply(&mut self.durable);
                 continue;
             }
@@ -136,7 +136,7 @@ impl Names {
             for place in places {
                 lost.insert(place.clone());
                 if guarantee(place.0) == Guarantee::Journaled {
-                    ended.insert(place.0);
+                    frozen.insert(place.0);
                 }
             }
         }
@@ -145,20 +145,20 @@ impl Names {
         count
     }
 
-    /// A directory whose own name is lost takes all that is in it along.
+    /// Removes the contents of directories whose own name is lost.
     fn forget_unreachable(&mut self) {
         loop {
-            let there: BTreeSet<Inode> = self.durable.values().copied().collect();
+            let existing: BTreeSet<Inode> = self.durable.values().copied().collect();
             let before = self.durable.len();
-            let is_there = |directory: Inode| directory == ROOT || there.contains(&directory);
-            self.durable.retain(|place, _| is_there(place.0));
+            let is_existing = |directory: Inode| directory == ROOT || existing.contains(&directory);
+            self.durable.retain(|place, _| is_existing(place.0));
             if self.durable.len() == before {
                 return;
             }
         }
     }
 
-    /// All that has a name, or could have one again after a cut.
+    /// Returns all inodes that have a name, or could have one again after a power loss.
     pub fn named(&self) -> BTreeSet<Inode> {
         let waiting = self.pending.iter().filter_map(|change| match change {
             Change::Link(_, inode) => Some(*inode),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_durable_when_their_directory_was_synced() {
+    fn names_are_durable_after_a_sync_of_their_directory() {
         let mut names = Names::default();
         names.link(place("a"), 2);
         names.link(place("folder"), 3);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_directory_takes_along_what_is_in_it() {
+    fn a_lost_directory_loses_its_contents() {
         let mut names = Names::default();
         names.link(place("folder"), 3);
         names.link((3, "inside".into()), 5);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_happens_as_a_whole_or_not_at_all() {
+    fn a_rename_is_atomic() {
         let mut kept = 0;
         for seed in 0..40 {
             let mut names = Names::default();

@@ -1,23 +1,23 @@
-//! What a disk does wrong on command.
+//! Faults of a disk on command.
 
 use std::time::Duration;
 
 /// A part of a node's data directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Area {
-    /// Nothing of it.
+    /// No part.
     #[default]
     Nowhere,
     /// `log/`: the Raft logs.
     Log,
     /// `state/`: RocksDB.
     State,
-    /// All of it.
+    /// All parts.
     Everywhere,
 }
 
 impl Area {
-    /// Whether a folder of the data directory belongs to it.
+    /// Returns whether a folder of the data directory belongs to the area.
     pub(super) fn covers(self, folder: &str) -> bool {
         match self {
             Self::Nowhere => false,
@@ -28,23 +28,24 @@ impl Area {
     }
 }
 
-/// What goes wrong, and where.
+/// Faults of a disk, and the areas that they affect.
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
-    /// Reads fail with `EIO`. What the kernel has in its memory is still read.
+    /// Reads fail with `EIO`. Pages in the kernel's memory are still readable.
     pub reads_fail: Area,
     /// Writes fail with `EIO`.
     pub writes_fail: Area,
-    /// Syncs fail with `EIO`, and make nothing durable: what a file's sync drops, no later one writes.
+    /// Syncs fail with `EIO`, and make nothing durable: pages that a file's sync drops, no later
+    /// one writes.
     pub syncs_fail: Area,
     /// Writes fail with `ENOSPC`.
     pub is_full: Area,
-    /// Syncs take long.
+    /// Syncs are slow.
     pub slow: Area,
-    /// How long they take.
+    /// Duration of a slow sync.
     pub sync_delay: Duration,
-    /// How many calls fail, after which all go well; `None`: all of them do.
+    /// Number of calls that fail, after which all succeed; `None`: all of them fail.
     pub failures: Option<u64>,
-    /// Decides what failed syncs drop.
+    /// Decides which pages failed syncs drop.
     pub seed: u64,
 }

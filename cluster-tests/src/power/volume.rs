@@ -1,4 +1,4 @@
-//! The file system: files and names together, and what goes wrong.
+//! The file system: files, names and faults.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +14,7 @@ use super::names::{Inode, Names, Place, ROOT};
 use super::trouble::{Area, Trouble};
 use crate::rng::Rng;
 
-/// The folder that gets what journaling file systems promise.
+/// Folder with the guarantees of a journaling file system.
 const JOURNALED: &str = "state";
 
 pub(super) type Result<T> = std::result::Result<T, Errno>;
@@ -22,12 +22,12 @@ pub(super) type Result<T> = std::result::Result<T, Errno>;
 /// A file or directory.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// The folder of the data directory that it is in, or its name there.
+    /// Top folder of the data directory that contains it, or its own name there.
     folder: OsString,
-    /// `None`: it is a directory.
+    /// Contents of a file; `None` for a directory.
     pub contents: Option<Contents>,
     pub changed: SystemTime,
-    /// How many hold it open.
+    /// Number of open handles.
     pub open: u64,
 }
 
@@ -56,24 +56,24 @@ impl Node {
 /// A file system.
 #[derive(Debug)]
 pub(super) struct Volume {
-    /// Where the newest bytes of files are on the host.
+    /// Folder of the host with the newest bytes of files.
     host: PathBuf,
     pub names: Names,
     pub nodes: BTreeMap<Inode, Node>,
     next: Inode,
     trouble: Trouble,
-    /// Decides what failed syncs drop.
+    /// Decides which pages failed syncs drop.
     rng: Rng,
-    /// Nothing is carried out until the power is back.
+    /// All calls fail while the power is off.
     pub is_off: bool,
-    /// Counts what ends syncs that are under way.
+    /// Number of interrupts, each of which aborts the waiting syncs.
     pub interrupts: u64,
-    /// Syncs that wait, since they take long.
+    /// Number of slow syncs that wait.
     pub waiting: u64,
 }
 
 impl Volume {
-    /// An empty one, which keeps its files' bytes in `host`.
+    /// Creates an empty volume, which stores its files' bytes in `host`.
     pub fn new(host: PathBuf) -> Self {
         let root = Node {
             folder: OsString::new(),
@@ -94,18 +94,18 @@ impl Volume {
         }
     }
 
-    /// From here on this goes wrong.
-    pub fn set_trouble(&mut self, trouble: Trouble) {
-        self.rng = Rng::new(trouble.seed);
-        self.trouble = trouble;
+    /// Sets the faults from here on.
+    pub fn set_trouble(&mut self, faults: Trouble) {
+        self.rng = Rng::new(faults.seed);
+        self.trouble = faults;
     }
 
-    /// How long syncs take that are slow.
+    /// Returns the duration of slow syncs.
     pub fn sync_delay(&self) -> Duration {
         self.trouble.sync_delay
     }
 
-    /// Whether a call fails that meets trouble in this area; counts it.
+    /// Returns whether a call fails because of a fault in this area; counts the failure.
     fn fails(&mut self, inode: Inode, area: impl Fn(&Trouble) -> Area) -> Result<bool> {
         let is_in = self.node(inode)?.is_in(area(&self.trouble));
         Ok(is_in && self.take_failure())
@@ -115,8 +115,8 @@ impl Volume {
         match &mut self.trouble.failures {
             None => true,
             Some(0) => false,
-            Some(left) => {
-                *left -= 1;
+            Some(remaining) => {
+                *remaining -= 1;
                 true
             }
         }
@@ -151,7 +151,7 @@ impl Volume {
         Ok(list.map(|(name, inode)| (name.to_owned(), inode)).collect())
     }
 
-    /// Makes a file or directory.
+    /// Creates a file or directory.
     pub fn make(&mut self, place: Place, is_file: bool) -> Result<Inode> {
         let parent = self.node(place.0)?;
         let folder = if place.0 == ROOT {
@@ -259,7 +259,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Whether a sync takes long.
+    /// Returns whether a sync of this inode is slow.
     pub fn is_slow(&self, inode: Inode) -> bool {
         let node = self.nodes.get(&inode);
         node.is_some_and(|node| node.is_in(self.trouble.slow))
@@ -284,36 +284,36 @@ impl Volume {
         Ok(())
     }
 
-    /// Gives back what has no name, and can get none, when nobody holds it open.
+    /// Removes inodes that have no name, can't get one again, and aren't open.
     pub fn remove_unused(&mut self) {
         let named = self.names.named();
         let host = &self.host;
         self.nodes.retain(|inode, node| {
             let is_used = *inode == ROOT || node.open > 0 || named.contains(inode);
             if !is_used && node.is_file() {
-                // It is of a temporary folder: at worst it goes later.
+                // The file is in a temporary folder, which is removed later.
                 let _ = std::fs::remove_file(host.join(inode.to_string()));
             }
             is_used
         });
     }
 
-    /// Paths of all files, and where their bytes are.
+    /// Returns the paths of all files, and of their bytes on the host.
     pub fn files(&self) -> Vec<(PathBuf, PathBuf)> {
-        let mut found = Vec::new();
+        let mut files = Vec::new();
         let mut directories = vec![(ROOT, PathBuf::new())];
         while let Some((directory, path)) = directories.pop() {
             for (name, inode) in self.names.list(directory) {
                 match self.nodes.get(&inode) {
                     Some(node) if node.is_file() => {
-                        found.push((path.join(name), self.host_file(inode)));
+                        files.push((path.join(name), self.host_file(inode)));
                     }
                     Some(_) => directories.push((inode, path.join(name))),
                     None => {}
                 }
             }
         }
-        found
+        files
     }
 }
 

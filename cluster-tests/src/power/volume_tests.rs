@@ -18,7 +18,7 @@ fn mounted() -> Option<(TempDir, Disk)> {
 }
 
 #[test]
-fn a_cut_leaves_what_was_synced() {
+fn a_power_loss_keeps_synced_data() {
     let Some((dir, disk)) = mounted() else { return };
     let at = dir.path().join("data");
     fs::create_dir(at.join("log")).unwrap();
@@ -69,7 +69,7 @@ fn writes_around_the_page_cache_are_seen_and_not_durable() {
 }
 
 #[test]
-fn a_disk_fails_as_it_is_told() {
+fn a_disk_fails_on_command() {
     let Some((dir, disk)) = mounted() else { return };
     fs::create_dir(dir.path().join("data/log")).unwrap();
     let path = dir.path().join("data/log/file");
@@ -93,7 +93,7 @@ fn a_disk_fails_as_it_is_told() {
         ..Trouble::default()
     });
     assert_eq!(fs::read(&path).unwrap(), b"xx");
-    // A sync that takes long is given up when its process is killed.
+    // A slow sync is aborted when its process is killed.
     trouble(Trouble {
         slow: Area::Log,
         sync_delay: Duration::from_secs(3600),
@@ -112,7 +112,7 @@ fn a_disk_fails_as_it_is_told() {
 }
 
 #[test]
-fn rocksdb_lives_on_it_and_keeps_what_it_flushed() {
+fn rocksdb_keeps_what_it_flushed() {
     let Some((dir, disk)) = mounted() else { return };
     let path = dir.path().join("data/state");
     let open = || {

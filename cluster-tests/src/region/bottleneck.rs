@@ -1,4 +1,4 @@
-//! The connection of a node to all others, with a rate and a queue as those of a real one.
+//! Bandwidth limit of a node's connection to all others, with a queue as a real one has.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,48 +6,48 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// What the queue holds, as time at its rate: all connections wait that long behind one that takes
-/// all it can.
+/// Capacity of the queue, as time at its rate: all connections wait that long behind one that uses
+/// the full rate.
 const MAX_QUEUED: Duration = Duration::from_millis(100);
 
-/// One direction of it. What doesn't fit into the queue waits at its sender, in the order in which
-/// it came, as TCP has a sender wait.
+/// One direction of the connection. Bytes that don't fit into the queue wait at their sender, in
+/// order, as TCP makes a sender wait.
 #[derive(Debug, Default)]
 pub(super) struct Bottleneck {
-    /// Bytes a second; 0: as many as come.
+    /// Bytes per second; 0: unlimited.
     rate: AtomicU64,
-    /// When the last byte of the queue has passed.
+    /// Time at which the last byte of the queue has passed.
     empty_at: Mutex<Option<Instant>>,
     passed: AtomicU64,
 }
 
 impl Bottleneck {
-    /// Lets so many bytes a second pass from now on; 0: as many as come.
+    /// Sets the rate in bytes per second; 0: unlimited.
     pub(super) fn limit(&self, rate: u64) {
         self.rate.store(rate, Ordering::Relaxed);
     }
 
-    /// Bytes that were let into the queue since the rate was limited first.
+    /// Returns the number of bytes that have entered the queue since the rate was limited first.
     pub(super) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// Waits for room in the queue, and tells when so many bytes have passed.
+    /// Waits until the queue has space, and returns the time at which the bytes will have passed.
     pub(super) async fn enter(&self, bytes: usize) -> Instant {
         let mut empty_at = match self.rate.load(Ordering::Relaxed) {
             0 => return Instant::now(),
             _ => self.empty_at.lock().await,
         };
-        if let Some(has_room) = empty_at.and_then(|at| at.checked_sub(MAX_QUEUED)) {
-            sleep_until(has_room).await;
+        if let Some(has_space) = empty_at.and_then(|at| at.checked_sub(MAX_QUEUED)) {
+            sleep_until(has_space).await;
         }
         let now = Instant::now();
         let rate = self.rate.load(Ordering::Relaxed);
         if rate == 0 {
             return now;
         }
-        let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        let passed = empty_at.map_or(now, |at| at.max(now)) + takes;
+        let duration = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let passed = empty_at.map_or(now, |at| at.max(now)) + duration;
         *empty_at = Some(passed);
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.passed.fetch_add(bytes, Ordering::Relaxed);
@@ -63,7 +63,7 @@ mod tests {
     const PIECE: usize = 64 << 10;
 
     #[tokio::test]
-    async fn the_queue_is_bounded_and_what_waits_passes_at_the_rate() {
+    async fn the_queue_is_bounded_and_drains_at_the_rate() {
         let bottleneck = Bottleneck::default();
         assert!(bottleneck.enter(1 << 30).await <= Instant::now());
         bottleneck.limit(RATE);
@@ -72,9 +72,10 @@ mod tests {
         for _ in 0..5 {
             passed = bottleneck.enter(PIECE).await;
         }
-        let takes = Duration::from_secs_f64((5 * PIECE) as f64 / RATE as f64);
-        assert!(passed >= began + takes);
-        // The last one was let in only when what was before it took no longer than the queue holds.
+        let duration = Duration::from_secs_f64((5 * PIECE) as f64 / RATE as f64);
+        assert!(passed >= began + duration);
+        // The last chunk was admitted only when those before it took no longer than the queue
+        // holds.
         let alone = Duration::from_secs_f64(PIECE as f64 / RATE as f64);
         assert!(Instant::now() >= passed - MAX_QUEUED - alone);
         assert_eq!(bottleneck.passed(), 5 * PIECE as u64);

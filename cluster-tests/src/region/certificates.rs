@@ -1,4 +1,4 @@
-//! Certificates for a region's nodes, made by the node's own command, as an operator makes them.
+//! Certificates for a region's nodes, issued by the node's own command, as an operator does it.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -7,38 +7,38 @@ use std::path::{Path, PathBuf};
 use super::seats::Seat;
 use crate::harness::clean_command;
 
-/// A CA and what it signed.
+/// A CA and the certificates that it signed.
 #[derive(Debug)]
 pub struct Certificates {
     dir: PathBuf,
 }
 
 impl Certificates {
-    /// A new CA, in a folder in `dir`.
+    /// Creates a CA, in a folder in `dir`.
     pub fn create(dir: &Path) -> Self {
         let dir = dir.join("certs");
         run(&dir, &["init"]);
         Self { dir }
     }
 
-    /// Makes a node's certificate; gives the arguments by which it uses that.
+    /// Issues a node's certificate; returns the arguments by which the node uses it.
     pub(super) fn of(&self, seat: &Seat) -> Vec<String> {
         self.node(seat.rpc().ip())
     }
 
-    /// Makes the certificate of a node at a host; gives the arguments by which it uses that.
+    /// Issues the certificate of a node at a host; returns the arguments by which the node uses it.
     pub fn node(&self, host: IpAddr) -> Vec<String> {
         run(&self.dir, &["node", &host.to_string()]);
         self.arguments(host)
     }
 
-    /// Makes a router's certificate; gives the arguments by which it uses that.
+    /// Issues a router's certificate; returns the arguments by which the router uses it.
     pub fn router(&self, name: &str) -> Vec<String> {
         run(&self.dir, &["router", name]);
         self.arguments(name)
     }
 
-    /// The arguments by which the holder of a certificate uses it.
+    /// Returns the arguments by which the holder of a certificate uses it.
     pub fn arguments(&self, holder: impl Display) -> Vec<String> {
         let files = [
             ("--rpc-cert", self.file(&holder, "pem")),
@@ -51,13 +51,13 @@ impl Certificates {
             .collect()
     }
 
-    /// Replaces a host's certificate and key by new ones, good for as many days.
+    /// Replaces a host's certificate and key by new ones, valid for `days`.
     pub fn renew(&self, host: IpAddr, days: u32) {
         let (host, days) = (host.to_string(), days.to_string());
         run(&self.dir, &["node", &host, "--renew", "--days", &days]);
     }
 
-    /// A host's certificate.
+    /// Returns the path of a host's certificate.
     pub fn certificate(&self, host: IpAddr) -> PathBuf {
         self.file(&host, "pem")
     }
@@ -67,10 +67,10 @@ impl Certificates {
     }
 }
 
-fn run(dir: &Path, order: &[&str]) {
+fn run(dir: &Path, args: &[&str]) {
     let mut command = clean_command();
-    let command = command.arg("certs").args(order).arg("--dir").arg(dir);
+    let command = command.arg("certs").args(args).arg("--dir").arg(dir);
     let output = command.output().expect("run the node's command");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "certs {}: {told}", order.join(" "));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "certs {}: {stderr}", args.join(" "));
 }

@@ -1,4 +1,4 @@
-//! Starting a region, and doing things to its nodes.
+//! Starts a region's nodes, and stops and restarts them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -16,27 +16,27 @@ use super::status::NodeId;
 use crate::harness::{Api, clean_command, eventually};
 use crate::power::Losses;
 
-/// How long a node may take to listen, and a region to form. Debug builds on a busy machine are
-/// slow.
+/// Time for a node to listen, and below that for a region to form. Debug builds on a busy machine
+/// are slow.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 pub(super) const FORMS_WITHIN: Duration = Duration::from_secs(120);
 
-/// Regions of this process that run now. Nodes have deadlines to keep, and their debug builds need
-/// much: with many regions at once on few processors, all of them would be late.
+/// Number of regions that run in this process. Nodes have deadlines to keep, and their debug builds
+/// need much time: with many regions at once on few processors, all of them would miss them.
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
-/// A region's place among those that run at once.
+/// Permit to run a region; bounds the regions that run at once.
 #[derive(Debug)]
 struct Turn;
 
 impl Turn {
-    /// Waits for a place, and blocks: a test has nothing else to do then.
+    /// Waits for a permit, and blocks: a test has nothing else to do then.
     fn wait() -> Self {
-        let places = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        let max_regions = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |running: &mut usize| *running >= places;
-        let running = ENDED.wait_while(running, full);
+        let is_full = |running: &mut usize| *running >= max_regions;
+        let running = ENDED.wait_while(running, is_full);
         *running.unwrap_or_else(PoisonError::into_inner) += 1;
         Self
     }
@@ -49,28 +49,28 @@ impl Drop for Turn {
     }
 }
 
-/// How a region is started.
+/// Options of a region's start.
 #[derive(Clone, Debug)]
 pub struct RegionOptions {
-    /// How many nodes are started.
+    /// Number of nodes that are started.
     pub nodes: usize,
-    /// How many nodes there can be.
+    /// Maximum number of nodes.
     pub seats: usize,
     /// `--shards`.
     pub shards: u32,
-    /// The nodes' binary; `None`: that of this build.
+    /// Path of the nodes' binary; `None`: that of this build.
     pub binary: Option<PathBuf>,
-    /// More arguments of each node.
+    /// Additional arguments of each node.
     pub args: Vec<String>,
-    /// Decides what lossy links lose.
+    /// Seed of the random losses of links.
     pub seed: u64,
-    /// Where the nodes' files go; `None`: into a temporary directory.
+    /// Folder for the nodes' files; `None`: a temporary one.
     pub dir: Option<PathBuf>,
-    /// Whether nodes show each other certificates.
+    /// True if nodes authenticate each other with certificates.
     pub tls: bool,
-    /// Whether nodes reach each other straight, for measurements: the network can't be harmed then.
+    /// True if nodes connect directly, for measurements: the network can't be disturbed then.
     pub direct: bool,
-    /// Whether each node's data is on a disk that can lose power: see [`crate::power`].
+    /// True if each node's data is on a disk that can lose power: see [`crate::power`].
     pub power: bool,
 }
 
@@ -91,30 +91,30 @@ impl Default for RegionOptions {
     }
 }
 
-/// Nodes, by their seats, and the network between them. Dropping it ends them.
+/// Nodes, by their seats, and the network between them. Stops all of them on drop.
 #[derive(Debug)]
 pub struct Region {
-    /// The nodes, those that aren't started included.
+    /// All nodes, including those that aren't started.
     pub members: Vec<Member>,
-    /// What is between them.
+    /// Network between the nodes.
     pub network: Network,
     pub(super) options: RegionOptions,
     pub(super) errors_expected: Vec<String>,
     certificates: Option<Certificates>,
     dir: PathBuf,
-    /// Removes `dir` at the end, unless somebody wants to look.
+    /// Removes `dir` at the end, unless the files are to be kept.
     temporary: Option<TempDir>,
-    /// Given back when all else has ended.
+    /// Released after everything else has stopped.
     _turn: Turn,
 }
 
 impl Region {
-    /// Three nodes, formed.
+    /// Starts three nodes and waits until the region is formed.
     pub async fn start() -> Self {
         Self::start_with(RegionOptions::default()).await
     }
 
-    /// A region with these options, formed.
+    /// Starts a region with these options and waits until it is formed.
     pub async fn start_with(options: RegionOptions) -> Self {
         let mut region = Self::prepare(options);
         region.launch(0, &Start::Init);
@@ -128,9 +128,9 @@ impl Region {
         region
     }
 
-    /// Seats, links and folders, without any node running.
+    /// Prepares seats, links and folders, without starting any node.
     pub fn prepare(options: RegionOptions) -> Self {
-        let turn = Turn::wait();
+        let permit = Turn::wait();
         let seats = options.seats.max(options.nodes);
         let network = Network::start(seats, options.seed);
         let (dir, temporary) = match &options.dir {
@@ -178,11 +178,11 @@ impl Region {
             certificates,
             dir,
             temporary,
-            _turn: turn,
+            _turn: permit,
         }
     }
 
-    /// Starts a node; [`Region::wait_listening`] comes next.
+    /// Starts a node; call [`Region::wait_listening`] next.
     pub fn launch(&mut self, seat: usize, start: &Start) {
         self.members[seat].flags.start = match start {
             Start::Init => vec!["--init".into()],
@@ -203,7 +203,7 @@ impl Region {
         self.wait_listening(seat).await;
     }
 
-    /// Waits until the others can reach a node, and lets them.
+    /// Waits until a node listens, and opens its links.
     pub async fn wait_listening(&self, seat: usize) {
         let (rpc, log) = (self.seat(seat).rpc(), self.members[seat].log());
         let what = format!("node {seat} listens; see {}", log.path().display());
@@ -214,13 +214,13 @@ impl Region {
         self.network.set_listening(seat, true);
     }
 
-    /// `kill -9`.
+    /// Kills a node with SIGKILL.
     pub fn kill(&mut self, seat: usize) {
         self.members[seat].kill_9();
         self.network.set_listening(seat, false);
     }
 
-    /// The power of nodes is gone, of all at once; [`Region::power_on`] comes next.
+    /// Cuts the power of all these nodes at once; call [`Region::power_on`] next.
     pub fn power_off(&mut self, seats: &[usize]) {
         for seat in seats {
             self.members[*seat].power_off();
@@ -228,13 +228,13 @@ impl Region {
         }
     }
 
-    /// The power of a node is back: `seed` decides what its disk has lost of what wasn't synced.
-    /// It isn't started yet.
+    /// Turns a node's power on: `seed` decides what its disk has lost of what wasn't synced. The
+    /// node isn't started yet.
     pub fn power_on(&self, seat: usize, seed: u64) -> Losses {
         self.members[seat].power_on(seed)
     }
 
-    /// SIGTERM; waits for the end, which must come in time and with exit code 0.
+    /// Stops a node with SIGTERM; the exit must come in time and with code 0.
     pub async fn terminate(&mut self, seat: usize) {
         self.members[seat].signal_terminate();
         let status = self.members[seat].wait_exit().await;
@@ -243,20 +243,20 @@ impl Region {
         assert_eq!(code, Some(0), "a node that is asked to stop: {status}");
     }
 
-    /// Waits for a node to end by itself.
+    /// Waits for a node to exit by itself.
     pub async fn wait_exit(&mut self, seat: usize) -> std::process::ExitStatus {
         let status = self.members[seat].wait_exit().await;
         self.network.set_listening(seat, false);
         status
     }
 
-    /// Removes what a stopped node had on disk and starts it again, to join under a new identity.
+    /// Wipes a stopped node's disk and starts it again, to join with a new identity.
     pub async fn rejoin_wiped(&mut self, seat: usize) {
         self.launch_wiped(seat);
         self.wait_listening(seat).await;
     }
 
-    /// Removes what a stopped node had on disk and starts it again.
+    /// Wipes a stopped node's disk and starts it again, without waiting for it to listen.
     pub fn launch_wiped(&mut self, seat: usize) {
         let others = (0..self.members.len()).filter(|other| *other != seat);
         let others = others.filter(|other| self.members[*other].runs()).collect();
@@ -264,17 +264,18 @@ impl Region {
         self.launch(seat, &Start::Join(others));
     }
 
-    /// `cloudkv-node admin replace`: tells the cluster, through the node at `seat`, that a node
-    /// never comes back.
-    pub async fn replace(&self, seat: usize, lost: &NodeId) {
-        self.insist(seat, &["replace", &lost.0]).await;
+    /// Runs `cloudkv-node admin replace` through the node at `seat`: the lost node never comes
+    /// back.
+    pub async fn replace(&self, seat: usize, lost_id: &NodeId) {
+        self.insist(seat, &["replace", &lost_id.0]).await;
     }
 
-    /// An operator's command, through the node at `seat`: what it prints, or what it complains of.
-    pub async fn admin(&self, seat: usize, words: &[&str]) -> Result<String, String> {
+    /// Runs an operator's command through the node at `seat`; returns its output, or its error
+    /// output.
+    pub async fn admin(&self, seat: usize, args: &[&str]) -> Result<String, String> {
         let url = format!("http://{}", self.seat(seat).admin());
         let mut command = clean_command();
-        command.args(["admin", "--admin", &url]).args(words);
+        command.args(["admin", "--admin", &url]).args(args);
         let output = tokio::process::Command::from(command).output().await;
         let output = output.expect("run the operator's command");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -285,52 +286,52 @@ impl Region {
         }
     }
 
-    /// The same, again and again while the metadata elects a leader, as operators do.
-    pub async fn insist(&self, seat: usize, words: &[&str]) -> String {
-        let what = format!("admin {words:?} is carried out");
-        let told = async || match self.admin(seat, words).await {
+    /// Runs an operator's command, again and again while it fails with 503, as operators do.
+    pub async fn insist(&self, seat: usize, args: &[&str]) -> String {
+        let what = format!("admin {args:?} is carried out");
+        let told = async || match self.admin(seat, args).await {
             Ok(told) => Some(told),
             Err(error) if error.contains("503") => None,
-            Err(error) => panic!("admin {words:?}: {error}"),
+            Err(error) => panic!("admin {args:?}: {error}"),
         };
         eventually(&what, FORMS_WITHIN, told).await
     }
 
-    /// Where a node listens.
+    /// Returns the addresses of a node.
     pub fn seat(&self, seat: usize) -> Seat {
         self.network.seats()[seat]
     }
 
-    /// A client of a node's public port.
+    /// Returns a client of a node's public port.
     pub fn api(&self, seat: usize) -> Api {
         self.members[seat].api()
     }
 
-    /// The seats whose nodes were started and not stopped since.
+    /// Returns the seats of nodes that were started and not stopped since.
     pub fn running(&self) -> Vec<usize> {
         let all = 0..self.members.len();
         all.filter(|seat| self.members[*seat].runs()).collect()
     }
 
-    /// The nodes' certificates.
+    /// Returns the nodes' certificates.
     ///
     /// # Panics
-    /// When they show each other none.
+    /// Panics if they have none.
     pub fn certificates(&self) -> &Certificates {
         self.certificates.as_ref().expect("a region with TLS")
     }
 
-    /// How many shards there are.
+    /// Returns the number of shards.
     pub fn shards(&self) -> u32 {
         self.options.shards
     }
 
-    /// The folder with all nodes' files.
+    /// Returns the folder with all nodes' files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Leaves the nodes' files where they are at the end.
+    /// Keeps the nodes' files after the end.
     pub fn keep_files(&mut self) {
         for member in &self.members {
             member.keep_disk();

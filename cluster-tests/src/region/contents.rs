@@ -1,4 +1,4 @@
-//! All that a region holds of a bucket, as its users see it.
+//! Contents of a bucket in one region, as its users see them.
 
 use std::collections::BTreeMap;
 
@@ -7,33 +7,33 @@ use futures_util::stream::{self, StreamExt};
 use super::world::World;
 use crate::harness::{Api, Bucket};
 
-/// Values that are read at once.
+/// Maximum number of concurrent reads.
 const PARALLEL: usize = 16;
 
-/// Names that are listed at once: the most that a list has.
+/// Number of names in one page of a listing: the maximum.
 const PAGE: usize = 1000;
 
-/// A live key: all that its users see of it.
+/// A live key: all that users see of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Its version.
+    /// Version.
     pub etag: String,
-    /// The type of its value.
+    /// Content type.
     pub content_type: String,
-    /// When it expires, if it does.
+    /// Time of expiry, if there is one.
     pub expires: Option<String>,
-    /// The value.
+    /// Value.
     pub value: Vec<u8>,
 }
 
 /// All live keys of a bucket.
 pub type Holdings = BTreeMap<String, Held>;
 
-/// All live keys of a bucket: version and value.
+/// All live keys of a bucket, with version and value only.
 pub type Contents = BTreeMap<String, (String, Vec<u8>)>;
 
 impl World {
-    /// All that a region holds of a bucket, through one of its nodes; `None`: it doesn't say.
+    /// Reads all live keys of a bucket through one of the region's nodes; `None` if a read fails.
     pub async fn holdings(&self, region: usize, bucket: &Bucket) -> Option<Holdings> {
         let api = self.api(self.teller(region)?);
         let mut all = Holdings::new();
@@ -55,17 +55,17 @@ impl World {
         }
     }
 
-    /// The same in short.
+    /// Like [`MultiRegionCluster::bucket_contents`], with version and value only.
     pub async fn contents(&self, region: usize, bucket: &Bucket) -> Option<Contents> {
         let all = self.holdings(region, bucket).await?.into_iter();
         Some(
-            all.map(|(name, held)| (name, (held.etag, held.value)))
+            all.map(|(name, key)| (name, (key.etag, key.value)))
                 .collect(),
         )
     }
 }
 
-/// The next names of a bucket; `Some(None)`: there are no more.
+/// Returns the next names of a bucket; `Some(None)` if there are no more.
 async fn names(api: &Api, bucket: &Bucket, after: &str) -> Option<Option<Vec<String>>> {
     let page = api.get(&bucket.keys()).query(&[("after", after)]);
     let page = page.header("accept", "application/json").try_send().await;
@@ -81,19 +81,19 @@ async fn names(api: &Api, bucket: &Bucket, after: &str) -> Option<Option<Vec<Str
     names.collect::<Option<Vec<String>>>().map(Some)
 }
 
-/// What a key holds; `Some(None)`: nothing any more.
+/// Reads a key; `Some(None)` if it doesn't exist any more.
 async fn read(api: &Api, bucket: &Bucket, name: String) -> Option<Option<(String, Held)>> {
-    let got = api.get(&bucket.key(&name)).try_send().await.ok()?;
-    match got.status {
+    let response = api.get(&bucket.key(&name)).try_send().await.ok()?;
+    match response.status {
         200 => {}
         404 => return Some(None),
         _ => return None,
     }
-    let held = Held {
-        etag: got.etag(),
-        content_type: got.header("content-type").to_owned(),
-        expires: got.find_header("expires").map(str::to_owned),
-        value: got.body.to_vec(),
+    let key = Held {
+        etag: response.etag(),
+        content_type: response.header("content-type").to_owned(),
+        expires: response.find_header("expires").map(str::to_owned),
+        value: response.body.to_vec(),
     };
-    Some(Some((name, held)))
+    Some(Some((name, key)))
 }

@@ -6,8 +6,8 @@
 //! read ──► (deliver at, bytes) ──► queue ──► wait until then, and until not cut ──► write
 //! ```
 //!
-//! A cut holds the bytes back and keeps the connection open. Its end lets them go, as TCP would
-//! send them again. The end of the stream, or its reset, waits in the queue as bytes do: a cut
+//! A cut holds the bytes back and keeps the connection open. Its end releases them, as if TCP
+//! retransmitted them. The end of the stream, or its reset, waits in the queue as bytes do: a cut
 //! hides it, too.
 
 use std::sync::Arc;
@@ -25,16 +25,16 @@ use super::proxy::Control;
 use super::shape::{Direction, Flow, LinkStats};
 use crate::rng::Rng;
 
-/// Pieces that may be under way.
+/// Maximum number of chunks in the queue.
 const QUEUE: usize = 512;
 
-/// The most that is read at once.
+/// Maximum size of a chunk, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// How long a stream is held up by a loss, in milliseconds.
+/// Duration of a stall after a lost packet, in milliseconds.
 const STALL: std::ops::Range<u64> = 50..400;
 
-/// The connection has to be reset.
+/// The connection must be reset.
 #[derive(Debug)]
 pub(super) struct Reset;
 
@@ -44,18 +44,18 @@ enum Piece {
     Reset,
 }
 
-/// Carries one direction.
+/// Forwards one direction of a connection.
 pub(super) struct Pump {
     pub direction: Direction,
     pub changes: watch::Receiver<Control>,
     pub stats: Arc<LinkStats>,
-    /// What all links of either node share in this direction.
+    /// Bandwidth limits that all links of either node share in this direction.
     pub shared: [Arc<Bottleneck>; 2],
     pub rng: Rng,
 }
 
 impl Pump {
-    /// Carries bytes to the end of the stream.
+    /// Forwards bytes to the end of the stream.
     pub async fn run(self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), Reset> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let writer = Writer {
@@ -65,7 +65,7 @@ impl Pump {
         };
         let read = async {
             self.read(from, sender).await;
-            // What was read is still to be written.
+            // The writer still has to write what was read.
             std::future::pending().await
         };
         tokio::select! {
@@ -87,15 +87,15 @@ impl Pump {
             if self.rng.permille(flow.resets) {
                 piece = Piece::Reset;
             }
-            // Never before what came earlier: it is a stream.
+            // Never before earlier chunks: the order of a stream must stay.
             deliver_at = deliver_at.max(Instant::now() + self.lateness(&flow));
             if let Piece::Bytes(bytes) = &piece {
                 for bottleneck in &self.shared {
                     deliver_at = deliver_at.max(bottleneck.enter(bytes.len()).await);
                 }
             }
-            let last = !matches!(piece, Piece::Bytes(_));
-            if queue.send((deliver_at, piece)).await.is_err() || last {
+            let is_last = !matches!(piece, Piece::Bytes(_));
+            if queue.send((deliver_at, piece)).await.is_err() || is_last {
                 return;
             }
         }
@@ -103,15 +103,15 @@ impl Pump {
 
     fn lateness(&mut self, flow: &Flow) -> Duration {
         let jitter = u64::try_from(flow.jitter.as_millis()).unwrap_or(u64::MAX);
-        let mut late = flow.delay + self.rng.millis(0..jitter.saturating_add(1));
-        if !late.is_zero() {
+        let mut delay = flow.delay + self.rng.millis(0..jitter.saturating_add(1));
+        if !delay.is_zero() {
             LinkStats::count(&self.stats.delayed);
         }
         if self.rng.permille(flow.stalls) {
             LinkStats::count(&self.stats.stalled);
-            late += self.rng.millis(STALL);
+            delay += self.rng.millis(STALL);
         }
-        late
+        delay
     }
 }
 
@@ -164,7 +164,7 @@ impl Writer {
             LinkStats::count(&self.stats.held);
         }
         let passes = |control: &Control| !control.shape.flow(direction).cut;
-        // An error means that the network is gone.
+        // An error means that the network was dropped.
         self.changes
             .wait_for(passes)
             .await

@@ -1,4 +1,4 @@
-//! What a region's logs say when it ends.
+//! Checks of a region's logs and of its nodes' exits.
 
 use std::process::ExitStatus;
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use super::cluster::Region;
 use super::member::Member;
 
-/// What nodes say of disks that fail, and of damage that failed reads have left.
+/// Texts with which nodes report failing disks, and damage that failed reads have left.
 const DISK_ERRORS: [&str; 7] = [
     "os error 5",
     "os error 28",
@@ -17,36 +17,37 @@ const DISK_ERRORS: [&str; 7] = [
     "Input/output error",
 ];
 
-/// What calls of a Raft group log that an error of its storage has just ended, while its node ends:
-/// the group takes no request any more, or drops one that it has taken.
+/// Errors that calls of a Raft group log after its storage has failed, while its node exits: the
+/// group accepts no request any more, or drops one that it has accepted.
 const RAFT_ENDED: [&str; 2] = [
     "with_raft_state: to-Raft tx send error",
     "with_raft_state: rx recv error: channel closed",
 ];
 
 impl Region {
-    /// Disks fail from here on, and logs may say so.
+    /// Allows errors of disks in the logs from here on.
     pub(crate) fn expect_disk_errors(&mut self) {
         self.expect_errors(&DISK_ERRORS);
         self.expect_errors(&RAFT_ENDED);
     }
 
-    /// From here on a log may hold errors with one of these words: this test causes them.
-    pub fn expect_errors(&mut self, words: &[&str]) {
-        let words = words.iter().map(ToString::to_string);
-        self.errors_expected.extend(words);
+    /// Allows errors with one of these texts in the logs from here on, because the test causes
+    /// them.
+    pub fn expect_errors(&mut self, texts: &[&str]) {
+        let texts = texts.iter().map(ToString::to_string);
+        self.errors_expected.extend(texts);
     }
 
-    /// Lines of the logs that say that a person must act, and weren't expected, with their seats.
+    /// Returns the unexpected log lines that need an operator's action, with their seats.
     pub fn unexpected_errors(&self) -> Vec<String> {
-        let expected = |line: &str| {
+        let is_expected = |line: &str| {
             self.errors_expected
                 .iter()
-                .any(|words| line.contains(words))
+                .any(|text| line.contains(text))
         };
         let of_member = |(seat, member): (usize, &Member)| {
             let errors = member.log().errors().into_iter();
-            let errors = errors.filter(|line| !expected(line));
+            let errors = errors.filter(|line| !is_expected(line));
             errors
                 .map(|line| format!("node {seat}: {line}"))
                 .collect::<Vec<_>>()
@@ -58,19 +59,19 @@ impl Region {
             .collect()
     }
 
-    /// Nodes that were allowed to end by themselves and did; they don't run any more.
+    /// Takes the exits of nodes that were allowed to exit by themselves; these don't run any more.
     pub(crate) async fn take_allowed_ends(&mut self) -> Vec<(usize, ExitStatus)> {
-        let mut ended = vec![];
+        let mut exits = vec![];
         for seat in 0..self.members.len() {
             let member = &mut self.members[seat];
             if member.may_end() && member.ended().is_some() {
-                ended.push((seat, self.wait_exit(seat).await));
+                exits.push((seat, self.wait_exit(seat).await));
             }
         }
-        ended
+        exits
     }
 
-    /// Nodes that ended although nobody stopped them.
+    /// Describes nodes that exited although nobody stopped them.
     pub fn unexpected_ends(&mut self) -> Vec<String> {
         let members = self.members.iter_mut().enumerate();
         members
@@ -78,33 +79,33 @@ impl Region {
             .filter_map(|(seat, member)| {
                 let status = member.ended()?;
                 let tail = member.log().tail();
-                Some(format!("node {seat} ended by itself: {status}\n{tail}"))
+                Some(format!("node {seat} exited by itself: {status}\n{tail}"))
             })
             .collect()
     }
 }
 
 impl Member {
-    /// Its disk fails: until it is started again it may end by itself, if it says why.
+    /// Allows the node to exit by itself until it is started again, if it says why: its disk fails.
     pub(crate) fn allow_end(&mut self) {
         if self.may_end.is_none() {
             self.may_end = Some(self.log.text().len());
         }
     }
 
-    /// Whether it may end by itself.
+    /// Returns whether the node may exit by itself.
     pub(super) fn may_end(&self) -> bool {
         self.may_end.is_some()
     }
 
-    /// What is wrong with the end of a node that was allowed to end: its last words must name the
-    /// disk, and its exit code be 1.
+    /// Checks the exit of a node that was allowed to exit: its last message must name the disk, and
+    /// its exit code must be 1.
     pub(crate) fn judge_end(&self, status: ExitStatus) -> Result<(), String> {
         let before = self.may_end.unwrap_or_default();
         let text = self.log.text();
         let names_disk = |line: &str| {
-            let words = line.strip_prefix("cloudkv-node: ");
-            words.is_some_and(|words| DISK_ERRORS.iter().any(|error| words.contains(error)))
+            let message = line.strip_prefix("cloudkv-node: ");
+            message.is_some_and(|message| DISK_ERRORS.iter().any(|error| message.contains(error)))
         };
         let logged = text.get(before..).unwrap_or_default();
         if status.code() == Some(1) && logged.lines().any(names_disk) {
@@ -112,7 +113,7 @@ impl Member {
         }
         let (dir, tail) = (self.dir.display(), self.log.tail());
         Err(format!(
-            "{dir} ended with {status} and no clear error\n{tail}"
+            "{dir} exited with {status} and no clear error\n{tail}"
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! One node of a region as a process: stopped in any way, and started again where it was.
+//! One node of a region as a process: stopped in any way, and restarted with the same addresses.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,57 +14,57 @@ use super::seats::Seat;
 use crate::harness::{Api, Log, clean, clean_command};
 use crate::power::{Disk, Losses};
 
-/// How long a node may take to stop when it is asked to.
+/// Time for a node to stop after SIGTERM.
 const STOPS_WITHIN: Duration = Duration::from_secs(90);
 
-/// How a node finds its cluster.
+/// The way in which a node gets into a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It founds one.
+    /// The node bootstraps a cluster.
     Init,
-    /// It joins the nodes at these seats.
+    /// The node joins those at these seats.
     Join(Vec<usize>),
 }
 
-/// What decides a node's command line, beside its seat.
+/// Options of a node's command line, besides its addresses.
 #[derive(Clone, Debug)]
 pub struct MemberFlags {
     /// `--init` or `--join`, with the addresses.
     pub start: Vec<String>,
     /// `--rpc-via`.
     pub via: String,
-    /// `--region`; empty leaves the flag away.
+    /// `--region`; if empty, the flag is omitted.
     pub region: String,
     /// `--shards`.
     pub shards: u32,
-    /// More arguments.
+    /// Additional arguments.
     pub args: Vec<String>,
-    /// The node's binary; `None`: that of this build.
+    /// Path of the node's binary; `None`: that of this build.
     pub binary: Option<PathBuf>,
-    /// The longest file that it may write, in KiB: a disk that is full sooner.
+    /// Maximum size of a file, in KiB: simulates a disk that is full earlier.
     pub file_limit: Option<u64>,
 }
 
-/// A node and what it leaves on disk.
+/// A node's process and its files.
 #[derive(Debug)]
 pub struct Member {
-    /// Where it listens.
+    /// Addresses on which it listens.
     pub seat: Seat,
-    /// How it is started the next time.
+    /// Options of its next start.
     pub flags: MemberFlags,
     pub(super) dir: PathBuf,
     child: Option<Child>,
     pub(super) log: Log,
-    /// Asked often, so its connections are kept.
+    /// One client for all calls, which keeps its connections.
     admin: Api,
-    /// What its data is on, if that can lose power. Unmounted when the process has ended.
+    /// Disk that can lose power, if it has one. Unmounted after the process has exited.
     disk: Option<Disk>,
-    /// Length of its log when it was allowed to end by itself, if it is.
+    /// Length of the log when the node was allowed to exit by itself, if it is.
     pub(super) may_end: Option<usize>,
 }
 
 impl Member {
-    /// A node that isn't started yet, with its files in `dir`.
+    /// Creates a node that isn't started yet, with its files in `dir`.
     pub(super) fn new(seat: Seat, flags: MemberFlags, dir: PathBuf) -> Self {
         fs::create_dir_all(&dir).expect("make the node's folder");
         Self {
@@ -79,28 +79,28 @@ impl Member {
         }
     }
 
-    /// Puts its data on a disk that can lose power.
+    /// Puts the node's data on a disk that can lose power.
     pub(super) fn mount_disk(&mut self) {
         let disk = Disk::mount(&self.data_dir(), &self.dir.join("disk"));
         self.disk = Some(disk.expect("mount a disk that can lose power"));
     }
 
-    /// The disk that its data is on.
+    /// Returns the disk with the node's data.
     ///
     /// # Panics
-    /// When it is none that can lose power.
+    /// Panics if the node has no disk that can lose power.
     pub fn disk(&self) -> &Disk {
         self.disk.as_ref().expect("a disk that can lose power")
     }
 
-    /// The command that starts it.
+    /// Returns the command that starts the node.
     pub fn command(&self) -> Command {
         let mut command = self.program();
         command
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--log-format", "json"])
-            // Faults create buckets without an end, and all from one address.
+            // Faults create buckets without end, and all from one address.
             .args(["--address-creations-per-hour", "0"]);
         let addresses = [
             ("--http", self.seat.http()),
@@ -125,7 +125,7 @@ impl Member {
         command
     }
 
-    /// The node's binary, or a shell that becomes it after lowering a limit.
+    /// Returns a command of the node's binary, or of a shell that lowers a limit and executes it.
     fn program(&self) -> Command {
         let node = match &self.flags.binary {
             Some(binary) => clean(binary),
@@ -151,7 +151,7 @@ impl Member {
     /// Starts the process.
     ///
     /// # Panics
-    /// When it runs.
+    /// Panics if it runs.
     pub fn start(&mut self) {
         assert!(!self.runs(), "the node runs");
         let child = self
@@ -163,23 +163,23 @@ impl Member {
         self.may_end = None;
     }
 
-    /// Whether it was started and not stopped since; it may have ended by itself.
+    /// Returns whether it was started and not stopped since; it may have exited by itself.
     pub fn runs(&self) -> bool {
         self.child.is_some()
     }
 
-    /// The process's ID, while it runs.
+    /// Returns the process ID, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// How the process ended, if it did so by itself.
+    /// Returns the exit status, if the process has exited by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;
         child.try_wait().expect("ask for the node")
     }
 
-    /// Ends the process as a crash would.
+    /// Kills the process with SIGKILL, as a crash would.
     pub(super) fn kill_9(&mut self) {
         let mut child = self.child.take().expect("a node that runs");
         child.kill().expect("kill the node");
@@ -189,8 +189,8 @@ impl Member {
         self.wait_killed(child);
     }
 
-    /// Its power is gone: the process ends, and nothing that was under way reaches the disk.
-    /// [`Member::power_on`] decides what is left.
+    /// Cuts the power: the process ends, and nothing that was under way reaches the disk.
+    /// [`NodeProcess::power_on`] decides what is left.
     pub(super) fn power_off(&mut self) {
         let child = self.child.take();
         assert!(child.is_some() || self.may_end(), "a node that runs");
@@ -204,12 +204,12 @@ impl Member {
         }
     }
 
-    /// Its power is back: `seed` decides what is left on its disk of what wasn't synced.
+    /// Turns the power on: `seed` decides what is left on the disk of what wasn't synced.
     pub(super) fn power_on(&self, seed: u64) -> Losses {
         self.disk().cut(seed).expect("cut the power of a disk")
     }
 
-    /// Copies what is on its disk beside it, where it stays when the disk is unmounted.
+    /// Copies the disk's files to a folder beside it, where they stay after the unmount.
     pub(super) fn keep_disk(&self) {
         if let Some(disk) = &self.disk
             && let Err(error) = disk.export(&self.dir.join("kept"))
@@ -220,45 +220,45 @@ impl Member {
 
     fn wait_killed(&self, mut child: Child) {
         let status = child.wait().expect("wait for the killed node");
-        let has_ended = self.may_end() && self.judge_end(status).is_ok();
+        let has_exited = self.may_end() && self.judge_end(status).is_ok();
         assert!(
-            status.signal() == Some(9) || has_ended,
-            "the node had ended before it was killed: {status}\n{}",
+            status.signal() == Some(9) || has_exited,
+            "the node had exited before it was killed: {status}\n{}",
             self.log.tail()
         );
     }
 
-    /// SIGSTOP: the process stands still and knows nothing of it.
+    /// Suspends the process with SIGSTOP.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Resumes the process with SIGCONT.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn signal_terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Changes a value on a stopped node's disk, of one key, behind the node's back.
+    /// Changes the value of one key on a stopped node's disk, without the node's knowledge.
     pub fn alter(&self, from: &[u8], to: &[u8]) {
         let path = self.data_dir().join("state");
         let db = rocksdb::DB::open_default(path).expect("open the state");
         let rows = db.iterator(rocksdb::IteratorMode::Start).flatten();
-        let holds_it: Vec<_> = rows.filter(|(_, row)| row.ends_with(from)).collect();
-        let [(key, row)] = &holds_it[..] else {
-            panic!("{} records hold the value, and not one", holds_it.len());
+        let matches: Vec<_> = rows.filter(|(_, row)| row.ends_with(from)).collect();
+        let [(key, row)] = &matches[..] else {
+            panic!("{} records hold the value, and not one", matches.len());
         };
-        let kept = row.len() - from.len();
-        db.put(key, [&row[..kept], to].concat()).expect("put a row");
+        let prefix_length = row.len() - from.len();
+        db.put(key, [&row[..prefix_length], to].concat()).expect("put a row");
         db.flush().expect("flush the state");
     }
 
-    /// Flips a bit in every `spacing` bytes of a part, in hundredths, of each of the state's files,
-    /// as a disk might that goes bad, whether the node runs or not. Returns how many. Rows are in
+    /// Flips a bit in every `spacing` bytes of a part, in percent, of each of the state's files, as
+    /// a failing disk might, whether the node runs or not. Returns the number of flips. Rows are in
     /// the first part of a file, the index of its blocks is at its end.
     pub fn damage_state(&self, part: std::ops::Range<u64>, spacing: usize) -> usize {
         let state = self.data_dir().join("state");
@@ -268,7 +268,7 @@ impl Member {
             if path.extension().is_none_or(|it| it != "sst") {
                 continue;
             }
-            // A file that was removed meanwhile is none.
+            // The file may have been removed meanwhile.
             let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
                 continue;
             };
@@ -285,10 +285,10 @@ impl Member {
         flipped
     }
 
-    /// Waits for the process to end.
+    /// Waits for the process to exit.
     ///
     /// # Panics
-    /// When it doesn't.
+    /// Panics if it doesn't exit in time.
     pub(super) async fn wait_exit(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
@@ -298,7 +298,7 @@ impl Member {
             }
             assert!(
                 started.elapsed() < STOPS_WITHIN,
-                "{} did not end within {STOPS_WITHIN:?}\n{}",
+                "{} did not exit within {STOPS_WITHIN:?}\n{}",
                 self.dir.display(),
                 self.log.tail()
             );
@@ -306,7 +306,7 @@ impl Member {
         }
     }
 
-    /// Loses all that is on its disk.
+    /// Removes the node's data.
     pub(super) fn wipe(&mut self) {
         assert!(!self.runs(), "a node that runs keeps its disk");
         match fs::remove_dir_all(self.data_dir()) {
@@ -317,12 +317,13 @@ impl Member {
         }
     }
 
-    /// Moves its wall clock, as seen from its next start on at once.
+    /// Sets the offset of the wall clock: a running node slews towards it, and its next start takes
+    /// it over at once.
     pub fn set_clock(&self, offset_ms: i64) {
         fs::write(self.clock_file(), offset_ms.to_string()).expect("write the clock's offset");
     }
 
-    /// Where its data is.
+    /// Returns the data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
@@ -331,17 +332,17 @@ impl Member {
         self.dir.join("clock")
     }
 
-    /// What it logs.
+    /// Returns the log.
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// A client of its public port.
+    /// Returns a client of the public port.
     pub fn api(&self) -> Api {
         Api::new(self.seat.http())
     }
 
-    /// A client of its operator's port.
+    /// Returns a client of the admin port.
     pub fn admin_api(&self) -> Api {
         self.admin.clone()
     }
@@ -356,7 +357,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Fails only if it has ended already. SIGKILL ends a paused process, too.
+            // Fails only if it has exited already. SIGKILL ends a suspended process, too.
             let _ = child.kill();
             if let Some(disk) = &self.disk {
                 disk.power_off();

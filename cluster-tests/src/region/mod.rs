@@ -1,8 +1,9 @@
 //! A region of several nodes as processes, with a network between them that can fail.
 //!
-//! Every node has a loopback address of its own (127.x.y.z), so its ports are the same after a
-//! restart and regions of parallel tests don't meet. Nodes reach each other only through proxies
-//! of the [`Network`], one for each ordered pair:
+//! Every node has a seat, its position in the region, with a loopback address of its own
+//! (127.x.y.z). So its ports are the same after a restart, and regions of parallel tests don't
+//! collide. Nodes reach each other only through proxies of the [`Network`], one for each ordered
+//! pair:
 //!
 //! ```text
 //!            ┌── proxy 1→2 ──┐
@@ -11,7 +12,7 @@
 //!            └── proxy 2→1 ──┘                requests 2→1, replies 1→2
 //! ```
 //!
-//! Tests and their clients talk to the nodes' public and operator's ports directly.
+//! Tests and their clients call the nodes' public and admin ports directly.
 
 mod bottleneck;
 mod certificates;

@@ -1,7 +1,7 @@
 //! The network between the nodes of a region.
 //!
-//! Its proxies run on a thread of their own, so that a test that blocks doesn't hold up the
-//! nodes' heartbeats.
+//! Its proxies run on a thread of their own, so that a test that blocks doesn't delay the nodes'
+//! heartbeats.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::proxy::{self, Control};
 use super::seats::{self, Seat};
 use super::shape::{Direction, Flow, LinkShape, LinkStats};
 
-/// What all links of a node share, each way.
+/// Bandwidth limits that all links of a node share, in each direction.
 #[derive(Clone, Default)]
 struct Uplink {
     inbound: Arc<Bottleneck>,
@@ -30,20 +30,20 @@ struct Link {
 /// The proxies between all ordered pairs of seats.
 pub struct Network {
     seats: Vec<Seat>,
-    /// By the seat that dials, then by the one that is dialled.
+    /// Links by the seat that dials, then by the one that is dialled.
     links: Vec<Vec<Option<Link>>>,
-    /// By seat.
+    /// Bandwidth limits by seat.
     uplinks: Vec<Uplink>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Network {
-    /// A network of this many seats that does nothing to what passes. `seed` decides what its
-    /// lossy links lose.
+    /// Starts a network with this many seats and without faults. `seed` decides what its lossy
+    /// links lose.
     ///
     /// # Panics
-    /// When no addresses are free.
+    /// Panics if no addresses are free.
     pub fn start(count: usize, seed: u64) -> Self {
         let (seats, listeners) = seats::take(count);
         let mut proxies = vec![];
@@ -85,12 +85,12 @@ impl Network {
         }
     }
 
-    /// Where the nodes are.
+    /// Returns the addresses of the nodes.
     pub fn seats(&self) -> &[Seat] {
         &self.seats
     }
 
-    /// The value of `--rpc-via` for the node at this seat.
+    /// Returns the value of `--rpc-via` for the node at this seat.
     pub fn via(&self, from: usize) -> String {
         let others = (0..self.seats.len()).filter(|to| *to != from);
         let pairs: Vec<String> = others
@@ -99,20 +99,20 @@ impl Network {
         pairs.join(",")
     }
 
-    /// Changes what the link does over which `from` dials `to`.
+    /// Changes the shape of the link by which `from` dials `to`.
     ///
     /// # Panics
-    /// When they are the same.
+    /// Panics if they are the same.
     pub fn shape(&self, from: usize, to: usize, change: impl FnOnce(&mut LinkShape)) {
         let link = self.link(from, to);
         link.control
             .send_modify(|control| change(&mut control.shape));
     }
 
-    /// Says what both directions of a link do when nothing is wrong.
+    /// Sets the baseline of both directions of a link, which [`Network::heal`] restores.
     ///
     /// # Panics
-    /// When the nodes are the same.
+    /// Panics if the nodes are the same.
     pub fn usually(&self, from: usize, to: usize, flow: Flow) {
         let usual = LinkShape {
             requests: flow,
@@ -125,27 +125,27 @@ impl Network {
         });
     }
 
-    /// Stops all that goes from one node to another, requests and replies, but not the other way.
+    /// Stops all traffic from one node to another, requests and replies, but not the other way.
     pub fn cut_direction(&self, from: usize, to: usize) {
         let cut = |flow: &mut Flow| flow.cut = true;
         self.shape(from, to, |link| cut(link.flow_mut(Direction::Requests)));
         self.shape(to, from, |link| cut(link.flow_mut(Direction::Replies)));
     }
 
-    /// Stops all that goes between two nodes.
+    /// Stops all traffic between two nodes.
     pub fn cut(&self, one: usize, other: usize) {
         self.cut_direction(one, other);
         self.cut_direction(other, one);
     }
 
-    /// Stops all that goes between a node and the others.
+    /// Stops all traffic between a node and the others.
     pub fn isolate(&self, node: usize) {
         for other in self.others(node) {
             self.cut(node, other);
         }
     }
 
-    /// Resets connections between a node and the others, those that are there and new ones.
+    /// Resets connections between a node and the others, existing and new ones.
     pub fn refuse(&self, node: usize) {
         for other in self.others(node) {
             for (from, to) in [(node, other), (other, node)] {
@@ -166,7 +166,7 @@ impl Network {
         }
     }
 
-    /// Delays all that goes between a node and the others, each way.
+    /// Delays all traffic between a node and the others, in each direction.
     pub fn delay(&self, node: usize, delay: Duration, jitter: Duration) {
         self.around(node, |flow| {
             flow.delay = delay;
@@ -174,25 +174,27 @@ impl Network {
         });
     }
 
-    /// Lets so many bytes a second pass on each link between a node and the others, each way.
+    /// Limits the rate of each link between a node and the others, in bytes per second and
+    /// direction.
     pub fn throttle(&self, node: usize, rate: u64) {
         self.around(node, |flow| flow.rate = rate);
     }
 
-    /// Lets so many bytes a second pass to a node, and as many from it, all its links together; 0: as
-    /// many as come. A queue as that of a real connection is before it.
+    /// Limits the rate of all links of a node together, in bytes per second and direction; 0:
+    /// unlimited. The limit has a queue as that of a real connection.
     pub fn limit_uplink(&self, node: usize, rate: u64) {
         let uplink = &self.uplinks[node];
         uplink.inbound.limit(rate);
         uplink.outbound.limit(rate);
     }
 
-    /// Bytes that have passed to a node since its connection was limited first.
+    /// Returns the number of bytes that have passed to a node since its connection was limited
+    /// first.
     pub fn passed_to(&self, node: usize) -> u64 {
         self.uplinks[node].inbound.passed()
     }
 
-    /// Lets go everything that was held, and does to what comes only what is usual.
+    /// Releases everything that was held back, and restores the baseline of all links.
     pub fn heal(&self) {
         for link in self.links.iter().flatten().flatten() {
             link.control
@@ -203,22 +205,22 @@ impl Network {
         }
     }
 
-    /// Says whether the node at this seat listens: connections to a node that doesn't are refused.
-    pub fn set_listening(&self, node: usize, listening: bool) {
+    /// Sets whether the node at this seat listens: connections to a node that doesn't are refused.
+    pub fn set_listening(&self, node: usize, is_listening: bool) {
         for from in self.others(node) {
             let link = self.link(from, node);
             link.control
-                .send_modify(|control| control.listening = listening);
+                .send_modify(|control| control.listening = is_listening);
         }
     }
 
-    /// How many pieces and connections have met a fault so far, on all links.
+    /// Returns the number of chunks and connections that a fault has affected so far, on all links.
     pub fn harmed(&self) -> u64 {
         let links = self.links.iter().flatten().flatten();
         links.map(|link| link.stats.total()).sum()
     }
 
-    /// One number of all links' statistics, added up.
+    /// Returns the sum of one counter over all links.
     pub fn sum(&self, counter: impl Fn(&LinkStats) -> &AtomicU64) -> u64 {
         let links = self.links.iter().flatten().flatten();
         links
@@ -226,7 +228,7 @@ impl Network {
             .sum()
     }
 
-    /// The same of the links between these pairs, either way.
+    /// Returns the sum of one counter over the links between these pairs, in both directions.
     pub fn sum_between(
         &self,
         pairs: &[(usize, usize)],
@@ -260,7 +262,7 @@ impl std::fmt::Debug for Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Fails only if the thread has ended already.
+        // Fails only if the thread has exited already.
         let _ = self.stop.take().map(|stop| stop.send(()));
         let _ = self.thread.take().map(JoinHandle::join);
     }

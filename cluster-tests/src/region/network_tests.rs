@@ -1,4 +1,4 @@
-//! What links do to bytes, with an echo in place of a node.
+//! Effects of links on bytes, with an echo server in place of a node.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use super::shape::Direction;
 use crate::harness::eventually;
 
 const SOON: Duration = Duration::from_secs(10);
-/// Long enough to see that nothing comes.
+/// Long enough to show that nothing arrives.
 const NOTHING: Duration = Duration::from_millis(200);
 
-/// Two seats, and an echo at the second one's `rpc`.
+/// Creates a network with two seats, and an echo server at the second one's `rpc` address.
 async fn with_echo() -> (Network, JoinHandle<()>) {
     let network = Network::start(2, 1);
     let listener = TcpListener::bind(network.seats()[1].rpc()).await.unwrap();
@@ -41,12 +41,12 @@ async fn say(stream: &mut TcpStream, text: &[u8]) {
 }
 
 async fn hear(stream: &mut TcpStream, text: &[u8]) {
-    let mut heard = vec![0; text.len()];
-    timeout(SOON, stream.read_exact(&mut heard))
+    let mut received_bytes = vec![0; text.len()];
+    timeout(SOON, stream.read_exact(&mut received_bytes))
         .await
         .expect("an echo")
         .unwrap();
-    assert_eq!(heard, text);
+    assert_eq!(received_bytes, text);
 }
 
 async fn hears_nothing(stream: &mut TcpStream) {
@@ -72,7 +72,7 @@ async fn bytes_pass_and_so_does_the_end() {
 }
 
 #[tokio::test]
-async fn a_cut_holds_each_direction_and_its_end_lets_go() {
+async fn a_cut_holds_back_each_direction_until_it_ends() {
     for direction in [Direction::Requests, Direction::Replies] {
         let (network, _echo) = with_echo().await;
         let mut stream = dial(&network).await;
@@ -92,7 +92,7 @@ async fn a_cut_holds_each_direction_and_its_end_lets_go() {
 }
 
 #[tokio::test]
-async fn one_way_between_two_nodes_is_cut_on_both_links() {
+async fn one_direction_between_two_nodes_is_cut_on_both_links() {
     let (network, _echo) = with_echo().await;
     let mut stream = dial(&network).await;
     network.cut_direction(1, 0);
@@ -101,7 +101,7 @@ async fn one_way_between_two_nodes_is_cut_on_both_links() {
     network.heal();
     hear(&mut stream, b"one").await;
     network.cut(0, 1);
-    // A new connection meets the cut as well: its requests get nowhere.
+    // The cut affects a new connection as well: its requests get nowhere.
     let mut late = dial(&network).await;
     say(&mut late, b"two").await;
     hears_nothing(&mut late).await;
@@ -118,7 +118,7 @@ async fn a_node_that_refuses_resets_old_and_new_connections() {
     network.refuse(0);
     let ended = timeout(SOON, old.read_u8()).await.unwrap().unwrap_err();
     assert_eq!(ended.kind(), ErrorKind::ConnectionReset);
-    // The reset may come before the end of connecting is seen.
+    // The reset may arrive before the end of connecting is observed.
     let new = async {
         let mut new = TcpStream::connect(network.seats()[0].proxy_to(1)).await?;
         new.read_u8().await
@@ -152,7 +152,7 @@ async fn a_node_that_does_not_listen_refuses_connections() {
 }
 
 #[tokio::test]
-async fn a_delay_is_the_least_that_a_round_trip_takes() {
+async fn a_delay_is_a_lower_bound_of_the_round_trip() {
     let (network, _echo) = with_echo().await;
     let mut stream = dial(&network).await;
     network.delay(1, Duration::from_millis(60), Duration::from_millis(20));
@@ -164,7 +164,7 @@ async fn a_delay_is_the_least_that_a_round_trip_takes() {
 }
 
 #[tokio::test]
-async fn all_connections_of_a_node_share_what_passes_to_it() {
+async fn all_connections_of_a_node_share_its_bandwidth() {
     let (network, _echo) = with_echo().await;
     let text = vec![7; 256 << 10];
     network.limit_uplink(1, 2 << 20);
@@ -209,7 +209,7 @@ async fn a_lossy_link_stalls_and_resets_but_keeps_the_order() {
 }
 
 #[test]
-fn a_node_is_told_where_to_dial_the_others() {
+fn via_maps_each_node_to_its_proxy() {
     let network = Network::start(3, 1);
     let seats = network.seats();
     let expected = format!(

@@ -1,4 +1,4 @@
-//! Asking a region's nodes what they know, and waiting until they agree.
+//! Queries a region's nodes, and waits until they agree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -9,50 +9,50 @@ use super::cluster::{FORMS_WITHIN, Region};
 use super::status::{Group, NodeId, Status};
 use crate::harness::{eventually, try_eventually};
 
-/// How long a node may take to answer about itself; one that is paused doesn't.
+/// Time for a node to answer about itself; one that is suspended doesn't.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Region {
-    /// What a node says of itself; `None`: it doesn't answer, or it is still starting.
+    /// Returns a node's status; `None` if it doesn't answer, or is still starting.
     pub async fn status(&self, seat: usize) -> Option<Status> {
         let call = self.members[seat].admin_api().get("/status").unchecked();
-        let answer = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
-        let answer = answer.ok()?.ok().filter(|answer| answer.status == 200)?;
-        if answer.json()["starting"].is_string() {
+        let response = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
+        let response = response.ok()?.ok().filter(|response| response.status == 200)?;
+        if response.json()["starting"].is_string() {
             return None;
         }
-        match serde_json::from_slice(&answer.body) {
+        match serde_json::from_slice(&response.body) {
             Ok(status) => Some(status),
-            Err(error) => panic!("odd status of node {seat}: {error}: {answer:?}"),
+            Err(error) => panic!("invalid status of node {seat}: {error}: {response:?}"),
         }
     }
 
-    /// What a node says of itself, as soon as it answers.
+    /// Waits for a node's status.
     pub async fn wait_status(&self, seat: usize) -> Status {
         let what = format!("node {seat} answers");
         eventually(&what, FORMS_WITHIN, async || self.status(seat).await).await
     }
 
-    /// What all running nodes say of themselves, by seat.
+    /// Returns the statuses of all running nodes that answer, by seat.
     pub async fn statuses(&self) -> BTreeMap<usize, Status> {
-        let asked = self.running().into_iter();
-        let answers = asked.map(async |seat| Some((seat, self.status(seat).await?)));
-        join_all(answers).await.into_iter().flatten().collect()
+        let seats = self.running().into_iter();
+        let statuses = seats.map(async |seat| Some((seat, self.status(seat).await?)));
+        join_all(statuses).await.into_iter().flatten().collect()
     }
 
-    /// The identity of the node at a seat.
+    /// Returns the ID of the node at a seat.
     pub async fn node_id(&self, seat: usize) -> NodeId {
         self.wait_status(seat).await.node
     }
 
-    /// Whether a node says that it is ready to serve.
+    /// Returns whether a node reports that it is ready to serve.
     pub async fn is_ready(&self, seat: usize) -> bool {
         let call = self.members[seat].admin_api().get("/readyz").unchecked();
-        let answer = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
-        matches!(answer, Ok(Ok(answer)) if answer.status == 200)
+        let response = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
+        matches!(response, Ok(Ok(response)) if response.status == 200)
     }
 
-    /// Waits until a node says that it is ready to serve.
+    /// Waits until a node reports that it is ready to serve.
     pub async fn wait_ready(&self, seat: usize) {
         let what = format!("node {seat} is ready");
         eventually(&what, FORMS_WITHIN, async || {
@@ -61,47 +61,47 @@ impl Region {
         .await;
     }
 
-    /// The seat of the leader of a group, if one of the nodes that answer leads it. Of two that
-    /// think they do, the one with the later term.
+    /// Returns the seat of a group's leader, if one of the nodes that answer leads it. Of two that
+    /// claim to lead, the one with the later term.
     pub async fn leader_of(&self, group: &str) -> Option<usize> {
         let statuses = self.statuses().await;
         let led = statuses.iter().filter_map(|(seat, status)| {
-            let found = status.group(group).filter(|found| found.leads())?;
-            Some((found.term, *seat))
+            let group_status = status.group(group).filter(|group_status| group_status.leads())?;
+            Some((group_status.term, *seat))
         });
         led.max().map(|(_, seat)| seat)
     }
 
-    /// Waits for a group to have a leader, and tells its seat.
+    /// Waits for a group to have a leader, and returns its seat.
     pub async fn wait_leader(&self, group: &str) -> usize {
         let what = format!("{group} has a leader");
         eventually(&what, FORMS_WITHIN, async || self.leader_of(group).await).await
     }
 
-    /// The names of all groups: the metadata and the shards.
+    /// Returns the names of all groups: the metadata and the shards.
     pub fn groups(&self) -> Vec<String> {
         let shards = (0..self.shards()).map(|shard| format!("shard-{shard}"));
         std::iter::once("meta".into()).chain(shards).collect()
     }
 
     /// Waits until all running nodes are ready and each group has a leader, its voters on these
-    /// nodes (three, or one if there are fewer nodes) and no member that isn't one of them.
+    /// nodes (three, or one if there are fewer nodes) and no other member.
     pub async fn wait_formed(&self) {
         self.wait_formed_within(FORMS_WITHIN).await;
     }
 
-    /// [`Region::wait_formed`] with a limit of its own.
-    pub async fn wait_formed_within(&self, within: Duration) {
-        let formed = try_eventually(within, async || {
+    /// Like [`Region::wait_formed`], with a limit of its own.
+    pub async fn wait_formed_within(&self, limit: Duration) {
+        let formed = try_eventually(limit, async || {
             self.unformed().await.is_none().then_some(())
         });
         if formed.await.is_none() {
-            let why = self.unformed().await.unwrap_or_default();
-            panic!("the region did not form within {within:?}: {why}");
+            let problem = self.unformed().await.unwrap_or_default();
+            panic!("the region did not form within {limit:?}: {problem}");
         }
     }
 
-    /// The first node that runs and isn't ready to serve.
+    /// Returns a running node that isn't ready to serve, as a message.
     pub(crate) async fn unready(&self) -> Option<String> {
         for seat in self.running() {
             if !self.is_ready(seat).await {
@@ -111,10 +111,10 @@ impl Region {
         None
     }
 
-    /// What is missing for the region to be formed.
+    /// Returns the first reason why the region isn't formed.
     pub(crate) async fn unformed(&self) -> Option<String> {
-        if let Some(why) = self.unready().await {
-            return Some(why);
+        if let Some(problem) = self.unready().await {
+            return Some(problem);
         }
         let running = self.running();
         let statuses = self.statuses().await;
@@ -128,29 +128,29 @@ impl Region {
             .find_map(|name| misformed(name, &statuses, &ids, voters))
     }
 
-    /// Waits until the leaders of shards are spread evenly over the running nodes.
+    /// Waits until the leaders of shards are balanced over the running nodes.
     pub async fn wait_spread(&self) {
         eventually("the leaders are spread", FORMS_WITHIN, async || {
             let statuses = self.statuses().await;
             let led = |status: &Status| status.led().filter(|group| group.is_shard()).count();
             let counts: Vec<usize> = statuses.values().map(led).collect();
             let (least, most) = (counts.iter().min()?, counts.iter().max()?);
-            let all = counts.len() == self.running().len();
-            (all && most - least <= 1).then_some(())
+            let has_all = counts.len() == self.running().len();
+            (has_all && most - least <= 1).then_some(())
         })
         .await;
         self.wait_formed().await;
     }
 
-    /// Waits until, without load, all replicas of each group have applied the same and hold the
-    /// same; fails at once if two hold something else at the same applied entry.
+    /// Waits until, without load, all replicas of each group have applied the same entries and hold
+    /// the same state; panics at once if two hold different states at the same applied entry.
     pub async fn wait_converged(&self) {
         let converged = try_eventually(FORMS_WITHIN, async || {
             self.diverged().await.is_none().then_some(())
         });
         if converged.await.is_none() {
-            let why = self.diverged().await.unwrap_or_default();
-            panic!("the nodes did not agree within {FORMS_WITHIN:?}: {why}");
+            let problem = self.diverged().await.unwrap_or_default();
+            panic!("the nodes did not agree within {FORMS_WITHIN:?}: {problem}");
         }
     }
 
@@ -177,7 +177,8 @@ impl Region {
         None
     }
 
-    /// The replicas of each group, with its name. A shard is a group of its own in each region.
+    /// Returns the replicas of each group, with its name. A shard is a group of its own in each
+    /// region.
     fn replica_sets<'a>(
         &self,
         statuses: &'a BTreeMap<usize, Status>,
@@ -207,7 +208,7 @@ fn replicas<'a>(name: &str, statuses: &'a BTreeMap<usize, Status>) -> Vec<(usize
     found.collect()
 }
 
-/// What is wrong with a group, as its leader sees it.
+/// Returns a problem of a group, as its leader sees it.
 fn misformed(
     name: &str,
     statuses: &BTreeMap<usize, Status>,
@@ -220,10 +221,10 @@ fn misformed(
         return Some(format!("{name} has no leader"));
     };
     let mut members = leader.voters.iter().chain(&leader.learners);
-    if let Some(stranger) = members.find(|id| !ids.contains(id)) {
-        return Some(format!("{stranger}, which doesn't run, is in {name}"));
+    if let Some(unknown_id) = members.find(|id| !ids.contains(id)) {
+        return Some(format!("{unknown_id}, which doesn't run, is in {name}"));
     }
-    // The metadata may have more, one for each three regions and nodes.
+    // The metadata group may have more voters, one for each three regions and nodes.
     if leader.voters.len() < voters || (leader.is_shard() && leader.voters.len() != voters) {
         return Some(format!("the voters of {name} are {:?}", leader.voters));
     }

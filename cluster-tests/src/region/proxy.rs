@@ -1,4 +1,4 @@
-//! A proxy between two nodes: takes connections from one, and dials the other for each.
+//! A proxy between two nodes: accepts connections from one, and dials the other for each.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::flow::Pump;
 use super::shape::{Direction, LinkShape, LinkStats};
 use crate::rng::Rng;
 
-/// What a proxy is told while it runs.
+/// Settings of a running proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Control {
     pub shape: LinkShape,
-    /// What it does when nothing is wrong: two regions are apart.
+    /// Shape without faults, such as the latency between two regions.
     pub usual: LinkShape,
-    /// Whether the target does; if it doesn't, neither does the proxy.
+    /// True while the target listens; otherwise the proxy doesn't either.
     pub listening: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Proxy {
     pub target: SocketAddr,
     pub changes: watch::Receiver<Control>,
     pub stats: Arc<LinkStats>,
-    /// What all links of the two nodes share, for requests and for replies.
+    /// Bandwidth limits that all links of the two nodes share, for requests and for replies.
     pub shared: [[Arc<Bottleneck>; 2]; 2],
     pub seed: u64,
 }
@@ -59,7 +59,7 @@ pub(super) fn run(proxies: Vec<Proxy>, stopped: oneshot::Receiver<()>) {
 }
 
 impl Proxy {
-    /// Takes connections, but only while the target listens.
+    /// Accepts connections, but only while the target listens.
     async fn run(mut self) {
         let address = self.listener.local_addr().expect("a bound listener");
         self.listener
@@ -69,7 +69,7 @@ impl Proxy {
         let mut connections = 0;
         loop {
             if !self.changes.borrow().listening {
-                // Left open, it would take connections that nobody serves.
+                // An open listener would accept connections that nobody serves.
                 listener = None;
             }
             if self
@@ -83,14 +83,14 @@ impl Proxy {
             let Some(open) = listener.take() else {
                 listener = TcpListener::bind(address).await.ok();
                 if listener.is_none() {
-                    // Connections of before may hold the address for a moment.
+                    // Connections from before may hold the address for a moment.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 continue;
             };
             let accepted = tokio::select! {
                 accepted = open.accept() => accepted,
-                // From here on nobody listens; for good, if nobody tells any more.
+                // The target no longer listens; an error means that the network was dropped.
                 told = self.changes.wait_for(|control| !control.listening) => match told {
                     Ok(_) => continue,
                     Err(_) => return,
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// Carries bytes both ways to their end; `None`: the connection has to be reset.
+    /// Forwards bytes both ways to their end; `None` if the connection must be reset.
     async fn carry(
         &mut self,
         dialler: &mut TcpStream,

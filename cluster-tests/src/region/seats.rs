@@ -1,4 +1,4 @@
-//! Addresses for a region's nodes.
+//! Addresses of a region's nodes.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -8,35 +8,35 @@ use uuid::Uuid;
 const HTTP: u16 = 8080;
 const RPC: u16 = 7070;
 const ADMIN: u16 = 9090;
-/// The proxy for connections to the node at seat 0; that to the next one is one above, and so on.
+/// Port of the proxy to the node at seat 0; the one to seat 1 is one above, and so on.
 const FIRST_PROXY: u16 = 7170;
 
-/// How often other addresses are tried when some are taken.
+/// Maximum number of address ranges that are tried.
 const ATTEMPTS: usize = 20;
 
-/// Where a node listens, and keeps listening after a restart.
+/// Addresses of a node, which stay the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
     address: Ipv4Addr,
 }
 
 impl Seat {
-    /// The public port.
+    /// Returns the address of the public port.
     pub fn http(self) -> SocketAddr {
         self.port(HTTP)
     }
 
-    /// The port between nodes, which it advertises.
+    /// Returns the address of the rpc port, which the node advertises.
     pub fn rpc(self) -> SocketAddr {
         self.port(RPC)
     }
 
-    /// The operator's port.
+    /// Returns the address of the admin port.
     pub fn admin(self) -> SocketAddr {
         self.port(ADMIN)
     }
 
-    /// What the node at this seat dials in place of the `rpc` of the node at seat `to`.
+    /// Returns the address that the node at this seat dials in place of the rpc port of seat `to`.
     pub fn proxy_to(self, to: usize) -> SocketAddr {
         self.port(FIRST_PROXY + u16::try_from(to).unwrap_or(u16::MAX - FIRST_PROXY))
     }
@@ -46,11 +46,11 @@ impl Seat {
     }
 }
 
-/// Seats side by side in a corner of 127.0.0.0/8 that nobody else uses, with a listener bound to
-/// each proxy's address: as long as one of them lives, nobody else gets these seats.
+/// Allocates adjacent addresses in a range of 127.0.0.0/8 that nobody else uses, with a listener
+/// bound to each proxy's address: as long as one of them lives, nobody else gets these seats.
 ///
 /// # Panics
-/// When no corner is free.
+/// Panics if no range is free.
 pub(super) fn take(count: usize) -> (Vec<Seat>, Vec<Vec<Option<TcpListener>>>) {
     for _ in 0..ATTEMPTS {
         let seats = pick(count);
@@ -64,7 +64,7 @@ pub(super) fn take(count: usize) -> (Vec<Seat>, Vec<Vec<Option<TcpListener>>>) {
 fn pick(count: usize) -> Vec<Seat> {
     let random = Uuid::new_v4();
     let [x, y, ..] = random.as_bytes();
-    // 127.0.y.z stays free for what else runs on the machine.
+    // 127.0.y.z stays free for other programs on the machine.
     let x = (*x).clamp(1, 254);
     (0..count)
         .map(|seat| Seat {
@@ -73,10 +73,10 @@ fn pick(count: usize) -> Vec<Seat> {
         .collect()
 }
 
-/// Listeners by the seat that dials and the one that is dialled.
+/// Binds listeners, by the seat that dials and the one that is dialled.
 fn bind(seats: &[Seat]) -> io::Result<Vec<Vec<Option<TcpListener>>>> {
     for seat in seats {
-        // The node's own ports, to see that they are free; the node binds them.
+        // The node binds its own ports; binding them here shows that they are free.
         for address in [seat.http(), seat.rpc(), seat.admin()] {
             TcpListener::bind(address)?;
         }

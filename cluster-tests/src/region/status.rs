@@ -1,10 +1,10 @@
-//! What `GET /status` of a node's operator's port says.
+//! The response of a node's `GET /status` on its admin port.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// The identity of a node: a new one for each data directory.
+/// ID of a node: a new one for each data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub String);
 
@@ -15,7 +15,7 @@ impl fmt::Display for NodeId {
 }
 
 impl<'de> Deserialize<'de> for NodeId {
-    /// A number or a text, as whoever writes it likes.
+    /// Accepts a number or a string.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -30,95 +30,96 @@ impl<'de> Deserialize<'de> for NodeId {
     }
 }
 
-/// A node, as it sees itself, its groups and the others.
+/// A node's view of itself, its groups and the other nodes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
-    /// Itself.
+    /// ID of the node.
     pub node: NodeId,
-    /// The region it serves.
+    /// Region of the node.
     pub region: String,
-    /// Whether its clock is near those of the others.
+    /// True if its clock is close to those of the others.
     pub clock_ok: bool,
-    /// What its region survives, in words.
+    /// Failures that its region survives, in words.
     #[serde(default)]
     pub survives: String,
-    /// The Raft groups that it is a member of.
+    /// Raft groups of which it is a member.
     pub groups: Vec<Group>,
     /// All nodes that it knows, itself included.
     #[serde(default)]
     pub nodes: Vec<Peer>,
-    /// Snapshots on their way to it and from it, and the last ones.
+    /// Snapshot transfers to it and from it, under way and the last ones.
     #[serde(default)]
     pub snapshots: Vec<Transfer>,
 }
 
 impl Status {
-    /// A group of this node.
+    /// Returns one of the node's groups.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.group == name)
     }
 
-    /// The groups that it leads.
+    /// Returns the groups that the node leads.
     pub fn led(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().filter(|group| group.leads())
     }
 }
 
-/// One node's replica of a Raft group.
+/// A node's replica of a Raft group.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Group {
     /// `meta`, or `shard-` and its number.
     pub group: String,
-    /// The replica's term.
+    /// Term of the replica.
     pub term: u64,
-    /// Who leads in this term, as far as it knows.
+    /// Leader of this term, as far as the replica knows.
     pub leader: Option<NodeId>,
     /// `leader`, `follower`, `learner` or `candidate`.
     pub role: String,
-    /// Whether it serves requests.
+    /// True if it serves requests.
     #[serde(default)]
     pub serving: bool,
-    /// Whether this node's state is damaged on its disk.
+    /// True if this node's state is damaged on its disk.
     #[serde(default)]
     pub damaged: bool,
-    /// The last entry of its log.
+    /// Last entry of its log.
     #[serde(default)]
     pub last_log: u64,
-    /// The last entry that its state has.
+    /// Last applied entry.
     #[serde(default)]
     pub applied: u64,
-    /// The last entry that is no longer in its log.
+    /// Last entry that was purged from its log.
     #[serde(default)]
     pub purged: u64,
-    /// Of its state, equal on all replicas at the same applied entry.
+    /// Digest of its state, equal on all replicas at the same applied entry.
     #[serde(default)]
     pub digest: String,
-    /// The members that vote.
+    /// Members that vote.
     #[serde(default)]
     pub voters: Vec<NodeId>,
-    /// The others.
+    /// Members without a vote.
     #[serde(default)]
     pub learners: Vec<NodeId>,
-    /// Whether members are being changed: those that leave are needed until that is over.
+    /// True while members are being changed: members that are removed are needed until that is
+    /// over.
     pub changing: bool,
 }
 
 impl Group {
-    /// Whether this replica leads.
+    /// Returns whether this replica leads.
     pub fn leads(&self) -> bool {
         self.role == "leader"
     }
 
-    /// Whether it is a shard, and not the metadata.
+    /// Returns whether it is a shard, and not the metadata.
     pub fn is_shard(&self) -> bool {
         self.group.starts_with("shard-")
     }
 }
 
-/// A snapshot on its way between two nodes, or the last one.
+/// A snapshot transfer between two nodes, under way or the last one.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Transfer {
-    /// Of which group.
+    /// Group of the snapshot.
     pub group: String,
     /// `sent` or `received`.
     pub direction: String,
@@ -130,24 +131,24 @@ pub struct Transfer {
     pub bytes: u64,
 }
 
-/// Another node.
+/// A node as another one sees it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Peer {
-    /// Who it is.
+    /// ID of the node.
     pub id: NodeId,
-    /// The region it serves.
+    /// Region of the node.
     #[serde(default)]
     pub region: String,
-    /// Its address between nodes.
+    /// Address between nodes (rpc).
     #[serde(default)]
     pub rpc: String,
-    /// Its public address.
+    /// Public address.
     #[serde(default)]
     pub http: String,
-    /// Whether it was heard lately.
+    /// True if it answered recently.
     #[serde(default)]
     pub alive: bool,
-    /// How far its clock is ahead.
+    /// Offset by which its clock is ahead.
     #[serde(default)]
     pub clock_offset_ms: Option<f64>,
 }

@@ -10,10 +10,10 @@ use super::contents::Contents;
 use super::member::Start;
 use crate::harness::{Bucket, eventually};
 
-/// How long regions may take to agree after all links are healed.
+/// Time for regions to converge after all links are healed.
 const AGREE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Several regions; the nodes of one lie side by side.
+/// Several regions of the same size; the seats of a region are adjacent.
 #[derive(Debug)]
 pub struct World {
     cluster: Region,
@@ -22,13 +22,13 @@ pub struct World {
 }
 
 impl World {
-    /// Regions of `each` nodes, of which the first `running` are started, one after the other; the
-    /// last ones can be started later.
+    /// Creates regions of `each` nodes and starts the first `running` regions, one after the other;
+    /// the others can be started later.
     pub async fn start(names: &[&str], each: usize, running: usize) -> Self {
         Self::start_with(names, each, running, RegionOptions::default()).await
     }
 
-    /// The same with other options.
+    /// Creates regions with these options and starts the first ones.
     pub async fn start_with(
         names: &[&str],
         each: usize,
@@ -44,28 +44,28 @@ impl World {
         for seat in 0..nodes {
             cluster.members[seat].flags.region = names[seat / each].to_owned();
         }
-        let mut world = Self {
+        let mut regions = Self {
             cluster,
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             each,
         };
         for region in 0..running {
-            world.start_region(region).await;
-            world.wait_serving(region).await;
+            regions.start_region(region).await;
+            regions.wait_serving(region).await;
         }
-        world
+        regions
     }
 
-    /// Starts the nodes of a region: the first founds the cluster, the others join.
+    /// Starts the nodes of a region: the first one bootstraps the cluster, the others join.
     pub async fn start_region(&mut self, region: usize) {
         for seat in self.seats(region) {
-            let there: Vec<usize> = (0..self.cluster.members.len())
+            let running: Vec<usize> = (0..self.cluster.members.len())
                 .filter(|other| self.cluster.members[*other].runs())
                 .collect();
-            let start = if there.is_empty() {
+            let start = if running.is_empty() {
                 Start::Init
             } else {
-                Start::Join(there)
+                Start::Join(running)
             };
             self.cluster.launch(seat, &start);
             if seat == 0 {
@@ -79,45 +79,45 @@ impl World {
         .await;
     }
 
-    /// The seats of a region's nodes.
+    /// Returns the seats of a region's nodes.
     pub fn seats(&self, region: usize) -> std::ops::Range<usize> {
         region * self.each..(region + 1) * self.each
     }
 
-    /// The names of the regions.
+    /// Returns the names of the regions.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The regions of which a node was started and not stopped since.
+    /// Returns the regions of which a node was started and not stopped since.
     pub fn running_regions(&self) -> Vec<usize> {
         let all = 0..self.names.len();
         all.filter(|region| self.teller(*region).is_some())
             .collect()
     }
 
-    /// A node of a region that runs.
+    /// Returns the seat of a running node of a region.
     pub(super) fn teller(&self, region: usize) -> Option<usize> {
         self.seats(region)
             .find(|seat| self.cluster.members[*seat].runs())
     }
 
-    /// The seat of a shard's leader in a region, if one of the nodes that answer leads it.
+    /// Returns the seat of a shard's leader in a region, if one of the nodes that answer leads it.
     pub async fn leader_in(&self, region: usize, group: &str) -> Option<usize> {
-        let asked = self.seats(region).map(|seat| self.cluster.status(seat));
-        let statuses = join_all(asked).await;
+        let queries = self.seats(region).map(|seat| self.cluster.status(seat));
+        let statuses = join_all(queries).await;
         let led = self
             .seats(region)
             .zip(statuses)
             .filter_map(|(seat, status)| {
                 let status = status?;
-                let found = status.group(group).filter(|found| found.leads())?;
-                Some((found.term, seat))
+                let group_status = status.group(group).filter(|group_status| group_status.leads())?;
+                Some((group_status.term, seat))
             });
         led.max().map(|(_, seat)| seat)
     }
 
-    /// All pairs of a node of one region and one of the other.
+    /// Returns all pairs of a node of one region and one of the other.
     pub fn pairs(&self, one: usize, other: usize) -> Vec<(usize, usize)> {
         let others = || self.seats(other);
         self.seats(one)
@@ -125,7 +125,7 @@ impl World {
             .collect()
     }
 
-    /// The region of the node at this seat.
+    /// Returns the region of the node at this seat.
     pub fn region_of(&self, seat: usize) -> usize {
         seat / self.each
     }
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// Cuts a region off from the others, or heals all links.
+    /// Isolates a region from the others.
     pub fn cut_off(&self, region: usize) {
         for one in self.seats(region) {
             for other in
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Delays all that goes between regions, each way.
+    /// Delays all traffic between regions, in each direction.
     pub fn delay(&self, delay: Duration) {
         let nodes = self.cluster.members.len();
         for from in 0..nodes {
@@ -163,16 +163,16 @@ impl World {
         }
     }
 
-    /// Waits until all regions hold the same of a bucket, byte by byte and version by version, and
-    /// count the same; returns it.
+    /// Waits until all regions have the same contents of a bucket, byte by byte and version by
+    /// version, and count the same; returns them.
     pub async fn wait_equal(&self, bucket: &Bucket) -> Contents {
         let regions = self.running_regions();
         eventually("all regions hold the same", AGREE_WITHIN, async || {
             let all = regions.iter().map(|region| self.contents(*region, bucket));
             let all = join_all(all).await;
             let first = all.first()?.clone()?;
-            let same = all.iter().all(|other| other.as_ref() == Some(&first));
-            if !same {
+            let are_equal = all.iter().all(|other| other.as_ref() == Some(&first));
+            if !are_equal {
                 return None;
             }
             for region in &regions {
@@ -187,7 +187,7 @@ impl World {
         .await
     }
 
-    /// Waits until a node's metrics say that nothing is held back for other regions.
+    /// Waits until the nodes' metrics show no retained changes for other regions.
     pub async fn wait_nothing_held(&self) {
         for seat in self.cluster.running() {
             eventually(
@@ -200,10 +200,10 @@ impl World {
                         .unchecked();
                     let page = page.try_send().await.ok()?;
                     let text = page.text().to_owned();
-                    let mut held = text
+                    let mut retained = text
                         .lines()
                         .filter(|line| line.starts_with("cloudkv_geo_held_changes{"));
-                    held.all(|line| line.ends_with(" 0")).then_some(())
+                    retained.all(|line| line.ends_with(" 0")).then_some(())
                 },
             )
             .await;

@@ -1,4 +1,4 @@
-//! Runs the checker.
+//! Runs the model checker.
 
 use std::time::Instant;
 
@@ -7,15 +7,15 @@ use stateright::{Checker, HasDiscoveries, Model};
 use crate::properties;
 use crate::world::Setup;
 
-fn reports() -> bool {
+fn is_verbose() -> bool {
     std::env::var_os("REPORT").is_some()
 }
 
-/// Tries everything, and fails with a trace when a property doesn't hold.
+/// Explores all states; panics with a trace if a property doesn't hold.
 pub fn holds(name: &str, setup: Setup) {
     let started = Instant::now();
     let checker = setup.checker().spawn_dfs().join();
-    if reports() {
+    if is_verbose() {
         println!(
             "{name}: {} states, {} steps, depth {}, {:.1?}",
             checker.unique_state_count(),
@@ -24,34 +24,34 @@ pub fn holds(name: &str, setup: Setup) {
             started.elapsed()
         );
     }
-    let mut found = checker.discoveries().into_iter();
-    let broken = found.find(|(property, _)| *property != properties::ENDS);
+    let mut discoveries = checker.discoveries().into_iter();
+    let broken = discoveries.find(|(property, _)| *property != properties::ENDS);
     let broken =
         broken.map(|(property, path)| format!("{property}\n{}", trace(path.into_actions())));
     assert!(
         broken.is_none(),
-        "{name}: not so: {}",
+        "{name}: violated: {}",
         broken.unwrap_or_default()
     );
     assert!(
         checker.discovery(properties::ENDS).is_some(),
-        "{name}: no run comes to its end"
+        "{name}: no run terminates"
     );
 }
 
-/// Keeps a search that finds nothing from filling the memory.
-const MOST_STEPS: usize = 4_000_000;
+/// Maximum number of states, so that a search without a counterexample doesn't fill the memory.
+const MAX_STATES: usize = 4_000_000;
 
-/// Finds a short counterexample to a property.
+/// Searches breadth first for a counterexample to a property; panics if there is none.
 pub fn breaks(name: &str, property: &'static str, setup: Setup) {
     let started = Instant::now();
     let checker = setup
         .checker()
         .finish_when(HasDiscoveries::AnyOf([property].into()))
-        .target_state_count(MOST_STEPS)
+        .target_state_count(MAX_STATES)
         .spawn_bfs()
         .join();
-    if reports() {
+    if is_verbose() {
         println!(
             "{name}: {} states, {:.1?}",
             checker.unique_state_count(),
@@ -59,7 +59,7 @@ pub fn breaks(name: &str, property: &'static str, setup: Setup) {
         );
         for (property, path) in checker.discoveries() {
             if property != properties::ENDS {
-                println!("{name}: not so: {property}\n{}", trace(path.into_actions()));
+                println!("{name}: violated: {property}\n{}", trace(path.into_actions()));
             }
         }
     }

@@ -1,11 +1,11 @@
-//! With all rules, nothing goes wrong.
+//! With all rules, every property holds.
 
 use crate::check::holds;
 use crate::record::Kind;
 use crate::rules::{Overwritten, Watermark};
 use crate::world::{Setup, writes};
 
-/// Without batches that are split, and with clocks that are behind all versions.
+/// A setup without split batches, and with clocks that are behind all versions.
 fn plain(regions: usize, operations: u8) -> Setup {
     let mut setup = Setup::new(regions, 1, operations);
     setup.split = false;
@@ -31,12 +31,12 @@ fn two_regions_two_keys() {
 }
 
 #[test]
-fn two_regions_that_lose_messages() {
+fn two_regions_with_lost_messages() {
     let mut setup = Setup::new(2, 1, 2);
     setup.budget.losses = 1;
     setup.budget.late = 1;
     setup.budget.resets = 1;
-    holds("two regions that lose messages", setup);
+    holds("two regions with lost messages", setup);
 }
 
 #[test]
@@ -119,17 +119,17 @@ fn a_region_joins_and_another_is_lost() {
 }
 
 #[test]
-fn a_region_is_lost_and_comes_back() {
+fn a_region_is_lost_and_joins_again() {
     let mut setup = Setup::new(2, 1, 2);
     setup.loses = Some(0);
     setup.joins = Some(0);
     setup.budget.regions_lost = 1;
     setup.budget.late = 1;
-    holds("a region is lost and comes back", setup);
+    holds("a region is lost and joins again", setup);
 }
 
-/// Regions converge also with watermarks that overtake changes which were overwritten before they
-/// were sent; but who waits for such a watermark finds something older.
+/// Regions converge even if watermarks overtake changes that were overwritten before they were
+/// sent; but a reader that waits for such a watermark sees an older version.
 #[test]
 fn regions_converge_without_true_watermarks() {
     let mut setup = plain(3, 2);
@@ -140,7 +140,7 @@ fn regions_converge_without_true_watermarks() {
     holds("regions converge without true watermarks", setup);
 }
 
-/// Wider bounds, for whoever changes a rule.
+/// Wider bounds, to be run after a change of a rule.
 mod wide {
     use super::*;
 
@@ -204,14 +204,14 @@ mod wide {
 
     #[test]
     #[ignore = "wide bounds: for a release build"]
-    fn one_of_three_is_lost_and_comes_back() {
+    fn one_of_three_is_lost_and_joins_again() {
         let mut setup = plain(3, 1);
         setup.loses = Some(0);
         setup.joins = Some(0);
         setup.budget.regions_lost = 1;
         setup.budget.late = 1;
         setup.budget.duplicates = 1;
-        holds("wide: one of three is lost and comes back", setup);
+        holds("wide: one of three is lost and joins again", setup);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A region joins, or comes back after it was lost.
+//! A region joins, or joins again after it was lost.
 
 use crate::propagation::changes;
 use crate::record::{KEYS, Records};
@@ -6,13 +6,13 @@ use crate::region::{Mode, Peer, Region};
 use crate::rules::Rules;
 use crate::world::{Setup, World};
 
-/// How far the newcomer is.
+/// Progress of the newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     Waiting,
     /// The regions commit `SetPeers`.
     Preparing,
-    /// The donor's view is carried over.
+    /// The donor's view is copied.
     Walking,
     Done,
 }
@@ -22,10 +22,11 @@ pub enum Phase {
 pub struct Join {
     pub phase: Phase,
     pub donor: usize,
-    /// What the donor held when the view was taken.
+    /// The donor's records when the view was taken.
     pub view: Records,
+    /// Keys that are not copied yet.
     pub left: [bool; KEYS],
-    /// The highest of the last versions that regions have answered.
+    /// The highest last version that a region has returned.
     pub raise: u8,
 }
 
@@ -54,28 +55,28 @@ pub enum Step {
     SetPeers { region: usize },
     /// The donor's view is taken, with its cursors.
     View { donor: usize },
-    /// A key is carried over, from the view or from what the donor holds by now.
+    /// A key is copied, from the view or from the donor's current state.
     Walk { key: usize, view: bool },
-    /// The walk breaks, the newcomer is emptied, and another view will be taken.
+    /// The bulk copy breaks, the newcomer is emptied, and another view will be taken.
     Break,
-    /// The walk has ended: the newcomer serves.
+    /// The bulk copy has ended: the newcomer serves.
     Serve,
 }
 
 impl World {
-    /// What can happen next in the join.
+    /// Adds the possible next steps of the join.
     pub fn join_steps(&self, setup: &Setup, steps: &mut Vec<Step>) {
         let Some(newcomer) = setup.joins else {
             return;
         };
         match self.join.phase {
-            Phase::Waiting | Phase::Preparing => self.before_walk(newcomer, setup, steps),
-            Phase::Walking => self.while_walking(newcomer, steps),
+            Phase::Waiting | Phase::Preparing => self.steps_before_copy(newcomer, setup, steps),
+            Phase::Walking => self.steps_of_copy(newcomer, steps),
             Phase::Done => {}
         }
     }
 
-    fn before_walk(&self, newcomer: usize, setup: &Setup, steps: &mut Vec<Step>) {
+    fn steps_before_copy(&self, newcomer: usize, setup: &Setup, steps: &mut Vec<Step>) {
         let known = |region: &&Region| region.peers[newcomer].is_some();
         if self.join.phase == Phase::Waiting && !self.may_join(newcomer) {
             return;
@@ -93,7 +94,8 @@ impl World {
         }
     }
 
-    /// A region joins when none is being removed, and returns when it was.
+    /// Returns whether the newcomer can join: when no region is being removed, and, if it was lost,
+    /// once it is removed.
     fn may_join(&self, newcomer: usize) -> bool {
         let lost = |id: usize| self.regions[id].mode == Mode::Lost;
         let removing = self.members().any(|region| {
@@ -103,7 +105,7 @@ impl World {
         !removing && matches!(self.regions[newcomer].mode, Mode::Out | Mode::Lost)
     }
 
-    fn while_walking(&self, newcomer: usize, steps: &mut Vec<Step>) {
+    fn steps_of_copy(&self, newcomer: usize, steps: &mut Vec<Step>) {
         let join = &self.join;
         for key in (0..KEYS).filter(|key| join.left[*key]) {
             steps.push(Step::Walk { key, view: true });
@@ -123,7 +125,7 @@ impl World {
         }
     }
 
-    /// Carries out a step of the join.
+    /// Applies a step of the join.
     pub fn join_step(&mut self, step: Step, setup: &Setup) {
         let Some(newcomer) = setup.joins else {
             return;
@@ -138,11 +140,11 @@ impl World {
                 } else {
                     &self.regions[self.join.donor].records
                 };
-                let carried = records[key]
+                let copied = records[key]
                     .filter(|record| rules.walk_carries_tombstones || !record.is_tombstone());
                 self.join.left[key] = false;
-                if let Some(record) = carried {
-                    self.walk_in(newcomer, key, record, rules);
+                if let Some(record) = copied {
+                    self.store_copied(newcomer, key, record, rules);
                 }
             }
             Step::Break => {
@@ -166,8 +168,9 @@ impl World {
         }
     }
 
-    /// The guard is not asked: the walk carries what lies below watermarks.
-    fn walk_in(
+    /// Stores a copied record. The guard doesn't apply: the bulk copy carries versions below the
+    /// watermarks.
+    fn store_copied(
         &mut self,
         newcomer: usize,
         key: usize,
@@ -175,9 +178,9 @@ impl World {
         rules: &Rules,
     ) {
         let region = &mut self.regions[newcomer];
-        let announced = region.peers[usize::from(record.version.region)]
+        let is_announced = region.peers[usize::from(record.version.region)]
             .is_some_and(|peer| record.version.time <= peer.watermark);
-        if rules.joining_honours_none || !announced {
+        if rules.joining_honours_none || !is_announced {
             region.take_in(key, record, rules);
         }
     }
@@ -195,8 +198,8 @@ impl World {
         if self.join.phase == Phase::Waiting {
             self.join.phase = Phase::Preparing;
             self.regions[newcomer].incarnation = incarnation;
-            let under_way = self.drop_left.contains(&true);
-            self.drop_left[newcomer] = under_way && rules.drop_reaches_newcomer;
+            let is_dropping = self.drop_left.contains(&true);
+            self.drop_left[newcomer] = is_dropping && rules.drop_reaches_newcomer;
         }
     }
 
@@ -215,10 +218,10 @@ impl World {
         self.join.phase = Phase::Walking;
         self.join.donor = donor;
         self.join.view = view;
-        let returns = self.regions[newcomer].mode == Mode::Lost;
+        let joins_again = self.regions[newcomer].mode == Mode::Lost;
         let old = self.regions[newcomer].records;
         self.empty(newcomer);
-        if returns && !rules.newcomer_emptied {
+        if joins_again && !rules.newcomer_emptied {
             for (key, record) in changes(&old) {
                 self.regions[newcomer].take_in(key, record, rules);
             }
@@ -235,7 +238,7 @@ impl World {
         }
     }
 
-    /// The donor's cursors, and its own last sequence.
+    /// Returns the newcomer's cursors: those of the donor, and its own last sequence.
     fn cursors_for(&self, newcomer: usize) -> [Option<Peer>; crate::record::REGIONS] {
         let donor = &self.regions[self.join.donor];
         std::array::from_fn(|id| {

@@ -1,4 +1,4 @@
-//! A region is lost, and the survivors go on without it.
+//! A region is lost, and the survivors reconcile and remove it.
 
 use crate::propagation::changes;
 use crate::record::Records;
@@ -9,16 +9,16 @@ use crate::world::{Setup, World};
 /// A step of the removal of a lost region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Removal {
-    /// A survivor refuses the lost region's streams from here.
+    /// A survivor refuses the lost region's streams from here on.
     Fence { region: usize },
-    /// A survivor sends its records of that origin past the other's cursor.
+    /// A survivor sends its records of that origin above the other one's watermark.
     Level { from: usize, to: usize },
     /// A survivor commits `SetPeers` without it.
     Remove { region: usize },
 }
 
 impl World {
-    /// A region is gone for good. What it has sent may still arrive.
+    /// Loses a region for good. Messages that it has sent may still arrive.
     pub fn lose(&mut self, region: usize) {
         self.left.regions_lost -= 1;
         self.lost = true;
@@ -26,7 +26,7 @@ impl World {
         self.drop_left[region] = false;
     }
 
-    /// What can happen next in the removal of a region.
+    /// Adds the possible next steps of a removal.
     pub fn removals(&self, setup: &Setup, steps: &mut Vec<Removal>) {
         let Some(lost) = setup
             .loses
@@ -41,23 +41,23 @@ impl World {
         let members: Vec<&Region> = self.members().filter(knows).collect();
         let fenced = |region: &Region| region.peers[lost].is_some_and(|peer| peer.fenced);
         let all_fenced = members.iter().all(|region| fenced(region));
-        let may_level = all_fenced || !setup.rules.fence_first;
+        let can_reconcile = all_fenced || !setup.rules.fence_first;
         let pairs = || {
             let pairs = members
                 .iter()
                 .flat_map(|a| members.iter().map(move |b| (*a, *b)));
-            pairs.filter(|(from, to)| lacks(from, to, lost, &setup.rules))
+            pairs.filter(|(from, to)| needs_reconcile(from, to, lost, &setup.rules))
         };
-        let level = pairs().next().is_none();
+        let is_reconciled = pairs().next().is_none();
         for region in &members {
             let id = usize::from(region.id);
             if !fenced(region) {
                 steps.push(Removal::Fence { region: id });
-            } else if (may_level && level) || !setup.rules.level_first {
+            } else if (can_reconcile && is_reconciled) || !setup.rules.level_first {
                 steps.push(Removal::Remove { region: id });
             }
         }
-        if may_level {
+        if can_reconcile {
             steps.extend(pairs().map(|(from, to)| Removal::Level {
                 from: usize::from(from.id),
                 to: usize::from(to.id),
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// Carries out a step of the removal.
+    /// Applies a step of the removal.
     pub fn remove(&mut self, step: Removal, setup: &Setup) {
         let Some(lost) = setup.loses else {
             return;
@@ -76,7 +76,7 @@ impl World {
                     peer.fenced = true;
                 }
             }
-            Removal::Level { from, to } => self.level(lost, from, to, setup),
+            Removal::Level { from, to } => self.reconcile(lost, from, to, setup),
             Removal::Remove { region } => {
                 self.regions[region].peers[lost] = None;
                 self.regions[region].clean_index(&setup.rules);
@@ -84,9 +84,9 @@ impl World {
         }
     }
 
-    fn level(&mut self, lost: usize, from: usize, to: usize, setup: &Setup) {
+    fn reconcile(&mut self, lost: usize, from: usize, to: usize, setup: &Setup) {
         let records = above_watermark(&self.regions[from], &self.regions[to], lost);
-        // Neither cursor nor watermark moves: what is passed on may come late, or twice.
+        // Neither cursor nor watermark moves: these records may arrive late, or twice.
         for (key, record) in changes(&records) {
             self.regions[to].take_in(key, record, &setup.rules);
         }
@@ -97,8 +97,8 @@ fn cursor(region: &Region, lost: usize) -> u8 {
     region.peers[lost].map_or(0, |peer| peer.cursor)
 }
 
-/// What one survivor holds of the lost region's above another one's watermark: what another one has of
-/// the history up to its cursor leaves out what was overwritten before it was sent.
+/// Returns one survivor's records of the lost region above another one's watermark. The cursor is
+/// no bound: the history up to it leaves out changes that were overwritten before they were sent.
 fn above_watermark(from: &Region, to: &Region, lost: usize) -> Records {
     let incarnation = from.peers[lost].map_or(0, |peer| peer.incarnation);
     let watermark = to.peers[lost].map_or(0, |peer| peer.watermark);
@@ -111,11 +111,11 @@ fn above_watermark(from: &Region, to: &Region, lost: usize) -> Records {
     })
 }
 
-/// Whether one survivor has something to send to another one.
-fn lacks(from: &Region, to: &Region, lost: usize, rules: &Rules) -> bool {
+/// Returns whether one survivor has records to send to another one.
+fn needs_reconcile(from: &Region, to: &Region, lost: usize, rules: &Rules) -> bool {
     let records = above_watermark(from, to, lost);
-    let newer = changes(&records).any(|(key, record)| {
+    let has_newer = changes(&records).any(|(key, record)| {
         !to.refuses(key) && to.records[key].map(|r| r.rank()) < Some(record.rank())
     });
-    newer && (rules.level_each_way || cursor(to, lost) < cursor(from, lost))
+    has_newer && (rules.level_each_way || cursor(to, lost) < cursor(from, lost))
 }

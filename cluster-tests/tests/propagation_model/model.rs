@@ -1,4 +1,4 @@
-//! What can happen: the model as stateright explores it.
+//! The model as stateright explores it: actions and their effects.
 
 use stateright::{Model, Property};
 
@@ -11,10 +11,10 @@ use crate::record::{BUCKET_KEY, Kind, REGIONS};
 use crate::region::{Mode, Region};
 use crate::world::{Change, Setup, World, Write};
 
-/// Everything that can happen in one step.
+/// A transition of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// A user writes, under a clock.
+    /// A user writes, with a clock's time.
     Write(Write, u8),
     /// A user deletes the bucket of key 0.
     DeleteBucket,
@@ -22,7 +22,7 @@ pub enum Action {
     DropBucket {
         region: usize,
     },
-    /// A time to live is over in a region.
+    /// A record expires in a region.
     Expire {
         region: usize,
         key: usize,
@@ -32,20 +32,20 @@ pub enum Action {
         region: usize,
         key: usize,
     },
-    /// A leader sends a batch from where its stream stands, or after a reset.
+    /// A leader sends a batch from the position of its stream, or after a reset.
     Send {
         origin: usize,
         peer: usize,
         first_only: bool,
         reset: bool,
     },
-    /// A heartbeat arrives at once, or gets in flight.
+    /// A heartbeat arrives at once, or stays in flight.
     Heartbeat {
         origin: usize,
         peer: usize,
         late: bool,
     },
-    /// A message (its place in the set) arrives, and may arrive again.
+    /// A message (its index in the set) arrives, and may arrive again.
     Deliver {
         message: usize,
         again: bool,
@@ -63,8 +63,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it is no part of the protocol: a wish of a user, or a fault.
-    fn is_outside(self) -> bool {
+    /// Returns whether the action is no part of the protocol: a user's request, or a fault.
+    fn is_external(self) -> bool {
         match self {
             Self::Write(..)
             | Self::DeleteBucket
@@ -84,31 +84,31 @@ impl Action {
 }
 
 impl Setup {
-    /// Whether nothing that the protocol can do changes anything any more.
+    /// Returns whether no action of the protocol changes the state any more.
     pub fn is_idle(&self, world: &World) -> bool {
         if !world.net.is_empty() {
             return false;
         }
         let mut actions = Vec::new();
-        self.protocol(world, &mut actions);
-        let mut inside = actions.into_iter().filter(|action| !action.is_outside());
-        inside.all(|action| self.is_futile(world, action))
+        self.add_protocol_actions(world, &mut actions);
+        let mut internal = actions.into_iter().filter(|action| !action.is_external());
+        internal.all(|action| self.has_no_effect(world, action))
     }
 
-    /// Whether an action, with the arrival of what it sends, leaves all as it was.
-    fn is_futile(&self, world: &World, action: Action) -> bool {
+    /// Returns whether an action, with the arrival of its message, leaves the state unchanged.
+    fn has_no_effect(&self, world: &World, action: Action) -> bool {
         let mut next = world.clone();
-        self.act(&mut next, action);
+        self.apply(&mut next, action);
         if !next.net.is_empty() {
             self.deliver(&mut next, 0, false, Answer::Arrives);
         }
         next == *world
     }
 
-    fn protocol(&self, world: &World, actions: &mut Vec<Action>) {
-        self.upkeep(world, actions);
-        self.sending(world, actions);
-        self.delivering(world, actions);
+    fn add_protocol_actions(&self, world: &World, actions: &mut Vec<Action>) {
+        self.add_maintenance(world, actions);
+        self.add_sends(world, actions);
+        self.add_deliveries(world, actions);
         let mut steps = Vec::new();
         world.join_steps(self, &mut steps);
         actions.extend(steps.into_iter().map(Action::Join));
@@ -117,7 +117,7 @@ impl Setup {
         actions.extend(steps.into_iter().map(Action::Remove));
     }
 
-    fn requests(&self, world: &World, actions: &mut Vec<Action>) {
+    fn add_requests(&self, world: &World, actions: &mut Vec<Action>) {
         if world.left.operations == 0 {
             return;
         }
@@ -133,7 +133,7 @@ impl Setup {
         }
     }
 
-    /// Clocks that give different versions.
+    /// Returns the clocks that result in different versions.
     fn distinct_clocks(&self, region: &Region) -> Vec<u8> {
         let mut clocks = self.clocks.clone();
         let version = |clock: &mut u8| region.next_version(*clock, &self.rules);
@@ -141,7 +141,7 @@ impl Setup {
         clocks
     }
 
-    fn upkeep(&self, world: &World, actions: &mut Vec<Action>) {
+    fn add_maintenance(&self, world: &World, actions: &mut Vec<Action>) {
         for region in &world.regions {
             let id = usize::from(region.id);
             if !matches!(region.mode, Mode::Serving | Mode::Joining) {
@@ -161,21 +161,21 @@ impl Setup {
         }
     }
 
-    fn sending(&self, world: &World, actions: &mut Vec<Action>) {
+    fn add_sends(&self, world: &World, actions: &mut Vec<Action>) {
         for origin in 0..REGIONS {
             for peer in 0..REGIONS {
                 let (from, to) = (&world.regions[origin], &world.regions[peer]);
-                let alive = |region: &Region| matches!(region.mode, Mode::Serving | Mode::Joining);
-                let early = world.join.phase == Phase::Preparing && world.left.late > 0;
-                let hears = alive(to) || (early && self.joins == Some(peer));
-                if from.peers[peer].is_some() && alive(from) && hears {
-                    self.sending_between(world, origin, peer, actions);
+                let is_up = |region: &Region| matches!(region.mode, Mode::Serving | Mode::Joining);
+                let is_early = world.join.phase == Phase::Preparing && world.left.late > 0;
+                let is_listening = is_up(to) || (is_early && self.joins == Some(peer));
+                if from.peers[peer].is_some() && is_up(from) && is_listening {
+                    self.add_sends_between(world, origin, peer, actions);
                 }
             }
         }
     }
 
-    fn sending_between(
+    fn add_sends_between(
         &self,
         world: &World,
         origin: usize,
@@ -186,13 +186,13 @@ impl Setup {
         let position = world.position(origin, peer);
         let is_batch =
             |m: &&Message| matches!(m.body, Body::Batch(_)) && m.is_between(origin, peer);
-        let room = world.net.iter().filter(is_batch).count() < self.in_flight;
-        // A newcomer that doesn't acknowledge yet would be sent the same for ever.
+        let has_capacity = world.net.iter().filter(is_batch).count() < self.in_flight;
+        // A newcomer that doesn't acknowledge yet would otherwise be sent the same batch for ever.
         let known = world.regions[peer].peers[origin].map_or(0, |peer| peer.cursor);
-        let silent = world.regions[peer].mode == Mode::Joining && self.rules.ack_after_walk;
+        let is_silent = world.regions[peer].mode == Mode::Joining && self.rules.ack_after_walk;
         let mut send = |from: u8, first_only: bool, reset: bool| {
             let batch = world.batch(origin, peer, from, first_only, &self.rules);
-            if batch.is_some_and(|batch| !silent || batch.position() > known) {
+            if batch.is_some_and(|batch| !is_silent || batch.position() > known) {
                 actions.push(Action::Send {
                     origin,
                     peer,
@@ -201,7 +201,7 @@ impl Setup {
                 });
             }
         };
-        if room {
+        if has_capacity {
             send(position, false, false);
             if self.split {
                 send(position, true, false);
@@ -216,7 +216,7 @@ impl Setup {
                 peer,
                 late: false,
             });
-            if world.left.late > 0 && room {
+            if world.left.late > 0 && has_capacity {
                 actions.push(Action::Heartbeat {
                     origin,
                     peer,
@@ -226,7 +226,7 @@ impl Setup {
         }
     }
 
-    fn delivering(&self, world: &World, actions: &mut Vec<Action>) {
+    fn add_deliveries(&self, world: &World, actions: &mut Vec<Action>) {
         let left = &world.left;
         for (message, sent) in world.net.iter().enumerate() {
             let deliver = |again, answer| Action::Deliver {
@@ -303,7 +303,7 @@ impl Setup {
         }
     }
 
-    fn act(&self, world: &mut World, action: Action) {
+    fn apply(&self, world: &mut World, action: Action) {
         let rules = &self.rules;
         match action {
             Action::Write(write, clock) => self.write(world, write, clock),
@@ -363,7 +363,7 @@ impl Setup {
         }
     }
 
-    fn losing(&self, world: &World, actions: &mut Vec<Action>) {
+    fn add_region_loss(&self, world: &World, actions: &mut Vec<Action>) {
         let Some(region) = self.loses.filter(|_| world.left.regions_lost > 0) else {
             return;
         };
@@ -380,20 +380,20 @@ impl Model for Setup {
     fn init_states(&self) -> Vec<World> {
         let mut world = self.first_world();
         for action in &self.begins_with {
-            self.act(&mut world, *action);
+            self.apply(&mut world, *action);
         }
         vec![world]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        self.requests(world, actions);
-        self.losing(world, actions);
-        self.protocol(world, actions);
+        self.add_requests(world, actions);
+        self.add_region_loss(world, actions);
+        self.add_protocol_actions(world, actions);
     }
 
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = world.clone();
-        self.act(&mut next, action);
+        self.apply(&mut next, action);
         Some(next)
     }
 
@@ -402,7 +402,7 @@ impl Model for Setup {
     }
 }
 
-/// Whether a key lies in the bucket that was deleted.
+/// Returns whether a key is in the deleted bucket.
 pub fn is_in_deleted_bucket(world: &World, key: usize) -> bool {
     key == BUCKET_KEY && world.bucket_deleted
 }

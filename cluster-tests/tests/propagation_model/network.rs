@@ -1,8 +1,8 @@
-//! What is in flight between regions.
+//! Messages in flight between regions.
 //!
-//! The network keeps no order. It is a set: a message stays until it is delivered, and, while the
-//! bounds allow it, beyond that, or is lost. That covers streams that break, repeat and deliver
-//! late, and merges that a receiver's leaders take up out of order.
+//! The network keeps no order. It is a set: a message stays until it is delivered or lost, and,
+//! while the bounds allow it, beyond its delivery. That covers streams that break, repeat and
+//! deliver late, and merges that a receiver's leaders propose out of order.
 
 use crate::record::Records;
 
@@ -16,7 +16,7 @@ pub struct Message {
     pub body: Body,
 }
 
-/// What a message says.
+/// Content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// From origin to peer.
@@ -33,7 +33,7 @@ pub struct Batch {
     pub watermark: u8,
     pub stable: u8,
     pub changes: Records,
-    /// The sequences of the changes (for the properties alone).
+    /// Sequences of the changes (for the properties only).
     pub seqs: [u8; crate::record::KEYS],
 }
 
@@ -42,7 +42,7 @@ impl Message {
         usize::from(self.origin) == origin && usize::from(self.peer) == peer
     }
 
-    /// The position that the origin's leader is at once it has sent this, or has heard it.
+    /// Returns the position of the origin's stream after it has sent or received this message.
     pub fn position(&self) -> u8 {
         match &self.body {
             Body::Batch(batch) => batch.to,

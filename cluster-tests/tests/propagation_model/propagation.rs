@@ -1,7 +1,7 @@
 //! Sending, receiving, acknowledging.
 //!
-//! A leader's stream is not a state of its own. Where it stands is the acknowledged position, or
-//! the end of something in flight: a leader that was replaced begins again at the former.
+//! A leader's stream has no state of its own. Its position is the acknowledged one, or the end of a
+//! message in flight: a new leader begins again at the former.
 
 use crate::network::{Batch, Body, Message};
 use crate::record::{KEYS, Records};
@@ -9,7 +9,7 @@ use crate::region::{Mode, Region};
 use crate::rules::Rules;
 use crate::world::World;
 
-/// What becomes of the answer to a batch.
+/// Delivery of the acknowledgement of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     Arrives,
@@ -18,22 +18,22 @@ pub enum Answer {
 }
 
 impl World {
-    /// Where the stream from `origin` to `peer` stands.
+    /// Returns the position of the stream from `origin` to `peer`.
     pub fn position(&self, origin: usize, peer: usize) -> u8 {
         let acked = self.acked(origin, peer);
-        let ours = self.net.iter().filter(|message| {
+        let messages = self.net.iter().filter(|message| {
             message.is_between(origin, peer)
                 && message.origin_incarnation == self.regions[origin].incarnation
                 && message.peer_incarnation == self.regions[peer].incarnation
         });
-        ours.map(Message::position).max().unwrap_or(0).max(acked)
+        messages.map(Message::position).max().unwrap_or(0).max(acked)
     }
 
     pub fn acked(&self, origin: usize, peer: usize) -> u8 {
         self.regions[origin].peers[peer].map_or(0, |peer| peer.acked)
     }
 
-    /// The batch after `from`, up to the last change or to the first one.
+    /// Returns the batch after `from`, up to the last change or to the first one.
     pub fn batch(
         &self,
         origin: usize,
@@ -53,7 +53,7 @@ impl World {
         (to > from).then(|| self.message(region, peer, (from, to), rules))
     }
 
-    /// The heartbeat where the stream stands, if it tells anything that the peer doesn't know.
+    /// Returns the heartbeat at the stream's position, if it has news for the peer.
     pub fn heartbeat(&self, origin: usize, peer: usize, rules: &Rules) -> Option<Message> {
         let position = self.position(origin, peer);
         let message = self.message(&self.regions[origin], peer, (position, position), rules);
@@ -61,8 +61,8 @@ impl World {
         let Body::Batch(batch) = &message.body else {
             return None;
         };
-        let news = batch.watermark > known.watermark || batch.stable > known.stable;
-        news.then_some(message)
+        let has_news = batch.watermark > known.watermark || batch.stable > known.stable;
+        has_news.then_some(message)
     }
 
     fn message(&self, region: &Region, peer: usize, span: (u8, u8), rules: &Rules) -> Message {
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// The peer takes up a batch. Tells its cursor if it answers.
+    /// Merges a batch at the peer; returns its cursor if it answers.
     pub fn merge(&mut self, message: &Message, batch: &Batch, rules: &Rules) -> Option<u8> {
         let (origin, peer) = (usize::from(message.origin), usize::from(message.peer));
         let region = &mut self.regions[peer];
@@ -100,7 +100,7 @@ impl World {
         answers.then(|| self.regions[peer].peers[origin].map_or(0, |peer| peer.cursor))
     }
 
-    /// The origin hears how far its peer is.
+    /// Records a peer's acknowledgement at the origin.
     pub fn hear(&mut self, message: &Message, cursor: u8, rules: &Rules) {
         let region = &mut self.regions[usize::from(message.origin)];
         let peer = usize::from(message.peer);
@@ -118,7 +118,7 @@ struct Merged {
     guard_hit: bool,
 }
 
-/// The replicated entry `Merge`. Nothing if the stream is refused.
+/// Applies the replicated entry `Merge`; returns `None` if the stream is refused.
 fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -> Option<Merged> {
     if !matches!(region.mode, Mode::Serving | Mode::Joining) {
         return None;
@@ -131,27 +131,27 @@ fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -
         return None;
     }
     let mut merged = Merged { guard_hit: false };
-    let heartbeat = batch.from == batch.to;
-    let starts = batch.from <= known.cursor || (!rules.merge_starts_at_cursor && !heartbeat);
-    let ends = batch.to > known.cursor || heartbeat || !rules.merge_ends_past_cursor;
+    let is_heartbeat = batch.from == batch.to;
+    let starts = batch.from <= known.cursor || (!rules.merge_starts_at_cursor && !is_heartbeat);
+    let ends = batch.to > known.cursor || is_heartbeat || !rules.merge_ends_past_cursor;
     if !starts || !ends {
         return Some(merged);
     }
-    let honours = region.serves() || !rules.joining_honours_none;
-    let mut moved = heartbeat || rules.skipped_moves_cursor;
+    let honours_watermarks = region.serves() || !rules.joining_honours_none;
+    let mut moves_cursor = is_heartbeat || rules.skipped_moves_cursor;
     for (key, record) in changes(&batch.changes) {
-        let own = record.version.region == region.id;
-        let announced = honours && record.version.time <= known.watermark;
-        if rules.guard && (own || announced) {
+        let is_own = record.version.region == region.id;
+        let is_announced = honours_watermarks && record.version.time <= known.watermark;
+        if rules.guard && (is_own || is_announced) {
             merged.guard_hit |= batch.seqs[key] > known.cursor;
             continue;
         }
         let before = region.records[key];
         region.take_in(key, record, rules);
-        moved |= region.records[key] != before;
+        moves_cursor |= region.records[key] != before;
     }
     if let Some(known) = &mut region.peers[origin] {
-        if moved {
+        if moves_cursor {
             known.cursor = known.cursor.max(batch.to);
         }
         known.watermark = known.watermark.max(batch.watermark);
@@ -160,8 +160,8 @@ fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -
     Some(merged)
 }
 
-/// The records that there are, with their keys.
+/// Returns the existing records with their keys.
 pub fn changes(records: &Records) -> impl Iterator<Item = (usize, crate::record::Record)> + '_ {
-    let there = |(key, record): (usize, &Option<_>)| record.map(|record| (key, record));
-    records.iter().enumerate().filter_map(there)
+    let existing = |(key, record): (usize, &Option<_>)| record.map(|record| (key, record));
+    records.iter().enumerate().filter_map(existing)
 }

@@ -1,4 +1,4 @@
-//! What must hold in every state.
+//! Properties that must hold in every state.
 
 use stateright::Property;
 
@@ -7,20 +7,20 @@ use crate::record::{BUCKET_KEY, KEYS, Kind, REGIONS, Rank};
 use crate::region::{Mode, Peer, Region};
 use crate::world::{Change, Setup, World};
 
-/// When everything was delivered, all regions hold the newest version of every key.
+/// Once everything is delivered, all regions have the newest version of every key.
 pub const CONVERGE: &str = "regions converge to the newest version";
-/// No region shows a value that is older than what it had.
-pub const DELETED: &str = "nothing that was overwritten or deleted comes back";
-/// A region has all changes up to the watermark that their origin has announced.
+/// No region shows a value that is older than one it had before.
+pub const DELETED: &str = "no overwritten or deleted value reappears";
+/// A region has all changes up to the watermark that their origin has announced to it.
 pub const WATERMARKS: &str = "watermarks are true";
-/// The guard meets nothing but duplicates.
-pub const GUARD: &str = "nothing new lies below a watermark";
-/// When nothing is left to do, no cursor is behind, and no tombstone or index entry is left.
-pub const SETTLE: &str = "tombstones and index entries go";
+/// The guard rejects only duplicates.
+pub const GUARD: &str = "no new change is below a watermark";
+/// Once the model is idle, no cursor lags, and no tombstone or index entry is left.
+pub const SETTLE: &str = "tombstones and index entries are removed";
 /// A region that has dropped a bucket shows nothing of it.
 pub const DROPPED: &str = "nothing is written into a dropped bucket";
-/// The bounds are wide enough for a run that comes to its end.
-pub const ENDS: &str = "some run settles";
+/// The bounds are wide enough for a run that terminates.
+pub const ENDS: &str = "some run terminates";
 
 pub fn all(setup: &Setup) -> Vec<Property<Setup>> {
     let mut properties = vec![
@@ -53,13 +53,13 @@ pub fn all(setup: &Setup) -> Vec<Property<Setup>> {
     properties
 }
 
-fn living_peers(world: &World, region: &Region) -> impl Iterator<Item = (usize, Peer)> {
+fn live_peers(world: &World, region: &Region) -> impl Iterator<Item = (usize, Peer)> {
     let serves: [bool; REGIONS] = std::array::from_fn(|id| world.regions[id].serves());
     let peers = region.peers.into_iter().enumerate();
     peers.filter_map(move |(id, peer)| Some((id, peer?)).filter(|_| serves[id]))
 }
 
-/// Whether everything was delivered, everything has expired, and nobody is joining or leaving.
+/// Returns whether everything is delivered and expired, and no region joins or is being removed.
 fn is_quiescent(world: &World) -> bool {
     if !world.net.is_empty() || world.join.is_under_way() || world.drop_left.contains(&true) {
         return false;
@@ -71,7 +71,7 @@ fn is_quiescent(world: &World) -> bool {
         let removing = (0..REGIONS).any(|id| region.peers[id].is_some() && lost(id));
         !removing
             && !records.any(|record| expires(record.kind))
-            && living_peers(world, region)
+            && live_peers(world, region)
                 .all(|(id, peer)| peer.cursor == world.regions[id].last_seq)
     })
 }
@@ -84,15 +84,15 @@ fn has_converged(world: &World) -> bool {
         } else {
             world.newest[key]
         };
-        let gone = is_in_deleted_bucket(world, key);
+        let is_deleted = is_in_deleted_bucket(world, key);
         world.members().all(|region| {
-            let holds = region.records[key].map(|record| record.rank());
-            match expected.filter(|_| !gone) {
-                None => holds.is_none(),
+            let actual = region.records[key].map(|record| record.rank());
+            match expected.filter(|_| !is_deleted) {
+                None => actual.is_none(),
                 Some(Rank {
                     tombstone: true, ..
-                }) => holds.is_none() || holds == expected,
-                Some(_) => holds == expected,
+                }) => actual.is_none() || actual == expected,
+                Some(_) => actual == expected,
             }
         })
     })
@@ -106,7 +106,7 @@ fn shows_nothing_old(region: &Region) -> bool {
 }
 
 fn watermarks_hold(world: &World, region: &Region) -> bool {
-    living_peers(world, region).all(|(id, peer)| {
+    live_peers(world, region).all(|(id, peer)| {
         let theirs = |change: &&Change| {
             usize::from(change.region) == id
                 && change.incarnation == peer.incarnation
@@ -124,8 +124,8 @@ fn watermarks_hold(world: &World, region: &Region) -> bool {
 fn has_settled(world: &World) -> bool {
     is_quiescent(world)
         && world.members().all(|region| {
-            let tombstone = region.records.iter().flatten().any(|r| r.is_tombstone());
-            let entry = region.entries.iter().any(Option::is_some);
-            !tombstone && !entry
+            let has_tombstone = region.records.iter().flatten().any(|r| r.is_tombstone());
+            let has_entry = region.entries.iter().any(Option::is_some);
+            !has_tombstone && !has_entry
         })
 }

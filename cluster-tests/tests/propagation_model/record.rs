@@ -2,30 +2,30 @@
 //!
 //! Values are not modelled: a version is made once, so it names the value.
 
-/// Regions at most.
+/// Maximum number of regions.
 pub const REGIONS: usize = 3;
-/// Keys at most. Key 0 is alone in the bucket that may be deleted.
+/// Maximum number of keys. Key 0 is the only one in the bucket that may be deleted.
 pub const KEYS: usize = 2;
 /// The key whose bucket may be deleted.
 pub const BUCKET_KEY: usize = 0;
 
-/// (time, region): the order of versions.
+/// A version; ordered by time, then region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     pub time: u8,
     pub region: u8,
 }
 
-/// What a record is.
+/// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Value,
-    /// A value with a time to live, which any region may find expired at any time.
+    /// A value with a time to live, which may expire in any region at any time.
     Expiring,
     Tombstone,
 }
 
-/// What a region holds for a key, and where in its origin's history it came from.
+/// A region's record of a key, with its place in its origin's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     pub version: Version,
@@ -47,12 +47,12 @@ impl Record {
     }
 }
 
-/// The order in which records win: at equal version the tombstone.
+/// Precedence of a record: the higher version wins, at equal versions the tombstone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank {
     pub version: Version,
     pub tombstone: bool,
 }
 
-/// One record or nothing for each key.
+/// A record or `None` for each key.
 pub type Records = [Option<Record>; KEYS];

@@ -1,45 +1,45 @@
-//! One region: a replicated state machine, taken as one state that never loses what it committed.
+//! One region: a replicated state machine, modelled as one state that never loses a commit.
 //!
-//! Its Raft group, its nodes and its leaders are not modelled. A leader keeps nothing that is not
-//! in this state, or in flight.
+//! Its Raft group, its nodes and its leaders are not modelled: all of a leader's state is in this
+//! one, or in flight.
 
 use crate::record::{BUCKET_KEY, KEYS, Kind, REGIONS, Rank, Record, Records, Version};
 use crate::rules::{Overwritten, Rules, Watermark};
 
-/// Where a region stands.
+/// Membership of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Not a region yet.
     Out,
-    /// A donor's view was taken, and the walk goes on.
+    /// A donor's view was taken, and the bulk copy is in progress.
     Joining,
     Serving,
-    /// Gone for good. What it has sent may still arrive.
+    /// Lost for good. Messages that it has sent may still arrive.
     Lost,
 }
 
-/// An entry of the change index; there is at most one a key.
+/// An entry of the change index; at most one for each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub seq: u8,
-    /// Of the local change, which a merge may have overwritten.
+    /// Time of the local change, which a merge may have overwritten.
     pub time: u8,
 }
 
-/// What a region has committed about another one.
+/// A region's committed state about another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     pub incarnation: u8,
-    /// How far the peer has acknowledged this region's changes.
+    /// Sequence up to which the peer has acknowledged this region's changes.
     pub acked: u8,
-    /// How far the peer's changes were merged here.
+    /// Sequence up to which the peer's changes were merged here.
     pub cursor: u8,
-    /// What the peer has announced.
+    /// The last watermark that the peer has announced.
     pub watermark: u8,
-    /// How far all regions have the peer's changes.
+    /// Sequence up to which all regions have the peer's changes.
     pub stable: u8,
     pub fenced: bool,
-    /// The cursor with which a newcomer began (for the properties alone).
+    /// The initial cursor of a newcomer (for the properties only).
     pub first: u8,
 }
 
@@ -70,7 +70,7 @@ pub struct Region {
     pub peers: [Option<Peer>; REGIONS],
     /// The bucket of key 0 was dropped here.
     pub dropped: bool,
-    /// The highest that was ever here (for the properties alone).
+    /// The highest rank that this region has ever stored (for the properties only).
     pub had: [Option<Rank>; KEYS],
 }
 
@@ -111,7 +111,7 @@ impl Region {
         self.had[key] = self.had[key].max(Some(record.rank()));
     }
 
-    /// The version a write would get from a clock.
+    /// Returns the version that a write gets at this clock.
     pub fn next_version(&self, clock: u8, rules: &Rules) -> Version {
         Version {
             time: clock.max(self.last_version(rules) + 1),
@@ -119,7 +119,7 @@ impl Region {
         }
     }
 
-    /// A write of a user.
+    /// Applies a user's write.
     pub fn write(&mut self, key: usize, kind: Kind, clock: u8, rules: &Rules) -> Record {
         let version = self.next_version(clock, rules);
         self.last_version = self.last_version.max(version.time);
@@ -130,9 +130,9 @@ impl Region {
             incarnation: self.incarnation,
             seq: self.last_seq,
         };
-        let nothing_there = self.records[key].is_none_or(|there| there.is_tombstone());
+        let is_absent = self.records[key].is_none_or(|record| record.is_tombstone());
         let leaves_nothing =
-            kind == Kind::Tombstone && nothing_there && !rules.absent_delete_leaves_tombstone;
+            kind == Kind::Tombstone && is_absent && !rules.absent_delete_leaves_tombstone;
         if !leaves_nothing {
             self.store(key, record);
             self.entries[key] = Some(Entry {
@@ -144,7 +144,7 @@ impl Region {
         record
     }
 
-    /// The time to live of a record is over.
+    /// Expires a record.
     pub fn expire(&mut self, key: usize, rules: &Rules) {
         let Some(mut record) = self.records[key] else {
             return;
@@ -160,14 +160,14 @@ impl Region {
         }
     }
 
-    /// The bucket of key 0 is dropped.
+    /// Drops the bucket of key 0.
     pub fn drop_bucket(&mut self) {
         self.dropped = true;
         self.records[BUCKET_KEY] = None;
         self.entries[BUCKET_KEY] = None;
     }
 
-    /// Takes in a record that came from elsewhere, by a stream, a walk or from a survivor.
+    /// Merges a record from another region: from a stream, a bulk copy or a survivor.
     pub fn take_in(&mut self, key: usize, record: Record, rules: &Rules) {
         if rules.merge_raises_last_version {
             self.last_version = self.last_version.max(record.version.time);
@@ -177,8 +177,8 @@ impl Region {
         }
         let wins = match self.records[key] {
             None => true,
-            Some(there) if rules.tie_tombstone_wins => record.rank() > there.rank(),
-            Some(there) => record.version >= there.version,
+            Some(old) if rules.tie_tombstone_wins => record.rank() > old.rank(),
+            Some(old) => record.version >= old.version,
         };
         if !wins {
             return;
@@ -189,7 +189,7 @@ impl Region {
         }
     }
 
-    /// What is announced with a position.
+    /// Returns the watermark that is announced with a position.
     pub fn watermark(&self, position: u8, rules: &Rules) -> u8 {
         if self.mode == Mode::Joining && rules.watermark_0_while_joining {
             return 0;
@@ -204,13 +204,13 @@ impl Region {
         }
     }
 
-    /// The sequence of the first entry after a position.
+    /// Returns the sequence of the first entry after a position.
     pub fn first_after(&self, position: u8) -> Option<u8> {
         let seqs = self.entries.iter().flatten().map(|entry| entry.seq);
         seqs.filter(|seq| *seq > position).min()
     }
 
-    /// What the entries after `from` up to `to` stand for, without what the peer wrote itself.
+    /// Returns the records of the entries after `from` up to `to`, without the peer's own writes.
     pub fn changes(&self, from: u8, to: u8, peer: usize) -> Records {
         let mut changes = [None; KEYS];
         for (key, change) in changes.iter_mut().enumerate() {
@@ -222,7 +222,7 @@ impl Region {
         changes
     }
 
-    /// How far every peer has this region's changes.
+    /// Returns the sequence up to which every peer has this region's changes.
     pub fn acked_by_all(&self, rules: &Rules) -> u8 {
         let acked = self.peers.iter().flatten().map(|peer| peer.acked);
         let all = if rules.entry_waits_for_every_peer {
@@ -235,8 +235,8 @@ impl Region {
 
     /// Removes entries that every peer has acknowledged.
     ///
-    /// It happens in the entry that changes the acknowledgements. Later would do as well: such an
-    /// entry is after no position from which anything is sent, so it changes nothing.
+    /// This happens in the entry that changes the acknowledgements. A later clean-up would be
+    /// equivalent: such an entry is after no position from which a batch is sent.
     pub fn clean_index(&mut self, rules: &Rules) {
         let acked = self.acked_by_all(rules);
         for entry in &mut self.entries {
@@ -252,18 +252,20 @@ impl Region {
         self.clean_index(rules);
     }
 
-    /// Whether the rules let the tombstone of a key go.
+    /// Returns whether the rules allow to collect the tombstone of a key.
     pub fn may_collect(&self, key: usize, rules: &Rules) -> bool {
         let Some(record) = self.records[key].filter(Record::is_tombstone) else {
             return false;
         };
-        let may = self.serves() || (self.mode == Mode::Joining && !rules.joining_collects_nothing);
+        let is_allowed =
+            self.serves() || (self.mode == Mode::Joining && !rules.joining_collects_nothing);
         let seen = |peer: &Peer| peer.watermark >= record.version.time;
-        may && self.is_everywhere(key, &record, rules)
+        is_allowed && self.is_stable(key, &record, rules)
             && (!rules.tombstone_waits_for_watermark || self.peers.iter().flatten().all(seen))
     }
 
-    fn is_everywhere(&self, key: usize, record: &Record, rules: &Rules) -> bool {
+    /// Returns whether all regions have a tombstone.
+    fn is_stable(&self, key: usize, record: &Record, rules: &Rules) -> bool {
         let origin = record.version.region;
         if origin == self.id && record.incarnation == self.incarnation {
             return self.entries[key].is_none() || !rules.tombstone_waits_for_entry;

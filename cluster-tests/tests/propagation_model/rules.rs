@@ -1,16 +1,16 @@
-//! The rules of propagation, each as a switch, so that a test can show what happens without it.
+//! The rules of propagation, each as a switch, so that a test can show its necessity.
 
-/// What becomes of the index entry of a local change that a merge overwrites before all peers
-/// have it.
+/// Treatment of the index entry of a local change that a merge overwrites before all peers have
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwritten {
-    /// The entry stays: what is there now, whatever its origin, is sent in its place.
+    /// The entry stays: the current record, of any origin, is sent in its place.
     SendWinner,
-    /// The entry goes: the winner's origin delivers the winner.
+    /// The entry is removed: the winner's origin delivers the winner.
     DropEntry,
 }
 
-/// What is announced with position p.
+/// The watermark that is announced with position p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watermark {
     /// The last version if p is the last sequence, else nothing.
@@ -18,7 +18,7 @@ pub enum Watermark {
     /// One less than the smallest version of index entries after p; the last version if there
     /// are none.
     BelowEntries,
-    /// The last version, whatever p is.
+    /// The last version, for any p.
     LastVersion,
 }
 
@@ -31,7 +31,7 @@ pub struct Rules {
     pub merge_ends_past_cursor: bool,
     /// See [`Overwritten`].
     pub overwritten: Overwritten,
-    /// A record that loses against what is there still moves the cursor.
+    /// A record that loses against the existing one still moves the cursor.
     pub skipped_moves_cursor: bool,
     /// At equal version a tombstone wins over a value.
     pub tie_tombstone_wins: bool,
@@ -39,19 +39,19 @@ pub struct Rules {
     pub expiry_keeps_version: bool,
     /// An expired record keeps its index entry.
     pub expiry_keeps_entry: bool,
-    /// A DELETE leaves a tombstone also when there is nothing to delete.
+    /// A DELETE leaves a tombstone even if the key is absent.
     pub absent_delete_leaves_tombstone: bool,
-    /// The last version is stored, and not derived from the records that are there.
+    /// The last version is stored, and not derived from the existing records.
     pub last_version_stored: bool,
     /// Merges raise the last version.
     pub merge_raises_last_version: bool,
     /// See [`Watermark`].
     pub watermark: Watermark,
-    /// An index entry goes only when every peer has acknowledged it, not just one.
+    /// An index entry is removed only when every peer has acknowledged it, not just one.
     pub entry_waits_for_every_peer: bool,
     /// A local tombstone stays while it has an index entry.
     pub tombstone_waits_for_entry: bool,
-    /// A tombstone from elsewhere stays until its origin has said that it is stable.
+    /// A tombstone of another region stays until its origin has announced that it is stable.
     pub tombstone_waits_for_stable: bool,
     /// A tombstone stays until the watermarks of all other regions have reached its version.
     pub tombstone_waits_for_watermark: bool,
@@ -63,34 +63,34 @@ pub struct Rules {
     pub incarnation_checked: bool,
     /// Acknowledgements also carry the incarnation of the region that gives them.
     pub ack_names_receiver: bool,
-    /// The donor's view is taken only when every region holds changes for the newcomer.
+    /// The donor's view is taken only when every region retains changes for the newcomer.
     pub view_after_all_set_peers: bool,
-    /// What is held for a newcomer begins at the lowest position that a peer has acknowledged.
+    /// Changes are retained for a newcomer from the lowest position that a peer has acknowledged.
     pub newcomer_from_lowest_ack: bool,
-    /// The newcomer's cursors are read before the walk.
+    /// The newcomer's cursors are read before the bulk copy.
     pub cursor_first_then_walk: bool,
-    /// A walk carries tombstones too.
+    /// A bulk copy carries tombstones too.
     pub walk_carries_tombstones: bool,
-    /// A region that comes back is emptied before the walk.
+    /// A region that joins again is emptied before the bulk copy.
     pub newcomer_emptied: bool,
-    /// A newcomer acknowledges nothing before its walk has ended.
+    /// A newcomer acknowledges nothing before its bulk copy has ended.
     pub ack_after_walk: bool,
-    /// A newcomer announces watermark 0 until its walk has ended.
+    /// A newcomer announces watermark 0 until its bulk copy has ended.
     pub watermark_0_while_joining: bool,
-    /// A newcomer honours no watermark until its walk has ended.
+    /// A newcomer ignores watermarks until its bulk copy has ended.
     pub joining_honours_none: bool,
-    /// A newcomer collects no tombstone until its walk has ended.
+    /// A newcomer collects no tombstone until its bulk copy has ended.
     pub joining_collects_nothing: bool,
     /// A newcomer raises its last version above those of all regions before it serves.
     pub raise_last_versions: bool,
     /// All survivors refuse a lost region's streams before they compare their cursors.
     pub fence_first: bool,
-    /// Survivors bring each other to the same cursor before they remove a lost region.
+    /// Survivors reconcile before they remove a lost region.
     pub level_first: bool,
-    /// Also a survivor that is not ahead sends its records of the lost region past the others'
-    /// cursors: a walk may have brought them.
+    /// A survivor that is not ahead sends its records of the lost region, too: it may have them
+    /// from a bulk copy.
     pub level_each_way: bool,
-    /// The deletion of a bucket that is under way also reaches a region that begins to join.
+    /// The deletion of a bucket in progress also reaches a region that begins to join.
     pub drop_reaches_newcomer: bool,
     /// A dropped bucket refuses merged writes.
     pub marker_refuses_merges: bool,

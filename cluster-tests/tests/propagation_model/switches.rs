@@ -1,4 +1,4 @@
-//! Without any one rule, something goes wrong.
+//! Without any one rule, some property breaks.
 
 use crate::check::breaks;
 use crate::joining::Step;
@@ -31,7 +31,7 @@ mod streams {
         breaks("merge starts at cursor", CONVERGE, setup);
     }
 
-    /// The guard alone would do for duplicates of whole batches.
+    /// The guard alone would suffice for duplicates of whole batches.
     #[test]
     fn merge_ends_past_cursor() {
         let mut setup = without(2, 1, 2, |r| {
@@ -200,17 +200,17 @@ mod joining {
     }
 
     #[test]
-    fn cursor_first_then_walk() {
+    fn cursors_before_copy() {
         let setup = joining(1, 1, |r| r.cursor_first_then_walk = false);
-        breaks("cursor first, then walk", CONVERGE, setup);
+        breaks("cursors before copy", CONVERGE, setup);
     }
 
     #[test]
-    fn walk_carries_tombstones() {
+    fn copy_carries_tombstones() {
         let mut setup = joining(2, 2, |r| r.walk_carries_tombstones = false);
         setup.writes = vec![write(0, 0, Kind::Value), write(1, 0, Kind::Tombstone)];
         setup.clocks = vec![0];
-        breaks("walk carries tombstones", CONVERGE, setup);
+        breaks("copy carries tombstones", CONVERGE, setup);
     }
 
     #[test]
@@ -223,20 +223,21 @@ mod joining {
     }
 
     #[test]
-    fn ack_after_walk() {
+    fn ack_after_copy() {
         let mut setup = joining(2, 1, |r| r.ack_after_walk = false);
         setup.writes = writes(0..REGIONS, 0..setup.keys, &[Kind::Value]);
         setup.budget.walk_breaks = 1;
-        breaks("ack after walk", SETTLE, setup);
+        breaks("ack after copy", SETTLE, setup);
     }
 
     #[test]
-    fn joining_honours_none() {
+    fn joining_ignores_watermarks() {
         let setup = joining(1, 1, |r| r.joining_honours_none = false);
-        breaks("joining honours none", CONVERGE, setup);
+        breaks("joining ignores watermarks", CONVERGE, setup);
     }
 
-    /// A newcomer that acknowledges nothing has no tombstone that it could collect too early.
+    /// A newcomer that acknowledges nothing has no tombstone that it could collect too early, so
+    /// that rule is off, too.
     #[test]
     fn joining_collects_nothing() {
         let setup = joining(1, 2, |r| {
@@ -272,7 +273,7 @@ mod joining {
     }
 }
 
-mod leaving {
+mod removal {
     use super::*;
 
     fn losing(regions: usize, operations: u8, change: impl Fn(&mut Rules)) -> Setup {
@@ -290,19 +291,19 @@ mod leaving {
     }
 
     #[test]
-    fn level_first() {
+    fn reconcile_first() {
         let mut setup = losing(3, 1, |r| r.level_first = false);
         setup.writes = writes(0..3, 0..1, &[Kind::Value]);
-        breaks("level first", CONVERGE, setup);
+        breaks("reconcile first", CONVERGE, setup);
     }
 
     #[test]
-    fn level_each_way() {
+    fn reconcile_both_ways() {
         let mut setup = losing(2, 1, |r| r.level_each_way = false);
         setup.joins = Some(2);
         setup.writes = vec![write(0, 0, Kind::Value)];
         setup.clocks = vec![0];
-        breaks("level each way", CONVERGE, setup);
+        breaks("reconcile both ways", CONVERGE, setup);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! All regions and what is between them, and the bounds within which the checker looks.
+//! The state of all regions and messages, and the bounds of the search.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::record::{KEYS, Kind, REGIONS, Rank};
 use crate::region::{Mode, Peer, Region};
 use crate::rules::Rules;
 
-/// How much of each kind may still happen.
+/// Number of events of each kind that may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Users' requests: PUT, DELETE, deletion of the bucket.
@@ -21,16 +21,16 @@ pub struct Budget {
     pub duplicates: u8,
     /// A batch or an acknowledgement is lost.
     pub losses: u8,
-    /// An acknowledgement or a heartbeat takes its time, while others arrive at once; or a batch
-    /// is sent to a newcomer before it can take it.
+    /// An acknowledgement or a heartbeat is late, while others arrive at once; or a batch is sent
+    /// to a newcomer before it can accept it.
     pub late: u8,
-    /// A walk breaks and starts again.
+    /// A bulk copy breaks and starts again.
     pub walk_breaks: u8,
     /// A region is lost.
     pub regions_lost: u8,
 }
 
-/// A change of a user (for the properties alone).
+/// A user's change (for the properties only).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Change {
     pub region: u8,
@@ -44,24 +44,24 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     pub regions: [Region; REGIONS],
-    /// A set, in the order in which its messages were sent.
+    /// The set of messages in flight, in the order in which they were sent.
     pub net: Vec<Message>,
     pub join: Join,
     /// The regions that the deletion of the bucket has yet to reach.
     pub drop_left: [bool; REGIONS],
     pub bucket_deleted: bool,
     pub left: Budget,
-    /// For the properties: the newest that users have written.
+    /// For the properties: the newest write of each key.
     pub newest: [Option<Rank>; KEYS],
-    /// For the properties: what users have written.
+    /// For the properties: all changes of users.
     pub changes: Vec<Change>,
-    /// For the properties: the guard met something that was not a duplicate.
+    /// For the properties: the guard has rejected a change that was not a duplicate.
     pub guard_hit: bool,
     /// For the properties: a region was lost.
     pub lost: bool,
 }
 
-/// What a user may do.
+/// A possible write of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     pub region: usize,
@@ -69,27 +69,27 @@ pub struct Write {
     pub kind: Kind,
 }
 
-/// All writes of some kinds to some keys in some regions.
+/// Returns all writes of these kinds to these keys in these regions.
 pub fn writes(regions: Range<usize>, keys: Range<usize>, kinds: &[Kind]) -> Vec<Write> {
-    let places = regions.flat_map(|region| keys.clone().map(move |key| (region, key)));
-    let writes = places.flat_map(|(region, key)| {
+    let targets = regions.flat_map(|region| keys.clone().map(move |key| (region, key)));
+    let writes = targets.flat_map(|(region, key)| {
         let write = move |&kind| Write { region, key, kind };
         kinds.iter().map(write)
     });
     writes.collect()
 }
 
-/// What is modelled, and the bounds.
+/// Scope and bounds of a search.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub rules: Rules,
-    /// Regions in the beginning.
+    /// Initial number of regions.
     pub regions: usize,
     pub keys: usize,
     pub writes: Vec<Write>,
-    /// What clocks may show. A version is at least that, and at least the last version + 1.
+    /// Possible times of clocks. A version is at least that, and at least the last version + 1.
     pub clocks: Vec<u8>,
-    /// Batches in flight between two regions.
+    /// Maximum number of batches in flight between two regions.
     pub in_flight: usize,
     /// A batch may also end at its first change.
     pub split: bool,
@@ -99,15 +99,15 @@ pub struct Setup {
     pub joins: Option<usize>,
     /// The region that may be lost.
     pub loses: Option<usize>,
-    /// Check the properties of watermarks too.
+    /// Checks the properties of watermarks, too.
     pub checks_watermarks: bool,
     pub budget: Budget,
-    /// Steps that are taken before the checker begins to look, where it would look too long.
+    /// Actions before the search begins, where it would take too long otherwise.
     pub begins_with: Vec<Action>,
 }
 
 impl Setup {
-    /// A cluster of some regions without faults.
+    /// Creates a setup of a cluster without faults.
     pub fn new(regions: usize, keys: usize, operations: u8) -> Self {
         Self {
             rules: Rules::all(),
@@ -155,12 +155,12 @@ impl Setup {
 }
 
 impl World {
-    /// The regions that are in the cluster and alive.
+    /// Returns the regions that are in the cluster and alive.
     pub fn members(&self) -> impl Iterator<Item = &Region> {
         self.regions.iter().filter(|region| region.serves())
     }
 
-    /// Adds a message to what is in flight.
+    /// Adds a message to those in flight.
     pub fn send(&mut self, message: Message) {
         if !self.net.contains(&message) {
             self.net.push(message);

@@ -1,9 +1,10 @@
-//! The operator's token. Without one the port is on the loopback interface, and then a request
-//! must also be meant for it: a page in a browser of the machine can make a name of its own point
-//! there (DNS rebinding), but it can't make the browser ask for `localhost` on its behalf.
+//! Authentication on the admin port, by a token. Without one the port is on the loopback interface,
+//! and then a request must also address it by name: a page in a browser of the machine can make a
+//! name of its own resolve to it (DNS rebinding), but can't make the browser send `Host:
+//! localhost`.
 //!
-//! It can make the browser send a request to `localhost` without reading the answer, and that is
-//! enough to start an operation. Browsers say where such a request comes from, in `Origin`.
+//! A page can make the browser send a request to `localhost` without reading the response, and that
+//! is enough to start an operation. Browsers send the origin of such a request in `Origin`.
 
 use std::net::IpAddr;
 
@@ -16,26 +17,27 @@ use sha2::{Digest, Sha256};
 use super::refusal;
 use crate::config::Secret;
 
-/// Whom to let in. It keeps the token's hash: comparing hashes takes a time that tells nothing
-/// about the token.
+/// Authentication of requests. It keeps the token's hash: the time to compare hashes reveals
+/// nothing about the token.
 #[derive(Clone)]
 pub struct Guard(Option<[u8; 32]>);
 
 impl Guard {
-    /// Without a token, whoever asks for the loopback interface by its name gets in.
+    /// Creates the authentication. Without a token, requests that address the loopback interface by
+    /// name are admitted.
     pub fn new(token: Option<&Secret>) -> Self {
         Self(token.map(|token| hash(token.expose().as_bytes())))
     }
 
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(right) = self.0 else {
+        let Some(expected) = self.0 else {
             return names_loopback(headers);
         };
-        bearer(headers).is_some_and(|token| hash(token) == right)
+        bearer(headers).is_some_and(|token| hash(token) == expected)
     }
 }
 
-/// Lets a request pass, or answers 401, or 403 where a token wouldn't help.
+/// Passes a request on, or answers 401, or 403 where a token wouldn't help.
 pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD)
         && is_of_another_origin(request.headers())
@@ -48,7 +50,7 @@ pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> 
         return next.run(request).await;
     }
     if guard.0.is_none() {
-        let message = "without an admin token, ask for localhost, 127.0.0.1 or [::1]";
+        let message = "without an admin token, the host must be localhost, 127.0.0.1 or [::1]";
         return refusal(StatusCode::FORBIDDEN, "forbidden", message);
     }
     let mut response = refusal(
@@ -62,7 +64,7 @@ pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> 
     response
 }
 
-/// Whether a browser says that the request comes from elsewhere than from this port.
+/// Returns whether a browser sent the request from another origin than this port.
 fn is_of_another_origin(headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else {
@@ -85,7 +87,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
-/// Whether `Host` is a name of the loopback interface, or missing, as no browser leaves it.
+/// Returns whether `Host` is a name of the loopback interface, or missing, which no browser omits.
 fn names_loopback(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else {
         return true;
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_names_of_the_loopback_interface_get_in() {
+    fn without_a_token_only_loopback_hosts_are_admitted() {
         for host in [
             "localhost:9090",
             "LOCALHOST",
@@ -143,14 +145,14 @@ mod tests {
 
     #[test]
     fn only_pages_of_the_port_itself_are_of_its_origin() {
-        let foreign = |origin: &'static str| {
+        let is_foreign = |origin: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static("localhost:9090"));
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             is_of_another_origin(&headers)
         };
         for origin in ["http://localhost:9090", "https://LOCALHOST:9090"] {
-            assert!(!foreign(origin), "{origin}");
+            assert!(!is_foreign(origin), "{origin}");
         }
         for origin in [
             "null",
@@ -161,16 +163,16 @@ mod tests {
             "http://evil.example",
             "file://localhost:9090",
         ] {
-            assert!(foreign(origin), "{origin}");
+            assert!(is_foreign(origin), "{origin}");
         }
         assert!(!is_of_another_origin(&HeaderMap::new()));
-        let mut lonely = HeaderMap::new();
-        lonely.insert(header::ORIGIN, HeaderValue::from_static("null"));
-        assert!(is_of_another_origin(&lonely));
+        let mut without_host = HeaderMap::new();
+        without_host.insert(header::ORIGIN, HeaderValue::from_static("null"));
+        assert!(is_of_another_origin(&without_host));
     }
 
     #[test]
-    fn with_a_token_only_the_token_gets_in() {
+    fn with_a_token_only_the_token_is_admitted() {
         let token = Some("0123456789abcdef");
         assert!(admitted(token, "authorization", "Bearer 0123456789abcdef"));
         assert!(!admitted(token, "authorization", "Bearer 0123456789abcdeg"));

@@ -1,7 +1,7 @@
-//! The operator's port: serving it, letting operators in, and the answers that all programs give.
+//! Admin port: its server, its authentication, and the routes that all programs have.
 //!
-//! It is apart from the public port, so that health checks, metrics and operations can be kept off
-//! the network that users are on, and go on when the public port is full.
+//! It is separate from the public port, so that health checks, metrics and operations can be kept
+//! off the users' network, and keep working when the public port is full.
 
 mod guard;
 mod server;
@@ -18,55 +18,55 @@ use serde_json::{Map, Value, json};
 
 use crate::telemetry::metrics::Exposition;
 
-/// An error as JSON, in the form that the public API has, too.
+/// Builds an error as JSON, in the same form as the public API.
 pub fn refusal(status: StatusCode, error: &str, message: &str) -> Response {
     (status, Json(json!({ "error": error, "message": message }))).into_response()
 }
 
-/// `/healthz`: the process answers.
+/// Answers `/healthz`: the process is alive.
 pub fn healthz() -> Ready<Json<Value>> {
     ready(Json(json!({ "status": "ok" })))
 }
 
-/// A part of a program that must be ready before the program is.
+/// Component of a program that must be ready before the program is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Its name.
+    /// Name of the component.
     pub name: String,
-    /// Why it isn't ready; `None`: it is.
+    /// Reason why it isn't ready; `None`: it is.
     pub missing: Option<String>,
 }
 
 impl Part {
-    /// A part that is ready, or waits for something.
+    /// Creates a component that is ready, or waits for something.
     pub fn new(name: impl Into<String>, missing: Option<String>) -> Self {
         let name = name.into();
         Self { name, missing }
     }
 
-    /// Whether it is ready.
+    /// Returns whether it is ready.
     pub fn is_ready(&self) -> bool {
         self.missing.is_none()
     }
 }
 
-/// What a program says of its readiness.
+/// Readiness of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Its parts.
+    /// Components that must be ready.
     pub parts: Vec<Part>,
-    /// What else is worth knowing, by name: it doesn't keep the program from being ready.
+    /// Further information by name, which doesn't affect the readiness.
     pub remarks: Vec<(&'static str, String)>,
 }
 
 impl Readiness {
-    /// Whether all parts are ready.
+    /// Returns whether all components are ready.
     pub fn is_ready(&self) -> bool {
         self.parts.iter().all(Part::is_ready)
     }
 }
 
-/// `/readyz`: whether all parts are ready, which aren't, and why.
+/// Answers `/readyz`: whether all components are ready, which aren't, and why.
 pub fn readyz(readiness: &Readiness) -> Response {
     let code = if readiness.is_ready() {
         StatusCode::OK
@@ -80,9 +80,9 @@ fn readiness_body(readiness: &Readiness) -> Value {
     let (mut waiting_for, mut components, mut reasons) = (Vec::new(), Map::new(), Map::new());
     for Part { name, missing } in &readiness.parts {
         components.insert(name.clone(), Value::Bool(missing.is_none()));
-        if let Some(why) = missing {
+        if let Some(reason) = missing {
             waiting_for.push(name);
-            reasons.insert(name.clone(), Value::String(why.clone()));
+            reasons.insert(name.clone(), Value::String(reason.clone()));
         }
     }
     let mut body = json!({
@@ -91,13 +91,13 @@ fn readiness_body(readiness: &Readiness) -> Value {
         "reasons": reasons,
         "components": components,
     });
-    for (name, remark) in &readiness.remarks {
-        body[*name] = Value::String(remark.clone());
+    for (name, note) in &readiness.remarks {
+        body[*name] = Value::String(note.clone());
     }
     body
 }
 
-/// `/metrics`: what `write` says, which may block for a short while.
+/// Answers `/metrics` with the text that `write` returns, which may block for a short time.
 pub async fn metrics(write: impl FnOnce() -> String + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(write).await {
         Ok(text) => ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response(),
@@ -105,9 +105,9 @@ pub async fn metrics(write: impl FnOnce() -> String + Send + 'static) -> Respons
     }
 }
 
-/// An answer could not be made.
+/// Builds the response when a task for it has failed, and logs the error.
 pub fn internal(error: &tokio::task::JoinError) -> Response {
-    tracing::error!(%error, "answer operator");
+    tracing::error!(%error, "admin request failed");
     refusal(
         StatusCode::INTERNAL_SERVER_ERROR,
         "internal",
@@ -115,7 +115,7 @@ pub fn internal(error: &tokio::task::JoinError) -> Response {
     )
 }
 
-/// A method that a route doesn't have.
+/// Builds the response to a method that a route doesn't have.
 pub fn method_not_allowed() -> Ready<Response> {
     ready(refusal(
         StatusCode::METHOD_NOT_ALLOWED,

@@ -1,4 +1,4 @@
-//! Serves the operator's port.
+//! Server of the admin port.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +12,31 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Connections held at once; more wait to be accepted.
+/// Maximum number of open connections; more wait to be accepted.
 const CONNECTIONS: usize = 64;
 
-/// Time for a request's headers, and between requests of a connection.
+/// Maximum time to receive a request's headers, and between requests of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for answers under way when the port closes.
+/// Maximum time for responses under way when the port closes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Pause after a connection couldn't be accepted: the usual reason is that the process has as many
-/// open files as it may, and trying at once again would only burn its processor.
+/// Delay after a connection couldn't be accepted: the usual reason is that the process has reached
+/// its limit of open files, and an immediate retry would only burn CPU time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the operator's port until `shutdown`, then finishes the answers under way.
+/// Serves the admin port until `shutdown`, then finishes the responses under way.
 ///
-/// To tell of a drain, cancel `shutdown` only when the program has drained.
+/// To report a drain, cancel `shutdown` only when the program has drained.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let service = TowerToHyperService::new(router);
     let connections = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &room)).await {
-        let Some((stream, place)) = accepted else {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Some(accepted) = shutdown
+        .run_until_cancelled(accept(&listener, &permits))
+        .await
+    {
+        let Some((stream, permit)) = accepted else {
             continue;
         };
         let connection = http1::Builder::new()
@@ -43,9 +46,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "operator's connection");
+                tracing::debug!(%error, "admin connection failed");
             }
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
@@ -53,22 +56,26 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         .await
         .is_err()
     {
-        tracing::warn!("operator's connections were cut off");
+        tracing::warn!("drain timed out, admin connections cut");
     }
 }
 
-/// The next connection and its place among those held; `None` if there was none to accept.
+/// Accepts the next connection, with its permit; `None` if that failed.
 ///
 /// Cancel safe: a connection is either returned or still waiting.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(room).acquire_owned().await.ok()?;
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok((stream, _)) => Some((stream, permit)),
         Err(error) => {
-            tracing::warn!(%error, "accept operator's connection");
+            tracing::warn!(
+                %error,
+                delay = ?ACCEPT_PAUSE,
+                "accepting an admin connection failed, retrying"
+            );
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }

@@ -1,18 +1,18 @@
-//! Why the settings were refused, said to a person who wants to mend them.
+//! Errors of settings, with what to do about them.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a setting's value came from.
+/// Source of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody gave one.
+    /// Default, since no value was given.
     Default,
-    /// The configuration file.
+    /// Configuration file.
     File(PathBuf),
-    /// An environment variable.
+    /// Environment variable.
     Variable(String),
-    /// A flag, with its dashes.
+    /// Flag, with its dashes.
     Flag(String),
 }
 
@@ -27,84 +27,84 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why the settings were refused. The process should print it and end with
+/// Error of the settings. The process should print it and exit with
 /// [`EXIT_CODE`](Self::EXIT_CODE).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The command line isn't one.
+    /// Command line that can't be parsed.
     #[error("{}", usage(.0))]
     Usage(clap::Error),
-    /// A value isn't right.
+    /// Value that its setting doesn't accept.
     #[error("{setting} = {value:?} ({origin}): expected {right}")]
     Wrong {
-        /// The setting.
+        /// Name of the setting.
         setting: &'static str,
-        /// Where the value came from.
+        /// Source of the value.
         origin: Origin,
-        /// The value; not shown if it is secret.
+        /// Value; not shown if it is secret.
         value: String,
-        /// What would be right.
+        /// Expected values.
         right: String,
     },
-    /// Settings that are right alone don't go together.
+    /// Settings that are valid by themselves, but not together.
     #[error("{problem}: {right}")]
     Conflict {
-        /// The settings and their values.
+        /// Settings and their values.
         problem: String,
-        /// What would be right.
+        /// Expected values.
         right: String,
     },
-    /// A name that no setting has.
+    /// Name that no setting has.
     #[error("there is no setting {name:?} ({origin}){}", did_you_mean(.nearest))]
     Unknown {
-        /// The name.
+        /// Name that was given.
         name: String,
-        /// Where it stands.
+        /// Source of the name.
         origin: Origin,
-        /// The names that are most like it.
+        /// Names that are most similar.
         nearest: Vec<String>,
     },
-    /// The file has a section.
+    /// Section in the configuration file.
     #[error(
         "[{name}] ({origin}) is a section, and settings have none: write each of them as \
          `name = value` on a line of its own, without sections"
     )]
     Section {
-        /// Its name.
+        /// Name of the section.
         name: String,
-        /// The file.
+        /// Source, a file.
         origin: Origin,
     },
-    /// A variable's value isn't Unicode.
+    /// Variable whose value isn't Unicode.
     #[error("variable {variable} is not valid Unicode")]
     NotUnicode {
-        /// The variable.
+        /// Name of the variable.
         variable: String,
     },
-    /// The configuration file can't be read.
+    /// Configuration file that can't be read.
     #[error("read configuration file {}: {source}", path.display())]
     Unreadable {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The configuration file isn't TOML.
+    /// Configuration file that isn't TOML.
     #[error("configuration file {} is not valid TOML: {source}", path.display())]
     Syntax {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Where and why.
+        /// Error of the parser, with its position.
         source: Box<toml::de::Error>,
     },
 }
 
 impl ConfigError {
-    /// What a process that was given wrong settings ends with, as is usual for wrong usage.
+    /// Exit code of a process with invalid settings, the usual one for wrong usage.
     pub const EXIT_CODE: u8 = 2;
 }
 
-/// The parser's message without its own "error: ", which comes before all of ours.
+/// Returns the parser's message without its prefix "error: ", which the program prints itself.
 fn usage(error: &clap::Error) -> String {
     let text = error.render().to_string();
     text.strip_prefix("error: ")

@@ -1,4 +1,4 @@
-//! Flags of a command line, made from a list of settings.
+//! Command-line flags, derived from a list of settings.
 
 use std::marker::PhantomData;
 
@@ -10,7 +10,7 @@ use super::kinds::Describe;
 use super::table::{Setting, Settings};
 use super::words::Switch;
 
-/// The settings given as flags.
+/// Settings given as flags.
 pub struct Flags<S>(pub Vec<(&'static Setting, String)>, PhantomData<S>);
 
 impl<S: Settings> FromArgMatches for Flags<S> {
@@ -45,7 +45,7 @@ fn argument<S: Settings>(setting: &Setting) -> Arg {
         text => format!(" [default: {text}]"),
     };
     let argument = Arg::new(setting.name);
-    // A switch alone means that it is on.
+    // A switch without a value is on.
     let argument = if setting.kind.placeholder() == Switch.placeholder() {
         argument.num_args(0..=1).default_missing_value("true")
     } else {
@@ -63,7 +63,7 @@ fn argument<S: Settings>(setting: &Setting) -> Arg {
         ))
 }
 
-/// The first sentence of a setting's documentation, without its full stop.
+/// Returns the first clause of a setting's documentation, without its full stop.
 fn first_sentence(doc: &str) -> &str {
     let ends = [". ", ": ", ", if ", ", unless "];
     let ends = ends.iter().filter_map(|end| doc.find(end));
@@ -71,8 +71,11 @@ fn first_sentence(doc: &str) -> &str {
     doc[..end].trim_end_matches('.')
 }
 
-/// The text to print if the command line asks for help or the version: those come as errors from
-/// the parser, but are none.
+/// Returns the text to print if the command line requests help or the version: the parser returns
+/// these as errors, but they are none.
+///
+/// # Errors
+/// Fails if the command line is invalid.
 pub fn printed_or_refused(error: clap::Error) -> Result<String, ConfigError> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.render().to_string()),

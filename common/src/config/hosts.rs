@@ -1,21 +1,21 @@
-//! Kinds of settings that name other machines.
+//! Kinds of settings that name other hosts.
 
 use super::kinds::{Describe, Kind};
 
-/// Reads `host:port`; `None` if it can't be one.
+/// Parses `host:port`; `None` if it is invalid.
 pub(super) fn host_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let v6 = host
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_v6 = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
-    let sane = v6 || (!host.is_empty() && host.bytes().all(name));
-    let port = port.parse::<u16>().is_ok_and(|port| port != 0);
-    (sane && port && text.len() <= 255).then(|| text.to_owned())
+    let is_host = is_v6 || (!host.is_empty() && host.bytes().all(is_name_byte));
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    (is_host && is_port && text.len() <= 255).then(|| text.to_owned())
 }
 
-/// Where a machine is reached.
+/// Host and port.
 pub struct HostPort;
 
 impl Describe for HostPort {
@@ -37,10 +37,10 @@ impl Kind for HostPort {
     }
 }
 
-/// What people call a node.
+/// Name of a node.
 pub struct NodeName;
 
-/// Most bytes of a node's name.
+/// Maximum length of a node's name.
 const MAX_NODE_NAME: usize = 63;
 
 impl Describe for NodeName {
@@ -49,8 +49,8 @@ impl Describe for NodeName {
     }
     fn right(&self) -> String {
         format!(
-            "1 to {MAX_NODE_NAME} letters, digits, dots, dashes and underscores, not digits alone, as \
-             in eu-1"
+            "1 to {MAX_NODE_NAME} letters, digits, dots, dashes and underscores, not digits alone, \
+             as in eu-1"
         )
     }
 }
@@ -58,17 +58,17 @@ impl Describe for NodeName {
 impl Kind for NodeName {
     type Value = String;
     fn parse(&self, text: &str) -> Option<String> {
-        let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let right = (1..=MAX_NODE_NAME).contains(&text.len()) && text.bytes().all(sane);
-        (right && !is_number).then(|| text.to_owned())
+        let is_name = (1..=MAX_NODE_NAME).contains(&text.len()) && text.bytes().all(is_name_byte);
+        (is_name && !is_number).then(|| text.to_owned())
     }
     fn write(&self, value: &String) -> Option<String> {
         Some(value.clone())
     }
 }
 
-/// Several of them; empty: none.
+/// List of hosts and ports; empty: none.
 pub struct HostPorts;
 
 impl Describe for HostPorts {
@@ -94,7 +94,7 @@ impl Kind for HostPorts {
     }
 }
 
-/// Addresses that others stand for; empty: none.
+/// Pairs of an address and the one to which its connections are redirected; empty: none.
 pub struct Detours;
 
 impl Describe for Detours {
@@ -134,11 +134,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_told_from_what_is_none() {
-        for right in ["node1:7070", "10.0.0.1:1", "[::1]:7070", "a-b.c_d:65535"] {
-            assert_eq!(host_port(right).as_deref(), Some(right));
+    fn only_hosts_with_ports_are_accepted() {
+        for valid in ["node1:7070", "10.0.0.1:1", "[::1]:7070", "a-b.c_d:65535"] {
+            assert_eq!(host_port(valid).as_deref(), Some(valid));
         }
-        for wrong in [
+        for invalid in [
             "node1",
             ":7070",
             "node1:",
@@ -148,17 +148,17 @@ mod tests {
             "a b:1",
             "[x]:1",
         ] {
-            assert_eq!(host_port(wrong), None, "{wrong}");
+            assert_eq!(host_port(invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn a_name_cannot_be_taken_for_a_number() {
-        for right in ["eu-1", "a", "10.0.0.1", "node_2.example"] {
-            assert_eq!(NodeName.parse(right).as_deref(), Some(right));
+    fn a_name_cannot_be_a_number() {
+        for valid in ["eu-1", "a", "10.0.0.1", "node_2.example"] {
+            assert_eq!(NodeName.parse(valid).as_deref(), Some(valid));
         }
-        for wrong in ["", "17", "a b", "a/b", "ü", &"x".repeat(64)] {
-            assert_eq!(NodeName.parse(wrong), None, "{wrong}");
+        for invalid in ["", "17", "a b", "a/b", "ü", &"x".repeat(64)] {
+            assert_eq!(NodeName.parse(invalid), None, "{invalid}");
         }
     }
 

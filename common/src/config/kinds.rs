@@ -1,45 +1,46 @@
-//! Kinds of settings: what is right for one, how it is read from text and written back.
+//! Kinds of settings: their valid values, and how these are parsed and formatted.
 //!
 //! Text is the one form that flags, variables, files and defaults share, so each kind has one
-//! reader, and the same text means the same wherever it stands. Kinds without facts of their own
-//! are in `words.rs`.
+//! parser, and the same text means the same in every source. Kinds without parameters are in
+//! `simple_kinds.rs`.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What people need to know of a kind.
+/// Description of a kind for help and messages.
 pub trait Describe: Sync {
-    /// What stands for the value in the help.
+    /// Returns the placeholder for the value in the help.
     fn placeholder(&self) -> &'static str;
-    /// What would be right, as the end of "expected ...".
+    /// Returns the valid values, as the end of "expected ...".
     fn right(&self) -> String;
-    /// Whether TOML writes it bare (numbers, booleans) and not as a string.
+    /// Returns whether TOML writes it bare (numbers, booleans) and not as a string.
     fn bare(&self) -> bool {
         false
     }
-    /// Whether a whole number without quotes is right in TOML, too, where else values are strings.
+    /// Returns whether TOML accepts an integer without quotes, too, where values are strings
+    /// otherwise.
     fn takes_numbers(&self) -> bool {
         false
     }
-    /// Whether values may not be shown.
+    /// Returns whether values must not be shown.
     fn secret(&self) -> bool {
         false
     }
 }
 
-/// How a kind is read and written.
+/// Parser and formatter of a kind.
 pub trait Kind: Describe {
-    /// What it is once it was read.
+    /// Type of a parsed value.
     type Value;
-    /// The value that `text` says; `None` if it isn't right.
+    /// Parses a value; `None` if it is invalid.
     fn parse(&self, text: &str) -> Option<Self::Value>;
-    /// The text that gives `value` when read; `None` if it isn't set, or secret.
+    /// Formats a value so that it can be parsed; `None` if it isn't set, or secret.
     fn write(&self, value: &Self::Value) -> Option<String>;
 }
 
-/// An address to listen on.
+/// Address to listen on.
 pub struct Address;
 
 impl Describe for Address {
@@ -64,11 +65,11 @@ impl Kind for Address {
     }
 }
 
-/// A whole number within bounds.
+/// Integer within bounds.
 pub struct Number<T> {
-    /// The smallest that is right.
+    /// Minimum.
     pub min: T,
-    /// The largest that is right.
+    /// Maximum.
     pub max: T,
 }
 
@@ -96,11 +97,11 @@ impl<T: Display + Sync + FromStr + PartialOrd> Kind for Number<T> {
     }
 }
 
-/// A length of time within bounds.
+/// Duration within bounds.
 pub struct Span {
-    /// The shortest that is right, in milliseconds.
+    /// Minimum, in milliseconds.
     pub min_ms: u64,
-    /// The longest that is right, in milliseconds.
+    /// Maximum, in milliseconds.
     pub max_ms: u64,
 }
 
@@ -128,15 +129,15 @@ impl Kind for Span {
             Err(_) => humantime::parse_duration(text).ok()?,
         };
         let ms = u64::try_from(span.as_millis()).ok()?;
-        let whole = span.subsec_nanos().is_multiple_of(1_000_000);
-        (whole && (self.min_ms..=self.max_ms).contains(&ms)).then_some(span)
+        let is_whole = span.subsec_nanos().is_multiple_of(1_000_000);
+        (is_whole && (self.min_ms..=self.max_ms).contains(&ms)).then_some(span)
     }
     fn write(&self, value: &Duration) -> Option<String> {
         u64::try_from(value.as_millis()).ok().map(span_text)
     }
 }
 
-/// A time in the largest unit that holds it exactly.
+/// Formats a duration in the largest unit that divides it.
 fn span_text(ms: u64) -> String {
     let units = [
         (86_400_000, "d"),
@@ -153,7 +154,7 @@ fn span_text(ms: u64) -> String {
         )
 }
 
-/// A length of time, or 0 for what is switched off.
+/// Duration within bounds, or 0 for off.
 pub struct OrOff(pub Span);
 
 impl Describe for OrOff {
@@ -184,7 +185,7 @@ impl Kind for OrOff {
     }
 }
 
-/// A setting that may be left out; so is one whose text is empty.
+/// Optional setting; an empty text counts as not set.
 pub struct Maybe<K>(pub K);
 
 impl<K: Describe> Describe for Maybe<K> {

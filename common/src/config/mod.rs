@@ -1,14 +1,14 @@
-//! The machinery of settings: the same names everywhere.
+//! Settings of a program, with the same names in all sources.
 //!
 //! A program declares each of its settings once, with [`settings!`](crate::settings): its field,
-//! its documentation, what is right for it and its default. From that come the flag
-//! (`--max-connections`), the variable (`CLOUDKV_MAX_CONNECTIONS`), the key of the TOML file
-//! (`max_connections`), the help and the printed configuration. Flags win over variables, those
-//! over the file, the file over the defaults; an empty variable counts as none.
+//! its documentation, its kind and its default. From that derive the flag (`--max-connections`),
+//! the environment variable (`CLOUDKV_MAX_CONNECTIONS`), the key of the TOML file
+//! (`max_connections`), the help and the printed configuration. Flags override variables, those
+//! override the file, the file overrides the defaults; an empty variable counts as not set.
 //!
-//! A wrong setting stops the start. The message names the setting, where it came from, the value,
-//! and what would be right. Nothing here reads the process's globals but the configuration file:
-//! arguments and variables come in as parameters, so that tests can give any.
+//! An invalid setting prevents the start. The message names the setting, its source, its value, and
+//! what is expected. Nothing here reads global state of the process but the configuration file:
+//! arguments and variables are parameters, so that tests can pass any.
 
 mod error;
 mod flags;

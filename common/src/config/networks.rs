@@ -1,9 +1,9 @@
-//! A kind of settings that names networks.
+//! Kind of settings that name networks.
 
 use super::kinds::{Describe, Kind};
 use crate::network::Network;
 
-/// Several networks; empty: none.
+/// List of networks; empty: none.
 pub struct Networks;
 
 impl Describe for Networks {

@@ -1,11 +1,11 @@
-//! The configuration as a TOML file that explains itself.
+//! Printed configuration: a TOML file with comments.
 
 use std::fmt::Write as _;
 
 use super::table::{Setting, Settings};
 
-/// The settings in effect as TOML with their documentation. Reading it gives the same settings,
-/// but for secrets, which are never printed.
+/// Formats the settings in effect as TOML with their documentation. Reading it gives the same
+/// settings, except for secrets, which are never printed.
 pub fn to_toml<S: Settings>(settings: &S) -> String {
     let mut toml = String::new();
     for (setting, text) in S::ALL.iter().zip(settings.texts()) {
@@ -45,7 +45,7 @@ fn write_setting(
     }
 }
 
-/// Breaks text into lines that fit a terminal.
+/// Wraps text into lines that fit a terminal.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! What the file, the variables and the flags say, as text, before anything is judged.
+//! Texts of settings from the file, the variables and the flags, before they are parsed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,20 +8,20 @@ use super::error::{ConfigError, Origin};
 use super::kinds::Kind;
 use super::table::Setting;
 
-/// What all our variables begin with.
+/// Prefix of all variables.
 pub(super) const PREFIX: &str = "CLOUDKV_";
 
-/// The variable that names the configuration file.
+/// Variable that names the configuration file.
 pub(super) const FILE_VARIABLE: &str = "CLOUDKV_CONFIG";
 
-/// The texts that were found, by setting, each from the source that wins.
+/// Texts by setting, each from the source that takes precedence.
 pub struct Found {
     settings: &'static [Setting],
     texts: BTreeMap<&'static str, (String, Origin)>,
 }
 
 impl Found {
-    /// Nothing found yet for these settings.
+    /// Creates empty sources for these settings.
     pub fn new(settings: &'static [Setting]) -> Self {
         Self {
             settings,
@@ -29,7 +29,7 @@ impl Found {
         }
     }
 
-    /// Takes what the flags say: it wins over everything.
+    /// Adds the flags, which override everything.
     pub fn add_flags(&mut self, flags: Vec<(&'static Setting, String)>) {
         for (setting, text) in flags {
             let origin = Origin::Flag(format!("--{}", setting.flag()));
@@ -37,10 +37,14 @@ impl Found {
         }
     }
 
-    /// Takes what the variables say, and returns the file that one of them names.
+    /// Adds the variables, and returns the path of the file that one of them names.
     ///
-    /// A variable of ours that is almost the name of a setting is refused as misspelt. Others are
-    /// let be: Kubernetes makes `CLOUDKV_SERVICE_HOST` and the like from names of services.
+    /// Unknown variables with our prefix are ignored, since Kubernetes derives
+    /// `CLOUDKV_SERVICE_HOST` and the like from names of services.
+    ///
+    /// # Errors
+    /// Fails if a variable is almost the name of a setting, and so probably misspelled, or isn't
+    /// Unicode.
     pub fn add_variables(
         &mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -71,7 +75,11 @@ impl Found {
         Ok(file)
     }
 
-    /// Takes what the file says, where no variable says otherwise.
+    /// Adds the file, which is overridden by variables and flags.
+    ///
+    /// # Errors
+    /// Fails if it can't be read, isn't TOML, or has a section, an unknown setting or a value of a
+    /// wrong type.
     pub fn add_file(&mut self, path: Option<PathBuf>) -> Result<(), ConfigError> {
         let Some(path) = path else { return Ok(()) };
         let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
@@ -102,7 +110,7 @@ impl Found {
         Ok(())
     }
 
-    /// The text of a setting and where it came from.
+    /// Returns the text of a setting and its source.
     pub fn text(&self, name: &str) -> (String, Origin) {
         self.texts.get(name).cloned().unwrap_or_else(|| {
             let default = self.settings.iter().find(|setting| setting.name == name);
@@ -113,7 +121,10 @@ impl Found {
         })
     }
 
-    /// The value of a setting.
+    /// Parses the value of a setting.
+    ///
+    /// # Errors
+    /// Fails if it is invalid.
     pub fn read<K: Kind>(&self, name: &'static str, kind: &K) -> Result<K::Value, ConfigError> {
         let (text, origin) = self.text(name);
         kind.parse(&text).ok_or_else(|| ConfigError::Wrong {
@@ -129,7 +140,7 @@ impl Found {
     }
 }
 
-/// Whether a value of the file is what follows `[name]` or `[[name]]`.
+/// Returns whether a value of the file is a section, `[name]` or `[[name]]`.
 fn is_section(value: &toml::Value) -> bool {
     match value {
         toml::Value::Table(_) => true,
@@ -138,7 +149,7 @@ fn is_section(value: &toml::Value) -> bool {
     }
 }
 
-/// A value of the file as text, if it is of the TOML type that the setting has.
+/// Returns a value of the file as text, if it is of the setting's TOML type.
 fn file_text(
     setting: &Setting,
     value: &toml::Value,
@@ -185,7 +196,7 @@ fn refuse_misspelt_variable(
     })
 }
 
-/// Up to three names that can be made from `name` with at most `edits` changes of a letter.
+/// Returns up to three names within so many edits of `name`.
 fn nearest(name: &str, names: impl Iterator<Item = String>, edits: usize) -> Vec<String> {
     let mut near: Vec<(usize, String)> = names
         .map(|known| (strsim::damerau_levenshtein(&known, name), known))

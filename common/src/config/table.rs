@@ -1,19 +1,19 @@
-//! The macro that turns a list of settings into a struct and its description.
+//! Macro that turns a list of settings into a struct and its description.
 
 use super::error::ConfigError;
 use super::kinds::Describe;
 use super::sources::Found;
 
-/// A setting as help, messages and the printed configuration need it.
+/// Setting as help, messages and the printed configuration need it.
 #[derive(Clone, Copy)]
 pub struct Setting {
-    /// Its field and its key in the file.
+    /// Name of its field and key of the file.
     pub name: &'static str,
-    /// Its documentation.
+    /// Documentation of the setting.
     doc: &'static str,
-    /// Its default as text; empty: not set.
+    /// Default as text; empty: not set.
     pub default: &'static str,
-    /// What is right for it.
+    /// Kind of its values.
     pub kind: &'static dyn Describe,
 }
 
@@ -33,47 +33,50 @@ impl Setting {
         }
     }
 
-    /// Its documentation on one line.
+    /// Returns the documentation on one line.
     pub fn doc(&self) -> &'static str {
         self.doc.trim()
     }
 
-    /// Its flag, without the dashes before it.
+    /// Returns the flag, without the leading dashes.
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// Its environment variable.
+    /// Returns the environment variable.
     pub fn variable(&self) -> String {
         format!("{}{}", super::sources::PREFIX, self.name.to_uppercase())
     }
 }
 
-/// A list of settings, as [`settings!`](crate::settings) declares it.
+/// List of settings, as [`settings!`](crate::settings) declares it.
 pub trait Settings: Sized {
     /// All settings in the order of their declaration.
     const ALL: &'static [Setting];
 
-    /// The names of those that most who start the program need: the short help shows no others.
+    /// Names of the settings that most operators need: the short help shows no others.
     const BASIC: &'static [&'static str];
 
-    /// Reads each setting from what was found, or from its default.
-    fn from_found(found: &Found) -> Result<Self, ConfigError>;
+    /// Parses each setting from its source, or from its default.
+    ///
+    /// # Errors
+    /// Fails if a value is invalid.
+    fn from_found(sources: &Found) -> Result<Self, ConfigError>;
 
-    /// The values as text, in the order of [`ALL`](Self::ALL); `None`: not set, or secret.
+    /// Returns the values as text, in the order of [`ALL`](Self::ALL); `None`: not set, or secret.
     fn texts(&self) -> Vec<Option<String>>;
 }
 
 /// Declares the settings of a program, one `name: type = kind => "default"` each, with its
-/// documentation: a struct `Config` that is [`Settings`]. Before them, in brackets, come the names
-/// of those that the short help shows.
+/// documentation: a struct `Config` that implements [`Settings`]. The names in brackets before them
+/// are those that the short help shows.
 #[macro_export]
 macro_rules! settings {
     (
         [ $( $basic:ident ),+ $(,)? ]
         $( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $kind:expr => $default:literal, )+
     ) => {
-        /// The settings of the program, each valid in itself and all of them together.
+        /// Settings of the program, each valid by itself and all of them together.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Config {
             $( $(#[doc = $doc])+ pub $name: $type, )+
@@ -89,9 +92,9 @@ macro_rules! settings {
             const BASIC: &'static [&'static str] = &[ $( stringify!($basic) ),+ ];
 
             fn from_found(
-                found: &$crate::config::Found,
+                sources: &$crate::config::Found,
             ) -> Result<Self, $crate::config::ConfigError> {
-                Ok(Self { $( $name: found.read(stringify!($name), &$kind)?, )+ })
+                Ok(Self { $( $name: sources.read(stringify!($name), &$kind)?, )+ })
             }
 
             fn texts(&self) -> Vec<Option<String>> {

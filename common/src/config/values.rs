@@ -1,10 +1,10 @@
-//! Types of settings that the standard library has none for.
+//! Types of settings' values that the standard library lacks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Declares a size in a binary unit.
+/// Declares a type of sizes in a binary unit.
 macro_rules! size {
     ($(#[$doc:meta])* $name:ident, $shift:literal) => {
         $(#[$doc])*
@@ -12,7 +12,7 @@ macro_rules! size {
         pub struct $name(pub usize);
 
         impl $name {
-            /// The size in bytes.
+            /// Returns the size in bytes.
             pub const fn bytes(self) -> usize {
                 self.0 << $shift
             }
@@ -35,27 +35,29 @@ macro_rules! size {
 }
 
 size! {
-    /// A size in KiB.
+    /// Size in KiB.
     Kib, 10
 }
 
 size! {
-    /// A size in MiB.
+    /// Size in MiB.
     Mib, 20
 }
 
-/// The name of a region: 1 to 32 characters out of `a-z`, `0-9` and `-`.
+/// Name of a region: 1 to 32 characters out of `a-z`, `0-9` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Region(String);
 
 impl Region {
-    /// Reads a name; `None` if no region can have it.
+    /// Parses a name; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
-        let sane = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        ((1..=32).contains(&text.len()) && text.bytes().all(sane)).then(|| Self(text.to_owned()))
+        let is_valid =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_name = (1..=32).contains(&text.len()) && text.bytes().all(is_valid);
+        is_name.then(|| Self(text.to_owned()))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -67,17 +69,17 @@ impl fmt::Display for Region {
     }
 }
 
-/// The form of log lines.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line, for log collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
 impl LogFormat {
-    /// Its name in the settings.
+    /// Returns the name in the settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -86,7 +88,7 @@ impl LogFormat {
     }
 }
 
-/// Text that never gets into a log, a message or the printed configuration.
+/// Text that is never written to a log, a message or the printed configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -96,7 +98,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for the one place that needs it.
+    /// Returns the text, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -108,13 +110,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a node's operator calls go: `host:port`.
+/// Address of a node's admin port: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target(String);
 
 impl Target {
-    /// Reads `http://host:port`, `host:port`, or an address to listen on: one that stands for all
-    /// interfaces (`0.0.0.0`, `[::]`) is called on the loopback interface.
+    /// Parses `http://host:port`, `host:port`, or an address to listen on: the unspecified
+    /// addresses (`0.0.0.0`, `[::]`) are replaced by the loopback address. `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let authority = text
             .strip_prefix("http://")
@@ -129,12 +131,12 @@ impl Target {
             return Some(Self(address.to_string()));
         }
         let (host, port) = authority.rsplit_once(':')?;
-        let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        let right = !host.is_empty() && host.bytes().all(sane) && port.parse::<u16>().is_ok();
-        right.then(|| Self(authority.to_owned()))
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_host = !host.is_empty() && host.bytes().all(is_valid);
+        (is_host && port.parse::<u16>().is_ok()).then(|| Self(authority.to_owned()))
     }
 
-    /// `host:port`, as connections and the `Host` header need it.
+    /// Returns `host:port`, as connections and the `Host` header need it.
     pub fn authority(&self) -> &str {
         &self.0
     }

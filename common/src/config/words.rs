@@ -1,4 +1,4 @@
-//! Kinds of settings that have no facts of their own, such as bounds.
+//! Kinds of settings without parameters, such as bounds.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::kinds::{Describe, Kind};
 use super::values::{LogFormat, Region, Secret};
 use crate::telemetry::logs;
 
-/// Declares the description of a kind that holds no facts of its own.
+/// Implements the description of a kind without parameters.
 macro_rules! describe {
     ($kind:ty, $placeholder:literal, $right:expr $(, $method:ident)?) => {
         impl Describe for $kind {
@@ -23,7 +23,7 @@ macro_rules! describe {
     };
 }
 
-/// A directory.
+/// Path of a directory.
 pub struct Folder;
 
 describe!(Folder, "DIR", "the path of a directory");
@@ -38,7 +38,7 @@ impl Kind for Folder {
     }
 }
 
-/// The name of a region.
+/// Name of a region.
 pub struct Name;
 
 describe!(
@@ -57,7 +57,7 @@ impl Kind for Name {
     }
 }
 
-/// On or off.
+/// Boolean.
 pub struct Switch;
 
 describe!(Switch, "true|false", "true or false", bare);
@@ -72,7 +72,7 @@ impl Kind for Switch {
     }
 }
 
-/// What is logged.
+/// Log filter.
 pub struct Levels;
 
 describe!(
@@ -92,7 +92,7 @@ impl Kind for Levels {
     }
 }
 
-/// The form of log lines.
+/// Format of log lines.
 pub struct Format;
 
 describe!(Format, "text|json", "text or json");
@@ -109,7 +109,7 @@ impl Kind for Format {
     }
 }
 
-/// A secret that goes into a header.
+/// Secret that is sent in a header.
 pub struct Token;
 
 describe!(
@@ -122,15 +122,15 @@ describe!(
 impl Kind for Token {
     type Value = Secret;
     fn parse(&self, text: &str) -> Option<Secret> {
-        let sane = text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic());
-        sane.then(|| Secret::new(text.to_owned()))
+        let is_valid = text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_valid.then(|| Secret::new(text.to_owned()))
     }
     fn write(&self, _: &Secret) -> Option<String> {
         None
     }
 }
 
-/// A file.
+/// Path of a file.
 pub struct File;
 
 describe!(File, "FILE", "the path of a file");

@@ -1,7 +1,7 @@
-//! A call that waits for its reply.
+//! Calls that wait for their replies.
 //!
-//! Invariant (unknown fate): a call that ends `Unsent` never left this node; one that ends `Lost`
-//! may have come through.
+//! Invariant (unknown outcome): a call that ends `Unsent` never left this node; one that ends
+//! `Lost` may have reached the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,16 +11,16 @@ use cloudkv_proto::v1 as pb;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Why a call has no reply.
+/// Error of a call without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The node is unknown or can't be reached; the call never left this one.
+    /// Node that is unknown or can't be reached; the call never left this one.
     #[error("the node can't be reached")]
     Unsent,
-    /// Too many calls wait for the node; the call never left this one.
+    /// Queue for the node that is full; the call never left this one.
     #[error("too many calls are waiting for the node")]
     Busy,
-    /// It was sent, and nothing came back in time.
+    /// Call that was sent, and got no reply in time: its outcome is unknown.
     #[error("the node didn't answer")]
     Lost,
 }
@@ -29,29 +29,29 @@ const WAITING: u8 = 0;
 const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-/// Whether a call was sent: decided once, by the link that sends it or the caller who gives up.
+/// State of sending a call: decided once, by the client that sends it or the caller that gives up.
 #[derive(Debug, Default)]
 pub(super) struct Fate(AtomicU8);
 
 impl Fate {
-    fn decide(&self, fate: u8) -> bool {
+    fn decide(&self, state: u8) -> bool {
         self.0
-            .compare_exchange(WAITING, fate, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
-    /// Whether it may be sent: nobody has given it up.
+    /// Marks the call as sent. False if the caller has given up before: then it must not be sent.
     pub(super) fn send(&self) -> bool {
         self.decide(SENT)
     }
 
-    /// Whether it was given up before it was sent.
+    /// Marks the call as given up. False if it was sent before.
     fn give_up(&self) -> bool {
         self.decide(GIVEN_UP)
     }
 }
 
-/// What a link gets to send.
+/// Call in the queue of a client.
 pub(super) struct Outgoing {
     pub body: pb::call::Body,
     pub fate: Arc<Fate>,
@@ -60,7 +60,7 @@ pub(super) struct Outgoing {
     pub answer: oneshot::Sender<Result<pb::reply::Body, CallError>>,
 }
 
-/// A reply to come.
+/// Reply that is awaited.
 #[derive(Debug)]
 pub struct PendingReply {
     fate: Arc<Fate>,
@@ -73,16 +73,19 @@ impl PendingReply {
         deadline: Instant,
         reply: oneshot::Receiver<Result<pb::reply::Body, CallError>>,
     ) -> (Self, Arc<Fate>) {
-        let fate = Arc::new(Fate::default());
+        let state = Arc::new(Fate::default());
         let pending = Self {
-            fate: fate.clone(),
+            fate: state.clone(),
             deadline,
             reply,
         };
-        (pending, fate)
+        (pending, state)
     }
 
-    /// The reply, or why there is none, at the latest when the call's time is over.
+    /// Waits for the reply, at most until the call's deadline.
+    ///
+    /// # Errors
+    /// Fails if there is no reply.
     pub async fn wait(self) -> Result<pb::reply::Body, CallError> {
         match tokio::time::timeout_at(self.deadline, self.reply).await {
             Ok(Ok(reply)) => reply,
@@ -92,13 +95,13 @@ impl PendingReply {
     }
 }
 
-/// Milliseconds left until `deadline`, for the node that is called.
+/// Returns the milliseconds left until `deadline`, for the node that is called.
 pub(super) fn millis_left(deadline: Instant) -> u32 {
     let left = deadline.saturating_duration_since(Instant::now());
     u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// The deadline of a call that was sent with so many milliseconds left.
+/// Returns the time left for a call that was sent with so many milliseconds left.
 pub fn time_left(timeout_ms: u32) -> Duration {
     Duration::from_millis(u64::from(timeout_ms))
 }

@@ -1,9 +1,8 @@
-//! Frames without gRPC around them: each message follows the four bytes of its length, the highest
-//! first.
+//! Length-prefixed frames without gRPC: each message follows its length in four bytes, big-endian.
 //!
-//! Between a router and a node a request is so short that HTTP/2's frames, windows and tasks cost more
-//! than what it asks for. Here one task at either end reads and writes the connection itself. There is
-//! one stream on it, and TCP controls its flow.
+//! Between a router and a node a request is so short that HTTP/2's frames, windows and tasks cost
+//! more than the request itself. Here one task at either end reads and writes the connection
+//! itself. There is one stream on it, and TCP controls its flow.
 
 use std::io;
 
@@ -14,18 +13,18 @@ use prost::Message;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::codec::{Decoder, FramedRead};
 
-/// The bytes that say how long a message is.
+/// Size of the length before each message.
 const LENGTH: usize = 4;
-/// What a buffer begins with.
+/// Initial capacity of a buffer.
 const BUFFER: usize = 16 << 10;
-/// A buffer in which there was more than this isn't kept.
+/// Maximum bytes that a buffer may have held to be kept; a larger one is replaced.
 const KEPT: usize = 256 << 10;
 
-/// Bytes of a frame, until more are allowed: what a greeting takes at most.
+/// Maximum bytes of a frame until more are allowed: enough for a greeting.
 const GREETING: usize = 4 << 10;
 
 /// Splits a connection into its two directions. A longer frame than a greeting is an error, until
-/// [`FrameReader::allow`] and [`FrameWriter::allow`] say otherwise.
+/// [`FrameReader::set_max_frame_bytes`] and [`FrameWriter::set_max_frame_bytes`] allow it.
 pub fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(stream);
     let codec = || Codec { limit: GREETING };
@@ -40,17 +39,20 @@ pub fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     )
 }
 
-/// The frames that come.
+/// Receiving direction of a connection.
 #[derive(Debug)]
 pub struct FrameReader(FramedRead<ReadHalf<Stream>, Codec>);
 
 impl FrameReader {
-    /// Takes frames of up to so many bytes from now on.
+    /// Accepts frames of up to so many bytes from now on.
     pub fn allow(&mut self, bytes: usize) {
         self.0.decoder_mut().limit = bytes;
     }
 
-    /// The next frame; `None` at the end. May be dropped before it is there, and asked again.
+    /// Returns the next frame; `None` at the end. Cancel safe.
+    ///
+    /// # Errors
+    /// Fails if the connection fails, or a frame is too long or malformed.
     pub async fn next<M: Message + Default>(&mut self) -> io::Result<Option<M>> {
         let Some(frame) = self.0.next().await.transpose()? else {
             return Ok(None);
@@ -63,30 +65,36 @@ impl FrameReader {
     }
 }
 
-/// The frames that go.
+/// Sending direction of a connection.
 #[derive(Debug)]
 pub struct FrameWriter {
     stream: WriteHalf<Stream>,
     codec: Codec,
     unsent: BytesMut,
-    /// The most bytes that were in it.
+    /// Largest number of bytes that `unsent` has held.
     most: usize,
 }
 
 impl FrameWriter {
-    /// Takes frames of up to so many bytes from now on.
+    /// Accepts frames of up to so many bytes from now on.
     pub fn allow(&mut self, bytes: usize) {
         self.codec.limit = bytes;
     }
 
-    /// Takes a frame, which [`FrameWriter::flush`] writes.
+    /// Buffers a frame, which [`FrameWriter::flush`] writes.
+    ///
+    /// # Errors
+    /// Fails if the frame is too long.
     pub fn put(&mut self, frame: &impl Message) -> io::Result<()> {
         self.codec.write(frame, &mut self.unsent)?;
         self.most = self.most.max(self.unsent.len());
         Ok(())
     }
 
-    /// Writes all frames that were taken. May be dropped before it is done, and asked again.
+    /// Writes all buffered frames. Cancel safe: what wasn't written stays buffered.
+    ///
+    /// # Errors
+    /// Fails if the connection fails.
     pub async fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
             if self.stream.write_buf(&mut self.unsent).await? == 0 {
@@ -100,12 +108,18 @@ impl FrameWriter {
     }
 
     /// Writes a frame.
+    ///
+    /// # Errors
+    /// Fails if the frame is too long, or the connection fails.
     pub async fn send(&mut self, frame: &impl Message) -> io::Result<()> {
         self.put(frame)?;
         self.flush().await
     }
 
-    /// Writes what was taken, and ends this direction.
+    /// Writes all buffered frames, and ends this direction.
+    ///
+    /// # Errors
+    /// Fails if the connection fails.
     pub async fn end(mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
@@ -130,7 +144,7 @@ impl Codec {
     fn too_long(self, length: usize) -> io::Error {
         let limit = self.limit;
         invalid(format!(
-            "a frame of {length} bytes, where {limit} are allowed"
+            "frame of {length} bytes, at most {limit} are allowed"
         ))
     }
 }
@@ -148,7 +162,7 @@ impl Decoder for Codec {
             return Err(self.too_long(length));
         }
         if buffer.len() < LENGTH + length {
-            // Whoever claims a length has to send the bytes before it gets room for more.
+            // A claimed length reserves no memory: the buffer grows as the bytes come in.
             let missing = LENGTH + length - buffer.len();
             buffer.reserve(missing.min(buffer.len().max(BUFFER)));
             return Ok(None);
@@ -178,9 +192,12 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes come in, the frames are those that were written.
+        /// The frames don't depend on the pieces in which the bytes come in.
         #[test]
-        fn frames_come_as_they_went(texts in prop::collection::vec(".{0,40}", 0..6), cut in 1_usize..50) {
+        fn frames_survive_a_round_trip(
+            texts in prop::collection::vec(".{0,40}", 0..6),
+            cut in 1_usize..50,
+        ) {
             let mut codec = Codec { limit: 1000 };
             let mut bytes = BytesMut::new();
             for text in &texts {
@@ -212,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_only_claimed_takes_no_memory() {
+    fn a_claimed_length_reserves_no_memory() {
         let mut codec = Codec { limit: 32 << 20 };
         let mut buffer = BytesMut::from(&(32_u32 << 20).to_be_bytes()[..]);
         assert_eq!(codec.decode(&mut buffer).unwrap(), None);

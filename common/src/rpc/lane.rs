@@ -1,5 +1,5 @@
-//! Lanes to nodes, and the greeting on each: a node answers only nodes and routers of its own
-//! cluster, and only those that mean it and no other.
+//! Kinds of streams to nodes, and the greeting on each: a node answers only nodes and routers of
+//! its own cluster, and only those that address it and no other node.
 
 use cloudkv_proto::v1 as pb;
 use tonic::Status;
@@ -12,22 +12,22 @@ const FROM: &str = "cloudkv-from";
 const TO: &str = "cloudkv-to";
 const LANE: &str = "cloudkv-lane";
 
-/// Calls of one kind: each lane has a connection and a stream of its own, so that users' values
-/// never stand in the way of a heartbeat.
+/// Purpose of a stream. Each kind has a connection and a stream of its own, so that users' values
+/// never delay a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Raft, and the nodes' heartbeats.
     Raft,
-    /// Users' requests that another node has authorised.
+    /// Users' requests that another node has authorized and forwards.
     Keys,
-    /// Users' requests as they came to a router: by frames without gRPC, see [`super::frames`].
+    /// Users' requests as they came to a router: frames without gRPC, see [`super::frames`].
     Users,
-    /// Changes on their way to other regions.
+    /// Changes sent to other regions.
     Geo,
 }
 
 impl Lane {
-    /// Those that are streams of gRPC.
+    /// Kinds whose streams are gRPC.
     const OVER_GRPC: [Self; 3] = [Self::Raft, Self::Keys, Self::Geo];
 
     fn name(self) -> &'static str {
@@ -40,32 +40,39 @@ impl Lane {
     }
 }
 
-/// Who calls whom.
+/// First message on a stream: caller, callee and cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
-    /// The cluster of both.
+    /// Cluster of both.
     pub cluster_id: String,
-    /// The node that calls; 0: a router.
+    /// Calling node; 0: a router.
     pub from: NodeId,
-    /// The node that is called.
+    /// Called node.
     pub to: NodeId,
 }
 
 impl Greeting {
-    /// Writes the greeting for `lane` into a request's metadata.
-    pub fn write(&self, lane: Lane, metadata: &mut MetadataMap) -> Result<(), Status> {
+    /// Writes the greeting for a stream of this `kind` into a request's metadata.
+    ///
+    /// # Errors
+    /// Fails if the cluster's ID can't be a metadata value.
+    pub fn write(&self, kind: Lane, metadata: &mut MetadataMap) -> Result<(), Status> {
         let text = |value: &str| {
             AsciiMetadataValue::try_from(value)
-                .map_err(|_| Status::internal("a greeting that can't be sent"))
+                .map_err(|_| Status::internal("encode greeting: not ASCII"))
         };
         metadata.insert(CLUSTER, text(&self.cluster_id)?);
         metadata.insert(FROM, text(&self.from.to_string())?);
         metadata.insert(TO, text(&self.to.to_string())?);
-        metadata.insert(LANE, text(lane.name())?);
+        metadata.insert(LANE, text(kind.name())?);
         Ok(())
     }
 
-    /// Reads who calls, on which lane, if it is a node of `cluster_id` that means node `me`.
+    /// Reads the caller and the kind of the stream.
+    ///
+    /// # Errors
+    /// Fails if the caller isn't of `cluster_id`, addresses another node than `me`, or has no
+    /// number or no known kind.
     pub fn check(
         metadata: &MetadataMap,
         cluster_id: &str,
@@ -76,16 +83,16 @@ impl Greeting {
         let cluster = text(CLUSTER).unwrap_or_default();
         meant((cluster, node(TO)), (cluster_id, me))?;
         let from =
-            node(FROM).ok_or_else(|| Status::invalid_argument("the caller has no number"))?;
-        let lane = text(LANE);
-        let lane = Lane::OVER_GRPC
+            node(FROM).ok_or_else(|| Status::invalid_argument("the caller has no node number"))?;
+        let name = text(LANE);
+        let kind = Lane::OVER_GRPC
             .into_iter()
-            .find(|known| Some(known.name()) == lane);
-        let lane = lane.ok_or_else(|| Status::invalid_argument("no such lane"))?;
-        Ok((from, lane))
+            .find(|known| Some(known.name()) == name);
+        let kind = kind.ok_or_else(|| Status::invalid_argument("unknown stream kind"))?;
+        Ok((from, kind))
     }
 
-    /// The greeting on the lane for users.
+    /// Returns the greeting for a stream of users' requests.
     pub fn of_router(&self) -> pb::UserGreeting {
         pb::UserGreeting {
             cluster_id: self.cluster_id.clone(),
@@ -95,7 +102,10 @@ impl Greeting {
     }
 }
 
-/// Whether a router of `cluster_id` greets that means node `me` and speaks as it does.
+/// Checks that a router is of `cluster_id`, addresses node `me` and knows the same headers.
+///
+/// # Errors
+/// Fails if one of these doesn't hold.
 pub fn check_router(
     greeting: &pb::UserGreeting,
     cluster_id: &str,
@@ -105,19 +115,19 @@ pub fn check_router(
     same_headers(greeting.headers)
 }
 
-/// Whether the other end knows the same headers. If not, requests go by HTTP until both ends are of
-/// one version.
+/// Checks that the other end knows the same headers. If not, requests are sent as HTTP until both
+/// ends have the same version.
 pub(super) fn same_headers(version: u32) -> Result<(), Status> {
     if version == headers::VERSION {
         return Ok(());
     }
     Err(Status::unimplemented(format!(
-        "headers of version {version}, where {} is known",
+        "header table has version {version}, expected {}",
         headers::VERSION
     )))
 }
 
-/// Whether a caller means the node that it reached.
+/// Checks that a caller has reached the cluster and the node that it addresses.
 fn meant(
     (cluster, to): (&str, Option<NodeId>),
     (cluster_id, me): (&str, NodeId),

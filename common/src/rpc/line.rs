@@ -1,10 +1,10 @@
-//! The task of a link: one connection, one stream.
+//! Connection task of an RPC client: one connection, one stream.
 //!
-//! Calls that wait go together in one frame: before one is made, all tasks that are ready have their
-//! turn. So frames hold many calls when there are many callers, and none waits when there are few.
+//! Queued calls share a frame: before one is built, all tasks that are ready get to run. So frames
+//! hold many calls when there are many callers, and no call waits when there are few.
 //!
-//! A call whose node can't be reached fails at once, unsent; calls that were sent when the stream
-//! breaks are lost: their fate is unknown.
+//! A call whose node can't be reached fails at once, unsent. When the stream breaks, calls that
+//! were sent are lost: their outcome is unknown.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -21,26 +21,26 @@ use super::lane::{Greeting, Lane};
 use super::link::LinkSettings;
 use super::wire::{CONNECT_TIMEOUT, Calls, Replies, over_frames, over_grpc};
 
-/// Calls in one frame.
+/// Maximum number of calls in one frame.
 const FRAME_CALLS: usize = 512;
-/// Bytes of calls in one frame, about; a larger call goes alone.
+/// Approximate maximum of bytes in one frame; a larger call is sent alone.
 const FRAME_BYTES: usize = 1 << 20;
-/// Between tries to connect.
+/// Minimum and maximum delay between attempts to connect.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// Before a node of another version is tried again.
+/// Delay before a node of another version is tried again.
 const OTHER_VERSION: Duration = Duration::from_secs(5);
-/// How often it is looked at what doesn't end by itself.
+/// Interval of checks for a silent connection and for abandoned calls.
 const SWEEP: Duration = Duration::from_millis(500);
-/// When nothing has come, or gone, for so many looks, the node is asked whether it is there ...
+/// Number of sweeps without a frame received, or sent, after which the node is probed.
 const ASKED_AFTER: u32 = 2;
-/// ... and when nothing has come for so many, the connection is given up.
+/// Number of sweeps without a frame received after which the connection is closed.
 const GIVEN_UP_AFTER: u32 = 6;
-/// Time for a node that leaves to answer what was sent: it waits less long for that itself.
+/// Maximum wait for the replies of a node that drains; the node itself waits less long.
 const WOUND_UP_WITHIN: Duration = Duration::from_secs(10);
 
 type Answer = oneshot::Sender<Result<pb::reply::Body, CallError>>;
 
-/// Who talks to whom.
+/// Endpoint of a connection, and the means to reach it.
 pub(super) struct Ends {
     pub dialer: Dialer,
     pub greeting: Greeting,
@@ -48,7 +48,7 @@ pub(super) struct Ends {
     pub address: watch::Receiver<String>,
 }
 
-/// What a link's task works with.
+/// Task that keeps the connection of an RPC client.
 pub(super) struct Line {
     ends: Ends,
     settings: LinkSettings,
@@ -56,7 +56,7 @@ pub(super) struct Line {
     up: watch::Sender<bool>,
     waiting: HashMap<u64, Answer>,
     next_id: u64,
-    /// Whether it was told that the node is of another version.
+    /// Set once it was logged that the node has another version.
     told: bool,
 }
 
@@ -78,55 +78,60 @@ impl Line {
         }
     }
 
-    /// Keeps a connection, until nobody calls any more.
+    /// Keeps a connection until the client is dropped.
     pub async fn run(mut self) {
-        let mut pause = RETRY.0;
+        let mut backoff = RETRY.0;
         loop {
-            let ended = self.connect_and_pump(&mut pause).await;
+            let ended = self.connect_and_pump(&mut backoff).await;
             self.up.send_replace(false);
             self.waiting.clear();
-            let (to, lane) = (self.ends.greeting.to, self.ends.lane);
-            tracing::debug!(to, ?lane, %ended, "link to a node ended");
+            let (node, kind) = (self.ends.greeting.to, self.ends.lane);
+            tracing::debug!(node, ?kind, error = %ended, "connection to node ended");
             match ended.code() {
                 Code::PermissionDenied | Code::FailedPrecondition => {
                     let (node, reason) = (self.address(), ended.message());
                     tracing::warn!(node, reason, "node refuses this one, trying again");
-                    pause = RETRY.1;
+                    backoff = RETRY.1;
                 }
                 Code::Unauthenticated => {
                     let (node, reason) = (self.address(), ended.message());
-                    tracing::warn!(node, reason, "this node refuses another, trying again");
-                    pause = RETRY.1;
+                    tracing::warn!(
+                        node,
+                        reason,
+                        "this node refuses the other one, trying again"
+                    );
+                    backoff = RETRY.1;
                 }
-                Code::Unimplemented if lane == Lane::Users => {
+                Code::Unimplemented if kind == Lane::Users => {
                     // While one of them is upgraded, or for long if that was forgotten.
                     if !std::mem::replace(&mut self.told, true) {
                         let (node, reason) = (self.address(), ended.message());
                         tracing::warn!(
                             node,
                             reason,
-                            "node of another version: requests go to it by HTTP"
+                            "node has another version, sending requests to it as HTTP"
                         );
                     }
-                    pause = OTHER_VERSION;
+                    backoff = OTHER_VERSION;
                 }
                 _ => {}
             }
-            if !self.rest(pause).await {
+            if !self.rest(backoff).await {
                 return;
             }
-            pause = (2 * pause).min(RETRY.1);
+            backoff = (2 * backoff).min(RETRY.1);
         }
     }
 
-    /// Where the node is reached.
+    /// Returns the node's current address.
     fn address(&self) -> String {
         self.ends.address.borrow().clone()
     }
 
-    /// Waits before the next try; what comes meanwhile fails. `false`: nobody calls any more.
-    async fn rest(&mut self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
+    /// Waits before the next attempt, or until the address changes; calls fail meanwhile. False if
+    /// the client was dropped.
+    async fn rest(&mut self, backoff: Duration) -> bool {
+        let until = Instant::now() + backoff;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return true,
@@ -139,57 +144,57 @@ impl Line {
         }
     }
 
-    /// One connection, from begin to end; tells why it ended.
-    async fn connect_and_pump(&mut self, pause: &mut Duration) -> Status {
+    /// Runs one connection to its end, and returns the reason of the end.
+    async fn connect_and_pump(&mut self, backoff: &mut Duration) -> Status {
         let address = self.ends.address.borrow_and_update().clone();
         let limit = self.settings.message_bytes;
         let Ends {
             dialer,
             greeting,
-            lane,
+            lane: kind,
             ..
         } = &self.ends;
-        match lane {
+        match kind {
             Lane::Raft | Lane::Keys | Lane::Geo => {
-                let opened = over_grpc(dialer, &address, (greeting, *lane), limit);
+                let opened = over_grpc(dialer, &address, (greeting, *kind), limit);
                 match in_time(opened).await {
-                    Ok((calls, replies)) => self.pump(calls, replies, pause).await,
+                    Ok((calls, replies)) => self.pump(calls, replies, backoff).await,
                     Err(status) => status,
                 }
             }
             Lane::Users => match in_time(over_frames(dialer, &address, greeting, limit)).await {
-                Ok((calls, replies)) => self.pump(calls, replies, pause).await,
+                Ok((calls, replies)) => self.pump(calls, replies, backoff).await,
                 Err(status) => status,
             },
         }
     }
 
-    /// Sends calls and hands out replies until the stream ends; tells why it did.
+    /// Sends calls and dispatches replies until the stream ends, and returns the reason of the end.
     async fn pump<C: Calls>(
         &mut self,
         mut calls: C,
         mut replies: impl Replies,
-        pause: &mut Duration,
+        backoff: &mut Duration,
     ) -> Status {
-        *pause = RETRY.0;
+        *backoff = RETRY.0;
         self.told = false;
         self.up.send_replace(true);
         let mut sweep = tokio::time::interval(SWEEP);
-        // Looks that come late, all at once, would leave the node no time to answer.
+        // Missed ticks, caught up all at once, would leave the node no time to answer.
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Of its own, so that it is made once and not for each frame.
+        // A receiver of its own, so that the future is created once and not for each frame.
         let mut address = self.ends.address.clone();
-        let mut moved = pin!(address.changed());
-        let (mut first, mut put) = (None, false);
-        let (mut none_came, mut none_went) = (0, 0);
+        let mut address_changed = pin!(address.changed());
+        let (mut first, mut is_sending) = (None, false);
+        let (mut idle_receives, mut idle_sends) = (0, 0);
         loop {
             tokio::select! {
                 frame = replies.next() => match frame {
                     Ok(Some(frame)) => {
-                        none_came = 0;
-                        let leaving = frame.leaving;
+                        idle_receives = 0;
+                        let is_draining = frame.leaving;
                         self.hand_out(frame);
-                        if leaving {
+                        if is_draining {
                             first.into_iter().for_each(fail);
                             break;
                         }
@@ -200,17 +205,17 @@ impl Line {
                 call = self.calls.recv(), if first.is_none() && self.has_room() => match call {
                     Some(call) => {
                         first = Some(call);
-                        // Those who are about to call go first, and with it.
+                        // Lets other callers queue their calls, which share the frame.
                         tokio::task::yield_now().await;
                     }
-                    None => return Status::cancelled("nobody calls any more"),
+                    None => return Status::cancelled("the client was dropped"),
                 },
-                room = calls.room(), if put || first.is_some() => {
+                ready = calls.room(), if is_sending || first.is_some() => {
                     if first.is_some() {
-                        none_went = 0;
+                        idle_sends = 0;
                     }
-                    put = first.is_some();
-                    let sent = room.and_then(|()| match first.take() {
+                    is_sending = first.is_some();
+                    let sent = ready.and_then(|()| match first.take() {
                         Some(first) => calls.put(self.gather(first)),
                         None => Ok(()),
                     });
@@ -219,48 +224,48 @@ impl Line {
                     }
                 }
                 _ = sweep.tick() => {
-                    (none_came, none_went) = (none_came + 1, none_went + 1);
+                    (idle_receives, idle_sends) = (idle_receives + 1, idle_sends + 1);
                     if !C::ASKS {
                         self.waiting.retain(|_, answer| !answer.is_closed());
                         continue;
                     }
-                    // All stay until they are answered: so the node never works on more of them than
-                    // may wait here, after which it would read no further.
-                    if none_came >= GIVEN_UP_AFTER {
+                    // Calls stay pending until they are answered: so the node never works on more
+                    // of them than may be pending here, beyond which it would stop reading.
+                    if idle_receives >= GIVEN_UP_AFTER {
                         return Status::unavailable("the node doesn't answer");
                     }
-                    if none_came.max(none_went) >= ASKED_AFTER && !put {
+                    if idle_receives.max(idle_sends) >= ASKED_AFTER && !is_sending {
                         if let Err(status) = calls.put(pb::CallFrame::default()) {
                             return status;
                         }
-                        (put, none_went) = (true, 0);
+                        (is_sending, idle_sends) = (true, 0);
                     }
                 }
-                // That it will never move again means that nobody calls any more.
-                _ = &mut moved => {
+                // An error means that no address will follow: the client was dropped.
+                _ = &mut address_changed => {
                     self.ends.address.mark_unchanged();
                     return Status::unavailable("the node has another address now");
                 }
             }
         }
-        let wind_up = tokio::time::timeout(WOUND_UP_WITHIN, self.wind_up(replies));
-        let (ended, ()) = tokio::join!(wind_up, calls.end());
-        ended.unwrap_or_else(|_| Status::unavailable("the node left without an answer"))
+        let drain = tokio::time::timeout(WOUND_UP_WITHIN, self.wind_up(replies));
+        let (ended, ()) = tokio::join!(drain, calls.end());
+        ended.unwrap_or_else(|_| Status::unavailable("the node drained without a reply"))
     }
 
-    /// The node is about to stop: nothing more is sent to it, and what was sent is answered.
+    /// Waits for the replies of a node that is about to stop; new calls fail unsent.
     async fn wind_up(&mut self, mut replies: impl Replies) -> Status {
         self.up.send_replace(false);
         loop {
             tokio::select! {
                 frame = replies.next() => match frame {
                     Ok(Some(frame)) => self.hand_out(frame),
-                    Ok(None) => return Status::unavailable("the node has left"),
+                    Ok(None) => return Status::unavailable("the node has drained"),
                     Err(status) => return status,
                 },
                 call = self.calls.recv() => match call {
                     Some(call) => fail(call),
-                    None => return Status::cancelled("nobody calls any more"),
+                    None => return Status::cancelled("the client was dropped"),
                 },
             }
         }
@@ -270,7 +275,7 @@ impl Line {
         self.waiting.len() < self.settings.calls
     }
 
-    /// All calls that wait, within the bounds of a frame.
+    /// Builds a frame of the queued calls, within its bounds.
     fn gather(&mut self, first: Outgoing) -> pb::CallFrame {
         let mut frame = pb::CallFrame::default();
         let mut bytes = 0;
@@ -298,19 +303,23 @@ impl Line {
             let Some(answer) = self.waiting.remove(&reply.id) else {
                 continue;
             };
-            // A reply of a kind that this version doesn't know tells nothing.
+            // A reply of a kind that this version doesn't know counts as none.
             let body = reply.body.ok_or(CallError::Lost);
-            // Whoever asked may have given up.
+            // The caller may have given up.
             let _ = answer.send(body);
         }
     }
 }
 
-/// Connects, and is greeted back, in time.
+/// Bounds the time to connect and to be greeted back.
 async fn in_time<T>(opened: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     tokio::time::timeout(2 * CONNECT_TIMEOUT, opened)
         .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no greeting came back")))
+        .unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
+                "no greeting was received in time",
+            ))
+        })
 }
 
 fn fail(call: Outgoing) {

@@ -1,4 +1,4 @@
-//! The calling end of a lane: a bounded queue to the task that has its connection.
+//! Calling end of a stream: a bounded queue to the task that owns the connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,32 +15,32 @@ use super::call::{CallError, Outgoing, PendingReply};
 use super::lane::{Greeting, Lane};
 use super::line::{Ends, Line};
 
-/// What a call takes in queues beside its contents, in bytes.
+/// Bytes that a call takes in queues beside its contents.
 const CALL_OVERHEAD: usize = 128;
 
-/// Bounds of a link.
+/// Bounds of an RPC client.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkSettings {
-    /// Calls that may wait for a reply.
+    /// Maximum number of calls that wait for a reply.
     pub calls: usize,
-    /// Bytes of calls that may wait to be sent: what a link's [`Room`] has at first.
+    /// Maximum bytes of calls that wait to be sent: the size of a [`CallQueueBudget`].
     pub queue_bytes: usize,
-    /// Bytes of a single message, the same on both sides.
+    /// Maximum bytes of a single message, the same on both sides.
     pub message_bytes: usize,
 }
 
-/// Bytes of calls that may wait to be sent, on one link or on several together.
+/// Bytes of calls that may wait to be sent, for one client or shared by several.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<AtomicUsize>);
 
 impl Room {
-    /// As much as `settings` say.
+    /// A budget of the size that `settings` give.
     pub fn of(settings: &LinkSettings) -> Self {
         Self(Arc::new(AtomicUsize::new(settings.queue_bytes)))
     }
 }
 
-/// Bytes that a waiting call holds of its link's room.
+/// Bytes that a queued call takes of its client's budget, until it is dropped.
 pub(super) struct Held {
     left: Room,
     bytes: usize,
@@ -51,13 +51,17 @@ impl Held {
         self.bytes
     }
 
-    fn take(left: &Room, bytes: usize) -> Option<Self> {
-        let less = |left: usize| left.checked_sub(bytes);
-        left.0
+    fn take(budget: &Room, bytes: usize) -> Option<Self> {
+        let less = |available: usize| available.checked_sub(bytes);
+        budget
+            .0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
             .ok()?;
-        let left = left.clone();
-        Some(Self { left, bytes })
+        let budget = budget.clone();
+        Some(Self {
+            left: budget,
+            bytes,
+        })
     }
 }
 
@@ -67,7 +71,7 @@ impl Drop for Held {
     }
 }
 
-/// A link to one node on one lane.
+/// Client for the calls of one kind to one node.
 pub struct Link {
     queue: mpsc::Sender<Outgoing>,
     left: Room,
@@ -76,65 +80,69 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts a link on `runtime`, whose calls wait in `room`. `address` may change while it runs.
+    /// Starts a client, whose task runs on `runtime` and whose queue is bounded by `budget`.
+    /// `address` may change while it runs.
     pub fn start(
         runtime: &Handle,
         dialer: Dialer,
         greeting: Greeting,
-        lane: Lane,
+        kind: Lane,
         address: watch::Receiver<String>,
         settings: LinkSettings,
-        room: Room,
+        budget: Room,
     ) -> Self {
         let (queue, calls) = mpsc::channel(settings.calls);
-        let (up, connected) = watch::channel(false);
+        let (connected_sender, connected) = watch::channel(false);
         let stop = CancellationToken::new();
-        let ends = Ends {
+        let target = Ends {
             dialer,
             greeting,
-            lane,
+            lane: kind,
             address,
         };
-        let line = Line::new(ends, settings, calls, up);
-        runtime.spawn(stop.clone().run_until_cancelled_owned(line.run()));
+        let task = Line::new(target, settings, calls, connected_sender);
+        runtime.spawn(stop.clone().run_until_cancelled_owned(task.run()));
         Self {
             queue,
-            left: room,
+            left: budget,
             connected,
             stop,
         }
     }
 
     /// Queues a call. Calls of one caller are sent in the order in which they were queued.
+    ///
+    /// # Errors
+    /// [`CallError::Unsent`] without a connection, [`CallError::Busy`] if the queue is full.
     pub fn call(&self, body: pb::call::Body, timeout: Duration) -> Result<PendingReply, CallError> {
         if !self.is_connected() {
             return Err(CallError::Unsent);
         }
-        let bytes = Held::take(&self.left, body.encoded_len() + CALL_OVERHEAD);
-        let bytes = bytes.ok_or(CallError::Busy)?;
-        let (answer, reply) = oneshot::channel();
+        let permit = Held::take(&self.left, body.encoded_len() + CALL_OVERHEAD);
+        let permit = permit.ok_or(CallError::Busy)?;
+        let (reply_sender, reply) = oneshot::channel();
         let deadline = Instant::now() + timeout;
-        let (pending, fate) = PendingReply::new(deadline, reply);
-        let outgoing = Outgoing {
+        let (pending, state) = PendingReply::new(deadline, reply);
+        let call = Outgoing {
             body,
-            fate,
+            fate: state,
             deadline,
-            bytes,
-            answer,
+            bytes: permit,
+            answer: reply_sender,
         };
-        match self.queue.try_send(outgoing) {
+        match self.queue.try_send(call) {
             Ok(()) => Ok(pending),
             Err(mpsc::error::TrySendError::Full(_)) => Err(CallError::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(CallError::Unsent),
         }
     }
 
-    /// Whether there is a connection now.
+    /// Returns whether there is a connection now.
     pub fn is_connected(&self) -> bool {
         *self.connected.borrow()
     }
 
-    /// Whether there is a connection; changes when it comes or goes.
+    /// Returns a receiver of whether there is a connection.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
     }

@@ -1,17 +1,17 @@
-//! Calling nodes.
+//! RPC client: calls to nodes.
 //!
-//! Calls of one kind to one node share a stream of frames, a [`Lane`]: many calls in one message
-//! each way, so that neither a call nor its answer costs a message of its own under load.
+//! Calls of one kind to one node share a stream of frames, see [`StreamKind`]: many calls in one
+//! message each way, so that neither a call nor its reply costs a message of its own under load.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `lane` | the lanes, and who greets whom on them |
-//! | `call` | a call that waits for its reply, and why it may get none |
-//! | `link` | the calling end of a lane |
-//! | `line` | its task: connects, sends frames, hands out replies |
-//! | `wire` | its stream: of gRPC, or of frames alone |
-//! | `frames` | frames alone, without gRPC |
-//! | `headers` | headers of a user's request and its answer as they travel |
+//! | `stream_kind` | kinds of streams, and the greeting on each |
+//! | `call` | a call that waits for its reply, and its errors |
+//! | `client` | the calling end of a stream: a bounded queue |
+//! | `connection` | the client's task: connects, sends frames, dispatches replies |
+//! | `codec` | the client's transport: gRPC, or plain frames |
+//! | `frames` | length-prefixed frames without gRPC |
+//! | `headers` | encoding of the headers of a user's request and its response |
 
 mod call;
 pub mod frames;
@@ -26,5 +26,5 @@ pub use lane::{Greeting, Lane, check_router};
 pub use link::{Link, LinkSettings, Room};
 pub use wire::{bounded, unwatched};
 
-/// The number of a node.
+/// Number of a node.
 pub type NodeId = u64;

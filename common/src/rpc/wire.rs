@@ -1,4 +1,4 @@
-//! A lane's stream at its calling end: of gRPC, or of frames alone.
+//! Transports of an RPC client: gRPC, or plain frames.
 
 use std::future::Future;
 use std::io;
@@ -16,14 +16,14 @@ use tonic::{Code, Request, Status, Streaming};
 use super::frames::{FrameReader, FrameWriter, split};
 use super::lane::{Greeting, Lane, same_headers};
 
-/// Time to connect.
+/// Maximum time to connect.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection on which nothing comes back for this long is given up.
+/// Interval of HTTP/2 pings; a ping may be unanswered for twice as long.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// Frames handed to the connection and not taken yet.
+/// Maximum number of frames that the connection hasn't taken yet.
 const FRAMES_AHEAD: usize = 2;
 
-/// Sets the bounds of a connection whose caller judges by itself whether it is alive.
+/// Sets the bounds of a connection whose caller checks by itself whether it is alive.
 pub fn unwatched(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(CONNECT_TIMEOUT)
@@ -31,7 +31,7 @@ pub fn unwatched(endpoint: Endpoint) -> Endpoint {
         .initial_connection_window_size(8 << 20)
 }
 
-/// Sets all bounds of a connection.
+/// Sets the bounds of a connection, which is closed when the node answers no pings.
 pub fn bounded(endpoint: Endpoint) -> Endpoint {
     unwatched(endpoint)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -39,36 +39,35 @@ pub fn bounded(endpoint: Endpoint) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-/// The calls that go.
+/// Sending half of a stream.
 pub(super) trait Calls: Send {
-    /// Whether the node has to be asked now and then whether it is there: nobody else does.
+    /// True if the connection task has to probe the node: the transport sends no pings.
     const ASKS: bool;
 
-    /// Waits until what was put is on its way, and there is room for a frame. May be dropped before
-    /// that, and asked again.
+    /// Waits until earlier frames were written, and a frame can be taken. Cancel safe.
     fn room(&mut self) -> impl Future<Output = Result<(), Status>> + Send;
 
-    /// Takes a frame. There is room for it.
+    /// Takes a frame. To be called only after `ready`.
     fn put(&mut self, frame: pb::CallFrame) -> Result<(), Status>;
 
-    /// Sends what was put, and says that no more comes.
+    /// Writes the frames that were taken, and ends the sending direction.
     fn end(self) -> impl Future<Output = ()> + Send;
 }
 
-/// The replies that come.
+/// Receiving half of a stream.
 pub(super) trait Replies: Send {
-    /// The next frame; `None` at the end. May be dropped before it is there, and asked again.
+    /// Returns the next frame; `None` at the end. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Result<Option<pb::ReplyFrame>, Status>> + Send;
 }
 
-/// A gRPC stream.
+/// Opens a gRPC stream.
 pub(super) async fn over_grpc(
     dialer: &Dialer,
     address: &str,
-    (greeting, lane): (&Greeting, Lane),
+    (greeting, kind): (&Greeting, Lane),
     limit: usize,
 ) -> Result<(mpsc::Sender<pb::CallFrame>, Streaming<pb::ReplyFrame>), Status> {
-    let dialer = match lane {
+    let dialer = match kind {
         Lane::Raft => dialer.for_raft(),
         Lane::Keys => dialer.for_keys(),
         Lane::Users | Lane::Geo => dialer.clone(),
@@ -76,11 +75,11 @@ pub(super) async fn over_grpc(
     let channel = dialer.channel(address, bounded).await?;
     let (frames, stream) = mpsc::channel(FRAMES_AHEAD);
     let mut request = Request::new(ReceiverStream::new(stream));
-    greeting.write(lane, request.metadata_mut())?;
+    greeting.write(kind, request.metadata_mut())?;
     let mut client = NodeClient::new(channel)
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    if lane == Lane::Geo {
+    if kind == Lane::Geo {
         client = client.send_compressed(CompressionEncoding::Zstd);
     }
     let replies = client.exchange(request).await?;
@@ -91,8 +90,8 @@ impl Calls for mpsc::Sender<pb::CallFrame> {
     const ASKS: bool = false;
 
     async fn room(&mut self) -> Result<(), Status> {
-        let room = self.reserve().await;
-        room.map(drop).map_err(|_| ended())
+        let permit = self.reserve().await;
+        permit.map(drop).map_err(|_| ended())
     }
 
     fn put(&mut self, frame: pb::CallFrame) -> Result<(), Status> {
@@ -108,7 +107,7 @@ impl Replies for Streaming<pb::ReplyFrame> {
     }
 }
 
-/// Frames alone, for users' requests.
+/// Opens a stream of plain frames, for users' requests.
 pub(super) async fn over_frames(
     dialer: &Dialer,
     address: &str,
@@ -117,12 +116,15 @@ pub(super) async fn over_frames(
 ) -> Result<(FrameWriter, FrameReader), Status> {
     let dialer = dialer.for_users();
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, dialer.connect(address)).await;
-    let late = |_| Status::deadline_exceeded(format!("no connection within {CONNECT_TIMEOUT:?}"));
-    let stream = connected.map_err(late)?.map_err(|error| match &error {
-        DialError::Stranger { .. } => Status::unauthenticated(error.to_string()),
-        DialError::Address(_) => Status::invalid_argument(error.to_string()),
-        DialError::Connect { .. } => Status::unavailable(error.to_string()),
-    })?;
+    let timed_out =
+        |_| Status::deadline_exceeded(format!("connect: no connection within {CONNECT_TIMEOUT:?}"));
+    let stream = connected
+        .map_err(timed_out)?
+        .map_err(|error| match &error {
+            DialError::Stranger { .. } => Status::unauthenticated(error.to_string()),
+            DialError::Address(_) => Status::invalid_argument(error.to_string()),
+            DialError::Connect { .. } => Status::unavailable(error.to_string()),
+        })?;
     let (mut replies, mut calls) = split(stream);
     let greeted = calls.send(&greeting.of_router()).await;
     greeted.map_err(broken)?;
@@ -155,7 +157,7 @@ impl Calls for FrameWriter {
     }
 
     async fn end(self) {
-        // The other end, if it is still there, finds out by itself.
+        // If this fails, the other end notices by itself.
         let _ = tokio::time::timeout(CONNECT_TIMEOUT, FrameWriter::end(self)).await;
     }
 }

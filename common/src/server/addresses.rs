@@ -1,7 +1,7 @@
-//! Who is connected from where, so that no address takes the places of others.
+//! Connections and requests by client address, so that no address uses up the limits of others.
 //!
-//! IPv6 addresses count by their first 64 bits: who has one usually has all of them. What is known of
-//! an address is looked up once for each connection, and goes with the last of them.
+//! IPv6 addresses count by their first 64 bits: a client that has one usually has all of them. The
+//! record of an address is looked up once for each connection, and dropped with the last of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -16,13 +16,13 @@ use parking_lot::Mutex;
 use crate::server::conn::pulse::Pulse;
 
 const SHARDS: usize = 16;
-/// Connections that one search among all of them finds: the search takes a while, and is made when
-/// they are used up.
+/// Maximum number of connections that one search among all of them returns: the search is slow, and
+/// is repeated when they are used up.
 const CANDIDATES: usize = 128;
-/// Pause between two searches among all connections.
+/// Minimum interval between two searches among all connections.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The address that stands for all that belong together.
+/// Returns the address that stands for all that count as one: an IPv6 address's first 64 bits.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -30,7 +30,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// All addresses that are connected, or have a request under way.
+/// All addresses that have a connection or a request under way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses(Arc<Known>);
 
@@ -41,14 +41,14 @@ struct Known {
     idle: Mutex<Candidates>,
 }
 
-/// Connections that were idle for the longest time when all were searched, the longest last.
+/// Longest idle connections at the last search, the longest idle one last.
 #[derive(Debug, Default)]
 struct Candidates {
     found: Vec<(u64, Arc<Address>, u32)>,
     searched: Option<Instant>,
 }
 
-/// What one address has.
+/// Connections and requests of one address.
 #[derive(Debug)]
 pub(crate) struct Address {
     network: IpAddr,
@@ -58,24 +58,24 @@ pub(crate) struct Address {
     known: Arc<Known>,
 }
 
-/// A connection's place among those of its address, until it is dropped.
+/// Connection's slot among those of its address, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     address: Arc<Address>,
     number: u32,
 }
 
-/// A request of an address that is under way.
+/// Request of an address that is under way, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay(Arc<Address>);
 
 impl Addresses {
-    /// What is known of an address.
+    /// Returns the record of an address, which is created if there is none.
     pub(crate) fn of(&self, address: IpAddr) -> Arc<Address> {
         let network = network_of(address);
         let mut shard = self.0.shard(network).lock();
-        if let Some(known) = shard.get(&network).and_then(Weak::upgrade) {
-            return known;
+        if let Some(existing) = shard.get(&network).and_then(Weak::upgrade) {
+            return existing;
         }
         let fresh = Arc::new(Address {
             network,
@@ -88,7 +88,7 @@ impl Addresses {
         fresh
     }
 
-    /// Ends the connection that has been idle for the longest time. False if none is idle.
+    /// Evicts the connection that has been idle for the longest time. False if none is idle.
     pub(crate) fn evict_longest_idle(&self) -> bool {
         let candidates = &mut *self.0.idle.lock();
         loop {
@@ -117,99 +117,100 @@ impl Known {
         &self.shards[shard]
     }
 
-    /// Some of the connections that are idle, the one that has been for the longest time last.
+    /// Returns the longest idle connections, the longest idle one last.
     fn longest_idle(&self) -> Vec<(u64, Arc<Address>, u32)> {
-        let mut found = Vec::new();
+        let mut candidates = Vec::new();
         for shard in &self.shards {
             let addresses: Vec<_> = shard.lock().values().filter_map(Weak::upgrade).collect();
             for address in addresses {
                 let connections = address.connections.lock();
                 let idle = connections
                     .iter()
-                    .filter_map(|(number, pulse)| Some((pulse.idle_since()?, *number)));
-                found.extend(idle.map(|(since, number)| (since, Arc::clone(&address), number)));
+                    .filter_map(|(number, state)| Some((state.idle_since()?, *number)));
+                candidates
+                    .extend(idle.map(|(since, number)| (since, Arc::clone(&address), number)));
             }
         }
-        if found.len() > CANDIDATES {
-            found.select_nth_unstable_by_key(CANDIDATES, |(since, ..)| *since);
-            found.truncate(CANDIDATES);
+        if candidates.len() > CANDIDATES {
+            candidates.select_nth_unstable_by_key(CANDIDATES, |(since, ..)| *since);
+            candidates.truncate(CANDIDATES);
         }
-        found.sort_unstable_by_key(|(since, ..)| std::cmp::Reverse(*since));
-        found
+        candidates.sort_unstable_by_key(|(since, ..)| std::cmp::Reverse(*since));
+        candidates
     }
 }
 
 impl Address {
-    /// Takes a place for a connection, of `most`. An address that has no more loses the connection that
-    /// has been idle for the longest time; if none is, there is no place.
+    /// Takes one of `max` slots for a connection. If none is free, the address's longest idle
+    /// connection is evicted; if none is idle, there is no slot.
     pub(crate) fn admit(
         self: &Arc<Self>,
         number: u32,
-        pulse: &Arc<Pulse>,
-        most: usize,
+        state: &Arc<Pulse>,
+        max: usize,
     ) -> Option<Place> {
         let mut connections = self.connections.lock();
-        if connections.len() >= most {
+        if connections.len() >= max {
             let idle = connections
                 .iter()
-                .filter_map(|(number, pulse)| Some((pulse.idle_since()?, *number)));
+                .filter_map(|(number, state)| Some((state.idle_since()?, *number)));
             let (_, longest) = idle.min()?;
-            if let Some(pulse) = connections.remove(&longest) {
-                pulse.evict();
+            if let Some(state) = connections.remove(&longest) {
+                state.evict();
             }
         }
-        connections.insert(number, Arc::clone(pulse));
+        connections.insert(number, Arc::clone(state));
         Some(Place {
             address: Arc::clone(self),
             number,
         })
     }
 
-    /// Notes that a router of the cluster connects from there.
+    /// Records that a router of the cluster connects from this address.
     pub(crate) fn set_hosts_router(&self) {
         self.hosts_router.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a router of the cluster connects from there: many connections at once are its own then,
-    /// though each counts for the address until it has shown what it is.
+    /// Returns whether a router of the cluster connects from this address: many connections at once
+    /// may then be the router's, though each counts for the address until it has identified itself.
     pub(crate) fn hosts_router(&self) -> bool {
         self.hosts_router.load(Ordering::Relaxed)
     }
 
-    /// Whether it is at its limit.
-    pub(crate) fn is_full(&self, most: usize) -> bool {
-        self.connections.lock().len() >= most
+    /// Returns whether it has `max` connections.
+    pub(crate) fn is_full(&self, max: usize) -> bool {
+        self.connections.lock().len() >= max
     }
 
-    /// Ends a connection if it is still idle.
+    /// Evicts a connection if it is still idle.
     fn evict(&self, number: u32) -> bool {
         let mut connections = self.connections.lock();
         let idle = connections
             .get(&number)
             .filter(|it| it.idle_since().is_some());
-        if let Some(pulse) = idle {
-            pulse.evict();
+        if let Some(state) = idle {
+            state.evict();
             connections.remove(&number);
             return true;
         }
         false
     }
 
-    /// Counts a request, if there are fewer than `most`.
-    pub(crate) fn begin(self: &Arc<Self>, most: usize) -> Option<UnderWay> {
-        // Counted first, so that two at once can't both take the last place.
-        let under_way = UnderWay(Arc::clone(self));
+    /// Counts a request, if fewer than `max` are under way.
+    pub(crate) fn begin(self: &Arc<Self>, max: usize) -> Option<UnderWay> {
+        // Counted first, so that two at once can't both take the last permit.
+        let permit = UnderWay(Arc::clone(self));
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        (before < most).then_some(under_way)
+        (before < max).then_some(permit)
     }
 }
 
 impl Drop for Address {
     fn drop(&mut self) {
         let mut shard = self.known.shard(self.network).lock();
-        // Another one may have taken its place already.
-        if let Some(known) = shard.get(&self.network)
-            && known.strong_count() == 0
+        // A new record may have replaced it already.
+        if let Some(record) = shard.get(&self.network)
+            && record.strong_count() == 0
         {
             shard.remove(&self.network);
         }

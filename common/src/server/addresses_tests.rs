@@ -1,11 +1,11 @@
-//! Places of addresses, and who loses one.
+//! Slots of addresses, and evictions.
 
 use super::*;
 use crate::server::conn::pulse::Order;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Connections of one address: their marks, and their places.
+/// Connections of one address: their states, and their slots.
 struct Crowd {
     address: Arc<Address>,
     pulses: Vec<Arc<Pulse>>,
@@ -13,32 +13,34 @@ struct Crowd {
 }
 
 fn crowd(addresses: &Addresses, address: &str, numbers: std::ops::Range<u32>) -> Crowd {
-    let mut crowd = Crowd {
+    let mut connections = Crowd {
         address: addresses.of(address.parse().unwrap()),
         pulses: vec![],
         places: vec![],
     };
     for number in numbers {
-        let pulse = Arc::new(Pulse::default());
-        let place = crowd.address.admit(number, &pulse, usize::MAX).unwrap();
-        crowd.pulses.push(pulse);
-        crowd.places.push(place);
+        let state = Arc::new(Pulse::default());
+        let slot = connections
+            .address
+            .admit(number, &state, usize::MAX)
+            .unwrap();
+        connections.pulses.push(state);
+        connections.places.push(slot);
     }
-    crowd
+    connections
 }
 
-/// Notes that connections have been idle since `start`, and so much later.
-fn idle(crowd: &Crowd, start: Instant, later: &[u64]) {
-    for (pulse, seconds) in crowd.pulses.iter().zip(later) {
+/// Records that connections have been idle since so many seconds after `start`.
+fn idle(connections: &Crowd, start: Instant, seconds: &[u64]) {
+    for (state, seconds) in connections.pulses.iter().zip(seconds) {
         let since = start + Duration::from_secs(*seconds);
-        pulse.note_idle(since, pulse.marks().started);
+        state.note_idle(since, state.marks().started);
     }
 }
 
-fn ended(crowd: &Crowd) -> Vec<usize> {
-    let ended = crowd.pulses.iter().enumerate();
-    ended
-        .filter(|(_, pulse)| pulse.order() != Order::Serve)
+fn ended(connections: &Crowd) -> Vec<usize> {
+    let all = connections.pulses.iter().enumerate();
+    all.filter(|(_, state)| state.order() != Order::Serve)
         .map(|(index, _)| index)
         .collect()
 }
@@ -51,21 +53,21 @@ fn a_full_address_loses_its_own_longest_idle_connection() {
     idle(&one, start, &[9, 5, 7]);
     idle(&other, start, &[0, 0, 0]);
     let _running = one.pulses[1].begin();
-    let pulse = Arc::new(Pulse::default());
-    let place = one.address.admit(6, &pulse, 3).unwrap();
+    let state = Arc::new(Pulse::default());
+    let slot = one.address.admit(6, &state, 3).unwrap();
     assert_eq!((ended(&one), ended(&other)), (vec![2], vec![]));
     assert!(one.address.is_full(3));
-    drop(place);
-    assert!(!one.address.is_full(3), "its place is free at once");
+    drop(slot);
+    assert!(!one.address.is_full(3), "its slot is free at once");
 }
 
 #[test]
 fn an_address_whose_connections_are_all_busy_gets_no_more() {
     let addresses = Addresses::default();
     let one = crowd(&addresses, "1.1.1.1", 0..2);
-    let _running: Vec<_> = one.pulses.iter().map(|pulse| pulse.begin()).collect();
-    let pulse = Arc::new(Pulse::default());
-    assert!(one.address.admit(2, &pulse, 2).is_none());
+    let _running: Vec<_> = one.pulses.iter().map(|state| state.begin()).collect();
+    let state = Arc::new(Pulse::default());
+    assert!(one.address.admit(2, &state, 2).is_none());
     assert!(ended(&one).is_empty());
 }
 
@@ -84,11 +86,11 @@ fn a_full_port_loses_the_longest_idle_connection_of_all() {
     let expected = [(vec![1], vec![]), (vec![1], vec![1]), (vec![1], vec![0, 1])];
     assert_eq!(order, expected);
     let _running = one.pulses[0].begin();
-    assert!(!addresses.evict_longest_idle(), "nobody is idle");
+    assert!(!addresses.evict_longest_idle(), "none is idle");
 }
 
 #[test]
-fn who_has_asked_since_it_was_looked_at_is_idle_for_the_shortest_time() {
+fn a_connection_with_a_request_since_the_last_sweep_is_evicted_last() {
     let (addresses, start) = (Addresses::default(), Instant::now() + LONG);
     let one = crowd(&addresses, "1.1.1.1", 0..2);
     idle(&one, start, &[1, 2]);
@@ -108,7 +110,7 @@ fn requests_under_way_are_limited() {
 }
 
 #[test]
-fn addresses_are_told_apart_as_long_as_they_are_there() {
+fn addresses_have_a_record_while_they_are_connected() {
     let addresses = Addresses::default();
     let of = |text: &str| addresses.of(text.parse().unwrap());
     let one = of("2001:db8:1:2:3:4:5:6");

@@ -1,4 +1,4 @@
-//! What a server asks of the program whose port it is.
+//! Interface between the HTTP server and the program that it serves.
 
 use std::error::Error;
 use std::future::Future;
@@ -11,44 +11,44 @@ use http::{HeaderValue, Request, Response};
 use super::conn::body::RequestBody;
 use super::metrics::ConnectionMetrics;
 
-/// Which request of which connection this is, and who sent it.
+/// Identity of a request, and its sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// The connection's number.
+    /// Number of the connection.
     pub connection: u32,
-    /// The request's number on it.
+    /// Number of the request on its connection.
     pub request: u32,
-    /// Where it came from.
+    /// Address of the other end.
     pub peer: SocketAddr,
-    /// Whether it came over TLS.
+    /// True if it came over TLS.
     pub encrypted: bool,
-    /// Whether it came from a router of the cluster, whose word on its clients is believed.
+    /// True if it came from a router of the cluster, whose forwarding headers are trusted.
     pub is_router: bool,
 }
 
-/// Answers the requests of a port.
+/// Handler of a port's requests.
 pub trait Answer: Send + Sync + 'static {
-    /// The body of its answers.
+    /// Body of its responses.
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
         + Send
         + Unpin
         + 'static;
 
-    /// Answers one request.
+    /// Answers a request.
     fn answer(
         &self,
         request: Request<RequestBody>,
         origin: Origin,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
-    /// Says in answer to the request with this ID that more requests or answers wait than may, and that
-    /// nothing was done.
+    /// Builds the response to a request, of this ID, that is rejected since too many requests or
+    /// responses are pending. Nothing was done.
     fn overloaded(&self, id: HeaderValue) -> Response<Self::Body>;
 
-    /// Where connections are counted. All ports that share it share the limit of connections.
+    /// Returns the counters of connections. All ports that share it share the limit of connections.
     fn connections(&self) -> &Arc<ConnectionMetrics>;
 }
 
-/// Put among an answer's extensions: another node would answer the same.
+/// Extension of a response that any other node would give, too: it isn't retried.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled;

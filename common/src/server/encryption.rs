@@ -1,11 +1,11 @@
-//! How the connections of a port are encrypted.
+//! Encryption of a port's connections.
 //!
-//! A node's public port speaks plain HTTP with users, whose TLS ends at a router or another proxy in
-//! front. What routers pass on to it goes encrypted, by the cluster's certificates, on the same port:
-//! so one address is enough, and a stop drains all connections in the same order.
+//! A node's public port speaks plain HTTP with users, whose TLS ends at a router or another proxy
+//! in front. Requests that routers forward are encrypted, by the cluster's certificates, on the
+//! same port: so one address is enough, and a shutdown drains all connections in the same order.
 //!
-//! Invariant: of an encrypted connection for routers nothing is read before the other end has shown
-//! a certificate of the cluster's CA.
+//! Invariant: no request is read from a router's encrypted connection before the other end has
+//! shown a certificate of the cluster's CA.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -20,36 +20,37 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::server::conn::pulse::{Order, Pulse};
 
-/// What every TLS connection begins with: a record of a handshake (RFC 8446, 5.1). No method of
-/// HTTP does.
+/// First byte of every TLS connection: the record type of a handshake (RFC 8446, 5.1). No method of
+/// HTTP begins with it.
 const HANDSHAKE: u8 = 22;
 
-/// What connections are encrypted with; what is put there counts for new connections.
+/// TLS configuration that can be replaced; a new one applies to new connections.
 pub type TlsSettings = Arc<ArcSwap<ServerConfig>>;
 
-/// Which connections are encrypted, and how.
+/// Encryption of a port's connections.
 #[derive(Clone, Debug)]
 pub enum Encryption {
-    /// None.
+    /// No connection is encrypted.
     Off,
-    /// All.
+    /// All connections are encrypted.
     Always(TlsSettings),
-    /// Those that begin with a handshake, by the cluster's certificates: those of routers.
+    /// Connections that begin with a handshake, those of routers, are encrypted by the cluster's
+    /// certificates.
     Routers(Arc<Tls>),
 }
 
-/// How a connection begins.
+/// Beginning of a connection.
 pub(super) enum Opening {
-    /// As it is.
+    /// Plain HTTP.
     Clear,
-    /// With a handshake.
+    /// TLS handshake that follows.
     Handshake(TlsAcceptor),
-    /// Not at all: it ends before its first byte.
+    /// End before the first byte.
     Ended,
 }
 
 impl Encryption {
-    /// Whether a port may say something before a handshake.
+    /// Returns whether the port may send a response without a handshake.
     pub(super) fn allows_clear(&self) -> bool {
         match self {
             Self::Off | Self::Routers(_) => true,
@@ -57,13 +58,13 @@ impl Encryption {
         }
     }
 
-    /// How a new connection begins. Waits for its first byte where that must tell, or for an order
-    /// to end: a connection that is silent is as idle as any.
-    pub(super) async fn opening(&self, stream: &TcpStream, pulse: &Pulse) -> Opening {
+    /// Determines how a new connection begins. Waits for its first byte where that decides, or for
+    /// a directive to end: a silent connection is as idle as any.
+    pub(super) async fn opening(&self, stream: &TcpStream, state: &Pulse) -> Opening {
         match self {
             Self::Off => Opening::Clear,
             Self::Always(tls) => Opening::Handshake(TlsAcceptor::from(tls.load_full())),
-            Self::Routers(tls) => match first_byte(stream, pulse).await {
+            Self::Routers(tls) => match first_byte(stream, state).await {
                 Some(HANDSHAKE) => Opening::Handshake(tls.http_acceptor()),
                 Some(_) => Opening::Clear,
                 None => Opening::Ended,
@@ -72,11 +73,11 @@ impl Encryption {
     }
 }
 
-/// The first byte that comes, which stays where it is.
-async fn first_byte(stream: &TcpStream, pulse: &Pulse) -> Option<u8> {
+/// Returns the first byte, which stays in the socket's buffer. `None` if the connection is to end.
+async fn first_byte(stream: &TcpStream, state: &Pulse) -> Option<u8> {
     poll_fn(|cx| {
-        pulse.register(cx.waker());
-        if pulse.order() != Order::Serve {
+        state.register(cx.waker());
+        if state.order() != Order::Serve {
             return Poll::Ready(None);
         }
         let mut byte = [0];

@@ -1,4 +1,4 @@
-//! For whom a request comes, where proxies stand in between.
+//! Client address of a request that came through proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,19 +6,21 @@ use http::{HeaderMap, HeaderName};
 
 use crate::network::Network;
 
-/// The addresses that a request came by, the client's first: each proxy adds whom it got it from.
+/// Header with the addresses that a request passed, the client's first: each proxy appends the one
+/// that it got the request from.
 pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
-/// Whether the client spoke `http` or `https`.
+/// Header with the client's scheme, `http` or `https`.
 pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// Carries the ID of the cluster, from a router to a node without certificates: who knows it comes from
-/// the port for nodes, which only this machine reaches then.
+/// Header with the cluster's ID, from a router to a node without certificates: who knows it has
+/// read it from the rpc port, which then only this machine reaches.
 pub static X_CLOUDKV_ROUTER: HeaderName = HeaderName::from_static("x-cloudkv-router");
 
-/// The client's address, of a request that came from `peer`, which may be a router of the cluster.
+/// Returns the client's address of a request from `peer`, which may be a router of the cluster.
 ///
-/// That is the last one that isn't a trusted proxy's: what is before it in `X-Forwarded-For` was said
-/// by a stranger. Where a trusted proxy says what is no address, it is taken for the client itself.
+/// That is the last address that isn't a trusted proxy's: addresses before it in `X-Forwarded-For`
+/// come from an untrusted sender. A trusted proxy that gives no valid address counts as the client
+/// itself.
 pub fn client_of(
     peer: IpAddr,
     is_router: bool,
@@ -27,20 +29,20 @@ pub fn client_of(
 ) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
     let mut client = peer.to_canonical();
-    let mut is_believed = is_router || is_trusted(&client);
+    let mut may_forward = is_router || is_trusted(&client);
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let mut before = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
-    while is_believed {
-        let Some(address) = before.next().and_then(address) else {
+    let mut previous = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+    while may_forward {
+        let Some(address) = previous.next().and_then(address) else {
             break;
         };
         client = address;
-        is_believed = is_trusted(&client);
+        may_forward = is_trusted(&client);
     }
     client
 }
 
-/// Some proxies add the port.
+/// Parses an address, with or without a port: some proxies append one.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let address = text.parse::<IpAddr>().ok();
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn routers_are_believed_whatever_their_address_is() {
+    fn routers_are_trusted_whatever_their_address_is() {
         let mut headers = HeaderMap::new();
         headers.append(
             X_FORWARDED_FOR,
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_not_believed() {
+    fn untrusted_peers_cant_forward() {
         assert_eq!(client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9");
         assert_eq!(client("::ffff:9.9.9.9", &["1.2.3.4"]), "9.9.9.9");
         assert_eq!(client("10.0.0.1", &["1.2.3.4, 5.6.7.8"]), "5.6.7.8");
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn trusted_proxies_are_passed_by() {
+    fn trusted_proxies_are_skipped() {
         assert_eq!(client("10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
         assert_eq!(client("::ffff:10.0.0.1", &["1.2.3.4:80"]), "1.2.3.4");
         assert_eq!(
@@ -98,11 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_named_it_is_the_last_that_is_known() {
+    fn without_a_valid_address_the_last_known_one_counts() {
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["10.0.0.2"]), "10.0.0.2");
-        for odd in ["unknown", "", "1.2.3.4,", "1.2.3", "for=1.2.3.4"] {
-            assert_eq!(client("10.0.0.1", &[odd]), "10.0.0.1", "{odd}");
+        for invalid in ["unknown", "", "1.2.3.4,", "1.2.3", "for=1.2.3.4"] {
+            assert_eq!(client("10.0.0.1", &[invalid]), "10.0.0.1", "{invalid}");
         }
     }
 }

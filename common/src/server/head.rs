@@ -1,15 +1,16 @@
-//! What must hold of a request's head before anybody acts on it, at node and router alike.
+//! Validation of a request's head before anything acts on it, at node and router alike.
 //!
-//! hyper refuses what can't be read. What is refused here can be read, but in more than one way by
-//! those that a request passes: then two of them would disagree on what was asked, or by whom.
+//! hyper refuses heads that can't be parsed. Heads that are refused here can be parsed, but in more
+//! than one way by the programs that a request passes: then two of them would disagree on what is
+//! requested, or by whom (request smuggling).
 
 use http::{HeaderMap, HeaderName, Request, StatusCode, Version, header};
 
-/// Maximum number of header lines, [`UNCOUNTED`] ones aside. hyper takes 100 over HTTP/1, and a
-/// router adds up to one of each of those to what it got.
+/// Maximum number of header lines, [`UNCOUNTED_HEADERS`] aside. hyper takes 100 over HTTP/1, and a
+/// router adds up to one of each of those to the ones received.
 const MAX_HEADERS: usize = 90;
 
-/// Headers that a router sets on its own.
+/// Headers that a router sets by itself.
 static UNCOUNTED: [HeaderName; 7] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -20,8 +21,8 @@ static UNCOUNTED: [HeaderName; 7] = [
     HeaderName::from_static("x-cloudkv-router"),
 ];
 
-/// Headers that say who asks, for what, and under which condition: they are for whoever answers,
-/// and `Connection` can't keep them from it.
+/// End-to-end headers: they identify the client, the target or a condition, and `Connection` must
+/// not remove them.
 const END_TO_END: [&str; 12] = [
     "api-key",
     "authorization",
@@ -37,7 +38,7 @@ const END_TO_END: [&str; 12] = [
     "cache-control",
 ];
 
-/// What the names of such headers begin with.
+/// Prefixes of the names of end-to-end headers.
 const END_TO_END_PREFIXES: [&str; 6] = [
     "accept",
     "access-control-",
@@ -47,25 +48,25 @@ const END_TO_END_PREFIXES: [&str; 6] = [
     "x-forwarded-",
 ];
 
-/// What is wrong with a request's head.
+/// Error of a request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// HTTP/1.1 without `Host`.
+    /// `Host` that is missing in HTTP/1.1.
     #[error("header host must be given")]
     NoHost,
-    /// Several of it.
+    /// More than one `Host`.
     #[error("header host must be given once")]
     Hosts,
-    /// A body in another form than chunks.
+    /// Transfer coding other than chunked.
     #[error("header transfer-encoding must be chunked, once and nothing else")]
     TransferEncoding,
-    /// A header that would be kept from whoever answers.
+    /// `Connection` that names an end-to-end header.
     #[error(
         "header connection must not name a header that is for the whole way: close, keep-alive, \
          te and upgrade concern the connection"
     )]
     Connection,
-    /// More lines than are taken.
+    /// More header lines than allowed.
     #[error(
         "a request must have at most {MAX_HEADERS} header lines, beside those for its host, \
          length, ID and proxies"
@@ -74,7 +75,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// The status of the answer.
+    /// Returns the status of the response.
     pub fn status(self) -> StatusCode {
         match self {
             Self::TooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -84,7 +85,7 @@ impl HeadError {
         }
     }
 
-    /// The stable name of the error.
+    /// Returns the error's code, which never changes.
     pub fn code(self) -> &'static str {
         match self {
             Self::TooMany => "too_many_headers",
@@ -98,7 +99,7 @@ impl HeadError {
 /// Checks the head of a request as it came from a client.
 ///
 /// # Errors
-/// When the request must be refused.
+/// Fails if the request must be refused.
 pub fn check_head<B>(request: &Request<B>) -> Result<(), HeadError> {
     let headers = request.headers();
     let version = request.version();
@@ -111,14 +112,14 @@ pub fn check_head<B>(request: &Request<B>) -> Result<(), HeadError> {
         return Err(HeadError::TooMany);
     }
     if version >= Version::HTTP_2 {
-        // It has neither of the others, and h2 refuses who sends them.
+        // HTTP/2 has neither of the other headers, and h2 refuses requests with them.
         return Ok(());
     }
     transfer_encoding(headers, version)?;
     connection(headers)
 }
 
-/// Lines, those of [`UNCOUNTED`] aside.
+/// Returns the number of header lines, [`UNCOUNTED_HEADERS`] aside.
 fn counted(headers: &HeaderMap) -> usize {
     let names = headers.iter().map(|(name, _)| name);
     names.filter(|name| !UNCOUNTED.contains(name)).count()
@@ -130,8 +131,8 @@ fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<(), HeadEr
         return Ok(());
     };
     let chunked = value.as_bytes().trim_ascii();
-    let alone = values.next().is_none() && chunked.eq_ignore_ascii_case(b"chunked");
-    if alone && version == Version::HTTP_11 {
+    let is_only_chunked = values.next().is_none() && chunked.eq_ignore_ascii_case(b"chunked");
+    if is_only_chunked && version == Version::HTTP_11 {
         Ok(())
     } else {
         Err(HeadError::TransferEncoding)
@@ -148,12 +149,12 @@ fn connection(headers: &HeaderMap) -> Result<(), HeadError> {
 }
 
 fn is_end_to_end(name: &[u8]) -> bool {
-    let begins = |prefix: &&str| {
+    let has_prefix = |prefix: &&str| {
         let start = name.get(..prefix.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
     };
-    let is = |whole: &&str| name.eq_ignore_ascii_case(whole.as_bytes());
-    END_TO_END.iter().any(is) || END_TO_END_PREFIXES.iter().any(begins)
+    let is_equal = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
+    END_TO_END.iter().any(is_equal) || END_TO_END_PREFIXES.iter().any(has_prefix)
 }
 
 #[cfg(test)]
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn http_1_1_names_one_host() {
+    fn http_1_1_must_name_one_host() {
         assert_eq!(check(Version::HTTP_11, &[]), Err(HeadError::NoHost));
         assert_eq!(check(Version::HTTP_11, &[("host", "")]), Ok(()));
         for version in [Version::HTTP_10, Version::HTTP_2] {
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_come_in_chunks_or_whole() {
+    fn transfer_encoding_must_be_chunked_only() {
         for value in ["chunked", "Chunked", " chunked "] {
             assert_eq!(http1(("transfer-encoding", value)), Ok(()), "{value}");
         }
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_take_nothing_from_whoever_answers() {
+    fn connection_must_not_name_end_to_end_headers() {
         for value in [
             "close",
             "keep-alive, TE",

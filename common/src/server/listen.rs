@@ -1,29 +1,29 @@
-//! Binds ports, for one thread or for several.
+//! Binding of ports, for one thread or for several.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use tokio::net::TcpSocket;
 
-/// Connections that wait to be accepted, on each thread.
+/// Maximum number of connections that wait to be accepted, on each thread.
 const BACKLOG: u32 = 1024;
 
-/// So many listeners on one address, at least one; the system spreads connections over them
-/// (`SO_REUSEPORT`). With port 0 it chooses one for all. Needs a tokio runtime.
+/// Binds `count` listeners to one address, at least one; the system spreads connections over them
+/// (`SO_REUSEPORT`). With port 0 it chooses one port for all. Needs a tokio runtime.
 ///
 /// # Errors
-/// When the address is in use, by a program that shares it, too, or can't be bound.
+/// Fails if the address is in use, even by a program that would share it, or can't be bound.
 pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let alone = socket(address)?;
-    alone.bind(address)?;
+    let exclusive = socket(address)?;
+    exclusive.bind(address)?;
     if count <= 1 {
-        return Ok(vec![alone.listen(BACKLOG)?.into_std()?]);
+        return Ok(vec![exclusive.listen(BACKLOG)?.into_std()?]);
     }
-    // Sharing the port would let a second program bind it, too: a listener that doesn't share finds
-    // out whether somebody else has it. It is gone before it listens.
+    // Sharing the port would let a second program bind it, too: a socket that doesn't share it
+    // detects whether another program has it. It is closed before it listens.
     let mut address = address;
-    address.set_port(alone.local_addr()?.port());
-    drop(alone);
+    address.set_port(exclusive.local_addr()?.port());
+    drop(exclusive);
     (0..count)
         .map(|_| {
             let socket = socket(address)?;
@@ -34,11 +34,11 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
         .collect()
 }
 
-/// A program's ports, all of which are tried, so that one error names all that can't be bound.
+/// Binder of a program's ports: it tries all of them, so that one error names all failures.
 #[derive(Debug, Default)]
 pub struct Binding(Vec<Failure>);
 
-/// A port that can't be bound.
+/// Failure to bind a port.
 #[derive(Debug)]
 struct Failure {
     setting: &'static str,
@@ -46,13 +46,13 @@ struct Failure {
     source: io::Error,
 }
 
-/// The ports of a program that can't be bound.
+/// Error that names all ports that can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", described(.0))]
 pub struct BindError(Vec<Failure>);
 
 impl Binding {
-    /// Listeners for a setting, as [`listen`] makes them; none if it fails.
+    /// Binds the listeners of a setting, as [`listen`] does; returns none if it fails.
     pub fn listen(
         &mut self,
         setting: &'static str,
@@ -69,7 +69,10 @@ impl Binding {
         })
     }
 
-    /// Tells of all that couldn't be bound.
+    /// Reports the failures.
+    ///
+    /// # Errors
+    /// Fails if a port couldn't be bound.
     pub fn end(self) -> Result<(), BindError> {
         if self.0.is_empty() {
             Ok(())
@@ -91,9 +94,9 @@ fn described(failures: &[Failure]) -> String {
     let all = failures.iter().map(one).collect::<Vec<_>>().join("; ");
     let is_used = |failure: &Failure| failure.source.kind() == io::ErrorKind::AddrInUse;
     if failures.iter().all(is_used) {
-        format!("{all}. Stop what listens there, or give free addresses")
+        format!("{all}. Stop the programs that listen there, or choose free addresses")
     } else {
-        format!("{all}. Give addresses of this machine that are free")
+        format!("{all}. Choose free addresses of this machine")
     }
 }
 
@@ -103,7 +106,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     } else {
         TcpSocket::new_v6()?
     };
-    // So that a restart doesn't wait for old connections.
+    // A restart need not wait for old connections.
     socket.set_reuseaddr(true)?;
     Ok(socket)
 }
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn listeners_share_an_address_with_each_other_and_nobody_else() {
+    async fn listeners_share_an_address_only_with_each_other() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let ours = listen(any, 3).unwrap();
         let addresses: Vec<_> = ours.iter().map(|one| one.local_addr().unwrap()).collect();
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_ports_that_cannot_be_bound_are_told_at_once() {
+    async fn one_error_names_all_ports_that_cannot_be_bound() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let taken = [listen(any, 1).unwrap(), listen(any, 1).unwrap()];
         let [one, other] = taken.each_ref().map(|it| it[0].local_addr().unwrap());
@@ -142,7 +145,7 @@ mod tests {
         for part in [
             format!("--http {one} can't be bound: Address already in use"),
             format!("--admin {other} can't be bound: Address already in use"),
-            "Stop what listens there".to_owned(),
+            "Stop the programs that listen there".to_owned(),
         ] {
             assert!(error.contains(&part), "{part}: {error}");
         }

@@ -1,7 +1,8 @@
-//! Memory that strangers make the process hold: a budget of bytes, of which one address gets half.
+//! Budget of the memory that untrusted clients make the process hold; one address gets at most
+//! half.
 //!
 //! Small amounts needn't be counted here: their number is bounded by that of connections. So the
-//! lock is taken for what is large, or by steps, and not once for each request.
+//! lock is taken for large amounts, or in steps, and not once for each request.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::server::addresses::network_of;
 
-/// A budget of bytes for the whole process.
+/// Budget of bytes for the whole process.
 #[derive(Debug)]
 pub struct Memory {
     limit: usize,
@@ -20,12 +21,12 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Taken {
     bytes: usize,
-    /// Bytes by address; those of addresses that hold none aren't here.
+    /// Bytes by address, without addresses that hold none.
     by_address: HashMap<IpAddr, usize>,
 }
 
 impl Memory {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -33,50 +34,50 @@ impl Memory {
         }
     }
 
-    /// Bytes that are taken now.
+    /// Returns the bytes in use.
     pub fn taken(&self) -> usize {
         self.taken.lock().bytes
     }
 
-    /// Takes bytes for an address, or for somebody who isn't bounded as an address is (`None`). False
-    /// if they aren't there: then nothing is taken.
+    /// Acquires bytes for an address, or for a client that isn't limited by address (`None`). False
+    /// if they don't fit: then none are acquired.
     pub fn try_take(&self, address: Option<IpAddr>, bytes: usize) -> bool {
-        let taken = &mut *self.taken.lock();
+        let usage = &mut *self.taken.lock();
         let address = address.map(network_of);
-        let fits = self.fits(taken, address, bytes);
+        let fits = self.fits(usage, address, bytes);
         if fits {
-            taken.add(address, bytes);
+            usage.add(address, bytes);
         }
         fits
     }
 
-    /// Whether [`Self::try_take`] would succeed now.
+    /// Returns whether [`Self::try_acquire`] would succeed now.
     pub(crate) fn has_room(&self, address: Option<IpAddr>, bytes: usize) -> bool {
         self.fits(&self.taken.lock(), address.map(network_of), bytes)
     }
 
-    fn fits(&self, taken: &Taken, address: Option<IpAddr>, bytes: usize) -> bool {
-        let all = taken.bytes.saturating_add(bytes);
-        let of_address = address.and_then(|address| taken.by_address.get(&address));
-        let its = of_address.copied().unwrap_or(0).saturating_add(bytes);
-        all <= self.limit && (address.is_none() || its <= self.limit / 2)
+    fn fits(&self, usage: &Taken, address: Option<IpAddr>, bytes: usize) -> bool {
+        let total = usage.bytes.saturating_add(bytes);
+        let of_address = address.and_then(|address| usage.by_address.get(&address));
+        let of_address = of_address.copied().unwrap_or(0).saturating_add(bytes);
+        total <= self.limit && (address.is_none() || of_address <= self.limit / 2)
     }
 
-    /// Takes bytes that can't be refused, whether they are there or not.
+    /// Acquires bytes that can't be refused, even beyond the limit.
     pub fn take(&self, address: Option<IpAddr>, bytes: usize) {
         self.taken.lock().add(address.map(network_of), bytes);
     }
 
-    /// Releases bytes that were taken for an address.
+    /// Releases bytes that were acquired for an address.
     pub fn release(&self, address: Option<IpAddr>, bytes: usize) {
-        let taken = &mut *self.taken.lock();
-        taken.bytes = taken.bytes.saturating_sub(bytes);
+        let usage = &mut *self.taken.lock();
+        usage.bytes = usage.bytes.saturating_sub(bytes);
         if let Some(address) = address.map(network_of)
-            && let Some(its) = taken.by_address.get_mut(&address)
+            && let Some(of_address) = usage.by_address.get_mut(&address)
         {
-            *its = its.saturating_sub(bytes);
-            if *its == 0 {
-                taken.by_address.remove(&address);
+            *of_address = of_address.saturating_sub(bytes);
+            if *of_address == 0 {
+                usage.by_address.remove(&address);
             }
         }
     }
@@ -86,8 +87,8 @@ impl Taken {
     fn add(&mut self, address: Option<IpAddr>, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
         if let Some(address) = address.filter(|_| bytes > 0) {
-            let its = self.by_address.entry(address).or_default();
-            *its = its.saturating_add(bytes);
+            let of_address = self.by_address.entry(address).or_default();
+            *of_address = of_address.saturating_add(bytes);
         }
     }
 }
@@ -101,21 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn one_address_gets_half_and_all_get_no_more_than_all() {
+    fn one_address_gets_half_and_all_get_no_more_than_the_limit() {
         let memory = Memory::new(100);
         let [one, two, three] = ["1.1.1.1", "1.1.1.2", "1.1.1.3"].map(address);
         assert!(memory.has_room(one, 50) && !memory.has_room(one, 51));
         assert!(memory.try_take(one, 50) && !memory.try_take(one, 1));
         assert!(memory.try_take(two, 40) && !memory.try_take(two, 11));
         assert!(!memory.try_take(three, 11) && memory.try_take(three, 10));
-        assert!(!memory.try_take(None, 1), "all is taken");
+        assert!(!memory.try_take(None, 1), "all is in use");
         memory.release(one, 50);
-        assert!(memory.try_take(None, 50), "who isn't bounded gets the rest");
+        assert!(memory.try_take(None, 50), "unlimited clients get the rest");
         assert_eq!(memory.taken(), 100);
     }
 
     #[test]
-    fn networks_of_ipv6_are_one_address() {
+    fn an_ipv6_network_counts_as_one_address() {
         let memory = Memory::new(100);
         assert!(memory.try_take(address("2001:db8::1"), 50));
         assert!(!memory.try_take(address("2001:db8::2"), 1));
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_who_holds_nothing() {
+    fn addresses_without_bytes_are_forgotten() {
         let memory = Memory::new(100);
         memory.take(address("1.1.1.1"), 200);
         assert!(!memory.try_take(address("1.1.1.2"), 1));

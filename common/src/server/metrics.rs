@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::server::addresses::Addresses;
 
-/// Connections of a port, or of several that share a limit.
+/// Counters of the connections of a port, or of several that share a limit.
 #[derive(Debug, Default)]
 pub struct ConnectionMetrics {
     open: AtomicU64,
@@ -14,21 +14,21 @@ pub struct ConnectionMetrics {
     cut: AtomicU64,
     evicted: AtomicU64,
     refused_requests: AtomicU64,
-    /// Who is connected from where.
+    /// Connections by client address.
     pub(crate) addresses: Addresses,
     /// Refused sockets that are still open.
     lingering: AtomicUsize,
 }
 
 impl ConnectionMetrics {
-    /// Counts a new connection, and tells its number, which no other one has for a long time.
+    /// Counts a new connection, and returns its number, which is not reused for a long time.
     pub(crate) fn opened(&self) -> u32 {
         self.open.fetch_add(1, Ordering::Relaxed);
-        // Numbers begin again after four thousand million of them.
+        // Numbers wrap around after 2^32 connections.
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts one that has got a place.
+    /// Counts a connection that was admitted.
     pub(crate) fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
@@ -41,9 +41,9 @@ impl ConnectionMetrics {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a refused socket that stays open for a moment, unless there are `most` of them.
-    pub(crate) fn lingers(&self, most: usize) -> bool {
-        let more = |now: usize| (now < most).then_some(now + 1);
+    /// Counts a refused socket that lingers. False if `max` of them do already.
+    pub(crate) fn lingers(&self, max: usize) -> bool {
+        let more = |now: usize| (now < max).then_some(now + 1);
         let counted = self
             .lingering
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -66,37 +66,39 @@ impl ConnectionMetrics {
         self.refused_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections open now.
+    /// Returns the number of open connections.
     pub fn open_connections(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Connections accepted ever.
+    /// Returns the number of connections accepted.
     pub fn accepted_connections(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections refused because there were too many.
+    /// Returns the number of connections refused because there were too many.
     pub fn refused_connections(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Connections cut because the client was too slow, or at the end of a shutdown.
+    /// Returns the number of connections cut because the client was too slow, or at the end of a
+    /// shutdown.
     pub fn cut_connections(&self) -> u64 {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// Idle connections ended to make room for others.
+    /// Returns the number of idle connections closed in favor of others.
     pub fn evicted_connections(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Requests refused because too many were under way, or too many answers waited.
+    /// Returns the number of requests refused because too many were under way, or too many
+    /// responses were pending.
     pub fn refused_requests(&self) -> u64 {
         self.refused_requests.load(Ordering::Relaxed)
     }
 
-    /// Writes them down under the names that all programs share.
+    /// Writes the counters under the names that all programs share.
     pub fn write(&self, text: &mut crate::telemetry::metrics::Exposition) {
         let counters = [
             (

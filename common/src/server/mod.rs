@@ -1,7 +1,8 @@
-//! A public HTTP port: connections within bounds, and a stop that fails no request.
+//! HTTP server of a public port: bounded connections, and a graceful shutdown that fails no
+//! request.
 //!
-//! Users are strangers, so everything about a connection is bounded here. What requests mean is
-//! said by who implements [`Answer`].
+//! Users are untrusted, so everything about a connection is bounded here. The meaning of requests
+//! is up to the [`RequestHandler`].
 
 mod addresses;
 mod answer;

@@ -1,17 +1,18 @@
-//! Percent-decoding, done exactly once and strictly.
+//! Strict percent-decoding, done exactly once.
 //!
-//! A decoder that passes bad escapes through would let two spellings of a path name one key, and
-//! a proxy in front could understand a request differently from us. So `%` must be followed by two
-//! hexadecimal digits. Text without an escape, nearly all of it, is borrowed and never copied.
+//! A decoder that passes invalid escapes through would let two spellings of a path name one key,
+//! and a proxy in front could understand a request differently. So `%` must be followed by two
+//! hexadecimal digits. Text without an escape, which is the common case, is borrowed and not
+//! copied.
 
 use std::borrow::Cow;
 
-/// A `%` that isn't followed by two hexadecimal digits.
+/// Error of a `%` that isn't followed by two hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("'%' must be followed by two hexadecimal digits")]
 pub struct BadEscape;
 
-/// Decodes a part of a path: `+` stays a plus.
+/// Decodes a segment of a path: `+` stays a plus.
 pub fn decode_path(text: &str) -> Result<Cow<'_, [u8]>, BadEscape> {
     if text.contains('%') {
         decode(text.as_bytes(), false).map(Cow::Owned)
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_escapes_are_refused() {
+    fn invalid_escapes_are_refused() {
         for text in ["%", "%2", "a%zz", "%%41", "%4g", "%+1"] {
             assert_eq!(decode_path(text), Err(BadEscape), "{text}");
         }
@@ -89,7 +90,7 @@ mod tests {
         }
 
         #[test]
-        fn what_it_takes_is_what_the_crate_makes_of_it(text in "[a-zA-Z0-9%+/é]{0,20}") {
+        fn accepted_text_decodes_as_the_crate_decodes_it(text in "[a-zA-Z0-9%+/é]{0,20}") {
             if let Ok(decoded) = decode_path(&text) {
                 let theirs: Vec<u8> = percent_encoding::percent_decode_str(&text).collect();
                 prop_assert_eq!(decoded.as_ref(), theirs.as_slice());

@@ -1,20 +1,20 @@
-//! `X-Request-ID`: the client's own if it is sane, else one of ours.
+//! `X-Request-ID`: the client's own if it is valid, otherwise a generated one.
 //!
-//! Ours look like UUIDs and are unique, not secret: 64 random bits of the process, the number of
-//! the connection, the number of the request on it. So making one costs neither randomness nor an
-//! atomic that all threads share.
+//! Generated IDs look like UUIDs and are unique, not secret: 64 random bits of the process, the
+//! number of the connection, the number of the request on it. So generating one costs neither
+//! randomness nor an atomic that all threads share.
 
 use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Names a request in logs and reports.
+/// Header that identifies a request in logs and reports.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest ID that is taken over from a client.
+/// Maximum length of a client's ID.
 const MAX_LEN: usize = 128;
 
-/// The client's ID, if it can go into logs and headers as it is.
+/// Returns the client's ID, if it can be written to logs and headers as it is.
 pub fn of_client(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(&X_REQUEST_ID)?;
     is_sane(id.as_bytes()).then(|| id.clone())
@@ -25,7 +25,7 @@ fn is_sane(id: &[u8]) -> bool {
     (1..=MAX_LEN).contains(&id.len()) && id.iter().all(visible)
 }
 
-/// A new ID for the `request`th request of the `connection`th connection of this process.
+/// Generates an ID for the `request`th request of the `connection`th connection of this process.
 pub fn generate(connection: u32, request: u32) -> HeaderValue {
     let number = u128::from(process()) << 64 | u128::from(connection) << 32 | u128::from(request);
     HeaderValue::from_bytes(&format(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
@@ -34,20 +34,20 @@ pub fn generate(connection: u32, request: u32) -> HeaderValue {
 fn process() -> u64 {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     *PROCESS.get_or_init(|| {
-        // Without random numbers IDs are less unique, which is no reason not to serve.
+        // Without random numbers IDs are less unique, which must not prevent serving.
         getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
     })
 }
 
-/// 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+/// Formats 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
 fn format(number: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    /// Where the digits of each byte stand.
-    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    /// Offsets of the digits of each byte.
+    const OFFSETS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut text = [b'-'; 36];
-    for (byte, place) in number.to_be_bytes().into_iter().zip(PLACES) {
-        text[place] = HEX[usize::from(byte >> 4)];
-        text[place + 1] = HEX[usize::from(byte & 0xf)];
+    for (byte, offset) in number.to_be_bytes().into_iter().zip(OFFSETS) {
+        text[offset] = HEX[usize::from(byte >> 4)];
+        text[offset + 1] = HEX[usize::from(byte & 0xf)];
     }
     text
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ours_look_like_uuids_and_differ() {
+    fn generated_ids_look_like_uuids_and_differ() {
         let text = format(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         assert_eq!(&text, b"01234567-89ab-cdef-0123-456789abcdef");
         let ids: HashSet<HeaderValue> = (0..100)
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_is_taken_if_sane() {
+    fn a_clients_id_is_kept_if_valid() {
         let with = |id: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(&X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap());

@@ -1,18 +1,18 @@
-//! A port: accepting connections within bounds, and stopping without failing requests.
+//! Serving of a port: connections within bounds, and a graceful shutdown that fails no request.
 //!
 //! ```text
-//!  serve ──shutdown──► lame duck: still accepting, answers say "Connection: close"
+//!  serve ──shutdown──► lame duck: still accepting, responses have "Connection: close"
 //!                          │ lame_duck
 //!                          ▼
-//!                      drain: no new connections, idle ones end, running requests finish
+//!                      drain: no new connections, idle ones end, requests under way finish
 //!                          │ all ended, or drain_timeout
 //!                          ▼
-//!                      cut: what is left is dropped
+//!                      cut: remaining connections are dropped
 //! ```
 //!
-//! The lame duck is what makes a planned restart lose no request: a client that reuses a
-//! connection just as its idle end is closed can't know whether its request arrived; one that was
-//! told to close has no reason to.
+//! Due to the lame duck period a planned restart fails no request: a client that reuses an idle
+//! connection just as the server closes it can't know whether its request arrived; a client that
+//! was asked to close the connection doesn't reuse it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,21 +40,21 @@ use crate::server::conn::streams::Streams;
 use crate::server::encryption::{Encryption, Opening};
 use crate::server::settings::HttpSettings;
 
-/// What a client gets when there are too many connections.
+/// Response to a client when there are too many connections.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json; charset=utf-8\r\ncontent-length: 81\r\n\
     access-control-allow-origin: *\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"error\":\"unavailable\",\"message\":\"this port has too many connections: try again\"}";
 
-/// First and longest pause after the system could not give a connection (out of descriptors).
+/// Minimum and maximum delay after a connection couldn't be accepted (out of file descriptors).
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves a port until `shutdown`, then drains within the settings'
-/// times. All tasks that it started have ended when it returns.
+/// Serves a port until `shutdown`, then drains within the settings' times. All tasks that it
+/// started have ended when it returns.
 pub async fn serve<A: Answer>(
     port: Port,
-    answers: Arc<A>,
+    handler: Arc<A>,
     settings: HttpSettings,
     shutdown: CancellationToken,
 ) {
@@ -62,35 +62,35 @@ pub async fn serve<A: Answer>(
         listener,
         encryption,
     } = port;
-    let server = Server::new(answers, settings, encryption);
-    let patience = Patience::of(&server.settings);
+    let server = Server::new(handler, settings, encryption);
+    let timeouts = Patience::of(&server.settings);
     server.tasks.spawn(sweep(
         Arc::clone(&server.registry),
-        patience,
+        timeouts,
         server.stop.clone(),
     ));
     shutdown.run_until_cancelled(server.accept(&listener)).await;
     server.closing.store(true, Ordering::Relaxed);
     server
         .registry
-        .command(Order::Drain, |pulse| pulse.is_http2());
+        .command(Order::Drain, |state| state.is_http2());
     let _ = timeout(server.settings.lame_duck, server.accept(&listener)).await;
     drop(listener);
     server.drain().await;
 }
 
-/// A bound port.
+/// Port that is bound.
 #[derive(Debug)]
 pub struct Port {
-    /// Where connections come in.
+    /// Listener of the port.
     pub listener: TcpListener,
-    /// How they are encrypted.
+    /// Encryption of its connections.
     pub encryption: Encryption,
 }
 
-/// Looks after all connections until `stop`.
-async fn sweep(registry: Arc<Registry>, patience: Patience, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(patience.interval());
+/// Sweeps over all connections until `stop`.
+async fn sweep(registry: Arc<Registry>, timeouts: Patience, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(timeouts.interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         registry.sweep(Instant::now());
@@ -104,7 +104,7 @@ struct Server<A> {
     builder: Arc<Builder<Streams>>,
     registry: Arc<Registry>,
     lingerer: Arc<Lingerer>,
-    /// Every task of the server.
+    /// Tracker of every task of the server.
     tasks: TaskTracker,
     /// Ends the tasks that aren't connections.
     stop: CancellationToken,
@@ -112,18 +112,18 @@ struct Server<A> {
 }
 
 impl<A: Answer> Server<A> {
-    fn new(answers: Arc<A>, settings: HttpSettings, encryption: Encryption) -> Self {
+    fn new(handler: Arc<A>, settings: HttpSettings, encryption: Encryption) -> Self {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         Self {
             builder: Arc::new(drive::builder(&settings, tasks.clone())),
-            registry: Registry::new(Patience::of(&settings), Arc::clone(answers.connections())),
+            registry: Registry::new(Patience::of(&settings), Arc::clone(handler.connections())),
             lingerer: Lingerer::new(
-                Arc::clone(answers.connections()),
+                Arc::clone(handler.connections()),
                 tasks.clone(),
                 stop.clone(),
             ),
-            answers,
+            answers: handler,
             encryption,
             settings: Arc::new(settings),
             tasks,
@@ -132,31 +132,32 @@ impl<A: Answer> Server<A> {
         }
     }
 
-    /// Accepts connections for ever. Cancel safety: none is lost between being accepted and being
+    /// Accepts connections without end. Cancel safe: none is lost between being accepted and being
     /// served.
     async fn accept(&self, listener: &TcpListener) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = FIRST_PAUSE;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    pause = FIRST_PAUSE;
+                    backoff = FIRST_PAUSE;
                     self.admit(stream, peer);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "accept a connection");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    let delay = backoff;
+                    tracing::warn!(%error, ?delay, "accepting a connection failed, retrying");
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(LONGEST_PAUSE);
                 }
             }
         }
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let entered = self.registry.enter();
-        let Some(caller) = self.place(peer, &entered) else {
+        let entry = self.registry.enter();
+        let Some(owner) = self.place(peer, &entry) else {
             self.answers.connections().refused();
-            // Over TLS it would be no answer.
+            // Over TLS it would be no valid response.
             if self.encryption.allows_clear() && stream.try_write(BUSY).is_ok() {
                 self.lingerer.linger(stream);
             }
@@ -164,13 +165,13 @@ impl<A: Answer> Server<A> {
         };
         self.answers.connections().accepted();
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "set TCP_NODELAY");
+            tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
-        let arrival = Arrival {
+        let incoming = Arrival {
             stream,
             peer,
-            entered,
-            caller,
+            entered: entry,
+            caller: owner,
             settings: Arc::clone(&self.settings),
             encryption: self.encryption.clone(),
             lingerer: Arc::clone(&self.lingerer),
@@ -178,14 +179,14 @@ impl<A: Answer> Server<A> {
             answers: Arc::clone(&self.answers),
             closing: Arc::clone(&self.closing),
         };
-        let (patience, stop) = (self.settings.header_timeout, self.stop.clone());
-        self.tasks.spawn(arrival.run(patience, stop));
+        let (timeout, stop) = (self.settings.header_timeout, self.stop.clone());
+        self.tasks.spawn(incoming.run(timeout, stop));
     }
 
-    /// A place for a new connection, which is among the open ones already. Where there is none, one that
-    /// is idle loses its own: of the same address, if that has as many as it may; of any, if all
-    /// together are. `None` if none is idle.
-    fn place(&self, peer: SocketAddr, entered: &Entered) -> Option<Caller> {
+    /// Assigns a new connection, which is registered already, to its owner. At a limit, an idle
+    /// connection is evicted: one of the same address at that address's limit, the longest idle one
+    /// of all at the port's. `None` if none is idle.
+    fn place(&self, peer: SocketAddr, entry: &Entered) -> Option<Caller> {
         let (settings, connections) = (&self.settings, self.answers.connections());
         let is_full = connections.open_connections() > settings.max_connections as u64;
         let evict_any = || {
@@ -199,17 +200,17 @@ impl<A: Answer> Server<A> {
             return Some(Caller::proxy());
         }
         let address = connections.addresses.of(peer.ip());
-        let most = settings.connections_of(&address);
-        if address.is_full(most) {
-            let place = address.admit(entered.number, &entered.pulse, most)?;
+        let max = settings.connections_of(&address);
+        if address.is_full(max) {
+            let slot = address.admit(entry.number, &entry.pulse, max)?;
             connections.evicted();
-            return Some(Caller::address(address, place));
+            return Some(Caller::address(address, slot));
         }
         if is_full {
             evict_any()?;
         }
-        let place = address.admit(entered.number, &entered.pulse, most)?;
-        Some(Caller::address(address, place))
+        let slot = address.admit(entry.number, &entry.pulse, max)?;
+        Some(Caller::address(address, slot))
     }
 
     async fn drain(self) {
@@ -222,18 +223,21 @@ impl<A: Answer> Server<A> {
         {
             tracing::warn!(
                 connections = self.registry.len(),
-                "cut connections that still run"
+                "drain timed out, cutting connections"
             );
             self.registry.command(Order::Cut, |_| true);
-            // Handlers in the middle of a poll end it first.
+            // Handlers that are being polled finish that poll first.
             if timeout(LONGEST_PAUSE, self.tasks.wait()).await.is_err() {
-                tracing::error!(tasks = self.tasks.len(), "tasks outlive their connections");
+                tracing::error!(
+                    tasks = self.tasks.len(),
+                    "tasks still run after their connections were cut"
+                );
             }
         }
     }
 }
 
-/// A connection that has come in.
+/// Connection that was accepted.
 struct Arrival<A> {
     stream: TcpStream,
     peer: SocketAddr,
@@ -248,50 +252,51 @@ struct Arrival<A> {
 }
 
 impl<A: Answer> Arrival<A> {
-    /// Serves it to its end; a handshake may take as long as `patience`, and ends with `stop`.
-    async fn run(self, patience: Duration, stop: CancellationToken) {
-        let opening = self.encryption.opening(&self.stream, &self.entered.pulse);
-        match opening.await {
+    /// Serves the connection to its end; a handshake may take as long as `timeout`, and ends with
+    /// `stop`.
+    async fn run(self, timeout: Duration, stop: CancellationToken) {
+        let start = self.encryption.opening(&self.stream, &self.entered.pulse);
+        match start.await {
             Opening::Clear => {
-                let (stream, builder, session, _entered) = self.begin(false);
+                let (stream, builder, session, _entry) = self.begin(false);
                 drive::drive(&builder, stream, session).await;
             }
-            // Boxed, since it is larger, and most connections are in the clear.
-            Opening::Handshake(tls) => Box::pin(self.encrypted(tls, patience, stop)).await,
+            // Boxed, since it is larger, and most connections are plaintext.
+            Opening::Handshake(tls) => Box::pin(self.encrypted(tls, timeout, stop)).await,
             Opening::Ended => {}
         }
     }
 
-    async fn encrypted(self, tls: TlsAcceptor, patience: Duration, stop: CancellationToken) {
-        let of_routers = matches!(self.encryption, Encryption::Routers(_));
-        let (stream, builder, session, _entered) = self.begin(true);
-        let handshake = timeout(patience, tls.accept(stream));
+    async fn encrypted(self, tls: TlsAcceptor, limit: Duration, stop: CancellationToken) {
+        let is_router = matches!(self.encryption, Encryption::Routers(_));
+        let (stream, builder, session, _entry) = self.begin(true);
+        let handshake = timeout(limit, tls.accept(stream));
         let handshake = stop.run_until_cancelled(session.pulse.until_ordered(handshake));
         match handshake.await {
             Some(Some(Ok(Ok(stream)))) => {
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                     session.pulse.speaks_http2();
                 }
-                if of_routers {
+                if is_router {
                     session.caller.set_router();
                 }
                 drive::drive(&builder, stream, session).await;
             }
-            Some(Some(Ok(Err(error)))) => tracing::debug!(%error, "agree on encryption"),
+            Some(Some(Ok(Err(error)))) => tracing::debug!(%error, "TLS handshake failed"),
             Some(Some(Err(_)) | None) | None => {}
         }
     }
 
     fn begin(self, encrypted: bool) -> (Watched, Arc<Builder<Streams>>, Arc<Session<A>>, Entered) {
-        let pulse = Arc::clone(&self.entered.pulse);
-        let stream = Watched::new(self.stream, Arc::clone(&pulse), self.lingerer);
-        // A router's share isn't bounded: it asks for many.
-        let router = encrypted && matches!(self.encryption, Encryption::Routers(_));
-        let address = self.caller.is_address() && !router;
-        let account = Account::new(
-            Arc::clone(&pulse),
+        let state = Arc::clone(&self.entered.pulse);
+        let stream = Watched::new(self.stream, Arc::clone(&state), self.lingerer);
+        // A router's share isn't bounded: it forwards the requests of many clients.
+        let is_router = encrypted && matches!(self.encryption, Encryption::Routers(_));
+        let is_limited = self.caller.is_address() && !is_router;
+        let budget = Account::new(
+            Arc::clone(&state),
             Arc::clone(&self.settings.answer_memory),
-            address.then(|| self.peer.ip()),
+            is_limited.then(|| self.peer.ip()),
             self.settings.connection_answers,
         );
         let session = Session {
@@ -300,17 +305,17 @@ impl<A: Answer> Arrival<A> {
             connection: self.entered.number,
             peer: self.peer,
             encrypted,
-            pulse,
+            pulse: state,
             unread: Arc::default(),
             closing: self.closing,
-            account: Arc::new(account),
+            account: Arc::new(budget),
             caller: self.caller,
         };
         (stream, self.builder, Arc::new(session), self.entered)
     }
 }
 
-/// Whether an error of accepting concerns the one connection only.
+/// Returns whether an error of accepting concerns only the one connection.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

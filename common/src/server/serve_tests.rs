@@ -1,4 +1,4 @@
-//! The port itself. Requests that need buckets are tested against the real service.
+//! Tests of the server itself. Requests that need buckets are tested against the real service.
 
 use super::*;
 

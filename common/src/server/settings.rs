@@ -1,4 +1,4 @@
-//! The bounds of the public port.
+//! Bounds of the public port.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,51 +9,53 @@ use crate::network::Network;
 use crate::server::addresses::Address;
 use crate::server::memory::Memory;
 
-/// Limits and times of the public port. The defaults suit a node of a few gigabytes.
+/// Limits and timeouts of the public port. The defaults suit a node of a few gigabytes.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Open connections; beyond it, new ones are answered 503 and closed.
+    /// Maximum number of open connections; beyond it, new ones are answered 503 and closed.
     pub max_connections: usize,
-    /// Open connections of one address, an IPv6 address with all that share its first 64 bits; never more
-    /// than half of `max_connections`.
+    /// Maximum number of open connections of one address, where IPv6 addresses that share their
+    /// first 64 bits count as one; never more than half of `max_connections`.
     pub address_connections: usize,
-    /// Requests of one address that are under way.
+    /// Maximum number of requests of one address that are under way.
     pub address_requests: usize,
-    /// Proxies that are believed for whom they ask: they aren't limited as addresses are.
+    /// Proxies whose forwarding headers are trusted: they aren't limited as addresses are.
     pub trusted: Arc<[Network]>,
-    /// What routers of the cluster on this machine carry in `X-CloudKV-Router`, where they have no
-    /// certificates.
+    /// Value of `X-CloudKV-Router` by which routers of the cluster on this machine are recognized,
+    /// where they have no certificates.
     pub router_token: Option<HeaderValue>,
-    /// How long a request's head may take from its first byte on.
+    /// Maximum time to receive a request's head, from its first byte on.
     pub header_timeout: Duration,
-    /// How long a connection may stay open without a request.
+    /// Maximum time that a connection stays open without a request.
     pub idle_timeout: Duration,
-    /// How long an answer may wait for a client that takes no byte of it.
+    /// Maximum time that a response waits for a client that takes no byte of it.
     pub write_timeout: Duration,
-    /// Memory for answers that wait, over HTTP/1.1 of those of more than 16 KiB. All clones share it.
+    /// Memory for pending responses, over HTTP/1.1 for those of more than 16 KiB. All clones share
+    /// it.
     pub answer_memory: Arc<Memory>,
-    /// Bytes of answers that may wait on one HTTP/2 connection before it begins no more reads.
+    /// Maximum bytes of pending responses on one HTTP/2 connection, beyond which it begins no more
+    /// reads.
     pub connection_answers: usize,
-    /// How long a request's body may make no progress.
+    /// Maximum time that a request's body makes no progress.
     pub body_timeout: Duration,
-    /// How long a request's body may take in all.
+    /// Maximum time to receive a request's body.
     pub body_deadline: Duration,
-    /// Bytes a second that a request's body brings at least, once `body_timeout` has passed; 0: any.
+    /// Minimum bytes per second of a request's body, once `body_timeout` has passed; 0: no minimum.
     pub body_rate: usize,
-    /// Memory for bodies of more than 16 KiB that are being read, in bytes.
+    /// Memory for bodies of more than 16 KiB that are being received, in bytes.
     pub body_memory: usize,
-    /// How long, at shutdown, connections are still accepted, with answers that ask clients to
-    /// close them: time for routers and load balancers to turn elsewhere.
+    /// Time at shutdown during which connections are still accepted, with responses that ask
+    /// clients to close them: so routers and load balancers can switch to other nodes.
     pub lame_duck: Duration,
-    /// How long requests may go on after that, before their connections are cut.
+    /// Maximum time for requests under way after that, before their connections are cut.
     pub drain_timeout: Duration,
-    /// Longest request line and headers of HTTP/1.1, in bytes. At least 8192.
+    /// Maximum length of request line and headers of HTTP/1.1, in bytes. At least 8192.
     pub max_head_bytes: usize,
-    /// Concurrent requests on one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub max_streams: u32,
-    /// Longest headers of an HTTP/2 request, in bytes.
+    /// Maximum length of the headers of an HTTP/2 request, in bytes.
     pub max_header_list: u32,
-    /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take.
+    /// Interval of pings on an HTTP/2 connection, and the maximum wait for each response to one.
     pub keep_alive: Duration,
 }
 
@@ -85,7 +87,7 @@ impl Default for HttpSettings {
 }
 
 impl HttpSettings {
-    /// Connections that an address may have.
+    /// Returns the number of connections that an address may have.
     pub(crate) fn connections_of(&self, address: &Address) -> usize {
         let half = (self.max_connections / 2).max(1);
         if address.hosts_router() {

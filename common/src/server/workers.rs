@@ -1,8 +1,8 @@
-//! Threads that serve users, each with a runtime of its own.
+//! Worker threads that serve users, each with a single-threaded runtime.
 //!
 //! A task stays on the thread on which it began, so a request, its connection and the connections
-//! to nodes that it needs share one, and pass it on without waking another. Nothing is stolen by a
-//! thread that is idle: connections should be spread evenly when they come in.
+//! to nodes that it needs share one thread, and wake no other. Idle threads steal no tasks:
+//! connections should be spread evenly when they are accepted.
 
 use std::cell::Cell;
 use std::io;
@@ -24,12 +24,12 @@ thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Which of the [`Workers`] this thread is; 0 on all other threads.
+/// Returns this thread's index among the [`Workers`]; 0 on all other threads.
 pub fn current_worker() -> usize {
     NUMBER.get()
 }
 
-/// The threads. They end, and with them all tasks on them, with [`Workers::stop`] or when this is
+/// Worker threads. They end, and with them all their tasks, at [`Workers::stop`] or when this is
 /// dropped.
 #[derive(Debug)]
 pub struct Workers {
@@ -39,41 +39,41 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts so many, at least one.
+    /// Starts `count` threads, at least one.
     ///
     /// # Errors
-    /// When the system refuses a thread or what a runtime needs.
+    /// Fails if the system refuses a thread or what a runtime needs.
     pub fn start(count: usize) -> io::Result<Self> {
         let mut workers = Self {
             handles: Vec::new(),
             threads: Vec::new(),
             stop: CancellationToken::new(),
         };
-        for number in 0..count.max(1) {
+        for index in 0..count.max(1) {
             let (ready, built) = mpsc::channel();
             let stop = workers.stop.clone();
             let work = move || {
-                NUMBER.set(number);
+                NUMBER.set(index);
                 work(&ready, stop);
             };
-            let named = thread::Builder::new().name(format!("http-{number}"));
-            workers.threads.push(named.spawn(work)?);
-            let ended = |_| io::Error::other("a thread has ended");
+            let builder = thread::Builder::new().name(format!("http-{index}"));
+            workers.threads.push(builder.spawn(work)?);
+            let ended = |_| io::Error::other("start worker: its thread has ended");
             workers.handles.push(built.recv().map_err(ended)??);
         }
         Ok(workers)
     }
 
-    /// Their runtimes, by number.
+    /// Returns the threads' runtimes, by index.
     pub fn handles(&self) -> &[Handle] {
         &self.handles
     }
 
-    /// Ends the threads, and waits for what they do at the moment.
+    /// Ends the threads, and waits until they have.
     pub fn stop(mut self) {
         self.stop.cancel();
         for thread in self.threads.drain(..) {
-            // Tasks that panic end alone; nothing else runs there.
+            // A task's panic doesn't reach the thread, and nothing else runs on it.
             let _ = thread.join();
         }
     }
@@ -85,40 +85,41 @@ impl Drop for Workers {
     }
 }
 
-/// The runtime is made here, since no other runtime's thread may drop it.
+/// Runs a worker's runtime. It is built here, since it must not be dropped on another runtime's
+/// thread.
 fn work(ready: &mpsc::Sender<io::Result<Handle>>, stop: CancellationToken) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            // Whoever starts the threads waits for it.
+            // `start` waits for it.
             let _ = ready.send(Err(error));
             return;
         }
     };
     let _ = ready.send(Ok(runtime.handle().clone()));
     runtime.block_on(stop.cancelled_owned());
-    // Reads that wait for the disk are of no use to anybody any more.
+    // Nobody waits any more for reads that wait for the disk.
     runtime.shutdown_background();
 }
 
-/// What one thread serves.
+/// Port as one worker thread serves it.
 #[derive(Debug)]
 pub struct Serving<A> {
-    /// The thread's runtime.
+    /// Runtime of the thread.
     pub worker: Handle,
-    /// Where connections come in.
+    /// Listener of the thread's own.
     pub listener: TcpListener,
-    /// How they are encrypted.
+    /// Encryption of its connections.
     pub encryption: Encryption,
-    /// Who answers.
+    /// Handler of the requests.
     pub answers: Arc<A>,
 }
 
-/// Serves all of `ports`, each on its thread, until `shutdown`, and until all of them have drained. If
-/// this is dropped, or one of them fails, none takes connections any more.
+/// Serves `ports`, each on its thread, until `shutdown`, and until all of them have drained. If
+/// this is dropped, or one of them fails, none accepts connections any more.
 ///
 /// # Errors
-/// When the system refuses to watch a listener, or serving panics.
+/// Fails if the system refuses to watch a listener, or serving panics.
 pub async fn serve_on_workers<A: Answer>(
     ports: impl IntoIterator<Item = Serving<A>>,
     settings: &HttpSettings,
@@ -126,7 +127,7 @@ pub async fn serve_on_workers<A: Answer>(
 ) -> io::Result<()> {
     let mut served = Vec::new();
     for serving in ports {
-        let _there = serving.worker.enter();
+        let _runtime = serving.worker.enter();
         let port = Port {
             listener: tokio::net::TcpListener::from_std(serving.listener)?,
             encryption: serving.encryption,
@@ -163,7 +164,7 @@ mod tests {
         workers.stop();
     }
 
-    /// Answers nothing, which is enough to be a port.
+    /// Handler of empty responses.
     #[derive(Default)]
     struct Nothing(Arc<ConnectionMetrics>);
 
@@ -187,27 +188,27 @@ mod tests {
         }
     }
 
-    /// After a failure nobody must be taken in who gets no answer.
+    /// After a failure no connection may be accepted that would get no response.
     #[tokio::test]
-    async fn ports_that_are_not_served_any_more_are_closed() {
+    async fn ports_are_closed_when_serving_ends() {
         let workers = Workers::start(2).unwrap();
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = listen(any, 2).unwrap();
         let address = listeners[0].local_addr().unwrap();
-        let answers = Arc::new(Nothing::default());
+        let handler = Arc::new(Nothing::default());
         let ports = workers.handles().iter().zip(listeners);
         let ports = ports.map(|(worker, listener)| Serving {
             worker: worker.clone(),
             listener,
             encryption: Encryption::Off,
-            answers: answers.clone(),
+            answers: handler.clone(),
         });
         let (settings, never) = (HttpSettings::default(), CancellationToken::new());
         {
             let mut serving = std::pin::pin!(serve_on_workers(ports, &settings, &never));
             let dialled = async {
                 tokio::net::TcpStream::connect(address).await.unwrap();
-                while answers.0.accepted_connections() == 0 {
+                while handler.0.accepted_connections() == 0 {
                     tokio::task::yield_now().await;
                 }
             };
@@ -221,18 +222,18 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let within = std::time::Duration::from_secs(10);
-        tokio::time::timeout(within, refused).await.unwrap();
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, refused).await.unwrap();
         workers.stop();
     }
 
-    /// Dropped or not, it must not wait on this thread, which belongs to a runtime.
+    /// A drop must not block this thread, which belongs to a runtime.
     #[tokio::test]
     async fn dropped_threads_end_by_themselves() {
         let workers = Workers::start(2).unwrap();
-        let for_ever = workers.handles()[1].spawn(std::future::pending::<()>());
+        let pending = workers.handles()[1].spawn(std::future::pending::<()>());
         drop(workers);
-        assert!(for_ever.await.unwrap_err().is_cancelled());
+        assert!(pending.await.unwrap_err().is_cancelled());
     }
 
     #[tokio::test]
@@ -241,8 +242,8 @@ mod tests {
         let [handle] = workers.handles() else {
             panic!("one at least");
         };
-        let for_ever = handle.spawn(std::future::pending::<()>());
+        let pending = handle.spawn(std::future::pending::<()>());
         workers.stop();
-        assert!(for_ever.await.unwrap_err().is_cancelled());
+        assert!(pending.await.unwrap_err().is_cancelled());
     }
 }

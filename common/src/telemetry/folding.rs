@@ -1,8 +1,8 @@
-//! Folds log lines that repeat: the first is written at once, and then one every [`INTERVAL`], with
-//! how many there were since.
+//! Deduplication of log lines: the first of equal lines is written at once, and then one every
+//! [`REPEAT_INTERVAL`], with the number of those that were suppressed.
 //!
-//! What waits for another node, or for a person, tries again all the time and says so each time:
-//! the line is worth reading once. Lines of the levels below INFO are left as they are.
+//! Operations that wait for another node, or for a person, are retried all the time, and log each
+//! retry: the line is worth reading once. Lines of the levels below INFO aren't deduplicated.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -16,12 +16,12 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How often a line that repeats is written.
+/// Minimum interval at which a repeated line is written.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Different lines that are remembered before those are forgotten that repeat no more.
+/// Number of different lines that are remembered before old ones are forgotten.
 const REMEMBERED: usize = 1024;
 
-/// Formats events as `F` does, and leaves out what repeats.
+/// Formatter of events that formats as `F` does, and suppresses repeated lines.
 pub(super) struct Folding<F> {
     format: F,
     lines: Mutex<Lines>,
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// The line with the number of those that were left out before it.
+/// Appends to a line the number of those that were suppressed before it.
 fn with_count(line: &str, repeated: u64) -> String {
     let line = line.trim_end();
     match line.strip_suffix('}').filter(|_| line.starts_with('{')) {
@@ -73,7 +73,7 @@ fn with_count(line: &str, repeated: u64) -> String {
     }
 }
 
-/// What tells an event from others: where it comes from, and all that it says.
+/// Returns a hash that identifies an event by its source location, message and fields.
 fn key(event: &Event<'_>) -> u64 {
     struct Fields(DefaultHasher);
     impl Write for Fields {
@@ -84,7 +84,7 @@ fn key(event: &Event<'_>) -> u64 {
     }
     impl Visit for Fields {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-            // Never fails: it only adds to a hash.
+            // Never fails: it only feeds a hash.
             let _ = write!(self, "{}={value:?};", field.name());
         }
     }
@@ -96,7 +96,7 @@ fn key(event: &Event<'_>) -> u64 {
     fields.0.finish()
 }
 
-/// The lines that were written lately.
+/// Lines that were written recently.
 #[derive(Default)]
 struct Lines(HashMap<u64, Line>);
 
@@ -106,8 +106,8 @@ struct Line {
 }
 
 impl Lines {
-    /// Another line with this key. `None`: it is left out; else it is written, and so many were
-    /// left out before.
+    /// Records a line with this key. `None` if it is suppressed; otherwise the number of lines that
+    /// were suppressed before.
     fn note(&mut self, key: u64, now: Instant) -> Option<u64> {
         let is_old = |line: &Line| now.duration_since(line.written) >= INTERVAL;
         if self.0.len() >= REMEMBERED {
@@ -124,8 +124,11 @@ impl Lines {
             }
             None => {
                 let written = now;
-                let left_out = 0;
-                self.0.insert(key, Line { written, left_out });
+                let line = Line {
+                    written,
+                    left_out: 0,
+                };
+                self.0.insert(key, line);
                 Some(0)
             }
         }
@@ -142,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_repeats_is_written_once_and_then_now_and_then_with_a_count() {
+    fn a_repeated_line_is_written_once_and_then_at_intervals_with_a_count() {
         let (mut lines, begin) = (Lines::default(), Instant::now());
         let at = |seconds| begin + Duration::from_secs(seconds);
         assert_eq!(lines.note(1, at(0)), Some(0));
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_number_of_remembered_lines_is_bounded() {
         let (mut lines, begin) = (Lines::default(), Instant::now());
         for key in 0..2 * REMEMBERED as u64 {
             lines.note(key, begin + INTERVAL * u32::from(key >= REMEMBERED as u64));
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_is_a_field_like_others() {
+    fn the_count_is_a_field() {
         assert_eq!(
             with_count("INFO a: b c=1\n", 3),
             "INFO a: b c=1 repeated=3\n"

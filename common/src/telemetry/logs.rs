@@ -1,6 +1,6 @@
 //! Structured logs on standard error, as text for people or as JSON for collectors.
 //!
-//! Standard output is left to commands that print an answer.
+//! Standard output is reserved for commands that print a result.
 
 use std::io::IsTerminal;
 
@@ -11,33 +11,36 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use super::folding::Folding;
 use crate::config::LogFormat;
 
-/// Why logging could not be started.
+/// Error of starting to log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter isn't one.
+    /// Filter that can't be parsed.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// The process logs already.
+    /// Subscriber that is installed already.
     #[error("start logging")]
     Init(#[from] TryInitError),
 }
 
-/// Why a text doesn't say what to log.
+/// Error of parsing a log filter.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// It isn't of the right form.
+    /// Text of the wrong form.
     #[error("parse log filter")]
     Syntax(#[from] ParseError),
-    /// A word alone that isn't a level. The library would take it for the name of a part of the
-    /// program, so that `inf` for `info` would silence everything.
+    /// Single word that isn't a level. The library would take it for the name of a module, so that
+    /// `inf` for `info` would silence everything.
     #[error("{0:?} is not a log level")]
     Level(String),
 }
 
-/// Reads what to log: a level, or levels by part of the program, separated by commas.
+/// Parses a log filter: a level, or levels by module, separated by commas.
+///
+/// # Errors
+/// Fails if the text isn't a filter.
 pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     for word in text.split(',').filter(|word| !word.contains(['=', '['])) {
-        // The library reads an empty text as a level.
+        // The library accepts an empty text as a level.
         if word.is_empty() || word.parse::<LevelFilter>().is_err() {
             return Err(FilterError::Level(word.to_owned()));
         }
@@ -45,9 +48,9 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
     Ok(EnvFilter::builder().parse(text)?)
 }
 
-/// Levels that parts of libraries don't exceed unless a filter names them: at `debug` they say what
-/// each frame and each heartbeat holds. Errors of openraft that are off are ordinary here: a node
-/// that is away, or a leader that is none any more.
+/// Maximum levels of libraries' modules that a filter doesn't name: at `debug` they log each frame
+/// and each heartbeat. The errors of openraft that are off are ordinary events here: a node that is
+/// unreachable, or a leader that has lost its leadership.
 const CAPS: [(&str, LevelFilter); 14] = [
     ("h2", LevelFilter::INFO),
     ("hyper", LevelFilter::INFO),
@@ -65,11 +68,11 @@ const CAPS: [(&str, LevelFilter); 14] = [
     ("want", LevelFilter::INFO),
 ];
 
-/// The filter with those [`CAPS`] that it exceeds and doesn't name.
+/// Adds to a filter those [`LIBRARY_CAPS`] that it exceeds and doesn't name.
 fn capped(text: &str) -> String {
     let words = || text.split(',');
     let mut levels = words().filter_map(|word| word.parse::<LevelFilter>().ok());
-    // What the library takes where there is none.
+    // ERROR is the library's default.
     let base = levels.next_back().unwrap_or(LevelFilter::ERROR);
     let is_named = |target: &str| {
         words().any(|word| {
@@ -88,8 +91,11 @@ fn capped(text: &str) -> String {
     })
 }
 
-/// Sends the process's log lines to standard error from here on. Libraries that `levels` doesn't
-/// name say no more than by default, and lines that repeat are folded.
+/// Starts to log to standard error. Libraries that `levels` doesn't name log no more than by
+/// default, and repeated lines are deduplicated.
+///
+/// # Errors
+/// Fails if `levels` isn't a filter, or the process logs already.
 pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(&capped(levels))?)
@@ -108,10 +114,10 @@ pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Colours are for people only, and only for those who didn't ask for none (no-color.org).
+/// Returns whether to use colors: on a terminal, unless `NO_COLOR` is set (no-color.org).
 fn colours() -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
-    std::io::stderr().is_terminal() && !unwanted
+    let is_disabled = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    std::io::stderr().is_terminal() && !is_disabled
 }
 
 #[cfg(test)]
@@ -131,7 +137,7 @@ mod tests {
         }
     }
 
-    /// What a filter says of a part, after the caps.
+    /// Returns the level that a filter with caps gives a target.
     fn level_of(text: &str, target: &str) -> Option<String> {
         let capped = capped(text);
         assert!(filter(&capped).is_ok(), "{capped}");
@@ -143,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_say_no_more_at_debug_than_by_default() {
+    fn libraries_log_no_more_at_debug_than_by_default() {
         let heartbeat = "openraft::core::heartbeat";
         for text in ["info", "debug", "trace", "debug,cloudkv_node::raft=trace"] {
             assert_eq!(
@@ -157,11 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_names_a_library_counts() {
+    fn a_filter_that_names_a_library_overrides_its_cap() {
         let heartbeat = "openraft::core::heartbeat";
         let named = "info,openraft=debug";
         assert_eq!(level_of(named, "openraft").as_deref(), Some("debug"));
-        assert_eq!(level_of(named, heartbeat), None, "a part of what is named");
+        assert_eq!(
+            level_of(named, heartbeat),
+            None,
+            "a module of what is named"
+        );
         let part = "debug,openraft::core=trace";
         assert_eq!(level_of(part, "openraft").as_deref(), Some("error"));
         assert_eq!(level_of(part, heartbeat), None);
@@ -173,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_make_nothing_louder() {
+    fn caps_raise_no_level() {
         for text in ["off", "error", "warn", "cloudkv_node=debug"] {
             assert_eq!(level_of(text, "h2"), None, "{text}");
         }
@@ -182,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_level_is_refused() {
+    fn a_misspelled_level_is_refused() {
         for text in ["inf", "", "info,", "info,cloudkv_node=debgu", "info,tower"] {
             assert!(filter(text).is_err(), "{text}");
         }

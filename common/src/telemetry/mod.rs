@@ -1,4 +1,4 @@
-//! What the node tells about itself: logs on standard error, metrics on the operator's port.
+//! Telemetry: logs on standard error, metrics on the admin port.
 
 mod folding;
 pub mod logs;

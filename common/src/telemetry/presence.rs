@@ -1,74 +1,75 @@
-//! Follows whether things are there, and tells once when one is gone and once when it is back.
+//! Tracks the presence of things, and reports each loss and each return once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A change of what is there.
+/// Change of a presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<K> {
-    /// It is gone.
+    /// Loss of a thing.
     Lost(K),
-    /// It is back, after this time.
+    /// Return of a thing, after this time of absence.
     Back(K, Duration),
 }
 
-/// What is there of all that should be.
+/// Tracker of the presence of all things that should be present.
 #[derive(Debug)]
 pub struct Presence<K> {
-    /// Time for what was never there to come.
+    /// Time that a thing may take to become present the first time.
     comes_within: Duration,
-    /// Absences that are shorter aren't told.
+    /// Absence that isn't reported yet.
     tolerated: Duration,
     seen: BTreeMap<K, Seen>,
 }
 
 #[derive(Debug)]
 struct Seen {
-    /// Whether it was ever there.
+    /// Set once it was present.
     was_there: bool,
-    /// Since when it isn't; `None`: it is.
+    /// Begin of its absence; `None`: it is present.
     absent_since: Option<Instant>,
     told: bool,
 }
 
 impl<K: Copy + Ord> Presence<K> {
-    /// Nothing seen yet.
-    pub fn new(comes_within: Duration, tolerated: Duration) -> Self {
+    /// Creates a tracker that reports a thing that was never present after `initial_grace`, and one
+    /// that was after `absence_grace`.
+    pub fn new(initial_grace: Duration, absence_grace: Duration) -> Self {
         Self {
-            comes_within,
-            tolerated,
+            comes_within: initial_grace,
+            tolerated: absence_grace,
             seen: BTreeMap::new(),
         }
     }
 
-    /// Takes all that should be there, each with whether it is, and tells what has changed. What
-    /// isn't named any more is forgotten.
+    /// Takes all things that should be present, each with whether it is, and returns what to
+    /// report. Things that aren't named any more are forgotten.
     pub fn look(&mut self, now: Instant, all: &BTreeMap<K, bool>) -> Vec<Change<K>> {
         self.seen.retain(|key, _| all.contains_key(key));
-        let changes = all.iter().filter_map(|(key, is_there)| {
-            let seen = self.seen.entry(*key).or_insert(Seen {
+        let changes = all.iter().filter_map(|(key, is_present)| {
+            let tracked = self.seen.entry(*key).or_insert(Seen {
                 was_there: false,
                 absent_since: Some(now),
                 told: false,
             });
-            if *is_there {
-                let since = seen.absent_since.take();
-                seen.was_there = true;
-                let told = std::mem::take(&mut seen.told);
+            if *is_present {
+                let since = tracked.absent_since.take();
+                tracked.was_there = true;
+                let is_reported = std::mem::take(&mut tracked.told);
                 return since
-                    .filter(|_| told)
+                    .filter(|_| is_reported)
                     .map(|since| Change::Back(*key, now.duration_since(since)));
             }
-            let since = *seen.absent_since.get_or_insert(now);
-            let patience = if seen.was_there {
+            let since = *tracked.absent_since.get_or_insert(now);
+            let grace = if tracked.was_there {
                 self.tolerated
             } else {
                 self.comes_within
             };
-            if now.duration_since(since) < patience || seen.told {
+            if now.duration_since(since) < grace || tracked.told {
                 return None;
             }
-            seen.told = true;
+            tracked.told = true;
             Some(Change::Lost(*key))
         });
         changes.collect()
@@ -101,35 +102,32 @@ mod tests {
     }
 
     #[test]
-    fn each_loss_and_return_is_told_once() {
-        let mut followed = Followed::new();
-        assert_eq!(followed.look(0, &[(1, true), (2, true)]), []);
-        assert_eq!(followed.look(1, &[(1, false), (2, true)]), []);
-        assert_eq!(
-            followed.look(3, &[(1, false), (2, true)]),
-            [Change::Lost(1)]
-        );
-        assert_eq!(followed.look(4, &[(1, false), (2, true)]), []);
+    fn each_loss_and_return_is_reported_once() {
+        let mut fixture = Followed::new();
+        assert_eq!(fixture.look(0, &[(1, true), (2, true)]), []);
+        assert_eq!(fixture.look(1, &[(1, false), (2, true)]), []);
+        assert_eq!(fixture.look(3, &[(1, false), (2, true)]), [Change::Lost(1)]);
+        assert_eq!(fixture.look(4, &[(1, false), (2, true)]), []);
         let after = Duration::from_secs(8);
         assert_eq!(
-            followed.look(9, &[(1, true), (2, true)]),
+            fixture.look(9, &[(1, true), (2, true)]),
             [Change::Back(1, after)]
         );
-        assert_eq!(followed.look(10, &[(1, true), (2, true)]), []);
+        assert_eq!(fixture.look(10, &[(1, true), (2, true)]), []);
     }
 
     #[test]
-    fn a_short_absence_is_not_told_and_what_never_came_is_later() {
-        let mut followed = Followed::new();
-        followed.look(0, &[(1, true), (2, false)]);
-        assert_eq!(followed.look(1, &[(1, false), (2, false)]), []);
-        assert_eq!(followed.look(2, &[(1, true), (2, false)]), []);
+    fn a_short_absence_is_not_reported_and_a_first_absence_later() {
+        let mut fixture = Followed::new();
+        fixture.look(0, &[(1, true), (2, false)]);
+        assert_eq!(fixture.look(1, &[(1, false), (2, false)]), []);
+        assert_eq!(fixture.look(2, &[(1, true), (2, false)]), []);
         assert_eq!(
-            followed.look(10, &[(1, true), (2, false)]),
+            fixture.look(10, &[(1, true), (2, false)]),
             [Change::Lost(2)]
         );
         // Forgotten, and new again.
-        assert_eq!(followed.look(11, &[(1, true)]), []);
-        assert_eq!(followed.look(12, &[(1, true), (2, false)]), []);
+        assert_eq!(fixture.look(11, &[(1, true)]), []);
+        assert_eq!(fixture.look(12, &[(1, true), (2, false)]), []);
     }
 }

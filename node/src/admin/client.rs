@@ -1,4 +1,4 @@
-//! Calls the operator's port of a node: one connection, one request.
+//! Client of a node's admin port: one connection and one request per call.
 
 use std::time::Duration;
 
@@ -14,119 +14,123 @@ use tokio::task::JoinSet;
 
 use crate::config::{Secret, Target};
 
-/// Time for a question as a whole.
+/// Time for a query as a whole.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a change: a bucket's keys may have to be walked.
+/// Time for a change, which may have to scan a bucket's keys.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for what walks over a shard, several times.
+/// Time for a call that scans a shard several times.
 const WALK_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Why a node's operator's port gave no good answer.
+/// Reason for which a call of the admin port failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nothing listens there, or it can't be reached.
+    /// Nothing listens at the address, or it is unreachable.
     #[error(
-        "connect to {target}: {source}. Does the node run, and is this its operator's port \
-         (`admin`)? Name it with --admin, or the node's file with --config"
+        "connect to {target}: {source}. Does the node run, and is this its admin port (`admin`)? \
+         Give its address with --admin, or the node's file with --config"
     )]
     Connect {
-        /// Whom we called.
+        /// The called node.
         target: Target,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The answer took too long.
-    #[error("{target} gave no answer within {} s", within.as_secs())]
+    /// The response took too long.
+    #[error("call {target}: no response within {} s", within.as_secs())]
     Timeout {
-        /// Whom we called.
+        /// The called node.
         target: Target,
-        /// How long we waited.
+        /// The timeout.
         within: Duration,
     },
-    /// What came back isn't HTTP, or broke off.
+    /// The response isn't HTTP, or was aborted.
     #[error(
-        "call {target}: {source}. It may not be a node's operator's port (`admin`): name that with \
-         --admin"
+        "call {target}: {source}. It may not be a node's admin port (`admin`): give that address \
+         with --admin"
     )]
     Http {
-        /// Whom we called.
+        /// The called node.
         target: Target,
-        /// Why.
+        /// The cause.
         source: hyper::Error,
     },
-    /// The token or the address can't stand in a request.
-    #[error("the token or the address can't stand in a request")]
+    /// The token or the address can't be sent in a request.
+    #[error("build the request: the token or the address has invalid characters")]
     Request(#[from] http::Error),
-    /// The answer isn't JSON.
-    #[error("{target} answered something else than JSON: is it a node's operator's port?")]
+    /// The response isn't JSON.
+    #[error("call {target}: the response isn't JSON. Is it a node's admin port?")]
     NotJson {
-        /// Whom we called.
+        /// The called node.
         target: Target,
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// The node said no.
+    /// The node refused the request.
     #[error("{target} answered {status}: {message}")]
     Refused {
-        /// Whom we called.
+        /// The called node.
         target: Target,
-        /// The status.
+        /// Status of the response.
         status: StatusCode,
-        /// What the node says.
+        /// Message of the response.
         message: String,
     },
-    /// Regions hold different things.
+    /// Regions hold different data.
     #[error("{text}the regions differ: the shards and ranges above are not the same everywhere")]
     Differ {
-        /// What was found, shard by shard.
+        /// Results per shard.
         text: String,
     },
-    /// Regions may hold different things, or only not yet the same.
+    /// Regions may differ, or may only not have converged yet.
     #[error(
-        "{text}some ranges change faster than regions can be compared: try again when less is written"
+        "{text}some ranges change faster than regions can be compared: try again when less is \
+         written"
     )]
     Undecided {
-        /// What was found, shard by shard.
+        /// Results per shard.
         text: String,
     },
-    /// Something needs a person.
-    #[error("{count} of the things above {} a person", if *count == 1 { "needs" } else { "need" })]
+    /// Something needs an operator.
+    #[error(
+        "{count} of the findings above {} an operator",
+        if *count == 1 { "needs" } else { "need" }
+    )]
     Attention {
-        /// How many.
+        /// Number of findings.
         count: usize,
     },
-    /// A node is no longer being decommissioned.
+    /// The node is no longer being decommissioned.
     #[error("node {name} was recommissioned: it takes shards again")]
     Recommissioned {
-        /// The node.
+        /// Name of the node.
         name: String,
     },
-    /// The node that was asked how far it is gives no answer any more.
+    /// The node that reported the progress doesn't respond any more.
     #[error(
-        "node {name} is being decommissioned, but who was asked for the progress gives no answer \
-         any more: {source}. If it was that node itself, it ended, as it does when it is removed: \
-         `admin status` of another node tells"
+        "node {name} is being decommissioned, but the node that reported the progress does not \
+         respond any more: {source}. If it was that node itself, it has ended, as it does when it \
+         is removed: `admin status` of another node shows the state"
     )]
     NoMoreProgress {
-        /// The node that leaves.
+        /// Name of the decommissioned node.
         name: String,
-        /// Why there is no answer.
+        /// Error of the last call.
         source: Box<CallError>,
     },
-    /// What there is to tell can't be printed.
+    /// The output can't be printed.
     #[error("print: {0}")]
     Print(std::io::Error),
-    /// The node isn't ready.
+    /// The node is not ready.
     #[error("{target} is not ready: it waits for {waiting_for}")]
     NotReady {
-        /// Whom we called.
+        /// The called node.
         target: Target,
-        /// What it waits for.
+        /// Components that the node waits for.
         waiting_for: String,
     },
 }
 
-/// The answer to a GET: its status and its JSON.
+/// Sends a GET request, and returns status and JSON of the response.
 pub(super) async fn get(
     target: &Target,
     path: &str,
@@ -136,7 +140,7 @@ pub(super) async fn get(
     call(target, request, token, TIMEOUT).await
 }
 
-/// The answer to a change with a JSON body: its status and its JSON.
+/// Sends a change with a JSON body, and returns status and JSON of the response.
 pub(super) async fn change(
     target: &Target,
     method: Method,
@@ -152,7 +156,7 @@ pub(super) async fn change(
     call(target, request, token, CHANGE_TIMEOUT).await
 }
 
-/// The answer to what walks over a shard: its status and its JSON.
+/// Sends a request that scans a shard, and returns status and JSON of the response.
 pub(super) async fn walk(
     target: &Target,
     method: Method,
@@ -175,8 +179,8 @@ async fn call(
         let token = value(&format!("Bearer {}", token.expose()))?;
         headers.insert(header::AUTHORIZATION, token);
     }
-    let answer = tokio::time::timeout(within, exchange(target, request));
-    let (status, body) = answer.await.map_err(|_| CallError::Timeout {
+    let response = tokio::time::timeout(within, exchange(target, request));
+    let (status, body) = response.await.map_err(|_| CallError::Timeout {
         target: target.clone(),
         within,
     })??;
@@ -195,7 +199,7 @@ async fn exchange(
     target: &Target,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), CallError> {
-    let broken = |source| CallError::Http {
+    let http_error = |source| CallError::Http {
         target: target.clone(),
         source,
     };
@@ -207,17 +211,17 @@ async fn exchange(
         })?;
     let (mut requests, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(broken)?;
-    // Dropping the set ends the connection's task. Its errors reach the request as well.
+        .map_err(http_error)?;
+    // Dropping the set aborts the connection's task. The request gets that task's errors, too.
     let mut task = JoinSet::new();
     task.spawn(connection);
-    let answer = requests.send_request(request).await.map_err(broken)?;
-    let status = answer.status();
-    let body = answer
+    let response = requests.send_request(request).await.map_err(http_error)?;
+    let status = response.status();
+    let body = response
         .into_body()
         .collect()
         .await
-        .map_err(broken)?
+        .map_err(http_error)?
         .to_bytes();
     Ok((status, body))
 }

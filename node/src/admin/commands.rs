@@ -1,4 +1,4 @@
-//! The operator's commands: `cloudkv-node admin status` and the like.
+//! The commands of `cloudkv-node admin`.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -15,15 +15,15 @@ use super::status;
 use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Region};
 use crate::types::{BucketId, Plan};
 
-/// Time for a node that has just started to answer what it can't tell at once.
+/// Time for a node that has just started to answer with its status.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause before it is asked again.
+/// Interval between retries of a starting node.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where a command prints.
+/// Output of a command.
 pub(super) type Out<'a> = &'a mut (dyn Write + Send);
 
-/// Carries out a command, and prints what it tells to `out`. An error means exit code 1.
+/// Carries out a command, and prints its result to `out`. An error means exit code 1.
 pub async fn execute(call: &OperatorCall, out: Out<'_>) -> Result<(), CallError> {
     let text = match &call.action {
         Action::Status(flags) => return status::show(call, flags, out).await,
@@ -43,12 +43,13 @@ pub async fn execute(call: &OperatorCall, out: Out<'_>) -> Result<(), CallError>
     print(out, &text?)
 }
 
-/// Prints, and sees to it that it is seen at once.
+/// Prints a text and flushes it.
 pub(super) fn print(out: Out<'_>, text: &str) -> Result<(), CallError> {
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     printed.map_err(CallError::Print)
 }
 
+/// Returns an error with the reasons if the node isn't ready.
 async fn ready(call: &OperatorCall) -> Result<String, CallError> {
     let (status, body) = get(&call.target, "/readyz", None).await?;
     if status == StatusCode::OK {
@@ -101,20 +102,20 @@ async fn set_bucket_plan(
         plan: plan.name().to_owned(),
     };
     let path = format!("/buckets/{}/plan", bucket.as_str());
-    let answer = tell(call, Method::PUT, &path, &json!(body)).await?;
-    Ok(render(&answer))
+    let response = tell(call, Method::PUT, &path, &json!(body)).await?;
+    Ok(render(&response))
 }
 
 async fn change(call: &OperatorCall, node: &str, change: NodeChange) -> Result<String, CallError> {
     let body = json!(ChangeBody::default());
-    let answer = tell(call, Method::POST, &path_of(node, change), &body).await?;
-    let name = answer["name"].as_str().unwrap_or(node);
+    let response = tell(call, Method::POST, &path_of(node, change), &body).await?;
+    let name = response["name"].as_str().unwrap_or(node);
     Ok(match change {
         NodeChange::Decommission | NodeChange::Recommission => {
             format!("node {name}: it takes shards again\n")
         }
         NodeChange::Replace => format!(
-            "node {name}: it was removed, and others take its place; `admin status` shows the \
+            "node {name}: it was removed, and other nodes replace it; `admin status` shows the \
              progress\n"
         ),
     })
@@ -124,56 +125,57 @@ async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, C
     let path = format!("/regions/{region}");
     tell(call, Method::DELETE, &path, &json!({})).await?;
     Ok(format!(
-        "region {region}: the others refuse what it sends from now on, level what they have of it, \
-         and then go on without it; `admin status` shows the progress. Its nodes can only come back \
-         with empty data directories\n"
+        "region {region}: the other regions refuse its changes from now on, exchange those that \
+         they have, and then go on without it; `admin status` shows the progress. Its nodes can \
+         only join again with empty data directories\n"
     ))
 }
 
-/// Compares all shards, one after the other; that regions differ is an error.
+/// Compares all shards, one after the other. Returns an error if regions differ.
 async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
     let status = ask_status_patiently(call).await?;
     let mut shards = Vec::new();
     for shard in 0..status["shards"].as_u64().unwrap_or(0) {
         let path = format!("/shards/{shard}/verify");
         let (target, token) = (&call.target, call.token.as_ref());
-        let answer = client::walk(target, Method::POST, &path, token).await?;
-        shards.push(good(call, answer)?);
+        let response = client::walk(target, Method::POST, &path, token).await?;
+        shards.push(good(call, response)?);
     }
-    let is = |verdict: &str| shards.iter().any(|shard| shard["verdict"] == verdict);
-    let (differ, unknown) = (is("different"), is("undecided"));
+    let has = |verdict: &str| shards.iter().any(|shard| shard["verdict"] == verdict);
+    let (is_different, is_undecided) = (has("different"), has("undecided"));
     let shards = Value::Array(shards);
     let text = if json {
         format!("{shards:#}\n")
     } else {
         render(&shards)
     };
-    match (differ, unknown) {
+    match (is_different, is_undecided) {
         (false, false) => Ok(text),
         (true, _) => Err(CallError::Differ { text }),
         (false, true) => Err(CallError::Undecided { text }),
     }
 }
 
-/// The JSON of a good answer to a question.
+/// Sends a GET request, and returns the JSON of a successful response.
 pub(super) async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
     good(call, get(&call.target, path, call.token.as_ref()).await?)
 }
 
-/// Asks for the status of a node that has started: before that, it knows of nobody and nothing.
+/// Gets the status of a node that has started. Returns an error before that, since the node has no
+/// status yet.
 pub(super) async fn ask_status(call: &OperatorCall) -> Result<Value, CallError> {
     let status = ask(call, "/status").await?;
     match status["starting"].as_str() {
         None => Ok(status),
-        Some(what) => Err(CallError::Refused {
+        Some(waiting_for) => Err(CallError::Refused {
             target: call.target.clone(),
             status: StatusCode::SERVICE_UNAVAILABLE,
-            message: format!("the node is starting, and waits for {what}"),
+            message: format!("the node is starting, and waits for {waiting_for}"),
         }),
     }
 }
 
-/// The same, asked again for a while while the node says that it can't tell yet.
+/// Gets the status, and retries for a while if the node has none yet.
 async fn ask_status_patiently(call: &OperatorCall) -> Result<Value, CallError> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
@@ -188,7 +190,7 @@ async fn ask_status_patiently(call: &OperatorCall) -> Result<Value, CallError> {
     }
 }
 
-/// The JSON of a good answer to a change.
+/// Sends a change, and returns the JSON of a successful response.
 pub(super) async fn tell(
     call: &OperatorCall,
     method: Method,

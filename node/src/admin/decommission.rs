@@ -1,4 +1,4 @@
-//! `cloudkv-node admin decommission`: says what comes of it, does it, and waits for its end.
+//! `cloudkv-node admin decommission`: shows the consequences, starts it, and waits for its end.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::commands::{Out, ask, print, tell};
 use super::nodes::{ChangeBody, Departure, NodeChange};
 use crate::config::OperatorCall;
 
-/// How often the progress is asked for.
+/// Interval at which the progress is polled.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
-/// How often in a row a node that gave answers may give none, before it is given up.
+/// Maximum number of consecutive polls without a response, after one with a response.
 const MAX_SILENT_POLLS: u32 = 10;
 
-/// The path of a change of a node, which is named by its number, its name or its address.
+/// Path of a change of a node, which is named by its number, its name or its address.
 pub(super) fn path_of(node: &str, change: NodeChange) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
     let encoded: String = node
@@ -39,10 +39,10 @@ pub(super) async fn run(
     (yes, wait): (bool, bool),
     out: Out<'_>,
 ) -> Result<(), CallError> {
-    let departure = progress(call, node).await?;
-    let number = departure.node.to_string();
-    if departure.obstacle.is_none() && departure.state == "active" {
-        print(out, &outlook(&departure))?;
+    let report = progress(call, node).await?;
+    let number = report.node.to_string();
+    if report.obstacle.is_none() && report.state == "active" {
+        print(out, &outlook(&report))?;
     }
     let body = json!(ChangeBody { confirm: yes });
     tell(
@@ -52,30 +52,30 @@ pub(super) async fn run(
         &body,
     )
     .await?;
-    let name = &departure.name;
+    let name = &report.name;
     if wait {
         return follow(call, &number, name, out).await;
     }
     print(
         out,
         &format!(
-            "node {name}: its shards move to other nodes; when it holds none it is removed, and its \
-             process ends. `admin decommission {name} --wait` shows the progress, and until then \
-             `admin recommission {name}` takes it back\n"
+            "node {name}: its shards move to other nodes; when it holds none it is removed, and \
+             its process ends. `admin decommission {name} --wait` shows the progress, and until \
+             then `admin recommission {name}` cancels it\n"
         ),
     )
 }
 
 async fn progress(call: &OperatorCall, node: &str) -> Result<Departure, CallError> {
-    let told = ask(call, &path_of(node, NodeChange::Decommission)).await?;
-    serde_json::from_value(told).map_err(|source| CallError::NotJson {
+    let report = ask(call, &path_of(node, NodeChange::Decommission)).await?;
+    serde_json::from_value(report).map_err(|source| CallError::NotJson {
         target: call.target.clone(),
         source,
     })
 }
 
-/// What the region survives, with and without the node.
-fn outlook(departure: &Departure) -> String {
+/// Describes the losses that the region survives, with and without the node.
+fn outlook(report: &Departure) -> String {
     let Departure {
         name,
         region,
@@ -84,7 +84,7 @@ fn outlook(departure: &Departure) -> String {
         metadata_voters_now: now,
         metadata_voters_without: without,
         ..
-    } = departure;
+    } = report;
     let mut text = format!(
         "region {region} survives\n  \
          with node {name}: {survives_now}\n  \
@@ -107,32 +107,32 @@ fn voters(count: usize) -> String {
     }
 }
 
-/// Shows what is still to be moved until the node is removed.
+/// Shows the groups that are still to be moved, until the node is removed.
 async fn follow(
     call: &OperatorCall,
     number: &str,
     name: &str,
     out: Out<'_>,
 ) -> Result<(), CallError> {
-    let (mut last, mut silent) = (None, 0);
+    let (mut last, mut silent_polls) = (None, 0);
     loop {
         match progress(call, number).await {
-            Ok(departure) if departure.state == "removed" => break,
-            Ok(departure) if departure.state == "active" => {
+            Ok(report) if report.state == "removed" => break,
+            Ok(report) if report.state == "active" => {
                 let name = name.to_owned();
                 return Err(CallError::Recommissioned { name });
             }
-            Ok(departure) => {
-                silent = 0;
-                let left = departure.groups.len();
-                if last.replace(left) != Some(left) {
-                    print(out, &format!("node {name}: {}\n", to_move(&departure)))?;
+            Ok(report) => {
+                silent_polls = 0;
+                let remaining = report.groups.len();
+                if last.replace(remaining) != Some(remaining) {
+                    print(out, &format!("node {name}: {}\n", to_move(&report)))?;
                 }
             }
-            // The one that leaves may be the one that is asked: it ends when it is removed.
+            // The decommissioned node may be the one that is polled: it ends when it is removed.
             Err(error @ CallError::Connect { .. }) if last.is_some() => {
-                silent += 1;
-                if silent > MAX_SILENT_POLLS {
+                silent_polls += 1;
+                if silent_polls > MAX_SILENT_POLLS {
                     let name = name.to_owned();
                     let source = Box::new(error);
                     return Err(CallError::NoMoreProgress { name, source });
@@ -152,9 +152,9 @@ async fn follow(
     )
 }
 
-fn to_move(departure: &Departure) -> String {
-    match departure.groups.len() {
+fn to_move(report: &Departure) -> String {
+    match report.groups.len() {
         0 => "holds nothing any more, and is about to be removed".to_owned(),
-        _ => format!("still needed for {}", departure.groups.join(", ")),
+        _ => format!("still needed for {}", report.groups.join(", ")),
     }
 }

@@ -1,4 +1,4 @@
-//! How the operator's port says no to a change, in one place.
+//! Error responses of the admin port for changes.
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,27 +7,27 @@ use axum::response::{IntoResponse, Response};
 use crate::service::{DirectoryError, PlanError};
 use cloudkv_common::admin::refusal;
 
-/// Why a change was not made.
+/// Reason for which a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperationError {
-    /// The path names a plan that doesn't exist.
+    /// The plan in the path is unknown.
     #[error("no such plan: there are free, pro and business")]
     NoSuchPlan,
-    /// The body does.
+    /// The plan in the body is unknown.
     #[error("plan must be free, pro or business")]
     WrongPlan,
-    /// The body is too long, or broke off.
+    /// The body is too long, or was aborted.
     #[error("{}", .0.body_text())]
     Unread(#[from] BytesRejection),
-    /// The body isn't what it should be.
+    /// The body isn't valid JSON of the expected form.
     #[error("the body must be a JSON object with {fields}: {source}")]
     Body {
-        /// What should be in it.
+        /// Expected fields.
         fields: &'static str,
-        /// What is wrong.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// The plan's limits can't be so, or can't be changed now.
+    /// The plan's limits are invalid, or can't be changed now.
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -81,14 +81,14 @@ fn directory(error: &DirectoryError) -> Response {
         DirectoryError::DiskFull { .. } => {
             refusal(StatusCode::INSUFFICIENT_STORAGE, "disk_full", &message)
         }
-        // The last ones are of users' requests only.
+        // These errors occur in users' requests only.
         DirectoryError::Storage(_)
         | DirectoryError::UnknownAccount
         | DirectoryError::NotOwner
         | DirectoryError::ClusterFull { .. }
         | DirectoryError::PlanNotSelfService { .. }
         | DirectoryError::ConfirmMismatch { .. } => {
-            tracing::error!(?error, "carry out an operator's change");
+            tracing::error!(?error, "operator's change failed unexpectedly");
             refusal(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

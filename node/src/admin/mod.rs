@@ -1,7 +1,7 @@
-//! The operator's side of a node: its own port, and the commands that call it.
+//! The admin port of a node, and the commands that call it.
 //!
-//! The port is apart from the public one, so that health checks, metrics and operations can be
-//! kept off the network that users are on, and go on when the public port is full.
+//! The port is separate from the public one, so that health checks, metrics and operations can be
+//! kept off the users' network, and work while the public port is overloaded.
 
 mod client;
 mod commands;

@@ -1,4 +1,4 @@
-//! What operators do with nodes.
+//! Routes that change nodes.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -14,21 +14,21 @@ use cloudkv_common::admin::refusal;
 use super::routes::Node;
 use crate::raft::NodeId;
 
-/// What becomes of a node.
+/// A change of a node's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeChange {
-    /// Its shards move away, and then it is removed.
+    /// Moves the node's shards away, and then removes it.
     Decommission,
-    /// It takes shards again.
+    /// Lets the node take shards again.
     Recommission,
-    /// It is lost: others take its place, and it can't come back.
+    /// Removes a lost node: others replace it, and it can't come back.
     Replace,
 }
 
 impl NodeChange {
     const ALL: [Self; 3] = [Self::Decommission, Self::Recommission, Self::Replace];
 
-    /// Its name in paths and commands.
+    /// Name in paths and commands.
     pub fn name(self) -> &'static str {
         match self {
             Self::Decommission => "decommission",
@@ -38,80 +38,84 @@ impl NodeChange {
     }
 }
 
-/// A node, as an operator may name it.
+/// A node's number and name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedNode {
-    /// Its number.
+    /// Number of the node.
     pub node: NodeId,
-    /// What people call it.
+    /// Display name.
     pub name: String,
 }
 
-/// What comes of taking a node out of its region, or how far that is.
+/// Consequences of decommissioning a node, and its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
-    /// Its number.
+    /// Number of the node.
     pub node: NodeId,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// Its region.
+    /// Name of the node's region.
     pub region: String,
     /// `active`, `leaving` or `removed`.
     pub state: String,
-    /// What the region survives with it; empty if it can't be decommissioned, or was removed.
+    /// Losses that the region survives with the node; empty if it can't be decommissioned, or was
+    /// removed.
     pub survives_now: String,
-    /// What the region survives without it; empty as above.
+    /// Losses that the region survives without the node; empty as above.
     pub survives_without: String,
-    /// Voters of the metadata with it.
+    /// Number of the metadata's voters with the node.
     pub metadata_voters_now: usize,
-    /// Voters of the metadata without it.
+    /// Number of the metadata's voters without the node.
     pub metadata_voters_without: usize,
-    /// Whether less is survived without it.
+    /// True if the region survives less without the node.
     pub worse: bool,
-    /// Why it can't be decommissioned now.
+    /// Reason for which the node can't be decommissioned now.
     pub obstacle: Option<String>,
-    /// The groups that it is still needed for.
+    /// Groups that still need the node.
     pub groups: Vec<String>,
 }
 
-/// Why nothing becomes of it.
+/// Reason for which a node isn't changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// No such node.
+    /// No node has that number, name or address.
     #[error("node {0} is unknown: `cloudkv-node admin status` lists those that are known")]
     Unknown(String),
     /// Several nodes have the name.
-    #[error("{name} may be any of these: {}; name one by its rpc address or its number", nodes.join(", "))]
+    #[error(
+        "{name} may be any of these: {}; name one by its rpc address or its number",
+        nodes.join(", ")
+    )]
     Ambiguous {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// The nodes, with addresses and numbers.
+        /// The matching nodes, with addresses and numbers.
         nodes: Vec<String>,
     },
-    /// It isn't lost.
+    /// The node to be replaced isn't lost.
     #[error(
-        "node {0} lives, and only one that is lost can be replaced: use decommission, or stop it"
+        "node {0} is alive, and only a lost node can be replaced: use decommission, or stop it"
     )]
     Lives(String),
-    /// The region would survive less, and that wasn't confirmed.
+    /// The region would survive less without the node, and that wasn't confirmed.
     #[error(
         "without node {name}, region {region} survives {without}; with it: {now}. If that is \
-         meant, confirm it (--yes); else let another node join first"
+         intended, confirm it (--yes); else let another node join first"
     )]
     Unconfirmed {
         /// The node.
         name: String,
-        /// Its region.
+        /// The region of the node.
         region: String,
-        /// What that survives with it.
+        /// Losses that the region survives with the node.
         now: String,
-        /// What that survives without it.
+        /// Losses that the region survives without the node.
         without: String,
     },
-    /// It can't be done as things are.
+    /// The change isn't possible in the current state.
     #[error("{0}")]
     Refused(String),
-    /// It can't be said now.
+    /// The outcome can't be determined now.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -129,11 +133,11 @@ impl IntoResponse for NodeError {
     }
 }
 
-/// Body of `POST /nodes/{node}/{change}`; none is as good as an empty object.
+/// Body of `POST /nodes/{node}/{change}`; it may be left out.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangeBody {
-    /// The region may survive less afterwards.
+    /// Allows that the region survives less afterwards.
     #[serde(default)]
     pub confirm: bool,
 }
@@ -173,8 +177,8 @@ pub(super) async fn departure(
     if change != NodeChange::Decommission {
         return Err(no_such_change());
     }
-    let told = node.operations.departure(name).await;
-    told.map(Json).map_err(IntoResponse::into_response)
+    let report = node.operations.departure(name).await;
+    report.map(Json).map_err(IntoResponse::into_response)
 }
 
 fn named(path: Result<Path<(String, String)>, PathRejection>) -> Option<(String, NodeChange)> {

@@ -1,4 +1,4 @@
-//! What operators do with nodes, over real connections.
+//! Tests of the routes and commands that change nodes, over real connections.
 
 use std::sync::atomic::Ordering;
 
@@ -6,7 +6,7 @@ use super::tests::port;
 use crate::config::Action;
 
 #[tokio::test]
-async fn nodes_are_changed_and_refusals_say_why() {
+async fn nodes_are_changed_and_refusals_give_reasons() {
     let port = port(None).await;
     let confirmed = r#"{"confirm":true}"#;
     for (path, body, status, part) in [
@@ -20,7 +20,7 @@ async fn nodes_are_changed_and_refusals_say_why() {
         ("/nodes/7/decommission", confirmed, 200, "\"name\":\"n7\""),
         ("/nodes/7/decommission", "{}", 409, "confirm_required"),
         ("/nodes/7/decommission", r#"{"yes":1}"#, 400, "invalid_body"),
-        ("/nodes/7/replace", "{}", 409, "lives"),
+        ("/nodes/7/replace", "{}", 409, "is alive"),
         ("/nodes/8/replace", "{}", 404, "no_such_node"),
         (
             "/nodes/7/stop",
@@ -30,24 +30,24 @@ async fn nodes_are_changed_and_refusals_say_why() {
         ),
         ("/nodes/x/replace", "{}", 404, "node x is unknown"),
     ] {
-        let answer = port.send(&format!("POST {path}"), "", body).await;
+        let response = port.send(&format!("POST {path}"), "", body).await;
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{path}: {answer}"
+            response.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {response}"
         );
-        assert!(answer.contains(part), "{path}: {answer}");
+        assert!(response.contains(part), "{path}: {response}");
     }
     let refused = port.call(None, Action::Replace { node: "n7".into() }).await;
-    assert!(refused.unwrap_err().contains("node n7 lives"));
-    let addressed = Action::Recommission {
+    assert!(refused.unwrap_err().contains("node n7 is alive"));
+    let by_address = Action::Recommission {
         node: "n7.example:7070".into(),
     };
-    let said = port.call(None, addressed).await.unwrap();
-    assert_eq!(said, "node n7: it takes shards again\n");
+    let output = port.call(None, by_address).await.unwrap();
+    assert_eq!(output, "node n7: it takes shards again\n");
 }
 
 #[tokio::test]
-async fn a_node_is_decommissioned_after_it_was_said_what_that_costs() {
+async fn decommissioning_shows_its_consequences_first() {
     let port = port(None).await;
     let decommission = |yes, wait| Action::Decommission {
         node: "n7".into(),
@@ -62,14 +62,14 @@ async fn a_node_is_decommissioned_after_it_was_said_what_that_costs() {
         refused.contains("--yes") && refused.contains("the loss of no node"),
         "{refused}"
     );
-    let said = port.call(None, decommission(true, false)).await.unwrap();
+    let output = port.call(None, decommission(true, false)).await.unwrap();
     for part in [
         "with node n7: the loss of any one node",
         "without it: the loss of no node",
         "3 voters with it, by 1 voter without",
         "admin recommission n7",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(output.contains(part), "{part}: {output}");
     }
     let unknown = Action::Decommission {
         node: "no one/else".into(),
@@ -80,6 +80,9 @@ async fn a_node_is_decommissioned_after_it_was_said_what_that_costs() {
     assert!(refused.contains("node no one/else is unknown"), "{refused}");
     // It is removed by now.
     port.node.ready.store(true, Ordering::Relaxed);
-    let said = port.call(None, decommission(true, true)).await.unwrap();
-    assert!(said.contains("node n7: removed from the cluster"), "{said}");
+    let output = port.call(None, decommission(true, true)).await.unwrap();
+    assert!(
+        output.contains("node n7: removed from the cluster"),
+        "{output}"
+    );
 }

@@ -1,4 +1,4 @@
-//! What operators change: routes, and the words they use.
+//! Operations of the admin port: the trait, and the routes that change plans.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -16,9 +16,9 @@ use super::routes::Node;
 use crate::geo::{Comparison, VerifyError};
 use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
-/// What the operator's port asks the node to do.
+/// Operations that the admin port needs of the node.
 pub trait Operations: Send + Sync + 'static {
-    /// The terms of all plans.
+    /// Terms of all plans.
     fn plans(&self) -> Vec<(Plan, PlanTerms)>;
     /// Changes a plan's limits, and returns its terms.
     fn set_plan_limits(
@@ -26,29 +26,29 @@ pub trait Operations: Send + Sync + 'static {
         plan: Plan,
         changes: PlanChanges,
     ) -> BoxFuture<'_, Result<PlanTerms, PlanError>>;
-    /// Gives a bucket a plan.
+    /// Assigns a plan to a bucket.
     fn set_bucket_plan(
         &self,
         bucket: BucketId,
         plan: Plan,
     ) -> BoxFuture<'_, Result<(), DirectoryError>>;
-    /// Changes what becomes of a node, which is named by its number, its name or its `rpc` address.
-    /// Without `confirmed`, its region may not survive less afterwards.
+    /// Changes a node's membership; `name` is its number, its name or its `rpc` address. Without
+    /// `confirmed`, it is refused if the region would survive less afterwards.
     fn change_node(
         &self,
         name: String,
         change: NodeChange,
         confirmed: bool,
     ) -> BoxFuture<'_, Result<NamedNode, NodeError>>;
-    /// What comes of taking a node out of its region, or how far that is.
+    /// Reports the consequences of decommissioning a node, and the progress.
     fn departure(&self, name: String) -> BoxFuture<'_, Result<Departure, NodeError>>;
-    /// Has the others go on without a region.
+    /// Removes a region from the cluster.
     fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>>;
-    /// Compares a shard in all regions.
+    /// Compares a shard across all regions.
     fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>>;
 }
 
-/// Body of `PATCH /plans/{plan}`: limits that aren't there stay.
+/// Body of `PATCH /plans/{plan}`: absent limits stay as they are.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsBody {
@@ -58,10 +58,10 @@ pub(super) struct LimitsBody {
     pub key_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_bytes: Option<u64>,
-    /// 0: any number.
+    /// 0: unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buckets: Option<u64>,
-    /// 0: any number.
+    /// 0: unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
@@ -109,7 +109,7 @@ pub(super) async fn set_plan_limits(
         value_bytes = limits.value_bytes,
         buckets = terms.buckets,
         bytes = limits.bytes,
-        "operator set the limits of a plan"
+        "operator set a plan's limits"
     );
     Ok(Json(described(plan, &terms)))
 }
@@ -124,11 +124,7 @@ pub(super) async fn set_bucket_plan(
     let body: PlanBody = read(body, "plan")?;
     let plan = Plan::parse(&body.plan).ok_or(OperationError::WrongPlan)?;
     node.operations.set_bucket_plan(bucket, plan).await?;
-    tracing::info!(
-        ?bucket,
-        plan = plan.name(),
-        "operator set the plan of a bucket"
-    );
+    tracing::info!(?bucket, plan = plan.name(), "operator set a bucket's plan");
     Ok(Json(json!({ "plan": plan.name() })))
 }
 

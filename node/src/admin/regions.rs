@@ -1,4 +1,4 @@
-//! What operators do with regions.
+//! Routes that remove and compare regions.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -13,37 +13,37 @@ use super::routes::Node;
 use crate::geo::{Comparison, Verdict, VerifyError};
 use crate::raft::NodeId;
 
-/// Why a region isn't removed.
+/// Reason for which a region isn't removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegionError {
-    /// No such region.
+    /// No region has that name.
     #[error(
-        "no region has the name {0:?}: it has left already, or never was; `cloudkv-node admin status` \
-         lists those that are known"
+        "no region has the name {0:?}: it was removed already, or never existed; `cloudkv-node \
+         admin status` lists the known ones"
     )]
     Unknown(String),
-    /// It isn't lost.
+    /// A node of the region isn't lost.
     #[error(
-        "node {node} of region {region} lives, and only a region none of whose nodes is heard of can \
-         be removed: stop them for good. Writes that it hasn't sent by then are lost: see `behind` \
-         in the status of its nodes first"
+        "node {node} of region {region} is alive, and only a region without reachable nodes can be \
+         removed: stop its nodes for good. Writes that it hasn't sent by then are lost: see \
+         `behind` in the status of its nodes first"
     )]
     Lives {
         /// The region.
         region: String,
-        /// A node of it.
+        /// Number of the node.
         node: NodeId,
     },
-    /// Some nodes are too old.
+    /// Some nodes run a version that is too old.
     #[error(
         "nodes {0:?} are of a version that can't remove regions: upgrade them, and `admin replace` \
          those that are lost"
     )]
     OldNodes(Vec<NodeId>),
-    /// The metadata refuses it.
+    /// The metadata refused the removal.
     #[error("{0}")]
     Refused(String),
-    /// It can't be said now.
+    /// The outcome can't be determined now.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -69,7 +69,7 @@ pub(super) async fn remove(
     let name = path.map(|Path(name)| name).unwrap_or_default();
     let removed = node.operations.remove_region(name.clone()).await;
     removed.map_err(IntoResponse::into_response)?;
-    tracing::info!(region = name, "operator removes a region");
+    tracing::info!(region = name, "operator removed a region");
     Ok(Json(json!({ "region": name, "leaving": true })))
 }
 
@@ -103,13 +103,15 @@ fn described(comparison: &Comparison) -> Value {
     };
     let sums = |sums: &[(u64, u64)]| {
         let regions = comparison.regions.iter().zip(sums);
-        let one = |(name, (digest, records)): (&String, &(u64, u64))| {
+        let entry = |(name, (digest, records)): (&String, &(u64, u64))| {
             (
                 name.clone(),
                 json!(format!("{digest:016x} of {records} records")),
             )
         };
-        regions.map(one).collect::<serde_json::Map<String, Value>>()
+        regions
+            .map(entry)
+            .collect::<serde_json::Map<String, Value>>()
     };
     let differences: Vec<Value> = comparison
         .differences

@@ -1,10 +1,10 @@
-//! JSON as text that people read: fields in a column, lists of objects as tables.
+//! Renders JSON as readable text: fields in a column, lists of objects as tables.
 //!
-//! It knows nothing of what it shows, so that a new field of the status needs no change here.
+//! It depends on no particular field, so that a new field of the status needs no change here.
 
 use serde_json::{Map, Value};
 
-/// Shows a value, each line ended.
+/// Renders a value, with a newline at the end of each line.
 pub(super) fn render(value: &Value) -> String {
     let lines = lines(value);
     lines.iter().map(|line| format!("{line}\n")).collect()
@@ -19,26 +19,26 @@ fn lines(value: &Value) -> Vec<String> {
     }
 }
 
-/// Plain fields first, in a column; then the others, each below its name.
+/// Renders inline fields first, in a column; then the others, each below its name.
 fn object(fields: &Map<String, Value>) -> Vec<String> {
-    let (short, long): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_plain(value));
-    let width = short
+    let (inline, nested): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_plain(value));
+    let width = inline
         .iter()
         .map(|(name, _)| name.chars().count())
         .max()
         .unwrap_or(0);
-    let mut lines: Vec<String> = short
+    let mut lines: Vec<String> = inline
         .iter()
         .map(|(name, value)| format!("{name:width$}  {}", plain(value)))
         .collect();
-    for (name, value) in long {
+    for (name, value) in nested {
         lines.push(format!("{name}:"));
         lines.extend(self::lines(value).iter().map(|line| format!("  {line}")));
     }
     lines
 }
 
-/// Objects whose fields are all plain, as a table; `None` if they aren't such.
+/// Renders objects as a table if all of their fields are inline, else returns `None`.
 fn table(items: &[Value]) -> Option<Vec<String>> {
     let rows: Vec<&Map<String, Value>> =
         items.iter().map(Value::as_object).collect::<Option<_>>()?;
@@ -79,14 +79,14 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Lines of one item of a list.
+/// Marks the lines of one item of a list.
 fn bullet(lines: &[String]) -> Vec<String> {
     let mark =
         |(index, line): (usize, &String)| format!("{} {line}", if index == 0 { "-" } else { " " });
     lines.iter().enumerate().map(mark).collect()
 }
 
-/// Whether a value fits on its field's line: it holds no objects.
+/// Returns whether a value fits on its field's line: it holds no objects.
 fn is_plain(value: &Value) -> bool {
     match value {
         Value::Object(_) => false,
@@ -100,7 +100,7 @@ fn is_plain(value: &Value) -> bool {
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::Bool(is_true) => if *is_true { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_tables_and_lists_are_readable() {
+    fn fields_tables_and_lists_are_rendered() {
         let status = json!({
             "region": "local",
             "ready": true,

@@ -1,4 +1,4 @@
-//! What the operator's port answers.
+//! Routes of the admin port.
 
 use std::sync::Arc;
 
@@ -17,30 +17,30 @@ use super::operations::{self, Operations};
 use super::regions;
 use crate::config::Secret;
 
-/// What the operator's port needs to know of the node.
+/// State that the admin port needs of the node.
 pub trait AdminState: Send + Sync + 'static {
-    /// The parts that must be ready before the node is. Must not block.
+    /// Readiness of the components that the node needs. Must not block.
     fn ready(&self) -> Readiness;
     /// All metrics as Prometheus text. May block for a short while.
     fn metrics(&self) -> String;
-    /// The node's state for people and tools. May block for a short while.
+    /// The node's status as JSON. May block for a short while.
     fn status(&self) -> Value;
 }
 
-/// The longest body of a change, in bytes.
+/// Maximum size of a change's body, in bytes.
 const BODY_LIMIT: usize = 16 << 10;
 
-/// The node as the operator's port sees it.
+/// Access of the admin port to the node.
 #[derive(Clone)]
 pub struct Node {
-    /// What it tells.
+    /// Source of status, metrics and readiness.
     pub state: Arc<dyn AdminState>,
-    /// What it does.
+    /// Operations that change the node or the cluster.
     pub operations: Arc<dyn Operations>,
 }
 
-/// The routes. Health and readiness are free of the token: those who ask for them, such as
-/// container runtimes, often can't send one, and they tell nothing that needs it.
+/// Builds the routes. Health and readiness need no token: their callers, such as container
+/// runtimes, often can't send one, and they reveal nothing that needs protection.
 pub fn router(node: Node, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))

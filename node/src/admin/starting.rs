@@ -1,7 +1,7 @@
-//! What the operator's port answers while the node starts, and the change to what it answers then.
+//! The admin port of a starting node, and the switch to the routes of a started one.
 //!
-//! A node may wait for long: for another one that takes it in, or for its log to be read. Probes
-//! must see that it lives, and operators what it waits for.
+//! A start may take long, for example until another node admits this one, or until the log is read.
+//! Probes must see that the process is alive, and operators what it waits for.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use tower::ServiceExt;
 
 use crate::config::Secret;
 
-/// What a node that starts waits for now. Cheap to clone.
+/// The step that a starting node waits for. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Progress(Arc<Mutex<String>>);
 
 impl Progress {
-    /// It waits for this from now on.
+    /// Sets the step that the node waits for from now on.
     pub fn waits_for(&self, what: impl Into<String>) {
         *self.0.lock() = what.into();
     }
@@ -33,14 +33,14 @@ impl Progress {
     }
 }
 
-/// A node that starts, as the operator's port sees it.
+/// State of a starting node for the admin port.
 #[derive(Clone)]
 pub struct Starting {
-    /// What it waits for.
+    /// The step that the node waits for.
     pub progress: Progress,
-    /// The region that it was given.
+    /// The configured region.
     pub region: String,
-    /// Where its data is.
+    /// The data directory.
     pub data_dir: String,
 }
 
@@ -63,22 +63,22 @@ impl Starting {
     }
 }
 
-/// The answers of the operator's port, which change when the node has started.
+/// Routes of the admin port, which are replaced when the node has started.
 #[derive(Clone)]
 pub struct Front(Arc<Mutex<Router>>);
 
 impl Front {
-    /// Answers as a node that starts.
+    /// Creates the routes of a starting node.
     pub fn new(starting: Starting, token: Option<&Secret>) -> Self {
         Self(Arc::new(Mutex::new(router(starting, token))))
     }
 
-    /// Answers by these routes from now on.
+    /// Replaces the routes.
     pub fn replace(&self, router: Router) {
         *self.0.lock() = router;
     }
 
-    /// What is served.
+    /// Router that dispatches to the current routes.
     pub fn router(&self) -> Router {
         Router::new().fallback(answer).with_state(self.clone())
     }

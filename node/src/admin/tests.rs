@@ -1,4 +1,4 @@
-//! The operator's port over real connections.
+//! Tests of the admin port over real connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct Fake {
 impl AdminState for Fake {
     fn ready(&self) -> Readiness {
         let ready = self.ready.load(Ordering::Relaxed);
-        let missing = (!ready).then(|| "no leader is heard".to_owned());
+        let missing = (!ready).then(|| "its leader is unreachable".to_owned());
         Readiness {
             parts: vec![Part::new("metadata", None), Part::new("shard 3", missing)],
             remarks: vec![("metadata", "no majority".to_owned())],
@@ -51,7 +51,7 @@ impl AdminState for Fake {
     }
 }
 
-/// Knows one plan's limits and one bucket, `a0123456789ABC`.
+/// A node with one plan and one bucket, `a0123456789ABC`.
 impl Operations for Fake {
     fn plans(&self) -> Vec<(Plan, PlanTerms)> {
         vec![(Plan::Free, terms(4096))]
@@ -83,7 +83,7 @@ impl Operations for Fake {
         }))
     }
 
-    /// It knows node 7, which is called n7.
+    /// The cluster has node 7, with the name n7.
     fn change_node(
         &self,
         name: String,
@@ -108,7 +108,7 @@ impl Operations for Fake {
     }
 
     fn departure(&self, name: String) -> BoxFuture<'_, Result<Departure, NodeError>> {
-        let departure = Departure {
+        let report = Departure {
             node: 7,
             name: "n7".into(),
             region: "eu".into(),
@@ -126,7 +126,7 @@ impl Operations for Fake {
             groups: vec!["meta".into(), "shard-0".into()],
         };
         Box::pin(ready(match name.as_str() {
-            "7" | "n7" => Ok(departure),
+            "7" | "n7" => Ok(report),
             _ => Err(NodeError::Unknown(name)),
         }))
     }
@@ -143,8 +143,8 @@ impl Operations for Fake {
     }
 
     fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>> {
-        let differs = shard == 1;
-        let range = Difference {
+        let is_different = shard == 1;
+        let difference = Difference {
             range: 9,
             sums: vec![(1, 2), (3, 4)],
         };
@@ -153,12 +153,16 @@ impl Operations for Fake {
             regions: vec!["eu".to_owned(), "us".to_owned()],
             records: 5,
             ranges: 256,
-            verdict: if differs {
+            verdict: if is_different {
                 Verdict::Different
             } else {
                 Verdict::Equal
             },
-            differences: if differs { vec![range] } else { vec![] },
+            differences: if is_different {
+                vec![difference]
+            } else {
+                vec![]
+            },
         })))
     }
 }
@@ -192,13 +196,13 @@ pub(super) async fn port(token: Option<&str>) -> Port {
     let node = Arc::new(Fake::default());
     let shutdown = CancellationToken::new();
     let token = token.map(|token| Secret::new(token.to_owned()));
-    let parts = Node {
+    let context = Node {
         state: node.clone(),
         operations: node.clone(),
     };
     let task = tokio::spawn(serve(
         listener,
-        router(parts, token.as_ref()),
+        router(context, token.as_ref()),
         shutdown.clone(),
     ));
     Port {
@@ -210,7 +214,7 @@ pub(super) async fn port(token: Option<&str>) -> Port {
 }
 
 impl Port {
-    /// The whole answer to a request with these lines.
+    /// Sends a request, and returns the whole response.
     async fn ask(&self, line: &str, headers: &str) -> String {
         self.send(line, headers, "").await
     }
@@ -223,9 +227,9 @@ impl Port {
             "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{length}{headers}\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     pub(super) async fn call(&self, token: Option<&str>, action: Action) -> Result<String, String> {
@@ -236,29 +240,32 @@ impl Port {
             token,
             action,
         };
-        let mut printed = Vec::new();
-        let ended = execute(&call, &mut printed).await;
-        ended.map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(printed).unwrap())
+        let mut output = Vec::new();
+        let outcome = execute(&call, &mut output).await;
+        outcome.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(output).unwrap())
     }
 }
 
 #[tokio::test]
-async fn readiness_names_what_is_missing() {
+async fn readiness_names_the_missing_components() {
     let port = port(None).await;
-    let answer = port.ask("GET /readyz", "").await;
-    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    assert!(answer.contains(r#""waiting_for":["shard 3"]"#), "{answer}");
-    port.node.ready.store(true, Ordering::Relaxed);
-    let answer = port.ask("GET /readyz", "").await;
+    let response = port.ask("GET /readyz", "").await;
+    assert!(response.starts_with("HTTP/1.1 503"), "{response}");
     assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.contains(r#""ready":true"#),
-        "{answer}"
+        response.contains(r#""waiting_for":["shard 3"]"#),
+        "{response}"
+    );
+    port.node.ready.store(true, Ordering::Relaxed);
+    let response = port.ask("GET /readyz", "").await;
+    assert!(
+        response.starts_with("HTTP/1.1 200") && response.contains(r#""ready":true"#),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn a_token_guards_all_but_health_and_readiness() {
+async fn a_token_guards_everything_but_health_and_readiness() {
     let port = port(Some(TOKEN)).await;
     for (line, status) in [
         ("GET /healthz", 200),
@@ -269,10 +276,10 @@ async fn a_token_guards_all_but_health_and_readiness() {
         ("PATCH /plans/free", 401),
         ("PUT /buckets/a0123456789ABC/plan", 401),
     ] {
-        let answer = port.ask(line, "").await;
+        let response = port.ask(line, "").await;
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{line}: {answer}"
+            response.starts_with(&format!("HTTP/1.1 {status}")),
+            "{line}: {response}"
         );
     }
     let wrong = port
@@ -301,19 +308,19 @@ async fn a_token_guards_all_but_health_and_readiness() {
 #[tokio::test]
 async fn other_routes_and_methods_are_refused_as_json() {
     let port = port(None).await;
-    let answer = port.ask("GET /nothing", "").await;
+    let response = port.ask("GET /nothing", "").await;
     assert!(
-        answer.contains("404") && answer.contains(r#""error":"no_such_route""#),
-        "{answer}"
+        response.contains("404") && response.contains(r#""error":"no_such_route""#),
+        "{response}"
     );
-    let answer = port.ask("POST /metrics", "").await;
+    let response = port.ask("POST /metrics", "").await;
     assert!(
-        answer.contains("405") && answer.contains("allow: GET,HEAD"),
-        "{answer}"
+        response.contains("405") && response.contains("allow: GET,HEAD"),
+        "{response}"
     );
     assert!(
-        answer.contains(r#""error":"method_not_allowed""#),
-        "{answer}"
+        response.contains(r#""error":"method_not_allowed""#),
+        "{response}"
     );
 }
 
@@ -352,7 +359,7 @@ async fn commands_show_status_and_health() {
 }
 
 #[tokio::test]
-async fn changes_are_refused_with_status_code_and_sentence() {
+async fn changes_are_refused_with_status_code_and_message() {
     let port = port(None).await;
     let limits = "PATCH /plans/free";
     let plan = &format!("PUT /buckets/{BUCKET}/plan");
@@ -376,10 +383,10 @@ async fn changes_are_refused_with_status_code_and_sentence() {
         ),
         ("POST /plans/free", "{}", 405, "method_not_allowed"),
     ] {
-        let answer = port.send(line, "", body).await;
-        let right = answer.starts_with(&format!("HTTP/1.1 {status}"))
-            && answer.contains(&format!(r#""error":"{code}""#));
-        assert!(right, "{line} {body:.40}: {answer}");
+        let response = port.send(line, "", body).await;
+        let right = response.starts_with(&format!("HTTP/1.1 {status}"))
+            && response.contains(&format!(r#""error":"{code}""#));
+        assert!(right, "{line} {body:.40}: {response}");
     }
 }
 
@@ -445,24 +452,27 @@ async fn regions_are_removed_and_compared() {
     let remove = |name| Action::RemoveRegion {
         region: Region::parse(name).unwrap(),
     };
-    let said = port.call(None, remove("lost")).await.unwrap();
-    assert!(said.contains("go on without it"), "{said}");
+    let output = port.call(None, remove("lost")).await.unwrap();
+    assert!(output.contains("go on without it"), "{output}");
     let refused = port.call(None, remove("well")).await.unwrap_err();
-    assert!(refused.contains("node 7 of region well lives"), "{refused}");
+    assert!(
+        refused.contains("node 7 of region well is alive"),
+        "{refused}"
+    );
     let refused = port.call(None, remove("none")).await.unwrap_err();
     assert!(
         refused.contains("404") && refused.contains("none"),
         "{refused}"
     );
     let verify = Action::Verify { json: false };
-    let differs = port.call(None, verify).await.unwrap_err();
+    let difference = port.call(None, verify).await.unwrap_err();
     for part in [
         "the regions differ",
         "0000000000000003 of 4 records",
         "equal",
     ] {
-        assert!(differs.contains(part), "{part}: {differs}");
+        assert!(difference.contains(part), "{part}: {difference}");
     }
-    let answer = port.send("POST /shards/x/verify", "", "").await;
-    assert!(answer.contains("no_such_shard"), "{answer}");
+    let response = port.send("POST /shards/x/verify", "", "").await;
+    assert!(response.contains("no_such_shard"), "{response}");
 }

@@ -1,7 +1,7 @@
-//! Who may do what with a bucket.
+//! Access control of buckets.
 //!
-//! [`Grant`] is the proof: it can only be had from [`Grant::open`], which checks, and handlers of
-//! keys work on a grant, so one that forgets to ask doesn't compile.
+//! [`BucketAccess`] is the proof of authorisation: only [`BucketAccess::authorize`] creates one,
+//! and handlers of keys require one, so a handler that forgets the check doesn't compile.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::api::errors::ApiError;
 use crate::api::http::headers::{API_KEY, single};
 use crate::service::{Access, AccountId, Bucket, BucketId, Directory};
 
-/// What a request is going to do with a bucket's keys.
+/// Kind of access to a bucket's keys that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// Look at them.
+    /// The request reads keys.
     Read,
-    /// Change them.
+    /// The request changes keys.
     Write,
 }
 
-/// A bucket that the request may use as it intends.
+/// A bucket to which the request has the access that it needs.
 pub struct Grant(Arc<Bucket>);
 
 impl Grant {
@@ -34,7 +34,8 @@ impl Grant {
         let id = BucketId::parse(name).ok_or_else(ApiError::unknown_bucket)?;
         let bucket = match directory.bucket(&id) {
             Some(bucket) => bucket,
-            // Rare, and large: it may have been created a moment ago, elsewhere.
+            // Boxed, since it is rare and large: the bucket may have been created at another node a
+            // moment ago.
             None => Box::pin(directory.find_bucket(&id))
                 .await?
                 .ok_or_else(ApiError::unknown_bucket)?,
@@ -45,7 +46,7 @@ impl Grant {
         Ok(Self(bucket))
     }
 
-    /// The bucket.
+    /// Returns the bucket.
     pub fn bucket(&self) -> &Arc<Bucket> {
         &self.0
     }
@@ -59,7 +60,7 @@ fn needs_owner(access: Access, intent: Intent) -> bool {
     }
 }
 
-/// The account whose key the request carries; 401 if it carries none, or one of nobody.
+/// Returns the account of the request's API key; 401 if it has none, or one of no account.
 pub async fn owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
     let key = api_key(headers)?.ok_or_else(ApiError::unauthorized)?;
     match directory.authenticate(key) {
@@ -70,8 +71,8 @@ pub async fn owner(directory: &Directory, headers: &HeaderMap) -> Result<Account
     }
 }
 
-/// The account key that a request carries. None, if it is empty or an unset Postman variable
-/// (`{{account_key}}`); 401 if it can't be anybody's.
+/// Returns the API key of a request. None, if it is empty or an unset Postman variable
+/// (`{{account_key}}`); 401 if it isn't text.
 pub fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = single(headers, &API_KEY)? else {
         return Ok(None);
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_say_who_needs_a_key() {
+    fn access_modes_decide_who_needs_a_key() {
         assert!(!needs_owner(Access::Public, Intent::Write));
         assert!(!needs_owner(Access::PublicRead, Intent::Read));
         assert!(needs_owner(Access::PublicRead, Intent::Write));
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn unset_variables_are_no_key() {
+    fn empty_and_unset_variables_are_no_key() {
         assert_eq!(key_of(b""), Ok(None));
         assert_eq!(key_of(b"{{account_key}}"), Ok(None));
         assert_eq!(key_of(b"b98b258d"), Ok(Some("b98b258d".into())));

@@ -1,7 +1,7 @@
-//! From one request to its answer: which part of the API it is for, and what all answers carry.
+//! Dispatches each request to its part of the API, and adds the headers that all responses have.
 //!
-//! Whatever goes wrong further in, an answer has `X-Request-ID`, `X-CloudKV-Region` and the
-//! headers that let a web page read it.
+//! Even if a handler fails, a response has `X-Request-ID`, `X-CloudKV-Region` and the CORS headers
+//! that let a web page read it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
 use crate::api::keys;
 use crate::api::metrics::{Class, Sizes};
 
-/// What the paths of keys begin with.
+/// Prefix of the paths of keys.
 const KV: &str = "/kv/";
 
 impl Answer for Api {
@@ -51,7 +51,7 @@ impl Answer for Api {
     }
 }
 
-/// The body of a request.
+/// Body of a request.
 pub(crate) trait Received:
     http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
 {
@@ -63,37 +63,37 @@ impl<B> Received for B where
 }
 
 impl Api {
-    /// Answers one request, wherever it came from, whose head was `checked`.
+    /// Handles one request from any connection; `checked` is the result of checking its head.
     ///
-    /// Futures of requests are moved as a whole until they are polled, so they are kept small here and
-    /// further in: a block holds what it is given once, an `async fn` twice.
+    /// Futures of requests are moved as a whole until they are polled, so they are kept small here
+    /// and further in: a block stores its arguments once, an `async fn` twice.
     pub(super) fn answer_any<B: Received>(
         &self,
         mut request: Request<B>,
         origin: Origin,
         checked: Result<(), HeadError>,
     ) -> impl Future<Output = Response<Body>> + Send {
-        let of_key = request.uri().path().starts_with(KV);
-        if !of_key {
+        let is_kv = request.uri().path().starts_with(KV);
+        if !is_kv {
             request.extensions_mut().insert(Peer::of(&origin));
         }
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
-        let bodiless = request.method() == Method::HEAD;
+        let is_head = request.method() == Method::HEAD;
         let received = request.body().size_hint().lower();
         async move {
             let (class, mut response) = if let Err(error) = checked {
                 (Class::Other, ApiError::from(error).answer())
-            } else if of_key {
+            } else if is_kv {
                 let (class, result) =
                     keys::handle(self, request, KV.len(), Peer::of(&origin)).await;
                 (class, result.unwrap_or_else(ApiError::answer))
             } else {
                 Box::pin(self.route(request)).await
             };
-            tracing::debug!(?class, status = response.status().as_u16(), ?id, "answered");
+            tracing::debug!(?class, status = response.status().as_u16(), ?id, "request answered");
             self.sign(&mut response, id);
-            if bodiless {
+            if is_head {
                 behead(&mut response);
             }
             let sizes = Sizes {
@@ -109,24 +109,24 @@ impl Api {
 
     /// Hands a request to the axum router.
     async fn route<B: Received>(&self, request: Request<B>) -> (Class, Response<Body>) {
-        let managed = request.uri().path().starts_with("/buckets");
-        let class = if managed {
+        let is_buckets = request.uri().path().starts_with("/buckets");
+        let class = if is_buckets {
             Class::Buckets
         } else {
             Class::Other
         };
-        let answered: Result<Response<axum::body::Body>, Infallible> = self
+        let result: Result<Response<axum::body::Body>, Infallible> = self
             .router
             .clone()
             .oneshot(request.map(axum::body::Body::new))
             .await;
-        match answered {
+        match result {
             Ok(response) => (class, response.map(Body::Axum)),
             Err(never) => match never {},
         }
     }
 
-    /// Adds what every answer carries.
+    /// Adds the headers that every response has.
     fn sign(&self, response: &mut Response<Body>, id: HeaderValue) {
         let headers = response.headers_mut();
         headers.insert(&X_REQUEST_ID, id);
@@ -138,16 +138,16 @@ impl Api {
     }
 }
 
-/// Makes an answer one to `HEAD`: the length of the body, but no body. Over HTTP/2 hyper would
-/// send one.
+/// Turns a response into one to `HEAD`: with the length of the body, but no body. Over HTTP/2 hyper
+/// would send the body.
 fn behead(response: &mut Response<Body>) {
     let body = std::mem::replace(response.body_mut(), Body::Empty);
-    let has_none = matches!(
+    let never_has_body = matches!(
         response.status(),
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
     if let Some(size) = body.size_hint().exact()
-        && !(has_none || size == 0 && response.headers().contains_key(CONTENT_LENGTH))
+        && !(never_has_body || size == 0 && response.headers().contains_key(CONTENT_LENGTH))
     {
         response
             .headers_mut()
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_to_head_have_a_length_and_no_body() {
+    fn head_responses_have_a_length_and_no_body() {
         let mut response = Response::new(Body::full("value"));
         behead(&mut response);
         assert_eq!(response.headers()[CONTENT_LENGTH], "5");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_head_tell_of_an_empty_body_but_not_of_one_that_isnt_there() {
+    fn head_responses_have_a_length_for_empty_but_not_for_missing_bodies() {
         let mut response = Response::new(Body::Empty);
         behead(&mut response);
         assert_eq!(response.headers()[CONTENT_LENGTH], "0");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_are_known_already_stay() {
+    fn existing_content_lengths_stay() {
         let mut response = Response::new(Body::Empty);
         response
             .headers_mut()

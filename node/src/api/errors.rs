@@ -1,10 +1,10 @@
-//! Every way in which this API says no, in one place.
+//! All error responses of the API.
 //!
 //! The service's errors know no HTTP; here each of them gets its status, its stable code and a
-//! sentence that says what would be right. The mappings name every variant, so that a new kind of
-//! failure doesn't compile until somebody decides what clients see. What only an operator can mend
-//! is logged here, once, with its cause; clients get no inner detail, and no message repeats a
-//! bucket's name or an account's key.
+//! sentence that says how to avoid it. The mappings name every variant, so that a new kind of
+//! failure doesn't compile until it is decided what clients see. Failures that only an operator can
+//! repair are logged here, once, with their cause; clients get no internal detail, and no message
+//! repeats a bucket's name or an account's key.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -18,10 +18,10 @@ use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
 use crate::service::{DirectoryError, KeyError, Unavailable};
 
-/// After how many seconds it is worth trying again when a disk is nearly full, and another isn't.
+/// `Retry-After` when a disk is nearly full, and that of another node isn't, in seconds.
 const DISK_FULL_RETRY: u64 = 5;
 
-/// A refusal as a client gets it.
+/// An error response, as a client gets it.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -32,19 +32,19 @@ pub struct ApiError {
     settled: bool,
 }
 
-/// What some refusals tell beyond code and sentence.
+/// Details of an error beyond its code and message.
 #[derive(Debug, PartialEq, Eq)]
 enum Extra {
     None,
-    /// The methods that the resource has.
+    /// Methods of the resource.
     Allow(&'static str),
-    /// How many keys the bucket holds.
+    /// Number of keys of the bucket.
     Keys(u64),
-    /// After how many seconds it is worth trying again: not so where only an operator can help.
+    /// Seconds until a retry makes sense: absent where only an operator can help.
     Retry(u64),
 }
 
-/// The JSON that goes out.
+/// JSON body of an error response.
 #[derive(Serialize)]
 struct Wire<'a> {
     error: &'a str,
@@ -54,7 +54,7 @@ struct Wire<'a> {
 }
 
 impl ApiError {
-    /// A refusal with a stable code and a sentence.
+    /// Creates an error with a stable code and a message.
     pub fn new(
         status: StatusCode,
         code: &'static str,
@@ -75,40 +75,40 @@ impl ApiError {
         self
     }
 
-    /// Adds the token of what the client has seen, this refusal's reason included.
+    /// Adds the client's session token, which covers the reason of this error.
     pub fn with_token(mut self, token: HeaderValue) -> Self {
         self.token = Some(token);
         self
     }
 
-    /// Marks that another node would say the same.
+    /// Marks the error as authoritative: another node would answer the same.
     pub fn settled(mut self) -> Self {
         self.settled = true;
         self
     }
 
-    /// The stable name of the refusal.
+    /// Returns the stable code.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// The status that goes with it.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// A handler's result as an answer.
+    /// Converts the error into a response.
     pub fn answer(self) -> Response<Body> {
         let keys = match self.extra {
             Extra::Keys(keys) => Some(keys),
             Extra::None | Extra::Allow(_) | Extra::Retry(_) => None,
         };
-        let wire = Wire {
+        let body = Wire {
             error: self.code,
             message: &self.message,
             keys,
         };
-        let mut response = Response::new(Body::full(serde_json::to_vec(&wire).unwrap_or_default()));
+        let mut response = Response::new(Body::full(serde_json::to_vec(&body).unwrap_or_default()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
@@ -130,17 +130,17 @@ impl ApiError {
         response
     }
 
-    /// 400: the name of a parameter and what would be right.
+    /// 400: a parameter has an invalid value; the message names it and says what is valid.
     pub fn parameter(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
     }
 
-    /// 400: a parameter that comes twice.
+    /// 400: a parameter is given twice.
     pub fn repeated_parameter(name: &'static str) -> Self {
         Self::parameter(format!("parameter {name} must be given once"))
     }
 
-    /// 400: a parameter of a name that means nothing, where something would be written.
+    /// 400: a write has an unknown parameter.
     pub fn unknown_parameter(name: &str, known: &[&'static str]) -> Self {
         let name: String = name.chars().take(64).collect();
         let known = match known {
@@ -150,28 +150,28 @@ impl ApiError {
         Self::parameter(format!("parameter `{name}` is unknown here: {known}"))
     }
 
-    /// 400: a parameter that isn't percent-encoded UTF-8.
+    /// 400: a parameter isn't percent-encoded UTF-8.
     pub fn parameter_encoding(name: &'static str) -> Self {
         Self::parameter(format!("parameter {name} must be percent-encoded UTF-8"))
     }
 
-    /// 400: a header and what would be right.
+    /// 400: a header has an invalid value; the message names it and says what is valid.
     pub fn header(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_header", message)
     }
 
-    /// 400: a body that can't be read as what it should be.
+    /// 400: a body can't be parsed.
     pub fn body(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
-    /// 400: a `%` in the path without two digits.
+    /// 400: a `%` in the path isn't followed by two hexadecimal digits.
     pub fn bad_path_escape() -> Self {
         let message = "in a path, % must be followed by two hexadecimal digits (% itself is %25)";
         Self::new(StatusCode::BAD_REQUEST, "invalid_path", message)
     }
 
-    /// 400: a path that decodes to something other than text.
+    /// 400: a path doesn't decode to UTF-8.
     pub fn path_not_utf8() -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -180,37 +180,37 @@ impl ApiError {
         )
     }
 
-    /// 400: a key that is empty or too long.
+    /// 400: a key is empty or too long.
     pub fn key_size(max: usize) -> Self {
         let message = format!("a key must have 1 to {max} bytes of UTF-8 in this bucket");
         Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
     }
 
-    /// 400: a key with control characters.
+    /// 400: a key contains control characters.
     pub fn key_control() -> Self {
         let message = "a key must not contain control characters";
         Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
     }
 
-    /// 401: no key, or one that no account has.
+    /// 401: the request has no API key, or one of no account.
     pub fn unauthorized() -> Self {
         let message = "this needs the header api-key with the key of the bucket's account";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// 403: somebody else's bucket.
+    /// 403: the bucket belongs to another account.
     pub fn forbidden() -> Self {
         let message = "the bucket belongs to another account than the api-key";
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
-    /// 404: no such bucket.
+    /// 404: the bucket doesn't exist.
     pub fn unknown_bucket() -> Self {
         let message = "no such bucket: POST /buckets creates one, GET /buckets lists yours";
         Self::new(StatusCode::NOT_FOUND, "unknown_bucket", message)
     }
 
-    /// 404: no such key.
+    /// 404: the key doesn't exist, or has expired.
     pub fn no_such_key() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -219,19 +219,19 @@ impl ApiError {
         )
     }
 
-    /// 404: a listing without keys.
+    /// 404: a listing has no keys.
     pub fn no_keys() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "no key matches")
     }
 
-    /// 404: a path that means nothing.
+    /// 404: the path names no resource.
     pub fn no_such_route() -> Self {
         let message = "no such resource: there are /ping, /buckets, /buckets/{bucket}, \
                        /kv/{bucket} and /kv/{bucket}/{key}";
         Self::new(StatusCode::NOT_FOUND, "no_such_route", message)
     }
 
-    /// 405, with the methods that there are.
+    /// 405, with the methods of the resource.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this resource has the methods {allow}");
         Self::new(
@@ -242,13 +242,13 @@ impl ApiError {
         .with(Extra::Allow(allow))
     }
 
-    /// 408: the body stopped coming.
+    /// 408: the body stopped arriving.
     pub fn body_timeout() -> Self {
         let message = "the request's body stopped arriving";
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }
 
-    /// 412.
+    /// 412: the key is not in the state that the request's condition requires.
     pub fn precondition_failed() -> Self {
         let message = "the key is not in the state that the request's condition asks for";
         Self::new(
@@ -258,38 +258,39 @@ impl ApiError {
         )
     }
 
-    /// 413: a value beyond the plan's limit.
+    /// 413: a value exceeds the plan's limit.
     pub fn value_too_large(limit: usize) -> Self {
         let message = format!("a value must have at most {limit} bytes in this bucket");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value_too_large", message)
     }
 
-    /// 413: a form beyond the limit of forms.
+    /// 413: the body of a request about buckets exceeds the limit.
     pub fn body_too_large(limit: usize) -> Self {
         let message = format!("this request's body must have at most {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
-    /// 503: trying again is safe.
+    /// 503: nothing was done, and a retry is safe.
     pub fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
     }
 
-    /// 503: as many requests, bodies or answers wait as may, of this client or of all.
+    /// 503: a limit of requests, bodies or responses in flight is reached, of this client or of
+    /// all.
     pub fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
     }
 
-    /// 503: what the client has seen elsewhere isn't here yet.
+    /// 503: a write that the client has seen in another region has not arrived here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry(1))
     }
 
-    /// 503, or 507 where no node has room: the disks are nearly full.
+    /// 503, or 507 if no node has disk space: the disks are nearly full.
     pub fn disk_full(elsewhere: bool) -> Self {
         let message = "most nodes that hold this have nearly full disks, and nothing was done: \
                        deleting makes room";
@@ -309,26 +310,30 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
     }
 
-    /// 500; the operator was told when the damage was found.
+    /// 500: the data is damaged. The operator was notified when the damage was found.
     pub fn damaged(cause: &(dyn Error + 'static)) -> Self {
-        tracing::debug!(error = cause, "read what is damaged");
+        tracing::debug!(error = cause, "request for damaged data failed");
         let message = "what this asks for is damaged on the server's disk, and no other copy of it \
                        could be asked: trying again won't help before its operators have mended it";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", message)
     }
 
-    /// 500; the cause goes to the log, where a person must look at it.
-    pub fn internal(doing: &'static str, cause: &(dyn Error + 'static)) -> Self {
-        tracing::error!(error = cause, "{doing}");
+    /// 500: the cause is logged, and needs the operator's attention. `event` is the log message.
+    pub fn internal(event: &'static str, cause: &(dyn Error + 'static)) -> Self {
+        tracing::error!(error = cause, "{event}");
         let message = "the server failed; its operators can find the cause in its log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 }
 
 impl From<NoRoom> for ApiError {
-    fn from(NoRoom { per_hour, wait }: NoRoom) -> Self {
-        // By then, not a moment before.
-        let seconds = wait.as_secs() + 1;
+    fn from(error: NoRoom) -> Self {
+        let NoRoom {
+            per_hour,
+            wait: retry_after,
+        } = error;
+        // Rounded up, so that a retry after this time succeeds.
+        let seconds = retry_after.as_secs() + 1;
         let message =
             format!("your address may create {per_hour} buckets an hour: try again in {seconds} s");
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
@@ -348,7 +353,7 @@ impl From<Unavailable> for ApiError {
             Unavailable::NoLeader { .. }
             | Unavailable::Overloaded { .. }
             | Unavailable::ClockOff => {
-                tracing::debug!(%error, "serve a request");
+                tracing::debug!(%error, "request failed as unavailable");
                 Self::unavailable()
             }
             Unavailable::Behind => Self::behind(),
@@ -382,7 +387,7 @@ impl From<KeyError> for ApiError {
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketGone => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),
-            KeyError::Storage(cause) => Self::internal("access the storage for a key", &cause),
+            KeyError::Storage(cause) => Self::internal("accessing the storage failed", &cause),
         }
     }
 }
@@ -419,7 +424,9 @@ impl From<DirectoryError> for ApiError {
                 let message = format!("{message}: pass confirm={keys} to delete it with them");
                 Self::new(StatusCode::CONFLICT, "confirm_mismatch", message).with(Extra::Keys(keys))
             }
-            DirectoryError::Storage(cause) => Self::internal("change the directory", &cause),
+            DirectoryError::Storage(cause) => {
+                Self::internal("changing the directory failed", &cause)
+            }
         }
     }
 }

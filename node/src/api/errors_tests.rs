@@ -1,4 +1,4 @@
-//! What clients see of each failure.
+//! Responses to clients for each failure.
 
 use http_body_util::BodyExt;
 
@@ -92,7 +92,7 @@ fn directory_errors_have_their_codes() {
 }
 
 #[tokio::test]
-async fn bodies_are_json_with_code_and_sentence() {
+async fn bodies_are_json_with_code_and_message() {
     let body = body_of(DirectoryError::ConfirmMismatch { keys: 3 }.into()).await;
     assert_eq!(body["error"], "confirm_mismatch");
     assert_eq!(body["keys"], 3);
@@ -101,20 +101,20 @@ async fn bodies_are_json_with_code_and_sentence() {
 }
 
 #[tokio::test]
-async fn causes_stay_inside() {
+async fn causes_are_not_disclosed() {
     let body = body_of(KeyError::Storage(io()).into()).await;
     assert!(!body["message"].as_str().unwrap().contains("fire"));
 }
 
 #[test]
-fn headers_go_with_their_statuses() {
+fn responses_have_the_headers_of_their_status() {
     let response = ApiError::unavailable().answer();
     assert_eq!(response.headers()[header::RETRY_AFTER], "1");
     assert_eq!(
         response.headers()[header::CONTENT_TYPE],
         "application/json; charset=utf-8"
     );
-    // Trying again doesn't help until the operator allows more.
+    // A retry doesn't help until the operator raises the limit.
     let response = ApiError::from(DirectoryError::ClusterFull { what: "buckets" }).answer();
     assert!(!response.headers().contains_key(header::RETRY_AFTER));
     let response = ApiError::method_not_allowed("GET, OPTIONS").answer();

@@ -1,7 +1,7 @@
 //! Counters of the public API.
 //!
-//! Every request counts, so a counter that all threads share would be the hottest cache line of
-//! the process. Counts are spread over shards by connection and summed when somebody asks.
+//! Every request is counted, so a counter that all threads share would be the hottest cache line of
+//! the process. Counts are spread over stripes by connection, and summed when they are read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 const SHARDS: usize = 16;
 
-/// Kinds of requests, as counted.
+/// Class of a request, by which requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// GET and HEAD of a key.
@@ -24,7 +24,7 @@ pub enum Class {
     List,
     /// Everything on `/buckets`.
     Buckets,
-    /// Everything else, `OPTIONS` and `/ping` among it.
+    /// Everything else, including `OPTIONS` and `/ping`.
     Other,
 }
 
@@ -39,7 +39,7 @@ impl Class {
         Self::Other,
     ];
 
-    /// The name in metrics.
+    /// Returns the name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -52,7 +52,7 @@ impl Class {
     }
 }
 
-/// Classes of statuses: 2xx to 5xx.
+/// Number of classes of status codes: 2xx to 5xx.
 const STATUSES: usize = 4;
 
 #[derive(Debug, Default)]
@@ -66,41 +66,41 @@ struct Shard {
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
     shards: [CachePadded<Shard>; SHARDS],
-    /// Its connections.
+    /// Counters of the API's connections.
     pub connections: Arc<ConnectionMetrics>,
 }
 
-/// How many requests of a kind had an outcome.
+/// Number of requests of one class that were answered with one class of status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestCount {
-    /// The kind.
+    /// Class of the requests.
     pub class: Class,
-    /// The status's first digit, 2 to 5.
+    /// First digit of the status code, 2 to 5.
     pub status: u8,
-    /// How many.
+    /// Number of requests.
     pub count: u64,
 }
 
 impl ApiMetrics {
-    /// Counts an answered request: its kind, its status, and the bytes of both bodies.
+    /// Counts an answered request: its class, its status, and the bytes of both bodies.
     pub(crate) fn request(&self, connection: u32, class: Class, status: u16, sizes: Sizes) {
-        let shard = &self.shards[connection as usize % SHARDS];
+        let stripe = &self.shards[connection as usize % SHARDS];
         let status = usize::from(status / 100).clamp(2, 5) - 2;
-        shard.requests[class as usize][status].fetch_add(1, Ordering::Relaxed);
+        stripe.requests[class as usize][status].fetch_add(1, Ordering::Relaxed);
         if sizes.received > 0 {
-            shard.bytes_in.fetch_add(sizes.received, Ordering::Relaxed);
+            stripe.bytes_in.fetch_add(sizes.received, Ordering::Relaxed);
         }
         if sizes.sent > 0 {
-            shard.bytes_out.fetch_add(sizes.sent, Ordering::Relaxed);
+            stripe.bytes_out.fetch_add(sizes.sent, Ordering::Relaxed);
         }
     }
 
-    /// Requests by kind and outcome, those without any left out.
+    /// Returns the counts that aren't zero, by class and status.
     pub fn requests(&self) -> Vec<RequestCount> {
         let mut counts = Vec::new();
         for class in Class::ALL {
             for status in 0..STATUSES {
-                let count = self.sum(|shard| &shard.requests[class as usize][status]);
+                let count = self.sum(|stripe| &stripe.requests[class as usize][status]);
                 if count > 0 {
                     counts.push(RequestCount {
                         class,
@@ -113,25 +113,25 @@ impl ApiMetrics {
         counts
     }
 
-    /// Bytes of requests' bodies, by what their heads declared.
+    /// Returns the bytes of requests' bodies, as their heads declared.
     pub fn bytes_in(&self) -> u64 {
-        self.sum(|shard| &shard.bytes_in)
+        self.sum(|stripe| &stripe.bytes_in)
     }
 
-    /// Bytes of answers' bodies.
+    /// Returns the bytes of responses' bodies.
     pub fn bytes_out(&self) -> u64 {
-        self.sum(|shard| &shard.bytes_out)
+        self.sum(|stripe| &stripe.bytes_out)
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
         self.shards
             .iter()
-            .map(|shard| counter(shard).load(Ordering::Relaxed))
+            .map(|stripe| counter(stripe).load(Ordering::Relaxed))
             .sum()
     }
 }
 
-/// Bytes of a request's body and of its answer's.
+/// Bytes of a request's body and of its response's.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizes {
     pub(crate) received: u64,
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_are_summed() {
+    fn stripes_are_summed() {
         let metrics = ApiMetrics::default();
         for connection in 0..40 {
             metrics.request(

@@ -1,19 +1,19 @@
 //! The public HTTP API.
 //!
-//! Users are strangers, so everything they send is bounded and checked here; behind this module
-//! there are only names, limits and versions that make sense. The other way round, nothing behind
-//! it knows HTTP: handlers extract, call [`crate::service`] once, and reply.
+//! Users are not trusted, so everything that they send is bounded and checked here; behind this
+//! module there are only valid names, limits and versions. Conversely, nothing behind it knows
+//! HTTP: handlers extract, call [`crate::service`] once, and reply.
 //!
 //! ```text
 //!            common/server            dispatch.rs
-//!  socket ── accept, bound, drain ──► one request ──┬─ /kv/...  keys/     (ahead of axum, no boxes)
+//!  socket ── accept, bound, drain ──► one request ──┬─ /kv/...  keys/     (ahead of axum, no box)
 //!                                                   └─ the rest  buckets/  (axum routes)
 //!                     http/: paths, queries, conditions, bodies, headers
 //! ```
 //!
-//! Reading and writing keys is what the product is for, and a request for a key has a budget of
-//! some microseconds. So those two go ahead of the router, their answers need no box, and what
-//! all answers carry (see [`dispatch`]) is static or made once.
+//! Reading and writing keys is the purpose of the product, and a request for a key has a budget of
+//! a few microseconds. So these requests are dispatched ahead of the axum router, their responses
+//! need no box, and the headers of all responses (see [`dispatch`]) are static or built once.
 
 pub(crate) mod access;
 mod buckets;
@@ -43,7 +43,7 @@ use self::buckets::{Creations, Management};
 use self::http::receive::Intake;
 use crate::service::Service;
 
-/// The public API of one node: what its requests are answered from.
+/// The public API of one node.
 pub struct Api {
     service: Service,
     region: HeaderValue,
@@ -55,7 +55,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over a service. Fails if the region's name can't stand in a header.
+    /// Creates an API over a service. Fails if the region's name is no valid header value.
     pub fn new(
         service: Service,
         region: &str,
@@ -81,7 +81,7 @@ impl Api {
         })
     }
 
-    /// How long changes take from other regions, as answers tell; nothing while there are none.
+    /// Sets the replication lag from other regions, as responses report it; empty: no header.
     pub fn set_lag(&self, lag: &str) {
         let lag = HeaderValue::from_str(lag)
             .ok()
@@ -89,7 +89,7 @@ impl Api {
         self.lag.store(lag.map(Arc::new));
     }
 
-    /// What has been counted, for the exporter of metrics.
+    /// Returns the counters, for the metrics exporter.
     pub fn metrics(&self) -> &Arc<ApiMetrics> {
         &self.metrics
     }

@@ -1,4 +1,4 @@
-//! The routes that axum serves: everything but keys.
+//! Routes that axum serves: everything but keys.
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ const PING_METHODS: &str = "GET, HEAD, OPTIONS";
 const BUCKETS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const BUCKET_METHODS: &str = "PATCH, DELETE, OPTIONS";
 
-/// The router of everything but keys.
+/// Builds the router of everything but keys.
 pub(crate) fn router(state: Management) -> Router {
     let collection = get(buckets::list).post(buckets::create);
     let one = patch(buckets::modify).delete(buckets::delete);
@@ -27,7 +27,7 @@ pub(crate) fn router(state: Management) -> Router {
         .with_state(state)
 }
 
-/// Adds `OPTIONS`, and the answer to methods that a route doesn't have.
+/// Adds `OPTIONS`, and the response to methods that a route doesn't have.
 fn with_methods(
     route: MethodRouter<Management>,
     methods: &'static str,

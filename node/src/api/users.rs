@@ -1,5 +1,5 @@
-//! Requests of users that came by way of a router, over its stream of calls: the same API, without
-//! HTTP's framing around it.
+//! Requests of users that a router forwarded over its stream of calls: the same API, without HTTP's
+//! framing.
 
 use bytes::Bytes;
 use cloudkv_common::rpc::headers::{read_headers, write_headers};
@@ -13,7 +13,7 @@ use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 
 impl Api {
-    /// Answers a request; `number` tells those of a router apart.
+    /// Handles a forwarded request; `number` is unique among those of a router's stream.
     pub fn serve_user(
         &self,
         request: pb::UserRequest,
@@ -30,7 +30,7 @@ impl Api {
         let request = read(request);
         async move {
             let response = match request {
-                // The router has checked the head that it got.
+                // The router has checked the head that it received.
                 Some(request) => self.answer_any(request, origin, Ok(())).await,
                 None => ApiError::header("the router's request can't be read").answer(),
             };
@@ -55,9 +55,9 @@ impl Api {
 }
 
 fn read(request: pb::UserRequest) -> Option<Request<Full<Bytes>>> {
-    let mut read = Request::new(Full::new(request.body));
-    *read.method_mut() = Method::from_bytes(request.method.as_bytes()).ok()?;
-    *read.uri_mut() = Uri::from_maybe_shared(Bytes::from(request.target)).ok()?;
-    *read.headers_mut() = read_headers(&request.headers, 16).ok()?;
-    Some(read)
+    let mut decoded = Request::new(Full::new(request.body));
+    *decoded.method_mut() = Method::from_bytes(request.method.as_bytes()).ok()?;
+    *decoded.uri_mut() = Uri::from_maybe_shared(Bytes::from(request.target)).ok()?;
+    *decoded.headers_mut() = read_headers(&request.headers, 16).ok()?;
+    Some(decoded)
 }

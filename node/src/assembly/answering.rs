@@ -1,4 +1,4 @@
-//! What this node answers to others: each call goes to the part that it is for.
+//! Dispatches the calls of other nodes and routers to the components that handle them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use crate::rpc::{Caller, Frames, Handler, SnapshotAcks, Walk};
 use crate::service::Service;
 use crate::store::DiskState;
 
-/// The parts that answer.
+/// Components that handle calls.
 pub(super) struct Answers {
-    /// The Raft groups, by their numbers.
+    /// Raft groups, by number.
     pub members: Vec<Arc<dyn Member>>,
-    /// Signs of life.
+    /// Failure detector, which builds the pongs.
     pub vitals: Arc<Vitals>,
-    /// Users' requests.
+    /// Handler of forwarded requests.
     pub service: Service,
-    /// Other regions.
+    /// Handler of the calls of other regions.
     pub geo: Arc<Geo>,
-    /// New nodes.
+    /// Admission of new nodes.
     pub admission: Arc<Admission>,
-    /// What routers are told.
+    /// Source of the topology for routers.
     pub places: Places,
-    /// What users ask by way of routers.
+    /// Handler of users' requests that come through routers.
     pub api: Arc<Api>,
 }
 
@@ -41,16 +41,16 @@ impl Answers {
         self.members.get(usize::try_from(group).ok()?)
     }
 
-    /// The groups of which something is so on this node.
-    fn groups_where(&self, is_so: impl Fn(&dyn Member) -> bool) -> Vec<u32> {
+    /// Numbers of the groups for which a predicate holds on this node.
+    fn groups_where(&self, predicate: impl Fn(&dyn Member) -> bool) -> Vec<u32> {
         let groups = self.members.iter().enumerate();
-        let those = groups.filter(|(_, member)| is_so(&***member));
-        those
+        let selected = groups.filter(|(_, member)| predicate(&***member));
+        selected
             .filter_map(|(group, _)| u32::try_from(group).ok())
             .collect()
     }
 
-    /// How this node is.
+    /// Builds this node's reply to a ping.
     fn pong(&self) -> reply::Body {
         let disk_low = self.places.groups.space.state() != DiskState::Ample;
         let members = self.members.iter().zip(0..);
@@ -68,7 +68,8 @@ impl Answers {
         })
     }
 
-    /// Whether this node is to vote in a shard and doesn't yet, because it lacks the shard's state.
+    /// Returns whether this node should vote in a shard but doesn't yet, since it lacks the shard's
+    /// state.
     fn is_catching_up(&self) -> bool {
         let groups = &self.places.groups;
         let topology = groups.catalog.topology();
@@ -78,19 +79,19 @@ impl Answers {
         let me = groups.identity.node_id;
         groups.shards.iter().zip(0..).any(|(shard, number)| {
             let placement = topology.placement(region, number);
-            let is_to_vote = placement.is_some_and(|placement| placement.voters.contains(&me));
-            is_to_vote && !shard.group().is_voter(me)
+            let should_vote = placement.is_some_and(|placement| placement.voters.contains(&me));
+            should_vote && !shard.group().is_voter(me)
         })
     }
 
-    /// Has a group answer.
+    /// Lets a group's member handle a call.
     fn with(
         &self,
         group: u32,
-        answer: impl FnOnce(&Arc<dyn Member>) -> BoxFuture<'static, reply::Body>,
+        handle: impl FnOnce(&Arc<dyn Member>) -> BoxFuture<'static, reply::Body>,
     ) -> BoxFuture<'static, reply::Body> {
         match self.member(group) {
-            Some(member) => answer(member),
+            Some(member) => handle(member),
             None => std::future::ready(not_here("no such group")).boxed(),
         }
     }

@@ -1,7 +1,7 @@
-//! What an operator is told whose node can't read its log any more.
+//! Advice for an operator whose node can't read its log any more.
 //!
-//! Giving the data directory up is right where other nodes hold the same, and loses everything
-//! where they don't: so it depends on who else there was.
+//! Removing the data directory is right where other nodes hold the same data, and loses everything
+//! where they don't: so the advice depends on the other nodes of the cluster.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::groups::StartError;
 use crate::cluster::{Identity, Roster};
 use crate::store::{Cause, Lost, OpenError, StoreError};
 
-/// Adds to an error of opening the data directory what is to be done about it.
+/// Adds advice to an error of opening the data directory.
 pub(super) fn explained(dir: &Path, error: OpenError) -> StartError {
     match error {
         OpenError::Store(StoreError {
@@ -24,8 +24,8 @@ pub(super) fn explained(dir: &Path, error: OpenError) -> StartError {
     }
 }
 
-fn advice(identity: Option<&Identity>, roster: Option<Roster>, lost: &Lost) -> String {
-    let (Some(identity), Some(roster)) = (identity, roster) else {
+fn advice(identity: Option<&Identity>, node_list: Option<Roster>, lost: &Lost) -> String {
+    let (Some(identity), Some(node_list)) = (identity, node_list) else {
         return format!(
             "If other nodes of its region hold its data, of which `cloudkv-node admin status` of \
              one of them shows three voters in each group, {}. If not, it may be the only copy: {}",
@@ -34,27 +34,27 @@ fn advice(identity: Option<&Identity>, roster: Option<Roster>, lost: &Lost) -> S
         );
     };
     let me = identity.node_id;
-    let others = || roster.nodes.iter().filter(|node| node.id != me);
-    let near = others().filter(|node| node.region == identity.region);
-    let near: Vec<&str> = near.map(|node| node.rpc.as_str()).collect();
-    let far = others().filter(|node| node.region != identity.region);
-    let far: Vec<&str> = far.map(|node| node.region.as_str()).collect();
-    if near.len() >= 2 {
+    let others = || node_list.nodes.iter().filter(|node| node.id != me);
+    let same_region = others().filter(|node| node.region == identity.region);
+    let same_region: Vec<&str> = same_region.map(|node| node.rpc.as_str()).collect();
+    let other_regions = others().filter(|node| node.region != identity.region);
+    let other_regions: Vec<&str> = other_regions.map(|node| node.region.as_str()).collect();
+    if same_region.len() >= 2 {
         return format!(
             "Other nodes of its region hold the same data ({}): {}",
-            near.join(", "),
+            same_region.join(", "),
             give_up(Some(identity))
         );
     }
-    if let [one] = near[..] {
+    if let [one] = same_region[..] {
         return format!(
             "The other node of its region, {one}, only follows in some groups, and may lack their \
              newest writes: do not remove the data directory, and copy it before you change \
              anything. Then restore a backup of it"
         );
     }
-    if !far.is_empty() {
-        let mut regions = far;
+    if !other_regions.is_empty() {
+        let mut regions = other_regions;
         regions.dedup();
         return format!(
             "No other node of its region holds its data, and the other regions ({}) only what has \
@@ -76,9 +76,9 @@ fn give_up(identity: Option<&Identity>) -> String {
     )
 }
 
-/// What to do with the only copy.
+/// Advice for the only copy of the data.
 fn keep(lost: &Lost) -> String {
-    let go_on = if lost.extent.is_at_the_end() {
+    let last_resort = if lost.extent.is_at_the_end() {
         "; without one, move the file log-synced out of the directory, and the node starts without \
          the records at the damaged end, for good"
     } else {
@@ -86,7 +86,7 @@ fn keep(lost: &Lost) -> String {
     };
     format!(
         "do not remove the data directory, and copy it before you change anything. Then restore a \
-         backup of it{go_on}"
+         backup of it{last_resort}"
     )
 }
 
@@ -105,22 +105,23 @@ mod tests {
     fn advised(others: &[(u64, &str)], extent: Extent) -> String {
         let mut all = vec![(7, "eu")];
         all.extend(others);
-        let listed = all.into_iter().map(|(id, region)| Listed {
+        let nodes = all.into_iter().map(|(id, region)| Listed {
             id,
             region: region.into(),
             rpc: format!("host-{id}:7070"),
         });
-        let roster = Roster {
-            nodes: listed.collect(),
+        let node_list = Roster {
+            nodes: nodes.collect(),
         };
-        advice(Some(&identity()), Some(roster), &Lost { extent, end: None })
+        let lost = Lost { extent, end: None };
+        advice(Some(&identity()), Some(node_list), &lost)
     }
 
     const TORN: Extent = Extent::TornEnd { bytes: 9 };
     const GIVE_UP: &str = "remove the data directory, start";
 
     #[test]
-    fn a_directory_is_given_up_only_where_others_hold_the_same() {
+    fn removal_is_advised_only_where_other_nodes_hold_the_same_data() {
         let text = advised(&[(8, "eu"), (9, "eu")], TORN);
         assert!(
             text.contains(GIVE_UP) && text.contains("admin replace 7"),
@@ -135,17 +136,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_one_copy_of_a_cluster_goes_on_without_its_end() {
-        let goes_on = |others, extent| advised(others, extent).contains("log-synced");
-        assert!(goes_on(&[], TORN));
-        assert!(goes_on(&[], Extent::LastFile { bytes: 9 }));
-        assert!(!goes_on(&[], Extent::Older));
-        assert!(!goes_on(&[(8, "eu")], TORN));
-        assert!(!goes_on(&[(8, "us")], TORN));
+    fn only_a_single_node_is_advised_to_start_without_the_damaged_end() {
+        let advises_truncation = |others, extent| advised(others, extent).contains("log-synced");
+        assert!(advises_truncation(&[], TORN));
+        assert!(advises_truncation(&[], Extent::LastFile { bytes: 9 }));
+        assert!(!advises_truncation(&[], Extent::Older));
+        assert!(!advises_truncation(&[(8, "eu")], TORN));
+        assert!(!advises_truncation(&[(8, "us")], TORN));
     }
 
     #[test]
-    fn without_knowing_who_else_there_is_both_are_told() {
+    fn an_unknown_cluster_gets_both_kinds_of_advice() {
         let lost = Lost {
             extent: TORN,
             end: None,

@@ -1,4 +1,4 @@
-//! Opens what is in the data directory, and gets the node into its cluster.
+//! Opens the data directory, and joins the node to its cluster.
 
 use std::io;
 use std::path::Path;
@@ -16,17 +16,17 @@ use crate::meta;
 use crate::store::keys::GroupId;
 use crate::store::{Engine, EngineSettings};
 
-/// How a node gets into its cluster.
+/// Inputs for joining the node to its cluster.
 pub struct Entry<'a> {
-    /// Whether somebody named its region.
+    /// True if the region was given explicitly.
     pub names_region: bool,
-    /// What it waits for.
+    /// Progress that the admin port shows.
     pub progress: &'a Progress,
-    /// Cancelled when it is told to stop.
+    /// Cancelled when the node should stop.
     pub give_up: &'a CancellationToken,
 }
 
-/// Opens the storage, on a thread that may wait for the disk: a long log takes its time.
+/// Opens the storage, on a thread that may block: reading a long log takes time.
 pub(super) async fn open_engine(config: &Config) -> Result<Engine, StartError> {
     let (dir, settings) = (config.data_dir.clone(), engine_settings(config));
     let open = tokio::task::spawn_blocking(move || Engine::open(&dir, &settings));
@@ -39,15 +39,15 @@ pub(super) async fn open_engine(config: &Config) -> Result<Engine, StartError> {
     }
 }
 
-/// Whether the data directory may be used.
+/// Returns an error if the data directory is marked as unusable.
 pub(super) fn check_mark(dir: &Path) -> Result<(), StartError> {
-    let why = match marked(dir) {
+    let reason = match marked(dir) {
         Ok(None) => return Ok(()),
-        Ok(Some(why)) => why,
-        Err(error) => format!("its mark can't be read: {error}"),
+        Ok(Some(reason)) => reason,
+        Err(error) => format!("read its mark: {error}"),
     };
     let dir = dir.to_owned();
-    Err(StartError::Unusable { dir, why })
+    Err(StartError::Unusable { dir, why: reason })
 }
 
 fn engine_settings(config: &Config) -> EngineSettings {
@@ -58,53 +58,53 @@ fn engine_settings(config: &Config) -> EngineSettings {
     }
 }
 
-/// Opens the node's identity, and joins a cluster if it belongs to none yet.
+/// Opens the node's identity, and joins a cluster unless it belongs to one already.
 pub(super) async fn enter(
     config: &Config,
-    place: &Place,
+    endpoint: &Place,
     has_log: bool,
-    entry: &Entry<'_>,
+    membership: &Entry<'_>,
 ) -> Result<(Identity, Vec<pb::Member>), StartError> {
-    let kept = Identity::read(&config.data_dir);
-    let is_new = kept.is_none();
-    // A member stays where it is if nobody says otherwise.
-    let unnamed = kept.filter(|kept| kept.is_member() && !entry.names_region);
+    let stored = Identity::read(&config.data_dir);
+    let is_new = stored.is_none();
+    // A member stays in its region unless another one is given explicitly.
+    let member = stored.filter(|stored| stored.is_member() && !membership.names_region);
     let wanted = Wanted {
-        region: unnamed.map_or_else(|| config.region.to_string(), |kept| kept.region),
+        region: member.map_or_else(|| config.region.to_string(), |stored| stored.region),
         shards: config.shards,
-        // Told of itself alone, it is the first of its cluster.
-        joins: config.join.iter().any(|address| *address != place.rpc),
+        // With no address but its own, it is the first node of its cluster.
+        joins: config.join.iter().any(|address| *address != endpoint.rpc),
         has_log,
     };
     let identity = Identity::open(&config.data_dir, &wanted)?;
     start_log::data_directory(config, &identity, is_new);
     let application = Application {
         addresses: config.join.clone(),
-        dialer: place.dialer.clone(),
+        dialer: endpoint.dialer.clone(),
         request: pb::JoinRequest {
             region: wanted.region,
-            rpc: place.rpc.clone(),
-            http: place.http.clone(),
+            rpc: endpoint.rpc.clone(),
+            http: endpoint.http.clone(),
             level: meta::LEVEL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: u32::from(config.shards.unwrap_or(0)),
-            region_unnamed: !entry.names_region,
+            region_unnamed: !membership.names_region,
             ..Default::default()
         },
     };
     if identity.is_member() {
-        let progress = entry.progress;
-        progress.waits_for("the nodes of --join to say whether it still belongs to them");
+        let progress = membership.progress;
+        progress.waits_for("the nodes of --join to confirm that it is still a member");
         let nodes = check_membership(&identity, &application).await?;
         return Ok((identity, nodes));
     }
-    let waits_for = |what| entry.progress.waits_for(what);
+    let waits_for = |what| membership.progress.waits_for(what);
     let joining = join(
         &config.data_dir,
         identity,
         application,
         waits_for,
-        entry.give_up,
+        membership.give_up,
     );
     Ok(joining.await?)
 }

@@ -27,146 +27,154 @@ use crate::shard::{self, BatchSettings, QueueBudget, ShardHandle, ShardSettings}
 use crate::store::keys::GroupId;
 use crate::store::{DiskSpace, Engine, Gate, Lost, OpenError};
 
-/// Writes that may wait per shard; their bytes are bounded over all shards.
+/// Maximum number of queued writes per shard; their bytes are bounded over all shards.
 const WRITE_QUEUE: usize = 8192;
-/// Entries of writes under way per shard: what comes meanwhile goes together in the next one.
+/// Maximum number of write entries in flight per shard: writes that arrive meanwhile share the next
+/// one.
 const WRITES_IN_FLIGHT: usize = 1;
-/// Reads that may wait for the disk.
+/// Maximum number of reads that wait for the disk.
 const DISK_READS: usize = 1024;
-/// Entries kept in each log for members that lag, and their bytes at most.
+/// Entries retained in each log for members that lag, and the maximum of their bytes.
 const LOG_KEEP: (usize, u64) = (1 << 14, 8 << 20);
 
-/// Bytes of a single message between nodes.
+/// Maximum size of a message between nodes, in bytes.
 pub(super) const MESSAGE_BYTES: usize = 32 << 20;
-/// Calls to one node that may wait for a reply.
+/// Maximum number of pending calls to one node.
 const PEER_CALLS: usize = 65_536;
-/// Time for all groups to be handed over before a stop.
+/// Time to transfer the leadership of all groups before a stop.
 const HAND_OVER: Duration = Duration::from_millis(2500);
 
-/// How often that is tried.
+/// Maximum number of transfer attempts per group.
 const HAND_OVER_TRIES: usize = 5;
 
-/// Time after which a node that finds no leader for some shard serves users all the same.
+/// Time after which a node that finds no leader for some shard serves users nevertheless.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why a node doesn't start.
+/// Reason for which a node can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Its data directory can't be opened.
+    /// The data directory can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Its log lacks what was synced.
+    /// The log lacks synced records.
     #[error("the log in data directory {} is damaged: {lost}. {advice}", .dir.display())]
     DamagedLog {
         /// The directory.
         dir: PathBuf,
-        /// What is missing.
+        /// The missing part of the log.
         lost: Lost,
-        /// What to do.
+        /// Advice for the operator.
         advice: String,
     },
-    /// Its data directory belongs to something else.
+    /// The data directory belongs to another node, region or cluster.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// No cluster takes it in.
+    /// No cluster admits the node.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// Its data directory is marked.
+    /// The data directory is marked as unusable.
     #[error("data directory {} must not be used: {why}", .dir.display())]
     Unusable {
         /// The directory.
         dir: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// A Raft group can't start.
+    /// A Raft group can't be started.
     #[error("start group {group}")]
     Group {
         /// The group.
         group: GroupId,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 }
 
-/// Where other nodes and routers reach this one, and how it reaches other nodes.
+/// Addresses at which other nodes and routers reach this node, and the dialer to reach them.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Its port for other nodes.
+    /// Advertised address of the rpc port.
     pub rpc: String,
-    /// Its public API.
+    /// Advertised address of the public port.
     pub http: String,
-    /// Connects to other nodes.
+    /// Dialer for connections to other nodes.
     pub dialer: Dialer,
 }
 
-/// All that runs below the API.
+/// Everything that runs below the API.
 pub struct Groups {
-    /// Who the node is.
+    /// The node's identity.
     pub identity: Identity,
-    /// Where it is.
+    /// The node's endpoint.
     pub place: Place,
-    /// Its storage.
+    /// The storage engine.
     pub engine: Arc<Engine>,
-    /// The room on its disk.
+    /// Free space of the disk.
     pub space: Arc<DiskSpace>,
-    /// What the metadata takes while disks fill up.
+    /// Gate for the metadata's writes while disks fill up.
     pub meta_gate: Arc<Gate>,
-    /// Its clock.
+    /// The node's clock.
     pub clock: Clock,
-    /// The other nodes.
+    /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
-    /// Their signs of life.
+    /// Failure detector of the other nodes.
     pub vitals: Arc<Vitals>,
-    /// The metadata.
+    /// The metadata group.
     pub meta: Arc<Group<Meta>>,
-    /// The metadata in memory.
+    /// In-memory view of the metadata.
     pub catalog: Arc<Catalog>,
-    /// The shards.
+    /// Handles of the region's shards.
     pub shards: Shards,
-    /// How far other regions are.
+    /// Replication status per shard and region.
     pub ledger: Arc<Ledger>,
-    /// What may be held back for them.
+    /// Disk budget of changes retained for other regions.
     pub budget: Arc<Budget>,
-    /// Times that this node's replicas differed from others.
+    /// Number of times that this node's replicas differed from those of other nodes.
     pub replica_alarms: Arc<AtomicU64>,
-    /// Turns of sending what other regions missed.
+    /// Background scheduler for sending to regions that catch up.
     pub pace: Pace,
-    /// What the log may take for members that lag.
+    /// Budget of the log that is retained for members that lag.
     pub log_budget: LogBudget,
-    /// Whether its metadata was once as new as it could be, since the start.
+    /// Set once the metadata has been as new as possible since the start.
     pub had_metadata: AtomicBool,
-    /// Where its data is.
+    /// The data directory.
     pub data_dir: PathBuf,
-    /// When its groups were started.
+    /// Time at which the groups were started.
     pub started: Instant,
 }
 
 impl Groups {
-    /// Opens the data directory, joins a cluster if that is to be done, and starts all groups on
-    /// the current runtime. `stop` ends their housekeeping.
+    /// Opens the data directory, joins a cluster if necessary, and starts all groups on the current
+    /// runtime. `stop` ends their background tasks.
     pub async fn start(
         config: &Config,
-        place: Place,
+        endpoint: Place,
         runtimes: &Runtimes,
-        entry: Entry<'_>,
+        membership: Entry<'_>,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let engine = Arc::new(open_engine(config).await?);
         check_mark(&config.data_dir)?;
         let low_water = config.disk_low_water_mib.bytes() as u64;
-        let space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
+        let disk_space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
         let has_log = !engine.log.is_empty();
-        let (identity, nodes) = enter(config, &place, has_log, &entry).await?;
-        entry.progress.waits_for("its Raft groups to start");
-        let peers = Peers::new(peers_settings(config, &identity, &place, runtimes));
+        let (identity, nodes) = enter(config, &endpoint, has_log, &membership).await?;
+        membership.progress.waits_for("its Raft groups to start");
+        let peers = Peers::new(peers_settings(config, &identity, &endpoint, runtimes));
         for node in nodes {
             peers.learn(node.id, &node.rpc);
         }
         let clock = Clock::with_offset(config.clock_file.clone());
         let snapshots = SnapshotSettings::new(config.snapshot_percent);
-        let settings = meta_settings(config, &identity, &place, &peers, &space, &snapshots);
+        let settings = meta_settings(
+            config,
+            &identity,
+            &endpoint,
+            &peers,
+            &disk_space,
+            &snapshots,
+        );
         let (meta, catalog) = start_meta(&engine, &settings).await?;
         let repair = meta.clone().repair_when_damaged();
         tokio::spawn(stop.clone().run_until_cancelled_owned(repair));
@@ -176,24 +184,24 @@ impl Groups {
                 peers.set_near(node.id, node.region == identity.region_number);
             }
         }
-        // A node that is alone has nobody to compare its clock with.
+        // A single node has no other clock to compare its own with.
         let clock_ok = Arc::new(AtomicBool::new(peers.known().is_empty()));
-        let vitals = Vitals::new(clock.clone(), meta::LEVEL, clock_ok.clone());
+        let failure_detector = Vitals::new(clock.clone(), meta::LEVEL, clock_ok.clone());
         let time = (&clock, clock_ok);
         let disk = &runtimes.rest;
         let settings = shard_settings(config, &identity, settings, time, disk, stop);
         let handles = start_shards(&engine, &identity, settings).await?;
-        let held = config.held_requests_mib.bytes();
-        let shards = Shards::new(handles, peers.clone(), held, config.request_timeout);
+        let queue_bytes = config.held_requests_mib.bytes();
+        let shards = Shards::new(handles, peers.clone(), queue_bytes, config.request_timeout);
         Ok(Self {
             identity,
-            place,
+            place: endpoint,
             engine,
-            space,
+            space: disk_space,
             meta_gate: Arc::default(),
             clock,
             peers,
-            vitals,
+            vitals: failure_detector,
             meta,
             catalog,
             shards,
@@ -215,7 +223,7 @@ impl Groups {
         })
     }
 
-    /// What the API asks for.
+    /// Builds the service that the API calls.
     pub fn service(&self, config: &Config) -> Service {
         let keyspace = Keyspace::new(
             self.shards.clone(),
@@ -247,7 +255,7 @@ impl Groups {
         }
     }
 
-    /// All groups, by their numbers, as other nodes call them.
+    /// All groups, by number, as targets of other nodes' calls.
     pub fn members(&self) -> Vec<Arc<dyn Member>> {
         let meta: Arc<dyn Member> = self.meta.clone();
         let shards = self.shards.iter().map(|shard| {
@@ -257,12 +265,13 @@ impl Groups {
         std::iter::once(meta).chain(shards).collect()
     }
 
-    /// Founds the cluster if it is new. Refused, and harmless, if it is founded already.
+    /// Bootstraps the cluster if it is new. If it exists already, the command is refused and has no
+    /// effect.
     pub async fn found(&self) {
         if !self.identity.founder || !self.catalog.header().cluster_id.is_empty() {
             return;
         }
-        let found = pb::FoundCluster {
+        let bootstrap = pb::FoundCluster {
             cluster_id: self.identity.cluster_id.clone(),
             shards: u32::from(self.identity.shards),
             level: meta::LEVEL,
@@ -276,30 +285,33 @@ impl Groups {
         };
         let command = pb::MetaCommand {
             time: self.clock.now(),
-            kind: Some(Command::Found(found)),
+            kind: Some(Command::Found(bootstrap)),
         };
-        // What came of it shows in the catalog.
+        // The outcome shows in the catalog.
         let _ = self.meta.propose(command).await;
     }
 
-    /// Gives the leadership of all groups away, as far as others can take it, before a stop.
+    /// Transfers the leadership of all groups before a stop, as far as other nodes can take it.
     pub async fn hand_over(&self) {
         let others = self.peers.known();
-        let all = async {
+        let transfers = async {
             let shards = self.shards.iter();
             let shards = shards.map(|shard| hand_over(shard.group(), &others));
             futures_util::join!(join_all(shards), hand_over(&self.meta, &others));
         };
-        if tokio::time::timeout(HAND_OVER, all).await.is_err() {
-            tracing::warn!("some groups could not be handed over in time");
+        if tokio::time::timeout(HAND_OVER, transfers).await.is_err() {
+            tracing::warn!(
+                timeout = ?HAND_OVER,
+                "leadership transfer of some groups timed out"
+            );
         }
     }
 
-    /// Waits until requests for keys are answered, founding the cluster on the way. A node that
-    /// finds no leader for some shard is not waited for any longer than [`OPEN_WITHIN`]: those who
-    /// ask for its keys are better told so than left without an answer.
+    /// Waits until requests for keys can be answered, and bootstraps the cluster if necessary. If
+    /// some shard has no known leader, it waits no longer than [`SERVING_TIMEOUT`]: clients are
+    /// better served with an error than with no answer.
     pub async fn serving(&self) {
-        let mut wait = Duration::from_millis(1);
+        let mut delay = Duration::from_millis(1);
         while !self.serves_keys() {
             if self.is_open() && self.started.elapsed() > OPEN_WITHIN {
                 return;
@@ -307,12 +319,12 @@ impl Groups {
             if self.meta.may_read() {
                 self.found().await;
             }
-            tokio::time::sleep(wait).await;
-            wait = (2 * wait).min(Duration::from_millis(50));
+            tokio::time::sleep(delay).await;
+            delay = (2 * delay).min(Duration::from_millis(50));
         }
     }
 
-    /// Waits until a group has failed, and tells why.
+    /// Waits until a group has failed, and returns the reason.
     pub async fn failed(&self) -> String {
         use futures_util::stream::{FuturesUnordered, StreamExt};
         let mut ends = FuturesUnordered::new();
@@ -320,16 +332,16 @@ impl Groups {
         for shard in self.shards.iter() {
             ends.push(futures_util::future::Either::Right(shard.group().ended()));
         }
-        while let Some(end) = ends.next().await {
-            if let Err(why) = end {
-                return why;
+        while let Some(outcome) = ends.next().await {
+            if let Err(reason) = outcome {
+                return reason;
             }
         }
         std::future::pending().await
     }
 
-    /// Purges all logs up to what the state has flushed, and what members that lag need no more; not
-    /// for them if that takes too much of the disk.
+    /// Purges all logs up to the flushed state, except for entries that members that lag still
+    /// need; those, too, if they take too much of the disk.
     pub async fn purge(&self) -> io::Result<()> {
         self.meta.purge().await?;
         for shard in self.shards.iter() {
@@ -353,7 +365,7 @@ impl Groups {
     }
 }
 
-/// Gives a group's leadership away. An election can fail, on a busy machine: then another is held.
+/// Transfers a group's leadership. On a busy machine the election can fail: then it tries again.
 async fn hand_over<M: Machine>(group: &Group<M>, others: &[NodeId]) {
     for _ in 0..HAND_OVER_TRIES {
         if group
@@ -368,13 +380,13 @@ async fn hand_over<M: Machine>(group: &Group<M>, others: &[NodeId]) {
 fn peers_settings(
     config: &Config,
     identity: &Identity,
-    place: &Place,
+    endpoint: &Place,
     runtimes: &Runtimes,
 ) -> PeersSettings {
     PeersSettings {
         cluster_id: identity.cluster_id.clone(),
         me: identity.node_id,
-        dialer: place.dialer.clone(),
+        dialer: endpoint.dialer.clone(),
         link: LinkSettings {
             calls: PEER_CALLS,
             queue_bytes: config.peer_queue_mib.bytes(),
@@ -384,18 +396,18 @@ fn peers_settings(
     }
 }
 
-/// The metadata group spans regions: its timers allow for two slow round trips.
+/// Settings of the metadata group, which spans regions: its timers allow for two slow round trips.
 fn meta_settings(
     config: &Config,
     identity: &Identity,
-    place: &Place,
+    endpoint: &Place,
     peers: &Arc<Peers>,
-    space: &Arc<DiskSpace>,
+    disk_space: &Arc<DiskSpace>,
     snapshots: &SnapshotSettings,
 ) -> GroupSettings {
     GroupSettings {
         node: identity.node_id,
-        rpc: place.rpc.clone(),
+        rpc: endpoint.rpc.clone(),
         peers: peers.clone(),
         founds: identity.founder,
         append_timeout: Duration::from_secs(5),
@@ -405,7 +417,7 @@ fn meta_settings(
         log_cache: config.log_cache_mib.bytes() / (usize::from(identity.shards) + 1),
         log_keep: LOG_KEEP,
         snapshots: snapshots.clone(),
-        space: space.clone(),
+        space: disk_space.clone(),
     }
 }
 
@@ -430,7 +442,8 @@ async fn start_meta(
     Ok((Arc::new(group), catalog))
 }
 
-/// A shard's group lives in one region and fails over fast; the rest is as for the metadata.
+/// Settings of a shard's group, which lives in one region and fails over fast; the rest is as for
+/// the metadata.
 fn shard_settings(
     config: &Config,
     identity: &Identity,
@@ -471,17 +484,17 @@ async fn start_shards(
     identity: &Identity,
     settings: ShardSettings,
 ) -> Result<Vec<Arc<ShardHandle>>, StartError> {
-    let found = pb::Found {
+    let bootstrap = pb::Found {
         region: identity.region_number,
         incarnation: identity.incarnation,
         level: shard::LEVEL,
         adopts: identity.adopts,
     };
-    // In parallel: each replays its log.
+    // In parallel, since each replays its log.
     let starts = (0..identity.shards).map(|number| {
         let (engine, settings) = (engine.clone(), settings.clone());
         tokio::spawn(async move {
-            let started = ShardHandle::start(engine, number, &settings, found).await;
+            let started = ShardHandle::start(engine, number, &settings, bootstrap).await;
             let group = GroupId::shard(number);
             started.map_err(|source| StartError::Group { group, source })
         })

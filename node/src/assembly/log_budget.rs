@@ -1,9 +1,10 @@
-//! Bounds what the log takes for members that lag.
+//! Bounds the log that is retained for members that lag.
 //!
-//! Leaders keep what a member lacks, so that it needs no snapshot, or no other one after the one that
-//! it receives (`raft/retention`). The log of a node is one, so the bound is the node's. When all of
-//! it is taken, or the disk is nearly full, the group that keeps most gives that up, and its members
-//! that lag need a snapshot from the beginning: that is told, since it may go on for ever.
+//! Leaders retain the entries that a member lacks, so that it needs no snapshot, or none after the
+//! one that it receives (`raft/log_retention`). A node has one log, so the bound is the node's.
+//! When it is exceeded, or the disk is nearly full, the group that retains most releases its
+//! entries, and its members that lag need a snapshot from the beginning. That is logged, since it
+//! may repeat for ever.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +15,14 @@ use parking_lot::Mutex;
 use super::groups::Groups;
 use crate::store::DiskState;
 
-/// An entry counts for so many bytes at least: memory holds where each lies.
+/// Minimum bytes that an entry counts for, since memory holds the position of each.
 const MIN_ENTRY_BYTES: u64 = 1 << 10;
-/// Part of the disk that may be taken at most.
+/// Divisor of the disk's size that gives the maximum of the budget.
 const DISK_SHARE: u64 = 5;
-/// Time for the space of one group to come back before another one gives up.
+/// Time for the space of one group to be freed before another group releases its entries.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the log may take for members that lag.
+/// Budget of the log that is retained for members that lag.
 pub struct LogBudget {
     bytes: u64,
     data_dir: PathBuf,
@@ -31,7 +32,7 @@ pub struct LogBudget {
 }
 
 impl LogBudget {
-    /// At most so many bytes, and a fifth of the disk with the data directory.
+    /// Creates a budget of `bytes`, and at most a fifth of the disk with the data directory.
     pub fn new(bytes: u64, data_dir: PathBuf) -> Self {
         Self {
             bytes,
@@ -42,7 +43,7 @@ impl LogBudget {
         }
     }
 
-    /// Bytes that the log may take.
+    /// Maximum size of the log, in bytes.
     pub fn limit(&self) -> u64 {
         let disk = rustix::fs::statvfs(&self.data_dir);
         let share = disk.map_or(u64::MAX, |disk| {
@@ -51,18 +52,18 @@ impl LogBudget {
         self.bytes.min(share)
     }
 
-    /// Bytes that it takes, when that was last looked at.
+    /// Size of the log at the last check, in bytes.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Times that a group gave up what it kept for members that lag.
+    /// Number of times that a group released the entries that it retained for members that lag.
     pub fn released(&self) -> u64 {
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Has the group that keeps most give that up, if all of the budget is taken or the disk is
-    /// below its low-water mark.
+    /// Makes the group that retains most entries release them if the budget is exceeded, or if the
+    /// disk is below its low-water mark.
     pub(super) fn keep(&self, groups: &Groups) {
         let log = &groups.engine.log;
         let used = used_bytes(log.used_bytes(), log.entry_count());
@@ -74,25 +75,25 @@ impl LogBudget {
         let shards = groups.shards.iter();
         let most = shards.max_by_key(|shard| shard.group().retention().entries());
         let most = most.map(|shard| shard.group());
-        let kept = most.map_or(0, |group| group.retention().entries());
+        let retained = most.map_or(0, |group| group.retention().entries());
         let meta = groups.meta.retention().entries();
         let (group, entries) = match most {
-            Some(group) if kept > 0 && kept >= meta => {
+            Some(group) if retained > 0 && retained >= meta => {
                 group.release_log();
-                (group.id(), kept)
+                (group.id(), retained)
             }
             _ if meta > 0 => {
                 groups.meta.release_log();
                 (groups.meta.id(), meta)
             }
-            // What the log takes is not for members that lag.
+            // The log's size is not due to members that lag.
             _ => return,
         };
         *self.last.lock() = Some(Instant::now());
         self.released.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             %group, entries, used, limit = self.limit(), is_disk_low,
-            "log kept for members that lag was released: they need a snapshot; raise \
+            "released the log retained for members that lag, which need a snapshot; raise \
              log_retention_mib if they do not catch up"
         );
     }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_entries_count_for_the_memory_that_they_take() {
+    fn small_entries_count_with_the_minimum_entry_size() {
         assert_eq!(used_bytes(5000, 2), 5000);
         assert_eq!(used_bytes(5000, 10), 10 << 10);
     }

@@ -1,28 +1,28 @@
-//! Puts a node together from its parts, runs it, and takes it apart in order.
+//! The node's composition root: builds its components, runs them and stops them in order.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `entry` | opens the data directory, and gets the node into its cluster |
+//! | `membership` | opens the data directory, and joins the node to its cluster |
 //! | `groups` | opens the storage and starts the metadata and all shards |
-//! | `run` | serves until told to stop, and stops in order |
-//! | `threads` | which threads there are, and for what |
+//! | `run` | serves until a stop is requested, then stops in order |
+//! | `threads` | the threads and their purposes |
 //! | `ports` | binds the ports |
-//! | `node_port` | whether other nodes and routers are listened for |
-//! | `place` | where the node is reached, and with which certificates |
-//! | `answering` | what other nodes are answered |
-//! | `wiring` | how the parts reach each other |
-//! | `damaged_log` | what is to be done about a log that can't be read |
-//! | `start_log` | what the log tells of a start |
-//! | `journal` | what the log tells of what changes around the node |
-//! | `upkeep` | clock, flushes and purges while it runs |
-//! | `log_budget` | what the log may take for members that lag |
+//! | `rpc_port` | decides whether the node listens for other nodes and routers |
+//! | `endpoint` | the node's advertised addresses and its certificates |
+//! | `dispatch` | dispatches the calls of other nodes |
+//! | `wiring` | connects the components to each other |
+//! | `damaged_log` | advice for a log that can't be read |
+//! | `start_log` | log events of a start |
+//! | `event_log` | log events of changes around the node |
+//! | `maintenance` | clock, flushes and purges while it runs |
+//! | `log_budget` | bounds the log that is kept for members that lag |
 //! | `readiness` | whether this node can answer for all shards, and why not |
-//! | `observe` | what the operator's port tells |
-//! | `snapshots` | what it tells of snapshots and of the log kept for members |
-//! | `regions` | what it tells of other regions |
-//! | `serving` | what it tells of what nobody serves |
-//! | `operate` | what the operator's port does |
-//! | `places` | what routers are told |
+//! | `status` | status and metrics of the admin port |
+//! | `snapshots` | its part about snapshots and the retained log |
+//! | `region_status` | its part about other regions |
+//! | `availability` | its part about groups that nobody serves |
+//! | `operator` | operations of the admin port |
+//! | `topology_publisher` | the topology that routers get |
 
 mod answering;
 mod damaged_log;

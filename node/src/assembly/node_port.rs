@@ -1,7 +1,8 @@
-//! Whether a node listens for other nodes and routers.
+//! Decides whether a node listens on the rpc port for other nodes and routers.
 //!
-//! Whoever reaches that port without a certificate is as good as a node: it reads and changes
-//! everything. A node that is alone and wasn't told of any other has no use for it, so it has none.
+//! Without certificates, every process that reaches that port can act as a node: it reads and
+//! changes everything. A single node that knows of no other has no use for the port, so it has
+//! none.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::config::Config;
 use crate::meta::NodeState;
 use crate::rpc::{self, Answering};
 
-/// Whether the cluster has other nodes: those that took this one in, or that the metadata names.
+/// Returns whether the cluster has other nodes: those that admitted this one, or those in the
+/// metadata.
 pub(super) fn has_others(groups: &Groups) -> bool {
     let me = groups.identity.node_id;
     let topology = groups.catalog.topology();
@@ -21,10 +23,10 @@ pub(super) fn has_others(groups: &Groups) -> bool {
     !groups.identity.founder || nodes.any(|node| node.id != me && node.state != NodeState::Removed)
 }
 
-/// Tells the operator who gets in, or what to set to let somebody in.
-pub(super) fn tell(config: &Config, listens: bool) {
+/// Logs who can reach the rpc port, or the settings that would open it.
+pub(super) fn tell(config: &Config, is_listening: bool) {
     let address = config.rpc_address();
-    if !listens {
+    if !is_listening {
         tracing::info!(
             "not listening for other nodes and routers: set rpc (--rpc {address}) for a router, \
              and init (--init) for a second node to join"
@@ -39,12 +41,12 @@ pub(super) fn tell(config: &Config, listens: bool) {
     }
 }
 
-/// Serves other nodes from when one turns up in the metadata, as the last entries of the log may
-/// tell some time after the start.
+/// Serves other nodes once the metadata names one: the last entries of the log may do so some time
+/// after the start.
 pub(super) async fn serve_later(
     groups: Arc<Groups>,
     config: Arc<Config>,
-    answering: Answering,
+    handlers: Answering,
     stop: CancellationToken,
 ) {
     let mut changes = groups.catalog.topology_changes();
@@ -57,8 +59,8 @@ pub(super) async fn serve_later(
     match bind_rpc(&config) {
         Ok(listener) => {
             tell(&config, true);
-            rpc::serve(listener, answering, stop).await;
+            rpc::serve(listener, handlers, stop).await;
         }
-        Err(error) => tracing::error!(%error, "listen for the cluster's other nodes"),
+        Err(error) => tracing::error!(%error, "binding the rpc port failed"),
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator's port tells of the node.
+//! Status and metrics of the node, for the admin port.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::meta::NodeState;
 use crate::raft::{NodeId, Status};
 use crate::telemetry::metrics::{Exposition, write_process};
 
-/// The node as the operator's port sees it.
+/// Source of the node's status and metrics.
 pub struct Observer {
     groups: Arc<Groups>,
     api: Arc<Api>,
@@ -25,7 +25,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Observes a node.
+    /// Creates the status of a node.
     pub fn new(groups: Arc<Groups>, api: Arc<Api>, config: &Config) -> Self {
         Self {
             groups,
@@ -42,7 +42,7 @@ impl Observer {
             .collect()
     }
 
-    /// The nodes of the cluster, as this one sees them.
+    /// Nodes of the cluster, as this one sees them.
     fn nodes(&self) -> Vec<Value> {
         let topology = self.groups.catalog.topology();
         let (me, now) = (self.groups.identity.node_id, self.groups.clock.now());
@@ -50,7 +50,7 @@ impl Observer {
         nodes
             .filter(|node| serving::is_shown(node, now))
             .map(|node| {
-                let vital = self.groups.vitals.of(node.id).filter(|_| node.id != me);
+                let health = self.groups.vitals.of(node.id).filter(|_| node.id != me);
                 let removed = (node.state == NodeState::Removed)
                     .then(|| serving::removed_for(node, now).as_secs());
                 json!({
@@ -65,22 +65,23 @@ impl Observer {
                     "version": node.version,
                     "level": node.level,
                     "shards": topology.shards_of_node(node.id).len(),
-                    "clock_offset_ms": vital.as_ref().map(|it| it.offset as f64 / 1e6),
-                    "round_trip_ms": vital.as_ref().map(|it| it.round_trip.as_secs_f64() * 1e3),
+                    "clock_offset_ms": health.as_ref().map(|it| it.offset as f64 / 1e6),
+                    "round_trip_ms": health.as_ref().map(|it| it.round_trip.as_secs_f64() * 1e3),
                 })
             })
             .collect()
     }
 
-    /// What people call this node.
+    /// Display name of this node.
     fn name(&self) -> String {
         let topology = self.groups.catalog.topology();
         let me = topology.node(self.groups.identity.node_id);
         me.map_or_else(String::new, |me| me.display_name().to_owned())
     }
 
-    /// What the region survives without losing anything that was acknowledged, and going on: as its
-    /// shards are placed, as those on this node already have it, and as nodes are heard of.
+    /// Describes which losses the region survives, available and without losing acknowledged
+    /// writes: by the planned placement, by the current members of this node's groups, and by the
+    /// nodes that are alive.
     fn survives(&self) -> Cow<'static, str> {
         let topology = self.groups.catalog.topology();
         let region = topology.region_number(&self.groups.identity.region);
@@ -96,25 +97,25 @@ impl Observer {
             .chain(voters)
             .find_map(|voters| self.lost_of(voters))
         {
-            return format!("the loss of no node now: node {node} is not heard of").into();
+            return format!("the loss of no node now: node {node} is unreachable").into();
         }
-        let settled = |it: &Status| !it.changing && it.voters.len() >= 3;
-        if statuses.iter().all(settled) {
+        let is_stable = |it: &Status| !it.changing && it.voters.len() >= 3;
+        if statuses.iter().all(is_stable) {
             "the loss of any one node".into()
         } else {
             "the loss of no node yet: members are being changed".into()
         }
     }
 
-    /// A voter that isn't heard of, if one more loss would take the majority.
+    /// Returns a voter that isn't alive, if one more loss would take the majority.
     fn lost_of(&self, voters: &[NodeId]) -> Option<NodeId> {
         let me = self.groups.identity.node_id;
         let is_lost = |node: &&NodeId| **node != me && !self.groups.vitals.lives(**node);
         let lost = voters.iter().filter(is_lost);
-        let living = voters.len() - lost.clone().count();
+        let alive = voters.len() - lost.clone().count();
         lost.copied()
             .next()
-            .filter(|_| living <= voters.len() / 2 + 1)
+            .filter(|_| alive <= voters.len() / 2 + 1)
     }
 
     fn write_api(&self, text: &mut Exposition) {
@@ -133,7 +134,7 @@ impl Observer {
             ),
             (
                 "cloudkv_http_sent_bytes_total",
-                "Bytes of answers' bodies.",
+                "Bytes of response bodies.",
                 metrics.bytes_out(),
             ),
         ];
@@ -150,17 +151,17 @@ impl Observer {
                 ("cloudkv_raft_term", "Current term.", status.term),
                 (
                     "cloudkv_raft_last_log_index",
-                    "Last entry in the log.",
+                    "Index of the last entry in the log.",
                     status.last_log,
                 ),
                 (
                     "cloudkv_raft_applied_index",
-                    "Last applied entry.",
+                    "Index of the last applied entry.",
                     status.applied,
                 ),
                 (
                     "cloudkv_raft_purged_index",
-                    "Last entry purged.",
+                    "Index of the last purged entry.",
                     status.purged,
                 ),
                 (
@@ -180,60 +181,60 @@ impl Observer {
         }
     }
 
-    /// How far this node's copy of the cluster is from the others.
+    /// Writes the metrics of replication lag, clocks and other nodes.
     fn write_cluster(&self, text: &mut Exposition) {
         for status in self.statuses() {
             let group = status.group.to_string();
             for (node, entries) in &status.lag {
                 let node = node.to_string();
                 let labels = [("group", group.as_str()), ("node", node.as_str())];
-                let help = "Entries that a member is behind its leader, which tells it.";
+                let help = "Entries that a member is behind its leader, as reported by the leader.";
                 text.gauge("cloudkv_raft_lag_entries", help, &labels, *entries as f64);
             }
         }
         let alarms = self.groups.replica_alarms.load(Ordering::Relaxed);
-        let help = "Times that replicas of a shard held something else after the same entry.";
+        let help = "Number of times that replicas of a shard differed after the same entry.";
         text.counter("cloudkv_replica_alarms_total", help, &[], alarms);
         let ok = f64::from(u8::from(self.groups.vitals.clock_ok()));
-        let help = "1 if this node's clock is near enough to the others.";
+        let help = "1 if this node's clock is close enough to those of other nodes.";
         text.gauge("cloudkv_clock_ok", help, &[], ok);
         for node in self.groups.peers.known() {
             let id = node.to_string();
             let labels = [("node", id.as_str())];
             let alive = f64::from(u8::from(self.groups.vitals.lives(node)));
-            let help = "1 if another node was heard of lately.";
+            let help = "1 if another node is alive, by its last pong.";
             text.gauge("cloudkv_node_alive", help, &labels, alive);
-            if let Some(vital) = self.groups.vitals.of(node) {
-                let help = "How far another node's clock is ahead.";
-                let offset = vital.offset as f64 / 1e9;
+            if let Some(health) = self.groups.vitals.of(node) {
+                let help = "Time that another node's clock is ahead of this node's.";
+                let offset = health.offset as f64 / 1e9;
                 text.gauge("cloudkv_clock_offset_seconds", help, &labels, offset);
                 let help = "The shortest of the last round trips to another node.";
-                let trip = vital.round_trip.as_secs_f64();
-                text.gauge("cloudkv_node_round_trip_seconds", help, &labels, trip);
+                let round_trip = health.round_trip.as_secs_f64();
+                text.gauge("cloudkv_node_round_trip_seconds", help, &labels, round_trip);
             }
         }
     }
 
-    /// The certificates of the port for other nodes, if it has any.
+    /// Writes the metrics of the rpc port's certificates, if it has any.
     fn write_certificates(&self, text: &mut Exposition) {
         let Some(tls) = self.groups.place.dialer.tls() else {
             return;
         };
-        let until = tls.valid_until().duration_since(SystemTime::UNIX_EPOCH);
-        let help = "When this node's certificate expires, in seconds since 1970.";
-        let until = until.map_or(0.0, |until| until.as_secs_f64());
-        text.gauge("cloudkv_rpc_certificate_expires_seconds", help, &[], until);
-        let help = "1 if there are newer certificate files, which can't be used.";
-        let stale = f64::from(u8::from(tls.is_stale()));
-        text.gauge("cloudkv_rpc_certificate_stale", help, &[], stale);
-        let help = "Connections between nodes refused for want of a certificate that counts.";
-        let strangers = tls.strangers();
-        text.counter(
-            "cloudkv_rpc_refused_connections_total",
+        let expires = tls.valid_until().duration_since(SystemTime::UNIX_EPOCH);
+        let help = "Time at which this node's certificate expires, in seconds since 1970.";
+        let expires = expires.map_or(0.0, |since_epoch| since_epoch.as_secs_f64());
+        text.gauge(
+            "cloudkv_rpc_certificate_expires_seconds",
             help,
             &[],
-            strangers,
+            expires,
         );
+        let help = "1 if there are newer certificate files that can't be used.";
+        let stale = f64::from(u8::from(tls.is_stale()));
+        text.gauge("cloudkv_rpc_certificate_stale", help, &[], stale);
+        let help = "Connections between nodes that were refused without a valid certificate.";
+        let refused = tls.strangers();
+        text.counter("cloudkv_rpc_refused_connections_total", help, &[], refused);
     }
 
     fn write_storage(&self, text: &mut Exposition) {
@@ -247,12 +248,12 @@ impl Observer {
             ),
             (
                 "cloudkv_log_appends_total",
-                "Appends that those made durable.",
+                "Appends that these fsyncs made durable.",
                 &syncs.appends,
             ),
             (
                 "cloudkv_log_sync_microseconds_total",
-                "Time that they took.",
+                "Time that fsyncs of the Raft logs took.",
                 &syncs.micros,
             ),
         ];
@@ -262,32 +263,32 @@ impl Observer {
         let gauges = [
             (
                 "cloudkv_disk_free_bytes",
-                "Room that is left where the data directory is.",
+                "Free bytes of the data directory's disk.",
                 self.groups.space.free(),
             ),
             (
                 "cloudkv_disk_low",
-                "1 if that is below the low-water mark, 2 if below a quarter of it.",
+                "1 if free disk space is below the low-water mark, 2 if below a quarter of it.",
                 self.groups.space.state() as u64,
             ),
             (
                 "cloudkv_log_disk_bytes",
-                "Files of the log, those included that are kept to be used again.",
+                "Bytes of the log's files, including those that are kept for reuse.",
                 engine.log.disk_bytes(),
             ),
             (
                 "cloudkv_state_disk_bytes",
-                "Files of the state.",
+                "Bytes of the state's files.",
                 engine.state.disk_bytes(),
             ),
             (
                 "cloudkv_state_unflushed_bytes",
-                "State that is only in memory, and in the log.",
+                "Bytes of the state that are only in memory, and in the log.",
                 engine.state.unflushed_bytes(),
             ),
             (
                 "cloudkv_block_cache_bytes",
-                "Cached blocks.",
+                "Bytes of cached blocks.",
                 engine.cache_usage() as u64,
             ),
         ];
@@ -313,12 +314,12 @@ impl Observer {
             text.gauge(name, help, &[], value as f64);
         }
         let behind = self.groups.clock.behind_wall() as f64 / 1e9;
-        let help = "How far the system's clock is ahead of the node's.";
+        let help = "Time that the system's clock is ahead of the node's.";
         text.gauge("cloudkv_clock_behind_wall_seconds", help, &[], behind);
     }
 }
 
-/// How far the other members are behind, as text.
+/// Formats the lag of the other members.
 fn lag(status: &Status) -> Vec<String> {
     let lag = status.lag.iter();
     lag.map(|(node, entries)| format!("{node}: {entries}"))

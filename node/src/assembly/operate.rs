@@ -1,4 +1,4 @@
-//! What the operator's port does.
+//! Operations of the admin port.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::service::{
     BucketId, Directory, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms,
 };
 
-/// Carries out what operators ask for.
+/// Carries out the operations of the admin port.
 pub(super) struct Operator {
     pub directory: Directory,
     pub groups: Arc<Groups>,
     pub geo: Arc<Geo>,
 }
 
-/// A node that was just lost may still count as living for a moment: waited for this long.
+/// Time to wait for a node that was just lost, since it may still count as alive for a moment.
 const SILENT_WITHIN: Duration = Duration::from_secs(3);
 
 impl Operator {
-    /// Whether nothing is heard of a node.
+    /// Waits until a node isn't alive any more. Returns whether that is so before the timeout.
     async fn falls_silent(&self, node: NodeId) -> bool {
         if self.groups.identity.node_id == node {
             return false;
@@ -80,26 +80,27 @@ impl Operator {
         }
     }
 
-    /// The node that an operator names, by its number, its name or its address, in metadata as new
-    /// as the leader's.
+    /// Finds a node by its number, its name or its address, in metadata that is as new as the
+    /// leader's.
     async fn find(&self, name: &str) -> Result<NodeInfo, NodeError> {
         let barrier = self.directory.metadata().barrier().await;
         barrier.map_err(|error| NodeError::Unavailable(error.to_string()))?;
         named_node(&self.groups.catalog.topology(), name)
     }
 
-    /// Refuses to decommission a node where that can't work, or leaves less than is wanted.
+    /// Returns an error if a node can't be decommissioned, or if its region would tolerate less
+    /// afterwards and that isn't confirmed.
     fn check_departure(&self, node: &NodeInfo, confirmed: bool) -> Result<(), NodeError> {
-        let departure = self.departure_of(node);
-        if let Some(obstacle) = departure.obstacle {
+        let report = self.departure_of(node);
+        if let Some(obstacle) = report.obstacle {
             return Err(NodeError::Refused(obstacle));
         }
-        if departure.worse && !confirmed {
+        if report.worse && !confirmed {
             return Err(NodeError::Unconfirmed {
-                name: departure.name,
-                region: departure.region,
-                now: departure.survives_now,
-                without: departure.survives_without,
+                name: report.name,
+                region: report.region,
+                now: report.survives_now,
+                without: report.survives_without,
             });
         }
         Ok(())
@@ -108,7 +109,7 @@ impl Operator {
     fn departure_of(&self, node: &NodeInfo) -> Departure {
         let topology = self.groups.catalog.topology();
         let region = topology.region_name(node.region).unwrap_or("?").to_owned();
-        let mut departure = Departure {
+        let mut report = Departure {
             node: node.id,
             name: node.display_name().to_owned(),
             region: region.clone(),
@@ -122,8 +123,8 @@ impl Operator {
             groups: Vec::new(),
         };
         if node.state == NodeState::Removed {
-            departure.obstacle = Some(format!("node {} was removed already", departure.name));
-            return departure;
+            report.obstacle = Some(format!("node {} was removed already", report.name));
+            return report;
         }
         let shards: Vec<_> = self.groups.shards.iter().cloned().collect();
         let view = GroupView {
@@ -133,28 +134,28 @@ impl Operator {
             shards: &shards,
             vitals: &self.groups.vitals,
         };
-        let held = view.held_by(node);
-        departure.groups = held.iter().map(ToString::to_string).collect();
+        let still_needed = view.held_by(node);
+        report.groups = still_needed.iter().map(ToString::to_string).collect();
         let (voters, _) = self.groups.meta.members();
         let is_alive = |id| self.is_alive(id);
         let shards = self.groups.identity.shards;
         match outlook(&topology, shards, node, &voters, is_alive) {
             Ok(outlook) => {
-                departure.survives_now = outlook.now.to_string();
-                departure.survives_without = outlook.without.to_string();
-                departure.metadata_voters_now = outlook.now.metadata_voters;
-                departure.metadata_voters_without = outlook.without.metadata_voters;
-                departure.worse = outlook.without.is_less_than(&outlook.now);
+                report.survives_now = outlook.now.to_string();
+                report.survives_without = outlook.without.to_string();
+                report.metadata_voters_now = outlook.now.metadata_voters;
+                report.metadata_voters_without = outlook.without.metadata_voters;
+                report.worse = outlook.without.is_less_than(&outlook.now);
             }
             Err(obstacle) => {
                 let name_of = |id| {
                     let node = topology.node(id);
                     node.map_or_else(|| id.to_string(), |node| node.display_name().to_owned())
                 };
-                departure.obstacle = Some(obstacle.describe(&departure.name, &region, name_of));
+                report.obstacle = Some(obstacle.describe(&report.name, &region, name_of));
             }
         }
-        departure
+        report
     }
 
     fn is_alive(&self, node: NodeId) -> bool {
@@ -173,15 +174,16 @@ impl Operator {
         if topology.region(number).is_some_and(|region| region.leaving) {
             return Ok(());
         }
-        let old = |node: &&NodeInfo| node.state != NodeState::Removed && node.level < LEAVE_LEVEL;
-        let old: Vec<NodeId> = topology
+        let is_outdated =
+            |node: &&NodeInfo| node.state != NodeState::Removed && node.level < LEAVE_LEVEL;
+        let outdated: Vec<NodeId> = topology
             .nodes()
             .iter()
-            .filter(old)
+            .filter(is_outdated)
             .map(|it| it.id)
             .collect();
-        if self.groups.catalog.header().level < LEAVE_LEVEL && !old.is_empty() {
-            return Err(RegionError::OldNodes(old));
+        if self.groups.catalog.header().level < LEAVE_LEVEL && !outdated.is_empty() {
+            return Err(RegionError::OldNodes(outdated));
         }
         for node in topology.nodes_of(number) {
             if !self.falls_silent(node.id).await {
@@ -190,8 +192,8 @@ impl Operator {
             }
         }
         if self.groups.catalog.header().level < LEAVE_LEVEL {
-            let later = "the metadata is about to take its new form: try again in a moment";
-            return Err(RegionError::Unavailable(later.to_owned()));
+            let reason = "the metadata's feature level is about to rise: try again in a moment";
+            return Err(RegionError::Unavailable(reason.to_owned()));
         }
         let command = Command::RemoveRegion(pb::RemoveRegion { name });
         match metadata.propose(command).await {
@@ -201,27 +203,27 @@ impl Operator {
         }
     }
 
-    /// Who votes in the metadata, and who of them is heard of.
+    /// Describes the metadata's voters, and which of them are alive.
     fn metadata_state(&self) -> String {
         let topology = self.groups.catalog.topology();
         let (voters, _) = self.groups.meta.members();
-        let lives = |node: &NodeId| self.is_alive(*node);
+        let is_alive = |node: &NodeId| self.is_alive(*node);
         let named = |node: &NodeId| {
             let region = topology.node(*node).map(|node| node.region);
             let region = region.and_then(|region| topology.region_name(region));
             format!("{node} ({})", region.unwrap_or("?"))
         };
         let all: Vec<String> = voters.iter().map(named).collect();
-        let heard: Vec<String> = voters.iter().filter(|it| lives(it)).map(named).collect();
+        let alive: Vec<String> = voters.iter().filter(|it| is_alive(it)).map(named).collect();
         let needed = voters.len() / 2 + 1;
         format!(
-            "the metadata's voters are {}; heard of: {}; {needed} of them have to be there. Bring \
-             some of the others back first",
+            "the metadata's voters are {}; alive: {}; {needed} of them are needed: start some of \
+             the others first",
             all.join(", "),
-            if heard.is_empty() {
+            if alive.is_empty() {
                 "none".to_owned()
             } else {
-                heard.join(", ")
+                alive.join(", ")
             },
         )
     }
@@ -270,30 +272,30 @@ impl Operations for Operator {
     }
 }
 
-/// The node that is meant by its number, its name, the first part of that, or its `rpc` address.
+/// Finds a node by its number, its name, the first label of that, or its `rpc` address.
 fn named_node(topology: &Topology, name: &str) -> Result<NodeInfo, NodeError> {
     if let Some(node) = name.parse().ok().and_then(|id| topology.node(id)) {
         return Ok(node.clone());
     }
-    let there = || {
+    let present = || {
         let nodes = topology.nodes().iter();
         nodes.filter(|node| node.state != NodeState::Removed)
     };
     let exact = |node: &&NodeInfo| node.display_name() == name || node.rpc == name;
-    let first_part = |node: &&NodeInfo| {
+    let first_label = |node: &&NodeInfo| {
         let host = node.display_name();
         host.parse::<IpAddr>().is_err() && host.split('.').next() == Some(name)
     };
-    let mut found: Vec<&NodeInfo> = there().filter(exact).collect();
-    if found.is_empty() {
-        found = there().filter(first_part).collect();
+    let mut matches: Vec<&NodeInfo> = present().filter(exact).collect();
+    if matches.is_empty() {
+        matches = present().filter(first_label).collect();
     }
-    match found[..] {
+    match matches[..] {
         [] => Err(NodeError::Unknown(name.to_owned())),
         [node] => Ok(node.clone()),
         _ => Err(NodeError::Ambiguous {
             name: name.to_owned(),
-            nodes: found
+            nodes: matches
                 .iter()
                 .map(|node| format!("{} ({})", node.rpc, node.id))
                 .collect(),

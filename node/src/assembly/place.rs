@@ -1,4 +1,4 @@
-//! Where other nodes and routers reach this one, and with which certificates.
+//! The node's endpoint: advertised addresses and certificates.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::run::RunError;
 use crate::config::Config;
 use crate::rpc::{Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
 
-/// As the node is told, or where it listens.
+/// Resolves the endpoint: the advertised addresses, or those that the node listens on.
 pub(super) fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
     let rpc = match &config.advertise_rpc {
         Some(address) => address.clone(),
@@ -32,16 +32,19 @@ pub(super) fn place(config: &Config, ports: &Ports) -> Result<Place, RunError> {
 
 fn listens(listener: &TcpListener) -> Result<SocketAddr, RunError> {
     listener.local_addr().map_err(|source| RunError::System {
-        verb: "read an address",
+        verb: "read the rpc port's address",
         source,
     })
 }
 
-/// A port on all interfaces is reached at the host that is known from the port for nodes.
-fn reached_at(listens: SocketAddr, rpc: &str) -> String {
+/// Returns the advertised public address. A port on all interfaces is advertised with the host of
+/// the rpc port.
+fn reached_at(listen_address: SocketAddr, rpc: &str) -> String {
     match rpc.rsplit_once(':') {
-        Some((host, _)) if listens.ip().is_unspecified() => format!("{host}:{}", listens.port()),
-        Some(_) | None => listens.to_string(),
+        Some((host, _)) if listen_address.ip().is_unspecified() => {
+            format!("{host}:{}", listen_address.port())
+        }
+        Some(_) | None => listen_address.to_string(),
     }
 }
 
@@ -64,8 +67,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_on_all_interfaces_is_reached_at_the_nodes_host() {
-        let at = |listens: &str, rpc| reached_at(listens.parse().unwrap(), rpc);
+    fn a_port_on_all_interfaces_is_advertised_with_the_nodes_host() {
+        let at = |listen_address: &str, rpc| reached_at(listen_address.parse().unwrap(), rpc);
         assert_eq!(at("0.0.0.0:8080", "eu1:7070"), "eu1:8080");
         assert_eq!(at("[::]:8080", "[fd00::1]:7070"), "[fd00::1]:8080");
         assert_eq!(at("10.0.0.1:8080", "eu1:7070"), "10.0.0.1:8080");

@@ -1,4 +1,4 @@
-//! What routers are told: where everything is, and who leads.
+//! Publishes the topology to routers: regions, nodes, endpoints and leaders.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use super::groups::Groups;
 use crate::meta::{NodeInfo, NodeState, Topology};
 use crate::shard::ShardHandle;
 
-/// What this node knows of places and leaders.
+/// Source of the topology as this node knows it.
 pub(super) struct Places {
     pub groups: Arc<Groups>,
-    /// Cancelled when the node is told to stop: well before it does.
+    /// Cancelled when a stop is requested, well before the node stops.
     pub stop: CancellationToken,
 }
 
 impl Places {
-    /// As it is now.
+    /// Returns the current topology.
     pub fn now(&self) -> pb::Topology {
         let identity = &self.groups.identity;
-        // Read first, so that it is never ahead of what is told with it.
+        // Read first, so that it is never ahead of the topology that is sent with it.
         let position = self.groups.meta.progress().applied_index();
         let topology = self.groups.catalog.topology();
         let me = identity.node_id;
@@ -45,7 +45,7 @@ impl Places {
     }
 }
 
-/// The number of this node's region; 0 before the cluster is founded.
+/// Number of this node's region; 0 before the cluster is bootstrapped.
 fn region(topology: &Topology, name: &str) -> u32 {
     topology.region_number(name).unwrap_or(0)
 }

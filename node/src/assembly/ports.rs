@@ -19,14 +19,14 @@ pub(super) struct Ports {
     /// One for each thread that serves users.
     pub http: Vec<StdListener>,
     pub http_address: SocketAddr,
-    /// That for other nodes and routers, if the node is told to have one.
+    /// The rpc port, if the node is configured to have one.
     pub rpc: Option<TcpListener>,
     pub admin_address: SocketAddr,
 }
 
 impl Ports {
-    /// Binds them, that for users for each thread that serves them; returns that for the operator
-    /// apart from the others, since it is served from the first moment on.
+    /// Binds the ports, the public one once for each thread that serves users. Returns the admin
+    /// port apart from the others, since it is served from the first moment on.
     pub fn bind(config: &Config) -> Result<(Self, TcpListener), RunError> {
         let mut binding = Binding::default();
         let http = binding.listen("http", config.http, config.user_threads());
@@ -46,7 +46,8 @@ impl Ports {
         Ok((ports, admin))
     }
 
-    /// Tells, in the data directory, where the node listens: ports may have been chosen by the system.
+    /// Writes the addresses that the node listens on to the data directory, since the system may
+    /// have chosen the ports.
     pub fn write_addresses(&self, config: &Config) -> Result<(), RunError> {
         let write = || {
             let rpc = self.rpc.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -69,7 +70,7 @@ impl Ports {
     }
 }
 
-/// The port for other nodes and routers.
+/// Binds the rpc port.
 pub(super) fn bind_rpc(config: &Config) -> Result<TcpListener, RunError> {
     let mut binding = Binding::default();
     let listeners = binding.listen("rpc", config.rpc_address(), 1);
@@ -77,7 +78,7 @@ pub(super) fn bind_rpc(config: &Config) -> Result<TcpListener, RunError> {
     only(listeners)
 }
 
-/// The one listener of a port, on the current runtime.
+/// Returns the only listener of a port, registered with the current runtime.
 fn only(listeners: Vec<StdListener>) -> Result<TcpListener, RunError> {
     let listener = listeners.into_iter().next().map(TcpListener::from_std);
     let listener = listener.unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
@@ -91,7 +92,7 @@ fn system(source: io::Error) -> RunError {
     }
 }
 
-/// Where users come in.
+/// Listeners of the public port.
 pub(super) struct Users {
     /// One for each worker.
     pub listeners: Vec<StdListener>,
@@ -101,7 +102,7 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Serves them until `drain`, and until all their requests have ended.
+    /// Serves users until `drain`, and until all of their requests have completed.
     pub async fn serve(
         self,
         api: &Arc<Api>,

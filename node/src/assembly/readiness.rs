@@ -1,12 +1,14 @@
-//! Whether this node can answer for all shards of its region now, by itself or through another
-//! node, and why not.
+//! Readiness: whether this node can answer for all shards of its region now, by itself or through
+//! another node, and why not.
 //!
-//! A leader counts while it is heard, and while it says that a majority is behind it: one that is
-//! only remembered is none. An ordinary election doesn't make a node unready, since requests are
-//! held meanwhile: the signs of the old leader count for two election timeouts.
+//! A leader counts while there is contact with it, and while it reports that a majority follows it:
+//! one that is only remembered doesn't count. An ordinary election doesn't make a node unready,
+//! since requests are queued meanwhile: contact with the old leader counts for two election
+//! timeouts.
 //!
-//! The metadata needs no leader for that: a region that is cut off goes on with what it has. A node
-//! that has started and hears a leader waits until it has what that one had.
+//! The metadata needs no leader for that: a partitioned region goes on with what it has. A node
+//! that has started, and has contact with the metadata's leader, waits until it has caught up with
+//! it.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -20,41 +22,41 @@ use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 use crate::telemetry::metrics::Exposition;
 
-/// Time for the metadata's leader to be heard after a start, before it is taken for gone.
+/// Time after a start for contact with the metadata's leader, before it counts as lost.
 const LEADER_HEARD_WITHIN: Duration = Duration::from_secs(3);
-/// A leader must have said within this time, if it has led for as long, that a majority follows it.
+/// Time within which a leader that has led for as long must have confirmed its majority.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How good this node's metadata is.
+/// State of this node's metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MetadataState {
-    /// It has none yet.
+    /// There is none yet.
     Absent,
-    /// No leader was heard since the start, which may be about to happen.
+    /// There was no contact with a leader since the start, but it may still come.
     Unheard,
-    /// It lacks so many entries of what its leader had; `None`: its leader hasn't told yet.
+    /// Number of entries behind the leader; `None` if the leader hasn't reported it yet.
     CatchingUp(Option<u64>),
-    /// It is as new as its leader's.
+    /// As new as the leader's.
     Current,
-    /// There is no leader: it is as new as it can be.
+    /// There is no leader: as new as possible.
     NoMajority,
 }
 
 impl MetadataState {
-    /// Why keys can't be served with it yet.
+    /// Returns the reason for which keys can't be served yet, if there is one.
     fn missing(self) -> Option<String> {
         match self {
-            Self::Absent => Some("the cluster's metadata has not come yet".to_owned()),
-            Self::Unheard => Some("the metadata's leader has not been heard yet".to_owned()),
+            Self::Absent => Some("the cluster's metadata has not arrived yet".to_owned()),
+            Self::Unheard => Some("there is no contact with the metadata's leader yet".to_owned()),
             Self::CatchingUp(Some(entries)) => {
-                Some(format!("it lacks {entries} entries that its leader has"))
+                Some(format!("it is {entries} entries behind its leader"))
             }
             Self::CatchingUp(None) => Some("its leader is new".to_owned()),
             Self::Current | Self::NoMajority => None,
         }
     }
 
-    /// Whether nothing newer was to be had.
+    /// Returns whether nothing newer is available.
     fn is_as_good_as_can_be(self) -> bool {
         matches!(self, Self::Current | Self::NoMajority)
     }
@@ -72,7 +74,7 @@ impl fmt::Display for MetadataState {
 }
 
 impl Groups {
-    /// What answers requests, here or by way of this node, and what doesn't.
+    /// Readiness of the components that answer requests, here or through other nodes.
     pub(super) fn readiness(&self) -> Readiness {
         let metadata = self.metadata_state();
         let mut parts = vec![
@@ -86,12 +88,12 @@ impl Groups {
         }
     }
 
-    /// Whether requests for keys are answered, whatever the metadata's leader is doing.
+    /// Returns whether requests for keys are answered, whatever the state of the metadata's leader.
     pub(super) fn serves_keys(&self) -> bool {
         self.is_open() && self.shard_parts().iter().all(Part::is_ready)
     }
 
-    /// Whether this node knows of the buckets, and its region serves users.
+    /// Returns whether this node has metadata, and its region serves users.
     pub(super) fn is_open(&self) -> bool {
         self.is_bootstrapped() && self.region_missing().is_none()
     }
@@ -100,6 +102,7 @@ impl Groups {
         !self.catalog.header().cluster_id.is_empty()
     }
 
+    /// State of this node's metadata.
     pub(super) fn metadata_state(&self) -> MetadataState {
         if !self.is_bootstrapped() {
             MetadataState::Absent
@@ -118,14 +121,15 @@ impl Groups {
         }
     }
 
-    /// Why keys can't be served with the metadata yet. A node that has once served them goes on:
-    /// one whose region was cut off must not stop because it hears of the others again.
+    /// Returns the reason for which keys can't be served with the metadata yet. A node that has
+    /// once served them goes on: one of a partitioned region must not stop because the partition
+    /// heals.
     fn metadata_missing(&self, metadata: MetadataState) -> Option<String> {
         if metadata.is_as_good_as_can_be() {
             self.had_metadata.store(true, Ordering::Relaxed);
         }
-        let had_it = self.had_metadata.load(Ordering::Relaxed);
-        metadata.missing().filter(|_| !had_it)
+        let was_current = self.had_metadata.load(Ordering::Relaxed);
+        metadata.missing().filter(|_| !was_current)
     }
 
     fn region_missing(&self) -> Option<String> {
@@ -133,7 +137,7 @@ impl Groups {
         match topology.region(self.identity.region_number) {
             None => Some("the metadata doesn't name this node's region yet".to_owned()),
             Some(region) if region.joining => {
-                Some("it takes over what the other regions have".to_owned())
+                Some("it is still being seeded from another region".to_owned())
             }
             Some(_) => None,
         }
@@ -147,7 +151,7 @@ impl Groups {
         shards.map(part).collect()
     }
 
-    /// Why requests for a shard aren't answered.
+    /// Returns the reason for which requests for a shard aren't answered, if there is one.
     fn shard_missing(&self, shard: &ShardHandle) -> Option<String> {
         if shard.serves() {
             return None;
@@ -156,39 +160,39 @@ impl Groups {
             let leader = shard.leader_elsewhere();
             return leader
                 .is_none()
-                .then(|| "no node says that it leads it".to_owned());
+                .then(|| "no node reports to lead it".to_owned());
         }
         let group = shard.group();
         let me = self.identity.node_id;
         let leader = *group.leader().borrow();
         match leader {
             Some(leader) if leader == me => match shard.unfit() {
-                Some(why) => Some(why.to_owned()),
+                Some(reason) => Some(reason.to_owned()),
                 None => (!group.has_leader())
-                    .then(|| "this node leads it, and no majority of its members answers".into()),
+                    .then(|| "this node leads it, but no majority of its members answers".into()),
             },
             _ if self.has_leader(group) => None,
             Some(leader) => Some(format!(
-                "its leader {} is not heard",
+                "its leader {} is unreachable",
                 self.node_name(leader)
             )),
-            None => Some("it has no leader: too few of its members are heard".to_owned()),
+            None => Some("it has no leader: too few of its members are reachable".to_owned()),
         }
     }
 
-    /// Whether a group has a leader now: this node, or one that it hears, and that has a majority
-    /// behind it.
+    /// Returns whether a group has a leader now, with a majority: this node, or one that it has
+    /// contact with.
     pub(super) fn has_leader<M: Machine>(&self, group: &Group<M>) -> bool {
         let leader = *group.leader().borrow();
         let others = leader.filter(|leader| *leader != self.identity.node_id);
-        let confirmed = others.is_none_or(|leader| {
+        let is_confirmed = others.is_none_or(|leader| {
             group.leader_settled_for() < CONFIRMED_WITHIN
                 || self.vitals.led_within(leader, group.id(), CONFIRMED_WITHIN)
         });
-        group.has_leader() && confirmed
+        group.has_leader() && is_confirmed
     }
 
-    /// A node as people know it: its host and port, and its region.
+    /// Name of a node for people: its host and port, and its region.
     pub(super) fn node_name(&self, node: NodeId) -> String {
         let topology = self.catalog.topology();
         match topology.node(node) {
@@ -201,12 +205,13 @@ impl Groups {
     }
 }
 
+/// Writes the metrics of readiness.
 pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
     let help = "1 if this node can answer for all shards of its region.";
     let ready = f64::from(u8::from(groups.readiness().is_ready()));
     text.gauge("cloudkv_ready", help, &[], ready);
     let mut write = |group: GroupId, has_leader: bool| {
-        let help = "1 if this node leads the group or hears its leader, and a majority follows.";
+        let help = "1 if this node leads the group, or reaches its leader, with a majority.";
         let group = group.to_string();
         let labels = [("group", group.as_str())];
         let has_leader = f64::from(u8::from(has_leader));

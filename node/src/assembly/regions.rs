@@ -1,4 +1,4 @@
-//! What the operator's port tells of other regions.
+//! Status and metrics of the replication to other regions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::meta::Topology;
 use crate::shard::{Peering, ShardHandle};
 use crate::telemetry::metrics::Exposition;
 
-/// A region from which nothing came for this long isn't reached.
+/// Time without a message from a region after which it counts as unreachable.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// A shard that this node leads, on its way to one other region.
+/// Replication of a shard that this node leads to one other region.
 struct Way {
     shard: u16,
     region: String,
@@ -26,7 +26,7 @@ struct Way {
 }
 
 impl Way {
-    /// Changes that the region may lack: positions, some of which were written again since.
+    /// Changes that the region may lack, counted by position: some keys were written again since.
     fn behind(&self) -> u64 {
         let last = self.peering.header.change_last;
         last.saturating_sub(self.line.confirmed)
@@ -44,47 +44,47 @@ fn led(groups: &Groups) -> impl Iterator<Item = (u16, &Arc<ShardHandle>)> {
 
 fn ways(groups: &Groups) -> Vec<Way> {
     let topology = groups.catalog.topology();
-    let lines: BTreeMap<(u16, u32), Line> = groups.ledger.lines();
-    let mut ways = Vec::new();
+    let statuses: BTreeMap<(u16, u32), Line> = groups.ledger.lines();
+    let mut replications = Vec::new();
     for (shard, handle) in led(groups) {
-        let peering = handle.view().peering().borrow().clone();
-        for peer in &peering.header.peers {
+        let view = handle.view().peering().borrow().clone();
+        for peer in &view.header.peers {
             let name = topology.region_name(peer.region).unwrap_or("?");
-            ways.push(Way {
+            replications.push(Way {
                 shard,
                 region: name.to_owned(),
-                line: lines
+                line: statuses
                     .get(&(shard, peer.region))
                     .cloned()
                     .unwrap_or_default(),
                 watermark: peer.watermark,
                 fenced: peer.fenced,
-                peering: peering.clone(),
+                peering: view.clone(),
             });
         }
     }
-    ways
+    replications
 }
 
-/// The regions of the cluster, and how this node's shards stand with each of the others.
+/// Status of the cluster's regions, and of this node's replication to each of the others.
 pub(super) fn status(groups: &Groups) -> Value {
     let topology = groups.catalog.topology();
     let me = groups.identity.region_number;
-    let ways = ways(groups);
+    let replications = ways(groups);
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
-    let levelled = |number: u32| topology.levelled_in().contains(&number);
+    let is_reconciled = |number: u32| topology.levelled_in().contains(&number);
     let region = |number: u32, info: &crate::meta::RegionInfo| {
-        let of = ways.iter().filter(|way| way.region == info.name);
-        let shards: Vec<Value> = of
-            .map(|way| {
+        let to_region = replications.iter().filter(|it| it.region == info.name);
+        let shards: Vec<Value> = to_region
+            .map(|replication| {
                 json!({
-                    "shard": way.shard,
-                    "behind": way.behind(),
-                    "lag_ms": way.line.lag().map(millis),
-                    "silent_ms": way.silent_for().map(millis),
-                    "watermark": way.watermark,
-                    "alarms": way.line.alarms,
-                    "fenced": way.fenced,
+                    "shard": replication.shard,
+                    "behind": replication.behind(),
+                    "lag_ms": replication.line.lag().map(millis),
+                    "silent_ms": replication.silent_for().map(millis),
+                    "watermark": replication.watermark,
+                    "alarms": replication.line.alarms,
+                    "fenced": replication.fenced,
                 })
             })
             .collect();
@@ -95,8 +95,8 @@ pub(super) fn status(groups: &Groups) -> Value {
             "joining": info.joining,
             "started_by": (info.founder != 0).then(|| groups.node_name(info.founder)),
             "leaving": info.leaving,
-            "levelled_by": info.leaving.then(|| named(&topology, levelled)),
-            "waits_for": info.leaving.then(|| named(&topology, |it| !levelled(it))),
+            "levelled_by": info.leaving.then(|| named(&topology, is_reconciled)),
+            "waits_for": info.leaving.then(|| named(&topology, |it| !is_reconciled(it))),
             "lag_ms": groups.ledger.inbound_lag(number).map(millis),
             "shards": shards,
         })
@@ -105,36 +105,37 @@ pub(super) fn status(groups: &Groups) -> Value {
     all.map(|(number, info)| region(*number, info)).collect()
 }
 
-/// The regions that stay for which `choose` holds.
+/// Names of the remaining regions that `choose` selects.
 fn named(topology: &Topology, choose: impl Fn(u32) -> bool) -> Vec<String> {
     let regions = topology.all_regions().iter();
-    let stay = regions.filter(|(number, region)| !region.leaving && choose(**number));
-    stay.map(|(_, region)| region.name.clone()).collect()
+    let chosen = regions.filter(|(number, region)| !region.leaving && choose(**number));
+    chosen.map(|(_, region)| region.name.clone()).collect()
 }
 
-/// What another region lacks of the shards that this node leads.
+/// Backlog of another region, over the shards that this node leads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backlog {
-    /// Changes that it may lack.
+    /// Changes that the region may lack.
     pub changes: u64,
-    /// How old the oldest of them is that was sent last.
+    /// Age of the oldest one that was sent last.
     pub lag: Duration,
 }
 
-/// The regions that are reached, and what each of them lacks.
+/// Backlogs of the reachable regions.
 pub(super) fn backlogs(groups: &Groups) -> BTreeMap<String, Backlog> {
     let mut backlogs: BTreeMap<String, Backlog> = BTreeMap::new();
-    let reached = |way: &Way| way.silent_for().is_some_and(|silence| silence < SILENCE);
-    for way in ways(groups).into_iter().filter(reached) {
-        let (behind, lag) = (way.behind(), way.line.lag().unwrap_or_default());
-        let backlog = backlogs.entry(way.region).or_default();
+    let is_reachable = |it: &Way| it.silent_for().is_some_and(|silence| silence < SILENCE);
+    for replication in ways(groups).into_iter().filter(is_reachable) {
+        let behind = replication.behind();
+        let lag = replication.line.lag().unwrap_or_default();
+        let backlog = backlogs.entry(replication.region).or_default();
         backlog.changes += behind;
         backlog.lag = backlog.lag.max(lag);
     }
     backlogs
 }
 
-/// What is held back on this node for other regions, and how much may be.
+/// Status of the changes that this node retains for other regions, and their budget.
 pub(super) fn held(groups: &Groups) -> Value {
     let budget = &groups.budget;
     json!({
@@ -144,10 +145,11 @@ pub(super) fn held(groups: &Groups) -> Value {
     })
 }
 
+/// Writes the metrics of replication.
 pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
-    let (held, limit) = (groups.budget.held() as f64, groups.budget.limit() as f64);
-    let help = "How much of what may be held back on this node for other regions is.";
-    text.gauge("cloudkv_geo_budget_used_ratio", help, &[], held / limit);
+    let (retained, limit) = (groups.budget.held() as f64, groups.budget.limit() as f64);
+    let help = "Used share of the budget for changes retained for other regions.";
+    text.gauge("cloudkv_geo_budget_used_ratio", help, &[], retained / limit);
     let leaving = groups.catalog.topology();
     let leaving = leaving
         .all_regions()
@@ -156,49 +158,53 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
     let help = "Regions that are being removed.";
     text.gauge("cloudkv_regions_leaving", help, &[], leaving.count() as f64);
     for (shard, handle) in led(groups) {
-        let peering = handle.view().peering().borrow().clone();
+        let view = handle.view().peering().borrow().clone();
         let shard = shard.to_string();
         let labels = [("shard", shard.as_str())];
         let gauges = [
             (
                 "cloudkv_geo_held_changes",
-                "Changes that some other region lacks.",
-                peering.header.held_changes,
+                "Retained changes, which some other region lacks.",
+                view.header.held_changes,
             ),
             (
                 "cloudkv_geo_held_bytes",
-                "Bytes of changes that some other region lacks.",
-                peering.header.held_bytes,
+                "Bytes of retained changes, which some other region lacks.",
+                view.header.held_bytes,
             ),
             (
                 "cloudkv_geo_guarded",
-                "Changes of others that came after a watermark that they had announced.",
-                peering.header.guarded,
+                "Changes of other regions that arrived after a watermark that these had announced.",
+                view.header.guarded,
             ),
         ];
         for (name, help, value) in gauges {
             text.gauge(name, help, &labels, value as f64);
         }
     }
-    for way in ways(groups) {
-        let shard = way.shard.to_string();
-        let labels = [("shard", shard.as_str()), ("region", way.region.as_str())];
+    for replication in ways(groups) {
+        let shard = replication.shard.to_string();
+        let labels = [
+            ("shard", shard.as_str()),
+            ("region", replication.region.as_str()),
+        ];
         let seconds = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64());
         let gauges = [
             (
                 "cloudkv_geo_behind",
                 "Changes that another region has not acknowledged.",
-                way.behind() as f64,
+                replication.behind() as f64,
             ),
             (
                 "cloudkv_geo_lag_seconds",
-                "Time that changes take to another region: half of sending to acknowledgement, or their age while it is behind.",
-                seconds(way.line.lag()),
+                "Replication lag to another region: half of the time from sending to \
+                 acknowledgement, or the age of changes while the region is behind.",
+                seconds(replication.line.lag()),
             ),
             (
                 "cloudkv_geo_silent_seconds",
-                "Time since another region was last heard of.",
-                seconds(way.silent_for()),
+                "Time since the last message of another region.",
+                seconds(replication.silent_for()),
             ),
         ];
         for (name, help, value) in gauges {
@@ -208,22 +214,22 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
             (
                 "cloudkv_geo_sent_changes_total",
                 "Changes sent to another region.",
-                way.line.sent_records,
+                replication.line.sent_records,
             ),
             (
                 "cloudkv_geo_sent_bytes_total",
                 "Bytes sent to another region, before compression.",
-                way.line.sent_bytes,
+                replication.line.sent_bytes,
             ),
             (
                 "cloudkv_geo_ahead_total",
-                "Parts of another region's changes that were too far ahead in time.",
-                way.line.held_ahead,
+                "Batches of another region's changes that were too far ahead in time.",
+                replication.line.held_ahead,
             ),
             (
                 "cloudkv_geo_alarms_total",
-                "Times that another region and this one disagreed on what was sent.",
-                way.line.alarms,
+                "Number of times that another region and this one disagreed on the sent changes.",
+                replication.line.alarms,
             ),
         ];
         for (name, help, value) in counters {
@@ -232,7 +238,7 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
     }
 }
 
-/// How long changes take from other regions to this one, as answers to users tell it.
+/// Replication lag from other regions to this one, as the value of a response header.
 pub(super) fn lag(groups: &Groups) -> String {
     if !groups.catalog.has_regions() {
         return String::new();

@@ -1,7 +1,7 @@
 //! Runs a node: bind, recover, serve, drain, stop.
 //!
-//! Several runtimes, so that load on one can't delay the other: Raft has its own, and so has each
-//! thread that serves users; all else runs on the caller's.
+//! There are several runtimes, so that load on one can't delay the others: Raft has its own, and so
+//! has each thread that serves users; everything else runs on the caller's.
 
 use std::io;
 use std::sync::Arc;
@@ -39,83 +39,85 @@ use crate::rpc::{Runtimes, TlsError};
 use crate::service::Service;
 use crate::{admin, meta, rpc};
 
-/// Files that the databases of log and state keep open at most, 1024 each (`max_open_files`).
+/// Maximum number of files that the databases of log and state keep open, 1024 each
+/// (`max_open_files`).
 const DATABASE_FILES: u64 = 2 * 1024;
 
-/// Connections that each further thread for users has, to and from eight other nodes.
+/// Connections to and from eight other nodes that each further thread for users holds.
 const LINK_FILES: u64 = 16;
 
-/// How long tasks in the background may take to end.
+/// Time for background tasks to end.
 const TASKS_END: Duration = Duration::from_secs(15);
 
-/// Time for the last counts of reads to get to their shards before these stop.
+/// Time for the last read counts to reach their shards before these stop.
 const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often answers tell of a new lag.
+/// Interval at which responses get a new replication lag.
 const TELL_LAG: Duration = Duration::from_millis(250);
 
-/// Why a node ends other than by being told to.
+/// Reason for which a node ends without a requested stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It doesn't start.
+    /// The node can't start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The process may not open enough files.
+    /// The limit of open files is too low.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// Its certificates can't be used.
+    /// The node's certificates can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Ports can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The system refuses something else.
+    /// Another call to the system failed.
     #[error("{verb}")]
     System {
-        /// What was tried.
+        /// The failed action.
         verb: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A Raft group has failed: going on could lose what was acknowledged.
-    #[error("stopped by a failure: {0}")]
+    /// A Raft group has failed: to go on could lose acknowledged writes.
+    #[error("run the node: {0}")]
     Failed(String),
 }
 
-/// Files that are open besides users' connections.
+/// Returns the number of files that are open besides users' connections.
 fn own_files(config: &Config) -> u64 {
     let beyond_the_first = config.user_threads().saturating_sub(1) as u64;
     DATABASE_FILES + LINK_FILES * beyond_the_first
 }
 
-/// Runs a node until `stop` is cancelled, or it fails. A region that nobody named is only joined.
+/// Runs a node until `stop` is cancelled, or until it fails. A region that was not given explicitly
+/// is only joined, never created.
 pub async fn run(
     mut config: Config,
-    names_region: bool,
+    is_region_explicit: bool,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     config.max_connections =
         room_for_connections(raise_limit(), config.max_connections, own_files(&config))?;
     let (ports, admin_port) = Ports::bind(&config)?;
     start_log::begins(&config, &ports);
-    // They end last.
+    // Dropped last.
     let threads = Threads::start(&config)?;
     let start = Start {
         runtimes: threads.runtimes(),
         config: Arc::new(config),
-        names_region,
-        began,
+        names_region: is_region_explicit,
+        began: started_at,
     };
     run_on(start, ports, admin_port, stop).await
 }
 
-/// What a start has to begin with.
+/// Inputs of a start.
 struct Start {
     runtimes: Runtimes,
     config: Arc<Config>,
-    /// Whether somebody named its region.
+    /// True if the region was given explicitly.
     names_region: bool,
     began: Instant,
 }
@@ -127,22 +129,22 @@ async fn run_on(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let (runtimes, config) = (&start.runtimes, start.config.clone());
-    // Cancelled after the last request has ended.
+    // Cancelled after the last request has completed.
     let stop_groups = CancellationToken::new();
     let raft = &runtimes.raft;
-    let place = place(&config, &ports)?;
-    start_log::place(&config, &place, ports.rpc.is_some());
-    let tls = place.dialer.tls();
+    let endpoint = place(&config, &ports)?;
+    start_log::place(&config, &endpoint, ports.rpc.is_some());
+    let tls = endpoint.dialer.tls();
     let (tasks, stop_admin) = (TaskTracker::new(), CancellationToken::new());
     let progress = Progress::default();
     progress.waits_for("the data directory to be opened and its log to be read");
-    let front = admin::Front::new(starting(&config, &progress), config.admin_token.as_ref());
+    let admin_router = admin::Front::new(starting(&config, &progress), config.admin_token.as_ref());
     tasks.spawn(cloudkv_common::admin::serve(
         admin_port,
-        front.router(),
+        admin_router.router(),
         stop_admin.clone(),
     ));
-    let groups = start_groups(&start, place, progress, stop_groups.clone(), &stop).await?;
+    let groups = start_groups(&start, endpoint, progress, stop_groups.clone(), &stop).await?;
     if ports.rpc.is_none() && node_port::has_others(&groups) {
         ports.rpc = Some(bind_rpc(&config)?);
     }
@@ -164,25 +166,25 @@ async fn run_on(
         source: io::Error::other(error),
     })?);
 
-    let observer = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
+    let status = Arc::new(Observer::new(groups.clone(), api.clone(), &config));
     let geo = Arc::new(geo(&groups, &service));
-    let operator = admin::Node {
-        state: observer,
+    let admin_context = admin::Node {
+        state: status,
         operations: Arc::new(Operator {
             directory: service.directory.clone(),
             groups: groups.clone(),
             geo: geo.clone(),
         }),
     };
-    front.replace(admin::router(operator, config.admin_token.as_ref()));
-    let answering = answering(
+    admin_router.replace(admin::router(admin_context, config.admin_token.as_ref()));
+    let rpc_handlers = answering(
         &groups,
         &service,
         (geo.clone(), api.clone()),
         runtimes.clone(),
         &stop,
     );
-    let leaving = answering.leaving.clone();
+    let leaving = rpc_handlers.leaving.clone();
     let encryption = match tls {
         Some(tls) => {
             tasks.spawn_on(tls.clone().watch(stop_admin.clone()), raft);
@@ -191,17 +193,17 @@ async fn run_on(
         None => Encryption::Off,
     };
     if let Some(listener) = ports.rpc {
-        tasks.spawn(rpc::serve(listener, answering, stop_admin.clone()));
+        tasks.spawn(rpc::serve(listener, rpc_handlers, stop_admin.clone()));
     } else {
         tasks.spawn(node_port::serve_later(
             groups.clone(),
             config.clone(),
-            answering,
+            rpc_handlers,
             stop_admin.clone(),
         ));
     }
 
-    let users = Users {
+    let public_listeners = Users {
         listeners: ports.http,
         address: ports.http_address,
         workers: runtimes.workers.clone(),
@@ -225,7 +227,7 @@ async fn run_on(
         biased;
         why = node.groups.failed() => Err(RunError::Failed(why)),
         why = node.look_after_cluster() => Err(RunError::Failed(why)),
-        served = node.serve(users, &stop) => served.map_err(|source| RunError::System {
+        served = node.serve(public_listeners, &stop) => served.map_err(|source| RunError::System {
             verb: "serve users",
             source,
         }),
@@ -234,7 +236,7 @@ async fn run_on(
         leaving.leave().await;
         let report = node.service.directory.report_reads();
         if tokio::time::timeout(REPORTED_WITHIN, report).await.is_err() {
-            tracing::warn!("the last counts of reads were not taken in time");
+            tracing::warn!(timeout = ?REPORTED_WITHIN, "reporting the last read counts timed out");
         }
     }
     node.stop_groups.cancel();
@@ -245,7 +247,7 @@ async fn run_on(
         .await
         .is_err()
     {
-        tracing::warn!("tasks in the background were cut off");
+        tracing::warn!(timeout = ?TASKS_END, "background tasks did not end in time, aborted");
     }
     outcome?;
     stopped.map_err(|source| RunError::System {
@@ -266,20 +268,20 @@ fn starting(config: &Config, progress: &Progress) -> admin::Starting {
 
 async fn start_groups(
     start: &Start,
-    place: Place,
+    endpoint: Place,
     progress: Progress,
     stop: CancellationToken,
-    give_up: &CancellationToken,
+    cancel: &CancellationToken,
 ) -> Result<Arc<Groups>, RunError> {
-    let (give_up, runtimes) = (give_up.clone(), start.runtimes.clone());
-    let (config, names_region) = (start.config.clone(), start.names_region);
+    let (cancel, runtimes) = (cancel.clone(), start.runtimes.clone());
+    let (config, is_region_explicit) = (start.config.clone(), start.names_region);
     let start = start.runtimes.raft.spawn(async move {
         let entry = Entry {
-            names_region,
+            names_region: is_region_explicit,
             progress: &progress,
-            give_up: &give_up,
+            give_up: &cancel,
         };
-        Groups::start(&config, place, &runtimes, entry, &stop).await
+        Groups::start(&config, endpoint, &runtimes, entry, &stop).await
     });
     let groups = start.await.map_err(|error| RunError::System {
         verb: "start the groups",
@@ -288,7 +290,7 @@ async fn start_groups(
     Ok(Arc::new(groups?))
 }
 
-/// What serving needs, and what runs beside it.
+/// A running node: what serving needs, and what runs beside it.
 struct Node {
     groups: Arc<Groups>,
     service: Service,
@@ -298,26 +300,26 @@ struct Node {
     tasks: TaskTracker,
     raft: Handle,
     geo: Arc<Geo>,
-    /// Ends the node, as a signal does.
+    /// Stops the node, as a signal does.
     stop: CancellationToken,
-    /// Ends decisions about the cluster.
+    /// Stops placement decisions.
     stop_cluster: CancellationToken,
     stop_groups: CancellationToken,
     began: Instant,
 }
 
 impl Node {
-    /// Recovers, then serves users until `stop`, and until their requests have ended.
-    async fn serve(&self, users: Users, stop: &CancellationToken) -> io::Result<()> {
-        // From the beginning: a region that joins takes over all that the others have, and the log of
-        // that must not stay.
+    /// Recovers, then serves users until `stop`, and until their requests have completed.
+    async fn serve(&self, listeners: Users, stop: &CancellationToken) -> io::Result<()> {
+        // From the start: a region that joins is seeded with everything that the others have, and
+        // the log of that must not stay.
         let write_buffer = self.config.write_buffer_mib.bytes();
-        let upkeep = upkeep(self.groups.clone(), write_buffer, self.stop_groups.clone());
-        self.tasks.spawn(upkeep);
+        let maintenance = upkeep(self.groups.clone(), write_buffer, self.stop_groups.clone());
+        self.tasks.spawn(maintenance);
         let watch = watch_disk(self.groups.space.clone(), self.stop_groups.clone());
         self.tasks.spawn(watch);
-        let journal = journal::write(self.groups.clone(), self.began, self.stop_groups.clone());
-        self.tasks.spawn(journal);
+        let event_log = journal::write(self.groups.clone(), self.began, self.stop_groups.clone());
+        self.tasks.spawn(event_log);
         if stop
             .run_until_cancelled(self.groups.serving())
             .await
@@ -326,25 +328,26 @@ impl Node {
             return Ok(());
         }
         self.start_tasks();
-        start_log::serves(&self.groups, users.address, self.began);
+        start_log::serves(&self.groups, listeners.address, self.began);
         let drain = CancellationToken::new();
-        let serve = users.serve(&self.api, &self.http, &drain);
-        let wind_down = async {
+        let serve = listeners.serve(&self.api, &self.http, &drain);
+        let shutdown = async {
             stop.cancelled().await;
-            // While others take over, this node still serves users, and passes their requests on.
+            // While leadership moves, this node still serves users, and forwards their requests.
             self.stop_cluster.cancel();
             self.groups.hand_over().await;
             drain.cancel();
             Ok(())
         };
-        // Serving ends by itself only if it fails.
-        futures_util::try_join!(serve, wind_down).map(drop)
+        // Serving ends by itself only on failure.
+        futures_util::try_join!(serve, shutdown).map(drop)
     }
 
-    /// Keeps the cluster as it should be. Ends only if this node has no place in it any more.
+    /// Runs the placement controller and the consistency checker. Returns the reason once this node
+    /// has been removed from the cluster.
     async fn look_after_cluster(&self) -> String {
         let groups = &self.groups;
-        let keeper = Keeper {
+        let placement_controller = Keeper {
             identity: groups.identity.clone(),
             registration: pb::RegisterNode {
                 node: groups.identity.node_id,
@@ -374,18 +377,20 @@ impl Node {
         self.tasks.spawn_on(watch, &self.raft);
         self.tasks
             .spawn(self.geo.clone().run(self.stop_groups.clone()));
-        let comparer = Comparer {
+        let consistency_checker = Comparer {
             shards: groups.shards.iter().cloned().collect(),
             peers: groups.peers.clone(),
             data_dir: self.config.data_dir.clone(),
             alarms: groups.replica_alarms.clone(),
         };
-        let compare = self.tasks.spawn(comparer.run(self.stop_cluster.clone()));
-        let keep = Arc::new(keeper).run(self.stop_cluster.clone());
-        let keep = self.tasks.spawn_on(keep, &self.raft);
+        let check = self
+            .tasks
+            .spawn(consistency_checker.run(self.stop_cluster.clone()));
+        let control = Arc::new(placement_controller).run(self.stop_cluster.clone());
+        let control = self.tasks.spawn_on(control, &self.raft);
         tokio::select! {
-            why = reason(compare) => why,
-            why = reason(keep) => why,
+            why = reason(check) => why,
+            why = reason(control) => why,
         }
     }
 
@@ -395,24 +400,24 @@ impl Node {
         self.tasks.spawn(directory.clone().sweep(stop()));
         self.tasks.spawn(directory.clone().reclaim(stop()));
         self.tasks.spawn(directory.clone().report(stop()));
-        let vitals = self.groups.vitals.clone();
+        let failure_detector = self.groups.vitals.clone();
         let expire = directory.clone();
-        let expire = expire.expire_accounts(move || vitals.clock_ok(), stop());
+        let expire = expire.expire_accounts(move || failure_detector.clock_ok(), stop());
         self.tasks.spawn(expire);
         let (groups, api) = (self.groups.clone(), self.api.clone());
-        let tell_lag = async move {
+        let publish_lag = async move {
             loop {
                 api.set_lag(&regions::lag(&groups));
                 tokio::time::sleep(TELL_LAG).await;
             }
         };
-        let stop_telling = self.stop_groups.clone();
+        let stop_publishing = self.stop_groups.clone();
         self.tasks
-            .spawn(async move { stop_telling.run_until_cancelled(tell_lag).await });
+            .spawn(async move { stop_publishing.run_until_cancelled(publish_lag).await });
     }
 }
 
-/// Why a task that runs until the node stops has ended before.
+/// Returns the reason for which a task that should run until the node stops has ended early.
 async fn reason(task: JoinHandle<Option<String>>) -> String {
     match task.await {
         Ok(None) => std::future::pending().await,
@@ -422,7 +427,7 @@ async fn reason(task: JoinHandle<Option<String>>) -> String {
 }
 
 fn http_settings(config: &Config, cluster_id: &str) -> HttpSettings {
-    // With certificates, routers show theirs.
+    // With certificates, routers authenticate by theirs.
     let token = HeaderValue::from_str(cluster_id).ok();
     let token = token.filter(|token| config.rpc_cert.is_none() && !token.is_empty());
     HttpSettings {

@@ -1,4 +1,4 @@
-//! What of its region a node sees served, and by whom it isn't: for the operator's port.
+//! Availability of the region's groups as this node sees it, for the admin port.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,16 +11,15 @@ use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 use crate::types::Nanos;
 
-/// How long a node that was removed is still shown.
+/// Time for which a removed node is still shown.
 const SHOW_REMOVED: Duration = Duration::from_secs(3600);
 
-/// Whether a node is heard of, or is this one.
+/// Returns whether a node is alive; this one always is.
 pub(super) fn is_alive(groups: &Groups, node: NodeId) -> bool {
     node == groups.identity.node_id || groups.vitals.lives(node)
 }
 
-/// The groups that nobody serves, as far as this node hears: the metadata, and the shards of its
-/// region.
+/// Groups that nobody serves, as far as this node knows: of the metadata and the region's shards.
 pub(super) fn unserved(groups: &Groups) -> Vec<Value> {
     let meta = (!serves_meta(groups)).then(|| {
         let (voters, _) = groups.meta.members();
@@ -43,11 +42,11 @@ pub(super) fn unserved(groups: &Groups) -> Vec<Value> {
 }
 
 fn row(groups: &Groups, group: GroupId, voters: &[NodeId]) -> Value {
-    let silent = voters.iter().filter(|voter| !is_alive(groups, **voter));
+    let unreachable = voters.iter().filter(|voter| !is_alive(groups, **voter));
     json!({
         "group": group.to_string(),
         "voters": voters,
-        "unreachable": silent.collect::<Vec<_>>(),
+        "unreachable": unreachable.collect::<Vec<_>>(),
     })
 }
 
@@ -56,8 +55,8 @@ fn serves_meta(groups: &Groups) -> bool {
         return true;
     }
     let (voters, _) = groups.meta.members();
-    let living = voters.iter().filter(|voter| is_alive(groups, **voter));
-    let has_majority = living.count() > voters.len() / 2;
+    let alive = voters.iter().filter(|voter| is_alive(groups, **voter));
+    let has_majority = alive.count() > voters.len() / 2;
     let leader = *groups.meta.leader().borrow();
     has_majority && leader.is_some_and(|leader| is_alive(groups, leader))
 }
@@ -67,7 +66,7 @@ fn serves_shard(groups: &Groups, shard: &ShardHandle) -> bool {
     shard.serves() || elsewhere.is_some_and(|leader| is_alive(groups, leader))
 }
 
-/// Those in force where this node holds the shard, else those that the metadata names.
+/// Current voters of a shard that this node holds, else those of the planned placement.
 fn voters_of(groups: &Groups, shard: &ShardHandle, number: u16) -> Vec<NodeId> {
     if shard.is_hosted() {
         return shard.status().voters;
@@ -77,17 +76,17 @@ fn voters_of(groups: &Groups, shard: &ShardHandle, number: u16) -> Vec<NodeId> {
     placement.map_or_else(Vec::new, |placement| placement.voters.clone())
 }
 
-/// Whether a node is still shown: those that were removed are for an hour.
+/// Returns whether a node is shown: removed ones are for an hour.
 pub(super) fn is_shown(node: &NodeInfo, now: Nanos) -> bool {
     node.state != NodeState::Removed || removed_for(node, now) < SHOW_REMOVED
 }
 
-/// How long ago a node was removed.
+/// Time since a node was removed.
 pub(super) fn removed_for(node: &NodeInfo, now: Nanos) -> Duration {
     Duration::from_nanos(now.saturating_sub(node.removed_at))
 }
 
-/// The certificate of the port for other nodes, if there is one.
+/// Status of the rpc port's certificate, if there is one.
 pub(super) fn certificate(groups: &Groups) -> Option<Value> {
     let tls = groups.place.dialer.tls()?;
     let left = tls.valid_until().duration_since(SystemTime::now());
@@ -116,7 +115,7 @@ mod tests {
         };
         assert!(is_shown(&node, 11 * hour - 1));
         assert!(!is_shown(&node, 11 * hour));
-        // Nobody knows when it was.
+        // The time of the removal is unknown.
         node.removed_at = 0;
         assert!(!is_shown(&node, 11 * hour));
         node.state = NodeState::Leaving;

@@ -1,4 +1,4 @@
-//! What the operator's port tells of snapshots, and of the log that is kept for members that lag.
+//! Status and metrics of snapshots, and of the log that is retained for members that lag.
 
 use std::sync::atomic::Ordering;
 
@@ -8,12 +8,13 @@ use super::groups::Groups;
 use crate::raft::{Direction, TransferStatus, Transfers};
 use crate::telemetry::metrics::Exposition;
 
+/// Snapshot transfers of all groups.
 pub(super) fn of_groups(groups: &Groups) -> impl Iterator<Item = &Transfers> {
     let shards = groups.shards.iter().map(|shard| shard.group().transfers());
     std::iter::once(groups.meta.transfers()).chain(shards)
 }
 
-/// The snapshots on their way, and the last one from and to each other node.
+/// Snapshots in transfer, and the last one from and to each other node.
 pub(super) fn status(groups: &Groups) -> Vec<Value> {
     let all = of_groups(groups).flat_map(Transfers::statuses);
     all.map(|transfer| row(&transfer)).collect()
@@ -37,7 +38,7 @@ fn round(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 
-/// What the log takes for members that lag.
+/// Status of the log that is retained for members that lag.
 pub(super) fn log(groups: &Groups) -> Value {
     let shards = groups.shards.iter().map(|shard| shard.group().retention());
     let all = std::iter::once(groups.meta.retention()).chain(shards);
@@ -49,7 +50,7 @@ pub(super) fn log(groups: &Groups) -> Value {
     })
 }
 
-/// The same as metrics.
+/// Writes both as metrics.
 pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
     for transfers in of_groups(groups) {
         let group = transfers.group().to_string();
@@ -59,17 +60,17 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
             let counters = [
                 (
                     "cloudkv_snapshot_bytes_total",
-                    "Bytes of snapshots that went from or to this node.",
+                    "Bytes of snapshots transferred from or to this node.",
                     &counts.bytes,
                 ),
                 (
                     "cloudkv_snapshots_total",
-                    "Snapshots that were sent or received to their end.",
+                    "Snapshots sent or received completely.",
                     &counts.done,
                 ),
                 (
                     "cloudkv_snapshot_failures_total",
-                    "Snapshots that failed after they had begun.",
+                    "Snapshots that failed after their transfer had begun.",
                     &counts.failed,
                 ),
             ];
@@ -79,21 +80,21 @@ pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
         }
     }
     let budget = &groups.log_budget;
-    let help = "What the log takes of its budget for members that lag.";
+    let help = "Bytes of the log, out of the budget for members that lag.";
     text.gauge(
         "cloudkv_log_retention_used_bytes",
         help,
         &[],
         budget.used() as f64,
     );
-    let help = "The budget: beyond it members that lag need a snapshot.";
+    let help = "Budget of the log: beyond it members that lag need a snapshot.";
     text.gauge(
         "cloudkv_log_retention_limit_bytes",
         help,
         &[],
         budget.limit() as f64,
     );
-    let help = "Times that a group gave up the log that it kept for members that lag.";
+    let help = "Times that a group released the log that it retained for members that lag.";
     text.counter(
         "cloudkv_log_retention_released_total",
         help,
@@ -107,7 +108,7 @@ mod tests {
     use super::round;
 
     #[test]
-    fn numbers_are_told_with_one_decimal() {
+    fn numbers_are_rounded_to_one_decimal() {
         assert!((round(12.34) - 12.3).abs() < 1e-9);
     }
 }

@@ -1,4 +1,4 @@
-//! What the log tells of a start: what runs, with what, where, and how far it is.
+//! Log events of a start: version, resources, addresses and progress.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::cluster::Identity;
 use crate::config::Config;
 use crate::meta::NodeState;
 
-/// The process, what it may use, and where it listens.
+/// Logs the process, its resources, and the addresses that it listens on.
 pub(super) fn begins(config: &Config, ports: &Ports) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -34,29 +34,24 @@ pub(super) fn begins(config: &Config, ports: &Ports) {
     );
 }
 
-/// Where others reach the node, and the certificate that it shows them.
-pub(super) fn place(config: &Config, place: &Place, has_port: bool) {
+/// Logs the node's endpoint and its certificate.
+pub(super) fn place(config: &Config, endpoint: &Place, has_port: bool) {
     if !has_port {
         return;
     }
-    let (rpc, http) = (&place.rpc, &place.http);
-    match (place.dialer.tls(), &config.rpc_cert) {
+    let (rpc, http) = (&endpoint.rpc, &endpoint.http);
+    match (endpoint.dialer.tls(), &config.rpc_cert) {
         (Some(tls), Some(cert)) => {
             let left = tls.valid_until().duration_since(SystemTime::now());
             let days_left = left.unwrap_or_default().as_secs() / 86_400;
             let certificate = cert.display();
-            tracing::info!(rpc, http, %certificate, days_left, "other nodes reach this one");
+            tracing::info!(rpc, http, %certificate, days_left, "advertising endpoint");
         }
-        _ => tracing::info!(
-            rpc,
-            http,
-            certificate = "none",
-            "other nodes reach this one"
-        ),
+        _ => tracing::info!(rpc, http, certificate = "none", "advertising endpoint"),
     }
 }
 
-/// The data directory, and whose it is.
+/// Logs the data directory and its owner.
 pub(super) fn data_directory(config: &Config, identity: &Identity, is_new: bool) {
     let dir = config.data_dir.display();
     let (node, region) = (identity.node_id, &identity.region);
@@ -64,46 +59,48 @@ pub(super) fn data_directory(config: &Config, identity: &Identity, is_new: bool)
         true => identity.cluster_id.as_str(),
         false => "none yet",
     };
-    let how = if is_new { "new" } else { "found" };
-    tracing::info!(%dir, state = how, cluster, node, region, "data directory opened");
+    let state = if is_new { "new" } else { "found" };
+    tracing::info!(%dir, state, cluster, node, region, "data directory opened");
     if is_new && identity.is_member() {
         tracing::info!(cluster, shards = identity.shards, "creating a cluster");
     }
 }
 
-/// The node serves users.
-pub(super) fn serves(groups: &Groups, http: std::net::SocketAddr, began: Instant) {
+/// Logs that the node serves users.
+pub(super) fn serves(groups: &Groups, http: std::net::SocketAddr, started_at: Instant) {
     let region = &groups.identity.region;
-    let after = seconds(began.elapsed());
+    let after = seconds(started_at.elapsed());
     if groups.serves_keys() {
         tracing::info!(%http, region, after, "serving");
         return;
     }
     let readiness = groups.readiness();
-    let missing = readiness.parts.iter();
-    let missing = missing.filter_map(|part| Some((&part.name, part.missing.as_ref()?)));
-    let waits_for: Vec<String> = missing
-        .map(|(name, why)| format!("{name}: {why}"))
+    let blocked = readiness.parts.iter();
+    let blocked = blocked.filter_map(|part| Some((&part.name, part.missing.as_ref()?)));
+    let waits_for: Vec<String> = blocked
+        .map(|(name, reason)| format!("{name}: {reason}"))
         .collect();
     let waits_for = waits_for.join("; ");
     tracing::warn!(
         %http, region, after, waits_for,
-        "serving, though not ready: requests for some keys are answered 503"
+        "serving but not ready: requests for some keys are answered 503"
     );
 }
 
-/// The node is ready for the first time.
-pub(super) fn ready(groups: &Groups, began: Instant) {
+/// Logs that the node is ready for the first time.
+pub(super) fn ready(groups: &Groups, started_at: Instant) {
     let topology = groups.catalog.topology();
     let nodes = topology.nodes().iter();
     let nodes = nodes
         .filter(|node| node.state != NodeState::Removed)
         .count();
     let regions: Vec<&str> = topology.regions().map(|(_, name)| name).collect();
-    let led = groups.shards.iter().filter(|shard| shard.leads());
-    let leads: Vec<String> = led.map(|shard| shard.group().id().to_string()).collect();
+    let led_shards = groups.shards.iter().filter(|shard| shard.leads());
+    let leads: Vec<String> = led_shards
+        .map(|shard| shard.group().id().to_string())
+        .collect();
     tracing::info!(
-        after = seconds(began.elapsed()),
+        after = seconds(started_at.elapsed()),
         cluster = groups.identity.cluster_id,
         nodes,
         regions = regions.join(", "),
@@ -113,7 +110,7 @@ pub(super) fn ready(groups: &Groups, began: Instant) {
     );
 }
 
-/// A time for people.
+/// Formats a duration in seconds.
 pub(super) fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! The node's threads, by what they are for, so that load on one can't delay the other.
+//! The node's threads, separated by purpose, so that load on some can't delay the others.
 
 use cloudkv_common::server::Workers;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -7,7 +7,7 @@ use super::run::RunError;
 use crate::config::Config;
 use crate::rpc::Runtimes;
 
-/// The threads that replicate and those that serve users; none if the caller's do both. They end
+/// Threads for Raft and threads that serve users; none if the caller's threads do both. They end
 /// when this is dropped.
 pub(super) struct Threads {
     raft: Option<Runtime>,
@@ -15,7 +15,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts as many as the configuration says.
+    /// Starts as many threads as configured.
     pub fn start(config: &Config) -> Result<Self, RunError> {
         if config.raft_threads == 0 {
             return Ok(Self {
@@ -23,8 +23,8 @@ impl Threads {
                 workers: None,
             });
         }
-        // Of the kind for several threads also where there is one: while that waits for the disk, another
-        // takes over.
+        // A multi-thread runtime even with one thread: while that blocks on the disk, another takes
+        // its place.
         let raft = Builder::new_multi_thread()
             .worker_threads(config.raft_threads)
             .thread_name("raft")
@@ -46,7 +46,7 @@ impl Threads {
         Ok(threads)
     }
 
-    /// Which is for what; all else is the caller's.
+    /// Runtimes by purpose; everything else runs on the caller's.
     pub fn runtimes(&self) -> Runtimes {
         match (&self.raft, &self.workers) {
             (Some(raft), Some(workers)) => Runtimes {
@@ -61,7 +61,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Dropped as they are, runtimes would wait here, which another runtime's thread may not.
+        // A plain drop would block here, which a thread of another runtime may not.
         if let Some(raft) = self.raft.take() {
             raft.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! What a node does by itself all the time: discipline its clock, flush its state, purge its logs.
+//! Periodic maintenance: disciplines the clock, flushes the state, purges the logs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::groups::Groups;
 use crate::store::DiskSpace;
 
-/// How often it is looked after.
+/// Interval of maintenance.
 const UPKEEP: Duration = Duration::from_secs(1);
-/// How often the room on the disk is measured.
+/// Interval at which free disk space is measured.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
-/// What was appended to the logs is flushed after this time, however little it is.
+/// Time after which anything appended to the logs is flushed, however little.
 const FLUSH_AFTER: Duration = Duration::from_secs(600);
 
-/// Bounds the log that a restart replays.
+/// Schedule of flushes, which bounds the log that a restart replays.
 ///
 /// The state flushes itself when its write buffer is full. But entries can be many and change
 /// little: writes whose conditions fail, say. So it is also flushed when the logs have grown, and
@@ -28,12 +28,13 @@ struct Flusher {
 
 impl Flusher {
     fn is_due(&self, appended: u64, now: Instant) -> bool {
-        let grown = appended.saturating_sub(self.appended);
-        grown > self.limit || (grown > 0 && now.duration_since(self.at) > FLUSH_AFTER)
+        let growth = appended.saturating_sub(self.appended);
+        growth > self.limit || (growth > 0 && now.duration_since(self.at) > FLUSH_AFTER)
     }
 }
 
-/// Looks after a node until `stop`. `write_buffer` is the size at which the state flushes itself.
+/// Runs maintenance until `stop`. `write_buffer` is the size at which the state flushes itself, in
+/// bytes.
 pub async fn upkeep(groups: Arc<Groups>, write_buffer: usize, stop: CancellationToken) {
     let mut flusher = Flusher {
         appended: 0,
@@ -54,14 +55,14 @@ pub async fn upkeep(groups: Arc<Groups>, write_buffer: usize, stop: Cancellation
             };
         }
         if let Err(error) = groups.purge().await {
-            // A group that has failed ends the node by itself.
-            tracing::warn!(%error, "purge logs");
+            // A failed group stops the node by itself.
+            tracing::warn!(%error, "log purge failed, retrying");
         }
         tidy(&groups).await;
     }
 }
 
-/// Measures the room on the disk until `stop`.
+/// Measures free disk space until `stop`.
 pub async fn watch_disk(space: Arc<DiskSpace>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(DISK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -70,16 +71,16 @@ pub async fn watch_disk(space: Arc<DiskSpace>, stop: CancellationToken) {
     }
 }
 
-/// Frees old segments of the log that hold little.
+/// Moves entries out of old, mostly unused segments of the log, which frees those.
 async fn tidy(groups: &Groups) {
     let engine = groups.engine.clone();
     match tokio::task::spawn_blocking(move || engine.log.tidy()).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             let cause = &error.source;
-            tracing::warn!(%error, %cause, "moving entries out of old log segments failed, retrying");
+            tracing::warn!(%error, %cause, "log segment cleanup failed, retrying");
         }
-        Err(error) => tracing::warn!(%error, "moving entries out of old log segments failed"),
+        Err(error) => tracing::warn!(%error, "log segment cleanup failed"),
     }
 }
 
@@ -89,9 +90,9 @@ async fn flush(groups: &Groups) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             let cause = &error.source;
-            tracing::error!(%error, %cause, "flushing the state failed");
+            tracing::error!(%error, %cause, "state flush failed");
         }
-        Err(error) => tracing::error!(%error, "flush the state"),
+        Err(error) => tracing::error!(%error, "state flush failed"),
     }
 }
 
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_flushed_when_the_log_has_grown_or_after_some_time() {
+    fn a_flush_is_due_after_log_growth_or_time() {
         let now = Instant::now();
         let flusher = Flusher {
             appended: 100,

@@ -1,5 +1,5 @@
-//! How the parts of a node reach each other: what other nodes and regions are answered with, and the
-//! way that the cluster's own commands go.
+//! Wiring of the node's components: replication, handlers of calls, and the proposal of the
+//! cluster's own commands.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::meta::{self, NodeRefusal, Refusal};
 use crate::rpc::{Answering, Leaving, Runtimes};
 use crate::service::Service;
 
-/// What this region's changes go to the others with.
+/// Builds the replication to and from other regions.
 pub(super) fn geo(groups: &Groups, service: &Service) -> Geo {
     let identity = &groups.identity;
     Geo {
@@ -38,7 +38,7 @@ pub(super) fn geo(groups: &Groups, service: &Service) -> Geo {
     }
 }
 
-/// What other nodes are answered, and by what.
+/// Builds the handlers of other nodes' calls.
 pub(super) fn answering(
     groups: &Arc<Groups>,
     service: &Service,
@@ -53,7 +53,7 @@ pub(super) fn answering(
         propose: proposer(service),
         refresh: refresher(service),
     };
-    let answers = Answers {
+    let handlers = Answers {
         members: groups.members(),
         vitals: groups.vitals.clone(),
         service: service.clone(),
@@ -76,7 +76,7 @@ pub(super) fn answering(
             removed: false,
             nodes: Vec::new(),
         },
-        handler: Arc::new(answers),
+        handler: Arc::new(handlers),
         runtimes,
         message_bytes: MESSAGE_BYTES,
         leaving: Leaving::default(),
@@ -85,7 +85,7 @@ pub(super) fn answering(
     }
 }
 
-/// The metadata catches up with its leader, wherever that is.
+/// Builds the function that lets the metadata catch up with its leader.
 fn refresher(service: &Service) -> Refresher {
     let directory = service.directory.clone();
     Arc::new(move || {
@@ -94,7 +94,7 @@ fn refresher(service: &Service) -> Refresher {
     })
 }
 
-/// The cluster's own commands go the way of all others.
+/// Builds the function that proposes the cluster's own commands, in the same way as all others.
 pub(super) fn proposer(service: &Service) -> Proposer {
     let directory = service.directory.clone();
     Arc::new(move |command| {
@@ -103,12 +103,13 @@ pub(super) fn proposer(service: &Service) -> Proposer {
             match metadata.propose(command).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(refusal)) => {
-                    // The node that had the address may be lost, and replaced soon.
-                    let taken = matches!(refusal, Refusal::Node(NodeRefusal::AddressTaken { .. }));
+                    // The node with that address may be lost, and soon be replaced.
+                    let is_address_taken =
+                        matches!(refusal, Refusal::Node(NodeRefusal::AddressTaken { .. }));
                     Err(Declined {
                         reason: refusal.to_string(),
-                        is_final: !taken,
-                        needs_person: taken,
+                        is_final: !is_address_taken,
+                        needs_person: is_address_taken,
                     })
                 }
                 Err(error) => Err(Declined {

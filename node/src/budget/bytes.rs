@@ -1,33 +1,37 @@
-//! A plan's number of bytes in a bucket: never refused below it, exceeded by little.
+//! Quota for the bytes of a bucket under its plan: no write is refused below the limit, which is
+//! exceeded by little.
 //!
-//! Each node that leads shards may add an allowance of bytes between two counts of the whole bucket.
-//! Invariant: an allowance is at most the part of the free bytes that each shard would get if all
-//! of them asked at once, and never more than [`block`]; it ends after [`VALID`]. So counts that
-//! are out of date cost at most a block per shard, and what is written while it is counted.
+//! Each node that leads shards may add an allowance of bytes between two counts of the whole
+//! bucket. Invariant: an allowance is at most the share of the free bytes that each shard would get
+//! if all of them asked at once, and never more than [`max_allowance`]; it ends after
+//! [`ALLOWANCE_LIFETIME`]. So outdated counts exceed the limit by at most one allowance per shard,
+//! plus the bytes written during a count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Parts of the limit that all shards together may exceed it by.
+/// Divisor of the limit that gives the excess allowed to all shards together.
 const TOLERANCE_PARTS: u64 = 64;
-/// Smallest block, in bytes: below it, small limits would be counted with nearly every write.
+/// Minimum size of a full allowance, in bytes: below it, small limits would require a count for
+/// nearly every write.
 const MIN_BLOCK_BYTES: u64 = 64 << 10;
-/// Time that an allowance may be used after the count that it comes from began.
+/// Time for which an allowance is valid, from the start of the count from which it comes.
 const VALID: Duration = Duration::from_secs(1);
 
-/// Largest allowance of one shard's leader in a bucket with so many bytes, over so many shards.
+/// Maximum allowance of one shard's leader in a bucket of at most `limit` bytes over `shards`
+/// shards.
 fn block(limit: u64, shards: u64) -> u64 {
     (limit / TOLERANCE_PARTS / shards.max(1)).max(MIN_BLOCK_BYTES)
 }
 
-/// Bytes that this node may still add to a bucket without counting.
+/// Quota of bytes that this node may still add to a bucket without a count.
 #[derive(Debug)]
 pub struct ByteQuota {
     allowance: AtomicU64,
-    /// When the allowance ends, in nanoseconds after `start`.
+    /// End of the allowance, in nanoseconds after `start`.
     valid_until: AtomicU64,
     start: Instant,
-    /// Held by whoever counts the bucket, so that one does and the others wait.
+    /// Lock of the task that counts the bucket; others wait for it.
     pub counting: tokio::sync::Mutex<()>,
 }
 
@@ -43,18 +47,18 @@ impl Default for ByteQuota {
 }
 
 impl ByteQuota {
-    /// Takes so many bytes off the allowance; `false` if it has less, or has ended.
+    /// Takes bytes off the allowance. Returns `false` if it has less left, or has ended.
     pub fn take(&self, bytes: u64, now: Instant) -> bool {
         if self.nanos(now) >= self.valid_until.load(Ordering::Acquire) {
             return false;
         }
-        let take = |allowance: u64| allowance.checked_sub(bytes);
+        let subtract = |allowance: u64| allowance.checked_sub(bytes);
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-        self.allowance.fetch_update(release, acquire, take).is_ok()
+        self.allowance.fetch_update(release, acquire, subtract).is_ok()
     }
 
-    /// Replaces the allowance by one for `free` bytes, which a count that began at `counted` found
-    /// below `limit`. Only with `counting` held.
+    /// Replaces the allowance with one from `free` bytes, which a count that began at `counted`
+    /// found below `limit`. The caller must hold the counting lock.
     pub fn renew(&self, free: u64, limit: u64, shards: u64, counted: Instant) {
         let allowance = (free / shards.max(1)).min(block(limit, shards));
         self.allowance.store(allowance, Ordering::Release);
@@ -62,14 +66,14 @@ impl ByteQuota {
         self.valid_until.store(until, Ordering::Release);
     }
 
-    /// Ends the allowance, when the limit has changed.
+    /// Ends the allowance after a change of the limit.
     pub fn reset(&self) {
         self.valid_until.store(0, Ordering::Release);
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        let after = at.saturating_duration_since(self.start);
-        u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)
+        let elapsed = at.saturating_duration_since(self.start);
+        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -94,7 +98,7 @@ mod tests {
         assert!(!quota.take(1, now));
     }
 
-    /// A step of the model: a shard's leader writes some bytes, or time passes.
+    /// Step of the model: a shard's leader writes some bytes, or time passes.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Write { leader: usize, bytes: u64 },
@@ -108,10 +112,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the leaders write in whatever order, the bucket exceeds its limit by a block
-        /// for each other leader at most, and nothing is refused that fits.
+        /// For any writes in any order, the bucket exceeds its limit by at most one allowance for
+        /// each other leader, and no write that fits is refused.
         #[test]
-        fn the_limit_is_kept_within_a_block_a_shard(
+        fn the_limit_is_exceeded_by_at_most_one_allowance_per_shard(
             limit in 1..20_000_000_u64,
             steps in steps(),
         ) {

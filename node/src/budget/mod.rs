@@ -1,4 +1,4 @@
-//! Quotas of a bucket, so that a plan's number of keys and of bytes is kept without counting at each
+//! Quotas of a bucket, which enforce a plan's number of keys and of bytes without a count for each
 //! write.
 
 mod bytes;
@@ -23,40 +23,42 @@ use crate::raft::NodeId;
 pub use self::bytes::ByteQuota;
 pub use self::survey::{Grantable, Survey};
 
-/// A grant that is older than this when it arrives is not used. Less than the part of the
-/// followers' promise that a lease leaves out.
+/// Maximum age of a grant on arrival: an older one is not used. It is less than the part of the
+/// followers' promise that a Raft lease leaves out.
 pub const GRANT_TIMEOUT: Duration = Duration::from_millis(100);
-/// What a node holds that was asked after this time includes a grant, if the node uses it.
-/// Monotonic clocks may differ in rate by much less than this is longer than [`GRANT_TIMEOUT`].
+/// Time after which a node's reported lease includes a grant, if the node uses it. The rates of
+/// monotonic clocks may differ by much less than this exceeds [`GRANT_TIMEOUT`].
 const GRANT_SEEN_AFTER: Duration = Duration::from_millis(200);
 
-/// The room that this node holds for new keys in a bucket, granted in blocks so that most writes
-/// don't count anything.
+/// Quota that this node has for new keys in a bucket, granted in blocks so that most writes don't
+/// count anything.
 ///
-/// Invariant: the keys counted at the last grant, plus the room that can still be used on any node,
-/// taken or left, never exceed the limit. A writer that doesn't know whether its key is new takes
-/// room and gives it back if it wasn't.
+/// Invariant: the keys counted at the last grant, plus the quota that can still be used on any
+/// node, reserved or available, never exceed the limit. A writer that doesn't know whether its key
+/// is new reserves quota and releases it if it wasn't.
 ///
-/// Room can be used for a shard only in a term that this node led already when it asked for the
-/// room ([`Self::take`], [`Reservation::was_asked_since`]). So a node that leads no shard any more
-/// holds none that could be used, whether it can be asked or not, and may lead again later.
+/// Quota can be used for a shard only in a term that this node led already when it requested the
+/// quota ([`Self::reserve`], [`Reservation::was_requested_since`]). So a node that leads no shard
+/// any more has no usable quota, whether it can be queried or not, and may lead again later.
 #[derive(Debug)]
 pub struct KeyBudget {
-    /// Room left, generation, and room taken by writes under way: one word, so that whoever asks
-    /// sees each key in one of the two. Room goes back only to the generation that it is from.
+    /// Available quota, generation, and quota reserved by writes in progress: a single word, so
+    /// that a reader sees each key in one of the two. Quota is released only to the generation that
+    /// it is from.
     state: AtomicU64,
-    /// When the room that is left was asked for, in nanoseconds after `start`; or earlier.
+    /// Time at which the available quota was requested, in nanoseconds after `start`; or earlier.
     asked: AtomicU64,
     start: Instant,
-    /// How many keys the bucket may have.
+    /// Maximum number of keys in the bucket.
     limit: AtomicU64,
-    /// Held while room comes or is told. Its value is the last grant that arrived.
+    /// Lock held while quota is received or reported. Its value is the ID of the last received
+    /// grant.
     last_grant: Mutex<u64>,
-    /// Held by whoever asks for another block, so that one does and the others wait.
+    /// Lock of the task that requests another block; others wait for it.
     pub refilling: tokio::sync::Mutex<()>,
-    /// Held while a grant is made, by the leader of the bucket's home shard.
+    /// Lock held by the leader of the bucket's home shard while it makes a grant.
     pub granting: tokio::sync::Mutex<()>,
-    /// Grants made here that their nodes weren't seen to have yet.
+    /// Grants made here that their nodes haven't been seen to have.
     sent: Mutex<HashMap<NodeId, SentGrant>>,
     given_back: Notify,
 }
@@ -80,27 +82,27 @@ fn generation_of(state: u64) -> u64 {
     state % ONE_LEFT / ONE_GENERATION
 }
 
-/// The next generation, with so much room left.
+/// Starts the next generation, with `left` keys available.
 fn renewed(state: u64, left: u64) -> u64 {
     let generation = (generation_of(state) + 1) % (1 << GENERATION_BITS);
     left * ONE_LEFT + generation * ONE_GENERATION + taken_of(state)
 }
 
-/// Room granted to a node.
+/// Grant of quota to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Names it.
+    /// ID of the grant.
     pub id: u64,
-    /// For so many keys.
+    /// Number of keys.
     pub keys: u64,
 }
 
-/// A node's request for room.
+/// Request of a node for quota.
 #[derive(Clone, Copy, Debug)]
 pub struct GrantRequest {
-    /// When it asked.
+    /// Time of the request.
     pub asked: Instant,
-    /// The limit that it knew.
+    /// Limit that the node knew.
     pub limit: u64,
 }
 
@@ -110,23 +112,23 @@ struct SentGrant {
     made: Instant,
 }
 
-/// Room that a node holds.
+/// Quota that a node has been granted and that isn't used for a key yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Granted, and not used yet.
+    /// Available for writes.
     pub left: u64,
-    /// Taken by writes under way.
+    /// Reserved by writes in progress.
     pub taken: u64,
-    /// The last grant that is in it.
+    /// ID of the last grant that it includes.
     pub last_grant: u64,
 }
 
-/// What a demand for room came to.
+/// Result of a request for more quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// There is room again.
+    /// Quota is available again.
     Granted,
-    /// All that is left is taken by writes under way, or may be: wait for one to end.
+    /// Writes in progress have reserved all of it, or may have: wait for one to end.
     Wait,
     /// The bucket is full.
     Full,
@@ -149,43 +151,43 @@ impl Default for KeyBudget {
 }
 
 impl KeyBudget {
-    /// Takes room for one key of a shard that this node leads since `led_since`, if there is any
-    /// without counting.
+    /// Reserves quota for one key of a shard that this node has led since `led_since`, if any is
+    /// available without counting.
     pub fn take(self: &Arc<Self>, led_since: Instant) -> Option<Reservation> {
-        // First: what is taken was asked for then, or later.
-        let asked = self.asked.load(Ordering::Acquire);
-        if asked < self.nanos(led_since) {
+        // This is read first: the reserved quota was requested then, or later.
+        let requested_at = self.asked.load(Ordering::Acquire);
+        if requested_at < self.nanos(led_since) {
             return None;
         }
-        let take = |state| (left_of(state) > 0).then(|| state - ONE_LEFT + ONE_TAKEN);
+        let reserve_one = |state| (left_of(state) > 0).then(|| state - ONE_LEFT + ONE_TAKEN);
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-        let state = self.state.fetch_update(release, acquire, take).ok()?;
+        let state = self.state.fetch_update(release, acquire, reserve_one).ok()?;
         Some(Reservation {
             budget: self.clone(),
-            asked,
+            asked: requested_at,
             generation: generation_of(state),
             was_used: true,
         })
     }
 
-    /// Whether there is room to take for a shard that this node leads since `led_since`.
+    /// Returns whether quota is available for a shard that this node has led since `led_since`.
     pub fn has_room(&self, led_since: Instant) -> bool {
         self.asked.load(Ordering::Acquire) >= self.nanos(led_since)
             && left_of(self.state.load(Ordering::Acquire)) > 0
     }
 
-    /// How many keys the bucket may have.
+    /// Maximum number of keys in the bucket.
     pub fn limit(&self) -> u64 {
         self.limit.load(Ordering::Acquire)
     }
 
-    /// The room held here; with `recall`, what isn't taken is given back.
+    /// Quota of this node. With `recall`, the available part is given up.
     pub fn held(&self, recall: bool) -> Room {
         let last_grant = self.last_grant.lock();
         let state = if recall {
-            let none_left = |state| Some(state % ONE_LEFT);
+            let drop_available = |state| Some(state % ONE_LEFT);
             let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-            let before = self.state.fetch_update(release, acquire, none_left);
+            let before = self.state.fetch_update(release, acquire, drop_available);
             before.unwrap_or_else(|state| state) % ONE_LEFT
         } else {
             self.state.load(Ordering::Acquire)
@@ -197,8 +199,8 @@ impl KeyBudget {
         }
     }
 
-    /// A grant has arrived, which took `took` at least to be made. It takes the place of the room
-    /// that is left. Returns whether it came in time and the limit is still the same.
+    /// Receives a grant that took at least `took` to make. It replaces the available quota. Returns
+    /// whether it came in time and the limit is unchanged.
     pub fn receive(&self, grant: Grant, request: GrantRequest, took: Duration) -> bool {
         self.receive_at(Instant::now, grant, request, took)
     }
@@ -212,38 +214,39 @@ impl KeyBudget {
     ) -> bool {
         let mut last_grant = self.last_grant.lock();
         *last_grant = grant.id;
-        // Found out while nobody can be told what is held here.
-        let since_asked = now().saturating_duration_since(request.asked);
-        let in_time = since_asked.saturating_sub(took) < GRANT_TIMEOUT;
-        let usable = in_time && self.limit() == request.limit;
-        if usable {
+        // This is decided under the lock, while no report of the quota can be made.
+        let age = now().saturating_duration_since(request.asked);
+        let is_in_time = age.saturating_sub(took) < GRANT_TIMEOUT;
+        let is_usable = is_in_time && self.limit() == request.limit;
+        if is_usable {
             self.renew(0);
-            let asked = self.nanos(request.asked);
-            self.asked.store(asked, Ordering::Release);
+            let requested_at = self.nanos(request.asked);
+            self.asked.store(requested_at, Ordering::Release);
             self.renew(grant.keys.min(MAX_BLOCK));
         }
-        usable
+        is_usable
     }
 
-    /// A new grant of so many keys.
+    /// Creates a grant of `keys` keys.
     pub fn next_grant(&self, keys: u64) -> Grant {
-        // Random, so that grants of different nodes have different names; never 0.
+        // The ID is random, so that grants of different nodes have different IDs; never 0.
         let id = RandomState::new().hash_one(keys) | 1;
         let keys = keys.min(MAX_BLOCK);
         Grant { id, keys }
     }
 
-    /// A grant goes to a node: it counts until it is seen there, or can't be used any more.
+    /// Records a grant sent to a node: it counts until it is seen there, or can't be used any more.
     pub fn sent_grant(&self, node: NodeId, grant: Grant, made: Instant) {
         self.sent.lock().insert(node, SentGrant { grant, made });
     }
 
-    /// A node asks again: it doesn't wait for an earlier grant any more.
+    /// Drops the grant to a node that asks again: the node doesn't wait for an earlier grant any
+    /// more.
     pub fn forget_grant_to(&self, node: NodeId) {
         self.sent.lock().remove(&node);
     }
 
-    /// A node says which grant it got last.
+    /// Records the last grant that a node reports.
     pub fn seen_grant(&self, node: NodeId, id: u64) {
         let mut sent = self.sent.lock();
         if sent.get(&node).is_some_and(|sent| sent.grant.id == id) {
@@ -251,43 +254,43 @@ impl KeyBudget {
         }
     }
 
-    /// Keys of the grants that may be on their way, when all nodes were asked what they hold at
-    /// `asked` or later. An older grant is in the answers: it has arrived, or is not used.
-    pub fn unseen_grants(&self, asked: Instant) -> u64 {
+    /// Number of keys in grants that may be in flight when all nodes are queried at `queried_at` or
+    /// later. An older grant is included in their reports: it has arrived, or is not used.
+    pub fn unseen_grants(&self, queried_at: Instant) -> u64 {
         let mut sent = self.sent.lock();
-        sent.retain(|_, sent| asked.saturating_duration_since(sent.made) < GRANT_SEEN_AFTER);
+        sent.retain(|_, sent| queried_at.saturating_duration_since(sent.made) < GRANT_SEEN_AFTER);
         sent.values().map(|sent| sent.grant.keys).sum()
     }
 
-    /// Sets how many keys the bucket may have. Room that was granted under another limit goes.
+    /// Sets the maximum number of keys. Quota that was granted under another limit is dropped.
     pub fn set_limit(&self, limit: u64) {
-        let _receives_none = self.last_grant.lock();
+        let _lock = self.last_grant.lock();
         if self.limit.swap(limit, Ordering::AcqRel) != limit {
             self.renew(0);
         }
     }
 
-    /// Begins a generation with so much room. Only with `last_grant` held.
+    /// Starts a generation with `left` keys available. The caller must hold `last_grant`.
     fn renew(&self, left: u64) {
         let renewed = |state| Some(renewed(state, left));
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-        // It always has a next state.
+        // The update always yields a next state.
         let _ = self.state.fetch_update(release, acquire, renewed);
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        let after = at.saturating_duration_since(self.start);
-        u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)
+        let elapsed = at.saturating_duration_since(self.start);
+        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Ends when room is given back after the call.
+    /// Completes when quota is released after the call.
     pub fn given_back(&self) -> tokio::sync::futures::Notified<'_> {
         self.given_back.notified()
     }
 }
 
-/// Room for one key, while its write is under way. When it ends, the key is either counted in the
-/// state or the room is free for the next refill.
+/// Reservation of quota for one key, while its write is in progress. When it ends, the key is
+/// either counted in the state, or the quota is free for the next refill.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<KeyBudget>,
@@ -297,13 +300,13 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The key was there before: its room can be used again at once.
+    /// Releases the quota at once: the key existed before.
     pub fn unused(mut self) {
         self.was_used = false;
     }
 
-    /// Whether this node asked for it at `led_since` or later: else a write in the term that this
-    /// node leads since then may not use it.
+    /// Returns whether this node requested the quota at `led_since` or later: otherwise a write in
+    /// the term that this node has led since then must not use it.
     pub fn was_asked_since(&self, led_since: Instant) -> bool {
         self.asked >= self.budget.nanos(led_since)
     }
@@ -311,13 +314,13 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let back = |state| {
-            let goes_back = !self.was_used && generation_of(state) == self.generation;
-            Some(state - ONE_TAKEN + u64::from(goes_back) * ONE_LEFT)
+        let released = |state| {
+            let is_reusable = !self.was_used && generation_of(state) == self.generation;
+            Some(state - ONE_TAKEN + u64::from(is_reusable) * ONE_LEFT)
         };
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-        // It always has a next state.
-        let _ = self.budget.state.fetch_update(release, acquire, back);
+        // The update always yields a next state.
+        let _ = self.budget.state.fetch_update(release, acquire, released);
         self.budget.given_back.notify_waiters();
     }
 }

@@ -1,8 +1,8 @@
-//! Room in a region whose nodes die, are cut off and come back, and whose leaders change: there are
-//! never more keys than the limit, and whoever is refused is so rightly.
+//! Model test of the key quota in a region whose nodes fail, are cut off and return, and whose
+//! leaders change: there are never more keys than the limit, and no write is refused below it.
 //!
-//! What is modelled: terms, and that a write gets into the log only in the term that it was judged
-//! for; grants that come late or never; nodes that don't hear of it when they lead no more.
+//! The model includes terms, and that a write enters the log only in the term for which it was
+//! admitted; grants that arrive late or never; nodes that don't learn that they no longer lead.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use super::*;
 
 const NODES: u64 = 3;
 const SHARDS: usize = 2;
-/// The shard whose leader grants room.
+/// The shard whose leader grants quota.
 const HOME: usize = 0;
 const LIMIT: u64 = 40;
-/// No other node leads for so long after a leader's lease has ended.
+/// Time after the end of a leader's lease in which no other node leads.
 const LEASE_MARGIN: Duration = Duration::from_millis(120);
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A node writes so many new keys to a shard, if it thinks that it leads it.
+    /// A node writes a number of new keys to a shard, if it believes that it leads it.
     Write(NodeId, usize, u8),
-    /// A write under way ends: it is committed if its entry is in the log.
+    /// A write in progress ends: it is committed if its entry is in the log.
     End(usize),
-    /// A grant comes to who asked for it.
+    /// A grant arrives at the node that requested it.
     Arrive(usize),
     Lose(usize),
     Wait(u8),
     Lead(usize, NodeId),
-    /// A node is cut off, or is reached again.
+    /// A node is cut off, or is reachable again.
     Cut(NodeId, bool),
     Crash(NodeId),
 }
@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A term of a shard.
+/// Term of a shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Term {
     number: u64,
@@ -60,7 +60,7 @@ struct Term {
 
 struct Node {
     budget: Arc<KeyBudget>,
-    /// The terms that it thinks it leads.
+    /// Terms that the node believes to lead.
     leads: BTreeMap<usize, Term>,
     cut: bool,
 }
@@ -79,7 +79,7 @@ struct Sent {
 }
 
 struct Region {
-    /// Whether room can be used only in terms that its node led when it asked for it.
+    /// True if quota can be used only in terms that its node led when it requested the quota.
     room_ends: bool,
     now: Instant,
     nodes: Vec<Node>,
@@ -90,13 +90,13 @@ struct Region {
 }
 
 fn budget() -> Arc<KeyBudget> {
-    let budget = Arc::new(KeyBudget::default());
-    budget.set_limit(LIMIT);
-    budget
+    let quota = Arc::new(KeyBudget::default());
+    quota.set_limit(LIMIT);
+    quota
 }
 
 impl Region {
-    fn new(room_ends: bool) -> Self {
+    fn new(expires_with_term: bool) -> Self {
         let node = |_| Node {
             budget: budget(),
             leads: BTreeMap::new(),
@@ -110,7 +110,7 @@ impl Region {
             since: now,
         };
         let mut region = Self {
-            room_ends,
+            room_ends: expires_with_term,
             now,
             nodes,
             terms: vec![term; SHARDS],
@@ -142,8 +142,8 @@ impl Region {
             Step::Arrive(number) if !self.grants.is_empty() => {
                 let sent = self.grants.swap_remove(number % self.grants.len());
                 let now = || self.now;
-                let budget = &self.node(sent.to).budget;
-                budget.receive_at(now, sent.grant, sent.request, Duration::ZERO);
+                let quota = &self.node(sent.to).budget;
+                quota.receive_at(now, sent.grant, sent.request, Duration::ZERO);
             }
             Step::Lose(number) if !self.grants.is_empty() => {
                 self.grants.swap_remove(number % self.grants.len());
@@ -158,7 +158,7 @@ impl Region {
                 self.node_mut(*node).leads.clear();
                 self.grants.retain(|sent| sent.to != *node);
                 for write in &mut self.writes {
-                    // Its entry may be in the others' logs.
+                    // Its entry may be in the logs of the others.
                     if write.node == *node {
                         write.room = None;
                     }
@@ -167,14 +167,14 @@ impl Region {
         }
     }
 
-    /// Another node is elected, which has all entries that may be committed, and applies them.
+    /// Elects another node, which has all entries that may be committed and applies them.
     fn lead(&mut self, shard: usize, node: NodeId) {
         self.now += LEASE_MARGIN;
         let old = self.terms[shard];
         let mut index = 0;
         while index < self.writes.len() {
             let write = &self.writes[index];
-            // Of those of a leader that was cut off, none is at the others.
+            // The others have no entry of a leader that was cut off.
             if write.shard == shard && !self.node(old.leader).cut {
                 let write = self.writes.swap_remove(index);
                 self.end(write);
@@ -198,7 +198,7 @@ impl Region {
         let committed = self.terms[write.shard].number == write.term;
         match (committed, write.room) {
             (true, _) => self.keys[write.shard] += 1,
-            (false, Some(room)) => room.unused(),
+            (false, Some(reservation)) => reservation.unused(),
             (false, None) => {}
         }
     }
@@ -208,33 +208,33 @@ impl Region {
             let Some(term) = self.node(node).leads.get(&shard).copied() else {
                 return;
             };
-            let budget = &self.node(node).budget;
+            let quota = &self.node(node).budget;
             let since = if self.room_ends {
                 term.since
             } else {
-                budget.start
+                quota.start
             };
-            let Some(room) = budget.take(since) else {
+            let Some(reservation) = quota.take(since) else {
                 return self.ask(node);
             };
-            // Proposed now: judged again, and for this term.
-            assert!(room.was_asked_since(since));
+            // Proposed now: admitted again, and for this term.
+            assert!(reservation.was_asked_since(since));
             self.writes.push(UnderWay {
                 shard,
                 term: term.number,
                 node,
-                room: Some(room),
+                room: Some(reservation),
             });
         }
     }
 
-    /// A node asks for room.
+    /// Requests quota for a node.
     fn ask(&mut self, node: NodeId) {
         let request = GrantRequest {
             asked: self.now,
             limit: LIMIT,
         };
-        // A node that asks again takes no answer to an earlier request.
+        // A node that asks again takes no response to an earlier request.
         self.grants.retain(|sent| sent.to != node);
         if let Some(grant) = self.grant(node, false).or_else(|| self.grant(node, true)) {
             self.grants.push(Sent {
@@ -247,25 +247,25 @@ impl Region {
 
     fn grant(&mut self, node: NodeId, recall: bool) -> Option<Grant> {
         let home = self.terms[HOME];
-        let reached = !self.node(home.leader).cut && !self.node(node).cut;
-        if !reached || self.now.duration_since(home.since) < GRANT_TIMEOUT {
+        let is_reachable = !self.node(home.leader).cut && !self.node(node).cut;
+        if !is_reachable || self.now.duration_since(home.since) < GRANT_TIMEOUT {
             return None;
         }
-        let granter = self.node(home.leader).budget.clone();
-        granter.forget_grant_to(node);
+        let home_quota = self.node(home.leader).budget.clone();
+        home_quota.forget_grant_to(node);
         let mut survey = Survey::default();
         for (number, other) in (0..).zip(&self.nodes) {
             if !other.cut {
-                let held = other.budget.held(recall);
+                let lease = other.budget.held(recall);
                 survey.told.insert(number);
-                survey.held += held.left + held.taken;
-                granter.seen_grant(number, held.last_grant);
+                survey.held += lease.left + lease.taken;
+                home_quota.seen_grant(number, lease.last_grant);
             }
         }
-        survey.held += granter.unseen_grants(self.now);
+        survey.held += home_quota.unseen_grants(self.now);
         for (shard, (term, keys)) in self.terms.iter().zip(&self.keys).enumerate() {
             let leader = self.node(term.leader);
-            // One that has crashed leads no more, until there is another term.
+            // A crashed node leads no more, until there is another term.
             if leader.cut || leader.leads.get(&shard) != Some(term) {
                 return None;
             }
@@ -274,8 +274,8 @@ impl Region {
         }
         match survey.grantable(LIMIT, 4) {
             Grantable::Block(keys) => {
-                let grant = granter.next_grant(keys);
-                granter.sent_grant(node, grant, self.now);
+                let grant = home_quota.next_grant(keys);
+                home_quota.sent_grant(node, grant, self.now);
                 Some(grant)
             }
             Grantable::Later => None,
@@ -286,7 +286,7 @@ impl Region {
         }
     }
 
-    /// All is well again, and the bucket is filled.
+    /// Heals all failures and fills the bucket.
     fn fill(&mut self) {
         for node in 0..NODES {
             self.node_mut(node).cut = false;
@@ -304,7 +304,7 @@ impl Region {
             for (shard, leader) in leaders.iter().enumerate() {
                 let write = Step::Write(*leader, shard, 10);
                 self.do_step(&write);
-                // Who gets room takes of it before it is called back.
+                // A node that gets quota uses some before it is recalled.
                 while !self.grants.is_empty() {
                     self.do_step(&Step::Arrive(0));
                     self.do_step(&write);
@@ -321,9 +321,10 @@ impl Region {
     }
 }
 
-/// A node gets room, is cut off while the bucket is filled, and leads again.
-fn keys_after_a_leader_comes_back(room_ends: bool) -> u64 {
-    let mut region = Region::new(room_ends);
+/// Returns the number of keys after a node gets quota, is cut off while the bucket is filled, and
+/// leads again.
+fn keys_after_a_leader_comes_back(expires_with_term: bool) -> u64 {
+    let mut region = Region::new(expires_with_term);
     region.now += GRANT_TIMEOUT;
     for step in [
         Step::Write(1, 1, 1),
@@ -336,7 +337,7 @@ fn keys_after_a_leader_comes_back(room_ends: bool) -> u64 {
     }
     region.write_until_full(&[0, 2]);
     assert_eq!(region.all_keys(), LIMIT);
-    // It writes before it is asked what it holds.
+    // It writes before it is asked for its lease.
     for step in [Step::Cut(1, false), Step::Lead(1, 1), Step::Write(1, 1, 10)] {
         region.do_step(&step);
     }
@@ -345,7 +346,7 @@ fn keys_after_a_leader_comes_back(room_ends: bool) -> u64 {
 }
 
 #[test]
-fn room_that_outlived_its_term_would_exceed_the_limit() {
+fn quota_that_outlived_its_term_would_exceed_the_limit() {
     assert_eq!(keys_after_a_leader_comes_back(false), LIMIT + 10);
     assert_eq!(keys_after_a_leader_comes_back(true), LIMIT);
 }
@@ -353,7 +354,7 @@ fn room_that_outlived_its_term_would_exceed_the_limit() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn whatever_fails_the_limit_holds_and_can_be_reached(
+    fn with_any_failure_the_limit_holds_and_can_be_reached(
         steps in proptest::collection::vec(step(), 0..150),
     ) {
         let mut region = Region::new(true);

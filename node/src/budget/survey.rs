@@ -1,42 +1,42 @@
-//! What is found out before room is granted, and what may be granted then.
+//! Survey of a bucket's keys and leases before quota is granted, and the decision on the grant.
 
 use std::collections::BTreeSet;
 
 use crate::raft::NodeId;
 
-/// What is known of a bucket's keys and room: first all nodes were asked what they hold, then all
-/// shards how many keys they have, so that a write which ended between is counted twice rather than
-/// not at all.
+/// Survey of a bucket's keys and quota. All nodes are asked for their leases first, and all shards
+/// for their numbers of keys afterwards, so that a write which ended in between is counted twice
+/// rather than not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
-    /// The nodes that told what they hold.
+    /// Nodes that reported their leases.
     pub told: BTreeSet<NodeId>,
-    /// The room that they hold, and the grants that may be on their way.
+    /// Number of keys in these leases, and in grants that may be in flight.
     pub held: u64,
-    /// The leaders of all shards, as they counted their keys.
+    /// Leaders of all shards when their keys were counted.
     pub leaders: BTreeSet<NodeId>,
-    /// The keys of all shards.
+    /// Number of keys in all shards.
     pub keys: u64,
 }
 
-/// What may be granted.
+/// Decision on a request for quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grantable {
-    /// Room for so many keys.
+    /// Quota for this number of keys can be granted.
     Block(u64),
-    /// None yet: some that isn't used for a key is held, or may be.
+    /// Nothing can be granted yet: quota that isn't used for a key is leased, or may be.
     Later,
-    /// None: the keys that are there are as many as there may be.
+    /// Nothing can be granted: the limit is reached.
     Full,
 }
 
 impl Survey {
-    /// Decides what may be granted at once: one of `parts` parts of the limit, if so much is left.
+    /// Decides what may be granted at once: one of `parts` parts of the limit, if that is left.
     pub fn grantable(&self, limit: u64, parts: u64) -> Grantable {
         if self.keys >= limit {
             return Grantable::Full;
         }
-        // A node that leads a shard and didn't say what it holds could hold anything.
+        // A node that leads a shard and didn't report its lease could have any quota.
         if !self.leaders.is_subset(&self.told) {
             return Grantable::Later;
         }

@@ -1,4 +1,4 @@
-//! The files of certificates and keys.
+//! Files of certificates and keys.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -6,67 +6,71 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Why no certificate was made.
+/// Error of the command `certs`.
 #[derive(Debug, thiserror::Error)]
 pub enum CertsError {
-    /// A file is there already.
-    #[error("{} is there already: nothing was changed; {instead}", path.display())]
+    /// A file exists already.
+    #[error("write {}: the file exists, nothing was changed: {instead}", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
-        /// What to do instead.
+        /// Advice for the operator.
         instead: &'static str,
     },
     /// There is no CA in the directory.
-    #[error("read {}: the CA is made by `cloudkv-node certs init`", path.display())]
+    #[error("read {}: create the CA with `cloudkv-node certs init`", path.display())]
     NoAuthority {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The CA's key is none.
-    #[error("{} holds no private key in PEM form", path.display())]
+    /// The file of the CA's key holds no private key.
+    #[error("read {}: the file holds no private key in PEM form", path.display())]
     Key {
         /// The file.
         path: PathBuf,
-        /// Why it can't be read.
+        /// Error of parsing the key.
         #[source]
         source: rcgen::Error,
     },
-    /// The CA's certificate isn't that of its key.
-    #[error("the certificate that {} signed isn't valid for {}", key.display(), ca.display())]
+    /// The CA's certificate is expired, or doesn't belong to its key.
+    #[error(
+        "issue a certificate: one signed with {} isn't valid for {}: create another CA",
+        key.display(),
+        ca.display()
+    )]
     OtherAuthority {
-        /// The CA's key.
+        /// File of the CA's key.
         key: PathBuf,
-        /// Its certificate.
+        /// File of the CA's certificate.
         ca: PathBuf,
     },
-    /// It can't be made.
-    #[error("make a certificate")]
+    /// Generating or signing a certificate failed.
+    #[error("issue a certificate")]
     Make(#[source] rcgen::Error),
     /// A file can't be written.
     #[error("write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
 }
 
-/// What becomes of files that are there.
+/// Policy for files that exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Existing {
-    /// They stay, and nothing is made.
+    /// They stay, and the command fails.
     Refuse,
-    /// They are replaced, each in one step.
+    /// They are replaced, each atomically.
     Replace,
 }
 
-/// A certificate's file and its key's.
+/// Paths of a certificate's file and of its key's.
 #[derive(Clone, Debug)]
 pub(super) struct Pair {
     pub certificate: PathBuf,
@@ -75,7 +79,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Those of a directory's CA.
+    /// Returns the files of a directory's CA.
     pub fn authority(dir: &Path) -> Self {
         Self {
             certificate: dir.join("ca.pem"),
@@ -84,7 +88,7 @@ impl Pair {
         }
     }
 
-    /// Those of a node or a router.
+    /// Returns the files of a node or a router.
     pub fn named(dir: &Path, name: &str) -> Self {
         Self {
             certificate: dir.join(format!("{name}.pem")),
@@ -93,7 +97,7 @@ impl Pair {
         }
     }
 
-    /// Those in a node's or a router's own folder, named as in a secret of Kubernetes.
+    /// Returns the files in a node's or a router's own folder, named as in a Kubernetes TLS secret.
     pub fn secret(folder: &Path) -> Self {
         Self {
             certificate: folder.join("tls.crt"),
@@ -102,11 +106,11 @@ impl Pair {
         }
     }
 
-    /// Fails if a file is there that must not be.
-    pub fn check(&self, existing: Existing) -> Result<(), CertsError> {
+    /// Fails if a file exists that must not be replaced.
+    pub fn check(&self, policy: Existing) -> Result<(), CertsError> {
         let paths = [&self.certificate, &self.key];
         match paths.into_iter().find(|path| path.exists()) {
-            Some(path) if existing == Existing::Refuse => Err(CertsError::Exists {
+            Some(path) if policy == Existing::Refuse => Err(CertsError::Exists {
                 path: path.clone(),
                 instead: self.instead,
             }),
@@ -114,16 +118,16 @@ impl Pair {
         }
     }
 
-    /// Writes both. A node that reads between the two sees that they don't go together, and takes
-    /// them a moment later.
+    /// Writes both files. A node that reads between the two detects that they don't match, and
+    /// reads them again a moment later.
     pub fn write(
         &self,
         certificate: &str,
         key: &str,
-        existing: Existing,
+        policy: Existing,
     ) -> Result<(), CertsError> {
-        write(&self.key, key, 0o600, existing)?;
-        write(&self.certificate, certificate, 0o644, existing)
+        write(&self.key, key, 0o600, policy)?;
+        write(&self.certificate, certificate, 0o644, policy)
     }
 }
 
@@ -134,22 +138,22 @@ impl fmt::Display for Pair {
     }
 }
 
-/// Makes a directory, for its owner alone, if there is none.
+/// Creates a directory that only its owner can access, if there is none.
 pub(super) fn make_dir(dir: &Path) -> Result<(), CertsError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| CertsError::Write {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.map_err(|source| CertsError::Write {
         path: dir.to_owned(),
         source,
     })
 }
 
-/// Replaces a file that everybody may read.
+/// Writes or replaces a file that all users may read.
 pub(super) fn write_public(path: &Path, text: &str) -> Result<(), CertsError> {
     write(path, text, 0o644, Existing::Replace)
 }
 
-fn write(path: &Path, text: &str, mode: u32, existing: Existing) -> Result<(), CertsError> {
-    let target = match existing {
+fn write(path: &Path, text: &str, mode: u32, policy: Existing) -> Result<(), CertsError> {
+    let target = match policy {
         Existing::Refuse => path.to_owned(),
         Existing::Replace => {
             let mut name = path.as_os_str().to_owned();
@@ -158,13 +162,13 @@ fn write(path: &Path, text: &str, mode: u32, existing: Existing) -> Result<(), C
         }
     };
     let write = || {
-        if existing == Existing::Replace {
+        if policy == Existing::Replace {
             remove_leftover(&target)?;
         }
         let mut file = open(&target, mode)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        if existing == Existing::Replace {
+        if policy == Existing::Replace {
             fs::rename(&target, path)?;
         }
         Ok(())
@@ -175,7 +179,7 @@ fn write(path: &Path, text: &str, mode: u32, existing: Existing) -> Result<(), C
     })
 }
 
-/// A new file: one that is there is never opened, whoever made it meanwhile.
+/// Creates a new file. An existing one is never opened, even if it was created meanwhile.
 fn open(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode).open(path)

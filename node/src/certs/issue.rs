@@ -1,4 +1,4 @@
-//! The CA, and what it signs.
+//! The CA, and the certificates that it signs.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,18 +12,18 @@ use rcgen::{
 
 use super::files::{CertsError, Pair};
 
-/// The CA's name. All CAs made here share it: which one has signed is told by the key.
+/// Common name of the CA. All CAs created here share it: the key identifies which one has signed.
 const CA_NAME: &str = "CloudKV CA";
-/// Clocks of other machines may be behind by this much.
+/// Time by which certificates are backdated, since clocks of other machines may be behind.
 const BACKDATED: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What a certificate is for.
+/// Role of a certificate's holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It serves and calls.
+    /// A node, which is a server and a client.
     Node,
-    /// It only calls.
+    /// A router, which is a client only.
     Router,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Made {
     pub key: String,
 }
 
-/// A CA that can sign.
+/// A CA with its signing key.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     files: Pair,
@@ -41,7 +41,7 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    /// A new CA.
+    /// Creates the certificate and key of a new CA.
     pub fn create(days: u32) -> Result<Made, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = ca_params();
@@ -54,7 +54,7 @@ impl Authority {
         })
     }
 
-    /// The CA of a directory.
+    /// Opens the CA of a directory.
     pub fn open(files: &Pair) -> Result<Self, CertsError> {
         let read = |path: &std::path::Path| {
             fs::read_to_string(path).map_err(|source| CertsError::NoAuthority {
@@ -74,14 +74,14 @@ impl Authority {
         })
     }
 
-    /// Its certificate, in PEM form.
+    /// Returns the CA's certificate, in PEM form.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// Signs a certificate for these hosts.
+    /// Issues a certificate for these hosts.
     pub fn issue(&self, role: Role, names: &[String], days: u32) -> Result<Made, CertsError> {
-        let made = || {
+        let sign = || {
             let key = KeyPair::generate()?;
             let certificate = params(role, names, days)?.signed_by(&key, &self.issuer)?;
             Ok(Made {
@@ -89,19 +89,19 @@ impl Authority {
                 key: key.serialize_pem(),
             })
         };
-        let made: Made = made().map_err(CertsError::Make)?;
-        // The CA's certificate may be another one's, or have expired.
-        if valid_until(&made.certificate, &self.certificate).is_none() {
+        let issued: Made = sign().map_err(CertsError::Make)?;
+        // The CA's certificate may be of another key, or have expired.
+        if valid_until(&issued.certificate, &self.certificate).is_none() {
             return Err(CertsError::OtherAuthority {
                 key: self.files.key.clone(),
                 ca: self.files.certificate.clone(),
             });
         }
-        Ok(made)
+        Ok(issued)
     }
 }
 
-/// What every CA made here has in common.
+/// Returns the parameters that all CAs created here share.
 fn ca_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -148,11 +148,11 @@ fn set_term(params: &mut CertificateParams, days: u32) {
     params.not_after = now + days * DAY;
 }
 
-/// Random: a serial number may not come twice.
+/// Returns a random serial number, since one must not occur twice.
 fn serial() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
-    // Positive, as RFC 5280 asks.
+    // Positive, as RFC 5280 requires.
     bytes[0] &= 0x7f;
     Ok(SerialNumber::from_slice(&bytes))
 }

@@ -1,8 +1,8 @@
-//! `cloudkv-node certs`: a CA of one's own, and certificates for nodes and routers, for those who
-//! have no CA yet. What is made is what the port for nodes asks for (`cloudkv_proto::tls`); any
-//! other CA can make the same.
+//! `cloudkv-node certs`: creates a private CA, and certificates for nodes and routers, for
+//! operators who have no CA yet. The certificates are such as the rpc port requires
+//! (`cloudkv_proto::tls`); any other CA can issue the same.
 //!
-//! Keys are written readable by their owner alone. Nothing is overwritten but with `--renew`.
+//! Key files are readable by their owner only. No file is overwritten without `--renew`.
 
 mod files;
 mod issue;
@@ -18,15 +18,15 @@ pub use files::CertsError;
 use files::{Existing, Pair};
 use issue::{Authority, Role};
 
-/// Makes what is asked for; tells what was made, for people.
+/// Runs the command `certs`, and returns its output.
 pub fn make(args: &CertsArgs) -> Result<String, CertsError> {
     let dir = &args.dir;
     match &args.order {
         CertsOrder::Init { days } => init(dir, *days),
         CertsOrder::Node { hosts, term } => {
-            let made = issue(dir, Role::Node, hosts, *term)?;
+            let report = issue(dir, Role::Node, hosts, *term)?;
             Ok(format!(
-                "{made}Give the node three files: rpc_cert = \"{name}.pem\", rpc_key = \
+                "{report}Give the node three files: rpc_cert = \"{name}.pem\", rpc_key = \
                  \"{name}.key\", rpc_ca = \"ca.pem\". Its advertise_rpc has to have {}.\n",
                 match hosts.as_slice() {
                     [only] => format!("the host {only}"),
@@ -36,9 +36,9 @@ pub fn make(args: &CertsArgs) -> Result<String, CertsError> {
             ))
         }
         CertsOrder::Router { name, term } => {
-            let made = issue(dir, Role::Router, std::slice::from_ref(name), *term)?;
+            let report = issue(dir, Role::Router, std::slice::from_ref(name), *term)?;
             Ok(format!(
-                "{made}Give the router {name}.pem, {name}.key and ca.pem.\n"
+                "{report}Give the router {name}.pem, {name}.key and ca.pem.\n"
             ))
         }
         CertsOrder::Setup {
@@ -50,32 +50,32 @@ pub fn make(args: &CertsArgs) -> Result<String, CertsError> {
 }
 
 fn init(dir: &Path, days: u32) -> Result<String, CertsError> {
-    let (pair, files) = (Pair::authority(dir), Existing::Refuse);
-    pair.check(files)?;
+    let (files, policy) = (Pair::authority(dir), Existing::Refuse);
+    files.check(policy)?;
     files::make_dir(dir)?;
-    let made = Authority::create(days).map_err(CertsError::Make)?;
-    pair.write(&made.certificate, &made.key, files)?;
+    let ca = Authority::create(days).map_err(CertsError::Make)?;
+    files.write(&ca.certificate, &ca.key, policy)?;
     Ok(format!(
-        "Made a CA, good for {days} days: {pair}.\nNodes and routers get ca.pem. Keep ca.key from \
-         all of them: whoever has it can act as any node.\n"
+        "Created a CA, valid for {days} days: {files}.\nGive ca.pem to nodes and routers. Keep \
+         ca.key from all of them: whoever has it can act as any node.\n"
     ))
 }
 
 fn issue(dir: &Path, role: Role, names: &[String], term: CertsTerm) -> Result<String, CertsError> {
     let first = names.first().map_or("", String::as_str);
-    let pair = Pair::named(dir, first);
+    let files = Pair::named(dir, first);
     // The CA's own files are never replaced.
-    let existing = if term.renew && first != "ca" {
+    let policy = if term.renew && first != "ca" {
         Existing::Replace
     } else {
         Existing::Refuse
     };
-    pair.check(existing)?;
+    files.check(policy)?;
     let authority = Authority::open(&Pair::authority(dir))?;
-    let made = authority.issue(role, names, term.days)?;
-    pair.write(&made.certificate, &made.key, existing)?;
+    let issued = authority.issue(role, names, term.days)?;
+    files.write(&issued.certificate, &issued.key, policy)?;
     Ok(format!(
-        "Made a certificate for {}, good for {} days: {pair}.\n",
+        "Issued a certificate for {}, valid for {} days: {files}.\n",
         names.join(", "),
         term.days
     ))

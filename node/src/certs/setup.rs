@@ -1,4 +1,5 @@
-//! All that a cluster on one machine needs, made before it starts, however often it does.
+//! `certs setup`: creates all certificates that a cluster on one machine needs, before each of its
+//! starts. Those that are still valid stay.
 
 use std::fs;
 use std::path::Path;
@@ -10,50 +11,51 @@ use super::files::{CertsError, Existing, Pair, make_dir, write_public};
 use super::issue::{Authority, Role};
 use crate::config::{CA_DAYS, CERTIFICATE_DAYS};
 
-/// Certificates that expire sooner are renewed.
+/// Remaining lifetime below which a certificate is renewed.
 const RENEW: Duration = Duration::from_secs(30 * 86_400);
 
-/// Makes what is missing; tells what was made.
+/// Creates the CA and the certificates that are missing or expire soon, and returns a report.
 pub(super) fn setup(
     dir: &Path,
     into: &Path,
     nodes: &[String],
     routers: &[String],
 ) -> Result<String, CertsError> {
-    let pair = Pair::authority(dir);
-    let mut told = String::new();
-    if !pair.certificate.exists() && !pair.key.exists() {
-        told = super::init(dir, CA_DAYS)?;
+    let ca_files = Pair::authority(dir);
+    let mut report = String::new();
+    if !ca_files.certificate.exists() && !ca_files.key.exists() {
+        report = super::init(dir, CA_DAYS)?;
     }
-    let authority = Authority::open(&pair)?;
+    let authority = Authority::open(&ca_files)?;
     let nodes = nodes.iter().map(|name| (Role::Node, name));
     let routers = routers.iter().map(|name| (Role::Router, name));
     for (role, name) in nodes.chain(routers) {
-        told += &provide(&authority, role, name, &into.join(name))?;
+        report += &provide(&authority, role, name, &into.join(name))?;
     }
-    Ok(told)
+    Ok(report)
 }
 
-/// A folder with a certificate that is good for a while.
+/// Ensures that a folder has a certificate that doesn't expire soon.
 fn provide(
     authority: &Authority,
     role: Role,
     name: &str,
     folder: &Path,
 ) -> Result<String, CertsError> {
-    let pair = Pair::secret(folder);
-    if is_good(&pair, authority.certificate()) {
-        return Ok(format!("{pair} stay as they are.\n"));
+    let files = Pair::secret(folder);
+    if is_good(&files, authority.certificate()) {
+        return Ok(format!("{files} are still valid.\n"));
     }
     make_dir(folder)?;
-    let made = authority.issue(role, &[name.to_owned()], CERTIFICATE_DAYS)?;
+    let issued = authority.issue(role, &[name.to_owned()], CERTIFICATE_DAYS)?;
     write_public(&folder.join("ca.crt"), authority.certificate())?;
-    pair.write(&made.certificate, &made.key, Existing::Replace)?;
-    Ok(format!("Made {pair}.\n"))
+    files.write(&issued.certificate, &issued.key, Existing::Replace)?;
+    Ok(format!("Created {files}.\n"))
 }
 
-fn is_good(pair: &Pair, ca: &str) -> bool {
-    let certificate = fs::read_to_string(&pair.certificate);
-    let until = certificate.ok().and_then(|it| valid_until(&it, ca));
-    pair.key.exists() && until.is_some_and(|until| until > SystemTime::now() + RENEW)
+/// Returns whether a certificate was signed by `ca` and doesn't expire soon.
+fn is_good(files: &Pair, ca: &str) -> bool {
+    let certificate = fs::read_to_string(&files.certificate);
+    let expiry = certificate.ok().and_then(|pem| valid_until(&pem, ca));
+    files.key.exists() && expiry.is_some_and(|expiry| expiry > SystemTime::now() + RENEW)
 }

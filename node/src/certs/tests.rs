@@ -1,4 +1,4 @@
-//! What is made is what the port for nodes takes.
+//! The certificates are accepted by the rpc port.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -47,10 +47,10 @@ fn held_by(host: &str) -> Holder {
 fn a_ca_signs_for_nodes_and_routers() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = &temporary.path().join("new").join("certs");
-    let told = order(dir, CertsOrder::Init { days: 2 }).unwrap();
-    assert!(told.contains("ca.key"), "{told}");
-    let told = order(dir, node(&["eu1.example", "10.0.0.1"], false)).unwrap();
-    assert!(told.contains("eu1.example.pem"), "{told}");
+    let output = order(dir, CertsOrder::Init { days: 2 }).unwrap();
+    assert!(output.contains("ca.key"), "{output}");
+    let output = order(dir, node(&["eu1.example", "10.0.0.1"], false)).unwrap();
+    assert!(output.contains("eu1.example.pem"), "{output}");
     open(dir, "eu1.example", held_by("eu1.example")).unwrap();
     open(dir, "eu1.example", held_by("10.0.0.1")).unwrap();
     open(dir, "eu1.example", held_by("eu2.example")).unwrap_err();
@@ -66,7 +66,7 @@ fn a_ca_signs_for_nodes_and_routers() {
 }
 
 #[test]
-fn nothing_is_overwritten_unless_it_is_to_be_renewed() {
+fn files_are_overwritten_only_with_renew() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     order(dir, CertsOrder::Init { days: 2 }).unwrap();
@@ -74,10 +74,10 @@ fn nothing_is_overwritten_unless_it_is_to_be_renewed() {
     let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
     let before = ["ca.pem", "ca.key", "a.pem", "a.key"].map(read);
     let refused = order(dir, CertsOrder::Init { days: 2 }).unwrap_err();
-    assert!(refused.contains("there already"), "{refused}");
+    assert!(refused.contains("the file exists"), "{refused}");
     let refused = order(dir, node(&["a"], false)).unwrap_err();
     assert!(refused.contains("--renew"), "{refused}");
-    // One file of the two is enough.
+    // One existing file of the two is enough for a refusal.
     fs::remove_file(dir.join("a.pem")).unwrap();
     order(dir, node(&["a"], false)).unwrap_err();
     fs::write(dir.join("a.pem"), &before[2]).unwrap();
@@ -89,7 +89,7 @@ fn nothing_is_overwritten_unless_it_is_to_be_renewed() {
 }
 
 #[test]
-fn a_ca_that_is_missing_or_anothers_is_told() {
+fn a_missing_or_mismatched_ca_is_reported() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let refused = order(dir, node(&["a"], false)).unwrap_err();
@@ -106,22 +106,22 @@ fn a_ca_that_is_missing_or_anothers_is_told() {
 }
 
 #[test]
-fn what_a_cluster_needs_is_made_once() {
+fn setup_creates_missing_certificates_only() {
     let temporary = tempfile::tempdir().unwrap();
     let (ca, into) = (temporary.path().join("ca"), temporary.path().join("certs"));
     let setup = |nodes: &[&str]| {
-        let order_setup = CertsOrder::Setup {
+        let setup_order = CertsOrder::Setup {
             into: into.clone(),
             nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
             routers: vec!["router".to_owned()],
         };
-        order(&ca, order_setup).unwrap()
+        order(&ca, setup_order).unwrap()
     };
     setup(&["a"]);
     let read = |path: &str| fs::read_to_string(into.join(path)).unwrap();
     let before = read("a/tls.crt");
-    let told = setup(&["a", "b"]);
-    assert!(told.contains("stay as they are"), "{told}");
+    let output = setup(&["a", "b"]);
+    assert!(output.contains("are still valid"), "{output}");
     assert_eq!(read("a/tls.crt"), before);
     for (name, holder) in [
         ("a", held_by("a")),
@@ -136,7 +136,7 @@ fn what_a_cluster_needs_is_made_once() {
         };
         Tls::open(files, holder).unwrap();
     }
-    // Another CA: what the old one signed is of no use.
+    // With another CA, the certificates that the old one signed are replaced.
     fs::remove_dir_all(&ca).unwrap();
     setup(&["a"]);
     assert_ne!(read("a/tls.crt"), before);

@@ -1,8 +1,8 @@
-//! How a node takes others into the cluster.
+//! Admits other nodes into the cluster.
 //!
-//! Invariant, where there are certificates: a number that is known belongs to whoever holds a
-//! certificate for the host that it was registered with. A node that moves to another host shows a
-//! certificate that names both.
+//! Invariant, with certificates: a known node ID belongs to the holder of a certificate for the
+//! host with which the node was registered. A node that moves to another host presents a
+//! certificate for both hosts.
 
 use std::sync::Arc;
 
@@ -17,27 +17,27 @@ use crate::meta::{Catalog, Topology};
 use crate::raft::NodeId;
 use crate::rpc::{Caller, check_address};
 
-/// From this feature level on, a cluster can have several regions.
+/// First feature level at which a cluster can have several regions.
 const REGIONS_LEVEL: u32 = 2;
 
-/// Takes nodes in.
+/// Admits nodes into the cluster.
 pub struct Admission {
-    /// Who this node is.
+    /// Identity of this node.
     pub identity: Identity,
     /// The metadata in memory.
     pub catalog: Arc<Catalog>,
-    /// Takes commands to the metadata's leader, wherever it is.
+    /// Sends commands to the metadata's leader on any node.
     pub propose: Proposer,
-    /// Makes the metadata in memory as new as the leader's.
+    /// Brings the metadata in memory up to date with the leader's.
     pub refresh: Refresher,
 }
 
-/// Waits until this node's metadata is as new as the leader's was when it was asked; `false`: it
-/// may not be.
+/// Waits until this node's metadata is as new as the leader's was at the call. Returns `false` if
+/// it may not be.
 pub type Refresher = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl Admission {
-    /// Takes a node in, or its new addresses; asked again, it gives the same answer.
+    /// Admits a node, or updates its addresses. A repeated request gets the same answer.
     pub async fn admit(
         &self,
         caller: Caller,
@@ -45,7 +45,7 @@ impl Admission {
     ) -> Result<pb::JoinResponse, Status> {
         let header = self.catalog.header();
         if header.cluster_id.is_empty() {
-            return Err(Status::unavailable("this node is in no cluster yet"));
+            return Err(Status::unavailable("this node has not joined a cluster yet"));
         }
         self.check(&request, header.shards)?;
         self.check_number(&caller, request.node_id).await?;
@@ -57,7 +57,7 @@ impl Admission {
             http: request.http,
             level: request.level,
             version: request.version,
-            // It tells that itself once it is in.
+            // The node registers its name itself once it is a member.
             name: String::new(),
         };
         let registered = (self.propose)(Command::RegisterNode(register)).await;
@@ -88,14 +88,14 @@ impl Admission {
         })
     }
 
-    /// Refuses whoever asks for the number of another node.
+    /// Refuses a caller that uses the node ID of another node.
     async fn check_number(&self, caller: &Caller, number: NodeId) -> Result<(), Status> {
         if let Caller::Local = caller {
             return Ok(());
         }
-        // This node may not have heard of that one yet.
+        // This node may not know the other one yet.
         if !(self.refresh)().await {
-            return Err(Status::unavailable("the metadata has no leader"));
+            return Err(Status::unavailable("reach the metadata's leader: there is none"));
         }
         match self.catalog.topology().node(number) {
             Some(known) => check_address(caller, &known.rpc),
@@ -104,23 +104,24 @@ impl Admission {
     }
 
     fn check(&self, request: &pb::JoinRequest, shards: u32) -> Result<(), Status> {
-        let mine = &self.identity.cluster_id;
-        if !request.cluster_id.is_empty() && request.cluster_id != *mine {
+        let own = &self.identity.cluster_id;
+        if !request.cluster_id.is_empty() && request.cluster_id != *own {
             return Err(Status::permission_denied(format!(
-                "it belongs to cluster {}, this is cluster {mine}",
+                "the node belongs to cluster {}, this is cluster {own}",
                 request.cluster_id
             )));
         }
         if request.shards != 0 && request.shards != shards {
             return Err(Status::failed_precondition(format!(
-                "it was started with --shards {}, but this cluster has {shards}: leave --shards out",
+                "the node was started with --shards {}, but this cluster has {shards}: leave \
+                 --shards out",
                 request.shards
             )));
         }
         Ok(())
     }
 
-    /// The first node of a region makes it known.
+    /// Adds the region of its first node.
     async fn add_region(&self, request: &pb::JoinRequest) -> Result<(), Status> {
         let topology = self.catalog.topology();
         let number = topology.region_number(&request.region);
@@ -134,14 +135,15 @@ impl Admission {
                 Ok(())
             };
         }
-        // A region that this node has not heard of yet may be there.
+        // The region may exist without this node knowing it.
         if !(self.refresh)().await {
-            return Err(Status::unavailable("the metadata has no leader"));
+            return Err(Status::unavailable("reach the metadata's leader: there is none"));
         }
         check_new_region(&self.catalog.topology(), request)?;
         if self.catalog.header().level < REGIONS_LEVEL {
             return Err(Status::unavailable(
-                "some nodes of the cluster are of a version that knows one region only: upgrade them",
+                "some nodes of the cluster run a version that supports one region only: upgrade \
+                 them",
             ));
         }
         let add = pb::AddRegion {
@@ -154,7 +156,7 @@ impl Admission {
     }
 }
 
-/// Refuses a region that probably nobody meant to start: only its removal would undo it.
+/// Refuses a region that was probably created by mistake: only removing it would undo that.
 fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<(), Status> {
     let name = request.region.as_str();
     let names: Vec<&str> = topology.regions().map(|(_, name)| name).collect();
@@ -164,21 +166,22 @@ fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<()
     let list = names.join(", ");
     if request.region_unnamed {
         return Err(Status::failed_precondition(format!(
-            "it was started without --region, and its default, `{name}`, is no region of this \
-             cluster: give --region (CLOUDKV_REGION) one of {list}, or, to start a new region, its \
-             name"
+            "the node was started without --region, and its default, `{name}`, is no region of \
+             this cluster: give --region (CLOUDKV_REGION) one of {list}, or, to start a new \
+             region, its name"
         )));
     }
     match names.iter().find(|other| is_slip(name, other)) {
         Some(other) => Err(Status::failed_precondition(format!(
-            "its --region, `{name}`, is one slip away from `{other}`, and this cluster has {list}: \
-             give --region one of these or, to start a new region, a name that is not so close"
+            "the node's --region, `{name}`, is one slip away from `{other}`, and this cluster has \
+             {list}: give --region one of these or, to start a new region, a name that is not so \
+             close"
         ))),
         None => Ok(()),
     }
 }
 
-/// A number that names a history; never 0.
+/// Draws a random incarnation; never 0.
 fn random() -> Result<u64, Status> {
     let mut bytes = [0_u8; 8];
     getrandom::fill(&mut bytes).map_err(|error| Status::unavailable(error.to_string()))?;

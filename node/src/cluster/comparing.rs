@@ -1,11 +1,12 @@
-//! Compares this node's replicas of shards with those of the other nodes.
+//! Compares this node's replicas of shards with those of other nodes.
 //!
-//! A replica that all other voters contradict in one voice, and that they don't need for a majority, serves
-//! no more, nor after a restart: its node stops, and its data directory is marked.
+//! A replica that all other voters contradict unanimously, and that they don't need for a majority,
+//! stops serving for good: its node stops, and its data directory is marked.
 //!
-//! Invariant: no node stops on the word of one that stops. Before it does, a node tells nobody any more what
-//! it holds, and asks once again: two that were about to stop at the same time then have too few
-//! witnesses, and both stay, with an alarm, until the next look.
+//! Invariant: no node stops because of the answer of another node that is about to stop. Before it
+//! stops, a node refuses to answer queries about its replicas and asks once more: two nodes that
+//! were about to stop at the same time then have too few witnesses, and both stay, with an alarm,
+//! until the next comparison.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,44 +24,45 @@ use crate::raft::NodeId;
 use crate::rpc::{Lane, Peers};
 use crate::shard::{ShardHandle, Told, Verdict, compare};
 
-/// How often all replicas are compared, at most: each node adds something of its own.
+/// Minimum interval between comparisons of all replicas; a share that depends on the node is added.
 const LOOK: Duration = Duration::from_secs(10);
-/// Before a node that is about to stop asks once again: longer than another's answer is on its way.
+/// Delay before a node that is about to stop asks once more: longer than the timeout of a query.
 const ONCE_AGAIN: Duration = Duration::from_secs(6);
-/// Time for another node to tell of its replica.
+/// Time for another node to answer a query about its replica.
 const TELLS_WITHIN: Duration = Duration::from_secs(5);
-/// The file that marks a data directory whose replica differed.
+/// File that marks a data directory whose replica differed.
 const MARK: &str = "replica-differs";
 
-/// Compares the replicas of a node.
+/// Checks this node's replicas for consistency with those of other nodes.
 pub struct Comparer {
     /// All shards, by number.
     pub shards: Vec<Arc<ShardHandle>>,
-    /// The other nodes.
+    /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
-    /// The node's data directory.
+    /// Data directory of the node.
     pub data_dir: PathBuf,
-    /// Times that replicas differed.
+    /// Number of times that replicas differed.
     pub alarms: Arc<AtomicU64>,
 }
 
 impl Comparer {
-    /// Compares until `stop`, or until a replica is found that must not be used: tells which.
+    /// Compares replicas until `stop`, or until one is found that must not be used. Returns the
+    /// reason for the latter.
     pub async fn run(self, stop: CancellationToken) -> Option<String> {
         let run = async {
-            let mut told = HashMap::new();
-            let look = LOOK + Duration::from_millis(self.peers.me() % 5000);
+            let mut reported = HashMap::new();
+            let interval = LOOK + Duration::from_millis(self.peers.me() % 5000);
             loop {
-                tokio::time::sleep(look).await;
-                if let Some(why) = self.look(&mut told).await {
-                    return why;
+                tokio::time::sleep(interval).await;
+                if let Some(reason) = self.look(&mut reported).await {
+                    return reason;
                 }
             }
         };
         stop.run_until_cancelled(run).await
     }
 
-    async fn look(&self, told: &mut HashMap<u16, u64>) -> Option<String> {
+    async fn look(&self, reported: &mut HashMap<u16, u64>) -> Option<String> {
         for (number, shard) in (0..).zip(&self.shards) {
             if !shard.is_hosted() {
                 continue;
@@ -74,7 +76,7 @@ impl Comparer {
             match verdict {
                 Verdict::Same => {}
                 Verdict::Differs(index) => {
-                    if told.insert(number, index) != Some(index) {
+                    if reported.insert(number, index) != Some(index) {
                         self.alarms.fetch_add(1, Ordering::Relaxed);
                         tracing::error!(shard = number, index, "replicas of a shard differ");
                     }
@@ -86,59 +88,59 @@ impl Comparer {
         None
     }
 
-    /// Whether this node is no witness against others.
-    fn doubt(&self, doubted: bool) {
+    /// Sets whether this node refuses to testify about its replicas.
+    fn doubt(&self, is_suspect: bool) {
         for shard in &self.shards {
-            shard.view().checkpoints().doubt(doubted);
+            shard.view().checkpoints().doubt(is_suspect);
         }
     }
 
     async fn compare(&self, number: u16, shard: &ShardHandle) -> Verdict {
         let (status, me) = (shard.status(), self.peers.me());
         let own = shard.view().checkpoints().last();
-        let ask = async |nodes: &[NodeId]| {
+        let query = async |nodes: &[NodeId]| {
             let others = nodes.iter().filter(|node| **node != me);
-            let told = join_all(others.map(|node| self.ask(*node, number))).await;
-            told.into_iter().flatten().collect()
+            let answers = join_all(others.map(|node| self.ask(*node, number))).await;
+            answers.into_iter().flatten().collect()
         };
-        let (voters, learners) = futures_util::join!(ask(&status.voters), ask(&status.learners));
-        let told = Told {
+        let (voters, learners) = futures_util::join!(query(&status.voters), query(&status.learners));
+        let answers = Told {
             voters,
             learners,
             majority: (!status.changing).then_some(status.voters.len() / 2 + 1),
         };
-        compare(&own, &told)
+        compare(&own, &answers)
     }
 
-    /// What another node has noted; `None` if it doesn't say.
+    /// Queries the checkpoints of another node; `None` if it doesn't answer.
     async fn ask(&self, node: NodeId, shard: u16) -> Option<Vec<pb::Checkpoint>> {
         let shard = u32::from(shard);
         let body = call::Body::Checkpoints(pb::CheckpointsQuery { shard });
-        let told = self.peers.call(node, Lane::Keys, body, TELLS_WITHIN).await;
-        match told.ok()? {
-            reply::Body::Checkpoints(told) => Some(told.points),
+        let answer = self.peers.call(node, Lane::Keys, body, TELLS_WITHIN).await;
+        match answer.ok()? {
+            reply::Body::Checkpoints(answer) => Some(answer.points),
             _ => None,
         }
     }
 
     fn give_up(&self, shard: u16, index: u64) -> String {
-        let why = format!(
-            "this node's replica of shard-{shard} differs from those of other nodes, which agree, after \
-             entry {index}: its disk or its memory may be faulty. Replace the node by one with an empty \
-             data directory"
+        let reason = format!(
+            "this node's replica of shard-{shard} differs from those of other nodes, which agree, \
+             after entry {index}: its disk or its memory may be faulty. Replace the node by one \
+             with an empty data directory"
         );
-        match replace_file(&self.data_dir, MARK, why.as_bytes()) {
-            Ok(()) => why,
-            // It would start again, and be found out again.
-            Err(error) => format!("{why} (its data directory could not be marked: {error})"),
+        match replace_file(&self.data_dir, MARK, reason.as_bytes()) {
+            Ok(()) => reason,
+            // The node would start again, and fail the comparison again.
+            Err(error) => format!("{reason} (its data directory could not be marked: {error})"),
         }
     }
 }
 
-/// Why a data directory must not be used, if it is marked.
+/// Reads the reason why a data directory must not be used, if it is marked.
 pub fn marked(data_dir: &std::path::Path) -> io::Result<Option<String>> {
     match fs::read_to_string(data_dir.join(MARK)) {
-        Ok(why) => Ok(Some(why)),
+        Ok(reason) => Ok(Some(reason)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

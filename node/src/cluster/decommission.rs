@@ -1,7 +1,8 @@
-//! Whether a node can be taken out of its region: what the region survives without it, and what would
-//! keep its shards from moving.
+//! Assesses whether a node can be decommissioned: the fault tolerance of its region without it, and
+//! obstacles to moving its shards.
 //!
-//! What will be is found by planning the placement until it stands still, as the keeper will do.
+//! The result is found by planning placements until they no longer change, as the placement
+//! controller will do.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +12,24 @@ use super::placement::{
 use crate::meta::{NodeInfo, NodeState, Topology};
 use crate::raft::NodeId;
 
-/// Steps of a plan that are looked ahead at most. Each moves a shard at least.
+/// Maximum number of planned steps. Each moves at least one shard.
 const MAX_STEPS: usize = 256;
 
-/// What a region survives.
+/// Fault tolerance of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survival {
-    /// Nodes that may be lost while every shard goes on: of the shard that bears least.
+    /// Number of nodes that may fail while every shard stays available: that of the least tolerant
+    /// shard.
     pub losses: usize,
-    /// Nodes that hold a shard: of the shard that has fewest.
+    /// Number of replicas of the shard that has fewest.
     pub copies: usize,
-    /// Voters of the metadata, in all regions.
+    /// Number of the metadata's voters, in all regions.
     pub metadata_voters: usize,
 }
 
 impl Survival {
-    /// Whether less is survived than with `other`. The metadata gets fewer voters than three only
-    /// where the shards of a region lose a copy as well.
+    /// Returns whether the tolerance is lower than `other`. The metadata gets fewer voters than
+    /// three only where a region's shards lose a replica as well.
     pub fn is_less_than(&self, other: &Self) -> bool {
         self.losses < other.losses || self.copies < other.copies
     }
@@ -45,33 +47,33 @@ impl std::fmt::Display for Survival {
     }
 }
 
-/// What a region survives now, and without a node.
+/// Fault tolerance of a region with and without a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlook {
-    /// With it.
+    /// With the node.
     pub now: Survival,
-    /// Without it.
+    /// Without the node.
     pub without: Survival,
 }
 
-/// Why a node can't be decommissioned now.
+/// Reason why a node can't be decommissioned now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// Its region has no other node that takes shards.
+    /// The region has no other node that takes shards.
     OnlyNode,
     /// A shard has lost its majority, and can't change its members.
     NoMajority {
-        /// The shard.
+        /// Number of the shard.
         shard: u16,
-        /// Its voters that aren't heard of.
+        /// Unreachable voters of the shard.
         silent: Vec<NodeId>,
     },
-    /// Shards would depend on nodes that aren't heard of.
+    /// Shards would depend on unreachable nodes.
     Silent(Vec<NodeId>),
 }
 
 impl Obstacle {
-    /// Says it, with what to do.
+    /// Describes the obstacle and the remedy.
     pub fn describe(&self, node: &str, region: &str, name: impl Fn(NodeId) -> String) -> String {
         let names = |nodes: &[NodeId]| {
             let names: Vec<String> = nodes.iter().map(|node| name(*node)).collect();
@@ -97,7 +99,7 @@ impl Obstacle {
     }
 }
 
-/// What becomes of a region without one of its nodes. `voters` are those of the metadata.
+/// Assesses a region without one of its nodes. `voters` are those of the metadata.
 pub fn outlook(
     topology: &Topology,
     shards: u16,
@@ -132,9 +134,9 @@ pub fn outlook(
         }
     }
     let planned = look_ahead(&candidates, shards, current.clone());
-    let blocking = blocking(&current, &planned, &is_alive);
-    if !blocking.is_empty() {
-        return Err(Obstacle::Silent(blocking.into_iter().collect()));
+    let unreachable = blocking(&current, &planned, &is_alive);
+    if !unreachable.is_empty() {
+        return Err(Obstacle::Silent(unreachable.into_iter().collect()));
     }
     let metadata = metadata_voters(topology, node.id, voters, &is_alive);
     Ok(Outlook {
@@ -153,7 +155,7 @@ fn silent(nodes: &[NodeId], is_alive: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
     nodes.filter(|node| !is_alive(*node)).collect()
 }
 
-/// The placements when no step changes anything any more.
+/// Plans steps until none changes anything, and returns the resulting placements.
 fn look_ahead(
     candidates: &[Candidate],
     shards: u16,
@@ -178,7 +180,7 @@ fn look_ahead(
     placements
 }
 
-/// Nodes that aren't heard of, and that a shard would get as a new member or without which it would
+/// Returns the unreachable nodes that a shard would get as a new member, or without which it would
 /// have no majority.
 fn blocking(
     current: &[Option<CurrentPlacement>],
@@ -190,8 +192,8 @@ fn blocking(
         let Some(after) = after else { continue };
         let has_majority = living(after, &is_alive) > after.voters.len() / 2;
         let is_new = |node: &NodeId| {
-            let holds = |it: &CurrentPlacement| it.voters.contains(node);
-            !before.as_ref().is_some_and(holds)
+            let has_voter = |it: &CurrentPlacement| it.voters.contains(node);
+            !before.as_ref().is_some_and(has_voter)
         };
         let silent = silent(&after.voters, &is_alive).into_iter();
         blocking.extend(silent.filter(|node| !has_majority || is_new(node)));
@@ -214,16 +216,16 @@ fn survival(
     }
 }
 
-/// How many voters the metadata has without a node.
+/// Returns the number of the metadata's voters without a node.
 fn metadata_voters(
     topology: &Topology,
     without: NodeId,
     voters: &BTreeSet<NodeId>,
     is_alive: impl Fn(NodeId) -> bool,
 ) -> usize {
-    let there = topology.nodes().iter();
-    let there = there.filter(|node| node.state != NodeState::Removed);
-    let candidates: Vec<MetaCandidate> = there
+    let remaining = topology.nodes().iter();
+    let remaining = remaining.filter(|node| node.state != NodeState::Removed);
+    let candidates: Vec<MetaCandidate> = remaining
         .map(|node| MetaCandidate {
             id: node.id,
             region: node.region,

@@ -1,7 +1,7 @@
 use super::decommission::*;
 use crate::meta::{NodeInfo, NodeState, Placement, Topology};
 
-/// A region of nodes 1 and so on, with these voters and learners of its shards.
+/// Creates a region with nodes from 1 on, and with these voters and learners of its shards.
 fn region(nodes: u64, shards: &[(&[u64], &[u64])]) -> Topology {
     let mut topology = Topology::default();
     for id in 1..=nodes {
@@ -29,7 +29,7 @@ fn region(nodes: u64, shards: &[(&[u64], &[u64])]) -> Topology {
     topology
 }
 
-/// The outlook without node 1, where the metadata has these voters and some nodes are dead.
+/// Assesses the removal of node 1 with these voters of the metadata and some dead nodes.
 fn without_first(topology: &Topology, voters: &[u64], dead: &[u64]) -> Result<Outlook, Obstacle> {
     let shards = u16::try_from(topology.placements_of(1).count()).unwrap();
     let node = topology.node(1).unwrap();
@@ -46,7 +46,7 @@ fn survives(losses: usize, copies: usize, metadata_voters: usize) -> Survival {
 }
 
 #[test]
-fn one_of_three_leaves_single_voters_and_one_of_four_changes_nothing() {
+fn without_one_of_three_single_voters_stay_and_without_one_of_four_nothing_changes() {
     let three = region(3, &[(&[1, 2, 3], &[]), (&[2, 1, 3], &[])]);
     let outlook = without_first(&three, &[1, 2, 3], &[]).unwrap();
     assert_eq!(outlook.now, survives(1, 3, 3));
@@ -58,13 +58,13 @@ fn one_of_three_leaves_single_voters_and_one_of_four_changes_nothing() {
         (outlook.now, outlook.without),
         (survives(1, 3, 3), survives(1, 3, 3))
     );
-    // The dead one goes: that makes it better.
+    // Decommissioning the dead node improves the tolerance.
     let outlook = without_first(&four, &[1, 2, 3], &[1]).unwrap();
     assert_eq!((outlook.now.losses, outlook.without.losses), (0, 1));
 }
 
 #[test]
-fn one_of_two_leaves_a_copy_alone() {
+fn without_one_of_two_a_single_replica_stays() {
     let two = region(2, &[(&[1], &[2])]);
     let outlook = without_first(&two, &[1], &[]).unwrap();
     assert_eq!(
@@ -75,17 +75,17 @@ fn one_of_two_leaves_a_copy_alone() {
 }
 
 #[test]
-fn what_cannot_work_is_an_obstacle() {
+fn an_impossible_decommission_is_an_obstacle() {
     let one = region(1, &[(&[1], &[])]);
     assert_eq!(without_first(&one, &[1], &[]), Err(Obstacle::OnlyNode));
     let three = region(3, &[(&[1, 2, 3], &[]), (&[2, 1, 3], &[])]);
     let silent = vec![2, 3];
     let lost = Err(Obstacle::NoMajority { shard: 0, silent });
     assert_eq!(without_first(&three, &[1, 2, 3], &[2, 3]), lost);
-    // One of the shards would have the dead one as its only voter.
+    // One shard would have the dead node as its only voter.
     let dead = Err(Obstacle::Silent(vec![3]));
     assert_eq!(without_first(&three, &[1, 2, 3], &[3]), dead);
-    // The only node that could take its place is dead.
+    // The only replacement is dead.
     let four = region(4, &[(&[1, 2, 3], &[])]);
     let dead = Err(Obstacle::Silent(vec![4]));
     assert_eq!(without_first(&four, &[1, 2, 3], &[4]), dead);

@@ -1,25 +1,26 @@
-//! Disks that fill up: leaders go where there is room, and refuse what grows where there is none.
+//! Reacts to disks that fill up: leaders move to nodes with free space, and refuse growth where
+//! there is none.
 //!
-//! A node tells with each sign of life whether its disk is below the low-water mark, so a leader
-//! knows that of its members. While most of them have room it takes everything: the others follow
-//! as long as they can, and catch up when they have room again.
+//! A node reports in each pong whether its disk is below the low-water mark, so a leader knows that
+//! of its members. While most of them have free space it accepts everything: the others follow as
+//! long as they can, and catch up when they have space again.
 
 use super::keeper::Keeper;
 use super::vitals::Vitals;
 use crate::raft::{Group, Machine, NodeId};
 use crate::store::{DiskSpace, DiskState, Gate, Intake};
 
-/// A member that votes.
+/// Voter of a group, with the state of its disk.
 #[derive(Clone, Copy, Debug)]
 struct Voter {
     id: NodeId,
-    /// Whether its disk is below the mark, as far as is known.
+    /// True if its disk is below the low-water mark, as far as is known.
     is_low: bool,
-    /// Whether it could take the lead.
+    /// True if it could take the lead.
     lives: bool,
 }
 
-/// What a leader takes, by its own room and its members'.
+/// Decides what a leader accepts, from the disk space of its node and of the other voters.
 fn intake(state: DiskState, me: NodeId, voters: &[Voter]) -> Intake {
     let low = voters.iter().filter(|voter| voter.is_low).count();
     let elsewhere = voters
@@ -34,7 +35,7 @@ fn intake(state: DiskState, me: NodeId, voters: &[Voter]) -> Intake {
     }
 }
 
-/// What is known of disks: this node's, and those of others.
+/// Disk state of this node and of the others.
 pub(super) struct Disks<'a> {
     pub me: NodeId,
     pub space: &'a DiskSpace,
@@ -56,7 +57,7 @@ impl Disks<'_> {
         voters.into_iter().map(voter).collect()
     }
 
-    /// Decides what a group takes, as it is asked for on this node.
+    /// Decides what a group accepts on this node.
     fn decide<M: Machine>(&self, group: &Group<M>, gate: &Gate) {
         let voters = self.voters(group);
         let state = if group.led_term().is_some() {
@@ -67,24 +68,24 @@ impl Disks<'_> {
         gate.set(intake(state, self.me, &voters));
     }
 
-    /// Hands a group's leadership to a member with room, if this node has none.
+    /// Transfers a group's leadership to a voter with free space, if this node has none.
     async fn give_way<M: Machine>(&self, group: &Group<M>) {
         if self.space.state() == DiskState::Ample || group.led_term().is_none() {
             return;
         }
         let voters = self.voters(group).into_iter();
-        let with_room = voters.filter(|voter| voter.id != self.me && voter.lives && !voter.is_low);
-        let with_room: Vec<NodeId> = with_room.map(|voter| voter.id).collect();
-        if !with_room.is_empty() {
+        let targets = voters.filter(|voter| voter.id != self.me && voter.lives && !voter.is_low);
+        let targets: Vec<NodeId> = targets.map(|voter| voter.id).collect();
+        if !targets.is_empty() {
             group
-                .hand_over(&with_room, "the leader's disk is nearly full")
+                .hand_over(&targets, "the leader's disk is nearly full")
                 .await;
         }
     }
 }
 
 impl Keeper {
-    /// Decides what the groups take, and gives leadership to nodes with more room.
+    /// Updates what the groups accept, and moves leadership to nodes with free space.
     pub(super) async fn mind_disks(&self) {
         let disks = Disks {
             me: self.identity.node_id,
@@ -107,13 +108,13 @@ mod tests {
     use super::*;
 
     fn voters(low: [bool; 3], living: [bool; 3]) -> Vec<Voter> {
-        let all = (1..).zip(low).zip(living);
-        all.map(|((id, is_low), lives)| Voter { id, is_low, lives })
+        let ids = (1..).zip(low).zip(living);
+        ids.map(|((id, is_low), lives)| Voter { id, is_low, lives })
             .collect()
     }
 
     #[test]
-    fn what_grows_is_refused_while_most_members_lack_room() {
+    fn growth_is_refused_while_most_voters_lack_space() {
         const ALL: [bool; 3] = [true; 3];
         let low = |low| intake(DiskState::Low, 1, &voters(low, ALL));
         assert_eq!(low([true, false, false]), Intake::All);
@@ -121,23 +122,23 @@ mod tests {
         assert_eq!(low([true, true, false]), some_elsewhere);
         let none_elsewhere = Intake::NoGrowth { elsewhere: false };
         assert_eq!(low([true, true, true]), none_elsewhere);
-        // Who has room and doesn't live is of no help.
+        // A node with free space that isn't alive doesn't count.
         let silent = voters([true, true, false], [true, true, false]);
         assert_eq!(intake(DiskState::Low, 1, &silent), none_elsewhere);
     }
 
     #[test]
-    fn a_leader_whose_reserve_is_used_up_takes_nothing() {
-        let others_have_room = voters([true, false, false], [true; 3]);
-        let taken = intake(DiskState::Exhausted, 1, &others_have_room);
-        assert_eq!(taken, Intake::Nothing { elsewhere: true });
+    fn a_leader_with_an_exhausted_reserve_accepts_nothing() {
+        let others_have_space = voters([true, false, false], [true; 3]);
+        let decision = intake(DiskState::Exhausted, 1, &others_have_space);
+        assert_eq!(decision, Intake::Nothing { elsewhere: true });
         let alone = [Voter {
             id: 1,
             is_low: true,
             lives: true,
         }];
-        let taken = intake(DiskState::Exhausted, 1, &alone);
-        assert_eq!(taken, Intake::Nothing { elsewhere: false });
+        let decision = intake(DiskState::Exhausted, 1, &alone);
+        assert_eq!(decision, Intake::Nothing { elsewhere: false });
         assert_eq!(
             intake(DiskState::Low, 1, &alone),
             Intake::NoGrowth { elsewhere: false }

@@ -1,12 +1,12 @@
-//! What other nodes say of the cluster to a node that the metadata may not reach any more: whether it
-//! was removed itself, since of that it gets no entry; and which nodes there are, when somebody calls
-//! under a number that it doesn't know.
+//! Asks other nodes about the cluster on behalf of a node that the metadata may no longer reach:
+//! whether the node was removed, since the removal doesn't reach it as an entry; and which nodes
+//! exist, when a caller uses an unknown node ID.
 //!
-//! Where there are certificates, who claims such a number is answered nothing (`rpc::callers`): a
-//! certificate of the same CA must not be enough to be taken for any node that one likes. But a node
-//! that was cut off for long may know none of those who have taken over meanwhile, the metadata's
-//! leader among them. So it asks the nodes that it knows, and those that its operator named, each of
-//! which shows a certificate for the host where it is dialled.
+//! With certificates, a caller with an unknown node ID gets no answer (`rpc::callers`): a
+//! certificate of the same CA must not be enough to impersonate any node. But a node that was cut
+//! off for long may know none of the nodes that have taken over meanwhile, among them the
+//! metadata's leader. So it asks the nodes that it knows, and those that its operator has
+//! configured; each presents a certificate for the host that is dialled.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,12 +18,12 @@ use super::joining::{Heard, ask_others};
 use super::keeper::Keeper;
 use crate::meta::{NodeInfo, NodeState};
 
-/// Interval at which other nodes are asked.
+/// Interval at which other nodes are queried.
 const ASK_OTHERS: Duration = Duration::from_secs(5);
-/// The same while somebody calls whom this node doesn't know.
+/// Same interval while a caller with an unknown node ID is seen.
 const ASK_FOR_STRANGERS: Duration = Duration::from_millis(500);
 
-/// A question to other nodes, and its answer.
+/// Query to other nodes, and its pending answer.
 #[derive(Default)]
 pub(super) struct Hearsay {
     at: Option<Instant>,
@@ -31,7 +31,7 @@ pub(super) struct Hearsay {
 }
 
 impl Hearsay {
-    /// Their answer; `None` until it has come.
+    /// Takes the answer; `None` until it has arrived.
     async fn take(&mut self) -> Option<Heard> {
         if !self.answer.as_ref()?.is_finished() {
             return None;
@@ -41,30 +41,30 @@ impl Hearsay {
 }
 
 impl Keeper {
-    /// Takes up what others say; returns whether this node was removed. They are asked now and then,
-    /// and not waited for.
-    pub(super) async fn hears_of_removal(&self, hearsay: &mut Hearsay) -> bool {
-        let heard = hearsay.take().await.unwrap_or_default();
-        self.meet(&heard.nodes);
-        let pause = if self.peers.has_stranger() {
+    /// Handles the answers of other nodes and returns whether this node was removed. The nodes are
+    /// queried now and then, and not waited for.
+    pub(super) async fn hears_of_removal(&self, discovery: &mut Hearsay) -> bool {
+        let report = discovery.take().await.unwrap_or_default();
+        self.meet(&report.nodes);
+        let interval = if self.peers.has_stranger() {
             ASK_FOR_STRANGERS
         } else {
             ASK_OTHERS
         };
-        let is_due = hearsay.at.is_none_or(|at| at.elapsed() > pause);
-        if !heard.removed && hearsay.answer.is_none() && is_due {
-            hearsay.at = Some(Instant::now());
-            hearsay.answer = Some(self.ask(self.peers.take_stranger()));
+        let is_due = discovery.at.is_none_or(|at| at.elapsed() > interval);
+        if !report.removed && discovery.answer.is_none() && is_due {
+            discovery.at = Some(Instant::now());
+            discovery.answer = Some(self.ask(self.peers.take_stranger()));
         }
-        heard.removed
+        report.removed
     }
 
-    /// Gets to know nodes that aren't in this node's metadata yet.
+    /// Learns nodes that aren't in this node's metadata yet.
     fn meet(&self, nodes: &[pb::Member]) {
         let topology = self.catalog.topology();
         for node in nodes {
             if topology.node(node.id).is_none() && !self.peers.knows(node.id) {
-                tracing::info!(node = node.rpc, number = node.id, "heard of a node");
+                tracing::info!(node = node.id, address = node.rpc, "node discovered");
                 self.peers.learn(node.id, &node.rpc);
             }
         }
@@ -82,14 +82,15 @@ impl Keeper {
         tokio::spawn(async move { ask_others(&dialer, &identity, &addresses).await })
     }
 
-    /// Addresses of one node in this region and of one in each other, which live if any does.
+    /// Collects the addresses of one node in this region and of one in each other region, alive if
+    /// any is.
     fn one_of_each_region(&self) -> Vec<String> {
         let topology = self.catalog.topology();
-        let nodes = topology.nodes().iter();
-        let others = nodes
+        let known = topology.nodes().iter();
+        let candidates = known
             .filter(|node| node.id != self.identity.node_id && node.state != NodeState::Removed);
         let mut of_region = BTreeMap::new();
-        for node in others {
+        for node in candidates {
             let chosen: &mut &NodeInfo = of_region.entry(node.region).or_insert(node);
             if !self.vitals.lives(chosen.id) {
                 *chosen = node;

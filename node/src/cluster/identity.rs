@@ -1,7 +1,7 @@
-//! Who this node is: drawn once, when its data directory is made, and kept there.
+//! Identity of this node: drawn once, when its data directory is created, and stored there.
 //!
-//! It is written before the cluster is founded and before any shard is: whatever line a crash
-//! hits, the next start founds the same cluster with the same shards.
+//! It is written before the cluster or any shard is bootstrapped: wherever a crash interrupts that,
+//! the next start bootstraps the same cluster with the same shards.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,84 +14,86 @@ use crate::raft::NodeId;
 
 const FILE: &str = "identity.json";
 
-/// Who a node is.
+/// Identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The cluster, a UUID; empty while no cluster has taken the node in.
+    /// ID of the cluster, a UUID; empty until a cluster has admitted the node.
     pub cluster_id: String,
-    /// The node.
+    /// ID of the node.
     pub node_id: NodeId,
-    /// The region it serves.
+    /// Region that the node serves.
     pub region: String,
     /// Number of shards of each region, fixed for ever.
     pub shards: u16,
-    /// Names the histories of the region's shards.
+    /// Incarnation of the region: identifies the history of its shards.
     pub incarnation: u64,
-    /// The region's number.
+    /// Number of the region.
     #[serde(default = "first_region")]
     pub region_number: u32,
-    /// Whether it founded the cluster, and so begins its groups alone.
-    #[serde(default = "founded")]
+    /// True if the node bootstrapped the cluster, and so starts its groups as the only member.
+    #[serde(default = "default_true", rename = "founder")]
     pub founder: bool,
-    /// Whether it is the first node of a region that joined, and so begins its shards alone.
-    #[serde(default)]
+    /// True for the first node of a region that joined, which starts its shards as the only member.
+    #[serde(default, rename = "founds_region")]
     pub founds_region: bool,
-    /// Whether the shards of its region take over what other regions have before they serve.
-    #[serde(default)]
+    /// True if the region's shards are seeded from other regions before they serve.
+    #[serde(default, rename = "adopts")]
     pub adopts: bool,
 }
 
-/// Number of the first region.
+/// Number of a cluster's first region.
 pub const FIRST_REGION: u32 = 1;
 
 fn first_region() -> u32 {
     FIRST_REGION
 }
 
-fn founded() -> bool {
+fn default_true() -> bool {
     true
 }
 
-/// What the configuration asks for.
+/// Identity that the configuration asks for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The region.
+    /// Region of the node.
     pub region: String,
-    /// The number of shards; `None`: what is there, or the default.
+    /// Number of shards; `None` for the stored number, or the default.
     pub shards: Option<u16>,
-    /// Whether a new node joins a cluster, rather than founding one.
+    /// True if a new node joins a cluster instead of bootstrapping one.
     pub joins: bool,
-    /// Whether the data directory holds a node's log: then an identity must be there, too.
+    /// True if the data directory holds a node's log: then an identity must exist, too.
     pub has_log: bool,
 }
 
-/// Shards of a new cluster, unless it is said.
+/// Default number of shards of a new cluster.
 const DEFAULT_SHARDS: u16 = 3;
 
-/// Why a data directory doesn't fit.
+/// Reason why a data directory can't be used with the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// It has another number of shards.
+    /// The cluster has another number of shards.
     #[error(
-        "--shards is {wanted}, but the data directory holds a cluster of {found}: the number is fixed when a cluster is created; leave --shards out, or export into a new cluster"
+        "--shards is {wanted}, but the data directory holds a cluster of {found}: the number is \
+         fixed when a cluster is created; leave --shards out, or export into a new cluster"
     )]
     Shards {
-        /// The number asked for.
+        /// The configured number.
         wanted: u16,
-        /// The number that the cluster has.
+        /// The cluster's number.
         found: u16,
     },
-    /// It belongs to a node of another region.
+    /// The data directory belongs to a node of another region.
     #[error(
-        "--region is `{wanted}`, but the data directory belongs to a node of region `{found}`: start it with that region, or with a --data-dir of its own"
+        "--region is `{wanted}`, but the data directory belongs to a node of region `{found}`: \
+         start it with that region, or with a --data-dir of its own"
     )]
     Region {
-        /// The region asked for.
+        /// The configured region.
         wanted: String,
-        /// The region of the node.
+        /// The node's region.
         found: String,
     },
-    /// It holds a node's data, and not which node it is.
+    /// The data directory holds a node's log, but not its identity.
     #[error(
         "{FILE} is missing from the data directory, which holds a node's log. Put it back, from a \
          copy of the directory, say: without it the node would take itself for a new one, beside \
@@ -100,41 +102,42 @@ pub enum IdentityError {
          another node, give a --data-dir of its own"
     )]
     Missing,
-    /// It drew a number, and was taken in nowhere.
+    /// The node has drawn its ID, but no cluster has admitted it.
     #[error(
-        "the data directory belongs to a node that was about to join a cluster: start it with --join, or with another --data-dir"
+        "the data directory belongs to a node that was about to join a cluster: start it with \
+         --join, or with another --data-dir"
     )]
     NotJoined,
-    /// The cluster that takes it in is another one than was meant.
-    #[error("the cluster that takes this node in says nothing of its {0}")]
+    /// The response of the cluster that admits the node is incomplete.
+    #[error("join the cluster: its response lacks the {0}")]
     BadAnswer(&'static str),
-    /// The file can't be read or written.
+    /// The identity file can't be read or written.
     #[error("{verb} {FILE} in the data directory")]
     Io {
-        /// What was tried.
+        /// The failed action.
         verb: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
 impl Identity {
-    /// The identity kept in `dir`, or a new one that is kept there from now on.
+    /// Reads the identity in `dir`, or creates one there.
     pub fn open(dir: &Path, wanted: &Wanted) -> Result<Self, IdentityError> {
         let failed = |verb| move |source| IdentityError::Io { verb, source };
         let path = dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => {
-                let mut found: Self =
+                let mut stored: Self =
                     serde_json::from_slice(&bytes).map_err(|error| failed("read")(error.into()))?;
-                if !found.is_member() && found.region != wanted.region {
-                    // No cluster has heard of it: it may have been refused for its region.
-                    found.region.clone_from(&wanted.region);
-                    found.keep(dir).map_err(failed("write"))?;
+                if !stored.is_member() && stored.region != wanted.region {
+                    // No cluster knows it: it may have been refused because of its region.
+                    stored.region.clone_from(&wanted.region);
+                    stored.keep(dir).map_err(failed("write"))?;
                 }
-                found.check(wanted)?;
-                Ok(found)
+                stored.check(wanted)?;
+                Ok(stored)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if wanted.has_log {
@@ -153,7 +156,7 @@ impl Identity {
         }
     }
 
-    /// The identity kept in `dir`, if there is one that can be read.
+    /// Reads the identity in `dir`; `None` if there is none that can be read.
     pub fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
     }
@@ -161,7 +164,7 @@ impl Identity {
     fn draw(wanted: &Wanted) -> io::Result<Self> {
         let mut random = [0_u8; 32];
         getrandom::fill(&mut random)?;
-        let number = |at: usize| {
+        let random_u64 = |at: usize| {
             random[at..at + 8]
                 .iter()
                 .fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
@@ -173,7 +176,7 @@ impl Identity {
                 .into_uuid()
                 .to_string(),
             // Small enough for every JSON reader, and never 0.
-            node_id: (number(0) >> 12) | 1,
+            node_id: (random_u64(0) >> 12) | 1,
             region: wanted.region.clone(),
             shards: wanted.shards.unwrap_or(DEFAULT_SHARDS),
             incarnation: number(8) | 1,
@@ -184,7 +187,7 @@ impl Identity {
         })
     }
 
-    /// One that has only its number until a cluster takes it in.
+    /// Creates an identity with nothing but a node ID, until a cluster admits the node.
     fn applicant(wanted: &Wanted) -> io::Result<Self> {
         Ok(Self {
             cluster_id: String::new(),
@@ -196,25 +199,25 @@ impl Identity {
         })
     }
 
-    /// Whether it belongs to a cluster.
+    /// Returns whether the node belongs to a cluster.
     pub fn is_member(&self) -> bool {
         !self.cluster_id.is_empty()
     }
 
-    /// A cluster has taken the node in: kept in `dir` from now on.
-    pub fn joined(&mut self, dir: &Path, answer: pb::JoinResponse) -> Result<(), IdentityError> {
-        let shards = u16::try_from(answer.shards)
+    /// Stores the identity in `dir` after a cluster has admitted the node.
+    pub fn joined(&mut self, dir: &Path, response: pb::JoinResponse) -> Result<(), IdentityError> {
+        let shards = u16::try_from(response.shards)
             .ok()
             .filter(|shards| *shards > 0);
-        let incarnation = Some(answer.incarnation).filter(|incarnation| *incarnation != 0);
-        let cluster_id = Some(answer.cluster_id).filter(|id| !id.is_empty());
+        let incarnation = Some(response.incarnation).filter(|incarnation| *incarnation != 0);
+        let cluster_id = Some(response.cluster_id).filter(|id| !id.is_empty());
         *self = Self {
-            cluster_id: cluster_id.ok_or(IdentityError::BadAnswer("name"))?,
-            shards: shards.ok_or(IdentityError::BadAnswer("shards"))?,
+            cluster_id: cluster_id.ok_or(IdentityError::BadAnswer("cluster ID"))?,
+            shards: shards.ok_or(IdentityError::BadAnswer("number of shards"))?,
             incarnation: incarnation.ok_or(IdentityError::BadAnswer("incarnation"))?,
-            region_number: answer.region,
-            founds_region: answer.founds_region,
-            adopts: answer.adopts,
+            region_number: response.region,
+            founds_region: response.founds_region,
+            adopts: response.adopts,
             ..self.clone()
         };
         self.keep(dir).map_err(|source| IdentityError::Io {
@@ -227,8 +230,8 @@ impl Identity {
         if !self.is_member() && !wanted.joins {
             return Err(IdentityError::NotJoined);
         }
-        let other = |shards: &u16| self.is_member() && *shards != self.shards;
-        if let Some(shards) = wanted.shards.filter(other) {
+        let is_other = |shards: &u16| self.is_member() && *shards != self.shards;
+        if let Some(shards) = wanted.shards.filter(is_other) {
             return Err(IdentityError::Shards {
                 wanted: shards,
                 found: self.shards,
@@ -241,14 +244,14 @@ impl Identity {
         Ok(())
     }
 
-    /// Durable when this returns: the file whole, or none.
+    /// Stores the identity durably and atomically.
     fn keep(&self, dir: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
         replace_file(dir, FILE, &bytes)
     }
 }
 
-/// Replaces a file in one step: a reader, or a crash, sees the old one or the new one, whole.
+/// Replaces a file atomically and durably: a reader, or a crash, sees the old or the new content.
 pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
@@ -300,20 +303,20 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_joins_keeps_its_number_until_it_is_taken_in() {
+    fn a_node_that_joins_keeps_its_id_until_it_is_admitted() {
         let dir = tempfile::tempdir().unwrap();
-        let joins = Wanted {
+        let joining = Wanted {
             joins: true,
             ..wanted("eu", None)
         };
-        let first = Identity::open(dir.path(), &joins).unwrap();
+        let first = Identity::open(dir.path(), &joining).unwrap();
         assert!(!first.is_member() && !first.founder);
-        let again = Identity::open(dir.path(), &joins).unwrap();
+        let again = Identity::open(dir.path(), &joining).unwrap();
         assert_eq!(first, again);
-        // It was refused, and is given another region.
+        // It was refused, and gets another region.
         let elsewhere = Wanted {
             region: "us".into(),
-            ..joins
+            ..joining
         };
         let mut again = Identity::open(dir.path(), &elsewhere).unwrap();
         assert_eq!(
@@ -324,7 +327,7 @@ mod tests {
             Identity::open(dir.path(), &wanted("us", None)),
             Err(IdentityError::NotJoined)
         ));
-        let answer = pb::JoinResponse {
+        let response = pb::JoinResponse {
             cluster_id: "c".into(),
             shards: 4,
             region: 1,
@@ -332,7 +335,7 @@ mod tests {
             nodes: vec![],
             ..Default::default()
         };
-        again.joined(dir.path(), answer).unwrap();
+        again.joined(dir.path(), response).unwrap();
         let member = Identity::open(dir.path(), &wanted("us", None)).unwrap();
         assert_eq!(member, again);
         assert_eq!((member.node_id, member.shards), (first.node_id, 4));

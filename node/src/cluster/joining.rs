@@ -1,6 +1,6 @@
-//! How a node gets into a cluster: it asks the nodes that it is told of, in turn, until one takes
-//! it in. Asked again, after a restart too, they give the same answer: it keeps the number that it
-//! drew at first.
+//! Joins a node to a cluster: it asks the configured nodes, in turn, until one admits it. A
+//! repeated request gets the same answer, also after a restart: the node keeps the ID that it drew
+//! at first.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,98 +13,99 @@ use tonic::{Code, Status};
 use super::identity::{Identity, IdentityError};
 use crate::rpc::{self, Dialer};
 
-/// Pauses before all are asked again.
+/// Minimum and maximum backoff before all nodes are asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
-/// What a node says that has no place in its cluster any more.
-pub(super) const REMOVED: &str = "this node was removed from the cluster, or its region was: it can \
-                                  only come back with an empty data directory, under a new number";
+/// Error text of a node that is no longer a member of its cluster.
+pub(super) const REMOVED: &str = "this node was removed from the cluster, or its region was: it \
+                                  can only come back with an empty data directory, under a new \
+                                  number";
 
-/// Answers of other nodes on the cluster.
+/// Membership of the cluster, as other nodes report it.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
-    /// This node was removed.
+    /// True if this node was removed.
     pub removed: bool,
-    /// The nodes that there are. The same one may be told of more than once.
+    /// Members of the cluster; one may be listed more than once.
     pub nodes: Vec<pb::Member>,
 }
 
-/// Asks other nodes of the cluster, of which one is enough, whether this one was removed, and which
-/// others there are. What they don't answer says nothing.
+/// Asks other nodes of the cluster, of which one is enough, whether this one was removed, and for
+/// the members. Nodes that don't answer are ignored.
 pub(super) async fn ask_others(
     dialer: &Dialer,
     identity: &Identity,
     addresses: &[String],
 ) -> Heard {
-    let asked = addresses
+    let queries = addresses
         .iter()
         .map(|address| rpc::identify(dialer, address, identity.node_id));
-    let answers = join_all(asked).await.into_iter().flatten();
-    let ours = answers.filter(|answer| answer.cluster_id == identity.cluster_id);
-    ours.fold(Heard::default(), |mut heard, answer| {
-        heard.removed |= answer.removed;
-        heard.nodes.extend(answer.nodes);
-        heard
+    let responses = join_all(queries).await.into_iter().flatten();
+    let same_cluster = responses.filter(|response| response.cluster_id == identity.cluster_id);
+    same_cluster.fold(Heard::default(), |mut report, response| {
+        report.removed |= response.removed;
+        report.nodes.extend(response.nodes);
+        report
     })
 }
 
-/// Why a node got into no cluster.
+/// Reason why a node didn't join a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// A cluster doesn't want it.
-    #[error("the cluster of {address} doesn't take this node in: {reason}")]
+    /// A node refused to admit it.
+    #[error("join the cluster of {address}: {reason}")]
     Refused {
-        /// Who said so.
+        /// Address of that node.
         address: String,
-        /// Why.
+        /// Reason of the refusal.
         reason: String,
     },
-    /// What it was told can't be kept.
+    /// The identity can't be stored.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The node was told to stop first.
-    #[error("it was stopped before a node took it in")]
+    /// The node was stopped first.
+    #[error("join the cluster: stopped before a node admitted this one")]
     Stopped,
 }
 
-/// Where a node asks, and for what.
+/// Nodes to ask for admission, and the request.
 #[derive(Clone, Debug)]
 pub struct Application {
-    /// The nodes to ask.
+    /// Addresses of the nodes to ask.
     pub addresses: Vec<String>,
-    /// Connects to them.
+    /// Connects to the nodes.
     pub dialer: Dialer,
-    /// What it says of itself; its number is that of its identity.
+    /// Request of this node; the node ID is that of its identity.
     pub request: pb::JoinRequest,
 }
 
 impl Application {
-    /// The nodes to ask but this one.
+    /// Returns the addresses to ask, without this node's own.
     fn others(&self) -> impl Iterator<Item = &String> {
-        let me = &self.request.rpc;
-        self.addresses.iter().filter(move |address| *address != me)
+        let own = &self.request.rpc;
+        self.addresses.iter().filter(move |address| *address != own)
     }
 }
 
-/// Gets the node of `identity`, kept in `dir`, into a cluster, and tells `waits_for` what it waits
-/// for. Returns its identity there, and the nodes that it was told of.
+/// Joins the node of `identity`, stored in `dir`, to a cluster, and passes to `report` what it is
+/// waiting for. Returns the new identity and the members that the cluster reported.
 pub async fn join(
     dir: &Path,
     mut identity: Identity,
     application: Application,
-    waits_for: impl Fn(String) + Send,
+    report: impl Fn(String) + Send,
     stop: &CancellationToken,
 ) -> Result<(Identity, Vec<pb::Member>), JoinError> {
     let all: Vec<&str> = application.others().map(String::as_str).collect();
-    waits_for(format!("one of {} to take it in", all.join(", ")));
-    let mut pause = PAUSE.0;
+    report(format!("one of {} to admit this node", all.join(", ")));
+    let mut backoff = PAUSE.0;
     loop {
         let mut answers = Vec::new();
         for address in application.others() {
             match ask(&application, address, &identity).await {
-                Ok(answer) => {
-                    let nodes = answer.nodes.clone();
-                    identity.joined(dir, answer)?;
+                Ok(response) => {
+                    let nodes = response.nodes.clone();
+                    identity.joined(dir, response)?;
                     tell_joined(&identity, address, &nodes);
                     return Ok((identity, nodes));
                 }
@@ -118,16 +119,16 @@ pub async fn join(
             }
         }
         let answers = answers.join("; ");
-        waits_for(format!("a node to take it in ({answers})"));
-        tracing::warn!(answers, "no node takes this one in, trying again");
+        report(format!("a node to admit this one ({answers})"));
+        tracing::warn!(answers, "no node admits this one, retrying");
         if stop
-            .run_until_cancelled(tokio::time::sleep(pause))
+            .run_until_cancelled(tokio::time::sleep(backoff))
             .await
             .is_none()
         {
             return Err(JoinError::Stopped);
         }
-        pause = (2 * pause).min(PAUSE.1);
+        backoff = (2 * backoff).min(PAUSE.1);
     }
 }
 
@@ -135,48 +136,48 @@ fn tell_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
     let (cluster, node, region) = (&identity.cluster_id, identity.node_id, &identity.region);
     let nodes: Vec<&str> = nodes.iter().map(|node| node.rpc.as_str()).collect();
     let nodes = nodes.join(", ");
-    tracing::info!(cluster, node, region, by, nodes, "joined");
+    tracing::info!(cluster, node, region, by, nodes, "joined cluster");
     if identity.founds_region {
         tracing::warn!(
             region,
             cluster,
-            "this node starts a new region; if that was not meant, `cloudkv-node admin \
+            "this node starts a new region; if that was not intended, `cloudkv-node admin \
              remove-region {region}` at a node of another region takes it back"
         );
     }
 }
 
-/// A member that is told to join where it belongs already has nothing to do; told to join another
-/// cluster, it must not go on. Nodes that don't answer say nothing. Returns the nodes that it was told
-/// of: its own metadata may not have them.
+/// Checks a member that is configured to join: nothing is to be done if it belongs to that cluster,
+/// and it must not continue if it belongs to another one. Nodes that don't answer are ignored.
+/// Returns the members that the others reported, which the node's own metadata may lack.
 pub async fn check_membership(
     identity: &Identity,
     application: &Application,
 ) -> Result<Vec<pb::Member>, JoinError> {
-    let asked = application.addresses.iter().map(|address| async {
+    let queries = application.addresses.iter().map(|address| async {
         let me = identity.node_id;
-        let answer = rpc::identify(&application.dialer, address, me).await.ok()?;
-        Some((address.clone(), answer))
+        let response = rpc::identify(&application.dialer, address, me).await.ok()?;
+        Some((address.clone(), response))
     });
-    let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-    let here = |answer: &pb::IdentifyResponse| answer.cluster_id == identity.cluster_id;
-    if let Some((address, _)) = answers.iter().find(|(_, it)| here(it) && it.removed) {
+    let responses: Vec<_> = join_all(queries).await.into_iter().flatten().collect();
+    let is_same_cluster = |response: &pb::IdentifyResponse| response.cluster_id == identity.cluster_id;
+    if let Some((address, _)) = responses.iter().find(|(_, it)| is_same_cluster(it) && it.removed) {
         return Err(JoinError::Refused {
             address: address.clone(),
             reason: REMOVED.to_owned(),
         });
     }
-    if let Some((address, answer)) = answers.iter().find(|(_, answer)| !here(answer)) {
+    if let Some((address, response)) = responses.iter().find(|(_, response)| !is_same_cluster(response)) {
         return Err(JoinError::Refused {
             address: address.clone(),
             reason: format!(
-                "it is of cluster {}, but the data directory belongs to a node of cluster {}: \
-                 leave --join out, or give another --data-dir",
-                answer.cluster_id, identity.cluster_id
+                "the node there is of cluster {}, but the data directory belongs to a node of \
+                 cluster {}: leave --join out, or give another --data-dir",
+                response.cluster_id, identity.cluster_id
             ),
         });
     }
-    let nodes = answers.into_iter().flat_map(|(_, answer)| answer.nodes);
+    let nodes = responses.into_iter().flat_map(|(_, response)| response.nodes);
     Ok(nodes.collect())
 }
 
@@ -192,7 +193,7 @@ async fn ask(
     rpc::join(&application.dialer, address, request).await
 }
 
-/// Whether asking again would change nothing.
+/// Returns whether another request would get the same answer.
 fn is_final(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -1,9 +1,9 @@
-//! Keeps the cluster as it should be: addresses known, shards placed, members and leaders where
-//! they are wanted.
+//! Keeps the cluster as planned: addresses known, shards placed, members and leaders as they should
+//! be.
 //!
-//! Whoever leads the metadata decides the placement, from the nodes that there are; whoever leads
-//! a group carries it out, one safe step at a time. Nothing is remembered between two looks, so
-//! it doesn't matter who leads when, or what was under way.
+//! The leader of the metadata plans the placement, from the existing nodes; the leader of each
+//! group carries it out, one safe step at a time. No state is kept between two rounds, so it
+//! doesn't matter who leads when, or what was in progress.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,79 +25,79 @@ use crate::shard::{Shard, ShardHandle};
 use crate::store::keys::GroupId;
 use crate::store::{DiskSpace, Gate};
 
-/// How often the keeper looks.
+/// Interval between two rounds.
 const LOOK: Duration = Duration::from_millis(250);
-/// Time that a step has to make room for the next look.
+/// Time for a metadata command, so that a round doesn't block.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
-/// A leader stays for this long before it gives way to the one that is preferred, which must have
-/// lived for as long.
+/// Time for which a leader must have led, and the preferred leader must have been alive, before the
+/// leadership moves to the latter.
 const SETTLED: Duration = Duration::from_secs(5);
-/// A voter of the metadata that is silent for this long is replaced.
+/// Silence after which a voter of the metadata is replaced.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
-/// What the keeper looks after.
+/// Plans and carries out the placement of groups and their leaders.
 pub struct Keeper {
-    /// Who this node is.
+    /// Identity of this node.
     pub identity: Identity,
-    /// What it says of itself.
+    /// Registration of this node in the metadata.
     pub registration: pb::RegisterNode,
-    /// The metadata.
+    /// Metadata group.
     pub meta: Arc<Group<Meta>>,
     /// The metadata in memory.
     pub catalog: Arc<Catalog>,
     /// All shards of this node.
     pub shards: Vec<Arc<ShardHandle>>,
-    /// The other nodes.
+    /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
-    /// Their signs of life.
+    /// Failure detector for the other nodes.
     pub vitals: Arc<Vitals>,
-    /// Takes commands to the metadata's leader, wherever it is.
+    /// Sends commands to the metadata's leader on any node.
     pub propose: Proposer,
     /// Connects to other nodes.
     pub dialer: Dialer,
-    /// Nodes of the cluster that an operator has named.
+    /// Addresses of other nodes that the operator has configured.
     pub named: Vec<String>,
-    /// The room on this node's disk.
+    /// Free space on this node's disk.
     pub space: Arc<DiskSpace>,
-    /// What the metadata takes.
+    /// Gate for commands of the metadata.
     pub meta_gate: Arc<Gate>,
-    /// Ends this node as a signal would, once it was decommissioned.
+    /// Stops this node as a signal would, once it was decommissioned.
     pub stop_node: CancellationToken,
 }
 
-/// Why a command of the cluster's own came to nothing.
+/// Reason why a command to the metadata failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declined {
-    /// In words.
+    /// Reason in words.
     pub reason: String,
-    /// Whether trying again would change nothing.
+    /// True if a retry would have the same result.
     pub is_final: bool,
-    /// Whether it would once a person has done something about it.
+    /// True if a retry succeeds only after an operator has acted.
     pub needs_person: bool,
 }
 
-/// Takes a command to the metadata's leader; tells whether it was done.
+/// Sends a command to the metadata's leader and waits for its result.
 pub type Proposer = Arc<dyn Fn(Command) -> BoxFuture<'static, Result<(), Declined>> + Send + Sync>;
 
 impl Keeper {
-    /// Looks after the cluster until `stop`, or until this node has no place in it any more: then
-    /// it tells why.
+    /// Runs until `stop`, or until this node is no longer a member. Returns the reason for the
+    /// latter.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut silent_since: HashMap<NodeId, Instant> = HashMap::new();
-            let mut hearsay = Hearsay::default();
-            let mut was_leaving = false;
+            let mut discovery = Hearsay::default();
+            let mut was_decommissioning = false;
             loop {
                 let topology = self.catalog.topology();
-                was_leaving |= self.is_leaving(&topology);
+                was_decommissioning |= self.is_leaving(&topology);
                 if topology.is_gone(self.identity.node_id)
-                    || self.hears_of_removal(&mut hearsay).await
+                    || self.hears_of_removal(&mut discovery).await
                 {
-                    if !was_leaving {
+                    if !was_decommissioning {
                         return REMOVED.to_owned();
                     }
                     tracing::info!(
-                        "decommissioned: this node holds nothing any more, and was removed from \
+                        "decommissioned: this node holds no replica any more, and was removed from \
                          the cluster; its data directory can be deleted"
                     );
                     self.stop_node.cancel();
@@ -124,47 +124,47 @@ impl Keeper {
         stop.run_until_cancelled(run).await
     }
 
-    /// Takes the addresses of the nodes that there are, and forgets those that were removed.
+    /// Updates the addresses of the members, and forgets removed nodes.
     pub fn learn(&self, topology: &Topology) {
         for node in topology.nodes() {
             if node.state == NodeState::Removed {
                 self.peers.forget(node.id);
             } else {
                 self.peers.learn(node.id, &node.rpc);
-                let near = topology.region_name(node.region) == Some(&self.identity.region);
-                self.peers.set_near(node.id, near);
+                let is_near = topology.region_name(node.region) == Some(&self.identity.region);
+                self.peers.set_near(node.id, is_near);
             }
         }
     }
 
-    /// Tells the shards which of them belong here, and who leads those that don't.
+    /// Updates which shards are hosted here, and who leads the others.
     fn note_shards(&self, topology: &Topology) {
         let region = topology.region_number(&self.identity.region).unwrap_or(0);
         for (number, shard) in self.shards.iter().enumerate() {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let placement = topology.placement(region, number);
-            let hosted = placement.is_none_or(|it| it.names(self.identity.node_id));
-            let near = |node| {
+            let is_hosted = placement.is_none_or(|it| it.names(self.identity.node_id));
+            let is_near = |node| {
                 topology
                     .node(node)
                     .is_some_and(|node| node.region == region)
             };
-            shard.note(hosted, self.vitals.leader_of(shard.group().id(), near));
+            shard.note(is_hosted, self.vitals.leader_of(shard.group().id(), is_near));
             let group = shard.group();
             group.avoid(self.vitals.damaged(group.id()));
         }
         self.meta.avoid(self.vitals.damaged(GroupId::META));
     }
 
-    /// Whether the metadata says of this node what is true.
+    /// Returns whether the metadata has the current registration of this node.
     fn is_known(&self, topology: &Topology) -> bool {
-        let me = &self.registration;
+        let own = &self.registration;
         topology.node(self.identity.node_id).is_some_and(|known| {
-            known.rpc == me.rpc
-                && known.http == me.http
-                && known.level == me.level
-                && known.version == me.version
-                && (known.name == me.name || self.catalog.header().level < NAMES_LEVEL)
+            known.rpc == own.rpc
+                && known.http == own.http
+                && known.level == own.level
+                && known.version == own.version
+                && (known.name == own.name || self.catalog.header().level < NAMES_LEVEL)
         })
     }
 
@@ -176,25 +176,25 @@ impl Keeper {
         self.try_propose(command, "register this node").await;
     }
 
-    pub(super) async fn try_propose(&self, command: Command, what: &'static str) {
+    pub(super) async fn try_propose(&self, command: Command, action: &'static str) {
         match tokio::time::timeout(PROPOSE_WITHIN, (self.propose)(command)).await {
             Ok(Ok(())) => {}
-            Ok(Err(declined)) => {
-                let reason = declined.reason;
-                tracing::info!(what, reason, "change of the metadata refused, trying again");
+            Ok(Err(refusal)) => {
+                let reason = refusal.reason;
+                tracing::info!(action, reason, "metadata change refused, retrying");
             }
-            Err(_) => tracing::info!(what, "change of the metadata took too long, trying again"),
+            Err(_) => tracing::info!(action, "metadata change timed out, retrying"),
         }
     }
 
-    /// A node whose clock is off gives its leadership away, and takes none.
+    /// Transfers leadership away while this node's clock is off, and prevents new leadership.
     async fn guard_leadership(&self) {
-        let ok = self.vitals.clock_ok();
+        let is_clock_ok = self.vitals.clock_ok();
         let near = self.peers.near();
         for shard in &self.shards {
-            guard(shard.group(), ok, &near).await;
+            guard(shard.group(), is_clock_ok, &near).await;
         }
-        guard(&self.meta, ok, &self.peers.known()).await;
+        guard(&self.meta, is_clock_ok, &self.peers.known()).await;
     }
 
     /// Raises the metadata's feature level once all nodes support a higher one.
@@ -212,7 +212,7 @@ impl Keeper {
         }
     }
 
-    /// Decides where shards belong.
+    /// Plans the placement of shards, and proposes changes.
     async fn decide(&self, topology: &Topology) {
         let shards = u16::try_from(self.catalog.header().shards).unwrap_or(0);
         for (region, _) in topology.regions() {
@@ -240,7 +240,7 @@ impl Keeper {
         }
     }
 
-    /// Brings the groups that this node leads to the nodes where they belong.
+    /// Changes the members of the groups that this node leads towards their placement.
     async fn place_shards(&self, topology: &Topology) {
         let Some(region) = topology.region_number(&self.identity.region) else {
             return;
@@ -260,31 +260,40 @@ impl Keeper {
                 Step::Changed => {}
                 Step::CatchingUp(node) => tracing::debug!(group = %group.id(), node, "catching up"),
                 Step::Later(reason) => {
-                    tracing::debug!(group = %group.id(), reason, "members: later")
+                    tracing::debug!(
+                        group = %group.id(),
+                        reason,
+                        "membership change failed, retrying"
+                    )
                 }
             }
         }
     }
 
-    /// Gives way to the preferred leader, once both have settled.
+    /// Transfers leadership to the preferred leader, once both are stable.
     async fn prefer(&self, group: &Group<Shard>, placement: &Placement) {
         let preferred = placement.preferred_leader();
         let Some(preferred) = preferred.filter(|node| *node != self.identity.node_id) else {
             return;
         };
-        // What a node still receives fills its link: writes to shards that it leads would wait.
+        // A snapshot that the node still receives saturates its link: writes to shards that it
+        // leads would wait.
         let is_ready =
             !self.vitals.disk_is_low(preferred) && !self.vitals.is_catching_up(preferred);
-        let fit = self.vitals.fit_to_lead(preferred, SETTLED);
-        if is_ready && fit && group.led_for() > SETTLED {
-            tracing::debug!(group = %group.id(), to = preferred, "giving way to the preferred leader");
+        let is_fit = self.vitals.fit_to_lead(preferred, SETTLED);
+        if is_ready && is_fit && group.led_for() > SETTLED {
+            tracing::debug!(
+                group = %group.id(),
+                target = preferred,
+                "transferring leadership to the preferred leader"
+            );
             group
                 .hand_over(&[preferred], "the new leader is the preferred one")
                 .await;
         }
     }
 
-    /// Keeps the metadata's voters on nodes that live, spread over regions.
+    /// Keeps the metadata's voters on alive nodes, spread over regions.
     async fn place_meta(&self, topology: &Topology, silent_since: &mut HashMap<NodeId, Instant>) {
         let (voters, _) = self.meta.members();
         let me = self.identity.node_id;
@@ -293,24 +302,25 @@ impl Keeper {
             if node.state == NodeState::Removed {
                 continue;
             }
-            let alive = node.id == me || self.vitals.lives(node.id);
-            if alive {
+            let is_alive = node.id == me || self.vitals.lives(node.id);
+            if is_alive {
                 silent_since.remove(&node.id);
             }
-            let lost = !alive
+            let is_lost = !is_alive
                 && silent_since
                     .entry(node.id)
                     .or_insert_with(Instant::now)
                     .elapsed()
                     > LOST_AFTER;
-            let voter = voters.contains(&node.id);
+            let is_voter = voters.contains(&node.id);
             candidates.push(MetaCandidate {
                 id: node.id,
                 region: node.region,
                 active: node.state == NodeState::Active,
-                // A voter is given some time to come back, a learner none to be made one.
-                alive: if voter { !lost } else { alive },
-                voter,
+                // A voter gets some time to come back; a learner is not made a voter while it is
+                // silent.
+                alive: if is_voter { !is_lost } else { is_alive },
+                voter: is_voter,
             });
         }
         if candidates.is_empty() {
@@ -323,13 +333,13 @@ impl Keeper {
             addresses: addresses(topology),
         };
         if let Step::Later(reason) = self.meta.approach(&members).await {
-            tracing::debug!(reason, "members of the metadata: later");
+            tracing::debug!(reason, "membership change of the metadata failed, retrying");
         }
     }
 }
 
-/// Lets this node lead a group if its clock is right. Else, or if it is no voter of the group any
-/// more, one of `others` takes over.
+/// Allows this node to lead a group if its clock is right. Otherwise, or if it is no longer a voter
+/// of the group, one of `others` takes over.
 async fn guard<M: Machine>(group: &Group<M>, clock_ok: bool, others: &[NodeId]) {
     group.may_lead(clock_ok);
     group.recover_lease().await;
@@ -339,8 +349,8 @@ async fn guard<M: Machine>(group: &Group<M>, clock_ok: bool, others: &[NodeId]) 
     if !clock_ok {
         group.hand_over(others, "the leader's clock is off").await;
     } else if group.leads_as_removed() {
-        let why = "the node that led is no member of the group any more";
-        group.hand_over(others, why).await;
+        let reason = "the node that led is no member of the group any more";
+        group.hand_over(others, reason).await;
     }
 }
 

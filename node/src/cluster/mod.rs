@@ -1,20 +1,19 @@
-//! The cluster as this node sees it: who the node is, which others live, and which nodes should
-//! hold what.
+//! The cluster from this node's view: identity, membership, failure detection, and placement.
 //!
-//! | file | what it does |
+//! | file | task |
 //! | --- | --- |
-//! | `identity` | who this node is |
-//! | `joining` | how it got into its cluster |
-//! | `hearsay` | what others say of the cluster to a node that the metadata doesn't reach |
-//! | `admission` | how it takes others in |
-//! | `vitals` | which nodes live, and how far their clocks are apart |
-//! | `placement` | plans which nodes hold what |
-//! | `keeper` | carries the plans out |
-//! | `decommission` | what becomes of a region without a node |
-//! | `removal` | what a node still holds that leaves, and its removal |
-//! | `disks` | what groups take while disks fill up |
-//! | `roster` | the nodes of the cluster in a file, for when the data can't be read |
-//! | `comparing` | whether replicas hold the same |
+//! | `identity` | identity of this node |
+//! | `joining` | joins this node to a cluster |
+//! | `peer_discovery` | asks other nodes about the cluster when the metadata is out of reach |
+//! | `admission` | admits other nodes |
+//! | `failure_detector` | decides which nodes are alive, and compares their clocks |
+//! | `placement` | plans which nodes have which replicas |
+//! | `placement_controller` | carries the plans out |
+//! | `decommission` | assesses the decommissioning of a node |
+//! | `node_removal` | finds the groups that still need a node, and removes decommissioned nodes |
+//! | `disks` | limits what groups accept while disks fill up |
+//! | `node_list` | stores the list of nodes in a file, for when the data can't be read |
+//! | `consistency_check` | compares replicas |
 
 mod admission;
 mod comparing;

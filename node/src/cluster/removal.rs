@@ -1,5 +1,5 @@
-//! The end of a decommission: which groups a node is still needed for, and its removal when there is
-//! none.
+//! Completes a decommission: finds the groups that still need a node, and removes the node when
+//! there is none.
 
 use std::sync::Arc;
 
@@ -12,31 +12,32 @@ use crate::raft::{Group, Member, NodeId};
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
-/// This node's groups, and what others say of theirs.
+/// Groups of this node, and reports of the others about theirs.
 #[derive(Clone, Copy)]
 pub struct GroupView<'a> {
-    /// This node.
+    /// ID of this node.
     pub me: NodeId,
-    /// Where everything should be.
+    /// Planned placement of everything.
     pub topology: &'a Topology,
-    /// The metadata.
+    /// Metadata group.
     pub meta: &'a Group<Meta>,
-    /// All shards of this node's region.
+    /// Shards of this node's region.
     pub shards: &'a [Arc<ShardHandle>],
-    /// What others say.
+    /// Reports of the other nodes.
     pub vitals: &'a Vitals,
 }
 
 impl GroupView<'_> {
-    /// The groups that a node is still needed for: those of which it is a member, or whose leader
-    /// doesn't say who is. Of the metadata every node is a member, so there only its vote counts.
+    /// Lists the groups that still need a node: those of which it is a member, or whose leader
+    /// doesn't report the members. Every node is a member of the metadata, so there only its vote
+    /// counts.
     pub fn held_by(&self, node: &NodeInfo) -> Vec<GroupId> {
         let (voters, _) = self.meta.members();
-        let votes = voters.contains(&node.id) || self.meta.is_changing();
-        let meta = votes.then_some(GroupId::META);
+        let is_voter = voters.contains(&node.id) || self.meta.is_changing();
+        let meta = is_voter.then_some(GroupId::META);
         let shards = (0..self.shards.len()).filter_map(|shard| u16::try_from(shard).ok());
-        let held = shards.filter(|shard| self.is_held(*shard, node));
-        meta.into_iter().chain(held.map(GroupId::shard)).collect()
+        let needing = shards.filter(|shard| self.is_held(*shard, node));
+        meta.into_iter().chain(needing.map(GroupId::shard)).collect()
     }
 
     fn is_held(&self, shard: u16, node: &NodeInfo) -> bool {
@@ -49,29 +50,29 @@ impl GroupView<'_> {
     }
 
     fn members_of(&self, shard: u16, region: u32) -> Option<Vec<NodeId>> {
-        let is_of = |node| {
+        let is_in_region = |node| {
             self.topology
                 .node(node)
                 .is_some_and(|it| it.region == region)
         };
-        let here = self.shards.get(usize::from(shard));
-        let here = here.filter(|_| is_of(self.me));
-        if let Some(members) = here.and_then(|shard| shard.group().led_members()) {
+        let local_shard = self.shards.get(usize::from(shard));
+        let local_shard = local_shard.filter(|_| is_in_region(self.me));
+        if let Some(members) = local_shard.and_then(|shard| shard.group().led_members()) {
             return Some(members);
         }
-        self.vitals.members_of(GroupId::shard(shard), is_of)
+        self.vitals.members_of(GroupId::shard(shard), is_in_region)
     }
 }
 
 impl Keeper {
-    /// Whether this node is being decommissioned.
+    /// Returns whether this node is being decommissioned.
     pub(super) fn is_leaving(&self, topology: &Topology) -> bool {
-        let me = topology.node(self.identity.node_id);
-        me.is_some_and(|me| me.state == NodeState::Leaving)
+        let own = topology.node(self.identity.node_id);
+        own.is_some_and(|own| own.state == NodeState::Leaving)
     }
 
-    /// Removes nodes that are being decommissioned once they hold nothing any more. The plan alone
-    /// doesn't tell: the leaders of the groups do.
+    /// Removes decommissioned nodes once they have no replica any more. The plan alone doesn't show
+    /// that: the leaders of the groups do.
     pub(super) async fn end_decommissions(&self, topology: &Topology) {
         if self.catalog.header().level < NAMES_LEVEL {
             return;
@@ -83,10 +84,10 @@ impl Keeper {
             shards: &self.shards,
             vitals: &self.vitals,
         };
-        let leaving = topology.nodes().iter();
-        let leaving = leaving.filter(|node| node.state == NodeState::Leaving);
-        for node in leaving.filter(|node| view.held_by(node).is_empty()) {
-            // Not if it was recommissioned meanwhile.
+        let decommissioning = topology.nodes().iter();
+        let decommissioning = decommissioning.filter(|node| node.state == NodeState::Leaving);
+        for node in decommissioning.filter(|node| view.held_by(node).is_empty()) {
+            // Only if it wasn't recommissioned meanwhile.
             let command = Command::SetNodeState(pb::SetNodeState {
                 node: node.id,
                 state: pb::NodeState::Removed.into(),

@@ -1,7 +1,7 @@
-//! The nodes of the cluster as this one knew them last, in a file beside its data.
+//! Stores the nodes of the cluster, as this one last knew them, in a file beside its data.
 //!
-//! Nothing reads it while the node runs. When its log can't be read any more, it tells who else may
-//! hold what was in it, and so whether the data directory may be given up.
+//! The file isn't read while the node runs. If its log can't be read any more, the file shows which
+//! other nodes may have the data, and so whether the data directory may be discarded.
 
 use std::fs;
 use std::io;
@@ -15,45 +15,45 @@ use crate::raft::NodeId;
 
 const FILE: &str = "nodes.json";
 
-/// A node.
+/// Node in the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Its number.
+    /// ID of the node.
     pub id: NodeId,
-    /// The name of its region.
+    /// Name of its region.
     pub region: String,
-    /// Where other nodes reach it.
+    /// Address at which other nodes reach it.
     pub rpc: String,
 }
 
-/// The nodes of the cluster, without removed ones.
+/// Nodes of the cluster, without removed ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// In the order of their numbers.
+    /// Nodes in the order of their IDs.
     pub nodes: Vec<Listed>,
 }
 
 impl Roster {
-    /// Those of a topology.
+    /// Lists the nodes of a topology.
     pub fn of(topology: &Topology) -> Self {
         let nodes = topology.nodes().iter();
-        let there = nodes.filter(|node| node.state != NodeState::Removed);
-        let listed = there.map(|node| Listed {
+        let members = nodes.filter(|node| node.state != NodeState::Removed);
+        let list = members.map(|node| Listed {
             id: node.id,
             region: topology.region_name(node.region).unwrap_or("?").to_owned(),
             rpc: node.rpc.clone(),
         });
         Self {
-            nodes: listed.collect(),
+            nodes: list.collect(),
         }
     }
 
-    /// The list kept in `dir`, if there is one that can be read.
+    /// Reads the list in `dir`; `None` if there is none that can be read.
     pub fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
     }
 
-    /// Keeps it in `dir`: blocks.
+    /// Stores the list in `dir`; blocks.
     pub fn keep(&self, dir: &Path) -> io::Result<()> {
         replace_file(dir, FILE, &serde_json::to_vec_pretty(self)?)
     }

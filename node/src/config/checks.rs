@@ -1,4 +1,4 @@
-//! What must hold between settings that are each right alone.
+//! Checks of constraints between settings.
 
 use super::{Config, ConfigError};
 
@@ -25,7 +25,7 @@ fn operator_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
-/// Names and files of the certificates' settings.
+/// Names of the certificate settings, and whether each is set.
 fn certificates(config: &Config) -> [(&'static str, bool); 3] {
     [
         ("rpc_cert", config.rpc_cert.is_some()),

@@ -1,4 +1,4 @@
-//! The command line. Its flags for settings are made from the list of settings.
+//! The command line. The flags for settings are generated from the list of settings.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(super) struct Cli {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Print the settings in effect as a TOML file, with their documentation, and end
+    /// Print the settings in effect as a TOML file, with their documentation, and exit
     #[arg(long)]
     pub print_config: bool,
 
@@ -38,31 +38,31 @@ pub(super) struct Cli {
 
 #[derive(Subcommand)]
 pub(super) enum Operator {
-    /// Call the operator's port of a running node
+    /// Call the admin port of a running node
     #[command(arg_required_else_help = false)]
     Admin(AdminArgs),
     /// Make a CA, and certificates for nodes and routers
     Certs(CertsArgs),
 }
 
-/// Days for which a CA is good, unless it is said.
+/// Default validity of a CA, in days.
 pub const CA_DAYS: u32 = 3650;
-/// Days for which a certificate is good, unless it is said.
+/// Default validity of a certificate, in days.
 pub const CERTIFICATE_DAYS: u32 = 825;
 
-/// Which certificates to make, and where.
+/// Arguments of the `certs` command.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct CertsArgs {
-    /// The directory of the CA's files, in which all others are made, too
+    /// Directory of the CA's files, and of all other files that are made
     #[arg(long, value_name = "DIR", default_value = "certs", global = true)]
     pub dir: PathBuf,
 
-    /// What to make.
+    /// The certificates to make.
     #[command(subcommand)]
     pub order: CertsOrder,
 }
 
-/// What certificates are made.
+/// Subcommands of `certs`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum CertsOrder {
     /// Make a CA: ca.pem, which all nodes and routers get, and ca.key, which none of them needs
@@ -73,58 +73,58 @@ pub enum CertsOrder {
     },
     /// Make a node's certificate and key: HOST.pem and HOST.key
     Node {
-        /// The host of the node's advertise_rpc, a DNS name or an IP address, and more if it has
-        /// more; the first one names the files
+        /// Host of the node's advertise_rpc, a DNS name or an IP address, and its other hosts, if
+        /// any; the first one names the files
         #[arg(required = true, value_name = "HOST", value_parser = host)]
         hosts: Vec<String>,
-        /// How long they are good for
+        /// Validity of the certificate.
         #[command(flatten)]
         term: CertsTerm,
     },
-    /// Make a router's certificate and key, with which nobody can act as a node: NAME.pem and
+    /// Make a router's certificate and key, which aren't valid for a node: NAME.pem and
     /// NAME.key
     Router {
-        /// The router's name, as nodes show it in their logs
+        /// Name of the router, as nodes show it in their logs
         #[arg(value_name = "NAME", value_parser = host)]
         name: String,
-        /// How long they are good for
+        /// Validity of the certificate.
         #[command(flatten)]
         term: CertsTerm,
     },
-    /// Make all that a cluster needs and doesn't have yet: the CA, and for each node and router a
-    /// folder with tls.crt, tls.key and ca.crt. Certificates that expire within 30 days are
-    /// renewed, all others stay: it may run before every start
+    /// Make everything that a cluster needs and doesn't have yet: the CA, and for each node and
+    /// router a directory with tls.crt, tls.key and ca.crt. Certificates that expire within 30 days
+    /// are renewed, all others are kept: it can be run before every start
     Setup {
-        /// The directory with a folder for each node and router, named as it is
+        /// Directory with a subdirectory for each node and router, of the same name
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
-        /// A node, by the host of its advertise_rpc
+        /// Node, by the host of its advertise_rpc
         #[arg(long = "node", value_name = "HOST", value_parser = host)]
         nodes: Vec<String>,
-        /// A router, by its name
+        /// Router, by its name
         #[arg(long = "router", value_name = "NAME", value_parser = host)]
         routers: Vec<String>,
     },
 }
 
-/// How long a certificate is good for, and whether it takes the place of another.
+/// Validity of a certificate, and whether it replaces another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct CertsTerm {
     /// Days until it expires
     #[arg(long, default_value_t = CERTIFICATE_DAYS, value_parser = days())]
     pub days: u32,
-    /// Replace the files that are there: running nodes take the new ones by themselves
+    /// Replace existing files: running nodes load the new ones by themselves
     #[arg(long)]
     pub renew: bool,
 }
 
 #[derive(Args)]
 pub(super) struct AdminArgs {
-    /// The node's operator's port [default: the setting `admin`] [variable: CLOUDKV_ADMIN]
+    /// Address of the node's admin port [default: the setting `admin`] [variable: CLOUDKV_ADMIN]
     #[arg(long, value_name = "URL", global = true)]
     pub admin: Option<String>,
 
-    /// The operator's token [default: the setting `admin_token`] [variable: CLOUDKV_ADMIN_TOKEN]
+    /// Admin token [default: the setting `admin_token`] [variable: CLOUDKV_ADMIN_TOKEN]
     #[arg(long, value_name = "TOKEN", global = true)]
     pub token: Option<String>,
 
@@ -136,35 +136,35 @@ pub(super) struct AdminArgs {
     pub action: Action,
 }
 
-/// What an operator asks of a node.
+/// Subcommands of `admin`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Action {
-    /// Show what the node's region serves, what it survives, and the nodes of the cluster
+    /// Show the availability of the node's region, its fault tolerance, and the cluster's nodes
     Status(StatusFlags),
-    /// End with 0 if the node works, else with 1: for health checks of containers
+    /// Exit with 0 if the node is healthy, else with 1: for health checks of containers
     Health {
-        /// Ask whether it is ready to serve, too
+        /// Check also whether the node is ready to serve
         #[arg(long)]
         ready: bool,
     },
-    /// Show the plans, or change what one offers
+    /// Show the plans, or change the limits of one
     #[command(subcommand)]
     Plan(PlanAction),
-    /// Give a bucket another plan
+    /// Change the plan of a bucket
     BucketPlan {
-        /// The bucket's ID
+        /// ID of the bucket
         #[arg(value_parser = bucket)]
         bucket: BucketId,
         /// free, pro or business
         #[arg(value_parser = plan)]
         plan: Plan,
     },
-    /// Move a node's shards to others, and then remove it from the cluster; says first what the
-    /// region survives without it
+    /// Move a node's shards to others, and then remove it from the cluster; shows first which
+    /// losses the region survives without it
     Decommission {
         /// The node: its name, its rpc address or its number
         node: String,
-        /// Do it even if the region survives less without the node
+        /// Confirm it even if the region survives less without the node
         #[arg(long)]
         yes: bool,
         /// Show the progress until the node is removed
@@ -176,19 +176,19 @@ pub enum Action {
         /// The node: its name, its rpc address or its number
         node: String,
     },
-    /// Let others take the place of a node that is lost: it can't come back
+    /// Let other nodes replace a lost one: it can't come back
     Replace {
-        /// The node that is lost: its name, its rpc address or its number
+        /// The lost node: its name, its rpc address or its number
         node: String,
     },
-    /// Have the other regions go on without one that is lost: it can't come back but by joining
-    /// anew, and what it had not sent to any of them is lost
+    /// Let the other regions go on without a lost one: it can only come back by joining again, and
+    /// changes that it had not sent to any of them are lost
     RemoveRegion {
-        /// The region's name
+        /// Name of the region
         #[arg(value_parser = region)]
         region: Region,
     },
-    /// Compare what all regions hold; ends with 1 if they differ
+    /// Compare the data of all regions; exits with 1 if they differ
     Verify {
         /// Show it as JSON
         #[arg(long)]
@@ -196,33 +196,33 @@ pub enum Action {
     },
 }
 
-/// How the status is shown.
+/// Flags of `admin status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct StatusFlags {
     /// Show all fields, as JSON
     #[arg(long, conflicts_with_all = ["verbose", "watch"])]
     pub json: bool,
-    /// Show what is normal, too: all groups, regions, disk and clock
+    /// Show normal state, too: all groups, regions, disk and clock
     #[arg(long)]
     pub verbose: bool,
-    /// Show it again every two seconds, until it is interrupted
+    /// Show it again every two seconds, until interrupted
     #[arg(long, conflicts_with = "check")]
     pub watch: bool,
-    /// End with 1 if something needs a person
+    /// Exit with 1 if something needs an operator
     #[arg(long)]
     pub check: bool,
 }
 
-/// What an operator does with plans.
+/// Subcommands of `admin plan`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum PlanAction {
-    /// Show what each plan offers
+    /// Show the terms of each plan
     List {
         /// Show it as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Change limits of a plan, for all of its buckets, from now on
+    /// Change limits of a plan, for all of its buckets
     Set {
         /// free, pro or business
         #[arg(value_parser = plan)]
@@ -233,23 +233,23 @@ pub enum PlanAction {
     },
 }
 
-/// Limits to change; those that aren't given stay.
+/// Limits to change; limits that aren't given stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[group(required = true, multiple = true)]
 pub struct LimitFlags {
-    /// Keys of a bucket
+    /// Maximum number of keys in a bucket
     #[arg(long, value_name = "NUMBER")]
     pub keys: Option<u64>,
-    /// Bytes of a key, up to 1024
+    /// Maximum size of a key in bytes, up to 1024
     #[arg(long, value_name = "BYTES")]
     pub key_bytes: Option<u64>,
-    /// Bytes of a value, up to 1048576
+    /// Maximum size of a value in bytes, up to 1048576
     #[arg(long, value_name = "BYTES")]
     pub value_bytes: Option<u64>,
-    /// Buckets of the plan per account; 0: any number
+    /// Maximum number of buckets with the plan per account; 0: unlimited
     #[arg(long, value_name = "NUMBER")]
     pub buckets: Option<u64>,
-    /// Bytes of all keys and values of a bucket; 0: any number
+    /// Maximum bytes of all keys and values in a bucket; 0: unlimited
     #[arg(long, value_name = "BYTES")]
     pub bytes: Option<u64>,
 }
@@ -259,9 +259,9 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 fn host(text: &str) -> Result<String, String> {
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let dns = !text.is_empty() && text.len() <= 253 && text.bytes().all(name);
-    if dns && !text.starts_with('.') || text.parse::<std::net::IpAddr>().is_ok() {
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_dns_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(is_name_byte);
+    if is_dns_name && !text.starts_with('.') || text.parse::<std::net::IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
     Err("expected a DNS name or an IP address, as in node1.example.com or 10.0.0.1".to_owned())
@@ -277,6 +277,6 @@ fn region(text: &str) -> Result<Region, String> {
 }
 
 fn bucket(text: &str) -> Result<BucketId, String> {
-    let right = "expected a bucket's ID: an a and 13 letters and digits";
-    BucketId::parse(text.as_bytes()).ok_or_else(|| right.to_owned())
+    let expected = "expected a bucket's ID: an a and 13 letters and digits";
+    BucketId::parse(text.as_bytes()).ok_or_else(|| expected.to_owned())
 }

@@ -1,8 +1,8 @@
-//! How much memory the process may use: that of its container, if it has a limit, or the machine's.
+//! Memory that the process may use: the limit of its container, if it has one, or the machine's.
 
 use std::fs;
 
-/// Assumed where the system doesn't tell.
+/// Assumed memory in bytes where the system doesn't report it.
 const UNKNOWN: usize = 1 << 30;
 
 /// Memory that the process may use, in bytes.
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_is_read_from_meminfo() {
+    fn total_memory_is_parsed_from_meminfo() {
         assert_eq!(
             total("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
             Some(2 << 20)

@@ -1,7 +1,7 @@
-//! Settings: one typed [`Config`], the same names everywhere.
+//! Settings: one typed [`Config`], with the same names everywhere.
 //!
-//! A setting is declared once, in `settings.rs`; what that means is told in
-//! [`cloudkv_common::config`].
+//! Each setting is declared once, in `settings.rs`; [`cloudkv_common::config`] describes the
+//! mechanism.
 
 mod checks;
 mod cli;
@@ -29,43 +29,43 @@ pub use settings::Config;
 
 use cli::{AdminArgs, Cli, Operator};
 
-/// What the command line asks for.
+/// Command that the command line requests.
 #[derive(Debug)]
 pub enum Command {
     /// Run a node.
     Run {
-        /// Its settings.
+        /// Settings of the node.
         config: Box<Config>,
-        /// Whether somebody named its region, or it is the default.
+        /// True if the region was given explicitly, false if it is the default.
         names_region: bool,
     },
-    /// Print this on standard output and end well: help, the version, the configuration.
+    /// Print this text on standard output and exit with 0: help, the version, the configuration.
     Print(String),
-    /// Call the operator's port of a running node.
+    /// Call the admin port of a running node.
     Admin(OperatorCall),
     /// Make certificates.
     Certs(CertsArgs),
 }
 
-/// A call to the operator's port of a running node.
+/// A call of the admin port of a running node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorCall {
-    /// Which node.
+    /// Address of the admin port.
     pub target: Target,
-    /// The token that it asks for.
+    /// Admin token, if there is one.
     pub token: Option<Secret>,
-    /// What to ask.
+    /// Requested action.
     pub action: Action,
 }
 
-/// Threads for what is neither for users nor for Raft.
+/// Maximum number of threads for work that is neither for users nor for Raft.
 const MAIN_THREADS: usize = 4;
 
-/// Where other nodes and routers come in, unless it is said.
+/// Default address of the rpc port.
 const DEFAULT_RPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 impl Config {
-    /// Reads the command line, the variables and the file that one of them names.
+    /// Reads the command line, the environment variables, and the file that one of them names.
     ///
     /// `args` begins with the program's name, as [`std::env::args_os`] does.
     pub fn load(
@@ -76,15 +76,15 @@ impl Config {
             Ok(cli) => cli,
             Err(error) => return printed_or_refused(error).map(Command::Print),
         };
-        let mut found = Found::new(Self::ALL);
-        let file_from_variable = found.add_variables(variables)?;
+        let mut sources = Found::new(Self::ALL);
+        let file_from_variable = sources.add_variables(variables)?;
         match cli.operator {
             Some(Operator::Admin(admin)) => {
                 refuse_flags("admin", &cli.settings.0, &["admin", "admin_token"])?;
                 let file = admin.config.clone().or(cli.config);
-                found.add_file(file.or(file_from_variable))?;
-                found.add_flags(cli.settings.0);
-                return operator_call(admin, &found).map(Command::Admin);
+                sources.add_file(file.or(file_from_variable))?;
+                sources.add_flags(cli.settings.0);
+                return operator_call(admin, &sources).map(Command::Admin);
             }
             Some(Operator::Certs(certs)) => {
                 refuse_flags("certs", &cli.settings.0, &[])?;
@@ -92,27 +92,27 @@ impl Config {
             }
             None => {}
         }
-        found.add_file(cli.config.or(file_from_variable))?;
-        found.add_flags(cli.settings.0);
-        let config = Self::from_found(&found)?;
+        sources.add_file(cli.config.or(file_from_variable))?;
+        sources.add_flags(cli.settings.0);
+        let config = Self::from_found(&sources)?;
         checks::check(&config)?;
         Ok(if cli.print_config {
             Command::Print(to_toml(&config))
         } else {
             Command::Run {
                 config: Box::new(config),
-                names_region: found.text("region").1 != Origin::Default,
+                names_region: sources.text("region").1 != Origin::Default,
             }
         })
     }
 
-    /// Where other nodes and routers come in, if the node listens for any.
+    /// Address of the rpc port, if the node listens for other nodes and routers.
     pub fn rpc_address(&self) -> SocketAddr {
         self.rpc.unwrap_or(DEFAULT_RPC)
     }
 
-    /// Whether the node is told to listen for other nodes and routers: by anything that would mean
-    /// nothing else.
+    /// Returns whether the node is configured to listen for other nodes and routers: by any setting
+    /// that has no other purpose.
     pub fn serves_nodes(&self) -> bool {
         self.rpc.is_some()
             || self.init
@@ -121,7 +121,7 @@ impl Config {
             || self.rpc_cert.is_some()
     }
 
-    /// Bytes for blocks that were read from disk, with 0 resolved to a quarter of the memory.
+    /// Size of the block cache in bytes, with 0 resolved to a quarter of the memory.
     pub fn block_cache_bytes(&self) -> usize {
         match self.block_cache_mib.bytes() {
             0 => memory::limit() / 4,
@@ -129,7 +129,7 @@ impl Config {
         }
     }
 
-    /// Threads that serve users, with 0 resolved to one per core.
+    /// Number of threads that serve users, with 0 resolved to one per core.
     pub fn http_workers(&self) -> usize {
         match self.http_threads {
             0 => std::thread::available_parallelism().map_or(1, NonZero::get),
@@ -137,7 +137,7 @@ impl Config {
         }
     }
 
-    /// Threads that serve users and nothing else; 1 if all is done on the same.
+    /// Number of threads that only serve users; 1 if all work shares the same threads.
     pub fn user_threads(&self) -> usize {
         match self.raft_threads {
             0 => 1,
@@ -145,7 +145,7 @@ impl Config {
         }
     }
 
-    /// Threads for what is neither for users nor for Raft, unless they do all.
+    /// Number of threads for work that is neither for users nor for Raft, or for all work.
     pub fn main_threads(&self) -> usize {
         match self.raft_threads {
             0 => self.http_workers(),
@@ -154,7 +154,7 @@ impl Config {
     }
 }
 
-/// Refuses flags before a command to which they would mean nothing.
+/// Refuses flags that have no effect on a command.
 fn refuse_flags(
     command: &str,
     given: &[(&'static Setting, String)],
@@ -164,28 +164,28 @@ fn refuse_flags(
     match given.find(|(setting, _)| !allowed.contains(&setting.name)) {
         None => Ok(()),
         Some((setting, _)) => Err(ConfigError::Conflict {
-            problem: format!("--{} means nothing to `{command}`", setting.flag()),
-            right: format!("`cloudkv-node {command} --help` shows its flags"),
+            problem: format!("--{} has no effect on `{command}`", setting.flag()),
+            right: format!("`cloudkv-node {command} --help` lists its flags"),
         }),
     }
 }
 
-/// Where to call is a setting like any other, so that `admin status` needs no flags on the
-/// machine, or in the container, where the node runs.
-fn operator_call(args: AdminArgs, found: &Found) -> Result<OperatorCall, ConfigError> {
+/// Builds a call of the admin port. The address is a setting like any other, so that `admin status`
+/// needs no flags on the machine, or in the container, where the node runs.
+fn operator_call(args: AdminArgs, sources: &Found) -> Result<OperatorCall, ConfigError> {
     let (text, origin) = match args.admin {
         Some(text) => (text, Origin::Flag("--admin".to_owned())),
-        None => found.text("admin"),
+        None => sources.text("admin"),
     };
     let target = Target::parse(&text).ok_or_else(|| ConfigError::Wrong {
         setting: "admin",
         origin,
         value: text,
-        right: "the operator's port of a node, as in http://127.0.0.1:9090".to_owned(),
+        right: "the address of a node's admin port, as in http://127.0.0.1:9090".to_owned(),
     })?;
     let token = match args.token {
         Some(token) => Some(Secret::new(token)),
-        None => found.read("admin_token", &Maybe(Token))?,
+        None => sources.read("admin_token", &Maybe(Token))?,
     };
     Ok(OperatorCall {
         target,

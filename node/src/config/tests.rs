@@ -1,4 +1,4 @@
-//! Settings from each source, and what is said about wrong ones.
+//! Tests of settings from each source, and of the errors for wrong ones.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::types::{BucketId, Plan};
 
-/// Loads with these arguments and variables.
+/// Loads a configuration with these arguments and variables.
 pub(super) fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
     let args = std::iter::once("cloudkv-node")
         .chain(args.iter().copied())
@@ -56,7 +56,7 @@ impl File {
 }
 
 #[test]
-fn defaults_are_right_and_as_documented() {
+fn defaults_are_as_documented() {
     let config = config(&[], &[]);
     assert_eq!(config.data_dir, PathBuf::from("./data"));
     assert_eq!(config.http.to_string(), "127.0.0.1:8080");
@@ -95,7 +95,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
 }
 
 #[test]
-fn an_empty_variable_counts_as_none_and_foreign_ones_are_let_be() {
+fn empty_and_foreign_variables_are_ignored() {
     let variables = [
         ("CLOUDKV_HTTP", ""),
         ("CLOUDKV_SERVICE_HOST", "10.0.0.1"),
@@ -141,7 +141,7 @@ fn every_setting_has_help_with_its_default_and_variable() {
 }
 
 #[test]
-fn the_printed_configuration_reads_back_to_the_same() {
+fn the_printed_configuration_round_trips() {
     let changed = [
         "--http=[::]:80",
         "--shards=16",
@@ -188,7 +188,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn a_wrong_value_is_named_with_its_source_and_what_is_right() {
+fn an_error_names_the_value_its_source_and_the_expected_form() {
     let flag = refused(&["--max-connections", "many"], &[]);
     assert_eq!(
         flag,
@@ -243,7 +243,7 @@ fn a_file_must_have_the_right_types() {
 }
 
 #[test]
-fn unknown_names_are_refused_with_the_nearest() {
+fn unknown_names_are_refused_with_the_nearest_known_one() {
     let file = File::with("max_conections = 5");
     let message = refused(&["--config", file.path()], &[]);
     assert!(message.contains("\"max_conections\""), "{message}");
@@ -258,7 +258,7 @@ fn unknown_names_are_refused_with_the_nearest() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_toml_is_refused_by_its_path() {
+fn a_missing_or_invalid_file_is_refused_with_its_path() {
     let message = refused(&["--config", "/nowhere/cloudkv.toml"], &[]);
     assert!(message.starts_with("read configuration file /nowhere/cloudkv.toml: No such file"));
     let file = File::with("http = ");
@@ -270,9 +270,9 @@ fn a_file_that_is_missing_or_no_toml_is_refused_by_its_path() {
 }
 
 #[test]
-fn settings_that_do_not_go_together_are_refused() {
-    let open = refused(&["--admin", "0.0.0.0:9090"], &[]);
-    assert!(open.contains("admin_token"), "{open}");
+fn conflicting_settings_are_refused() {
+    let message = refused(&["--admin", "0.0.0.0:9090"], &[]);
+    assert!(message.contains("admin_token"), "{message}");
     config(
         &["--admin=0.0.0.0:9090", "--admin-token=0123456789abcdef"],
         &[],
@@ -298,12 +298,12 @@ fn settings_that_do_not_go_together_are_refused() {
 fn a_node_listens_beyond_the_loopback_interface_only_with_certificates() {
     let files = ["--rpc-cert=a.pem", "--rpc-key=a.key", "--rpc-ca=ca.pem"];
     for rpc in ["--rpc=10.0.0.1:7070", "--rpc=[2001:db8::1]:7070"] {
-        let open = refused(&[rpc], &[]);
+        let message = refused(&[rpc], &[]);
         assert!(
-            open.contains("can be reached from other machines"),
-            "{open}"
+            message.contains("can be reached from other machines"),
+            "{message}"
         );
-        assert!(open.contains("rpc_cert"), "{open}");
+        assert!(message.contains("rpc_cert"), "{message}");
         let [cert, key, ca] = files;
         config(&[rpc, cert, key, ca], &[]);
         for missing in 0..3 {
@@ -336,28 +336,28 @@ fn a_node_listens_beyond_the_loopback_interface_only_with_certificates() {
 }
 
 #[test]
-fn certificates_are_ordered_by_names_that_hosts_can_have() {
-    let order = |args: &[&str]| match load(args, &[]) {
+fn certificates_are_requested_by_valid_host_names() {
+    let certs = |args: &[&str]| match load(args, &[]) {
         Ok(Command::Certs(certs)) => Ok(certs),
-        Ok(other) => panic!("expected an order, got {other:?}"),
+        Ok(other) => panic!("expected a certs command, got {other:?}"),
         Err(error) => Err(error.to_string()),
     };
-    let made = order(&["certs", "node", "eu1.example", "10.0.0.1", "--dir", "x"]).unwrap();
-    assert_eq!(made.dir, std::path::Path::new("x"));
-    assert!(matches!(made.order, CertsOrder::Node { hosts, .. } if hosts.len() == 2));
+    let parsed = certs(&["certs", "node", "eu1.example", "10.0.0.1", "--dir", "x"]).unwrap();
+    assert_eq!(parsed.dir, std::path::Path::new("x"));
+    assert!(matches!(parsed.order, CertsOrder::Node { hosts, .. } if hosts.len() == 2));
     for wrong in ["", "a b", "../a", "a/b", "*.a", ".a"] {
-        let refused = order(&["certs", "node", wrong]).unwrap_err();
+        let refused = certs(&["certs", "node", wrong]).unwrap_err();
         assert!(
             refused.contains("DNS name") || wrong.is_empty(),
             "{refused}"
         );
     }
-    order(&["certs", "node"]).unwrap_err();
-    order(&["certs", "init", "--days=0"]).unwrap_err();
+    certs(&["certs", "node"]).unwrap_err();
+    certs(&["certs", "init", "--days=0"]).unwrap_err();
 }
 
 #[test]
-fn operator_calls_find_the_node_by_flag_variable_or_default() {
+fn admin_calls_find_the_node_by_flag_variable_file_or_default() {
     let call = |args: &[&str], variables: &[(&str, &str)]| match load(args, variables) {
         Ok(Command::Admin(call)) => call,
         other => panic!("expected a call, got {other:?}"),
@@ -392,14 +392,14 @@ fn operator_calls_find_the_node_by_flag_variable_or_default() {
     assert_eq!(first.target.authority(), "127.0.0.1:9292");
     let useless = refused(&["--http", "127.0.0.1:80", "admin", "status"], &[]);
     assert!(
-        useless.starts_with("--http means nothing to `admin`"),
+        useless.starts_with("--http has no effect on `admin`"),
         "{useless}"
     );
     let wrong = refused(&["admin", "--admin", "https://x", "status"], &[]);
     assert!(wrong.contains("as in http://127.0.0.1:9090"), "{wrong}");
 }
 
-/// What an operator's command line asks for.
+/// Parses the action of an `admin` command line.
 fn action(args: &[&str]) -> Action {
     match load(&[&["admin"], args].concat(), &[]) {
         Ok(Command::Admin(call)) => call.action,
@@ -437,7 +437,7 @@ fn plans_are_listed_and_changed_by_command() {
 }
 
 #[test]
-fn wrong_commands_on_plans_are_refused_with_what_is_right() {
+fn wrong_plan_commands_are_refused_with_the_expected_form() {
     for (args, right) in [
         ("plan set free", "--keys"),
         ("plan set gold --keys 5", "free, pro, business"),

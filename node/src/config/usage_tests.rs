@@ -1,4 +1,4 @@
-//! What files and command lines may look like, and what the help shows.
+//! Tests of configuration files, command lines and help.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::tests::{File, config, load, refused};
 use super::{Command, Config};
 
 #[test]
-fn a_section_of_the_file_is_named_as_such() {
+fn a_section_in_the_file_is_refused_by_name() {
     for (text, name) in [
         ("[server]\nhttp = \"127.0.0.1:80\"", "server"),
         ("region = \"eu\"\n[http]\nport = 4", "http"),
@@ -42,12 +42,12 @@ fn a_time_without_a_unit_is_seconds() {
 }
 
 #[test]
-fn the_short_help_fits_a_page_and_names_the_long_one() {
-    let printed = |flag: &str| match load(&[flag], &[]) {
+fn the_short_help_fits_a_page_and_refers_to_the_long_one() {
+    let help_of = |flag: &str| match load(&[flag], &[]) {
         Ok(Command::Print(help)) => help,
         other => panic!("no help: {other:?}"),
     };
-    let (short, long) = (printed("-h"), printed("--help"));
+    let (short, long) = (help_of("-h"), help_of("--help"));
     assert!(short.lines().count() <= 50, "{short}");
     assert!(long.lines().count() > 4 * short.lines().count(), "{long}");
     for name in [

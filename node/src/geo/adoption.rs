@@ -1,8 +1,8 @@
-//! Takes over what other regions have, before a new region serves.
+//! Fills a new region's shards from the other regions before the region serves.
 //!
-//! In this order, shard by shard: every other region holds changes for this one, and has said how far
-//! its versions go; only then one of them is asked for all it has, in one view, whose cursors become
-//! this region's. What breaks begins again.
+//! The order, shard by shard: every other region retains changes for this region and has reported
+//! its highest version; only then is one of them asked for a bulk copy from a single view, whose
+//! cursors become this region's. A copy that fails starts over.
 
 use std::time::{Duration, Instant};
 
@@ -17,55 +17,51 @@ use crate::rpc::Lane;
 use crate::shard::{Response, ShardHandle};
 use crate::store::keys::GroupId;
 
-/// Time for a leader to answer.
+/// Time for the leader of another region's shard, or of this region's, to answer a query.
 const ANSWER: Duration = Duration::from_secs(3);
-/// How often it is told how much has come.
+/// Interval at which the progress of a bulk copy is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
-/// A walk of which nothing comes for this long is given up.
+/// A bulk copy from which nothing arrives for this long is aborted.
 const STALL: Duration = Duration::from_secs(30);
 
-/// Takes over a shard; returns the number of records that came.
+/// Seeds a shard from another region. Returns the number of records received.
 pub(super) async fn adopt(geo: &Geo, number: u16, shard: &ShardHandle) -> Result<u64, String> {
-    let peering = shard.view().peering().borrow().clone();
-    let asked = peering
+    let replication = shard.view().peering().borrow().clone();
+    let queries = replication
         .header
         .peers
         .iter()
         .map(|peer| ask(geo, number, peer.region));
-    let mut donors = Vec::new();
+    let mut sources = Vec::new();
     let mut last_version = 0;
-    for answer in join_all(asked).await {
+    for answer in join_all(queries).await {
         let (node, answer) = answer?;
         last_version = last_version.max(answer.last_version);
         if answer.open {
-            donors.push(node);
+            sources.push(node);
         }
     }
-    // The nearest one.
-    let distance = |node: &NodeId| geo.vitals.of(*node).map(|vital| vital.round_trip);
-    let donor = donors.into_iter().min_by_key(distance);
-    let donor = donor.ok_or("no region has all that there is")?;
+    // The source with the shortest round trip.
+    let distance = |node: &NodeId| geo.vitals.of(*node).map(|health| health.round_trip);
+    let source = sources.into_iter().min_by_key(distance);
+    let source = source.ok_or("no region has a complete copy")?;
     let request = pb::WalkRequest {
         shard: u32::from(number),
         peer: Some(geo.me),
     };
-    let walk = geo.peers.walk(donor, request).await;
-    let walk = walk.map_err(|status| status.message().to_owned())?;
-    let from = geo.peers.address_of(donor);
-    tracing::info!(
-        shard = number,
-        from,
-        "taking over what the other regions have"
-    );
-    take(number, shard, walk, last_version).await
+    let copy = geo.peers.walk(source, request).await;
+    let copy = copy.map_err(|status| status.message().to_owned())?;
+    let from = geo.peers.address_of(source);
+    tracing::info!(shard = number, from, "seeding shard from another region");
+    take(number, shard, copy, last_version).await
 }
 
-/// Asks the leader of the shard in another region whether it holds changes for this one.
+/// Asks the leader of the shard in another region whether it retains changes for this region.
 async fn ask(geo: &Geo, number: u16, region: u32) -> Result<(NodeId, pb::PeerReply), String> {
     let node = geo.leader_in(number, region);
     let topology = geo.catalog.topology();
     let name = topology.region_name(region).unwrap_or("?");
-    let node = node.ok_or_else(|| format!("no leader of region {name} is heard"))?;
+    let node = node.ok_or_else(|| format!("find leader of region {name}: none reported"))?;
     let query = pb::PeerQuery {
         shard: u32::from(number),
         peer: Some(geo.me),
@@ -76,7 +72,7 @@ async fn ask(geo: &Geo, number: u16, region: u32) -> Result<(NodeId, pb::PeerRep
     match call.await.map_err(|error| error.to_string())? {
         reply::Body::Peer(answer) if answer.held => Ok((node, answer)),
         _ => Err(format!(
-            "region {name} doesn't hold changes for this one yet"
+            "region {name} doesn't retain changes for this region yet"
         )),
     }
 }
@@ -84,30 +80,32 @@ async fn ask(geo: &Geo, number: u16, region: u32) -> Result<(NodeId, pb::PeerRep
 async fn take(
     number: u16,
     shard: &ShardHandle,
-    mut walk: Streaming<pb::WalkFrame>,
+    mut copy: Streaming<pb::WalkFrame>,
     last_version: u64,
 ) -> Result<u64, String> {
-    let mut head = None;
-    let (mut count, mut told) = (0, Instant::now());
+    let mut header = None;
+    let (mut count, mut last_logged) = (0, Instant::now());
     loop {
-        let frame = tokio::time::timeout(STALL, walk.message()).await;
-        let frame = frame.map_err(|_| "the walk stands still".to_owned())?;
+        let frame = tokio::time::timeout(STALL, copy.message()).await;
+        let frame = frame.map_err(|_| "receive bulk copy: timed out".to_owned())?;
         let frame = frame.map_err(|status| status.message().to_owned())?;
         match frame.and_then(|frame| frame.kind) {
-            Some(walk_frame::Kind::Head(told)) => head = Some(told),
-            Some(walk_frame::Kind::Part(part)) => {
-                count += part.records.len() as u64;
-                propose(shard, part).await?;
-                if told.elapsed() > PROGRESS_INTERVAL {
-                    told = Instant::now();
-                    tracing::info!(shard = number, records = count, "taking over goes on");
+            Some(walk_frame::Kind::Head(received)) => header = Some(received),
+            Some(walk_frame::Kind::Part(chunk)) => {
+                count += chunk.records.len() as u64;
+                propose(shard, chunk).await?;
+                if last_logged.elapsed() > PROGRESS_INTERVAL {
+                    last_logged = Instant::now();
+                    tracing::info!(shard = number, records = count, "shard seeding in progress");
                 }
             }
             Some(walk_frame::Kind::End(sent)) if sent == count => break,
-            Some(walk_frame::Kind::End(_)) | None => return Err("the walk broke off".to_owned()),
+            Some(walk_frame::Kind::End(_)) | None => {
+                return Err("receive bulk copy: ended early".to_owned());
+            }
         }
     }
-    let mut end = head.ok_or("the walk had no head")?;
+    let mut end = header.ok_or("receive bulk copy: no header")?;
     end.last_version = end.last_version.max(last_version);
     let end = pb::Adopt {
         end: Some(end),
@@ -117,18 +115,18 @@ async fn take(
     Ok(count)
 }
 
-async fn propose(shard: &ShardHandle, part: pb::Adopt) -> Result<(), String> {
-    match shard.propose(Command::Adopt(part)).await {
+async fn propose(shard: &ShardHandle, chunk: pb::Adopt) -> Result<(), String> {
+    match shard.propose(Command::Adopt(chunk)).await {
         Ok(Response::Done) => Ok(()),
-        Ok(_) => Err("an answer to something else".to_owned()),
+        Ok(_) => Err("propose seeding: unexpected response".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Whether all shards of this region serve.
+/// Returns whether all shards of this region serve.
 pub(super) async fn all_open(geo: &Geo) -> bool {
     let near = geo.peers.near();
-    let asked = (0..).zip(&geo.shards).map(|(number, shard)| {
+    let queries = (0..).zip(&geo.shards).map(|(number, shard)| {
         let near = &near;
         async move {
             if shard.leads() {
@@ -148,5 +146,5 @@ pub(super) async fn all_open(geo: &Geo) -> bool {
             matches!(answer.await, Ok(reply::Body::Peer(answer)) if answer.open)
         }
     });
-    join_all(asked).await.into_iter().all(|open| open)
+    join_all(queries).await.into_iter().all(|is_open| is_open)
 }

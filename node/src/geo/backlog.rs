@@ -1,31 +1,31 @@
-//! A region that is behind, and whether it gains on what is written meanwhile.
+//! Detects a backlog to another region, and whether it shrinks faster than new changes are written.
 
 use std::time::{Duration, Instant};
 
-/// A region is behind if changes are so old when they are sent: less is a burst, or a hiccup.
+/// Age of a change at sending from which the region counts as behind. Less is a burst or a hiccup.
 pub(super) const BEHIND: Duration = Duration::from_secs(5);
-/// How often it is judged.
+/// Interval between two evaluations of the backlog.
 const LOOK: Duration = Duration::from_secs(1);
-/// So many times what was written must have been sent, for the backlog to shrink soon enough.
+/// Ratio of sent to newly written changes below which the backlog shrinks too slowly.
 const TIMES: u64 = 2;
 
-/// What some region lacks of a shard's history, while that is more than a part, and old.
+/// Changes of a shard that another region lacks, while they are old and exceed one batch.
 ///
-/// Sending it yields to users' requests, but not at any price: where the backlog doesn't shrink that
-/// way it is sent as fast as it can be until nothing is left, for it takes disk and would grow
-/// without bound.
+/// Sending the backlog yields to users' requests, but not without limit: if the backlog doesn't
+/// shrink that way, it is sent at full speed until nothing is left, because it takes disk space and
+/// would grow without bound.
 #[derive(Debug)]
 pub(super) struct Backlog {
     looked: Instant,
-    /// Sent up to here then.
+    /// Position up to which changes had been sent at `checked_at`.
     sent: u64,
-    /// Written up to here then.
+    /// Position up to which changes had been written at `checked_at`.
     written: u64,
     yields: bool,
 }
 
 impl Backlog {
-    /// A backlog found now.
+    /// Starts to track a backlog detected at `now`.
     pub fn new(now: Instant, sent: u64, written: u64) -> Self {
         Self {
             looked: now,
@@ -35,7 +35,8 @@ impl Backlog {
         }
     }
 
-    /// Whether what is sent next shall yield; `sent` and `written` are positions in the history.
+    /// Returns whether sending yields to users' requests. `sent` and `written` are positions in the
+    /// shard's history.
     pub fn yields(&mut self, now: Instant, sent: u64, written: u64) -> bool {
         if now.saturating_duration_since(self.looked) >= LOOK {
             let gained = sent.saturating_sub(self.sent);
@@ -54,23 +55,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backlog_that_shrinks_yields_and_one_that_does_not_is_hurried() {
-        let began = Instant::now();
-        let after = |seconds| began + Duration::from_secs(seconds);
-        let mut backlog = Backlog::new(began, 0, 100_000);
+    fn a_shrinking_backlog_has_low_priority_and_a_growing_one_has_not() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut backlog = Backlog::new(start, 0, 100_000);
         assert!(backlog.yields(after(0), 0, 100_000));
         assert!(backlog.yields(after(1), 2_000, 101_000));
         assert!(!backlog.yields(after(2), 3_999, 102_000));
-        // Between two looks nothing changes.
+        // Between two evaluations nothing changes.
         assert!(!backlog.yields(after(2), 9_000, 102_000));
-        // It would only fall behind again.
+        // With low priority the region would only fall behind again.
         assert!(!backlog.yields(after(3), 60_000, 103_000));
     }
 
     #[test]
-    fn without_writes_there_is_no_hurry() {
-        let began = Instant::now();
-        let mut backlog = Backlog::new(began, 0, 100_000);
-        assert!(backlog.yields(began + Duration::from_secs(1), 0, 100_000));
+    fn without_writes_a_backlog_has_low_priority() {
+        let start = Instant::now();
+        let mut backlog = Backlog::new(start, 0, 100_000);
+        assert!(backlog.yields(start + Duration::from_secs(1), 0, 100_000));
     }
 }

@@ -1,10 +1,11 @@
-//! Bounds what is held back for regions that lack it.
+//! Bounds the changes that this node retains for regions that lack them.
 //!
-//! What counts is what the change indexes of this node's replicas hold: keys, values and an overhead
-//! (`held_bytes` of each shard's header, which is replicated state). Tombstones are counted where they
-//! were written, by their entries. Half of the budget raises an alarm. All of it, for a while, removes
-//! the absent region that lacks most, as an operator would: the others fence it, and it can come back
-//! by joining anew. A region of which a node is heard is never removed: it catches up, and the alarm stands.
+//! The budget counts the content of the change indexes of this node's replicas: keys, values and an
+//! overhead (`held_bytes` in each shard's header, which is replicated state). Tombstones are
+//! counted where they were written, by their entries. Half of the budget raises an alarm. If all of
+//! it stays used for a while, the absent region that lacks most is removed as an operator would
+//! remove it: the others fence it, and it can come back by joining anew. A region of which any node
+//! is alive is never removed: it catches up, and the alarm remains.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,36 +18,36 @@ use cloudkv_proto::v1::{self as pb, meta_command};
 use super::{Geo, Line};
 use crate::meta::LEAVE_LEVEL;
 
-/// How often it looks.
+/// Interval between two measurements.
 const LOOK: Duration = Duration::from_secs(1);
-/// All of the budget must be taken for so long, and a region be silent for so long, until it goes.
+/// Time for which the budget must be used up, and a region silent, before the region is removed.
 const ABSENT: Duration = Duration::from_secs(10);
 
-/// How much may be held back on this node, and how much is.
+/// Limit of the bytes that this node retains for other regions, and their current number.
 #[derive(Debug)]
 pub struct Budget {
-    /// Of the disk, in percent.
+    /// Share of the data directory's disk, in percent.
     percent: u64,
-    /// In bytes; 0: no bound of its own.
+    /// Limit in bytes; 0 sets no limit besides the share of the disk.
     bytes: u64,
     data_dir: PathBuf,
     held: AtomicU64,
     limit: AtomicU64,
 }
 
-/// How much of the budget is taken.
+/// Usage of the retention budget, in stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Less than half.
+    /// Less than half is used.
     Fine,
-    /// Half of it, or more: somebody should look.
+    /// Half or more is used: an operator should act.
     Half,
-    /// All of it.
+    /// All of it is used.
     Full,
 }
 
 impl Stage {
-    /// Its name.
+    /// Name in logs and in the status.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fine => "fine",
@@ -57,7 +58,8 @@ impl Stage {
 }
 
 impl Budget {
-    /// So many percent of the disk with the data directory, and at most so many bytes if that isn't 0.
+    /// Creates a budget of `percent` of the data directory's disk, and of at most `bytes` if that
+    /// isn't 0.
     pub fn new(percent: usize, bytes: u64, data_dir: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             percent: percent as u64,
@@ -68,53 +70,53 @@ impl Budget {
         })
     }
 
-    /// Bytes that are held back on this node for regions that lack them.
+    /// Bytes that this node retains for regions that lack them.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Bytes that may be.
+    /// Maximum number of bytes to retain.
     pub fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// How much of it is taken.
+    /// Current stage of usage.
     pub fn stage(&self) -> Stage {
-        let (held, limit) = (self.held(), self.limit());
-        if held >= limit {
+        let (retained, limit) = (self.held(), self.limit());
+        if retained >= limit {
             Stage::Full
-        } else if held >= limit / 2 {
+        } else if retained >= limit / 2 {
             Stage::Half
         } else {
             Stage::Fine
         }
     }
 
-    /// Measures anew.
+    /// Measures the retained bytes and the limit.
     fn measure(&self, geo: &Geo) -> Stage {
         let hosted = geo.shards.iter().filter(|shard| shard.is_hosted());
-        let held = hosted.map(|shard| shard.view().peering().borrow().header.held_bytes);
-        self.held.store(held.sum(), Ordering::Relaxed);
-        // A disk that can't be asked leaves the bound as it was.
+        let retained = hosted.map(|shard| shard.view().peering().borrow().header.held_bytes);
+        self.held.store(retained.sum(), Ordering::Relaxed);
+        // A disk that can't be queried leaves the limit as it was.
         if let Ok(disk) = rustix::fs::statvfs(&self.data_dir) {
             let size = disk.f_blocks.saturating_mul(disk.f_frsize);
             let share = (size / 100).saturating_mul(self.percent);
-            let most = Some(self.bytes).filter(|bytes| *bytes > 0);
-            let limit = share.min(most.unwrap_or(u64::MAX)).max(2);
+            let max_bytes = Some(self.bytes).filter(|bytes| *bytes > 0);
+            let limit = share.min(max_bytes.unwrap_or(u64::MAX)).max(2);
             self.limit.store(limit, Ordering::Relaxed);
         }
         self.stage()
     }
 }
 
-/// Looks after the budget until it is dropped.
+/// Enforces the budget until dropped.
 pub(super) async fn run(geo: Arc<Geo>) {
     let mut stage = Stage::Fine;
     let mut full_since: Option<Instant> = None;
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interval = tokio::time::interval(LOOK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        interval.tick().await;
         let now = geo.budget.measure(&geo);
         if now != stage {
             tell(&geo.budget, stage, now);
@@ -130,63 +132,64 @@ pub(super) async fn run(geo: Arc<Geo>) {
 }
 
 fn tell(budget: &Budget, before: Stage, now: Stage) {
-    let (held, limit) = (budget.held(), budget.limit());
+    let (retained, limit) = (budget.held(), budget.limit());
     if now > before {
         tracing::error!(
-            held,
+            retained,
             limit,
             stage = now.name(),
-            "much is held back on disk for a region that lacks it: bring it back, or remove it; with \
-             all of the budget taken, an absent one is removed"
+            "retained changes use half of the disk budget or more: bring back the region that \
+             lacks them, or remove it; once the budget is used up, an absent region is removed"
         );
     } else {
         let stage = now.name();
-        tracing::info!(held, limit, stage, "less is held back for other regions");
+        tracing::info!(retained, limit, stage, "retained changes use less of the disk budget");
     }
 }
 
-/// Has the metadata remove the absent region that lacks most.
+/// Proposes to remove the absent region that lacks most.
 async fn remove_absent(geo: &Geo) {
     let topology = geo.catalog.topology();
     if geo.catalog.header().level < LEAVE_LEVEL {
         return;
     }
-    let lines = geo.ledger.lines();
-    let mut lacks: BTreeMap<u32, u64> = BTreeMap::new();
+    let replications = geo.ledger.lines();
+    let mut lacking: BTreeMap<u32, u64> = BTreeMap::new();
     for (number, shard) in (0..).zip(&geo.shards).filter(|(_, shard)| shard.leads()) {
-        let peering = shard.view().peering().borrow().clone();
-        let last = peering.header.change_last;
-        for peer in peering.header.peers.iter().filter(|peer| !peer.fenced) {
-            if is_absent(lines.get(&(number, peer.region))) {
-                *lacks.entry(peer.region).or_default() += last.saturating_sub(peer.acknowledged);
+        let replication = shard.view().peering().borrow().clone();
+        let last = replication.header.change_last;
+        for peer in replication.header.peers.iter().filter(|peer| !peer.fenced) {
+            if is_absent(replications.get(&(number, peer.region))) {
+                *lacking.entry(peer.region).or_default() += last.saturating_sub(peer.acknowledged);
             }
         }
     }
-    // A shard's leader that was just elected has heard of nobody yet: nodes tell more.
-    let lives = |region: u32| {
+    // A newly elected leader of a shard has no acknowledgement yet: the failure detector knows
+    // more.
+    let is_alive = |region: u32| {
         let mut nodes = topology.nodes_of(region);
         nodes.any(|node| geo.vitals.lives(node.id))
     };
-    lacks.retain(|region, _| !lives(*region));
-    let most = lacks.into_iter().max_by_key(|(_, lacks)| *lacks);
-    let Some(name) = most.and_then(|(region, _)| topology.region_name(region)) else {
+    lacking.retain(|region, _| !is_alive(*region));
+    let furthest_behind = lacking.into_iter().max_by_key(|(_, lacking)| *lacking);
+    let Some(name) = furthest_behind.and_then(|(region, _)| topology.region_name(region)) else {
         return;
     };
     tracing::error!(
         region = name,
-        "the budget for what is held back is used up: the region that lacks it is removed, and can \
-         only come back by joining anew"
+        "retained changes use up the disk budget: removing the absent region that lacks most of \
+         them, which can only come back by joining anew"
     );
     let name = name.to_owned();
     let remove = meta_command::Kind::RemoveRegion(pb::RemoveRegion { name });
     if let Err(declined) = (geo.propose)(remove).await {
-        tracing::warn!(reason = declined.reason, "removing it failed, trying again");
+        tracing::warn!(reason = declined.reason, "region removal failed, retrying");
     }
 }
 
-fn is_absent(line: Option<&Line>) -> bool {
-    let heard = line.and_then(|line| line.heard);
-    heard.is_none_or(|heard| heard.elapsed() > ABSENT)
+fn is_absent(replication: Option<&Line>) -> bool {
+    let last_heard = replication.and_then(|replication| replication.heard);
+    last_heard.is_none_or(|last_heard| last_heard.elapsed() > ABSENT)
 }
 
 #[cfg(test)]
@@ -197,18 +200,18 @@ mod tests {
     fn half_of_the_budget_alarms_and_all_of_it_is_full() {
         let budget = Budget::new(20, 100, PathBuf::from("/"));
         budget.limit.store(100, Ordering::Relaxed);
-        for (held, stage) in [(49, Stage::Fine), (50, Stage::Half), (100, Stage::Full)] {
-            budget.held.store(held, Ordering::Relaxed);
+        for (retained, stage) in [(49, Stage::Fine), (50, Stage::Half), (100, Stage::Full)] {
+            budget.held.store(retained, Ordering::Relaxed);
             assert_eq!(budget.stage(), stage);
         }
     }
 
     #[test]
-    fn a_region_is_absent_that_has_not_answered_for_long() {
+    fn a_region_without_recent_answers_is_absent() {
         assert!(is_absent(None));
         assert!(is_absent(Some(&Line::default())));
-        let mut line = Line::default();
-        line.heard = Some(Instant::now());
-        assert!(!is_absent(Some(&line)));
+        let mut replication = Line::default();
+        replication.heard = Some(Instant::now());
+        assert!(!is_absent(Some(&replication)));
     }
 }

@@ -1,20 +1,22 @@
-//! Levels what this region has of regions that leave, or are lost, before they go.
+//! Reconciles this region's copy of removed or lost regions with the other regions before they are
+//! removed.
 //!
-//! Each step is an entry of the shard or of the metadata, and is found anew by looking: so whoever
-//! leads next goes on from there.
+//! Each step is an entry of a shard or of the metadata, and the next step is derived from the
+//! state: so the next leader continues from there.
 //!
 //! ```text
-//! operator -> metadata: leaving, a new round
+//! operator -> metadata: region is being removed, in a new round
 //!   each shard of each region that stays: fence
-//!     -> pass on what is here of them to each other region that stays -> levelled in this round
-//!   all shards of a region: levelled -> metadata: levelled in this region
-//!   all regions that stay -> metadata: gone -> SetPeers without them
+//!     -> send the records of the removed regions to each other region that stays
+//!     -> reconciled in this round
+//!   all shards of a region: reconciled -> metadata: reconciled in this region
+//!   all regions that stay: reconciled -> metadata: removed -> SetPeers without them
 //! ```
 //!
-//! Everybody passes on all that is above the others' watermarks, not only what is beyond their cursors:
-//! a part of a region's history leaves out what was overwritten after its end, so who has got that part
-//! may lack what another one got before; and of a region's version, another one that is lost as well may
-//! have sent the only copy in place of a change of its own.
+//! Every region sends all records above the others' watermarks, not only those beyond their
+//! cursors: a batch of a region's history leaves out what was overwritten after its end, so a
+//! region that has that batch may lack what another one received before; and another lost region
+//! may have sent the only copy of such a record in place of a change of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,65 +33,65 @@ use crate::rpc::Lane;
 use crate::shard::{LEAVE_LEVEL, Peering, ShardHandle, WalkPart};
 use crate::store::keys::GroupId;
 
-/// Time for a part to be taken.
+/// Time for another region to apply one chunk.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Parts read ahead of those that take them.
+/// Chunks read ahead of the regions that receive them.
 const PARTS_AHEAD: usize = 2;
 
-/// What a shard has to do about regions that leave.
+/// Next step of a shard for the regions that are being removed.
 #[derive(Debug, PartialEq)]
 pub(super) enum Duty {
-    /// Nothing.
+    /// Nothing is left to do.
     None,
-    /// Refuse what these send.
+    /// Refuse changes from these regions.
     Fence(Vec<pb::Peer>),
-    /// Pass on what is here of these.
+    /// Send the records of these regions to the other regions.
     Level(Vec<pb::Peer>),
 }
 
-/// What is to be done next, given what the metadata says and where the shard stands.
-pub(super) fn duty(topology: &Topology, me: u32, peering: &Peering) -> Duty {
-    let here = topology.region(me);
-    if here.is_none_or(|here| here.leaving || here.joining) {
+/// Determines the next step from the metadata and the shard's state.
+pub(super) fn duty(topology: &Topology, me: u32, replication: &Peering) -> Duty {
+    let own = topology.region(me);
+    if own.is_none_or(|own| own.leaving || own.joining) {
         return Duty::None;
     }
     let regions = topology.all_regions().iter();
-    let leaving = regions.filter(|(_, region)| region.leaving);
-    let states: Option<Vec<&pb::PeerState>> = leaving
+    let removing = regions.filter(|(_, region)| region.leaving);
+    let states: Option<Vec<&pb::PeerState>> = removing
         .map(|(number, region)| {
-            let peer = peering.peer(*number);
+            let peer = replication.peer(*number);
             peer.filter(|peer| peer.incarnation == region.incarnation)
         })
         .collect();
-    // One that isn't a peer yet becomes one first.
+    // A region that isn't a peer yet becomes one first.
     let states = states.unwrap_or_default();
-    let name = |peer: &&pb::PeerState| pb::Peer {
+    let to_peer = |peer: &&pb::PeerState| pb::Peer {
         region: peer.region,
         incarnation: peer.incarnation,
     };
     let round = topology.removal_round();
     if states.iter().any(|peer| !peer.fenced) {
-        Duty::Fence(states.iter().map(name).collect())
+        Duty::Fence(states.iter().map(to_peer).collect())
     } else if states.iter().any(|peer| peer.levelled < round) {
-        Duty::Level(states.iter().map(name).collect())
+        Duty::Level(states.iter().map(to_peer).collect())
     } else {
         Duty::None
     }
 }
 
-/// Does what is to be done next for a shard that this node leads.
-pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &Peering) {
+/// Runs the next step for a shard that this node leads.
+pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, replication: &Peering) {
     let topology = geo.catalog.topology();
-    let duty = duty(&topology, geo.me.region, peering);
-    if duty != Duty::None && shard.view().level() < LEAVE_LEVEL {
-        // Only once all nodes know of it, which the metadata's own level says.
+    let step = duty(&topology, geo.me.region, replication);
+    if step != Duty::None && shard.view().level() < LEAVE_LEVEL {
+        // Only once all nodes support it, which the metadata's feature level says.
         if geo.catalog.header().level >= meta::LEAVE_LEVEL {
             let level = pb::SetLevel { level: LEAVE_LEVEL };
             let _ = shard.propose(Command::SetLevel(level)).await;
         }
         return;
     }
-    let (peers, levelled) = match duty {
+    let (peers, reconciled) = match step {
         Duty::None => return,
         Duty::Fence(peers) => (peers, 0),
         Duty::Level(peers) => match level(geo, number, shard, &topology, &peers).await {
@@ -99,7 +101,7 @@ pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &
                     shard = number,
                     records,
                     round,
-                    "passed on what removed regions had sent"
+                    "shard reconciled for removed regions"
                 );
                 (peers, round)
             }
@@ -107,21 +109,24 @@ pub(super) async fn look(geo: &Geo, number: u16, shard: &ShardHandle, peering: &
                 tracing::info!(
                     shard = number,
                     %error,
-                    "passing on what removed regions had sent failed, trying again"
+                    "shard reconciliation failed, retrying"
                 );
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 return;
             }
         },
     };
-    // What came of it is seen at the next look.
+    // The next check sees the result.
     let _ = shard
-        .propose(Command::Fence(pb::Fence { peers, levelled }))
+        .propose(Command::Fence(pb::Fence {
+            peers,
+            levelled: reconciled,
+        }))
         .await;
 }
 
-/// Passes on to all regions that stay what this shard has of those that leave, beyond what they have.
-/// Returns the number of records passed on.
+/// Sends this shard's records of the removed regions to all regions that stay, above their
+/// watermarks. Returns the number of records sent.
 async fn level(
     geo: &Geo,
     number: u16,
@@ -138,12 +143,12 @@ async fn level(
     let mut leaders = Vec::new();
     for region in &others {
         let node = geo.leader_in(number, *region);
-        let node = node.ok_or_else(|| format!("region {region} has no leader"))?;
+        let node = node.ok_or_else(|| format!("find leader of region {region}: none reported"))?;
         leaders.push(node);
         for origin in origins {
             let state = ask(geo, number, node, *origin).await?;
             if !state.fenced {
-                return Err(format!("region {region} hasn't fenced them yet"));
+                return Err(format!("region {region} hasn't fenced the removed regions yet"));
             }
             let low = lowest.entry(origin.region).or_insert(u64::MAX);
             *low = state.watermark.min(*low);
@@ -155,27 +160,27 @@ async fn level(
     pass_on(geo, number, shard, (&leaders, origins, &lowest)).await
 }
 
-/// Reads all that the shard has, in one view, and passes on what others lack.
+/// Reads all records of the shard from one view and sends the others those that they lack.
 async fn pass_on(
     geo: &Geo,
     number: u16,
     shard: &ShardHandle,
     (leaders, origins, lowest): (&[NodeId], &[pb::Peer], &BTreeMap<u32, u64>),
 ) -> Result<u64, String> {
-    let (parts, mut walk) = mpsc::channel(PARTS_AHEAD);
+    let (chunks, mut received) = mpsc::channel(PARTS_AHEAD);
     let view = shard.view().clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        view.walk(|part| {
-            let gone = |_| std::io::Error::other("nobody takes it");
-            parts.blocking_send(part).map_err(gone)
+    let reader = tokio::task::spawn_blocking(move || {
+        view.walk(|chunk| {
+            let disconnected = |_| std::io::Error::other("receiver disconnected");
+            chunks.blocking_send(chunk).map_err(disconnected)
         })
     });
     let mut count = 0;
-    while let Some(part) = walk.recv().await {
-        let WalkPart::Part(part) = part else { continue };
+    while let Some(chunk) = received.recv().await {
+        let WalkPart::Part(chunk) = chunk else { continue };
         for origin in origins {
             let watermark = lowest.get(&origin.region).copied().unwrap_or(0);
-            let records = lacking(&part.records, origin.region, watermark);
+            let records = lacking(&chunk.records, origin.region, watermark);
             if records.is_empty() {
                 continue;
             }
@@ -183,26 +188,26 @@ async fn pass_on(
             let calls = leaders
                 .iter()
                 .map(|node| tell(geo, number, *node, *origin, records.clone()));
-            for told in join_all(calls).await {
-                told?;
+            for result in join_all(calls).await {
+                result?;
             }
         }
     }
-    let read = reading.await.map_err(|error| error.to_string())?;
-    read.map_err(|error| error.to_string())?;
+    let outcome = reader.await.map_err(|error| error.to_string())?;
+    outcome.map_err(|error| error.to_string())?;
     Ok(count)
 }
 
-/// The records of a region above a watermark.
+/// Selects the records that a region wrote above a watermark.
 fn lacking(records: &[pb::KeyRecord], region: u32, watermark: u64) -> Vec<pb::KeyRecord> {
-    let lacks = |record: &&pb::KeyRecord| {
+    let is_lacking = |record: &&pb::KeyRecord| {
         let version = record.record.as_ref().and_then(|record| record.version);
         version.is_some_and(|it| it.region == region && it.time > watermark)
     };
-    records.iter().filter(lacks).cloned().collect()
+    records.iter().filter(is_lacking).cloned().collect()
 }
 
-/// How far a shard of another region is with one that leaves.
+/// Queries the progress of another region's shard with a removed region.
 async fn ask(
     geo: &Geo,
     number: u16,
@@ -210,7 +215,7 @@ async fn ask(
     origin: pb::Peer,
 ) -> Result<pb::PeerState, String> {
     let state = tell(geo, number, node, origin, Vec::new()).await?;
-    state.ok_or_else(|| format!("node {node} doesn't know region {}", origin.region))
+    state.ok_or_else(|| format!("query node {node}: it doesn't know region {}", origin.region))
 }
 
 async fn tell(
@@ -231,12 +236,14 @@ async fn tell(
     let answer = geo.peers.call(node, Lane::Geo, body, ANSWER).await;
     match answer.map_err(|error| error.to_string())? {
         reply::Body::Level(answer) => Ok(answer.state),
-        reply::Body::Refused(refused) => Err(format!("node {node} refuses: {}", refused.message)),
-        _ => Err("an answer to something else".to_owned()),
+        reply::Body::Refused(refused) => {
+            Err(format!("send to node {node}: refused: {}", refused.message))
+        }
+        _ => Err("send to other region: unexpected response".to_owned()),
     }
 }
 
-/// Tells the metadata when all shards of this region have levelled those that leave.
+/// Reports to the metadata once all shards of this region are reconciled.
 pub(super) async fn confirm(geo: &Geo) {
     let topology = geo.catalog.topology();
     let (region, round) = (geo.me.region, topology.removal_round());
@@ -248,10 +255,10 @@ pub(super) async fn confirm(geo: &Geo) {
             incarnation: region.incarnation,
         })
         .collect();
-    let stays = topology
+    let is_staying = topology
         .region(region)
         .is_some_and(|it| !it.leaving && !it.joining);
-    if origins.is_empty() || !stays || topology.levelled_in().contains(&region) {
+    if origins.is_empty() || !is_staying || topology.levelled_in().contains(&region) {
         return;
     }
     if !all_levelled(geo, &origins, round).await {
@@ -261,24 +268,24 @@ pub(super) async fn confirm(geo: &Geo) {
     match (geo.propose)(meta_command::Kind::RegionLevelled(levelled)).await {
         Ok(()) => tracing::info!(
             round,
-            "all shards have passed on what removed regions had sent"
+            "region reconciled for removed regions"
         ),
-        Err(declined) => {
-            let reason = declined.reason;
-            tracing::info!(reason, "change of the metadata refused, trying again");
+        Err(refusal) => {
+            let reason = refusal.reason;
+            tracing::info!(reason, "metadata change refused, retrying");
         }
     }
 }
 
 async fn all_levelled(geo: &Geo, origins: &[pb::Peer], round: u64) -> bool {
     let near = geo.peers.near();
-    let asked = (0..).zip(&geo.shards).map(|(number, shard)| {
+    let queries = (0..).zip(&geo.shards).map(|(number, shard)| {
         let near = &near;
         async move {
             for origin in origins {
                 let state = if shard.leads() {
-                    let peering = shard.view().peering().borrow().clone();
-                    peering.state_of(origin)
+                    let replication = shard.view().peering().borrow().clone();
+                    replication.state_of(origin)
                 } else {
                     let group = GroupId::shard(number);
                     let leader = geo.vitals.leader_of(group, |node| near.contains(&node));
@@ -294,7 +301,7 @@ async fn all_levelled(geo: &Geo, origins: &[pb::Peer], round: u64) -> bool {
             true
         }
     });
-    join_all(asked).await.into_iter().all(|levelled| levelled)
+    join_all(queries).await.into_iter().all(|reconciled| reconciled)
 }
 
 #[cfg(test)]
@@ -302,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_region_wrote_above_a_watermark_is_passed_on() {
+    fn only_records_of_the_region_above_the_watermark_are_sent() {
         let record = |region, time| pb::KeyRecord {
             record: Some(pb::Record {
                 version: Some(pb::Version { time, region }),

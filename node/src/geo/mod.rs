@@ -1,22 +1,22 @@
-//! Propagation between regions.
+//! Asynchronous replication between regions.
 //!
 //! The leader of a shard in one region sends the region's own changes to the leader of the same
-//! shard in each other region, from the index of changes that is a part of the shard's state
-//! (`shard::held`); the receiver's cursor is a part of its state (`shard::merge`). So leaders may
-//! change and nodes die at any moment on both sides: whoever leads next goes on from what is
-//! committed.
+//! shard in each other region, from the change log that is a part of the shard's state
+//! (`shard::retained`). The receiver's cursor is a part of its own state (`shard::merge`). So
+//! leaders may change and nodes may fail at any moment on both sides: the next leader continues
+//! from what is committed.
 //!
-//! | file | what it does |
+//! | file | task |
 //! | --- | --- |
-//! | `steward` | looks after a shard while this node leads it |
+//! | `controller` | controls a shard's replication while this node leads it |
 //! | `sender` | sends a shard's changes to one other region |
-//! | `backlog` | how much of its time that may take while the region is behind |
-//! | `receiver` | what other regions' senders are answered |
-//! | `adoption` | takes over what other regions have, before a new region serves |
-//! | `leaving` | levels what is here of regions that leave, before they go |
-//! | `verify` | compares what regions hold |
-//! | `budget` | bounds what is held back for other regions |
-//! | `ledger` | how far each other region is, and how long changes take |
+//! | `backlog` | decides whether sending has low priority while the region is behind |
+//! | `receiver` | answers the senders of other regions |
+//! | `seeding` | copies the other regions' data before a new region serves |
+//! | `region_removal` | reconciles the survivors' data before a region is removed |
+//! | `verify` | compares the regions' data |
+//! | `retention_budget` | bounds the changes retained for other regions |
+//! | `status` | progress and lag of each other region |
 
 mod adoption;
 mod backlog;
@@ -48,7 +48,7 @@ pub use budget::{Budget, Stage};
 pub use ledger::{Ledger, Line};
 pub use verify::{Comparison, Difference, Verdict, VerifyError};
 
-/// What propagation works with.
+/// Dependencies of the replication between regions.
 pub struct Geo {
     /// This region.
     pub me: pb::Peer,
@@ -56,31 +56,31 @@ pub struct Geo {
     pub shards: Vec<Arc<ShardHandle>>,
     /// The metadata in memory.
     pub catalog: Arc<Catalog>,
-    /// The other nodes.
+    /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
-    /// Their signs of life.
+    /// Failure detector for the other nodes.
     pub vitals: Arc<Vitals>,
-    /// The time.
+    /// Clock of this node.
     pub clock: Clock,
-    /// How far each region is.
+    /// Progress and lag of each other region.
     pub ledger: Arc<Ledger>,
-    /// Takes commands to the metadata's leader, wherever it is.
+    /// Sends commands to the metadata's leader on any node.
     pub propose: Proposer,
-    /// What may be held back for other regions.
+    /// Limit of the changes retained for other regions.
     pub budget: Arc<Budget>,
-    /// Turns of what yields to users' requests.
+    /// Scheduler of work that yields to users' requests.
     pub pace: Pace,
-    /// Walks over a shard to compare it: one at a time.
+    /// Permit to scan a shard for a digest: one scan at a time.
     pub comparing: Arc<Semaphore>,
 }
 
 impl Geo {
-    /// Looks after all shards until `stop`.
+    /// Controls the replication of all shards until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         for (number, shard) in (0..).zip(&self.shards) {
-            let steward = steward::run(self.clone(), number, shard.clone());
-            tasks.spawn(stop.clone().run_until_cancelled_owned(steward));
+            let controller = steward::run(self.clone(), number, shard.clone());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(controller));
         }
         tasks.spawn(
             stop.clone()
@@ -90,15 +90,15 @@ impl Geo {
         tasks.wait().await;
     }
 
-    /// Who leads a shard in another region, as far as this node knows.
+    /// Finds the leader of a shard in another region, as far as this node knows.
     fn leader_in(&self, shard: u16, region: u32) -> Option<NodeId> {
         let topology = self.catalog.topology();
-        let there = |node| {
+        let is_in_region = |node| {
             topology
                 .node(node)
                 .is_some_and(|node| node.region == region)
         };
-        self.vitals.leader_of(GroupId::shard(shard), there)
+        self.vitals.leader_of(GroupId::shard(shard), is_in_region)
     }
 
     fn shard(&self, number: u32) -> Option<&Arc<ShardHandle>> {

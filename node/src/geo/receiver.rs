@@ -1,4 +1,4 @@
-//! What other regions' senders are answered, and regions that join.
+//! Answers the senders of other regions, and regions that join.
 
 use std::io;
 
@@ -15,11 +15,11 @@ use crate::cluster::MAX_OFFSET;
 use crate::rpc::Walk;
 use crate::shard::{MergeError, Peering, Response, WalkPart};
 
-/// Parts of a walk read ahead of the connection that takes them.
+/// Chunks of a bulk copy read ahead of the connection that sends them.
 const PARTS_AHEAD: usize = 2;
 
 impl Geo {
-    /// Answers a part of another region's history. Parts are queued in the order of the calls.
+    /// Merges a batch of another region's changes. Batches are queued in the order of the calls.
     pub fn merge(&self, call: pb::MergeCall) -> BoxFuture<'static, reply::Body> {
         let outcome = match self.queue(call) {
             Ok(Queued::Known(cursor)) => return std::future::ready(merged(true, cursor)).boxed(),
@@ -30,7 +30,7 @@ impl Geo {
             match outcome.await {
                 Ok(Ok(outcome)) => merged(outcome.known, outcome.cursor),
                 Ok(Err(MergeError::NotLeader)) => refuse(Reason::NotLeader, ""),
-                Ok(Err(MergeError::Overloaded)) => refuse(Reason::Busy, "too much waits"),
+                Ok(Err(MergeError::Overloaded)) => refuse(Reason::Busy, "the merge queue is full"),
                 Ok(Err(MergeError::Unknown)) | Err(_) => refuse(Reason::UnknownOutcome, ""),
             }
         }
@@ -46,7 +46,7 @@ impl Geo {
             return Err((Reason::NotLeader, "this node does not lead the shard"));
         }
         if shard.gate().refuses(true).is_some() {
-            return Err((Reason::Busy, "the disks here are nearly full"));
+            return Err((Reason::Busy, "the disks are nearly full"));
         }
         if self.is_ahead(&merge) {
             if self.ledger.ahead(number, merge.origin) {
@@ -54,62 +54,62 @@ impl Geo {
                 tracing::warn!(
                     shard = number,
                     region = topology.region_name(merge.origin),
-                    "changes come from too far ahead in time: held until the clock has caught up"
+                    "changes refused until the clock has caught up with their versions"
                 );
             }
             return Err((Reason::Busy, "the changes are ahead of the clock here"));
         }
         self.ledger.received(number, merge.origin, call.lag_us);
-        let peering = shard.view().peering().borrow().clone();
-        let peer = peering.peer(merge.origin);
-        let gone = || self.catalog.topology().region(merge.origin).is_none();
-        if peer.is_some_and(|peer| peer.fenced) || (peer.is_none() && gone()) {
+        let replication = shard.view().peering().borrow().clone();
+        let peer = replication.peer(merge.origin);
+        let is_removed = || self.catalog.topology().region(merge.origin).is_none();
+        if peer.is_some_and(|peer| peer.fenced) || (peer.is_none() && is_removed()) {
             return Err((Reason::Failed, "the region was removed, or isn't known yet"));
         }
-        match nothing_new(&peering, &merge) {
+        match nothing_new(&replication, &merge) {
             Some(cursor) => Ok(Queued::Known(cursor)),
             None => match shard.merge(merge, call.yields) {
                 Ok(outcome) => Ok(Queued::Waits(outcome)),
                 Err(MergeError::NotLeader) => Err((Reason::NotLeader, "")),
-                Err(_) => Err((Reason::Busy, "too much waits")),
+                Err(_) => Err((Reason::Busy, "the merge queue is full")),
             },
         }
     }
 
-    /// Whether a change is further ahead than clocks may be: merged, it would win every conflict
-    /// until then.
+    /// Returns whether a change is further ahead than clocks may be: if merged, it would win every
+    /// conflict until then.
     fn is_ahead(&self, merge: &pb::Merge) -> bool {
-        let bound = u64::try_from(MAX_OFFSET.as_nanos()).unwrap_or(u64::MAX);
-        let bound = self.clock.now().saturating_add(bound);
-        let times = merge
+        let latest = u64::try_from(MAX_OFFSET.as_nanos()).unwrap_or(u64::MAX);
+        let latest = self.clock.now().saturating_add(latest);
+        let written = merge
             .records
             .iter()
             .filter_map(|record| record.record.as_ref());
-        times
+        written
             .filter_map(|record| record.version)
-            .any(|version| version.time > bound)
+            .any(|version| version.time > latest)
     }
 
-    /// Tells a region that joins whether its changes are held here, and how far versions go.
+    /// Answers a joining region whether its changes are retained, and what the highest version is.
     pub fn peer(&self, query: &pb::PeerQuery) -> reply::Body {
         let Some(shard) = self.shard(query.shard).filter(|shard| shard.leads()) else {
             return refuse(Reason::NotLeader, "this node does not lead the shard");
         };
-        let peering = shard.view().peering().borrow().clone();
+        let replication = shard.view().peering().borrow().clone();
         reply::Body::Peer(pb::PeerReply {
-            held: query.peer.is_some_and(|peer| holds_for(&peering, &peer)),
+            held: query.peer.is_some_and(|peer| holds_for(&replication, &peer)),
             last_version: shard.view().last_version(),
             open: shard.view().is_open(),
         })
     }
 
-    /// Takes what another region has of one that leaves; without records it only tells how far the
-    /// shard is.
+    /// Takes another region's records of a removed region. Without records it only answers with the
+    /// shard's progress.
     pub fn level(&self, call: pb::LevelCall) -> BoxFuture<'static, reply::Body> {
         let shard = self.shard(call.shard).filter(|shard| shard.leads());
         let (Some(shard), Some(level)) = (shard.cloned(), call.level) else {
-            let refused = refuse(Reason::NotLeader, "this node does not lead the shard");
-            return std::future::ready(refused).boxed();
+            let refusal = refuse(Reason::NotLeader, "this node does not lead the shard");
+            return std::future::ready(refusal).boxed();
         };
         let level = pb::Level {
             time: self.clock.now(),
@@ -119,7 +119,7 @@ impl Geo {
             let origin = level.origin.unwrap_or_default();
             let state = || shard.view().peering().borrow().state_of(&origin);
             if !level.records.is_empty() {
-                // Before that the shard may not be of a level that knows what is passed on.
+                // Before it is fenced the shard may not have the feature level for reconciliation.
                 if state().is_none_or(|state| !state.fenced) {
                     return refuse(Reason::Failed, "the region is not fenced here");
                 }
@@ -135,25 +135,25 @@ impl Geo {
         .boxed()
     }
 
-    /// Sums up what a shard that this node leads has.
+    /// Computes digests of a shard that this node leads.
     pub fn digest(&self, query: pb::DigestQuery) -> BoxFuture<'static, reply::Body> {
         let shard = self.shard(query.shard).filter(|shard| shard.serves());
         let permit = self.comparing.clone().try_acquire_owned();
         let (Some(shard), Ok(permit)) = (shard.cloned(), permit) else {
-            let refused = refuse(
+            let refusal = refuse(
                 Reason::Busy,
-                "this node doesn't lead the shard, or compares",
+                "this node doesn't lead the shard, or is computing another digest",
             );
-            return std::future::ready(refused).boxed();
+            return std::future::ready(refusal).boxed();
         };
         async move {
             let view = shard.view().clone();
-            let summed = tokio::task::spawn_blocking(move || {
+            let computed = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
                 view.digests(query.at, query.ranges)
             });
-            match summed.await {
-                // What was committed before the question is in the answer, if it leads still.
+            match computed.await {
+                // Everything committed before the query is included if this node still leads.
                 Ok(Ok(digests)) if shard.serves() => reply::Body::Digest(pb::DigestReply {
                     own: digests.header.change_last,
                     cursors: digests.header.peers,
@@ -168,15 +168,15 @@ impl Geo {
         .boxed()
     }
 
-    /// Sends all that a shard has to a region that joins.
+    /// Streams all records of a shard to a region that joins.
     pub fn walk(&self, request: &pb::WalkRequest) -> Result<Walk, Status> {
         let shard = self.shard(request.shard).filter(|shard| shard.serves());
         let shard =
             shard.ok_or_else(|| Status::unavailable("this node does not lead the shard"))?;
-        let peering = shard.view().peering().borrow().clone();
-        if !request.peer.is_some_and(|peer| holds_for(&peering, &peer)) {
+        let replication = shard.view().peering().borrow().clone();
+        if !request.peer.is_some_and(|peer| holds_for(&replication, &peer)) {
             return Err(Status::failed_precondition(
-                "no changes are held for the region yet",
+                "no changes are retained for the region yet",
             ));
         }
         let (frames, stream) = mpsc::channel(PARTS_AHEAD);
@@ -185,21 +185,21 @@ impl Geo {
             let mut count = 0;
             let send = |kind| {
                 let frame = pb::WalkFrame { kind: Some(kind) };
-                let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it");
-                frames.blocking_send(Ok(frame)).map_err(gone)
+                let disconnected = |_| io::Error::new(io::ErrorKind::BrokenPipe, "receiver disconnected");
+                frames.blocking_send(Ok(frame)).map_err(disconnected)
             };
-            let walked = view.walk(|part| {
-                send(match part {
-                    WalkPart::Head(head) => walk_frame::Kind::Head(head),
-                    WalkPart::Part(part) => {
-                        count += part.records.len() as u64;
-                        walk_frame::Kind::Part(part)
+            let scanned = view.walk(|chunk| {
+                send(match chunk {
+                    WalkPart::Head(header) => walk_frame::Kind::Head(header),
+                    WalkPart::Part(chunk) => {
+                        count += chunk.records.len() as u64;
+                        walk_frame::Kind::Part(chunk)
                     }
                 })
             });
-            let ended = walked.and_then(|()| send(walk_frame::Kind::End(count)));
-            if let Err(error) = ended {
-                // Without its last frame the other side begins again.
+            let outcome = scanned.and_then(|()| send(walk_frame::Kind::End(count)));
+            if let Err(error) = outcome {
+                // Without a final frame the other region starts over.
                 let _ = frames.blocking_send(Err(Status::aborted(error.to_string())));
             }
         });
@@ -207,20 +207,20 @@ impl Geo {
     }
 }
 
-/// A merge that waits for its entry, or one that needs none.
+/// Merge that waits for its entry, or that needs none.
 enum Queued {
     Known(u64),
     Waits(tokio::sync::oneshot::Receiver<Result<crate::shard::MergeOutcome, MergeError>>),
 }
 
-fn holds_for(peering: &Peering, peer: &pb::Peer) -> bool {
-    let held = peering.peer(peer.region);
-    held.is_some_and(|held| held.incarnation == peer.incarnation)
+fn holds_for(replication: &Peering, peer: &pb::Peer) -> bool {
+    let known = replication.peer(peer.region);
+    known.is_some_and(|known| known.incarnation == peer.incarnation)
 }
 
-/// The cursor, if a heartbeat tells only what is known.
-fn nothing_new(peering: &Peering, merge: &pb::Merge) -> Option<u64> {
-    let peer = peering.peer(merge.origin)?;
+/// Returns the cursor if a heartbeat brings nothing new.
+fn nothing_new(replication: &Peering, merge: &pb::Merge) -> Option<u64> {
+    let peer = replication.peer(merge.origin)?;
     let known = peer.incarnation == merge.incarnation
         && merge.from == merge.to
         && merge.watermark <= peer.watermark

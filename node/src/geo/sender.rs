@@ -1,8 +1,8 @@
 //! Sends a shard's changes to one other region.
 //!
-//! A session begins by asking the other side for its cursor, and goes on from there with several
-//! parts under way. Whatever goes wrong ends the session; the next one asks again. Nothing depends on
-//! what a session knew: a part that comes twice, or late, changes nothing at the receiver.
+//! A session begins by asking the other region for its cursor and continues from there with several
+//! batches in flight. Any failure ends the session; the next one asks again. Nothing depends on the
+//! state of a session: a batch that arrives twice, or late, changes nothing at the receiver.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,42 +25,42 @@ use crate::rpc::{CallError, Lane};
 use crate::shard::{Outgoing, Peering, ShardHandle};
 use crate::store::StoreError;
 
-/// Parts under way, and their bytes.
+/// Maximum number of batches in flight, and of their bytes.
 const WINDOW: (usize, usize) = (256, 8 << 20);
-/// The same while what is sent yields, over all shards and for each of them: all of that waits for
-/// turns of the other side.
+/// Same limits for low priority, over all shards and for each of them: such batches wait for
+/// permits of the other region's background scheduler.
 const YIELDING: (usize, usize) = (16, 1 << 20);
-/// Time that what yields waits for its turn, here; the other side has to be heard of.
+/// Time to wait for a background permit of this node: the other region has to hear from this one.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time for a part to be acknowledged.
+/// Time for a batch to be acknowledged.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often a watermark is told if it has changed while nothing is sent.
+/// Interval at which a changed watermark is sent while there are no changes.
 const TELL: Duration = Duration::from_millis(250);
-/// How often the other side hears something in any case.
+/// Interval at which something is sent in any case.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Pauses between sessions.
+/// Minimum and maximum backoff between sessions.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// And when the other side says something that can't be.
+/// Backoff after the two regions have disagreed on the sent changes.
 const ALARM_PAUSE: Duration = Duration::from_secs(10);
 
-/// Why a session ended.
+/// Reason why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    #[error("nobody leads the shard there")]
+    #[error("the region has no leader of the shard")]
     NoLeader,
     #[error("this node does not lead the shard")]
     NotLeader,
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("it refuses: {0}")]
+    #[error("the region refused: {0}")]
     Refused(String),
-    #[error("it goes on from another place than was thought")]
+    #[error("cursor mismatch")]
     Moved,
-    #[error("it does not know this history, or it is ahead of it")]
+    #[error("the region does not know this incarnation, or is ahead of it")]
     Alarm,
     #[error(transparent)]
     Storage(#[from] StoreError),
-    #[error("reading the changes has panicked")]
+    #[error("read changes: the task panicked")]
     Panicked,
 }
 
@@ -72,50 +72,50 @@ pub(super) struct Sender {
     pub to: pb::Peer,
 }
 
-/// A part as it is sent.
+/// Batch to be sent.
 struct Part {
     merge: pb::Merge,
-    /// Users' requests go first.
+    /// Set if users' requests take precedence.
     yields: bool,
-    /// How long ago its oldest change was made, if there is more after it.
+    /// Age of its oldest change, if more changes follow it; else 0.
     late: Duration,
 }
 
-/// What came back for a part.
+/// Response to a batch.
 struct Answered {
     to: u64,
     bytes: usize,
-    /// When it was sent, if it held changes.
+    /// Time of sending, if it held changes.
     sent: Option<Instant>,
     reply: Result<reply::Body, CallError>,
 }
 
 impl Sender {
-    /// Sends until it is dropped.
+    /// Sends changes until dropped.
     pub async fn run(self) {
-        let mut pause = PAUSE.0;
+        let mut backoff = PAUSE.0;
         loop {
-            let began = Instant::now();
-            let end = self.session().await;
+            let started = Instant::now();
+            let error = self.session().await;
             let (shard, region) = (self.number, self.to.region);
-            tracing::debug!(shard, region, %end, "sending to a region ended");
-            if began.elapsed() > PAUSE.1 {
-                pause = PAUSE.0;
+        tracing::debug!(shard, region, %error, "replication session ended, retrying");
+            if started.elapsed() > PAUSE.1 {
+                backoff = PAUSE.0;
             }
-            match end {
+            match error {
                 End::Alarm => {
                     self.geo.ledger.alarm(shard, region);
                     let topology = self.geo.catalog.topology();
                     tracing::error!(
                         shard,
                         region = topology.region_name(region),
-                        "a region and this one disagree on what was sent: was one of them restored or reset?"
+                        "regions disagree on the sent changes: was one of them restored or reset?"
                     );
                     tokio::time::sleep(ALARM_PAUSE).await;
                 }
                 _ => {
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(PAUSE.1);
+                    tokio::time::sleep(backoff).await;
+                    backoff = (2 * backoff).min(PAUSE.1);
                 }
             }
         }
@@ -123,17 +123,17 @@ impl Sender {
 
     async fn session(&self) -> End {
         match self.send().await {
-            Ok(never) => match never {},
-            Err(end) => end,
+            Ok(infallible) => match infallible {},
+            Err(error) => error,
         }
     }
 
     async fn send(&self) -> Result<Infallible, End> {
-        let leader = self.geo.leader_in(self.number, self.to.region);
-        let node = leader.ok_or(End::NoLeader)?;
-        let peering = self.shard.view().peering();
-        let first = peering.borrow().clone();
-        let position = self.ask(node, &first).await?;
+        let found = self.geo.leader_in(self.number, self.to.region);
+        let node = found.ok_or(End::NoLeader)?;
+        let replication = self.shard.view().peering();
+        let current = replication.borrow().clone();
+        let position = self.ask(node, &current).await?;
         let session = Session {
             sender: self,
             node,
@@ -143,36 +143,36 @@ impl Sender {
             told: Told::default(),
             backlog: None,
         };
-        session.run(peering).await
+        session.run(replication).await
     }
 
     async fn read(&self, position: u64) -> Result<Outgoing, End> {
         let (view, peer) = (self.shard.view().clone(), self.to.region);
-        let read = tokio::task::spawn_blocking(move || view.changes_after(peer, position));
-        Ok(read.await.map_err(|_| End::Panicked)??)
+        let task = tokio::task::spawn_blocking(move || view.changes_after(peer, position));
+        Ok(task.await.map_err(|_| End::Panicked)??)
     }
 
-    fn call(&self, part: Part) -> call::Body {
+    fn call(&self, batch: Part) -> call::Body {
         let lag = self.geo.ledger.lag(self.number, self.to.region);
         call::Body::Merge(pb::MergeCall {
             shard: u32::from(self.number),
-            merge: Some(part.merge),
+            merge: Some(batch.merge),
             lag_us: lag.map_or(0, |lag| u64::try_from(lag.as_micros()).unwrap_or(0)),
-            yields: part.yields,
+            yields: batch.yields,
         })
     }
 
-    /// How long ago the oldest change of a part was made.
+    /// Returns the age of a batch's oldest change.
     fn late(&self, merge: &pb::Merge) -> Duration {
         let oldest = merge.records.first();
         let version = oldest.and_then(|oldest| oldest.record.as_ref()?.version);
-        let late = version.map(|version| self.geo.clock.now().saturating_sub(version.time));
-        late.map_or(Duration::ZERO, Duration::from_nanos)
+        let age = version.map(|version| self.geo.clock.now().saturating_sub(version.time));
+        age.map_or(Duration::ZERO, Duration::from_nanos)
     }
 
-    /// Asks the other side for its cursor, with a heartbeat that tells nothing new.
-    async fn ask(&self, node: NodeId, peering: &Peering) -> Result<u64, End> {
-        let peer = peering.peer(self.to.region).ok_or(End::NotLeader)?;
+    /// Queries the other region's cursor, with a heartbeat that brings nothing new.
+    async fn ask(&self, node: NodeId, replication: &Peering) -> Result<u64, End> {
+        let peer = replication.peer(self.to.region).ok_or(End::NotLeader)?;
         let merge = pb::Merge {
             origin: self.geo.me.region,
             incarnation: self.geo.me.incarnation,
@@ -188,31 +188,31 @@ impl Sender {
         let reply = self.geo.peers.call(node, Lane::Geo, call, ANSWER).await?;
         let cursor = self.cursor(reply)?;
         if cursor < peer.acknowledged {
-            // It had more once: what is before that is not held any more.
+            // It has acknowledged more: what is before that is no longer retained.
             return Err(End::Alarm);
         }
-        if cursor >= peering.header.change_last {
+        if cursor >= replication.header.change_last {
             let to = (self.number, self.to.region);
             self.geo.ledger.sent(to, (0, 0), Duration::ZERO);
         }
         Ok(cursor)
     }
 
-    /// Sends a part; what comes back for it is waited for by whoever has the future.
+    /// Sends a batch. The returned future resolves to its response.
     fn start(
         &self,
         node: NodeId,
-        part: Part,
+        batch: Part,
     ) -> Result<(usize, BoxFuture<'static, Answered>), End> {
-        let merge = &part.merge;
+        let merge = &batch.merge;
         let (to, records, bytes) = (merge.to, merge.records.len(), merge.encoded_len());
         let to_region = (self.number, self.to.region);
-        self.geo.ledger.sent(to_region, (records, bytes), part.late);
-        // What yields waits for turns, too: that isn't the way there.
-        let sent = (merge.from < merge.to && !part.yields).then(Instant::now);
-        let call = self.call(part);
+        self.geo.ledger.sent(to_region, (records, bytes), batch.late);
+        // With low priority it waits for permits, too, so the time is no measure of the way.
+        let sent = (merge.from < merge.to && !batch.yields).then(Instant::now);
+        let call = self.call(batch);
         let pending = self.geo.peers.start(node, Lane::Geo, call, ANSWER)?;
-        let answered = async move {
+        let response = async move {
             Answered {
                 to,
                 bytes,
@@ -220,142 +220,143 @@ impl Sender {
                 reply: pending.wait().await,
             }
         };
-        Ok((bytes, answered.boxed()))
+        Ok((bytes, response.boxed()))
     }
 
-    /// Notes what the other side has by now; returns the bytes that are no longer under way.
-    fn take(&self, answered: Answered) -> Result<usize, End> {
-        let cursor = self.cursor(answered.reply?)?;
-        if cursor < answered.to {
+    /// Records an acknowledgement. Returns the bytes that are no longer in flight.
+    fn take(&self, response: Answered) -> Result<usize, End> {
+        let cursor = self.cursor(response.reply?)?;
+        if cursor < response.to {
             return Err(End::Moved);
         }
-        if let Some(sent) = answered.sent {
+        if let Some(sent) = response.sent {
             let (shard, region) = (self.number, self.to.region);
             self.geo.ledger.measured(shard, region, sent.elapsed());
         }
-        Ok(answered.bytes)
+        Ok(response.bytes)
     }
 
-    /// The cursor in a reply, which is noted.
+    /// Records and returns the cursor of a response.
     fn cursor(&self, reply: reply::Body) -> Result<u64, End> {
         match reply {
             reply::Body::Merge(reply) => {
                 let last = self.shard.view().peering().borrow().header.change_last;
                 if !reply.known || reply.cursor > last {
                     // Another leader of this region may have sent more meanwhile.
-                    let stale = !self.shard.serves();
-                    return Err(if stale { End::NotLeader } else { End::Alarm });
+                    let is_stale = !self.shard.serves();
+                    return Err(if is_stale { End::NotLeader } else { End::Alarm });
                 }
                 self.geo.ledger.confirm(self.number, &self.to, reply.cursor);
                 Ok(reply.cursor)
             }
             reply::Body::Refused(refused) => Err(End::Refused(refused.message)),
-            _ => Err(End::Refused("an answer to something else".to_owned())),
+            _ => Err(End::Refused("unexpected response".to_owned())),
         }
     }
 }
 
-/// One session with the leader of the shard there.
+/// Session with the leader of the shard in the other region.
 struct Session<'a> {
     sender: &'a Sender,
     node: NodeId,
-    /// Sent up to here.
+    /// Version up to which changes were sent.
     position: u64,
-    /// Parts under way, and their bytes.
+    /// Batches in flight, and their bytes.
     flying: FuturesOrdered<BoxFuture<'static, Answered>>,
     flying_bytes: usize,
     told: Told,
-    /// There is one if the last part that was read didn't hold all.
+    /// Set if the last batch didn't contain all changes.
     backlog: Option<Backlog>,
 }
 
 impl Session<'_> {
-    async fn run(mut self, mut peering: watch::Receiver<Arc<Peering>>) -> Result<Infallible, End> {
+    async fn run(mut self, mut replication: watch::Receiver<Arc<Peering>>) -> Result<Infallible, End> {
         let mut tick = tokio::time::interval(TELL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if !self.sender.shard.serves() {
                 return Err(End::NotLeader);
             }
-            let now = peering.borrow_and_update().clone();
-            let last = now.header.change_last;
-            let yields = self.yields(last);
-            if self.position < last && self.has_room(yields) {
-                let turn = if yields { self.turn().await? } else { None };
-                self.send(&now, (yields, turn)).await?;
+            let current = replication.borrow_and_update().clone();
+            let last = current.header.change_last;
+            let low_priority = self.yields(last);
+            if self.position < last && self.has_room(low_priority) {
+                let permit = if low_priority { self.turn().await? } else { None };
+                self.send(&current, (low_priority, permit)).await?;
                 continue;
             }
             tokio::select! {
                 biased;
-                Some(answered) = self.flying.next(), if !self.flying.is_empty() => {
-                    self.take(answered)?;
+                Some(response) = self.flying.next(), if !self.flying.is_empty() => {
+                    self.take(response)?;
                 }
-                changed = peering.changed() => changed.map_err(|_| End::NotLeader)?,
-                _ = tick.tick() => if self.flying.is_empty() && self.told.is_due(&now) {
-                    self.send(&now, (false, None)).await?;
+                changed = replication.changed() => changed.map_err(|_| End::NotLeader)?,
+                _ = tick.tick() => if self.flying.is_empty() && self.told.is_due(&current) {
+                    self.send(&current, (false, None)).await?;
                 },
             }
         }
     }
 
-    /// Whether what is sent next yields to users' requests: this region's, and the other one's.
+    /// Returns whether the next batch yields to users' requests, of this region and of the other
+    /// one.
     fn yields(&mut self, last: u64) -> bool {
         let (now, position) = (Instant::now(), self.position);
         let backlog = self.backlog.as_mut();
-        let yields = backlog.is_some_and(|backlog| backlog.yields(now, position, last));
-        yields && self.sender.geo.budget.stage() < Stage::Full
+        let low_priority = backlog.is_some_and(|backlog| backlog.yields(now, position, last));
+        low_priority && self.sender.geo.budget.stage() < Stage::Full
     }
 
-    fn has_room(&self, yields: bool) -> bool {
-        let (parts, bytes) = if yields {
+    fn has_room(&self, low_priority: bool) -> bool {
+        let (batches, bytes) = if low_priority {
             let shards = self.sender.geo.shards.len().max(1);
             ((YIELDING.0 / shards).clamp(1, 4), YIELDING.1)
         } else {
             WINDOW
         };
-        self.flying.len() < parts && self.flying_bytes < bytes
+        self.flying.len() < batches && self.flying_bytes < bytes
     }
 
-    /// Waits for a turn of this node's, but not for long, and takes what is answered meanwhile.
+    /// Waits for a background permit, for a limited time, and handles responses meanwhile.
     async fn turn(&mut self) -> Result<Option<Turn>, End> {
-        let pace = self.sender.geo.pace.clone();
-        let mut turn = std::pin::pin!(pace.turn());
-        let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+        let scheduler = self.sender.geo.pace.clone();
+        let mut permit = std::pin::pin!(scheduler.turn());
+        let mut timeout = std::pin::pin!(tokio::time::sleep(PATIENCE));
         loop {
             tokio::select! {
-                turn = &mut turn => return Ok(Some(turn)),
-                () = &mut patience => return Ok(None),
-                Some(answered) = self.flying.next(), if !self.flying.is_empty() => {
-                    self.take(answered)?;
+                permit = &mut permit => return Ok(Some(permit)),
+                () = &mut timeout => return Ok(None),
+                Some(response) = self.flying.next(), if !self.flying.is_empty() => {
+                    self.take(response)?;
                 }
             }
         }
     }
 
-    /// Sends what comes after what was sent.
+    /// Sends the changes that follow the last batch.
     async fn send(
         &mut self,
-        peering: &Peering,
-        (yields, turn): (bool, Option<Turn>),
+        replication: &Peering,
+        (low_priority, permit): (bool, Option<Turn>),
     ) -> Result<(), End> {
         let read = self.sender.read(self.position);
-        let Outgoing { merge, more } = match turn {
-            Some(turn) => turn.during(read).await?,
+        let Outgoing { merge, more } = match permit {
+            Some(permit) => permit.during(read).await?,
             None => read.await?,
         };
         self.position = merge.to;
-        let late = if more {
+        let backlog_age = if more {
             self.sender.late(&merge)
         } else {
             Duration::ZERO
         };
-        let last = peering.header.change_last;
-        self.backlog = (late >= BEHIND).then(|| {
-            let found = || Backlog::new(Instant::now(), merge.to, last);
-            self.backlog.take().unwrap_or_else(found)
+        let last = replication.header.change_last;
+        self.backlog = (backlog_age >= BEHIND).then(|| {
+            let create = || Backlog::new(Instant::now(), merge.to, last);
+            self.backlog.take().unwrap_or_else(create)
         });
         let merge = pb::Merge {
-            stable: peering.stable(),
+            stable: replication.stable(),
             ..merge
         };
         self.told = Told {
@@ -363,24 +364,24 @@ impl Session<'_> {
             watermark: merge.watermark,
             stable: merge.stable,
         };
-        let part = Part {
+        let batch = Part {
             merge,
-            yields,
-            late,
+            yields: low_priority,
+            late: backlog_age,
         };
-        let (bytes, answered) = self.sender.start(self.node, part)?;
+        let (bytes, response) = self.sender.start(self.node, batch)?;
         self.flying_bytes += bytes;
-        self.flying.push_back(answered);
+        self.flying.push_back(response);
         Ok(())
     }
 
-    fn take(&mut self, answered: Answered) -> Result<(), End> {
-        self.flying_bytes -= self.sender.take(answered)?;
+    fn take(&mut self, response: Answered) -> Result<(), End> {
+        self.flying_bytes -= self.sender.take(response)?;
         Ok(())
     }
 }
 
-/// What the other side was told last.
+/// State that was last sent to the other region.
 #[derive(Default)]
 struct Told {
     at: Option<Instant>,
@@ -389,8 +390,8 @@ struct Told {
 }
 
 impl Told {
-    fn is_due(&self, peering: &Peering) -> bool {
-        let news = self.watermark < peering.header.last_version || self.stable < peering.stable();
-        news || self.at.is_none_or(|at| at.elapsed() > HEARTBEAT)
+    fn is_due(&self, replication: &Peering) -> bool {
+        let has_news = self.watermark < replication.header.last_version || self.stable < replication.stable();
+        has_news || self.at.is_none_or(|at| at.elapsed() > HEARTBEAT)
     }
 }

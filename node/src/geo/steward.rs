@@ -1,6 +1,6 @@
-//! Looks after one shard while this node leads it: which other regions there are, how far they are,
-//! which tombstones can go. All of it becomes entries of the shard, so that whoever leads next knows
-//! it.
+//! Controls the replication of one shard while this node leads it: the set of other regions, their
+//! progress, and the removal of tombstones. All of it becomes entries of the shard, so the next
+//! leader knows it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use super::leaving;
 use super::sender::Sender;
 use crate::shard::{Peering, ShardHandle};
 
-/// How often it looks; acknowledgements are noted no more often.
+/// Interval between two checks, and thus minimum time between two entries for acknowledgements.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often tombstones are looked for that can go.
+/// Interval at which removable tombstones are searched for.
 const COLLECT: Duration = Duration::from_secs(1);
-/// Tombstones that one entry removes at most.
+/// Maximum number of tombstones that one entry removes.
 const COLLECT_LIMIT: usize = 1000;
-/// The first feature level of shards that knows of other regions.
+/// First feature level of shards with support for other regions.
 const PEERS_LEVEL: u32 = 2;
 
-/// Looks after a shard until it is dropped.
+/// Controls the replication of a shard until dropped.
 pub(super) async fn run(geo: Arc<Geo>, number: u16, shard: Arc<ShardHandle>) {
-    let mut steward = Steward {
+    let mut controller = Steward {
         geo,
         number,
         shard,
@@ -34,15 +34,15 @@ pub(super) async fn run(geo: Arc<Geo>, number: u16, shard: Arc<ShardHandle>) {
         collected: Instant::now(),
         swept: false,
     };
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interval = tokio::time::interval(LOOK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
-        if steward.shard.leads() && steward.shard.view().is_founded() {
-            steward.look().await;
+        interval.tick().await;
+        if controller.shard.leads() && controller.shard.view().is_founded() {
+            controller.look().await;
         } else {
-            steward.senders = Senders::default();
-            steward.swept = false;
+            controller.senders = Senders::default();
+            controller.swept = false;
         }
     }
 }
@@ -53,11 +53,11 @@ struct Steward {
     shard: Arc<ShardHandle>,
     senders: Senders,
     collected: Instant,
-    /// Whether nothing is left to be collected while there is no other region.
+    /// Set once no tombstone is left while there is no other region.
     swept: bool,
 }
 
-/// A sender for each other region; dropped with this.
+/// Tasks of the senders, one for each other region; aborted on drop.
 #[derive(Default)]
 struct Senders {
     tasks: JoinSet<()>,
@@ -66,22 +66,22 @@ struct Senders {
 
 impl Steward {
     async fn look(&mut self) {
-        let peering = self.shard.view().peering().borrow().clone();
-        self.follow_regions(&peering).await;
-        if peering.header.adopting {
-            if !peering.header.peers.is_empty() {
+        let replication = self.shard.view().peering().borrow().clone();
+        self.follow_regions(&replication).await;
+        if replication.header.adopting {
+            if !replication.header.peers.is_empty() {
                 self.adopt().await;
             }
             return;
         }
-        self.send(&peering);
-        self.acknowledge(&peering).await;
-        leaving::look(&self.geo, self.number, &self.shard, &peering).await;
-        if self.collected.elapsed() > COLLECT && !(peering.header.peers.is_empty() && self.swept) {
+        self.send(&replication);
+        self.acknowledge(&replication).await;
+        leaving::look(&self.geo, self.number, &self.shard, &replication).await;
+        if self.collected.elapsed() > COLLECT && !(replication.header.peers.is_empty() && self.swept) {
             self.collected = Instant::now();
-            // Alone, it leaves no tombstones behind; what others have left goes.
-            let swept = self.collect().await;
-            self.swept = swept && peering.header.peers.is_empty();
+            // A region without others keeps no tombstones; those from before are removed.
+            let is_swept = self.collect().await;
+            self.swept = is_swept && replication.header.peers.is_empty();
         }
         if self.number == 0 {
             self.end_joining().await;
@@ -89,24 +89,24 @@ impl Steward {
         }
     }
 
-    /// Takes the regions that the metadata names.
-    async fn follow_regions(&self, peering: &Peering) {
+    /// Proposes the regions that the metadata lists.
+    async fn follow_regions(&self, replication: &Peering) {
         let topology = self.geo.catalog.topology();
         let me = self.geo.me.region;
-        let others = topology.all_regions().iter().filter(|(it, _)| **it != me);
-        let peers: Vec<pb::Peer> = others
+        let regions = topology.all_regions().iter().filter(|(it, _)| **it != me);
+        let peers: Vec<pb::Peer> = regions
             .map(|(number, region)| pb::Peer {
                 region: *number,
                 incarnation: region.incarnation,
             })
             .collect();
         let epoch = topology.regions_epoch();
-        let alone = peers.is_empty() && peering.header.peers.is_empty();
-        if alone || epoch <= peering.header.peers_epoch {
+        let has_no_peers = peers.is_empty() && replication.header.peers.is_empty();
+        if has_no_peers || epoch <= replication.header.peers_epoch {
             return;
         }
         if self.shard.view().level() < PEERS_LEVEL {
-            // The metadata has it only if all nodes support it.
+            // The metadata lists other regions only if all nodes support them.
             let level = pb::SetLevel { level: PEERS_LEVEL };
             let _ = self.shard.propose(Command::SetLevel(level)).await;
         }
@@ -115,42 +115,36 @@ impl Steward {
             peers,
             ..Default::default()
         };
-        // What came of it is seen at the next look.
+        // The next check sees the result.
         let _ = self.shard.propose(Command::SetPeers(set)).await;
     }
 
     async fn adopt(&self) {
         let shard = self.number;
         match adoption::adopt(&self.geo, self.number, &self.shard).await {
-            Ok(records) => {
-                tracing::info!(shard, records, "took over what the other regions have")
-            }
+            Ok(records) => tracing::info!(shard, records, "shard seeded from another region"),
             Err(error) => {
-                tracing::info!(
-                    shard,
-                    %error,
-                    "taking over what the other regions have failed, trying again"
-                );
+                tracing::info!(shard, %error, "seeding from another region failed, retrying");
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
     }
 
-    /// Has a sender run for each other region, and for no other.
-    fn send(&mut self, peering: &Peering) {
-        let peers = peering.header.peers.iter().filter(|peer| !peer.fenced);
+    /// Starts a sender for each other region, and stops the senders of removed ones.
+    fn send(&mut self, replication: &Peering) {
+        let peers = replication.header.peers.iter().filter(|peer| !peer.fenced);
         let senders = &mut self.senders;
         senders.running.retain(|(region, incarnation), task| {
-            let mut of = peers.clone();
-            let stays = of.any(|it| it.region == *region && it.incarnation == *incarnation);
-            if !stays {
+            let mut current = peers.clone();
+            let is_current = current.any(|it| it.region == *region && it.incarnation == *incarnation);
+            if !is_current {
                 task.abort();
             }
-            stays
+            is_current
         });
         for peer in peers {
-            let name = (peer.region, peer.incarnation);
-            senders.running.entry(name).or_insert_with(|| {
+            let key = (peer.region, peer.incarnation);
+            senders.running.entry(key).or_insert_with(|| {
                 let sender = Sender {
                     geo: self.geo.clone(),
                     number: self.number,
@@ -165,10 +159,10 @@ impl Steward {
         }
     }
 
-    /// Notes what other regions have acknowledged.
-    async fn acknowledge(&self, peering: &Peering) {
-        let peers = peering.header.peers.iter();
-        let news = peers.filter_map(|peer| {
+    /// Proposes to record the positions that other regions have acknowledged.
+    async fn acknowledge(&self, replication: &Peering) {
+        let peers = replication.header.peers.iter();
+        let advanced = peers.filter_map(|peer| {
             let position = self.geo.ledger.confirmed(self.number, peer);
             (position > peer.acknowledged).then_some(pb::PeerPosition {
                 region: peer.region,
@@ -176,15 +170,14 @@ impl Steward {
                 position,
             })
         });
-        let peers: Vec<_> = news.collect();
+        let peers: Vec<_> = advanced.collect();
         if !peers.is_empty() {
             let acknowledge = Command::Acknowledge(pb::Acknowledge { peers });
             let _ = self.shard.propose(acknowledge).await;
         }
     }
 
-    /// Removes the tombstones that nothing older can meet any more. Returns whether none of them is
-    /// left.
+    /// Removes the tombstones that can't meet older changes any more. Returns whether none is left.
     async fn collect(&self) -> bool {
         loop {
             let view = self.shard.view().clone();
@@ -192,7 +185,7 @@ impl Steward {
             let tombstones = match find.await {
                 Ok(Ok(tombstones)) => tombstones,
                 Ok(Err(error)) => {
-                    tracing::error!(%error, "look for tombstones that can go");
+                    tracing::error!(%error, "search for removable tombstones failed");
                     return false;
                 }
                 Err(_) => return false,
@@ -208,7 +201,7 @@ impl Steward {
         }
     }
 
-    /// Tells the metadata when all shards of a region that joins serve.
+    /// Reports to the metadata once all shards of a joining region serve.
     async fn end_joining(&self) {
         let region = self.geo.me.region;
         let topology = self.geo.catalog.topology();
@@ -217,7 +210,7 @@ impl Steward {
         }
         if adoption::all_open(&self.geo).await {
             let joined = meta_command::Kind::RegionJoined(pb::RegionJoined { region });
-            // What came of it shows in the topology.
+            // The topology shows the result.
             let _ = (self.geo.propose)(joined).await;
         }
     }

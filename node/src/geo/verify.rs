@@ -1,9 +1,10 @@
-//! Compares what regions hold of a shard.
+//! Compares the regions' data of a shard.
 //!
-//! Every region's leader sums up its live records, in one view, by ranges of hashes (`shard::compare`).
-//! Sums that are equal prove their range equal, whatever is on its way. Sums that differ may only tell
-//! that something is: such ranges are compared again, a bounded number of times. They differ for good
-//! if they still do when each region had all changes of each other, several times over.
+//! Each region's leader computes digests of its live records from one view, by ranges of hashes
+//! (`shard::digest`). Equal digests prove their range equal, whatever is in flight. Different
+//! digests may only show that changes are in flight: such ranges are compared again, a bounded
+//! number of times. They count as different if they still differ several times when each region had
+//! all changes of each other.
 
 use std::time::{Duration, Instant};
 
@@ -16,79 +17,81 @@ use crate::shard::RANGES;
 use crate::store::keys::GroupId;
 use crate::types::Nanos;
 
-/// Comparisons of one shard, and the pause between two.
+/// Number of comparisons of one shard, and the interval between two.
 const ROUNDS: (u32, Duration) = (12, Duration::from_millis(400));
-/// Comparisons in which a range differs, though nothing was on its way, until it counts as different.
+/// Comparisons that must show a difference with nothing in flight until a range counts as
+/// different.
 const SETTLED: u32 = 3;
-/// Time for a region to walk over a shard.
+/// Time for a region to scan a shard.
 const WALK: Duration = Duration::from_secs(300);
-/// Time for a region to have a leader of the shard that answers, as after a restart, and the pause
-/// before it is looked for again.
+/// Time to find a leader of the shard that answers, as after a restart, and the interval between
+/// two tries.
 const LEADER_WAIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(200));
-/// What expires so soon is left out: while regions are asked one of them may remove it.
+/// Records that expire within this time are left out: a region may remove them during the
+/// comparison.
 const EXPIRES_SOON: Duration = Duration::from_secs(5);
 
-/// What came of comparing a shard.
+/// Result of comparing a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// The shard.
+    /// Number of the shard.
     pub shard: u16,
-    /// The regions that were compared; those that join or leave are not.
+    /// Names of the compared regions; those that join or are being removed are left out.
     pub regions: Vec<String>,
-    /// Live records in the first of them.
+    /// Number of live records in the first of them.
     pub records: u64,
-    /// Ranges of hashes that a shard is divided into.
+    /// Number of hash ranges into which a shard is divided.
     pub ranges: u32,
-    /// In short.
+    /// Summary of the result.
     pub verdict: Verdict,
-    /// The ranges that were not equal in any comparison.
+    /// Ranges that were not equal in any comparison.
     pub differences: Vec<Difference>,
 }
 
-/// In short.
+/// Summary of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All regions hold the same.
+    /// All regions have the same records.
     Equal,
-    /// They don't, though each has all changes of each other.
+    /// Records differ, though each region has all changes of each other.
     Different,
-    /// They didn't at any time, but changes were on their way each time.
+    /// Records differed each time, but changes were in flight.
     Undecided,
 }
 
-/// A range that isn't equal.
+/// Range that isn't equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Its number.
+    /// Number of the range.
     pub range: u32,
-    /// The regions' sums and numbers of records, in the regions' order.
+    /// Digests and record counts, in the order of the regions.
     pub sums: Vec<(u64, u64)>,
 }
 
-/// Why a shard can't be compared.
+/// Reason why a shard can't be compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The cluster has fewer shards.
     #[error("there is no such shard")]
     NoSuchShard,
-    /// Nobody leads the shard there, as far as this node knows.
+    /// The region has no leader of the shard, as far as this node knows.
     #[error(
-        "region {0} has no leader of the shard, or none that this node hears of: `cloudkv-node admin \
-         status` of a node there tells whether it serves"
+        "region {0} has no leader of the shard, or none that this node knows: `cloudkv-node \
+         admin status` of a node there shows whether it serves"
     )]
     NoLeader(String),
-    /// Its leader gave no answer, or refused.
+    /// The shard's leader didn't answer, or refused.
     #[error("region {region}: {reason}")]
     NoAnswer {
-        /// The region.
+        /// Name of the region.
         region: String,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
     },
 }
 
 impl Geo {
-    /// Compares a shard in all regions that serve.
+    /// Compares a shard in all serving regions.
     pub async fn verify(&self, shard: u16) -> Result<Comparison, VerifyError> {
         if self.shard(u32::from(shard)).is_none() {
             return Err(VerifyError::NoSuchShard);
@@ -99,37 +102,37 @@ impl Geo {
             .filter(|(_, region)| !region.joining && !region.leaving)
             .map(|(number, region)| (*number, region.name.clone()))
             .collect();
-        let mut judge = Judge::new(RANGES);
+        let mut comparison = Judge::new(RANGES);
         for round in 0..ROUNDS.0 {
             if round > 0 {
                 tokio::time::sleep(ROUNDS.1).await;
             }
             let soon = Nanos::try_from(EXPIRES_SOON.as_nanos()).unwrap_or(0);
             let at = self.clock.now().saturating_add(soon);
-            let asked = regions
+            let queries = regions
                 .iter()
                 .map(|region| self.sums_of(shard, at, region.0, &region.1));
-            let mut told = Vec::new();
-            for answer in join_all(asked).await {
-                told.push(answer?);
+            let mut replies = Vec::new();
+            for answer in join_all(queries).await {
+                replies.push(answer?);
             }
             let numbers: Vec<u32> = regions.iter().map(|(number, _)| *number).collect();
-            if judge.take(&numbers, told) {
+            if comparison.take(&numbers, replies) {
                 break;
             }
         }
         Ok(Comparison {
             shard,
             regions: regions.into_iter().map(|(_, name)| name).collect(),
-            records: judge.records(),
+            records: comparison.records(),
             ranges: RANGES,
-            verdict: judge.verdict(),
-            differences: judge.differences(),
+            verdict: comparison.verdict(),
+            differences: comparison.differences(),
         })
     }
 
-    /// What a region has of a shard. Where nobody answers it is asked again for a while: elections
-    /// take a moment, and so does hearing of who leads.
+    /// Queries a region's digests. If no leader answers, it retries for a while: elections, and
+    /// news of them, take a moment.
     async fn sums_of(
         &self,
         shard: u16,
@@ -137,13 +140,13 @@ impl Geo {
         region: u32,
         name: &str,
     ) -> Result<pb::DigestReply, VerifyError> {
-        let (within, pause) = LEADER_WAIT;
-        let deadline = Instant::now() + within;
+        let (timeout, interval) = LEADER_WAIT;
+        let deadline = Instant::now() + timeout;
         loop {
             match self.try_sums_of(shard, at, region, name).await {
                 Err(error) if Instant::now() < deadline => {
-                    tracing::debug!(shard, %error, "regions can't be compared yet");
-                    tokio::time::sleep(pause).await;
+                    tracing::debug!(shard, %error, "comparison of regions failed, retrying");
+                    tokio::time::sleep(interval).await;
                 }
                 outcome => return outcome,
             }
@@ -166,10 +169,10 @@ impl Geo {
             region: name.to_owned(),
             reason,
         };
-        let here = self
+        let local_shard = self
             .shard(u32::from(shard))
             .filter(|_| region == self.me.region);
-        let answer = if here.is_some_and(|shard| shard.leads()) {
+        let answer = if local_shard.is_some_and(|shard| shard.leads()) {
             self.digest(query).await
         } else {
             let near = self.peers.near();
@@ -187,15 +190,15 @@ impl Geo {
         match answer {
             reply::Body::Digest(reply) if reply.digests.len() == RANGES as usize => Ok(reply),
             reply::Body::Refused(refused) => Err(failed(refused.message)),
-            _ => Err(failed("an answer to something else".to_owned())),
+            _ => Err(failed("unexpected response".to_owned())),
         }
     }
 }
 
-/// What all comparisons so far have shown.
+/// Result of all comparisons so far.
 struct Judge {
-    /// Ranges that were not equal in any of them, and in how many they differed with nothing on its
-    /// way.
+    /// Ranges that were not equal in any comparison, and the number of comparisons in which they
+    /// differed with nothing in flight.
     open: Vec<(u32, u32)>,
     last: Vec<pb::DigestReply>,
 }
@@ -208,16 +211,16 @@ impl Judge {
         }
     }
 
-    /// Takes another comparison; returns whether it was the last one needed.
-    fn take(&mut self, regions: &[u32], told: Vec<pb::DigestReply>) -> bool {
-        let settled = u32::from(is_settled(regions, &told));
+    /// Adds a comparison. Returns whether it was the last one needed.
+    fn take(&mut self, regions: &[u32], replies: Vec<pb::DigestReply>) -> bool {
+        let caught_up = u32::from(is_settled(regions, &replies));
         let sum = |reply: &pb::DigestReply, range: u32| reply.digests.get(range as usize).copied();
         self.open.retain_mut(|(range, times)| {
-            *times += settled;
-            let first = told.first().and_then(|first| sum(first, *range));
-            told.iter().any(|other| sum(other, *range) != first)
+            *times += caught_up;
+            let first = replies.first().and_then(|first| sum(first, *range));
+            replies.iter().any(|other| sum(other, *range) != first)
         });
-        self.last = told;
+        self.last = replies;
         self.open.iter().all(|(_, times)| *times >= SETTLED)
     }
 
@@ -237,28 +240,28 @@ impl Judge {
     }
 
     fn differences(&self) -> Vec<Difference> {
-        let certain = self.verdict() == Verdict::Different;
-        let open = self.open.iter();
-        let open = open.filter(|(_, times)| !certain || *times >= SETTLED);
-        let of = |list: &[u64], range: u32| list.get(range as usize).copied().unwrap_or(0);
-        open.map(|(range, _)| Difference {
+        let is_certain = self.verdict() == Verdict::Different;
+        let unequal = self.open.iter();
+        let unequal = unequal.filter(|(_, times)| !is_certain || *times >= SETTLED);
+        let value = |list: &[u64], range: u32| list.get(range as usize).copied().unwrap_or(0);
+        unequal.map(|(range, _)| Difference {
             range: *range,
             sums: self
                 .last
                 .iter()
-                .map(|reply| (of(&reply.digests, *range), of(&reply.records, *range)))
+                .map(|reply| (value(&reply.digests, *range), value(&reply.records, *range)))
                 .collect(),
         })
         .collect()
     }
 }
 
-/// Whether each region had all changes of each other when it was summed up.
-fn is_settled(regions: &[u32], told: &[pb::DigestReply]) -> bool {
-    regions.iter().zip(told).all(|(number, origin)| {
+/// Returns whether each region had all changes of each other when its digests were computed.
+fn is_settled(regions: &[u32], replies: &[pb::DigestReply]) -> bool {
+    regions.iter().zip(replies).all(|(number, origin)| {
         let mut others = regions
             .iter()
-            .zip(told)
+            .zip(replies)
             .filter(|(other, _)| *other != number);
         others.all(|(_, reply)| {
             let cursor = reply.cursors.iter().find(|peer| peer.region == *number);
@@ -286,37 +289,37 @@ mod tests {
 
     #[test]
     fn ranges_are_equal_once_they_were_in_any_comparison() {
-        let mut judge = Judge::new(2);
+        let mut comparison = Judge::new(2);
         let (one, two) = (told(5, (2, 3), &[1, 9]), told(3, (1, 4), &[1, 8]));
-        assert!(!judge.take(&[1, 2], vec![one, two]));
+        assert!(!comparison.take(&[1, 2], vec![one, two]));
         let (one, two) = (told(7, (2, 3), &[2, 8]), told(3, (1, 5), &[1, 8]));
-        assert!(judge.take(&[1, 2], vec![one, two]));
-        assert_eq!((judge.verdict(), judge.records()), (Verdict::Equal, 2));
-        assert!(judge.differences().is_empty());
+        assert!(comparison.take(&[1, 2], vec![one, two]));
+        assert_eq!((comparison.verdict(), comparison.records()), (Verdict::Equal, 2));
+        assert!(comparison.differences().is_empty());
     }
 
     #[test]
-    fn a_range_that_differs_while_changes_are_on_their_way_is_undecided() {
-        let mut judge = Judge::new(1);
+    fn a_range_that_differs_while_changes_are_in_flight_is_undecided() {
+        let mut comparison = Judge::new(1);
         for _ in 0..20 {
             let (one, two) = (told(5, (2, 3), &[1]), told(3, (1, 4), &[2]));
-            assert!(!judge.take(&[1, 2], vec![one, two]));
+            assert!(!comparison.take(&[1, 2], vec![one, two]));
         }
-        assert_eq!(judge.verdict(), Verdict::Undecided);
+        assert_eq!(comparison.verdict(), Verdict::Undecided);
     }
 
     #[test]
-    fn a_range_that_differs_with_nothing_on_its_way_differs() {
-        let mut judge = Judge::new(2);
+    fn a_range_that_differs_with_nothing_in_flight_is_different() {
+        let mut comparison = Judge::new(2);
         let mut done = false;
         for _ in 0..SETTLED {
             assert!(!done);
             let (one, two) = (told(5, (2, 3), &[1, 1]), told(3, (1, 5), &[1, 2]));
-            done = judge.take(&[1, 2], vec![one, two]);
+            done = comparison.take(&[1, 2], vec![one, two]);
         }
         assert!(done);
-        assert_eq!(judge.verdict(), Verdict::Different);
+        assert_eq!(comparison.verdict(), Verdict::Different);
         let sums = vec![(1, 1), (2, 1)];
-        assert_eq!(judge.differences(), [Difference { range: 1, sums }]);
+        assert_eq!(comparison.differences(), [Difference { range: 1, sums }]);
     }
 }

@@ -1,4 +1,4 @@
-//! A metadata state on a disk of its own, for tests, and commands for it.
+//! Fixture with a metadata state on a disk of its own, and commands for it; for tests only.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Bench {
     _dir: tempfile::TempDir,
     pub(super) engine: Arc<Engine>,
     pub(super) state: MetaState,
-    /// Opens the state anew after every command.
+    /// True if the state is reopened after every command.
     reopens: bool,
 }
 
@@ -47,11 +47,11 @@ impl Bench {
         }
     }
 
-    /// A cluster of one region, `eu`, with 4 shards, founded by node 1.
+    /// Creates a cluster of one region, `eu`, with 4 shards, bootstrapped by node 1.
     pub(super) fn founded() -> Self {
-        let mut bench = Self::new(false);
-        bench.apply(Command::Found(found())).unwrap();
-        bench
+        let mut fixture = Self::new(false);
+        fixture.apply(Command::Found(found())).unwrap();
+        fixture
     }
 
     pub(super) fn apply(&mut self, kind: Command) -> Response {
@@ -78,19 +78,19 @@ impl Bench {
         }
     }
 
-    /// Applies a command that must be refused, through the door of all commands and its own; both
-    /// must leave everything as it is.
+    /// Applies a command that must be refused, through the dispatch of all commands and through its
+    /// own method; both must change nothing.
     pub(super) fn refused(&mut self, kind: Command) -> NodeRefusal {
         let before = (self.digest(), self.topology());
         let mut batch = Batch::default();
-        let own: NodeResponse = match &kind {
+        let direct: NodeResponse = match &kind {
             Command::RegisterNode(register) => self.state.register_node(5, register, &mut batch),
             Command::SetNodeState(set) => self.state.set_node_state(5, *set, &mut batch),
             Command::SetPlacement(set) => self.state.set_placement(set, &mut batch),
             other => panic!("{other:?} is no command on nodes"),
         }
         .unwrap();
-        let refusal = own.unwrap_err();
+        let refusal = direct.unwrap_err();
         assert_eq!(batch.bytes(), Batch::default().bytes());
         assert_eq!(self.apply(kind), Err(Refusal::from(refusal)));
         assert_eq!((self.digest(), self.topology()), before);
@@ -107,10 +107,10 @@ impl Bench {
 
     /// Copies all rows to another generation, as a snapshot does.
     pub(super) fn copy_rows(&self, to: Rows) {
-        let (from, end) = rows(ROWS).bounds();
+        let (from, to_key) = rows(ROWS).bounds();
         let scan = Scan {
             from,
-            to: end,
+            to: to_key,
             fill_cache: false,
         };
         let mut batch = Batch::default();

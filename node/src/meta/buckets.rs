@@ -9,53 +9,53 @@ use super::state::{MetaState, Response};
 use crate::store::{Batch, StoreError};
 use crate::types::{AccountId, BucketId, Nanos, Plan};
 
-/// Why a command changed nothing.
+/// Reason why a command was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The cluster is founded already.
-    #[error("the cluster is founded already")]
+    /// The cluster is bootstrapped already.
+    #[error("bootstrap the cluster: it exists already")]
     Founded,
-    /// No such bucket, or it is deleted.
+    /// The bucket doesn't exist, or is deleted.
     #[error("no such bucket")]
     UnknownBucket,
-    /// No such account.
+    /// The account doesn't exist.
     #[error("no such account")]
     UnknownAccount,
-    /// The bucket's name, or the account's key, is taken: draw another one.
+    /// The bucket's name or the account's key is in use: another one must be drawn.
     #[error("the name is taken")]
     NameTaken,
-    /// The plan doesn't offer the access mode.
+    /// The plan doesn't include the access mode.
     #[error("the plan does not offer the access mode")]
     AccessNotInPlan,
-    /// The account has as many buckets of the plan as it allows.
+    /// The account has reached the plan's number of buckets.
     #[error("the account has {limit} buckets of the plan")]
     TooManyBuckets {
-        /// The plan's number of buckets.
+        /// Maximum number of buckets in the plan.
         limit: u64,
     },
-    /// The cluster has as many accounts as its operator allows.
+    /// The cluster has reached the number of accounts that its operator allows.
     #[error("the cluster has as many accounts as it may")]
     TooManyAccounts,
-    /// The cluster has as many buckets as its operator allows.
+    /// The cluster has reached the number of buckets that its operator allows.
     #[error("the cluster has as many buckets as it may")]
     ClusterFull,
-    /// The command names something that doesn't exist.
+    /// The command refers to something that doesn't exist.
     #[error("the command is malformed")]
     Malformed,
-    /// Another region is about to join.
-    #[error("region {region} is about to join: one at a time")]
+    /// Another region is joining.
+    #[error("region {region} is joining: wait until it has joined")]
     RegionJoining {
-        /// Its number.
+        /// Number of that region.
         region: u32,
     },
     /// A region is being removed.
-    #[error("region {region} is being removed: one thing after the other")]
+    #[error("region {region} is being removed: wait until it is removed")]
     RegionLeaving {
-        /// Its number.
+        /// Number of that region.
         region: u32,
     },
-    /// No other region would be left.
-    #[error("it is the last region: there would be none that has its keys")]
+    /// No other region would remain.
+    #[error("the last region can't be removed: no other region has its keys")]
     LastRegion,
     /// No region has the name.
     #[error("the cluster has no region of that name")]
@@ -190,7 +190,7 @@ impl MetaState {
         Ok(())
     }
 
-    /// A bucket is forgotten when every region's shards have dropped it.
+    /// Removes a bucket once the shards of every region have dropped it.
     pub(super) fn bucket_dropped(
         &mut self,
         dropped: &pb::BucketDropped,
@@ -220,15 +220,15 @@ impl MetaState {
         Ok(())
     }
 
-    /// Regions were removed: a bucket may have waited for them alone to be dropped.
+    /// Removes dropped buckets that waited only for regions that are removed by now.
     pub(super) fn forget_dropped(&mut self, batch: &mut Batch) {
         let regions: Vec<u32> = self.header.regions.iter().map(|it| it.number).collect();
-        let done = |bucket: &Bucket| {
+        let is_dropped = |bucket: &Bucket| {
             let mut regions = regions.iter();
             bucket.dropping && regions.all(|region| bucket.dropped_in.contains(region))
         };
-        let mut done: Vec<_> = self.catalog.buckets_where(done);
-        // In the same order on every replica.
+        let mut done: Vec<_> = self.catalog.buckets_where(is_dropped);
+        // All replicas use the same order.
         done.sort_unstable_by_key(|bucket| bucket.id);
         for bucket in done {
             self.remove_bucket(bucket.id, batch);
@@ -243,7 +243,7 @@ impl MetaState {
         let mut idle = self
             .catalog
             .accounts_where(|account| is_idle(account, expire.before));
-        // The same ones on every replica.
+        // All replicas remove the same accounts.
         idle.sort_unstable();
         idle.truncate(expire.limit as usize);
         for id in idle {
@@ -270,12 +270,12 @@ fn account_id(bytes: &[u8]) -> Result<AccountId, Refusal> {
         .map_err(|_| Refusal::Malformed)
 }
 
-/// Whether `count` has reached `limit`; 0 is none.
+/// Returns whether `count` has reached `limit`; 0 means no limit.
 fn reached(count: usize, limit: u64) -> bool {
     limit != 0 && count as u64 >= limit
 }
 
-/// A bucket from its row.
+/// Builds a bucket from its row.
 pub(super) fn from_row(
     id: &[u8],
     row: pb::Bucket,

@@ -1,4 +1,4 @@
-//! The metadata in memory, as every request reads it.
+//! Metadata in memory, as every request reads it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use super::topology::Topology;
 use super::usage::Usage;
 use crate::types::{Access, AccountId, BucketId, Nanos, Plan};
 
-/// A bucket as requests need it. Replaced, never changed; what is counted stays.
+/// Bucket as requests need it. It is replaced on change, never mutated; the counters are kept.
 #[derive(Debug)]
 pub struct Bucket {
-    /// Its name.
+    /// Name of the bucket.
     pub id: BucketId,
-    /// The account that it belongs to.
+    /// Account that owns the bucket.
     pub owner: AccountId,
-    /// Who may use it.
+    /// Access mode.
     pub access: Access,
-    /// Its plan.
+    /// Plan of the bucket.
     pub plan: Plan,
-    /// What its plan lets it hold.
+    /// Limits of the plan.
     pub limits: Arc<Limits>,
-    /// The user's note on it.
+    /// Comment of the user.
     pub comment: Option<String>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Nanos,
-    /// It is deleted; the shards are dropping its rows.
+    /// True once the bucket is deleted: the shards are dropping its rows.
     pub dropping: bool,
-    /// The regions whose shards have dropped its rows.
+    /// Regions whose shards have dropped the bucket's rows.
     pub dropped_in: Vec<u32>,
-    /// What this node counts of it.
+    /// Counters of this node for the bucket.
     pub usage: Arc<Usage>,
 }
 
 impl Bucket {
     /// Counts a read of one of its keys.
-    pub fn count_read(&self, found: bool) {
-        self.usage.count_read(found);
+    pub fn count_read(&self, is_hit: bool) {
+        self.usage.count_read(is_hit);
     }
 
     pub(super) fn to_pb(&self) -> pb::Bucket {
@@ -58,33 +58,34 @@ impl Bucket {
     }
 }
 
-/// An account.
+/// Account with its buckets.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
-    /// Its row.
+    /// Stored row.
     pub row: pb::Account,
-    /// Its buckets, in the order of their creation, those that are being dropped left out.
+    /// Buckets in the order of their creation, without those that are being dropped.
     pub buckets: Vec<BucketId>,
 }
 
 type Buckets = HashMap<BucketId, Arc<Bucket>>;
 
-/// Parts of the buckets, each under a lock of its own, so that a walk over all of them never
-/// holds up more than a part.
+/// Number of partitions of the buckets, each under its own lock, so that an iteration over all
+/// buckets never blocks more than one partition.
 const PARTS: usize = 64;
 
-/// Dropped buckets whose space is given back at once; that of others comes back in time.
+/// Maximum number of dropped buckets whose space is reclaimed at once; compaction reclaims that of
+/// others in time.
 const MAX_FORGOTTEN: usize = 10_000;
 
-/// All metadata.
+/// All metadata, in memory.
 #[derive(Debug)]
 pub struct Catalog {
     cluster: Published,
     plans: ArcSwap<HashMap<Plan, PlanTerms>>,
     buckets: [RwLock<Buckets>; PARTS],
     dropping: RwLock<HashSet<BucketId>>,
-    /// Dropped buckets whose space this node may give back; a few are forgotten rather than many
-    /// kept: it comes back by itself in time.
+    /// Dropped buckets whose space this node may reclaim. The list is bounded: the space of a
+    /// bucket that isn't listed is reclaimed by compaction in time.
     forgotten: Mutex<Vec<BucketId>>,
     accounts: RwLock<HashMap<AccountId, Account>>,
 }
@@ -103,46 +104,46 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// The cluster's own row.
+    /// Header of the metadata: the cluster's own row.
     pub fn header(&self) -> Arc<pb::MetaHeader> {
         self.cluster.header()
     }
 
-    /// Regions, nodes and the placement of shards, as last written.
+    /// Regions, nodes and placements of shards, as last written.
     pub fn topology(&self) -> Arc<Topology> {
         self.cluster.topology()
     }
 
-    /// Whether there are several regions.
+    /// Returns whether there are several regions.
     pub fn has_regions(&self) -> bool {
         self.cluster.has_regions()
     }
 
-    /// A number that changes whenever the topology does, or the header in more than its digest.
-    /// Whoever sees the change sees the new ones.
+    /// Subscribes to a number that changes with the topology, and with the header in more than its
+    /// digest. A subscriber that sees the change sees the new topology and header.
     pub fn topology_changes(&self) -> watch::Receiver<u64> {
         self.cluster.changes()
     }
 
-    /// The part of a bucket. Names are random, so any of their characters spread them.
+    /// Partition of a bucket. Names are random, so any of their characters spread them.
     fn part(&self, id: &BucketId) -> &RwLock<Buckets> {
         let [.., a, b] = *id.as_bytes();
         &self.buckets[(usize::from(a) * 61 + usize::from(b)) % PARTS]
     }
 
-    /// A bucket that is in use.
+    /// Bucket that is in use.
     pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
         self.any_bucket(id).filter(|bucket| !bucket.dropping)
     }
 
-    /// A bucket, also one that is being dropped.
+    /// Bucket, including one that is being dropped.
     pub(super) fn any_bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
         self.part(id).read().get(id).cloned()
     }
 
-    /// Number of buckets, those that are being dropped included.
+    /// Number of buckets, including those that are being dropped.
     pub fn bucket_count(&self) -> usize {
-        self.buckets.iter().map(|part| part.read().len()).sum()
+        self.buckets.iter().map(|partition| partition.read().len()).sum()
     }
 
     /// Number of accounts.
@@ -150,42 +151,42 @@ impl Catalog {
         self.accounts.read().len()
     }
 
-    /// Buckets for which `choose` holds.
-    pub fn buckets_where(&self, choose: impl Fn(&Bucket) -> bool) -> Vec<Arc<Bucket>> {
+    /// Buckets for which `matches` holds.
+    pub fn buckets_where(&self, matches: impl Fn(&Bucket) -> bool) -> Vec<Arc<Bucket>> {
         let mut chosen = Vec::new();
-        for part in &self.buckets {
+        for partition in &self.buckets {
             chosen.extend(
-                part.read()
+                partition.read()
                     .values()
-                    .filter(|bucket| choose(bucket))
+                    .filter(|bucket| matches(bucket))
                     .cloned(),
             );
         }
         chosen
     }
 
-    /// Buckets that are deleted and whose rows are to be dropped.
+    /// Deleted buckets whose rows the region's shards still have to drop.
     pub fn dropping(&self, region: u32) -> Vec<BucketId> {
         let dropping: Vec<BucketId> = self.dropping.read().iter().copied().collect();
-        let left = |id: &BucketId| {
+        let is_pending = |id: &BucketId| {
             let bucket = self.any_bucket(id);
             bucket.is_some_and(|bucket| !bucket.dropped_in.contains(&region))
         };
-        dropping.into_iter().filter(left).collect()
+        dropping.into_iter().filter(is_pending).collect()
     }
 
-    /// Whether an account is left without a bucket since before a time.
+    /// Returns whether any account has had no bucket since before `before`.
     pub fn has_idle_account(&self, before: Nanos) -> bool {
-        let idle = |account: &Account| is_idle(&account.row, before);
-        self.accounts.read().values().any(idle)
+        let predicate = |account: &Account| is_idle(&account.row, before);
+        self.accounts.read().values().any(predicate)
     }
 
-    /// Whether there is such an account.
+    /// Returns whether the account exists.
     pub fn has_account(&self, id: &AccountId) -> bool {
         self.accounts.read().contains_key(id)
     }
 
-    /// The buckets of an account, in the order of their creation.
+    /// Buckets of an account, in the order of their creation.
     pub fn buckets_of(&self, id: &AccountId) -> Vec<Arc<Bucket>> {
         let ids = self
             .accounts
@@ -202,16 +203,16 @@ impl Catalog {
         self.accounts.read().get(id).map(|account| account.row)
     }
 
-    pub(super) fn accounts_where(&self, choose: impl Fn(&pb::Account) -> bool) -> Vec<AccountId> {
+    pub(super) fn accounts_where(&self, matches: impl Fn(&pb::Account) -> bool) -> Vec<AccountId> {
         let accounts = self.accounts.read();
         accounts
             .iter()
-            .filter(|(_, account)| choose(&account.row))
+            .filter(|(_, account)| matches(&account.row))
             .map(|(id, _)| *id)
             .collect()
     }
 
-    /// A plan's terms; `None` before the cluster is founded.
+    /// Terms of a plan; `None` before the cluster is bootstrapped.
     pub fn plan(&self, plan: Plan) -> Option<PlanTerms> {
         self.plans.load().get(&plan).cloned()
     }
@@ -229,20 +230,20 @@ impl Catalog {
     }
 
     pub(super) fn put_bucket(&self, bucket: Bucket) {
-        let (id, owner, gone) = (bucket.id, bucket.owner, bucket.dropping);
-        let (budget, limit) = (bucket.usage.budget.clone(), bucket.limits.keys);
+        let (id, owner, is_dropping) = (bucket.id, bucket.owner, bucket.dropping);
+        let (quota, limit) = (bucket.usage.budget.clone(), bucket.limits.keys);
         self.part(&id).write().insert(id, Arc::new(bucket));
-        budget.set_limit(limit);
-        if gone {
+        quota.set_limit(limit);
+        if is_dropping {
             self.dropping.write().insert(id);
         }
         let mut accounts = self.accounts.write();
-        // The account of a bucket that is being dropped may be gone already.
+        // The account of a bucket that is being dropped may be removed already.
         let Some(account) = accounts.get_mut(&owner) else {
             return;
         };
         let ids = &mut account.buckets;
-        if gone {
+        if is_dropping {
             ids.retain(|other| *other != id);
         } else if !ids.contains(&id) {
             ids.push(id);
@@ -258,12 +259,12 @@ impl Catalog {
         }
     }
 
-    /// Buckets that all shards have dropped since the last call.
+    /// Takes the buckets that all shards have dropped since the last call.
     pub fn take_forgotten(&self) -> Vec<BucketId> {
         std::mem::take(&mut self.forgotten.lock())
     }
 
-    /// Puts each account's buckets in the order of their creation, after loading.
+    /// Sorts each account's buckets by their creation, after loading.
     pub(super) fn sort(&self) {
         let created = |id: &BucketId| self.any_bucket(id).map(|bucket| (bucket.created_at, *id));
         for account in self.accounts.write().values_mut() {
@@ -276,8 +277,8 @@ impl Catalog {
         let limits = terms.limits.clone();
         plans.insert(plan, terms);
         self.plans.store(Arc::new(plans));
-        for part in &self.buckets {
-            for bucket in part
+        for partition in &self.buckets {
+            for bucket in partition
                 .write()
                 .values_mut()
                 .filter(|bucket| bucket.plan == plan)
@@ -295,13 +296,13 @@ impl Catalog {
         }
     }
 
-    /// Takes over all that `other` holds. A bucket or account that is in both is seen throughout: a
-    /// request that doesn't find it would be told that there is none.
+    /// Replaces the content with that of `other`. A bucket or account in both stays visible
+    /// throughout: otherwise a request would be told that it doesn't exist.
     pub(super) fn replace_by(&self, other: Self) {
         let (header, topology) = (other.header(), other.topology());
         self.plans.store(other.plans.load_full());
-        for (part, new) in self.buckets.iter().zip(other.buckets) {
-            *part.write() = new.into_inner();
+        for (partition, new) in self.buckets.iter().zip(other.buckets) {
+            *partition.write() = new.into_inner();
         }
         *self.dropping.write() = other.dropping.into_inner();
         *self.accounts.write() = other.accounts.into_inner();
@@ -312,7 +313,7 @@ impl Catalog {
     }
 }
 
-/// Whether an account is left without a bucket since before a time.
+/// Returns whether an account has had no bucket since before `before`.
 pub(super) fn is_idle(account: &pb::Account, before: Nanos) -> bool {
     account.buckets == 0 && account.empty_since < before
 }

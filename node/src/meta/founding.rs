@@ -1,5 +1,5 @@
-//! The first command of a cluster: its name, its shards, its first region and plans, and, in a
-//! cluster of several nodes, the node that forms it.
+//! Bootstrap of a cluster, its first command: name, number of shards, first region and plans, and
+//! the first node in a cluster of several nodes.
 
 use std::io;
 
@@ -13,61 +13,62 @@ use super::topology::{NodeInfo, NodeState, Placement};
 use crate::store::Batch;
 use crate::types::Nanos;
 
-/// The first region of a cluster.
+/// Number of a cluster's first region.
 const FIRST_REGION: u32 = 1;
-/// The most shards of a region: one less than there are groups, as the metadata is one.
+/// Maximum number of shards of a region: one less than the number of groups, because one is the
+/// metadata.
 const MAX_SHARDS: u16 = u16::MAX;
 
 impl MetaState {
     pub(super) fn found(
         &mut self,
         time: Nanos,
-        found: &pb::FoundCluster,
+        bootstrap: &pb::FoundCluster,
         batch: &mut Batch,
     ) -> io::Result<Response> {
-        check_level(found.level)?;
+        check_level(bootstrap.level)?;
         if !self.header.cluster_id.is_empty() {
             return Ok(Err(Refusal::Founded));
         }
-        let first = match first_node(time, found) {
-            Ok(first) => first,
+        let first_node_info = match first_node(time, bootstrap) {
+            Ok(first_node_info) => first_node_info,
             Err(refusal) => return Ok(Err(refusal.into())),
         };
-        self.header.cluster_id.clone_from(&found.cluster_id);
-        self.header.shards = found.shards;
-        self.header.level = found.level;
+        self.header.cluster_id.clone_from(&bootstrap.cluster_id);
+        self.header.shards = bootstrap.shards;
+        self.header.level = bootstrap.level;
         let region = pb::Region {
             number: FIRST_REGION,
-            name: found.region.clone(),
-            incarnation: found.incarnation,
+            name: bootstrap.region.clone(),
+            incarnation: bootstrap.incarnation,
             joining: false,
-            founder: found.node,
+            founder: bootstrap.node,
             leaving: false,
         };
         self.header.regions = vec![region];
         self.header.regions_epoch = 1;
-        for plan in &found.plans {
+        for plan in &bootstrap.plans {
             self.put_plan(plan, batch)?;
         }
-        if let Some((node, shards)) = first {
+        if let Some((node, shards)) = first_node_info {
             self.place_on_first(node, shards, batch)?;
         }
         Ok(Ok(()))
     }
 
-    /// Places every shard of the first region on the node that founds the cluster.
+    /// Places every shard of the first region on the node that bootstraps the cluster.
     fn place_on_first(
         &mut self,
-        first: NodeInfo,
+        node: NodeInfo,
         shards: u16,
         batch: &mut Batch,
     ) -> io::Result<()> {
         let placement = Placement {
             epoch: 1,
-            voters: vec![first.id],
+            voters: vec![node.id],
             learners: Vec::new(),
         };
-        self.put_node(first, batch)?;
+        self.put_node(node, batch)?;
         for shard in 0..shards {
             self.put_placement(FIRST_REGION, shard, placement.clone(), batch)?;
         }
@@ -75,26 +76,27 @@ impl MetaState {
     }
 }
 
-/// The node that founds the cluster and the number of its shards; `None` if none is named.
+/// Returns the node that bootstraps the cluster and the number of shards; `None` if no node is
+/// named.
 fn first_node(
     time: Nanos,
-    found: &pb::FoundCluster,
+    bootstrap: &pb::FoundCluster,
 ) -> Result<Option<(NodeInfo, u16)>, NodeRefusal> {
-    if found.node == 0 {
+    if bootstrap.node == 0 {
         return Ok(None);
     }
-    let shards = u16::try_from(found.shards).map_err(|_| NodeRefusal::TooManyShards {
+    let shards = u16::try_from(bootstrap.shards).map_err(|_| NodeRefusal::TooManyShards {
         limit: u64::from(MAX_SHARDS),
     })?;
-    check_texts(&found.rpc, &found.http, &found.version)?;
+    check_texts(&bootstrap.rpc, &bootstrap.http, &bootstrap.version)?;
     let node = NodeInfo {
-        id: found.node,
+        id: bootstrap.node,
         region: FIRST_REGION,
-        rpc: found.rpc.clone(),
-        http: found.http.clone(),
+        rpc: bootstrap.rpc.clone(),
+        http: bootstrap.http.clone(),
         state: NodeState::Active,
-        level: found.level,
-        version: found.version.clone(),
+        level: bootstrap.level,
+        version: bootstrap.version.clone(),
         joined_at: time,
         name: String::new(),
         removed_at: 0,

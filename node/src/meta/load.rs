@@ -13,7 +13,7 @@ use crate::store::keys::{self, Kind, Rows};
 use crate::store::{Scan, StateDb, StoreError};
 use crate::types::AccountId;
 
-/// Reads all rows into the catalog: plans first, then accounts, then buckets, which need both.
+/// Reads all rows into the catalog: plans first, then accounts, then buckets, which depend on both.
 /// Header and topology are published last and together, in place of the old ones.
 pub(super) fn load(
     db: &StateDb,
@@ -78,7 +78,7 @@ fn each(
 ) -> Result<(), StoreError> {
     let from = rows.single(kind);
     let to = keys::after_prefix(&from);
-    let mut failed = None;
+    let mut error = None;
     db.scan(
         Scan {
             from,
@@ -89,12 +89,12 @@ fn each(
             let id = keys::id_of(key).unwrap_or_default();
             match visit(id, Bytes::copy_from_slice(row)) {
                 Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
+                Err(cause) => {
+                    error = Some(cause);
                     ControlFlow::Break(())
                 }
             }
         },
     )?;
-    failed.map_or(Ok(()), Err)
+    error.map_or(Ok(()), Err)
 }

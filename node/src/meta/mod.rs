@@ -1,21 +1,22 @@
-//! The metadata: accounts, buckets, plans, regions, nodes and placements. One Raft group for the whole cluster.
+//! Metadata: accounts, buckets, plans, regions, nodes and placements. It is one Raft group for the
+//! whole cluster.
 //!
-//! Every node holds all of it in memory, in the [`Catalog`], so that a key request never waits for
+//! Every node has all of it in memory, in the [`Catalog`], so that a key request never waits for
 //! it.
 //!
-//! | file | what it does |
+//! | file | content |
 //! | --- | --- |
 //! | `state` | the replicated state: rows, dispatch of commands |
-//! | `founding` | the first command of a cluster |
+//! | `bootstrap` | the first command of a cluster |
 //! | `buckets` | commands on buckets and accounts |
 //! | `regions` | commands on regions |
-//! | `plans` | what each plan offers |
-//! | `nodes`, `node_refusal` | commands on nodes and placements, and why they are refused |
-//! | `load` | the state's rows read back |
-//! | `catalog` | what readers see |
-//! | `topology`, `published` | regions, nodes and placements, as readers see them |
-//! | `wire` | answers between nodes |
-//! | `usage` | what this node counts of a bucket |
+//! | `plans` | the offers of each plan |
+//! | `nodes`, `node_refusal` | commands on nodes and placements, and reasons to refuse them |
+//! | `load` | reads the state's rows |
+//! | `catalog` | the metadata as readers see it |
+//! | `topology`, `cluster_view` | regions, nodes and placements, as readers see them |
+//! | `codec` | responses to commands, as nodes send them to each other |
+//! | `usage` | this node's counters of a bucket |
 
 #[cfg(test)]
 mod bench;

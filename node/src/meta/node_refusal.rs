@@ -1,38 +1,38 @@
-//! Why a command on nodes or placements changed nothing.
+//! Reasons why commands on nodes and placements are refused.
 
 use crate::raft::NodeId;
 
-/// Why a command on nodes or placements changed nothing.
+/// Reason why a command on nodes or placements was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeRefusal {
-    /// Node 0 was named, which is none.
-    #[error("0 is not a node's number")]
+    /// The command names node 0, which doesn't exist.
+    #[error("0 is not a node ID")]
     Zero,
-    /// No such node.
+    /// The node doesn't exist.
     #[error("node {node} is unknown")]
     Unknown {
-        /// The node named.
+        /// Node of the command.
         node: NodeId,
     },
-    /// The node was removed: it can only come back under a new number.
+    /// The node was removed: it can only come back under a new ID.
     #[error("node {node} was removed from the cluster")]
     Removed {
-        /// The node named.
+        /// Node of the command.
         node: NodeId,
     },
-    /// No such region.
+    /// The region doesn't exist.
     #[error("the cluster has no such region")]
     UnknownRegion,
-    /// The node is of another region.
+    /// The node belongs to another region.
     #[error("node {node} belongs to another region")]
     OtherRegion {
-        /// The node named.
+        /// Node of the command.
         node: NodeId,
     },
     /// An address is empty or too long.
     #[error("an address must have 1 to {limit} bytes")]
     BadAddress {
-        /// The most bytes that it may have.
+        /// Maximum length in bytes.
         limit: u64,
     },
     /// Another node has the rpc address.
@@ -41,52 +41,52 @@ pub enum NodeRefusal {
          {node}` frees it; else give this one another rpc or advertise_rpc"
     )]
     AddressTaken {
-        /// The node that has it.
+        /// The other node.
         node: NodeId,
     },
     /// The version is too long.
     #[error("a version must have at most {limit} bytes")]
     LongVersion {
-        /// The most bytes that it may have.
+        /// Maximum length in bytes.
         limit: u64,
     },
     /// The command names no state.
     #[error("no state was named")]
     NoState,
-    /// The node isn't in the state that the command expects.
+    /// The node isn't in the expected state.
     #[error("node {node} is in another state by now")]
     OtherState {
-        /// The node named.
+        /// Node of the command.
         node: NodeId,
     },
     /// The cluster has fewer shards.
     #[error("there is no such shard: the cluster has {shards}")]
     UnknownShard {
-        /// The number of shards.
+        /// Number of shards.
         shards: u64,
     },
     /// The placement has changed since it was read.
     #[error("the placement has changed: it is at epoch {epoch}")]
     StaleEpoch {
-        /// The epoch that it has.
+        /// Current epoch of the placement.
         epoch: u64,
     },
     /// The number of voters is neither one nor three.
     #[error("a shard has one voter or three, not {voters}")]
     BadVoters {
-        /// The number of voters named.
+        /// Number of voters in the command.
         voters: u64,
     },
     /// A node is named more than once.
     #[error("node {node} is named twice")]
     NamedTwice {
-        /// The node.
+        /// The repeated node.
         node: NodeId,
     },
-    /// More shards than a region can have.
+    /// The cluster has more shards than a region can have.
     #[error("a region has at most {limit} shards")]
     TooManyShards {
-        /// The most shards that it may have.
+        /// Maximum number of shards.
         limit: u64,
     },
 }

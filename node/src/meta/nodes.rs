@@ -1,6 +1,6 @@
 //! Commands on nodes and on the placement of shards.
 //!
-//! What a command makes of a topology is decided by functions of the two alone; the rest writes it.
+//! Pure functions of topology and command compute the result; the methods write it.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use crate::raft::NodeId;
 use crate::store::Batch;
 use crate::types::Nanos;
 
-/// The longest address, version or name, in bytes.
+/// Maximum length of an address, version or name, in bytes.
 const MAX_TEXT: usize = 255;
-/// The first feature level at which nodes have names, and it is known when they were removed.
+/// First feature level at which the names and removal times of nodes are stored.
 pub const NAMES_LEVEL: u32 = 5;
-/// What a command on nodes answers.
+/// Result of a command on nodes.
 pub(super) type NodeResponse = Result<(), NodeRefusal>;
 
 impl MetaState {
@@ -43,20 +43,21 @@ impl MetaState {
         set: pb::SetNodeState,
         batch: &mut Batch,
     ) -> io::Result<NodeResponse> {
-        let known = |state| pb::NodeState::try_from(state).map_err(|_| newer("a node's state"));
-        let (state, expected) = (known(set.state)?, known(set.expected)?);
+        let parse = |state| pb::NodeState::try_from(state).map_err(|_| newer("a node's state"));
+        let (state, expected) = (parse(set.state)?, parse(set.expected)?);
         let node = with_state(&self.catalog.topology(), set.node, state, expected);
         let node = node.map(|node| self.dated(node, time));
         self.take_node(node, batch)
     }
 
-    /// A node that was just removed, with the time of that, from the level on at which it is kept.
+    /// Adds the removal time to a node that was just removed, from the feature level on that stores
+    /// it.
     pub(super) fn dated(&self, node: NodeInfo, time: Nanos) -> NodeInfo {
         let is_new = node.state == NodeState::Removed && node.removed_at == 0;
         if !is_new || self.header.level < NAMES_LEVEL {
             return node;
         }
-        // One that was removed before that level stays without.
+        // A node that was removed before that level stays without a time.
         let topology = self.catalog.topology();
         let was_removed = topology.node(node.id).map(|old| old.state) == Some(NodeState::Removed);
         let removed_at = if was_removed { 0 } else { time };
@@ -77,7 +78,7 @@ impl MetaState {
         }
     }
 
-    /// Writes a node, unless it is as it was: nodes register with every start.
+    /// Writes a node unless it is unchanged: nodes register with every start.
     fn take_node(
         &mut self,
         node: Result<NodeInfo, NodeRefusal>,
@@ -91,7 +92,7 @@ impl MetaState {
     }
 }
 
-/// The node after its registration. Its region, its state and when it joined stay.
+/// Returns the node after its registration. Its region, state and joining time are kept.
 fn registered(
     topology: &Topology,
     time: Nanos,
@@ -142,15 +143,15 @@ pub(super) fn check_texts(rpc: &str, http: &str, version: &str) -> NodeResponse 
     Ok(())
 }
 
-/// The node, not removed, that has an rpc address.
+/// Finds the node that has an rpc address and isn't removed.
 fn holder_of(topology: &Topology, rpc: &str) -> Option<NodeId> {
     let mut nodes = topology.nodes().iter();
     let holder = nodes.find(|node| node.state != NodeState::Removed && node.rpc == rpc);
     holder.map(|node| node.id)
 }
 
-/// The node in another state, if it is in the one that is expected, where one is. A removed one
-/// stays removed.
+/// Returns the node in its new state, if it is in the expected one, where one is given. A removed
+/// node stays removed.
 fn with_state(
     topology: &Topology,
     id: NodeId,
@@ -174,7 +175,7 @@ fn with_state(
     Ok(NodeInfo { state, ..node })
 }
 
-/// The shard and its new placement.
+/// Returns the shard and its new placement.
 fn placed(
     topology: &Topology,
     shards: u32,
@@ -210,7 +211,7 @@ fn placed(
     Ok((shard, placement))
 }
 
-/// Each is named once, is known, of the region and not removed.
+/// Checks that each member is named once, exists, belongs to the region and isn't removed.
 fn check_members(topology: &Topology, set: &pb::SetPlacement) -> NodeResponse {
     let mut seen = std::collections::BTreeSet::new();
     for id in set.voters.iter().chain(&set.learners).copied() {

@@ -7,8 +7,8 @@ use super::node_refusal::NodeRefusal;
 use super::topology::{NodeState, Placement};
 use crate::store::Batch;
 
-/// The founding of a cluster as release 0.1 wrote it, before there were nodes, and the digest that
-/// it had then. Neither is ever made anew.
+/// Bootstrap of a cluster as release 0.1 wrote it, before there were nodes, and the digest of the
+/// state at that time. Neither is ever regenerated.
 const FOUND_0_1: &[u8] = b"\
     \x09\x07\x00\x00\x00\x00\x00\x00\x00\x12\x4b\x0a\x01\x63\x10\x04\x18\x01\x22\x02\x65\
     \x75\x29\x09\x00\x00\x00\x00\x00\x00\x00\x32\x0f\x08\x01\x10\x0a\x18\x90\x4e\x20\x40\
@@ -18,9 +18,9 @@ const FOUND_0_1: &[u8] = b"\
 const DIGEST_0_1: u64 = 12_243_864_304_304_632_334;
 
 #[test]
-fn a_cluster_is_founded_with_its_first_node_which_holds_every_shard() {
-    let bench = Bench::founded();
-    let topology = bench.topology();
+fn a_cluster_is_bootstrapped_with_its_first_node_which_has_every_shard() {
+    let fixture = Bench::founded();
+    let topology = fixture.topology();
     let node = topology.node(1).unwrap();
     assert_eq!((node.region, node.state), (1, NodeState::Active));
     assert_eq!((node.rpc.as_str(), node.joined_at), ("n1:7070", 1000));
@@ -37,19 +37,19 @@ fn a_cluster_is_founded_with_its_first_node_which_holds_every_shard() {
 }
 
 #[test]
-fn a_cluster_founded_without_a_node_is_what_it_always_was() {
+fn a_bootstrap_without_a_node_gives_the_state_of_release_0_1() {
     let command = pb::MetaCommand::decode(FOUND_0_1).unwrap();
     assert_eq!(command.encode_to_vec(), FOUND_0_1);
     assert_eq!(command.kind, Some(Command::Found(plain_found())));
-    let mut bench = Bench::new(false);
-    bench.apply(Command::Found(plain_found())).unwrap();
-    assert_eq!(bench.digest(), DIGEST_0_1);
-    assert!(bench.topology().nodes().is_empty());
-    assert_eq!(bench.topology().placement(1, 0), None);
+    let mut fixture = Bench::new(false);
+    fixture.apply(Command::Found(plain_found())).unwrap();
+    assert_eq!(fixture.digest(), DIGEST_0_1);
+    assert!(fixture.topology().nodes().is_empty());
+    assert_eq!(fixture.topology().placement(1, 0), None);
 }
 
 #[test]
-fn a_cluster_is_not_founded_by_a_node_without_an_address_or_with_too_many_shards() {
+fn a_bootstrap_with_a_bad_address_or_too_many_shards_is_refused() {
     let bad = [
         pb::FoundCluster {
             rpc: String::new(),
@@ -64,28 +64,28 @@ fn a_cluster_is_not_founded_by_a_node_without_an_address_or_with_too_many_shards
             ..found()
         },
     ];
-    let mut bench = Bench::new(false);
-    for found in bad {
-        bench.apply(Command::Found(found)).unwrap_err();
-        assert_eq!(bench.state.catalog().header().cluster_id, "");
+    let mut fixture = Bench::new(false);
+    for bootstrap in bad {
+        fixture.apply(Command::Found(bootstrap)).unwrap_err();
+        assert_eq!(fixture.state.catalog().header().cluster_id, "");
     }
-    bench.apply(Command::Found(found())).unwrap();
-    assert_eq!(bench.apply(Command::Found(found())), Err(Refusal::Founded));
+    fixture.apply(Command::Found(found())).unwrap();
+    assert_eq!(fixture.apply(Command::Found(found())), Err(Refusal::Founded));
 }
 
 #[test]
 fn a_registration_updates_what_may_change_and_keeps_the_rest() {
-    let mut bench = Bench::founded();
-    bench.apply(Command::RegisterNode(register(2))).unwrap();
-    bench.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
+    let mut fixture = Bench::founded();
+    fixture.apply(Command::RegisterNode(register(2))).unwrap();
+    fixture.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
     let again = pb::RegisterNode {
         rpc: "other:1".into(),
         level: 2,
         version: "0.3.0".into(),
         ..register(2)
     };
-    bench.apply(Command::RegisterNode(again)).unwrap();
-    let topology = bench.topology();
+    fixture.apply(Command::RegisterNode(again)).unwrap();
+    let topology = fixture.topology();
     let node = topology.node(2).unwrap();
     assert_eq!((node.rpc.as_str(), node.level), ("other:1", 2));
     assert_eq!(node.version, "0.3.0");
@@ -95,10 +95,10 @@ fn a_registration_updates_what_may_change_and_keeps_the_rest() {
 #[test]
 fn registrations_are_refused_with_the_reason() {
     use NodeRefusal as R;
-    let mut bench = Bench::founded();
-    bench.apply(Command::RegisterNode(register(2))).unwrap();
-    bench.apply(Command::RegisterNode(register(3))).unwrap();
-    bench.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    let mut fixture = Bench::founded();
+    fixture.apply(Command::RegisterNode(register(2))).unwrap();
+    fixture.apply(Command::RegisterNode(register(3))).unwrap();
+    fixture.apply(set_state(3, pb::NodeState::Removed)).unwrap();
     let changed = |change: fn(&mut pb::RegisterNode)| {
         let mut register = register(4);
         change(&mut register);
@@ -128,47 +128,47 @@ fn registrations_are_refused_with_the_reason() {
         ),
     ];
     for (register, reason) in cases {
-        assert_eq!(bench.refused(Command::RegisterNode(register)), reason);
+        assert_eq!(fixture.refused(Command::RegisterNode(register)), reason);
     }
-    // A removed node's address is free, and the longest one fits.
-    let heir = changed(|r| {
+    // The address of a removed node is free, and the maximum length is accepted.
+    let successor = changed(|r| {
         r.rpc = "n3:7070".into();
         r.http = "x".repeat(255);
     });
-    bench.apply(Command::RegisterNode(heir)).unwrap();
+    fixture.apply(Command::RegisterNode(successor)).unwrap();
 }
 
 #[test]
 fn a_node_stays_in_its_region() {
-    let mut bench = Bench::founded();
-    bench.state.header.regions.push(pb::Region {
+    let mut fixture = Bench::founded();
+    fixture.state.header.regions.push(pb::Region {
         number: 2,
         name: "us".into(),
         incarnation: 1,
         ..Default::default()
     });
-    bench.write(Batch::default());
+    fixture.write(Batch::default());
     let moved = pb::RegisterNode {
         region: "us".into(),
         ..register(1)
     };
-    let refusal = bench.refused(Command::RegisterNode(moved));
+    let refusal = fixture.refused(Command::RegisterNode(moved));
     assert_eq!(refusal, NodeRefusal::OtherRegion { node: 1 });
     let american = pb::RegisterNode {
         region: "us".into(),
         ..register(2)
     };
-    bench.apply(Command::RegisterNode(american)).unwrap();
-    let topology = bench.topology();
+    fixture.apply(Command::RegisterNode(american)).unwrap();
+    let topology = fixture.topology();
     assert_eq!(topology.nodes_of(2).map(|n| n.id).collect::<Vec<_>>(), [2]);
-    let refusal = bench.refused(Command::SetPlacement(place(0, 1, &[2], &[])));
+    let refusal = fixture.refused(Command::SetPlacement(place(0, 1, &[2], &[])));
     assert_eq!(refusal, NodeRefusal::OtherRegion { node: 2 });
 }
 
 #[test]
-fn states_go_to_and_fro_until_a_node_is_removed() {
+fn node_states_change_freely_until_a_node_is_removed() {
     use pb::NodeState::{Active, Leaving, Removed, Unspecified};
-    let mut bench = Bench::founded();
+    let mut fixture = Bench::founded();
     for (state, expected) in [
         (Leaving, NodeState::Leaving),
         (Leaving, NodeState::Leaving),
@@ -176,10 +176,10 @@ fn states_go_to_and_fro_until_a_node_is_removed() {
         (Removed, NodeState::Removed),
         (Removed, NodeState::Removed),
     ] {
-        bench.apply(set_state(1, state)).unwrap();
-        assert_eq!(bench.topology().node(1).unwrap().state, expected);
+        fixture.apply(set_state(1, state)).unwrap();
+        assert_eq!(fixture.topology().node(1).unwrap().state, expected);
     }
-    assert_eq!(bench.topology().nodes_of(1).count(), 0);
+    assert_eq!(fixture.topology().nodes_of(1).count(), 0);
     for (node, state, reason) in [
         (1, Active, NodeRefusal::Removed { node: 1 }),
         (1, Leaving, NodeRefusal::Removed { node: 1 }),
@@ -187,48 +187,48 @@ fn states_go_to_and_fro_until_a_node_is_removed() {
         (2, Active, NodeRefusal::Unknown { node: 2 }),
         (0, Active, NodeRefusal::Zero),
     ] {
-        assert_eq!(bench.refused(set_state(node, state)), reason);
+        assert_eq!(fixture.refused(set_state(node, state)), reason);
     }
 }
 
 #[test]
 fn a_state_of_a_later_version_stops_the_node() {
-    let mut bench = Bench::founded();
+    let mut fixture = Bench::founded();
     let later = Command::SetNodeState(pb::SetNodeState {
         node: 1,
         state: 4,
         ..Default::default()
     });
-    let error = bench.try_apply(later).unwrap_err();
+    let error = fixture.try_apply(later).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
 }
 
 #[test]
 fn a_placement_follows_the_one_it_was_made_from() {
-    let mut bench = Bench::founded();
-    bench.apply(Command::RegisterNode(register(2))).unwrap();
-    bench.apply(Command::RegisterNode(register(3))).unwrap();
+    let mut fixture = Bench::founded();
+    fixture.apply(Command::RegisterNode(register(2))).unwrap();
+    fixture.apply(Command::RegisterNode(register(3))).unwrap();
     let three = Command::SetPlacement(place(2, 1, &[3, 1, 2], &[]));
-    bench.apply(three.clone()).unwrap();
-    let topology = bench.topology();
+    fixture.apply(three.clone()).unwrap();
+    let topology = fixture.topology();
     let placement = topology.placement(1, 2).unwrap();
     assert_eq!(
         (placement.epoch, placement.preferred_leader()),
         (2, Some(3))
     );
     assert_eq!(topology.shards_of_node(3), [2]);
-    assert_eq!(bench.refused(three), NodeRefusal::StaleEpoch { epoch: 2 });
+    assert_eq!(fixture.refused(three), NodeRefusal::StaleEpoch { epoch: 2 });
 }
 
 #[test]
 fn placements_are_refused_with_the_reason() {
     use NodeRefusal as R;
-    let mut bench = Bench::founded();
+    let mut fixture = Bench::founded();
     for node in 2..=5 {
-        bench.apply(Command::RegisterNode(register(node))).unwrap();
+        fixture.apply(Command::RegisterNode(register(node))).unwrap();
     }
-    bench.apply(set_state(5, pb::NodeState::Removed)).unwrap();
-    bench.apply(set_state(4, pb::NodeState::Leaving)).unwrap();
+    fixture.apply(set_state(5, pb::NodeState::Removed)).unwrap();
+    fixture.apply(set_state(4, pb::NodeState::Leaving)).unwrap();
     let other_region = pb::SetPlacement {
         region: 2,
         ..place(0, 0, &[1], &[])
@@ -251,51 +251,52 @@ fn placements_are_refused_with_the_reason() {
         (place(0, 1, &[1], &[5]), R::Removed { node: 5 }),
     ];
     for (set, reason) in cases {
-        assert_eq!(bench.refused(Command::SetPlacement(set)), reason);
+        assert_eq!(fixture.refused(Command::SetPlacement(set)), reason);
     }
-    // A leaving node may still be named: it goes when another has its place.
+    // A node that is being decommissioned may still be named: it leaves once another node replaces
+    // it.
     let set = place(0, 1, &[1, 2, 4], &[]);
-    bench.apply(Command::SetPlacement(set)).unwrap();
+    fixture.apply(Command::SetPlacement(set)).unwrap();
 }
 
 #[test]
 fn names_and_times_of_removal_are_kept_from_their_level_on() {
-    let mut bench = Bench::founded();
+    let mut fixture = Bench::founded();
     let named = |node: u64| pb::RegisterNode {
         name: format!("node-{node}"),
         ..register(node)
     };
-    bench.apply(Command::RegisterNode(named(2))).unwrap();
-    bench.apply(Command::RegisterNode(named(3))).unwrap();
-    bench.apply(set_state(3, pb::NodeState::Removed)).unwrap();
-    // What the digest is made of is what older versions write.
-    let topology = bench.topology();
+    fixture.apply(Command::RegisterNode(named(2))).unwrap();
+    fixture.apply(Command::RegisterNode(named(3))).unwrap();
+    fixture.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    // The digest covers what older versions write.
+    let topology = fixture.topology();
     assert_eq!(topology.node(2).unwrap().name, "");
     assert_eq!(topology.node(2).unwrap().display_name(), "n2");
     assert_eq!(topology.node(3).unwrap().removed_at, 0);
     let level = pb::SetMetaLevel { level: 5 };
-    bench.apply(Command::SetLevel(level)).unwrap();
-    bench.apply(Command::RegisterNode(named(2))).unwrap();
-    assert_eq!(bench.topology().node(2).unwrap().display_name(), "node-2");
-    // One that was removed before stays without a time.
-    bench.apply(set_state(3, pb::NodeState::Removed)).unwrap();
-    assert_eq!(bench.topology().node(3).unwrap().removed_at, 0);
-    bench.apply(set_state(2, pb::NodeState::Removed)).unwrap();
-    assert_eq!(bench.topology().node(2).unwrap().removed_at, 1000);
+    fixture.apply(Command::SetLevel(level)).unwrap();
+    fixture.apply(Command::RegisterNode(named(2))).unwrap();
+    assert_eq!(fixture.topology().node(2).unwrap().display_name(), "node-2");
+    // A node that was removed before stays without a time.
+    fixture.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    assert_eq!(fixture.topology().node(3).unwrap().removed_at, 0);
+    fixture.apply(set_state(2, pb::NodeState::Removed)).unwrap();
+    assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
 }
 
 #[test]
-fn a_state_that_is_expected_must_be_the_one_that_there_is() {
-    let mut bench = Bench::founded();
-    bench.apply(Command::RegisterNode(register(2))).unwrap();
+fn an_expected_state_must_match_the_current_one() {
+    let mut fixture = Bench::founded();
+    fixture.apply(Command::RegisterNode(register(2))).unwrap();
     let remove = Command::SetNodeState(pb::SetNodeState {
         node: 2,
         state: pb::NodeState::Removed.into(),
         expected: pb::NodeState::Leaving.into(),
     });
-    let refusal = bench.refused(remove.clone());
+    let refusal = fixture.refused(remove.clone());
     assert_eq!(refusal, NodeRefusal::OtherState { node: 2 });
-    bench.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
-    bench.apply(remove).unwrap();
-    assert_eq!(bench.topology().node(2).unwrap().state, NodeState::Removed);
+    fixture.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
+    fixture.apply(remove).unwrap();
+    assert_eq!(fixture.topology().node(2).unwrap().state, NodeState::Removed);
 }

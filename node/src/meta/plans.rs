@@ -1,4 +1,4 @@
-//! What each plan offers.
+//! Limits and access modes of each plan.
 
 use std::sync::Arc;
 
@@ -6,36 +6,36 @@ use cloudkv_proto::v1 as pb;
 
 use crate::types::{Access, Plan};
 
-/// The largest key that any plan may offer, in bytes.
+/// Maximum size of a key in any plan, in bytes.
 pub const MAX_KEY_BYTES: u32 = 1024;
-/// The largest value that any plan may offer, in bytes.
+/// Maximum size of a value in any plan, in bytes.
 pub const MAX_VALUE_BYTES: u32 = 1 << 20;
 
-/// The first feature level of the metadata at which plans limit the bytes of a bucket: a node below
-/// it would drop that limit from what it stores.
+/// First feature level of the metadata at which plans limit the bytes of a bucket: a node below it
+/// would drop that limit from its rows.
 pub const BYTES_LEVEL: u32 = 5;
 
-/// What a bucket may hold.
+/// Limits of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Number of keys.
+    /// Maximum number of keys.
     pub keys: u64,
-    /// Size of a key, in bytes.
+    /// Maximum size of a key, in bytes.
     pub key_bytes: usize,
-    /// Size of a value, in bytes.
+    /// Maximum size of a value, in bytes.
     pub value_bytes: usize,
-    /// Size of all keys and values together, in bytes; `None`: any.
+    /// Maximum size of all keys and values together, in bytes; `None` for no limit.
     pub bytes: Option<u64>,
 }
 
-/// A plan's terms.
+/// Terms of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanTerms {
-    /// What a bucket of it may hold.
+    /// Limits of each bucket.
     pub limits: Arc<Limits>,
-    /// Buckets of it per account; `None`: any number.
+    /// Maximum number of buckets per account; `None` for no limit.
     pub buckets: Option<u64>,
-    /// The access modes that it offers.
+    /// Access modes that the plan includes.
     pub access: Vec<Access>,
 }
 
@@ -55,7 +55,7 @@ impl PlanTerms {
     }
 }
 
-/// The plans of a new cluster, with the numbers of the public price list.
+/// Creates the plans of a new cluster, with the numbers of the public price list.
 pub fn default_plans() -> Vec<pb::PlanLimits> {
     use pb::Access::{Protected, Public, PublicRead};
     let plan = |plan, buckets, keys, value_bytes, access: &[pb::Access]| pb::PlanLimits {
@@ -89,7 +89,7 @@ pub(super) fn plan_from_pb(plan: pb::Plan) -> Option<Plan> {
     }
 }
 
-/// A plan as commands name it.
+/// Converts a plan for use in commands.
 pub fn plan_to_pb(plan: Plan) -> pb::Plan {
     match plan {
         Plan::Free => pb::Plan::Free,
@@ -107,7 +107,7 @@ pub(super) fn access_from_pb(access: pb::Access) -> Option<Access> {
     }
 }
 
-/// An access mode as commands name it.
+/// Converts an access mode for use in commands.
 pub fn access_to_pb(access: Access) -> pb::Access {
     match access {
         Access::Public => pb::Access::Public,

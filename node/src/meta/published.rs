@@ -1,4 +1,4 @@
-//! The cluster's own row and its topology, as last written, and a signal whenever they change.
+//! Header and topology of the cluster, as last written, with notification of changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::topology::Topology;
 
-/// What readers see of the cluster itself.
+/// Cluster as readers see it.
 #[derive(Debug)]
 pub(super) struct Published {
     header: ArcSwap<pb::MetaHeader>,
@@ -38,7 +38,7 @@ impl Published {
         self.topology.load_full()
     }
 
-    /// Whether there are several regions: asked with every request.
+    /// Returns whether there are several regions: needed for every request.
     pub(super) fn has_regions(&self) -> bool {
         self.several_regions.load(Ordering::Relaxed)
     }
@@ -47,7 +47,7 @@ impl Published {
         self.changes.subscribe()
     }
 
-    /// Publishes a header, and a topology if that changed. Whoever is told sees both.
+    /// Publishes a header, and a topology if it changed. A notified reader sees both.
     pub(super) fn publish(&self, header: pb::MetaHeader, topology: Option<Topology>) {
         let changed = !same_cluster(&self.header.load(), &header);
         if !changed && topology.is_none() {
@@ -56,19 +56,20 @@ impl Published {
         }
         let mut topology = topology.unwrap_or_else(|| Topology::clone(&self.topology.load()));
         topology.set_regions(&header);
-        let several = header.regions.len() > 1;
-        self.several_regions.store(several, Ordering::Relaxed);
-        // The topology first: who finds the cluster founded finds its nodes too.
+        let has_several = header.regions.len() > 1;
+        self.several_regions.store(has_several, Ordering::Relaxed);
+        // The topology comes first: a reader that finds the cluster bootstrapped finds its nodes,
+        // too.
         self.topology.store(Arc::new(topology));
         self.header.store(Arc::new(header));
         self.changes.send_modify(|change| *change += 1);
     }
 }
 
-/// Whether two headers differ at most in the digest, which every command changes.
+/// Returns whether two headers differ at most in the digest, which every command changes.
 fn same_cluster(a: &pb::MetaHeader, b: &pb::MetaHeader) -> bool {
-    let parts = |header: &pb::MetaHeader| (header.shards, header.level, header.removal_round);
-    parts(a) == parts(b)
+    let key = |header: &pb::MetaHeader| (header.shards, header.level, header.removal_round);
+    key(a) == key(b)
         && a.cluster_id == b.cluster_id
         && a.regions == b.regions
         && a.levelled_in == b.levelled_in

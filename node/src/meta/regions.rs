@@ -1,9 +1,9 @@
-//! Commands on regions: they join, one after the other, and leave.
+//! Commands on regions, which join one after the other and are removed.
 //!
 //! Invariants:
-//! - a region's number is never used again: records of one that has left keep it;
-//! - a region that is to leave goes when every region that stays has said, in the round of the last
-//!   one that was named, that it has passed on what it has of all of them.
+//! - the number of a region is never reused: records of a removed region keep it;
+//! - a region is removed when every region that stays has reported, in the round of the last
+//!   removal, that it has sent the others its records of all regions that are being removed.
 
 use std::io;
 
@@ -15,13 +15,13 @@ use super::topology::{NodeInfo, NodeState};
 use crate::store::Batch;
 use crate::types::Nanos;
 
-/// The first feature level of the metadata at which shards can do what it takes that a region leaves.
+/// First feature level of the metadata at which shards support the removal of a region.
 pub const LEAVE_LEVEL: u32 = 4;
-/// The longest name, in bytes.
+/// Maximum length of a region's name, in bytes.
 const MAX_NAME: usize = 63;
 
 impl MetaState {
-    /// Makes a region known, which joins the others; nothing if there is one of that name.
+    /// Adds a region, which joins the others; does nothing if one of that name exists.
     pub(super) fn add_region(&mut self, add: &pb::AddRegion) -> Response {
         if self
             .header
@@ -56,7 +56,8 @@ impl MetaState {
         Ok(())
     }
 
-    /// A region has joined. Its shards' peers stay as they are: so does the epoch.
+    /// Ends the joining of a region. The peers of its shards don't change, and so neither does the
+    /// epoch.
     pub(super) fn region_joined(&mut self, number: u32) -> Response {
         let mut regions = self.header.regions.iter_mut();
         let region = regions.find(|region| region.number == number);
@@ -64,18 +65,18 @@ impl MetaState {
         Ok(())
     }
 
-    /// A region is to leave. While another one joins, that one can't level anything: it ends first,
-    /// or is removed itself.
+    /// Starts the removal of a region. A region that joins meanwhile couldn't reconcile anything:
+    /// it has to finish first, or to be removed itself.
     pub(super) fn remove_region(&mut self, name: &str) -> Response {
         let regions = &self.header.regions;
-        let at = regions.iter().position(|region| region.name == name);
-        let at = at.ok_or(Refusal::NoSuchRegion)?;
-        if regions[at].leaving {
+        let index = regions.iter().position(|region| region.name == name);
+        let index = index.ok_or(Refusal::NoSuchRegion)?;
+        if regions[index].leaving {
             return Ok(());
         }
         let others = || {
             let others = regions.iter().enumerate();
-            others.filter(|(other, region)| *other != at && !region.leaving)
+            others.filter(|(other, region)| *other != index && !region.leaving)
         };
         if let Some((_, other)) = others().find(|(_, region)| region.joining) {
             let region = other.number;
@@ -84,51 +85,51 @@ impl MetaState {
         if others().next().is_none() {
             return Err(Refusal::LastRegion);
         }
-        self.header.regions[at].leaving = true;
+        self.header.regions[index].leaving = true;
         self.header.removal_round += 1;
         self.header.levelled_in.clear();
         Ok(())
     }
 
-    /// A region that stays has passed on what it has of those that leave.
+    /// Records that a region that stays has reconciled the regions that are being removed.
     pub(super) fn region_levelled(
         &mut self,
         time: Nanos,
-        levelled: pb::RegionLevelled,
+        reconciled: pb::RegionLevelled,
         batch: &mut Batch,
     ) -> io::Result<Response> {
         let header = &mut self.header;
-        let stays = |region: &&pb::Region| !region.leaving;
-        let known = header.regions.iter().filter(stays);
-        let known = known.map(|region| region.number).collect::<Vec<_>>();
-        let leaves = known.len() < header.regions.len();
-        if !leaves || levelled.round != header.removal_round || !known.contains(&levelled.region) {
+        let is_staying = |region: &&pb::Region| !region.leaving;
+        let staying = header.regions.iter().filter(is_staying);
+        let staying = staying.map(|region| region.number).collect::<Vec<_>>();
+        let is_removing = staying.len() < header.regions.len();
+        if !is_removing || reconciled.round != header.removal_round || !staying.contains(&reconciled.region) {
             return Ok(Ok(()));
         }
-        if !header.levelled_in.contains(&levelled.region) {
-            header.levelled_in.push(levelled.region);
+        if !header.levelled_in.contains(&reconciled.region) {
+            header.levelled_in.push(reconciled.region);
         }
-        if known.iter().all(|it| header.levelled_in.contains(it)) {
+        if staying.iter().all(|it| header.levelled_in.contains(it)) {
             self.end_removal(time, batch)?;
         }
         Ok(Ok(()))
     }
 
-    /// The regions that leave are gone, and their nodes with them.
+    /// Completes the removal of regions, and removes their nodes.
     fn end_removal(&mut self, time: Nanos, batch: &mut Batch) -> io::Result<()> {
         let header = &mut self.header;
         let numbers = header.regions.iter().map(|region| region.number);
         header.last_region = header.last_region.max(numbers.max().unwrap_or(0));
         header.levelled_in.clear();
         header.regions_epoch += 1;
-        let leave = header.regions.extract_if(.., |region| region.leaving);
-        let gone: Vec<u32> = leave.map(|region| region.number).collect();
+        let removing = header.regions.extract_if(.., |region| region.leaving);
+        let removed: Vec<u32> = removing.map(|region| region.number).collect();
         let topology = self.catalog.topology();
         let nodes = topology.nodes().iter();
-        let theirs = nodes
-            .filter(|node| gone.contains(&node.region) && node.state != NodeState::Removed)
+        let affected = nodes
+            .filter(|node| removed.contains(&node.region) && node.state != NodeState::Removed)
             .cloned();
-        for node in theirs {
+        for node in affected {
             let state = NodeState::Removed;
             let node = self.dated(NodeInfo { state, ..node }, time);
             self.put_node(node, batch)?;
@@ -144,101 +145,101 @@ mod tests {
     use super::*;
     use cloudkv_proto::v1::meta_command::Kind as Command;
 
-    fn add(bench: &mut Bench, name: &str) -> Response {
-        bench.apply(Command::AddRegion(pb::AddRegion {
+    fn add(fixture: &mut Bench, name: &str) -> Response {
+        fixture.apply(Command::AddRegion(pb::AddRegion {
             name: name.into(),
             incarnation: 5,
             founder: 2,
         }))
     }
 
-    fn join(bench: &mut Bench, name: &str) -> u32 {
-        add(bench, name).unwrap();
-        let region = bench.topology().region_number(name).unwrap();
+    fn join(fixture: &mut Bench, name: &str) -> u32 {
+        add(fixture, name).unwrap();
+        let region = fixture.topology().region_number(name).unwrap();
         let joined = Command::RegionJoined(pb::RegionJoined { region });
-        bench.apply(joined).unwrap();
+        fixture.apply(joined).unwrap();
         region
     }
 
-    fn remove(bench: &mut Bench, name: &str) -> Response {
+    fn remove(fixture: &mut Bench, name: &str) -> Response {
         let name = name.into();
-        bench.apply(Command::RemoveRegion(pb::RemoveRegion { name }))
+        fixture.apply(Command::RemoveRegion(pb::RemoveRegion { name }))
     }
 
-    fn levelled(bench: &mut Bench, region: u32, round: u64) {
-        let levelled = pb::RegionLevelled { region, round };
-        bench.apply(Command::RegionLevelled(levelled)).unwrap();
+    fn levelled(fixture: &mut Bench, region: u32, round: u64) {
+        let reconciled = pb::RegionLevelled { region, round };
+        fixture.apply(Command::RegionLevelled(reconciled)).unwrap();
     }
 
     #[test]
-    fn a_region_goes_when_all_that_stay_have_levelled_it_and_its_number_is_not_used_again() {
-        let mut bench = Bench::founded();
-        let (us, ap) = (join(&mut bench, "us"), join(&mut bench, "ap"));
+    fn a_region_is_removed_once_all_others_have_reconciled_it_and_its_number_is_not_reused() {
+        let mut fixture = Bench::founded();
+        let (us, ap) = (join(&mut fixture, "us"), join(&mut fixture, "ap"));
         let node = pb::RegisterNode {
             region: "ap".into(),
             ..register(9)
         };
-        bench.apply(Command::RegisterNode(node)).unwrap();
-        let epoch = bench.topology().regions_epoch();
-        assert_eq!(remove(&mut bench, "moon"), Err(Refusal::NoSuchRegion));
-        remove(&mut bench, "ap").unwrap();
-        remove(&mut bench, "ap").unwrap();
-        assert_eq!(bench.topology().removal_round(), 1);
+        fixture.apply(Command::RegisterNode(node)).unwrap();
+        let epoch = fixture.topology().regions_epoch();
+        assert_eq!(remove(&mut fixture, "moon"), Err(Refusal::NoSuchRegion));
+        remove(&mut fixture, "ap").unwrap();
+        remove(&mut fixture, "ap").unwrap();
+        assert_eq!(fixture.topology().removal_round(), 1);
         assert_eq!(
-            add(&mut bench, "sa"),
+            add(&mut fixture, "sa"),
             Err(Refusal::RegionLeaving { region: ap })
         );
-        levelled(&mut bench, 1, 1);
-        // Not of this round, not one that stays, and once more.
-        levelled(&mut bench, us, 7);
-        levelled(&mut bench, ap, 1);
-        levelled(&mut bench, 1, 1);
-        assert_eq!(bench.topology().levelled_in(), [1]);
-        assert_eq!(bench.topology().regions_epoch(), epoch);
-        levelled(&mut bench, us, 1);
-        let topology = bench.topology();
+        levelled(&mut fixture, 1, 1);
+        // These don't count: of another round, of a region that is being removed, and a repetition.
+        levelled(&mut fixture, us, 7);
+        levelled(&mut fixture, ap, 1);
+        levelled(&mut fixture, 1, 1);
+        assert_eq!(fixture.topology().levelled_in(), [1]);
+        assert_eq!(fixture.topology().regions_epoch(), epoch);
+        levelled(&mut fixture, us, 1);
+        let topology = fixture.topology();
         assert_eq!(topology.region_number("ap"), None);
         assert_eq!(topology.regions_epoch(), epoch + 1);
         assert_eq!(topology.node(9).unwrap().state, NodeState::Removed);
         assert_eq!(topology.node(1).unwrap().state, NodeState::Active);
-        assert_eq!(join(&mut bench, "ap"), ap + 1);
+        assert_eq!(join(&mut fixture, "ap"), ap + 1);
     }
 
     #[test]
-    fn a_second_loss_begins_another_round_and_the_last_region_stays() {
-        let mut bench = Bench::founded();
-        let (us, _) = (join(&mut bench, "us"), join(&mut bench, "ap"));
-        remove(&mut bench, "ap").unwrap();
-        levelled(&mut bench, 1, 1);
-        remove(&mut bench, "us").unwrap();
-        assert_eq!(remove(&mut bench, "eu"), Err(Refusal::LastRegion));
-        assert!(bench.topology().levelled_in().is_empty());
-        levelled(&mut bench, us, 2);
-        levelled(&mut bench, 1, 2);
-        let topology = bench.topology();
+    fn a_second_removal_starts_another_round_and_the_last_region_stays() {
+        let mut fixture = Bench::founded();
+        let (us, _) = (join(&mut fixture, "us"), join(&mut fixture, "ap"));
+        remove(&mut fixture, "ap").unwrap();
+        levelled(&mut fixture, 1, 1);
+        remove(&mut fixture, "us").unwrap();
+        assert_eq!(remove(&mut fixture, "eu"), Err(Refusal::LastRegion));
+        assert!(fixture.topology().levelled_in().is_empty());
+        levelled(&mut fixture, us, 2);
+        levelled(&mut fixture, 1, 2);
+        let topology = fixture.topology();
         assert_eq!(topology.regions().collect::<Vec<_>>(), [(1, "eu")]);
     }
 
     #[test]
-    fn a_region_that_joins_can_be_removed_and_keeps_others_from_being() {
-        let mut bench = Bench::founded();
-        join(&mut bench, "us");
-        add(&mut bench, "ap").unwrap();
-        let region = bench.topology().region_number("ap").unwrap();
+    fn a_joining_region_can_be_removed_and_blocks_the_removal_of_others() {
+        let mut fixture = Bench::founded();
+        join(&mut fixture, "us");
+        add(&mut fixture, "ap").unwrap();
+        let region = fixture.topology().region_number("ap").unwrap();
         assert_eq!(
-            remove(&mut bench, "us"),
+            remove(&mut fixture, "us"),
             Err(Refusal::RegionJoining { region })
         );
-        remove(&mut bench, "ap").unwrap();
-        levelled(&mut bench, 1, 1);
-        levelled(&mut bench, 2, 1);
-        assert_eq!(join(&mut bench, "sa"), region + 1);
+        remove(&mut fixture, "ap").unwrap();
+        levelled(&mut fixture, 1, 1);
+        levelled(&mut fixture, 2, 1);
+        assert_eq!(join(&mut fixture, "sa"), region + 1);
     }
 
     #[test]
-    fn commands_of_one_region_are_as_they_were() {
-        let mut bench = Bench::new(false);
-        bench.apply(Command::Found(found())).unwrap();
-        assert_eq!(remove(&mut bench, "eu"), Err(Refusal::LastRegion));
+    fn the_only_region_cannot_be_removed() {
+        let mut fixture = Bench::new(false);
+        fixture.apply(Command::Found(found())).unwrap();
+        assert_eq!(remove(&mut fixture, "eu"), Err(Refusal::LastRegion));
     }
 }

@@ -1,9 +1,9 @@
-//! The replicated state of the metadata.
+//! Replicated state of the metadata.
 //!
 //! Invariants:
 //! - apply is a function of this state and the command: time and limits come with the command;
-//! - the catalog, in memory, is what the rows say, as of the last written batch. Commands are rare
-//!   here, so each is a batch of its own, and apply reads the catalog.
+//! - the catalog, in memory, matches the rows as of the last written batch. Commands are rare here,
+//!   so each is a batch of its own, and apply reads the catalog.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::store::keys::{self, Kind, Rows};
 use crate::store::{Batch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
-/// The highest feature level that this version supports.
+/// Highest feature level that this version supports.
 pub const LEVEL: u32 = 5;
 
 /// The metadata state machine.
@@ -37,10 +37,10 @@ impl Machine for Meta {
     const COMMITS_ARE_DURABLE: bool = true;
 }
 
-/// What a command answers.
+/// Result of a command.
 pub type Response = Result<(), Refusal>;
 
-/// The metadata on this node.
+/// Metadata state on this node.
 pub struct MetaState {
     db: StateDb,
     rows: Rows,
@@ -49,7 +49,7 @@ pub struct MetaState {
     staged: Vec<Staged>,
 }
 
-/// A change that readers see once it is written.
+/// Change that becomes visible to readers once it is written.
 enum Staged {
     Account(AccountId, pb::Account),
     NoAccount(AccountId),
@@ -61,7 +61,7 @@ enum Staged {
 }
 
 impl MetaState {
-    /// Reads the state in `rows`.
+    /// Opens the state in `rows`.
     pub fn open(db: StateDb, rows: Rows) -> Result<Self, StoreError> {
         let catalog = Arc::new(Catalog::default());
         let header = load(&db, rows, &catalog)?;
@@ -74,7 +74,7 @@ impl MetaState {
         })
     }
 
-    /// What readers see of it.
+    /// Catalog that readers use.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.clone()
     }
@@ -153,7 +153,7 @@ impl MetaState {
         Ok(())
     }
 
-    /// Replaces a row, whose old form is read back.
+    /// Replaces a row whose old content is read from the database.
     fn put_row(
         &mut self,
         kind: Kind,
@@ -167,7 +167,7 @@ impl MetaState {
         Ok(())
     }
 
-    /// Replaces a row and its part of the digest.
+    /// Replaces a row and its share of the digest.
     fn replace(
         &mut self,
         kind: Kind,
@@ -177,12 +177,12 @@ impl MetaState {
         batch: &mut Batch,
     ) {
         let key = self.rows.by_id(kind, id);
-        let part = |row: Option<&Vec<u8>>| match (row, keys::portable(&key)) {
+        let share = |row: Option<&Vec<u8>>| match (row, keys::portable(&key)) {
             (Some(row), Some(name)) => xxh3_64_with_seed(row, xxh3_64(name)),
             _ => 0,
         };
-        let digest = self.header.digest.wrapping_sub(part(old.as_ref()));
-        self.header.digest = digest.wrapping_add(part(new.as_ref()));
+        let digest = self.header.digest.wrapping_sub(share(old.as_ref()));
+        self.header.digest = digest.wrapping_add(share(new.as_ref()));
         match new {
             Some(row) => batch.put(key, row),
             None => batch.delete(key),
@@ -194,7 +194,7 @@ impl State<Meta> for MetaState {
     fn apply(&mut self, command: &pb::MetaCommand, batch: &mut Batch) -> io::Result<Response> {
         let time = command.time;
         match &command.kind {
-            Some(Command::Found(found)) => self.found(time, found, batch),
+            Some(Command::Found(bootstrap)) => self.found(time, bootstrap, batch),
             Some(Command::CreateBucket(create)) => Ok(self.create_bucket(time, create, batch)),
             Some(Command::ModifyBucket(modify)) => Ok(self.modify_bucket(modify, batch)),
             Some(Command::DeleteBucket(delete)) => {
@@ -262,8 +262,8 @@ impl State<Meta> for MetaState {
     }
 
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
-        // Read whole before anything is replaced: requests are answered from the catalog meanwhile,
-        // and go on to be if the rows can't be read.
+        // All rows are read before anything is replaced: meanwhile requests use the catalog, and
+        // continue to do so if the rows can't be read.
         let catalog = Catalog::default();
         self.header = load(&self.db, rows, &catalog)?;
         self.catalog.replace_by(catalog);
@@ -281,9 +281,10 @@ pub(super) fn check_level(level: u32) -> io::Result<()> {
     }
 }
 
-pub(super) fn newer(what: &str) -> io::Error {
-    let text = format!(
-        "the metadata log holds {what} that this version of cloudkv-node does not know: upgrade it"
+pub(super) fn newer(item: &str) -> io::Error {
+    let message = format!(
+        "the metadata log holds {item} that this version of cloudkv-node does not support: \
+         upgrade it"
     );
-    io::Error::new(io::ErrorKind::Unsupported, text)
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }

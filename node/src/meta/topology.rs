@@ -1,7 +1,7 @@
-//! Where everything is: regions, nodes, and the nodes of each shard, as readers see it.
+//! Topology: regions, nodes, and the nodes of each shard, as readers see them.
 //!
-//! Invariant: a topology never changes. A change makes a new one, so whoever holds one sees
-//! regions, nodes and placements of one moment.
+//! Invariant: a topology is immutable. A change creates a new one, so a reader sees regions, nodes
+//! and placements of one moment.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use cloudkv_proto::v1 as pb;
 use crate::raft::NodeId;
 use crate::types::Nanos;
 
-/// Whether a node takes part.
+/// Participation of a node in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeState {
-    /// It takes shards.
+    /// The node takes shards.
     Active,
-    /// Its shards are being moved away.
+    /// The node is being decommissioned: its shards are moved away.
     Leaving,
-    /// It has left for ever.
+    /// The node was removed for good.
     Removed,
 }
 
 impl NodeState {
-    /// As rows and commands name it; `None` for none.
+    /// Converts the state from rows and commands; `None` if it is unspecified.
     pub fn from_pb(state: pb::NodeState) -> Option<Self> {
         match state {
             pb::NodeState::Unspecified => None,
@@ -33,7 +33,7 @@ impl NodeState {
         }
     }
 
-    /// As rows and commands name it.
+    /// Converts the state for rows and commands.
     pub fn to_pb(self) -> pb::NodeState {
         match self {
             Self::Active => pb::NodeState::Active,
@@ -43,33 +43,33 @@ impl NodeState {
     }
 }
 
-/// A node.
+/// Node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// Its number.
+    /// ID of the node.
     pub id: NodeId,
-    /// The number of its region.
+    /// Number of its region.
     pub region: u32,
-    /// Where nodes and routers reach its gRPC.
+    /// Address of its rpc port for nodes and routers.
     pub rpc: String,
-    /// Where its public API is reached.
+    /// Address of its public port.
     pub http: String,
-    /// Whether it takes part.
+    /// Participation in the cluster.
     pub state: NodeState,
-    /// The highest feature level that its software supports.
+    /// Highest feature level that its software supports.
     pub level: u32,
-    /// Its software's version.
+    /// Version of its software.
     pub version: String,
-    /// When it became known.
+    /// Time of its first registration.
     pub joined_at: Nanos,
-    /// What people call it; empty: the host of `rpc`.
+    /// Display name; if empty, the host of `rpc` is used.
     pub name: String,
-    /// When it was removed; 0: it wasn't, or that isn't known.
+    /// Time of its removal; 0 if it isn't removed, or the time isn't known.
     pub removed_at: Nanos,
 }
 
 impl NodeInfo {
-    /// What people call it: its own name, or the host of its `rpc`.
+    /// Display name: the node's own name, or the host of `rpc`.
     pub fn display_name(&self) -> &str {
         if !self.name.is_empty() {
             return &self.name;
@@ -77,7 +77,7 @@ impl NodeInfo {
         host_of(&self.rpc).unwrap_or(&self.rpc)
     }
 
-    /// The node of a row; `None` if its state is unknown.
+    /// Reads a node from its row; `None` if its state is unspecified.
     pub(super) fn from_row(id: NodeId, row: pb::NodeRow) -> Option<Self> {
         Some(Self {
             id,
@@ -108,24 +108,24 @@ impl NodeInfo {
     }
 }
 
-/// The nodes of a shard.
+/// Placement of a shard on nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// One more with every change, from 1.
+    /// Epoch, which starts at 1 and increases with every change.
     pub epoch: u64,
-    /// The nodes that vote; the first is the preferred leader.
+    /// Nodes that vote; the first is the preferred leader.
     pub voters: Vec<NodeId>,
-    /// The nodes that only learn.
+    /// Nodes that only follow.
     pub learners: Vec<NodeId>,
 }
 
 impl Placement {
-    /// The node that should lead.
+    /// Node that should lead.
     pub fn preferred_leader(&self) -> Option<NodeId> {
         self.voters.first().copied()
     }
 
-    /// Whether a node holds the shard, as a voter or a learner.
+    /// Returns whether a node is a voter or learner of the shard.
     pub fn names(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.learners.contains(&node)
     }
@@ -147,18 +147,18 @@ impl Placement {
     }
 }
 
-/// A region.
+/// Region of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfo {
-    /// Its name.
+    /// Name of the region.
     pub name: String,
-    /// Names the histories of its shards.
+    /// Incarnation: identifies the history of its shards.
     pub incarnation: u64,
-    /// Its shards take over what other regions have, and serve nobody yet.
+    /// True while its shards are seeded from other regions, and don't serve yet.
     pub joining: bool,
-    /// The node that founds its shards; 0: the one that founded the cluster.
+    /// Node that bootstraps its shards; 0 for the one that bootstrapped the cluster.
     pub founder: NodeId,
-    /// It is lost, or leaves: it is being removed.
+    /// True while the region is being removed, which may be because it is lost.
     pub leaving: bool,
 }
 
@@ -186,18 +186,18 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The nodes, removed ones included, in the order of their numbers.
+    /// Nodes, including removed ones, in the order of their IDs.
     pub fn nodes(&self) -> &[NodeInfo] {
         &self.nodes
     }
 
-    /// A node, also a removed one.
+    /// Node with an ID, which may be removed.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
-        self.position(id).ok().and_then(|at| self.nodes.get(at))
+        self.position(id).ok().and_then(|index| self.nodes.get(index))
     }
 
-    /// Whether a node has no place any more: it was removed, or its region is being removed, so that
-    /// what it would still acknowledge would be lost.
+    /// Returns whether a node is removed, or its region is being removed, so that anything that it
+    /// still acknowledges would be lost.
     pub fn is_gone(&self, id: NodeId) -> bool {
         self.node(id).is_some_and(|node| {
             let region = self.region(node.region);
@@ -205,36 +205,36 @@ impl Topology {
         })
     }
 
-    /// All nodes but removed ones, and where each is.
+    /// Lists all nodes but removed ones, with their addresses.
     pub fn members(&self) -> Vec<pb::Member> {
-        let there = |node: &&NodeInfo| node.state != NodeState::Removed;
+        let is_member = |node: &&NodeInfo| node.state != NodeState::Removed;
         let member = |node: &NodeInfo| pb::Member {
             id: node.id,
             rpc: node.rpc.clone(),
         };
-        self.nodes.iter().filter(there).map(member).collect()
+        self.nodes.iter().filter(is_member).map(member).collect()
     }
 
-    /// The nodes of a region, without removed ones, in the order of their numbers.
+    /// Nodes of a region, without removed ones, in the order of their IDs.
     pub fn nodes_of(&self, region: u32) -> impl Iterator<Item = &NodeInfo> {
         self.nodes
             .iter()
             .filter(move |node| node.region == region && node.state != NodeState::Removed)
     }
 
-    /// The nodes of a shard of a region; `None` if it was never placed.
+    /// Placement of a shard of a region; `None` if it was never placed.
     pub fn placement(&self, region: u32, shard: u16) -> Option<&Placement> {
         self.placements.get(&(region, shard))
     }
 
-    /// The placed shards of a region, in the order of their numbers.
+    /// Placed shards of a region, in the order of their numbers.
     pub fn placements_of(&self, region: u32) -> impl Iterator<Item = (u16, &Placement)> {
         self.placements
             .range((region, 0)..=(region, u16::MAX))
             .map(|((_, shard), placement)| (*shard, placement))
     }
 
-    /// The shards of its region that a node holds, as a voter or a learner.
+    /// Shards of its region that a node has, as a voter or a learner.
     pub fn shards_of_node(&self, id: NodeId) -> Vec<u16> {
         let Some(node) = self.node(id) else {
             return Vec::new();
@@ -245,14 +245,14 @@ impl Topology {
             .collect()
     }
 
-    /// The regions: number and name.
+    /// Numbers and names of the regions.
     pub fn regions(&self) -> impl Iterator<Item = (u32, &str)> {
         self.regions
             .iter()
             .map(|(number, region)| (*number, region.name.as_str()))
     }
 
-    /// A region.
+    /// Region with a number.
     pub fn region(&self, number: u32) -> Option<&RegionInfo> {
         self.regions.get(&number)
     }
@@ -262,29 +262,29 @@ impl Topology {
         &self.regions
     }
 
-    /// One more with every change of the regions.
+    /// Epoch of the regions, which increases with every change of them.
     pub fn regions_epoch(&self) -> u64 {
         self.regions_epoch
     }
 
-    /// One more with every region that is to leave.
+    /// Round of removals, which increases with every region that is to be removed.
     pub fn removal_round(&self) -> u64 {
         self.removal_round
     }
 
-    /// The regions that have levelled what they have of those that leave, in this round.
+    /// Regions that have reconciled the regions that are being removed, in this round.
     pub fn levelled_in(&self) -> &[u32] {
         &self.levelled_in
     }
 
-    /// The number of a region.
+    /// Number of the region with a name.
     pub fn region_number(&self, name: &str) -> Option<u32> {
         self.regions()
             .find(|(_, other)| *other == name)
             .map(|(number, _)| number)
     }
 
-    /// The name of a region.
+    /// Name of the region with a number.
     pub fn region_name(&self, number: u32) -> Option<&str> {
         self.region(number).map(|region| region.name.as_str())
     }
@@ -295,8 +295,8 @@ impl Topology {
 
     pub(crate) fn put_node(&mut self, node: NodeInfo) {
         match self.position(node.id) {
-            Ok(at) => self.nodes[at] = node,
-            Err(at) => self.nodes.insert(at, node),
+            Ok(index) => self.nodes[index] = node,
+            Err(index) => self.nodes.insert(index, node),
         }
     }
 

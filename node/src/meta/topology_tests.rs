@@ -29,8 +29,8 @@ fn history() -> Vec<Command> {
 fn a_history_gives_the_same_in_one_process_and_over_restarts() {
     let (mut straight, mut reopened) = (Bench::new(false), Bench::new(true));
     for (step, command) in history().into_iter().enumerate() {
-        let answers = (straight.apply(command.clone()), reopened.apply(command));
-        assert_eq!(answers.0, answers.1, "step {step}");
+        let results = (straight.apply(command.clone()), reopened.apply(command));
+        assert_eq!(results.0, results.1, "step {step}");
         assert_eq!(straight.digest(), reopened.digest(), "step {step}");
         assert_eq!(straight.topology(), reopened.topology(), "step {step}");
     }
@@ -41,50 +41,50 @@ fn a_history_gives_the_same_in_one_process_and_over_restarts() {
 }
 
 #[test]
-fn the_digest_is_that_of_the_rows_and_not_of_the_way_to_them() {
-    let (mut long, mut short) = (Bench::founded(), Bench::founded());
+fn the_digest_depends_on_the_rows_and_not_on_their_history() {
+    let (mut detoured, mut direct) = (Bench::founded(), Bench::founded());
     let first = pb::RegisterNode {
         rpc: "other:1".into(),
         ..register(2)
     };
-    long.apply(Command::RegisterNode(first)).unwrap();
-    assert_ne!(long.digest(), short.digest());
-    long.apply(Command::RegisterNode(register(2))).unwrap();
-    short.apply(Command::RegisterNode(register(2))).unwrap();
-    assert_eq!(long.digest(), short.digest());
+    detoured.apply(Command::RegisterNode(first)).unwrap();
+    assert_ne!(detoured.digest(), direct.digest());
+    detoured.apply(Command::RegisterNode(register(2))).unwrap();
+    direct.apply(Command::RegisterNode(register(2))).unwrap();
+    assert_eq!(detoured.digest(), direct.digest());
 }
 
 #[test]
-fn a_snapshot_brings_its_topology_and_tells_of_it() {
-    let mut bench = Bench::founded();
+fn a_snapshot_publishes_its_topology() {
+    let mut fixture = Bench::founded();
     let other = rows(ROWS + 1);
-    bench.copy_rows(other);
-    let old = bench.topology();
-    bench.apply(Command::RegisterNode(register(2))).unwrap();
-    let catalog = bench.state.catalog();
+    fixture.copy_rows(other);
+    let old = fixture.topology();
+    fixture.apply(Command::RegisterNode(register(2))).unwrap();
+    let catalog = fixture.state.catalog();
     let mut changes = catalog.topology_changes();
-    bench.state.reload(other).unwrap();
+    fixture.state.reload(other).unwrap();
     assert!(changes.has_changed().unwrap());
     assert_eq!(*catalog.topology(), old);
     changes.mark_unchanged();
-    bench.apply(Command::RegisterNode(register(3))).unwrap();
+    fixture.apply(Command::RegisterNode(register(3))).unwrap();
     assert!(changes.has_changed().unwrap());
     assert!(catalog.topology().node(3).is_some());
 }
 
 #[test]
-fn only_what_changes_the_topology_or_the_header_is_told() {
-    let mut bench = Bench::new(false);
-    let mut changes = bench.state.catalog().topology_changes();
-    let mut told = |bench: &mut Bench, command| {
-        bench.apply(command).unwrap();
-        let told = changes.has_changed().unwrap();
+fn only_changes_of_topology_or_header_are_published() {
+    let mut fixture = Bench::new(false);
+    let mut changes = fixture.state.catalog().topology_changes();
+    let mut is_published = |fixture: &mut Bench, command| {
+        fixture.apply(command).unwrap();
+        let is_published = changes.has_changed().unwrap();
         changes.mark_unchanged();
-        told
+        is_published
     };
-    assert!(told(&mut bench, Command::Found(found())));
-    assert!(told(&mut bench, Command::RegisterNode(register(2))));
-    assert!(!told(&mut bench, Command::RegisterNode(register(2))));
+    assert!(is_published(&mut fixture, Command::Found(found())));
+    assert!(is_published(&mut fixture, Command::RegisterNode(register(2))));
+    assert!(!is_published(&mut fixture, Command::RegisterNode(register(2))));
     let bucket = pb::CreateBucket {
         bucket: Bytes::from_static(b"aAAAAAAAAAAAAA"),
         account: Bytes::from_static(&[7; 32]),
@@ -93,6 +93,6 @@ fn only_what_changes_the_topology_or_the_header_is_told() {
         plan: pb::Plan::Free.into(),
         ..Default::default()
     };
-    assert!(!told(&mut bench, Command::CreateBucket(bucket)));
-    assert!(told(&mut bench, set_state(2, pb::NodeState::Leaving)));
+    assert!(!is_published(&mut fixture, Command::CreateBucket(bucket)));
+    assert!(is_published(&mut fixture, set_state(2, pb::NodeState::Leaving)));
 }

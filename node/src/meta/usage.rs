@@ -1,4 +1,5 @@
-//! What this node counts of a bucket: reads since they were last reported, and its published size.
+//! Counters of this node for a bucket: reads since the last report, and the published number of
+//! keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use crate::types::Nanos;
 pub struct Usage {
     hits: AtomicU64,
     misses: AtomicU64,
-    /// Room for new keys.
+    /// Quota for new keys.
     pub budget: Arc<KeyBudget>,
     /// Bytes that may be added before the bucket is counted again, if its plan limits them.
     pub byte_quota: ByteQuota,
@@ -22,18 +23,18 @@ pub struct Usage {
 
 impl Usage {
     /// Counts a read.
-    pub fn count_read(&self, found: bool) {
-        let counter = if found { &self.hits } else { &self.misses };
+    pub fn count_read(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes off what was reported.
+    /// Subtracts counts that were reported.
     pub fn reported(&self, (hits, misses): (u64, u64)) {
         self.hits.fetch_sub(hits, Ordering::Relaxed);
         self.misses.fetch_sub(misses, Ordering::Relaxed);
     }
 
-    /// Hits and misses that wait to be reported.
+    /// Hits and misses that are not reported yet.
     pub fn reads(&self) -> (u64, u64) {
         (
             self.hits.load(Ordering::Relaxed),
@@ -41,18 +42,19 @@ impl Usage {
         )
     }
 
-    /// The number of keys last published, if that was after `since`.
+    /// Number of keys last published, if that was after `since`.
     pub fn published_since(&self, since: Nanos) -> Option<u64> {
         self.published.lock()[0]
             .filter(|(_, at)| *at > since)
             .map(|(keys, _)| keys)
     }
 
-    /// Publishes a number of keys, unless one was published after `since`; what now stands.
+    /// Publishes a number of keys, unless one was published after `since`. Returns the valid
+    /// number.
     pub fn publish(&self, keys: u64, now: Nanos, since: Nanos) -> u64 {
         let mut published = self.published.lock();
         match published[0] {
-            Some((standing, at)) if at > since => standing,
+            Some((current, at)) if at > since => current,
             last => {
                 *published = [Some((keys, now)), last];
                 keys
@@ -60,12 +62,13 @@ impl Usage {
         }
     }
 
-    /// The last two numbers published, and when.
+    /// Last two published numbers, with their times.
     pub fn published(&self) -> Vec<(u64, Nanos)> {
         self.published.lock().iter().flatten().copied().collect()
     }
 
-    /// Whether `keys` is one of the last two numbers published, after `since`.
+    /// Returns whether `keys` is one of the last two published numbers, and was published after
+    /// `since`.
     pub fn was_published(&self, keys: u64, since: Nanos) -> bool {
         let published = self.published.lock();
         published

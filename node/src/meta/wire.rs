@@ -1,7 +1,7 @@
-//! A metadata answer as nodes send it to each other: nothing is lost on the way.
+//! Conversion of metadata responses to and from messages between nodes, without loss.
 //!
-//! A peer of a later version may refuse for a reason that this one doesn't know. That is an error
-//! here, with the peer's own words, and never some other reason.
+//! A peer of a later version may refuse for a reason that this version doesn't know. That is an
+//! error here, with the peer's own text, and never taken for another reason.
 
 use cloudkv_proto::v1::{self as pb, meta_refusal::Kind, meta_response::Kind as Answer};
 
@@ -9,23 +9,23 @@ use super::buckets::Refusal;
 use super::node_refusal::NodeRefusal;
 use super::state::Response;
 
-/// Why an answer can't be read.
+/// Reason why a response can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// A later version refused for a reason of its own.
+    /// A later version refused for an unknown reason.
     #[error("the command was refused for a reason that this version does not know: {text}")]
     UnknownRefusal {
-        /// The kind's number.
+        /// Number of the refusal's kind.
         kind: i32,
-        /// What the peer says.
+        /// Text of the peer.
         text: String,
     },
-    /// The answer holds nothing.
-    #[error("the answer to a command is empty")]
+    /// The response is empty.
+    #[error("the response to a command is empty")]
     Empty,
 }
 
-/// An answer as it is sent.
+/// Encodes a response.
 pub fn to_pb(response: &Response) -> pb::MetaResponse {
     let kind = match response {
         Ok(()) => Answer::Done(true),
@@ -34,7 +34,7 @@ pub fn to_pb(response: &Response) -> pb::MetaResponse {
     pb::MetaResponse { kind: Some(kind) }
 }
 
-/// An answer as it was received.
+/// Decodes a response.
 pub fn from_pb(response: pb::MetaResponse) -> Result<Response, WireError> {
     match response.kind {
         Some(Answer::Done(true)) => Ok(Ok(())),
@@ -100,7 +100,7 @@ impl TryFrom<pb::MetaRefusal> for Refusal {
     type Error = WireError;
 
     fn try_from(refused: pb::MetaRefusal) -> Result<Self, WireError> {
-        // A number that this version doesn't know reads as no kind.
+        // A number that this version doesn't know is read as no kind.
         refusal(refused.kind(), refused.limit).ok_or(WireError::UnknownRefusal {
             kind: refused.kind,
             text: refused.text,
@@ -187,7 +187,8 @@ mod tests {
 
     use super::*;
 
-    /// All refusals, one after the other. A new variant doesn't compile until it is in here.
+    /// Enumerates all refusals, one after the other. A new variant doesn't compile until it is
+    /// added here.
     fn after(refusal: Option<Refusal>) -> Option<Refusal> {
         match refusal {
             None => Some(Refusal::Founded),
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_of_nodes_comes_back_with_its_fact() {
+    fn every_node_refusal_comes_back_with_its_value() {
         let refusals = std::iter::successors(node_after(None), |at| node_after(Some(*at)));
         assert_eq!(refusals.clone().count(), 15);
         for refusal in refusals {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_of_a_later_version_is_an_error_with_its_words() {
+    fn a_reason_of_a_later_version_is_an_error_with_its_text() {
         for kind in [0, 19, 1000, -1] {
             let text = "the moon is full".to_owned();
             let refused = pb::MetaRefusal {

@@ -1,9 +1,10 @@
-//! When each member last acknowledged this leader: what the lease counts from.
+//! Tracks when each member last acknowledged this leader. The lease counts from these times.
 //!
-//! Invariant: a member's time is that of a message which it answered, taken before the message was
-//! sent. openraft keeps such times, too, but with several appends under way it takes an answer to
-//! the first for one to all that end at the same entry: a leader that had stood still, and then
-//! got an old answer after it had sent a new message, would have a lease that nobody gave it.
+//! Invariant: a member's time is that of a message which it acknowledged, taken before the message
+//! was sent. openraft keeps such times, too, but with several appends in flight it takes an
+//! acknowledgement of the first for one of all that end at the same entry: a leader that had
+//! paused, and received an old response after it had sent a new message, would hold a lease that
+//! nobody granted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
@@ -25,7 +26,8 @@ struct Ack {
 }
 
 impl Acks {
-    /// A member has taken a message of this leader, sent in `term` no earlier than `sent`.
+    /// Records that a member has accepted a message of this leader, sent in `term` at `sent` or
+    /// later.
     pub(super) fn note(&self, member: NodeId, term: u64, sent: Instant) {
         let mut last = self.last.lock();
         let ack = last.entry(member).or_insert(Ack { term, sent });
@@ -34,8 +36,8 @@ impl Acks {
         }
     }
 
-    /// The latest time at which a majority of each of `configs` had this node, `me`, as their leader
-    /// of `term`, where this node counts as of `now`.
+    /// Returns the latest time at which a majority of each of `configs` had this node, `me`, as
+    /// their leader of `term`. This node itself counts as of `now`.
     pub(super) fn quorum(
         &self,
         term: u64,
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_counts_as_of_its_slowest_member() {
+    fn a_quorum_counts_from_its_slowest_member() {
         let (acks, begin) = (Acks::default(), Instant::now());
         let at = |millis| begin + Duration::from_millis(millis);
         let me = (1, at(100));
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_answer_or_one_of_another_term_changes_nothing() {
+    fn older_acks_and_acks_of_another_term_are_ignored() {
         let (acks, begin) = (Acks::default(), Instant::now());
         let at = |millis| begin + Duration::from_millis(millis);
         let me = (1, at(100));

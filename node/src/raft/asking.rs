@@ -1,4 +1,4 @@
-//! Questions to the core of Raft, which alone knows what is in force: metrics lag.
+//! Queries to the core of Raft, which alone knows the state in force: metrics lag behind it.
 
 use openraft::{Raft, RaftState};
 use tokio::sync::oneshot;
@@ -9,25 +9,25 @@ use super::types::{Machine, Types};
 /// Raft's own state of a group.
 pub(super) type RaftStateOf<M> = RaftState<Types<M>>;
 
-/// What `question` finds in Raft's state, after all that the core was sent before was looked at;
-/// `None` once Raft has stopped.
+/// Evaluates `query` on Raft's state, after everything that was sent to the core before has been
+/// processed. Returns `None` once Raft has stopped.
 ///
-/// Whoever asks may go away: openraft's own `with_raft_state` calls an answer that nobody waits for
-/// an error, and logs it as one.
+/// Cancel safe: openraft's own `with_raft_state` treats a result that nobody waits for as an error,
+/// and logs it as one.
 pub(super) async fn ask<M, V>(
     raft: &Raft<Types<M>, Replica<M>>,
-    question: impl FnOnce(&RaftStateOf<M>) -> V + Send + 'static,
+    query: impl FnOnce(&RaftStateOf<M>) -> V + Send + 'static,
 ) -> Option<V>
 where
     M: Machine,
     V: Send + 'static,
 {
-    let (answer, answered) = oneshot::channel();
-    let asked = raft.external_request(move |state| {
-        let _ = answer.send(question(state));
+    let (result, receiver) = oneshot::channel();
+    let sent = raft.external_request(move |state| {
+        let _ = result.send(query(state));
     });
-    asked.await.ok()?;
-    answered.await.ok()
+    sent.await.ok()?;
+    receiver.await.ok()
 }
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::raft::reception_tests::group;
 
-    /// Counts the errors that are logged.
+    /// Counts logged errors.
     #[derive(Clone, Default)]
     struct Errors(Arc<AtomicUsize>);
 
@@ -54,18 +54,18 @@ mod tests {
         }
     }
 
-    // All on one thread: the core of Raft has its turn only when the test waits.
+    // All on one thread: the core of Raft runs only while the test awaits.
     #[tokio::test]
-    async fn who_asks_may_go_away() {
+    async fn a_query_may_be_dropped_before_its_result() {
         let errors = Errors::default();
         let logged = tracing_subscriber::registry().with(errors.clone());
         let _guard = tracing::subscriber::set_default(logged);
         let dir = tempfile::tempdir().unwrap();
         let group = group(&dir).await;
-        let gone = ask(group.raft(), |_| ()).now_or_never();
-        assert_eq!(gone, None, "the core has answered before anybody waited");
-        let answer = ask(group.raft(), |state| state.log_ids.last().copied());
-        assert_eq!(answer.await, Some(None));
+        let dropped = ask(group.raft(), |_| ()).now_or_never();
+        assert_eq!(dropped, None, "the core answered before the test awaited");
+        let last = ask(group.raft(), |state| state.log_ids.last().copied());
+        assert_eq!(last.await, Some(None));
         assert_eq!(errors.0.load(Ordering::Relaxed), 0);
         group.stop().await.unwrap();
         assert_eq!(ask(group.raft(), |_| ()).await, None);

@@ -6,7 +6,7 @@
 //! format u8 = 1 | kind u8 | term u64 | index u64 | payload      (numbers big-endian)
 //! ```
 //!
-//! where the payload is nothing (blank), the command's or the membership's protobuf.
+//! where the payload is empty (blank), or the protobuf of the command or the membership.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,14 +35,14 @@ fn decode_error(error: prost::DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Bytes of an entry.
+/// Encodes an entry.
 pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entry_len(entry));
     write_entry::<M>(entry, &mut bytes);
     bytes
 }
 
-/// How many bytes an entry has, about: exactly if it is a command.
+/// Encoded size of an entry in bytes: exact for commands, approximate for others.
 pub fn entry_len<M: Machine>(entry: &Entry<M>) -> usize {
     let payload = match &entry.payload {
         EntryPayload::Blank => 0,
@@ -52,7 +52,7 @@ pub fn entry_len<M: Machine>(entry: &Entry<M>) -> usize {
     HEAD + payload
 }
 
-/// Writes an entry's bytes behind those that are there.
+/// Appends an encoded entry to `bytes`.
 pub fn write_entry<M: Machine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
     let kind = match &entry.payload {
         EntryPayload::Blank => BLANK,
@@ -70,14 +70,14 @@ pub fn write_entry<M: Machine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The entry of `bytes`, which its values share.
+/// Decodes an entry, whose values share `bytes`.
 pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
     if bytes.len() < HEAD {
-        return Err(invalid("a log entry is shorter than its head"));
+        return Err(invalid("decode log entry: shorter than its header"));
     }
     if bytes.get_u8() != FORMAT {
         return Err(invalid(
-            "a log entry has a format that this version doesn't know",
+            "decode log entry: format unknown to this version",
         ));
     }
     let kind = bytes.get_u8();
@@ -91,40 +91,40 @@ pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
         }
         _ => {
             return Err(invalid(
-                "a log entry has a kind that this version doesn't know",
+                "decode log entry: kind unknown to this version",
             ));
         }
     };
     Ok(Entry::<M> { log_id, payload })
 }
 
-/// Position of the entry of `bytes`, without its payload.
+/// Decodes the position of an entry, without its payload.
 pub fn entry_log_id(mut bytes: Bytes) -> io::Result<LogId> {
     if bytes.len() < HEAD {
-        return Err(invalid("a log entry is shorter than its head"));
+        return Err(invalid("decode log entry: shorter than its header"));
     }
     bytes.advance(2);
     Ok(log_id(bytes.get_u64(), bytes.get_u64()))
 }
 
-/// A position.
+/// Builds a position.
 pub fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderId::new(term), index)
 }
 
-/// Bytes of a position.
+/// Encodes a position.
 pub fn encode_log_id(log_id: &LogId) -> Vec<u8> {
     log_id_to_pb(log_id).encode_to_vec()
 }
 
-/// The position of `bytes`.
+/// Decodes a position.
 pub fn decode_log_id(bytes: Bytes) -> io::Result<LogId> {
     pb::LogId::decode(bytes)
         .map(|id| log_id(id.term, id.index))
         .map_err(decode_error)
 }
 
-/// A position as it is sent.
+/// Converts a position to its message.
 pub fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
     pb::LogId {
         term: log_id.leader_id.term,
@@ -132,12 +132,12 @@ pub fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
     }
 }
 
-/// A position that was sent.
+/// Converts a position from its message.
 pub fn log_id_from_pb(id: pb::LogId) -> LogId {
     log_id(id.term, id.index)
 }
 
-/// A vote as it is sent.
+/// Converts a vote to its message.
 pub fn vote_to_pb(vote: &Vote) -> pb::Vote {
     let leader = &vote.leader_id;
     pb::Vote {
@@ -147,7 +147,7 @@ pub fn vote_to_pb(vote: &Vote) -> pb::Vote {
     }
 }
 
-/// A vote that was sent.
+/// Converts a vote from its message.
 pub fn vote_from_pb(vote: pb::Vote) -> Vote {
     Vote {
         leader_id: RaftLeaderId::new(vote.term, vote.candidate),
@@ -155,18 +155,18 @@ pub fn vote_from_pb(vote: pb::Vote) -> Vote {
     }
 }
 
-/// Bytes of a vote.
+/// Encodes a vote.
 pub fn encode_vote(vote: &Vote) -> Vec<u8> {
     vote_to_pb(vote).encode_to_vec()
 }
 
-/// The vote of `bytes`.
+/// Decodes a vote.
 pub fn decode_vote(bytes: Bytes) -> io::Result<Vote> {
     let vote = pb::Vote::decode(bytes).map_err(decode_error)?;
     Ok(vote_from_pb(vote))
 }
 
-/// Bytes of a membership and its position.
+/// Encodes a membership and its position.
 pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
     let stored = pb::StoredMembership {
         log_id: stored.log_id().as_ref().map(log_id_to_pb),
@@ -175,12 +175,12 @@ pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
     stored.encode_to_vec()
 }
 
-/// The membership and its position of `bytes`.
+/// Decodes a membership and its position.
 pub fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
     membership_of_pb(pb::StoredMembership::decode(bytes).map_err(decode_error)?)
 }
 
-/// The membership and its position that were sent.
+/// Converts a membership and its position from their message.
 pub fn membership_of_pb(stored: pb::StoredMembership) -> io::Result<StoredMembership> {
     let log_id = stored.log_id.map(log_id_from_pb);
     let membership = membership_from_pb(stored.membership.unwrap_or_default())?;

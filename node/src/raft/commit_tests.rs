@@ -1,4 +1,4 @@
-//! What a crash leaves of a group that shows nothing before its commit is durable.
+//! Tests of a crash of a group that shows nothing before its commit is durable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,11 +42,11 @@ fn set_level(index: u64) -> Entry<Meta> {
     }
 }
 
-/// What a crash now would leave: the files as they are, while the node has them open.
+/// Copies the files as a crash now would leave them, while the node has them open.
 fn crash(dir: &Path) -> tempfile::TempDir {
-    let left = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
     for folder in ["", "log", "state"] {
-        let (from, to) = (dir.join(folder), left.path().join(folder));
+        let (from, to) = (dir.join(folder), copy.path().join(folder));
         std::fs::create_dir_all(&to).unwrap();
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
@@ -55,10 +55,10 @@ fn crash(dir: &Path) -> tempfile::TempDir {
             }
         }
     }
-    left
+    copy
 }
 
-/// How far the state is after a start that reaches no other member.
+/// Returns the applied position after a start that reaches no other member.
 async fn applied_after_start(dir: &Path) -> Option<LogId> {
     let (_engine, mut log, mut replica) = open(dir);
     let mut helper = StorageHelper::<Types<Meta>, _, _>::new(&mut log, &mut replica).with_id(1);
@@ -67,7 +67,7 @@ async fn applied_after_start(dir: &Path) -> Option<LogId> {
 }
 
 #[tokio::test]
-async fn what_was_shown_is_applied_again_without_any_other_member() {
+async fn visible_entries_are_applied_again_without_another_member() {
     let dir = tempfile::tempdir().unwrap();
     let (_engine, mut log, mut replica) = open(dir.path());
     for index in 0..3 {
@@ -77,14 +77,14 @@ async fn what_was_shown_is_applied_again_without_any_other_member() {
         log.save_committed(Some(log_id(1, index))).await.unwrap();
         let entries = futures_util::stream::iter([Ok((entry, None))]);
         replica.apply(entries).await.unwrap();
-        let left = crash(dir.path());
-        let applied = applied_after_start(left.path()).await;
+        let copy = crash(dir.path());
+        let applied = applied_after_start(copy.path()).await;
         assert_eq!(applied, Some(log_id(1, index)));
     }
 }
 
 #[tokio::test]
-async fn entries_that_are_committed_together_cost_no_sync_each() {
+async fn entries_committed_together_share_syncs() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, mut log, mut replica) = open(dir.path());
     let entries: Vec<_> = (0..50).map(set_level).collect();

@@ -1,16 +1,18 @@
-//! News of a commit that goes with the next entries.
+//! Coalesces notifications of a commit with the next entries.
 //!
-//! When entries are committed, openraft tells each member by a message without entries, unless more
-//! entries are ready. Under load that is every second message of a group, and costs both sides as
-//! much as one that brings entries. Only who reads a follower waits for it to apply what its leader
-//! has applied, so such news is held for a moment, and dropped if a later message says as much.
+//! When entries are committed, openraft notifies each member by a message without entries, unless
+//! more entries are ready. Under load that is every second message of a group, and costs both sides
+//! as much as one that carries entries. Only readers of a follower wait for it to apply what its
+//! leader has applied, so such a notification is delayed briefly, and dropped if a later message
+//! carries the same commit index or a later one.
 //!
-//! Invariant: a message is held only if one that ended with the same entry was sent before it in
-//! this stream, so what begins a stream, finds out where a member stands, or is a heartbeat, goes at
-//! once; and none is dropped but for a later one, which carries the same commit or a later one, or
-//! with its stream. Then a heartbeat brings it, though not to a member that was removed: the pause
-//! between the steps of a change of members (`cluster/keeper`) has to be far longer than `patience`,
-//! as has the time that a follower waits for its leader.
+//! Invariant: a message is delayed only if one that ended with the same entry was sent before it in
+//! this stream. So the first message of a stream, a probe of a member's log position, and a
+//! heartbeat are sent at once. A message is dropped only for a later one, which carries the same
+//! commit or a later one, or together with its stream. After that a heartbeat carries the commit,
+//! though not to a member that was removed: the interval between the steps of a membership change
+//! (`cluster/placement_controller`) has to be far longer than `max_delay`, as has the time that a
+//! follower waits for its leader.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,13 +24,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::types::{LogId, Machine, Types};
 
-/// Holds news of commits back, each for `patience` at most.
+/// Delays notifications of commits, each by at most `max_delay`.
 pub(super) struct Together<M: Machine, S> {
     input: Fuse<S>,
     patience: Duration,
     held: Option<AppendEntriesRequest<Types<M>>>,
     until: Pin<Box<Sleep>>,
-    /// The entry that the last message ended with; `None` before the first message.
+    /// Last entry of the message sent last; `None` before the first message.
     reached: Option<Option<LogId>>,
 }
 
@@ -37,7 +39,7 @@ where
     M: Machine,
     S: Stream<Item = AppendEntriesRequest<Types<M>>> + Unpin,
 {
-    /// The messages of `input`, without news that later ones bring.
+    /// Wraps `input`, without the notifications that later messages replace.
     pub(super) fn new(input: S, patience: Duration) -> Self {
         Self {
             input: input.fuse(),
@@ -75,8 +77,8 @@ where
         loop {
             match this.input.poll_next_unpin(cx) {
                 Poll::Ready(Some(message)) => {
-                    let news = message.entries.is_empty() && !this.patience.is_zero();
-                    if news && this.reached == Some(message.prev_log_id) {
+                    let is_notification = message.entries.is_empty() && !this.patience.is_zero();
+                    if is_notification && this.reached == Some(message.prev_log_id) {
                         this.hold(message);
                     } else {
                         return Poll::Ready(Some(this.pass(message)));
@@ -109,7 +111,7 @@ mod tests {
 
     const NEVER: Duration = Duration::from_secs(3600);
 
-    /// A message that brings the entries after `previous` up to `last`, and says what is committed.
+    /// A message that carries the entries after `previous` up to `last`, and the commit index.
     fn message(previous: u64, last: u64, commit: u64) -> Message {
         let entries = (previous + 1..=last).map(|index| Entry::<Shard> {
             log_id: log_id(1, index),
@@ -124,17 +126,17 @@ mod tests {
     }
 
     fn together(
-        patience: Duration,
+        max_delay: Duration,
     ) -> (
         mpsc::UnboundedSender<Message>,
         Together<Shard, UnboundedReceiverStream<Message>>,
     ) {
         let (send, receive) = mpsc::unbounded_channel();
         let input = UnboundedReceiverStream::new(receive);
-        (send, Together::new(input, patience))
+        (send, Together::new(input, max_delay))
     }
 
-    /// What comes out now: where it begins, how many entries, what is committed.
+    /// Returns the next message if it is ready: previous index, number of entries, commit index.
     fn ready(
         out: &mut Together<Shard, UnboundedReceiverStream<Message>>,
     ) -> Option<(u64, usize, u64)> {
@@ -148,22 +150,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn news_goes_with_the_next_entries() {
+    async fn a_commit_is_sent_with_the_next_entries() {
         let (send, mut out) = together(NEVER);
         send.send(message(5, 6, 5)).unwrap();
         assert_eq!(ready(&mut out), Some((5, 1, 5)));
         send.send(message(6, 6, 6)).unwrap();
-        assert_eq!(ready(&mut out), None, "it is held");
+        assert_eq!(ready(&mut out), None, "it is delayed");
         send.send(message(6, 8, 6)).unwrap();
         assert_eq!(ready(&mut out), Some((6, 2, 6)));
-        assert_eq!(ready(&mut out), None, "and said once");
+        assert_eq!(ready(&mut out), None, "and sent once");
     }
 
     #[tokio::test]
-    async fn news_goes_alone_when_nothing_comes() {
+    async fn a_commit_is_sent_alone_after_the_delay() {
         let (send, mut out) = together(Duration::from_millis(1));
-        for news in [message(5, 6, 5), message(6, 6, 5), message(6, 6, 6)] {
-            send.send(news).unwrap();
+        for commit in [message(5, 6, 5), message(6, 6, 5), message(6, 6, 6)] {
+            send.send(commit).unwrap();
         }
         assert_eq!(ready(&mut out), Some((5, 1, 5)));
         let last = out.next().await.unwrap();
@@ -172,16 +174,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_asks_where_a_member_stands_goes_at_once() {
+    async fn a_probe_is_sent_at_once() {
         let (send, mut out) = together(NEVER);
         send.send(message(5, 5, 5)).unwrap();
         assert_eq!(ready(&mut out), Some((5, 0, 5)), "the first");
         send.send(message(3, 3, 5)).unwrap();
-        assert_eq!(ready(&mut out), Some((3, 0, 5)), "of another position");
+        assert_eq!(ready(&mut out), Some((3, 0, 5)), "at another position");
     }
 
     #[tokio::test]
-    async fn what_is_held_at_the_end_is_sent() {
+    async fn a_delayed_message_is_sent_when_the_stream_ends() {
         let (send, mut out) = together(NEVER);
         send.send(message(5, 6, 5)).unwrap();
         send.send(message(6, 6, 6)).unwrap();
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_patience_nothing_is_held() {
+    async fn without_a_delay_every_message_is_sent_at_once() {
         let (send, mut out) = together(Duration::ZERO);
         send.send(message(5, 6, 5)).unwrap();
         send.send(message(6, 6, 6)).unwrap();

@@ -1,34 +1,35 @@
-//! When this node last knew its group to have a leader, and what it must have applied to be level
-//! with that one.
+//! Tracks when this node last knew its group to have a leader, and the commit index that it must
+//! have applied to be caught up with that leader.
 //!
-//! Who leads is remembered also when the leader is gone: without a majority nobody else is elected,
-//! and after a restart the vote that was kept names the leader of before. So a leader counts only
-//! as long as it is heard, or, on the leader itself, as long as a majority acknowledges it.
+//! Raft remembers a leader that has failed: without a majority nobody else is elected, and after a
+//! restart the stored vote names the previous leader. So a leader counts only as long as its
+//! messages arrive, or, on the leader itself, as long as a majority acknowledges it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::replica::Progress;
 
-/// No leader has told yet what is committed.
+/// Placeholder while no leader has announced a commit index.
 const UNTOLD: u64 = u64::MAX;
 
-/// A node's contact with the leader of one group.
+/// Contact of a node with the leader of one group.
 #[derive(Debug)]
 pub(super) struct Contact {
     start: Instant,
-    /// Silence after which there is no leader.
+    /// Time without contact after which there is no leader.
     timeout: Duration,
-    /// When a leader was last known, in nanoseconds after `start`; 0: never.
+    /// Last contact with a leader, in nanoseconds after `start`; 0: never.
     last: AtomicU64,
-    /// Since when the current one is taken for the leader, likewise.
+    /// Last change of the known leader, in nanoseconds after `start`.
     since: AtomicU64,
-    /// What was committed when contact began: index of an entry.
+    /// Commit index when contact began.
     floor: AtomicU64,
 }
 
 impl Contact {
-    /// None yet. It counts as lost after `timeout` without a sign of the leader.
+    /// Creates a tracker without contact. Contact is lost after `timeout` without a message of the
+    /// leader.
     pub fn new(timeout: Duration) -> Self {
         Self {
             start: Instant::now(),
@@ -39,7 +40,8 @@ impl Contact {
         }
     }
 
-    /// The leader of `term` was heard; it has committed the entry of this term and index.
+    /// Records a message of the leader of `term`, which has committed the entry of this term and
+    /// index.
     pub fn heard(&self, term: u64, commit: Option<(u64, u64)>) {
         let now = self.nanos_at(Instant::now());
         let last = self.last.fetch_max(now, Ordering::AcqRel);
@@ -47,45 +49,45 @@ impl Contact {
         if last == 0 || now.saturating_sub(last) > limit {
             self.floor.store(UNTOLD, Ordering::Release);
         }
-        // A leader that has committed no entry of its own term doesn't know what is committed.
+        // A leader that has committed no entry of its own term doesn't know the commit index.
         if let Some((_, index)) = commit.filter(|(of, _)| *of == term) {
             let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
-            // Fails if another call has told.
+            // Fails if another call has set it.
             let _ = self.floor.compare_exchange(UNTOLD, index, order, failed);
         }
     }
 
-    /// This node led at `at`: a majority had acknowledged it by a message sent then.
+    /// Records that this node led at `at`: a majority has acknowledged a message sent then.
     pub fn led(&self, at: Instant) {
         self.last.fetch_max(self.nanos_at(at), Ordering::AcqRel);
         self.floor.store(0, Ordering::Release);
     }
 
-    /// Another node is taken for the leader, or none.
+    /// Records that another node is now known as the leader, or none.
     pub fn changed(&self) {
         self.since
             .store(self.nanos_at(Instant::now()), Ordering::Release);
     }
 
-    /// For how long the current leader has been taken for it.
+    /// Time since the known leader last changed.
     pub fn settled_for(&self) -> Duration {
         let since = self.start + Duration::from_nanos(self.since.load(Ordering::Acquire));
         since.elapsed()
     }
 
-    /// Whether there was a sign of a leader lately.
+    /// Returns whether a leader was in contact within the timeout.
     pub fn is_recent(&self) -> bool {
-        self.silence().is_some_and(|silence| silence < self.timeout)
+        self.silence().is_some_and(|elapsed| elapsed < self.timeout)
     }
 
-    /// For how long there was no sign of a leader; `None`: since the start.
+    /// Time since the last contact with a leader; `None` if there was none since the start.
     pub fn silence(&self) -> Option<Duration> {
         let last = self.last.load(Ordering::Acquire);
         (last > 0).then(|| (self.start + Duration::from_nanos(last)).elapsed())
     }
 
-    /// How many entries this replica lacks of what was committed when contact began; `None` while
-    /// no leader has told.
+    /// Number of entries that this replica lacks of those committed when contact began; `None`
+    /// while no leader has announced its commit index.
     pub fn behind(&self, progress: &Progress) -> Option<u64> {
         let floor = self.floor.load(Ordering::Acquire);
         (floor != UNTOLD).then(|| floor.saturating_sub(progress.applied_index()))
@@ -105,7 +107,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn a_leader_counts_only_while_there_are_signs_of_it() {
+    fn a_leader_counts_only_while_in_contact() {
         let contact = Contact::new(LONG);
         assert!(!contact.is_recent());
         assert_eq!(contact.silence(), None);
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_that_acknowledged_long_ago_is_none() {
+    fn an_old_quorum_ack_is_no_contact() {
         let contact = Contact::new(Duration::from_millis(1));
         contact.led(contact.start);
         while contact.is_recent() {
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_behind_until_it_has_what_was_committed_when_contact_began() {
+    fn a_replica_lags_until_it_has_applied_the_commit_index_at_first_contact() {
         let (contact, progress) = (Contact::new(LONG), Progress::default());
         progress.publish(3, 10);
         assert_eq!(contact.behind(&progress), None);
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn contact_that_was_lost_begins_anew() {
+    fn contact_begins_anew_after_it_was_lost() {
         let (contact, progress) = (Contact::new(Duration::ZERO), Progress::default());
         contact.heard(4, Some((4, 12)));
         assert_eq!(contact.behind(&progress), Some(12));

@@ -1,20 +1,20 @@
-//! Whether a replica that doesn't lead has all that this node may have shown before.
+//! Decides whether a replica that doesn't lead has everything that this node may have shown before.
 //!
-//! A node that has restarted applies its log only up to where it had noted that it was committed,
-//! and one that held a replica long ago has what there was then: what it shows would go back, by
-//! any amount. Invariant: `is_known` is true only after this replica has applied all that its
-//! leader had committed when it was first heard, after the start or after [`Freshness::forget`]. A
-//! leader knows of all that was committed once it has committed an entry of its own term; before
-//! that it isn't listened to.
+//! A node that has restarted applies its log only up to the commit index that it had recorded, and
+//! one that held a replica long ago has an old state: reads of it would go back in time, by any
+//! amount. Invariant: `is_fresh` is true only after this replica has applied everything that its
+//! leader had committed at first contact, after the start or after [`Freshness::reset`]. A leader
+//! knows the commit index once it has committed an entry of its own term; before that its messages
+//! are ignored.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::replica::Progress;
 
-/// No leader was heard yet.
+/// Placeholder while no leader was in contact.
 const UNHEARD: u64 = u64::MAX;
 
-/// What a replica must have applied before it shows anything.
+/// Bound that a replica must have applied before it may be read.
 #[derive(Debug)]
 pub struct Freshness {
     /// Index of an entry.
@@ -30,27 +30,27 @@ impl Default for Freshness {
 }
 
 impl Freshness {
-    /// Whether a leader has to be heard yet.
+    /// Returns whether no leader has announced its commit index yet.
     pub fn is_unheard(&self) -> bool {
         self.floor.load(Ordering::Acquire) == UNHEARD
     }
 
-    /// The leader of `term` has committed the entry of this term and index.
+    /// Records that the leader of `term` has committed the entry of this term and index.
     pub fn heard(&self, term: u64, (commit_term, commit_index): (u64, u64)) {
         if commit_term == term {
             let (old, new) = (UNHEARD, commit_index);
-            // Fails if another call has told.
+            // Fails if another call has set it.
             let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
             let _ = self.floor.compare_exchange(old, new, order, failed);
         }
     }
 
-    /// The replica was left alone for some time.
+    /// Starts over, after the replica received nothing for some time.
     pub fn forget(&self) {
         self.floor.store(UNHEARD, Ordering::Release);
     }
 
-    /// Whether the replica has all that it must have.
+    /// Returns whether the replica has applied everything that it must have.
     pub fn is_known(&self, progress: &Progress) -> bool {
         let floor = self.floor.load(Ordering::Acquire);
         floor != UNHEARD && progress.applied_index() >= floor
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replica_shows_nothing_before_it_has_what_was_committed_when_it_came_back() {
+    fn a_replica_is_fresh_once_it_has_applied_the_commit_index_at_first_contact() {
         let (freshness, progress) = (Freshness::default(), Progress::default());
         progress.publish(3, 10);
         assert!(!freshness.is_known(&progress));

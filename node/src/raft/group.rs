@@ -30,73 +30,73 @@ use crate::rpc::{Frames, Peers, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{DiskSpace, DiskState, Engine, GroupDamage, StoreError};
 
-/// A leader without a sign of life counts as lost after this many of the longest election timeouts:
-/// the first passes before anybody stands for election, and an ordinary election takes no longer
-/// than the second.
+/// Election timeouts, of the longest, without contact after which a leader counts as lost: the
+/// first passes before a node stands for election, and an ordinary election takes no longer than
+/// the second.
 const LEADER_TIMEOUTS: u32 = 2;
 
-/// A change of leadership this long after it was handed over has another reason.
+/// Time after a leadership transfer in which a change of leadership is attributed to it.
 const HAND_OVER_REMEMBERED: Duration = Duration::from_secs(5);
 
-/// Why another leader follows one that gave leadership away, as others than that one know it.
-const HANDED_OVER: &str = "the node that led has handed over";
+/// Reason of a leadership transfer, as recorded by nodes other than the previous leader.
+const HANDED_OVER: &str = "the previous leader transferred leadership";
 
-/// How a group is run.
+/// Settings of a group.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
-    /// This node.
+    /// Number of this node.
     pub node: NodeId,
-    /// Where other nodes reach this one.
+    /// Address at which other nodes reach this one.
     pub rpc: String,
-    /// The other nodes.
+    /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
-    /// Whether the group begins with this node alone, if it has no members yet. Else it waits for
-    /// its leader to bring it in.
+    /// Set if the group begins with this node alone while it has no members. Else it waits for its
+    /// leader to add it.
     pub founds: bool,
-    /// An append that isn't acknowledged for this long is sent again.
+    /// Time after which an append without a response is sent again.
     pub append_timeout: Duration,
-    /// Time between a leader's heartbeats.
+    /// Interval between a leader's heartbeats.
     pub heartbeat: Duration,
-    /// A follower stands for election when it has heard nothing for a random time from this ...
+    /// Minimum of the random time without contact after which a follower stands for election.
     pub election_min: Duration,
-    /// ... to this.
+    /// Maximum of that time.
     pub election_max: Duration,
     /// Bytes of the newest log entries kept in memory.
     pub log_cache: usize,
-    /// Entries that stay in the log though the state has flushed them, for members that lag: so
-    /// many, and no more bytes of them than that.
+    /// Entries that stay in the log for members that lag, though the state has flushed them: their
+    /// maximum number, and their maximum bytes.
     pub log_keep: (usize, u64),
-    /// How snapshots are sent and received.
+    /// Limits on sending and receiving snapshots.
     pub snapshots: SnapshotSettings,
-    /// The room on this node's disk.
+    /// Free space on this node's disk.
     pub space: Arc<DiskSpace>,
 }
 
-/// What a proposal came to, given to its callback.
+/// Result of a proposal, passed to its callback.
 pub type Proposal<M> = Result<<M as Machine>::Response, ProposeError>;
 
-/// Why a proposal brought no answer.
+/// Error of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// It entered no log: this node doesn't lead the group.
     #[error("not the leader")]
     NotLeader {
-        /// Who leads, if known.
+        /// Leader of the group, if known.
         leader: Option<NodeId>,
     },
-    /// It may have been applied, or may be yet.
+    /// It may have been applied, or may be applied yet.
     #[error("the outcome is unknown")]
     Unknown,
 }
 
-/// A group's state at a glance.
+/// Summary of a group's state.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The group.
+    /// Id of the group.
     pub group: GroupId,
-    /// Its current term.
+    /// Current term.
     pub term: u64,
-    /// Its leader, if known.
+    /// Leader, if known.
     pub leader: Option<NodeId>,
     /// Index of the last entry in this node's log.
     pub last_log: u64,
@@ -104,19 +104,19 @@ pub struct Status {
     pub applied: u64,
     /// Index up to which the log was purged.
     pub purged: u64,
-    /// Whether this node answers reads.
+    /// Set if this node answers linearizable reads.
     pub readable: bool,
-    /// Whether this node's state is damaged on its disk.
+    /// Set if this node's state is damaged on its disk.
     pub damaged: bool,
-    /// What this node is in the group.
+    /// Role of this node in the group.
     pub role: &'static str,
-    /// The nodes that vote.
+    /// Members with a vote.
     pub voters: Vec<NodeId>,
-    /// The nodes that only follow.
+    /// Members without a vote.
     pub learners: Vec<NodeId>,
-    /// Whether these members are being changed.
+    /// Set while the members are being changed.
     pub changing: bool,
-    /// How many entries each other member is behind, as far as the leader knows.
+    /// Number of entries that each other member lacks, as far as the leader knows.
     pub lag: Vec<(NodeId, u64)>,
 }
 
@@ -134,29 +134,29 @@ pub struct Group<M: Machine> {
     progress: Arc<Progress>,
     log_keep: (usize, u64),
     space: Arc<DiskSpace>,
-    /// Before this it gives no vote: see `member`.
+    /// Until then the node gives no vote: see `raft_member`.
     votes_from: Instant,
-    /// Whether it may stand for election, and be handed leadership.
+    /// Set if this node may stand for election, and be a target of leadership transfers.
     may_lead: Arc<AtomicBool>,
     lease_length: Duration,
     peers: Arc<Peers>,
-    /// Held while members are changed.
+    /// Locked while members are changed.
     changing: Mutex<()>,
     stopping: AtomicBool,
     transfers: Arc<Transfers>,
     receptions: Arc<Receptions<M>>,
     retention: Arc<Retention>,
     damage: Arc<GroupDamage>,
-    /// Why leadership was handed over, and when.
+    /// Time and reason of the last leadership transfer.
     handed_over: parking_lot::Mutex<Option<(Instant, &'static str)>>,
-    /// Members that leadership isn't handed over to.
+    /// Members that are no targets of leadership transfers.
     avoided: parking_lot::Mutex<Vec<NodeId>>,
     resends: Resends,
 }
 
 impl<M: Machine> Group<M> {
-    /// Opens the group's log and state, and runs it on the current runtime. A group that has no
-    /// members yet begins with this node alone.
+    /// Opens the group's log and state, and runs it on the current runtime. A group without members
+    /// begins with this node alone, if the settings say so.
     pub async fn start(
         engine: Arc<Engine>,
         id: GroupId,
@@ -193,7 +193,7 @@ impl<M: Machine> Group<M> {
         .await
         .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
-        let (tell, leader) = watch::channel(None);
+        let (leader_sender, leader) = watch::channel(None);
         let contact = Arc::new(Contact::new(LEADER_TIMEOUTS * settings.election_max));
         let leadership = leading::Leadership {
             lease: lease.clone(),
@@ -201,7 +201,7 @@ impl<M: Machine> Group<M> {
             contact: contact.clone(),
             length: leading::lease_length(settings.election_max),
         };
-        tokio::spawn(leading::follow(raft.clone(), leadership, tell));
+        tokio::spawn(leading::follow(raft.clone(), leadership, leader_sender));
         let db = engine.state.clone();
         let receptions = Receptions::new(id, db, raft.clone(), generations, transfers.clone());
         let mut group = Self {
@@ -235,18 +235,18 @@ impl<M: Machine> Group<M> {
         Ok(group)
     }
 
-    /// Founds the group if that is this node's part; decides from when on the node votes.
+    /// Bootstraps the group if the settings say so, and decides from when on the node votes.
     async fn enter(&mut self, settings: &GroupSettings) -> io::Result<()> {
-        let elect = self.raft.runtime_config();
+        let runtime_config = self.raft.runtime_config();
         if !self.raft.is_initialized().await.map_err(io::Error::other)? {
-            elect.elect(true);
+            runtime_config.elect(true);
             if settings.founds {
-                let me = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc))]);
-                self.raft.initialize(me).await.map_err(io::Error::other)?;
+                let members = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc))]);
+                self.raft.initialize(members).await.map_err(io::Error::other)?;
             }
         } else if self.raft.voter_ids().eq([settings.node]) {
-            // A sole voter need not wait for anybody's lease.
-            elect.elect(true);
+            // A sole voter need not wait for any lease.
+            runtime_config.elect(true);
             let elected = self.raft.trigger().elect(false).await;
             elected.map_err(io::Error::other)?;
         } else {
@@ -255,8 +255,8 @@ impl<M: Machine> Group<M> {
             let may_lead = self.may_lead.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
-                let may = may_lead.load(Ordering::Acquire);
-                raft.runtime_config().elect(may);
+                let can_lead = may_lead.load(Ordering::Acquire);
+                raft.runtime_config().elect(can_lead);
             });
         }
         Ok(())
@@ -266,7 +266,7 @@ impl<M: Machine> Group<M> {
         &self.raft
     }
 
-    /// This node.
+    /// Number of this node.
     pub fn node(&self) -> NodeId {
         self.node
     }
@@ -275,7 +275,7 @@ impl<M: Machine> Group<M> {
         &self.lease
     }
 
-    /// Whether the group takes nothing any more.
+    /// Returns whether the group accepts no more calls.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -292,7 +292,7 @@ impl<M: Machine> Group<M> {
         &self.changing
     }
 
-    /// The room on this node's disk.
+    /// State of this node's disk.
     pub(super) fn disk_state(&self) -> DiskState {
         self.space.state()
     }
@@ -301,12 +301,13 @@ impl<M: Machine> Group<M> {
         self.votes_from
     }
 
-    /// Who leads, as far as this node knows; changes a moment after that does.
+    /// Leader as far as this node knows; updated shortly after a change.
     pub fn leader(&self) -> &watch::Receiver<Option<NodeId>> {
         &self.leader
     }
 
-    /// Whether this node is a member of the group: it has a copy of its state, or will have.
+    /// Returns whether this node is a member of the group: it has a copy of its state, or will
+    /// have.
     pub fn is_member(&self) -> bool {
         let me = self.node;
         self.raft
@@ -315,43 +316,44 @@ impl<M: Machine> Group<M> {
             .any(|id| id == me)
     }
 
-    /// Lets this node lead, or not: a node whose clock is off must not. It doesn't stand for
-    /// election then, and refuses to be handed leadership.
-    pub fn may_lead(&self, may: bool) {
-        self.may_lead.store(may, Ordering::Release);
+    /// Sets whether this node may lead: a node whose clock is off must not. It doesn't stand for
+    /// election then, and refuses leadership transfers.
+    pub fn may_lead(&self, may_lead: bool) {
+        self.may_lead.store(may_lead, Ordering::Release);
         self.stand_again();
     }
 
-    /// Lets this node stand for election if it may: its state isn't damaged, and its clock is right.
+    /// Lets this node stand for election if its state isn't damaged, and its clock is right.
     pub(super) fn stand_again(&self) {
         if Instant::now() >= self.votes_from {
-            let may = self.may_lead.load(Ordering::Acquire) && !self.is_in_repair();
-            self.raft.runtime_config().elect(may);
+            let can_lead = self.may_lead.load(Ordering::Acquire) && !self.is_in_repair();
+            self.raft.runtime_config().elect(can_lead);
         }
     }
 
-    pub(super) fn note_hand_over(&self, why: &'static str) {
-        *self.handed_over.lock() = Some((Instant::now(), why));
+    pub(super) fn note_hand_over(&self, reason: &'static str) {
+        *self.handed_over.lock() = Some((Instant::now(), reason));
     }
 
-    /// The group's leader has handed over, as others say: this node may know better why.
+    /// Records a leadership transfer that another member reports: this node may know the reason
+    /// better.
     pub(super) fn note_hand_over_elsewhere(&self) {
-        let mut handed = self.handed_over.lock();
-        let knows = handed.is_some_and(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
-        if !knows {
-            *handed = Some((Instant::now(), HANDED_OVER));
+        let mut last = self.handed_over.lock();
+        let is_known = last.is_some_and(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
+        if !is_known {
+            *last = Some((Instant::now(), HANDED_OVER));
         }
     }
 
-    /// Why leadership was handed over, if it was just now. Told once: the next change has another
-    /// reason.
+    /// Takes the reason of a leadership transfer that has just happened. Returns it once: the next
+    /// change has another reason.
     pub fn take_hand_over(&self) -> Option<&'static str> {
-        let handed = self.handed_over.lock().take();
-        let just_now = handed.filter(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
-        just_now.map(|(_, why)| why)
+        let last = self.handed_over.lock().take();
+        let recent = last.filter(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
+        recent.map(|(_, reason)| reason)
     }
 
-    /// Hands leadership over to none of these members: their state is damaged.
+    /// Excludes these members as targets of leadership transfers: their state is damaged.
     pub fn avoid(&self, members: Vec<NodeId>) {
         *self.avoided.lock() = members;
     }
@@ -385,12 +387,13 @@ impl<M: Machine> Group<M> {
         self.progress.clone()
     }
 
-    /// Which group it is.
+    /// Id of the group.
     pub fn id(&self) -> GroupId {
         self.id
     }
 
-    /// Whether a read that begins now may be answered from this node's state: see [`Lease`].
+    /// Returns whether a read that begins now may be answered from this node's state: see
+    /// [`Lease`].
     pub fn may_read(&self) -> bool {
         self.lease.holds(&self.progress)
     }
@@ -399,34 +402,34 @@ impl<M: Machine> Group<M> {
         self.contact.clone()
     }
 
-    /// Whether the group has a leader, as far as this node can tell: it leads, and a majority has
-    /// acknowledged it, or it has heard its leader, both within two election timeouts.
+    /// Returns whether the group has a leader, as far as this node knows: it leads and a majority
+    /// has acknowledged it, or its leader was in contact, both within two election timeouts.
     pub fn has_leader(&self) -> bool {
         self.may_read() || self.contact.is_recent()
     }
 
-    /// For how long there was no sign of a leader; `None`: since the start.
+    /// Time since the last contact with a leader; `None` if there was none since the start.
     pub fn leaderless_for(&self) -> Option<Duration> {
         self.contact.silence()
     }
 
-    /// For how long this node has taken the current leader for it.
+    /// Time since the known leader last changed.
     pub fn leader_settled_for(&self) -> Duration {
         self.contact.settled_for()
     }
 
-    /// How many entries this node's replica lacks of what was committed when it began to hear the
-    /// leader; `None` while no leader has told.
+    /// Number of entries that this node's replica lacks of those committed when it came into
+    /// contact with the leader; `None` while no leader has announced its commit index.
     pub fn behind(&self) -> Option<u64> {
         self.contact.behind(&self.progress)
     }
 
-    /// For how long this node has led the group without a break, at least, if it leads.
+    /// Time for which this node has led the group without interruption, at least, if it leads.
     pub fn led_for(&self) -> Duration {
         self.lease.led_for()
     }
 
-    /// Whether this node's replica may be shown though it doesn't lead: see [`Freshness`].
+    /// Returns whether this node's replica may be read though it doesn't lead: see [`Freshness`].
     pub fn is_fresh(&self) -> bool {
         self.freshness.is_known(&self.progress)
     }
@@ -435,27 +438,28 @@ impl<M: Machine> Group<M> {
         &self.freshness
     }
 
-    /// This node's replica was left alone for some time: it isn't shown before it has caught up.
+    /// Makes this node's replica stale until it has caught up, after it received nothing for some
+    /// time.
     pub fn forget_freshness(&self) {
         self.freshness.forget();
     }
 
-    /// Since when this node leads the group in its term, if it does.
+    /// Start of this node's leadership in its term, if it leads the group.
     pub fn led_since(&self) -> Instant {
         self.lease.led_since()
     }
 
-    /// The term that this node leads, if it does, and since when.
+    /// Term that this node leads, if it does, and the start of its leadership.
     pub fn leadership(&self) -> Option<(u64, Instant)> {
         self.lease.led_term()
     }
 
-    /// How far the group has applied on this node.
+    /// Progress of applying entries on this node.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Proposes a command. `done` is called once, unless Raft stops before it knows the outcome:
+    /// Proposes a command. `done` is called once, unless Raft stops before the outcome is known:
     /// then it is dropped.
     pub async fn propose_with(
         &self,
@@ -464,11 +468,12 @@ impl<M: Machine> Group<M> {
     ) {
         let callback = Callback(Box::new(move |result| done(outcome::<M>(result))));
         let command = Command::new(command);
-        // A refusal means that Raft has stopped; it has dropped the callback.
+        // An error means that Raft has stopped; it has dropped the callback.
         let _ = self.raft.client_write_ff(command, Some(callback)).await;
     }
 
-    /// The same, but only in `term`: it enters no log if this node leads another one, or none.
+    /// Proposes a command, but only in `term`: it enters no log if this node leads another one, or
+    /// none.
     pub async fn propose_in(
         &self,
         term: u64,
@@ -477,23 +482,23 @@ impl<M: Machine> Group<M> {
     ) {
         let callback = Callback(Box::new(move |result| done(outcome::<M>(result))));
         let write = self.raft.write(Command::new(command)).with_leader(term);
-        // A refusal means that Raft has stopped; it has dropped the callback.
+        // An error means that Raft has stopped; it has dropped the callback.
         let _ = write.responder(callback).await;
     }
 
-    /// Proposes a command and waits for its answer.
+    /// Proposes a command and waits for its response.
     pub async fn propose(&self, command: M::Command) -> Proposal<M> {
-        let (answer, wait) = tokio::sync::oneshot::channel();
+        let (response, receiver) = tokio::sync::oneshot::channel();
         self.propose_with(command, move |result| {
-            // Whoever asked may have given up.
-            let _ = answer.send(result);
+            // The caller may have given up.
+            let _ = response.send(result);
         })
         .await;
-        wait.await.unwrap_or(Err(ProposeError::Unknown))
+        receiver.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
-    /// Purges the log up to what the state has flushed, less the newest entries, and those that a
-    /// member needs which lags: see [`Retention`].
+    /// Purges the log up to what the state has flushed, except the newest entries, and those that a
+    /// lagging member needs: see [`LogRetention`].
     pub async fn purge(&self) -> io::Result<()> {
         self.receptions.expire().await;
         let Some(flushed) = persisted_index(&self.engine.state, self.id)? else {
@@ -516,8 +521,8 @@ impl<M: Machine> Group<M> {
         trigger.purge_log(upto).await.map_err(io::Error::other)
     }
 
-    /// What other members lack of the entries that this leader's log still has, or will lack when
-    /// they have the snapshots that are on their way to them.
+    /// Entries that other members lack of those still in this leader's log, or will lack once they
+    /// have the snapshots that are being sent to them.
     fn lacking(&self, purged: u64) -> Lacking {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -527,25 +532,26 @@ impl<M: Machine> Group<M> {
         let matched = |node: NodeId| others.get(&node)?.map(|at| at.index);
         let others = others.keys().filter(|node| **node != self.node);
         let lagging = others.clone().filter_map(|node| matched(*node));
-        let held = self.transfers.held(matched);
+        let retained = self.transfers.held(matched);
         Lacking {
-            known: lagging.filter(|at| *at >= purged).chain(held).min(),
+            known: lagging.filter(|at| *at >= purged).chain(retained).min(),
             is_complete: others.clone().all(|node| matched(*node).is_some()),
         }
     }
 
-    /// How much of the log is kept for members that lag.
+    /// Log that is retained for members that lag.
     pub fn retention(&self) -> &Arc<Retention> {
         &self.retention
     }
 
-    /// Keeps the log no longer for the members that lag now: they will need a snapshot.
+    /// Stops retaining the log for the members that lag now: they will need a snapshot.
     pub fn release_log(&self) {
         let released = self.retention.release();
         self.transfers.abandon_before(released);
     }
 
-    /// Receives a snapshot whose head has come, and installs it: see [`Receptions::receive`].
+    /// Receives a snapshot whose header has arrived, and installs it: see
+    /// [`SnapshotReceiver::receive`].
     pub(super) async fn receive_snapshot(
         &self,
         head: pb::SnapshotHead,
@@ -555,7 +561,7 @@ impl<M: Machine> Group<M> {
         self.receptions.receive(head, frames, acks).await
     }
 
-    /// The snapshots on their way from and to this node.
+    /// Snapshot transfers from and to this node.
     pub fn transfers(&self) -> &Transfers {
         &self.transfers
     }
@@ -565,7 +571,7 @@ impl<M: Machine> Group<M> {
         self.progress.reached(index).await;
     }
 
-    /// The group's state at a glance.
+    /// Returns a summary of the group's state.
     pub fn status(&self) -> Status {
         let (voters, learners) = self.members();
         let changing = self.is_changing();
@@ -602,9 +608,10 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Waits until the group has ended and tells why; `Ok` if it was stopped.
+    /// Waits until the group has stopped; an error says why, `Ok` if it was stopped by
+    /// [`Group::stop`].
     pub async fn ended(&self) -> Result<(), String> {
-        // Of all metrics these change least; they end with the group.
+        // Of all metrics these change least; their channel closes with the group.
         let mut metrics = self.raft.server_metrics();
         while metrics.changed().await.is_ok() {}
         let state = self.raft.metrics().borrow_watched().running_state.clone();
@@ -616,8 +623,7 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Answers no read any more, and stops Raft. Proposals whose outcome isn't known yet are
-    /// dropped.
+    /// Answers no more reads, and stops Raft. Proposals whose outcome isn't known yet are dropped.
     pub async fn stop(&self) -> io::Result<()> {
         self.lease.close();
         self.stopping.store(true, Ordering::Release);
@@ -649,13 +655,13 @@ fn raft_config(id: GroupId, settings: &GroupSettings) -> io::Result<Config> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
-        // Until it is known that no other leader's lease may still hold: see `member`.
+        // Until no other leader's lease can still be valid: see `raft_member`.
         enable_elect: false,
-        // Replication that was acknowledged says as much as a heartbeat.
+        // Acknowledged replication counts as a heartbeat.
         heartbeat_min_interval: Some(millis(settings.heartbeat) / 2),
         max_payload_entries: 1024,
         quorum_loss_probe_interval: Some(2 * millis(settings.election_max)),
-        // Whoever hands over closes its term first: see `leading`.
+        // A leadership transfer closes its term first: see `leadership`.
         removed_leader_step_down: StepDownPolicy::Never,
         // A restored leader would trust a commit position that may lag here.
         enable_leader_restore: Some(false),

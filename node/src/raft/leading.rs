@@ -1,16 +1,17 @@
-//! Who leads: the lease kept true to it, and leadership handed over.
+//! Leadership of a group: renews the lease, and transfers leadership.
 //!
 //! Invariant: a read is answered under the lease only while no other node can have been elected.
-//! Followers promise not to vote for anybody else for `election_max` after they heard from the
-//! leader; the lease counts 0.6 of that from when the acknowledged message was sent, so clocks may
-//! run 40 % apart. Handing over goes around that promise: the lease is closed first, for the term.
-//!
-//! Members change (`members`) only under these rules, which keep that true:
-//! - a leader proposes no configuration without itself, nor thus one that another node can win
-//!   alone: a leader that is to leave hands over first, which closes its term;
+//! Followers promise not to vote for any other node for `election_timeout_max` after a message of
+//! the leader; the lease lasts 0.6 of that from when the acknowledged message was sent, so clocks
+//! the leader; the lease lasts 0.6 of that from when the acknowledged message was sent, so clock
+//! rates may differ by 40 %. A leadership transfer bypasses that promise: the lease of the term is
+//! closed first.
+//! Members change (`membership`) only under these rules, which preserve the invariant:
+//! - a leader proposes no configuration without itself, and so none that another node can win
+//!   alone: a leader that is to be removed transfers leadership first, which closes its term;
 //! - no lease outlives the configuration that it was counted in (`lease`);
-//! - nobody but this code hands leadership over: openraft's own way for a leader that was removed
-//!   closes nothing, and is switched off (`group`).
+//! - only this code transfers leadership: openraft's own step-down of a removed leader closes no
+//!   lease, and is switched off (`group`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,38 +29,38 @@ use super::lease::Lease;
 use super::replica::Replica;
 use super::types::{Machine, NodeId, Types, Vote};
 
-/// How often the lease follows the acknowledgements, at most.
+/// Minimum time between two renewals of the lease.
 const FOLLOW: Duration = Duration::from_millis(10);
-/// Part of the followers' promise that a lease lasts.
+/// Lease duration in tenths of the followers' promise.
 const LEASE_TENTHS: u32 = 6;
 
-/// How long a lease lasts, of the time for which followers promise to vote for nobody else.
+/// Lease duration, given the time for which followers promise to vote for no other node.
 pub(super) fn lease_length(promise: Duration) -> Duration {
     promise * LEASE_TENTHS / 10
 }
 
-/// Time for a member's log to become level before leadership is handed over to it.
+/// Maximum wait for a member's log to catch up before leadership is transferred to it.
 const LEVEL_WITHIN: Duration = Duration::from_millis(500);
-/// A member that hasn't answered for this long isn't counted on.
+/// Time without a response after which a member isn't counted on.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
-/// Time for the election of who takes over.
+/// Maximum wait for the election of the transfer's target.
 const ELECTED_WITHIN: Duration = Duration::from_secs(1);
-/// How often the metrics are looked at while waiting.
+/// Interval at which the metrics are polled while waiting.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// What the lease of a group is made of.
+/// Renews the lease of a group.
 pub(super) struct Leadership {
-    /// The lease.
+    /// Lease to renew.
     pub lease: Arc<Lease>,
-    /// When members last acknowledged this node as their leader.
+    /// Times at which members last acknowledged this node as their leader.
     pub acks: Arc<Acks>,
-    /// When the group last had a leader.
+    /// Contact of this node with the group's leader.
     pub contact: Arc<Contact>,
-    /// How long a lease lasts.
+    /// Duration of a lease.
     pub length: Duration,
 }
 
-/// Keeps the lease true to the group's leadership, and tells who leads, until the group ends.
+/// Renews the lease while this node leads, and publishes who leads, until the group stops.
 pub(super) async fn follow<M: Machine>(
     raft: Raft<Types<M>, Replica<M>>,
     leadership: Leadership,
@@ -72,7 +73,7 @@ pub(super) async fn follow<M: Machine>(
             leadership.renew(&metrics);
             metrics.current_leader
         };
-        let changed = |known: &mut Option<NodeId>| std::mem::replace(known, current) != current;
+        let changed = |old: &mut Option<NodeId>| std::mem::replace(old, current) != current;
         if leader.send_if_modified(changed) {
             leadership.contact.changed();
         }
@@ -100,7 +101,7 @@ impl Leadership {
         let config = members.log_id().map_or(0, |at| at.index);
         let me = (metrics.id, Instant::now());
         if members.voter_ids().eq([metrics.id]) {
-            // Nobody else can be elected.
+            // No other node can be elected.
             self.contact.led(me.1);
             return self.lease.lead(term, config, None);
         }
@@ -115,25 +116,25 @@ impl Leadership {
     }
 }
 
-/// Whether a member has answered this leader lately.
+/// Returns whether a member has responded to this leader recently.
 pub(super) fn hears<M: Machine>(metrics: &RaftMetrics<Types<M>>, node: NodeId) -> bool {
-    let heard = metrics.heartbeat.as_ref();
-    let at = heard.and_then(|all| all.get(&node)).copied().flatten();
+    let all = metrics.heartbeat.as_ref();
+    let at = all.and_then(|times| times.get(&node)).copied().flatten();
     at.is_some_and(|at| at.into_inner().elapsed() < HEARD_WITHIN)
 }
 
 impl<M: Machine> Group<M> {
-    /// Hands leadership over to one of `to` whose log is level and which may lead. Returns whether
-    /// another node leads then; else the group has no leader yet, or this node leads a new term, in
-    /// which it answers reads again. `why` is for the log.
-    pub async fn hand_over(&self, to: &[NodeId], why: &'static str) -> bool {
+    /// Transfers leadership to a voter of `targets` that is caught up and may lead. Returns whether
+    /// another node leads afterwards; else the group has no leader yet, or this node leads a new
+    /// term, in which it answers reads again. `reason` is for the log.
+    pub async fn hand_over(&self, targets: &[NodeId], reason: &'static str) -> bool {
         let Some(term) = self.led_term() else {
             return true;
         };
-        let Some(target) = self.level_member(to).await else {
+        let Some(target) = self.level_member(targets).await else {
             return false;
         };
-        self.note_hand_over(why);
+        self.note_hand_over(reason);
         self.lease().close_term(term);
         if self.raft().trigger().transfer_leader(target).await.is_err() {
             return true;
@@ -149,10 +150,10 @@ impl<M: Machine> Group<M> {
         self.raft().metrics().borrow_watched().current_leader
     }
 
-    /// Waits a moment for the leader of a later term.
+    /// Waits up to `TRANSFER_ELECTION_TIMEOUT` for the leader of a later term.
     async fn leader_after(&self, term: u64) -> bool {
-        let until = Instant::now() + ELECTED_WITHIN;
-        while Instant::now() < until {
+        let deadline = Instant::now() + ELECTED_WITHIN;
+        while Instant::now() < deadline {
             let is_led = {
                 let metrics = self.raft().metrics();
                 let metrics = metrics.borrow_watched();
@@ -168,12 +169,11 @@ impl<M: Machine> Group<M> {
 
     /// Ends a term whose lease is closed, and stands for election again, if this node may lead.
     ///
-    /// openraft never takes back what it was told to hand over: it would take no write and send no
-    /// heartbeat until somebody else is elected, who may not be able to. A vote of this node's own
-    /// ends that: it is given to `rival` for the next term, as if it had asked for it, and like any
-    /// vote it counts only if `rival` does ask. The election then is an ordinary one, which
-    /// respects what other voters, and this one, have promised to a leader that was elected
-    /// meanwhile.
+    /// openraft never takes a transfer back: it would accept no write and send no heartbeat until
+    /// another node is elected, which may be impossible. A vote of this node ends that: it is cast
+    /// for `rival` in the next term, as if `rival` had requested it, and like any vote it counts
+    /// only if `rival` does request it. The election then is an ordinary one, which respects what
+    /// other voters, and this one, have promised to a leader that was elected meanwhile.
     async fn resign(&self, term: u64, rival: NodeId) {
         let Some(last) = ask(self.raft(), |state| state.log_ids.last().copied()).await else {
             return;
@@ -181,14 +181,15 @@ impl<M: Machine> Group<M> {
         let mut request = VoteRequest::new(Vote::new(term + 1, rival), last);
         request.leadership_transfer = true;
         let target = self.peers().name_of(rival);
-        tracing::info!(group = %self.id(), term, target, "leadership transfer failed, resigning");
+        let group = self.id();
+        tracing::info!(%group, term, target, "leadership transfer failed, stepping down");
         if self.raft().vote(request).await.is_ok() && self.is_fit_to_lead() {
             // An error means that Raft has stopped.
             let _ = self.raft().trigger().elect(true).await;
         }
     }
 
-    /// Whether this node leads the group without being one of its voters any more.
+    /// Returns whether this node leads the group without being one of its voters any more.
     pub fn leads_as_removed(&self) -> bool {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -196,7 +197,7 @@ impl<M: Machine> Group<M> {
         metrics.state == ServerState::Leader && !voters.any(|id| id == metrics.id)
     }
 
-    /// The term that this node leads.
+    /// Term that this node leads.
     pub fn led_term(&self) -> Option<u64> {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -204,28 +205,29 @@ impl<M: Machine> Group<M> {
         leads.then_some(metrics.vote.leader_id.term)
     }
 
-    /// A voter out of `to` whose log holds all that this one's does, waited for a moment.
-    async fn level_member(&self, to: &[NodeId]) -> Option<NodeId> {
-        let until = Instant::now() + LEVEL_WITHIN;
+    /// Waits up to `TARGET_CATCH_UP_TIMEOUT` for a voter of `targets` whose log is caught up with
+    /// this node's.
+    async fn level_member(&self, targets: &[NodeId]) -> Option<NodeId> {
+        let deadline = Instant::now() + LEVEL_WITHIN;
         loop {
-            let (best, lag) = self.least_behind(to)?;
-            if lag == 0 || (lag < 64 && Instant::now() > until) {
+            let (best, lag) = self.least_behind(targets)?;
+            if lag == 0 || (lag < 64 && Instant::now() > deadline) {
                 return Some(best);
             }
-            if Instant::now() > until {
+            if Instant::now() > deadline {
                 return None;
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    fn least_behind(&self, to: &[NodeId]) -> Option<(NodeId, u64)> {
+    fn least_behind(&self, targets: &[NodeId]) -> Option<(NodeId, u64)> {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let replication = metrics.replication.as_ref()?;
-        to.iter()
+        targets.iter()
             .filter(|node| **node != metrics.id && voters.contains(node))
             .filter(|node| hears(&metrics, **node) && self.peers().may_lead(**node))
             .filter(|node| !self.avoids(**node))

@@ -1,17 +1,18 @@
-//! May this node answer a read of the group now? Answered without a queue, from three atomics.
+//! Read lease of a leader: decides from three atomics, without a queue, whether this node may
+//! answer a read of the group now.
 //!
-//! Invariant: `holds` is true only while no other node can have become the leader, and only after
-//! this leader has applied the first entry of its own term, and with it all that was acknowledged
-//! before. The clock is the monotonic one; jumps of the wall clock don't matter.
+//! Invariant: `is_valid` is true only while no other node can have become the leader, and only
+//! after this leader has applied the first entry of its own term, and with it everything that was
+//! acknowledged before. The clock is the monotonic one; jumps of the wall clock don't matter.
 //!
-//! A term can be closed, for good: before leadership is handed over, and on stop. The target's
-//! election bypasses every lease, so `close` comes before anything that may start it.
+//! A term can be closed, for good: before leadership is transferred, and on stop. The election of a
+//! transfer's target bypasses every lease, so `close` comes before anything that may start it.
 //!
 //! A lease doesn't outlive the configuration in which it was counted: once another configuration is
 //! proposed, acknowledgements prove nothing in the old one any more, and a sole voter isn't the
-//! only one that can be elected. So `supersede` comes before each proposal. What was counted until
-//! then may hold on: whoever stands for election in the new configuration has got it from this
-//! leader later than that, and promised its vote with it.
+//! only node that can be elected. So `supersede` comes before each proposal. A lease that was
+//! counted until then may stay valid: a candidate in the new configuration has received it from
+//! this leader later than that, and promised its vote with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,33 +21,34 @@ use parking_lot::Mutex;
 
 use super::replica::Progress;
 
-/// A lease that never ends by itself: that of a sole voter.
+/// Expiry of a lease that never expires: that of a sole voter.
 const FOREVER: u64 = u64::MAX;
 
-/// The read lease of one group on this node.
+/// Read lease of one group on this node.
 #[derive(Debug)]
 pub struct Lease {
     start: Instant,
-    /// The term that this node leads; 0: none.
+    /// Term that this node leads; 0: none.
     term: AtomicU64,
-    /// Since when, nanoseconds after `start`.
+    /// Start of the leadership, in nanoseconds after `start`.
     since: AtomicU64,
-    /// End of the lease, nanoseconds after `start`.
+    /// Expiry of the lease, in nanoseconds after `start`.
     until: AtomicU64,
     /// No read is answered in this term or an earlier one.
     closed: AtomicU64,
-    /// Read and written by those who change the lease only, never by readers.
+    /// Accessed only by those who change the lease, never by readers.
     superseded: Mutex<Option<Superseded>>,
 }
 
-/// A configuration that another one was proposed to follow.
+/// Configuration that another one was proposed to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Superseded {
-    /// The term of the leader who proposed it.
+    /// Term of the leader that proposed the new configuration.
     term: u64,
-    /// Index of the entry that brought the old configuration.
+    /// Index of the entry that holds the old configuration.
     config: u64,
-    /// No lease that is counted in the old configuration ends later; nanoseconds after `start`.
+    /// Latest expiry of a lease that is counted in the old configuration, in nanoseconds after
+    /// `start`.
     latest: u64,
 }
 
@@ -64,7 +66,7 @@ impl Default for Lease {
 }
 
 impl Lease {
-    /// Whether a read that begins now may be answered from the state.
+    /// Returns whether a read that begins now may be answered from the state.
     pub fn holds(&self, progress: &Progress) -> bool {
         let term = self.term.load(Ordering::Acquire);
         let until = self.until.load(Ordering::Acquire);
@@ -73,17 +75,17 @@ impl Lease {
             && progress.applied_term() == term
             && !progress.is_stalled()
             && (until == FOREVER || self.now() < until)
-            // With the old term, a new end would have been read.
+            // If the term is still the old one, so was the expiry that was read.
             && self.term.load(Ordering::Acquire) == term
     }
 
-    /// This node leads `term`, and its lease, counted in the configuration of the entry at
-    /// `config`, ends at `until`; `None`: never, it is the sole voter.
+    /// Renews the lease of `term`, counted in the configuration of the entry at `config`, until
+    /// `until`; `None`: it never expires, since this node is the sole voter.
     pub(super) fn lead(&self, term: u64, config: u64, until: Option<Instant>) {
         let mut superseded = self.superseded.lock();
         let latest = match *superseded {
             Some(it) if (term, config) == (it.term, it.config) => it.latest,
-            // Seen before the configuration that is in force was proposed: it tells nothing now.
+            // Counted before the configuration in force was proposed: it proves nothing now.
             Some(it) if (term, config) < (it.term, it.config) => return,
             Some(_) | None => {
                 *superseded = None;
@@ -91,7 +93,7 @@ impl Lease {
             }
         };
         let until = latest.min(until.map_or(FOREVER, |at| self.nanos_at(at)));
-        // The term goes last: with the old term, a new end is never believed.
+        // The term is stored last: a new expiry is never taken for one of the old term.
         if self.term.load(Ordering::Acquire) != term {
             self.term.store(0, Ordering::Release);
             self.since.store(self.now(), Ordering::Release);
@@ -100,8 +102,8 @@ impl Lease {
         self.term.store(term, Ordering::Release);
     }
 
-    /// Another configuration is about to be proposed in `term`, to follow that of the entry at
-    /// `config`: no lease counted in that one ends later than `latest`.
+    /// Bounds leases before another configuration is proposed in `term`: none that is counted in
+    /// the configuration of the entry at `config` ends later than `latest`.
     pub(super) fn supersede(&self, term: u64, config: u64, latest: Instant) {
         let latest = self.nanos_at(latest);
         let mut superseded = self.superseded.lock();
@@ -113,8 +115,8 @@ impl Lease {
         self.until.fetch_min(latest, Ordering::AcqRel);
     }
 
-    /// Nothing followed the configuration of the entry at `config`, nor is anything under way that
-    /// could: leases are counted in it as before.
+    /// Counts leases in the configuration of the entry at `config` as before: no configuration
+    /// followed it, and no proposal is in flight that could.
     pub(super) fn reinstate(&self, term: u64, config: u64) {
         let mut superseded = self.superseded.lock();
         if superseded.is_some_and(|it| it.term == term && it.config == config) {
@@ -122,41 +124,41 @@ impl Lease {
         }
     }
 
-    /// Whether leases have an end because another configuration was to follow, and none has been
-    /// seen.
+    /// Returns whether leases are bounded by a proposed configuration that isn't known to be in
+    /// force or refused.
     pub(super) fn is_superseded(&self) -> bool {
         self.superseded.lock().is_some()
     }
 
-    /// For how long this node has led without a break, at least, if it leads.
+    /// Time for which this node has led without interruption, at least, if it leads.
     pub fn led_for(&self) -> Duration {
         self.led_since().elapsed()
     }
 
-    /// Since when this node leads in its term, if it does. It led already then.
+    /// Start of this node's leadership in its term, if it leads. It led already then.
     pub fn led_since(&self) -> Instant {
         self.start + Duration::from_nanos(self.since.load(Ordering::Acquire))
     }
 
-    /// The term that this node leads, if it does, and since when.
+    /// Term that this node leads, if it does, and the start of its leadership.
     pub(super) fn led_term(&self) -> Option<(u64, Instant)> {
         let term = self.term.load(Ordering::Acquire);
-        // Read later, it is that of this term or of a later one.
+        // Read after the term, it belongs to this term or to a later one.
         let since = self.led_since();
         (term != 0).then_some((term, since))
     }
 
-    /// This node doesn't lead.
+    /// Ends the lease: this node doesn't lead.
     pub(super) fn follow(&self) {
         self.term.store(0, Ordering::Release);
     }
 
-    /// Answers no read in `term` or an earlier one again.
+    /// Closes `term` and all earlier ones: no read is answered in them again.
     pub fn close_term(&self, term: u64) {
         self.closed.fetch_max(term, Ordering::AcqRel);
     }
 
-    /// Answers no read again, in any term.
+    /// Closes all terms: no read is answered again.
     pub fn close(&self) {
         self.close_term(u64::MAX);
     }
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reads_before_the_terms_first_entry_is_applied() {
+    fn no_read_before_the_terms_first_entry_is_applied() {
         let lease = Lease::default();
         assert!(!lease.holds(&applied(0)));
         lease.lead(3, 1, None);
@@ -220,27 +222,27 @@ mod tests {
     }
 
     #[test]
-    fn a_sole_voters_lease_ends_once_it_proposes_another_configuration() {
+    fn a_sole_voters_lease_expires_once_it_proposes_another_configuration() {
         let lease = Lease::default();
         lease.lead(1, 7, None);
         lease.supersede(1, 7, Instant::now());
         assert!(!lease.holds(&applied(1)));
-        // Who keeps the lease may learn of the new configuration late.
+        // The task that renews the lease may learn of the new configuration late.
         lease.lead(1, 7, None);
         assert!(!lease.holds(&applied(1)));
-        let soon = Instant::now() + Duration::from_secs(3600);
-        lease.lead(1, 8, Some(soon));
+        let expiry = Instant::now() + Duration::from_secs(3600);
+        lease.lead(1, 8, Some(expiry));
         assert!(lease.holds(&applied(1)));
-        // What is older than the last one that was superseded isn't counted at all.
+        // A configuration older than the last superseded one isn't counted at all.
         lease.supersede(1, 8, Instant::now());
         lease.lead(1, 7, None);
         assert!(!lease.holds(&applied(1)));
-        lease.lead(1, 9, Some(soon));
+        lease.lead(1, 9, Some(expiry));
         assert!(lease.holds(&applied(1)));
     }
 
     #[test]
-    fn a_configuration_that_nothing_followed_counts_again() {
+    fn a_configuration_whose_successor_was_refused_counts_again() {
         let lease = Lease::default();
         lease.lead(1, 7, None);
         lease.supersede(1, 7, Instant::now());
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_term_may_be_led_in_a_configuration_that_was_superseded_before() {
+    fn a_later_term_may_use_a_configuration_that_was_superseded() {
         let lease = Lease::default();
         lease.lead(1, 7, None);
         lease.supersede(1, 9, Instant::now());

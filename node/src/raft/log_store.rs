@@ -1,9 +1,10 @@
-//! A group's Raft log: a part of the node's log, its newest entries in memory as well.
+//! A group's Raft log: a part of the node's log, with its newest entries in memory as well.
 //!
-//! Invariants, which openraft builds on:
+//! Invariants that openraft relies on:
 //! - an entry is readable when `append` returns, and durable when its callback is called;
 //! - writes of a group are ordered: the node's log is a sequence;
-//! - the log is purged only up to what the state has flushed, checked here once more whoever asks.
+//! - the log is purged only up to what the state has flushed, which is checked here once more for
+//!   every caller.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -23,13 +24,13 @@ use super::types::{Entry, LogId, Machine, Types, Vote};
 use crate::store::Engine;
 use crate::store::keys::GroupId;
 
-/// How many bytes of entries one replication message may hold; the first entry always fits.
+/// Maximum bytes of entries in one replication message; the first entry always fits.
 const MAX_READ_BYTES: usize = 256 << 10;
 
-/// The log of one group. Cheap to clone; all clones are the same log.
+/// Log of one group. Cheap to clone; all clones are the same log.
 pub struct LogStore<M: Machine> {
     inner: Arc<Inner<M>>,
-    /// Of a reader: how often the log had been truncated when it was made.
+    /// Set for a reader: number of truncations of the log when it was created.
     truncations: Option<u64>,
 }
 
@@ -46,16 +47,16 @@ struct Inner<M: Machine> {
     engine: Arc<Engine>,
     group: GroupId,
     cache: Mutex<Cache<M>>,
-    /// Noted with the next append: a restart may begin a little before it, never after.
+    /// Recorded with the next append: a restart may begin a little before it, never after.
     committed: Mutex<Option<LogId>>,
-    /// The last position that is durable as a committed one, if it was made so on purpose.
+    /// Last position that was explicitly made durable as committed, if any.
     durable_commit: Mutex<Option<LogId>>,
     purged: AtomicU64,
-    /// How often the end of the log was cut off.
+    /// Number of times that the end of the log was cut off.
     truncations: AtomicU64,
 }
 
-/// The newest entries, of consecutive indexes.
+/// Newest entries, of consecutive indexes.
 struct Cache<M: Machine> {
     entries: VecDeque<(Entry<M>, usize)>,
     bytes: usize,
@@ -64,8 +65,8 @@ struct Cache<M: Machine> {
 
 impl<M: Machine> Cache<M> {
     fn push(&mut self, entry: Entry<M>, size: usize) {
-        let follows = self.entries.back().map(|(last, _)| last.log_id.index + 1);
-        if follows.is_some_and(|next| next != entry.log_id.index) {
+        let expected = self.entries.back().map(|(last, _)| last.log_id.index + 1);
+        if expected.is_some_and(|index| index != entry.log_id.index) {
             self.clear();
         }
         self.bytes += size;
@@ -108,7 +109,7 @@ impl<M: Machine> Cache<M> {
         }
     }
 
-    /// Entries of `[from, to)` if all that the log has of them are here.
+    /// Entries of `[from, to)`, if the cache holds all that the log has of them.
     fn range(&self, from: u64, to: u64, max_bytes: usize) -> Option<Vec<Entry<M>>> {
         let first = self.first().filter(|first| *first <= from)?;
         let skip = usize::try_from(from - first).ok()?;
@@ -123,7 +124,7 @@ impl<M: Machine> Cache<M> {
 }
 
 impl<M: Machine> LogStore<M> {
-    /// The log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
+    /// Opens the log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
     pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
         let purged = engine.log.purged(group).map(codec::decode_log_id);
         let purged = purged.transpose()?.map_or(0, |id| id.index);
@@ -148,13 +149,13 @@ impl<M: Machine> LogStore<M> {
         })
     }
 
-    /// The index up to which the log was purged; 0 if it wasn't.
+    /// Index up to which the log was purged; 0 if it wasn't.
     pub fn purged_index(&self) -> u64 {
         self.inner.purged.load(Ordering::Relaxed)
     }
 
-    /// Reads entries of `[from, to)`, up to about `max_bytes` of them: from memory at once, else by a
-    /// thread that may wait for the disk. The thread that asks drives other groups' heartbeats.
+    /// Reads entries of `[from, to)`, up to about `max_bytes` of them: from memory at once, else on
+    /// a thread that may wait for the disk. The calling thread drives other groups' heartbeats.
     async fn read(&self, from: u64, to: u64, max_bytes: usize) -> io::Result<Vec<Entry<M>>> {
         if from >= to {
             return Ok(Vec::new());
@@ -176,7 +177,7 @@ impl<M: Machine> LogStore<M> {
         let mut entries = Vec::with_capacity(rows.len());
         for (index, bytes) in rows {
             if next != Some(index) {
-                return Err(io::Error::other("the log has a hole"));
+                return Err(io::Error::other("read log: entries are missing"));
             }
             next = Some(index + 1);
             entries.push(codec::decode_entry::<M>(bytes)?);
@@ -184,8 +185,8 @@ impl<M: Machine> LogStore<M> {
         Ok(entries)
     }
 
-    /// Makes it durable that the entries up to `applied` are committed, and with them all others of
-    /// which that is known: many that are applied one by one cost one sync.
+    /// Makes durable that the entries up to `applied` are committed, and with them all others that
+    /// are known to be: many entries that are applied one by one cost one sync.
     pub(super) async fn persist_commit(&self, applied: LogId) -> io::Result<()> {
         let inner = &self.inner;
         if *inner.durable_commit.lock() >= Some(applied) {
@@ -195,7 +196,7 @@ impl<M: Machine> LogStore<M> {
         let committed = known.map_or(applied, |known| known.max(applied));
         let (durable, wait) = tokio::sync::oneshot::channel();
         let done = Box::new(move |result| {
-            // Nobody waits any more if Raft has ended meanwhile.
+            // No receiver is left if Raft has stopped meanwhile.
             let _ = durable.send(result);
         });
         let bytes = codec::encode_log_id(&committed);
@@ -205,7 +206,7 @@ impl<M: Machine> LogStore<M> {
         Ok(())
     }
 
-    /// The first of the newest entries, as many as are within both bounds.
+    /// Index of the first of the newest entries, as many as fit both bounds.
     pub fn keep_from(&self, entries: usize, bytes: u64) -> Option<u64> {
         let inner = &self.inner;
         inner.engine.log.keep_from(inner.group, entries, bytes)
@@ -246,9 +247,9 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
         end: u64,
     ) -> Result<Vec<Entry<M>>, io::Error> {
         let entries = self.read(start, end, MAX_READ_BYTES).await?;
-        // A leader never truncates its log. So the one that this reader replicates for leads no
-        // more, and what was read may be a later leader's: behind this one's previous entry it
-        // would make a log that never was.
+        // A leader never truncates its log. So the one that this reader replicates for doesn't lead
+        // any more, and the entries may be a later leader's: appended to this one's previous entry
+        // they would form a log that never existed.
         let truncations = self.inner.truncations.load(Ordering::Acquire);
         if self.truncations.is_some_and(|known| known != truncations) {
             return Ok(Vec::new());
@@ -288,7 +289,7 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (durable, wait) = tokio::sync::oneshot::channel();
         let done = Box::new(move |result| {
-            // Nobody waits any more if Raft has ended meanwhile.
+            // No receiver is left if Raft has stopped meanwhile.
             let _ = durable.send(result);
         });
         let bytes = codec::encode_vote(vote);
@@ -324,8 +325,8 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
         let entries: Vec<Entry<M>> = entries.into_iter().collect();
         let committed = *self.inner.committed.lock();
         let committed = committed.as_ref().map(codec::encode_log_id);
-        // Into the cache first: the callback may come before this returns, and with it the
-        // demand for the entries.
+        // Into the cache first: the callback may be called before this returns, and the entries be
+        // read then.
         {
             let mut cache = self.inner.cache.lock();
             for entry in &entries {
@@ -344,7 +345,7 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
-        // First: who reads what comes in the place of the old end is to see it.
+        // Counted first: a reader of the entries that replace the old end has to see it.
         self.inner.truncations.fetch_add(1, Ordering::AcqRel);
         self.inner
             .engine

@@ -1,9 +1,9 @@
-//! What a member of a group answers to the others.
+//! Handles the calls of a group's other members.
 //!
 //! A member that has restarted doesn't know which leader it promised its lease to: until the
-//! longest lease is over it gives no vote and doesn't stand for election. Else a new leader could
-//! be elected while the old one still answers reads. A vote that the leader itself asked for, to
-//! hand over, is free of that.
+//! longest lease has expired it gives no vote and doesn't stand for election. Else a new leader
+//! could be elected while the old one still answers reads. A vote that the leader itself requested,
+//! for a leadership transfer, is exempt.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,24 +23,25 @@ use super::types::{Machine, NodeId};
 use crate::rpc::{Frames, SnapshotAcks};
 use crate::store::DiskState;
 
-/// A group on this node, whatever its machine is, as other members call it.
+/// A group on this node, of any machine, as its other members call it.
 pub trait Member: Send + Sync + 'static {
-    /// Whether this node leads the group, and answers its reads.
+    /// Returns whether this node leads the group, and answers its reads.
     fn leads(&self) -> bool;
-    /// The members that the group keeps, learners included, if this node leads it; `None` while they
-    /// are being changed, too.
+    /// Returns the members, learners included, if this node leads the group; `None` also while they
+    /// are being changed.
     fn led_members(&self) -> Option<Vec<NodeId>>;
-    /// Takes entries. Begun in the order of the calls: each is polled once before the next.
+    /// Appends entries. The futures start in the order of the calls: each is polled once before the
+    /// next.
     fn append(&self, request: pb::AppendEntries) -> BoxFuture<'static, reply::Body>;
-    /// Votes, or says whether it would.
+    /// Votes, or pre-votes.
     fn vote(&self, request: pb::RequestVote) -> BoxFuture<'static, reply::Body>;
-    /// Stands for election, since the leader asks for it.
+    /// Stands for election, since the leader transfers its leadership to this node.
     fn transfer(&self, request: pb::TransferLeader) -> BoxFuture<'static, reply::Body>;
-    /// Whether this node's state of the group is damaged, and another's can take its place.
+    /// Returns whether this node's state is damaged, and can be replaced by another voter's.
     fn is_in_repair(&self) -> bool;
-    /// Sends its state to member `to`, whose own one is damaged.
+    /// Sends this node's state to member `to`, whose own state is damaged.
     fn resend(&self, to: NodeId, request: pb::SnapshotRequest) -> BoxFuture<'static, reply::Body>;
-    /// Receives a snapshot and installs it. Dropping the future ends neither.
+    /// Receives a snapshot and installs it. Dropping the future cancels neither.
     fn install(
         self: Arc<Self>,
         head: pb::SnapshotHead,
@@ -49,7 +50,7 @@ pub trait Member: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
 }
 
-/// A refusal: nothing was done.
+/// Builds a refusal: nothing was done.
 pub fn not_here(message: impl Into<String>) -> reply::Body {
     reply::Body::Refused(pb::Refused {
         reason: pb::refused::Reason::NotHere.into(),
@@ -75,7 +76,7 @@ impl<M: Machine> Member for Group<M> {
         if self.is_stopping() {
             return std::future::ready(not_here("the node is stopping")).boxed();
         }
-        // The leader sends them again, and takes this member for one that lags.
+        // The leader sends them again, and treats this member as lagging.
         if !request.entries.is_empty() && self.disk_state() == DiskState::Exhausted {
             return std::future::ready(not_here("its disk is nearly full")).boxed();
         }
@@ -115,8 +116,8 @@ impl<M: Machine> Member for Group<M> {
             return std::future::ready(not_here("a vote is missing")).boxed();
         };
         if Instant::now() < self.votes_from() && !request.transfer {
-            let why = "it has restarted, and may have promised its vote";
-            return std::future::ready(not_here(why)).boxed();
+            let message = "it has restarted, and may have promised its vote";
+            return std::future::ready(not_here(message)).boxed();
         }
         if request.transfer {
             self.note_hand_over_elsewhere();

@@ -1,17 +1,17 @@
-//! Changes of a group's members, step by step.
+//! Changes a group's members, step by step.
 //!
-//! Whoever leads takes one step at a time towards the members that are wanted. Each step is safe
-//! by itself, and the next one is found by looking at where the group stands: so a change that was
-//! interrupted, in a joint configuration too, is finished by whoever leads next.
+//! The leader takes one step at a time towards the target membership. Each step is safe by itself,
+//! and the next one follows from the group's current configuration: so a change that was
+//! interrupted, in a joint configuration too, is finished by the next leader.
 //!
 //! Invariant: a leader is a voter of every configuration that it proposes, so none of them can be
 //! won by another node alone, and none leaves a leader whose lease others don't know of. A leader
-//! that is to leave hands over to a voter that stays, which closes its term. Where none stays,
-//! those that come are made voters beside it first: from {1} to {2} the way is {1}, {1,2}, leader
-//! 2, {2}.
+//! that is to be removed transfers leadership to a voter that stays, which closes its term. If none
+//! stays, the new voters are added beside it first: from {1} to {2} the steps are {1}, {1,2},
+//! leader 2, {2}.
 //!
 //! Each configuration is one entry, proposed here rather than by openraft's `change_membership`,
-//! which proposes two in a row: before each, the leases counted in the one before are given an end.
+//! which proposes two in a row: before each, the leases counted in the previous one are bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -24,37 +24,38 @@ use super::group::Group;
 use super::leading::hears;
 use super::types::{CommittedLeaderId, LogId, Machine, Membership, NodeId};
 
-/// Time for one step.
+/// Maximum duration of one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// A learner this far behind, in entries, becomes a voter: the rest comes while it is one.
+/// Maximum number of missing entries with which a learner becomes a voter: it receives the rest as
+/// a voter.
 const NEARLY_LEVEL: u64 = 500;
 
-/// The members that a group should have.
+/// Membership that a group should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// Those that vote; the first leads if it can.
+    /// Members with a vote; the first leads if it can.
     pub voters: Vec<NodeId>,
-    /// Those that only follow.
+    /// Members without a vote.
     pub learners: Vec<NodeId>,
-    /// Where they are.
+    /// Addresses of the members.
     pub addresses: BTreeMap<NodeId, String>,
 }
 
-/// What a step came to.
+/// Result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The group has the members that are wanted.
+    /// The group has the target membership.
     Done,
     /// A step was taken; there may be more to do.
     Changed,
-    /// Waiting for a member to catch up.
+    /// A member has to catch up first.
     CatchingUp(NodeId),
-    /// This node doesn't lead, or the step failed: look again later.
+    /// This node doesn't lead, or the step failed: to be retried.
     Later(String),
 }
 
 impl<M: Machine> Group<M> {
-    /// The voters and learners that are in force here.
+    /// Voters and learners of the configuration in force here.
     pub fn members(&self) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -65,7 +66,7 @@ impl<M: Machine> Group<M> {
         (voters, learners)
     }
 
-    /// Whether a node votes, as far as this member knows.
+    /// Returns whether a node votes, as far as this member knows.
     pub fn is_voter(&self, node: NodeId) -> bool {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -73,7 +74,7 @@ impl<M: Machine> Group<M> {
         voters.any(|voter| voter == node)
     }
 
-    /// Whether a joint configuration is in force.
+    /// Returns whether a joint configuration is in force.
     fn is_joint(&self) -> bool {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
@@ -81,8 +82,8 @@ impl<M: Machine> Group<M> {
         membership.get_joint_config().len() > 1
     }
 
-    /// Whether the members in force here are not yet those that the group keeps: until a change is
-    /// over and agreed on, those that leave are needed, too.
+    /// Returns whether the configuration in force here may still change: until a change is finished
+    /// and committed, the members that are being removed are needed, too.
     pub fn is_changing(&self) -> bool {
         let in_force = {
             let metrics = self.raft().metrics();
@@ -92,23 +93,23 @@ impl<M: Machine> Group<M> {
         self.is_joint() || self.progress().applied_index() < in_force
     }
 
-    /// Takes one step towards the members that are wanted, if this node leads.
-    pub async fn approach(&self, wanted: &Members) -> Step {
-        if self.led_term().is_none() || wanted.voters.is_empty() {
+    /// Takes one step towards the target membership, if this node leads.
+    pub async fn approach(&self, target: &Members) -> Step {
+        if self.led_term().is_none() || target.voters.is_empty() {
             return Step::Later("this node does not lead".to_owned());
         }
         let Ok(_alone) = self.changing().try_lock() else {
             return Step::Later("another change is under way".to_owned());
         };
-        match tokio::time::timeout(STEP_TIMEOUT, self.step(wanted)).await {
+        match tokio::time::timeout(STEP_TIMEOUT, self.step(target)).await {
             Ok(Ok(step)) => step,
             Ok(Err(reason)) => Step::Later(reason),
-            Err(_) => Step::Later("it took too long".to_owned()),
+            Err(_) => Step::Later("the step timed out".to_owned()),
         }
     }
 
-    /// Lets leases be counted as before if a change of members was given up before anything came of
-    /// it. Such a leader may answer no reads, and be asked for no further step.
+    /// Lets leases be counted as before if a membership change was abandoned without effect. Such a
+    /// leader may answer no reads, and get no further step to take.
     pub async fn recover_lease(&self) {
         if !self.lease().is_superseded() {
             return;
@@ -119,40 +120,40 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    async fn step(&self, wanted: &Members) -> Result<Step, String> {
+    async fn step(&self, target: &Members) -> Result<Step, String> {
         let me = self.node();
         let current = self.configuration().await?;
         let voters = current.voters();
-        let mut goal: BTreeSet<NodeId> = wanted.voters.iter().copied().collect();
-        let all: BTreeSet<NodeId> = goal.iter().chain(&wanted.learners).copied().collect();
+        let mut goal: BTreeSet<NodeId> = target.voters.iter().copied().collect();
+        let all: BTreeSet<NodeId> = goal.iter().chain(&target.learners).copied().collect();
         if let Some(id) = all.iter().find(|id| !current.nodes.contains_key(id)) {
-            let addr = wanted.addresses.get(id).cloned().unwrap_or_default();
+            let addr = target.addresses.get(id).cloned().unwrap_or_default();
             let mut nodes = current.nodes.clone();
             nodes.insert(*id, BasicNode { addr });
             self.propose_nodes(&current, nodes).await?;
             return Ok(Step::Changed);
         }
         if !goal.contains(&me) {
-            let heirs: Vec<NodeId> = goal.intersection(&voters).copied().collect();
-            if !heirs.is_empty() {
-                let handed = self
-                    .hand_over(&heirs, "the node that led leaves the group")
+            let successors: Vec<NodeId> = goal.intersection(&voters).copied().collect();
+            if !successors.is_empty() {
+                let is_transferred = self
+                    .hand_over(&successors, "the leader is being removed from the group")
                     .await;
-                return Err(format!("leadership transfer to {heirs:?}: {handed}"));
+                return Err(format!("leadership transfer to {successors:?}: {is_transferred}"));
             }
             goal.insert(me);
         }
         if current.sets != [goal.clone()] {
-            if let Some(behind) = self.lagging(&goal, &voters) {
-                return Ok(Step::CatchingUp(behind));
+            if let Some(lagging) = self.lagging(&goal, &voters) {
+                return Ok(Step::CatchingUp(lagging));
             }
             self.change_voters(current, &goal).await?;
             return Ok(Step::Changed);
         }
-        let is_wanted = |id: &NodeId| all.contains(id) || goal.contains(id);
-        if !current.nodes.keys().all(is_wanted) {
+        let is_target = |id: &NodeId| all.contains(id) || goal.contains(id);
+        if !current.nodes.keys().all(is_target) {
             let mut nodes = current.nodes.clone();
-            nodes.retain(|id, _| is_wanted(id));
+            nodes.retain(|id, _| is_target(id));
             self.propose_nodes(&current, nodes).await?;
             return Ok(Step::Changed);
         }
@@ -171,14 +172,14 @@ impl<M: Machine> Group<M> {
                 .supersede(current.term, current.index(), latest);
             let nodes = current.nodes.clone();
             let proposed = self.propose_members(&current, next, nodes).await;
-            // Asked after the proposal: what it came to, if it was refused.
+            // Read after the proposal: its effect, if it was refused.
             current = self.configuration().await?;
             proposed?;
         }
         Ok(())
     }
 
-    /// Changes who the members are, but not who votes.
+    /// Changes the members, but not the voters.
     async fn propose_nodes(
         &self,
         current: &Configuration,
@@ -211,11 +212,11 @@ impl<M: Machine> Group<M> {
         appended.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// The configuration in force, as Raft itself has it: metrics lag.
+    /// Configuration in force, as Raft itself has it: metrics lag.
     ///
-    /// Proposals of this node that were sent before have been looked at by then, so if none of
-    /// them followed it, leases are counted in it again. Thus only who holds `changing` may ask,
-    /// and not between `supersede` and the proposal.
+    /// Earlier proposals of this node have been processed by then, so if none of them followed it,
+    /// leases are counted in it again. Thus it is called only with `membership_lock` held, and not
+    /// between `supersede` and the proposal.
     async fn configuration(&self) -> Result<Configuration, String> {
         let configuration = ask(self.raft(), |state| {
             let effective = state.membership_state.effective();
@@ -234,30 +235,30 @@ impl<M: Machine> Group<M> {
         Ok(configuration)
     }
 
-    /// A member that is to vote and is too far behind for that, or silent: the group may need it
-    /// for a majority then.
+    /// Returns a future voter that is too far behind to vote, or silent: the group may need it for
+    /// a majority then.
     fn lagging(&self, voters: &BTreeSet<NodeId>, current: &BTreeSet<NodeId>) -> Option<NodeId> {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
         let replication = metrics.replication.as_ref();
-        let behind = |id: &NodeId| {
+        let is_lagging = |id: &NodeId| {
             let matched = replication.and_then(|all| all.get(id)).copied().flatten();
             let matched = matched.map_or(0, |at| at.index);
             matched == 0 || last.saturating_sub(matched) > NEARLY_LEVEL || !hears(&metrics, *id)
         };
-        voters.difference(current).copied().find(behind)
+        voters.difference(current).copied().find(is_lagging)
     }
 }
 
 /// A configuration of a group.
 #[derive(Clone, Debug)]
 struct Configuration {
-    /// The group's term when it was asked for.
+    /// Term of the group when it was queried.
     term: u64,
-    /// The entry that brought it.
+    /// Position of the entry that holds it.
     log_id: Option<LogId>,
-    /// The voters; several sets while they change.
+    /// Voters; two sets in a joint configuration.
     sets: Vec<BTreeSet<NodeId>>,
     /// All members.
     nodes: BTreeMap<NodeId, BasicNode>,
@@ -273,8 +274,8 @@ impl Configuration {
     }
 }
 
-/// The next configuration on the way to one set of voters; `None` if it is reached. It shares a set
-/// with the one before, so that their majorities meet.
+/// Returns the next configuration on the way to one set of voters; `None` if it is reached. It
+/// shares a set with the previous one, so that their majorities intersect.
 fn next_sets(
     current: &[BTreeSet<NodeId>],
     goal: &BTreeSet<NodeId>,
@@ -304,7 +305,7 @@ mod tests {
         assert_eq!(next(&[&[1]], &[1, 2]), Some(sets(&[&[1], &[1, 2]])));
         assert_eq!(next(&[&[1], &[1, 2]], &[1, 2]), Some(sets(&[&[1, 2]])));
         assert_eq!(next(&[&[1], &[1, 2]], &[1]), Some(sets(&[&[1]])));
-        // What was wanted has changed meanwhile.
+        // The target has changed meanwhile.
         assert_eq!(
             next(&[&[1], &[1, 2]], &[1, 3]),
             Some(sets(&[&[1, 2], &[1, 3]]))

@@ -1,31 +1,32 @@
-//! Raft: the adapter between openraft and this node's storage, shared by the metadata group and
-//! the shard groups.
+//! Raft: the adapter between openraft and this node's storage, shared by the metadata group and the
+//! shard groups.
 //!
-//! A replicated state machine is a [`Machine`]: the types of its commands and answers, and a
-//! [`State`] that applies them. Everything else is the same for all groups:
+//! A replicated state machine is a [`StateMachine`]: the types of its commands and responses, and a
+//! [`MachineState`] that applies them. Everything else is the same for all groups:
 //!
-//! | file | what it does |
+//! | file | responsibility |
 //! | --- | --- |
-//! | `types` | what openraft is made of here; the traits a state machine implements |
+//! | `types` | openraft's type parameters; the traits that a state machine implements |
 //! | `codec` | log positions, votes, memberships and entries as bytes |
 //! | `log_store` | the group's log, on the log database, with its newest entries in memory |
 //! | `replica` | applies entries in batches, with the position in the same batch |
-//! | `snapshot` | a group's rows as chunks, and their way into a new generation |
-//! | `sending` | a snapshot sent to a member, over as many connections as it takes |
-//! | `reception` | a snapshot received, checked and installed |
-//! | `transfers` | how far each snapshot is, and from where on the log is held for it |
-//! | `retention` | how much of the log is kept for members that lag |
-//! | `repair` | a replica whose state the disk has damaged, replaced by a copy of the leader's |
-//! | `acks` | when the other members last acknowledged this leader |
-//! | `contact` | when this node last knew the group to have a leader |
-//! | `lease` | the answer to "may this node answer a read now?", without a queue |
+//! | `snapshot` | a group's rows as chunks, written into a new generation by the receiver |
+//! | `snapshot_sender` | sends a snapshot to a member, over as many connections as it takes |
+//! | `snapshot_receiver` | receives, verifies and installs a snapshot |
+//! | `snapshot_transfers` | progress of each snapshot, and the log that is retained for it |
+//! | `log_retention` | bounds the log that is retained for members that lag |
+//! | `repair` | replaces a state that the disk has damaged by a copy of the leader's |
+//! | `ack_tracker` | when the other members last acknowledged this leader |
+//! | `leader_contact` | when this node last knew the group to have a leader |
+//! | `freshness` | decides whether a follower's state may be read |
+//! | `lease` | decides whether this node may answer a read now, without a queue |
 //! | `group` | a running group: start, propose, purge, stop |
-//! | `asking` | questions to the core of Raft |
-//! | `leading` | who leads: the lease kept true, leadership handed over |
-//! | `members` | changes of a group's members, step by step |
-//! | `network` | the other members, as this one calls them |
-//! | `commits` | news of commits that goes with the next entries |
-//! | `member` | what this member answers to them |
+//! | `query` | queries to the core of Raft |
+//! | `leadership` | renews the lease, transfers leadership |
+//! | `membership` | changes a group's members, step by step |
+//! | `network` | clients of the other members |
+//! | `commit_coalescer` | delays commit notifications so that they go with the next entries |
+//! | `raft_member` | handles the calls of the other members |
 
 mod acks;
 mod asking;

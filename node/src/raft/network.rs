@@ -1,7 +1,8 @@
-//! The other members of a group, as openraft calls them.
+//! Clients of a group's other members, as openraft calls them.
 //!
-//! Appends are pipelined: several are under way to a member, and its answers come in their order.
-//! Every call has a deadline of its own: one that hangs would freeze the replication to a member.
+//! Appends are pipelined: several are in flight to a member, and its responses come in the same
+//! order. Every call has a deadline of its own: one that hangs would stop the replication to a
+//! member.
 
 use std::future::Future;
 use std::io;
@@ -33,24 +34,25 @@ use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
 use crate::rpc::{CallError, Lane, Peers, PendingReply};
 use crate::store::keys::GroupId;
 
-/// Appends under way to one member of one group.
+/// Maximum number of appends in flight to one member of one group.
 const APPENDS_AHEAD: usize = 8;
-/// Bytes of their entries. Over a slow link more would not be answered in time, and be sent again.
+/// Maximum bytes of their entries. Over a slow network more would time out, and be sent again.
 const APPEND_WINDOW: usize = 512 << 10;
-/// How long news of a shard's commit waits for entries to go with. Its followers apply so much later.
+/// Maximum time for which the commit notification of a shard waits for entries to be sent with. Its
+/// followers apply so much later.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// Pause before a member that can't be reached is tried again.
+/// Backoff before an unreachable member is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Time before another snapshot is sent to a member, after one that failed.
+/// Backoff before another snapshot is sent to a member, after one that failed.
 const SNAPSHOT_BACKOFF: Duration = Duration::from_millis(500);
 
-/// Makes clients of a group's other members.
+/// Creates clients of a group's other members.
 #[derive(Clone)]
 pub struct Network {
     peers: Arc<Peers>,
     group: GroupId,
     timeout: Duration,
-    /// How long news of a commit waits for entries to go with.
+    /// Maximum time for which a commit notification waits for entries to be sent with.
     patience: Duration,
     acks: Arc<Acks>,
     transfers: Arc<Transfers>,
@@ -58,8 +60,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// Members of the group of `transfers`; an append that isn't answered within `timeout` is sent
-    /// again. Answers are noted in `acks`, snapshots in `transfers`; `retention` is announced.
+    /// Creates the clients of the group of `transfers`; an append without a response within
+    /// `timeout` is sent again. Responses are recorded in `acks`, snapshots in `transfers`;
+    /// `retention` is announced.
     pub(super) fn new(
         peers: Arc<Peers>,
         timeout: Duration,
@@ -88,7 +91,7 @@ impl<M: Machine> RaftNetworkFactory<Types<M>> for Network {
     type Network = Peer<M>;
 
     async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Self::Network {
-        // The metadata knows newer addresses; this one serves until it has arrived.
+        // The metadata has newer addresses; this one serves until they are received.
         if !self.peers.knows(target) {
             self.peers.learn(target, &node.addr);
         }
@@ -100,7 +103,7 @@ impl<M: Machine> RaftNetworkFactory<Types<M>> for Network {
     }
 }
 
-/// A client of one member, for the machine's group.
+/// Client of one member, for the machine's group.
 pub struct Peer<M> {
     network: Network,
     target: NodeId,
@@ -123,7 +126,7 @@ impl<M: Machine> Peer<M> {
         reply.map_err(failed)
     }
 
-    /// Sends an append; its answer comes later.
+    /// Starts an append; the future returns its response.
     fn append(
         &self,
         request: AppendEntriesRequest<Types<M>>,
@@ -183,7 +186,7 @@ impl<M: Machine> Peer<M> {
         match self.call(body, self.network.timeout).await? {
             reply::Body::Vote(answer) => {
                 let vote = answer.vote.map(codec::vote_from_pb);
-                let vote = vote.ok_or_else(|| unexpected("an answer without a vote"))?;
+                let vote = vote.ok_or_else(|| unexpected("the response has no vote"))?;
                 let last = answer.last.map(codec::log_id_from_pb);
                 Ok(VoteResponse::new(vote, last, answer.granted))
             }
@@ -192,7 +195,7 @@ impl<M: Machine> Peer<M> {
     }
 }
 
-/// What an append takes of the window: one that is larger goes alone.
+/// Permits that an append takes of the window: one that is larger is sent alone.
 fn window_share<M: Machine>(request: &AppendEntriesRequest<Types<M>>) -> u32 {
     let entries = request.entries.iter();
     let bytes: usize = entries.map(codec::entry_len::<M>).sum();
@@ -228,15 +231,15 @@ fn append_from_pb<M: Machine>(reply: reply::Body) -> Rpc<M, AppendEntriesRespons
         }
         Some(Kind::Conflict(_)) => AppendEntriesResponse::Conflict,
         Some(Kind::Higher(vote)) => AppendEntriesResponse::HigherVote(codec::vote_from_pb(vote)),
-        None => return Err(unexpected("an answer to an append that says nothing")),
+        None => return Err(unexpected("the response to an append is empty")),
     })
 }
 
 fn failed<M: Machine>(error: CallError) -> RPCError<Types<M>> {
     match error {
-        // Tried again after a pause.
+        // Retried after a backoff.
         CallError::Unsent | CallError::Busy => Unreachable::new(&error).into(),
-        // It took its time already.
+        // It has already taken its time.
         CallError::Lost => NetworkError::new(&error).into(),
     }
 }
@@ -248,7 +251,7 @@ fn unexpected<M: Machine>(what: &'static str) -> RPCError<Types<M>> {
 fn refused<M: Machine>(reply: reply::Body) -> RPCError<Types<M>> {
     let message = match reply {
         reply::Body::Refused(refused) => refused.message,
-        _ => "another answer than the call has".to_owned(),
+        _ => "the response is of another kind than the call".to_owned(),
     };
     Unreachable::new(&io::Error::other(message)).into()
 }
@@ -273,31 +276,31 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
         S: Stream<Item = AppendEntriesRequest<Types<M>>> + Send + Unpin + 'static,
     {
         let window = Arc::new(Semaphore::new(APPEND_WINDOW));
-        // An append is sent when it is taken from the input, and fits: in their order.
-        let answers = Together::<M, S>::new(input, self.network.patience)
+        // An append is sent when it is taken from the input, and fits the window: in order.
+        let responses = Together::<M, S>::new(input, self.network.patience)
             .then(move |request| {
-                let room = window.clone().acquire_many_owned(window_share(&request));
-                async move { (request, room.await) }
+                let permit = window.clone().acquire_many_owned(window_share(&request));
+                async move { (request, permit.await) }
             })
-            .map(|(request, room)| {
-                let answer = self.append(request);
+            .map(|(request, permit)| {
+                let response = self.append(request);
                 async move {
-                    let answer = answer.await;
-                    drop(room);
-                    answer
+                    let response = response.await;
+                    drop(permit);
+                    response
                 }
             })
             .buffered(APPENDS_AHEAD);
-        let answers = Box::pin(answers);
-        // After an answer that isn't a whole success, those that follow mean nothing.
-        let answers = stream::unfold(Some(answers), |answers| async move {
-            let mut answers = answers?;
-            let answer = answers.next().await?;
-            let goes_on = matches!(answer, Ok(Ok(_)));
-            Some((answer, goes_on.then_some(answers)))
+        let responses = Box::pin(responses);
+        // Responses that follow one which isn't a full success are meaningless.
+        let responses = stream::unfold(Some(responses), |responses| async move {
+            let mut responses = responses?;
+            let response = responses.next().await?;
+            let is_success = matches!(response, Ok(Ok(_)));
+            Some((response, is_success.then_some(responses)))
         });
-        let answers: BoxStream<'s, _> = answers.boxed();
-        Box::pin(std::future::ready(Ok(answers)))
+        let responses: BoxStream<'s, _> = responses.boxed();
+        Box::pin(std::future::ready(Ok(responses)))
     }
 
     async fn vote(

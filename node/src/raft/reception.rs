@@ -1,17 +1,17 @@
-//! Snapshots that come in: received, checked and installed by one task each.
+//! Receives snapshots: each is received, verified and installed by one task.
 //!
-//! A snapshot is received into a generation of its own, which nobody else has written into or will,
-//! and what was received is installed by the same task. That task belongs to the group: a connection
-//! that is lost, or a caller that goes away, ends it only between two chunks. So
+//! A snapshot is received into a generation of its own, which no other task writes into, and is
+//! installed by the same task. That task belongs to the group: a lost connection, or a dropped
+//! call, ends it only between two chunks. So
 //!
-//! - rows of two snapshots are never in one generation, and what is installed is what was checked:
+//! - rows of two snapshots are never in one generation, and what is installed is what was verified:
 //!   the number of its chunks and rows, their digest, and the position that they hold;
-//! - one snapshot is received at a time: the newest connection takes over from the one before it,
-//!   which lets go after the chunk that it is writing, or not at all while it installs;
-//! - what came over a lost connection is kept for [`RESUME_TIMEOUT`]: the sender that still has the
-//!   same view goes on behind it;
-//! - a sender whose connection was lost while its snapshot was installed, and that asks again, is
-//!   answered what it would have been then.
+//! - one snapshot is received at a time: the newest connection takes over from the previous one,
+//!   which stops after the chunk that it is writing, or not at all while it installs;
+//! - what was received over a lost connection is kept for [`RESUME_TIMEOUT`]: a sender that still
+//!   has the same view resumes behind it;
+//! - a sender whose connection was lost while its snapshot was installed, and that calls again,
+//!   gets the reply that it would have got then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,42 +39,42 @@ use crate::rpc::{Frames, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{StateDb, StoreError};
 
-/// A sender from which nothing comes for this long is given up, though it may resume.
+/// Time without a chunk after which a sender's connection is given up, though it may resume.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// What was received of a snapshot is kept this long for its sender to resume.
+/// Time for which a partial snapshot is kept for its sender to resume.
 pub(super) const RESUME_TIMEOUT: Duration = Duration::from_secs(90);
-/// Time that a connection waits for the one before it to let go.
+/// Maximum wait for the previous connection to stop.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The snapshots that a group receives.
+/// Receiver of a group's snapshots.
 pub(super) struct Receptions<M: Machine> {
     group: GroupId,
     db: StateDb,
     raft: Raft<Types<M>, Replica<M>>,
     generations: Generations,
     transfers: Arc<Transfers>,
-    /// What was received so far. Whoever holds the lock receives, or installs.
+    /// Snapshot received so far. The holder of the lock receives, or installs.
     partial: Arc<Mutex<Option<Partial>>>,
-    /// The last snapshot that was installed, and what its sender was answered.
+    /// Last installed snapshot, and the reply to its sender.
     installed: SyncMutex<Option<(u64, Vote)>>,
-    /// Ends the newest connection's reception between two chunks.
+    /// Cancels the reception over the newest connection, between two chunks.
     newest: SyncMutex<CancellationToken>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// A snapshot of which some chunks have come.
+/// A snapshot of which some chunks were received.
 struct Partial {
     transfer: u64,
     last: LogId,
     rows: Rows,
     chunks: u64,
     checksum: Checksum,
-    /// When its last connection ended.
+    /// Time when its last connection ended.
     since: Instant,
 }
 
-/// The head of a snapshot, decoded.
+/// Decoded header of a snapshot.
 struct Head {
     vote: Vote,
     last: LogId,
@@ -88,7 +88,7 @@ impl TryFrom<pb::SnapshotHead> for Head {
     type Error = Status;
 
     fn try_from(head: pb::SnapshotHead) -> Result<Self, Status> {
-        let incomplete = || Status::invalid_argument("a snapshot's head is incomplete");
+        let incomplete = || Status::invalid_argument("receive snapshot: the header is incomplete");
         let members = head.membership.ok_or_else(incomplete)?;
         let members = codec::membership_of_pb(members)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -103,11 +103,11 @@ impl TryFrom<pb::SnapshotHead> for Head {
     }
 }
 
-/// Why a reception ended before its end.
+/// Error that ended a reception.
 enum Interruption {
-    /// Its sender may resume it.
+    /// The sender may resume.
     Resumable(Status),
-    /// What has come is of no use.
+    /// The received data can't be used.
     Useless(Status),
 }
 
@@ -145,8 +145,8 @@ impl<M: Machine> Receptions<M> {
         })
     }
 
-    /// Receives a snapshot whose head has come, and installs it. Cancel safe: once it was polled, a
-    /// task of its own goes on until `frames` end, or the snapshot is installed.
+    /// Receives a snapshot whose header has arrived, and installs it. Cancel safe: once it was
+    /// polled, a task of its own goes on until `frames` end, or the snapshot is installed.
     pub(super) async fn receive(
         self: &Arc<Self>,
         head: pb::SnapshotHead,
@@ -154,10 +154,10 @@ impl<M: Machine> Receptions<M> {
         acks: SnapshotAcks,
     ) -> Result<pb::SnapshotReply, Status> {
         let head = Head::try_from(head)?;
-        let receptions = self.clone();
+        let receiver = self.clone();
         let task = self
             .tasks
-            .spawn(async move { receptions.run(head, frames, acks).await });
+            .spawn(async move { receiver.run(head, frames, acks).await });
         let vote = task
             .await
             .map_err(|error| Status::internal(error.to_string()))??;
@@ -169,7 +169,7 @@ impl<M: Machine> Receptions<M> {
     async fn run(&self, head: Head, frames: Frames, acks: SnapshotAcks) -> Result<Vote, Status> {
         let known = self.raft.metrics().borrow_watched().vote;
         if known > head.vote {
-            // A leader that was superseded learns that before it sends anything.
+            // A superseded leader learns of it before it sends anything.
             return Ok(known);
         }
         let (mut slot, superseded) = self.enter().await?;
@@ -188,12 +188,12 @@ impl<M: Machine> Receptions<M> {
             .transfers
             .begin(Direction::Received, sender, head.last.index);
         transfer.start(partial.chunks, partial.checksum.bytes());
-        let whole = async {
+        let received = async {
             self.fill(&mut partial, &head, frames, &acks, &superseded, &transfer)
                 .await?;
             self.check_position(&partial, &head).await
         };
-        match whole.await {
+        match received.await {
             Ok(()) => {
                 let number = head.transfer;
                 let installed = if head.repair {
@@ -221,17 +221,17 @@ impl<M: Machine> Receptions<M> {
         }
     }
 
-    /// Takes over from the connection before, if there is one.
+    /// Takes over from the previous connection, if there is one.
     async fn enter(&self) -> Result<(OwnedMutexGuard<Option<Partial>>, CancellationToken), Status> {
         let superseded = self.stop.child_token();
-        let before = std::mem::replace(&mut *self.newest.lock(), superseded.clone());
-        before.cancel();
+        let previous = std::mem::replace(&mut *self.newest.lock(), superseded.clone());
+        previous.cancel();
         let slot = tokio::time::timeout(TAKEOVER_TIMEOUT, self.partial.clone().lock_owned());
         let busy = |_| Status::resource_exhausted("another snapshot is being installed");
         Ok((slot.await.map_err(busy)?, superseded))
     }
 
-    /// The answer to a sender that resumes a snapshot which is installed.
+    /// Repeats the reply to a sender that resumes an installed snapshot.
     fn answer_again(&self, head: &Head) -> Option<Vote> {
         let installed = *self.installed.lock();
         let resumed = installed.filter(|_| head.transfer != 0 && head.acknowledged > 0);
@@ -241,7 +241,7 @@ impl<M: Machine> Receptions<M> {
     fn begin(&self, head: &Head) -> Result<Partial, Status> {
         if head.acknowledged > 0 {
             return Err(Status::failed_precondition(
-                "what was received of the snapshot is not here any more",
+                "resume snapshot: what was received of it has been discarded",
             ));
         }
         Ok(Partial {
@@ -254,7 +254,7 @@ impl<M: Machine> Receptions<M> {
         })
     }
 
-    /// Writes the chunks that come, until all are there and agree with what the sender has counted.
+    /// Writes chunks as they arrive, until all are there and match the sender's checksum.
     async fn fill(
         &self,
         partial: &mut Partial,
@@ -273,8 +273,8 @@ impl<M: Machine> Receptions<M> {
                 }
                 next = tokio::time::timeout(RECEIVE_TIMEOUT, frames.next()) => next,
             };
-            let silent = |_| Resumable(Status::deadline_exceeded("no chunk came in time"));
-            let lost = || Resumable(Status::cancelled("the snapshot ended before its end"));
+            let silent = |_| Resumable(Status::deadline_exceeded("no chunk arrived in time"));
+            let lost = || Resumable(Status::cancelled("the connection ended before the snapshot"));
             let frame = next.map_err(silent)?.ok_or_else(lost)?.map_err(Resumable)?;
             match frame.kind {
                 Some(Frame::Chunk(chunk)) => {
@@ -286,11 +286,11 @@ impl<M: Machine> Receptions<M> {
                     acknowledge(acks, partial.chunks);
                 }
                 Some(Frame::Last(sent)) => return partial.checksum.check(&sent).map_err(Useless),
-                // Of a version that sends no digest.
+                // Sent by a version without digests.
                 Some(Frame::End(rows)) if head.transfer == 0 => {
-                    let whole = rows == partial.checksum.rows();
+                    let is_complete = rows == partial.checksum.rows();
                     let missing = || Useless(Status::data_loss("rows are missing"));
-                    return whole.then_some(()).ok_or_else(missing);
+                    return is_complete.then_some(()).ok_or_else(missing);
                 }
                 Some(Frame::Head(_) | Frame::End(_)) | None => {
                     return Err(Useless(Status::invalid_argument("unknown frame")));
@@ -306,15 +306,15 @@ impl<M: Machine> Receptions<M> {
     ) -> Result<(), Interruption> {
         partial.checksum.add(&chunk);
         let (db, rows) = (self.db.clone(), partial.rows);
-        let turn = self.transfers.receive_pace().turn().await;
+        let permit = self.transfers.receive_pace().turn().await;
         let write = tokio::task::spawn_blocking(move || snapshot::put(&db, rows, chunk));
-        let written = turn.during(write).await;
+        let written = permit.during(write).await;
         written.map_err(|error| Useless(Status::internal(error.to_string())))??;
         partial.chunks += 1;
         Ok(())
     }
 
-    /// Whether the rows hold the position that the head says: Raft goes by it.
+    /// Verifies that the rows hold the position of the header: Raft relies on it.
     async fn check_position(&self, partial: &Partial, head: &Head) -> Result<(), Interruption> {
         let (db, rows) = (self.db.clone(), partial.rows);
         let read = tokio::task::spawn_blocking(move || replica::read_position(&db, rows)).await;
@@ -326,7 +326,7 @@ impl<M: Machine> Receptions<M> {
             return Ok(());
         }
         Err(Useless(Status::data_loss(
-            "the snapshot holds another position than it was sent with",
+            "verify snapshot: its rows hold another position than its header",
         )))
     }
 
@@ -341,7 +341,7 @@ impl<M: Machine> Receptions<M> {
             snapshot: SnapshotData::received(self.db.clone(), rows),
         };
         let answer = self.raft.install_full_snapshot(head.vote, received).await;
-        // If Raft has stopped, it is unknown what it did: the next start removes what is left.
+        // If Raft has stopped, the outcome is unknown: the next start removes leftovers.
         let answer = answer.map_err(|error| Status::unavailable(error.to_string()))?;
         let current = snapshot::current_rows(&self.db, self.group).map_err(failed)?;
         if current == rows {
@@ -358,7 +358,7 @@ impl<M: Machine> Receptions<M> {
         Ok(answer.vote)
     }
 
-    /// Puts what was received in place of this member's damaged state.
+    /// Replaces this member's damaged state by what was received.
     async fn repair(&self, partial: Partial, head: Head) -> Result<Vote, Status> {
         let rows = partial.rows;
         let replaced = repair::replace_damaged(&self.raft, self.group, rows).await;
@@ -369,18 +369,18 @@ impl<M: Machine> Receptions<M> {
         replaced.map(|()| head.vote)
     }
 
-    /// Removes what was received of a snapshot.
+    /// Removes a partial snapshot.
     async fn discard(&self, partial: Option<Partial>) -> Result<(), StoreError> {
         let Some(partial) = partial else {
             return Ok(());
         };
         let db = self.db.clone();
         let removed = tokio::task::spawn_blocking(move || snapshot::remove(&db, partial.rows));
-        // It fails to run only when the runtime ends: the next start removes what is left.
+        // It fails to run only when the runtime shuts down: the next start removes leftovers.
         removed.await.unwrap_or(Ok(()))
     }
 
-    /// Removes what was received of a snapshot whose sender hasn't resumed it.
+    /// Removes a partial snapshot that its sender hasn't resumed in time.
     pub(super) async fn expire(&self) {
         let Ok(mut slot) = self.partial.clone().try_lock_owned() else {
             return;
@@ -390,11 +390,11 @@ impl<M: Machine> Receptions<M> {
             .is_some_and(|partial| partial.since.elapsed() > RESUME_TIMEOUT)
             && let Err(error) = self.discard(slot.take()).await
         {
-            tracing::warn!(group = %self.group, %error, "remove the rest of a snapshot failed");
+            tracing::warn!(group = %self.group, %error, "partial snapshot not removed");
         }
     }
 
-    /// Ends the reception that is under way, between two chunks.
+    /// Cancels the current reception, between two chunks.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -408,7 +408,8 @@ impl Partial {
     }
 }
 
-/// Says how many chunks are written. Later ones say as much, so one that finds no room is dropped.
+/// Acknowledges the chunks that are written. Later acknowledgements say as much, so one that
+/// doesn't fit the channel is dropped.
 fn acknowledge(acks: &SnapshotAcks, chunks: u64) {
     let kind = Some(Ack::Chunks(chunks));
     let _ = acks.try_send(Ok(pb::SnapshotAck { kind }));

@@ -1,4 +1,4 @@
-//! Snapshots that come in at a running group while connections come and go.
+//! Tests of receiving snapshots at a running group over connections that break.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::store::keys::{Kind, Rows};
 use crate::store::{Engine, EngineSettings};
 
 const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
-/// Records of a snapshot: several chunks of them.
+/// Number of records in a snapshot: several chunks of them.
 pub(super) const KEYS: u64 = 12_000;
 
-/// The other nodes of a node, none of which is known yet.
+/// RPC clients of a node that doesn't know any other node yet.
 pub(super) fn peers(me: NodeId) -> Arc<Peers> {
     Peers::new(PeersSettings {
         cluster_id: "a".to_owned(),
@@ -44,7 +44,7 @@ pub(super) fn peers(me: NodeId) -> Arc<Peers> {
     })
 }
 
-/// A group that was founded by nobody, and waits for a leader.
+/// A group that was not bootstrapped, and waits for a leader.
 pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
     let engine_settings = EngineSettings {
         block_cache: 1 << 20,
@@ -71,8 +71,8 @@ pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
     Arc::new(Group::start(engine, GROUP, &settings, open).await.unwrap())
 }
 
-/// The frames of a snapshot after entry `last`, as node 2 sends them that leads in term 1: each
-/// entry has written a key of its own, named after `prefix`.
+/// Returns the frames of a snapshot after entry `last`, as node 2 sends them, which leads in term
+/// 1: each entry has written a key of its own, named after `prefix`.
 async fn frames(prefix: &str, last: u64) -> Vec<pb::SnapshotFrame> {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _log, mut source) = open(&dir);
@@ -88,11 +88,11 @@ async fn frames(prefix: &str, last: u64) -> Vec<pb::SnapshotFrame> {
 fn head(frames: &[pb::SnapshotFrame]) -> pb::SnapshotHead {
     match &frames[0].kind {
         Some(Frame::Head(head)) => head.clone(),
-        _ => panic!("a snapshot begins with its head"),
+        _ => panic!("a snapshot begins with its header"),
     }
 }
 
-/// How many of the snapshot's records the group has.
+/// Counts the snapshot's records that the group has.
 pub(super) fn records(engine: &Engine, prefix: &str, last: u64) -> usize {
     let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
     let view = ShardState::open(engine.state.clone(), rows, 1 << 20)
@@ -106,7 +106,7 @@ pub(super) fn records(engine: &Engine, prefix: &str, last: u64) -> usize {
     (1..=last).filter(has).count()
 }
 
-/// Where a group acknowledges chunks, and who reads it.
+/// Channel of acknowledgements, and its receiving end.
 fn acks() -> (
     SnapshotAcks,
     mpsc::Receiver<Result<pb::SnapshotAck, Status>>,
@@ -114,34 +114,35 @@ fn acks() -> (
     mpsc::channel(1000)
 }
 
-/// Frames that come at once, after which nothing more comes.
+/// Frames that arrive at once, after which the connection stays open and silent.
 fn unfinished(frames: &[pb::SnapshotFrame]) -> Frames {
     let frames = stream::iter(frames.to_vec()).map(Ok);
     frames.chain(stream::pending()).boxed()
 }
 
-/// Frames that come at once, after which the connection is lost.
+/// Frames that arrive at once, after which the connection is lost.
 fn lost(frames: &[pb::SnapshotFrame]) -> Frames {
     stream::iter(frames.to_vec()).map(Ok).boxed()
 }
 
-/// Waits until so many chunks are acknowledged.
+/// Waits until `chunks` chunks are acknowledged.
 async fn acknowledged(acks: &mut mpsc::Receiver<Result<pb::SnapshotAck, Status>>, chunks: u64) {
     while let Some(ack) = acks.recv().await {
         if ack.unwrap().kind == Some(Ack::Chunks(chunks)) {
             return;
         }
     }
-    panic!("{chunks} chunks are never acknowledged");
+    panic!("{chunks} chunks were never acknowledged");
 }
 
 #[tokio::test]
-async fn a_snapshot_whose_sender_goes_away_while_it_is_installed_is_not_mixed_with_the_next() {
+async fn a_snapshot_whose_sender_disconnects_during_installation_is_not_mixed_with_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let (first, second) = (frames("one", KEYS).await, frames("two", KEYS + 1).await);
 
-    // All of the first has come, and its installation begins; then the connection is lost.
+    // The first snapshot has arrived completely, and its installation begins; then the connection
+    // is lost.
     let (all, sent) = tokio::sync::oneshot::channel();
     let mut all = Some(all);
     let watched = stream::iter(first[1..].to_vec()).map(move |frame| {
@@ -157,11 +158,11 @@ async fn a_snapshot_whose_sender_goes_away_while_it_is_installed_is_not_mixed_wi
     tokio::select! {
         biased;
         all = sent => all.unwrap(),
-        _ = &mut reception => panic!("it ends after its last frame"),
+        _ = &mut reception => panic!("the reception ended after its last frame"),
     }
     drop(reception);
 
-    // The sender begins again, and doesn't come to an end.
+    // The sender begins again, and stops before the end.
     let next = group.clone();
     let next = tokio::spawn(async move {
         let frames = unfinished(&second[1..2]);
@@ -170,47 +171,48 @@ async fn a_snapshot_whose_sender_goes_away_while_it_is_installed_is_not_mixed_wi
 
     tokio::select! {
         () = group.applied(KEYS) => {}
-        ended = group.ended() => panic!("the group has ended: {ended:?}"),
+        stopped = group.ended() => panic!("the group has stopped: {stopped:?}"),
     }
     assert_eq!(group.progress().applied_index(), KEYS);
-    let held = records(group.engine(), "one", KEYS);
-    assert_eq!(held, usize::try_from(KEYS).unwrap());
+    let received = records(group.engine(), "one", KEYS);
+    assert_eq!(received, usize::try_from(KEYS).unwrap());
     group.stop().await.unwrap();
     next.await.unwrap().unwrap_err();
 }
 
 #[tokio::test]
-async fn a_snapshot_goes_on_behind_what_came_over_a_lost_connection() {
+async fn a_snapshot_resumes_after_a_lost_connection() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let all = frames("one", KEYS).await;
     let chunks = u64::try_from(all.len() - 2).unwrap();
     assert!(chunks > 2, "{chunks} chunks");
 
-    let (to, _told) = acks();
+    let (acks_sender, _acks) = acks();
     let end = group
-        .receive_snapshot(head(&all), lost(&all[1..3]), to)
+        .receive_snapshot(head(&all), lost(&all[1..3]), acks_sender)
         .await;
     assert_eq!(end.unwrap_err().code(), Code::Cancelled);
-    let (to, mut told) = acks();
+    let (acks_sender, mut acks) = acks();
     let resumed = pb::SnapshotHead {
         acknowledged: 2,
         ..head(&all)
     };
-    let end = group.receive_snapshot(resumed, lost(&all[3..]), to).await;
-    acknowledged(&mut told, 2).await;
+    let end = group.receive_snapshot(resumed, lost(&all[3..]), acks_sender);
+    let end = end.await;
+    acknowledged(&mut acks, 2).await;
     end.unwrap();
     assert_eq!(
         records(group.engine(), "one", KEYS),
         usize::try_from(KEYS).unwrap()
     );
-    let shown = group.transfers().statuses();
-    assert_eq!((shown[0].chunks, shown[0].state()), (chunks, "done"));
+    let statuses = group.transfers().statuses();
+    assert_eq!((statuses[0].chunks, statuses[0].state()), (chunks, "done"));
     group.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_sender_that_lost_the_answer_gets_it_again() {
+async fn a_sender_that_lost_the_reply_gets_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let all = frames("one", KEYS).await;
@@ -224,7 +226,7 @@ async fn a_sender_that_lost_the_answer_gets_it_again() {
     };
     let end = group.receive_snapshot(resumed, unfinished(&[]), acks().0);
     assert_eq!(end.await.unwrap(), answer);
-    // A snapshot that begins is another one, whatever its sender calls it.
+    // A snapshot that begins is another one, even with the same transfer number.
     let begun = group.receive_snapshot(head(&all), lost(&[]), acks().0);
     assert_eq!(begun.await.unwrap_err().code(), Code::Cancelled);
     let now = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
@@ -233,15 +235,15 @@ async fn a_sender_that_lost_the_answer_gets_it_again() {
 }
 
 #[tokio::test]
-async fn the_newest_connection_takes_over_and_what_nobody_has_is_not_resumed() {
+async fn the_newest_connection_takes_over_and_discarded_chunks_are_not_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let (first, second) = (frames("one", KEYS).await, frames("two", KEYS).await);
-    let (to, mut told) = acks();
+    let (acks_sender, mut received_acks) = acks();
     let (old, frames) = (group.clone(), unfinished(&first[1..3]));
     let start = head(&first);
-    let old = tokio::spawn(async move { old.receive_snapshot(start, frames, to).await });
-    acknowledged(&mut told, 2).await;
+    let old = tokio::spawn(async move { old.receive_snapshot(start, frames, acks_sender).await });
+    acknowledged(&mut received_acks, 2).await;
 
     let end = group.receive_snapshot(head(&second), lost(&second[1..]), acks().0);
     end.await.unwrap();
@@ -262,7 +264,7 @@ async fn the_newest_connection_takes_over_and_what_nobody_has_is_not_resumed() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_is_not_what_was_sent_is_refused() {
+async fn a_snapshot_with_a_wrong_checksum_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let good = frames("one", KEYS).await;
@@ -285,7 +287,7 @@ async fn a_snapshot_that_is_not_what_was_sent_is_refused() {
 }
 
 #[tokio::test]
-async fn a_sender_of_a_version_without_acknowledgements_is_understood() {
+async fn a_sender_of_a_version_without_acknowledgements_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let mut frames = frames("one", KEYS).await;
@@ -313,7 +315,7 @@ async fn a_sender_of_a_version_without_acknowledgements_is_understood() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_any_generation_but_the_current_one() {
+async fn leftovers_of_other_generations_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _log, mut replica) = open(&dir);
     apply(&mut replica, vec![put(1, "a")]).await;

@@ -1,32 +1,34 @@
-//! A replica whose state the disk has damaged, replaced by a copy of the leader's.
+//! Repairs a replica whose state the disk has damaged, by a copy of the leader's state.
 //!
 //! ```text
-//! damage met ──► leadership handed over ──► stalled ──► snapshot asked for ──► replaced ──► replayed
+//! damage found ─► leadership transferred ─► stalled ─► snapshot requested ─► replaced ─► replayed
 //!                                           (applies nothing, votes and keeps its log)
 //! ```
 //!
-//! Log and vote lie elsewhere on the disk and are whole, so the member goes on voting and taking
-//! entries: nothing that it has acknowledged is given up. It stands for no election meanwhile.
+//! Log and vote are elsewhere on the disk and intact, so the member goes on voting and accepting
+//! entries: nothing that it has acknowledged is lost. It doesn't stand for election meanwhile.
 //!
 //! Invariants:
 //! - A stalled replica applies nothing and answers no read under the lease, since what openraft
-//!   takes for applied may not be in its state. It notes how far openraft has gone (`passed`).
+//!   counts as applied may not be in its state. It records how far openraft has gone
+//!   (`skipped_to`).
 //! - The log is purged only up to what the state has flushed, so all entries behind the damaged
 //!   state stay until it is replaced.
-//! - The damaged state is replaced only by one at a position from its own on up to `passed`: those
-//!   are entries that this member's own log holds as committed. The entries between that position
-//!   and `passed` are then applied from the log, and only after that the replica isn't stalled any
-//!   more.
+//! - The damaged state is replaced only by one at a position between its own and `skipped_to`:
+//!   those are entries that this member's own log holds as committed. The entries between that
+//!   position and `skipped_to` are then applied from the log, and only after that the replica isn't
+//!   stalled any more.
 //! - A crash at any line leaves the old state or the new one, as with every snapshot; what isn't
-//!   applied yet is applied from the log at the next start, where the damage is met again.
+//!   applied yet is applied from the log at the next start, where the damage is found again.
 //! - A copy becomes the current state only after all of it was read.
 //!
-//! A scan of the new rows reads the block of the old files in which they would lie. If that block
-//! is the damaged one, the state can't be replaced in these files: the replica stays stalled, asks
-//! again less and less often, and its node has to be replaced by one with an empty directory.
+//! A scan of the new rows reads the block of the old files in whose range they are. If that block
+//! is the damaged one, the state can't be replaced in these files: the replica stays stalled,
+//! requests snapshots less and less often, and its node has to be replaced by one with an empty
+//! directory.
 //!
-//! Where no other voter is, there is nothing to copy: reads of what is damaged fail, all else goes
-//! on, and an entry that can't be applied for it ends the group.
+//! Without another voter there is nothing to copy: reads of damaged rows fail, all else goes on,
+//! and an entry that can't be applied because of the damage stops the group.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -55,25 +57,25 @@ use crate::rpc::Lane;
 use crate::store::keys::{GroupId, Kind, Rows};
 use crate::store::{Batch, GroupDamage, Scan, StateDb, StoreError};
 
-/// Pause before the next step of a repair.
+/// Interval between two steps of a repair.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
-/// Longest pause before a snapshot is asked for again: it doubles with each.
+/// Maximum interval between two requests for a snapshot: it doubles with each.
 const MAX_REPAIR_INTERVAL: Duration = Duration::from_secs(60);
-/// Time for the leader to answer that it sends a snapshot.
+/// Timeout of a request to the leader for a snapshot.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time for the leader to apply what the damaged replica had, and for that one to get the entries
-/// that the snapshot holds.
+/// Maximum wait for the leader to apply what the damaged replica had, and for that replica to
+/// receive the entries that the snapshot holds.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is looked whether these entries have come.
+/// Interval at which these entries are polled for.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a replica needs to be repaired, and how far that is.
+/// Progress of a replica's repair, and what it needs.
 pub(super) struct Repair {
-    /// `None`: it can't be repaired, so damage that is met at apply ends the group.
+    /// `None`: it can't be repaired, so damage found when applying stops the group.
     means: Option<Means>,
     /// Position of the last batch that was written.
     written: Option<LogId>,
-    /// The last entry that openraft takes for applied, while nothing is.
+    /// Last entry that openraft counts as applied, while nothing is applied.
     passed: Option<LogId>,
 }
 
@@ -100,16 +102,16 @@ impl Repair {
     }
 }
 
-/// Why a replica wasn't replaced.
+/// Error of replacing a replica's state.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotReplaced {
-    /// The entries up to the snapshot's position aren't there yet.
-    #[error("the entries that the snapshot holds have not come yet")]
+    /// The log lacks entries up to the snapshot's position yet.
+    #[error("the entries that the snapshot holds have not been received yet")]
     Ahead,
     /// The replica has more than the snapshot, or isn't damaged.
-    #[error("the snapshot is of no use: {0}")]
+    #[error("the snapshot can't be used: {0}")]
     Useless(&'static str),
-    /// Storage failed.
+    /// The storage failed.
     #[error(transparent)]
     Storage(#[from] io::Error),
 }
@@ -121,14 +123,15 @@ impl From<StoreError> for NotReplaced {
 }
 
 impl<M: Machine> Replica<M> {
-    /// Lets it be repaired on `node` when `damage` is found.
+    /// Enables repairs of the replica on `node` when `damage` is found.
     pub(super) fn repaired_by(mut self, node: NodeId, damage: Arc<GroupDamage>) -> Self {
         self.repair.means = Some(Means { node, damage });
         self
     }
 
-    /// An entry couldn't be applied. If the state is damaged and others have it, nothing is applied
-    /// from this entry on, until the state is replaced; any other error is returned.
+    /// Handles an entry that couldn't be applied. If the state is damaged and other voters have it,
+    /// nothing is applied from this entry on, until the state is replaced; any other error is
+    /// returned.
     pub(super) fn stall(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
         let Some(means) = &self.repair.means else {
             return Err(error);
@@ -137,7 +140,7 @@ impl<M: Machine> Replica<M> {
         if !has_others || !StoreError::tells_damage(&error) {
             return Err(error);
         }
-        // Before anybody can take the state for that of the leader.
+        // Before the state can be taken for that of the leader.
         self.progress.stall(true);
         means.damage.note(self.rows.generation(), &error);
         self.forget_unwritten();
@@ -145,7 +148,7 @@ impl<M: Machine> Replica<M> {
         Ok(())
     }
 
-    /// Nothing that wasn't written counts.
+    /// Resets position and membership to what was written.
     fn forget_unwritten(&mut self) {
         self.applied = self.repair.written;
         if self.membership.log_id() > &self.applied {
@@ -155,26 +158,26 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    /// Notes an entry that isn't applied.
+    /// Records an entry that isn't applied.
     pub(super) async fn pass(
         &mut self,
         at: LogId,
         batch: &mut Batch,
         answers: &mut Vec<Answer<M>>,
     ) -> io::Result<()> {
-        // What was applied before the replica was stalled.
+        // Applied before the replica was stalled.
         self.commit(std::mem::take(batch), std::mem::take(answers))
             .await?;
         self.repair.passed = Some(at);
         Ok(())
     }
 
-    /// Whether there is nothing to write.
+    /// Returns whether everything that was applied is written.
     pub(super) fn is_written(&self) -> bool {
         self.applied == self.repair.written
     }
 
-    /// The state is sound.
+    /// Ends the repair: the state is intact.
     pub(super) fn end_repair(&mut self) {
         self.repair.passed = None;
         self.repair.written = self.applied;
@@ -184,8 +187,8 @@ impl<M: Machine> Replica<M> {
         self.progress.stall(false);
     }
 
-    /// Replaces the damaged state by a snapshot that was received into `rows`, and applies what
-    /// has passed since.
+    /// Replaces the damaged state by a snapshot that was received into `rows`, and applies the
+    /// entries that were skipped since.
     async fn replace(&mut self, rows: Rows) -> Result<(), NotReplaced> {
         if !self.progress.is_stalled() {
             return Err(NotReplaced::Useless("the state is not damaged any more"));
@@ -221,15 +224,15 @@ impl<M: Machine> Replica<M> {
         Ok(())
     }
 
-    /// Applies the entries of the log up to `upto`. Nobody waits for their answers.
-    async fn replay(&mut self, upto: Option<LogId>) -> io::Result<()> {
+    /// Applies the entries of the log up to `last`. No proposer waits for their responses.
+    async fn replay(&mut self, last: Option<LogId>) -> io::Result<()> {
         let mut log = self.log.clone();
-        let end = upto.map_or(0, |at| at.index + 1);
+        let end = last.map_or(0, |at| at.index + 1);
         let mut next = self.applied.map_or(0, |at| at.index + 1);
         while next < end {
             let entries = log.limited_get_log_entries(next, end).await?;
             if entries.first().map(|entry| entry.log_id.index) != Some(next) {
-                return Err(io::Error::other("the log lacks entries behind the state"));
+                return Err(io::Error::other("replay log: it lacks entries behind the state"));
             }
             let replayed = self.replay_some(entries).await;
             if replayed.is_err() {
@@ -241,7 +244,7 @@ impl<M: Machine> Replica<M> {
         Ok(())
     }
 
-    /// Applies entries, and returns the index behind them.
+    /// Applies entries, and returns the index after the last one.
     async fn replay_some(&mut self, entries: Vec<Entry<M>>) -> io::Result<u64> {
         let mut batch = Batch::default();
         let mut next = 0;
@@ -276,7 +279,7 @@ async fn read_all(db: &StateDb, rows: Rows) -> io::Result<()> {
     Ok(read.await.map_err(io::Error::other)??)
 }
 
-/// Applies nothing from now on, if the state is damaged.
+/// Stops applying, if the state is damaged.
 fn stall_if_damaged<M: Machine>(replica: &mut Replica<M>) -> BoxFuture<'_, ()> {
     if let Some(means) = &replica.repair.means
         && means.damage.is_found()
@@ -286,8 +289,8 @@ fn stall_if_damaged<M: Machine>(replica: &mut Replica<M>) -> BoxFuture<'_, ()> {
     std::future::ready(()).boxed()
 }
 
-/// Puts a snapshot that was received whole into `rows` in place of a damaged state. Nothing else may
-/// be received meanwhile.
+/// Replaces a damaged state by a snapshot that was received completely into `rows`. No other
+/// snapshot may be received meanwhile.
 pub(super) async fn replace_damaged<M: Machine>(
     raft: &Raft<Types<M>, Replica<M>>,
     group: GroupId,
@@ -305,18 +308,18 @@ pub(super) async fn replace_damaged<M: Machine>(
             Err(NotReplaced::Ahead) if Instant::now() < until => {
                 tokio::time::sleep(CATCH_UP_INTERVAL).await;
             }
-            Err(why) => {
-                tracing::warn!(%group, error = %why, "damaged state not replaced");
-                return Err(Status::failed_precondition(why.to_string()));
+            Err(error) => {
+                tracing::warn!(%group, %error, "damaged state not replaced");
+                return Err(Status::failed_precondition(error.to_string()));
             }
         }
     }
 }
 
-/// The members to whom this leader sends its state for a repair.
+/// Members to which this leader is sending its state for a repair.
 pub(super) type Resends = Arc<Mutex<BTreeSet<NodeId>>>;
 
-/// Held while the state is sent to a member.
+/// Guard held while the state is sent to a member.
 struct Resending(Resends, NodeId);
 
 impl Drop for Resending {
@@ -326,35 +329,35 @@ impl Drop for Resending {
 }
 
 impl<M: Machine> Group<M> {
-    /// Whether other nodes vote in the group: they have its state, too.
+    /// Returns whether other nodes vote in the group: they have its state, too.
     pub fn has_other_voters(&self) -> bool {
         self.raft().voter_ids().any(|id| id != self.node())
     }
 
-    /// Whether this node's state is damaged, and another's can take its place.
+    /// Returns whether this node's state is damaged, and can be replaced by another voter's.
     pub fn is_in_repair(&self) -> bool {
         self.damage().is_found() && self.has_other_voters()
     }
 
-    /// Has the state of this node replaced whenever damage is found.
+    /// Repairs this node's state whenever damage is found. Never returns.
     pub async fn repair_when_damaged(self: Arc<Self>) {
-        // A disk that has damaged one block may have damaged others: all is read, once, while the
-        // others are there to mend it.
-        let mut any = self.engine().state.any_damage();
+        // A disk that has damaged one block may have damaged others: everything is read, once,
+        // while the other voters can replace it.
+        let mut damage_watch = self.engine().state.any_damage();
         let anywhere = async {
-            let _ = any.wait_for(|any| *any).await;
+            let _ = damage_watch.wait_for(|is_damaged| *is_damaged).await;
         };
         tokio::select! {
             () = self.damage().found() => {}
-            () = anywhere => self.check().await,
+            () = any_damage => self.check().await,
         }
-        let mut pause = REPAIR_INTERVAL;
+        let mut interval = REPAIR_INTERVAL;
         loop {
             self.damage().found().await;
             while self.damage().is_found() {
                 if self.has_other_voters() && self.repair_step().await {
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(MAX_REPAIR_INTERVAL);
+                    tokio::time::sleep(interval).await;
+                    interval = (2 * interval).min(MAX_REPAIR_INTERVAL);
                 } else {
                     tokio::time::sleep(REPAIR_INTERVAL).await;
                 }
@@ -363,11 +366,11 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Reads all of the group's rows. What is damaged is noted on the way.
+    /// Reads all of the group's rows. Damage is recorded on the way.
     async fn check(&self) {
         let db = self.engine().state.clone();
-        let _turn = db.check_turn().await;
-        // What is in memory tells nothing of the disk.
+        let _permit = db.check_turn().await;
+        // Cached blocks prove nothing about the disk.
         db.drop_cached_blocks();
         let id = self.id();
         let read = tokio::task::spawn_blocking(move || {
@@ -379,19 +382,20 @@ impl<M: Machine> Group<M> {
             };
             db.scan(scan, |_, _| ControlFlow::Continue(()))
         });
-        let is_whole = matches!(read.await, Ok(Ok(())));
-        tracing::info!(group = %id, is_whole, "state checked for damage");
+        let is_intact = matches!(read.await, Ok(Ok(())));
+        tracing::info!(group = %id, is_intact, "state checked for damage");
     }
 
-    /// Takes the next step. Returns whether that was to ask for a snapshot.
+    /// Takes the next step. Returns whether it was a request for a snapshot.
     async fn repair_step(&self) -> bool {
         self.stand_again();
         if self.led_term().is_some() {
             let others: Vec<NodeId> = self.members().0.into_iter().collect();
-            let gone = self
+            let transferred = self
                 .hand_over(&others, "the leader's state was damaged")
                 .await;
-            tracing::info!(group = %self.id(), gone, "handed over, since the state is damaged");
+            let group = self.id();
+            tracing::info!(%group, transferred, "state is damaged, leadership transfer tried");
             return false;
         }
         let leader = *self.leader().borrow();
@@ -406,14 +410,14 @@ impl<M: Machine> Group<M> {
             group: u32::from(self.id().0),
             at_least: self.progress().applied_index(),
         });
-        let asked = self.peers().call(leader, Lane::Raft, body, REQUEST_TIMEOUT);
-        let sends = matches!(asked.await, Ok(reply::Body::Snapshot(_)));
+        let reply = self.peers().call(leader, Lane::Raft, body, REQUEST_TIMEOUT);
+        let accepted = matches!(reply.await, Ok(reply::Body::Snapshot(_)));
         let leader = self.peers().name_of(leader);
-        tracing::info!(group = %self.id(), leader, sends, "snapshot for a repair requested");
-        sends
+        tracing::info!(group = %self.id(), leader, accepted, "repair snapshot requested");
+        accepted
     }
 
-    /// Sends this leader's state to a member whose own one is damaged.
+    /// Sends this leader's state to a member whose own state is damaged.
     pub(super) fn resend(&self, to: NodeId, request: &pb::SnapshotRequest) -> reply::Body {
         let (voters, learners) = self.members();
         if !self.may_read() || !(voters.contains(&to) || learners.contains(&to)) {
@@ -445,9 +449,9 @@ impl<M: Machine> Group<M> {
             };
             let node = peers.name_of(to);
             match sent {
-                Ok(_) => tracing::info!(group = %id, node, "state sent to a damaged member"),
+                Ok(_) => tracing::info!(group = %id, node, "repair snapshot sent"),
                 Err(error) => {
-                    tracing::warn!(group = %id, node, %error, "state not sent to a damaged member");
+                    tracing::warn!(group = %id, node, %error, "repair snapshot not sent");
                 }
             }
         });

@@ -3,10 +3,11 @@
 //! Invariants:
 //! - the effects of an entry and the applied position after it are in one batch, so the state is
 //!   always that after some entry, and says which;
-//! - where [`Machine::COMMITS_ARE_DURABLE`] holds, the log says durably that an entry is committed
-//!   before readers see its effects or its proposer is answered. A crash loses what of the state
-//!   isn't flushed; the start applies again all that the log says is committed, without asking any
-//!   other member. So what a node has shown of such a state, it shows again, though it is alone.
+//! - where [`StateMachine::COMMITS_ARE_DURABLE`] is set, the log holds durably that an entry is
+//!   committed before readers see its effects or its proposer is answered. A crash loses the part
+//!   of the state that isn't flushed; the start applies again everything that the log holds as
+//!   committed, without calling any other member. So what a node has shown of such a state, it
+//!   shows again, even if it is alone.
 
 use std::io;
 use std::sync::Arc;
@@ -27,17 +28,18 @@ use super::types::{
 use crate::store::keys::{GroupId, Kind, Rows};
 use crate::store::{Batch, StateDb, StoreError};
 
-/// A batch is written when it has grown to this, even if more entries wait: bounds its memory.
+/// Size at which a batch is written, even if more entries wait: bounds its memory.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
-/// How far a group has applied, for readers on any thread.
+/// Progress of applying a group's entries, for readers on any thread.
 #[derive(Debug, Default)]
 pub struct Progress {
     term: AtomicU64,
     index: AtomicU64,
-    /// Nothing is applied until the state is replaced: see `repair`.
+    /// Set while nothing is applied until the state is replaced: see `repair`.
     stalled: AtomicBool,
-    /// How many wait for an index: telling them costs something, and nearly always nobody waits.
+    /// Number of tasks that wait for an index: waking them costs something, and there is nearly
+    /// always none.
     waiting: AtomicU64,
     advanced: Notify,
 }
@@ -53,7 +55,7 @@ impl Progress {
         self.index.load(Ordering::Acquire)
     }
 
-    /// Whether nothing is applied: what was acknowledged may not be in the state.
+    /// Returns whether nothing is applied: what was acknowledged may not be in the state.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
     }
@@ -70,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// Waits until an entry is applied.
+    /// Waits until the entry at `index` is applied.
     pub(super) async fn reached(&self, index: u64) {
         if self.applied_index() >= index {
             return;
@@ -86,7 +88,7 @@ impl Progress {
     }
 }
 
-/// Counts one who waits, as long as it does.
+/// Counts a waiting task until it is dropped.
 struct Waits<'a>(&'a AtomicU64);
 
 impl<'a> Waits<'a> {
@@ -102,7 +104,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// A group's replica on this node.
+/// Replica of a group on this node.
 pub struct Replica<M: Machine> {
     pub(super) db: StateDb,
     pub(super) log: LogStore<M>,
@@ -118,7 +120,7 @@ pub struct Replica<M: Machine> {
 pub(super) type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
 
 impl<M: Machine> Replica<M> {
-    /// Opens the replica of `group`, whose log this is; `open` reads its state from the rows it is
+    /// Opens the replica of `group`, whose log is `log`; `open` reads its state from the rows it is
     /// given.
     pub fn open(
         db: StateDb,
@@ -146,12 +148,12 @@ impl<M: Machine> Replica<M> {
         Ok(replica)
     }
 
-    /// How far it has applied.
+    /// Progress of applying entries.
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }
 
-    /// The generations that snapshots get.
+    /// Allocator of the generations for received snapshots.
     pub(super) fn generations(&self) -> Generations {
         self.generations.clone()
     }
@@ -180,7 +182,7 @@ impl<M: Machine> Replica<M> {
         Ok(())
     }
 
-    /// Applies an entry: its effects and its position go with the batch.
+    /// Applies an entry: its effects go into the batch.
     pub(super) fn take_in(
         &mut self,
         entry: Entry<M>,
@@ -201,7 +203,7 @@ impl<M: Machine> Replica<M> {
         Ok(response)
     }
 
-    /// Writes the batch with the position, lets readers see it, and only then answers.
+    /// Writes the batch with the position, makes it visible to readers, and only then responds.
     pub(super) async fn commit(
         &mut self,
         mut batch: Batch,
@@ -236,7 +238,7 @@ impl<M: Machine> Replica<M> {
     }
 }
 
-/// The position and the members that a generation's rows hold: blocks.
+/// Reads the position and the members that a generation's rows hold. Blocks.
 pub(super) fn read_position(
     db: &StateDb,
     rows: Rows,
@@ -324,7 +326,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         let (applied, membership) = read_position(&self.db, rows)?;
         if applied != meta.last_log_id {
             return Err(io::Error::other(
-                "a snapshot holds another position than it was sent with",
+                "install snapshot: its rows hold another position than its header",
             ));
         }
         self.state.reload(rows)?;
@@ -333,7 +335,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         self.membership = membership;
         self.end_repair();
         self.publish();
-        // Readers look at the new generation now.
+        // Readers use the new generation now.
         let db = self.db.clone();
         tokio::task::spawn_blocking(move || snapshot::remove(&db, old))
             .await

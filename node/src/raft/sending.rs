@@ -3,14 +3,15 @@
 //! One view of the state is read, once, by a thread that stays a few chunks ahead. Its chunks are
 //! numbered, and kept until the receiver has acknowledged them, so that
 //!
-//! - no more than [`WINDOW`] chunks are under way: what else the link carries doesn't wait behind
-//!   many, and an acknowledgement tells what has arrived, not what a buffer has taken;
-//! - a transfer is alive while chunks are acknowledged, however slow the link is;
-//! - over a new connection it goes on behind the last chunk that the receiver has.
+//! - no more than [`MAX_UNACKED_CHUNKS`] chunks are in flight: other traffic on the network doesn't
+//!   queue behind many, and an acknowledgement proves that a chunk has arrived, not that a buffer
+//!   holds it;
+//! - a transfer is alive while chunks are acknowledged, however slow the network is;
+//! - a new connection resumes after the last chunk that the receiver has.
 //!
-//! The view ends with the transfer: when it is done, when its receiver doesn't have what it has
-//! acknowledged any more, when nothing has moved for [`RESUME_TIMEOUT`], or when the sender doesn't
-//! lead any more.
+//! The view is released with the transfer: when it is done, when its receiver doesn't have what it
+//! has acknowledged any more, when no chunk was acknowledged for [`RESUME_TIMEOUT`], or when the
+//! sender doesn't lead any more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,15 +32,15 @@ use super::transfers::{Direction, Transfer, Transfers};
 use super::types::{NodeId, Vote};
 use crate::rpc::Peers;
 
-/// Chunks that are not acknowledged yet.
+/// Maximum number of chunks in flight.
 const WINDOW: usize = 4;
-/// Time for a connection, and for the first answer on it.
+/// Timeout of a connection, and of the first acknowledgement on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection on which no chunk is acknowledged for this long is given up for a new one.
+/// Time without an acknowledged chunk after which a connection is replaced by a new one.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for the receiver to flush a snapshot and to install it.
+/// Maximum time for the receiver to flush a snapshot and to install it.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// Time before a transfer is resumed.
+/// Backoff before a transfer is resumed.
 const RESUME_BACKOFF: Duration = Duration::from_millis(500);
 
 /// A snapshot that is being sent.
@@ -47,11 +48,11 @@ struct Sending<'a> {
     peers: &'a Peers,
     node: NodeId,
     transfer: &'a Transfer,
-    /// Head, chunks and last frame, as they are read.
+    /// Header, chunks and last frame, as they are read.
     frames: mpsc::Receiver<pb::SnapshotFrame>,
-    /// Read, and not acknowledged.
+    /// Chunks read, and not acknowledged.
     unacknowledged: VecDeque<pb::SnapshotChunk>,
-    /// Chunks before those, and their bytes.
+    /// Number of acknowledged chunks, and their bytes.
     acknowledged: u64,
     bytes: u64,
     last: Option<pb::SnapshotEnd>,
@@ -78,10 +79,10 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Sends it; returns the vote of its receiver.
+    /// Sends the snapshot; returns the vote of its receiver.
     async fn run(mut self) -> Result<Vote, Status> {
         let Some(Frame::Head(head)) = self.frames.recv().await.and_then(|frame| frame.kind) else {
-            return Err(Status::internal("the state can't be read"));
+            return Err(Status::internal("read snapshot: the state can't be read"));
         };
         loop {
             let status = match self.connection(&head).await {
@@ -91,8 +92,8 @@ impl<'a> Sending<'a> {
                 }
                 Err(status) => status,
             };
-            let begun = self.acknowledged > 0;
-            if !begun || !is_resumable(&status) || self.moved.elapsed() > RESUME_TIMEOUT {
+            let is_started = self.acknowledged > 0;
+            if !is_started || !is_resumable(&status) || self.moved.elapsed() > RESUME_TIMEOUT {
                 return Err(status);
             }
             tracing::info!(
@@ -106,7 +107,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Goes on over a connection of its own, to the end of the snapshot or of the connection.
+    /// Resumes over a new connection, to the end of the snapshot or of the connection.
     async fn connection(&mut self, head: &pb::SnapshotHead) -> Result<Vote, Status> {
         let (frames, stream) = mpsc::channel(1);
         let head = pb::SnapshotHead {
@@ -122,10 +123,10 @@ impl<'a> Sending<'a> {
             let first = next(&mut acks).await?;
             Ok::<_, Status>((acks, first))
         };
-        let late = |_| Status::deadline_exceeded("no answer to the head of a snapshot");
+        let timed_out = |_| Status::deadline_exceeded("no acknowledgement of a snapshot's header");
         let (mut acks, first) = tokio::time::timeout(CONNECT_TIMEOUT, opened)
             .await
-            .map_err(late)??;
+            .map_err(timed_out)??;
         match first {
             Ack::Installed(reply) => return vote_of(reply),
             Ack::Chunks(chunks) => self.acknowledge(chunks)?,
@@ -139,26 +140,26 @@ impl<'a> Sending<'a> {
         frames: &mpsc::Sender<pb::SnapshotFrame>,
         acks: &mut Streaming<pb::SnapshotAck>,
     ) -> Result<Vote, Status> {
-        // Of the chunks that aren't acknowledged, how many went over this connection.
+        // Number of unacknowledged chunks that were sent over this connection.
         let mut sent = 0;
-        let mut ended = false;
-        let mut moved = Instant::now();
+        let mut is_end_sent = false;
+        let mut last_progress = Instant::now();
         loop {
             let all_sent = sent == self.unacknowledged.len();
-            let has_more = !all_sent || (self.last.is_some() && !ended);
-            let reads = all_sent && self.last.is_none() && sent < WINDOW;
-            let limit = if ended { INSTALL_TIMEOUT } else { ACK_TIMEOUT };
+            let has_more = !all_sent || (self.last.is_some() && !is_end_sent);
+            let can_read = all_sent && self.last.is_none() && sent < WINDOW;
+            let limit = if is_end_sent { INSTALL_TIMEOUT } else { ACK_TIMEOUT };
             tokio::select! {
                 ack = next(acks) => match ack? {
                     Ack::Installed(reply) => return vote_of(reply),
                     Ack::Chunks(chunks) => {
-                        let before = self.unacknowledged.len();
+                        let old_len = self.unacknowledged.len();
                         self.acknowledge(chunks)?;
-                        sent = sent.saturating_sub(before - self.unacknowledged.len());
-                        moved = Instant::now();
+                        sent = sent.saturating_sub(old_len - self.unacknowledged.len());
+                        last_progress = Instant::now();
                     }
                 },
-                frame = self.frames.recv(), if reads => self.take(frame)?,
+                frame = self.frames.recv(), if can_read => self.take(frame)?,
                 permit = frames.reserve(), if has_more => {
                     let permit = permit.map_err(|_| lost())?;
                     let kind = match (self.unacknowledged.get(sent), &self.last) {
@@ -167,40 +168,40 @@ impl<'a> Sending<'a> {
                             Frame::Chunk(chunk.clone())
                         }
                         (None, Some(last)) => {
-                            ended = true;
-                            moved = Instant::now();
+                            is_end_sent = true;
+                            last_progress = Instant::now();
                             Frame::Last(*last)
                         }
                         (None, None) => continue,
                     };
                     permit.send(pb::SnapshotFrame { kind: Some(kind) });
                 }
-                () = tokio::time::sleep_until((moved + limit).into()) => {
-                    return Err(Status::deadline_exceeded("no chunk is acknowledged"));
+                () = tokio::time::sleep_until((last_progress + limit).into()) => {
+                    return Err(Status::deadline_exceeded("no chunk was acknowledged in time"));
                 }
             }
         }
     }
 
-    /// Takes a frame that was read.
+    /// Queues a frame that was read.
     fn take(&mut self, frame: Option<pb::SnapshotFrame>) -> Result<(), Status> {
         match frame.and_then(|frame| frame.kind) {
             Some(Frame::Chunk(chunk)) => self.unacknowledged.push_back(chunk),
             Some(Frame::Last(last)) => self.last = Some(last),
-            // The thread that reads has said why.
+            // The reading thread has logged the error.
             Some(Frame::Head(_) | Frame::End(_)) | None => {
-                return Err(Status::internal("the state can't be read"));
+                return Err(Status::internal("read snapshot: the state can't be read"));
             }
         }
         Ok(())
     }
 
-    /// The receiver has so many chunks.
+    /// Records that the receiver has `chunks` chunks.
     fn acknowledge(&mut self, chunks: u64) -> Result<(), Status> {
         let next = self.acknowledged + self.unacknowledged.len() as u64;
         if chunks < self.acknowledged || chunks > next {
             return Err(Status::failed_precondition(
-                "the receiver has other chunks than it was sent",
+                "the receiver acknowledged chunks that were not sent",
             ));
         }
         while self.acknowledged < chunks {
@@ -214,7 +215,7 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    /// Sends all of it to a node of a version that acknowledges nothing.
+    /// Sends the whole snapshot to a node of a version without acknowledgements.
     async fn send_at_once(self, head: pb::SnapshotHead) -> Result<Vote, Status> {
         let head = pb::SnapshotFrame {
             kind: Some(Frame::Head(head)),
@@ -227,33 +228,33 @@ impl<'a> Sending<'a> {
     }
 }
 
-/// Sends a snapshot of the state after entry `index`, or a later one, to a member; returns the vote
-/// of its receiver. `transfers` show how far it is.
+/// Sends a snapshot of the state after entry `index`, or a later one, to member `target`; returns
+/// the vote of its receiver. `transfers` shows its progress.
 pub(super) async fn send_snapshot(
     peers: &Peers,
     transfers: &Arc<Transfers>,
-    to: NodeId,
+    target: NodeId,
     data: SnapshotData,
     vote: &Vote,
     index: u64,
 ) -> Result<Vote, Status> {
     let busy = || Status::resource_exhausted("other snapshots are being sent");
     let _permit = transfers.may_send().ok_or_else(busy)?;
-    let transfer = transfers.begin(Direction::Sent, to, index);
-    let pace = transfers.send_pace().clone();
-    let frames = data.frames(transfers.group(), vote, pace);
-    let sending = Sending::new(peers, to, &transfer, frames);
+    let transfer = transfers.begin(Direction::Sent, target, index);
+    let scheduler = transfers.send_pace().clone();
+    let frames = data.frames(transfers.group(), vote, scheduler);
+    let sender = Sending::new(peers, target, &transfer, frames);
     let sent = tokio::select! {
-        sent = sending.run() => sent,
+        sent = sender.run() => sent,
         () = transfer.abandoned() => Err(Status::aborted(
-            "the log that the member would need after it is not kept any more",
+            "the log that the member would need after it is not retained any more",
         )),
     };
     transfer.end(sent.as_ref().err());
     sent
 }
 
-/// The frames with a last one that every version knows.
+/// Replaces the last frame by one that every version knows.
 fn rows_counted(
     frames: mpsc::Receiver<pb::SnapshotFrame>,
 ) -> impl Stream<Item = pb::SnapshotFrame> + Send + 'static {
@@ -277,15 +278,15 @@ async fn next(acks: &mut Streaming<pb::SnapshotAck>) -> Result<Ack, Status> {
 }
 
 fn lost() -> Status {
-    Status::unavailable("the connection has ended")
+    Status::unavailable("the connection was lost")
 }
 
 fn vote_of(reply: pb::SnapshotReply) -> Result<Vote, Status> {
     let vote = reply.vote.map(codec::vote_from_pb);
-    vote.ok_or_else(|| Status::data_loss("an answer without a vote"))
+    vote.ok_or_else(|| Status::data_loss("the reply has no vote"))
 }
 
-/// Whether the receiver may still have what it has acknowledged.
+/// Returns whether the receiver may still have what it has acknowledged.
 fn is_resumable(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -294,7 +295,7 @@ fn is_resumable(status: &Status) -> bool {
             | Code::DeadlineExceeded
             | Code::Unknown
             | Code::ResourceExhausted
-            // What HTTP/2 breaks with.
+            // Errors of a broken HTTP/2 connection.
             | Code::Internal
     )
 }

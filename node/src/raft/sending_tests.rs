@@ -1,4 +1,4 @@
-//! Snapshots that are sent to a running group over connections that break.
+//! Tests of sending snapshots to a running group over connections that break.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,11 +33,11 @@ use crate::store::{Engine, EngineSettings};
 
 const RECEIVER: NodeId = 1;
 const SENDER: NodeId = 2;
-/// Bytes that pass before the link stands still: some of the snapshot's chunks.
+/// Bytes that pass before the proxy stalls: some of the snapshot's chunks.
 const FIRST_BYTES: u64 = 400 << 10;
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// The port of a node that has one group.
+/// Handler of a node that has one group.
 struct Port(Arc<Group<Shard>>);
 
 impl Handler for Port {
@@ -50,7 +50,7 @@ impl Handler for Port {
         _: Caller,
         _: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
-        std::future::ready(Err(Status::unimplemented("not asked here"))).boxed()
+        std::future::ready(Err(Status::unimplemented("not implemented in this test"))).boxed()
     }
 
     fn serve(&self, _: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
@@ -62,7 +62,7 @@ impl Handler for Port {
     }
 
     fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not implemented in this test"))
     }
 
     fn install(
@@ -74,7 +74,7 @@ impl Handler for Port {
         async move {
             let first = frames.next().await.transpose()?;
             let Some(Frame::Head(head)) = first.and_then(|frame| frame.kind) else {
-                return Err(Status::invalid_argument("a snapshot begins with its head"));
+                return Err(Status::invalid_argument("a snapshot begins with its header"));
             };
             group.receive_snapshot(head, frames, acks).await
         }
@@ -104,27 +104,27 @@ async fn listen(group: &Arc<Group<Shard>>) -> (SocketAddr, DropGuard) {
     (address, stop.drop_guard())
 }
 
-/// A link on which a connection stands still when so many bytes have gone to the receiver. A change
-/// of the number breaks it.
+/// Proxy on which a connection stalls once so many bytes were sent to the receiver. A change of the
+/// number breaks the connection.
 async fn link(to: SocketAddr) -> (SocketAddr, watch::Sender<u64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (limit, limits) = watch::channel(FIRST_BYTES);
     tokio::spawn(async move {
-        while let Ok((dialler, _)) = listener.accept().await {
-            tokio::spawn(carry(dialler, to, limits.clone()));
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(carry(client, to, limits.clone()));
         }
     });
     (address, limit)
 }
 
-async fn carry(mut dialler: TcpStream, to: SocketAddr, mut limits: watch::Receiver<u64>) {
+async fn carry(mut client: TcpStream, to: SocketAddr, mut limits: watch::Receiver<u64>) {
     let limit = *limits.borrow_and_update();
     let mut target = TcpStream::connect(to).await.unwrap();
-    let (from_dialler, mut to_dialler) = dialler.split();
+    let (from_client, mut to_client) = client.split();
     let (mut from_target, mut to_target) = target.split();
     let requests = async {
-        let mut limited = from_dialler.take(limit);
+        let mut limited = from_client.take(limit);
         tokio::io::copy(&mut limited, &mut to_target).await.ok();
         if limited.limit() == 0 {
             std::future::pending::<()>().await;
@@ -132,7 +132,7 @@ async fn carry(mut dialler: TcpStream, to: SocketAddr, mut limits: watch::Receiv
         to_target.shutdown().await.ok();
     };
     let replies = async {
-        tokio::io::copy(&mut from_target, &mut to_dialler)
+        tokio::io::copy(&mut from_target, &mut to_client)
             .await
             .ok();
     };
@@ -142,7 +142,7 @@ async fn carry(mut dialler: TcpStream, to: SocketAddr, mut limits: watch::Receiv
     }
 }
 
-/// What a sender has: its state, its peers, and its transfers.
+/// State, RPC clients and transfers of a sender.
 struct Source {
     dir: TempDir,
     peers: Arc<Peers>,
@@ -178,18 +178,18 @@ impl Source {
     }
 }
 
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let holds = async {
-        while !holds() {
+async fn eventually(mut condition: impl FnMut() -> bool) {
+    let condition = async {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let held = tokio::time::timeout(WITHIN, holds).await;
-    held.expect("it comes to hold");
+    let reached = tokio::time::timeout(WITHIN, condition).await;
+    reached.expect("the condition holds in time");
 }
 
 #[tokio::test]
-async fn over_a_new_connection_a_snapshot_of_the_same_view_goes_on_where_it_stopped() {
+async fn a_new_connection_resumes_the_snapshot_of_the_same_view() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let first_generation = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
@@ -211,7 +211,7 @@ async fn over_a_new_connection_a_snapshot_of_the_same_view_goes_on_where_it_stop
     let all = usize::try_from(KEYS).unwrap();
     assert_eq!(records(group.engine(), "one", KEYS), all);
     assert_eq!(records(group.engine(), "two", 1), 0);
-    // A snapshot that had begun again would have come into a generation of its own.
+    // A snapshot that had started again would have been received into another generation.
     let rows = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
     assert_eq!(rows.generation(), first_generation.generation() + 1);
     let counts = source.transfers.counts(Direction::Sent);
@@ -227,7 +227,7 @@ async fn over_a_new_connection_a_snapshot_of_the_same_view_goes_on_where_it_stop
 }
 
 #[tokio::test]
-async fn the_view_and_the_hold_on_the_log_end_with_the_sender() {
+async fn the_view_and_the_retained_log_are_released_with_the_sender() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let (port, _stop) = listen(&group).await;
@@ -237,23 +237,24 @@ async fn the_view_and_the_hold_on_the_log_end_with_the_sender() {
         let (engine, _log, mut replica) = open(&source.dir);
         let entries = (1..=KEYS).map(|index| put(index, &format!("one-{index}")));
         apply(&mut replica, entries.collect()).await;
-        let held = async {
+        let retained = async {
             source.moves().await;
             source.transfers.held(|_| None)
         };
-        // Whichever isn't chosen is dropped, as a leader drops what it sends when it leads no more.
-        let held = tokio::select! {
-            sent = source.send(&engine) => panic!("the link stands still: {sent:?}"),
-            held = held => held,
+        // The branch that isn't chosen is dropped, as a leader drops its transfers when it loses
+        // leadership.
+        let retained = tokio::select! {
+            sent = source.send(&engine) => panic!("the proxy is stalled: {sent:?}"),
+            retained = retained => retained,
         };
-        assert_eq!(held, Some(KEYS));
+        assert_eq!(retained, Some(KEYS));
     }
 
     let status = source.status().unwrap();
     assert_eq!(status.state(), "failed");
-    assert_eq!(status.error.as_deref(), Some("this node leads no more"));
+    assert_eq!(status.error.as_deref(), Some("this node does not lead any more"));
     assert_eq!(source.transfers.held(|_| None), None);
-    // Whoever still reads the view has the database open.
+    // A reader of the view would have the database open.
     let settings = EngineSettings {
         block_cache: 1 << 20,
         write_buffer: 4 << 20,
@@ -264,7 +265,7 @@ async fn the_view_and_the_hold_on_the_log_end_with_the_sender() {
 }
 
 #[tokio::test]
-async fn a_snapshot_whose_log_is_given_up_ends_and_says_so() {
+async fn a_transfer_whose_log_is_released_is_aborted() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
     let (port, _stop) = listen(&group).await;

@@ -1,15 +1,15 @@
-//! Snapshots of a group: its rows as chunks, and their way into a new generation.
+//! Snapshots of a group: its rows as chunks, which the receiver writes into a new generation.
 //!
-//! The state is its own snapshot: nothing is copied to make one. It is walked in one consistent
-//! view when it is sent, and the position that is sent with it is the one that this view holds,
-//! which may be later than the one at which the snapshot was asked for. The receiver writes the
-//! rows as they come under a generation that nobody reads yet (`reception`), flushes them, and only
-//! then turns the group's pointer to it, in one row that is flushed too. A crash before leaves the
-//! old generation whole, a crash after the new one; what is left of others is removed at the next
+//! The state is its own snapshot: nothing is copied to make one. It is scanned in one consistent
+//! view when it is sent, and the position that is sent with it is that of the view, which may be
+//! later than the one at which the snapshot was requested. The receiver writes the rows as they
+//! arrive into a generation that is not read yet (`snapshot_receiver`), flushes them, and only then
+//! sets the group's pointer to it, in one row that is flushed too. A crash before that leaves the
+//! old generation whole, a crash after it the new one; leftovers of others are removed at the next
 //! start. Neither side ever holds more than a few chunks in memory.
 //!
-//! Invariant: a generation is given to one snapshot only ([`Generations`]), so rows of two of them
-//! never mix, whatever is left of those that failed.
+//! Invariant: a generation is given to one snapshot only ([`GenerationAllocator`]), so rows of two
+//! snapshots are never mixed, whatever is left of those that failed.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -33,24 +33,24 @@ use crate::pace::Pace;
 use crate::store::keys::{self, GroupId, Kind, Rows};
 use crate::store::{Batch, Scan, StateDb, StoreError};
 
-/// Size of the rows in a chunk, about.
+/// Approximate size of the rows in a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Chunks read ahead of the connection that takes them.
+/// Maximum number of chunks read ahead of the connection that sends them.
 const CHUNKS_AHEAD: usize = 2;
 
-/// A snapshot.
+/// A snapshot of a group's state.
 #[derive(Clone)]
 pub struct SnapshotData {
     db: StateDb,
     rows: Rows,
     received: bool,
-    /// A damaged member asked for it: see `repair`.
+    /// Set if a damaged member requested it: see `repair`.
     repair: bool,
 }
 
 impl SnapshotData {
-    /// A snapshot of what `rows` hold when it is sent.
+    /// A snapshot of the contents of `rows` when it is sent.
     pub(super) fn live(db: StateDb, rows: Rows) -> Self {
         Self {
             db,
@@ -60,7 +60,7 @@ impl SnapshotData {
         }
     }
 
-    /// A snapshot that was received whole into `rows`, which nobody reads yet.
+    /// A snapshot that was received completely into `rows`, which is not read yet.
     pub(super) fn received(db: StateDb, rows: Rows) -> Self {
         Self {
             db,
@@ -70,51 +70,53 @@ impl SnapshotData {
         }
     }
 
-    /// The same, for a member that asked for it since its own state is damaged.
+    /// Marks it as requested by a member whose own state is damaged.
     pub(super) fn for_repair(mut self) -> Self {
         self.repair = true;
         self
     }
 
-    /// Its frames, read while they are taken: head, chunks, the last one. Reading takes turns of
-    /// `pace`. The view that is read ends when all is read, or when the frames are dropped.
+    /// Reads its frames while they are taken: header, chunks, last frame. Each read needs a permit
+    /// of `scheduler`. The view that is read is released when everything is read, or when the
+    /// frames are dropped.
     pub(super) fn frames(
         self,
         group: GroupId,
         vote: &Vote,
-        pace: Pace,
+        scheduler: Pace,
     ) -> mpsc::Receiver<pb::SnapshotFrame> {
-        let (frames, taken) = mpsc::channel(CHUNKS_AHEAD);
+        let (frames, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let vote = codec::vote_to_pb(vote);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
-            // Ends early when nobody takes the frames any more.
-            let next_turn = || {
+            // Ends early when the frames are dropped.
+            let next_permit = || {
                 runtime.block_on(async {
                     tokio::select! {
                         biased;
                         () = frames.closed() => None,
-                        turn = pace.turn() => Some(turn),
+                        permit = scheduler.turn() => Some(permit),
                     }
                 })
             };
-            let mut turn = next_turn();
+            let mut permit = next_permit();
             let read = self.read(group, vote, |kind| {
-                drop(turn.take());
+                drop(permit.take());
                 let frame = pb::SnapshotFrame { kind: Some(kind) };
-                let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it");
-                frames.blocking_send(frame).map_err(gone)?;
-                turn = next_turn();
+                let kind = io::ErrorKind::BrokenPipe;
+                let dropped = |_| io::Error::new(kind, "the frames were dropped");
+                frames.blocking_send(frame).map_err(dropped)?;
+                permit = next_permit();
                 Ok(())
             });
-            // Without its last frame the receiver drops it.
+            // Without its last frame the receiver discards it.
             if let Err(error) = read
                 && error.kind() != io::ErrorKind::BrokenPipe
             {
-                tracing::error!(%group, %error, "read snapshot");
+                tracing::error!(%group, %error, "snapshot read failed");
             }
         });
-        taken
+        receiver
     }
 
     fn read(
@@ -140,8 +142,8 @@ impl SnapshotData {
         sink(Frame::Last(checksum.last()))
     }
 
-    /// Hands all rows to `sink`, chunk by chunk, in one consistent view, position and members
-    /// included: blocks.
+    /// Passes all rows to `sink`, chunk by chunk, in one consistent view, position and members
+    /// included. Blocks.
     fn export(&self, mut sink: impl FnMut(pb::SnapshotChunk) -> io::Result<()>) -> io::Result<()> {
         let (from, to) = self.rows.bounds();
         let mut chunk = pb::SnapshotChunk::default();
@@ -178,13 +180,14 @@ impl SnapshotData {
     }
 }
 
-/// The head of a snapshot whose first chunk this is: position and members are its first rows.
+/// Builds the header of a snapshot whose first chunk is `first`: position and members are its first
+/// rows.
 fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result<pb::SnapshotHead> {
     let row = |kind: Kind| {
         let found = first.rows.iter().find(|row| row.key[..] == [kind as u8]);
         found.map(|row| row.value.clone())
     };
-    let missing = || io::Error::other("the state says no position");
+    let missing = || io::Error::other("read snapshot: the state holds no position");
     let last = codec::decode_log_id(row(Kind::Applied).ok_or_else(missing)?)?;
     let membership = match row(Kind::Membership) {
         Some(row) => pb::StoredMembership::decode(row).map_err(io::Error::other)?,
@@ -201,25 +204,25 @@ fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result
     })
 }
 
-/// Tells one view from all others; never 0.
+/// Distinguishes a view from all others; never 0.
 fn random_number() -> io::Result<u64> {
     let mut random = [0; 8];
     getrandom::fill(&mut random)?;
     Ok(u64::from_be_bytes(random).max(1))
 }
 
-/// What both ends count of a snapshot.
+/// Counts and digest of a snapshot, computed by both ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Checksum {
     chunks: u64,
     rows: u64,
     bytes: u64,
-    /// Of all keys and values, in their order.
+    /// Digest of all keys and values, in their order.
     digest: u64,
 }
 
 impl Checksum {
-    /// The next chunk.
+    /// Adds the next chunk.
     pub(super) fn add(&mut self, chunk: &pb::SnapshotChunk) {
         self.chunks += 1;
         self.rows += chunk.rows.len() as u64;
@@ -235,7 +238,7 @@ impl Checksum {
         self.bytes
     }
 
-    /// Rows so far.
+    /// Number of rows so far.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
@@ -248,16 +251,16 @@ impl Checksum {
         }
     }
 
-    /// Whether what came is what was sent.
+    /// Compares what was received with what was sent.
     pub(super) fn check(&self, sent: &pb::SnapshotEnd) -> Result<(), Status> {
-        let came = self.last();
-        if came == *sent {
+        let received = self.last();
+        if received == *sent {
             return Ok(());
         }
         Err(Status::data_loss(format!(
-            "the snapshot that came is not the one that was sent: {} rows in {} chunks with digest \
+            "verify snapshot: received other rows than were sent: {} rows in {} chunks with digest \
              {:016x} instead of {} in {} with {:016x}",
-            came.rows, came.chunks, came.digest, sent.rows, sent.chunks, sent.digest
+            received.rows, received.chunks, received.digest, sent.rows, sent.chunks, sent.digest
         )))
     }
 }
@@ -269,25 +272,25 @@ pub(super) fn chunk_bytes(chunk: &pb::SnapshotChunk) -> u64 {
         .sum()
 }
 
-/// Gives each snapshot that comes in a generation that nobody has written into. When a group is
-/// opened no rows of another generation than the current one are left ([`remove_leftovers`]), and
-/// none is given twice after that.
+/// Gives each received snapshot a generation that nothing was written into. When a group is opened,
+/// no rows of other generations than the current one are left ([`remove_leftovers`]), and none is
+/// given twice after that.
 #[derive(Clone, Debug)]
 pub(super) struct Generations(Arc<AtomicU32>);
 
 impl Generations {
-    /// Those after the current one of a group that was just opened.
+    /// Starts after the current generation of a group that was just opened.
     pub(super) fn after(current: Rows) -> Self {
         Self(Arc::new(AtomicU32::new(current.generation())))
     }
 
-    /// The next one.
+    /// Returns the next generation.
     pub(super) fn next(&self, group: GroupId) -> Rows {
         Rows::new(group, self.0.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-/// Writes a chunk's rows under a generation: blocks.
+/// Writes a chunk's rows into a generation. Blocks.
 pub(super) fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     for row in chunk.rows {
@@ -296,7 +299,7 @@ pub(super) fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<
     db.write(batch)
 }
 
-/// Makes snapshots, which costs nothing: see the module.
+/// Builds snapshots, which copies nothing: see the module.
 pub struct Builder {
     pub(super) meta: SnapshotMeta<CommittedLeaderId, NodeId, BasicNode>,
     pub(super) data: SnapshotData,
@@ -315,12 +318,12 @@ impl<M: Machine> RaftSnapshotBuilder<Types<M>> for Builder {
     }
 }
 
-/// The group's current generation.
+/// Returns the group's current generation.
 pub fn current_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
     rows_of(group, db.get(&pointer_key(group))?)
 }
 
-/// The group's generation that a crash would leave as the current one.
+/// Returns the group's generation that a crash would leave as the current one.
 pub fn persisted_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
     rows_of(group, db.get_persisted(&pointer_key(group))?)
 }
@@ -340,8 +343,8 @@ fn rows_of(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
     Ok(Rows::new(group, pointer.generation))
 }
 
-/// Makes a snapshot's rows the group's current ones: blocks. Those of the old generation are left
-/// for [`remove`].
+/// Makes a snapshot's rows the group's current ones. Those of the old generation are left for
+/// [`remove_generation`]. Blocks.
 pub(super) fn install(
     db: &StateDb,
     old: Rows,
@@ -354,7 +357,7 @@ pub(super) fn install(
         copy(db, generations.next(old.group()), data)?
     };
     if new.generation() <= old.generation() {
-        return Err(io::Error::other("a snapshot of an old generation"));
+        return Err(io::Error::other("install snapshot: its generation is not newer"));
     }
     db.flush()?;
     let mut batch = Batch::default();
@@ -367,25 +370,25 @@ pub(super) fn install(
     Ok(new)
 }
 
-/// A snapshot that didn't come from another node: openraft may hand a group its own.
+/// Copies a snapshot that wasn't received from another node: openraft may install a group's own.
 fn copy(db: &StateDb, new: Rows, data: &SnapshotData) -> io::Result<Rows> {
     data.export(|chunk| Ok(put(db, new, chunk)?))?;
     Ok(new)
 }
 
-/// Removes all rows of a generation that isn't the current one: blocks.
+/// Removes all rows of a generation that isn't the current one. Blocks.
 pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
     db.remove_for_good(&[rows.bounds()])
 }
 
-/// Removes all rows of other generations than the current one, which snapshots that failed and
-/// crashes have left: blocks.
+/// Removes all rows of other generations than the current one, left by crashes and failed
+/// snapshots. Blocks.
 pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
     let mut next = Some(1);
     while let Some(from) = next {
         let first = match first_generation(db, current.group(), from) {
             Ok(first) => first,
-            // What can't be read isn't in use.
+            // Generations that can't be read are not in use.
             Err(_) => return remove_all_but(db, current),
         };
         let Some(generation) = first else {
@@ -399,8 +402,7 @@ pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The first generation from this one on of which there are rows.
-/// Removes all generations but the current one, without reading them: blocks.
+/// Removes all generations but the current one, without reading them. Blocks.
 pub(super) fn remove_all_but(db: &StateDb, current: Rows) -> Result<(), StoreError> {
     let group = current.group();
     let (first, _) = Rows::new(group, 1).bounds();
@@ -409,18 +411,19 @@ pub(super) fn remove_all_but(db: &StateDb, current: Rows) -> Result<(), StoreErr
     db.remove_for_good(&[(first, from), (to, last)])
 }
 
+/// Returns the first generation from `from` on that has rows.
 fn first_generation(db: &StateDb, group: GroupId, from: u32) -> Result<Option<u32>, StoreError> {
     let (from, _) = Rows::new(group, from).bounds();
     let (_, to) = Rows::new(group, u32::MAX).bounds();
-    let mut found = None;
+    let mut first = None;
     let scan = Scan {
         from,
         to,
         fill_cache: false,
     };
     db.scan(scan, |key, _| {
-        found = keys::generation_of(key);
+        first = keys::generation_of(key);
         ControlFlow::Break(())
     })?;
-    Ok(found)
+    Ok(first)
 }

@@ -1,5 +1,5 @@
-//! openraft's own storage suite on our storage, and what it doesn't know: that a crash leaves the
-//! state after some entry, and that snapshots move whole generations.
+//! openraft's own storage suite on this storage, and what it doesn't cover: that a crash leaves the
+//! state after some entry, and that snapshots replace whole generations.
 
 use std::io;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shar
         log_segment: 1 << 20,
     };
     let engine = Arc::new(Engine::open(dir.path(), &settings).unwrap());
-    // A cache so small that most reads of the suite come from the database.
+    // A cache so small that most reads of the suite come from the log.
     let log = LogStore::open(engine.clone(), GROUP, 64).unwrap();
     let db = engine.state.clone();
     let replica = Replica::open(engine.state.clone(), log.clone(), GROUP, |rows| {
@@ -103,16 +103,16 @@ async fn without_a_flush_a_restart_finds_the_state_after_an_earlier_entry() {
     }
     let (engine, _log, mut replica) = open(&dir);
     let applied = replica.applied_state().await.unwrap().0.unwrap();
-    assert!(applied.index >= 2, "flushed entries are there: {applied}");
+    assert!(applied.index >= 2, "flushed entries are lost: {applied}");
     assert_eq!(
         engine.state.estimated_rows() > 0,
         applied.index > 0,
-        "the rows and the position belong together"
+        "rows and position differ"
     );
 }
 
 #[tokio::test]
-async fn a_snapshot_moves_a_whole_state_into_a_new_generation() {
+async fn a_snapshot_installs_a_whole_state_as_a_new_generation() {
     let (source_dir, target_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_source_engine, _source_log, mut source) = open(&source_dir);
     let entries = (1..=500).map(|index| put(index, &format!("key-{index}")));
@@ -123,7 +123,7 @@ async fn a_snapshot_moves_a_whole_state_into_a_new_generation() {
         .unwrap();
 
     let (_engine, _log, mut target) = open(&target_dir);
-    apply(&mut target, vec![put(1, "stays not")]).await;
+    apply(&mut target, vec![put(1, "replaced")]).await;
     target
         .install_snapshot(&snapshot.meta, snapshot.snapshot)
         .await
@@ -133,7 +133,7 @@ async fn a_snapshot_moves_a_whole_state_into_a_new_generation() {
         source.applied_state().await.unwrap()
     );
     drop((target, _log, _engine));
-    // It is durable, and nothing of the old generation is left.
+    // It is durable, and no rows of the old generation are left.
     let (engine, _log, mut target) = open(&target_dir);
     assert_eq!(
         target.applied_state().await.unwrap(),
@@ -148,7 +148,7 @@ async fn a_snapshot_moves_a_whole_state_into_a_new_generation() {
     .view();
     let bucket = b"aABCDEFGHIJKLM";
     assert!(view.get(bucket, b"key-500", 0).unwrap().entry().is_some());
-    assert!(view.get(bucket, b"stays not", 0).unwrap().entry().is_none());
+    assert!(view.get(bucket, b"replaced", 0).unwrap().entry().is_none());
     assert_eq!(view.bucket(bucket).unwrap().keys, 500);
 }
 
@@ -164,7 +164,7 @@ async fn the_log_is_never_purged_beyond_what_the_state_has_flushed() {
             .await
             .unwrap();
         apply(&mut replica, entries).await;
-        // Asks for more than is flushed: the state is flushed first.
+        // Requests more than is flushed: the state is flushed first.
         log.purge(log_id(1, 8)).await.unwrap();
     }
     let (_engine, mut log, mut replica) = open(&dir);
@@ -178,17 +178,17 @@ async fn the_log_is_never_purged_beyond_what_the_state_has_flushed() {
 }
 
 #[test]
-fn entries_and_positions_come_back_from_their_bytes() {
+fn entries_and_positions_survive_encoding() {
     let entry = put(7, "key");
     let bytes = Bytes::from(codec::encode_entry::<Shard>(&entry));
     assert_eq!(codec::entry_log_id(bytes.clone()).unwrap(), log_id(1, 7));
-    let back = codec::decode_entry::<Shard>(bytes.clone()).unwrap();
-    assert_eq!(back.log_id, entry.log_id);
-    match (back.payload, entry.payload) {
-        (EntryPayload::Normal(back), EntryPayload::Normal(entry)) => {
-            assert_eq!(back.get(), entry.get());
+    let decoded = codec::decode_entry::<Shard>(bytes.clone()).unwrap();
+    assert_eq!(decoded.log_id, entry.log_id);
+    match (decoded.payload, entry.payload) {
+        (EntryPayload::Normal(decoded), EntryPayload::Normal(entry)) => {
+            assert_eq!(decoded.get(), entry.get());
         }
-        _ => panic!("a command became something else"),
+        _ => panic!("a command was decoded as something else"),
     }
     for broken in [
         Bytes::new(),
@@ -201,7 +201,7 @@ fn entries_and_positions_come_back_from_their_bytes() {
 }
 
 #[tokio::test]
-async fn entries_on_the_disk_are_read_by_a_thread_that_may_wait_for_it() {
+async fn entries_on_the_disk_are_read_on_a_blocking_thread() {
     let dir = tempfile::tempdir().unwrap();
     let (_engine, mut log, _replica) = open(&dir);
     let entries = (1..=4).map(|index| put(index, "key"));
@@ -210,18 +210,18 @@ async fn entries_on_the_disk_are_read_by_a_thread_that_may_wait_for_it() {
         .unwrap();
     let read = log.limited_get_log_entries(1, 5);
     let mut read = std::pin::pin!(read);
-    // The task that asks also drives heartbeats.
+    // The calling task also drives heartbeats.
     assert!(
         futures_util::poll!(read.as_mut()).is_pending(),
-        "the task that asked has waited for the disk"
+        "the calling task waited for the disk"
     );
     assert_eq!(read.await.unwrap().len(), 4);
 }
 
-/// Log matching (Raft, 5.3): what a leader's reader gave away after another leader's entries have
-/// taken the place of its own would follow an entry that it never followed.
+/// Log matching (Raft, 5.3): entries that a leader's reader returned after another leader's entries
+/// have replaced its own would follow an entry that they never followed.
 #[tokio::test]
-async fn a_leaders_reader_gives_away_nothing_of_the_next_leaders_log() {
+async fn a_leaders_reader_returns_nothing_of_the_next_leaders_log() {
     let dir = tempfile::tempdir().unwrap();
     let (_engine, mut log, _replica) = open(&dir);
     let noop = openraft::storage::IOFlushed::noop;
@@ -245,6 +245,6 @@ async fn a_leaders_reader_gives_away_nothing_of_the_next_leaders_log() {
     let mut reader = log.get_log_reader().await;
     let read = reader.limited_get_log_entries(4, 5).await.unwrap();
     assert_eq!(read[0].log_id, log_id(2, 4));
-    // What is applied is committed, and never truncated.
+    // Applied entries are committed, and never truncated.
     assert_eq!(reader.try_get_log_entries(1..5).await.unwrap().len(), 4);
 }

@@ -1,8 +1,9 @@
-//! The snapshots on their way between this node and a group's other members: how far each is, how it
-//! ended, and from which entry on the log is kept for it.
+//! Snapshot transfers between this node and a group's other members: their progress and result, and
+//! the log that is retained for them.
 //!
-//! Invariant: from when a snapshot's position was taken until the leader knows that its receiver has
-//! it, the log behind that position is held. Else the receiver would need another snapshot at once.
+//! Invariant: from when a snapshot's position was taken until the leader knows that its receiver
+//! has it, the log behind that position is retained. Else the receiver would need another snapshot
+//! at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,24 +19,25 @@ use super::types::NodeId;
 use crate::pace::Pace;
 use crate::store::keys::GroupId;
 
-/// Time for the leader to learn that a snapshot which it has sent is installed.
+/// Maximum time for the leader to learn that a snapshot which it has sent is installed.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Snapshots that a node sends at once: others wait, so that those under way end.
+/// Maximum number of snapshots that a node sends at once: others wait, so that those in progress
+/// finish.
 const MAX_SENDS: usize = 4;
 
-/// How a node sends and receives snapshots, all groups together.
+/// Limits of sending and receiving snapshots, shared by all groups of a node.
 #[derive(Clone, Debug)]
 pub struct SnapshotSettings {
-    /// Turns of reading what is sent.
+    /// Scheduler of reading what is sent.
     pub send_pace: Pace,
-    /// Turns of writing what is received.
+    /// Scheduler of writing what is received.
     pub receive_pace: Pace,
-    /// Snapshots that may be sent at once.
+    /// Permits of concurrent sends.
     pub sends: Arc<Semaphore>,
 }
 
 impl SnapshotSettings {
-    /// At most so many percent of the time for sending, and as many for receiving.
+    /// Limits sending to `percent` of the time, and receiving to as much.
     pub fn new(percent: usize) -> Self {
         Self {
             send_pace: Pace::new(percent),
@@ -45,7 +47,7 @@ impl SnapshotSettings {
     }
 }
 
-/// Which way a snapshot goes.
+/// Direction of a snapshot transfer, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// To another node.
@@ -55,7 +57,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Its name.
+    /// Name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -64,36 +66,36 @@ impl Direction {
     }
 }
 
-/// A snapshot on its way, or the last one between two nodes.
+/// Status of a transfer in progress, or of the last one between two nodes.
 #[derive(Clone, Debug)]
 pub struct TransferStatus {
-    /// The group.
+    /// Id of the group.
     pub group: GroupId,
-    /// Which way it goes.
+    /// Direction of the transfer.
     pub direction: Direction,
-    /// The other node.
+    /// Number of the other node.
     pub node: NodeId,
-    /// Index of the entry that it is the state after, at least.
+    /// Index of the entry after which the state was read, at least.
     pub index: u64,
-    /// Chunks that the receiver has.
+    /// Number of chunks that the receiver has.
     pub chunks: u64,
-    /// Their bytes.
+    /// Bytes of these chunks.
     pub bytes: u64,
-    /// When it began, or was resumed by its receiver.
+    /// Start of the transfer, or of its last resumption by the receiver.
     pub began: Instant,
-    /// When it ended, if it has.
+    /// End of the transfer, if it has ended.
     pub ended: Option<Instant>,
-    /// Why it failed, if it has.
+    /// Error of the transfer, if it has failed.
     pub error: Option<String>,
 }
 
 impl TransferStatus {
-    /// How long it has taken.
+    /// Duration so far, or in total.
     pub fn took(&self) -> Duration {
         self.ended.unwrap_or_else(Instant::now) - self.began
     }
 
-    /// Bytes a second since it began.
+    /// Average rate in bytes per second.
     pub fn rate(&self) -> f64 {
         self.bytes as f64 / self.took().as_secs_f64().max(1e-3)
     }
@@ -108,40 +110,40 @@ impl TransferStatus {
     }
 }
 
-/// Totals of a group's snapshots.
+/// Totals of a group's snapshot transfers.
 #[derive(Debug, Default)]
 pub struct TransferCounts {
-    /// Bytes that went, as their receivers have acknowledged them.
+    /// Bytes transferred, as acknowledged by their receivers.
     pub bytes: AtomicU64,
-    /// Snapshots that came to their end.
+    /// Number of completed transfers.
     pub done: AtomicU64,
-    /// Snapshots that failed after they had begun.
+    /// Number of transfers that failed after they had started.
     pub failed: AtomicU64,
 }
 
 struct Entry {
     status: TransferStatus,
-    /// Whether its receiver has taken it on.
+    /// Set once its receiver has accepted it.
     begun: bool,
-    /// The log behind this is kept for it.
+    /// Position behind which the log is retained for it.
     hold: Option<u64>,
     abandon: CancellationToken,
     number: u64,
 }
 
-/// The snapshots of one group.
+/// Snapshot transfers of one group.
 pub struct Transfers {
     group: GroupId,
     settings: SnapshotSettings,
     numbers: AtomicU64,
     entries: Mutex<BTreeMap<(Direction, NodeId), Entry>>,
     counts: [TransferCounts; 2],
-    /// The other nodes, as the log names them.
+    /// Names of the other nodes in logs.
     name_of: Box<dyn Fn(NodeId) -> String + Send + Sync>,
 }
 
 impl Transfers {
-    /// No snapshot yet; the log calls other nodes what `name_of` does.
+    /// Creates an empty list; `name_of` names other nodes in logs.
     pub(super) fn new(
         group: GroupId,
         settings: SnapshotSettings,
@@ -157,7 +159,7 @@ impl Transfers {
         })
     }
 
-    /// The group.
+    /// Id of the group.
     pub fn group(&self) -> GroupId {
         self.group
     }
@@ -170,12 +172,12 @@ impl Transfers {
         &self.settings.receive_pace
     }
 
-    /// The right to send a snapshot; `None`: as many as may be are being sent.
+    /// Takes a permit to send a snapshot; `None` if the maximum number is being sent.
     pub(super) fn may_send(&self) -> Option<OwnedSemaphorePermit> {
         self.settings.sends.clone().try_acquire_owned().ok()
     }
 
-    /// A snapshot of the state after entry `index` begins.
+    /// Starts a transfer of the state after entry `index`.
     pub(super) fn begin(
         self: &Arc<Self>,
         direction: Direction,
@@ -210,23 +212,24 @@ impl Transfers {
         }
     }
 
-    /// The lowest position behind which the log is kept for snapshots that are sent. `matched` tells
-    /// which entries a node is known to have: what it needs no more isn't held for it.
+    /// Returns the lowest position behind which the log is retained for snapshots that are sent.
+    /// `matched` returns the last entry that a node is known to have: what it doesn't need any more
+    /// isn't retained for it.
     pub(super) fn held(&self, matched: impl Fn(NodeId) -> Option<u64>) -> Option<u64> {
         let mut entries = self.entries.lock();
         for ((_, node), entry) in entries.iter_mut() {
             let Some(ended) = entry.status.ended else {
                 continue;
             };
-            let has_it = matched(*node) >= entry.hold;
-            if has_it || entry.status.error.is_some() || ended.elapsed() > HOLD_TIMEOUT {
+            let is_installed = matched(*node) >= entry.hold;
+            if is_installed || entry.status.error.is_some() || ended.elapsed() > HOLD_TIMEOUT {
                 entry.hold = None;
             }
         }
         entries.values().filter_map(|entry| entry.hold).min()
     }
 
-    /// Gives up the snapshots for which the log from before `index` on is kept.
+    /// Cancels the transfers for which the log before `index` is retained.
     pub(super) fn abandon_before(&self, index: u64) {
         for entry in self.entries.lock().values_mut() {
             if entry.hold.is_some_and(|hold| hold < index) {
@@ -236,19 +239,19 @@ impl Transfers {
         }
     }
 
-    /// The snapshots on their way, and the last one of each other node.
+    /// Statuses of the transfers in progress, and of the last one with each other node.
     pub fn statuses(&self) -> Vec<TransferStatus> {
         let entries = self.entries.lock();
         entries.values().map(|entry| entry.status.clone()).collect()
     }
 
-    /// Totals of those that went one way.
+    /// Totals of one direction.
     pub fn counts(&self, direction: Direction) -> &TransferCounts {
         &self.counts[direction as usize]
     }
 }
 
-/// A snapshot on its way. Dropped before its end, it was given up.
+/// A transfer in progress. If it is dropped before its end, it has failed.
 pub(super) struct Transfer {
     transfers: Arc<Transfers>,
     key: (Direction, NodeId),
@@ -257,19 +260,19 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// The group.
+    /// Id of the group.
     pub(super) fn group(&self) -> GroupId {
         self.transfers.group
     }
 
-    /// The other node, as the log names it.
+    /// Name of the other node in logs.
     pub(super) fn node_name(&self) -> String {
         (self.transfers.name_of)(self.key.1)
     }
 
     fn change(&self, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.transfers.entries.lock();
-        // A later one may have taken its place.
+        // A later transfer may have replaced it.
         if let Some(entry) = entries.get_mut(&self.key)
             && entry.number == self.number
         {
@@ -277,8 +280,8 @@ impl Transfer {
         }
     }
 
-    /// The receiver takes it on, and has so many chunks already, and so many bytes: the log is told,
-    /// the first time.
+    /// Records that the receiver has accepted it, and has `chunks` chunks of `bytes` bytes already.
+    /// Logged the first time.
     pub(super) fn start(&self, chunks: u64, bytes: u64) {
         let group = self.group();
         self.change(|entry| {
@@ -292,28 +295,28 @@ impl Transfer {
             let node = self.node_name();
             tracing::info!(
                 %group, direction, node, index, bytes,
-                "snapshot transfer begun"
+                "snapshot transfer started"
             );
         });
     }
 
-    /// The receiver has so many chunks, and so many bytes.
+    /// Records that the receiver has `chunks` chunks of `bytes` bytes.
     pub(super) fn advance(&self, chunks: u64, bytes: u64) {
         let counts = self.transfers.counts(self.key.0);
         self.change(|entry| {
-            let more = bytes.saturating_sub(entry.status.bytes);
-            counts.bytes.fetch_add(more, Ordering::Relaxed);
+            let added = bytes.saturating_sub(entry.status.bytes);
+            counts.bytes.fetch_add(added, Ordering::Relaxed);
             entry.status.chunks = chunks;
             entry.status.bytes = bytes;
         });
     }
 
-    /// Ends when the log that the receiver would need is not kept any more.
+    /// Waits until the log that the receiver would need is not retained any more.
     pub(super) async fn abandoned(&self) {
         self.abandon.cancelled().await;
     }
 
-    /// It has ended, and why if it failed: the log is told.
+    /// Records and logs the end of the transfer, and the error if it failed.
     pub(super) fn end(&self, error: Option<&Status>) {
         let group = self.group();
         let counts = self.transfers.counts(self.key.0);
@@ -323,32 +326,32 @@ impl Transfer {
             }
             entry.status.ended = Some(Instant::now());
             entry.status.error = error.map(|error| error.message().to_owned());
-            let begun = entry.begun;
+            let is_started = entry.begun;
             let status = &entry.status;
             let (index, bytes) = (status.index, status.bytes);
             let node = self.node_name();
             let seconds = status.took().as_secs_f64();
             let direction = status.direction.name();
             match error {
-                None if begun => {
+                None if is_started => {
                     counts.done.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(
                         %group, direction, node, index, bytes, seconds,
                         "snapshot transfer ended"
                     );
                 }
-                Some(error) if begun => {
+                Some(error) if is_started => {
                     counts.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(
                         %group, direction, node, index, bytes, seconds, error = error.message(),
                         "snapshot transfer failed"
                     );
                 }
-                // Nothing went: the other node can't be reached, takes none now, or knows a later
-                // leader.
+                // Nothing was transferred: the other node can't be reached, accepts none now, or
+                // knows a later leader.
                 _ => tracing::debug!(
                     %group, direction, node, index, error = error.map(Status::message),
-                    "snapshot transfer not begun"
+                    "snapshot transfer not started"
                 ),
             }
         });
@@ -357,7 +360,7 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        self.end(Some(&Status::cancelled("this node leads no more")));
+        self.end(Some(&Status::cancelled("this node does not lead any more")));
     }
 }
 
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_held_until_the_receiver_is_known_to_have_the_snapshot() {
+    fn the_log_is_retained_until_the_receiver_is_known_to_have_the_snapshot() {
         let transfers = transfers();
         let (first, second) = (
             transfers.begin(Direction::Sent, 2, 100),
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_whose_log_is_not_kept_are_given_up() {
+    fn transfers_whose_log_is_not_retained_are_cancelled() {
         let transfers = transfers();
         let old = transfers.begin(Direction::Sent, 2, 100);
         let new = transfers.begin(Direction::Sent, 3, 200);
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_snapshot_takes_the_place_of_one_that_is_dropped_late() {
+    fn a_later_transfer_replaces_one_that_is_dropped_late() {
         let transfers = transfers();
         let old = transfers.begin(Direction::Sent, 2, 100);
         let _new = transfers.begin(Direction::Sent, 2, 200);

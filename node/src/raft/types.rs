@@ -1,4 +1,4 @@
-//! What openraft is made of here, and what a replicated state machine has to implement.
+//! openraft's type parameters, and the traits that a replicated state machine implements.
 
 use std::fmt;
 use std::io;
@@ -15,57 +15,58 @@ use prost::Message;
 use crate::store::keys::Rows;
 use crate::store::{Batch, StoreError};
 
-/// A node's number, given once when it joins a cluster.
+/// Number of a node, assigned once when it joins a cluster.
 pub type NodeId = u64;
 
-/// A replicated state machine, by its types.
+/// A replicated state machine, described by its types.
 pub trait Machine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static {
-    /// What the log holds.
+    /// Command, as the log holds it.
     type Command: prost::Message + Default + 'static;
-    /// What applying a command answers to its proposer.
+    /// Response of an applied command to its proposer.
     type Response: Send + Sync + 'static;
-    /// The state.
+    /// State that commands are applied to.
     type State: State<Self>;
-    /// Whether it is durable that an entry is committed before its effects are visible: a node that
-    /// has shown them shows them again after a crash, though it reaches no other member. Costs a
+    /// Set if the commit of an entry is made durable before its effects are visible: a node that
+    /// has shown them shows them again after a crash, even if it reaches no other member. Costs a
     /// sync of the log for each batch of entries.
     const COMMITS_ARE_DURABLE: bool;
 }
 
-/// The state of a machine on this node.
+/// State of a machine on this node.
 ///
-/// Invariant: `apply` is a function of the state and the command, and of nothing else: no clock,
-/// no configuration, no other group. Replicas that applied the same entries have the same rows.
+/// Invariant: `apply` is a function of the state and the command, and of nothing else: no clock, no
+/// configuration, no other group. Replicas that applied the same entries have the same rows.
 pub trait State<M: Machine>: Send + Sync + 'static {
-    /// Applies a command: puts the rows it changes into `batch`, and answers. Commands come in
-    /// log order. The state must see its own changes at once, readers must not see them yet.
+    /// Applies a command: puts the rows that it changes into `batch`, and returns the response.
+    /// Commands come in log order. The state must see its own changes at once, readers must not see
+    /// them yet.
     ///
     /// An error stops the node: the command is unknown to this version, or the storage failed.
     fn apply(&mut self, command: &M::Command, batch: &mut Batch) -> io::Result<M::Response>;
 
-    /// Whether a command reads rows by walking over them. It is applied in a batch of its own: a
-    /// walk doesn't see what is only in the batch, and what it sees must not depend on how the
-    /// entries happened to be batched.
+    /// Returns whether a command scans rows. It is applied in a batch of its own: a scan doesn't
+    /// see what is only in the batch, and what it sees must not depend on how the entries happened
+    /// to be batched.
     fn walks(command: &M::Command) -> bool;
 
     /// Called after each entry, whatever it held, with its index in the log.
     fn passed(&mut self, _index: u64) {}
 
-    /// Puts what `apply` has gathered over the entries of a batch into it, once.
+    /// Adds what `apply` has accumulated over the entries of a batch to it, once per batch.
     fn seal(&mut self, batch: &mut Batch);
 
-    /// The batch was written: readers may see it now.
+    /// Called once the batch is written: readers may see it from now on.
     fn written(&mut self);
 
-    /// The answer to an entry that holds no command.
+    /// Response to an entry that holds no command.
     fn no_response() -> M::Response;
 
-    /// Forgets all and reads the state from `rows`, which a snapshot brought.
+    /// Drops the state and reads it again from `rows`, which a snapshot brought.
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError>;
 }
 
-/// A command as openraft carries it: shared, not copied, between the log, its cache, other members
-/// and apply, and encoded once.
+/// A command as openraft carries it: encoded once, and shared, not copied, between the log, its
+/// cache, other members and apply.
 pub struct Command<M: Machine>(Arc<Sealed<M>>);
 
 struct Sealed<M: Machine> {
@@ -86,12 +87,12 @@ impl<M: Machine> Command<M> {
         Ok(Self(Arc::new(Sealed { command, bytes })))
     }
 
-    /// What it says.
+    /// Returns the command.
     pub fn get(&self) -> &M::Command {
         &self.0.command
     }
 
-    /// Its bytes.
+    /// Returns the encoded command.
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
     }
@@ -116,7 +117,7 @@ impl<M: Machine> fmt::Display for Command<M> {
     }
 }
 
-/// openraft's types for a machine.
+/// openraft's type configuration for a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Types<M: Machine>(PhantomData<M>);
 
@@ -144,21 +145,21 @@ impl<M: Machine> RaftTypeConfig for Types<M> {
 
 /// Leader of a committed entry: its term.
 pub type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
-/// Position of an entry.
+/// Position of an entry in a log: its term and index.
 pub type LogId = openraft::LogId<CommittedLeaderId>;
-/// A vote.
+/// A vote of a node in a term.
 pub type Vote = openraft::Vote<LeaderId<u64, NodeId>>;
-/// Voters and learners.
+/// Voters and learners of a group.
 pub type Membership = openraft::Membership<NodeId, BasicNode>;
-/// Voters and learners, with the entry that brought them.
+/// Voters and learners, with the position of the entry that holds them.
 pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, BasicNode>;
-/// What an entry holds.
+/// Payload of an entry.
 pub type Payload<M> = openraft::EntryPayload<Command<M>, NodeId, BasicNode>;
 /// An entry of a log.
 pub type Entry<M> = openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Committed, Payload<M>>;
 
-/// Takes the result of a proposal. Dropped without a call when Raft stops: the proposal's fate is
-/// unknown then.
+/// Receives the result of a proposal. Dropped without a call when Raft stops: the outcome of the
+/// proposal is unknown then.
 pub struct Callback<T>(pub Box<dyn FnOnce(T) + Send>);
 
 impl<C: RaftTypeConfig, T: Send + 'static> Responder<C, T> for Callback<T> {

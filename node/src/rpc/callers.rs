@@ -1,13 +1,15 @@
-//! What the certificate at the other end of a connection allows.
+//! Authorization of callers by their certificates.
 //!
 //! Invariants, where there are certificates:
-//! - only a node speaks on the lanes between nodes, joins, and sends snapshots; a router may ask who a
-//!   node is and where everything is, and bring users' requests, each of which is judged by itself;
-//! - whoever speaks as a node holds a certificate that names the host at which that node is
-//!   registered. A number that isn't known here may be new, since this node may lag: who claims it
-//!   is told to come again, and the other nodes are asked (`cluster::hearsay`). Streams are looked
-//!   at again every second: one whose number turns out to be another's, or nobody's, ends;
-//! - a node's certificate brings users' requests only if it names a host of a member.
+//! - only a node may open the streams between nodes, join, and send snapshots; a router may
+//!   identify a node, watch the topology, and forward users' requests, each of which is authorised
+//!   by itself;
+//! - a caller that claims to be a node has a certificate that names the host at which that node is
+//!   registered. A node number that isn't known here may be new, since this node may lag: its
+//!   claimant is told to retry, and the other nodes are asked (`cluster::peer_discovery`). Streams
+//!   are checked again every second: one whose node number turns out to be another node's, or no
+//!   node's, is closed;
+//! - a node's certificate allows forwarding users' requests only if it names a host of a member.
 
 use std::time::Duration;
 
@@ -17,16 +19,16 @@ use tonic::{Request, Status};
 use super::peers::Peers;
 use crate::raft::NodeId;
 
-/// How often it is looked at who is registered under the number of a stream.
+/// Interval at which the node number of an open stream is checked again.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Who sent a request.
+/// Returns the caller that a request's connection was authenticated as.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
-    caller.ok_or_else(|| Status::internal("a connection that doesn't tell who called"))
+    caller.ok_or_else(|| Status::internal("identify caller: the connection is not authenticated"))
 }
 
-/// Refuses all but nodes.
+/// Refuses callers that are not nodes.
 pub(super) fn check_node(caller: &Caller) -> Result<(), Status> {
     match caller {
         Caller::Certified(peer) if !peer.is_node() => Err(Status::permission_denied(format!(
@@ -37,7 +39,7 @@ pub(super) fn check_node(caller: &Caller) -> Result<(), Status> {
     }
 }
 
-/// Refuses whoever isn't the node of an `rpc` address.
+/// Refuses callers whose certificate doesn't name the host of an `rpc` address.
 pub fn check_address(caller: &Caller, address: &str) -> Result<(), Status> {
     let Caller::Certified(peer) = caller else {
         return Ok(());
@@ -51,7 +53,8 @@ pub fn check_address(caller: &Caller, address: &str) -> Result<(), Status> {
     )))
 }
 
-/// Refuses whoever isn't node `from`. A number that isn't known here is noted, to be asked about.
+/// Refuses callers that aren't node `from`. An unknown node number is noted, so that the other
+/// nodes are asked about it.
 pub(super) fn check_number(caller: &Caller, from: NodeId, peers: &Peers) -> Result<(), Status> {
     if let Caller::Local = caller {
         return Ok(());
@@ -68,7 +71,8 @@ pub(super) fn check_number(caller: &Caller, from: NodeId, peers: &Peers) -> Resu
     }
 }
 
-/// Refuses nodes whose certificates name no member: not even users' requests are taken from them.
+/// Refuses nodes whose certificates name no member: not even users' requests are accepted from
+/// them.
 pub(super) fn check_bringer(caller: &Caller, peers: &Peers) -> Result<(), Status> {
     match caller {
         Caller::Certified(peer) if peer.is_node() && !peers.any_at(|host| peer.names(host)) => {
@@ -81,7 +85,7 @@ pub(super) fn check_bringer(caller: &Caller, peers: &Peers) -> Result<(), Status
     }
 }
 
-/// Ends when it turns out that the caller isn't node `from`.
+/// Waits until the caller turns out not to be node `from`, and returns the refusal.
 pub(super) async fn unmasked(caller: Caller, from: NodeId, peers: &Peers) -> Status {
     loop {
         tokio::time::sleep(LOOK).await;

@@ -1,7 +1,7 @@
-//! The answering end of a lane.
+//! The serving end of a stream of calls.
 //!
-//! All calls of a stream are worked on by one task: an answer that is there at once costs no task
-//! and no message of its own. When too many are under way it reads no further, and the caller's
+//! One task handles all calls of a stream: a reply that is ready at once costs no task and no
+//! message of its own. When too many calls are in flight the task stops reading, and the caller's
 //! queue fills up.
 
 use std::pin::pin;
@@ -20,28 +20,28 @@ use tonic::{Status, Streaming};
 use super::server::Handler;
 use crate::raft::NodeId;
 
-/// Calls of one stream that may be under way.
+/// Maximum number of calls of one stream in flight.
 const UNDER_WAY: usize = 16_384;
-/// Replies in one frame.
+/// Maximum number of replies in one frame.
 const FRAME_REPLIES: usize = 512;
-/// Bytes of replies in one frame, about.
+/// Size of a frame's replies after which another frame is begun, in bytes.
 const FRAME_BYTES: usize = 1 << 20;
 
-/// The caller has gone.
+/// Error of a stream whose caller has disconnected.
 pub(super) struct Gone;
 
-/// The calls that come.
+/// The receiving half of a stream of calls.
 pub(super) trait Calls: Send {
-    /// The next frame; `None` at the end. May be dropped before it is there, and asked again.
+    /// Receives the next frame; `None` at the end. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Result<Option<pb::CallFrame>, Gone>> + Send;
 }
 
-/// The replies that go.
+/// The sending half of a stream of calls.
 pub(super) trait Replies: Send {
-    /// Sends a frame, or at least takes it.
+    /// Sends a frame, or queues it.
     fn send(&mut self, frame: pb::ReplyFrame) -> impl Future<Output = Result<(), Gone>> + Send;
 
-    /// Ends when the caller has gone, if that shows here.
+    /// Waits until the caller has disconnected, if that can be detected here.
     fn closed(&self) -> impl Future<Output = ()> + Send;
 }
 
@@ -63,42 +63,42 @@ impl Replies for mpsc::Sender<Result<pb::ReplyFrame, Status>> {
 
 type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
 
-/// Answers the calls of one stream until it ends. When `leave` is cancelled it says so to the
-/// caller, answers what the caller has sent until it heard that, and ends: no call is lost.
+/// Handles the calls of one stream until it ends. When `drain` is cancelled it tells the caller so,
+/// answers all calls that the caller sent before it learned of that, and ends: no call is lost.
 pub(super) async fn exchange(
-    (from, lane): (NodeId, Lane),
+    (from, kind): (NodeId, Lane),
     handler: Arc<dyn Handler>,
     mut calls: impl Calls,
     mut replies: impl Replies,
-    leave: CancellationToken,
+    drain: CancellationToken,
 ) {
-    let mut running = Running::new();
+    let mut inflight = Running::new();
     let mut ready = Vec::new();
     let (mut open, mut leaving) = (true, false);
-    // Made once, and not for each frame.
-    let mut told_to_leave = pin!(leave.cancelled());
-    while open || !running.is_empty() || !ready.is_empty() {
+    // Created once, not for each frame.
+    let mut drain_started = pin!(drain.cancelled());
+    while open || !inflight.is_empty() || !ready.is_empty() {
         if ready.is_empty() {
             tokio::select! {
-                Some(reply) = running.next() => {
+                Some(reply) = inflight.next() => {
                     ready.push(reply);
-                    // Those of the same entry go with it.
+                    // Replies that the same log entry completes are sent in one frame.
                     tokio::task::yield_now().await;
                 }
-                frame = calls.next(), if open && running.len() < UNDER_WAY => match frame {
-                    // It asks whether the node is there.
+                frame = calls.next(), if open && inflight.len() < UNDER_WAY => match frame {
+                    // An empty frame asks for a sign of life.
                     Ok(Some(frame)) if frame.calls.is_empty() => {
                         if replies.send(pb::ReplyFrame::default()).await.is_err() {
                             return;
                         }
                     }
                     Ok(Some(frame)) => {
-                        begin((from, lane), &handler, frame, &running, &mut ready);
+                        begin((from, kind), &handler, frame, &inflight, &mut ready);
                     }
                     Ok(None) => open = false,
                     Err(Gone) => return,
                 },
-                () = &mut told_to_leave, if !leaving => {
+                () = &mut drain_started, if !leaving => {
                     leaving = true;
                     let frame = pb::ReplyFrame { leaving, ..Default::default() };
                     if replies.send(frame).await.is_err() {
@@ -108,8 +108,8 @@ pub(super) async fn exchange(
                 () = replies.closed() => return,
             }
         } else {
-            // What has ended meanwhile goes with it.
-            while let Some(Some(reply)) = running.next().now_or_never() {
+            // Replies that are ready by now are sent in the same frame.
+            while let Some(Some(reply)) = inflight.next().now_or_never() {
                 ready.push(reply);
                 if ready.len() >= FRAME_REPLIES {
                     break;
@@ -124,12 +124,12 @@ pub(super) async fn exchange(
     }
 }
 
-/// Begins all calls of a frame, in their order; what is answered at once goes to `ready`.
+/// Starts all calls of a frame, in their order; replies that are ready at once go to `ready`.
 fn begin(
-    (from, lane): (NodeId, Lane),
+    (from, kind): (NodeId, Lane),
     handler: &Arc<dyn Handler>,
     frame: pb::CallFrame,
-    running: &Running,
+    inflight: &Running,
     ready: &mut Vec<pb::Reply>,
 ) {
     for call in frame.calls {
@@ -142,14 +142,14 @@ fn begin(
             continue;
         };
         let timeout: Duration = time_left(call.timeout_ms);
-        // Who may ask in users' place may ask for nothing else, and nobody else may.
-        match (lane, body) {
+        // Users' requests are accepted on their own stream only, and nothing else is there.
+        match (kind, body) {
             (Lane::Users, pb::call::Body::User(request)) => {
                 start(
                     id,
                     handler.serve(request, id),
                     reply::Body::User,
-                    running,
+                    inflight,
                     ready,
                 );
             }
@@ -158,28 +158,28 @@ fn begin(
                 body: Some(unknown_call()),
             }),
             (Lane::Raft | Lane::Keys | Lane::Geo, body) => {
-                let answer = handler.answer(from, body, timeout);
-                start(id, answer, |body| body, running, ready);
+                let pending = handler.answer(from, body, timeout);
+                start(id, pending, |body| body, inflight, ready);
             }
         }
     }
 }
 
-/// Begins a call: its reply is in `ready` if it is there at once, else it runs on.
+/// Starts a call: its reply goes to `ready` if it is ready at once, else the call is in flight.
 fn start<T: Send + 'static>(
     id: u64,
-    mut answer: BoxFuture<'static, T>,
-    body: impl FnOnce(T) -> reply::Body + Send + 'static,
-    running: &Running,
+    mut pending: BoxFuture<'static, T>,
+    to_body: impl FnOnce(T) -> reply::Body + Send + 'static,
+    inflight: &Running,
     ready: &mut Vec<pb::Reply>,
 ) {
-    let reply = move |answer| pb::Reply {
+    let to_reply = move |output| pb::Reply {
         id,
-        body: Some(body(answer)),
+        body: Some(to_body(output)),
     };
-    match (&mut answer).now_or_never() {
-        Some(answer) => ready.push(reply(answer)),
-        None => running.push(Box::pin(answer.map(reply))),
+    match (&mut pending).now_or_never() {
+        Some(output) => ready.push(to_reply(output)),
+        None => inflight.push(Box::pin(pending.map(to_reply))),
     }
 }
 
@@ -191,7 +191,7 @@ fn unknown_call() -> reply::Body {
     })
 }
 
-/// All replies, in as few frames as their sizes allow.
+/// Packs all replies into as few frames as their sizes allow.
 fn frames(ready: &mut Vec<pb::Reply>) -> Vec<pb::ReplyFrame> {
     let mut frames = Vec::with_capacity(1);
     let mut frame = pb::ReplyFrame::default();
@@ -210,7 +210,7 @@ fn frames(ready: &mut Vec<pb::Reply>) -> Vec<pb::ReplyFrame> {
     frames
 }
 
-/// Only values and listings are large.
+/// Returns the approximate size of a reply in bytes. Only values and listings are large.
 fn size_of_reply(reply: &pb::Reply) -> usize {
     use pb::reply::Body;
     match &reply.body {

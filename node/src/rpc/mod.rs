@@ -1,16 +1,16 @@
-//! What nodes say to each other, and routers to them: gRPC, and frames alone for users' requests.
+//! RPC between nodes, and from routers to nodes: gRPC, and plain frames for users' requests.
 //!
-//! Calls of one kind to one node share a stream of frames, a [`Lane`]; its calling end is in
+//! Calls of one [`StreamKind`] to one node share a stream of frames; its calling end is in
 //! [`cloudkv_common::rpc`].
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `callers` | what the certificate of the other end allows |
-//! | `peers` | the other nodes and where they are; the way to call one |
-//! | `exchange` | the answering end of a lane |
-//! | `server` | the port for other nodes |
-//! | `users` | the lane for users' requests that routers bring |
-//! | `watch` | what routers are told |
+//! | `authorization` | checks what a caller's certificate allows |
+//! | `peers` | the other nodes, their addresses, and the clients to call them |
+//! | `exchange` | handles the calls of one stream |
+//! | `server` | serves the rpc port |
+//! | `router_streams` | serves the streams on which routers forward users' requests |
+//! | `topology_watch` | publishes the topology to routers |
 
 mod callers;
 mod exchange;

@@ -1,4 +1,4 @@
-//! The other nodes: where each is, and the links to it.
+//! The other nodes: their addresses, and the RPC clients to call them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,27 +23,27 @@ use tonic::{Request, Status, Streaming};
 use super::server::Runtimes;
 use crate::raft::NodeId;
 
-/// A snapshot of which no frame is taken for this long is given up.
+/// Time without progress after which sending a snapshot fails.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
-/// Time that the other side has to flush a snapshot and to take it over.
+/// Time that the receiver of a snapshot has to flush and install it.
 const SNAPSHOT_INSTALL: Duration = Duration::from_secs(120);
-/// Time for a node to say who it is.
+/// Timeout of asking a node for its identity.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for the answer to a join.
+/// Timeout of a request to join.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How other nodes are called.
+/// Settings of the clients that call other nodes.
 #[derive(Clone)]
 pub struct PeersSettings {
-    /// The cluster.
+    /// Id of the cluster.
     pub cluster_id: String,
-    /// This node.
+    /// Number of this node.
     pub me: NodeId,
-    /// Connects to them.
+    /// Connects to other nodes.
     pub dialer: Dialer,
-    /// Bounds of each link.
+    /// Bounds of each RPC client.
     pub link: LinkSettings,
-    /// Where lanes run.
+    /// Runtimes on which the clients run.
     pub runtimes: Runtimes,
 }
 
@@ -51,33 +51,33 @@ pub struct PeersSettings {
 pub struct Peers {
     settings: PeersSettings,
     book: RwLock<HashMap<NodeId, Peer>>,
-    /// Whether somebody has called under a number that isn't in the book.
+    /// Set when a caller has claimed a node number that isn't known here.
     stranger: AtomicBool,
 }
 
 struct Peer {
     address: watch::Sender<String>,
-    /// Whether it is of this node's region.
+    /// True if the node is in this node's region.
     near: AtomicBool,
-    /// Whether it has said that it must not lead.
+    /// True if the node has announced that it must not lead.
     unfit: AtomicBool,
     raft: Link,
-    /// One for each thread that serves users.
+    /// One client for each thread that serves users.
     keys: Vec<Link>,
-    /// Made when it is first needed: nodes of one region send each other no changes.
+    /// Created when it is first needed: nodes of one region send each other no changes.
     geo: OnceLock<Link>,
 }
 
 impl Peer {
-    /// The link of this thread.
+    /// Returns the client of this thread for forwarded requests.
     fn keys(&self) -> Option<&Link> {
-        let mine = self.keys.get(current_worker());
-        mine.or_else(|| self.keys.first())
+        let own_client = self.keys.get(current_worker());
+        own_client.or_else(|| self.keys.first())
     }
 }
 
 impl Peers {
-    /// Nobody known yet.
+    /// Creates an empty set of nodes.
     pub fn new(settings: PeersSettings) -> Arc<Self> {
         Arc::new(Self {
             settings,
@@ -86,106 +86,111 @@ impl Peers {
         })
     }
 
-    /// This node.
+    /// Returns the number of this node.
     pub fn me(&self) -> NodeId {
         self.settings.me
     }
 
-    /// A node is reached at `address` (`host:port`) from now on. Ignored for this node itself.
+    /// Sets the address (`host:port`) of a node, which is added if it is new. Ignored for this node
+    /// itself.
     pub fn learn(&self, node: NodeId, address: &str) {
         if node == self.settings.me || address.is_empty() {
             return;
         }
         if let Some(peer) = self.book.read().get(&node) {
-            peer.address.send_if_modified(|known| {
-                let new = *known != address;
-                address.clone_into(known);
-                new
+            peer.address.send_if_modified(|current| {
+                let is_changed = *current != address;
+                address.clone_into(current);
+                is_changed
             });
             return;
         }
-        let mut book = self.book.write();
-        book.entry(node)
+        let mut peers = self.book.write();
+        peers
+            .entry(node)
             .or_insert_with(|| self.connect(node, address.to_owned()));
     }
 
-    /// Whether a node is of this node's region.
-    pub fn set_near(&self, node: NodeId, near: bool) {
+    /// Sets whether a node is in this node's region.
+    pub fn set_near(&self, node: NodeId, same_region: bool) {
         if let Some(peer) = self.book.read().get(&node) {
-            peer.near.store(near, Ordering::Release);
+            peer.near.store(same_region, Ordering::Release);
         }
     }
 
-    /// A node has said whether it may lead.
-    pub fn set_may_lead(&self, node: NodeId, may: bool) {
+    /// Sets whether a node may lead, as it has announced.
+    pub fn set_may_lead(&self, node: NodeId, may_lead: bool) {
         if let Some(peer) = self.book.read().get(&node) {
-            peer.unfit.store(!may, Ordering::Release);
+            peer.unfit.store(!may_lead, Ordering::Release);
         }
     }
 
-    /// Whether a node may be handed leadership: it hasn't said that it must not lead.
+    /// Returns whether leadership may be transferred to a node: it is known, and hasn't announced
+    /// that it must not lead.
     pub fn may_lead(&self, node: NodeId) -> bool {
-        let book = self.book.read();
-        book.get(&node)
+        let peers = self.book.read();
+        peers
+            .get(&node)
             .is_some_and(|peer| !peer.unfit.load(Ordering::Acquire))
     }
 
-    /// A node has left: nobody calls it any more.
+    /// Removes a node that was removed from the cluster, and closes its clients.
     pub fn forget(&self, node: NodeId) {
         self.book.write().remove(&node);
     }
 
-    /// Somebody has called under a number that isn't known here.
+    /// Notes that a caller has claimed a node number that isn't known here.
     pub(super) fn note_stranger(&self) {
         self.stranger.store(true, Ordering::Release);
     }
 
-    /// Whether somebody has called under a number that wasn't known here, since this was taken note
-    /// of.
+    /// Returns whether a caller has claimed an unknown node number since the last
+    /// [`Peers::take_unknown_caller`].
     pub fn has_stranger(&self) -> bool {
         self.stranger.load(Ordering::Acquire)
     }
 
-    /// Takes note of that.
+    /// Returns whether a caller has claimed an unknown node number, and resets that.
     pub fn take_stranger(&self) -> bool {
         self.stranger.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether the host of any node that is known is as asked for.
-    pub(super) fn any_at(&self, is_it: impl Fn(&str) -> bool) -> bool {
-        let book = self.book.read();
-        book.values()
-            .any(|peer| host_of(&peer.address.borrow()).is_some_and(&is_it))
+    /// Returns whether the host of any known node satisfies a predicate.
+    pub(super) fn any_at(&self, predicate: impl Fn(&str) -> bool) -> bool {
+        let peers = self.book.read();
+        peers
+            .values()
+            .any(|peer| host_of(&peer.address.borrow()).is_some_and(&predicate))
     }
 
-    /// Whom this node knows.
+    /// Returns the numbers of the other nodes.
     pub fn known(&self) -> Vec<NodeId> {
         self.book.read().keys().copied().collect()
     }
 
-    /// Those of this node's region.
+    /// Returns the numbers of the other nodes of this node's region.
     pub fn near(&self) -> Vec<NodeId> {
-        let book = self.book.read();
-        let near = book.iter();
-        let near = near.filter(|(_, peer)| peer.near.load(Ordering::Acquire));
-        near.map(|(node, _)| *node).collect()
+        let peers = self.book.read();
+        let same_region = peers.iter();
+        let same_region = same_region.filter(|(_, peer)| peer.near.load(Ordering::Acquire));
+        same_region.map(|(node, _)| *node).collect()
     }
 
     fn connect(&self, node: NodeId, address: String) -> Peer {
         let (address, changes) = watch::channel(address);
-        let link = |lane, runtime, room: &Room| {
-            let (changes, room) = (changes.clone(), room.clone());
-            self.link(node, lane, changes, runtime, room)
+        let client = |kind, runtime, budget: &Room| {
+            let (changes, budget) = (changes.clone(), budget.clone());
+            self.link(node, kind, changes, runtime, budget)
         };
         let runtimes = &self.settings.runtimes;
-        // What waits is bounded for the peer, however many threads call it.
-        let (raft, keys) = (self.room(), self.room());
+        // Queued calls are bounded for each node, however many threads call it.
+        let (raft_budget, keys_budget) = (self.room(), self.room());
         Peer {
-            raft: link(Lane::Raft, &runtimes.raft, &raft),
+            raft: client(Lane::Raft, &runtimes.raft, &raft_budget),
             keys: runtimes
                 .workers
                 .iter()
-                .map(|runtime| link(Lane::Keys, runtime, &keys))
+                .map(|runtime| client(Lane::Keys, runtime, &keys_budget))
                 .collect(),
             geo: OnceLock::new(),
             near: AtomicBool::new(false),
@@ -197,38 +202,38 @@ impl Peers {
     fn link(
         &self,
         node: NodeId,
-        lane: Lane,
+        kind: Lane,
         address: watch::Receiver<String>,
         runtime: &Handle,
-        room: Room,
+        budget: Room,
     ) -> Link {
         let (dialer, mut settings) = (self.settings.dialer.clone(), self.settings.link);
-        if lane == Lane::Keys {
-            // All links of the lane together may have as many calls.
+        if kind == Lane::Keys {
+            // The limit of calls is shared by the clients of all threads.
             settings.calls = (settings.calls / self.settings.runtimes.workers.len().max(1)).max(1);
         }
         let greeting = self.greeting(node);
-        Link::start(runtime, dialer, greeting, lane, address, settings, room)
+        Link::start(runtime, dialer, greeting, kind, address, settings, budget)
     }
 
     fn room(&self) -> Room {
         Room::of(&self.settings.link)
     }
 
-    /// Sends a call; the reply comes later. Calls of one caller to one node and lane arrive in
-    /// their order.
+    /// Sends a call without waiting for its reply. Calls of one caller to one node on streams of
+    /// one kind arrive in their order.
     pub fn start(
         &self,
         node: NodeId,
-        lane: Lane,
+        kind: Lane,
         body: pb::call::Body,
         timeout: Duration,
     ) -> Result<PendingReply, CallError> {
-        let book = self.book.read();
-        let peer = book.get(&node).ok_or(CallError::Unsent)?;
-        let link = match lane {
+        let peers = self.book.read();
+        let peer = peers.get(&node).ok_or(CallError::Unsent)?;
+        let client = match kind {
             Lane::Raft => &peer.raft,
-            // Only routers call on the lane for users.
+            // Only routers call on the streams for users' requests.
             Lane::Keys | Lane::Users => peer.keys().ok_or(CallError::Unsent)?,
             Lane::Geo => peer.geo.get_or_init(|| {
                 let address = peer.address.subscribe();
@@ -236,50 +241,52 @@ impl Peers {
                 self.link(node, Lane::Geo, address, rest, self.room())
             }),
         };
-        link.call(body, timeout)
+        client.call(body, timeout)
     }
 
     /// Sends a call and waits for its reply.
     pub async fn call(
         &self,
         node: NodeId,
-        lane: Lane,
+        kind: Lane,
         body: pb::call::Body,
         timeout: Duration,
     ) -> Result<pb::reply::Body, CallError> {
-        self.start(node, lane, body, timeout)?.wait().await
+        self.start(node, kind, body, timeout)?.wait().await
     }
 
-    /// Whether there is a connection to a node; changes when it comes or goes.
-    pub fn connected(&self, node: NodeId, lane: Lane) -> Option<watch::Receiver<bool>> {
-        let book = self.book.read();
-        let peer = book.get(&node)?;
-        Some(match lane {
+    /// Watches whether there is a connection to a node.
+    pub fn connected(&self, node: NodeId, kind: Lane) -> Option<watch::Receiver<bool>> {
+        let peers = self.book.read();
+        let peer = peers.get(&node)?;
+        Some(match kind {
             Lane::Raft => peer.raft.connected(),
             Lane::Keys | Lane::Users => peer.keys()?.connected(),
             Lane::Geo => peer.geo.get()?.connected(),
         })
     }
 
-    /// The address that a node advertises, if it is known.
+    /// Returns the address that a node advertises, if it is known.
     pub fn address_of(&self, node: NodeId) -> Option<String> {
-        let book = self.book.read();
-        book.get(&node).map(|peer| peer.address.borrow().clone())
+        let peers = self.book.read();
+        peers.get(&node).map(|peer| peer.address.borrow().clone())
     }
 
-    /// A node as operators know it: the address that it advertises, or its number if none is known.
+    /// Returns the name by which operators know a node: the address that it advertises, or its
+    /// number if none is known.
     pub fn name_of(&self, node: NodeId) -> String {
         self.address_of(node)
             .unwrap_or_else(|| format!("node {node}"))
     }
 
-    /// Whether a node's address is known.
+    /// Returns whether a node's address is known.
     pub fn knows(&self, node: NodeId) -> bool {
         self.book.read().contains_key(&node)
     }
 
-    /// Opens a stream for a snapshot to a node, on a connection of its own. Nothing but the answers
-    /// tells whether it moves: a keep-alive would wait behind the snapshot's own chunks.
+    /// Opens a stream for a snapshot to a node, on a connection of its own. Only the
+    /// acknowledgements show whether it makes progress: a keepalive would wait behind the
+    /// snapshot's own chunks.
     pub async fn send_snapshot(
         &self,
         node: NodeId,
@@ -289,21 +296,23 @@ impl Peers {
         Ok(client.send_snapshot(request).await?.into_inner())
     }
 
-    /// Sends a snapshot to a node whose version acknowledges no chunks. It fails when nothing moves
-    /// for [`SNAPSHOT_STALL`].
+    /// Sends a snapshot to a node whose version acknowledges no chunks. Fails without progress for
+    /// [`SNAPSHOT_STALL_TIMEOUT`].
     pub async fn install_snapshot(
         &self,
         node: NodeId,
         frames: impl Stream<Item = pb::SnapshotFrame> + Send + 'static,
     ) -> Result<pb::SnapshotReply, Status> {
-        let (moved, watched) = watch::channel(());
+        let (sender, progress) = watch::channel(());
         let frames = frames.inspect(move |_| {
-            moved.send_replace(());
+            sender.send_replace(());
         });
         let (mut client, request) = self.snapshot_client(node, frames).await?;
         tokio::select! {
             reply = client.install_snapshot(request) => Ok(reply?.into_inner()),
-            () = stalled(watched) => Err(Status::deadline_exceeded("the snapshot stands still")),
+            () = stalled(progress) => {
+                Err(Status::deadline_exceeded("send snapshot: no progress within the timeout"))
+            }
         }
     }
 
@@ -321,7 +330,7 @@ impl Peers {
         Ok((client, request))
     }
 
-    /// All that the shard of another region has, as its leader sends it.
+    /// Opens a bulk copy of another region's shard, from its leader.
     pub async fn walk(
         &self,
         node: NodeId,
@@ -337,7 +346,7 @@ impl Peers {
         Ok(client.walk(request).await?.into_inner())
     }
 
-    /// A connection of its own to a node.
+    /// Opens a separate connection to a node.
     async fn channel(
         &self,
         node: NodeId,
@@ -345,7 +354,7 @@ impl Peers {
     ) -> Result<Channel, Status> {
         let address = self
             .address_of(node)
-            .ok_or_else(|| Status::unavailable("the node is unknown"))?;
+            .ok_or_else(|| Status::unavailable("connect to node: its address is unknown"))?;
         self.settings.dialer.channel(&address, shape).await
     }
 
@@ -364,56 +373,56 @@ impl std::fmt::Debug for Peers {
     }
 }
 
-/// Ends when nothing was sent for [`SNAPSHOT_STALL`].
-async fn stalled(mut watched: watch::Receiver<()>) {
-    while let Ok(Ok(())) = tokio::time::timeout(SNAPSHOT_STALL, watched.changed()).await {}
-    // All was sent: the other side flushes, and takes it over.
-    if watched.has_changed().is_err() {
+/// Waits until nothing was sent for [`SNAPSHOT_STALL_TIMEOUT`].
+async fn stalled(mut progress: watch::Receiver<()>) {
+    while let Ok(Ok(())) = tokio::time::timeout(SNAPSHOT_STALL, progress.changed()).await {}
+    // All was sent: the receiver flushes and installs the snapshot.
+    if progress.has_changed().is_err() {
         tokio::time::sleep(SNAPSHOT_INSTALL).await;
     }
 }
 
-/// Asks the node at `address` who it is, which nodes it knows, and whether it knows that node `asks`
-/// was removed; 0: no node asks.
+/// Asks the node at `address` for its identity, the nodes that it knows, and whether it knows that
+/// node `caller` was removed; 0: the caller is no node.
 pub async fn identify(
     dialer: &Dialer,
     address: &str,
-    asks: NodeId,
+    caller: NodeId,
 ) -> Result<pb::IdentifyResponse, Status> {
-    let ask = async {
+    let request = async {
         let channel = dialer.channel(address, bounded).await?;
-        let answer = NodeClient::new(channel)
+        let response = NodeClient::new(channel)
             .identify(pb::IdentifyRequest {
-                node_id: asks,
-                nodes: asks != 0,
+                node_id: caller,
+                nodes: caller != 0,
             })
             .await?;
-        Ok(answer.into_inner())
+        Ok(response.into_inner())
     };
-    in_time(IDENTIFY_TIMEOUT, ask).await
+    in_time(IDENTIFY_TIMEOUT, request).await
 }
 
-/// Asks the node at `address` to take this one in.
+/// Asks the node at `address` to let this node join its cluster.
 pub async fn join(
     dialer: &Dialer,
     address: &str,
     request: pb::JoinRequest,
 ) -> Result<pb::JoinResponse, Status> {
-    let ask = async {
+    let join = async {
         let channel = dialer.channel(address, bounded).await?;
-        let joined = NodeClient::new(channel).join(request).await?;
-        Ok(joined.into_inner())
+        let response = NodeClient::new(channel).join(request).await?;
+        Ok(response.into_inner())
     };
-    match in_time(JOIN_TIMEOUT, ask).await {
-        Ok(joined) => Ok(joined),
+    match in_time(JOIN_TIMEOUT, join).await {
+        Ok(response) => Ok(response),
         Err(status) => Err(dialer.explain(address, status).await),
     }
 }
 
 async fn in_time<T>(
     timeout: Duration,
-    ask: impl Future<Output = Result<T, Status>>,
+    request: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let asked = tokio::time::timeout(timeout, ask).await;
-    asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came")))
+    let response = tokio::time::timeout(timeout, request).await;
+    response.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within the timeout")))
 }

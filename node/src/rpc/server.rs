@@ -1,4 +1,4 @@
-//! The port for other nodes.
+//! The server of the rpc port: calls of other nodes, and of routers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,35 +28,36 @@ use super::users::{places_for_routers, serve_routers};
 use super::watch::watch;
 use crate::raft::NodeId;
 
-/// Streams and calls at once on one connection.
+/// Maximum number of concurrent streams and calls on one connection.
 const STREAMS_PER_CONNECTION: u32 = 256;
-/// Frames of replies handed to a connection and not taken yet.
+/// Maximum number of reply frames queued for a connection.
 const FRAMES_AHEAD: usize = 2;
-/// Acknowledgements of a snapshot's chunks: more than its sender leaves unacknowledged.
+/// Maximum number of a snapshot's acknowledgements queued for a connection: more than its sender
+/// leaves chunks unacknowledged.
 const ACKS_AHEAD: usize = 64;
-/// Time for the calls of users' requests to end before the node stops.
+/// Timeout of draining the streams of forwarded requests before the node stops.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
-/// Time for calls to end when the node stops.
+/// Grace period for streams to end when the node stops.
 const STREAMS_END: Duration = Duration::from_secs(1);
-/// A connection on which nothing comes back for this long is given up.
+/// HTTP/2 keepalive interval. A connection without an answer for twice as long is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// The same where much is carried at once, snapshots among it: what asks whether the other side is
-/// there waits behind that.
+/// Keepalive interval of connections that carry bulk data, snapshots among it: keepalive pings wait
+/// behind the data.
 const BULK_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Chunks of a snapshot on their way in.
+/// Incoming chunks of a snapshot.
 pub type Frames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
 
-/// Where a snapshot's receiver says how far it is.
+/// Outgoing acknowledgements of a snapshot's chunks.
 pub type SnapshotAcks = mpsc::Sender<Result<pb::SnapshotAck, Status>>;
 
-/// All that a shard has, on its way out.
+/// Outgoing chunks of a shard's bulk copy.
 pub type Walk = ReceiverStream<Result<pb::WalkFrame, Status>>;
 
-/// What a node answers to others.
+/// Handler of the calls that other nodes and routers make.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers a call of node `from`, which waits for `timeout` at most. The calls of a stream are
-    /// begun in their order: each is polled once before the next is made.
+    /// Handles a call of node `from`, which waits for `timeout` at most. The calls of a stream are
+    /// started in their order: each is polled once before the next is made.
     fn answer(
         &self,
         from: NodeId,
@@ -64,34 +65,34 @@ pub trait Handler: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, pb::reply::Body>;
 
-    /// Takes a node in. The caller may be reached at the address that it gives.
+    /// Lets a node join the cluster. The caller's certificate names the host of the address that it
+    /// gives.
     fn join(
         &self,
         caller: Caller,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
 
-    /// Answers a user's request that came by way of a router; `number` tells requests of a stream
-    /// apart.
+    /// Handles a user's request that a router forwarded; `number` is unique within its stream.
     fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
 
-    /// Whether a node has no place in the cluster any more, as far as this one knows.
+    /// Returns whether a node was removed from the cluster, as far as this node knows.
     fn is_removed(&self, _node: NodeId) -> bool {
         false
     }
 
-    /// The nodes of the cluster, as far as this one knows.
+    /// Returns the nodes of the cluster, as far as this node knows.
     fn nodes(&self) -> Vec<pb::Member> {
         Vec::new()
     }
 
-    /// Where everything is, and who leads, as this node knows it.
+    /// Returns the topology with the leaders of all groups, as this node knows it.
     fn topology(&self) -> pb::Topology;
 
-    /// Sends all that a shard has to a region that joins.
+    /// Streams a bulk copy of a shard to a region that joins.
     fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status>;
 
-    /// Receives a snapshot and installs it; tells `acks` of each chunk.
+    /// Receives a snapshot and installs it; sends an acknowledgement of each chunk to `acks`.
     fn install(
         &self,
         frames: Frames,
@@ -99,48 +100,49 @@ pub trait Handler: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
 }
 
-/// Where lanes are answered: a connection for Raft on its own threads from its first byte on.
+/// Runtimes on which streams are served: a connection for Raft on its own threads from its first
+/// byte on.
 #[derive(Clone, Debug)]
 pub struct Runtimes {
-    /// The Raft lane.
+    /// Raft's streams.
     pub raft: Handle,
-    /// The lanes of users' requests: the threads that serve users, one at least.
+    /// Streams of users' requests: the threads that serve users, one at least.
     pub workers: Vec<Handle>,
-    /// What is sent to other regions, and all else.
+    /// Propagation between regions, and everything else.
     pub rest: Handle,
 }
 
 impl Runtimes {
-    /// All on one.
-    pub fn all_on(one: &Handle) -> Self {
+    /// Serves all streams on one runtime.
+    pub fn all_on(runtime: &Handle) -> Self {
         Self {
-            raft: one.clone(),
-            workers: vec![one.clone()],
-            rest: one.clone(),
+            raft: runtime.clone(),
+            workers: vec![runtime.clone()],
+            rest: runtime.clone(),
         }
     }
 }
 
-/// Who answers, and what.
+/// Dependencies and settings of the server.
 #[derive(Clone)]
 pub struct Answering {
-    /// Who the node is.
+    /// Identity of this node.
     pub identity: pb::IdentifyResponse,
-    /// What it does.
+    /// Handler of the calls.
     pub handler: Arc<dyn Handler>,
-    /// Where.
+    /// Runtimes on which streams are served.
     pub runtimes: Runtimes,
-    /// Bytes of a single message.
+    /// Maximum size of a message, in bytes.
     pub message_bytes: usize,
-    /// Ends the lane of users' requests.
+    /// Drains the streams of users' requests.
     pub leaving: Leaving,
-    /// Whom the node knows.
+    /// The other nodes.
     pub peers: Arc<Peers>,
-    /// What callers have to show, if they have to show something.
+    /// Certificates, if callers need one.
     pub tls: Option<Arc<Tls>>,
 }
 
-/// The end of the lane of users' requests, before the rest of the node stops: all calls that others
+/// Drains the streams of users' requests before the rest of the node stops: all calls that others
 /// have sent are answered, and they send no more.
 #[derive(Clone, Debug, Default)]
 pub struct Leaving {
@@ -149,17 +151,17 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// Cancelled when the node leaves.
+    /// Returns a token that is cancelled when draining starts.
     pub(super) fn begun(&self) -> CancellationToken {
         self.begun.clone()
     }
 
-    /// What is waited for.
+    /// Returns the tracker of the streams that are drained.
     pub(super) fn streams(&self) -> &TaskTracker {
         &self.streams
     }
 
-    /// Leaves, and waits until all calls are answered, though not for longer than [`LEAVES_WITHIN`].
+    /// Starts draining, and waits until all calls are answered, for up to [`DRAIN_TIMEOUT`].
     pub async fn leave(&self) {
         self.begun.cancel();
         self.streams.close();
@@ -167,54 +169,58 @@ impl Leaving {
             .await
             .is_err()
         {
-            tracing::warn!("some calls of other nodes could not be answered in time");
+            tracing::warn!(
+                timeout = ?LEAVES_WITHIN,
+                "draining forwarded requests timed out, some calls get no reply"
+            );
         }
     }
 }
 
-/// Serves other nodes until `stop`, which ends the streams between nodes: they have no end of
-/// their own.
-pub async fn serve(listener: TcpListener, answering: Answering, stop: CancellationToken) {
+/// Serves the rpc port until `stop`, which ends the streams between nodes: they don't end by
+/// themselves.
+pub async fn serve(listener: TcpListener, context: Answering, stop: CancellationToken) {
     let Runtimes {
         raft,
         workers,
         rest,
-    } = &answering.runtimes;
+    } = &context.runtimes;
     let accepted = {
-        let _there = rest.enter();
-        accept(listener, answering.tls.clone(), raft.clone(), workers)
+        let _entered = rest.enter();
+        accept(listener, context.tls.clone(), raft.clone(), workers)
     };
-    let port = |for_raft, keep_alive| Port {
-        answering: answering.clone(),
+    let service = |is_raft_only, keepalive_interval| Port {
+        answering: context.clone(),
         stop: stop.clone(),
-        for_raft,
-        keep_alive,
+        for_raft: is_raft_only,
+        keep_alive: keepalive_interval,
     };
-    let mut serving = vec![
-        raft.spawn(port(true, KEEP_ALIVE).serve_on(accepted.raft)),
-        rest.spawn(port(false, BULK_KEEP_ALIVE).serve_on(accepted.others)),
+    let mut tasks = vec![
+        raft.spawn(service(true, KEEP_ALIVE).serve_on(accepted.raft)),
+        rest.spawn(service(false, BULK_KEEP_ALIVE).serve_on(accepted.others)),
     ];
-    let places = places_for_routers();
+    let permits = places_for_routers();
     for ((worker, users), keys) in workers.iter().zip(accepted.users).zip(accepted.keys) {
-        let routers = serve_routers(users, places.clone(), answering.clone(), stop.clone());
-        serving.push(worker.spawn(routers));
-        serving.push(worker.spawn(port(false, KEEP_ALIVE).serve_on(keys)));
+        let routers = serve_routers(users, permits.clone(), context.clone(), stop.clone());
+        tasks.push(worker.spawn(routers));
+        tasks.push(worker.spawn(service(false, KEEP_ALIVE).serve_on(keys)));
     }
-    // They end together; should one fail, the others must not make believe that all is well.
-    let (ended, _, rest) = select_all(serving).await;
+    // The tasks end together. If one fails, the others are aborted: half a server must not look
+    // healthy.
+    let (ended, _, others) = select_all(tasks).await;
     if let Err(error) = ended {
-        tracing::error!(%error, "serve other nodes");
-        rest.iter().for_each(JoinHandle::abort);
+        tracing::error!(%error, "rpc server task failed");
+        others.iter().for_each(JoinHandle::abort);
     }
-    join_all(rest).await;
+    join_all(others).await;
 }
 
-/// The answering side, until it stops.
+/// The gRPC service of the rpc port.
 #[derive(Clone)]
 struct Port {
     answering: Answering,
     stop: CancellationToken,
-    /// Whether it is that for Raft, on whose threads nothing else is answered.
+    /// True on the connections for Raft, on whose threads nothing else is served.
     for_raft: bool,
     keep_alive: Duration,
 }
@@ -237,32 +243,32 @@ impl Port {
             .http2_keepalive_timeout(Some(2 * keep_alive))
             .add_service(service)
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
-        let cut = async {
+        let grace_period_over = async {
             stop.cancelled().await;
             tokio::time::sleep(STREAMS_END).await;
         };
         tokio::select! {
             served = served => if let Err(error) = served {
-                tracing::error!(%error, "serve other nodes");
+                tracing::error!(%error, "rpc server failed");
             },
-            () = cut => {}
+            () = grace_period_over => {}
         }
     }
 }
 
 impl Answering {
-    /// Which node calls, on which lane, and what it has shown for that.
+    /// Authenticates the caller, and returns the node, the stream kind and the certificate.
     fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
         let identity = &self.identity;
-        let (from, lane) =
+        let (from, kind) =
             Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
         let caller = caller(request)?;
         check_number(&caller, from, &self.peers)?;
-        Ok((from, lane, caller))
+        Ok((from, kind, caller))
     }
 }
 
-/// Runs an exchange, but not for longer than the caller can be the node that it says it is.
+/// Runs an exchange until the caller turns out not to be the node that it claims to be.
 async fn until_unmasked(
     exchange: impl Future<Output = ()>,
     caller: Caller,
@@ -275,29 +281,30 @@ async fn until_unmasked(
         refused = unmasked(caller, from, &peers) => refused,
     };
     tracing::warn!(
-        from,
+        node = from,
         reason = refused.message(),
-        "ended a stream of another node"
+        "stream closed: the caller is not the node that it claims to be"
     );
-    // Fails only if the caller has gone.
+    // Fails only if the caller has disconnected.
     let _ = replies.send(Err(refused)).await;
 }
 
 impl Port {
-    /// Whether a lane may be answered here; `None`: what is no lane.
-    fn check_lane(&self, lane: Option<Lane>) -> Result<(), Status> {
-        if self.for_raft && lane != Some(Lane::Raft) {
+    /// Refuses other calls than Raft's on a connection for Raft; `None` is a call outside of a
+    /// stream.
+    fn check_lane(&self, kind: Option<Lane>) -> Result<(), Status> {
+        if self.for_raft && kind != Some(Lane::Raft) {
             return Err(Status::permission_denied(
-                "the connection was made for Raft and nothing else",
+                "the connection is for Raft only: use another one",
             ));
         }
         Ok(())
     }
 
-    /// Answers the calls of a lane from here on.
+    /// Spawns the task that handles the calls of a stream.
     fn open(
         &self,
-        (from, lane, caller): (NodeId, Lane, Caller),
+        (from, kind, caller): (NodeId, Lane, Caller),
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<ReceiverStream<Result<pb::ReplyFrame, Status>>>, Status> {
         let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
@@ -308,8 +315,8 @@ impl Port {
             peers,
             ..
         } = &self.answering;
-        // Raft is needed until the groups have stopped.
-        let leave = match lane {
+        // Raft's streams are needed until the groups have stopped.
+        let drain = match kind {
             Lane::Raft | Lane::Geo => CancellationToken::new(),
             Lane::Keys | Lane::Users if leaving.begun.is_cancelled() => {
                 return Err(Status::unavailable("the node is stopping"));
@@ -317,18 +324,18 @@ impl Port {
             Lane::Keys | Lane::Users => leaving.begun.clone(),
         };
         let exchange = exchange(
-            (from, lane),
+            (from, kind),
             handler.clone(),
             request.into_inner(),
             replies.clone(),
-            leave,
+            drain,
         );
         let exchange = until_unmasked(exchange, caller, from, peers.clone(), replies);
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
-        match lane {
+        match kind {
             Lane::Raft => runtimes.raft.spawn(exchange),
             Lane::Geo => runtimes.rest.spawn(exchange),
-            // On the thread that has the connection.
+            // These stay on the connection's thread.
             Lane::Keys | Lane::Users => leaving.streams.spawn(exchange),
         };
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -346,11 +353,11 @@ impl Node for Port {
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
         self.check_lane(None)?;
         let handler = &self.answering.handler;
-        let asks = request.get_ref();
-        let is_told = asks.nodes && check_node(&caller(&request)?).is_ok();
+        let query = request.get_ref();
+        let with_nodes = query.nodes && check_node(&caller(&request)?).is_ok();
         Ok(Response::new(pb::IdentifyResponse {
-            removed: handler.is_removed(asks.node_id),
-            nodes: if is_told { handler.nodes() } else { Vec::new() },
+            removed: handler.is_removed(query.node_id),
+            nodes: if with_nodes { handler.nodes() } else { Vec::new() },
             ..self.answering.identity.clone()
         }))
     }
@@ -363,18 +370,18 @@ impl Node for Port {
         let caller = caller(&request)?;
         check_node(&caller)?;
         check_address(&caller, &request.get_ref().rpc)?;
-        let joined = self.answering.handler.join(caller, request.into_inner());
-        let joined = joined.await?;
-        Ok(Response::new(joined))
+        let response = self.answering.handler.join(caller, request.into_inner());
+        let response = response.await?;
+        Ok(Response::new(response))
     }
 
     async fn exchange(
         &self,
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (from, lane, caller) = self.answering.check(&request)?;
-        self.check_lane(Some(lane))?;
-        self.open((from, lane, caller), request)
+        let (from, kind, caller) = self.answering.check(&request)?;
+        self.check_lane(Some(kind))?;
+        self.open((from, kind, caller), request)
     }
 
     type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;
@@ -384,8 +391,8 @@ impl Node for Port {
         _request: Request<pb::TopologyRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.check_lane(None)?;
-        let (told, stream) = mpsc::channel(FRAMES_AHEAD);
-        let watch = watch(self.answering.handler.clone(), told);
+        let (updates, stream) = mpsc::channel(FRAMES_AHEAD);
+        let watch = watch(self.answering.handler.clone(), updates);
         let watch = self.stop.clone().run_until_cancelled_owned(watch);
         self.answering.runtimes.rest.spawn(watch);
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -397,8 +404,8 @@ impl Node for Port {
     ) -> Result<Response<Self::WalkStream>, Status> {
         self.check_lane(None)?;
         self.answering.check(&request)?;
-        let walk = self.answering.handler.walk(request.into_inner())?;
-        Ok(Response::new(walk))
+        let chunks = self.answering.handler.walk(request.into_inner())?;
+        Ok(Response::new(chunks))
     }
 
     async fn install_snapshot(
@@ -408,10 +415,10 @@ impl Node for Port {
         self.check_lane(None)?;
         self.answering.check(&request)?;
         let frames: Frames = request.into_inner().boxed();
-        // Nobody is told: the caller's version knows no acknowledgements.
+        // Acknowledgements are dropped: the caller's version knows none.
         let (acks, _) = mpsc::channel(1);
-        let installed = self.answering.handler.install(frames, acks);
-        Ok(Response::new(installed.await?))
+        let installation = self.answering.handler.install(frames, acks);
+        Ok(Response::new(installation.await?))
     }
 
     type SendSnapshotStream = ReceiverStream<Result<pb::SnapshotAck, Status>>;
@@ -424,16 +431,16 @@ impl Node for Port {
         self.answering.check(&request)?;
         let (acks, stream) = mpsc::channel(ACKS_AHEAD);
         let frames: Frames = request.into_inner().boxed();
-        let installed = self.answering.handler.install(frames, acks.clone());
-        let answer = async move {
+        let installation = self.answering.handler.install(frames, acks.clone());
+        let task = async move {
             let ack = |reply| pb::SnapshotAck {
                 kind: Some(pb::snapshot_ack::Kind::Installed(reply)),
             };
-            // Fails only if the caller has gone.
-            let _ = acks.send(installed.await.map(ack)).await;
+            // Fails only if the caller has disconnected.
+            let _ = acks.send(installation.await.map(ack)).await;
         };
-        let answer = self.stop.clone().run_until_cancelled_owned(answer);
-        self.answering.runtimes.rest.spawn(answer);
+        let task = self.stop.clone().run_until_cancelled_owned(task);
+        self.answering.runtimes.rest.spawn(task);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -25,8 +25,9 @@ pub(super) const OTHER: NodeId = 2;
 pub(super) const LATE: &str = "late";
 pub(super) const SOON: Duration = Duration::from_secs(10);
 
-/// Answers barriers with a counter, pings never, and positions after a turn of the runtime: those
-/// of the last index when the gate opens. Users get their body back, [`LATE`] when the gate opens.
+/// Handler that answers barriers with a counter, pings never, and positions after a yield to the
+/// runtime: those of the last index when the gate opens. Users get their body back, that of
+/// [`DELAYED_BODY`] when the gate opens.
 #[derive(Default)]
 struct Counter(AtomicU64, Arc<Notify>);
 
@@ -124,8 +125,8 @@ pub(super) async fn server_with(
     peers: Arc<Peers>,
     tls: Option<Arc<Tls>>,
 ) -> Server {
-    let here = Runtimes::all_on(&Handle::current());
-    server_on(here, address, cluster, peers, tls).await
+    let runtimes = Runtimes::all_on(&Handle::current());
+    server_on(runtimes, address, cluster, peers, tls).await
 }
 
 pub(super) async fn server_on(
@@ -137,9 +138,9 @@ pub(super) async fn server_on(
 ) -> Server {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (stop, leaving) = (CancellationToken::new(), Leaving::default());
+    let (stop, drain) = (CancellationToken::new(), Leaving::default());
     let gate = Arc::new(Notify::new());
-    let answering = Answering {
+    let context = Answering {
         identity: pb::IdentifyResponse {
             cluster_id: cluster.to_owned(),
             node_id: OTHER,
@@ -148,15 +149,15 @@ pub(super) async fn server_on(
         handler: Arc::new(Counter(AtomicU64::default(), gate.clone())),
         runtimes,
         message_bytes: 1 << 20,
-        leaving: leaving.clone(),
+        leaving: drain.clone(),
         peers,
         tls,
     };
-    tokio::spawn(serve(listener, answering, stop.clone()));
+    tokio::spawn(serve(listener, context, stop.clone()));
     Server {
         address,
         stop,
-        leaving,
+        leaving: drain,
         gate,
     }
 }
@@ -166,8 +167,8 @@ pub(super) fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
 }
 
 pub(super) fn peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: usize) -> Arc<Peers> {
-    let here = Runtimes::all_on(&Handle::current());
-    peers_on(here, me, dialer, (calls, queue_bytes))
+    let runtimes = Runtimes::all_on(&Handle::current());
+    peers_on(runtimes, me, dialer, (calls, queue_bytes))
 }
 
 pub(super) fn peers_on(
@@ -207,7 +208,7 @@ fn position(reply: reply::Body) -> u64 {
 }
 
 #[tokio::test]
-async fn calls_arrive_in_their_order_and_each_gets_its_own_reply() {
+async fn calls_arrive_in_order_and_get_their_own_replies() {
     let server = server("127.0.0.1:0", "a").await;
     let peers = peers(10_000, 1 << 20);
     peers.learn(OTHER, &server.address);
@@ -218,17 +219,17 @@ async fn calls_arrive_in_their_order_and_each_gets_its_own_reply() {
     for (expected, call) in calls.into_iter().enumerate() {
         assert_eq!(position(call.wait().await.unwrap()), expected as u64);
     }
-    let later = (0..500).map(|index| {
+    let delayed = (0..500).map(|index| {
         let body = call::Body::AwaitApplied(pb::AwaitApplied { group: 0, index });
         peers.start(OTHER, Lane::Keys, body, SOON).unwrap()
     });
-    for (expected, call) in later.collect::<Vec<_>>().into_iter().enumerate() {
+    for (expected, call) in delayed.collect::<Vec<_>>().into_iter().enumerate() {
         assert_eq!(position(call.wait().await.unwrap()), expected as u64);
     }
 }
 
 #[tokio::test]
-async fn a_call_tells_whether_it_can_have_arrived() {
+async fn failed_calls_are_unsent_or_lost() {
     let peers = peers(10, 1 << 20);
     assert_eq!(
         peers.call(OTHER, Lane::Keys, barrier(), SOON).await,
@@ -238,54 +239,56 @@ async fn a_call_tells_whether_it_can_have_arrived() {
     peers.learn(OTHER, &server.address);
     connected(&peers, true).await;
     let ping = call::Body::Ping(pb::Ping::default());
-    let brief = Duration::from_millis(100);
-    let silent = peers.call(OTHER, Lane::Keys, ping.clone(), brief).await;
-    assert_eq!(silent, Err(CallError::Lost));
-    let under_way = peers.start(OTHER, Lane::Keys, ping, SOON).unwrap();
-    // Answered after the call before it was sent.
+    let short_timeout = Duration::from_millis(100);
+    let unanswered = peers
+        .call(OTHER, Lane::Keys, ping.clone(), short_timeout)
+        .await;
+    assert_eq!(unanswered, Err(CallError::Lost));
+    let pending = peers.start(OTHER, Lane::Keys, ping, SOON).unwrap();
+    // Its reply shows that the call before it was sent.
     peers
         .call(OTHER, Lane::Keys, barrier(), SOON)
         .await
         .unwrap();
     drop(server);
-    assert_eq!(under_way.wait().await, Err(CallError::Lost));
+    assert_eq!(pending.wait().await, Err(CallError::Lost));
     connected(&peers, false).await;
     let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
     assert_eq!(refused, Err(CallError::Unsent));
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_answers_what_was_sent_and_gets_nothing_more() {
+async fn a_draining_node_answers_sent_calls_and_gets_no_more() {
     let server = server("127.0.0.1:0", "a").await;
     let peers = peers(10, 1 << 20);
     peers.learn(OTHER, &server.address);
     connected(&peers, true).await;
-    let late = call::Body::AwaitApplied(pb::AwaitApplied {
+    let delayed = call::Body::AwaitApplied(pb::AwaitApplied {
         group: 0,
         index: u64::MAX,
     });
-    let under_way = peers.start(OTHER, Lane::Keys, late, SOON).unwrap();
-    // Answered after the call before it was sent.
+    let pending = peers.start(OTHER, Lane::Keys, delayed, SOON).unwrap();
+    // Its reply shows that the call before it was sent.
     let sent = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
     sent.unwrap();
-    let leaving = server.leaving.clone();
-    let left = tokio::spawn(async move { leaving.leave().await });
+    let drain = server.leaving.clone();
+    let drained = tokio::spawn(async move { drain.leave().await });
     connected(&peers, false).await;
     let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
     assert_eq!(refused, Err(CallError::Unsent));
-    // Raft goes on meanwhile.
-    let mut raft_link = peers.connected(OTHER, Lane::Raft).unwrap();
-    raft_link.wait_for(|up| *up).await.unwrap();
+    // Raft's stream stays meanwhile.
+    let mut raft_state = peers.connected(OTHER, Lane::Raft).unwrap();
+    raft_state.wait_for(|up| *up).await.unwrap();
     let raft = peers.call(OTHER, Lane::Raft, barrier(), SOON).await;
     raft.unwrap();
-    assert!(!left.is_finished());
+    assert!(!drained.is_finished());
     server.gate.notify_one();
-    assert_eq!(position(under_way.wait().await.unwrap()), u64::MAX);
-    tokio::time::timeout(SOON, left).await.unwrap().unwrap();
+    assert_eq!(position(pending.wait().await.unwrap()), u64::MAX);
+    tokio::time::timeout(SOON, drained).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_node_that_comes_back_is_found_again_also_elsewhere() {
+async fn a_restarted_node_is_reconnected_also_at_another_address() {
     let first = server("127.0.0.1:0", "a").await;
     let peers = peers(10, 1 << 20);
     peers.learn(OTHER, &first.address);
@@ -300,18 +303,18 @@ async fn a_node_that_comes_back_is_found_again_also_elsewhere() {
         .await
         .unwrap();
     peers.forget(OTHER);
-    let gone = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
-    assert_eq!(gone, Err(CallError::Unsent));
+    let removed = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    assert_eq!(removed, Err(CallError::Unsent));
 }
 
 #[tokio::test]
-async fn what_waits_is_bounded() {
+async fn queued_calls_are_bounded() {
     let server = server("127.0.0.1:0", "a").await;
     let peers = peers(4, 1000);
     peers.learn(OTHER, &server.address);
     connected(&peers, true).await;
     let ping = || call::Body::Ping(pb::Ping::default());
-    // Nothing is sent before the runtime gets its turn.
+    // Nothing is sent before this task yields to the runtime.
     let queued: Vec<_> = (0..100)
         .map(|_| peers.start(OTHER, Lane::Keys, ping(), Duration::from_secs(1)))
         .collect();
@@ -331,13 +334,13 @@ async fn a_node_of_another_cluster_and_another_node_are_refused() {
     let foreign = server("127.0.0.1:0", "b").await;
     let peers = peers(10, 1000);
     peers.learn(OTHER, &foreign.address);
-    let right = server("127.0.0.1:0", "a").await;
-    // Node 3 isn't the one that answers there.
-    peers.learn(3, &right.address);
-    let wait = Duration::from_millis(300);
+    let own = server("127.0.0.1:0", "a").await;
+    // The node at this address isn't node 3.
+    peers.learn(3, &own.address);
+    let timeout = Duration::from_millis(300);
     for node in [OTHER, 3] {
         let mut state = peers.connected(node, Lane::Raft).unwrap();
-        let up = tokio::time::timeout(wait, state.wait_for(|up| *up)).await;
+        let up = tokio::time::timeout(timeout, state.wait_for(|up| *up)).await;
         assert!(up.is_err(), "node {node} was greeted");
     }
 }

@@ -12,22 +12,22 @@ use super::{CallError, Dialer, Lane, Peers, Runtimes};
 
 const THREADS: usize = 3;
 
-/// Threads for users, and all else here.
+/// Starts threads for users' requests; everything else runs on the current runtime.
 fn threads() -> (Workers, Runtimes) {
     let workers = Workers::start(THREADS).unwrap();
-    let here = Handle::current();
+    let runtime = Handle::current();
     let runtimes = Runtimes {
-        raft: here.clone(),
+        raft: runtime.clone(),
         workers: workers.handles().to_vec(),
-        rest: here,
+        rest: runtime,
     };
     (workers, runtimes)
 }
 
 async fn server() -> (Workers, Server) {
     let (workers, runtimes) = threads();
-    let nobody = peers(1, 1);
-    let server = server_on(runtimes, "127.0.0.1:0", "a", nobody, None).await;
+    let no_peers = peers(1, 1);
+    let server = server_on(runtimes, "127.0.0.1:0", "a", no_peers, None).await;
     (workers, server)
 }
 
@@ -39,29 +39,29 @@ fn caller(server: &Server, bounds: (usize, usize)) -> (Workers, Arc<Peers>) {
 }
 
 #[tokio::test]
-async fn each_thread_has_a_link_of_its_own_and_all_are_left_together() {
-    let (_serving, server) = server().await;
-    let (calling, peers) = caller(&server, (100, 1 << 20));
-    let mut under_way = Vec::new();
-    for worker in calling.handles() {
+async fn each_thread_has_its_own_stream_and_all_are_drained_together() {
+    let (_server_threads, server) = server().await;
+    let (caller_threads, peers) = caller(&server, (100, 1 << 20));
+    let mut pending = Vec::new();
+    for worker in caller_threads.handles() {
         let peers = peers.clone();
         let call = async move {
             connected(&peers, true).await;
-            let late = call::Body::AwaitApplied(pb::AwaitApplied {
+            let delayed = call::Body::AwaitApplied(pb::AwaitApplied {
                 group: 0,
                 index: u64::MAX,
             });
-            let late = peers.start(OTHER, Lane::Keys, late, SOON).unwrap();
-            // Answered after the call before it has begun.
+            let delayed = peers.start(OTHER, Lane::Keys, delayed, SOON).unwrap();
+            // Its reply shows that the call before it has started.
             let sent = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
             sent.unwrap();
-            late
+            delayed
         };
-        under_way.push(worker.spawn(call).await.unwrap());
+        pending.push(worker.spawn(call).await.unwrap());
     }
-    let leaving = server.leaving.clone();
-    let left = tokio::spawn(async move { leaving.leave().await });
-    for worker in calling.handles() {
+    let drain = server.leaving.clone();
+    let drained = tokio::spawn(async move { drain.leave().await });
+    for worker in caller_threads.handles() {
         let peers = peers.clone();
         let refused = async move {
             connected(&peers, false).await;
@@ -70,20 +70,20 @@ async fn each_thread_has_a_link_of_its_own_and_all_are_left_together() {
         let refused = worker.spawn(refused).await.unwrap();
         assert_eq!(refused, Err(CallError::Unsent));
     }
-    assert!(!left.is_finished());
+    assert!(!drained.is_finished());
     server.gate.notify_waiters();
-    for late in under_way {
-        let reply = late.wait().await.unwrap();
+    for call in pending {
+        let reply = call.wait().await.unwrap();
         assert!(matches!(reply, reply::Body::Position(at) if at.index == u64::MAX));
     }
-    tokio::time::timeout(SOON, left).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, drained).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn what_waits_for_a_peer_is_bounded_over_all_threads() {
-    let (_serving, server) = server().await;
-    let (calling, peers) = caller(&server, (100 * THREADS, 5000));
-    let [first, second, ..] = calling.handles() else {
+async fn queued_calls_to_a_node_are_bounded_over_all_threads() {
+    let (_server_threads, server) = server().await;
+    let (caller_threads, peers) = caller(&server, (100 * THREADS, 5000));
+    let [first, second, ..] = caller_threads.handles() else {
         panic!("several threads");
     };
     for worker in [first, second] {
@@ -100,10 +100,10 @@ async fn what_waits_for_a_peer_is_bounded_over_all_threads() {
         };
         let start = move |peers: &Peers| peers.start(OTHER, Lane::Keys, large(), SOON).err();
         while start(&peers).is_none() {}
-        let (told, said) = mpsc::channel();
-        second.spawn(async move { told.send(start(&peers)) });
-        // This thread stands still meanwhile, so nothing of what waits is sent.
-        said.recv().unwrap()
+        let (sender, receiver) = mpsc::channel();
+        second.spawn(async move { sender.send(start(&peers)) });
+        // This thread is blocked meanwhile, so no queued call is sent.
+        receiver.recv().unwrap()
     };
     assert_eq!(first.spawn(fill).await.unwrap(), Some(CallError::Busy));
 }

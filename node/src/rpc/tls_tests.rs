@@ -1,4 +1,4 @@
-//! Who may do what on the port for nodes, by the certificate shown, over real sockets.
+//! Authorization on the rpc port by certificates, over real sockets.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,11 +17,11 @@ use super::{Dialer, Greeting, Holder, Lane, Peers, Tls, TlsFiles, identify, join
 use crate::certs::make;
 use crate::config::{CertsArgs, CertsOrder, CertsTerm};
 
-/// Where the nodes are: each has a host of its own.
+/// Hosts of the nodes: each has its own.
 const MY_HOST: &str = "127.0.0.1";
 const OTHER_HOST: &str = "127.0.0.2";
 
-/// A CA that makes certificates in a directory.
+/// A CA that issues certificates in a directory.
 struct Ca(TempDir);
 
 impl Ca {
@@ -67,7 +67,7 @@ fn dialer(tls: &Arc<Tls>) -> Dialer {
     Dialer::new(HashMap::new(), Some(tls.clone()))
 }
 
-/// Node [`OTHER`], which knows that node [`ME`] is at [`MY_HOST`].
+/// Starts node [`OTHER`], which knows that node [`ME`] is at [`OWN_HOST`].
 async fn other_node(ca: &Ca) -> (Server, Arc<Peers>) {
     let tls = ca.node(OTHER_HOST);
     let peers = peers_of(OTHER, dialer(&tls), 10, 1 << 20);
@@ -77,7 +77,7 @@ async fn other_node(ca: &Ca) -> (Server, Arc<Peers>) {
     (server, peers)
 }
 
-/// Opens a lane as node `from`, with whatever certificate; tells what came back first.
+/// Opens a stream as node `from` with any certificate; fails if the server closes it.
 async fn greet(tls: &Arc<Tls>, server: &Server, from: u64) -> Result<(), Status> {
     open_lane(&dialer(tls), server, (from, Lane::Raft)).await
 }
@@ -85,19 +85,19 @@ async fn greet(tls: &Arc<Tls>, server: &Server, from: u64) -> Result<(), Status>
 async fn open_lane(
     dialer: &Dialer,
     server: &Server,
-    (from, lane): (u64, Lane),
+    (from, kind): (u64, Lane),
 ) -> Result<(), Status> {
-    let channel = dialer.channel(&server.address, |it| it).await?;
+    let channel = dialer.channel(&server.address, |endpoint| endpoint).await?;
     let mut request = Request::new(stream::pending());
     let greeting = Greeting {
         cluster_id: "a".to_owned(),
         from,
         to: OTHER,
     };
-    greeting.write(lane, request.metadata_mut())?;
+    greeting.write(kind, request.metadata_mut())?;
     let replies = NodeClient::new(channel).exchange(request).await?;
     let mut replies = replies.into_inner();
-    // Nothing was asked: only an end can come.
+    // No call was sent: only the end of the stream can come.
     match tokio::time::timeout(Duration::from_millis(100), replies.message()).await {
         Err(_) => Ok(()),
         Ok(ended) => Err(ended.err().unwrap_or_else(|| Status::ok("ended"))),
@@ -111,8 +111,8 @@ async fn nodes_call_each_other_with_certificates() {
     let peers = peers_of(ME, dialer(&ca.node(MY_HOST)), 10, 1 << 20);
     peers.learn(OTHER, &server.address);
     connected(&peers, true).await;
-    let answer = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
-    answer.unwrap();
+    let reply = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    reply.unwrap();
 }
 
 #[tokio::test]
@@ -123,29 +123,29 @@ async fn a_node_cannot_act_as_another() {
     let refused = greet(&ca.node("127.0.0.3"), &server, ME).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains(MY_HOST), "{refused}");
-    // Nor can it stand for another when it is dialled.
+    // It can't be dialled in place of another, either.
     let impostor = ca.node("127.0.0.3");
-    let at = format!("{MY_HOST}:0");
+    let address = format!("{MY_HOST}:0");
     let peers = peers_of(OTHER, Dialer::default(), 1, 1);
-    let impostor = server_with(&at, "a", peers, Some(impostor)).await;
+    let impostor = server_with(&address, "a", peers, Some(impostor)).await;
     let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address, 0).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
-async fn who_claims_a_number_that_is_not_known_is_answered_nothing() {
+async fn callers_with_an_unknown_node_number_are_refused_as_unavailable() {
     const UNKNOWN: u64 = 77;
     let ca = Ca::new();
     let (server, peers) = other_node(&ca).await;
-    // A node of nobody's, and one of a member that isn't this one.
+    // A host of no member, and the host of another member.
     for host in ["127.0.0.3", MY_HOST] {
-        let stranger = dialer(&ca.node(host));
-        for lane in [Lane::Raft, Lane::Keys, Lane::Geo] {
-            let refused = open_lane(&stranger, &server, (UNKNOWN, lane)).await;
+        let unknown = dialer(&ca.node(host));
+        for kind in [Lane::Raft, Lane::Keys, Lane::Geo] {
+            let refused = open_lane(&unknown, &server, (UNKNOWN, kind)).await;
             assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
         }
-        assert!(peers.take_stranger(), "others are asked who that is");
-        let channel = stranger.channel(&server.address, |it| it).await.unwrap();
+        assert!(peers.take_stranger(), "other nodes are asked about it");
+        let channel = unknown.channel(&server.address, |endpoint| endpoint).await.unwrap();
         let mut snapshot = Request::new(stream::empty());
         let greeting = Greeting {
             cluster_id: "a".to_owned(),
@@ -160,64 +160,64 @@ async fn who_claims_a_number_that_is_not_known_is_answered_nothing() {
 }
 
 #[tokio::test]
-async fn a_node_is_answered_from_when_it_is_known_until_it_is_removed() {
+async fn a_node_is_accepted_once_it_is_known_until_it_is_removed() {
     let ca = Ca::new();
     let (server, peers) = other_node(&ca).await;
     peers.forget(ME);
     let caller = peers_of(ME, dialer(&ca.node(MY_HOST)), 10, 1 << 20);
     caller.learn(OTHER, &server.address);
-    let called = async {
+    let noticed = async {
         while !peers.take_stranger() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, called).await.unwrap();
+    tokio::time::timeout(SOON, noticed).await.unwrap();
     peers.learn(ME, &format!("{MY_HOST}:1"));
     connected(&caller, true).await;
     peers.forget(ME);
     connected(&caller, false).await;
-    // Nor does it get in by the number of another.
+    // The number of another node doesn't help it, either.
     peers.learn(ME, "127.0.0.3:1");
     let refused = greet(&ca.node(MY_HOST), &server, ME).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
-async fn users_requests_are_not_taken_from_nodes_of_nobodys() {
+async fn users_requests_are_refused_from_nodes_that_are_no_members() {
     let ca = Ca::new();
     let (server, peers) = other_node(&ca).await;
-    let stranger = dialer(&ca.node("127.0.0.3"));
+    let unknown = dialer(&ca.node("127.0.0.3"));
     let greeting = greeting("a", OTHER);
-    let (mut replies, _calls) = greeted_with(&stranger, &server.address, &greeting).await;
+    let (mut replies, _calls) = greeted_with(&unknown, &server.address, &greeting).await;
     let welcome: pb::UserWelcome = replies.next().await.unwrap().unwrap();
     assert_eq!(welcome.code, Code::PermissionDenied as u32);
-    let stranger = router(stranger, &server.address);
+    let forwarder = router(unknown, &server.address);
     peers.learn(5, "127.0.0.3:1");
-    stranger.is_connected(true).await;
-    assert_eq!(answered(stranger.call(user("hello")).await), "hello");
+    forwarder.is_connected(true).await;
+    assert_eq!(answered(forwarder.call(user("hello")).await), "hello");
 }
 
 #[tokio::test]
-async fn a_connection_for_raft_brings_nothing_else() {
+async fn a_connection_for_raft_accepts_nothing_else() {
     let ca = Ca::new();
     let (server, _) = other_node(&ca).await;
-    let marked = dialer(&ca.node(MY_HOST)).for_raft();
-    let refused = identify(&marked, &server.address, 0).await.unwrap_err();
+    let for_raft = dialer(&ca.node(MY_HOST)).for_raft();
+    let refused = identify(&for_raft, &server.address, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    open_lane(&marked, &server, (ME, Lane::Raft)).await.unwrap();
-    let refused = open_lane(&marked, &server, (ME, Lane::Keys)).await;
+    open_lane(&for_raft, &server, (ME, Lane::Raft)).await.unwrap();
+    let refused = open_lane(&for_raft, &server, (ME, Lane::Keys)).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
-async fn a_router_may_only_ask_who_a_node_is() {
+async fn a_router_may_identify_a_node_and_nothing_else() {
     let ca = Ca::new();
     let (server, _) = other_node(&ca).await;
     let router = ca.router();
-    let answer = identify(&dialer(&router), &server.address, 0)
+    let identity = identify(&dialer(&router), &server.address, 0)
         .await
         .unwrap();
-    assert_eq!(answer.node_id, OTHER);
+    assert_eq!(identity.node_id, OTHER);
     let request = pb::JoinRequest {
         node_id: 5,
         rpc: "router:7070".to_owned(),
@@ -232,7 +232,7 @@ async fn a_router_may_only_ask_who_a_node_is() {
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     let channel = dialer(&router)
-        .channel(&server.address, |it| it)
+        .channel(&server.address, |endpoint| endpoint)
         .await
         .unwrap();
     let mut snapshot = Request::new(stream::empty());
@@ -247,7 +247,7 @@ async fn a_router_may_only_ask_who_a_node_is() {
 }
 
 #[tokio::test]
-async fn routers_and_nodes_may_bring_users_requests_but_nobody_without_a_certificate() {
+async fn routers_and_nodes_may_forward_users_requests_only_with_a_certificate() {
     let ca = Ca::new();
     let (server, _) = other_node(&ca).await;
     for tls in [ca.router(), ca.node(MY_HOST)] {
@@ -264,21 +264,21 @@ async fn routers_and_nodes_may_bring_users_requests_but_nobody_without_a_certifi
 async fn a_node_joins_at_its_own_address_only() {
     let ca = Ca::new();
     let (server, _) = other_node(&ca).await;
-    let me = dialer(&ca.node(MY_HOST));
+    let joining = dialer(&ca.node(MY_HOST));
     let request = |rpc: &str| pb::JoinRequest {
         node_id: 5,
         rpc: rpc.to_owned(),
         ..Default::default()
     };
-    let refused = join(&me, &server.address, request("127.0.0.3:7070")).await;
+    let refused = join(&joining, &server.address, request("127.0.0.3:7070")).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
-    // What the harness' node says to those who may ask.
-    let asked = join(&me, &server.address, request("127.0.0.1:7070")).await;
-    assert_eq!(asked.unwrap_err().message(), "not here");
+    // The test handler's reply to authorised callers.
+    let authorised = join(&joining, &server.address, request("127.0.0.1:7070")).await;
+    assert_eq!(authorised.unwrap_err().message(), "not here");
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_large_ends_its_stream_and_nothing_else() {
+async fn a_message_that_is_too_large_ends_its_stream_only() {
     let ca = Ca::new();
     let (server, _) = other_node(&ca).await;
     let tls = ca.node(MY_HOST);
@@ -286,18 +286,18 @@ async fn a_message_that_is_too_large_ends_its_stream_and_nothing_else() {
     peers.learn(OTHER, &server.address);
     connected(&peers, true).await;
     let channel = dialer(&tls)
-        .channel(&server.address, |it| it)
+        .channel(&server.address, |endpoint| endpoint)
         .await
         .unwrap();
-    let room = call::Body::Room(pb::RoomRequest {
-        // The harness' node takes messages of 1 MiB.
+    let large = call::Body::Room(pb::RoomRequest {
+        // The test server's limit is 1 MiB.
         bucket: vec![0; 2 << 20].into(),
     });
     let frame = pb::CallFrame {
         calls: vec![pb::Call {
             id: 1,
             timeout_ms: 1000,
-            body: Some(room),
+            body: Some(large),
         }],
     };
     let mut request = Request::new(stream::iter([frame]));
@@ -309,7 +309,7 @@ async fn a_message_that_is_too_large_ends_its_stream_and_nothing_else() {
     greeting.write(Lane::Keys, request.metadata_mut()).unwrap();
     let replies = NodeClient::new(channel).exchange(request).await.unwrap();
     let end = tokio::time::timeout(SOON, replies.into_inner().message()).await;
-    assert!(!matches!(end.expect("an end"), Ok(Some(_))));
+    assert!(!matches!(end.expect("end of the stream"), Ok(Some(_))));
     peers
         .call(OTHER, Lane::Keys, barrier(), SOON)
         .await

@@ -1,4 +1,4 @@
-//! The lane for users' requests that routers bring: frames alone, without gRPC.
+//! Streams on which routers forward users' requests: plain frames, without gRPC.
 
 use std::io;
 use std::sync::Arc;
@@ -21,72 +21,75 @@ use super::callers::check_bringer;
 use super::exchange::{Calls, Gone, Replies, exchange};
 use super::server::Answering;
 
-/// Connections at once: one for each thread of each router.
+/// Maximum number of routers' connections: each router has one from each of its threads.
 const CONNECTIONS: usize = 4096;
-/// Time for a router to greet.
+/// Timeout of a router's greeting.
 const GREETS_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked at whether a router still says something, as it does every second.
+/// Interval of the checks whether a router has sent a frame, as it does every second.
 const LOOK: Duration = Duration::from_secs(2);
-/// A router that says nothing for so many looks is given up.
+/// Number of consecutive checks without a frame after which a router is disconnected.
 const GIVEN_UP_AFTER: u32 = 3;
-/// Time for a router to take answers.
+/// Timeout of sending one frame of replies to a router.
 const TAKES_WITHIN: Duration = Duration::from_secs(6);
 
-/// As many as there may be on all threads.
+/// Returns permits for the connections of routers on all threads.
 pub(super) fn places_for_routers() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(CONNECTIONS))
 }
 
-/// Serves routers, on the current runtime.
+/// Serves routers, on the current runtime, until `stop`.
 pub(super) async fn serve_routers(
     mut connections: Connections,
-    places: Arc<Semaphore>,
-    answering: Answering,
+    permits: Arc<Semaphore>,
+    context: Answering,
     stop: CancellationToken,
 ) {
     while let Some(Some(Ok(stream))) = stop.run_until_cancelled(connections.next()).await {
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(most = CONNECTIONS, "too many connections of routers");
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            tracing::warn!(limit = CONNECTIONS, "router connection refused: too many connections");
             continue;
         };
-        let served = serve(stream, answering.clone(), place);
+        let served = serve(stream, context.clone(), permit);
         let served = stop.clone().run_until_cancelled_owned(served);
         tokio::spawn(served);
     }
 }
 
-async fn serve(stream: Stream, answering: Answering, _place: OwnedSemaphorePermit) {
-    let bringer = stream.connect_info();
+async fn serve(stream: Stream, context: Answering, _permit: OwnedSemaphorePermit) {
+    let caller = stream.connect_info();
     let (calls, replies) = split(stream);
-    let greeted =
-        tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, (&answering, &bringer))).await;
-    let (calls, replies, _waited_for) = match greeted {
-        Ok(Ok(welcome)) => welcome,
-        Ok(Err(error)) => return tracing::debug!(%error, "refused a router"),
-        Err(_) => return tracing::debug!("a router that doesn't greet"),
+    let greeting =
+        tokio::time::timeout(GREETS_WITHIN, greet(calls, replies, (&context, &caller))).await;
+    let (calls, replies, _drain_token) = match greeting {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => return tracing::debug!(%error, "router refused"),
+        Err(_) => {
+            return tracing::debug!(timeout = ?GREETS_WITHIN, "router sent no greeting in time");
+        }
     };
-    let leave = answering.leaving.begun();
-    // A router has no number.
+    let drain = context.leaving.begun();
+    // A router has no node number.
     let from = (0, Lane::Users);
-    exchange(from, answering.handler, calls, replies, leave).await;
+    exchange(from, context.handler, calls, replies, drain).await;
 }
 
-/// Reads who greets, and says whether it is welcome.
+/// Reads a router's greeting, and replies whether it is accepted. While the returned token lives, a
+/// drain of the node waits for the stream.
 async fn greet(
     mut calls: FrameReader,
     mut replies: FrameWriter,
-    (answering, bringer): (&Answering, &Caller),
+    (context, caller): (&Answering, &Caller),
 ) -> io::Result<(FromRouter, ToRouter, TaskTrackerToken)> {
     let greeting = calls.next::<pb::UserGreeting>().await?;
     let greeting = greeting.ok_or(io::ErrorKind::UnexpectedEof)?;
-    // From here on a node that leaves waits for what the router will have sent.
-    let waited_for = answering.leaving.streams().token();
-    let checked = if answering.leaving.begun().is_cancelled() {
+    // From here on a node that drains waits for the calls that the router will have sent.
+    let drain_token = context.leaving.streams().token();
+    let checked = if context.leaving.begun().is_cancelled() {
         Err(Status::unavailable("the node is stopping"))
     } else {
-        let identity = &answering.identity;
+        let identity = &context.identity;
         check_router(&greeting, &identity.cluster_id, identity.node_id)
-            .and_then(|()| check_bringer(bringer, &answering.peers))
+            .and_then(|()| check_bringer(caller, &context.peers))
     };
     let welcome = match &checked {
         Ok(()) => pb::UserWelcome {
@@ -101,23 +104,23 @@ async fn greet(
     };
     replies.send(&welcome).await?;
     checked.map_err(io::Error::other)?;
-    calls.allow(answering.message_bytes);
-    replies.allow(answering.message_bytes);
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    calls.allow(context.message_bytes);
+    replies.allow(context.message_bytes);
+    let mut checks = tokio::time::interval(LOOK);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let calls = FromRouter {
         frames: calls,
-        looks,
+        looks: checks,
         silent: 0,
     };
-    Ok((calls, ToRouter(replies), waited_for))
+    Ok((calls, ToRouter(replies), drain_token))
 }
 
-/// The calls of a router.
+/// Calls from a router.
 struct FromRouter {
     frames: FrameReader,
     looks: Interval,
-    /// Looks since the last frame.
+    /// Number of checks since the last frame.
     silent: u32,
 }
 
@@ -128,14 +131,14 @@ impl Calls for FromRouter {
                 frame = self.frames.next() => {
                     self.silent = 0;
                     return frame.map_err(|error| {
-                        tracing::debug!(%error, "a router's connection broke");
+                        tracing::debug!(%error, "router connection failed");
                         Gone
                     });
                 }
                 _ = self.looks.tick() => {
                     self.silent += 1;
                     if self.silent > GIVEN_UP_AFTER {
-                        tracing::debug!("a router says nothing any more");
+                        tracing::debug!("router sent no sign of life, disconnecting");
                         return Err(Gone);
                     }
                 }
@@ -144,7 +147,7 @@ impl Calls for FromRouter {
     }
 }
 
-/// The replies to a router.
+/// Replies to a router.
 struct ToRouter(FrameWriter);
 
 impl Replies for ToRouter {
@@ -156,7 +159,7 @@ impl Replies for ToRouter {
     }
 
     async fn closed(&self) {
-        // That shows when something is read or written.
+        // A disconnect is detected when a frame is read or written.
         std::future::pending().await
     }
 }

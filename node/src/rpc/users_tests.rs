@@ -1,4 +1,4 @@
-//! Routers bring users' requests, over real sockets.
+//! Routers forward users' requests, over real sockets.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::tests::{LATE, OTHER, SOON, barrier, connected, peers, server};
 use super::{CallError, Dialer, Greeting, Lane, LinkSettings};
 use cloudkv_common::rpc::Room;
 
-/// A router's way to the node at an address that may change.
+/// A router's client of the node at an address that may change.
 pub(super) struct Router {
     link: Link,
     address: watch::Sender<String>,
@@ -35,10 +35,22 @@ pub(super) fn router(dialer: Dialer, address: &str) -> Router {
         from: 0,
         to: OTHER,
     };
-    let (address, at) = watch::channel(address.to_owned());
-    let (here, room) = (Handle::current(), Room::of(&bounds));
-    let link = Link::start(&here, dialer, greeting, Lane::Users, at, bounds, room);
-    Router { link, address }
+    let (address, changes) = watch::channel(address.to_owned());
+    let runtime = Handle::current();
+    let budget = Room::of(&bounds);
+    let client = Link::start(
+        &runtime,
+        dialer,
+        greeting,
+        Lane::Users,
+        changes,
+        bounds,
+        budget,
+    );
+    Router {
+        link: client,
+        address,
+    }
 }
 
 impl Router {
@@ -68,7 +80,7 @@ pub(super) fn answered(reply: Result<reply::Body, CallError>) -> Bytes {
 }
 
 #[tokio::test]
-async fn requests_of_all_sizes_are_answered_each_by_its_own() {
+async fn requests_of_all_sizes_get_their_own_replies() {
     let server = server("127.0.0.1:0", "a").await;
     let router = router(Dialer::default(), &server.address);
     router.is_connected(true).await;
@@ -83,7 +95,7 @@ async fn requests_of_all_sizes_are_answered_each_by_its_own() {
 }
 
 #[tokio::test]
-async fn on_the_lane_for_users_nothing_but_their_requests_is_answered() {
+async fn users_requests_are_accepted_on_their_own_streams_only() {
     let server = server("127.0.0.1:0", "a").await;
     let router = router(Dialer::default(), &server.address);
     router.is_connected(true).await;
@@ -92,7 +104,7 @@ async fn on_the_lane_for_users_nothing_but_their_requests_is_answered() {
         let refused = router.call(body).await.unwrap();
         assert!(matches!(refused, reply::Body::Refused(_)), "{refused:?}");
     }
-    // And there only.
+    // Users' requests are refused on other streams.
     let peers = peers(10, 1 << 20);
     peers.learn(OTHER, &server.address);
     connected(&peers, true).await;
@@ -104,46 +116,51 @@ async fn on_the_lane_for_users_nothing_but_their_requests_is_answered() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_answers_routers_what_they_sent() {
+async fn a_draining_node_answers_the_requests_that_routers_sent() {
     let server = server("127.0.0.1:0", "a").await;
     let router = router(Dialer::default(), &server.address);
     router.is_connected(true).await;
-    let under_way = router.link.call(user(LATE), SOON).unwrap();
-    // Answered after the call before it was sent.
+    let pending = router.link.call(user(LATE), SOON).unwrap();
+    // Its reply shows that the call before it was sent.
     assert_eq!(answered(router.call(user("hello")).await), "hello");
-    let leaving = server.leaving.clone();
-    let left = tokio::spawn(async move { leaving.leave().await });
+    let drain = server.leaving.clone();
+    let drained = tokio::spawn(async move { drain.leave().await });
     router.is_connected(false).await;
     let refused = router.call(user("more")).await;
     assert_eq!(refused, Err(CallError::Unsent));
-    assert!(!left.is_finished());
+    assert!(!drained.is_finished());
     server.gate.notify_one();
-    assert_eq!(answered(under_way.wait().await), LATE);
-    tokio::time::timeout(SOON, left).await.unwrap().unwrap();
-    let again = greet(&server.address, "a", OTHER).await;
-    assert_eq!(again.code, Code::Unavailable as u32, "{}", again.message);
+    assert_eq!(answered(pending.wait().await), LATE);
+    tokio::time::timeout(SOON, drained).await.unwrap().unwrap();
+    let refused = greet(&server.address, "a", OTHER).await;
+    assert_eq!(
+        refused.code,
+        Code::Unavailable as u32,
+        "{}",
+        refused.message
+    );
 }
 
 #[tokio::test]
-async fn a_router_of_another_cluster_and_one_that_means_another_node_are_told_so() {
+async fn routers_of_another_cluster_or_for_another_node_are_refused() {
     let server = server("127.0.0.1:0", "a").await;
     let welcome = greet(&server.address, "a", OTHER).await;
     assert_eq!(welcome, welcomed());
     let foreign = greet(&server.address, "b", OTHER).await;
     assert_eq!(foreign.code, Code::PermissionDenied as u32);
     assert!(foreign.message.contains("cluster a"), "{}", foreign.message);
-    let astray = greet(&server.address, "a", 3).await;
-    assert_eq!(astray.code, Code::FailedPrecondition as u32);
+    let misdirected = greet(&server.address, "a", 3).await;
+    assert_eq!(misdirected.code, Code::FailedPrecondition as u32);
 }
 
-/// What the node at `address` says to a router of `cluster` that means node `to`.
+/// Returns the welcome of the node at `address` to a router of `cluster` that greets node `to`.
 async fn greet(address: &str, cluster: &str, to: u64) -> pb::UserWelcome {
     let (mut replies, _calls) = greeted(address, cluster, to).await;
     replies.next().await.unwrap().unwrap()
 }
 
-/// A connection without a certificate to the node at `address`, on which a router of `cluster` has
-/// greeted that means node `to`.
+/// Opens a connection without a certificate to the node at `address`, and greets node `to` as a
+/// router of `cluster`.
 pub(super) async fn greeted(address: &str, cluster: &str, to: u64) -> (FrameReader, FrameWriter) {
     let greeting = greeting(cluster, to);
     greeted_with(&Dialer::default(), address, &greeting).await
@@ -175,9 +192,10 @@ fn welcomed() -> pb::UserWelcome {
     }
 }
 
-/// Else one would read what the other means as something else. One that knew of no versions says 0.
+/// With different versions of the header encoding one would misread the other. A router or node
+/// that is older than the version field sends 0.
 #[tokio::test]
-async fn a_router_and_a_node_that_know_other_headers_do_without_each_other() {
+async fn routers_and_nodes_with_other_header_versions_refuse_each_other() {
     let server = server("127.0.0.1:0", "a").await;
     for headers in [0, VERSION + 1] {
         let greeting = pb::UserGreeting {
@@ -194,41 +212,41 @@ async fn a_router_and_a_node_that_know_other_headers_do_without_each_other() {
     for headers in [0, VERSION + 1] {
         let (address, mut accepted) = made_up_node().await;
         let router = router(Dialer::default(), &address);
-        let other = pb::UserWelcome {
+        let other_version = pb::UserWelcome {
             headers,
             ..Default::default()
         };
-        let (mut calls, _replies) = welcome_with(&mut accepted.users[0], &other).await;
+        let (mut calls, _replies) = welcome_with(&mut accepted.users[0], &other_version).await;
         assert_eq!(calls.next::<pb::CallFrame>().await.unwrap(), None);
         assert_eq!(router.call(user("hello")).await, Err(CallError::Unsent));
         // The node was upgraded.
         let upgraded = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users[0]));
-        let _there = upgraded.await.unwrap();
+        let _halves = upgraded.await.unwrap();
         router.is_connected(true).await;
     }
 }
 
 #[tokio::test]
-async fn a_link_follows_its_node_while_it_is_connected_as_often_as_that_moves() {
+async fn a_connected_client_follows_each_change_of_its_nodes_address() {
     let server = server("127.0.0.1:0", "a").await;
     let router = router(Dialer::default(), &server.address);
     for _ in 0..3 {
         router.is_connected(true).await;
         assert_eq!(answered(router.call(user("hello")).await), "hello");
-        let (elsewhere, mut accepted) = made_up_node().await;
-        router.address.send_replace(elsewhere);
+        let (other_address, mut accepted) = made_up_node().await;
+        router.address.send_replace(other_address);
         let (mut calls, _replies) = welcome(&mut accepted.users[0]).await;
         router.is_connected(true).await;
-        let asked = router.link.call(user("there"), SOON).unwrap();
+        let pending = router.link.call(user("there"), SOON).unwrap();
         let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
         assert_eq!(frame.calls.len(), 1);
         router.address.send_replace(server.address.clone());
-        assert_eq!(asked.wait().await, Err(CallError::Lost));
+        assert_eq!(pending.wait().await, Err(CallError::Lost));
     }
 }
 
 #[tokio::test]
-async fn a_router_that_greets_with_garbage_is_cut_off() {
+async fn a_router_that_greets_with_garbage_is_disconnected() {
     let server = server("127.0.0.1:0", "a").await;
     let garbage = pb::UserWelcome {
         code: u32::MAX,
@@ -239,13 +257,13 @@ async fn a_router_that_greets_with_garbage_is_cut_off() {
     let stream = stream.connect(&server.address).await.unwrap();
     let (mut replies, mut calls) = split(stream);
     calls.send(&garbage).await.unwrap();
-    // Before the time for a greeting is over.
-    let brief = Duration::from_secs(4);
-    let ended = tokio::time::timeout(brief, replies.next::<pb::UserWelcome>());
+    // Shorter than the timeout of a greeting.
+    let timeout = Duration::from_secs(4);
+    let ended = tokio::time::timeout(timeout, replies.next::<pb::UserWelcome>());
     assert!(!matches!(ended.await.unwrap(), Ok(Some(welcome)) if welcome.code == 0));
 }
 
-/// What a node that is made up hears and says on the first connection of a router, whom it welcomes.
+/// Accepts the next connection of a router at a fake node, and welcomes the router.
 async fn welcome(accepted: &mut Connections) -> (FrameReader, FrameWriter) {
     welcome_with(accepted, &welcomed()).await
 }
@@ -261,32 +279,32 @@ async fn welcome_with(
     (calls, replies)
 }
 
-/// Where it is, and the connections that routers make.
+/// Starts a fake node; returns its address and the connections that routers make.
 async fn made_up_node() -> (String, Accepted) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let here = Handle::current();
-    (address, accept(listener, None, here.clone(), &[here]))
+    let runtime = Handle::current();
+    (address, accept(listener, None, runtime.clone(), &[runtime]))
 }
 
 #[tokio::test]
-async fn a_node_that_says_nothing_any_more_is_given_up() {
+async fn a_silent_node_is_disconnected() {
     let (address, mut accepted) = made_up_node().await;
     let router = router(Dialer::default(), &address);
     let (mut calls, _replies) = welcome(&mut accepted.users[0]).await;
     router.is_connected(true).await;
-    let under_way = router.link.call(user("hello"), SOON).unwrap();
+    let pending = router.link.call(user("hello"), SOON).unwrap();
     let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
     assert_eq!(frame.calls.len(), 1);
-    // It asks before it gives up.
-    let asks = tokio::time::timeout(Duration::from_secs(5), calls.next::<pb::CallFrame>());
-    assert_eq!(asks.await.unwrap().unwrap().unwrap().calls, []);
-    assert_eq!(under_way.wait().await, Err(CallError::Lost));
+    // The router asks for a sign of life before it disconnects.
+    let ping = tokio::time::timeout(Duration::from_secs(5), calls.next::<pb::CallFrame>());
+    assert_eq!(ping.await.unwrap().unwrap().unwrap().calls, []);
+    assert_eq!(pending.wait().await, Err(CallError::Lost));
     router.is_connected(false).await;
 }
 
 #[tokio::test]
-async fn a_node_that_says_that_it_leaves_and_then_nothing_is_given_up() {
+async fn a_node_that_is_silent_after_starting_to_drain_is_disconnected() {
     let (address, mut accepted) = made_up_node().await;
     let router = router(Dialer::default(), &address);
     let (_calls, mut replies) = welcome(&mut accepted.users[0]).await;
@@ -297,13 +315,13 @@ async fn a_node_that_says_that_it_leaves_and_then_nothing_is_given_up() {
     };
     replies.send(&leaving).await.unwrap();
     router.is_connected(false).await;
-    let again = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users[0]));
-    let _second = again.await.unwrap();
+    let reconnected = tokio::time::timeout(3 * SOON, welcome(&mut accepted.users[0]));
+    let _halves = reconnected.await.unwrap();
     router.is_connected(true).await;
 }
 
 #[tokio::test]
-async fn a_lane_stays_whether_it_is_idle_or_only_its_answers_move() {
+async fn idle_streams_and_streams_with_only_replies_stay_open() {
     let server = server("127.0.0.1:0", "a").await;
     let [idle, slow] = [(); 2].map(|()| router(Dialer::default(), &server.address));
     let mut states = [&idle, &slow].map(|router| router.link.connected());
@@ -311,31 +329,31 @@ async fn a_lane_stays_whether_it_is_idle_or_only_its_answers_move() {
         router.is_connected(true).await;
         state.mark_unchanged();
     }
-    // For longer than either end waits for a sign of life.
-    let (answers, apart) = (30, Duration::from_millis(300));
-    let late: Vec<_> = (0..answers)
+    // Longer than either end waits for a sign of life.
+    let (reply_count, interval) = (30, Duration::from_millis(300));
+    let pending: Vec<_> = (0..reply_count)
         .map(|_| slow.link.call(user(LATE), 3 * SOON).unwrap())
         .collect();
-    let tell = async {
-        for _ in 0..answers {
-            tokio::time::sleep(apart).await;
+    let reply = async {
+        for _ in 0..reply_count {
+            tokio::time::sleep(interval).await;
             server.gate.notify_one();
         }
     };
-    let hear = async {
-        for call in late {
+    let receive = async {
+        for call in pending {
             assert_eq!(answered(call.wait().await), LATE);
         }
     };
-    tokio::join!(tell, hear);
+    tokio::join!(reply, receive);
     for (router, state) in [&idle, &slow].into_iter().zip(states) {
-        assert!(!state.has_changed().unwrap(), "it was cut in between");
+        assert!(!state.has_changed().unwrap(), "it was disconnected in between");
         assert_eq!(answered(router.call(user("hello")).await), "hello");
     }
 }
 
 #[tokio::test]
-async fn a_router_that_says_nothing_any_more_is_given_up() {
+async fn a_silent_router_is_disconnected() {
     let server = server("127.0.0.1:0", "a").await;
     let (mut replies, _calls) = greeted(&server.address, "a", OTHER).await;
     let welcome = replies.next::<pb::UserWelcome>().await.unwrap();

@@ -1,7 +1,7 @@
-//! Telling routers where everything is and who leads, as long as they listen.
+//! Publishes the topology, with the leaders of all groups, to routers that watch it.
 //!
-//! Leadership is a matter of leases, whose end nobody announces, so a watch looks for itself, and
-//! that bounds how often it tells, too.
+//! Leadership depends on leases, whose end no event announces, so a watch polls. That bounds the
+//! rate of updates, too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,45 +13,45 @@ use tonic::Status;
 
 use super::server::Handler;
 
-/// How often a watch looks whether something has changed.
+/// Interval at which a watch polls the topology.
 const LOOK: Duration = Duration::from_millis(10);
-/// How often it gives a sign of life.
+/// Interval at which an unchanged topology is sent as a sign of life.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
-/// Tells `to` what there is until nobody listens any more.
+/// Sends the topology to `updates` whenever it changes, until the receiver is dropped.
 pub(super) async fn watch(
     handler: Arc<dyn Handler>,
-    to: mpsc::Sender<Result<pb::Topology, Status>>,
+    updates: mpsc::Sender<Result<pb::Topology, Status>>,
 ) {
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: Option<(Instant, pb::Topology)> = None;
+    let mut interval = tokio::time::interval(LOOK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_sent: Option<(Instant, pb::Topology)> = None;
     loop {
         tokio::select! {
-            _ = look.tick() => {}
-            () = to.closed() => return,
+            _ = interval.tick() => {}
+            () = updates.closed() => return,
         }
-        let now = handler.topology();
-        let known = told
+        let current = handler.topology();
+        let is_known = last_sent
             .as_ref()
-            .is_some_and(|(at, last)| at.elapsed() < SIGN_OF_LIFE && is_same(last, &now));
-        if known {
+            .is_some_and(|(at, last)| at.elapsed() < SIGN_OF_LIFE && is_same(last, &current));
+        if is_known {
             continue;
         }
-        told = Some((Instant::now(), now.clone()));
-        if to.send(Ok(now)).await.is_err() {
+        last_sent = Some((Instant::now(), current.clone()));
+        if updates.send(Ok(current)).await.is_err() {
             return;
         }
     }
 }
 
-/// Whether nothing has changed. The position alone tells nothing: it moves with every change of
-/// the metadata.
-fn is_same(last: &pb::Topology, now: &pb::Topology) -> bool {
-    let position = now.position;
+/// Returns whether nothing but the position has changed. The position alone is no change: it moves
+/// with every command of the metadata.
+fn is_same(last: &pb::Topology, current: &pb::Topology) -> bool {
+    let position = current.position;
     let last = pb::Topology {
         position,
         ..last.clone()
     };
-    last == *now
+    last == *current
 }

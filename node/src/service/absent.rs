@@ -1,47 +1,48 @@
-//! What was asked for at the metadata's leader a moment ago, and isn't there.
+//! A negative cache: names that the metadata's leader was asked for a moment ago, and that don't
+//! exist.
 //!
-//! Whoever goes on using a deleted bucket, or a key of nobody, costs the leader a question a second,
-//! not one with each request. Names are random, so nobody asks for one before it is drawn, and what a node
-//! knows by itself it doesn't look up here: nobody is told that something isn't there that was created
-//! before it was asked for.
+//! A client that goes on using a deleted bucket, or an API key of no account, costs the leader one
+//! query a second, not one with each request. Names are random, so nobody asks for one before it is
+//! drawn, and a node looks up here only what it doesn't know itself: no client is told that
+//! something doesn't exist that was created before the client asked for it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// For how long it is remembered.
+/// Time for which an entry is valid.
 const REMEMBERED: Duration = Duration::from_secs(1);
-/// Names that are remembered; when there are more, the leader is asked for the others each time.
+/// Maximum number of entries. For names beyond it the leader is asked each time.
 const NAMES: usize = 4096;
 
-/// Names of what isn't there.
+/// Names of buckets and accounts that don't exist.
 #[derive(Debug, Default)]
 pub(super) struct Absent(Mutex<Names>);
 
 #[derive(Debug, Default)]
 struct Names {
     asked: HashMap<Box<[u8]>, Instant>,
-    /// When those were dropped that needn't be remembered any more: that takes a look at all of them.
+    /// Time at which expired entries were last removed, which takes a scan of all of them.
     cleared: Option<Instant>,
 }
 
 impl Absent {
-    /// Whether the leader has just been asked for a name.
+    /// Returns whether the leader was asked for a name within [`ENTRY_TTL`], and had none.
     pub fn knows(&self, name: &[u8]) -> bool {
         self.knows_at(name, Instant::now())
     }
 
-    /// Notes that a name wasn't there when the question for it began.
-    pub fn note(&self, name: &[u8], asked: Instant) {
+    /// Records that a name didn't exist when the query for it began.
+    pub fn note(&self, name: &[u8], queried_at: Instant) {
         let names = &mut *self.0.lock();
-        let rested = names.cleared.is_none_or(|at| asked >= at + REMEMBERED);
-        if names.asked.len() >= NAMES && rested {
-            names.asked.retain(|_, since| *since + REMEMBERED > asked);
-            names.cleared = Some(asked);
+        let is_prune_due = names.cleared.is_none_or(|at| queried_at >= at + REMEMBERED);
+        if names.asked.len() >= NAMES && is_prune_due {
+            names.asked.retain(|_, since| *since + REMEMBERED > queried_at);
+            names.cleared = Some(queried_at);
         }
         if names.asked.len() < NAMES {
-            names.asked.insert(name.into(), asked);
+            names.asked.insert(name.into(), queried_at);
         }
     }
 
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_remembered_for_a_second() {
+    fn entries_are_valid_for_a_second() {
         let (absent, start) = (Absent::default(), Instant::now());
         absent.note(b"a", start);
         assert!(absent.knows_at(b"a", start + REMEMBERED / 2));
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn entries_are_bounded() {
         let (absent, start) = (Absent::default(), Instant::now());
         let name = |number: usize| number.to_be_bytes();
         for number in 0..NAMES + 9 {

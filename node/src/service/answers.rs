@@ -1,6 +1,6 @@
-//! What this node answers to requests that other nodes pass on.
+//! Handles requests that other nodes forward to this one.
 //!
-//! They are authorised already. A bucket that this node doesn't know yet is asked for at the
+//! They are authorised already. A bucket that this node doesn't know yet is looked up at the
 //! metadata's leader.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::raft::NodeId;
 use crate::types::{BucketId, ListQuery};
 
 impl Service {
-    /// Answers a request of node `from`, which waits for `timeout`.
+    /// Handles a call of node `from`, which waits for `timeout` at most.
     pub async fn answer(&self, from: NodeId, body: call::Body, timeout: Duration) -> reply::Body {
         match body {
             call::Body::Get(get) => {
@@ -48,7 +48,7 @@ impl Service {
                 };
                 self.on_leader(query.shard, &larger).await
             }
-            call::Body::Command(command) => match command.command.and_then(|it| it.kind) {
+            call::Body::Command(command) => match command.command.and_then(|command| command.kind) {
                 Some(kind) => self.on_leader(command.shard, &Propose(kind)).await,
                 None => unknown(),
             },
@@ -74,7 +74,7 @@ impl Service {
         }
     }
 
-    /// What this node's replica of a shard held at certain entries.
+    /// Returns the digests of this node's replica of a shard at its latest checkpoints.
     fn checkpoints(&self, query: pb::CheckpointsQuery) -> reply::Body {
         let number = u16::try_from(query.shard).unwrap_or(u16::MAX);
         let shard = self.shards().local(number);
@@ -89,21 +89,21 @@ impl Service {
         self.keyspace.shards()
     }
 
-    /// Answers an operation if this node leads the shard.
+    /// Executes an operation if this node leads the shard, else names the leader.
     async fn on_leader<O: Operation>(&self, shard: u32, operation: &O) -> reply::Body {
         let number = u16::try_from(shard).unwrap_or(u16::MAX);
         let Some(shard) = self.shards().local(number) else {
             return unknown();
         };
-        let missed = if shard.serves() {
+        let error = if shard.serves() {
             match operation.here(shard).await {
                 Ok(output) => return O::encode(output),
-                Err(missed) => missed,
+                Err(error) => error,
             }
         } else {
             Missed::NotLeader
         };
-        write_refusal(missed, shard.leader_elsewhere())
+        write_refusal(error, shard.leader_elsewhere())
     }
 
     async fn write(&self, forwarded: pb::ForwardedWrite, timeout: Duration) -> reply::Body {
@@ -112,9 +112,9 @@ impl Service {
         };
         let bucket = match self.known_bucket(&write.bucket).await {
             Ok(Some(bucket)) => bucket,
-            // It was deleted since the other node looked.
+            // It was deleted since the other node looked it up.
             Ok(None) => return WriteKey::encode(WriteResult::BucketGone),
-            Err(missed) => return write_refusal(missed, None),
+            Err(error) => return write_refusal(error, None),
         };
         let write = WriteKey {
             shards: self.shards(),
@@ -139,37 +139,37 @@ impl Service {
         let bucket = match self.known_bucket(bucket).await {
             Ok(Some(bucket)) => bucket,
             Ok(None) => return write_refusal(KeyError::BucketGone.into(), None),
-            Err(missed) => return write_refusal(missed, None),
+            Err(error) => return write_refusal(error, None),
         };
         let shards = self.shards();
-        let ask = AskForRoom {
+        let request = AskForRoom {
             shards,
             bucket: &bucket,
             from,
         };
         let home = u32::from(shards.home(&bucket.id));
-        self.on_leader(home, &ask).await
+        self.on_leader(home, &request).await
     }
 
-    /// The room that this node holds for a bucket, and the numbers of keys that it published.
+    /// Returns the quota that this node holds for a bucket, and the key counts that it published.
     fn room_state(&self, query: &pb::RoomQuery) -> reply::Body {
         let bucket = BucketId::parse(&query.bucket).and_then(|id| self.directory.bucket(&id));
         let Some(bucket) = bucket else {
             return reply::Body::RoomState(pb::RoomState::default());
         };
-        let room = bucket.usage.budget.held(query.recall);
+        let quota = bucket.usage.budget.held(query.recall);
         let published = bucket.usage.published().into_iter();
         reply::Body::RoomState(pb::RoomState {
-            left: room.left,
-            taken: room.taken,
-            last_grant: room.last_grant,
+            left: quota.left,
+            taken: quota.taken,
+            last_grant: quota.last_grant,
             published: published
                 .map(|(keys, at)| pb::PublishedCount { keys, at })
                 .collect(),
         })
     }
 
-    /// What this region has counted of a bucket's reads.
+    /// Returns the reads of a bucket that this region has counted.
     async fn reads(&self, query: &pb::ReadsQuery) -> reply::Body {
         let bucket = BucketId::parse(&query.bucket).and_then(|id| self.directory.bucket(&id));
         let Some(bucket) = bucket else {
@@ -181,7 +181,8 @@ impl Service {
         }
     }
 
-    /// A bucket that another node has let a request through to.
+    /// Looks up a bucket for which another node has authorised a request: here, then at the
+    /// metadata's leader.
     async fn known_bucket(&self, id: &[u8]) -> Result<Option<Arc<Bucket>>, Missed> {
         let Some(id) = BucketId::parse(id) else {
             return Ok(None);

@@ -1,9 +1,8 @@
-//! Checks a plan's number of bytes in a bucket when the allowance at hand is used up
-//! (`budget::ByteQuota`).
+//! Checks a plan's number of bytes in a bucket when the byte quota at hand is used up
+//! (`quota::ByteQuota`).
 //!
-//! Nobody is refused but when the bytes that were counted, without what has expired, and those of
-//! the value are more than there may be. A value no larger than the one that it replaces always
-//! fits.
+//! A write is refused only when the bytes that were counted, without what has expired, and those of
+//! the value exceed the limit. A value no larger than the one that it replaces always fits.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::meta::Bucket;
 use crate::shard::ShardHandle;
 use crate::types::ReadResult;
 
-/// A value to be written.
+/// Key and size of a value to be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addition<'a> {
     pub key: &'a [u8],
@@ -24,7 +23,8 @@ pub(super) struct Addition<'a> {
     pub limit: u64,
 }
 
-/// Counts the bucket, and returns whether the value fits.
+/// Counts the bucket's bytes, and returns whether the value fits. Fails as overloaded after
+/// `timeout`.
 pub(super) async fn admit(
     shards: &Shards,
     shard: &ShardHandle,
@@ -42,19 +42,19 @@ pub(super) async fn admit(
             return Ok(true);
         }
         let quota = &bucket.usage.byte_quota;
-        let _alone = quota.counting.lock().await;
+        let _exclusive = quota.counting.lock().await;
         if quota.take(added, Instant::now()) {
             return Ok(true);
         }
-        // What has expired is counted until it is removed.
+        // Expired keys are counted until they are removed.
         for exact in [false, true] {
-            let begun = Instant::now();
+            let started_at = Instant::now();
             let states = shards.states(&bucket.id, exact).await?;
             let used: u64 = states.iter().map(|state| state.bytes).sum();
             let after = used.saturating_add(added);
             if after <= put.limit {
-                let parts = shards.len() as u64;
-                quota.renew(put.limit - after, put.limit, parts, begun);
+                let shard_count = shards.len() as u64;
+                quota.renew(put.limit - after, put.limit, shard_count, started_at);
                 return Ok(true);
             }
         }

@@ -1,8 +1,8 @@
 //! Deleting buckets.
 //!
-//! A bucket is gone with one entry of the metadata: no request finds it from then on. Its rows are
+//! One entry of the metadata deletes a bucket: no request finds it from then on. Its rows are
 //! dropped from the shards afterwards, in the background, and again after a restart, until every
-//! shard has done it; only then is it forgotten.
+//! shard has dropped them; only then does the metadata forget the bucket.
 
 use std::time::Duration;
 
@@ -20,16 +20,17 @@ use crate::meta::Bucket;
 use crate::rpc::Lane;
 use crate::types::{AccountId, BucketId, Nanos};
 
-/// Deleted buckets are looked for this often, if nothing else calls for it.
+/// Interval at which deleted buckets are looked for, if no deletion triggers it earlier.
 const SWEEP: Duration = Duration::from_secs(2);
-/// Time for a node to say what it has published.
+/// Timeout of a query for the key counts that a node has published.
 const ASK: Duration = Duration::from_millis(500);
-/// A published number of keys confirms a deletion for two of the longest publishing intervals.
+/// Time for which a published number of keys confirms a deletion: two of the longest publishing
+/// intervals.
 const CONFIRMS_FOR: Duration = Duration::from_secs(20);
 
 impl Directory {
-    /// Deletes a bucket of `account`. `confirm` must be the number of its keys, live or as
-    /// published lately.
+    /// Deletes a bucket of `account`. `confirm` must be the number of its keys, as counted now or
+    /// as published lately.
     pub async fn delete_bucket(
         &self,
         account: AccountId,
@@ -58,21 +59,21 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether any node has published a number of keys lately.
+    /// Returns whether any node has published this number of keys after `since`.
     async fn was_published(&self, bucket: &Bucket, keys: u64, since: Nanos) -> bool {
         if bucket.usage.was_published(keys, since) {
             return true;
         }
         let peers = self.inner.shards.peers();
-        let asked = peers.near().into_iter().map(|node| {
+        let queries = peers.near().into_iter().map(|node| {
             let body = call::Body::RoomQuery(pb::RoomQuery {
                 bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
                 recall: false,
             });
             peers.call(node, Lane::Keys, body, ASK)
         });
-        let answers = join_all(asked).await;
-        answers.into_iter().flatten().any(|answer| match answer {
+        let replies = join_all(queries).await;
+        replies.into_iter().flatten().any(|reply| match reply {
             reply::Body::RoomState(state) => {
                 let mut published = state.published.iter();
                 published.any(|count| count.keys == keys && count.at > since)
@@ -81,18 +82,23 @@ impl Directory {
         })
     }
 
-    /// Drops the rows of deleted buckets in this region while this node leads its first shard, until
-    /// `stop`.
+    /// Drops the rows of deleted buckets in this region while this node leads the region's first
+    /// shard, until `stop`.
     pub async fn sweep(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
-                let dropping = self.inner.catalog.dropping(self.inner.settings.region);
-                let leads = self.inner.shards.local(0).is_some_and(|it| it.serves());
-                if !dropping.is_empty()
-                    && leads
-                    && let Err(error) = self.drop_rows(&dropping).await
+                let buckets = self.inner.catalog.dropping(self.inner.settings.region);
+                let first_shard = self.inner.shards.local(0);
+                let is_leader = first_shard.is_some_and(|shard| shard.serves());
+                if !buckets.is_empty()
+                    && is_leader
+                    && let Err(error) = self.drop_rows(&buckets).await
                 {
-                    tracing::debug!(?error, "drop rows of deleted buckets: later");
+                    tracing::debug!(
+                        %error,
+                        delay = ?SWEEP,
+                        "dropping rows of deleted buckets failed, retrying"
+                    );
                 }
                 let _ = tokio::time::timeout(SWEEP, self.inner.deleted.notified()).await;
             }
@@ -111,7 +117,7 @@ impl Directory {
             try_join_all(drops).await.map_err(key_error)?;
             let region = self.inner.settings.region;
             let dropped = Command::BucketDropped(pb::BucketDropped { bucket, region });
-            // Refused if it was forgotten meanwhile.
+            // Refused if the metadata has forgotten the bucket meanwhile.
             let _ = self.propose(dropped).await?;
         }
         Ok(())

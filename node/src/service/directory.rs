@@ -1,4 +1,4 @@
-//! Accounts and buckets.
+//! Accounts and buckets: looks them up, creates, lists and modifies them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,29 +22,29 @@ use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
 };
 
-/// How often a new bucket's name is drawn again, if it should be taken.
+/// Maximum number of names that are drawn for a new bucket, if one should be taken.
 const NAME_TRIES: usize = 3;
 
-/// Buckets that a listing looks at before it lets other requests go on.
+/// Number of buckets after which a listing yields to other requests.
 const YIELD_EVERY: usize = 32;
 
-/// Buckets of a list that are summed up at once.
+/// Maximum number of a list's buckets that are summarized concurrently.
 const SUMMARIES_AT_ONCE: usize = 64;
 
-/// What the operator allows.
+/// Limits that the operator sets on accounts and buckets.
 #[derive(Clone, Debug)]
 pub struct DirectorySettings {
     /// Number of the node's region.
     pub region: u32,
-    /// Whether users choose plans themselves.
+    /// True if users choose plans themselves.
     pub self_service: bool,
-    /// Accounts of the cluster.
+    /// Maximum number of accounts in the cluster.
     pub max_accounts: u64,
-    /// Buckets of the cluster.
+    /// Maximum number of buckets in the cluster.
     pub max_buckets: u64,
-    /// How long published counts stand.
+    /// Time for which published counts are valid.
     pub stats_interval: Duration,
-    /// After what time an account without buckets goes; zero: never.
+    /// Time after which an account without buckets is deleted; zero: never.
     pub account_idle_ttl: Duration,
 }
 
@@ -60,18 +60,18 @@ pub(super) struct Inner {
     pub shards: Shards,
     pub clock: Clock,
     pub settings: DirectorySettings,
-    /// What the metadata takes while disks fill up.
+    /// Refuses what grows while the disks of the metadata's nodes fill up.
     pub gate: Arc<Gate>,
-    /// What the leader was asked for a moment ago, in vain.
+    /// Names that the leader was asked for a moment ago, and that don't exist.
     pub absent: Absent,
-    /// A bucket was deleted: its rows are to be dropped.
+    /// Notified when a bucket was deleted, so that its rows are dropped.
     pub deleted: tokio::sync::Notify,
     /// Held while an operator changes a plan's limits.
     pub plan_changes: tokio::sync::Mutex<()>,
 }
 
 impl Directory {
-    /// The directory that `metadata` replicates into `catalog`.
+    /// Creates the directory over `catalog`, which `metadata` replicates.
     pub fn new(
         metadata: Metadata,
         catalog: Arc<Catalog>,
@@ -96,43 +96,44 @@ impl Directory {
         }
     }
 
-    /// The way to the metadata's leader.
+    /// Returns the client of the metadata's leader.
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
     }
 
-    /// Reads a session token. What this node doesn't know it asks for at the metadata's leader.
+    /// Parses a session token. If it names a region that this node doesn't know, the metadata's
+    /// leader is asked first.
     pub async fn session(&self, token: &str) -> Result<Result<Session, SessionError>, Unavailable> {
         let topology = self.inner.catalog.topology();
         match Session::parse(token, &topology) {
             Err(SessionError::Gone) => {}
-            known => return Ok(known),
+            parsed => return Ok(parsed),
         }
         self.inner.metadata.barrier().await?;
         Ok(Session::parse(token, &self.inner.catalog.topology()))
     }
 
-    /// The regions, if there are several.
+    /// Returns the topology if there are several regions.
     pub fn regions(&self) -> Option<Arc<Topology>> {
         let catalog = &self.inner.catalog;
         catalog.has_regions().then(|| catalog.topology())
     }
 
-    /// A bucket that this node doesn't know: asked for at the metadata's leader.
+    /// Looks up a bucket that this node doesn't know at the metadata's leader.
     pub async fn find_bucket(&self, id: &BucketId) -> Result<Option<Arc<Bucket>>, Unavailable> {
         if self.inner.absent.knows(id.as_bytes()) {
             return Ok(None);
         }
-        let asked = Instant::now();
+        let queried_at = Instant::now();
         self.inner.metadata.barrier().await?;
-        let found = self.bucket(id);
-        if found.is_none() {
-            self.inner.absent.note(id.as_bytes(), asked);
+        let bucket = self.bucket(id);
+        if bucket.is_none() {
+            self.inner.absent.note(id.as_bytes(), queried_at);
         }
-        Ok(found)
+        Ok(bucket)
     }
 
-    /// The account of a key that this node doesn't know: asked for at the metadata's leader.
+    /// Looks up the account of an API key that this node doesn't know at the metadata's leader.
     pub async fn find_account(&self, api_key: &str) -> Result<Option<AccountId>, Unavailable> {
         let Ok(key) = uuid::Uuid::try_parse(api_key) else {
             return Ok(None);
@@ -141,28 +142,28 @@ impl Directory {
         if self.inner.absent.knows(&account.0) {
             return Ok(None);
         }
-        let asked = Instant::now();
+        let queried_at = Instant::now();
         self.inner.metadata.barrier().await?;
-        let found = self.authenticate(api_key);
-        if found.is_none() {
-            self.inner.absent.note(&account.0, asked);
+        let owner = self.authenticate(api_key);
+        if owner.is_none() {
+            self.inner.absent.note(&account.0, queried_at);
         }
-        Ok(found)
+        Ok(owner)
     }
 
-    /// A bucket, from memory.
+    /// Returns a bucket from this node's copy of the metadata.
     pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
         self.inner.catalog.bucket(id)
     }
 
-    /// The account of a key, from memory; `None` if there is none.
+    /// Returns the account of an API key from this node's copy of the metadata.
     pub fn authenticate(&self, api_key: &str) -> Option<AccountId> {
         let key = uuid::Uuid::try_parse(api_key).ok()?;
         let account = account_of(&key);
         self.inner.catalog.has_account(&account).then_some(account)
     }
 
-    /// Creates a bucket, and an account for it unless it joins one.
+    /// Creates a bucket, and an account for it unless the request names one.
     pub async fn create_bucket(
         &self,
         request: CreateBucket,
@@ -213,7 +214,7 @@ impl Directory {
         Err(DirectoryError::UnknownOutcome)
     }
 
-    /// The plan asked for, or the lowest that offers the access mode.
+    /// Returns the requested plan, or the lowest that offers the access mode.
     fn plan_for(&self, request: &CreateBucket) -> Result<Plan, DirectoryError> {
         let access = request.access;
         let offers = |plan: &Plan| {
@@ -240,23 +241,24 @@ impl Directory {
         Err(DirectoryError::PlanNotSelfService { plan })
     }
 
-    /// The buckets of an account, in the order of their creation.
+    /// Lists the buckets of an account, in the order of their creation.
     pub async fn list_buckets(
         &self,
         account: AccountId,
     ) -> Result<Vec<BucketSummary>, DirectoryError> {
         self.check_readable().await?;
-        let (buckets, silent) = (self.inner.catalog.buckets_of(&account), &Silent::default());
+        let buckets = self.inner.catalog.buckets_of(&account);
+        let unresponsive = &Silent::default();
         let mut summaries = Vec::with_capacity(buckets.len());
-        let made = buckets
+        let pending = buckets
             .into_iter()
-            .map(|bucket| async move { self.summary(&bucket, silent).await });
-        // Each asks other regions: one after the other, a long list would take that many round trips.
-        let mut made = stream::iter(made).buffered(SUMMARIES_AT_ONCE);
-        while let Some(summary) = made.next().await {
+            .map(|bucket| async move { self.summary(&bucket, unresponsive).await });
+        // Each asks other regions: sequentially, a long list would take that many round trips.
+        let mut pending = stream::iter(pending).buffered(SUMMARIES_AT_ONCE);
+        while let Some(summary) = pending.next().await {
             summaries.push(summary?);
             if summaries.len() % YIELD_EVERY == 0 {
-                // Most of it is answered from memory, without a pause for other requests.
+                // Most summaries come from memory, without an await that lets others run.
                 tokio::task::yield_now().await;
             }
         }
@@ -266,11 +268,11 @@ impl Directory {
     async fn summary(
         &self,
         bucket: &Bucket,
-        silent: &Silent,
+        unresponsive: &Silent,
     ) -> Result<BucketSummary, DirectoryError> {
-        let elsewhere = self.reads_elsewhere(bucket, silent);
-        let (here, elsewhere) = futures_util::join!(self.reads_here(bucket), elsewhere);
-        let (hits, misses) = here.map_err(key_error)?;
+        let elsewhere = self.reads_elsewhere(bucket, unresponsive);
+        let (own_region, elsewhere) = futures_util::join!(self.reads_here(bucket), elsewhere);
+        let (hits, misses) = own_region.map_err(key_error)?;
         Ok(BucketSummary {
             id: bucket.id,
             access: bucket.access,
@@ -283,7 +285,7 @@ impl Directory {
         })
     }
 
-    /// The published number of keys; counted anew when the last one is too old.
+    /// Returns the published number of keys; counts them anew if that is too old.
     async fn published_keys(&self, bucket: &Bucket) -> Result<u64, DirectoryError> {
         let now = self.inner.clock.now();
         let interval = u64::try_from(self.inner.settings.stats_interval.as_nanos());
@@ -300,7 +302,7 @@ impl Directory {
         Ok(bucket.usage.publish(keys, now, since))
     }
 
-    /// Changes a bucket of `account`.
+    /// Modifies a bucket of `account`.
     pub async fn modify_bucket(
         &self,
         account: AccountId,
@@ -328,7 +330,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether all that a bucket is and holds is within another plan.
+    /// Fails if a bucket's access mode, keys or bytes exceed another plan.
     pub(super) async fn check_fits(
         &self,
         bucket: &Bucket,
@@ -341,7 +343,7 @@ impl Directory {
         if !terms.access.contains(&bucket.access) {
             return exceeds(format!("it does not offer access {}", bucket.access.name()));
         }
-        // What has expired is counted until it is removed.
+        // Expired keys are counted until they are removed.
         let states = self.inner.shards.states(&bucket.id, true).await;
         let states = states.map_err(key_error)?;
         let keys: u64 = states.iter().map(|state| state.keys).sum();
@@ -366,8 +368,8 @@ impl Directory {
             value_bytes,
         };
         for shard in self.inner.shards.numbers() {
-            let found = self.inner.shards.run(shard, &larger).await;
-            if found.map_err(key_error)? {
+            let has_larger = self.inner.shards.run(shard, &larger).await;
+            if has_larger.map_err(key_error)? {
                 return exceeds(format!(
                     "it holds keys above {key_bytes} or values above {value_bytes} bytes"
                 ));
@@ -376,7 +378,7 @@ impl Directory {
         Ok(())
     }
 
-    /// A bucket, if it belongs to `account`.
+    /// Returns a bucket if it belongs to `account`.
     pub(super) fn owned(
         &self,
         account: AccountId,
@@ -390,12 +392,12 @@ impl Directory {
         }
     }
 
-    /// Answers when this node knows all that was acknowledged before the call.
+    /// Waits until this node has applied all metadata that was acknowledged before the call.
     pub(super) async fn check_readable(&self) -> Result<(), DirectoryError> {
         Ok(self.inner.metadata.barrier().await?)
     }
 
-    /// Proposes a command, and waits for its answer within the time that a request has.
+    /// Proposes a command, and waits for its result within the request timeout.
     pub(super) async fn propose(
         &self,
         kind: Command,
@@ -414,6 +416,7 @@ fn random_key() -> Result<uuid::Uuid, DirectoryError> {
     Ok(uuid::Builder::from_random_bytes(random).into_uuid())
 }
 
+/// Converts the metadata's refusal of a command about a bucket of `plan` and `access`.
 pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> DirectoryError {
     match refusal {
         Refusal::UnknownBucket => DirectoryError::UnknownBucket,
@@ -433,7 +436,7 @@ pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> Directory
     }
 }
 
-/// An error of the shards, met while counting.
+/// Converts an error that the shards returned while keys were counted.
 pub(super) fn key_error(error: KeyError) -> DirectoryError {
     match error {
         KeyError::Unavailable(unavailable) => unavailable.into(),

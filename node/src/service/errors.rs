@@ -1,8 +1,8 @@
-//! What can go wrong with a request, in the service's own words. The API maps each to HTTP.
+//! Errors of the service, without HTTP. The API maps each to a status and a code.
 
 use crate::types::{Access, Plan};
 
-/// Why the cluster can't take a request now. Nothing was done; trying again is safe.
+/// Reason for which the cluster can't take a request now. Nothing was done; a retry is safe.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Unavailable {
     /// The group that serves this has no leader that this node can reach.
@@ -20,15 +20,15 @@ pub enum Unavailable {
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,
-    /// What the client has seen elsewhere isn't here yet.
-    #[error("what was seen elsewhere is not here yet")]
+    /// A write that the client has seen in another region has not arrived here yet.
+    #[error("a write that the client has seen in another region has not arrived here yet")]
     Behind,
     /// This node's clock is too far from those of the others.
     #[error("this node's clock is too far from those of the others")]
     ClockOff,
 }
 
-/// Why an operation on keys failed.
+/// Error of an operation on keys.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The cluster can't take it now; nothing was done.
@@ -52,24 +52,25 @@ pub enum KeyError {
         /// The plan's number of bytes.
         limit: u64,
     },
-    /// Most replicas have no room on their disks for what grows; nothing was done.
-    #[error("most replicas have no room on their disks")]
+    /// Most replicas are below the low-water mark of disk space and refuse what grows; nothing was
+    /// done.
+    #[error("most replicas are short of disk space")]
     DiskFull {
-        /// Whether another node has room and could take over.
+        /// True if another node has disk space and could take over.
         elsewhere: bool,
     },
     /// The bucket was deleted.
     #[error("the bucket was deleted")]
     BucketGone,
-    /// What it needs is damaged on the disk of each node that could be asked.
-    #[error("what it needs is damaged on the disk")]
+    /// The data is damaged on the disk of each node that could be reached.
+    #[error("the data is damaged on the disk")]
     Damaged(#[source] std::io::Error),
     /// The storage failed to read.
-    #[error("storage failed")]
+    #[error("access storage")]
     Storage(#[source] std::io::Error),
 }
 
-/// Why an operation on buckets or accounts failed.
+/// Error of an operation on buckets or accounts.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The cluster can't take it now; nothing was done.
@@ -90,9 +91,9 @@ pub enum DirectoryError {
     /// The plan doesn't offer the access mode.
     #[error("plan {} does not offer access {}", plan.name(), access.name())]
     AccessNotInPlan {
-        /// The plan asked for, or of the bucket.
+        /// The requested plan, or that of the bucket.
         plan: Plan,
-        /// The access mode asked for, or of the bucket.
+        /// The requested access mode, or that of the bucket.
         access: Access,
     },
     /// The account has as many buckets of this plan as it allows.
@@ -100,7 +101,7 @@ pub enum DirectoryError {
     TooManyBuckets {
         /// The plan.
         plan: Plan,
-        /// Its number of buckets.
+        /// The plan's number of buckets per account.
         limit: u64,
     },
     /// The cluster holds as many accounts or buckets as the operator allows.
@@ -109,33 +110,34 @@ pub enum DirectoryError {
         /// `accounts` or `buckets`.
         what: &'static str,
     },
-    /// Most nodes that hold the metadata have no room on their disks; nothing was done.
-    #[error("most nodes have no room on their disks")]
+    /// Most nodes that hold the metadata are below the low-water mark of disk space; nothing was
+    /// done.
+    #[error("most nodes are short of disk space")]
     DiskFull {
-        /// Whether another node has room and could take over.
+        /// True if another node has disk space and could take over.
         elsewhere: bool,
     },
     /// Only the operator gives this plan.
     #[error("plan {} is given by the operator", plan.name())]
     PlanNotSelfService {
-        /// The plan asked for.
+        /// The requested plan.
         plan: Plan,
     },
     /// The bucket holds more than the new plan allows.
     #[error("the bucket exceeds plan {}: {what}", plan.name())]
     ExceedsPlan {
-        /// The plan asked for.
+        /// The requested plan.
         plan: Plan,
-        /// What exceeds it.
+        /// The limit that is exceeded, and by how much.
         what: String,
     },
     /// `confirm` is not the number of keys.
     #[error("the bucket holds {keys} keys")]
     ConfirmMismatch {
-        /// The live count.
+        /// The number of keys, counted now.
         keys: u64,
     },
     /// The system has no random numbers, or the storage failed.
-    #[error("storage failed")]
+    #[error("access storage")]
     Storage(#[source] std::io::Error),
 }

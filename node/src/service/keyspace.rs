@@ -1,4 +1,4 @@
-//! Operations on keys.
+//! Operations on keys: gets, puts, deletes and lists them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::writes::{WriteKey, WriteResult};
 use crate::meta::Bucket;
 use crate::types::{BucketId, KeyInfo, ListQuery, Precondition, Put, ReadResult, Written};
 
-/// Values up to this size are copied out of the buffer that they were read into, in bytes.
+/// Maximum size of a value that is copied out of the buffer that it was read into, in bytes.
 const COPIED_VALUE: usize = 64 << 10;
 
 /// Keys of all buckets. Cheap to clone.
@@ -29,30 +29,30 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
-    /// Keys on `shards`; a write's outcome is waited for at most for `timeout`, and what a client has
-    /// seen elsewhere for `session_wait`.
-    pub fn new(shards: Shards, timeout: Duration, session_wait: Duration) -> Self {
+    /// Creates the keyspace over `shards`. A write's outcome is waited for for up to `timeout`, and
+    /// what a client has seen in other regions for up to `session_timeout`.
+    pub fn new(shards: Shards, timeout: Duration, session_timeout: Duration) -> Self {
         Self {
             shards,
             timeout,
-            session_wait,
+            session_wait: session_timeout,
         }
     }
 
-    /// The shards.
+    /// Returns the shards.
     pub(super) fn shards(&self) -> &Shards {
         &self.shards
     }
 
-    /// What a key holds. Completes at once if this node leads the shard and memory has the
-    /// answer.
+    /// Reads a key. Completes at once if this node leads the shard and has the record in memory.
     pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<ReadResult, KeyError> {
         let shard = self.shards.of(&bucket.id, key);
         let bucket = bucket.id.as_bytes();
         self.shards.run(shard, &Get { bucket, key }).await
     }
 
-    /// What a key holds, once all that the client has seen is there.
+    /// Reads a key once the shard has all that the client has seen. Fails with
+    /// [`Unavailable::Behind`] if it doesn't within the session timeout.
     pub async fn get_since(
         &self,
         bucket: &Bucket,
@@ -70,20 +70,20 @@ impl Keyspace {
         let get = GetSince { get, seen };
         loop {
             match self.shards.run(shard, &get).await? {
-                Since::Read(found) => return Ok(found),
+                Since::Read(result) => return Ok(result),
                 Since::Behind if Instant::now() < deadline => {}
                 Since::Behind => return Err(Unavailable::Behind.into()),
             }
         }
     }
 
-    /// The shard of a key.
+    /// Returns the number of a key's shard.
     pub fn shard_of(&self, bucket: &Bucket, key: &[u8]) -> u16 {
         self.shards.of(&bucket.id, key)
     }
 
-    /// What a key holds as this node's replica has it, which may lag; asked for at the leader if
-    /// there is no replica here, or it has yet to catch up since this node started.
+    /// Reads a key from this node's replica, which may lag. Reads at the leader if there is no
+    /// replica here, or it has yet to catch up since this node started.
     pub async fn get_eventual(
         &self,
         bucket: &Bucket,
@@ -103,9 +103,9 @@ impl Keyspace {
             return Err(Unavailable::Behind.into());
         }
         match shard.get_eventual(bucket.id.as_bytes(), key).await {
-            Ok(found) => Ok(found),
+            Ok(result) => Ok(result),
             Err(error) => match Missed::from(error) {
-                // The leader has it.
+                // The leader has another copy.
                 Missed::Damaged(_) => self.get_since(bucket, key, session).await,
                 Missed::NotLeader => Err(no_leader(number)),
                 Missed::Failed(error) => Err(error),
@@ -181,15 +181,15 @@ impl Keyspace {
         self.shards.run(shard, &write).await
     }
 
-    /// Live keys of a bucket, ascending by bytes, over all shards.
+    /// Lists the live keys of a bucket over all shards, in ascending order of their bytes.
     pub async fn list(&self, bucket: &Bucket, query: ListQuery) -> Result<Vec<KeyInfo>, KeyError> {
         listing::list(&self.shards, bucket, query).await
     }
 }
 
-/// The parts of a write, in one allocation of their size.
+/// Fields of a write, in one allocation of their size.
 ///
-/// They come as slices of the buffer that their request was read into. Kept as such, in the queue
+/// They arrive as slices of the buffer that their request was read into. Kept as such, in the queue
 /// and in the log's cache, each would keep all of that buffer.
 struct Packed {
     id: BucketId,
@@ -206,9 +206,10 @@ impl Packed {
         } else {
             b""
         };
-        let parts = [bucket.id.as_bytes(), key, content_type, copied];
-        let mut rest = Bytes::from(parts.concat());
-        let [bucket_part, key, content_type, copied] = parts.map(|part| rest.split_to(part.len()));
+        let fields = [bucket.id.as_bytes(), key, content_type, copied];
+        let mut rest = Bytes::from(fields.concat());
+        let [bucket_name, key, content_type, copied] =
+            fields.map(|field| rest.split_to(field.len()));
         let value = if copied.len() == value.len() {
             copied
         } else {
@@ -216,7 +217,7 @@ impl Packed {
         };
         Self {
             id: bucket.id,
-            bucket: bucket_part,
+            bucket: bucket_name,
             key,
             content_type,
             value,

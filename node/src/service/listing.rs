@@ -1,5 +1,5 @@
-//! Listing over all shards: each is asked for a share of the limit, and again when its share is
-//! used up; the shares are merged.
+//! Lists keys over all shards: each shard is asked for a page, a share of the limit, and again when
+//! its page is used up; the pages are merged.
 
 use std::collections::VecDeque;
 
@@ -11,10 +11,10 @@ use super::shards::Shards;
 use crate::meta::Bucket;
 use crate::types::{KeyInfo, ListQuery};
 
-/// Asked for beyond an even share, since keys don't spread quite evenly.
+/// Number of keys requested beyond an even share, since keys don't spread quite evenly.
 const SLACK: usize = 8;
 
-/// What a shard has given and was not taken yet.
+/// Keys of one shard that are not merged yet.
 struct Share {
     shard: u16,
     keys: VecDeque<KeyInfo>,
@@ -38,38 +38,38 @@ impl Share {
     }
 }
 
-/// Live keys in ascending order.
+/// Lists live keys in ascending order.
 pub async fn list(
     shards: &Shards,
     bucket: &Bucket,
     query: ListQuery,
 ) -> Result<Vec<KeyInfo>, KeyError> {
-    let share = query.limit.div_ceil(shards.len().max(1)) + SLACK;
-    let part = ListQuery {
-        limit: share.min(query.limit),
+    let page_limit = query.limit.div_ceil(shards.len().max(1)) + SLACK;
+    let first_page = ListQuery {
+        limit: page_limit.min(query.limit),
         ..query.clone()
     };
-    let first = shards
+    let fetches = shards
         .numbers()
-        .map(|shard| Share::fetch(shards, shard, bucket, &part));
-    let mut shares = try_join_all(first).await?;
+        .map(|shard| Share::fetch(shards, shard, bucket, &first_page));
+    let mut pages = try_join_all(fetches).await?;
     let mut keys = Vec::new();
     while keys.len() < query.limit {
-        let next = shares
+        let smallest = pages
             .iter_mut()
-            .filter(|share| !share.keys.is_empty())
+            .filter(|page| !page.keys.is_empty())
             .min_by(|a, b| a.keys[0].key.cmp(&b.keys[0].key));
-        let Some(share) = next else { break };
-        let Some(info) = share.keys.pop_front() else {
+        let Some(page) = smallest else { break };
+        let Some(info) = page.keys.pop_front() else {
             break;
         };
-        let after = ListQuery {
+        let next_page = ListQuery {
             after: Some(info.key.clone()),
-            ..part.clone()
+            ..first_page.clone()
         };
         keys.push(info);
-        if share.keys.is_empty() && share.more {
-            *share = Share::fetch(shards, share.shard, bucket, &after).await?;
+        if page.keys.is_empty() && page.more {
+            *page = Share::fetch(shards, page.shard, bucket, &next_page).await?;
         }
     }
     Ok(keys)

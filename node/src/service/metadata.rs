@@ -1,7 +1,7 @@
-//! The way to the metadata group's leader, from any node.
+//! A client of the metadata group, for any node.
 //!
-//! Commands go to the leader; what is read here is this node's own copy, in memory, and a
-//! [`Metadata::barrier`] makes sure that it is as new as when it was asked.
+//! Commands go to the group's leader. Reads are answered from this node's own copy, in memory, and
+//! a [`MetadataClient::barrier`] ensures that the copy has all that was acknowledged before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,17 +20,16 @@ use crate::raft::{Group, NodeId, ProposeError};
 use crate::rpc::{CallError, Lane, Peers};
 use crate::store::keys::GroupId;
 
-/// Time for a node to answer what can be asked again, and before that is asked again in vain.
+/// Timeout of one query of a read index, and time for which a failed barrier fails others.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Time for all nodes that can be reached to have applied a change.
+/// Timeout of waiting until all reachable nodes have applied a change.
 const SPREAD: Duration = Duration::from_secs(1);
-/// Time for a leader to be found, and for this node to follow it, when somebody asks for what this
-/// node doesn't know.
+/// Timeout of a barrier: time to find a leader, and for this node to apply what it has committed.
 const BARRIER: Duration = Duration::from_secs(3);
-/// Pause before the leader is looked for again.
+/// Interval between attempts to find the leader.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The metadata, from any node. Cheap to clone.
+/// Client of the metadata group, for any node. Cheap to clone.
 #[derive(Clone)]
 pub struct Metadata {
     inner: Arc<Inner>,
@@ -42,31 +41,32 @@ struct Inner {
     clock: Clock,
     timeout: Duration,
     hint: AtomicU64,
-    /// Barriers begun; each gets the next number.
+    /// Number of barriers started; each gets the next number.
     begun: AtomicU64,
     ended: tokio::sync::Mutex<Ended>,
 }
 
-/// How barriers ended, one after the other.
+/// Outcomes of the barriers, which run one after the other.
 #[derive(Default)]
 struct Ended {
-    /// The number of the last one that came through.
+    /// Number of the last barrier that succeeded.
     through: u64,
-    /// The number of the last one that didn't, and when that was.
+    /// Number of the last barrier that failed.
     failed: u64,
     failed_at: Option<Instant>,
 }
 
-/// What one try came to.
+/// Outcome of one attempt.
 enum Tried<T> {
     Answered(T),
     /// Nothing was done.
     NotDone,
+    /// It may have been done.
     Unknown,
 }
 
 impl Metadata {
-    /// The metadata that `group` replicates; a command's outcome is waited for for `timeout`.
+    /// Creates a client of `group`, which waits for a command's outcome for up to `timeout`.
     pub fn new(
         group: Arc<Group<Meta>>,
         peers: Arc<Peers>,
@@ -86,20 +86,20 @@ impl Metadata {
         }
     }
 
-    /// Whether this node leads, and its copy is the newest there is.
+    /// Returns whether this node leads the group and its lease allows reads of its own copy.
     pub fn leads(&self) -> bool {
         self.inner.group.may_read()
     }
 
-    /// Proposes a command wherever the leader is, and returns its answer once this node has
-    /// applied it, too.
+    /// Proposes a command at the leader, and returns its result once this node has applied it,
+    /// too.
     pub async fn propose(&self, kind: Command) -> Result<Response, DirectoryError> {
         let deadline = Instant::now() + self.inner.timeout;
         loop {
             match self.try_propose(kind.clone(), deadline).await {
                 Tried::Answered((response, index)) => {
                     let applied = self.inner.group.applied(index);
-                    // A node that lags still knows the answer.
+                    // The result is known even if this node lags.
                     let _ = tokio::time::timeout_at(deadline, applied).await;
                     return Ok(response);
                 }
@@ -117,15 +117,15 @@ impl Metadata {
         let Some(leader) = self.leader() else {
             return Tried::NotDone;
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let command = Some(pb::MetaCommand {
             time: 0,
             kind: Some(kind),
         });
         let body = call::Body::Meta(pb::MetaCommandCall { command });
-        match self.call(leader, body, left).await {
-            Tried::Answered(reply::Body::Meta(answer)) => match answer.response.map(from_pb) {
-                Some(Ok(response)) => Tried::Answered((response, answer.index)),
+        match self.call(leader, body, timeout).await {
+            Tried::Answered(reply::Body::Meta(reply)) => match reply.response.map(from_pb) {
+                Some(Ok(response)) => Tried::Answered((response, reply.index)),
                 Some(Err(_)) | None => Tried::Unknown,
             },
             Tried::Answered(_) | Tried::Unknown => Tried::Unknown,
@@ -133,16 +133,16 @@ impl Metadata {
         }
     }
 
-    /// Proposes a command on this node, with this node's time.
+    /// Proposes a command at this node, stamped with this node's clock.
     async fn propose_here(&self, kind: Command, deadline: Instant) -> Tried<(Response, u64)> {
         let command = pb::MetaCommand {
             time: self.inner.clock.now(),
             kind: Some(kind),
         };
-        let answer = self.inner.group.propose(command);
-        match tokio::time::timeout_at(deadline, answer).await {
+        let proposal = self.inner.group.propose(command);
+        match tokio::time::timeout_at(deadline, proposal).await {
             Ok(Ok(response)) => {
-                // It was applied before it was answered.
+                // The response comes after the command was applied.
                 let index = self.inner.group.progress().applied_index();
                 Tried::Answered((response, index))
             }
@@ -151,7 +151,7 @@ impl Metadata {
         }
     }
 
-    /// Calls another node; a refusal that names the leader is noted.
+    /// Calls another node, and keeps the leader that a refusal names as the hint.
     async fn call(&self, node: NodeId, body: call::Body, timeout: Duration) -> Tried<reply::Body> {
         let peers = &self.inner.peers;
         match peers.call(node, Lane::Keys, body, timeout).await {
@@ -179,48 +179,48 @@ impl Metadata {
 
     fn leader(&self) -> Option<NodeId> {
         let me = self.inner.peers.me();
-        let told = *self.inner.group.leader().borrow();
+        let known = *self.inner.group.leader().borrow();
         let hint = Some(self.inner.hint.load(Ordering::Relaxed)).filter(|hint| *hint != 0);
-        let leader = told.or(hint).filter(|leader| *leader != me);
+        let leader = known.or(hint).filter(|leader| *leader != me);
         if leader.is_some() || self.inner.group.is_member() {
             return leader;
         }
-        // Not a member yet: any node that is one knows more.
+        // This node is not a member yet: any member knows more.
         self.inner.peers.known().first().copied()
     }
 
-    /// Answers when this node has applied all that was acknowledged before the call. Calls at the
-    /// same time share a question to the leader, and its failure, as do those that come within a second
-    /// after it: however many wait, none waits for longer than two questions take.
+    /// Waits until this node has applied all that was acknowledged before the call. Concurrent
+    /// calls share one query of the leader's read index, and its failure, as do calls within a
+    /// second after a failure: however many wait, none waits for longer than two queries take.
     pub async fn barrier(&self) -> Result<(), Unavailable> {
         if self.leads() {
             return Ok(());
         }
-        let seen = self.inner.begun.load(Ordering::Acquire);
-        let mut ended = self.inner.ended.lock().await;
-        // One that began after this call tells as much as one of its own.
-        if ended.through > seen {
+        let last_started = self.inner.begun.load(Ordering::Acquire);
+        let mut state = self.inner.ended.lock().await;
+        // A barrier that was started after this call serves as well as one of its own.
+        if state.through > last_started {
             return Ok(());
         }
         let now = Instant::now();
-        let just_failed = ended.failed_at.is_some_and(|at| now < at + ASK_AGAIN);
-        if ended.failed > seen || just_failed {
+        let just_failed = state.failed_at.is_some_and(|at| now < at + ASK_AGAIN);
+        if state.failed > last_started || just_failed {
             return Err(no_leader());
         }
         let number = self.inner.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let pass = async {
+        let barrier = async {
             let index = self.ask_for_position().await;
             self.inner.group.applied(index).await;
         };
-        match tokio::time::timeout(BARRIER, pass).await {
+        match tokio::time::timeout(BARRIER, barrier).await {
             Ok(()) => {
-                ended.through = number;
-                ended.failed_at = None;
+                state.through = number;
+                state.failed_at = None;
                 Ok(())
             }
             Err(_) => {
-                ended.failed = number;
-                ended.failed_at = Some(Instant::now());
+                state.failed = number;
+                state.failed_at = Some(Instant::now());
                 Err(no_leader())
             }
         }
@@ -234,8 +234,8 @@ impl Metadata {
             if let Some(leader) = self.leader() {
                 let group = u32::from(GroupId::META.0);
                 let body = call::Body::Barrier(pb::Barrier { group });
-                let answer = self.call(leader, body, ASK_AGAIN).await;
-                if let Tried::Answered(reply::Body::Position(position)) = answer {
+                let reply = self.call(leader, body, ASK_AGAIN).await;
+                if let Tried::Answered(reply::Body::Position(position)) = reply {
                     return position.index;
                 }
             }
@@ -243,8 +243,8 @@ impl Metadata {
         }
     }
 
-    /// Waits until every node that can be reached has applied all that this one has, though not
-    /// for long.
+    /// Waits until every node that can be reached has applied all that this one has, for up to
+    /// [`PEER_APPLY_TIMEOUT`].
     pub async fn spread(&self) {
         let index = self.inner.group.progress().applied_index();
         let peers = &self.inner.peers;
@@ -256,7 +256,7 @@ impl Metadata {
         join_all(applied).await;
     }
 
-    /// Answers another node's command.
+    /// Proposes another node's command.
     pub(super) async fn answer_command(
         &self,
         command: Option<pb::MetaCommand>,
@@ -281,7 +281,7 @@ impl Metadata {
         }
     }
 
-    /// Answers another node's question for the position of a read that begins now.
+    /// Returns the read index for another node's barrier that begins now.
     pub(super) fn answer_barrier(&self) -> reply::Body {
         if !self.leads() {
             return self.refuse(Reason::NotLeader, "");
@@ -290,11 +290,11 @@ impl Metadata {
         reply::Body::Position(pb::Position { index })
     }
 
-    /// Answers when this node has applied an entry.
+    /// Waits until this node has applied an entry, for up to `timeout`.
     pub(super) async fn answer_applied(&self, index: u64, timeout: Duration) -> reply::Body {
         match tokio::time::timeout(timeout, self.inner.group.applied(index)).await {
             Ok(()) => reply::Body::Position(pb::Position { index }),
-            Err(_) => self.refuse(Reason::Busy, "it lags"),
+            Err(_) => self.refuse(Reason::Busy, "this node lags"),
         }
     }
 

@@ -1,23 +1,25 @@
-//! What a request means, without any HTTP: [`Keyspace`] for keys, [`Directory`] for accounts and
-//! buckets.
+//! The service without any HTTP: [`Keyspace`] for keys, [`Directory`] for accounts and buckets.
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `keyspace` | get, put, delete |
-//! | `listing` | listing over all shards |
-//! | `shards` | the shards, and the way to the leader of each |
-//! | `operation` | a request to a shard, in a form that is answered here or sent to its leader |
+//! | `keyspace` | gets, puts and deletes keys |
+//! | `listing` | lists keys over all shards |
+//! | `shards` | routes an operation to the leader of its shard |
+//! | `operation` | an operation on a shard, which is executed here or sent to the shard's leader |
 //! | `reads`, `writes` | the operations |
-//! | `room` | a plan's number of keys |
-//! | `session` | what a client has seen, wherever it was |
-//! | `token` | the same as text |
-//! | `answers` | requests that other nodes pass on |
-//! | `metadata` | the way to the metadata's leader |
-//! | `directory` | accounts and buckets: look up, create, list, modify |
-//! | `plans` | what only operators do with plans |
-//! | `deletion` | deleting buckets, and dropping what they held |
+//! | `quota` | enforces a plan's number of keys: requests and grants quota leases |
+//! | `byte_quota` | enforces a plan's number of bytes |
+//! | `session` | session tokens: what a client has seen in any region |
+//! | `token` | the text forms of session tokens |
+//! | `forwarded` | handles requests that other nodes forward |
+//! | `metadata` | routes commands and queries to the metadata's leader |
+//! | `directory` | looks up, creates, lists and modifies accounts and buckets |
+//! | `negative_cache` | names that were looked up lately, and don't exist |
+//! | `plans` | changes of plans that only operators make |
+//! | `deletion` | deletes buckets, and drops their rows |
+//! | `reclaim` | reclaims the disk space of dropped buckets |
 //! | `reports` | counts that are published and reported in the background |
-//! | `errors` | what can go wrong |
+//! | `errors` | the service's errors |
 
 mod absent;
 mod answers;
@@ -53,12 +55,12 @@ pub use plans::{PlanChanges, PlanError};
 pub use session::{Session, SessionError};
 pub use shards::Shards;
 
-/// All that the API asks for. Cheap to clone.
+/// Everything that the API calls. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    /// Keys.
+    /// Operations on keys.
     pub keyspace: Keyspace,
-    /// Accounts and buckets.
+    /// Operations on accounts and buckets.
     pub directory: Directory,
 }
 

@@ -1,7 +1,7 @@
-//! Requests to a shard, in a form that is answered here or sent to where its leader is.
+//! Operations on a shard, which are executed here or sent to the shard's leader.
 //!
-//! An [`Operation`] says how a request is answered by a shard that this node leads, and how it and
-//! its answer travel. The same code answers users of this node and those of others.
+//! An [`Operation`] defines how a request is executed by a shard that this node leads, and how it
+//! and its reply are encoded. The same code serves users of this node and those of other nodes.
 
 use std::future::Future;
 
@@ -13,41 +13,41 @@ use crate::raft::NodeId;
 use crate::shard::{ReadError, ShardHandle, WriteError};
 use crate::store::StoreError;
 
-/// Why a shard on this node has no answer.
+/// Error of an operation that was executed on this node's replica of a shard.
 #[derive(Debug)]
 pub enum Missed {
     /// Nothing was done: this node doesn't lead the shard.
     NotLeader,
-    /// What it needs is damaged on this node's disk, and nothing was done. Another node, which has
-    /// it too, will lead the shard soon.
+    /// The data is damaged on this node's disk, and nothing was done. Another node, which has the
+    /// data too, will lead the shard soon.
     Damaged(StoreError),
-    /// It was tried, and this is what came of it.
+    /// The operation failed.
     Failed(KeyError),
 }
 
-/// A request to one shard.
+/// An operation on one shard.
 pub trait Operation: Sync {
-    /// What it is answered with.
+    /// Result of the operation.
     type Output: Send;
-    /// Whether it may be sent again when it isn't known whether it was done.
+    /// True if the operation may be sent again after an unknown outcome.
     const REPEATABLE: bool;
 
-    /// Answers it on this node, which leads the shard.
+    /// Executes the operation on this node, which leads the shard.
     fn here(
         &self,
         shard: &ShardHandle,
     ) -> impl Future<Output = Result<Self::Output, Missed>> + Send;
 
-    /// The request as it travels to shard `shard`.
+    /// Encodes the operation as a call to the leader of `shard`.
     fn call(&self, shard: u16) -> call::Body;
 
-    /// The answer as it travels.
+    /// Encodes the result as a reply.
     fn encode(output: Self::Output) -> reply::Body;
 
-    /// The answer that came; `None` if it is none to this request.
+    /// Decodes a reply; `None` if it is of another operation.
     fn decode(reply: reply::Body) -> Option<Self::Output>;
 
-    /// What it takes in memory while it waits, in bytes.
+    /// Approximate size in memory while the operation is queued, in bytes.
     fn size(&self) -> usize {
         256
     }
@@ -94,14 +94,15 @@ impl From<WriteError> for Missed {
     }
 }
 
-/// What another node's refusal means for a request.
+/// Meaning of another node's refusal for an operation.
 pub(super) enum Refusal {
-    /// Nothing was done; it may be sent to the leader, if known.
+    /// Nothing was done; the operation may be sent to the leader, if it is known.
     Elsewhere(Option<NodeId>),
-    /// This is what the user is told.
+    /// The operation failed with this error.
     Final(KeyError),
 }
 
+/// Decodes another node's refusal.
 pub(super) fn read_refusal(refused: pb::Refused) -> Refusal {
     use refused::Reason;
     match refused.reason() {
@@ -121,10 +122,10 @@ pub(super) fn read_refusal(refused: pb::Refused) -> Refusal {
     }
 }
 
-/// What this node tells another of why it has no answer.
-pub(super) fn write_refusal(missed: Missed, leader: Option<NodeId>) -> reply::Body {
+/// Encodes an error as a refusal that names the leader, if it is another node.
+pub(super) fn write_refusal(error: Missed, leader: Option<NodeId>) -> reply::Body {
     use refused::Reason;
-    let (reason, message) = match missed {
+    let (reason, message) = match error {
         Missed::NotLeader => (Reason::NotLeader, String::new()),
         Missed::Damaged(error) => (Reason::NotHere, error.to_string()),
         Missed::Failed(error) => {

@@ -1,4 +1,4 @@
-//! What only the operator does with plans: change their limits, and give one to a bucket.
+//! Changes of plans that only the operator makes: of their limits, and of a bucket's plan.
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
@@ -12,7 +12,7 @@ use crate::meta::{
 use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
 
-/// Changes of a plan's limits; `None` leaves as it is.
+/// Changes of a plan's limits; `None` leaves a limit unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlanChanges {
     /// Number of keys of a bucket.
@@ -21,29 +21,29 @@ pub struct PlanChanges {
     pub key_bytes: Option<u64>,
     /// Size of a value, in bytes.
     pub value_bytes: Option<u64>,
-    /// Buckets of the plan per account; 0: any number.
+    /// Number of buckets of the plan per account; 0: unlimited.
     pub buckets: Option<u64>,
-    /// Bytes of all keys and values of a bucket; 0: any number.
+    /// Size of all keys and values of a bucket, in bytes; 0: unlimited.
     pub bytes: Option<u64>,
 }
 
-/// Why a plan's limits were not changed.
+/// Error of a change of a plan's limits.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// No limit was named.
     #[error("name at least one limit: keys, key_bytes, value_bytes, buckets or bytes")]
     NoChange,
-    /// A limit that no plan may have.
+    /// A limit is outside of its bounds.
     #[error("{limit} = {value}: expected a whole number {}", bounds(*.max))]
     OutOfBounds {
         /// The limit.
         limit: &'static str,
-        /// What it was to be.
+        /// The requested value.
         value: u64,
-        /// The highest that it may be; the lowest is 1.
+        /// The highest allowed value; the lowest is 1.
         max: u64,
     },
-    /// A node of an older version would not keep the limit.
+    /// A node of an older version would drop the limit of bytes.
     #[error("a limit of bytes needs all nodes to run this version: upgrade or remove nodes {0:?}")]
     OldNodes(Vec<NodeId>),
     /// The change failed.
@@ -59,21 +59,21 @@ fn bounds(max: u64) -> String {
 }
 
 impl Directory {
-    /// The terms of all plans, the lowest first, as of the last change that this node has seen.
+    /// Returns the terms of all plans, the lowest first, as this node has applied them.
     pub fn plans(&self) -> Vec<(Plan, PlanTerms)> {
         let terms = |plan| Some((plan, self.inner.catalog.plan(plan)?));
         Plan::ALL.into_iter().filter_map(terms).collect()
     }
 
-    /// Changes a plan's limits for all of its buckets at once, and returns its terms. What a
-    /// bucket holds beyond a lower limit stays.
+    /// Changes a plan's limits for all of its buckets at once, and returns its terms. Keys and
+    /// values of a bucket beyond a lower limit stay.
     pub async fn set_plan_limits(
         &self,
         plan: Plan,
         changes: PlanChanges,
     ) -> Result<PlanTerms, PlanError> {
         // A command carries all limits: two changes at once must not undo each other.
-        let _alone = self.inner.plan_changes.lock().await;
+        let _exclusive = self.inner.plan_changes.lock().await;
         self.check_readable().await?;
         if changes.bytes.is_some() {
             self.check_keeps_bytes()?;
@@ -83,22 +83,22 @@ impl Directory {
         let set = pb::SetPlanLimits {
             limits: Some(limits),
         };
-        let answer = self.propose(Command::SetPlanLimits(set)).await?;
-        answer.map_err(|_| DirectoryError::UnknownOutcome)?;
+        let result = self.propose(Command::SetPlanLimits(set)).await?;
+        result.map_err(|_| DirectoryError::UnknownOutcome)?;
         Ok(self.terms(plan)?)
     }
 
-    /// Fails while a node could be there that drops the limit of bytes from what it stores.
+    /// Fails while the cluster may have a node that drops the limit of bytes from what it stores.
     fn check_keeps_bytes(&self) -> Result<(), PlanError> {
         if self.inner.catalog.header().level >= BYTES_LEVEL {
             return Ok(());
         }
         let topology = self.inner.catalog.topology();
-        let old = topology.nodes().iter();
-        let old = old.filter(|node| node.state != NodeState::Removed && node.level < BYTES_LEVEL);
+        let nodes = topology.nodes().iter();
+        let old = nodes.filter(|node| node.state != NodeState::Removed && node.level < BYTES_LEVEL);
         let old: Vec<NodeId> = old.map(|node| node.id).collect();
         if old.is_empty() {
-            // All nodes are new: the level is raised in a moment.
+            // All nodes are new: the feature level is raised in a moment.
             Err(DirectoryError::from(no_leader()).into())
         } else {
             Err(PlanError::OldNodes(old))
@@ -110,7 +110,7 @@ impl Directory {
         terms.ok_or_else(|| no_leader().into())
     }
 
-    /// Gives a bucket a plan, whoever owns it, and whether or not users choose plans themselves.
+    /// Sets a bucket's plan, whoever owns it, and whether or not users choose plans themselves.
     pub async fn set_bucket_plan(&self, id: BucketId, plan: Plan) -> Result<(), DirectoryError> {
         self.check_readable().await?;
         let bucket = self.bucket(&id).ok_or(DirectoryError::UnknownBucket)?;
@@ -129,7 +129,7 @@ impl Directory {
     }
 }
 
-/// A plan's limits after changes.
+/// Returns a plan's limits with changes applied.
 fn changed(
     plan: Plan,
     terms: &PlanTerms,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_named_stays() {
+    fn limits_that_are_not_named_stay() {
         let changes = PlanChanges {
             value_bytes: Some(8192),
             ..Default::default()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_limits_are_taken_and_no_buckets_means_any_number() {
+    fn the_highest_limits_are_accepted_and_zero_buckets_is_unlimited() {
         let limits = change(PlanChanges {
             keys: Some(u64::MAX),
             key_bytes: Some(1024),
@@ -232,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn limits_out_of_bounds_are_refused_with_what_is_right() {
-        let wrong = |keys, key_bytes, value_bytes| {
+    fn limits_out_of_bounds_are_refused_with_the_bounds() {
+        let error_of = |keys, key_bytes, value_bytes| {
             change(PlanChanges {
                 keys,
                 key_bytes,
@@ -243,18 +243,18 @@ mod tests {
             .unwrap_err()
         };
         assert_eq!(
-            wrong(Some(0), None, None),
+            error_of(Some(0), None, None),
             "keys = 0: expected a whole number from 1 on"
         );
         for bytes in [0, 1025, u64::from(u32::MAX) + 65] {
             let expected = format!("key_bytes = {bytes}: expected a whole number from 1 to 1024");
-            assert_eq!(wrong(None, Some(bytes), None), expected);
+            assert_eq!(error_of(None, Some(bytes), None), expected);
         }
         for bytes in [0, (1 << 20) + 1] {
             let expected =
                 format!("value_bytes = {bytes}: expected a whole number from 1 to 1048576");
-            assert_eq!(wrong(None, None, Some(bytes)), expected);
+            assert_eq!(error_of(None, None, Some(bytes)), expected);
         }
-        assert!(wrong(None, None, None).contains("at least one"));
+        assert!(error_of(None, None, None).contains("at least one"));
     }
 }

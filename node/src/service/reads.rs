@@ -1,4 +1,4 @@
-//! Reads of a shard, as operations.
+//! Operations that read a shard.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::raft::ProposeError;
 use crate::shard::{Page, ShardHandle};
 use crate::types::{Entry, KeyInfo, ListQuery, ReadResult, Version};
 
-/// What a key holds.
+/// Reads a key.
 pub(super) struct Get<'a> {
     pub bucket: &'a [u8],
     pub key: &'a [u8],
@@ -35,9 +35,9 @@ impl Operation for Get<'_> {
         })
     }
 
-    fn encode(found: Self::Output) -> reply::Body {
+    fn encode(result: Self::Output) -> reply::Body {
         let mut reply = pb::GetReply::default();
-        match found {
+        match result {
             ReadResult::Found(entry) => {
                 reply.record = Some(pb::Record {
                     version: Some(entry.version.into()),
@@ -58,8 +58,8 @@ impl Operation for Get<'_> {
             return None;
         };
         let Some(record) = reply.record else {
-            let gone = reply.gone.map(Version::from);
-            return Some(gone.map_or(ReadResult::Nothing, ReadResult::Gone));
+            let deleted = reply.gone.map(Version::from);
+            return Some(deleted.map_or(ReadResult::Nothing, ReadResult::Gone));
         };
         Some(ReadResult::Found(Entry {
             version: record.version.map(Version::from).unwrap_or_default(),
@@ -70,20 +70,21 @@ impl Operation for Get<'_> {
     }
 }
 
-/// What a key holds, once all that the client has seen is there.
+/// Reads a key once the shard has all that the client has seen.
 pub(super) struct GetSince<'a> {
     pub get: Get<'a>,
     pub seen: Vec<pb::SeenVersion>,
 }
 
-/// What a read came to that waits for what its client has seen.
+/// Result of a [`SessionGet`].
 pub(super) enum Since {
     Read(ReadResult),
-    /// It isn't there yet.
+    /// The shard lacks something that the client has seen.
     Behind,
 }
 
-/// Time that one try waits: shorter than the time that another node gets for its answer.
+/// Time for which one attempt waits for the shard to catch up: shorter than the timeout of a call
+/// to another node.
 const SINCE: Duration = Duration::from_millis(400);
 
 impl Operation for GetSince<'_> {
@@ -108,7 +109,7 @@ impl Operation for GetSince<'_> {
 
     fn encode(since: Since) -> reply::Body {
         match since {
-            Since::Read(found) => Get::encode(found),
+            Since::Read(result) => Get::encode(result),
             Since::Behind => reply::Body::Get(pb::GetReply {
                 behind: true,
                 ..Default::default()
@@ -124,7 +125,7 @@ impl Operation for GetSince<'_> {
     }
 }
 
-/// Live keys of a bucket, in order.
+/// Lists live keys of a bucket, in ascending order.
 pub(super) struct Keys<'a> {
     pub bucket: &'a [u8],
     pub query: &'a ListQuery,
@@ -178,10 +179,10 @@ impl Operation for Keys<'_> {
     }
 }
 
-/// A bucket's state in a shard.
+/// Reads a bucket's counters in a shard.
 pub(super) struct Counts<'a> {
     pub bucket: &'a [u8],
-    /// Whether what has expired goes first, so that the count is exact.
+    /// True if expired keys are removed first, so that the counts are exact.
     pub exact: bool,
 }
 
@@ -216,8 +217,7 @@ impl Operation for Counts<'_> {
     }
 }
 
-/// Removes what has expired. It is done as often as it is asked for: an outcome that isn't known
-/// doesn't matter.
+/// Removes expired keys. That may be repeated, so an unknown outcome doesn't matter.
 async fn expire(shard: &ShardHandle) -> Result<(), Missed> {
     match shard.expire().await {
         Ok(_) => Ok(()),
@@ -225,7 +225,7 @@ async fn expire(shard: &ShardHandle) -> Result<(), Missed> {
     }
 }
 
-/// Whether a bucket holds larger keys or values than these.
+/// Checks whether a bucket holds larger keys or values than these.
 pub(super) struct Larger<'a> {
     pub bucket: &'a [u8],
     pub key_bytes: usize,
@@ -239,8 +239,8 @@ impl Operation for Larger<'_> {
     async fn here(&self, shard: &ShardHandle) -> Result<bool, Missed> {
         let (bucket, now) = (self.bucket.to_vec(), shard.now());
         let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
-        let walk = shard.read(move |view| view.has_larger(&bucket, key_bytes, value_bytes, now));
-        Ok(walk.await?)
+        let scan = shard.read(move |view| view.has_larger(&bucket, key_bytes, value_bytes, now));
+        Ok(scan.await?)
     }
 
     fn call(&self, shard: u16) -> call::Body {
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_elsewhere_comes_as_it_went() {
+    fn get_results_survive_encoding() {
         let version = Version { time: 7, region: 2 };
         let entry = Entry {
             value: Bytes::from_static(b"value"),
@@ -277,15 +277,15 @@ mod tests {
             version,
             expires_at: Some(9),
         };
-        for found in [
+        for result in [
             ReadResult::Found(entry),
             ReadResult::Gone(version),
             ReadResult::Nothing,
         ] {
-            let decoded = Get::decode(Get::encode(found.clone()));
-            assert_eq!(decoded, Some(found.clone()));
-            let since = GetSince::decode(GetSince::encode(Since::Read(found.clone())));
-            assert!(matches!(since, Some(Since::Read(read)) if read == found));
+            let decoded = Get::decode(Get::encode(result.clone()));
+            assert_eq!(decoded, Some(result.clone()));
+            let decoded = GetSince::decode(GetSince::encode(Since::Read(result.clone())));
+            assert!(matches!(decoded, Some(Since::Read(read)) if read == result));
         }
         let behind = GetSince::decode(GetSince::encode(Since::Behind));
         assert!(matches!(behind, Some(Since::Behind)));

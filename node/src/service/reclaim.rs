@@ -1,9 +1,10 @@
-//! Gives back the space of dropped buckets, on each node for itself.
+//! Reclaims the disk space of dropped buckets, on each node for itself.
 //!
-//! A bucket's rows go with one range deletion in each shard; the files that held nothing else can
-//! go at once. A file goes for good, the deletion only once it is flushed: so files are removed
-//! after this node's replicas have applied the drop, and flushed it. The other way round, a crash
-//! between would leave a state that is not that after any entry.
+//! One range deletion in each shard deletes a bucket's rows; the files that held nothing else can
+//! be removed at once. The removal of a file is durable immediately, the range deletion only once
+//! it is flushed: so files are removed after this node's replicas have applied the drop, and
+//! flushed it. In the other order, a crash in between would leave a state that is not that after
+//! any entry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +15,22 @@ use super::directory::Directory;
 use crate::shard::ShardHandle;
 use crate::types::BucketId;
 
-/// How often dropped buckets are looked for.
+/// Interval at which dropped buckets are looked for.
 const LOOK: Duration = Duration::from_secs(2);
 
 impl Directory {
-    /// Gives back the space of dropped buckets, until `stop`.
+    /// Reclaims the disk space of dropped buckets, until `stop`.
     pub async fn reclaim(self, stop: CancellationToken) {
-        let mut waiting: Vec<BucketId> = Vec::new();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(look.tick()).await.is_some() {
-            waiting.extend(self.inner.catalog.take_forgotten());
+        let mut pending: Vec<BucketId> = Vec::new();
+        let mut interval = tokio::time::interval(LOOK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(interval.tick()).await.is_some() {
+            pending.extend(self.inner.catalog.take_forgotten());
             let shards: Vec<Arc<ShardHandle>> = self.inner.shards.iter().cloned().collect();
             let ready = {
-                let dropped = |id: &BucketId| is_dropped(&shards, id);
-                let (ready, later) = waiting.drain(..).partition(dropped);
-                waiting = later;
+                let is_ready = |id: &BucketId| is_dropped(&shards, id);
+                let (ready, not_ready) = pending.drain(..).partition(is_ready);
+                pending = not_ready;
                 ready
             };
             if !ready.is_empty() {
@@ -39,7 +40,7 @@ impl Directory {
     }
 }
 
-/// Whether all replicas of this node have applied the drop of a bucket.
+/// Returns whether all replicas of this node have applied the drop of a bucket.
 fn is_dropped(shards: &[Arc<ShardHandle>], id: &BucketId) -> bool {
     shards.iter().all(|shard| {
         !shard.has_replica()
@@ -58,7 +59,7 @@ async fn give_back(shards: Vec<Arc<ShardHandle>>, buckets: Vec<BucketId>) {
     };
     match tokio::task::spawn_blocking(reclaim).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "give back the space of dropped buckets"),
-        Err(error) => tracing::error!(%error, "give back the space of dropped buckets"),
+        Ok(Err(error)) => tracing::warn!(%error, "reclaiming the space of dropped buckets failed"),
+        Err(error) => tracing::error!(%error, "reclaiming the space of dropped buckets failed"),
     }
 }

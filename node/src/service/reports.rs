@@ -1,5 +1,5 @@
-//! What is counted in memory and reported to the replicated state now and then: reads of buckets.
-//! And accounts that were left empty for long, which go.
+//! Reports reads of buckets, which are counted in memory, to the replicated state at an interval,
+//! and expires accounts that have had no bucket for a long time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,28 +18,29 @@ use super::writes::Propose;
 use crate::meta::Bucket;
 use crate::rpc::Lane;
 
-/// Buckets in one report.
+/// Maximum number of buckets in one report.
 const REPORT_LIMIT: usize = 1000;
-/// How often idle accounts are looked for.
+/// Interval at which idle accounts are looked for.
 const ACCOUNT_SWEEP: Duration = Duration::from_secs(3600);
-/// Accounts that one entry removes at most.
+/// Maximum number of accounts that one log entry expires.
 const ACCOUNT_LIMIT: u32 = 1000;
 
 /// A bucket, with its hits and misses.
 type Report = (Arc<Bucket>, (u64, u64));
 
-/// Time for another region to say what it has counted.
+/// Timeout of a query for the reads that another region has counted.
 const ASK: Duration = Duration::from_millis(800);
 
-/// Regions that gave no answer while a list was made.
+/// Regions that didn't answer while a list of buckets was made.
 #[derive(Debug, Default)]
 pub(super) struct Silent(Mutex<HashSet<u32>>);
 
 impl Directory {
-    /// Reads of a bucket that this region has counted, found and not found: those that were
-    /// reported, and those of this node.
+    /// Returns the hits and misses of a bucket that this region has counted: those that were
+    /// reported, and those of this node that weren't yet.
     pub(super) async fn reads_here(&self, bucket: &Bucket) -> Result<(u64, u64), KeyError> {
-        // Before what was reported: a read that is reported between is counted twice, not lost.
+        // Read before the reported counts: a read that is reported in between is counted twice, not
+        // lost.
         let (hits, misses) = bucket.usage.reads();
         let shards = &self.inner.shards;
         let counts = Counts {
@@ -50,19 +51,23 @@ impl Directory {
         Ok((home.hits + hits, home.misses + misses))
     }
 
-    /// The same of all other regions that can be reached. One that gives no answer is noted in
-    /// `silent`, and not asked for the next bucket of a list.
-    pub(super) async fn reads_elsewhere(&self, bucket: &Bucket, silent: &Silent) -> (u64, u64) {
+    /// Returns the hits and misses of all other regions that can be reached. A region that doesn't
+    /// answer is added to `unresponsive`, and not asked for the next bucket of a list.
+    pub(super) async fn reads_elsewhere(
+        &self,
+        bucket: &Bucket,
+        unresponsive: &Silent,
+    ) -> (u64, u64) {
         let topology = self.inner.catalog.topology();
-        let me = self.inner.settings.region;
+        let own_region = self.inner.settings.region;
         let peers = self.inner.shards.peers();
-        let others = topology.regions().filter(|(region, _)| *region != me);
-        let others = others.filter(|(region, _)| !silent.0.lock().contains(region));
-        let asked = others.map(|(region, _)| {
+        let others = topology.regions().filter(|(region, _)| *region != own_region);
+        let others = others.filter(|(region, _)| !unresponsive.0.lock().contains(region));
+        let queries = others.map(|(region, _)| {
             let mut nodes = topology.nodes_of(region).map(|node| node.id);
             let node = nodes.find(|node| {
-                let up = peers.connected(*node, Lane::Keys);
-                up.is_some_and(|up| *up.borrow())
+                let connected = peers.connected(*node, Lane::Keys);
+                connected.is_some_and(|connected| *connected.borrow())
             });
             let body = call::Body::Reads(pb::ReadsQuery {
                 bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
@@ -71,27 +76,27 @@ impl Directory {
                 match peers.call(node?, Lane::Keys, body, ASK).await {
                     Ok(reply::Body::Reads(reads)) => Some((reads.hits, reads.misses)),
                     _ => {
-                        silent.0.lock().insert(region);
+                        unresponsive.0.lock().insert(region);
                         None
                     }
                 }
             }
         });
-        let counts = join_all(asked).await.into_iter().flatten();
+        let counts = join_all(queries).await.into_iter().flatten();
         counts.fold((0, 0), |sum, reads| (sum.0 + reads.0, sum.1 + reads.1))
     }
 
-    /// Reports reads every `stats_interval` until `stop`; what was read since then is for
+    /// Reports reads every `stats_interval` until `stop`. Reads after the last report are left to
     /// [`Directory::report_reads`], while the shards still run.
     pub async fn report(self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(self.inner.settings.stats_interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let mut interval = tokio::time::interval(self.inner.settings.stats_interval);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(interval.tick()).await.is_some() {
             self.report_reads().await;
         }
     }
 
-    /// Reports what was read and not reported yet.
+    /// Reports all reads that were not reported yet.
     pub async fn report_reads(&self) {
         let mut by_shard: HashMap<u16, Vec<Report>> = HashMap::new();
         for bucket in self
@@ -104,17 +109,18 @@ impl Directory {
             by_shard.entry(home).or_default().push((bucket, reads));
         }
         for reads in by_shard.into_values() {
-            for part in reads.chunks(REPORT_LIMIT) {
-                self.report_part(part).await;
+            for batch in reads.chunks(REPORT_LIMIT) {
+                self.report_part(batch).await;
             }
         }
     }
 
-    async fn report_part(&self, part: &[Report]) {
-        let Some((first, _)) = part.first() else {
+    /// Reports the reads of buckets that have the same home shard.
+    async fn report_part(&self, batch: &[Report]) {
+        let Some((first, _)) = batch.first() else {
             return;
         };
-        let counts = part.iter().map(|(bucket, (hits, misses))| pb::ReadCount {
+        let counts = batch.iter().map(|(bucket, (hits, misses))| pb::ReadCount {
             bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             hits: *hits,
             misses: *misses,
@@ -124,17 +130,17 @@ impl Directory {
         };
         let home = self.inner.shards.home(&first.id);
         let report = Propose(shard_command::Kind::CountReads(counts));
-        let reported = self.inner.shards.run(home, &report).await;
-        // With an unknown outcome they may be lost, rather than counted twice.
-        if !matches!(reported, Err(KeyError::Unavailable(_))) {
-            for (bucket, reads) in part {
+        let result = self.inner.shards.run(home, &report).await;
+        // With an unknown outcome the reads may be lost, rather than counted twice.
+        if !matches!(result, Err(KeyError::Unavailable(_))) {
+            for (bucket, reads) in batch {
                 bucket.usage.reported(*reads);
             }
         }
     }
 
-    /// Removes accounts that were left without a bucket for long, until `stop`, as long as this
-    /// node's clock is right.
+    /// Expires accounts that have had no bucket for `account_idle_ttl`, until `stop`, while this
+    /// node's clock is in bounds.
     pub async fn expire_accounts(
         self,
         clock_ok: impl Fn() -> bool + Send,
@@ -145,8 +151,8 @@ impl Directory {
             return;
         }
         let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-        let mut tick = tokio::time::interval(ACCOUNT_SWEEP);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let mut interval = tokio::time::interval(ACCOUNT_SWEEP);
+        while stop.run_until_cancelled(interval.tick()).await.is_some() {
             if !self.inner.metadata.leads() || !clock_ok() {
                 continue;
             }
@@ -156,7 +162,7 @@ impl Directory {
                 let expire = pb::ExpireAccounts { before, limit };
                 let command = meta_command::Kind::ExpireAccounts(expire);
                 if self.propose(command).await.is_err() {
-                    // What can't be removed now is removed at the next look.
+                    // Accounts that can't be expired now are expired by the next sweep.
                     break;
                 }
             }

@@ -1,27 +1,29 @@
-//! A plan's number of keys: never refused below it, never exceeded.
+//! Enforces a plan's number of keys: no write is refused below it, and it is never exceeded.
 //!
-//! A write of a key that may be new needs room, which the leader of the key's shard holds in
-//! blocks (see `budget::KeyBudget`). When a block is used up, a key that is there is written without
-//! room, and the state itself refuses that if the key is gone by then. For others the leader of the
-//! bucket's home shard is asked for another block: it asks all nodes for the room that they hold,
-//! counts the keys, and grants a part of what is left. Before anybody is refused, room that isn't
-//! used is called back.
+//! A write of a key that may be new needs a reservation from a quota lease, which the leader of the
+//! key's shard holds (see `quota::KeyQuota`). When the lease is used up, a key that exists is
+//! written without a reservation, and the state machine refuses that if the key was deleted by
+//! then. For others the leader of the bucket's home shard is asked for another lease: it asks all
+//! nodes for the quota that they hold, counts the keys, and grants a part of what is left. Before
+//! any write is refused, unused quota is recalled.
 //!
-//! What keeps two grants from being made of the same room:
-//! - one grant of a bucket is made at a time, at the node that leads its home shard;
-//! - a grant that arrives later than [`GRANT_TIMEOUT`] after it was made is dropped by who gets it:
-//!   by then, another node may lead the home shard, which knows nothing of it. No lease is that
-//!   short; and leadership that was handed over begins with a pause of that length. How long it
-//!   took to find out what may be granted doesn't count: a node that hangs delays that;
-//! - a grant that was sent is counted until the node that gets it has told of it, or was asked so
-//!   much later that it would have. So a grant to a node that has died counts for a moment only;
-//! - room can be used only in terms that its node led when it asked for it, and the leaders of all
+//! Invariant: no quota is granted twice:
+//! - grants of a bucket are made one at a time, at the node that leads its home shard;
+//! - a grant that arrives later than [`GRANT_TIMEOUT`] after it was made is dropped by its
+//!   receiver: by then, another node may lead the home shard, which knows nothing of the grant. No
+//!   leader lease is that short, and leadership that was transferred begins with a delay of that
+//!   length. The time that the survey before a grant took doesn't count: a node that hangs delays
+//!   that;
+//! - a grant that was sent is counted until its receiver has reported it, or was asked so much
+//!   later that it would have. So a grant to a node that has died counts for a moment only;
+//! - quota can be used only in terms that its node led when it requested it, and the leaders of all
 //!   shards are asked what they hold. So a node that can't be asked, and leads no shard of those
-//!   that were counted, holds nothing that will ever be used: not when it can be reached and leads
-//!   again. Each write is proposed for the term in which its room was judged (`shard/proposer`).
+//!   that were counted, holds nothing that will ever be used: not even when it can be reached and
+//!   leads again. Each write is proposed for the term in which its quota was reserved
+//!   (`shard/proposer`).
 //!
-//! Nobody is refused but when the keys that were counted are as many as there may be. As long as
-//! room is held, or may be, writes of new keys wait, and fail with 503 at their deadline.
+//! A write is refused only when the counted keys have reached the limit. As long as quota is held,
+//! or may be held, writes of new keys wait, and fail with 503 at their deadline.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,13 +44,13 @@ use crate::rpc::{Lane, Peers};
 use crate::shard::ShardHandle;
 use crate::types::ReadResult;
 
-/// Time for a node to say what room it holds.
+/// Timeout of a query for the quota that a node holds.
 const ASK: Duration = Duration::from_millis(500);
 
-/// Room for a write: reserved for a new key, or none, and only a key that is there may be written.
+/// Reservation for a new key; without one, only a key that exists may be written.
 pub type Room = Option<Reservation>;
 
-/// Finds room for `key` when the block at hand is used up.
+/// Reserves quota for `key` when the lease at hand is used up. Returns `None` if the key exists.
 pub async fn find(
     shards: &Shards,
     shard: &ShardHandle,
@@ -57,12 +59,12 @@ pub async fn find(
     timeout: Duration,
 ) -> Result<Room, Missed> {
     let exists = async || -> Result<bool, Missed> {
-        let found = shard.get(bucket.id.as_bytes(), key).await?;
-        Ok(matches!(found, ReadResult::Found(_)))
+        let result = shard.get(bucket.id.as_bytes(), key).await?;
+        Ok(matches!(result, ReadResult::Found(_)))
     };
-    let find = async {
-        // A key that is there needs no room, and need not wait for other nodes: after a failover,
-        // say, when the new leader has no block yet.
+    let reserve = async {
+        // A key that exists needs no quota, and need not wait for other nodes: after a failover,
+        // for example, when the new leader has no lease yet.
         if exists().await? {
             return Ok(None);
         }
@@ -86,57 +88,60 @@ pub async fn find(
     };
     let queue = "writes near the bucket's limit";
     let overloaded = KeyError::from(Unavailable::Overloaded { queue });
-    let found = tokio::time::timeout(timeout, find).await;
-    found.unwrap_or(Err(overloaded.into()))
+    let result = tokio::time::timeout(timeout, reserve).await;
+    result.unwrap_or(Err(overloaded.into()))
 }
 
-/// Waits until a write gives its room back. One may have ended just before: so not for long.
+/// Waits until a write releases its reservation, for 5 ms at most: one may have been released just
+/// before.
 async fn wait_for_a_write(bucket: &Bucket) {
-    let given_back = bucket.usage.budget.given_back();
-    let _ = tokio::time::timeout(Duration::from_millis(5), given_back).await;
+    let released = bucket.usage.budget.given_back();
+    let _ = tokio::time::timeout(Duration::from_millis(5), released).await;
 }
 
-/// Asks for another block, one at a time for each bucket on this node, to be used for `shard`.
+/// Requests another lease for `shard`, one at a time for each bucket on this node.
 async fn refill(
     shards: &Shards,
     shard: &ShardHandle,
     bucket: &Arc<Bucket>,
 ) -> Result<Demand, KeyError> {
-    let budget = &bucket.usage.budget;
-    let _alone = budget.refilling.lock().await;
-    if budget.has_room(shard.led_since()) {
+    let quota = &bucket.usage.budget;
+    let _exclusive = quota.refilling.lock().await;
+    if quota.has_room(shard.led_since()) {
         return Ok(Demand::Granted);
     }
     let request = GrantRequest {
         asked: Instant::now(),
-        limit: budget.limit(),
+        limit: quota.limit(),
     };
-    let ask = AskForRoom {
+    let call = AskForRoom {
         shards,
         bucket,
         from: shards.peers().me(),
     };
-    let answer = shards.run(shards.home(&bucket.id), &ask).await?;
+    let answer = shards.run(shards.home(&bucket.id), &call).await?;
     match answer {
-        // It was made no earlier than `took` after it was asked for.
-        Granting::Room(grant, took) if budget.receive(grant, request, took) => Ok(Demand::Granted),
-        // It may be granted to somebody else already.
+        // The grant was made no earlier than `delay` after it was requested.
+        Granting::Room(grant, delay) if quota.receive(grant, request, delay) => Ok(Demand::Granted),
+        // The same quota may be granted to another node already.
         Granting::Room(..) => Ok(Demand::Wait),
         Granting::Wait => Ok(Demand::Wait),
         Granting::Full => Ok(Demand::Full),
     }
 }
 
-/// What the leader of the home shard answers.
+/// Answer of the leader of the home shard to a request for a quota lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Granting {
-    /// Room, and how long it took at least until it was granted.
+    /// A grant, and the minimum time that passed until it was made.
     Room(Grant, Duration),
+    /// All quota is held by nodes: some may be released soon.
     Wait,
+    /// The bucket has as many keys as its plan allows.
     Full,
 }
 
-/// A node's request for room, answered by the leader of the bucket's home shard.
+/// Requests a quota lease for a node from the leader of the bucket's home shard.
 pub(super) struct AskForRoom<'a> {
     pub shards: &'a Shards,
     pub bucket: &'a Arc<Bucket>,
@@ -145,39 +150,39 @@ pub(super) struct AskForRoom<'a> {
 
 impl Operation for AskForRoom<'_> {
     type Output = Granting;
-    // Room that was granted and never arrives is free again with the next request.
+    // Quota that was granted and never arrives is free again with the next request.
     const REPEATABLE: bool = true;
 
     async fn here(&self, home: &ShardHandle) -> Result<Granting, Missed> {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         if home.group().led_for() < GRANT_TIMEOUT {
-            // What the leader before has granted may still be on its way.
+            // Grants of the previous leader may still be on their way.
             return Ok(Granting::Wait);
         }
-        let budget = &self.bucket.usage.budget;
-        let _alone = budget.granting.lock().await;
-        budget.forget_grant_to(self.from);
-        let mut silent = BTreeSet::new();
-        let mut granting = self.grant(&mut silent, false, false).await?;
-        if !matches!(granting, Granting::Room(..)) {
-            granting = self.grant(&mut silent, true, false).await?;
+        let quota = &self.bucket.usage.budget;
+        let _exclusive = quota.granting.lock().await;
+        quota.forget_grant_to(self.from);
+        let mut unresponsive = BTreeSet::new();
+        let mut answer = self.grant(&mut unresponsive, false, false).await?;
+        if !matches!(answer, Granting::Room(..)) {
+            answer = self.grant(&mut unresponsive, true, false).await?;
         }
-        if granting == Granting::Full {
-            // What has expired since the last look is still counted.
-            granting = self.grant(&mut silent, true, true).await?;
+        if answer == Granting::Full {
+            // Keys that expired and were not removed yet are still counted.
+            answer = self.grant(&mut unresponsive, true, true).await?;
         }
-        if let Granting::Room(_, took) = &mut granting {
-            // Before the lease is looked at, which is what a grant's age counts from.
-            *took = asked.elapsed();
+        if let Granting::Room(_, delay) = &mut answer {
+            // Measured before the leader lease is checked, from which a grant's age counts.
+            *delay = requested_at.elapsed();
         }
-        // Another node may have taken over meanwhile, and have granted the same.
+        // Another node may lead by now, and may have granted the same quota.
         if !home.serves() {
             return Err(Missed::NotLeader);
         }
-        if let Granting::Room(grant, _) = granting {
-            budget.sent_grant(self.from, grant, Instant::now());
+        if let Granting::Room(grant, _) = answer {
+            quota.sent_grant(self.from, grant, Instant::now());
         }
-        Ok(granting)
+        Ok(answer)
     }
 
     fn call(&self, _shard: u16) -> call::Body {
@@ -186,61 +191,62 @@ impl Operation for AskForRoom<'_> {
         })
     }
 
-    fn encode(granting: Granting) -> reply::Body {
-        let (granted, id, took) = match granting {
-            Granting::Room(grant, took) => (grant.keys, grant.id, took),
+    fn encode(answer: Granting) -> reply::Body {
+        let (granted, id, delay) = match answer {
+            Granting::Room(grant, delay) => (grant.keys, grant.id, delay),
             Granting::Wait | Granting::Full => (0, 0, Duration::ZERO),
         };
         reply::Body::Room(pb::RoomReply {
             granted,
-            wait: granting == Granting::Wait,
+            wait: answer == Granting::Wait,
             id,
-            took_us: u64::try_from(took.as_micros()).unwrap_or(0),
+            took_us: u64::try_from(delay.as_micros()).unwrap_or(0),
         })
     }
 
     fn decode(reply: reply::Body) -> Option<Granting> {
-        let reply::Body::Room(room) = reply else {
+        let reply::Body::Room(reply) = reply else {
             return None;
         };
-        Some(match room.granted {
-            0 if room.wait => Granting::Wait,
+        Some(match reply.granted {
+            0 if reply.wait => Granting::Wait,
             0 => Granting::Full,
             keys => {
-                let took = Duration::from_micros(room.took_us);
-                Granting::Room(Grant { id: room.id, keys }, took)
+                let delay = Duration::from_micros(reply.took_us);
+                Granting::Room(Grant { id: reply.id, keys }, delay)
             }
         })
     }
 }
 
 impl AskForRoom<'_> {
-    /// Grants a part of what is left. Nodes in `silent`, which didn't answer before, aren't asked
-    /// again: one that hangs would hold up whoever waits for too long.
+    /// Grants a part of the quota that is left. Nodes in `unresponsive`, which didn't answer
+    /// before, aren't asked again: one that hangs would delay the waiting writes for too long.
     async fn grant(
         &self,
-        silent: &mut BTreeSet<NodeId>,
+        unresponsive: &mut BTreeSet<NodeId>,
         recall: bool,
         exact: bool,
     ) -> Result<Granting, KeyError> {
         let (shards, bucket) = (self.shards, self.bucket);
         let mut nodes = shards.peers().near();
-        nodes.retain(|node| !silent.contains(node));
+        nodes.retain(|node| !unresponsive.contains(node));
         let mut survey = Survey::default();
         ask_all(&mut survey, shards.peers(), &nodes, bucket, recall).await;
-        silent.extend(nodes.iter().filter(|node| !survey.told.contains(node)));
+        unresponsive.extend(nodes.iter().filter(|node| !survey.told.contains(node)));
         count(&mut survey, shards, bucket, exact).await?;
-        let budget = &bucket.usage.budget;
+        let quota = &bucket.usage.budget;
         let parts = 8 * shards.len() as u64;
-        Ok(match survey.grantable(budget.limit(), parts) {
-            Grantable::Block(keys) => Granting::Room(budget.next_grant(keys), Duration::ZERO),
+        Ok(match survey.grantable(quota.limit(), parts) {
+            Grantable::Block(keys) => Granting::Room(quota.next_grant(keys), Duration::ZERO),
             Grantable::Later => Granting::Wait,
             Grantable::Full => Granting::Full,
         })
     }
 }
 
-/// Asks this node and others what room they hold.
+/// Asks this node and others for the quota that they hold; with `recall`, they give up what is
+/// unused.
 async fn ask_all(
     survey: &mut Survey,
     peers: &Peers,
@@ -248,9 +254,9 @@ async fn ask_all(
     bucket: &Arc<Bucket>,
     recall: bool,
 ) {
-    let budget = &bucket.usage.budget;
-    let begun = Instant::now();
-    let asked = nodes.iter().map(|node| async move {
+    let quota = &bucket.usage.budget;
+    let started_at = Instant::now();
+    let queries = nodes.iter().map(|node| async move {
         let body = call::Body::RoomQuery(pb::RoomQuery {
             bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             recall,
@@ -260,19 +266,19 @@ async fn ask_all(
             _ => None,
         }
     });
-    for (node, state) in join_all(asked).await.into_iter().flatten() {
+    for (node, state) in join_all(queries).await.into_iter().flatten() {
         survey.told.insert(node);
         survey.held += state.left + state.taken;
-        budget.seen_grant(node, state.last_grant);
+        quota.seen_grant(node, state.last_grant);
     }
-    let here = budget.held(recall);
+    let local = quota.held(recall);
     survey.told.insert(peers.me());
-    survey.held += here.left + here.taken;
-    budget.seen_grant(peers.me(), here.last_grant);
-    survey.held += budget.unseen_grants(begun);
+    survey.held += local.left + local.taken;
+    quota.seen_grant(peers.me(), local.last_grant);
+    survey.held += quota.unseen_grants(started_at);
 }
 
-/// Counts the bucket's keys, and notes which leaders did.
+/// Counts the bucket's keys, and adds the leaders that counted them to the survey.
 async fn count(
     survey: &mut Survey,
     shards: &Shards,
@@ -283,8 +289,8 @@ async fn count(
         bucket: bucket.id.as_bytes(),
         exact,
     };
-    let asked = shards.numbers().map(|shard| shards.ask(shard, &counts));
-    for (leader, state) in try_join_all(asked).await? {
+    let queries = shards.numbers().map(|shard| shards.ask(shard, &counts));
+    for (leader, state) in try_join_all(queries).await? {
         survey.leaders.insert(leader);
         survey.keys += state.keys;
     }

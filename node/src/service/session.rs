@@ -1,8 +1,8 @@
-//! Session tokens: what a client has seen, so that another region doesn't show it less.
+//! Session tokens: what a client has seen, so that another region doesn't show it older data.
 //!
-//! A token is the set of the newest version seen of each region's history of each shard. A read that
-//! brings one waits until what it may read has all of that: until the watermark of that region has
-//! passed the version. Clients take a token as it is; how it is written says `token`.
+//! A token is the set of the newest versions seen of each region's history of each shard. A read
+//! with a token waits until the shard has all of these: until the watermark of each region has
+//! passed its version. Tokens are opaque to clients; `token` has their text forms.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,50 +15,50 @@ use crate::meta::Topology;
 use crate::shard::ShardHandle;
 use crate::types::{Nanos, Version};
 
-/// How often a shard is looked at while a read waits for it.
+/// Interval at which a shard's progress is polled while a read waits for it.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// What a client has seen.
+/// Newest versions that a client has seen, by region, incarnation and shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session(BTreeMap<(u32, u64, u16), Nanos>);
 
-/// Why a token is none.
+/// Error of parsing a session token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// It isn't one that was given.
-    #[error("is no token that this service has given")]
+    /// The text is no token that this service has issued.
+    #[error("is not a token that this service has issued")]
     Malformed,
-    /// A region that it speaks of was reset, or removed.
-    #[error("is of a region's history that is no more: go on without it")]
+    /// A region that the token names was reset or removed.
+    #[error("names a region that was reset or removed: continue without it")]
     Gone,
 }
 
 impl Session {
-    /// Reads a token, against the regions that there are.
+    /// Parses a token, and checks that its regions exist in the topology.
     pub fn parse(text: &str, topology: &Topology) -> Result<Self, SessionError> {
         let entries = token::decode(text).ok_or(SessionError::Malformed)?;
         let mut seen = BTreeMap::new();
-        for it in entries {
-            let known = topology.region(it.region).ok_or(SessionError::Gone)?;
-            if known.incarnation != it.incarnation {
+        for entry in entries {
+            let region = topology.region(entry.region).ok_or(SessionError::Gone)?;
+            if region.incarnation != entry.incarnation {
                 return Err(SessionError::Gone);
             }
-            seen.insert((it.region, it.incarnation, it.shard), it.time);
+            seen.insert((entry.region, entry.incarnation, entry.shard), entry.time);
         }
         Ok(Self(seen))
     }
 
-    /// Notes a version that was seen in a shard.
+    /// Records a version that was seen in a shard.
     pub fn note(&mut self, shard: u16, version: Version, topology: &Topology) {
-        // A region that has left can't be waited for.
+        // A region that was removed can't be waited for.
         if let Some(region) = topology.region(version.region) {
-            let seen = (version.region, region.incarnation, shard);
-            let time = self.0.entry(seen).or_default();
+            let key = (version.region, region.incarnation, shard);
+            let time = self.0.entry(key).or_default();
             *time = version.time.max(*time);
         }
     }
 
-    /// What has to be there of a shard.
+    /// Returns the versions of a shard that the client has seen.
     pub fn of_shard(&self, shard: u16) -> Vec<pb::SeenVersion> {
         let seen = self.0.iter().filter(|((_, _, of), _)| *of == shard);
         seen.map(|((region, incarnation, _), time)| pb::SeenVersion {
@@ -69,7 +69,7 @@ impl Session {
         .collect()
     }
 
-    /// Whether nothing was seen.
+    /// Returns whether nothing was seen.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -88,30 +88,30 @@ impl fmt::Display for Session {
     }
 }
 
-/// Waits until a shard has all of what was seen, though not for longer than `within`.
+/// Waits until a shard has all versions in `seen`; returns false after `timeout`.
 pub(super) async fn caught_up(
     shard: &ShardHandle,
     seen: &[pb::SeenVersion],
-    within: Duration,
+    timeout: Duration,
 ) -> bool {
     let wait = async {
         while !has_all(shard, seen) {
             tokio::time::sleep(LOOK).await;
         }
     };
-    has_all(shard, seen) || tokio::time::timeout(within, wait).await.is_ok()
+    has_all(shard, seen) || tokio::time::timeout(timeout, wait).await.is_ok()
 }
 
-/// What was written here is there when the newest version is; what was written elsewhere, when that
-/// region's watermark has passed it.
+/// Returns whether a shard has all versions in `seen`. Writes of this region are there once the
+/// newest version is; writes of another one, once its watermark has passed them.
 fn has_all(shard: &ShardHandle, seen: &[pb::SeenVersion]) -> bool {
     let view = shard.view();
-    let peering = view.peering().borrow().clone();
+    let replication = view.peering().borrow().clone();
     seen.iter().all(|seen| {
         if seen.region == view.region() {
             return view.last_version() >= seen.time;
         }
-        let peer = peering.peer(seen.region);
+        let peer = replication.peer(seen.region);
         peer.is_some_and(|peer| peer.incarnation == seen.incarnation && peer.watermark >= seen.time)
     })
 }
@@ -121,8 +121,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_given_is_a_token() {
-        let none = Topology::default();
+    fn other_texts_are_malformed() {
+        let no_regions = Topology::default();
         for text in [
             "",
             "1",
@@ -132,16 +132,18 @@ mod tests {
             "1.2.3.4_",
             "1.2.33333.4",
         ] {
-            let parsed = Session::parse(text, &none);
+            let parsed = Session::parse(text, &no_regions);
             assert_eq!(parsed, Err(SessionError::Malformed), "{text}");
         }
         let long = "1.2.3.4_".repeat(10_000);
-        assert_eq!(Session::parse(&long, &none), Err(SessionError::Malformed));
-        assert_eq!(Session::parse("1.2.3.4", &none), Err(SessionError::Gone));
+        let parsed = Session::parse(&long, &no_regions);
+        assert_eq!(parsed, Err(SessionError::Malformed));
+        let parsed = Session::parse("1.2.3.4", &no_regions);
+        assert_eq!(parsed, Err(SessionError::Gone));
     }
 
     #[test]
-    fn a_token_names_what_has_to_be_there_of_each_shard() {
+    fn a_token_has_the_versions_of_each_shard() {
         let entry = |shard, time| ((2, 0xabc, shard), time);
         let session = Session(BTreeMap::from([entry(1, 77), entry(3, 0xff)]));
         assert_eq!(session.to_string(), "2.abc.1.4d_2.abc.3.ff");

@@ -1,11 +1,11 @@
-//! The shards of the region: which one a key belongs to, and the way to its leader.
+//! The shards of the region: maps keys to shards, and routes operations to their leaders.
 //!
-//! A request whose shard this node leads is answered here, without a detour. Others go to the
-//! leader. While a shard has no leader, they wait, bounded in bytes and time: that is what makes a
-//! planned restart lose none.
+//! An operation on a shard that this node leads is executed here. Others are forwarded to the
+//! leader. While a shard has no leader, operations wait, bounded in bytes and time: so a planned
+//! restart loses none.
 //!
-//! Invariant (unknown fate): what isn't repeatable is sent again only if it provably was not done:
-//! it never left this node, or the other one said so.
+//! Invariant (unknown outcome): an operation that isn't retryable is sent again only if it provably
+//! was not done: it never left this node, or the other node refused it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,11 +25,11 @@ use crate::rpc::{CallError, Lane, Peers};
 use crate::shard::{ShardHandle, shard_of};
 use crate::types::BucketId;
 
-/// Time that a node has to answer what can be asked again.
+/// Timeout of one attempt of a retryable operation at another node.
 const ASK_AGAIN: Duration = Duration::from_millis(1000);
-/// Pauses before a leader is looked for again.
+/// Minimum and maximum of the backoff between attempts to reach a leader.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(40));
-/// What waits is counted in units of this many bytes.
+/// Unit in which waiting operations are counted, in bytes.
 const HELD_UNIT: usize = 1 << 10;
 
 /// All shards, by number. Cheap to clone.
@@ -41,14 +41,14 @@ pub struct Shards {
     timeout: Duration,
 }
 
-/// A shard, and who led it when it was last asked.
+/// A shard, and the node that led it when it last answered.
 struct Route {
     shard: Arc<ShardHandle>,
     hint: AtomicU64,
 }
 
 impl Route {
-    /// Who leads, as far as this node knows.
+    /// Returns the leader, as far as this node knows, or a node to ask for it.
     fn leader(&self, me: NodeId, known: &[NodeId]) -> Option<NodeId> {
         let hint = self.hint.load(Ordering::Relaxed);
         let leader = self.shard.leader_elsewhere();
@@ -56,17 +56,18 @@ impl Route {
         if leader.is_some() || self.shard.is_hosted() {
             return leader;
         }
-        // Any node that holds a replica knows more.
+        // Any node that has a replica knows more.
         known.first().copied()
     }
 }
 
 impl Shards {
-    /// Shards 0, 1, 2 ... Requests wait for a leader, up to `held_bytes` of them and for `timeout`.
+    /// Creates shards 0, 1, 2 ... from their handles. Operations wait for a leader, up to
+    /// `queue_bytes` of them, and for up to `timeout`.
     pub fn new(
         handles: Vec<Arc<ShardHandle>>,
         peers: Arc<Peers>,
-        held_bytes: usize,
+        queue_bytes: usize,
         timeout: Duration,
     ) -> Self {
         let routes = handles.into_iter().map(|shard| Route {
@@ -76,54 +77,54 @@ impl Shards {
         Self {
             routes: routes.collect(),
             peers,
-            held: Arc::new(Semaphore::new(held_bytes / HELD_UNIT)),
+            held: Arc::new(Semaphore::new(queue_bytes / HELD_UNIT)),
             timeout,
         }
     }
 
-    /// Those of this node.
+    /// Iterates over this node's handles of the shards.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ShardHandle>> {
         self.routes.iter().map(|route| &route.shard)
     }
 
-    /// Their numbers.
+    /// Returns the numbers of the shards.
     pub fn numbers(&self) -> std::ops::Range<u16> {
         0..u16::try_from(self.routes.len()).unwrap_or(u16::MAX)
     }
 
-    /// How many there are.
+    /// Returns the number of shards.
     pub fn len(&self) -> usize {
         self.routes.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no shard.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
 
-    /// The other nodes.
+    /// Returns the other nodes.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.peers
     }
 
-    /// The shard of a key.
+    /// Returns the number of a key's shard.
     pub fn of(&self, bucket: &BucketId, key: &[u8]) -> u16 {
         shard_of(bucket.as_bytes(), key, self.numbers().end)
     }
 
-    /// The shard that keeps a bucket's own counters.
+    /// Returns the number of a bucket's home shard, which has the bucket's own counters.
     pub fn home(&self, bucket: &BucketId) -> u16 {
         self.of(bucket, b"")
     }
 
-    /// A shard on this node.
+    /// Returns this node's handle of a shard.
     pub fn local(&self, shard: u16) -> Option<&Arc<ShardHandle>> {
         self.routes
             .get(usize::from(shard))
             .map(|route| &route.shard)
     }
 
-    /// Has an operation answered by the shard's leader, wherever it is.
+    /// Executes an operation at the shard's leader, wherever it is.
     pub(super) async fn run<O: Operation>(
         &self,
         shard: u16,
@@ -136,7 +137,7 @@ impl Shards {
             match operation.here(&route.shard).await {
                 Ok(output) => return Ok(output),
                 Err(Missed::Failed(error)) => return Err(error),
-                // Asked for once more, and then at whoever leads next.
+                // Tried once more, and then at the next leader.
                 Err(Missed::NotLeader | Missed::Damaged(_)) => {}
             }
         }
@@ -144,7 +145,7 @@ impl Shards {
         Ok(output)
     }
 
-    /// The same, and which node answered: it led the shard then.
+    /// Executes an operation at the shard's leader, and returns which node that was.
     pub(super) async fn ask<O: Operation>(
         &self,
         shard: u16,
@@ -156,8 +157,8 @@ impl Shards {
         }
     }
 
-    /// Has an operation answered here or sends it to the leader, or waits for one. Tells which node
-    /// answered, too.
+    /// Executes an operation here, or forwards it to the leader, or waits for one, until it
+    /// completes or the timeout passes. Returns which node completed it, too.
     async fn seek<O: Operation>(
         &self,
         number: u16,
@@ -165,10 +166,10 @@ impl Shards {
         operation: &O,
     ) -> Result<(NodeId, O::Output), KeyError> {
         let deadline = Instant::now() + self.timeout;
-        let mut hold = None;
-        // What this node met while it led, if nobody else leads in time.
+        let mut queue_permit = None;
+        // Error of this node while it led, for the case that no other node leads in time.
         let mut damaged = None;
-        let mut pause = PAUSE.0;
+        let mut backoff = PAUSE.0;
         let mut others = self.peers.near();
         loop {
             if route.shard.serves() {
@@ -182,8 +183,8 @@ impl Shards {
                 match self.send(number, route, node, operation, deadline).await {
                     Sent::Answered(output) => return Ok((node, output)),
                     Sent::Failed(error) => return Err(error),
-                    // It leads to the leader: followed without a pause.
-                    Sent::Redirected => pause = Duration::ZERO,
+                    // The refusal names another leader: it is tried without a backoff.
+                    Sent::Redirected => backoff = Duration::ZERO,
                     Sent::NotDone => {}
                 }
             }
@@ -191,25 +192,26 @@ impl Shards {
                 let damaged = damaged.map(|error| KeyError::Damaged(error.into()));
                 return Err(damaged.unwrap_or_else(|| no_leader(number)));
             }
-            if hold.is_none() {
-                hold = Some(self.hold(operation.size())?);
+            if queue_permit.is_none() {
+                queue_permit = Some(self.hold(operation.size())?);
             }
             if !others.is_empty() {
                 others.rotate_left(1);
             }
-            wait(route, pause, deadline).await;
-            pause = (2 * pause).clamp(PAUSE.0, PAUSE.1);
+            wait(route, backoff, deadline).await;
+            backoff = (2 * backoff).clamp(PAUSE.0, PAUSE.1);
         }
     }
 
-    /// Room for a request that waits.
+    /// Takes a permit for an operation of this size to wait for a leader.
     fn hold(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, KeyError> {
         let units = u32::try_from(bytes / HELD_UNIT + 1).unwrap_or(u32::MAX);
         let queue = "requests that wait for a leader";
-        let held = self.held.clone().try_acquire_many_owned(units);
-        held.map_err(|_| Unavailable::Overloaded { queue }.into())
+        let permit = self.held.clone().try_acquire_many_owned(units);
+        permit.map_err(|_| Unavailable::Overloaded { queue }.into())
     }
 
+    /// Forwards an operation to another node, and keeps what its reply tells about the leader.
     async fn send<O: Operation>(
         &self,
         number: u16,
@@ -218,18 +220,18 @@ impl Shards {
         operation: &O,
         deadline: Instant,
     ) -> Sent<O::Output> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline.saturating_duration_since(Instant::now());
         let timeout = if O::REPEATABLE {
-            left.min(ASK_AGAIN)
+            remaining.min(ASK_AGAIN)
         } else {
-            left
+            remaining
         };
         let body = operation.call(number);
         match self.peers.call(node, Lane::Keys, body, timeout).await {
             Ok(reply::Body::Refused(refused)) => match read_refusal(refused) {
                 Refusal::Elsewhere(Some(leader)) => {
-                    let known = route.hint.swap(leader, Ordering::Relaxed);
-                    if known == leader {
+                    let previous = route.hint.swap(leader, Ordering::Relaxed);
+                    if previous == leader {
                         Sent::NotDone
                     } else {
                         Sent::Redirected
@@ -264,13 +266,13 @@ impl Shards {
         }
     }
 
-    /// Keys of a bucket, over all shards; with `exact`, what has expired goes first.
+    /// Counts the keys of a bucket over all shards; with `exact`, expired keys are removed first.
     pub async fn count(&self, bucket: &BucketId, exact: bool) -> Result<u64, KeyError> {
         let states = self.states(bucket, exact).await?;
         Ok(states.iter().map(|state| state.keys).sum())
     }
 
-    /// A bucket's state in each shard.
+    /// Returns a bucket's counters in each shard; with `exact`, expired keys are removed first.
     pub async fn states(
         &self,
         bucket: &BucketId,
@@ -284,22 +286,22 @@ impl Shards {
     }
 }
 
-/// What came of sending an operation to another node.
+/// Outcome of forwarding an operation to another node.
 enum Sent<T> {
     Answered(T),
     Failed(KeyError),
     /// Nothing was done; another node leads.
     Redirected,
-    /// Nothing was done, or it can be done again.
+    /// Nothing was done, or the operation is retryable.
     NotDone,
 }
 
-/// Waits until another leader is known, or for `pause`.
-async fn wait(route: &Route, pause: Duration, deadline: Instant) {
+/// Waits until another leader is known, or for `backoff`.
+async fn wait(route: &Route, backoff: Duration, deadline: Instant) {
     let mut leader = route.shard.group().leader().clone();
     leader.mark_unchanged();
-    let until = (Instant::now() + pause).min(deadline);
-    // When nobody tells any more, the time is over soon.
+    let until = (Instant::now() + backoff).min(deadline);
+    // Once the group has stopped, no change comes: the timeout ends the wait.
     let changed = async {
         if leader.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -1,39 +1,39 @@
-//! The two forms of session tokens as text.
+//! The two text forms of session tokens.
 //!
 //! - *Plain*: `region.incarnation.shard.time` in hexadecimal, joined by `_`. Every version of this
 //!   software reads it, so it is the form of all tokens that are short.
-//! - *Compact*: the same in binary, as base64 with the alphabet of URLs. It has no dots, by which
-//!   it is told from the plain form. With 64 shards and 8 regions it takes up to 6.5 kB, and
+//! - *Compact*: the same in binary, as base64 with the URL-safe alphabet. It has no dots, which
+//!   distinguishes it from the plain form. With 64 shards and 8 regions it takes up to 6.5 kB, and
 //!   usually about half of that.
 //!
 //! ```text
-//! 1 byte    1: this form
-//! then of each region, ascending:
+//! 1 byte    1: the compact form
+//! then for each region, ascending:
 //!   varint  region      8 bytes  incarnation    8 bytes  newest time
-//!   varint  how many shards     1 byte   length of each difference of times, 0 to 8
-//!   of each shard, ascending:
-//!     varint  number, less the one before plus one       0 to 8 bytes  newest time less its own
+//!   varint  number of shards    1 byte   length of each difference of times, 0 to 8
+//!   for each shard, ascending:
+//!     varint  shard, minus (previous shard + 1)          0 to 8 bytes  newest time minus its time
 //! ```
 //!
-//! Invariant: whatever [`encode`] gives is at most [`MAX_TOKEN`] bytes long, and [`decode`] reads
-//! it. A token that would be longer, in a cluster of more regions than that, leaves out what was
-//! seen longest ago: that is the most likely to be everywhere.
+//! Invariant: a token from [`encode`] is at most [`MAX_TOKEN_BYTES`] long, and [`decode`] reads it.
+//! A token that would be longer, in a cluster of more regions than that, omits the oldest versions:
+//! these are the most likely to be everywhere.
 
 use std::fmt::Write;
 
 use crate::types::Nanos;
 
-/// The longest token that is given, in bytes.
+/// Maximum length of a token that is issued.
 pub const MAX_TOKEN: usize = 8192;
-/// The longest token that is read: older versions gave such.
+/// Maximum length of a token that is read: older versions issued such.
 const MAX_READ: usize = 32 << 10;
-/// Tokens up to this length are in the plain form.
+/// Maximum length of a token in the plain form; longer ones are compact.
 const MAX_PLAIN: usize = 2048;
 /// First byte of the compact form.
 const COMPACT: u8 = 1;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The newest version seen of a region's history of a shard.
+/// Newest version seen of a region's history of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     pub region: u32,
@@ -42,33 +42,33 @@ pub struct Seen {
     pub time: Nanos,
 }
 
-/// Writes a token of `seen`, which is in ascending order.
-pub fn encode(mut seen: Vec<Seen>) -> String {
-    let plain = plain(&seen);
-    if plain.len() <= MAX_PLAIN {
-        return plain;
+/// Encodes `entries`, which are in ascending order.
+pub fn encode(mut entries: Vec<Seen>) -> String {
+    let plain_token = plain(&entries);
+    if plain_token.len() <= MAX_PLAIN {
+        return plain_token;
     }
     loop {
-        let compact = base64(&compact(&seen));
-        if compact.len() <= MAX_TOKEN {
-            return compact;
+        let compact_token = base64(&compact(&entries));
+        if compact_token.len() <= MAX_TOKEN {
+            return compact_token;
         }
-        leave_out_oldest(&mut seen);
+        leave_out_oldest(&mut entries);
     }
 }
 
-/// Leaves out a part of what was seen, the oldest.
-fn leave_out_oldest(seen: &mut Vec<Seen>) {
-    let mut times: Vec<Nanos> = seen.iter().map(|it| it.time).collect();
+/// Drops the oldest sixteenth of the entries.
+fn leave_out_oldest(entries: &mut Vec<Seen>) {
+    let mut times: Vec<Nanos> = entries.iter().map(|entry| entry.time).collect();
     times.sort_unstable();
-    let left_out = times.len().div_ceil(16);
-    let Some(last) = left_out.checked_sub(1).and_then(|at| times.get(at)) else {
+    let drop_count = times.len().div_ceil(16);
+    let Some(last) = drop_count.checked_sub(1).and_then(|at| times.get(at)) else {
         return;
     };
-    seen.retain(|it| it.time > *last);
+    entries.retain(|entry| entry.time > *last);
 }
 
-/// Reads a token; `None` if it is none.
+/// Decodes a token; `None` if the text is malformed.
 pub fn decode(text: &str) -> Option<Vec<Seen>> {
     if text.len() > MAX_READ {
         return None;
@@ -82,11 +82,12 @@ pub fn decode(text: &str) -> Option<Vec<Seen>> {
     of_compact(&of_base64(text)?)
 }
 
-fn plain(seen: &[Seen]) -> String {
+fn plain(entries: &[Seen]) -> String {
     let mut text = String::new();
-    for it in seen {
+    for entry in entries {
         let separator = if text.is_empty() { "" } else { "_" };
-        let (region, incarnation, shard, time) = (it.region, it.incarnation, it.shard, it.time);
+        let (region, incarnation) = (entry.region, entry.incarnation);
+        let (shard, time) = (entry.shard, entry.time);
         // Writing to a string doesn't fail.
         let _ = write!(
             text,
@@ -109,27 +110,28 @@ fn of_plain(text: &str) -> Option<Seen> {
     })
 }
 
-fn compact(seen: &[Seen]) -> Vec<u8> {
+fn compact(entries: &[Seen]) -> Vec<u8> {
     let mut out = vec![COMPACT];
-    let same = |one: &Seen, other: &Seen| {
+    let is_same_region = |one: &Seen, other: &Seen| {
         (one.region, one.incarnation) == (other.region, other.incarnation)
     };
-    for region in seen.chunk_by(same) {
-        let newest = region.iter().map(|it| it.time).max().unwrap_or(0);
-        let widest = region.iter().map(|it| newest - it.time).max().unwrap_or(0);
+    for region in entries.chunk_by(is_same_region) {
+        let newest = region.iter().map(|entry| entry.time).max().unwrap_or(0);
+        let differences = region.iter().map(|entry| newest - entry.time);
+        let widest = differences.max().unwrap_or(0);
         let skip = (widest.leading_zeros() / 8) as usize;
         let mut next = 0;
-        for (number, it) in region.iter().enumerate() {
-            if number == 0 {
-                put_varint(&mut out, it.region.into());
-                out.extend_from_slice(&it.incarnation.to_be_bytes());
+        for (index, entry) in region.iter().enumerate() {
+            if index == 0 {
+                put_varint(&mut out, entry.region.into());
+                out.extend_from_slice(&entry.incarnation.to_be_bytes());
                 out.extend_from_slice(&newest.to_be_bytes());
                 put_varint(&mut out, region.len() as u64);
                 out.push(8_u8.saturating_sub(u8::try_from(skip).unwrap_or(8)));
             }
-            put_varint(&mut out, u64::from(it.shard) - next);
-            next = u64::from(it.shard) + 1;
-            out.extend_from_slice(&(newest - it.time).to_be_bytes()[skip..]);
+            put_varint(&mut out, u64::from(entry.shard) - next);
+            next = u64::from(entry.shard) + 1;
+            out.extend_from_slice(&(newest - entry.time).to_be_bytes()[skip..]);
         }
     }
     out
@@ -137,7 +139,7 @@ fn compact(seen: &[Seen]) -> Vec<u8> {
 
 fn of_compact(bytes: &[u8]) -> Option<Vec<Seen>> {
     let mut rest = bytes.strip_prefix(&[COMPACT])?;
-    let mut seen = Vec::new();
+    let mut entries = Vec::new();
     while !rest.is_empty() {
         let region = u32::try_from(take_varint(&mut rest)?).ok()?;
         let incarnation = take_number(&mut rest, 8)?;
@@ -149,7 +151,7 @@ fn of_compact(bytes: &[u8]) -> Option<Vec<Seen>> {
             let shard = u16::try_from(next.checked_add(take_varint(&mut rest)?)?).ok()?;
             next = u64::from(shard) + 1;
             let time = newest.checked_sub(take_number(&mut rest, width)?)?;
-            seen.push(Seen {
+            entries.push(Seen {
                 region,
                 incarnation,
                 shard,
@@ -157,7 +159,7 @@ fn of_compact(bytes: &[u8]) -> Option<Vec<Seen>> {
             });
         }
     }
-    (!seen.is_empty()).then_some(seen)
+    (!entries.is_empty()).then_some(entries)
 }
 
 fn put_varint(out: &mut Vec<u8>, mut number: u64) {
@@ -174,8 +176,8 @@ fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..63).step_by(7) {
-        let (byte, behind) = rest.split_first()?;
-        *rest = behind;
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
         number |= u64::from(byte & 127) << shift;
         if *byte < 128 {
             return Some(number);
@@ -185,8 +187,8 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 fn take_number(rest: &mut &[u8], width: usize) -> Option<u64> {
-    let (bytes, behind) = rest.split_at_checked(width)?;
-    *rest = behind;
+    let (bytes, tail) = rest.split_at_checked(width)?;
+    *rest = tail;
     let mut number = [0; 8];
     number
         .get_mut(8_usize.checked_sub(width)?..)?
@@ -210,14 +212,14 @@ fn base64(bytes: &[u8]) -> String {
 
 fn of_base64(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| -> Option<u32> {
-        let found = ALPHABET.iter().position(|it| it == byte)?;
-        u32::try_from(found).ok()
+        let position = ALPHABET.iter().position(|letter| letter == byte)?;
+        u32::try_from(position).ok()
     };
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
     for group in text.as_bytes().chunks(4) {
         let mut number = 0;
-        for (place, byte) in group.iter().enumerate() {
-            number |= digit(byte)? << (18 - 6 * place);
+        for (index, byte) in group.iter().enumerate() {
+            number |= digit(byte)? << (18 - 6 * index);
         }
         let length = group.len().checked_sub(1).filter(|length| *length > 0)?;
         bytes.extend_from_slice(&number.to_be_bytes()[1..=length]);
@@ -235,7 +237,7 @@ mod tests {
         prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0_u64..1000]
     }
 
-    /// What was seen of up to so many regions and shards, in order.
+    /// Entries of up to so many regions and shards, in ascending order.
     fn seen(regions: usize, shards: u16) -> impl Strategy<Value = Vec<Seen>> {
         let times = proptest::collection::btree_map(0..shards, number(), 1..=usize::from(shards));
         let region = (number(), times);
@@ -254,7 +256,7 @@ mod tests {
         })
     }
 
-    /// All regions and shards, with the times that take the most room.
+    /// Entries of all regions and shards, with the times that have the longest encoding.
     fn extreme(regions: u32, shards: u16) -> Vec<Seen> {
         let all = (0..regions).flat_map(|region| (0..shards).map(move |shard| (region, shard)));
         let entry = |(region, shard): (u32, u16)| Seen {
@@ -269,23 +271,23 @@ mod tests {
     }
 
     #[test]
-    fn of_64_shards_and_8_regions_nothing_is_left_out() {
-        let seen = extreme(8, 64);
-        let token = encode(seen.clone());
+    fn tokens_of_64_shards_and_8_regions_are_complete() {
+        let entries = extreme(8, 64);
+        let token = encode(entries.clone());
         assert!(token.len() < 7000, "{} bytes", token.len());
-        assert_eq!(decode(&token), Some(seen.clone()));
-        // Older versions wrote it so.
-        assert_eq!(decode(&plain(&seen)), Some(seen));
+        assert_eq!(decode(&token), Some(entries.clone()));
+        // Older versions wrote the plain form.
+        assert_eq!(decode(&plain(&entries)), Some(entries));
     }
 
     #[test]
-    fn short_tokens_stay_as_older_versions_read_them() {
-        let seen = extreme(3, 8);
-        assert_eq!(encode(seen.clone()), plain(&seen));
+    fn short_tokens_are_plain_for_older_versions() {
+        let entries = extreme(3, 8);
+        assert_eq!(encode(entries.clone()), plain(&entries));
     }
 
     #[test]
-    fn of_more_regions_the_oldest_is_left_out() {
+    fn tokens_of_more_regions_omit_the_oldest_entries() {
         let shards = 0..64_u16;
         let all = (0..40_u32).flat_map(|region| shards.clone().map(move |shard| (region, shard)));
         let entry = |(region, shard): (u32, u16)| Seen {
@@ -294,28 +296,28 @@ mod tests {
             shard,
             time: 1_700_000_000_000_000_000 + (u64::from(region) << 32) * (1 + u64::from(shard)),
         };
-        let seen: Vec<Seen> = all.map(entry).collect();
-        let token = encode(seen.clone());
+        let entries: Vec<Seen> = all.map(entry).collect();
+        let token = encode(entries.clone());
         assert!(token.len() <= MAX_TOKEN);
         let kept = decode(&token).unwrap();
-        let oldest = kept.iter().map(|it| it.time).min().unwrap();
-        let newer = seen.into_iter().filter(|it| it.time >= oldest);
+        let oldest = kept.iter().map(|entry| entry.time).min().unwrap();
+        let newer = entries.into_iter().filter(|entry| entry.time >= oldest);
         assert_eq!(kept, newer.collect::<Vec<_>>());
         assert!(kept.len() > 500);
     }
 
     proptest! {
         #[test]
-        fn what_was_seen_comes_back_whatever_it_is(seen in seen(8, 64)) {
-            let token = encode(seen.clone());
+        fn entries_survive_encoding(entries in seen(8, 64)) {
+            let token = encode(entries.clone());
             prop_assert!(token.len() <= MAX_TOKEN);
-            prop_assert_eq!(decode(&token), Some(seen.clone()));
-            let compact = base64(&compact(&seen));
-            prop_assert_eq!(decode(&compact), Some(seen));
+            prop_assert_eq!(decode(&token), Some(entries.clone()));
+            let compact = base64(&compact(&entries));
+            prop_assert_eq!(decode(&compact), Some(entries));
         }
 
         #[test]
-        fn what_is_no_token_is_refused_or_read_but_never_a_panic(
+        fn decoding_never_panics(
             text in "[A-Za-z0-9_.-]{0,60}",
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
         ) {

@@ -1,4 +1,4 @@
-//! Writes of a shard, as operations.
+//! Operations that write to a shard.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::raft::ProposeError;
 use crate::shard::{ShardHandle, WriteOutcome};
 use crate::types::{Version, Written};
 
-/// How often a write is tried that loses its key to a delete each time, in a bucket that is full.
+/// Maximum number of attempts of a write in a full bucket whose key is deleted during each attempt.
 const ROOM_TRIES: usize = 8;
 
-/// A write of a key.
+/// Writes a key.
 pub(super) struct WriteKey<'a> {
     pub shards: &'a Shards,
     pub bucket: &'a Arc<Bucket>,
@@ -27,7 +27,7 @@ pub(super) struct WriteKey<'a> {
     pub timeout: Duration,
 }
 
-/// What became of a write.
+/// Outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteResult {
     Done(Written),
@@ -39,23 +39,23 @@ pub(super) enum WriteResult {
 }
 
 impl WriteKey<'_> {
-    /// The write, with or without room for a new key.
-    fn with_room(&self, room: &Room) -> pb::Write {
+    /// Returns the write, which may create its key if there is a reservation.
+    fn with_room(&self, reservation: &Room) -> pb::Write {
         let mut write = self.write.clone();
         if let Some(Op::Put(put)) = &mut write.op {
-            put.may_create = room.is_some();
+            put.may_create = reservation.is_some();
         }
         write
     }
 
-    /// Returns whether a put's value fits under the plan's bytes for a bucket.
+    /// Returns whether a put's value fits within the plan's bytes for a bucket.
     async fn fits(&self, shard: &ShardHandle, limit: u64) -> Result<bool, Missed> {
         let Some(Op::Put(put)) = &self.write.op else {
             return Ok(true);
         };
         let key = &self.write.key;
         let bytes = (key.len() + put.value.len()) as u64;
-        // The way of nearly all writes: no await, nothing counted.
+        // Path of nearly all writes: no await, nothing counted.
         if self.bucket.usage.byte_quota.take(bytes, Instant::now()) {
             return Ok(true);
         }
@@ -67,11 +67,12 @@ impl WriteKey<'_> {
         matches!(self.write.op, Some(Op::Put(_)))
     }
 
+    /// Reserves quota for a key that may be new.
     async fn room(&self, shard: &ShardHandle) -> Result<Room, Missed> {
         if !self.creates() {
             return Ok(None);
         }
-        // The way of nearly all writes: no await, nothing counted.
+        // Path of nearly all writes: no await, nothing counted.
         match self.bucket.usage.budget.take(shard.led_since()) {
             Some(reservation) => Ok(Some(reservation)),
             None => {
@@ -106,23 +107,23 @@ impl Operation for WriteKey<'_> {
             return Ok(WriteResult::TooManyBytes(limit));
         }
         for _ in 0..ROOM_TRIES {
-            let room = match self.room(shard).await {
+            let reservation = match self.room(shard).await {
                 Err(Missed::Failed(KeyError::TooManyKeys { limit })) => {
                     return Ok(WriteResult::TooManyKeys(limit));
                 }
-                room => room?,
+                result => result?,
             };
-            let write = self.with_room(&room);
-            match shard.write(write, room, self.timeout).await? {
+            let write = self.with_room(&reservation);
+            match shard.write(write, reservation, self.timeout).await? {
                 WriteOutcome::Written(written) => return Ok(WriteResult::Done(written)),
                 WriteOutcome::ConditionFailed => return Ok(WriteResult::ConditionFailed),
                 WriteOutcome::BucketGone => return Ok(WriteResult::BucketGone),
-                // The key was deleted after it was seen: count again.
+                // The key was deleted after it was read: count again.
                 WriteOutcome::NoRoom => {}
             }
         }
-        // Whether the bucket is full isn't known: each time, the key was there when room was
-        // sought.
+        // It isn't known whether the bucket is full: in each attempt, the key existed when quota
+        // was to be reserved.
         let queue = "writes near the bucket's limit";
         Err(KeyError::from(Unavailable::Overloaded { queue }).into())
     }
@@ -181,7 +182,7 @@ impl Operation for WriteKey<'_> {
     }
 }
 
-/// A command that is no write, of a kind that may be done twice.
+/// Proposes a command that is no write, of a kind that may be applied twice.
 pub(super) struct Propose(pub shard_command::Kind);
 
 impl Operation for Propose {

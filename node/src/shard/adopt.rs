@@ -1,8 +1,9 @@
-//! What a region that joins takes over from another: all records, tombstones and dropped buckets.
+//! Seeds a joining region's shard from another region: all records, tombstones and dropped buckets.
 //!
-//! Invariant: until the last part has come, the shard serves nobody, honours no watermark, merges
-//! nothing and collects nothing. A walk that breaks begins again: what it left is true, and nothing
-//! that it could meet again is collected anywhere before the region has joined.
+//! Invariant: until the last chunk of the bulk copy is applied, the shard serves nobody, honours
+//! no watermark, merges nothing and collects nothing. An interrupted bulk copy starts over: what
+//! it has applied is valid, and no tombstone that it could meet again is collected anywhere before
+//! the region has joined.
 
 use std::io;
 
@@ -15,36 +16,36 @@ use crate::store::Batch;
 impl ShardState {
     pub(super) fn apply_adopt(
         &mut self,
-        adopt: &pb::Adopt,
+        seed: &pb::Adopt,
         batch: &mut Batch,
     ) -> io::Result<Response> {
         if !self.header.adopting {
             return Ok(Response::Done);
         }
-        for bucket in &adopt.dropped {
+        for bucket in &seed.dropped {
             self.apply_drop_bucket(bucket, batch)?;
         }
-        for adopted in &adopt.records {
-            if let Some(record) = &adopted.record {
+        for copied in &seed.records {
+            if let Some(record) = &copied.record {
                 let version = record::version_of(record);
-                self.take_record(0, adopted, record, version, batch)?;
+                self.take_record(0, copied, record, version, batch)?;
             }
         }
-        if let Some(end) = &adopt.end {
+        if let Some(end) = &seed.end {
             self.end_adoption(end);
         }
         Ok(Response::Done)
     }
 
-    /// The cursors are those of the walk's view: what came later follows from there.
+    /// Sets the cursors to those of the bulk copy's view: later changes are sent from there on.
     fn end_adoption(&mut self, end: &pb::AdoptEnd) {
-        for told in &end.cursors {
-            let of = |peer: &&mut pb::PeerState| {
-                peer.region == told.region && peer.incarnation == told.incarnation
+        for cursor in &end.cursors {
+            let is_same = |peer: &&mut pb::PeerState| {
+                peer.region == cursor.region && peer.incarnation == cursor.incarnation
             };
-            if let Some(peer) = self.header.peers.iter_mut().find(of) {
-                peer.cursor = told.cursor;
-                peer.stable = told.stable;
+            if let Some(peer) = self.header.peers.iter_mut().find(is_same) {
+                peer.cursor = cursor.cursor;
+                peer.stable = cursor.stable;
             }
         }
         self.header.last_version = self.header.last_version.max(end.last_version);

@@ -1,4 +1,4 @@
-//! Dropping buckets, and counting their reads.
+//! Drops buckets, and counts their reads.
 
 use std::io;
 
@@ -10,8 +10,8 @@ use crate::store::Batch;
 use crate::store::keys;
 
 impl ShardState {
-    /// Removes a bucket's records in one range and leaves a mark that refuses every later write.
-    /// Rows of its keys in the expiry index are removed when their time comes.
+    /// Removes a bucket's records as one range and leaves a marker that refuses every later write.
+    /// Rows of its keys in the expiry index are removed when they expire.
     pub(super) fn apply_drop_bucket(
         &mut self,
         id: &Bytes,
@@ -23,7 +23,7 @@ impl ShardState {
         let from = self.rows.record(id, b"");
         let bucket = self.bucket(id)?;
         let (count, digest) = (bucket.keys, bucket.digest);
-        // The digest is that of its tombstones as well; an empty bucket needs no range removed.
+        // The digest covers tombstones as well; an empty bucket needs no range deletion.
         if count != 0 || digest != 0 {
             batch.delete_range(&from, &keys::after_prefix(&from));
             self.recent.clear();

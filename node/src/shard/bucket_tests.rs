@@ -1,4 +1,4 @@
-//! Dropped buckets on the disk.
+//! Tests of dropped buckets' files on the disk.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use crate::store::testing::{Sorted, small_engine};
 use crate::store::{Batch, Engine, Scan};
 use crate::types::BucketId;
 
-/// The second one lies between the others.
+/// The second bucket sorts between the others.
 const BUCKETS: [&[u8; 14]; 3] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB", b"aCCCCCCCCCCCCC"];
 
 fn apply(state: &mut ShardState, command: Command, batch: &mut Batch) {
@@ -44,7 +44,7 @@ fn puts(bucket: &'static [u8], keys: u32, time: u64) -> Command {
     })
 }
 
-/// The sum over all records that are there.
+/// Sums the digests of all stored records.
 fn digest_of_rows(engine: &Engine, rows: Rows) -> u64 {
     let (from, to) = rows.all(Kind::Record);
     let mut digest = 0_u64;
@@ -64,26 +64,25 @@ fn digest_of_rows(engine: &Engine, rows: Rows) -> u64 {
 }
 
 #[test]
-fn a_dropped_buckets_records_stay_gone_when_its_files_do() {
+fn a_dropped_buckets_records_stay_deleted_after_its_files_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = small_engine(dir.path());
     let rows = Rows::new(GroupId::shard(0), 1);
     let mut state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
     let mut batch = Batch::default();
-    let found = pb::Found {
+    let bootstrap = pb::Found {
         region: 1,
         level: 1,
         ..Default::default()
     };
-    apply(&mut state, Command::Found(found), &mut batch);
+    apply(&mut state, Command::Found(bootstrap), &mut batch);
     for (bucket, keys) in BUCKETS.into_iter().zip([2000, 2, 2000]) {
         apply(&mut state, puts(bucket, keys, 1), &mut batch);
     }
     end(&engine, &mut state, batch);
     let sorted = Sorted::new(&engine.state);
     sorted.to_the_bottom();
-    // The range's deletion comes into a file of its own, as it does where compaction ends one
-    // there.
+    // The range deletion gets a file of its own, as it does where compaction splits files there.
     let mut batch = Batch::default();
     let drop = pb::DropBucket {
         bucket: Bytes::from_static(BUCKETS[1]),
@@ -98,5 +97,5 @@ fn a_dropped_buckets_records_stay_gone_when_its_files_do() {
     state.view().reclaim(&[bucket]).unwrap();
     assert_eq!(digest_of_rows(&engine, rows), state.view().digest());
     let larger = state.view().has_larger(BUCKETS[1], 0, 0, 2).unwrap();
-    assert!(!larger, "a record of the dropped bucket is there again");
+    assert!(!larger, "a record of the dropped bucket has reappeared");
 }

@@ -1,8 +1,8 @@
-//! What a replica held at certain entries, to be compared with others.
+//! Digests of a replica after certain entries, compared with those of other replicas.
 //!
-//! Apply is a function of state and entry, so all replicas hold the same after the same entry. One that
-//! doesn't has met a bug, or its disk or memory has changed a record; the digest shows that as soon as
-//! the record is written again.
+//! Apply is a function of state and entry, so all replicas hold the same after the same entry. A
+//! replica that doesn't has met a bug, or its disk or memory has changed a record; the digest shows
+//! that as soon as the record is written again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,44 +10,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cloudkv_proto::v1 as pb;
 use parking_lot::Mutex;
 
-/// Each entry whose index is a multiple of this is noted.
+/// Number of entries between two checkpoints: the index of each is a multiple of it.
 const EVERY: u64 = 256;
-/// How many are kept: the last ones.
+/// Maximum number of checkpoints kept: the newest ones.
 const KEPT: usize = 64;
 
-/// The checkpoints of one replica.
+/// Checkpoints of one replica.
 #[derive(Debug, Default)]
 pub struct Checkpoints {
     points: Mutex<VecDeque<pb::Checkpoint>>,
     doubted: AtomicBool,
 }
 
-/// What the other members of a group have noted, as far as they tell.
+/// Checkpoints that the other members of a group report.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Of each voter that tells.
+    /// Checkpoints of each voter that reports them.
     pub voters: Vec<Vec<pb::Checkpoint>>,
-    /// Of each learner that does.
+    /// Checkpoints of each learner that reports them.
     pub learners: Vec<Vec<pb::Checkpoint>>,
-    /// How many voters are a majority; `None`: their members are being changed.
+    /// Number of voters that are a majority; `None` while the members are being changed.
     pub majority: Option<usize>,
 }
 
-/// What comparing them with those of other replicas shows.
+/// Result of comparing checkpoints with those of other replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing that differs.
+    /// No difference.
     Same,
-    /// Another replica holds something else after this entry, and it can't be told which is right, or
-    /// not yet.
+    /// Another replica has a different digest after the entry of this index, and it isn't known,
+    /// or not yet, which one is right.
     Differs(u64),
-    /// All other voters that tell, a majority without this one, agree on what they hold after this
-    /// entry, and this one holds something else.
+    /// All other voters that report, a majority without this one, agree on the digest after the
+    /// entry of this index, and this replica has a different one.
     Odd(u64),
 }
 
 impl Checkpoints {
-    /// An entry was applied, after which this is the digest.
+    /// Records the digest after an applied entry, if a checkpoint is due.
     pub(super) fn pass(&self, index: u64, digest: u64) {
         if !index.is_multiple_of(EVERY) {
             return;
@@ -59,37 +59,37 @@ impl Checkpoints {
         points.push_back(pb::Checkpoint { index, digest });
     }
 
-    /// The state is another one now.
+    /// Clears all checkpoints, after the state was replaced.
     pub(super) fn forget(&self) {
         self.points.lock().clear();
     }
 
-    /// The last ones.
+    /// Returns the newest checkpoints.
     pub fn last(&self) -> Vec<pb::Checkpoint> {
         self.points.lock().iter().copied().collect()
     }
 
-    /// The last ones as others may believe them; `None` while this node doubts itself.
+    /// Returns the newest checkpoints for other nodes; `None` while this replica is suspect.
     pub fn told(&self) -> Option<Vec<pb::Checkpoint>> {
         (!self.doubted.load(Ordering::Acquire)).then(|| self.last())
     }
 
-    /// Begins, or ends, to be no witness against others.
+    /// Sets whether this replica is suspect: then it reports no checkpoints to others.
     pub fn doubt(&self, doubted: bool) {
         self.doubted.store(doubted, Ordering::Release);
     }
 }
 
-/// Compares what this replica has noted with what others tell.
-pub fn compare(own: &[pb::Checkpoint], told: &Told) -> Verdict {
+/// Compares the checkpoints of this replica with those that others report.
+pub fn compare(own: &[pb::Checkpoint], reported: &Told) -> Verdict {
     let mut verdict = Verdict::Same;
     for own in own {
         let at = |points: &Vec<pb::Checkpoint>| {
             let same = points.iter().find(|point| point.index == own.index);
             same.map(|point| point.digest)
         };
-        let voters: Vec<u64> = told.voters.iter().filter_map(at).collect();
-        let learners = told.learners.iter().filter_map(at);
+        let voters: Vec<u64> = reported.voters.iter().filter_map(at).collect();
+        let learners = reported.learners.iter().filter_map(at);
         if voters
             .iter()
             .copied()
@@ -101,7 +101,7 @@ pub fn compare(own: &[pb::Checkpoint], told: &Told) -> Verdict {
         let first = voters.first().copied();
         let agree = first != Some(own.digest) && voters.iter().all(|it| Some(*it) == first);
         if agree
-            && told
+            && reported
                 .majority
                 .is_some_and(|majority| voters.len() >= majority)
         {
@@ -125,7 +125,7 @@ mod tests {
         points.map(point).collect()
     }
 
-    /// What a replica finds that compares itself with these voters and learners.
+    /// Compares a replica with these voters and learners.
     fn judge(
         own: &[u64],
         voters: &[&[u64]],
@@ -133,12 +133,12 @@ mod tests {
         majority: Option<usize>,
     ) -> Verdict {
         let all = |digests: &[&[u64]]| digests.iter().map(|digests| points(digests)).collect();
-        let told = Told {
+        let reported = Told {
             voters: all(voters),
             learners: all(learners),
             majority,
         };
-        compare(&points(own), &told)
+        compare(&points(own), &reported)
     }
 
     fn of_three(own: &[u64], voters: &[&[u64]]) -> Verdict {
@@ -148,7 +148,7 @@ mod tests {
     const SECOND: u64 = 2 * EVERY;
 
     #[test]
-    fn the_odd_one_of_three_finds_out() {
+    fn the_outlier_of_three_is_detected() {
         assert_eq!(of_three(&[1, 2], &[&[1, 2], &[1, 2]]), Verdict::Same);
         assert_eq!(of_three(&[1, 9], &[&[1, 2], &[1, 2]]), Verdict::Odd(SECOND));
         assert_eq!(
@@ -162,18 +162,18 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_a_majority_of_voters_that_stays_one() {
-        let odd = [&[1_u64, 2][..], &[1, 2]];
-        assert_eq!(judge(&[1, 9], &odd, &[], None), Verdict::Differs(SECOND));
-        assert_eq!(judge(&[1, 9], &odd, &[], Some(3)), Verdict::Differs(SECOND));
-        // Learners, which may be copies of the one that is wrong, only raise the alarm.
+    fn an_outlier_needs_a_majority_of_unchanging_voters() {
+        let others = [&[1_u64, 2][..], &[1, 2]];
+        assert_eq!(judge(&[1, 9], &others, &[], None), Verdict::Differs(SECOND));
+        assert_eq!(judge(&[1, 9], &others, &[], Some(3)), Verdict::Differs(SECOND));
+        // Learners, which may be copies of a wrong replica, only show a mismatch.
         assert_eq!(
-            judge(&[1, 9], &odd[..1], &odd[..1], Some(2)),
+            judge(&[1, 9], &others[..1], &others[..1], Some(2)),
             Verdict::Differs(SECOND)
         );
-        assert_eq!(judge(&[1, 9], &[], &odd, Some(1)), Verdict::Differs(SECOND));
+        assert_eq!(judge(&[1, 9], &[], &others, Some(1)), Verdict::Differs(SECOND));
         assert_eq!(
-            judge(&[1, 2], &odd, &[&[1, 9]], Some(2)),
+            judge(&[1, 2], &others, &[&[1, 9]], Some(2)),
             Verdict::Differs(SECOND)
         );
     }
@@ -185,9 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_both_have_noted_is_compared() {
+    fn only_common_entries_are_compared() {
         assert_eq!(of_three(&[], &[&[1, 2], &[1, 2]]), Verdict::Same);
-        // One of them is behind.
+        // One of them lags.
         assert_eq!(
             of_three(&[1, 9], &[&[1, 2], &[1]]),
             Verdict::Differs(SECOND)
@@ -196,25 +196,25 @@ mod tests {
     }
 
     #[test]
-    fn who_doubts_itself_is_no_witness() {
-        let mine = Checkpoints::default();
-        assert_eq!(mine.told(), Some(vec![]));
-        mine.doubt(true);
-        assert_eq!(mine.told(), None);
-        mine.doubt(false);
-        assert_eq!(mine.told(), Some(vec![]));
+    fn a_suspect_replica_reports_nothing() {
+        let checkpoints = Checkpoints::default();
+        assert_eq!(checkpoints.told(), Some(vec![]));
+        checkpoints.doubt(true);
+        assert_eq!(checkpoints.told(), None);
+        checkpoints.doubt(false);
+        assert_eq!(checkpoints.told(), Some(vec![]));
     }
 
     #[test]
-    fn some_are_kept_of_some_entries() {
-        let mine = Checkpoints::default();
+    fn the_newest_checkpoints_are_kept() {
+        let checkpoints = Checkpoints::default();
         for index in 0..=EVERY * (KEPT as u64 + 2) {
-            mine.pass(index, index);
+            checkpoints.pass(index, index);
         }
-        let kept = mine.last();
+        let kept = checkpoints.last();
         assert_eq!(kept.len(), KEPT);
         assert_eq!(kept[0].index, 3 * EVERY);
-        mine.forget();
-        assert!(mine.last().is_empty());
+        checkpoints.forget();
+        assert!(checkpoints.last().is_empty());
     }
 }

@@ -1,9 +1,9 @@
-//! What regions compare to find out whether they hold the same.
+//! Digests by which regions compare what they hold.
 //!
-//! The shard's own digest doesn't serve for that: tombstones go, and expired records become
-//! tombstones, at each region's own time. So live records alone are walked over, in one view, and
-//! summed up by ranges of their keys' hashes, so that a difference can be told apart from what is
-//! on its way.
+//! The shard's own digest can't be compared between regions: each region collects tombstones, and
+//! turns expired records into tombstones, at its own time. So only live records are scanned, in one
+//! view, and summed by ranges of their keys' hashes, which distinguishes a difference from changes
+//! that are still in flight.
 
 use cloudkv_common::hash::hash_of;
 use cloudkv_proto::v1 as pb;
@@ -15,22 +15,22 @@ use crate::store::StoreError;
 use crate::store::keys::{self, Kind};
 use crate::types::Nanos;
 
-/// Ranges of hashes that are asked for, and the most that are.
+/// Default and maximum number of hash ranges.
 pub const RANGES: u32 = 256;
 
-/// The live records of a shard, summed up.
+/// Digests of a shard's live records, by hash range.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Digests {
-    /// Where the view stood.
+    /// Header of the shard in the view that was scanned.
     pub header: pb::ShardHeader,
-    /// The order-free sum of the records of each range.
+    /// Order-free sum over the records of each range.
     pub sums: Vec<u64>,
-    /// How many there are.
+    /// Number of records of each range.
     pub records: Vec<u64>,
 }
 
 impl View {
-    /// Sums up what doesn't expire by `at`: walks over all records, and blocks.
+    /// Computes digests over the records that are live at `at`: scans all records, and blocks.
     pub fn digests(&self, at: Nanos, ranges: u32) -> Result<Digests, StoreError> {
         let ranges = ranges.clamp(1, RANGES);
         self.stable(|rows| {
@@ -56,7 +56,8 @@ impl View {
     }
 }
 
-/// The range of a key: by its hash's upper half, since the shard is chosen by the whole.
+/// Returns the range of a key: by the upper half of its hash, since the whole hash selects the
+/// shard.
 fn range_of(bucket: &[u8], key: &[u8], ranges: u32) -> usize {
     let upper = hash_of(bucket, key) >> 32;
     usize::try_from((upper * u64::from(ranges)) >> 32).unwrap_or(0)
@@ -68,19 +69,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_has_one_range() {
-        let mut seen = [0; 4];
+    fn keys_spread_over_all_ranges() {
+        let mut counts = [0; 4];
         for key in 0..4000_u32 {
-            seen[range_of(BUCKET, &key.to_be_bytes(), 4)] += 1;
+            counts[range_of(BUCKET, &key.to_be_bytes(), 4)] += 1;
         }
         assert!(
-            seen.iter().all(|count| (800..1200).contains(count)),
-            "{seen:?}"
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
         );
     }
 
     #[test]
-    fn tombstones_and_what_expires_are_left_out_and_a_changed_value_is_seen() {
+    fn excludes_tombstones_and_expired_records_and_detects_a_changed_value() {
         let region = |values: &[(u8, &str, u64)]| {
             let mut region = Region::new(1, false);
             region.set_peers(
@@ -101,7 +102,7 @@ mod tests {
         one.expire(now + 1000);
         let later = one.view().digests(now + 1000, 16).unwrap();
         assert_eq!(later.records.iter().sum::<u64>(), 2);
-        // What has become a tombstone counts as what was only due to.
+        // A record that became a tombstone counts like one that is only due to expire.
         let due = region(&[(1, "a", 0), (2, "b", 50), (3, "c", 0)]);
         let due = due.view().digests(now + 1000, 16).unwrap();
         assert_eq!(due.sums, later.sums);

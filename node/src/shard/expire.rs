@@ -1,6 +1,6 @@
-//! Removing what has expired, so that counts are exact and the space comes back.
+//! Removes expired keys, so that counts are exact and their space is released.
 //!
-//! Readers don't depend on it: they judge each record by its own expiry.
+//! Readers don't depend on it: they check each record's own expiry.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -15,11 +15,11 @@ use crate::store::keys;
 use crate::store::{Batch, Scan, blocking};
 use crate::types::Nanos;
 
-/// What a walk over the expiry index found.
+/// Result of a scan of the expiry index.
 #[derive(Default)]
 struct Due {
     keys: Vec<(Nanos, Bytes, Bytes)>,
-    /// The first row that was left: of a later time, or beyond the limit.
+    /// Expiry of the first row that was left: a later one, or one beyond the limit.
     next: Option<Nanos>,
 }
 
@@ -35,7 +35,7 @@ impl ShardState {
             let old = self.record(&row)?;
             match old {
                 Some(old) if record::expiry_of(&old) == Some(at) => {
-                    // Of the same version: it says when the key was gone, not that it was written.
+                    // The tombstone keeps the version: the key expired, nobody wrote it.
                     let new = self.tombstone_of(&old);
                     let change = Change {
                         bucket: &bucket,
@@ -47,11 +47,11 @@ impl ShardState {
                     };
                     self.change(change, batch)?;
                 }
-                // The bucket was dropped: only the index still knows the key.
+                // The bucket was dropped: only the index still has the key.
                 Some(_) | None => batch.delete(self.rows.expiry(at, &bucket, &key)),
             }
         }
-        // A reader under a slower clock must not find what was removed here.
+        // A reader with a slower clock must not see what was removed here.
         self.header.last_version = self.header.last_version.max(expire.time);
         self.header.expiry_low = due.next.unwrap_or(expire.time).min(expire.time);
         self.view.expiry_from(due.next);
@@ -60,8 +60,8 @@ impl ShardState {
         })
     }
 
-    /// What has expired, from the lowest place in the index where anything can be: the rows that
-    /// were removed before it are not walked over again.
+    /// Finds expired keys from the lowest index position that may hold a row: the deleted rows
+    /// before it aren't scanned again.
     fn due(&self, expire: pb::ExpireUpTo) -> io::Result<Due> {
         let from = self.rows.expiry(self.header.expiry_low, b"", b"");
         let to = self.rows.expiry(Nanos::MAX, &[u8::MAX; 14], b"");

@@ -1,4 +1,4 @@
-//! A running shard: reads, writes and its own housekeeping.
+//! A running shard: reads, writes and housekeeping.
 
 use std::io;
 use std::sync::Arc;
@@ -24,42 +24,42 @@ use crate::store::keys::GroupId;
 use crate::store::{Engine, Gate, StoreError};
 use crate::types::{ListQuery, ReadResult};
 
-/// How often a shard looks for what has expired.
+/// Interval at which a shard expires keys, and maximum backoff of its bootstrap.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
-/// How long the answer to a command that is no write is waited for.
+/// Maximum time to wait for the result of a command that is no write.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Keys that one entry expires at most.
+/// Maximum number of keys that one entry expires.
 const EXPIRE_LIMIT: u32 = 1000;
 
-/// How shards are run.
+/// Settings of the shards of a node.
 #[derive(Clone)]
 pub struct ShardSettings {
-    /// How their groups are run.
+    /// Settings of their Raft groups.
     pub group: GroupSettings,
-    /// What goes into their entries.
+    /// Bounds of write batches.
     pub batch: BatchSettings,
-    /// Bytes of records changed lately that are remembered.
+    /// Size of the cache of recently changed records, in bytes.
     pub record_cache: usize,
-    /// Bytes of writes that may wait, over all shards.
+    /// Bound on the bytes of waiting writes, over all shards.
     pub budget: QueueBudget,
-    /// Bytes of other regions' changes that may wait, over all shards.
+    /// Bound on the bytes of other regions' waiting changes, over all shards.
     pub merge_budget: QueueBudget,
-    /// Turns of other regions' changes that may wait for users' writes, over all shards.
+    /// Scheduler of other regions' changes that are background work, over all shards.
     pub merge_pace: Pace,
-    /// Reads that may wait for the disk, over all shards.
+    /// Bound on the reads that wait for the disk, over all shards.
     pub disk_reads: Arc<Semaphore>,
-    /// Whose pool of threads waits for the disk.
+    /// Runtime whose blocking pool reads from the disk.
     pub disk: Handle,
-    /// The time.
+    /// Clock of the node.
     pub clock: Clock,
-    /// Whether this node's clock is right enough to serve.
+    /// True while this node's clock is accurate enough to serve.
     pub clock_ok: Arc<AtomicBool>,
-    /// Ends the proposers and the housekeeping.
+    /// Stops the proposers and the housekeeping.
     pub stop: CancellationToken,
 }
 
 impl ShardSettings {
-    /// Bounds of entries.
+    /// Creates the bounds of write batches.
     pub fn batch(queue: usize, writes: usize, bytes: usize, in_flight: usize) -> BatchSettings {
         BatchSettings {
             queue,
@@ -70,7 +70,7 @@ impl ShardSettings {
     }
 }
 
-/// Why a read has no answer.
+/// Error of a read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// This node doesn't lead the shard.
@@ -79,12 +79,12 @@ pub enum ReadError {
     /// Too many reads wait for the disk.
     #[error("too many reads are waiting for the disk")]
     Overloaded,
-    /// What it asks for is damaged on this node's disk.
-    #[error("what it asks for is damaged on this node's disk")]
+    /// The requested data is damaged on this node's disk.
+    #[error("the requested data is damaged on this node's disk")]
     Damaged {
-        /// Whether other nodes have it, too: one of them will lead the shard.
+        /// True if other voters have it, too: one of them will lead the shard.
         elsewhere: bool,
-        /// What was met.
+        /// Underlying error.
         source: StoreError,
     },
     /// The storage failed.
@@ -92,7 +92,7 @@ pub enum ReadError {
     Storage(#[from] StoreError),
 }
 
-/// A shard that runs on this node.
+/// Handle of a shard that runs on this node.
 pub struct ShardHandle {
     group: Arc<Group<Shard>>,
     view: Arc<View>,
@@ -102,20 +102,21 @@ pub struct ShardHandle {
     disk: Handle,
     clock: Clock,
     clock_ok: Arc<AtomicBool>,
-    /// Whether this node is to hold a replica, as the metadata says.
+    /// True if the placement assigns a replica to this node.
     hosted: AtomicBool,
-    /// Another node that says that it leads; 0: none.
+    /// Another node that claims leadership; 0 if none does.
     elsewhere: AtomicU64,
     gate: Gate,
 }
 
 impl ShardHandle {
-    /// Opens shard `number` and runs it on the current runtime. `found` is proposed if it is new.
+    /// Opens shard `number` and starts it on the current runtime. Proposes `bootstrap` if the shard
+    /// is new.
     pub async fn start(
         engine: Arc<Engine>,
         number: u16,
         settings: &ShardSettings,
-        found: pb::Found,
+        bootstrap: pb::Found,
     ) -> io::Result<Arc<Self>> {
         let id = GroupId::shard(number);
         let db = engine.state.clone();
@@ -154,38 +155,39 @@ impl ShardHandle {
         });
         let repair = shard.group.clone().repair_when_damaged();
         tokio::spawn(stop.clone().run_until_cancelled_owned(repair));
-        tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), found)));
+        tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), bootstrap)));
         Ok(shard)
     }
 
-    /// What the shard takes while disks fill up.
+    /// Returns the gate that refuses writes while disks fill up.
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// Whether this node answers for the shard now.
+    /// Returns whether this node serves the shard now.
     pub fn serves(&self) -> bool {
         self.leads() && self.view.is_open()
     }
 
-    /// Since when this node leads the shard in its term, if it does.
+    /// Returns since when this node has led the shard in its term, if it leads it.
     pub fn led_since(&self) -> Instant {
         self.group.led_since()
     }
 
-    /// Whether this node leads the shard, which may still have to adopt what other regions have.
+    /// Returns whether this node leads the shard, even if it is still being seeded.
     pub fn leads(&self) -> bool {
         self.group.may_read() && self.clock_ok.load(Ordering::Acquire)
     }
 
-    /// Why this node wouldn't answer for the shard though it led it.
+    /// Returns the reason why this node wouldn't serve the shard even as its leader, if there is
+    /// one.
     pub fn unfit(&self) -> Option<&'static str> {
         if !self.clock_ok.load(Ordering::Acquire) {
             Some(
                 "this node leads it, and its clock is too far from the others' or not yet compared",
             )
         } else if !self.view.is_open() {
-            Some("it is still to take over what the other regions have")
+            Some("it is still being seeded from the other regions")
         } else if self.group.progress().is_stalled() {
             Some("this node leads it, and its state is damaged on the disk")
         } else {
@@ -193,26 +195,26 @@ impl ShardHandle {
         }
     }
 
-    /// Queues what another region has sent. The merges of one caller are applied in the order in
-    /// which they were queued. If it `yields`, users' writes go first.
+    /// Enqueues changes that another region has sent. The merges of one caller are applied in the
+    /// order in which they were enqueued. If a merge `is_background`, users' writes have priority.
     pub fn merge(
         &self,
         merge: pb::Merge,
-        yields: bool,
+        is_background: bool,
     ) -> Result<oneshot::Receiver<Result<MergeOutcome, MergeError>>, MergeError> {
         if !self.serves() {
             return Err(MergeError::NotLeader);
         }
-        self.merges.push(merge, yields)
+        self.merges.push(merge, is_background)
     }
 
-    /// What a key holds. Completes at once if memory has the answer.
+    /// Reads a key. Completes immediately if it is in memory.
     pub async fn get(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
         if !self.serves() {
             return Err(ReadError::NotLeader);
         }
         match self.met(self.view.get_cached(bucket, key, self.clock.now()))? {
-            Lookup::Known(found) => Ok(found),
+            Lookup::Known(result) => Ok(result),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 let now = self.clock.now();
@@ -222,13 +224,13 @@ impl ShardHandle {
         }
     }
 
-    /// Notes it if what was read is damaged.
+    /// Converts the error of a read, and reports damage.
     fn met<T>(&self, read: Result<T, StoreError>) -> Result<T, ReadError> {
         read.map_err(|error| {
             if !error.is_damage() {
                 return ReadError::Storage(error);
             }
-            // What the database has met is noted there, with whose row it was.
+            // The database reports damage that it has met itself, with the row's group.
             if !error.is_of_database() {
                 let generation = self.view.rows().generation();
                 self.group.damage().note(generation, &error);
@@ -240,24 +242,24 @@ impl ShardHandle {
         })
     }
 
-    /// Whether this node has a replica that follows its leader.
+    /// Returns whether this node has a replica that follows its leader.
     pub fn has_replica(&self) -> bool {
         self.is_hosted() && self.view.is_open() && !self.group.is_in_repair()
     }
 
-    /// Whether that may be read, too: it has all that the leader had when this node started, or got
-    /// the replica.
+    /// Returns whether this node's replica may be read: it has all that the leader had when this
+    /// node started, or when it got the replica.
     pub fn has_fresh_replica(&self) -> bool {
         self.has_replica() && (self.group.is_fresh() || self.serves())
     }
 
-    /// Whether this node is to hold a replica, as the metadata says.
+    /// Returns whether the placement assigns a replica to this node.
     pub fn is_hosted(&self) -> bool {
         self.hosted.load(Ordering::Acquire)
     }
 
-    /// Notes what the metadata and other nodes say: whether this node is to hold a replica, and
-    /// who else leads.
+    /// Updates whether this node holds a replica, by the placement, and which other node leads, by
+    /// the other nodes' reports.
     pub fn note(&self, hosted: bool, elsewhere: Option<NodeId>) {
         if hosted && !self.is_hosted() {
             self.group.forget_freshness();
@@ -267,12 +269,12 @@ impl ShardHandle {
             .store(elsewhere.unwrap_or(0), Ordering::Release);
     }
 
-    /// Who else leads, as far as this node knows.
+    /// Returns the other node that leads, as far as this node knows.
     pub fn leader_elsewhere(&self) -> Option<NodeId> {
         let me = self.group.node();
-        // A replica that was moved away doesn't hear of new leaders.
-        let told = self.is_hosted().then(|| *self.group.leader().borrow());
-        match told.flatten() {
+        // A replica that was moved away receives no news of leaders.
+        let known = self.is_hosted().then(|| *self.group.leader().borrow());
+        match known.flatten() {
             Some(leader) if leader == me => None,
             Some(leader) => Some(leader),
             None => {
@@ -282,11 +284,11 @@ impl ShardHandle {
         }
     }
 
-    /// What a key holds as this node's replica has it, whoever leads.
+    /// Reads a key from this node's replica, whoever leads.
     pub async fn get_eventual(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
         let now = self.clock.now();
         match self.met(self.view.get_cached(bucket, key, now))? {
-            Lookup::Known(found) => Ok(found),
+            Lookup::Known(result) => Ok(result),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 self.ask_disk(move |view| view.get(&bucket, &key, now))
@@ -295,18 +297,18 @@ impl ShardHandle {
         }
     }
 
-    /// The time that this node's clock shows.
+    /// Returns the time of this node's clock.
     pub fn now(&self) -> crate::types::Nanos {
         self.clock.now()
     }
 
-    /// Live keys of a bucket, in order.
+    /// Lists live keys of a bucket, in order.
     pub async fn page(&self, bucket: &[u8], query: ListQuery) -> Result<Page, ReadError> {
         let (bucket, now) = (bucket.to_vec(), self.clock.now());
         self.read(move |view| view.page(&bucket, &query, now)).await
     }
 
-    /// Counts of a bucket in this shard.
+    /// Returns counts of a bucket in this shard.
     pub async fn bucket(&self, bucket: &[u8]) -> Result<pb::BucketState, ReadError> {
         if !self.serves() {
             return Err(ReadError::NotLeader);
@@ -318,7 +320,7 @@ impl ShardHandle {
         self.read(move |view| view.bucket(&bucket)).await
     }
 
-    /// Runs a read that may wait for the disk on the pool for that.
+    /// Runs a read that may wait for the disk on the blocking pool.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
@@ -345,29 +347,29 @@ impl ShardHandle {
         });
         match read.await {
             Ok(result) => self.met(result),
-            Err(_) => Err(StoreError::corrupt("state", "a read of it has panicked").into()),
+            Err(_) => Err(StoreError::corrupt("state", "a read of it panicked").into()),
         }
     }
 
-    /// Writes a key and waits for the outcome, at most for `deadline`. The room reserved for it
-    /// stays with the write, also when whoever waits for it is gone.
+    /// Writes a key and waits for the outcome, at most for `timeout`. The quota reserved for it
+    /// stays with the write, also when its caller stops waiting.
     pub async fn write(
         &self,
         write: pb::Write,
-        room: Option<Reservation>,
-        deadline: Duration,
+        reservation: Option<Reservation>,
+        timeout: Duration,
     ) -> Result<WriteOutcome, WriteError> {
         if !self.serves() {
             return Err(WriteError::NotLeader);
         }
-        let outcome = self.queue.push(write, room)?;
-        match tokio::time::timeout(deadline, outcome).await {
+        let outcome = self.queue.push(write, reservation)?;
+        match tokio::time::timeout(timeout, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
         }
     }
 
-    /// Proposes a command that is no write, and waits for its answer, though not for ever.
+    /// Proposes a command that is no write, and waits for its result, within a timeout.
     pub async fn propose(&self, command: Command) -> Proposal<Shard> {
         let kind = Some(command);
         let answer = self.group.propose(pb::ShardCommand { kind });
@@ -375,7 +377,7 @@ impl ShardHandle {
         answer.unwrap_or(Err(ProposeError::Unknown))
     }
 
-    /// Removes all that has expired by now, so that counts are exact.
+    /// Removes all keys that have expired by now, so that counts are exact.
     pub async fn expire(&self) -> Proposal<Shard> {
         let time = self.clock.now();
         while self.view.has_expired(time) {
@@ -390,38 +392,38 @@ impl ShardHandle {
         Ok(Response::Done)
     }
 
-    /// The Raft group.
+    /// Returns the Raft group.
     pub fn group(&self) -> &Arc<Group<Shard>> {
         &self.group
     }
 
-    /// What readers see.
+    /// Returns the view that readers use.
     pub fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// The group at a glance.
+    /// Returns the status of the Raft group.
     pub fn status(&self) -> Status {
         self.group.status()
     }
 }
 
-/// Founds the shard when it is new, and then expires what is due. Only the leader's proposals
-/// come to anything; a refused one is made again at the next look.
-async fn housekeeping(shard: Arc<ShardHandle>, found: pb::Found) {
-    let mut look = tokio::time::interval(HOUSEKEEPING);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut wait = Duration::from_millis(2);
+/// Bootstraps the shard if it is new, and then expires keys. Only the leader's proposals succeed; a
+/// refused one is repeated at the next interval.
+async fn housekeeping(shard: Arc<ShardHandle>, bootstrap: pb::Found) {
+    let mut interval = tokio::time::interval(HOUSEKEEPING);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut delay = Duration::from_millis(2);
     while !shard.view.is_founded() {
         if shard.group.may_read() {
-            // Whether it came through shows in the view.
-            let _ = shard.propose(Command::Found(found)).await;
+            // The result shows in the view.
+            let _ = shard.propose(Command::Found(bootstrap)).await;
         }
-        tokio::time::sleep(wait).await;
-        wait = (2 * wait).min(HOUSEKEEPING);
+        tokio::time::sleep(delay).await;
+        delay = (2 * delay).min(HOUSEKEEPING);
     }
     loop {
-        look.tick().await;
+        interval.tick().await;
         if shard.serves() {
             let _ = shard.expire().await;
         }

@@ -1,16 +1,16 @@
-//! What a shard holds back for other regions: changes that some of them lack, and tombstones that an
-//! older write could still meet.
+//! Changes retained for regions that lack them, and tombstones that an older write could still
+//! meet.
 //!
 //! Invariants:
-//! - the change index has one entry for each key that this region has changed since some other region
-//!   has got all, at the position of its last change in this region's history; positions rise with
-//!   the versions of those changes;
-//! - an entry goes when every other region has acknowledged its position, or when a local write has
-//!   put another one in its place. It stays when a merge wins over its record: what is there now is
-//!   sent instead. (Were it dropped, the watermark would claim a change that a third region has got
-//!   neither itself nor in its winner.)
-//! - a tombstone goes when nothing older than it can come any more: all regions have it, and every
-//!   other region has announced a watermark that reaches its version.
+//! - the change index has one entry for each key that this region has changed beyond the position
+//!   that all other regions have acknowledged, at the position of the key's last change in this
+//!   region's history; positions rise with the versions of those changes;
+//! - an entry is removed when every other region has acknowledged its position, or when a local
+//!   write has replaced it with another one. It stays when a merge wins over its record: the
+//!   winning record is sent instead. (Were it dropped, the watermark would claim a change of which
+//!   a third region has received neither the record itself nor the winner.)
+//! - a tombstone is removed when nothing older than it can arrive any more: all regions have it,
+//!   and every other region has announced a watermark that reaches its version.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -25,11 +25,11 @@ use super::write::{Cause, Change};
 use crate::store::{Batch, Scan, StoreError, blocking};
 use crate::types::Nanos;
 
-/// What an entry of the change index takes beside key and value, in bytes.
+/// Size of a retained change beside its key and value, in bytes.
 const ENTRY_OVERHEAD: usize = 64;
 
 impl ShardState {
-    /// Every other region has this one's changes up to this position.
+    /// Returns the position up to which every other region has this one's changes.
     pub(super) fn acknowledged_by_all(&self) -> u64 {
         let peers = self.header.peers.iter();
         let lowest = peers.map(|peer| peer.acknowledged).min();
@@ -40,7 +40,7 @@ impl ShardState {
         record.change > self.acknowledged_by_all()
     }
 
-    /// Puts a change of this region where propagation finds it, and takes out what it replaces.
+    /// Adds a change of this region to the change index, and removes the entry that it replaces.
     pub(super) fn index_change(&mut self, change: &mut Change<'_>, batch: &mut Batch) {
         let before = change.old.as_ref().filter(|old| self.is_held(old));
         let before = before.map(|old| (old.change, held_bytes(change.key, old)));
@@ -66,7 +66,7 @@ impl ShardState {
                 new.change = 0;
                 return;
             }
-            // It keeps its place, which all have by now.
+            // It keeps its position, which all regions have acknowledged.
             (Cause::Expired, None) => return,
         }
         let bytes = held_bytes(change.key, new);
@@ -80,7 +80,7 @@ impl ShardState {
         self.header.held_bytes += bytes;
     }
 
-    /// Keeps the index of tombstones.
+    /// Updates the tombstone index.
     pub(super) fn index_tombstone(&self, change: &Change<'_>, batch: &mut Batch) {
         let row = |record: &pb::Record| {
             let time = record::version_of(record).time;
@@ -94,8 +94,8 @@ impl ShardState {
         }
     }
 
-    /// Takes the list of other regions. One that is new has nothing yet: all that is still held is
-    /// held for it, too; what isn't, it adopts from one of the others.
+    /// Sets the list of other regions. A new region has nothing yet: all changes still retained are
+    /// retained for it, too; all others it gets when it is seeded from one of the others.
     pub(super) fn apply_set_peers(
         &mut self,
         set: &pb::SetPeers,
@@ -132,21 +132,21 @@ impl ShardState {
     ) -> io::Result<Response> {
         let before = self.acknowledged_by_all();
         let last = self.header.change_last;
-        for told in &acknowledge.peers {
-            let of = pb::Peer {
-                region: told.region,
-                incarnation: told.incarnation,
+        for ack in &acknowledge.peers {
+            let named = pb::Peer {
+                region: ack.region,
+                incarnation: ack.incarnation,
             };
             let mut peers = self.header.peers.iter_mut();
-            if let Some(peer) = peers.find(|peer| is_of(peer, &of)) {
-                peer.acknowledged = peer.acknowledged.max(told.position.min(last));
+            if let Some(peer) = peers.find(|peer| is_of(peer, &named)) {
+                peer.acknowledged = peer.acknowledged.max(ack.position.min(last));
             }
         }
         self.trim_changes(before, batch)?;
         Ok(Response::Done)
     }
 
-    /// Removes the entries of the change index that every region has by now.
+    /// Removes the entries of the change index that every region has acknowledged by now.
     fn trim_changes(&mut self, before: u64, batch: &mut Batch) -> io::Result<()> {
         let upto = self.acknowledged_by_all();
         if upto <= before {
@@ -205,14 +205,14 @@ impl ShardState {
                         self.change(change, batch)?;
                     }
                 }
-                // Its bucket was dropped, or the index lags: only the index knows it.
+                // The bucket was dropped, or the index row is stale: only the index has it.
                 _ => {
                     let time = named.version.map_or(0, |version| version.time);
-                    let there = self.record(&row)?;
-                    let stands = |record: pb::Record| {
+                    let current = self.record(&row)?;
+                    let is_current = |record: pb::Record| {
                         record.tombstone && record::version_of(&record).time == time
                     };
-                    if !there.is_some_and(stands) {
+                    if !current.is_some_and(is_current) {
                         batch.delete(self.rows.tombstone(time, &named.bucket, &named.key));
                     }
                 }
@@ -222,7 +222,7 @@ impl ShardState {
     }
 }
 
-/// Whether a tombstone can go: no write that is older can come from anywhere.
+/// Returns whether a tombstone can be collected: no older write can arrive from any region.
 pub(super) fn may_collect(header: &pb::ShardHeader, tombstone: &pb::Record) -> bool {
     if header.adopting {
         return false;
@@ -232,7 +232,7 @@ pub(super) fn may_collect(header: &pb::ShardHeader, tombstone: &pb::Record) -> b
         let mut peers = header.peers.iter();
         peers.all(|peer| tombstone.change <= peer.acknowledged)
     } else {
-        // Of a region that has left, all was levelled.
+        // Writes of a removed region were all reconciled.
         let mut peers = header.peers.iter();
         let origin = peers.find(|peer| peer.region == version.region);
         origin.is_none_or(|origin| tombstone.source <= origin.stable)
@@ -241,7 +241,8 @@ pub(super) fn may_collect(header: &pb::ShardHeader, tombstone: &pb::Record) -> b
     all_have_it && peers.all(|peer| peer.watermark >= version.time)
 }
 
-/// No tombstone of a version above this can be collected.
+/// Returns the lowest watermark of all other regions: no tombstone of a version above it can be
+/// collected.
 pub(super) fn lowest_watermark(header: &pb::ShardHeader) -> Nanos {
     let watermarks = header.peers.iter().map(|peer| peer.watermark);
     watermarks.min().unwrap_or(Nanos::MAX)
@@ -251,7 +252,7 @@ pub(super) fn is_of(state: &pb::PeerState, peer: &pb::Peer) -> bool {
     state.region == peer.region && state.incarnation == peer.incarnation
 }
 
-/// An entry of the change index.
+/// Decodes an entry of the change index.
 pub(super) fn decode_change(row: &[u8]) -> Result<pb::Change, StoreError> {
     pb::Change::decode(Bytes::copy_from_slice(row))
         .map_err(StoreError::on("decode", "entry of the change index"))

@@ -1,5 +1,4 @@
-//! Three replicas of a shard, on real storage and real sockets: who may answer reads, and who may
-//! not any more.
+//! Tests of read leases, with three replicas of a shard on real storage and real sockets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +11,7 @@ use super::test_replicas::{ELECTION_MAX, NODES, Replica, introduce, peers, until
 use crate::raft::{Members, NodeId, Step};
 use crate::rpc::Lane;
 
-/// Three voters, of which the first leads.
+/// Starts three voters, of which the first leads.
 async fn three() -> Vec<Replica> {
     let mut replicas = Vec::new();
     for node in NODES {
@@ -37,9 +36,9 @@ async fn three() -> Vec<Replica> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_leader_answers_no_read_through_a_thousand_transfers() {
+async fn a_deposed_leader_answers_no_read_during_a_thousand_transfers() {
     let replicas = Arc::new(three().await);
-    // The highest number whose write was answered.
+    // Highest number whose write was acknowledged.
     let acknowledged = Arc::new(AtomicU64::new(0));
     let done = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..NODES.len())
@@ -60,9 +59,9 @@ async fn an_old_leader_answers_no_read_through_a_thousand_transfers() {
             })
         })
         .collect();
-    let (mut leader, mut handed) = (0, 0);
+    let (mut leader, mut transferred) = (0, 0);
     for number in 1..=1000_u64 {
-        until("a write is answered", async || {
+        until("a write is acknowledged", async || {
             leader = replicas
                 .iter()
                 .position(|it| it.shard.serves())
@@ -75,13 +74,13 @@ async fn an_old_leader_answers_no_read_through_a_thousand_transfers() {
             .into_iter()
             .filter(|it| *it != NODES[leader])
             .collect();
-        handed += u32::from(replicas[leader].group().hand_over(&others, "test").await);
+        transferred += u32::from(replicas[leader].group().hand_over(&others, "test").await);
     }
     done.store(true, Ordering::Relaxed);
     for reader in readers {
         assert!(reader.await.unwrap() > 0, "a node answered no read");
     }
-    assert!(handed > 900, "{handed} of 1000 came about");
+    assert!(transferred > 900, "{transferred} of 1000 transfers succeeded");
     for replica in replicas.iter() {
         replica.group().stop().await.unwrap();
         replica.stop.cancel();
@@ -89,15 +88,15 @@ async fn an_old_leader_answers_no_read_through_a_thousand_transfers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_restarts_gives_no_vote_while_an_old_lease_may_hold() {
+async fn a_restarted_member_grants_no_vote_while_an_old_lease_may_hold() {
     let mut replicas = three().await;
     let follower = replicas.pop().unwrap();
-    // It can neither hear of the leader, nor be asked by it.
+    // The leader and the restarted member can't reach each other.
     let restarted = Replica::start(NODES[2], follower.end().await).await;
-    let began = Instant::now();
-    let asker = peers(NODES[1]);
-    asker.learn(NODES[2], &restarted.address);
-    let ask = async |transfer| {
+    let start = Instant::now();
+    let caller = peers(NODES[1]);
+    caller.learn(NODES[2], &restarted.address);
+    let request_vote = async |transfer| {
         let body = call::Body::Vote(pb::RequestVote {
             group: 1,
             vote: Some(pb::Vote {
@@ -112,37 +111,37 @@ async fn a_member_that_restarts_gives_no_vote_while_an_old_lease_may_hold() {
             pre: false,
             transfer,
         });
-        asker
+        caller
             .call(NODES[2], Lane::Raft, body, Duration::from_secs(1))
             .await
             .ok()
     };
-    let first = until("an answer", async || ask(false).await).await;
+    let first = until("an answer", async || request_vote(false).await).await;
     let refused = matches!(first, reply::Body::Refused(_));
-    // On a machine that stood still meanwhile, the wait may be over.
-    assert!(refused || began.elapsed() >= ELECTION_MAX, "{first:?}");
-    let granted = until("a vote", async || match ask(false).await? {
+    // On a machine that stalled meanwhile, the wait may be over.
+    assert!(refused || start.elapsed() >= ELECTION_MAX, "{first:?}");
+    let granted = until("a vote", async || match request_vote(false).await? {
         reply::Body::Vote(answer) => answer.granted.then_some(()),
         _ => None,
     });
     granted.await;
-    assert!(began.elapsed() >= ELECTION_MAX);
-    // What the leader itself asks for needs no wait.
-    let again = Replica::start(NODES[2], restarted.end().await).await;
-    asker.learn(NODES[2], &again.address);
-    let asked = until("an answer", async || ask(true).await).await;
-    assert!(matches!(asked, reply::Body::Vote(_)), "{asked:?}");
-    for replica in replicas.into_iter().chain([again]) {
+    assert!(start.elapsed() >= ELECTION_MAX);
+    // A leadership transfer needs no wait.
+    let restarted_again = Replica::start(NODES[2], restarted.end().await).await;
+    caller.learn(NODES[2], &restarted_again.address);
+    let transfer_reply = until("an answer", async || request_vote(true).await).await;
+    assert!(matches!(transfer_reply, reply::Body::Vote(_)), "{transfer_reply:?}");
+    for replica in replicas.into_iter().chain([restarted_again]) {
         replica.end().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_whose_transfer_is_lost_leads_again_in_a_new_term() {
+async fn a_leader_whose_transfer_is_lost_resumes_in_a_new_term() {
     let replicas = three().await;
     for other in &replicas[1..] {
         other.loses_transfers.store(true, Ordering::Release);
-        // Nobody else stands for election.
+        // No other member campaigns.
         other.group().may_lead(false);
     }
     let leader = &replicas[0];
@@ -150,9 +149,9 @@ async fn a_leader_whose_transfer_is_lost_leads_again_in_a_new_term() {
     let to = &NODES[1..];
     assert!(
         !leader.group().hand_over(to, "test").await,
-        "somebody took over"
+        "another member took over"
     );
-    until("it answers again", async || {
+    until("it serves again", async || {
         leader.shard.serves().then_some(())
     })
     .await;

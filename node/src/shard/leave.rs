@@ -1,15 +1,15 @@
-//! A region leaves, or is lost: it is fenced, what the others have of it is levelled, and then
-//! `SetPeers` names it no more.
+//! Removal of a region, deliberate or after its loss: it is fenced, the survivors reconcile what
+//! each of them has of it, and then `SetPeers` no longer names it.
 //!
 //! Invariants:
-//! - after its fence nothing that the region sends applies, so what this shard has of it is what it
-//!   will pass on to the others; both are stored state, which a new leader finds;
-//! - until the region is a peer no more, its watermark here stands still. So no tombstone is collected
-//!   that a record from above it could meet, however late or often that is passed on; afterwards none of
-//!   them applies;
-//! - what has a version at or below the watermark this shard has had, or something newer. That can't be
-//!   said of what is at or below the cursor: a part of a region's history leaves out what was overwritten
-//!   after the part's end.
+//! - after the fence nothing that the region sends is applied, so what this shard has of it is
+//!   exactly what it passes on to the others; both are stored state, which a new leader finds;
+//! - until the region is removed from the peers, its watermark here doesn't advance. So no
+//!   tombstone is collected that a record above it could meet, however late or often it is
+//!   forwarded; after the removal none of them is applied;
+//! - this shard has had every record with a version at or below the watermark, or a newer version.
+//!   That doesn't hold for records at or below the cursor: a batch of a region's history leaves out
+//!   what was overwritten after the batch's end.
 
 use std::io;
 
@@ -21,8 +21,8 @@ use super::state::{Response, ShardState};
 use crate::store::Batch;
 use crate::types::Version;
 
-/// The first feature level of shards at which nothing of a region that leaves is left out. Below it, only
-/// what was beyond the cursor was taken.
+/// First feature level of shards at which reconciliation covers all writes of a removed region.
+/// Below it, only records beyond the cursor were applied.
 pub const LEAVE_LEVEL: u32 = 4;
 
 impl ShardState {
@@ -37,31 +37,32 @@ impl ShardState {
         Response::Done
     }
 
-    /// Takes what another region has of one that leaves.
+    /// Applies what another region has of a removed region.
     pub(super) fn apply_level(
         &mut self,
-        level: &pb::Level,
+        reconcile: &pb::Level,
         batch: &mut Batch,
     ) -> io::Result<Response> {
-        let origin = level.origin.unwrap_or_default();
+        let origin = reconcile.origin.unwrap_or_default();
         let mut peers = self.header.peers.iter();
         let known = peers.find(|peer| is_of(peer, &origin) && peer.fenced);
         let Some(origin) = known.copied().filter(|_| !self.header.adopting) else {
             return Ok(Response::Levelled { taken: false });
         };
-        for passed in &level.records {
-            let Some(record) = &passed.record else {
+        for forwarded in &reconcile.records {
+            let Some(record) = &forwarded.record else {
                 continue;
             };
             let version = record::version_of(record);
             if version.region == origin.region && self.may_lack(record, version, &origin) {
-                self.take_record(level.time, passed, record, version, batch)?;
+                self.take_record(reconcile.time, forwarded, record, version, batch)?;
             }
         }
         Ok(Response::Levelled { taken: true })
     }
 
-    /// Whether this shard may never have had a record of a region that leaves, nor what replaced it.
+    /// Returns whether this shard may never have had this record of a removed region, nor the one
+    /// that replaced it.
     fn may_lack(&self, record: &pb::Record, version: Version, origin: &pb::PeerState) -> bool {
         if self.header.level < LEAVE_LEVEL {
             return record.source > origin.cursor;

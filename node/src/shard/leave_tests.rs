@@ -1,5 +1,5 @@
-//! Regions are lost while their changes have reached the others unevenly: whatever arrives late, twice or
-//! never, the others come to hold the same of them, and give back what they held for them.
+//! Tests of lost regions whose changes have reached the others unevenly: whatever arrives late,
+//! twice or never, the survivors converge on the same content, and release what they retained.
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use super::state::Response;
 
 const KEYS: u8 = 4;
 
-/// Regions of which the first two are to stay.
+/// Creates regions, of which the first two survive.
 fn regions(count: u32) -> Vec<Region> {
     let mut regions: Vec<_> = (1..=count)
         .map(|number| Region::new(number, false))
@@ -22,16 +22,16 @@ fn regions(count: u32) -> Vec<Region> {
     regions
 }
 
-fn send(regions: &mut [Region], from: usize, to: usize, parts: usize) {
+fn send(regions: &mut [Region], from: usize, to: usize, batches: usize) {
     let origin = regions[from].me;
     let cursor = regions[to].peer(origin.region).cursor;
     let peer = regions[to].me;
-    for part in regions[from]
+    for batch in regions[from]
         .parts(peer.region, cursor, 1)
         .into_iter()
-        .take(parts)
+        .take(batches)
     {
-        let reached = regions[to].merge(part);
+        let reached = regions[to].merge(batch);
         regions[from].acknowledged(peer, reached);
     }
 }
@@ -41,29 +41,29 @@ fn fence(region: &mut Region, lost: pb::Peer, levelled: u64) {
     region.apply(Kind::Fence(pb::Fence { peers, levelled }));
 }
 
-/// What a region has of a lost one, as it is passed on.
+/// Returns what a region has of a lost one, in the form that it is forwarded in.
 fn levels(region: &Region, lost: pb::Peer) -> Vec<pb::Level> {
-    let mut levels = Vec::new();
-    let walked = region.view().walk(|part| {
-        if let WalkPart::Part(part) = part {
-            let theirs = |record: &pb::KeyRecord| {
+    let mut messages = Vec::new();
+    let result = region.view().walk(|chunk| {
+        if let WalkPart::Part(chunk) = chunk {
+            let is_of_lost = |record: &pb::KeyRecord| {
                 let version = record.record.as_ref().and_then(|record| record.version);
                 version.is_some_and(|version| version.region == lost.region)
             };
-            levels.push(pb::Level {
+            messages.push(pb::Level {
                 time: region.clock,
                 origin: Some(lost),
-                records: part.records.into_iter().filter(theirs).collect(),
+                records: chunk.records.into_iter().filter(is_of_lost).collect(),
             });
         }
         Ok(())
     });
-    walked.unwrap();
-    levels
+    result.unwrap();
+    messages
 }
 
-fn take(region: &mut Region, level: &pb::Level) -> bool {
-    match region.apply(Kind::Level(level.clone())) {
+fn take(region: &mut Region, message: &pb::Level) -> bool {
+    match region.apply(Kind::Level(message.clone())) {
         Response::Levelled { taken } => taken,
         other => panic!("{other:?}"),
     }
@@ -134,7 +134,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn those_that_stay_agree_on_what_a_lost_region_had_sent_to_any_of_them(
+    fn survivors_converge_on_what_a_lost_region_had_sent_to_any_of_them(
         before in proptest::collection::vec(step(), 1..60),
         meanwhile in proptest::collection::vec(step(), 0..20),
         after in proptest::collection::vec(step(), 0..20),
@@ -144,49 +144,49 @@ proptest! {
         let mut regions = regions(2 + u32::try_from(losses).unwrap());
         carry_out(&mut regions, before, 2 + losses);
         let lost: Vec<_> = regions[2..].iter().map(|region| region.me).collect();
-        // The newest version of each key that anybody who stays has by now.
+        // Newest version of each key that any survivor has by now.
         let newest: Vec<_> = (0..KEYS)
             .map(|key| regions[0].version(key).max(regions[1].version(key)))
             .collect();
-        let on_its_way: Vec<_> = regions[2..].iter().flat_map(|it| it.parts(1, 0, 10)).collect();
+        let in_flight: Vec<_> = regions[2..].iter().flat_map(|it| it.parts(1, 0, 10)).collect();
         for lost in &lost {
             fence(&mut regions[0], *lost, 0);
             fence(&mut regions[1], *lost, 0);
         }
         carry_out(&mut regions, meanwhile, 2);
-        let all_levels = |region: &Region| -> Vec<_> {
+        let all_messages = |region: &Region| -> Vec<_> {
             lost.iter().flat_map(|lost| levels(region, *lost)).collect()
         };
         for (from, to) in [(0, 1), (1, 0)] {
-            for level in all_levels(&regions[from]) {
-                prop_assert!(take(&mut regions[to], &level));
+            for message in all_messages(&regions[from]) {
+                prop_assert!(take(&mut regions[to], &message));
                 if late {
-                    prop_assert!(take(&mut regions[to], &level));
+                    prop_assert!(take(&mut regions[to], &message));
                 }
             }
             for lost in &lost {
                 fence(&mut regions[from], *lost, 1);
             }
         }
-        let old: Vec<_> = (0..2).map(|from| all_levels(&regions[from])).collect();
-        let stay = vec![regions[0].me, regions[1].me];
-        // One goes on without it, and collects, long before the other one does.
-        regions[0].set_peers(2, stay.clone());
+        let old: Vec<_> = (0..2).map(|from| all_messages(&regions[from])).collect();
+        let survivors = vec![regions[0].me, regions[1].me];
+        // One removes the lost regions, and collects, long before the other one does.
+        regions[0].set_peers(2, survivors.clone());
         carry_out(&mut regions, after, 2);
         regions[0].collect();
-        regions[1].set_peers(2, stay);
+        regions[1].set_peers(2, survivors);
         for _ in 0..4 {
             send(&mut regions, 0, 1, usize::MAX);
             send(&mut regions, 1, 0, usize::MAX);
             regions[0].collect();
             regions[1].collect();
         }
-        // What comes after that, of the lost one or about it, changes nothing.
-        for (to, levels) in old.iter().rev().enumerate() {
-            for level in levels {
-                prop_assert!(!take(&mut regions[to], level));
+        // Later messages of the lost regions, or about them, change nothing.
+        for (to, messages) in old.iter().rev().enumerate() {
+            for message in messages {
+                prop_assert!(!take(&mut regions[to], message));
             }
-            let merges = on_its_way.clone();
+            let merges = in_flight.clone();
             let Response::Merges(outcomes) =
                 regions[to].apply(Kind::Merges(pb::Merges { time: 0, merges }))
             else {
@@ -207,9 +207,9 @@ proptest! {
         }
         prop_assert_eq!(regions[0].all(), regions[1].all());
         for (key, version) in (0..KEYS).zip(newest) {
-            let there = regions[0].version(key);
-            // Collected, or as new as it was.
-            prop_assert!(there.is_none() || there >= version);
+            let current = regions[0].version(key);
+            // Collected, or at least as new as before.
+            prop_assert!(current.is_none() || current >= version);
         }
         for region in &regions[..2] {
             let header = &region.state.header;
@@ -221,9 +221,9 @@ proptest! {
     }
 }
 
-/// A part of a region's history leaves out what was overwritten after the part's end.
+/// A batch of a region's history leaves out what was overwritten after the batch's end.
 #[test]
-fn what_one_has_got_before_it_was_overwritten_the_other_gets_too() {
+fn a_record_that_one_has_got_before_it_was_overwritten_reaches_the_other_too() {
     let mut regions = regions(3);
     for (key, value) in [(0, "early"), (2, "two"), (1, "one")] {
         regions[2].put(key, value, 0);
@@ -236,8 +236,8 @@ fn what_one_has_got_before_it_was_overwritten_the_other_gets_too() {
     fence(&mut regions[0], lost, 0);
     fence(&mut regions[1], lost, 0);
     for (from, to) in [(0, 1), (1, 0)] {
-        for level in levels(&regions[from], lost) {
-            assert!(take(&mut regions[to], &level));
+        for message in levels(&regions[from], lost) {
+            assert!(take(&mut regions[to], &message));
         }
     }
     assert_eq!(regions[0].version(0), early);
@@ -245,31 +245,31 @@ fn what_one_has_got_before_it_was_overwritten_the_other_gets_too() {
 }
 
 #[test]
-fn a_fenced_region_changes_nothing_and_what_others_have_of_it_is_taken_once_it_is_fenced() {
+fn a_fenced_region_changes_nothing_and_is_reconciled_only_after_the_fence() {
     let mut regions = regions(3);
     regions[2].put(1, "one", 0);
     regions[2].put(2, "two", 0);
     send(&mut regions, 2, 0, 2);
     let lost = regions[2].me;
-    let parts = regions[2].parts(2, 0, 10);
-    let level = levels(&regions[0], lost);
-    assert!(!take(&mut regions[1], &level[0]), "not fenced yet");
+    let batches = regions[2].parts(2, 0, 10);
+    let messages = levels(&regions[0], lost);
+    assert!(!take(&mut regions[1], &messages[0]), "not fenced yet");
     fence(&mut regions[1], lost, 0);
-    let merges = parts;
+    let merges = batches;
     let Response::Merges(outcomes) = regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
     else {
         panic!("a merge answers with outcomes");
     };
     assert!(!outcomes[0].known);
     assert!(regions[1].all().is_empty());
-    assert!(take(&mut regions[1], &level[0]));
+    assert!(take(&mut regions[1], &messages[0]));
     assert_eq!(regions[1].all(), regions[0].all());
     assert_eq!(regions[1].all().len(), 2);
     assert_eq!(regions[1].peer(3).cursor, 0);
 }
 
 #[test]
-fn the_last_region_collects_what_others_have_left() {
+fn the_last_region_collects_what_it_retained_for_others() {
     let mut regions = regions(3);
     regions[0].put(1, "one", 0);
     regions[0].write(1, Op::Delete(pb::Delete {}));

@@ -1,5 +1,5 @@
-//! Replicas of a shard whose members change under load: nobody may answer a read of what another
-//! leader has overwritten, and every change must come to its end.
+//! Tests of membership changes under load: no replica may answer a read with data that another
+//! leader has overwritten, and every change must complete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use tokio_util::sync::CancellationToken;
 use super::test_replicas::{NODES, Replica, introduce, until};
 use crate::raft::{Members, NodeId};
 
-/// Between two looks of a keeper.
+/// Interval of the membership controller.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// After this long without an answer a write is sent again.
+/// Timeout after which a write is sent again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Writes between two changes.
+/// Minimum number of acknowledged writes between two changes.
 const WRITES_PER_CHANGE: u64 = 20;
 
-/// Replicas, each with a keeper that leads the shard to the members that are wanted, as nodes have.
+/// Replicas, each with a controller that moves the shard to the wanted members, as nodes have.
 struct Fleet {
     replicas: Arc<Vec<Replica>>,
     wanted: tokio::sync::watch::Sender<Members>,
-    /// The highest number whose write was answered.
+    /// Highest number whose write was acknowledged.
     acknowledged: Arc<AtomicU64>,
     done: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Fleet {
-    /// As many nodes as asked for, of which the first is the only member.
+    /// Starts this many nodes, of which the first is the only member.
     async fn start(nodes: usize) -> Self {
         let mut replicas = Vec::new();
         for node in &NODES[..nodes] {
             replicas.push(Replica::start(*node, tempfile::tempdir().unwrap()).await);
         }
         introduce(&replicas);
-        let mut fleet = Self {
+        let mut cluster = Self {
             wanted: tokio::sync::watch::channel(members(&replicas, &NODES[..1])).0,
             replicas: Arc::new(replicas),
             acknowledged: Arc::default(),
@@ -45,13 +45,13 @@ impl Fleet {
             tasks: Vec::new(),
         };
         for at in 0..nodes {
-            fleet.spawn(keep(fleet.replicas.clone(), at, fleet.wanted.subscribe()));
-            let acknowledged = fleet.acknowledged.clone();
-            fleet.spawn(read(fleet.replicas.clone(), at, acknowledged));
+            cluster.spawn(keep(cluster.replicas.clone(), at, cluster.wanted.subscribe()));
+            let acknowledged = cluster.acknowledged.clone();
+            cluster.spawn(read(cluster.replicas.clone(), at, acknowledged));
         }
-        let acknowledged = fleet.acknowledged.clone();
-        fleet.spawn(write(fleet.replicas.clone(), acknowledged));
-        fleet
+        let acknowledged = cluster.acknowledged.clone();
+        cluster.spawn(write(cluster.replicas.clone(), acknowledged));
+        cluster
     }
 
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -60,19 +60,20 @@ impl Fleet {
         self.tasks.push(tokio::spawn(task));
     }
 
-    /// Wants these voters, and nobody else, and waits until it is so and writes go on.
+    /// Changes the members to these voters only, and waits until it is done and writes succeed
+    /// again.
     async fn change(&self, voters: &[NodeId]) {
         self.wanted.send_replace(members(&self.replicas, voters));
         until(&format!("{voters:?} are the voters"), async || {
             let leader = self.replicas.iter().find(|it| it.shard.serves())?;
             let (current, learners) = leader.group().members();
-            let settled = current.iter().eq(voters) && learners.is_empty();
-            let settled = settled && !leader.group().is_changing();
-            (settled || self.has_failed()).then_some(())
+            let has_settled = current.iter().eq(voters) && learners.is_empty();
+            let has_settled = has_settled && !leader.group().is_changing();
+            (has_settled || self.has_failed()).then_some(())
         })
         .await;
         let before = self.acknowledged.load(Ordering::SeqCst);
-        until("writes go on", async || {
+        until("writes succeed", async || {
             let now = self.acknowledged.load(Ordering::SeqCst);
             (now >= before + WRITES_PER_CHANGE || self.has_failed()).then_some(())
         })
@@ -117,8 +118,8 @@ async fn keep(
     }
 }
 
-/// Writes one number after the other, wherever the leader is, each to a key of its own: what
-/// becomes of one without an answer doesn't matter then.
+/// Writes one number after the other to whichever node leads, each to a key of its own, so that the
+/// outcome of a write that timed out doesn't matter.
 async fn write(replicas: Arc<Vec<Replica>>, acknowledged: Arc<AtomicU64>) {
     for number in 1.. {
         while !write_once(&replicas, number).await {
@@ -136,7 +137,7 @@ async fn write_once(replicas: &[Replica], number: u64) -> bool {
     }
 }
 
-/// Reads at one node, which must not answer without what was acknowledged before.
+/// Reads at one node, which must not answer without a write that was acknowledged before.
 async fn read(replicas: Arc<Vec<Replica>>, at: usize, acknowledged: Arc<AtomicU64>) {
     loop {
         let before = acknowledged.load(Ordering::SeqCst);
@@ -149,11 +150,11 @@ async fn read(replicas: Arc<Vec<Replica>>, at: usize, acknowledged: Arc<AtomicU6
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shard_that_moves_between_two_nodes_answers_no_stale_read() {
-    let fleet = Fleet::start(2).await;
+async fn a_shard_that_moves_between_two_nodes_serves_no_stale_read() {
+    let cluster = Fleet::start(2).await;
     for _ in 0..25 {
-        fleet.change(&[2]).await;
-        fleet.change(&[1]).await;
+        cluster.change(&[2]).await;
+        cluster.change(&[1]).await;
     }
-    fleet.end().await;
+    cluster.end().await;
 }

@@ -1,11 +1,12 @@
-//! What other regions have changed.
+//! Applies changes of other regions.
 //!
 //! Invariants:
-//! - a merge applies as a whole, only if this shard's cursor of its origin is at or past its `from`
-//!   and before its `to`; cursor, watermark, records and the shard's last version change together;
+//! - a merge is applied as a whole, and only if this shard's cursor of its origin is at or past its
+//!   `from` and before its `to`; cursor, watermark, records and the shard's last version change
+//!   together;
 //! - of two versions of a key the greater (time, region) wins; of one version, the tombstone;
-//! - what isn't above the watermark that its sender has announced changes nothing: a tombstone that
-//!   it would meet may be collected already.
+//! - a record that isn't above the watermark that its sender has announced changes nothing: a
+//!   tombstone that it would meet may be collected already.
 
 use std::io;
 
@@ -18,12 +19,12 @@ use super::write::{Cause, Change};
 use crate::store::Batch;
 use crate::types::{Nanos, Version};
 
-/// What became of a merge.
+/// Outcome of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeOutcome {
-    /// Whether the origin's history is one that this shard follows.
+    /// True if this shard follows the origin's history.
     pub known: bool,
-    /// The cursor after it.
+    /// Cursor after the merge.
     pub cursor: u64,
 }
 
@@ -65,8 +66,8 @@ impl ShardState {
             });
         }
         let advances = merge.from <= before.cursor && merge.to > before.cursor;
-        let tells = merge.from == merge.to && merge.to <= before.cursor;
-        if self.header.adopting || !(advances || tells) {
+        let is_announcement = merge.from == merge.to && merge.to <= before.cursor;
+        if self.header.adopting || !(advances || is_announcement) {
             return Ok(MergeOutcome {
                 known: true,
                 cursor: before.cursor,
@@ -103,7 +104,7 @@ impl ShardState {
         self.take_record(time, merged, record, version, batch)
     }
 
-    /// Takes a record of another region, if it wins.
+    /// Applies a record of another region, if it wins.
     pub(super) fn take_record(
         &mut self,
         time: Nanos,
@@ -112,7 +113,7 @@ impl ShardState {
         version: Version,
         batch: &mut Batch,
     ) -> io::Result<()> {
-        // Also for what loses, and for dropped buckets: a later write here must be later than it.
+        // Also if it loses, or its bucket is dropped: later writes here must have a higher version.
         self.header.last_version = self.header.last_version.max(version.time);
         if !is_bucket_name(&merged.bucket) || self.bucket(&merged.bucket)?.dropped {
             return Ok(());
@@ -147,7 +148,7 @@ impl ShardState {
     }
 }
 
-/// Whether a record takes the place of another one of its key.
+/// Returns whether a record replaces another one of the same key.
 fn wins(new: &pb::Record, old: Option<&pb::Record>) -> bool {
     let Some(old) = old else { return true };
     let rank = |record: &pb::Record| (record::version_of(record), record.tombstone);

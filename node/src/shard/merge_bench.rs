@@ -1,5 +1,4 @@
-//! A shard of a region without any network, for tests: what other regions are sent of it, and what
-//! becomes of what they send.
+//! A shard of a region without any network, for tests of propagation.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +14,10 @@ use crate::store::keys::{GroupId, Rows};
 use crate::store::{Batch, Engine, EngineSettings};
 use crate::types::{ListQuery, Version};
 
-/// The bucket of all keys.
+/// Bucket of all keys.
 pub(super) const BUCKET: &[u8; 14] = b"aAAAAAAAAAAAAA";
 
-/// The shard of one region.
+/// Shard of one region.
 pub(super) struct Region {
     pub state: ShardState,
     engine: Engine,
@@ -46,7 +45,7 @@ impl Region {
             state,
             engine,
             me,
-            // Clocks that are apart, and move at their own pace.
+            // Clocks that are apart, and advance independently.
             clock: u64::from(number) * 7,
             _dir: dir,
         };
@@ -111,24 +110,24 @@ impl Region {
         *peers.find(|peer| peer.region == region).unwrap()
     }
 
-    /// What it sends to a region that has all up to a position, in parts of so many records at most.
+    /// Reads the batches for a region that has all up to a position, of at most `records` each.
     pub fn parts(&self, to: u32, from: u64, records: usize) -> Vec<pb::Merge> {
-        let mut parts = Vec::new();
+        let mut batches = Vec::new();
         let mut position = from;
         loop {
-            let ask = Ask {
+            let query = Ask {
                 peer: to,
                 position,
                 records,
             };
-            let part = self.view().part(ask).unwrap();
-            position = part.merge.to;
-            parts.push(pb::Merge {
+            let batch = self.view().part(query).unwrap();
+            position = batch.merge.to;
+            batches.push(pb::Merge {
                 stable: self.state.acknowledged_by_all(),
-                ..part.merge
+                ..batch.merge
             });
-            if !part.more {
-                return parts;
+            if !batch.more {
+                return batches;
             }
         }
     }
@@ -163,7 +162,7 @@ impl Region {
         self.apply(Kind::Collect(pb::Collect { tombstones }));
     }
 
-    /// Live keys with version and value.
+    /// Returns live keys with version and value.
     pub fn all(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
         let view = self.view();
         let query = ListQuery {
@@ -179,7 +178,7 @@ impl Region {
         .collect()
     }
 
-    /// The version that a key has, of a tombstone too.
+    /// Returns the version of a key, or of its tombstone.
     pub fn version(&self, key: u8) -> Option<Version> {
         let row = self.state.rows.record(BUCKET, &[b'k', key]);
         let record = self.state.record(&row).unwrap();

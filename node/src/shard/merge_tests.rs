@@ -1,6 +1,6 @@
-//! Whole shards of two and three regions, without any network: what each sends is fed to the others
-//! split, repeated, late and in any order, and in the end all hold the newest version ever written
-//! of each key, count the same, and give back what they held for each other.
+//! Tests with whole shards of two and three regions, without any network: the changes of each are
+//! fed to the others split, repeated, late and in any order, and in the end all hold the newest
+//! version ever written of each key, count the same, and release what they retained.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn regions(count: u32) -> Vec<Region> {
     regions
 }
 
-/// Everybody sends all that others lack, and hears how far they are.
+/// Sends all missing changes from each region to each other one, with acknowledgements.
 fn exchange(regions: &mut [Region]) {
     for _ in 0..4 {
         for from in 0..regions.len() {
@@ -37,8 +37,8 @@ fn exchange(regions: &mut [Region]) {
                 let origin = regions[from].me;
                 let cursor = regions[to].peer(origin.region).cursor;
                 let peer = regions[to].me.region;
-                for part in regions[from].parts(peer, cursor, 3) {
-                    let cursor = regions[to].merge(part);
+                for batch in regions[from].parts(peer, cursor, 3) {
+                    let cursor = regions[to].merge(batch);
                     let peer = regions[to].me;
                     regions[from].acknowledged(peer, cursor);
                 }
@@ -59,12 +59,12 @@ enum Step {
         region: usize,
         key: u8,
     },
-    /// A clock moves, and what has expired by then goes.
+    /// A clock advances, and expired keys are removed.
     Time {
         region: usize,
         by: u64,
     },
-    /// Parts of one region reach another: all, the first few, or only the last; some of them twice.
+    /// Batches of one region reach another: all, the first few, or only the last; some twice.
     Send {
         from: usize,
         to: usize,
@@ -73,7 +73,7 @@ enum Step {
         twice: bool,
         told: bool,
     },
-    /// What was sent long ago comes once more.
+    /// An old batch is delivered once more.
     Late {
         at: usize,
     },
@@ -90,7 +90,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (region(), 0..KEYS).prop_map(|(region, key)| Step::Delete { region, key }),
         3 => (region(), 1..40_u64).prop_map(|(region, by)| Step::Time { region, by }),
         8 => (region(), region(), 1..4_usize, 0..4_usize, any::<bool>(), any::<bool>()).prop_map(
-            |(from, to, records, first, twice, told)| Step::Send { from, to, records, first, twice, told }
+            |(from, to, records, first, twice, told)| {
+                Step::Send { from, to, records, first, twice, told }
+            }
         ),
         4 => (0..100_usize).prop_map(|at| Step::Late { at }),
         3 => region().prop_map(|region| Step::Collect { region }),
@@ -101,7 +103,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn regions_agree_on_the_newest_version_whatever_comes_when(
+    fn regions_converge_on_the_newest_version_in_any_order_of_delivery(
         steps in proptest::collection::vec(step(), 1..80)
     ) {
         let mut regions = regions(REGIONS);
@@ -128,23 +130,24 @@ proptest! {
                     let origin = regions[from].me;
                     let cursor = regions[to].peer(origin.region).cursor;
                     let peer = regions[to].me.region;
-                    let parts = regions[from].parts(peer, cursor, records);
-                    for part in parts.into_iter().skip(first.saturating_sub(2)).take(first.max(1)) {
-                        let reached = regions[to].merge(part.clone());
+                    let batches = regions[from].parts(peer, cursor, records);
+                    let batches = batches.into_iter().skip(first.saturating_sub(2));
+                    for batch in batches.take(first.max(1)) {
+                        let reached = regions[to].merge(batch.clone());
                         if twice {
-                            regions[to].merge(part.clone());
+                            regions[to].merge(batch.clone());
                         }
                         if told {
                             let peer = regions[to].me;
                             regions[from].acknowledged(peer, reached);
                         }
-                        sent.push((to, part));
+                        sent.push((to, batch));
                     }
                 }
                 Step::Send { .. } => {}
                 Step::Late { at } => {
-                    if let Some((to, part)) = sent.get(at % sent.len().max(1)).cloned() {
-                        regions[to].merge(part);
+                    if let Some((to, batch)) = sent.get(at % sent.len().max(1)).cloned() {
+                        regions[to].merge(batch);
                     }
                 }
                 Step::Collect { region } => regions[region].collect(),
@@ -164,29 +167,29 @@ proptest! {
             let state = region.view().bucket(BUCKET).unwrap();
             prop_assert_eq!(state.keys, first.len() as u64);
             prop_assert_eq!(state.digest, regions[0].view().bucket(BUCKET).unwrap().digest);
-            // All that was held for others has come back.
+            // Everything retained for others was released.
             let header = &region.state.header;
             prop_assert_eq!((header.held_changes, header.held_bytes), (0, 0));
             prop_assert!(region.view().collectable(10).unwrap().is_empty());
         }
         for (key, (version, stays)) in seen.newest {
-            let found = first.get(&[b'k', key][..]).map(|(found, _)| *found);
-            prop_assert_eq!(found, stays.then_some(version));
+            let read = first.get(&[b'k', key][..]).map(|(version, _)| *version);
+            prop_assert_eq!(read, stays.then_some(version));
         }
     }
 }
 
-/// What was written, and what each region has had.
+/// Writes made so far, and the newest version that each region has had of each key.
 #[derive(Default)]
 struct Seen {
-    /// The newest version of each key, and whether it stays: no delete, no time to live.
+    /// Newest version of each key, and whether it stays: no delete, no time to live.
     newest: BTreeMap<u8, (Version, bool)>,
     writes: Vec<(u8, Version)>,
     had: BTreeMap<(u32, u8), Version>,
 }
 
 impl Seen {
-    /// A write was just made.
+    /// Records a write that was just made.
     fn wrote(&mut self, region: &Region, key: u8, stays: bool) {
         let version = region.version(key).unwrap();
         assert_eq!(version.region, region.me.region);
@@ -211,21 +214,21 @@ impl Seen {
         }
     }
 
-    /// A write at or below a watermark that its region has announced, of which the other one has had
-    /// neither it nor a later one.
+    /// Returns a write at or below a watermark that its region has announced, of which the other
+    /// region has had neither the write nor a later one.
     fn untrue_watermark(&self, regions: &[Region]) -> Option<(u32, u8, Version)> {
         let announced = regions.iter().flat_map(|region| {
             let peers = region.state.header.peers.iter();
             peers.map(|peer| (region.me.region, *peer))
         });
-        let claims = announced.flat_map(|(here, peer)| {
-            let theirs = self.writes.iter().filter(move |(_, version)| {
+        let covered = announced.flat_map(|(here, peer)| {
+            let covered_writes = self.writes.iter().filter(move |(_, version)| {
                 version.region == peer.region && version.time <= peer.watermark
             });
-            theirs.map(move |(key, version)| (here, *key, *version))
+            covered_writes.map(move |(key, version)| (here, *key, *version))
         });
-        let mut claims = claims;
-        claims.find(|(here, key, version)| {
+        let mut covered = covered;
+        covered.find(|(here, key, version)| {
             let had = self.had.get(&(*here, *key));
             had.is_none_or(|had| had < version)
         })
@@ -233,7 +236,7 @@ impl Seen {
 }
 
 #[test]
-fn a_region_that_joins_takes_over_all_and_goes_on_from_there() {
+fn a_joining_region_is_seeded_and_catches_up_from_there() {
     let mut regions = regions(2);
     regions[0].put(1, "one", 0);
     regions[0].put(2, "gone", 0);
@@ -245,25 +248,25 @@ fn a_region_that_joins_takes_over_all_and_goes_on_from_there() {
     for region in &mut regions {
         region.set_peers(2, peers.clone());
     }
-    let asked = regions[..2]
+    let last_versions = regions[..2]
         .iter()
         .map(|region| region.state.header.last_version);
-    let last_version = asked.max().unwrap();
-    let mut parts = Vec::new();
-    let walked = regions[0].view().walk(|part| {
-        parts.push(part);
+    let last_version = last_versions.max().unwrap();
+    let mut chunks = Vec::new();
+    let result = regions[0].view().walk(|chunk| {
+        chunks.push(chunk);
         Ok(())
     });
-    walked.unwrap();
-    // Written after the walk's view: it comes by its stream.
+    result.unwrap();
+    // Written after the bulk copy's view: it arrives by the change stream.
     regions[0].put(4, "four", 0);
     assert!(!regions[2].view().is_open());
     let mut end = None;
-    for part in parts {
-        match part {
-            super::WalkPart::Head(head) => end = Some(head),
-            super::WalkPart::Part(part) => {
-                regions[2].apply(Kind::Adopt(part));
+    for chunk in chunks {
+        match chunk {
+            super::WalkPart::Head(header) => end = Some(header),
+            super::WalkPart::Part(chunk) => {
+                regions[2].apply(Kind::Adopt(chunk));
             }
         }
     }
@@ -291,13 +294,13 @@ fn a_merge_of_another_history_or_beyond_the_cursor_changes_nothing() {
     for key in 0..5 {
         regions[0].put(key, "v", 0);
     }
-    let parts = regions[0].parts(2, 0, 2);
-    assert_eq!(parts.len(), 3);
-    assert_eq!(regions[1].merge(parts[1].clone()), 0);
+    let batches = regions[0].parts(2, 0, 2);
+    assert_eq!(batches.len(), 3);
+    assert_eq!(regions[1].merge(batches[1].clone()), 0);
     assert!(regions[1].all().is_empty());
     let other = pb::Merge {
         incarnation: 1,
-        ..parts[0].clone()
+        ..batches[0].clone()
     };
     let merges = vec![other];
     let Response::Merges(outcomes) = regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
@@ -305,14 +308,14 @@ fn a_merge_of_another_history_or_beyond_the_cursor_changes_nothing() {
         panic!("a merge answers with outcomes");
     };
     assert!(!outcomes[0].known);
-    for part in &parts {
-        regions[1].merge(part.clone());
+    for batch in &batches {
+        regions[1].merge(batch.clone());
     }
     assert_eq!(regions[1].all(), regions[0].all());
 }
 
 #[test]
-fn writes_to_a_dropped_bucket_do_not_come_back() {
+fn writes_to_a_dropped_bucket_do_not_reappear() {
     let mut regions = regions(2);
     regions[0].put(1, "old", 0);
     exchange(&mut regions);

@@ -1,11 +1,12 @@
-//! Many merges of other regions in one Raft entry.
+//! Batches merges of other regions' changes into Raft entries.
 //!
-//! Merges that wait go together in the next entry; those of one region in the order in which they
-//! came. Invariant: a merge that is answered was applied, or refused by the state as a whole; what
-//! isn't answered its sender sends again.
+//! Waiting merges share the next entry; those of one region keep their order of arrival.
+//! Invariant: a merge that is answered was applied, or refused by the state as a whole; one that
+//! isn't answered is sent again.
 //!
-//! A region that was away gets more than it can take at once while it serves: those merges take turns
-//! over all shards, at a pace (`pace`), and those of other regions pass them.
+//! A region that was unreachable receives more than it can apply at once while it serves: those
+//! merges are background work, admitted over all shards by the background scheduler (`background`),
+//! and merges of other regions pass them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,27 +24,27 @@ use crate::clock::Clock;
 use crate::pace::Pace;
 use crate::raft::{Group, Proposal, ProposeError};
 
-/// Merges that may wait per shard; their bytes are bounded over all shards.
+/// Maximum number of waiting merges per shard; their bytes are bounded over all shards.
 const QUEUE: usize = 1024;
-/// Bytes of merges in one entry, about.
+/// Approximate maximum bytes of merges in one entry.
 const ENTRY_BYTES: usize = 1 << 20;
 
-/// Time that one waits for its turn: whoever sent it waits for an answer.
+/// Maximum time that a merge waits for a background permit: its sender waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// An entry that takes longer hangs.
+/// Maximum time of a proposal for which the place in the scheduler's queue is kept.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Why a merge has no outcome. It can be sent again: what was applied isn't applied twice.
+/// Error of a merge that has no outcome. It can be sent again: nothing is applied twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
     /// This node doesn't lead the shard.
     #[error("this node does not lead the shard")]
     NotLeader,
-    /// Too much waits.
+    /// Too many merges or bytes are waiting.
     #[error("too many merges are waiting")]
     Overloaded,
-    /// It may be applied, or not.
+    /// It may have been applied, or not.
     #[error("the outcome is unknown")]
     Unknown,
 }
@@ -58,7 +59,7 @@ pub(super) struct Pending {
     answer: oneshot::Sender<Outcome>,
 }
 
-/// The way into a shard's merges.
+/// Sending end of a shard's merge queue.
 #[derive(Clone)]
 pub(super) struct MergeQueue {
     sender: mpsc::Sender<Pending>,
@@ -66,19 +67,19 @@ pub(super) struct MergeQueue {
 }
 
 impl MergeQueue {
-    /// Queues a merge; its outcome comes through the receiver. If it `yields`, users' writes go
-    /// first.
+    /// Enqueues a merge. The receiver yields its outcome. A merge `is_background` if users' writes
+    /// have priority over it.
     pub fn push(
         &self,
         merge: pb::Merge,
-        yields: bool,
+        is_background: bool,
     ) -> Result<oneshot::Receiver<Outcome>, MergeError> {
         let bytes = self.budget.take(merge.encoded_len() + 128);
         let bytes = bytes.ok_or(MergeError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
         let pending = Pending {
             merge,
-            yields,
+            yields: is_background,
             since: Instant::now(),
             bytes,
             answer,
@@ -91,14 +92,14 @@ impl MergeQueue {
     }
 }
 
-/// Makes entries of a shard's merges.
+/// Proposes a shard's merges in batches.
 pub(super) struct Merger {
     pub group: Arc<Group<Shard>>,
     pub clock: Clock,
     pub pace: Pace,
 }
 
-/// The merges of one entry.
+/// Merges of one entry.
 #[derive(Default)]
 struct Together {
     merges: Vec<pb::Merge>,
@@ -118,43 +119,44 @@ impl Together {
     }
 }
 
-/// What waits for an entry.
+/// Merges that wait for an entry.
 #[derive(Default)]
 struct Backlog(VecDeque<Pending>);
 
 impl Backlog {
-    /// Takes what yields to nothing, up to an entry's size: a region's changes go in their order, but
-    /// need not wait for those of another one that was away.
+    /// Takes merges that aren't background work, up to an entry's size: a region's changes keep
+    /// their order, but need not wait for those of another region that is behind.
     fn take_prompt(&mut self) -> Together {
-        let (mut together, mut later) = (Together::default(), VecDeque::new());
-        let mut behind = Vec::new();
+        let (mut batch, mut rest) = (Together::default(), VecDeque::new());
+        let mut deferred_origins = Vec::new();
         while let Some(pending) = self.0.pop_front() {
             let origin = pending.merge.origin;
-            if pending.yields && !behind.contains(&origin) {
-                behind.push(origin);
+            if pending.yields && !deferred_origins.contains(&origin) {
+                deferred_origins.push(origin);
             }
-            if behind.contains(&origin) || together.is_full() {
-                later.push_back(pending);
+            if deferred_origins.contains(&origin) || batch.is_full() {
+                rest.push_back(pending);
             } else {
-                together.push(pending);
+                batch.push(pending);
             }
         }
-        self.0 = later;
-        together
+        self.0 = rest;
+        batch
     }
 
-    /// Takes what came first: alone, for many of those in one entry would keep users' writes waiting.
+    /// Takes the oldest merge: alone, since many background merges in one entry would delay users'
+    /// writes.
     fn take_first(&mut self) -> Together {
-        let mut together = Together::default();
+        let mut batch = Together::default();
         if let Some(first) = self.0.pop_front() {
-            together.push(first);
+            batch.push(first);
         }
-        together
+        batch
     }
 }
 
 impl Merger {
-    /// Runs it on the current runtime, until `stop`.
+    /// Starts it on the current runtime. It ends when `stop` is cancelled.
     pub fn start(self, budget: QueueBudget, stop: CancellationToken) -> MergeQueue {
         let (sender, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(stop.run_until_cancelled_owned(self.run(waiting)));
@@ -163,8 +165,8 @@ impl Merger {
 
     async fn run(self, mut waiting: mpsc::Receiver<Pending>) {
         let mut backlog = Backlog::default();
-        // Kept while other merges go first, so that its place among the shards is.
-        let mut turn = None;
+        // Kept while other merges pass, so that the place in the scheduler's queue is kept, too.
+        let mut permit = None;
         loop {
             while backlog.0.len() < QUEUE
                 && let Ok(next) = waiting.try_recv()
@@ -172,15 +174,15 @@ impl Merger {
                 backlog.0.push_back(next);
             }
             let prompt = backlog.take_prompt();
-            let (any_prompt, more_prompt) = (!prompt.merges.is_empty(), prompt.is_full());
-            if any_prompt {
-                self.merge_now(prompt, &mut turn).await;
+            let (has_prompt, has_more_prompt) = (!prompt.merges.is_empty(), prompt.is_full());
+            if has_prompt {
+                self.merge_now(prompt, &mut permit).await;
             }
             let first = backlog.0.front().filter(|first| first.yields);
-            let Some(until) = first.map(|first| first.since + PATIENCE) else {
-                // One that nobody looks at would keep the other shards waiting.
-                turn = None;
-                if backlog.0.is_empty() && !any_prompt {
+            let Some(deadline) = first.map(|first| first.since + PATIENCE) else {
+                // A permit that nobody polls for would block the other shards.
+                permit = None;
+                if backlog.0.is_empty() && !has_prompt {
                     let Some(first) = waiting.recv().await else {
                         return;
                     };
@@ -188,38 +190,38 @@ impl Merger {
                 }
                 continue;
             };
-            let next_turn = turn.get_or_insert_with(|| Box::pin(self.pace.turn()));
+            let next_permit = permit.get_or_insert_with(|| Box::pin(self.pace.turn()));
             tokio::select! {
                 biased;
-                now = next_turn => {
-                    turn = None;
+                acquired = next_permit => {
+                    permit = None;
                     let first = backlog.take_first();
-                    let result = now.during(self.propose(first.merges)).await;
+                    let result = acquired.during(self.propose(first.merges)).await;
                     answer(first.answers, result);
                 }
-                () = tokio::time::sleep_until(until) => {
-                    self.merge_now(backlog.take_first(), &mut turn).await;
+                () = tokio::time::sleep_until(deadline) => {
+                    self.merge_now(backlog.take_first(), &mut permit).await;
                 }
                 Some(next) = waiting.recv(), if backlog.0.len() < QUEUE => {
                     backlog.0.push_back(next);
                 }
-                () = std::future::ready(()), if more_prompt => {}
+                () = std::future::ready(()), if has_more_prompt => {}
             }
         }
     }
 
-    /// Proposes merges without a turn; if that takes long, the one that is waited for is given up:
-    /// the other shards would wait for nothing.
-    async fn merge_now<T>(&self, together: Together, turn: &mut Option<T>) {
-        let mut proposal = std::pin::pin!(self.propose(together.merges));
+    /// Proposes merges without a permit. If that takes long, the place in the scheduler's queue is
+    /// given up: it would block the other shards for nothing.
+    async fn merge_now<T>(&self, batch: Together, permit: &mut Option<T>) {
+        let mut proposal = std::pin::pin!(self.propose(batch.merges));
         let result = match tokio::time::timeout(LONG, &mut proposal).await {
             Ok(result) => result,
             Err(_) => {
-                *turn = None;
+                *permit = None;
                 proposal.await
             }
         };
-        answer(together.answers, result);
+        answer(batch.answers, result);
     }
 
     async fn propose(&self, merges: Vec<pb::Merge>) -> Proposal<Shard> {
@@ -230,7 +232,7 @@ impl Merger {
 }
 
 fn answer(answers: Vec<(oneshot::Sender<Outcome>, Taken)>, result: Proposal<Shard>) {
-    // Whoever sent one may have given up.
+    // The sender may have stopped waiting.
     let failed = match result {
         Ok(Response::Merges(outcomes)) if outcomes.len() == answers.len() => {
             for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
@@ -250,27 +252,27 @@ fn answer(answers: Vec<(oneshot::Sender<Outcome>, Taken)>, result: Proposal<Shar
 mod tests {
     use super::*;
 
-    fn pending(budget: &QueueBudget, (origin, to, yields): (u32, u64, bool)) -> Pending {
+    fn pending(budget: &QueueBudget, (origin, to, is_background): (u32, u64, bool)) -> Pending {
         Pending {
             merge: pb::Merge {
                 origin,
                 to,
                 ..Default::default()
             },
-            yields,
+            yields: is_background,
             since: Instant::now(),
             bytes: budget.take(1).unwrap(),
             answer: oneshot::channel().0,
         }
     }
 
-    fn taken(together: &Together) -> Vec<(u32, u64)> {
-        let merges = together.merges.iter();
+    fn taken(batch: &Together) -> Vec<(u32, u64)> {
+        let merges = batch.merges.iter();
         merges.map(|merge| (merge.origin, merge.to)).collect()
     }
 
     #[test]
-    fn prompt_merges_pass_those_that_yield_but_none_of_their_own_region() {
+    fn prompt_merges_pass_background_merges_but_none_of_their_own_region() {
         let budget = QueueBudget::new(100);
         let waiting = [
             (1, 1, false),

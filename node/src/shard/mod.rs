@@ -1,23 +1,23 @@
 //! A shard: a part of a region's keys, on a Raft group of its own.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! | --- | --- |
 //! | `state` | the replicated state: its header and buckets, dispatch of commands |
 //! | `write` | puts and deletes |
-//! | `held` | changes held for other regions, tombstones kept for them, and when both go |
-//! | `merge` | what other regions have changed |
-//! | `leave` | what becomes of a region that leaves, or is lost |
-//! | `compare` | digests that regions compare |
-//! | `adopt` | what a region that joins takes over |
-//! | `outgoing` | what other regions are sent, and how far each is |
-//! | `merger` | many merges in one Raft entry |
-//! | `expire` | removing what has expired |
-//! | `bucket` | dropping buckets, counting their reads |
-//! | `record` | records as bytes, their digest |
-//! | `recent` | records that were changed lately, in memory |
-//! | `checkpoints` | what it held at certain entries, to be compared with other replicas |
-//! | `view` | what readers see, on any thread |
-//! | `proposer` | many writes in one Raft entry |
+//! | `retained` | changes and tombstones retained for other regions, and when both are removed |
+//! | `merge` | applies changes of other regions |
+//! | `reconcile` | fences a removed or lost region and exchanges its remaining writes |
+//! | `digest` | digests that regions compare |
+//! | `seed` | fills the shard of a joining region from another region |
+//! | `change_log` | reads what other regions are sent, and the progress of each |
+//! | `merge_queue` | batches merges into Raft entries |
+//! | `expire` | removes expired keys |
+//! | `bucket` | drops buckets, counts their reads |
+//! | `record` | encoding and digest of records |
+//! | `record_cache` | recently changed records, in memory |
+//! | `checkpoints` | digests after certain entries, compared between replicas |
+//! | `view` | lock-free reads, on any thread |
+//! | `proposer` | batches writes into Raft entries |
 //! | `handle` | a running shard |
 
 mod adopt;

@@ -1,5 +1,4 @@
-//! The shard's state against a model that says in a few lines what it should do, over random
-//! commands in random batches.
+//! Tests the shard's state against a simple model, with random commands in random batches.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +16,7 @@ use crate::types::{ListQuery, ReadResult, Version};
 
 const BUCKETS: [&[u8; 14]; 2] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB"];
 
-/// What a shard holds, as simply as it can be said.
+/// Simple model of a shard's content.
 #[derive(Default)]
 struct Model {
     keys: BTreeMap<(Bytes, Bytes), (Version, u64, Bytes)>,
@@ -32,8 +31,8 @@ impl Model {
         }
         let id = (write.bucket.clone(), write.key.clone());
         let now = time.max(self.last_version + 1);
-        let there = self.keys.get(&id);
-        let live = there.filter(|(_, expires, _)| *expires == 0 || now < *expires);
+        let stored = self.keys.get(&id);
+        let live = stored.filter(|(_, expires, _)| *expires == 0 || now < *expires);
         let condition = write
             .condition
             .as_ref()
@@ -47,7 +46,7 @@ impl Model {
             return false;
         };
         match op {
-            Op::Put(put) if !put.may_create && there.is_none() => return false,
+            Op::Put(put) if !put.may_create && stored.is_none() => return false,
             Op::Put(put) => {
                 let expires = if put.ttl == 0 { 0 } else { now + put.ttl };
                 let version = Version {
@@ -121,7 +120,7 @@ fn command() -> impl Strategy<Value = Kind> {
     ]
 }
 
-/// A state, and the batch that is not written yet.
+/// A shard's state, and the batch that is not written yet.
 struct Subject {
     engine: Engine,
     state: ShardState,
@@ -134,7 +133,7 @@ impl Subject {
         Self::remembering(1 << 20)
     }
 
-    /// One that remembers so many bytes of records.
+    /// Creates a shard with a record cache of this size, in bytes.
     fn remembering(bytes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = EngineSettings {
@@ -145,14 +144,14 @@ impl Subject {
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);
         let mut state = ShardState::open(engine.state.clone(), rows, bytes).unwrap();
-        let found = pb::Found {
+        let bootstrap = pb::Found {
             region: 1,
             incarnation: 7,
             level: 1,
             ..Default::default()
         };
         let mut batch = Batch::default();
-        state.apply(&of(Kind::Found(found)), &mut batch).unwrap();
+        state.apply(&of(Kind::Found(bootstrap)), &mut batch).unwrap();
         Self {
             engine,
             state,
@@ -161,15 +160,15 @@ impl Subject {
         }
     }
 
-    /// Applies as `raft::Replica` does, ending the batch after the command if told to.
+    /// Applies a command like `raft::Replica`, and ends the batch after it if requested.
     fn apply(&mut self, command: Kind, end_batch: bool) -> Response {
         let command = of(command);
-        let walks = ShardState::walks(&command);
-        if walks {
+        let is_scan = ShardState::walks(&command);
+        if is_scan {
             self.end_batch();
         }
         let response = self.state.apply(&command, &mut self.batch).unwrap();
-        if walks || end_batch {
+        if is_scan || end_batch {
             self.end_batch();
         }
         response
@@ -187,8 +186,8 @@ fn of(kind: Kind) -> pb::ShardCommand {
     pb::ShardCommand { kind: Some(kind) }
 }
 
-fn digest_of_all(subject: &Subject) -> u64 {
-    let view = subject.state.view();
+fn digest_of_all(shard: &Subject) -> u64 {
+    let view = shard.state.view();
     let mut digest = 0_u64;
     for bucket in BUCKETS {
         let query = ListQuery {
@@ -197,8 +196,8 @@ fn digest_of_all(subject: &Subject) -> u64 {
             limit: usize::MAX,
         };
         for info in view.page(bucket, &query, 0).unwrap().keys {
-            let row = subject.state.rows.record(bucket, &info.key);
-            let row = subject.engine.state.get(&row).unwrap().unwrap();
+            let row = shard.state.rows.record(bucket, &info.key);
+            let row = shard.engine.state.get(&row).unwrap().unwrap();
             let record = record::decode(row).unwrap();
             digest = digest.wrapping_add(record::digest(bucket, &info.key, &record));
         }
@@ -210,20 +209,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_state_does_what_the_model_says(
+    fn the_state_matches_the_model(
         commands in proptest::collection::vec((command(), any::<bool>()), 1..40)
     ) {
-        let mut subject = Subject::new();
+        let mut shard = Subject::new();
         let mut model = Model::default();
         for (command, end_batch) in commands {
             model.apply(&command);
-            subject.apply(command, end_batch);
+            shard.apply(command, end_batch);
         }
-        // What is expired is still counted until an entry removes it.
+        // Expired keys are still counted until an entry removes them.
         let expire = Kind::Expire(pb::ExpireUpTo { time: 5000, limit: 1000 });
         model.apply(&expire);
-        subject.apply(expire, true);
-        let view = subject.state.view();
+        shard.apply(expire, true);
+        let view = shard.state.view();
         for bucket in BUCKETS {
             let expected: Vec<_> = model
                 .keys
@@ -232,7 +231,7 @@ proptest! {
                 .map(|((_, key), (version, _, value))| (key.clone(), *version, value.clone()))
                 .collect();
             let query = ListQuery { prefix: Bytes::new(), after: None, limit: 1000 };
-            let found: Vec<_> = view
+            let listed: Vec<_> = view
                 .page(bucket, &query, 0)
                 .unwrap()
                 .keys
@@ -242,14 +241,14 @@ proptest! {
                     (info.key, info.version, entry.value)
                 })
                 .collect();
-            let bytes: usize = found.iter().map(|(key, _, value)| key.len() + value.len()).sum();
+            let bytes: usize = listed.iter().map(|(key, _, value)| key.len() + value.len()).sum();
             let state = view.bucket(bucket).unwrap();
-            prop_assert_eq!(state.keys, found.len() as u64);
+            prop_assert_eq!(state.keys, listed.len() as u64);
             prop_assert_eq!(state.bytes, bytes as u64);
             prop_assert_eq!(state.dropped, model.dropped.iter().any(|id| id == &bucket[..]));
-            prop_assert_eq!(found, expected);
+            prop_assert_eq!(listed, expected);
         }
-        prop_assert_eq!(view.digest(), digest_of_all(&subject));
+        prop_assert_eq!(view.digest(), digest_of_all(&shard));
         prop_assert!(!view.has_expired(5000));
     }
 
@@ -257,7 +256,7 @@ proptest! {
     fn replicas_agree_however_their_entries_were_batched(
         commands in proptest::collection::vec((command(), any::<bool>(), any::<bool>()), 1..40)
     ) {
-        // The other one remembers next to nothing of what it wrote.
+        // The other one caches almost nothing.
         let (mut one, mut other) = (Subject::new(), Subject::remembering(0));
         for (command, end_one, end_other) in commands {
             let first = one.apply(command.clone(), end_one);
@@ -289,11 +288,11 @@ fn put(time: u64, key: &str, ttl: u64) -> Kind {
 }
 
 #[test]
-fn versions_rise_whatever_the_clock_says() {
-    let mut subject = Subject::new();
+fn versions_rise_whatever_the_clock() {
+    let mut shard = Subject::new();
     let mut last = 0;
     for time in [100, 50, 50, 7, 200, 0] {
-        let Response::Writes(outcomes) = subject.apply(put(time, "k", 0), false) else {
+        let Response::Writes(outcomes) = shard.apply(put(time, "k", 0), false) else {
             panic!("a write answers with outcomes");
         };
         let WriteOutcome::Written(written) = outcomes[0] else {
@@ -306,14 +305,14 @@ fn versions_rise_whatever_the_clock_says() {
 
 #[test]
 fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone() {
-    let mut subject = Subject::new();
+    let mut shard = Subject::new();
     let peers = pb::SetPeers {
         regions: vec![2, 3],
         ..Default::default()
     };
-    subject.apply(Kind::SetPeers(peers), true);
+    shard.apply(Kind::SetPeers(peers), true);
     for time in 1..=3 {
-        subject.apply(put(time, "k", 0), true);
+        shard.apply(put(time, "k", 0), true);
     }
     let delete = pb::Write {
         bucket: Bytes::from_static(BUCKETS[0]),
@@ -325,32 +324,32 @@ fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone()
         time: 10,
         writes: vec![delete],
     };
-    subject.apply(Kind::Writes(batch), true);
-    assert_eq!(subject.state.header.change_last, 4);
+    shard.apply(Kind::Writes(batch), true);
+    assert_eq!(shard.state.header.change_last, 4);
     let change = |sequence| {
-        let row = subject.state.rows.change(sequence);
-        subject.engine.state.get(&row).unwrap().is_some()
+        let row = shard.state.rows.change(sequence);
+        shard.engine.state.get(&row).unwrap().is_some()
     };
     assert_eq!([1, 2, 3, 4].map(change), [false, false, false, true]);
-    let row = subject.state.rows.record(BUCKETS[0], b"k");
-    let record = record::decode(subject.engine.state.get(&row).unwrap().unwrap()).unwrap();
+    let row = shard.state.rows.record(BUCKETS[0], b"k");
+    let record = record::decode(shard.engine.state.get(&row).unwrap().unwrap()).unwrap();
     assert!(record.tombstone && record.change == 4);
-    assert_eq!(subject.state.view().bucket(BUCKETS[0]).unwrap().keys, 0);
-    let found = subject.state.view().get(BUCKETS[0], b"k", 0).unwrap();
-    assert!(matches!(found, ReadResult::Gone(_)), "{found:?}");
+    assert_eq!(shard.state.view().bucket(BUCKETS[0]).unwrap().keys, 0);
+    let result = shard.state.view().get(BUCKETS[0], b"k", 0).unwrap();
+    assert!(matches!(result, ReadResult::Gone(_)), "{result:?}");
 }
 
 #[test]
-fn a_command_of_a_later_version_stops_the_node_with_its_reason() {
-    let mut subject = Subject::new();
+fn a_command_of_a_later_version_is_an_error_with_advice() {
+    let mut shard = Subject::new();
     let unknown = pb::ShardCommand { kind: None };
-    let error = subject
+    let error = shard
         .state
         .apply(&unknown, &mut Batch::default())
         .unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");
     let level = of(Kind::SetLevel(pb::SetLevel { level: 99 }));
-    let error = subject
+    let error = shard
         .state
         .apply(&level, &mut Batch::default())
         .unwrap_err();

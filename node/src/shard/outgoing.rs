@@ -1,8 +1,8 @@
-//! What other regions are sent of a shard, each time read in one consistent view.
+//! Reads the changes that other regions are sent, each time in one consistent view.
 //!
-//! Invariant: a part and the watermark sent with it are of one view, and only a part that ends where
-//! the view ends has one: no later change of this region has a version at or below it. (The index has
-//! one entry a key, so what is left of it after another place says less than that.)
+//! Invariant: a batch and the watermark sent with it are of one view, and only a batch that ends
+//! where the view ends carries one: no later change of this region has a version at or below it.
+//! (The index has one entry per key, so a batch that ends earlier can't promise that.)
 
 use std::io;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ use crate::store::keys::{self, Kind, Rows};
 use crate::store::{Frozen, Scan, StoreError};
 use crate::types::Nanos;
 
-/// A shard as its propagation sees it.
+/// Replication state of a shard, as published to its replication controller.
 #[derive(Clone, Debug, Default)]
 pub struct Peering {
     /// The shard's header; its peers are the other regions.
@@ -27,18 +27,18 @@ pub struct Peering {
 }
 
 impl Peering {
-    /// Another region.
+    /// Returns the state of another region.
     pub fn peer(&self, region: u32) -> Option<&pb::PeerState> {
         self.header.peers.iter().find(|peer| peer.region == region)
     }
 
-    /// What is known of a history of another region.
+    /// Returns the state of another region, if it has this incarnation.
     pub fn state_of(&self, peer: &pb::Peer) -> Option<pb::PeerState> {
         let state = self.peer(peer.region).copied();
         state.filter(|state| state.incarnation == peer.incarnation)
     }
 
-    /// Every other region has this one's changes up to this position.
+    /// Returns the position up to which every other region has this one's changes.
     pub fn stable(&self) -> u64 {
         let peers = self.header.peers.iter();
         let lowest = peers.map(|peer| peer.acknowledged).min();
@@ -46,42 +46,42 @@ impl Peering {
     }
 }
 
-/// A part of this region's history.
+/// Consecutive changes of this region's history.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// The part, without its `stable`.
+    /// Message for the other region, without its `stable`.
     pub merge: pb::Merge,
-    /// Whether there is more after it.
+    /// True if there are more changes after it.
     pub more: bool,
 }
 
-/// A part of what a region that joins takes over.
+/// Chunk of a bulk copy for a region that joins.
 pub enum WalkPart {
-    /// First: where the view stands in each region's history.
+    /// First chunk: the view's cursor in each region's history.
     Head(pb::AdoptEnd),
     /// Records and dropped buckets.
     Part(pb::Adopt),
 }
 
-/// Bounds of a part.
+/// Maximum number of records in a batch or chunk.
 const PART_RECORDS: usize = 1000;
-/// In bytes, about.
+/// Approximate maximum size of a batch or chunk, in bytes.
 const PART_BYTES: usize = 512 << 10;
 
-/// What is read for one other region.
+/// Range of changes to read for one other region.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask {
-    /// The region.
+    /// Number of the region.
     pub peer: u32,
-    /// What it has.
+    /// Position up to which it has all changes.
     pub position: u64,
-    /// Records at most.
+    /// Maximum number of records.
     pub records: usize,
 }
 
 impl View {
-    /// What region `peer` lacks that has all up to `position`, within the bounds of a part: blocks for
-    /// the disk.
+    /// Reads the next batch of changes for region `peer`, which has all up to `position`: blocks
+    /// for the disk.
     pub fn changes_after(&self, peer: u32, position: u64) -> Result<Outgoing, StoreError> {
         self.part(Ask {
             peer,
@@ -90,16 +90,16 @@ impl View {
         })
     }
 
-    pub(super) fn part(&self, ask: Ask) -> Result<Outgoing, StoreError> {
-        self.stable(|rows| part(&self.db.frozen(), rows, ask))
+    pub(super) fn part(&self, query: Ask) -> Result<Outgoing, StoreError> {
+        self.stable(|rows| part(&self.db.frozen(), rows, query))
     }
 
-    /// Tombstones that can be collected, at most `limit`: blocks for the disk.
+    /// Reads tombstones that can be collected, at most `limit`: blocks for the disk.
     pub fn collectable(&self, limit: usize) -> Result<Vec<pb::Tombstone>, StoreError> {
         self.stable(|rows| collectable(&self.db.frozen(), rows, limit))
     }
 
-    /// Hands all that the shard has to `sink`, in one view: blocks. Fails if the rows were replaced
+    /// Streams the whole shard to `sink`, in one view: blocks. Fails if the rows were replaced
     /// meanwhile.
     pub fn walk(&self, sink: impl FnMut(WalkPart) -> io::Result<()>) -> io::Result<()> {
         let rows = self.rows();
@@ -117,8 +117,8 @@ pub(super) fn header(db: &Frozen<'_>, rows: Rows) -> Result<pb::ShardHeader, Sto
     pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
 }
 
-fn part(db: &Frozen<'_>, rows: Rows, ask: Ask) -> Result<Outgoing, StoreError> {
-    let position = ask.position;
+fn part(db: &Frozen<'_>, rows: Rows, query: Ask) -> Result<Outgoing, StoreError> {
+    let position = query.position;
     let header = header(db, rows)?;
     let mut merge = pb::Merge {
         origin: header.region,
@@ -138,9 +138,10 @@ fn part(db: &Frozen<'_>, rows: Rows, ask: Ask) -> Result<Outgoing, StoreError> {
     db.scan(&scan, |row, value| {
         let mut take = || -> Result<bool, StoreError> {
             let entry = decode_change(value)?;
-            if merge.records.len() >= ask.records || bytes >= PART_BYTES {
+            if merge.records.len() >= query.records || bytes >= PART_BYTES {
                 merge.to = last;
-                // The index has forgotten what was overwritten: only the view's end tells.
+                // The index omits what was overwritten: only a batch that reaches the view's end
+                // carries a watermark.
                 merge.watermark = 0;
                 return Ok(false);
             }
@@ -148,7 +149,7 @@ fn part(db: &Frozen<'_>, rows: Rows, ask: Ask) -> Result<Outgoing, StoreError> {
                 .ok_or_else(|| StoreError::corrupt("change index", "its row key is too short"))?;
             last = sequence;
             if let Some(record) = changed_record(db, rows, header.region, &entry, sequence)?
-                && record::version_of(&record).region != ask.peer
+                && record::version_of(&record).region != query.peer
             {
                 bytes += entry.key.len() + record.value.len() + 64;
                 merge.records.push(pb::KeyRecord {
@@ -177,8 +178,8 @@ fn part(db: &Frozen<'_>, rows: Rows, ask: Ask) -> Result<Outgoing, StoreError> {
     }
 }
 
-/// The record that an entry of the change index stands for; none if its bucket was dropped, or it was
-/// collected.
+/// Reads the record that an entry of the change index stands for; `None` if its bucket was dropped,
+/// or it was collected.
 fn changed_record(
     db: &Frozen<'_>,
     rows: Rows,
@@ -192,7 +193,7 @@ fn changed_record(
     Ok(changed.map(|record| portable(record, region)))
 }
 
-/// A record of a region's shard as other regions keep it.
+/// Converts a record of this region's shard to the form that other regions store.
 fn portable(record: pb::Record, region: u32) -> pb::Record {
     let own = record::version_of(&record).region == region;
     pb::Record {
@@ -215,15 +216,15 @@ fn collectable(
         to,
         fill_cache: true,
     };
-    let mut found: Vec<(Nanos, Bytes, Bytes)> = Vec::new();
-    // Some of them wait for their origin to say that all have them: looked past, but not for long.
-    let mut looks = 8 * limit;
+    let mut candidates: Vec<(Nanos, Bytes, Bytes)> = Vec::new();
+    // Some wait until their origin knows that all regions have them: skipped, within a bound.
+    let mut remaining_rows = 8 * limit;
     let mut chosen = Vec::new();
     db.scan(&scan, |row, _| {
-        looks = looks.saturating_sub(1);
+        remaining_rows = remaining_rows.saturating_sub(1);
         match keys::split_timed(row) {
-            Some((at, bucket, key)) if at <= lowest && looks > 0 => {
-                found.push((
+            Some((at, bucket, key)) if at <= lowest && remaining_rows > 0 => {
+                candidates.push((
                     at,
                     Bytes::copy_from_slice(bucket),
                     Bytes::copy_from_slice(key),
@@ -233,7 +234,7 @@ fn collectable(
             _ => ControlFlow::Break(()),
         }
     })?;
-    for (time, bucket, key) in found {
+    for (time, bucket, key) in candidates {
         let record = db.get(&rows.record(&bucket, &key))?;
         let record = record.map(record::decode).transpose()?;
         let current =
@@ -241,7 +242,7 @@ fn collectable(
         let version = match &current {
             Some(record) if !may_collect(&header, record) => continue,
             Some(record) => record.version,
-            // Only the index knows it: it goes, too.
+            // Only the index has it: the index row is collected, too.
             None => Some(pb::Version {
                 time,
                 ..Default::default()
@@ -265,7 +266,7 @@ fn walk(
     mut sink: impl FnMut(WalkPart) -> io::Result<()>,
 ) -> io::Result<()> {
     let header = header(db, rows)?;
-    // This region's own history, as far as the view goes.
+    // This region's own history, up to the end of the view.
     let own = pb::PeerState {
         region: header.region,
         incarnation: header.incarnation,
@@ -279,13 +280,13 @@ fn walk(
         cursors,
         last_version: header.last_version,
     }))?;
-    let mut part = pb::Adopt::default();
+    let mut chunk = pb::Adopt::default();
     each(db, rows, Kind::Bucket, |id, row| {
         let id = keys::id_of(id).unwrap_or_default();
         if decode_bucket(row)?.dropped && is_bucket_name(id) {
-            part.dropped.push(Bytes::copy_from_slice(id));
-            if part.dropped.len() >= PART_RECORDS {
-                sink(WalkPart::Part(std::mem::take(&mut part)))?;
+            chunk.dropped.push(Bytes::copy_from_slice(id));
+            if chunk.dropped.len() >= PART_RECORDS {
+                sink(WalkPart::Part(std::mem::take(&mut chunk)))?;
             }
         }
         Ok::<_, io::Error>(())
@@ -297,21 +298,21 @@ fn walk(
         };
         let record = portable(record::decode(row)?, header.region);
         bytes += name.len() + record.value.len() + 64;
-        part.records.push(pb::KeyRecord {
+        chunk.records.push(pb::KeyRecord {
             bucket: Bytes::copy_from_slice(bucket),
             key: Bytes::copy_from_slice(name),
             record: Some(record),
         });
-        if part.records.len() >= PART_RECORDS || bytes >= PART_BYTES {
+        if chunk.records.len() >= PART_RECORDS || bytes >= PART_BYTES {
             bytes = 0;
-            sink(WalkPart::Part(std::mem::take(&mut part)))?;
+            sink(WalkPart::Part(std::mem::take(&mut chunk)))?;
         }
         Ok(())
     })?;
-    sink(WalkPart::Part(part))
+    sink(WalkPart::Part(chunk))
 }
 
-/// Visits all rows of a kind, until one fails.
+/// Visits all rows of a kind, until a visit fails.
 pub(super) fn each<E: From<StoreError>>(
     db: &Frozen<'_>,
     rows: Rows,

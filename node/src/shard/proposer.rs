@@ -1,18 +1,18 @@
-//! Many clients' writes in one Raft entry.
+//! Batches clients' writes into Raft entries.
 //!
-//! Writes queue up while an entry is under way, and go together in the next one. So the more load,
-//! the more writes share an entry and an fsync, and a single client waits for nobody.
+//! Writes queue up while an entry is in flight, and share the next one. So the higher the load, the
+//! more writes share an entry and an fsync, and a single client never waits for others.
 //!
-//! Clients whose writes were answered together soon send their next ones, though not all at once:
-//! without a pause the first of them would get an entry of its own, and the others wait for that. So
-//! when several came together last time, as many are waited for, but for a moment only.
+//! Clients whose writes were answered together send their next ones soon after, though not all at
+//! once: without a linger the first of them would get an entry of its own, and the others would
+//! wait for it. So if the last batch had several writes, the next one lingers briefly for as many.
 //!
-//! Room for a new key is good in terms only that this node led when it asked for it (`budget`).
-//! That is judged here, and an entry is proposed for the term that it was judged for: leadership
-//! may have gone and come back while a write waited.
+//! A quota reservation for a new key is valid only in terms that this node led when it requested
+//! the quota (`quota`). That is checked here, and an entry is proposed for the term that was
+//! checked: leadership may have been lost and regained while a write waited.
 //!
-//! Invariant (unknown fate): a write is answered `NotLeader`, `Overloaded` or `Stopping` only if it
-//! entered no log; otherwise with its outcome, or `Unknown`.
+//! Invariant (unknown outcome): a write is answered `NotLeader`, `Overloaded` or `Stopping` only if
+//! it entered no log; otherwise with its outcome, or `Unknown`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,36 +28,37 @@ use crate::budget::Reservation;
 use crate::clock::Clock;
 use crate::raft::{Group, Proposal, ProposeError};
 
-/// How long the writes that are expected are waited for.
+/// Maximum time that a batch waits for expected writes.
 const LINGER: Duration = Duration::from_millis(1);
-/// Only if so many are expected: a few clients gain nothing by waiting for each other.
+/// Minimum number of expected writes for which a batch lingers: a few clients gain nothing by
+/// waiting for each other.
 const COMPANY: usize = 4;
 
-/// Why a write has no outcome.
+/// Error of a write that has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// It entered no log: this node doesn't lead the shard.
     #[error("this node does not lead the shard")]
     NotLeader,
-    /// It entered no log: too much is waiting.
+    /// It entered no log: too many writes or bytes are waiting.
     #[error("too many writes are waiting")]
     Overloaded,
     /// It entered no log: the node is stopping.
     #[error("the node is stopping")]
     Stopping,
-    /// It may have happened, or may yet.
+    /// It may have been applied, or may be later.
     #[error("the outcome is unknown")]
     Unknown,
 }
 
-/// Bytes of writes that may wait on this node, over all shards.
+/// Bound on the bytes that may wait in queues on this node, over all shards.
 #[derive(Clone, Debug)]
 pub struct QueueBudget {
     left: Arc<AtomicUsize>,
 }
 
 impl QueueBudget {
-    /// A budget of `bytes`.
+    /// Creates a budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
         Self {
             left: Arc::new(AtomicUsize::new(bytes)),
@@ -65,19 +66,19 @@ impl QueueBudget {
     }
 
     pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
-        let taken = self
+        let acquired = self
             .left
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
                 left.checked_sub(bytes)
             });
-        taken.is_ok().then(|| Taken {
+        acquired.is_ok().then(|| Taken {
             budget: self.clone(),
             bytes,
         })
     }
 }
 
-/// A part of the budget, given back on drop.
+/// Bytes acquired from a budget, released on drop.
 pub(super) struct Taken {
     budget: QueueBudget,
     bytes: usize,
@@ -97,7 +98,7 @@ impl Drop for Taken {
 
 type Outcome = Result<WriteOutcome, WriteError>;
 
-/// A write that waits for its entry.
+/// Write that waits for its entry.
 pub struct Pending {
     write: pb::Write,
     bytes: Taken,
@@ -105,15 +106,15 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Whether it may be proposed in the term that this node leads since `led_since`.
+    /// Returns whether it may be proposed in the term that this node has led since `led_since`.
     fn may_go(&self, led_since: std::time::Instant) -> bool {
-        let room = self.waiter.room.as_ref();
-        room.is_none_or(|room| room.was_asked_since(led_since))
+        let reservation = self.waiter.room.as_ref();
+        reservation.is_none_or(|reservation| reservation.was_asked_since(led_since))
     }
 }
 
-/// Who waits for a write, and the room reserved for it. The room is held until the write has
-/// ended, not until whoever asked for it has gone.
+/// Waiting caller of a write, and the quota reserved for the write. The reservation is kept until
+/// the write has ended, even if the caller stops waiting earlier.
 struct Waiter {
     answer: oneshot::Sender<Outcome>,
     room: Option<Reservation>,
@@ -121,15 +122,15 @@ struct Waiter {
 
 impl Waiter {
     fn tell(self, outcome: Outcome) {
-        if let (Some(room), true) = (self.room, leaves_room(&outcome)) {
-            room.unused();
+        if let (Some(reservation), true) = (self.room, leaves_room(&outcome)) {
+            reservation.unused();
         }
-        // Whoever asked may have given up.
+        // The caller may have stopped waiting.
         let _ = self.answer.send(outcome);
     }
 }
 
-/// Whether a write that ended so took no room: nothing is counted that wasn't before.
+/// Returns whether a write with this outcome used none of its reserved quota: no key was added.
 fn leaves_room(outcome: &Outcome) -> bool {
     match outcome {
         Ok(WriteOutcome::Written(written)) => written.existed,
@@ -139,7 +140,7 @@ fn leaves_room(outcome: &Outcome) -> bool {
     }
 }
 
-/// The way into the queue.
+/// Sending end of a shard's write queue.
 #[derive(Clone)]
 pub struct Queue {
     sender: mpsc::Sender<Pending>,
@@ -147,19 +148,18 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Queues a write; its outcome comes through the receiver, which fails if the outcome can't
-    /// be known.
+    /// Enqueues a write. The receiver yields its outcome, and fails if the outcome can't be known.
     pub fn push(
         &self,
         write: pb::Write,
-        room: Option<Reservation>,
+        reservation: Option<Reservation>,
     ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
         let bytes = self
             .budget
             .take(size_of(&write))
             .ok_or(WriteError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
-        let waiter = Waiter { answer, room };
+        let waiter = Waiter { answer, room: reservation };
         self.sender
             .try_send(Pending {
                 write,
@@ -179,25 +179,25 @@ fn size_of(write: &pb::Write) -> usize {
         Some(pb::write::Op::Put(put)) => put.value.len() + put.content_type.len(),
         Some(pb::write::Op::Delete(_)) | None => 0,
     };
-    // The rest is what the message and its place in the queue take.
+    // The constant is an estimate of the message's and the queue slot's own size.
     write.key.len() + value + 128
 }
 
-/// Bounds of what goes into one entry, and of entries under way.
+/// Bounds of one entry's writes, and of entries in flight.
 #[derive(Clone, Debug)]
 pub struct BatchSettings {
-    /// Writes that may wait per shard.
+    /// Maximum number of waiting writes per shard.
     pub queue: usize,
-    /// Writes in one entry.
+    /// Maximum number of writes in one entry.
     pub writes: usize,
-    /// Bytes of writes in one entry.
+    /// Maximum bytes of writes in one entry.
     pub bytes: usize,
-    /// Entries of writes under way per shard.
+    /// Maximum number of entries of writes in flight per shard.
     pub in_flight: usize,
 }
 
-/// Starts a shard's proposer on the current runtime. It ends when `group` has stopped taking
-/// writes and the queue is dropped, or when `stop` is called.
+/// Starts a shard's proposer on the current runtime. It ends when the queue is dropped, or when
+/// `stop` is cancelled.
 pub fn start(
     group: Arc<Group<Shard>>,
     clock: Clock,
@@ -217,7 +217,7 @@ pub fn start(
     Queue { sender, budget }
 }
 
-/// The writes of one entry.
+/// Writes of one entry.
 #[derive(Default)]
 struct Batch {
     writes: Vec<Pending>,
@@ -240,7 +240,7 @@ struct Proposer {
     clock: Clock,
     settings: BatchSettings,
     receiver: mpsc::Receiver<Pending>,
-    /// How many writes came together last time.
+    /// Number of writes in the last batch.
     expected: usize,
 }
 
@@ -265,17 +265,17 @@ impl Proposer {
         }
     }
 
-    /// All that waits now, and what is expected soon, within the bounds of an entry.
+    /// Collects the writes that wait now, and those expected soon, within the bounds of an entry.
     async fn gather(&mut self, first: Pending) -> Vec<Pending> {
         let mut batch = Batch::default();
         batch.push(first);
-        // Those who are about to write go first, and with it.
+        // Lets tasks that are about to write run first, so that their writes join this batch.
         tokio::task::yield_now().await;
         self.take_waiting(&mut batch);
         if self.expected >= COMPANY {
-            let until = Instant::now() + LINGER;
+            let deadline = Instant::now() + LINGER;
             while batch.writes.len() < self.expected && !batch.is_full(&self.settings) {
-                let Ok(Some(next)) = timeout_at(until, self.receiver.recv()).await else {
+                let Ok(Some(next)) = timeout_at(deadline, self.receiver.recv()).await else {
                     break;
                 };
                 batch.push(next);
@@ -300,8 +300,8 @@ impl Proposer {
         let mut writes = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for pending in batch {
-            let in_term = leadership.is_some_and(|(_, since)| pending.may_go(since));
-            if !in_term {
+            let may_propose = leadership.is_some_and(|(_, since)| pending.may_go(since));
+            if !may_propose {
                 pending.waiter.tell(Err(WriteError::NotLeader));
                 continue;
             }
@@ -354,11 +354,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_refuses_what_is_beyond_it_and_takes_back() {
+    fn a_budget_refuses_bytes_beyond_its_bound_and_takes_released_ones_back() {
         let budget = QueueBudget::new(100);
-        let taken = budget.take(60).unwrap();
+        let permit = budget.take(60).unwrap();
         assert!(budget.take(60).is_none());
-        drop(taken);
+        drop(permit);
         assert!(budget.take(100).is_some());
     }
 }

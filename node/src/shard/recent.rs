@@ -1,39 +1,39 @@
-//! Records that were changed lately, so that the next write to the same key needs no look at the disk's
-//! rows: what it replaces says how counts and digest change.
+//! Cache of recently changed records, so that the next write to the same key needs no read from
+//! disk: the replaced record determines how counts and digest change.
 //!
-//! Invariant: what is here for a row is what the row holds once the batch that is being made is
-//! written. So an answer from here is the one that the rows would give, and replicas that remember
-//! different rows stay the same.
+//! Invariant: a cached row is what the row holds once the batch under construction is written. So
+//! a cache hit equals a read of the row, and replicas that cache different rows don't diverge.
 
 use std::collections::HashMap;
 use std::mem;
 
 use bytes::Bytes;
 
-/// What a record takes here beside its row's key and its own bytes, about.
+/// Estimated memory per cached record beside its row key and value, in bytes.
 const OVERHEAD: usize = 128;
-/// Larger records aren't remembered: reading them again costs less, compared with writing them.
+/// Maximum size of a cached record, in bytes: reading larger ones again is cheap compared with
+/// writing them.
 const LARGEST: usize = 8 << 10;
 
-/// A row's record as bytes; `None`: there is none.
+/// A row's encoded record; `None` if there is none.
 type Row = Option<Bytes>;
 
-/// The rows that were changed lately, of a bounded size.
+/// Cache of recently changed rows, bounded in bytes.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// Changed since the last batch was written.
     changed: HashMap<Vec<u8>, Row>,
-    /// Changed before, the newest ...
+    /// Newest generation of rows of written batches.
     young: HashMap<Vec<u8>, Row>,
     young_bytes: usize,
-    /// ... and those before them.
+    /// Generation before `young`.
     old: HashMap<Vec<u8>, Row>,
-    /// What one of both may take.
+    /// Maximum size of each of the two generations.
     most: usize,
 }
 
 impl Recent {
-    /// Remembers rows of so many bytes in all, and those of the batch that is being made.
+    /// Creates a cache of at most `bytes`, plus the rows of the batch under construction.
     pub fn new(bytes: usize) -> Self {
         Self {
             changed: HashMap::new(),
@@ -44,19 +44,19 @@ impl Recent {
         }
     }
 
-    /// What a row holds, if that is remembered.
+    /// Returns a row's content, if cached.
     pub fn get(&self, row: &[u8]) -> Option<Row> {
-        let of_this_batch = self.changed.get(row);
-        let known = of_this_batch.or_else(|| self.young.get(row));
+        let in_batch = self.changed.get(row);
+        let known = in_batch.or_else(|| self.young.get(row));
         known.or_else(|| self.old.get(row)).cloned()
     }
 
-    /// Notes what the batch that is being made does to a row.
+    /// Records a row's content after the batch under construction.
     pub fn change(&mut self, key: Vec<u8>, row: Row) {
         self.changed.insert(key, row);
     }
 
-    /// The batch is written.
+    /// Moves the rows of the batch, which is written now, to the bounded generations.
     pub fn written(&mut self) {
         for (key, row) in self.changed.drain() {
             let bytes = row.as_ref().map_or(0, Bytes::len);
@@ -65,18 +65,18 @@ impl Recent {
                 self.old.remove(&key);
                 continue;
             }
-            let takes = key.len() + bytes + OVERHEAD;
-            if self.young_bytes + takes > self.most {
+            let entry_bytes = key.len() + bytes + OVERHEAD;
+            if self.young_bytes + entry_bytes > self.most {
                 self.old = mem::take(&mut self.young);
                 self.young_bytes = 0;
             }
-            // Of one that was there already the bytes count twice: only the bound comes sooner.
-            self.young_bytes += takes;
+            // A row that was cached already counts twice, which only evicts sooner.
+            self.young_bytes += entry_bytes;
             self.young.insert(key, row);
         }
     }
 
-    /// Forgets all rows: they have changed otherwise.
+    /// Evicts all rows, after they were changed by other means.
     pub fn clear(&mut self) {
         *self = Self::new(2 * self.most);
     }
@@ -89,9 +89,9 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What is remembered is the newest, whatever was forgotten, and bounded.
+        /// Cached rows are the newest, whatever was evicted, and bounded.
         #[test]
-        fn it_never_tells_what_was_replaced(
+        fn never_returns_a_replaced_row(
             batches in prop::collection::vec(
                 prop::collection::vec((0_u8..20, prop::option::of(0_usize..300)), 0..8),
                 0..60,
@@ -101,7 +101,7 @@ mod tests {
             let mut rows: HashMap<Vec<u8>, Row> = HashMap::new();
             for batch in batches {
                 for (key, length) in batch {
-                    // Some are too large to be remembered.
+                    // Some are too large to be cached.
                     let row = length.map(|length| Bytes::from(vec![key; length * 40]));
                     recent.change(vec![key], row.clone());
                     rows.insert(vec![key], row.clone());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_just_written_is_remembered_until_it_is_cleared() {
+    fn a_written_row_is_cached_until_cleared() {
         let mut recent = Recent::new(1 << 20);
         recent.change(b"a".to_vec(), Some(Bytes::from_static(b"1")));
         recent.written();
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(
             recent.get(b"a"),
             Some(None),
-            "it forgot how much it may keep"
+            "clearing lost the size bound"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Records as bytes, and the digest that replicas and regions compare.
+//! Encoding of records, and the digest that replicas and regions compare.
 
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
@@ -8,27 +8,27 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::store::StoreError;
 use crate::types::{Entry, Nanos, Version};
 
-/// The record of a row, whose value shares the row's bytes.
+/// Decodes a row's record, whose value shares the row's bytes.
 pub fn decode(row: Bytes) -> Result<pb::Record, StoreError> {
     pb::Record::decode(row).map_err(StoreError::on("decode", "record"))
 }
 
-/// The version of a record.
+/// Returns the version of a record.
 pub fn version_of(record: &pb::Record) -> Version {
     record.version.map(Version::from).unwrap_or_default()
 }
 
-/// Whether a reader at `now` finds the record.
+/// Returns whether a reader at `now` sees the record.
 pub fn is_live(record: &pb::Record, now: Nanos) -> bool {
     !record.tombstone && (record.expires_at == 0 || now < record.expires_at)
 }
 
-/// When a record expires.
+/// Returns the expiry of a record, if it has one.
 pub fn expiry_of(record: &pb::Record) -> Option<Nanos> {
     (record.expires_at != 0).then_some(record.expires_at)
 }
 
-/// A live record as its reader gets it.
+/// Converts a live record to the entry that its reader gets.
 pub fn into_entry(record: pb::Record) -> Entry {
     Entry {
         version: version_of(&record),
@@ -38,8 +38,8 @@ pub fn into_entry(record: pb::Record) -> Entry {
     }
 }
 
-/// A record's part of the digest: a hash of the key and all that regions have in common of the
-/// record. The digest is the wrapping sum of these, so that it doesn't depend on their order.
+/// Returns a record's contribution to the digest: a hash of the key and of all fields that regions
+/// have in common. The digest is the wrapping sum of these, so it doesn't depend on their order.
 pub fn digest(bucket: &[u8], key: &[u8], record: &pb::Record) -> u64 {
     let version = version_of(record);
     let mut head = Vec::with_capacity(64 + key.len() + record.content_type.len());
@@ -79,13 +79,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back(record in records()) {
+        fn records_round_trip(record in records()) {
             let row = Bytes::from(record.encode_to_vec());
             prop_assert_eq!(decode(row).unwrap(), record);
         }
 
         #[test]
-        fn the_digest_sees_all_but_the_places_in_histories(
+        fn the_digest_covers_all_fields_but_history_positions(
             record in records(), change: u64, source: u64, other in records()
         ) {
             let moved = pb::Record { change, source, ..record.clone() };
@@ -102,9 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn yesterdays_bytes_decode() {
-        // As release 0.1 wrote it.
-        let row = b"\x0a\x0b\x09\x15\xcd\x5b\x07\x00\x00\x00\x00\x10\x01\x11\x2a\x00\x00\x00\x00\x00\x00\x00\x22\x0atext/plain\x7a\x05hello";
+    fn bytes_of_release_0_1_decode() {
+        // Written by release 0.1.
+        let row = b"\x0a\x0b\x09\x15\xcd\x5b\x07\x00\x00\x00\x00\x10\x01\x11\x2a\
+            \x00\x00\x00\x00\x00\x00\x00\x22\x0atext/plain\x7a\x05hello";
         let record = decode(Bytes::from_static(row)).unwrap();
         assert_eq!(
             version_of(&record),
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_expires_at_its_time_and_a_tombstone_is_never_there() {
+    fn a_record_expires_at_its_expiry_and_a_tombstone_is_never_live() {
         let mut record = pb::Record {
             expires_at: 10,
             ..Default::default()

@@ -1,8 +1,8 @@
-//! A log recorded by each release replays to the digest that the release had.
+//! Tests that a log recorded by each release replays to the digest that the release had.
 //!
-//! The recording is a file of the repository, one command after the other with its length before
-//! it. It is never made anew: a change that fails this test would make replicas of two versions
-//! differ, or a replayed log give another state than the one that was acknowledged.
+//! The recording is a file of the repository: commands, each preceded by its length. It is never
+//! recorded again: a change that fails this test would make replicas of two versions diverge, or a
+//! replayed log yield another state than the one that was acknowledged.
 
 use bytes::{Buf, Bytes};
 use cloudkv_proto::v1 as pb;
@@ -13,7 +13,7 @@ use crate::raft::State;
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{Batch, Engine, EngineSettings};
 
-/// What release 0.1 had after applying its recording.
+/// Digest that release 0.1 had after applying its recording.
 const DIGEST_0_1: u64 = 1_208_548_662_108_564_923;
 const LAST_VERSION_0_1: u64 = 1_700_000_406_980_059_775;
 const KEYS_0_1: u64 = 60;

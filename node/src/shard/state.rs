@@ -1,12 +1,13 @@
 //! The replicated state of a shard.
 //!
 //! Invariants:
-//! - apply is a function of this state and the command (see `raft::State`);
+//! - apply is a function of this state and the command (see `raft::MachineState`);
 //! - versions rise strictly within the shard: `max(time of the command, last version + 1)`;
 //! - `keys`, `bytes` and `digest` of a bucket are the sums over its records, and the shard's
 //!   digest is the sum over its buckets.
 //!
-//! Changes of a batch gather here (`recent`, `buckets`, the header) until they are written.
+//! Changes of a batch accumulate here (`record_cache`, `changed_buckets`, the header) until they
+//! are written.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,10 +27,10 @@ use crate::store::keys::{Kind, Rows};
 use crate::store::{Batch, Found, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
-/// The highest feature level that this version supports.
+/// Highest feature level of shards that this version supports.
 pub const LEVEL: u32 = 4;
 
-/// Buckets whose state is kept in memory from one batch to the next.
+/// Maximum number of buckets whose state is cached from one batch to the next.
 const KNOWN_BUCKETS: usize = 256;
 
 /// The shard state machine.
@@ -40,74 +41,74 @@ impl Machine for Shard {
     type Command = pb::ShardCommand;
     type Response = Response;
     type State = ShardState;
-    // What users read of a shard needs a majority of its region, which knows what is committed.
+    // Users' reads of a shard need a majority of its region, which knows what is committed.
     const COMMITS_ARE_DURABLE: bool = false;
 }
 
-/// What a command answers.
+/// Result of applying a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// Nothing to tell.
+    /// Applied; there is nothing to report.
     Done,
-    /// What became of each write, in their order.
+    /// Outcome of each write, in their order.
     Writes(Vec<WriteOutcome>),
-    /// What became of each merge, in their order.
+    /// Outcome of each merge, in their order.
     Merges(Vec<MergeOutcome>),
-    /// What became of what another region has of one that leaves.
+    /// Outcome of a reconciliation of a removed region's writes.
     Levelled {
-        /// Whether it was taken: the region that leaves is fenced here.
+        /// True if they were applied: the removed region is fenced here.
         taken: bool,
     },
-    /// Whether more has expired than the command took.
+    /// Outcome of an expiry run.
     Expired {
-        /// Whether to propose it again at once.
+        /// True if more keys have expired than the command's limit: propose it again at once.
         more: bool,
     },
 }
 
-/// A shard's state on this node.
+/// State of a shard on this node.
 pub struct ShardState {
     pub(super) db: StateDb,
     pub(super) rows: Rows,
     pub(super) header: pb::ShardHeader,
-    /// Records changed since the last batch was written, and some of those changed before.
+    /// Records changed since the last batch was written, and recently changed ones.
     pub(super) recent: Recent,
-    /// Buckets changed since then.
+    /// Buckets changed since the last batch was written.
     pub(super) buckets: HashMap<Bytes, pb::BucketState>,
-    /// Some of those changed before, as their rows say.
+    /// Cache of buckets changed before, equal to their rows.
     known: HashMap<Bytes, pb::BucketState>,
     pub(super) view: Arc<View>,
 }
 
 impl ShardState {
-    /// Reads the state in `rows`. Remembers records of `recent_bytes`.
-    pub fn open(db: StateDb, rows: Rows, recent_bytes: usize) -> Result<Self, StoreError> {
+    /// Opens the state in `rows`, with a record cache of `record_cache_bytes`.
+    pub fn open(db: StateDb, rows: Rows, record_cache_bytes: usize) -> Result<Self, StoreError> {
         let header = read_header(&db, rows)?;
         let view = Arc::new(View::new(db.clone(), rows, &header));
         Ok(Self {
             db,
             rows,
             header,
-            recent: Recent::new(recent_bytes),
+            recent: Recent::new(record_cache_bytes),
             buckets: HashMap::new(),
             known: HashMap::new(),
             view,
         })
     }
 
-    /// What readers see of it.
+    /// Returns the view that readers use.
     pub fn view(&self) -> Arc<View> {
         self.view.clone()
     }
 
-    /// The next version's time.
+    /// Returns the time of the next version, and advances the last version to it.
     pub(super) fn next_version(&mut self, time: Nanos) -> Nanos {
         let version = time.max(self.header.last_version + 1);
         self.header.last_version = version;
         version
     }
 
-    /// A record as of the last applied write, tombstones included.
+    /// Reads a record as of the last applied write, tombstones included.
     pub(super) fn record(&self, row: &[u8]) -> Result<Option<pb::Record>, StoreError> {
         let bytes = match self.recent.get(row) {
             Some(known) => known,
@@ -120,12 +121,12 @@ impl ShardState {
         bytes.map(record::decode).transpose()
     }
 
-    /// A bucket's state as of the last applied write, to be changed.
+    /// Returns a bucket's state as of the last applied write, to be changed.
     pub(super) fn bucket(&mut self, id: &Bytes) -> Result<&mut pb::BucketState, StoreError> {
         if !self.buckets.contains_key(id) {
             let (id, state) = match self.known.remove_entry(id) {
                 Some(known) => known,
-                // Not the slice of a whole request that `id` may be: it is kept.
+                // Copied, since it is retained: `id` may be a slice of a whole request.
                 None => (Bytes::copy_from_slice(id), self.stored_bucket(id)?),
             };
             self.buckets.insert(id, state);
@@ -152,13 +153,13 @@ impl ShardState {
         Ok(())
     }
 
-    fn found(&mut self, found: &pb::Found) -> io::Result<Response> {
-        self.check_level(found.level)?;
+    fn found(&mut self, bootstrap: &pb::Found) -> io::Result<Response> {
+        self.check_level(bootstrap.level)?;
         if self.header.region == 0 {
-            self.header.region = found.region;
-            self.header.incarnation = found.incarnation;
-            self.header.level = found.level;
-            self.header.adopting = found.adopts;
+            self.header.region = bootstrap.region;
+            self.header.incarnation = bootstrap.incarnation;
+            self.header.level = bootstrap.level;
+            self.header.adopting = bootstrap.adopts;
         }
         Ok(Response::Done)
     }
@@ -177,13 +178,13 @@ impl State<Shard> for ShardState {
             Some(Command::Expire(expire)) => self.apply_expire(*expire, batch),
             Some(Command::DropBucket(drop)) => self.apply_drop_bucket(&drop.bucket, batch),
             Some(Command::CountReads(counts)) => self.apply_count_reads(counts),
-            Some(Command::Found(found)) => self.found(found),
+            Some(Command::Found(bootstrap)) => self.found(bootstrap),
             Some(Command::SetLevel(set)) => self.set_level(set),
             Some(Command::SetPeers(set)) => self.apply_set_peers(set, batch),
             Some(Command::Merges(merges)) => self.apply_merges(merges, batch),
             Some(Command::Acknowledge(acknowledge)) => self.apply_acknowledge(acknowledge, batch),
             Some(Command::Collect(collect)) => self.apply_collect(collect, batch),
-            Some(Command::Adopt(adopt)) => self.apply_adopt(adopt, batch),
+            Some(Command::Adopt(seed)) => self.apply_adopt(seed, batch),
             Some(Command::Fence(fence)) => Ok(self.apply_fence(fence)),
             Some(Command::Level(level)) => self.apply_level(level, batch),
             None => Err(newer("a command of a kind".into())),
@@ -239,10 +240,10 @@ impl State<Shard> for ShardState {
     }
 }
 
-fn newer(what: String) -> io::Error {
+fn newer(item: String) -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
-        format!("the log holds {what} that this version of cloudkv-node does not know: upgrade it"),
+        format!("the log holds {item} that this version of cloudkv-node does not know: upgrade it"),
     )
 }
 
@@ -253,12 +254,12 @@ fn read_header(db: &StateDb, rows: Rows) -> Result<pb::ShardHeader, StoreError> 
     }
 }
 
-/// A bucket's state from its row.
+/// Decodes a bucket's state from its row.
 pub fn decode_bucket(row: Bytes) -> Result<pb::BucketState, StoreError> {
     pb::BucketState::decode(row).map_err(StoreError::on("decode", "bucket state"))
 }
 
-/// Whether a bucket's name has the length that row keys are made for.
+/// Returns whether a bucket's name has the length that row keys require.
 pub(super) fn is_bucket_name(name: &[u8]) -> bool {
     name.len() == BucketId::LEN
 }

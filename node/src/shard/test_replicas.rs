@@ -1,4 +1,4 @@
-//! Replicas of a shard on real storage and real sockets, without a node around them.
+//! Test replicas of a shard on real storage and real sockets, without a node around them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,17 +27,17 @@ use crate::store::{Engine, EngineSettings};
 
 const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
 const KEY: &[u8] = b"key";
-/// The nodes that there are at most; the first founds the shard.
+/// Node ids of the replicas; the first bootstraps the shard.
 pub(super) const NODES: [NodeId; 3] = [1, 2, 3];
-/// Time for what must come about.
+/// Timeout of waits for an expected state.
 pub(super) const SOON: Duration = Duration::from_secs(30);
-/// For how long a follower promises its vote.
+/// Maximum election timeout: a follower withholds its vote for as long.
 pub(super) const ELECTION_MAX: Duration = Duration::from_millis(300);
 
-/// Answers the calls of Raft with the one shard that there is.
+/// Handler that answers Raft calls with its only shard.
 struct Only {
     member: Arc<dyn Member>,
-    /// Whether it never gets what asks it to take over.
+    /// True to drop all requests for a leadership transfer.
     loses_transfers: Arc<AtomicBool>,
 }
 
@@ -76,7 +76,7 @@ impl Handler for Only {
     }
 
     fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
-        Err(Status::unimplemented("not asked here"))
+        Err(Status::unimplemented("not implemented here"))
     }
 
     fn install(
@@ -93,7 +93,7 @@ impl Handler for Only {
                 .and_then(|frame| frame.kind)
             {
                 Some(snapshot_frame::Kind::Head(head)) => member.install(head, frames, acks).await,
-                _ => Err(Status::invalid_argument("a snapshot begins with its head")),
+                _ => Err(Status::invalid_argument("a snapshot begins with its header")),
             }
         }
         .boxed()
@@ -121,19 +121,19 @@ impl Replica {
             write_buffer: 4 << 20,
             log_segment: 1 << 20,
         };
-        // The tasks of a replica that has ended let go of it one after the other.
+        // The tasks of a replica that was stopped release the directory one after the other.
         let engine = until("the directory is free", async || {
             Engine::open(dir.path(), &settings).ok()
         });
         let engine = Arc::new(engine.await);
         let settings = shard_settings(node, &address, &peers, &stop);
-        let found = pb::Found {
+        let bootstrap = pb::Found {
             region: 1,
             incarnation: 1,
             level: super::LEVEL,
             ..Default::default()
         };
-        let shard = ShardHandle::start(engine, 0, &settings, found)
+        let shard = ShardHandle::start(engine, 0, &settings, bootstrap)
             .await
             .unwrap();
         let member: Arc<dyn Member> = shard.group().clone();
@@ -179,8 +179,8 @@ impl Replica {
         self.put_at(KEY, number, SOON).await
     }
 
-    /// Puts a number; whether that was answered in time.
-    pub(super) async fn put_at(&self, key: &[u8], number: u64, within: Duration) -> bool {
+    /// Puts a number at a key. Returns whether that was acknowledged in time.
+    pub(super) async fn put_at(&self, key: &[u8], number: u64, timeout: Duration) -> bool {
         let write = pb::Write {
             bucket: Bytes::from_static(BUCKET),
             key: Bytes::copy_from_slice(key),
@@ -191,15 +191,15 @@ impl Replica {
                 ..Default::default()
             })),
         };
-        self.shard.write(write, None, within).await.is_ok()
+        self.shard.write(write, None, timeout).await.is_ok()
     }
 
-    /// The number that was put last, if this node answers.
+    /// Reads the number that was put last, if this node serves.
     pub(super) async fn get(&self) -> Option<u64> {
         self.get_at(KEY).await
     }
 
-    /// The number at a key, 0 if there is none, if this node answers.
+    /// Reads the number at a key, 0 if there is none, if this node serves.
     pub(super) async fn get_at(&self, key: &[u8]) -> Option<u64> {
         let entry = self.shard.get(BUCKET, key).await.ok()?.entry();
         let value = entry.map_or([0; 8], |entry| entry.value[..].try_into().unwrap());
@@ -207,7 +207,7 @@ impl Replica {
     }
 }
 
-/// The other nodes, as this one calls them.
+/// Creates the clients of one node to the others.
 pub(super) fn peers(me: NodeId) -> Arc<Peers> {
     Peers::new(PeersSettings {
         cluster_id: "a".to_owned(),
@@ -256,19 +256,19 @@ fn shard_settings(
     }
 }
 
-/// Looks until there is something to see.
-pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
+/// Polls until there is a value, within a timeout.
+pub(super) async fn until<T>(description: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
     loop {
-        if let Some(found) = look().await {
-            return found;
+        if let Some(value) = poll().await {
+            return value;
         }
-        assert!(begin.elapsed() < SOON, "in vain: {what}");
+        assert!(start.elapsed() < SOON, "timed out waiting until {description}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Tells all replicas where the others are.
+/// Tells all replicas the addresses of the others.
 pub(super) fn introduce(replicas: &[Replica]) {
     for replica in replicas {
         for (node, other) in NODES.into_iter().zip(replicas) {

@@ -1,8 +1,8 @@
-//! What readers see of a shard, on any thread, without a lock.
+//! Reads of a shard, on any thread, without a lock.
 //!
-//! Invariant: what a reader sees was written, as a whole batch, before it looked, and nothing of a
+//! Invariant: a reader sees only whole batches written before the read began, and nothing of a
 //! generation that was replaced: each read checks afterwards that its generation is still the
-//! current one, and begins again if not.
+//! current one, and starts over if not.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,38 +20,38 @@ use crate::store::keys::{self, GroupId, Kind, Rows};
 use crate::store::{Found, Scan, StateDb, StoreError};
 use crate::types::{BucketId, KeyInfo, ListQuery, Nanos, ReadResult};
 
-/// A shard for readers.
+/// Read access to a shard.
 pub struct View {
     pub(super) db: StateDb,
     group: GroupId,
     generation: AtomicU32,
-    /// The region that it is of; 0 until it is founded.
+    /// Number of the region that the shard belongs to; 0 until it is bootstrapped.
     region: AtomicU32,
-    /// It serves: founded, and nothing is left to adopt.
+    /// True if it serves: bootstrapped, and not being seeded.
     open: AtomicBool,
     peering: watch::Sender<Arc<Peering>>,
     level: AtomicU32,
     last_version: AtomicU64,
     digest: AtomicU64,
     pub(super) checkpoints: Checkpoints,
-    /// No key expires before this time; it may be too early, never too late.
+    /// Lower bound of the earliest expiry of any key: it may be too early, never too late.
     next_expiry: AtomicU64,
 }
 
-/// A reader's answer, if memory has it.
+/// Result of a read that doesn't wait for the disk.
 pub enum Lookup {
-    /// What there is.
+    /// Read from memory.
     Known(ReadResult),
-    /// Only the disk knows: ask [`View::get`].
+    /// Not in memory: use [`ShardView::get`].
     NotCached,
 }
 
-/// A part of a listing.
+/// Page of a listing.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Keys in ascending order.
     pub keys: Vec<KeyInfo>,
-    /// Whether there may be more after them.
+    /// True if there may be more after them.
     pub more: bool,
 }
 
@@ -85,32 +85,32 @@ impl View {
         self.publish_peering(header);
     }
 
-    /// Costs something with every batch, so not while the region is alone.
+    /// Skipped while there are no other regions: it costs a copy of the header with every batch.
     fn publish_peering(&self, header: &pb::ShardHeader) {
-        let alone = header.peers.is_empty() && !header.adopting;
-        if !alone || !self.peering.borrow().header.peers.is_empty() {
+        let is_single_region = header.peers.is_empty() && !header.adopting;
+        if !is_single_region || !self.peering.borrow().header.peers.is_empty() {
             let header = header.clone();
             self.peering.send_replace(Arc::new(Peering { header }));
         }
     }
 
-    /// The shard as its propagation sees it, with every change. In a region that is alone it isn't
-    /// kept.
+    /// Subscribes to the shard's replication state. It isn't updated while there are no other
+    /// regions.
     pub fn peering(&self) -> watch::Receiver<Arc<Peering>> {
         self.peering.subscribe()
     }
 
-    /// Whether it serves: founded, and nothing is left to adopt.
+    /// Returns whether the shard serves: bootstrapped, and not being seeded.
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// The shard's feature level.
+    /// Returns the shard's feature level.
     pub fn level(&self) -> u32 {
         self.level.load(Ordering::Acquire)
     }
 
-    /// Time of the newest version that was applied.
+    /// Returns the time of the newest version that was applied.
     pub fn last_version(&self) -> Nanos {
         self.last_version.load(Ordering::Acquire)
     }
@@ -131,32 +131,33 @@ impl View {
             .store(next.unwrap_or(Nanos::MAX), Ordering::Release);
     }
 
-    /// Whether the shard knows its region: before that it takes no writes.
+    /// Returns whether the shard knows its region: before that it accepts no writes.
     pub fn is_founded(&self) -> bool {
         self.region() != 0
     }
 
-    /// Number of the region that the shard is of; 0 until it is founded.
+    /// Returns the number of the shard's region; 0 until it is bootstrapped.
     pub fn region(&self) -> u32 {
         self.region.load(Ordering::Acquire)
     }
 
-    /// Order-free sum over all records: the same on all replicas at the same applied index.
+    /// Returns the order-free sum over all records: equal on all replicas at the same applied
+    /// index.
     pub fn digest(&self) -> u64 {
         self.digest.load(Ordering::Acquire)
     }
 
-    /// What it held at certain entries.
+    /// Returns the digests after certain entries.
     pub fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
     }
 
-    /// Whether a key may have expired by `now` and still be counted.
+    /// Returns whether a key may have expired by `now` and still be counted.
     pub fn has_expired(&self, now: Nanos) -> bool {
         self.next_expiry.load(Ordering::Acquire) <= now
     }
 
-    /// The time that expiry is judged by: the later of the clock's and the last version.
+    /// Returns the time that expiry is compared with: the later of the clock and the last version.
     fn read_time(&self, now: Nanos) -> Nanos {
         now.max(self.last_version.load(Ordering::Acquire))
     }
@@ -165,7 +166,7 @@ impl View {
         Rows::new(self.group, self.generation.load(Ordering::Acquire))
     }
 
-    /// Runs `read` on the current rows, again if they were replaced meanwhile.
+    /// Runs `read` on the current rows, and again if they were replaced meanwhile.
     pub(super) fn stable<T>(
         &self,
         mut read: impl FnMut(Rows) -> Result<T, StoreError>,
@@ -188,33 +189,33 @@ impl View {
         })
     }
 
-    /// What a key holds at `now`, if memory can tell.
+    /// Reads a key at `now` from memory only.
     pub fn get_cached(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<Lookup, StoreError> {
-        let found = self.stable(|rows| self.db.get_cached(&rows.record(bucket, key)))?;
-        match found {
+        let cached = self.stable(|rows| self.db.get_cached(&rows.record(bucket, key)))?;
+        match cached {
             Found::Row(row) => Ok(Lookup::Known(self.read(row, now)?)),
             Found::Nothing => Ok(Lookup::Known(ReadResult::Nothing)),
             Found::NotCached => Ok(Lookup::NotCached),
         }
     }
 
-    /// What a key holds at `now`: blocks for the disk.
+    /// Reads a key at `now`: blocks for the disk.
     pub fn get(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<ReadResult, StoreError> {
         let row = self.stable(|rows| self.db.get(&rows.record(bucket, key)))?;
         row.map_or(Ok(ReadResult::Nothing), |row| self.read(row, now))
     }
 
-    /// A bucket's state, if memory can tell.
+    /// Reads a bucket's state from memory only; `None` if it isn't there.
     pub fn bucket_cached(&self, bucket: &[u8]) -> Result<Option<pb::BucketState>, StoreError> {
-        let found = self.stable(|rows| self.db.get_cached(&rows.by_id(Kind::Bucket, bucket)))?;
-        match found {
+        let cached = self.stable(|rows| self.db.get_cached(&rows.by_id(Kind::Bucket, bucket)))?;
+        match cached {
             Found::Row(row) => decode_bucket(row).map(Some),
             Found::Nothing => Ok(Some(pb::BucketState::default())),
             Found::NotCached => Ok(None),
         }
     }
 
-    /// Whether a bucket holds a live key or value larger than these sizes: walks over all of it,
+    /// Returns whether a bucket holds a live key or value larger than these sizes: scans all of it,
     /// and blocks for the disk.
     pub fn has_larger(
         &self,
@@ -252,14 +253,14 @@ impl View {
         result
     }
 
-    /// A bucket's state: blocks for the disk.
+    /// Reads a bucket's state: blocks for the disk.
     pub fn bucket(&self, bucket: &[u8]) -> Result<pb::BucketState, StoreError> {
         let row = self.stable(|rows| self.db.get(&rows.by_id(Kind::Bucket, bucket)))?;
         Ok(row.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
-    /// Gives back the files that held nothing but records of buckets whose drop was applied.
-    /// Flushes, and blocks for that.
+    /// Deletes the files that hold nothing but records of buckets whose drop was applied. Flushes,
+    /// and blocks for that.
     pub fn reclaim(&self, buckets: &[BucketId]) -> Result<(), StoreError> {
         let rows = self.rows();
         let range = |bucket: &BucketId| {
@@ -271,7 +272,7 @@ impl View {
         self.db.remove_for_good(&ranges)
     }
 
-    /// Live keys of a bucket, in order: blocks for the disk.
+    /// Lists live keys of a bucket, in order: blocks for the disk.
     pub fn page(&self, bucket: &[u8], query: &ListQuery, now: Nanos) -> Result<Page, StoreError> {
         self.stable(|rows| self.page_of(rows, bucket, query, self.read_time(now)))
     }

@@ -1,4 +1,4 @@
-//! Puts and deletes: what a `WriteBatch` does to a shard.
+//! Applies puts and deletes (`WriteBatch`) to a shard.
 
 use std::io;
 
@@ -11,31 +11,32 @@ use super::state::{Response, ShardState, is_bucket_name};
 use crate::store::Batch;
 use crate::types::{Nanos, Version, Written};
 
-/// What became of a write.
+/// Outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// It happened.
+    /// It was applied.
     Written(Written),
     /// Its condition didn't hold.
     ConditionFailed,
-    /// The key is new, and no room was reserved for it.
+    /// The key is new, and no quota was reserved for it.
     NoRoom,
     /// The bucket is dropped.
     BucketGone,
 }
 
-/// What made a record change.
+/// Reason for a change of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A write of this region: the others are to get it.
+    /// A write of this region: it is sent to the others.
     Written,
-    /// Its time: the others see that by themselves. What is on its way to them stays so.
+    /// The record's expiry: other regions expire it by themselves. A retained change stays
+    /// retained.
     Expired,
-    /// Another region's write, which has won; or it was collected.
+    /// Another region's write, which has won; or the collection of a tombstone.
     Merged,
 }
 
-/// A record and what hangs on it, before and after a change.
+/// Change of a record, with its content before and after.
 pub(super) struct Change<'a> {
     pub bucket: &'a Bytes,
     pub key: &'a Bytes,
@@ -75,8 +76,8 @@ impl ShardState {
             return Ok(WriteOutcome::ConditionFailed);
         }
         let existed = live.is_some();
-        let takes_room = old.as_ref().is_none_or(|record| record.tombstone);
-        if takes_room && matches!(&write.op, Some(Op::Put(put)) if !put.may_create) {
+        let needs_quota = old.as_ref().is_none_or(|record| record.tombstone);
+        if needs_quota && matches!(&write.op, Some(Op::Put(put)) if !put.may_create) {
             return Ok(WriteOutcome::NoRoom);
         }
         let version = Version {
@@ -117,7 +118,8 @@ impl ShardState {
         }))
     }
 
-    /// What a removed key leaves: a tombstone while other regions are there, else nothing.
+    /// Returns the record that replaces a removed one: a tombstone while there are other regions,
+    /// else none.
     pub(super) fn tombstone(&self, version: Version) -> Option<pb::Record> {
         let kept = !self.header.peers.is_empty();
         kept.then(|| pb::Record {
@@ -127,8 +129,8 @@ impl ShardState {
         })
     }
 
-    /// What an expired record leaves: of the same version, since that says when the key was gone and
-    /// not that it was written, and at the same place in its region's history.
+    /// Returns the tombstone that replaces an expired record: of the same version, since the key
+    /// expired and nobody wrote it, and at the same position in its region's history.
     pub(super) fn tombstone_of(&self, old: &pb::Record) -> Option<pb::Record> {
         let tombstone = self.tombstone(record::version_of(old))?;
         Some(pb::Record {
@@ -138,8 +140,8 @@ impl ShardState {
         })
     }
 
-    /// Replaces a record, and with it all that is derived from records: expiry index, change
-    /// index, counts and digest.
+    /// Replaces a record, and updates everything derived from records: expiry index, tombstone
+    /// index, change index, counts and digest.
     pub(super) fn change(&mut self, mut change: Change<'_>, batch: &mut Batch) -> io::Result<()> {
         if let Some(at) = change.old.as_ref().and_then(record::expiry_of) {
             batch.delete(self.rows.expiry(at, change.bucket, change.key));
@@ -163,7 +165,7 @@ impl ShardState {
     }
 
     fn count(&mut self, change: &Change<'_>) -> io::Result<()> {
-        let part = |record: &Option<pb::Record>| match record {
+        let contribution = |record: &Option<pb::Record>| match record {
             Some(record) => {
                 let keys = u64::from(!record.tombstone);
                 let bytes = keys * (change.key.len() + record.value.len()) as u64;
@@ -175,8 +177,8 @@ impl ShardState {
             }
             None => (0, 0, 0),
         };
-        let (old_keys, old_bytes, old_digest) = part(&change.old);
-        let (new_keys, new_bytes, new_digest) = part(&change.new);
+        let (old_keys, old_bytes, old_digest) = contribution(&change.old);
+        let (new_keys, new_bytes, new_digest) = contribution(&change.new);
         let bucket = self.bucket(change.bucket)?;
         bucket.keys = bucket.keys.saturating_sub(old_keys) + new_keys;
         bucket.bytes = bucket.bytes.saturating_sub(old_bytes) + new_bytes;
@@ -203,7 +205,7 @@ fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Re
         Some(Condition::Absent(_)) => Ok(live.is_none()),
         Some(Condition::Versions(versions)) => Ok(is_one_of(versions)),
         Some(Condition::NotVersions(versions)) => Ok(!is_one_of(versions)),
-        // Not none, but one of a later version.
+        // A condition of a kind that a later version has added.
         None => Err(unknown_write()),
     }
 }
@@ -211,6 +213,7 @@ fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Re
 fn unknown_write() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
-        "the log holds a write of a kind that this version of cloudkv-node does not know: upgrade it",
+        "the log holds a write of a kind that this version of cloudkv-node does not know: \
+         upgrade it",
     )
 }

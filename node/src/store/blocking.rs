@@ -1,4 +1,4 @@
-//! What waits for the disk, kept off the runtime's other tasks.
+//! Runs operations that wait for the disk without holding up the runtime's other tasks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,22 +6,23 @@ use std::time::{Duration, Instant};
 use rocksdb::DB;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// How often RocksDB is asked whether it stalls: each answer takes its lock.
+/// Interval at which RocksDB's stall state is queried: each query takes its lock.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
-/// Runs what waits for the disk without holding up the runtime's other tasks.
-pub fn blocking<T>(wait: impl FnOnce() -> T) -> T {
+/// Runs an operation that waits for the disk without holding up the runtime's other tasks.
+pub fn blocking<T>(operation: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
-        Ok(_) | Err(_) => wait(),
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(operation),
+        Ok(_) | Err(_) => operation(),
     }
 }
 
-/// Whether writes are slowed down or stopped, since flushes or compactions lag. It is asked now and
-/// then: a write that comes before the answer waits where it is, which costs a few milliseconds.
+/// Cached state of RocksDB's write stalls: writes are slowed down or stopped while flushes or
+/// compactions lag. A write that begins before a new stall is noticed blocks its thread, for a few
+/// milliseconds.
 pub(super) struct StallWatch {
     start: Instant,
-    asked_at: AtomicU64,
+    checked_at: AtomicU64,
     stalling: AtomicBool,
 }
 
@@ -29,17 +30,17 @@ impl StallWatch {
     pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
-            asked_at: AtomicU64::new(0),
+            checked_at: AtomicU64::new(0),
             stalling: AtomicBool::new(false),
         }
     }
 
-    /// Whether a write to `db` should be expected to wait.
+    /// Returns whether a write to `db` is expected to stall.
     pub(super) fn is_stalling(&self, db: &DB) -> bool {
         let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let asked_at = self.asked_at.load(Ordering::Relaxed);
-        if u128::from(now.saturating_sub(asked_at)) >= ASK_EVERY.as_micros() {
-            self.asked_at.store(now, Ordering::Relaxed);
+        let checked_at = self.checked_at.load(Ordering::Relaxed);
+        if u128::from(now.saturating_sub(checked_at)) >= ASK_EVERY.as_micros() {
+            self.checked_at.store(now, Ordering::Relaxed);
             self.stalling.store(ask(db), Ordering::Relaxed);
         }
         self.stalling.load(Ordering::Relaxed)

@@ -1,9 +1,9 @@
 //! Damage of the state that reads have met, by group.
 //!
-//! Each block of the state's files has a checksum, and RocksDB answers a read of one that doesn't
-//! fit it, or that the disk doesn't give, with an error: nobody ever sees what isn't what was
-//! written. Whoever met it, the group is noted here, and its replica is looked after (see
-//! `raft::repair`).
+//! Each block of the state's files has a checksum, and RocksDB fails the read of a block that
+//! doesn't match it, or that the disk can't read: no reader ever gets data other than what was
+//! written. Whichever read met the damage, the group is recorded here, and its replica is repaired
+//! (see `raft::repair`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub struct GroupDamage {
     group: GroupId,
     is_found: AtomicBool,
     found: Notify,
-    /// Held while a replica is replaced: what is found then belongs to either the old or the new
-    /// one.
+    /// First generation that isn't known to be damaged. Locked while a replica is replaced, so that
+    /// damage met meanwhile is attributed to either the old or the new generation.
     sound_from: Mutex<u32>,
 }
 
@@ -35,20 +35,20 @@ impl GroupDamage {
         }
     }
 
-    /// Whether the group's state is damaged, as far as anybody has met it.
+    /// Returns whether a read has met damage of the group's state.
     pub fn is_found(&self) -> bool {
         self.is_found.load(Ordering::Acquire)
     }
 
-    /// Waits until damage is found.
+    /// Waits until a read meets damage. Cancel safe.
     pub async fn found(&self) {
         while !self.is_found() {
             self.found.notified().await;
         }
     }
 
-    /// Damage was met in a generation of the group's rows. Told to the operator once, until the
-    /// state is replaced.
+    /// Records damage met in a generation of the group's rows. Logged once, until the state is
+    /// replaced.
     pub fn note(&self, generation: u32, error: &(dyn std::error::Error + 'static)) {
         let sound_from = self.sound_from.lock();
         if generation < *sound_from || self.is_found.swap(true, Ordering::AcqRel) {
@@ -57,12 +57,12 @@ impl GroupDamage {
         tracing::error!(
             group = %self.group,
             error,
-            "the disk has damaged this node's state of a group: its node should get another disk"
+            "state damaged on this node's disk: replace the disk"
         );
         self.found.notify_one();
     }
 
-    /// Another generation has taken the place of the one that was damaged.
+    /// Clears the damage, after another generation has replaced the damaged one.
     pub fn replaced_by(&self, generation: u32) {
         let mut sound_from = self.sound_from.lock();
         *sound_from = generation;
@@ -79,7 +79,7 @@ pub(super) struct Damage {
 }
 
 impl Damage {
-    /// That of one group.
+    /// Returns the damage of one group.
     pub fn of(&self, group: GroupId) -> Arc<GroupDamage> {
         let mut groups = self.groups.lock();
         let damage = groups
@@ -88,25 +88,26 @@ impl Damage {
         damage.clone()
     }
 
-    /// A read that began at a row has failed. Returns whether it has met damage, and is the first.
+    /// Records that a read beginning at a row has failed. Returns whether it is the first one that
+    /// has met damage.
     pub fn note(&self, row: &[u8], error: &rocksdb::Error) -> bool {
         let is_damage = matches!(
             error.kind(),
             rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
         );
-        let of = keys::group_of(row).zip(keys::generation_of(row));
-        if let (true, Some((group, generation))) = (is_damage, of) {
+        let row_group = keys::group_of(row).zip(keys::generation_of(row));
+        if let (true, Some((group, generation))) = (is_damage, row_group) {
             self.of(group).note(generation, error);
         }
         is_damage && !self.any.send_replace(true)
     }
 
-    /// Whether any group has met damage.
+    /// Subscribes to whether a read of any group has met damage.
     pub fn any(&self) -> watch::Receiver<bool> {
         self.any.subscribe()
     }
 
-    /// Held by the one group that is checked.
+    /// Returns the lock held while all rows of a group are checked: one group at a time.
     pub fn checking(&self) -> Arc<tokio::sync::Mutex<()>> {
         self.checking.clone()
     }
@@ -120,7 +121,7 @@ mod tests {
     const GROUP: GroupId = GroupId(2);
 
     #[tokio::test]
-    async fn what_was_replaced_is_not_damaged_again_by_those_who_still_read_it() {
+    async fn late_reads_of_a_replaced_generation_record_no_damage() {
         let damage = Damage::default().of(GROUP);
         let error = std::io::Error::other("a checksum");
         assert!(!damage.is_found());
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_tells_whose_it_is() {
+    fn group_and_generation_of_a_row_are_parsed() {
         let row = Rows::new(GROUP, 7).single(Kind::Header);
         assert_eq!(keys::group_of(&row), Some(GROUP));
         assert_eq!(keys::generation_of(&row), Some(7));

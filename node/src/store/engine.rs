@@ -1,4 +1,4 @@
-//! Opening the log and the state of a data directory.
+//! Opens the log and the state of a data directory.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -16,17 +16,17 @@ use super::{SegmentLog, StateDb};
 /// Sizes of a node's storage, in bytes.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// Blocks of the state kept in memory, indexes and filters included.
+    /// Size of the state's block cache, indexes and filters included.
     pub block_cache: usize,
-    /// The state is flushed when so much of it is only in memory.
+    /// Size of a memtable, at which it is flushed.
     pub write_buffer: usize,
-    /// Size of the log's files.
+    /// Size of a log segment.
     pub log_segment: usize,
 }
 
 impl EngineSettings {
-    /// The log holds what the state hasn't flushed, which grows to about twice its write buffer: so
-    /// many files are kept to be used again.
+    /// Returns the settings of the log. It holds what the state hasn't flushed, which grows to
+    /// about twice its write buffer: as many spare segments are kept for reuse.
     fn log(&self) -> LogSettings {
         let segment = self.log_segment.max(1);
         LogSettings {
@@ -36,43 +36,47 @@ impl EngineSettings {
     }
 }
 
-/// The open storage of a node. Holds the data directory's lock.
+/// Open storage of a node. Holds the data directory's lock.
 pub struct Engine {
-    /// The Raft logs.
+    /// Raft logs of all groups.
     pub log: SegmentLog,
-    /// The applied state.
+    /// Applied state of all groups.
     pub state: StateDb,
     cache: Cache,
     _lock: File,
 }
 
-/// Why a data directory can't be used.
+/// Error of opening a data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
-    #[error("data directory {} is in use by another process; stop it, or give this one a --data-dir of its own", .0.display())]
+    /// Another process uses it.
+    #[error(
+        "data directory {} is in use by another process; stop it, or give this one a --data-dir of \
+         its own",
+        .0.display()
+    )]
     Locked(PathBuf),
-    /// It can't be made or read.
+    /// It can't be created, locked or synced.
     #[error("{verb} data directory {}", .path.display())]
     Io {
-        /// What was tried.
+        /// Action that failed.
         verb: &'static str,
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// Other users can get at it.
+    /// Other users have access to it.
     #[error(transparent)]
     Open(#[from] OpenToOthers),
-    /// RocksDB can't open it.
+    /// The log or the state can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Engine {
-    /// Opens the storage in `dir`, which is made if it isn't there.
+    /// Opens the storage in `dir`, which is created if it is missing.
     pub fn open(dir: &Path, settings: &EngineSettings) -> Result<Self, OpenError> {
         let failed = |verb| {
             move |source| OpenError::Io {
@@ -96,7 +100,7 @@ impl Engine {
         let log = SegmentLog::open(dir, &dir.join("log"), settings.log())?;
         let options = state_options(&env, &cache, &buffers, settings);
         let state = open_state(dir, options, (&cache, settings.block_cache))?;
-        // RocksDB syncs the names in its folder, and not that of the folder.
+        // RocksDB syncs the names in its directory, but not that of the directory itself.
         sync_folder(dir).map_err(failed("sync"))?;
         Ok(Self {
             log,
@@ -106,13 +110,13 @@ impl Engine {
         })
     }
 
-    /// Bytes of the block cache in use.
+    /// Returns the size of the cached blocks, in bytes.
     pub fn cache_usage(&self) -> usize {
         self.cache.get_usage()
     }
 }
 
-/// Opens the state; one with damaged files is copied into new ones, if it can be.
+/// Opens the state. One with damaged files is copied into new files, if possible.
 fn open_state(
     dir: &Path,
     mut options: Options,
@@ -124,11 +128,11 @@ fn open_state(
     if !dirs.is_marked() {
         return StateDb::open(dir, &dirs.state(), &options, cache);
     }
-    let compacting = options.clone();
+    let compacting_options = options.clone();
     options.set_disable_auto_compactions(true);
     let damaged = StateDb::open(dir, &dirs.state(), &options, cache)?;
     rebuild(&dirs, damaged, |state| {
-        StateDb::open(dir, state, &compacting, cache)
+        StateDb::open(dir, state, &compacting_options, cache)
     })
 }
 
@@ -156,7 +160,8 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
     table
 }
 
-/// The state has one column family, so that any flush is a prefix of what was applied.
+/// Builds the options of the state. It has one column family, so that any flush is a prefix of
+/// what was applied.
 fn state_options(
     env: &Env,
     cache: &Cache,

@@ -1,4 +1,4 @@
-//! The error of every storage operation: what was done to what, and what RocksDB said.
+//! Error of all storage operations: the failed action, its subject, and the cause.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,36 +9,36 @@ use super::log::Lost;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{verb} {subject}")]
 pub struct StoreError {
-    /// What was tried, such as `read`.
+    /// Action that failed, such as `read`.
     pub verb: &'static str,
-    /// What it was tried on, such as `applied position`.
+    /// Subject of the action, such as `applied position`.
     pub subject: &'static str,
-    /// What RocksDB, or the decoder, said.
+    /// Underlying error.
     #[source]
     pub source: Cause,
 }
 
-/// Why a storage operation failed.
+/// Cause of a failed storage operation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Cause {
-    /// RocksDB refused.
+    /// RocksDB failed.
     #[error(transparent)]
     RocksDb(#[from] rocksdb::Error),
     /// A stored row doesn't decode.
     #[error(transparent)]
     Decode(#[from] prost::DecodeError),
-    /// A stored row breaks a rule.
+    /// A stored row, or the log, violates an invariant.
     #[error("{0}")]
     Corrupt(&'static str),
-    /// The disk has changed what was written.
+    /// The disk returned something else than was written.
     #[error("{} is damaged at offset {offset}", .file.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Where in it, in bytes.
+        /// Offset of the damage in it, in bytes.
         offset: u64,
     },
-    /// The log lacks what was synced.
+    /// The log lacks records that were synced.
     #[error("{0}")]
     LogLost(Lost),
     /// A file operation failed.
@@ -47,7 +47,7 @@ pub enum Cause {
 }
 
 impl StoreError {
-    /// An error of `verb` on `subject`, to be used in `map_err`.
+    /// Returns a function for `map_err` that makes an error of `verb` on `subject`.
     pub fn on<E: Into<Cause>>(verb: &'static str, subject: &'static str) -> impl Fn(E) -> Self {
         move |source| Self {
             verb,
@@ -56,7 +56,7 @@ impl StoreError {
         }
     }
 
-    /// A row that breaks a rule.
+    /// Creates the error of stored data that violates an invariant.
     pub fn corrupt(subject: &'static str, rule: &'static str) -> Self {
         Self {
             verb: "read",
@@ -65,8 +65,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it tells that what was written isn't there, or not as it was: reading again won't
-    /// help.
+    /// Returns whether stored data is missing or damaged: reading again won't help.
     pub fn is_damage(&self) -> bool {
         match &self.source {
             Cause::RocksDb(error) => matches!(
@@ -81,27 +80,27 @@ impl StoreError {
         }
     }
 
-    /// Whether the state's database has met it.
+    /// Returns whether it is an error of the state's database.
     pub fn is_of_database(&self) -> bool {
         matches!(self.source, Cause::RocksDb(_))
     }
 
-    /// Whether an error is one of the storage that tells of damage.
+    /// Returns whether an I/O error wraps a storage error for which [`Self::is_damage`] holds.
     pub fn tells_damage(error: &io::Error) -> bool {
         let inner = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
         inner.is_some_and(Self::is_damage)
     }
 
-    /// A log that lacks what was synced.
-    pub fn log_lost(lost: Lost) -> Self {
+    /// Creates the error of a log that lacks synced records.
+    pub fn log_lost(loss: Lost) -> Self {
         Self {
             verb: "read",
             subject: "log",
-            source: Cause::LogLost(lost),
+            source: Cause::LogLost(loss),
         }
     }
 
-    /// A file that the disk has changed.
+    /// Creates the error of a damaged file.
     pub fn damaged(subject: &'static str, file: PathBuf, offset: u64) -> Self {
         Self {
             verb: "read",

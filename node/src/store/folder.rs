@@ -1,32 +1,32 @@
-//! Folders whose names outlive a power loss.
+//! Directories whose entries survive a power loss.
 //!
-//! A file that was synced is gone with its name, unless the folder that holds the name was synced
-//! after the file was made, renamed or removed; and a folder is a name in another one.
+//! A synced file is lost with its name, unless its directory was synced after the file was created,
+//! renamed or removed; and a directory is itself an entry of another one.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Makes the names in a folder durable: blocks.
+/// Makes the entries of a directory durable: blocks.
 pub fn sync_folder(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes a folder with those above it, if it isn't there; its name is durable when this returns:
+/// Creates a directory with its parents, if it is missing. Its name is durable when this returns:
 /// blocks.
 pub fn make_folder(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|it| !it.exists()).collect();
     fs::create_dir_all(dir)?;
-    // One that is there may have been made just before a crash.
-    let made = missing.into_iter().chain([dir]);
-    for parent in made.filter_map(Path::parent) {
+    // An existing directory may have been created just before a crash.
+    let created = missing.into_iter().chain([dir]);
+    for parent in created.filter_map(Path::parent) {
         let parent = if parent.as_os_str().is_empty() {
             Path::new(".")
         } else {
             parent
         };
         match sync_folder(parent) {
-            // A folder of somebody else's, that this process can't have made anything in.
+            // A directory of another user, in which this process can't have created anything.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             synced => synced?,
         }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_made_with_those_above_it_and_may_be_there() {
+    fn a_directory_is_created_with_its_parents_and_may_exist() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a/b/c");
         make_folder(&deep).unwrap();

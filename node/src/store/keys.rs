@@ -1,4 +1,4 @@
-//! Row keys of the state, the one place where they are made and taken apart.
+//! Row keys of the state: the only place where they are built and parsed.
 //!
 //! ```text
 //! group u16 | generation u32 | kind u8 | kind's own part        (all numbers big-endian)
@@ -9,20 +9,20 @@
 //! current one by that one row. Everything else, the applied position included, lies within a
 //! generation, so that a crash can't mix two of them.
 //!
-//! Behind all groups lie the node's own rows: ranges that are being removed for good, each named by
-//! its beginning and its end.
+//! The node's own rows sort after those of all groups: key ranges that are being removed, each
+//! named by its start and its end.
 
 use crate::types::{BucketId, Nanos};
 
-/// A Raft group of the node.
+/// Number of a Raft group of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupId(pub u16);
 
 impl GroupId {
-    /// The metadata group.
+    /// Metadata group.
     pub const META: Self = Self(0);
 
-    /// The group of shard `number`, counted from 0.
+    /// Returns the group of shard `number`, counted from 0.
     pub fn shard(number: u16) -> Self {
         Self(number + 1)
     }
@@ -37,7 +37,7 @@ impl std::fmt::Display for GroupId {
     }
 }
 
-/// The kind of a row, in the order in which they are stored.
+/// Kind of a row, in the order in which they are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -71,31 +71,31 @@ pub enum Kind {
     Placement = 0x54,
 }
 
-/// The group number behind all groups, whose rows are the node's own.
+/// Prefix of the node's own rows: a group number after all groups.
 const OWN_ROWS: [u8; 2] = [0xff; 2];
 
-/// The row that says that a range of rows is being removed for good.
+/// Builds the key of the row that marks a key range as being removed.
 pub fn removal(from: &[u8], to: &[u8]) -> Vec<u8> {
     let length = u32::try_from(from.len()).unwrap_or(u32::MAX);
     [&OWN_ROWS[..], &length.to_be_bytes(), from, to].concat()
 }
 
-/// Where the rows of [`removal`] begin and where they end (exclusive).
+/// Returns the start and the end (exclusive) of all rows of [`removal_key`].
 pub fn removals() -> (Vec<u8>, Vec<u8>) {
     (OWN_ROWS.to_vec(), [0xff; 16].to_vec())
 }
 
-/// The range that a row of [`removal`] names.
+/// Parses the key range from a row key of [`removal_key`].
 pub fn parse_removal(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, range) = key.strip_prefix(&OWN_ROWS)?.split_first_chunk()?;
     range.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-/// Length of group, generation and kind.
+/// Length of group, generation and kind, in bytes.
 const HEAD: usize = 7;
 const BUCKET: usize = BucketId::LEN;
 
-/// The rows of one generation of one group.
+/// Row keys of one generation of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
     group: GroupId,
@@ -103,42 +103,42 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The rows of `generation` of `group`.
+    /// Creates row keys of `generation` of `group`.
     pub const fn new(group: GroupId, generation: u32) -> Self {
         Self { group, generation }
     }
 
-    /// The generation.
+    /// Returns the generation.
     pub fn generation(self) -> u32 {
         self.generation
     }
 
-    /// The group.
+    /// Returns the group.
     pub fn group(self) -> GroupId {
         self.group
     }
 
-    fn head(self, kind: Kind, room: usize) -> Vec<u8> {
-        let mut key = Vec::with_capacity(HEAD + room);
+    fn head(self, kind: Kind, extra: usize) -> Vec<u8> {
+        let mut key = Vec::with_capacity(HEAD + extra);
         key.extend_from_slice(&self.group.0.to_be_bytes());
         key.extend_from_slice(&self.generation.to_be_bytes());
         key.push(kind as u8);
         key
     }
 
-    /// The only row of its kind.
+    /// Builds the key of the only row of its kind.
     pub fn single(self, kind: Kind) -> Vec<u8> {
         self.head(kind, 0)
     }
 
-    /// A row named by an ID of the kind.
+    /// Builds the key of the row with an ID.
     pub fn by_id(self, kind: Kind, id: &[u8]) -> Vec<u8> {
         let mut key = self.head(kind, id.len());
         key.extend_from_slice(id);
         key
     }
 
-    /// The record of a key; of an empty key, where the bucket's records begin.
+    /// Builds the key of a record; with an empty name, the start of the bucket's records.
     pub fn record(self, bucket: &[u8], name: &[u8]) -> Vec<u8> {
         let mut key = self.head(Kind::Record, bucket.len() + name.len());
         key.extend_from_slice(bucket);
@@ -146,12 +146,12 @@ impl Rows {
         key
     }
 
-    /// The expiry index row of a key.
+    /// Builds the row key of a key in the expiry index.
     pub fn expiry(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
         self.timed(Kind::Expiry, at, bucket, name)
     }
 
-    /// The tombstone index row of a key.
+    /// Builds the row key of a key in the tombstone index.
     pub fn tombstone(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
         self.timed(Kind::Tombstone, at, bucket, name)
     }
@@ -164,21 +164,21 @@ impl Rows {
         key
     }
 
-    /// The change index row of a sequence.
+    /// Builds the row key of a sequence in the change index.
     pub fn change(self, sequence: u64) -> Vec<u8> {
         let mut key = self.head(Kind::Change, 8);
         key.extend_from_slice(&sequence.to_be_bytes());
         key
     }
 
-    /// Where the rows of a kind begin and where they end (exclusive).
+    /// Returns the start and the end (exclusive) of all rows of a kind.
     pub fn all(self, kind: Kind) -> (Vec<u8>, Vec<u8>) {
         let from = self.single(kind);
         let to = after_prefix(&from);
         (from, to)
     }
 
-    /// Where this generation's rows begin and where they end (exclusive).
+    /// Returns the start and the end (exclusive) of this generation's rows.
     pub fn bounds(self) -> (Vec<u8>, Vec<u8>) {
         let mut from = self.head(Kind::Pointer, 0);
         from.truncate(HEAD - 1);
@@ -187,7 +187,7 @@ impl Rows {
     }
 }
 
-/// The first key that doesn't begin with `prefix`.
+/// Returns the first key after all keys that begin with `prefix`.
 pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -199,12 +199,12 @@ pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
-/// The part of a row key after group and generation: what a snapshot carries.
+/// Strips group and generation from a row key, as snapshots carry it.
 pub fn portable(key: &[u8]) -> Option<&[u8]> {
     key.get(HEAD - 1..)
 }
 
-/// The row of a snapshot under `rows`.
+/// Builds the row key under `rows` from one that a snapshot carries.
 pub fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
     let mut key = rows.head(Kind::Pointer, portable.len());
     key.truncate(HEAD - 1);
@@ -212,56 +212,56 @@ pub fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
     key
 }
 
-/// The part of a row key after its kind.
+/// Returns the part of a row key after its kind.
 pub fn id_of(key: &[u8]) -> Option<&[u8]> {
     key.get(HEAD..)
 }
 
-/// Group of a row.
+/// Parses the group from a row key.
 pub fn group_of(key: &[u8]) -> Option<GroupId> {
     let (group, _) = key.split_first_chunk()?;
     Some(GroupId(u16::from_be_bytes(*group)))
 }
 
-/// Generation of a row of any group.
+/// Parses the generation from a row key of any group.
 pub fn generation_of(key: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
 }
 
-/// What names a node's row: the node, big-endian.
+/// Builds the ID of a node's row: the node, big-endian.
 pub fn node_id(node: u64) -> [u8; 8] {
     node.to_be_bytes()
 }
 
-/// The node that a row's ID names.
+/// Parses the node from a row's ID.
 pub fn parse_node_id(id: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(id.try_into().ok()?))
 }
 
-/// What names a placement's row: region and shard, big-endian.
+/// Builds the ID of a placement's row: region and shard, big-endian.
 pub fn placement_id(region: u32, shard: u16) -> [u8; 6] {
     let ([a, b, c, d], [e, f]) = (region.to_be_bytes(), shard.to_be_bytes());
     [a, b, c, d, e, f]
 }
 
-/// Region and shard that a row's ID names.
+/// Parses region and shard from a row's ID.
 pub fn parse_placement_id(id: &[u8]) -> Option<(u32, u16)> {
     let (region, shard) = id.split_at_checked(4)?;
     let region = u32::from_be_bytes(region.try_into().ok()?);
     Some((region, u16::from_be_bytes(shard.try_into().ok()?)))
 }
 
-/// The sequence of a change index row.
+/// Parses the sequence from a row key of the change index.
 pub fn sequence_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(id_of(key)?.try_into().ok()?))
 }
 
-/// Bucket and key of a record's row.
+/// Parses bucket and key from a record's row key.
 pub fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
     id_of(key)?.split_at_checked(BUCKET)
 }
 
-/// Time, bucket and key of a row of the expiry or the tombstone index.
+/// Parses time, bucket and key from a row key of the expiry or the tombstone index.
 pub fn split_timed(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
     let (at, rest) = id_of(key)?.split_at_checked(8)?;
     let (bucket, name) = rest.split_at_checked(BUCKET)?;
@@ -278,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back_and_keep_the_order_of_their_keys(
+        fn record_keys_round_trip_and_keep_their_order(
             a in proptest::collection::vec(any::<u8>(), 0..80),
             b in proptest::collection::vec(any::<u8>(), 0..80),
             generation: u32,
@@ -291,7 +291,7 @@ mod tests {
         }
 
         #[test]
-        fn expiry_rows_come_back_and_are_ordered_by_time(at: u64, later: u64, name in ".{0,20}") {
+        fn expiry_keys_round_trip_and_are_ordered_by_time(at: u64, later: u64, name in ".{0,20}") {
             let rows = Rows::new(GroupId::shard(0), 1);
             let row = rows.expiry(at, ID, name.as_bytes());
             prop_assert_eq!(split_timed(&row), Some((at, &ID[..], name.as_bytes())));
@@ -301,7 +301,11 @@ mod tests {
         }
 
         #[test]
-        fn bounds_hold_one_generation_and_no_other(group: u16, generation in 0..u32::MAX, name in ".{0,9}") {
+        fn bounds_contain_exactly_one_generation(
+            group: u16,
+            generation in 0..u32::MAX,
+            name in ".{0,9}",
+        ) {
             let rows = Rows::new(GroupId(group), generation);
             let (from, to) = rows.bounds();
             let row = rows.record(ID, name.as_bytes());
@@ -311,7 +315,7 @@ mod tests {
         }
 
         #[test]
-        fn ids_of_nodes_and_placements_come_back_in_order(
+        fn ids_of_nodes_and_placements_round_trip_in_order(
             a: (u32, u16),
             b: (u32, u16),
             node: u64,
@@ -323,7 +327,7 @@ mod tests {
         }
 
         #[test]
-        fn a_portable_row_moves_between_generations(generation: u32, name in ".{0,20}") {
+        fn a_portable_key_moves_between_generations(generation: u32, name in ".{0,20}") {
             let old = Rows::new(GroupId::shard(1), 7).record(ID, name.as_bytes());
             let new = Rows::new(GroupId::shard(1), generation);
             let moved = from_portable(new, portable(&old).unwrap());
@@ -332,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_names_its_range_and_lies_behind_all_groups() {
+    fn a_removal_key_names_its_range_and_sorts_after_all_groups() {
         let rows = Rows::new(GroupId::shard(63), 7);
         let (from, to) = rows.bounds();
         let row = removal(&from, &to);
@@ -344,13 +348,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_prefix_carries_over() {
+    fn the_end_of_a_prefix_carries() {
         assert_eq!(after_prefix(b"ab"), b"ac");
         assert_eq!(after_prefix(&[1, 0xff, 0xff]), [2]);
     }
 
     #[test]
-    fn an_id_of_another_length_is_no_id() {
+    fn an_id_of_a_wrong_length_is_refused() {
         assert_eq!(parse_node_id(&[0; 7]), None);
         assert_eq!(parse_placement_id(&[0; 3]), None);
         assert_eq!(parse_placement_id(&[0; 7]), None);

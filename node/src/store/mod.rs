@@ -1,13 +1,13 @@
-//! What a node keeps on its disk.
+//! Storage of a node, on its disk.
 //!
-//! - [`SegmentLog`], the Raft logs of all groups. It is what is fsynced: one sync for all groups of
+//! - [`SegmentLog`]: the Raft logs of all groups. Only it is fsynced: one sync for all groups of
 //!   the node (see `log`).
-//! - [`StateDb`], the applied state of all groups, in RocksDB, which no other module knows. It has
-//!   no write-ahead log: after a crash the
-//!   state is what was last flushed, a prefix of what was applied, and the rest is applied again
-//!   from the logs. So a log may only be purged up to what the state has flushed.
+//! - [`StateDb`]: the applied state of all groups, in RocksDB, which no other module uses. It has
+//!   no write-ahead log: after a crash the state is the one last flushed, a prefix of what was
+//!   applied, and the rest is applied again from the logs. So a log may only be purged up to what
+//!   the state has flushed.
 //!
-//! Row keys are made in [`keys`]; no other module writes a literal key.
+//! Row keys are built in [`keys`]; no other module writes a literal key.
 
 mod blocking;
 mod damage;

@@ -1,5 +1,5 @@
-//! The data directory is for the user that the node runs as, and for nobody else: values of protected
-//! buckets lie in it as they are.
+//! Permissions of the data directory: it is accessible only to the user that the node runs as,
+//! since it holds values of protected buckets in plain text.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
-/// What other users, and the owner's group, may do.
+/// Permission bits of other users and of the owner's group.
 const OTHERS: u32 = 0o077;
 
-/// A folder that is meant for all users: never closed, since it can't be the node's alone.
+/// Mode bits of a directory for all users (sticky and world-writable): it is never restricted,
+/// since it can't belong to the node alone.
 const SHARED: u32 = 0o1002;
 
-/// What a node keeps in its data directory. Anything else there is somebody else's concern.
+/// Names of all entries that a node creates in its data directory. Other entries are left alone.
 const OURS: [&str; 12] = [
     "LOCK",
     "log",
@@ -30,7 +31,7 @@ const OURS: [&str; 12] = [
     "replica-differs",
 ];
 
-/// A file or folder that others can get at, and that this process can't close to them.
+/// Error of a file or directory that other users can access, and that this process can't restrict.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{} can be reached by other users of the machine (its mode is {mode:03o}), and can't be closed \
@@ -42,31 +43,31 @@ pub struct OpenToOthers {
     path: PathBuf,
     dir: PathBuf,
     mode: u32,
-    /// What the system said.
+    /// Error of the system.
     #[source]
     source: io::Error,
 }
 
-/// Makes whatever this process creates from here on its user's alone, whatever umask it was started
-/// with. Call it before there are threads that create files.
+/// Sets the umask so that all files that this process creates are accessible only to its user. Call
+/// it before any thread creates files.
 pub fn create_private_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Closes a data directory to other users, with all that a node keeps there: blocks. Links are left
-/// alone.
+/// Removes other users' permissions from a data directory and all of the node's entries in it:
+/// blocks. Symbolic links are left alone.
 ///
 /// # Errors
-/// When something is open to others that belongs to somebody else, or the directory is for all.
+/// Fails if an entry accessible to others belongs to another user, or the directory is for all.
 pub(super) fn close_to_others(dir: &Path) -> Result<(), OpenToOthers> {
     let mut closed = 0_usize;
-    // What dir itself may be a link to is what counts.
+    // Follows a link: its target counts.
     if let Ok(meta) = fs::metadata(dir) {
         closed += close(dir, &meta, dir)?;
     }
     let mut paths: Vec<PathBuf> = OURS.iter().map(|name| dir.join(name)).collect();
     while let Some(path) = paths.pop() {
-        // Files may be missing, or go meanwhile.
+        // Files may be missing, or be removed meanwhile.
         let Ok(meta) = fs::symlink_metadata(&path) else {
             continue;
         };
@@ -87,7 +88,7 @@ pub(super) fn close_to_others(dir: &Path) -> Result<(), OpenToOthers> {
     Ok(())
 }
 
-/// Closes one file or folder; says how many that were.
+/// Restricts one file or directory. Returns 1 if that changed its mode, else 0.
 fn close(path: &Path, meta: &Metadata, dir: &Path) -> Result<usize, OpenToOthers> {
     let mode = meta.permissions().mode() & 0o7777;
     if mode & OTHERS == 0 {
@@ -98,7 +99,7 @@ fn close(path: &Path, meta: &Metadata, dir: &Path) -> Result<usize, OpenToOthers
             path: path.to_owned(),
             dir: dir.to_owned(),
             mode,
-            source: io::Error::other("it is a folder for all users"),
+            source: io::Error::other("it is a directory for all users"),
         });
     }
     match fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS)) {
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_node_keeps_is_closed_and_nothing_else() {
+    fn the_nodes_entries_are_restricted_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let (deep, file) = (data.join("log/deep"), data.join("log/deep/file"));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_for_all_users_is_refused_as_it_is() {
+    fn a_directory_for_all_users_is_refused_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
         let error = close_to_others(dir.path()).unwrap_err().to_string();

@@ -1,15 +1,15 @@
-//! A state whose files are damaged, written anew.
+//! Rebuilds a state with damaged files.
 //!
-//! Once damage was met, the files that hold it stay: their other rows are needed, and compaction,
-//! which reads all of a file, would end at the damage, and with it every write. So from the first
-//! damage on nothing is compacted, nor after a restart, which a mark in the data directory sees to.
-//! What is damaged is replaced row by row meanwhile, by copies of other nodes (see `raft::repair`).
-//! At the next start all groups are copied into new files, which is possible once nothing that is
-//! in use is damaged.
+//! Once damage was met, the files that contain it are kept: their other rows are needed, and a
+//! compaction, which reads all of a file, would fail at the damage, and every write after it. So
+//! from the first damage on nothing is compacted; a marker file in the data directory extends that
+//! over a restart. Meanwhile damaged groups are replaced by copies from other nodes (see
+//! `raft::repair`). At the next start all groups are copied into new files, which succeeds once no
+//! row in use is damaged.
 //!
-//! Invariant: `state` is whole at all times but between two renames, and then `state.new` is whole
-//! and `state.damaged` tells that it is to take its place. Only what was copied to its end, and
-//! flushed, is ever renamed.
+//! Invariant: `state` is complete at all times except between two renames; then `state.new` is
+//! complete, and the existence of `state.damaged` shows that it is to replace `state`. Only a copy
+//! that is complete and flushed is ever renamed.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,25 +23,25 @@ use super::error::StoreError;
 use super::keys::{self, GroupId, Kind, Rows};
 use super::state::{Batch, Scan, StateDb};
 
-/// The file that marks a data directory whose state has damaged files.
+/// Name of the file that marks a data directory whose state has damaged files.
 const MARK: &str = "state-damaged";
-/// Rows that are written at once, in bytes.
+/// Size of a write batch while copying, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The directories of a state, and its mark.
+/// Directories of a state, and its marker file.
 pub(super) struct StateDirs {
     data: PathBuf,
 }
 
 impl StateDirs {
-    /// Those of a data directory.
+    /// Creates those of a data directory.
     pub fn new(data_dir: &Path) -> Self {
         Self {
             data: data_dir.to_owned(),
         }
     }
 
-    /// Where the state is.
+    /// Returns the directory of the state.
     pub fn state(&self) -> PathBuf {
         self.data.join("state")
     }
@@ -58,14 +58,14 @@ impl StateDirs {
         self.data.join(MARK)
     }
 
-    /// Whether the state has damaged files.
+    /// Returns whether the state is marked as having damaged files.
     pub fn is_marked(&self) -> bool {
         self.mark().exists()
     }
 
-    /// Marks that the state has damaged files.
-    pub fn set_mark(&self, why: &str) -> io::Result<()> {
-        fs::write(self.mark(), why)?;
+    /// Marks the state as having damaged files: durable when this returns.
+    pub fn set_mark(&self, reason: &str) -> io::Result<()> {
+        fs::write(self.mark(), reason)?;
         File::open(self.mark())?.sync_all()?;
         self.sync()
     }
@@ -74,16 +74,16 @@ impl StateDirs {
         File::open(&self.data)?.sync_all()
     }
 
-    /// Finishes what a crash cut off. Nothing is open.
+    /// Finishes or undoes a replacement that a crash has interrupted. No state may be open.
     pub fn tidy(&self) -> io::Result<()> {
         if !self.state().exists() && self.old_state().exists() {
             fs::rename(self.new_state(), self.state())?;
             self.sync()?;
             self.remove_mark()?;
         }
-        for left in [self.new_state(), self.old_state()] {
-            if left.exists() {
-                fs::remove_dir_all(left)?;
+        for leftover in [self.new_state(), self.old_state()] {
+            if leftover.exists() {
+                fs::remove_dir_all(leftover)?;
             }
         }
         Ok(())
@@ -97,7 +97,7 @@ impl StateDirs {
         self.sync()
     }
 
-    /// Puts the new state, which is whole, in the place of the old one. Nothing is open.
+    /// Replaces the old state with the new one, which is complete. No state may be open.
     fn replace(&self) -> io::Result<()> {
         fs::rename(self.state(), self.old_state())?;
         self.sync()?;
@@ -108,26 +108,26 @@ impl StateDirs {
     }
 }
 
-/// Writes the state anew, if nothing that is in use is damaged: blocks for as long as copying it
-/// takes. `open` opens a state in a directory. Returns the state, old or new.
+/// Rebuilds the state, if no row in use is damaged: blocks while it is copied. `open` opens a state
+/// in a directory. Returns the new state, or the old one if it couldn't be copied.
 pub(super) fn rebuild(
     dirs: &StateDirs,
     old: StateDb,
     open: impl Fn(&Path) -> Result<StateDb, StoreError>,
 ) -> Result<StateDb, StoreError> {
-    tracing::warn!("the state has damaged files: copying what is whole into new ones");
+    tracing::warn!("rebuilding damaged state");
     let failed = |verb| StoreError::on(verb, "state directory");
     let copied = open(&dirs.new_state()).and_then(|new| copy(&old, &new));
     match copied {
         Ok(rows) => {
             drop(old);
             dirs.replace().map_err(failed("replace"))?;
-            tracing::info!(rows, "the state has new files");
+            tracing::info!(rows, "damaged state rebuilt");
             open(&dirs.state())
         }
         Err(error) => {
-            // Its groups were told of, and get their state from other nodes, where there are any.
-            tracing::warn!(%error, "state not copied: it keeps its files until the next start");
+            // Damaged groups were recorded, and are repaired from other nodes, where there are any.
+            tracing::warn!(%error, "rebuilding damaged state failed, retrying at the next start");
             if dirs.new_state().exists() {
                 fs::remove_dir_all(dirs.new_state()).map_err(failed("remove"))?;
             }
@@ -136,7 +136,7 @@ pub(super) fn rebuild(
     }
 }
 
-/// Copies the current rows of all groups, and makes them durable. Returns how many there are.
+/// Copies the current rows of all groups, and makes them durable. Returns their number.
 fn copy(old: &StateDb, new: &StateDb) -> Result<u64, StoreError> {
     let mut rows = 0;
     let mut failed = None;
@@ -182,7 +182,7 @@ fn copy(old: &StateDb, new: &StateDb) -> Result<u64, StoreError> {
     Ok(rows)
 }
 
-/// All groups that may have rows. Nothing is read for it that may be damaged.
+/// Returns all groups that may have rows. Reads no block that may be damaged.
 fn groups(state: &StateDb) -> Result<impl Iterator<Item = GroupId>, StoreError> {
     let files = state.db().live_files();
     let files = files.map_err(StoreError::on("list", "state files"))?;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_met_noted_and_gone_once_what_it_was_in_is_not_in_use() {
+    fn damage_is_recorded_and_cleared_once_the_damaged_rows_are_not_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let engine = small_engine(dir.path());
         write(&engine.state, 0..2000, &[7; 100]);
@@ -245,25 +245,25 @@ mod tests {
         let dirs = StateDirs::new(dir.path());
 
         let engine = small_engine(dir.path());
-        let found = engine.state.damage_of(GroupId(1));
-        assert!(!found.is_found() && !dirs.is_marked());
+        let damage = engine.state.damage_of(GroupId(1));
+        assert!(!damage.is_found() && !dirs.is_marked());
         let error = (0..2000).find_map(|number| engine.state.get(&row(number)).err());
         assert!(error.unwrap().is_damage());
-        assert!(found.is_found() && dirs.is_marked());
+        assert!(damage.is_found() && dirs.is_marked());
         assert!(!engine.state.damage_of(GroupId(2)).is_found());
-        // Writes go on, and what they bring is not compacted with it.
+        // Writes continue, and new files are not compacted with the damaged ones.
         for round in 0..8 {
             write(&engine.state, 2000..3000, &[round; 100]);
             engine.state.flush().unwrap();
         }
         drop(engine);
 
-        // What is in use is damaged still: it keeps its files, and all that is whole can be read.
+        // Rows in use are still damaged: the files are kept, and undamaged rows can be read.
         let engine = small_engine(dir.path());
         assert!(dirs.is_marked());
         assert!(engine.state.damage_of(GroupId(1)).is_found());
         assert_eq!(engine.state.get(&row(2500)).unwrap().unwrap(), vec![7; 100]);
-        // Another generation takes its place.
+        // Another generation replaces the damaged one.
         let mut batch = Batch::default();
         let next = Rows::new(GroupId(1), 2);
         batch.put(next.record(BUCKET, b"x"), b"whole");
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_that_a_crash_cut_off_is_finished() {
+    fn a_replacement_interrupted_by_a_crash_is_finished() {
         let dir = tempfile::tempdir().unwrap();
         let engine = small_engine(dir.path());
         write(&engine.state, 0..10, b"new");
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(engine.state.get(&row(1)).unwrap().unwrap(), &b"new"[..]);
         assert!(!dirs.is_marked() && !dirs.old_state().exists());
         drop(engine);
-        // Before them: a copy that isn't whole.
+        // Before them: an incomplete copy.
         fs::create_dir(dirs.new_state()).unwrap();
         let engine = small_engine(dir.path());
         assert_eq!(engine.state.get(&row(1)).unwrap().unwrap(), &b"new"[..]);

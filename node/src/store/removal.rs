@@ -1,17 +1,18 @@
-//! Rows removed for good, and the files given back that held nothing else.
+//! Removes key ranges, and deletes the files that contain nothing else.
 //!
-//! A file goes with all that is in it: with rows, but also with the range deletion itself, once
-//! compaction has brought that into a file of its own. Rows that it covered and that survive in a
-//! file that lies only partly in the range would then be there again. So the range is deleted once
-//! more after its files have gone.
+//! A deleted file takes everything in it along: rows, but also the range tombstone itself, once
+//! compaction has moved that into a file of its own. Rows that it covered, in a file that lies only
+//! partly in the range, would then reappear. So the range is deleted once more after its files were
+//! deleted.
 //!
-//! Invariant: whoever reads sees no row of a range that was removed, nor after a crash at any line.
-//! - Before the files go, the range is deleted in the write buffer, where no file's going takes it.
-//! - Files go at once and for good, what is written after them only with the next flush. So a row
-//!   that names the range is durable before they go, and goes in the batch of the last deletion.
-//!   Whoever opens the database deletes again what such a row names, before anybody reads. What was
-//!   written into the range later was written after that batch, so whatever a crash leaves has
-//!   either this row or that.
+//! Invariant: no reader sees a row of a removed range, nor after a crash at any line.
+//! - Before the files are deleted, the range is deleted in the memtable, which no deletion of a
+//!   file affects.
+//! - Deletions of files are durable immediately, later writes only with the next flush. So a marker
+//!   row that names the range is durable before the files are deleted, and is deleted in the batch
+//!   of the last range deletion. Opening the database deletes the ranges of such rows again, before
+//!   the first read. Later writes into the range come after that batch, so a state that a crash
+//!   leaves never contains both the marker row and a later write.
 
 use std::ops::ControlFlow;
 
@@ -19,18 +20,18 @@ use super::error::StoreError;
 use super::keys;
 use super::state::{Batch, Scan, StateDb};
 
-/// The first key of a range, and its end, exclusive.
+/// First key of a range, and its end, exclusive.
 pub type Range = (Vec<u8>, Vec<u8>);
 
 impl StateDb {
-    /// Removes all rows in ranges whose rows are of no use to anybody any more, and gives back the
-    /// files that lie wholly in them. Flushes, and blocks for that. Durable with the next flush;
-    /// until then a crash is followed by the same removal.
+    /// Removes all rows in ranges that nobody uses any more, and deletes the files that lie
+    /// entirely in them. Flushes, and blocks for that. Durable with the next flush; after a crash
+    /// before that the removal is repeated.
     pub fn remove_for_good(&self, ranges: &[Range]) -> Result<(), StoreError> {
         if ranges.is_empty() {
             return Ok(());
         }
-        let _alone = self.removing().lock();
+        let _guard = self.removing().lock();
         self.announce(ranges)?;
         self.write(deletion(ranges))?;
         for (from, to) in ranges {
@@ -39,7 +40,7 @@ impl StateDb {
         self.write(last_deletion(ranges))
     }
 
-    /// Makes durable that these ranges are being removed.
+    /// Writes and flushes the rows that mark these ranges as being removed.
     fn announce(&self, ranges: &[Range]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for (from, to) in ranges {
@@ -55,7 +56,7 @@ impl StateDb {
             .map_err(StoreError::on("remove", "state files"))
     }
 
-    /// Removes what was being removed when the process ended.
+    /// Finishes the removals that were in progress when the process ended.
     pub(super) fn finish_removals(&self) -> Result<(), StoreError> {
         let (from, to) = keys::removals();
         let scan = Scan {
@@ -84,7 +85,7 @@ fn deletion(ranges: &[Range]) -> Batch {
     batch
 }
 
-/// Deletes the ranges, and the rows that say that they are being removed.
+/// Builds the batch that deletes the ranges, and the rows that mark them as being removed.
 fn last_deletion(ranges: &[Range]) -> Batch {
     let mut batch = deletion(ranges);
     for (from, to) in ranges {
@@ -117,8 +118,8 @@ mod tests {
         rows
     }
 
-    /// Rows whose files reach beyond a range, and the range's deletion in a file of its own that
-    /// lies higher.
+    /// Writes rows whose files extend beyond a range, and the range's tombstone in a file of its
+    /// own on a higher level.
     fn deleted_above_its_rows(state: &StateDb) -> Range {
         let sorted = Sorted::new(state);
         let rows = (0..4000).map(row).collect::<Vec<_>>();
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_whose_deletion_went_with_its_file_do_not_come_back() {
+    fn rows_do_not_reappear_when_their_range_tombstone_is_deleted_with_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let state = small_engine(dir.path()).state;
         let range = deleted_above_its_rows(&state);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_that_a_crash_cut_off_is_finished_before_anybody_reads() {
+    fn a_removal_interrupted_by_a_crash_is_finished_before_the_first_read() {
         let dir = tempfile::tempdir().unwrap();
         let engine = small_engine(dir.path());
         let range = deleted_above_its_rows(&engine.state);
@@ -152,13 +153,13 @@ mod tests {
         assert_ne!(
             rows_between(&engine.state, &range),
             0,
-            "its files have gone"
+            "the range tombstone was deleted with its file"
         );
         drop(engine);
         let engine = small_engine(dir.path());
         assert_eq!(rows_between(&engine.state, &range), 0);
         assert_eq!(rows_between(&engine.state, &keys::removals()), 0);
-        // What is written there later stays.
+        // Later writes into the range stay.
         let mut batch = Batch::default();
         batch.put(row(1001), b"later");
         engine.state.write(batch).unwrap();

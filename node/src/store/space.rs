@@ -1,10 +1,10 @@
-//! DiskState on the disk where the data directory is: how much is left, and what may still be written.
+//! Free space on the data directory's disk, and which writes are still accepted.
 //!
-//! Invariant: what users write stops at the low-water mark, so what is below it is a reserve for what
-//! must go on: the log, flushes of what was acknowledged, deletions and compaction. At a quarter of
-//! the mark that stops as well: a node takes no entries of any leader then. So a disk that nobody
-//! else fills never gets so full that the log or the state can't be written, which would end the
-//! node.
+//! Invariant: users' writes stop at the low-water mark, so the space below it is a reserve for
+//! what must continue: the log, flushes of acknowledged writes, deletions and compaction. At a
+//! quarter of the mark those stop as well: a node then accepts no entries of any leader. So a disk
+//! that nobody else fills never gets so full that the log or the state can't be written, which
+//! would end the node.
 //!
 //! ```text
 //! ample ──free < mark──► low ──free < mark/4──► exhausted
@@ -15,22 +15,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// How much room is left on a disk.
+/// State of a disk by its free space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DiskState {
-    /// More than the low-water mark.
+    /// More free space than the low-water mark.
     #[default]
     Ample,
-    /// The reserve is in use: nothing that grows is taken.
+    /// The reserve is in use: writes that grow the state are refused.
     Low,
-    /// Most of the reserve is in use, too: nothing is taken.
+    /// Most of the reserve is in use, too: all writes are refused.
     Exhausted,
 }
 
 impl DiskState {
     const ALL: [Self; 3] = [Self::Ample, Self::Low, Self::Exhausted];
 
-    /// Its name in the status.
+    /// Returns its name in the status.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ample => "ample",
@@ -39,8 +39,8 @@ impl DiskState {
         }
     }
 
-    /// The room after so many bytes were found free: it comes back later than it went, so that it
-    /// doesn't change with every flush.
+    /// Returns the state after a measurement of `free` bytes. It improves at higher thresholds than
+    /// it worsens (hysteresis), so that it doesn't change with every flush.
     fn next(self, free: u64, mark: u64) -> Self {
         let exhausted = match self {
             Self::Exhausted => free < mark / 2,
@@ -58,19 +58,18 @@ impl DiskState {
     }
 }
 
-/// The room on the disk of a data directory, as it was when it was last measured.
+/// Free space on the disk of a data directory, as last measured.
 #[derive(Debug, Default)]
 pub struct DiskSpace {
     dir: PathBuf,
-    /// Low-water mark, in bytes; 0: there is always room.
+    /// Low-water mark, in bytes; 0 disables it.
     mark: u64,
     free: AtomicU64,
     state: AtomicU8,
 }
 
 impl DiskSpace {
-    /// Measures the disk that `dir` is on. `mark` is the low-water mark, in bytes; with 0 there is
-    /// always room.
+    /// Measures the disk that `dir` is on. `mark` is the low-water mark, in bytes; 0 disables it.
     pub fn new(dir: &Path, mark: u64) -> Self {
         let space = Self {
             dir: dir.to_owned(),
@@ -81,7 +80,7 @@ impl DiskSpace {
         space
     }
 
-    /// Measures again. Where the system doesn't tell, the room stays what it was.
+    /// Measures again. If the system call fails, the state doesn't change.
     pub fn measure(&self) {
         let Ok(disk) = rustix::fs::statvfs(&self.dir) else {
             return;
@@ -94,46 +93,50 @@ impl DiskSpace {
         if now > before {
             tracing::error!(
                 state = now.name(),
-                free,
-                low_water = self.mark,
-                "the disk is nearly full: give it room, or delete something"
+                free_bytes = free,
+                low_water_bytes = self.mark,
+                "the disk is nearly full: free disk space, or delete keys"
             );
         } else if now < before {
-            tracing::info!(state = now.name(), free, "there is more room on the disk");
+            tracing::info!(
+                state = now.name(),
+                free_bytes = free,
+                "the disk has free space again"
+            );
         }
     }
 
-    /// The room that there is.
+    /// Returns the state of the disk.
     pub fn state(&self) -> DiskState {
         let number = usize::from(self.state.load(Ordering::Acquire));
         DiskState::ALL.get(number).copied().unwrap_or_default()
     }
 
-    /// Bytes that are free, for other users than root; 0 if that can't be told.
+    /// Returns the free bytes for users other than root; 0 if unknown.
     pub fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }
 }
 
-/// What a leader takes while disks fill up.
+/// Writes that a leader accepts while disks fill up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Intake {
-    /// Everything.
+    /// All writes.
     #[default]
     All,
-    /// Nothing that makes the state grow.
+    /// Only writes that don't grow the state.
     NoGrowth {
-        /// Whether another member has room, so that trying again may help soon.
+        /// True if another member has free space, so that a retry may succeed soon.
         elsewhere: bool,
     },
-    /// No write at all.
+    /// No writes.
     Nothing {
-        /// Whether another member has room, so that trying again may help soon.
+        /// True if another member has free space, so that a retry may succeed soon.
         elsewhere: bool,
     },
 }
 
-/// The intake of a group, decided now and then, and asked with each write.
+/// Write admission of a group, set periodically, and checked with each write.
 #[derive(Debug, Default)]
 pub struct Gate(AtomicU8);
 
@@ -142,19 +145,19 @@ const NOTHING: u8 = 2;
 const ELSEWHERE: u8 = 4;
 
 impl Gate {
-    /// Decides.
+    /// Sets the admission.
     pub fn set(&self, intake: Intake) {
-        let with = |bit, elsewhere| if elsewhere { bit | ELSEWHERE } else { bit };
+        let flags = |bit, elsewhere| if elsewhere { bit | ELSEWHERE } else { bit };
         let bits = match intake {
             Intake::All => 0,
-            Intake::NoGrowth { elsewhere } => with(NO_GROWTH, elsewhere),
-            Intake::Nothing { elsewhere } => with(NOTHING, elsewhere),
+            Intake::NoGrowth { elsewhere } => flags(NO_GROWTH, elsewhere),
+            Intake::Nothing { elsewhere } => flags(NOTHING, elsewhere),
         };
         self.0.store(bits, Ordering::Relaxed);
     }
 
-    /// Whether a write is refused, one that grows the state or one that doesn't; and if so, whether
-    /// another member has room.
+    /// Returns `None` if a write, which may grow the state (`grows`), is admitted; else whether
+    /// another member has free space.
     pub fn refuses(&self, grows: bool) -> Option<bool> {
         let bits = self.0.load(Ordering::Relaxed);
         let refused = bits & NOTHING != 0 || (grows && bits & NO_GROWTH != 0);
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_comes_back_later_than_it_went() {
+    fn the_disk_state_improves_with_hysteresis() {
         let mark = 1000;
         let mut state = DiskState::Ample;
         for (free, expected) in [
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mark_there_is_always_room() {
+    fn without_a_mark_the_disk_is_always_ample() {
         assert_eq!(DiskState::Ample.next(0, 0), DiskState::Ample);
         let dir = tempfile::tempdir().unwrap();
         let space = DiskSpace::new(dir.path(), u64::MAX);
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_refuses_what_was_decided() {
+    fn a_gate_refuses_writes_as_set() {
         let gate = Gate::default();
         assert_eq!((gate.refuses(true), gate.refuses(false)), (None, None));
         gate.set(Intake::NoGrowth { elsewhere: true });

@@ -1,12 +1,12 @@
-//! The applied state of all groups, in one RocksDB without a write-ahead log.
+//! Applied state of all groups, in one RocksDB without a write-ahead log.
 //!
-//! Invariant: each batch holds the effects of whole log entries together with the applied
-//! position after them, and all rows live in one column family. So whatever a crash leaves is the
-//! state after some entry, and that entry's position is in it.
+//! Invariant: each batch holds the effects of whole log entries together with the applied position
+//! after them, and all rows are in one column family. So a crash always leaves the state after some
+//! entry, including that entry's position.
 //!
-//! What was flushed is durable, also what a killed process may have flushed without a last sync:
-//! opening writes a new MANIFEST with all that it has read, and syncs it, as long as RocksDB's
-//! `reuse_manifest_on_open` is off. The log is purged by that.
+//! Flushed rows are durable, also those that a killed process may have flushed without a final
+//! sync: opening writes a new MANIFEST with everything that it has read, and syncs it, as long as
+//! RocksDB's `reuse_manifest_on_open` is off. Purges of the log rely on that.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -26,18 +26,18 @@ use super::error::StoreError;
 use super::keys::GroupId;
 use super::rebuild::StateDirs;
 
-/// What a read that doesn't wait for the disk found.
+/// Result of a read that doesn't wait for the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The row.
+    /// Content of the row.
     Row(Bytes),
     /// There is no such row.
     Nothing,
-    /// Only the disk knows.
+    /// Not in memory: the disk has to be read.
     NotCached,
 }
 
-/// The state database. Cheap to clone.
+/// State database. Cheap to clone.
 #[derive(Clone)]
 pub struct StateDb {
     inner: Arc<Inner>,
@@ -57,7 +57,7 @@ struct Inner {
     stalls: StallWatch,
 }
 
-/// Rows that change together.
+/// Changes of rows that are written atomically.
 #[derive(Default)]
 pub struct Batch(WriteBatch);
 
@@ -77,20 +77,20 @@ impl Batch {
         self.0.delete_range(from, to);
     }
 
-    /// Size of the batch, in bytes.
+    /// Returns the size of the batch, in bytes.
     pub fn bytes(&self) -> usize {
         self.0.size_in_bytes()
     }
 }
 
-/// A range of rows to walk.
+/// Range of rows to scan.
 #[derive(Clone, Debug)]
 pub struct Scan {
-    /// The first key.
+    /// First key.
     pub from: Vec<u8>,
-    /// The end, exclusive.
+    /// End, exclusive.
     pub to: Vec<u8>,
-    /// Whether the blocks read should stay in the cache: not for walks over everything.
+    /// True to keep the blocks read in the cache: not for full scans.
     pub fill_cache: bool,
 }
 
@@ -104,33 +104,33 @@ impl Scan {
 }
 
 impl Inner {
-    /// A read of a row, or one that began there, has failed. If it has met damage, nothing is
-    /// compacted any more: see `rebuild`.
+    /// Handles the failure of a read of a row, or of a scan that began there. If it has met damage,
+    /// compactions are stopped: see `rebuild`.
     fn failed_read(&self, row: &[u8], error: rocksdb::Error) -> StoreError {
         if self.damage.note(row, &error)
             && let Err(error) = self.keep_files(&error)
         {
-            // A compaction that meets the damage ends all writes, and with them the node.
-            tracing::error!(%error, "compactions of a damaged state not stopped");
+            // A compaction that meets the damage would fail all writes, and with them the node.
+            tracing::error!(%error, "stopping compactions of the damaged state failed");
         }
         StoreError::on("read", "state row")(error)
     }
 
-    /// A write has failed: a compaction may have met damage, after which RocksDB takes none. The
-    /// next start finds out whose it is.
+    /// Handles the failure of a write: a compaction may have met damage, after which RocksDB
+    /// refuses all writes. The next start finds out which group's rows are damaged.
     fn failed_write(&self, verb: &'static str, error: rocksdb::Error) -> StoreError {
         if error.kind() == rocksdb::ErrorKind::Corruption
             && !self.dirs.is_marked()
             && let Err(error) = self.keep_files(&error)
         {
-            tracing::error!(%error, "damaged state not marked");
+            tracing::error!(%error, "marking the damaged state failed");
         }
         StoreError::on(verb, "state batch")(error)
     }
 
-    fn keep_files(&self, why: &rocksdb::Error) -> Result<(), StoreError> {
+    fn keep_files(&self, reason: &rocksdb::Error) -> Result<(), StoreError> {
         self.dirs
-            .set_mark(why.as_ref())
+            .set_mark(reason.as_ref())
             .map_err(StoreError::on("mark", "state directory"))?;
         self.db
             .set_options(&[("disable_auto_compactions", "true")])
@@ -155,7 +155,7 @@ fn walk(
         .map_err(|error| state.failed_read(from, error))
 }
 
-/// Rows as they were at one moment: several reads that belong together.
+/// Snapshot of the database, for several consistent reads.
 pub struct Frozen<'a> {
     rows: Snapshot<'a>,
     state: &'a Inner,
@@ -169,7 +169,7 @@ impl Frozen<'_> {
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
-    /// Walks over rows until `visit` breaks: blocks.
+    /// Scans rows until `visit` breaks: blocks.
     pub fn scan(
         &self,
         scan: &Scan,
@@ -189,12 +189,12 @@ impl StateDb {
         (cache, cache_bytes): (&Cache, usize),
     ) -> Result<Self, StoreError> {
         let db = DB::open(options, dir).map_err(StoreError::on("open", "state database"))?;
-        // Each read looks through the range tombstones of the write buffer: not through many.
+        // Bounds the range tombstones of a memtable, which each read has to check.
         db.set_options(&[("memtable_max_range_deletions", "1000")])
             .map_err(StoreError::on("configure", "state database"))?;
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
-        let tier = |tier| {
+        let read_options = |tier| {
             let mut options = ReadOptions::default();
             options.set_read_tier(tier);
             options
@@ -207,8 +207,8 @@ impl StateDb {
             cache_bytes,
             db,
             no_wal,
-            cached: tier(ReadTier::BlockCache),
-            persisted: tier(ReadTier::Persisted),
+            cached: read_options(ReadTier::BlockCache),
+            persisted: read_options(ReadTier::Persisted),
             all: ReadOptions::default(),
             stalls: StallWatch::new(),
         };
@@ -223,12 +223,12 @@ impl StateDb {
         &self.inner.db
     }
 
-    /// Held while rows are removed for good: one removal at a time.
+    /// Returns the lock held while key ranges are removed: one removal at a time.
     pub(super) fn removing(&self) -> &Mutex<()> {
         &self.inner.removing
     }
 
-    /// Reads a row from memory, if memory can tell.
+    /// Reads a row from memory only.
     pub fn get_cached(&self, key: &[u8]) -> Result<Found, StoreError> {
         match self.inner.db.get_pinned_opt(key, &self.inner.cached) {
             Ok(Some(row)) => Ok(Found::Row(Bytes::copy_from_slice(&row))),
@@ -238,12 +238,12 @@ impl StateDb {
         }
     }
 
-    /// Reads a row, from the disk if need be: blocks.
+    /// Reads a row, from the disk if necessary: blocks.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.get_with(key, &self.inner.all)
     }
 
-    /// Reads what is flushed of a row: blocks.
+    /// Reads a row as last flushed: blocks.
     pub fn get_persisted(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.get_with(key, &self.inner.persisted)
     }
@@ -254,22 +254,22 @@ impl StateDb {
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
-    /// Damage that reads have met of a group's rows, now and later.
+    /// Returns the damage that reads have met, or will meet, of a group's rows.
     pub fn damage_of(&self, group: GroupId) -> Arc<GroupDamage> {
         self.inner.damage.of(group)
     }
 
-    /// Whether reads have met damage of any group's rows, now and later.
+    /// Subscribes to whether reads have met damage of any group's rows.
     pub fn any_damage(&self) -> watch::Receiver<bool> {
         self.inner.damage.any()
     }
 
-    /// Held while all rows of a group are read: one group at a time.
+    /// Waits for the lock held while all rows of a group are checked: one group at a time.
     pub async fn check_turn(&self) -> OwnedMutexGuard<()> {
         self.inner.damage.checking().lock_owned().await
     }
 
-    /// Forgets blocks in memory, so that reads meet the disk.
+    /// Evicts all cached blocks, so that reads go to the disk.
     pub fn drop_cached_blocks(&self) {
         let mut cache = self.inner.cache.lock();
         cache.set_capacity(0);
@@ -294,17 +294,17 @@ impl StateDb {
         flushed.map_err(|error| self.inner.failed_write("flush", error))
     }
 
-    /// Bytes that are only in memory, in write buffers that were not flushed yet.
+    /// Returns the size of the active memtable, which isn't flushed yet, in bytes.
     pub fn unflushed_bytes(&self) -> u64 {
         self.number(c"rocksdb.cur-size-active-mem-table")
     }
 
-    /// Size of the files, in bytes.
+    /// Returns the size of the SST files, in bytes.
     pub fn disk_bytes(&self) -> u64 {
         self.number(c"rocksdb.total-sst-files-size")
     }
 
-    /// Roughly how many rows there are.
+    /// Returns the estimated number of rows.
     pub fn estimated_rows(&self) -> u64 {
         self.number(c"rocksdb.estimate-num-keys")
     }
@@ -318,7 +318,7 @@ impl StateDb {
             .unwrap_or(0)
     }
 
-    /// Walks over rows in one consistent view, until `visit` breaks: blocks.
+    /// Scans rows in one consistent view, until `visit` breaks: blocks.
     pub fn scan(
         &self,
         scan: Scan,
@@ -328,7 +328,7 @@ impl StateDb {
         walk(&self.inner, rows, &scan.from, visit)
     }
 
-    /// All rows as they are now, whatever is written while they are read.
+    /// Takes a snapshot of all rows as they are now, unaffected by later writes.
     pub fn frozen(&self) -> Frozen<'_> {
         Frozen {
             rows: self.inner.db.snapshot(),

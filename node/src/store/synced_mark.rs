@@ -1,11 +1,11 @@
-//! How far the log was synced, written down apart from it.
+//! Position up to which the log was synced, stored apart from the log.
 //!
-//! After a crash the log itself can't tell a tail that was never synced, which may be dropped,
-//! from one that was and is damaged. So after each sync the position that it covered is
-//! written to a small file, which costs no sync of its own. A crash of the machine may leave an
-//! older number there, never a newer one. A log that ends before it has lost what was acknowledged:
-//! then the node must not go on as if nothing had happened, since its vote for those entries would
-//! count twice.
+//! After a crash the log itself can't distinguish a tail that was never synced, which may be
+//! dropped, from one that was synced and is damaged. So after each sync the position that it
+//! covered is written to a small file, which costs no sync of its own. A crash of the machine may
+//! leave an older position there, never a newer one. A log that ends before it has lost
+//! acknowledged records: then the node must not continue as if nothing had happened, since its vote
+//! for those entries would count twice.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,13 +14,13 @@ use std::path::Path;
 
 const FILE: &str = "log-synced";
 
-/// The file that says how far the log was synced.
+/// File with the position up to which the log was synced.
 pub(super) struct SyncedMark {
     file: File,
 }
 
 impl SyncedMark {
-    /// Opens the file in the data directory, and reads what it says; 0 if it is new.
+    /// Opens the file in the data directory, and reads the position; 0 if the file is new.
     pub(super) fn open(dir: &Path) -> io::Result<(Self, u64)> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
@@ -34,7 +34,7 @@ impl SyncedMark {
         Ok((Self { file }, mark))
     }
 
-    /// All up to this position was synced.
+    /// Writes the position up to which everything was synced.
     pub(super) fn set(&self, position: u64) -> io::Result<()> {
         self.file.write_all_at(&position.to_be_bytes(), 0)
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_was_written_last() {
+    fn the_last_position_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let (mark, new) = SyncedMark::open(dir.path()).unwrap();
         assert_eq!(new, 0);

@@ -1,9 +1,9 @@
-//! A state database brought into a certain form, for tests.
+//! State databases with a certain layout of files, for tests.
 
 use super::state::{Batch, StateDb};
 use super::{Engine, EngineSettings};
 
-/// An engine with small buffers.
+/// Opens an engine with small buffers.
 pub fn small_engine(dir: &std::path::Path) -> Engine {
     let settings = EngineSettings {
         block_cache: 1 << 20,
@@ -13,11 +13,11 @@ pub fn small_engine(dir: &std::path::Path) -> Engine {
     Engine::open(dir, &settings).unwrap()
 }
 
-/// A database whose files are small and lie on several levels.
+/// Database with small files on several levels.
 pub struct Sorted<'a>(&'a StateDb);
 
 impl<'a> Sorted<'a> {
-    /// Makes small files from now on.
+    /// Configures the database to write small files from now on.
     pub fn new(state: &'a StateDb) -> Self {
         let small = [
             ("max_bytes_for_level_base", "16384"),
@@ -38,27 +38,27 @@ impl<'a> Sorted<'a> {
         self.to_the_bottom();
     }
 
-    /// Brings all that is there into files of the last level.
+    /// Compacts everything into files of the last level.
     pub fn to_the_bottom(&self) {
         self.0.flush().unwrap();
         self.0.db().compact_range(None::<&[u8]>, None::<&[u8]>);
         assert_eq!(self.files_at(0), 0);
     }
 
-    /// Brings what is in memory into a file above those of the last level.
+    /// Flushes the memtable, and compacts it into a file above those of the last level.
     pub fn newest_into_a_file_above(&self) {
         let trigger = |files| [("level0_file_num_compaction_trigger", files)];
         self.0.flush().unwrap();
         assert_eq!(self.files_at(0), 1);
         self.0.db().set_options(&trigger("1")).unwrap();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while self.files_at(0) > 0 {
-            assert!(std::time::Instant::now() < until, "it is compacted");
+            assert!(std::time::Instant::now() < deadline, "timed out waiting for a compaction");
             std::thread::yield_now();
         }
         self.0.db().set_options(&trigger("1000")).unwrap();
         let above: u64 = (1..6).map(|level| self.files_at(level)).sum();
-        assert_ne!(above, 0, "it lies between the first level and the last");
+        assert_ne!(above, 0, "no file lies between the first level and the last");
     }
 
     fn files_at(&self, level: u32) -> u64 {

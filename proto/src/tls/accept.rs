@@ -1,9 +1,8 @@
-//! Takes connections, and sorts them by what they are for: those for Raft on its own threads, those
-//! for users spread evenly over users' threads.
+//! Accepts connections, and routes them by their purpose: those for Raft to its own threads, those
+//! for users' requests evenly to the worker threads.
 //!
-//! Handshakes run side by side, so that one that stands still holds up nobody; how many there are is
-//! bounded, and when there are too many, the oldest is given up: whoever means well is done long
-//! before.
+//! Handshakes run concurrently, so that a stalled one blocks no other; their number is bounded, and
+//! when there are too many, the oldest is aborted: an honest client has finished long before.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,31 +25,31 @@ use super::peer::{Caller, Peer};
 use super::reload::Tls;
 use super::stream::Stream;
 
-/// Handshakes at once.
+/// Maximum number of concurrent handshakes.
 const SHAKING: usize = 256;
-/// Time for a connection's first bytes and its handshake together.
+/// Maximum time for a connection's first bytes and its handshake together.
 const SHAKEN_WITHIN: Duration = Duration::from_secs(5);
-/// Connections that are ready and not taken yet.
+/// Maximum number of ready connections in a queue.
 const READY: usize = 16;
-/// Pause after the system refused a connection, as it does when there are too many files.
+/// Delay after a connection couldn't be accepted, as when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that are ready.
+/// Stream of ready connections.
 pub type Connections = BoxStream<'static, io::Result<Stream>>;
 
-/// The connections that come in and, with certificates, have shown one of the CA.
+/// Accepted connections by purpose; with certificates, their other ends have shown one of the CA.
 pub struct Accepted {
     /// gRPC for Raft.
     pub raft: Connections,
-    /// Frames of users' requests, by way of routers, by thread.
+    /// Frames of users' requests, from routers, by thread.
     pub users: Vec<Connections>,
-    /// gRPC for users' requests that other nodes pass on, by thread.
+    /// gRPC for users' requests that other nodes forward, by thread.
     pub keys: Vec<Connections>,
-    /// gRPC for all else.
+    /// gRPC for everything else.
     pub others: Connections,
 }
 
-/// Where connections go when they are ready.
+/// Queues of ready connections, by purpose.
 struct Doors {
     raft: Door,
     users: Row,
@@ -58,22 +57,22 @@ struct Doors {
     others: Door,
 }
 
-/// Where connections are taken, and the runtime that wakes for what comes on them.
+/// Queue of ready connections, and the runtime that polls them.
 #[derive(Clone)]
 struct Door {
     ready: mpsc::Sender<Stream>,
     runtime: Handle,
 }
 
-/// Doors that take turns.
+/// Queues of the worker threads, used in turn.
 struct Row {
     doors: Vec<Door>,
     next: AtomicUsize,
 }
 
-/// Takes connections: those for Raft are ready on `raft`, those for users' requests on `workers` in turn, of
-/// which there must be one at least, and all others here. The task that takes them runs here, and ends with
-/// any of them.
+/// Accepts connections: those for Raft are polled by `raft`, those for users' requests by `workers`
+/// in turn, of which there must be at least one, and all others by the current runtime. The task
+/// that accepts them runs on the current runtime, and ends when any of the streams is dropped.
 pub fn accept(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -81,40 +80,40 @@ pub fn accept(
     workers: &[Handle],
 ) -> Accepted {
     let (raft, for_raft) = Door::open(raft);
-    let open = || -> (Vec<Door>, Vec<Connections>) {
+    let open_all = || -> (Vec<Door>, Vec<Connections>) {
         let workers = workers.iter().cloned();
         workers.map(Door::open).unzip()
     };
-    let ((users, for_users), (keys, for_keys)) = (open(), open());
+    let ((users, for_users), (forwarded, for_forwarded)) = (open_all(), open_all());
     let (others, for_others) = Door::open(Handle::current());
-    let doors = Doors {
+    let queues = Doors {
         raft,
         users: Row::of(users),
-        keys: Row::of(keys),
+        keys: Row::of(forwarded),
         others,
     };
-    tokio::spawn(take(listener, tls, Arc::new(doors)));
+    tokio::spawn(take(listener, tls, Arc::new(queues)));
     Accepted {
         raft: for_raft,
         users: for_users,
-        keys: for_keys,
+        keys: for_forwarded,
         others: for_others,
     }
 }
 
 impl Door {
     fn open(runtime: Handle) -> (Self, Connections) {
-        let (ready, taken) = mpsc::channel(READY);
-        (Self { ready, runtime }, connections(taken))
+        let (ready, receiver) = mpsc::channel(READY);
+        (Self { ready, runtime }, connections(receiver))
     }
 
-    /// Has a connection made ready on the runtime that it is for.
+    /// Moves a connection to the queue's runtime, which does the handshake.
     async fn pass(&self, tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
         let tcp = move_to(&self.runtime, tcp).map_err(|error| error.to_string())?;
-        // Ends with this task.
-        let mut there = JoinSet::new();
-        there.spawn_on(make_ready(tcp, tls, self.ready.clone()), &self.runtime);
-        match there.join_next().await {
+        // The task is aborted with this one.
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(make_ready(tcp, tls, self.ready.clone()), &self.runtime);
+        match tasks.join_next().await {
             Some(Ok(ready)) => ready,
             Some(Err(_)) | None => Err("the node is stopping".to_owned()),
         }
@@ -122,9 +121,12 @@ impl Door {
 }
 
 impl Row {
-    fn of(doors: Vec<Door>) -> Self {
+    fn of(queues: Vec<Door>) -> Self {
         let next = AtomicUsize::new(0);
-        Self { doors, next }
+        Self {
+            doors: queues,
+            next,
+        }
     }
 
     fn turn(&self) -> Option<&Door> {
@@ -132,43 +134,50 @@ impl Row {
         self.doors.get(next % self.doors.len().max(1))
     }
 
-    /// Ends when one of them takes no more.
+    /// Waits until one of the queues is closed.
     async fn closed(&self) {
-        let closed = self.doors.iter().map(|door| Box::pin(door.ready.closed()));
-        // There is no end of nothing to wait for.
+        let closed = self
+            .doors
+            .iter()
+            .map(|queue| Box::pin(queue.ready.closed()));
+        // `select_all` panics without futures.
         if closed.len() > 0 {
             select_all(closed).await;
         }
     }
 }
 
-fn connections(taken: mpsc::Receiver<Stream>) -> Connections {
-    let next = |mut taken: mpsc::Receiver<Stream>| async move {
-        let next = taken.recv().await?;
-        Some((Ok(next), taken))
+fn connections(receiver: mpsc::Receiver<Stream>) -> Connections {
+    let next = |mut receiver: mpsc::Receiver<Stream>| async move {
+        let next = receiver.recv().await?;
+        Some((Ok(next), receiver))
     };
-    stream::unfold(taken, next).boxed()
+    stream::unfold(receiver, next).boxed()
 }
 
-async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Arc<Doors>) {
-    let mut shaking = JoinSet::new();
+async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, queues: Arc<Doors>) {
+    let mut handshakes = JoinSet::new();
     let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
-    let mut closed = pin!(doors.closed());
+    let mut closed = pin!(queues.closed());
     loop {
         tokio::select! {
             () = &mut closed => return,
-            Some(_) = shaking.join_next(), if !shaking.is_empty() => {}
+            Some(_) = handshakes.join_next(), if !handshakes.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((tcp, from)) => {
                     oldest.retain(|handle| !handle.is_finished());
                     if oldest.len() >= SHAKING && let Some(first) = oldest.pop_front() {
                         first.abort();
                     }
-                    let welcome = welcome(tcp, from, tls.clone(), doors.clone());
-                    oldest.push_back(shaking.spawn(welcome));
+                    let receive = welcome(tcp, from, tls.clone(), queues.clone());
+                    oldest.push_back(handshakes.spawn(receive));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "take a connection of another node");
+                    tracing::warn!(
+                        %error,
+                        delay = ?PAUSE,
+                        "accepting a connection on the rpc port failed, retrying"
+                    );
                     tokio::time::sleep(PAUSE).await;
                 }
             },
@@ -176,33 +185,33 @@ async fn take(listener: TcpListener, tls: Option<Arc<Tls>>, doors: Arc<Doors>) {
     }
 }
 
-/// Has a connection made ready for the threads that it is for.
-async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, doors: Arc<Doors>) {
-    // A connection that fails to take the option only waits longer.
+/// Brings an accepted connection to the queue of its purpose, or logs why that failed.
+async fn welcome(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, queues: Arc<Doors>) {
+    // Without the option, a connection is only slower.
     let _ = tcp.set_nodelay(true);
-    let shaken = tokio::time::timeout(SHAKEN_WITHIN, doors.sort(tcp, tls.clone())).await;
-    let late = |_| Err("it took too long to show its certificate".to_owned());
-    match (shaken.unwrap_or_else(late), tls) {
+    let routed = tokio::time::timeout(SHAKEN_WITHIN, queues.sort(tcp, tls.clone())).await;
+    let timed_out = |_| Err("it took too long to show its certificate".to_owned());
+    match (routed.unwrap_or_else(timed_out), tls) {
         (Ok(()), _) => {}
-        (Err(why), Some(tls)) => tls.refused(&from, &why),
-        (Err(why), None) => tracing::debug!(%from, why, "refused a connection"),
+        (Err(reason), Some(tls)) => tls.refused(&from, &reason),
+        (Err(reason), None) => tracing::debug!(%from, reason, "connection refused"),
     }
 }
 
 impl Doors {
     async fn sort(&self, mut tcp: TcpStream, tls: Option<Arc<Tls>>) -> Result<(), String> {
-        let marked = mark::read(&mut tcp).await;
-        let door = match marked.map_err(|error| error.to_string())? {
+        let purpose = mark::read(&mut tcp).await;
+        let queue = match purpose.map_err(|error| error.to_string())? {
             Some(Purpose::Raft) => Some(&self.raft),
             Some(Purpose::Users) => self.users.turn(),
             Some(Purpose::Keys) => self.keys.turn(),
             None => Some(&self.others),
         };
-        let door = door.ok_or_else(|| "nobody takes connections".to_owned())?;
-        door.pass(tcp, tls).await
+        let queue = queue.ok_or_else(|| "there is no worker thread".to_owned())?;
+        queue.pass(tcp, tls).await
     }
 
-    /// Ends when one of them takes no more.
+    /// Waits until one of the queues is closed.
     async fn closed(&self) {
         tokio::select! {
             () = self.raft.ready.closed() => {}
@@ -213,10 +222,10 @@ impl Doors {
     }
 }
 
-/// Has a runtime wake for what comes on a connection.
+/// Registers a connection with another runtime.
 fn move_to(runtime: &Handle, tcp: TcpStream) -> io::Result<TcpStream> {
     let tcp = tcp.into_std()?;
-    let _there = runtime.enter();
+    let _guard = runtime.enter();
     TcpStream::from_std(tcp)
 }
 
@@ -229,18 +238,18 @@ async fn make_ready(
         None => Stream::plain(tcp),
         Some(tls) => shake_hands(&tls, tcp).await?,
     };
-    // Fails only if nobody takes connections any more.
+    // Fails only if the stream of connections was dropped.
     let _ = ready.send(stream).await;
     Ok(())
 }
 
 async fn shake_hands(tls: &Tls, tcp: TcpStream) -> Result<Stream, String> {
-    let shaken = tls.acceptor().accept(tcp).await;
-    let stream = shaken.map_err(|error| error.to_string())?;
+    let accepted = tls.acceptor().accept(tcp).await;
+    let stream = accepted.map_err(|error| error.to_string())?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let other = Peer::of(chain).map_err(|reason| format!("its certificate {reason}"))?;
+    let holder = Peer::of(chain).map_err(|reason| format!("its certificate {reason}"))?;
     Ok(Stream::encrypted(
         TlsStream::Server(stream),
-        Caller::Certified(other),
+        Caller::Certified(holder),
     ))
 }

@@ -1,5 +1,5 @@
-//! Finding out why nobody at an address speaks as a node does: settings that don't fit are told by
-//! what comes back, so that the error can say what to set.
+//! Diagnosis of why no node answers at an address: settings that don't match are recognized by the
+//! bytes that come back, so that the error can say what to set.
 
 use std::io;
 use std::time::Duration;
@@ -8,30 +8,31 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 
-/// Time to find out. Whoever serves there answers at once.
+/// Maximum time for each probe. Any server answers at once.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a client of HTTP/2 begins with: the preface, and an empty SETTINGS frame.
+/// First bytes of an HTTP/2 client: the preface, and an empty SETTINGS frame.
 const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// A request of HTTP/1.1.
+/// Request of HTTP/1.1.
 const HTTP1_HELLO: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-/// Begins what is left of TLS when there is no TLS: an alert's record.
+/// First byte of the alert with which TLS answers plaintext.
 const TLS_ALERT: u8 = 0x15;
 
-pub(super) const NO_CERTIFICATES_HERE: &str = "it asks for certificates, and this program has none: set rpc_cert, rpc_key and rpc_ca as the \
-     others do";
-pub(super) const NO_CERTIFICATES_THERE: &str = "it speaks without certificates, and this program has some: give rpc_cert, rpc_key and rpc_ca \
-     to all nodes and routers of the cluster, or to none; or this isn't the port of its `rpc`";
-pub(super) const NOT_RPC: &str = "it answers by HTTP as a node's `http` or `admin` does: give the address of its `rpc` (7070 \
-     unless it is set)";
+pub(super) const NO_CERTIFICATES_HERE: &str = "it asks for certificates, and this program has \
+     none: set rpc_cert, rpc_key and rpc_ca as the others do";
+pub(super) const NO_CERTIFICATES_THERE: &str = "it speaks without certificates, and this program \
+     has some: give rpc_cert, rpc_key and rpc_ca to all nodes and routers of the cluster, or to \
+     none; or this isn't the port of its `rpc`";
+pub(super) const NOT_RPC: &str = "it answers by HTTP as a node's `http` or `admin` does: give the \
+     address of its `rpc` (7070 unless it is set)";
 
-/// Whether an error of gRPC says that plain HTTP was answered: with a status of HTTP, which gRPC
-/// leaves at 200, and a body that is no message, if any.
+/// Returns whether a gRPC error shows that a plain HTTP server answered: by an HTTP status other
+/// than gRPC's 200, or a body that is no message.
 pub(super) fn is_plain_http(status: &tonic::Status) -> bool {
     let signs = ["mapped from HTTP status code", "response with status: 4"];
     signs.iter().any(|sign| status.message().contains(sign))
 }
 
-/// What is wrong at an address that was reached without certificates, if that can be told.
+/// Probes an address that was reached without certificates, and returns what is wrong, if known.
 pub(super) async fn probe(address: &str) -> Option<&'static str> {
     for hello in [HTTP2_HELLO, HTTP1_HELLO] {
         let first = tokio::time::timeout(PROBE_TIMEOUT, first_byte(address, hello));
@@ -39,7 +40,7 @@ pub(super) async fn probe(address: &str) -> Option<&'static str> {
             Ok(TLS_ALERT) => return Some(NO_CERTIFICATES_HERE),
             Ok(b'H') => return Some(NOT_RPC),
             Ok(_) => return None,
-            // A server of HTTP/1 alone may close the connection without a word.
+            // A server that only speaks HTTP/1 may close the connection without a response.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Err(_) => return None,
         }
@@ -53,7 +54,7 @@ async fn first_byte(address: &str, hello: &[u8]) -> io::Result<u8> {
     tcp.read_u8().await
 }
 
-/// Why a handshake with the node at a host failed, and what to do.
+/// Returns why a handshake with the node at a host failed, and what to do.
 pub(super) fn handshake_failure(error: &io::Error, host: &str, ca: &str) -> String {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     let advice = cause.and_then(|cause: &rustls::Error| advice(cause, host, ca));
@@ -69,7 +70,7 @@ fn advice(error: &rustls::Error, host: &str, ca: &str) -> Option<String> {
              routers certificates of one CA, that of {ca}"
         ),
         E::AlertReceived(AlertDescription::NoApplicationProtocol) => NOT_RPC.to_owned(),
-        // What came back isn't TLS at all.
+        // The response isn't TLS at all.
         E::InvalidMessage(_) => NO_CERTIFICATES_THERE.to_owned(),
         _ => return None,
     };
@@ -79,7 +80,7 @@ fn advice(error: &rustls::Error, host: &str, ca: &str) -> Option<String> {
 fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<String> {
     use CertificateError as E;
     match error {
-        // The latter where both CAs have the same name, as those of `cloudkv-node certs` have.
+        // The latter if both CAs have the same name, as those of `cloudkv-node certs` have.
         E::UnknownIssuer | E::BadSignature => Some(format!(
             "its certificate was signed by another CA: give all nodes and routers certificates of \
              one CA, that of {ca}"
@@ -98,7 +99,7 @@ fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<
     }
 }
 
-/// The name in `DnsName("name")` or `IpAddress(address)`, as rustls shows those of a certificate.
+/// Extracts the name of `DnsName("name")` or `IpAddress(address)`, as rustls formats them.
 fn bare(name: &str) -> &str {
     let inner = name.split_once('(').map_or(name, |(_, inner)| inner);
     inner.trim_end_matches(')').trim_matches('"')

@@ -1,4 +1,4 @@
-//! Connects to nodes.
+//! Connections to nodes.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,32 +18,32 @@ use super::peer::{Caller, Peer};
 use super::reload::Tls;
 use super::stream::Stream;
 
-/// Why there is no connection.
+/// Error of connecting to a node.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The address is none.
-    #[error("`{0}` is no host:port")]
+    /// Address that isn't `host:port`.
+    #[error("connect to `{0}`: this is not HOST:PORT")]
     Address(String),
-    /// Nobody answers there.
+    /// Address at which nothing answers.
     #[error("connect to {address}: {source}")]
     Connect {
-        /// Where.
+        /// Address of the attempt.
         address: String,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// Who answers isn't the node that was dialled.
-    #[error("who answers at {address} is not the node that it should be: {reason}")]
+    /// Other end that isn't the node that was dialed.
+    #[error("connect to {address}: the wrong program answers: {reason}")]
     Stranger {
-        /// Where.
+        /// Address of the attempt.
         address: String,
-        /// Why.
+        /// Reason why it isn't that node.
         reason: String,
     },
 }
 
-/// Connects to nodes by the addresses that they advertise. Cheap to clone.
+/// Dialer of nodes by the addresses that they advertise. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Dialer {
     via: Arc<HashMap<String, String>>,
@@ -52,17 +52,18 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Connects to addresses in place of others, as `via` says, and with `tls`, if there is any:
-    /// the node that answers must be the one of the address that was asked for.
-    pub fn new(via: HashMap<String, String>, tls: Option<Arc<Tls>>) -> Self {
+    /// Creates a dialer that connects to the addresses of `overrides` in place of their keys, and
+    /// with `tls`, if given: the node that answers must still be the one of the address that was
+    /// dialed.
+    pub fn new(overrides: HashMap<String, String>, tls: Option<Arc<Tls>>) -> Self {
         Self {
-            via: Arc::new(via),
+            via: Arc::new(overrides),
             tls,
             purpose: None,
         }
     }
 
-    /// The same, for connections that Raft's own threads serve.
+    /// Returns this dialer for connections that Raft's own threads serve.
     pub fn for_raft(&self) -> Self {
         Self {
             purpose: Some(Purpose::Raft),
@@ -70,7 +71,7 @@ impl Dialer {
         }
     }
 
-    /// The same, for connections over which a node passes users' requests on.
+    /// Returns this dialer for connections over which a node forwards users' requests.
     pub fn for_keys(&self) -> Self {
         Self {
             purpose: Some(Purpose::Keys),
@@ -78,7 +79,7 @@ impl Dialer {
         }
     }
 
-    /// The same, for connections over which frames of users' requests go, and no gRPC.
+    /// Returns this dialer for connections that carry frames of users' requests, and no gRPC.
     pub fn for_users(&self) -> Self {
         Self {
             purpose: Some(Purpose::Users),
@@ -86,18 +87,21 @@ impl Dialer {
         }
     }
 
-    /// The certificates in use, if there are any.
+    /// Returns the certificates in use, if there are any.
     pub fn tls(&self) -> Option<Arc<Tls>> {
         self.tls.clone()
     }
 
     /// Connects to the node that advertises `address`, `host:port`.
+    ///
+    /// # Errors
+    /// Fails if nothing answers there, or not that node.
     pub async fn connect(&self, address: &str) -> Result<Stream, DialError> {
         let to = self.via.get(address).map_or(address, String::as_str);
         let mut tcp = reach(to).await?;
         if let Some(purpose) = self.purpose {
-            let marked = mark::write(&mut tcp, purpose).await;
-            marked.map_err(|source| unreachable(to, source))?;
+            let written = mark::write(&mut tcp, purpose).await;
+            written.map_err(|source| unreachable(to, source))?;
         }
         match &self.tls {
             Some(tls) => shake_hands(tls.connector(), tls, tcp, address).await,
@@ -105,14 +109,14 @@ impl Dialer {
         }
     }
 
-    /// An error of a call to the node that advertises `address`, with what to do where that can be
-    /// found out: who answers there may be no node, or one that asks for certificates. Then it is
-    /// `Unauthenticated`, since it is the settings that don't fit.
+    /// Diagnoses an error of a call to the node that advertises `address`: the program that answers
+    /// there may be no node, or a node that asks for certificates. Then the result says what to do,
+    /// and is `Unauthenticated`, since settings don't match. Otherwise it is `status`.
     pub async fn explain(&self, address: &str, status: Status) -> Status {
         if diagnosis::is_plain_http(&status) {
             return not_a_node(address, diagnosis::NOT_RPC);
         }
-        // With certificates the handshake tells.
+        // With certificates the handshake has failed with the reason.
         if self.tls.is_some()
             || !matches!(
                 status.code(),
@@ -128,8 +132,11 @@ impl Dialer {
         }
     }
 
-    /// Connects to `http`, the port for HTTP of the node that advertises `address`: with
-    /// certificates, that node must answer, under the name that it has among nodes.
+    /// Connects to `http`, the public port of the node that advertises `address`: with
+    /// certificates, that node must answer, by the name of `address`.
+    ///
+    /// # Errors
+    /// Fails if nothing answers there, or not that node.
     pub async fn connect_http(&self, http: &str, address: &str) -> Result<Stream, DialError> {
         let tcp = reach(http).await?;
         match &self.tls {
@@ -138,13 +145,15 @@ impl Dialer {
         }
     }
 
-    /// A channel to the node that advertises `address`, with the bounds that `shape` sets.
+    /// Connects a gRPC channel to the node that advertises `address`, with the bounds that
+    /// `configure` sets.
     ///
-    /// Fails with `Unauthenticated` if the wrong one answers.
+    /// # Errors
+    /// `Unauthenticated` if another program answers, `Unavailable` if none does.
     pub async fn channel(
         &self,
         address: &str,
-        shape: impl FnOnce(Endpoint) -> Endpoint,
+        configure: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Channel, Status> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
         let endpoint = endpoint.map_err(|_| {
@@ -156,7 +165,7 @@ impl Dialer {
             let (dialer, address) = (dialer.clone(), address.clone());
             async move { dialer.connect(&address).await.map(TokioIo::new) }
         });
-        let channel = shape(endpoint).connect_with_connector(connector).await;
+        let channel = configure(endpoint).connect_with_connector(connector).await;
         channel.map_err(|error| status(&error))
     }
 }
@@ -187,26 +196,27 @@ async fn shake_hands(
     tcp: TcpStream,
     address: &str,
 ) -> Result<Stream, DialError> {
-    let stranger = |reason: String| DialError::Stranger {
+    let wrong_peer = |reason: String| DialError::Stranger {
         address: address.to_owned(),
         reason,
     };
     let host = host_of(address).ok_or_else(|| DialError::Address(address.to_owned()))?;
     let name = ServerName::try_from(host.to_owned());
     let name = name.map_err(|_| DialError::Address(address.to_owned()))?;
-    let shaken = connector.connect(name, tcp).await;
-    let stream = shaken
-        .map_err(|error| stranger(diagnosis::handshake_failure(&error, host, &tls.ca_path())))?;
+    let connected = connector.connect(name, tcp).await;
+    let stream = connected
+        .map_err(|error| wrong_peer(diagnosis::handshake_failure(&error, host, &tls.ca_path())))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    // The handshake has seen that it may serve and names the host; this refuses wildcards.
-    let other = Peer::of(chain).map_err(|reason| stranger(format!("its certificate {reason}")))?;
+    // The handshake has verified that it may serve and names the host; this refuses wildcards.
+    let holder =
+        Peer::of(chain).map_err(|reason| wrong_peer(format!("its certificate {reason}")))?;
     Ok(Stream::encrypted(
         TlsStream::Client(stream),
-        Caller::Certified(other),
+        Caller::Certified(holder),
     ))
 }
 
-/// The host of `host:port`, an IPv6 address without its brackets.
+/// Returns the host of `host:port`, an IPv6 address without its brackets.
 pub fn host_of(address: &str) -> Option<&str> {
     let (host, _) = address.rsplit_once(':')?;
     let v6 = host
@@ -215,7 +225,7 @@ pub fn host_of(address: &str) -> Option<&str> {
     Some(v6.unwrap_or(host)).filter(|host| !host.is_empty())
 }
 
-/// Transport errors say what is wrong only by their sources.
+/// Converts a transport error, whose sources alone say what is wrong.
 fn status(error: &tonic::transport::Error) -> Status {
     let mut code = Code::Unavailable;
     let mut text = String::from("connect");
@@ -224,9 +234,9 @@ fn status(error: &tonic::transport::Error) -> Status {
         if let Some(DialError::Stranger { .. }) = cause.downcast_ref() {
             code = Code::Unauthenticated;
         }
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let message = cause.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         source = cause.source();
     }

@@ -1,4 +1,4 @@
-//! The PEM files of a node or a router: read, checked and made into what rustls needs.
+//! PEM files of a node or a router: reading, validation and rustls configurations.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,103 +15,112 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
 
 use super::peer::Peer;
 
-/// HTTP/2, which gRPC speaks.
+/// ALPN protocol of gRPC: HTTP/2.
 const GRPC: &[u8] = b"h2";
-/// HTTP/1.1, in which routers pass on users' requests.
+/// ALPN protocol in which routers forward users' requests: HTTP/1.1.
 const HTTP: &[u8] = b"http/1.1";
 
-/// Where a node's or a router's certificates are. Each is a PEM file.
+/// Paths of a node's or a router's PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Its certificate, followed by those between it and the CA, if there are any.
+    /// Certificate, followed by the intermediate ones between it and the CA, if there are any.
     pub cert: PathBuf,
-    /// The certificate's private key.
+    /// Private key of the certificate.
     pub key: PathBuf,
-    /// The certificates of the CAs that others' certificates must come from.
+    /// Certificates of the CAs that must have issued the others' certificates.
     pub ca: PathBuf,
 }
 
-/// Why certificates can't be used.
+/// Error of certificates that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read.
+    /// File that can't be read.
     #[error("read {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// A file holds something else.
+    /// File with other contents.
     #[error("{} holds no {what} in PEM form", path.display())]
     Pem {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it should hold.
+        /// Expected contents.
         what: &'static str,
-        /// Why it can't be read as that.
+        /// Error of the parser.
         #[source]
         source: Option<pem::Error>,
     },
-    /// Certificate and key don't go together, or can't be used.
-    #[error("the certificate in {} and the key in {} can't be used together", cert.display(), key.display())]
+    /// Certificate and key that don't match, or can't be used.
+    #[error(
+        "the certificate in {} and the key in {} can't be used together",
+        cert.display(),
+        key.display()
+    )]
     Pair {
-        /// The certificate's file.
+        /// Path of the certificate.
         cert: PathBuf,
-        /// The key's file.
+        /// Path of the key.
         key: PathBuf,
-        /// Why.
+        /// Error of rustls.
         #[source]
         source: rustls::Error,
     },
-    /// The CA's file can't be used.
+    /// CA file that can't be used.
     #[error("the certificates in {} can't be used as those of a CA: {reason}", path.display())]
     Ca {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason why not.
         reason: String,
     },
-    /// The certificate is none of the CA, or has expired.
-    #[error("the certificate in {} is not valid for the CA in {}: {reason}", cert.display(), ca.display())]
+    /// Certificate that the CA hasn't issued, or that has expired.
+    #[error(
+        "the certificate in {} is not valid for the CA in {}: {reason}",
+        cert.display(),
+        ca.display()
+    )]
     Chain {
-        /// The certificate's file.
+        /// Path of the certificate.
         cert: PathBuf,
-        /// The CA's file.
+        /// Path of the CA's certificates.
         ca: PathBuf,
-        /// Why.
+        /// Error of the validation.
         reason: webpki::Error,
     },
-    /// The certificate isn't what its holder needs.
+    /// Certificate that doesn't fit its holder.
     #[error("the certificate in {} {reason}", cert.display())]
     Unfit {
-        /// The certificate's file.
+        /// Path of the certificate.
         cert: PathBuf,
-        /// What is wrong with it.
+        /// Reason, as the end of "the certificate ...".
         reason: String,
     },
 }
 
-/// What the files hold, checked, and ready for connections.
+/// Validated contents of the files, as configurations for connections.
 #[derive(Debug)]
 pub(super) struct Material {
-    /// For gRPC.
+    /// Configuration of gRPC servers.
     pub server: Arc<ServerConfig>,
-    /// For gRPC.
+    /// Configuration of gRPC clients.
     pub client: Arc<ClientConfig>,
-    /// For users' requests that routers pass on.
+    /// Configuration of servers for users' requests that routers forward.
     pub http_server: Arc<ServerConfig>,
-    /// For users' requests that routers pass on.
+    /// Configuration of clients for users' requests that routers forward.
     pub http_client: Arc<ClientConfig>,
-    /// What the certificate says of its holder.
+    /// Holder of the certificate.
     pub me: Peer,
-    /// When the certificate expires.
+    /// Expiry of the certificate, or of the first of its chain to expire.
     pub valid_until: SystemTime,
 }
 
 impl Material {
-    /// Reads and checks the files. The certificate must be of the CA, valid now, and fit its key.
+    /// Reads and validates the files. The certificate must be of the CA, valid now, and match its
+    /// key.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let chain = certificates(&files.cert)?;
         let roots = roots(&files.ca)?;
@@ -161,7 +170,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     })
 }
 
-/// At least one certificate.
+/// Parses at least one certificate.
 fn parse(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Option<pem::Error>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(Some)?;
@@ -184,14 +193,15 @@ fn store(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, ru
     Ok(roots)
 }
 
-/// Until when those who trust a CA take a certificate, both in PEM form; `None`: not even now.
+/// Returns until when a certificate is valid for a CA, both in PEM form; `None`: it isn't valid
+/// now.
 pub fn valid_until(certificate: &str, ca: &str) -> Option<SystemTime> {
     let roots = store(parse(ca.as_bytes()).ok()?).ok()?;
     let chain = parse(certificate.as_bytes()).ok()?;
     check_chain(&chain, &roots).ok()
 }
 
-/// Whether others will take the certificate; tells until when.
+/// Validates a certificate chain, and returns until when it is valid.
 fn check_chain(
     chain: &[CertificateDer<'_>],
     roots: &RootCertStore,
@@ -211,7 +221,7 @@ fn check_chain(
         path.map(|_| ())
     };
     verify(UnixTime::now())?;
-    // Each certificate on the way may be the first to expire: whoever is, is told by name.
+    // Any certificate of the chain may be the first to expire: each error gives its expiry.
     let mut until = UnixTime::since_unix_epoch(Duration::from_secs(FOREVER));
     for _ in 0..=chain.len() {
         match verify(until) {
@@ -222,7 +232,7 @@ fn check_chain(
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(until.as_secs()))
 }
 
-/// The end of the year 9999, after which no certificate is valid.
+/// End of the year 9999, after which no certificate is valid, in seconds since 1970.
 const FOREVER: u64 = 253_402_300_800;
 
 fn server_config(
@@ -243,7 +253,7 @@ fn server_config(
         .and_then(|config| config.with_single_cert(chain, key));
     let mut config = config.map_err(pair(files))?;
     config.alpn_protocols = vec![GRPC.to_vec()];
-    // Every connection shows its certificate anew, so that one that isn't valid any more is seen.
+    // No resumption: every connection shows its certificate, so that an expired one is detected.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

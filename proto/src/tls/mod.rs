@@ -1,23 +1,23 @@
 //! Mutual TLS between nodes, and from routers to nodes.
 //!
-//! Invariant: with certificates, nobody says or hears a word on a connection before both ends have
-//! shown a certificate of the cluster's CA, and whoever dials has seen that the other end's names
-//! the host that it dialled.
+//! Invariant: with certificates, no message is sent or received on a connection before both ends
+//! have shown a certificate of the cluster's CA, and the dialing end has verified that the other
+//! end's certificate names the host that it dialed.
 //!
-//! Certificates are ordinary ones, and say all by standard fields: the hosts that a node is
-//! reached at are subject alternative names, and a node may both serve and call (extended key
-//! usages `serverAuth` and `clientAuth`), a router only call. See [`Peer`].
+//! Certificates are ordinary ones, and only use standard fields: the hosts at which a node is
+//! reached are subject alternative names, and a node may both serve and call (extended key usages
+//! `serverAuth` and `clientAuth`), a router only call. See [`CertificateHolder`].
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `files` | reads the PEM files and checks that they go together |
-//! | `reload` | takes new files while the program runs |
-//! | `peer` | what the certificate of the other end says |
+//! | `files` | reading and validation of the PEM files |
+//! | `reload` | the certificates in use, reloaded when the files change |
+//! | `peer` | identity of the other end, by its certificate |
 //! | `stream` | a connection, encrypted or not |
-//! | `dial` | connects |
-//! | `diagnosis` | why nobody at an address speaks as a node does, and what to set |
-//! | `mark` | what connections begin with that are for Raft, for users' requests, or for routers' frames |
-//! | `accept` | takes connections for the threads that they are for, and shakes hands with several at once |
+//! | `dial` | connecting |
+//! | `diagnosis` | why no node answers at an address, and what to set |
+//! | `preamble` | first bytes of connections for Raft and for users' requests |
+//! | `acceptor` | accepting and handshakes, and routing of connections to threads |
 
 mod accept;
 mod diagnosis;

@@ -1,8 +1,8 @@
-//! What the certificate of the other end says.
+//! Identity of the other end, by its certificate.
 //!
-//! Whoever holds a certificate is known by the hosts that it names. A node's certificate may be
-//! used to serve, a router's only to call; that tells them apart, and no router's certificate can
-//! be shown in the place of a node's.
+//! The holder of a certificate is identified by the hosts that it names. A node's certificate may
+//! be used to serve, a router's only to call; that distinguishes them, and no router's certificate
+//! can be shown in place of a node's.
 //!
 //! Wildcards are refused: a certificate for `*.example.com` would let every node act as any other.
 
@@ -13,16 +13,17 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 /// `serverAuth` of RFC 5280, section 4.2.1.12: 1.3.6.1.5.5.7.3.1, as DER holds it.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 
-/// Who is at the other end of a connection that was taken.
+/// Identity of the calling end of a connection.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// Whoever reaches the port, which only this machine does: there are no certificates.
+    /// Any program of this machine, from which alone the port is reached: there are no
+    /// certificates.
     Local,
-    /// The holder of a certificate of the CA.
+    /// Holder of a certificate of the CA.
     Certified(Peer),
 }
 
-/// The holder of a certificate. Cheap to clone.
+/// Holder of a certificate. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peer {
     leaf: Arc<CertificateDer<'static>>,
@@ -31,16 +32,19 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The holder of the first certificate of a chain, whose signatures were checked elsewhere.
-    /// Fails, with the end of "the certificate ...", if nobody can be told by it.
+    /// Reads the holder of the first certificate of a chain, whose signatures were checked
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// Fails if it can't identify a holder; the text is the end of "the certificate ...".
     pub(super) fn of(chain: &[CertificateDer<'_>]) -> Result<Self, String> {
         let leaf = chain.first().ok_or("is missing")?.clone().into_owned();
         let parsed = webpki::EndEntityCert::try_from(&leaf)
             .map_err(|error| format!("can't be read: {error}"))?;
         let names: Vec<String> = parsed.valid_dns_names().map(str::to_owned).collect();
-        if let Some(wild) = names.iter().find(|name| name.contains('*')) {
+        if let Some(wildcard) = names.iter().find(|name| name.contains('*')) {
             return Err(format!(
-                "is for {wild}: give each node a certificate with its own names"
+                "is for {wildcard}: give each node a certificate with its own names"
             ));
         }
         let is_node = may_serve(&parsed);
@@ -56,12 +60,12 @@ impl Peer {
         })
     }
 
-    /// Whether it is a node: its certificate may be used to serve.
+    /// Returns whether it is a node: its certificate may be used to serve.
     pub fn is_node(&self) -> bool {
         self.is_node
     }
 
-    /// Whether the certificate names a host: a DNS name or an IP address.
+    /// Returns whether the certificate names a host: a DNS name or an IP address.
     pub fn names(&self, host: &str) -> bool {
         let Ok(name) = ServerName::try_from(host) else {
             return false;
@@ -70,14 +74,14 @@ impl Peer {
             .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
     }
 
-    /// The DNS names of the certificate, for messages.
+    /// Returns the DNS names of the certificate, for messages.
     pub fn described(&self) -> &str {
         &self.names
     }
 }
 
-/// Whether `serverAuth` is among the extended key usages. Chain and time are checked by the
-/// handshake; here the usage comes first, so any error but that one means that it is there.
+/// Returns whether `serverAuth` is among the extended key usages. Chain and time are checked by the
+/// handshake; here the usage is checked before the issuer.
 fn may_serve(leaf: &webpki::EndEntityCert<'_>) -> bool {
     let usage = leaf.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
@@ -88,6 +92,6 @@ fn may_serve(leaf: &webpki::EndEntityCert<'_>) -> bool {
         None,
         None,
     );
-    // With no CA at all, a certificate of the right usage is one of an unknown issuer.
+    // Without any CA, a certificate of the right usage fails as one of an unknown issuer.
     matches!(usage, Err(webpki::Error::UnknownIssuer))
 }

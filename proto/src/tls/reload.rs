@@ -1,7 +1,8 @@
-//! The certificates in use, and newer ones taken while the program runs.
+//! Certificates in use, which are reloaded while the program runs.
 //!
-//! Connections that are there keep what they began with; new ones use the newest files that are
-//! right. Files that aren't change nothing, and that is said once and shown until it is mended.
+//! Existing connections keep the certificates that they began with; new ones use the newest valid
+//! files. Invalid files change nothing; they are logged once, and reported as stale until they are
+//! replaced.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,24 +17,24 @@ use tokio_util::sync::CancellationToken;
 use super::files::{Material, TlsError, TlsFiles};
 use super::peer::Peer;
 
-/// How often the files are looked at.
+/// Interval at which the files are checked for changes.
 const LOOK: Duration = Duration::from_secs(2);
-/// Strangers are told of in the log at most this often.
+/// Minimum interval of log lines about refused connections.
 const TELL: Duration = Duration::from_secs(10);
 
-/// Whose certificate it is.
+/// Role of a certificate's holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A node that others reach at this host.
+    /// Node that others reach at this host.
     Node {
-        /// A DNS name or an IP address.
+        /// DNS name or IP address.
         host: String,
     },
-    /// A router.
+    /// Router.
     Router,
 }
 
-/// The certificates in use.
+/// Certificates in use.
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
@@ -41,20 +42,23 @@ pub struct Tls {
     current: ArcSwap<Material>,
     stale: AtomicBool,
     strangers: AtomicU64,
-    /// Milliseconds since 1970 when strangers were last told of.
+    /// Time of the last log line about a refused connection, in milliseconds since 1970.
     told: AtomicU64,
 }
 
-/// What tells that files have changed.
+/// Modification times, sizes and inodes of the files, by which changes are detected.
 pub(super) type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
 
 impl Tls {
-    /// Reads the certificates, which must be right and fit their holder.
-    pub fn open(files: TlsFiles, holder: Holder) -> Result<Arc<Self>, TlsError> {
-        let material = load(&files, &holder)?;
+    /// Reads the certificates.
+    ///
+    /// # Errors
+    /// Fails if they can't be used, or don't fit the role.
+    pub fn open(files: TlsFiles, role: Holder) -> Result<Arc<Self>, TlsError> {
+        let material = load(&files, &role)?;
         Ok(Arc::new(Self {
             files,
-            holder,
+            holder: role,
             current: ArcSwap::from_pointee(material),
             stale: AtomicBool::new(false),
             strangers: AtomicU64::new(0),
@@ -62,7 +66,7 @@ impl Tls {
         }))
     }
 
-    /// Takes the files anew when they change, until `stop`.
+    /// Reloads the files when they change, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut seen = self.stamp();
         while stop
@@ -71,25 +75,25 @@ impl Tls {
             .is_some()
         {
             let this = self.clone();
-            let looked = tokio::task::spawn_blocking(move || this.look(seen)).await;
-            // It can only fail as the runtime ends.
-            let Ok(stamp) = looked else { return };
-            seen = stamp;
+            let reloaded = tokio::task::spawn_blocking(move || this.look(seen)).await;
+            // It can only fail when the runtime ends.
+            let Ok(stamps) = reloaded else { return };
+            seen = stamps;
         }
     }
 
-    /// Takes the files if they aren't those that were `seen`; tells which there are now.
+    /// Reloads the files if their stamps aren't those that were `seen`; returns the current ones.
     pub(super) fn look(&self, seen: Stamp) -> Stamp {
-        // Before they are read: a change that comes meanwhile is seen the next time.
-        let stamp = self.stamp();
-        if stamp == seen {
-            return stamp;
+        // Taken before the files are read: a change meanwhile is detected the next time.
+        let stamps = self.stamp();
+        if stamps == seen {
+            return stamps;
         }
         match load(&self.files, &self.holder) {
             Ok(material) => {
                 self.current.store(Arc::new(material));
                 self.stale.store(false, Ordering::Relaxed);
-                tracing::info!(days_left = self.days_left(), "new certificates are in use");
+                tracing::info!(days_left = self.days_left(), "certificates reloaded");
             }
             Err(error) => {
                 self.stale.store(true, Ordering::Relaxed);
@@ -97,23 +101,23 @@ impl Tls {
                 tracing::warn!(
                     %error,
                     cause,
-                    "new certificates can't be used: the ones before stay in use"
+                    "reloading certificates failed, keeping the previous ones"
                 );
             }
         }
-        stamp
+        stamps
     }
 
     pub(super) fn stamp(&self) -> Stamp {
         let files = [&self.files.cert, &self.files.key, &self.files.ca];
-        let stamp = files.map(|path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len(), found.ino()))
+        let stamps = files.map(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
         });
-        stamp.to_vec()
+        stamps.to_vec()
     }
 
-    /// When the certificate in use expires.
+    /// Returns when the certificate in use expires.
     pub fn valid_until(&self) -> SystemTime {
         self.current.load().valid_until
     }
@@ -123,33 +127,34 @@ impl Tls {
         left.map_or(0, |left| left.as_secs() / 86_400)
     }
 
-    /// Whether there are newer files that can't be used.
+    /// Returns whether there are newer files that can't be used.
     pub fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Relaxed)
     }
 
-    /// Connections refused since the start, since the other end showed no certificate that counts.
+    /// Returns the number of connections refused since the start, since the other end showed no
+    /// valid certificate.
     pub fn strangers(&self) -> u64 {
         self.strangers.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection that was refused, and says so now and then.
-    pub(super) fn refused(&self, from: &dyn std::fmt::Display, why: &dyn std::fmt::Display) {
-        let strangers = 1 + self.strangers.fetch_add(1, Ordering::Relaxed);
+    /// Counts a connection that was refused, and logs it at most at intervals.
+    pub(super) fn refused(&self, from: &dyn std::fmt::Display, reason: &dyn std::fmt::Display) {
+        let refused = 1 + self.strangers.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        let told = self.told.load(Ordering::Relaxed);
-        let due = now.abs_diff(told) >= u64::try_from(TELL.as_millis()).unwrap_or(u64::MAX);
-        let swap = |told| {
+        let last = self.told.load(Ordering::Relaxed);
+        let is_due = now.abs_diff(last) >= u64::try_from(TELL.as_millis()).unwrap_or(u64::MAX);
+        let swap = |last| {
             let order = Ordering::Relaxed;
-            self.told.compare_exchange(told, now, order, order).is_ok()
+            self.told.compare_exchange(last, now, order, order).is_ok()
         };
-        if due && swap(told) {
-            tracing::warn!(%from, %why, strangers, "refused a connection to the port for nodes");
+        if is_due && swap(last) {
+            tracing::warn!(%from, %reason, refused, "connection to the rpc port refused");
         }
     }
 
-    /// Where the CA's certificates are, for messages.
+    /// Returns the path of the CA's certificates, for messages.
     pub(super) fn ca_path(&self) -> String {
         self.files.ca.display().to_string()
     }
@@ -162,8 +167,8 @@ impl Tls {
         TlsConnector::from(self.current.load().client.clone())
     }
 
-    /// What takes connections over which routers pass on users' requests by HTTP: who dials shows a
-    /// certificate, as everywhere.
+    /// Returns the acceptor of connections over which routers forward users' requests as HTTP: the
+    /// dialing end shows a certificate, as everywhere.
     pub fn http_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load().http_server.clone())
     }
@@ -173,28 +178,28 @@ impl Tls {
     }
 }
 
-fn load(files: &TlsFiles, holder: &Holder) -> Result<Material, TlsError> {
+fn load(files: &TlsFiles, role: &Holder) -> Result<Material, TlsError> {
     let material = Material::load(files)?;
-    fits(&material.me, holder).map_err(|reason| TlsError::Unfit {
+    fits(&material.me, role).map_err(|reason| TlsError::Unfit {
         cert: files.cert.clone(),
         reason,
     })?;
     Ok(material)
 }
 
-fn fits(me: &Peer, holder: &Holder) -> Result<(), String> {
-    match holder {
-        Holder::Node { .. } if !me.is_node() => Err(
+fn fits(holder: &Peer, role: &Holder) -> Result<(), String> {
+    match role {
+        Holder::Node { .. } if !holder.is_node() => Err(
             "is not a node's: it lacks the extended key usage serverAuth; make one with \
              `cloudkv-node certs node`"
                 .to_owned(),
         ),
-        Holder::Node { host } if !me.names(host) => Err(format!(
+        Holder::Node { host } if !holder.names(host) => Err(format!(
             "names {}, but other nodes reach this one at {host}: make one for {host}, or set \
              advertise_rpc to a host that it names",
-            me.described()
+            holder.described()
         )),
-        Holder::Router if me.is_node() => Err(
+        Holder::Router if holder.is_node() => Err(
             "is a node's, and a router must not be able to act as one: make one with \
              `cloudkv-node certs router`"
                 .to_owned(),

@@ -1,4 +1,4 @@
-//! A connection between two programs of the cluster, encrypted or not.
+//! Connection between two programs of the cluster, encrypted or not.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tonic::transport::server::Connected;
 
 use super::peer::Caller;
 
-/// A connection.
+/// Connection to a node, or from a node or router.
 #[derive(Debug)]
 pub struct Stream {
     io: Io,
@@ -32,10 +32,10 @@ impl Stream {
         }
     }
 
-    pub(super) fn encrypted(tls: TlsStream<TcpStream>, other: Caller) -> Self {
+    pub(super) fn encrypted(tls: TlsStream<TcpStream>, peer: Caller) -> Self {
         Self {
             io: Io::Encrypted(Box::new(tls)),
-            other,
+            other: peer,
         }
     }
 }
@@ -48,7 +48,7 @@ impl Connected for Stream {
     }
 }
 
-/// Passes a call on to the connection, whichever kind it is.
+/// Forwards a call to the connection, encrypted or not.
 macro_rules! on_io {
     ($stream:expr, $io:ident => $call:expr) => {
         match &mut $stream.get_mut().io {

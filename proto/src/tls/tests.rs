@@ -1,4 +1,4 @@
-//! Certificates of several kinds, shown over real sockets.
+//! Tests of certificates of several kinds, over real sockets.
 
 use std::fs;
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ impl Ca {
         }
     }
 
-    /// A certificate and its key.
+    /// Signs a certificate, and returns it with its key.
     fn sign(
         &self,
         names: &[&str],
@@ -97,7 +97,7 @@ impl Files {
     }
 }
 
-/// Takes connections; each is told one word by whoever took it.
+/// Starts a server that greets each connection with one word, and sends the identities of callers.
 async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<Caller>) {
     use tonic::transport::server::Connected;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -107,12 +107,12 @@ async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<Caller>)
     let streams = accepted.users.into_iter().chain(accepted.keys);
     let streams = streams.chain([accepted.raft, accepted.others]);
     let mut connections = futures_util::stream::select_all(streams);
-    let (told, callers) = tokio::sync::mpsc::channel(10);
+    let (identities, callers) = tokio::sync::mpsc::channel(10);
     tokio::spawn(async move {
         while let Some(Ok(mut stream)) = connections.next().await {
             stream.write_all(b"hello").await.unwrap();
             stream.flush().await.unwrap();
-            if told.send(stream.connect_info()).await.is_err() {
+            if identities.send(stream.connect_info()).await.is_err() {
                 return;
             }
         }
@@ -124,7 +124,7 @@ fn dialer(tls: &Arc<Tls>) -> Dialer {
     Dialer::new(std::collections::HashMap::new(), Some(tls.clone()))
 }
 
-/// What the server says to whoever dials; with TLS 1.3 a refusal shows when something is read.
+/// Connects and reads the server's greeting; with TLS 1.3 a refusal shows at the first read.
 async fn greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
     let mut stream = dialer(tls)
         .connect(address)
@@ -136,7 +136,7 @@ async fn greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
     Ok(String::from_utf8(text.to_vec()).unwrap())
 }
 
-/// How many connections are ready now.
+/// Counts the connections that are ready now.
 fn ready(connections: &mut Connections) -> usize {
     let mut ready = 0;
     while let Some(Some(Ok(_))) = connections.next().now_or_never() {
@@ -146,13 +146,13 @@ fn ready(connections: &mut Connections) -> usize {
 }
 
 #[tokio::test]
-async fn threads_for_users_take_turns_by_what_connections_are_for() {
+async fn worker_threads_take_turns_by_purpose() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let here = tokio::runtime::Handle::current();
     let mut accepted = accept(listener, None, here.clone(), &[here.clone(), here]);
     let dialer = Dialer::default();
-    // One by one: whatever comes between those of a kind must not disturb their turns.
+    // Connections between those of a purpose must not disturb their turns.
     for dialer in [
         dialer.for_keys(),
         dialer.for_users(),
@@ -176,12 +176,12 @@ async fn threads_for_users_take_turns_by_what_connections_are_for() {
                 panic!("two threads");
             };
             let (raft, others) = (&mut accepted.raft, &mut accepted.others);
-            for (door, connections) in [first, second, third, fourth, raft, others]
+            for (queue, connections) in [first, second, third, fourth, raft, others]
                 .into_iter()
                 .enumerate()
             {
                 let more = ready(connections);
-                counted[door] += more;
+                counted[queue] += more;
                 all += more;
             }
         }
@@ -193,7 +193,7 @@ async fn threads_for_users_take_turns_by_what_connections_are_for() {
 }
 
 #[tokio::test]
-async fn nodes_and_routers_reach_a_node_and_are_told_apart() {
+async fn nodes_and_routers_reach_a_node_and_are_distinguished() {
     let ca = Ca::new();
     let server_files = ca.files(&["127.0.0.1"], NODE);
     let (address, mut callers) = server(&server_files.node("127.0.0.1").unwrap()).await;
@@ -226,13 +226,13 @@ async fn nodes_and_routers_reach_a_node_and_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_told_nothing() {
+async fn callers_without_a_certificate_of_the_ca_get_no_data() {
     let ca = Ca::new();
     let server_files = ca.files(&["127.0.0.1"], NODE);
     let tls = server_files.node("127.0.0.1").unwrap();
     let (address, mut callers) = server(&tls).await;
 
-    // Of another CA, which takes the server's for a stranger's, too: it is made to trust it.
+    // A certificate of another CA. Its holder is made to trust the server's CA.
     let other = Ca::new();
     let files = other.files(&["127.0.0.1"], NODE);
     files.node("127.0.0.1").unwrap();
@@ -242,7 +242,7 @@ async fn a_stranger_is_told_nothing() {
     let refused = greeting(&foreign, &address).await.unwrap_err();
     assert!(refused.contains("fatal alert"), "{refused}");
 
-    // Without TLS, and with bytes that are nothing at all.
+    // Without TLS, and with bytes of no protocol.
     for garbage in [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
         &[0xff; 4096],
@@ -252,7 +252,7 @@ async fn a_stranger_is_told_nothing() {
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        // A reset is an end, too.
+        // A reset is a valid end, too.
         let _ = stream.read_to_end(&mut answer).await;
         let alert = 0x15;
         assert!(answer.len() < 32, "{answer:?}");
@@ -263,7 +263,7 @@ async fn a_stranger_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn a_caller_without_a_certificate_is_told_nothing() {
+async fn a_caller_without_any_certificate_gets_no_data() {
     use tokio_rustls::rustls::crypto::ring::default_provider;
     use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -290,11 +290,11 @@ async fn a_caller_without_a_certificate_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn who_answers_must_be_the_node_that_was_dialled() {
+async fn only_the_node_that_was_dialed_is_accepted() {
     let ca = Ca::new();
     let caller_files = ca.files(&["caller"], NODE);
     let caller = caller_files.node("caller").unwrap();
-    // Another node's, one with a wildcard, and a router's that someone serves with.
+    // Another node's certificate.
     let other = ca.files(&["127.0.0.2"], NODE).node("127.0.0.2").unwrap();
     let (address, _callers) = server(&other).await;
     let port = address.rsplit_once(':').unwrap().1;
@@ -302,19 +302,19 @@ async fn who_answers_must_be_the_node_that_was_dialled() {
     assert!(matches!(refused, DialError::Stranger { .. }), "{refused}");
     assert!(refused.to_string().contains(&address), "{refused}");
 
-    // The same, reached by a detour: what counts is who was asked for.
-    let detour = |from: &str| {
-        let via = [(from.to_owned(), address.clone())].into_iter().collect();
-        Dialer::new(via, Some(caller.clone()))
+    // The same node by an address override: the name that was dialed counts.
+    let overriding = |from: &str| {
+        let overrides = [(from.to_owned(), address.clone())].into_iter().collect();
+        Dialer::new(overrides, Some(caller.clone()))
     };
-    let asked = format!("127.0.0.2:{port}");
-    detour(&asked).connect(&asked).await.unwrap();
-    let asked = "127.0.0.3:7070";
-    assert!(detour(asked).connect(asked).await.is_err());
+    let dialed = format!("127.0.0.2:{port}");
+    overriding(&dialed).connect(&dialed).await.unwrap();
+    let dialed = "127.0.0.3:7070";
+    assert!(overriding(dialed).connect(dialed).await.is_err());
 
-    // One that doesn't listen is no stranger.
-    let nobody = dialer(&caller).connect("127.0.0.1:1").await.unwrap_err();
-    assert!(matches!(nobody, DialError::Connect { .. }), "{nobody}");
+    // An address without a listener is another error.
+    let refused = dialer(&caller).connect("127.0.0.1:1").await.unwrap_err();
+    assert!(matches!(refused, DialError::Connect { .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -323,19 +323,19 @@ async fn a_routers_certificate_cannot_stand_for_a_node() {
     let files = ca.files(&["127.0.0.1"], ROUTER);
     let refused = files.node("127.0.0.1").unwrap_err().to_string();
     assert!(refused.contains("serverAuth"), "{refused}");
-    // Served with all the same, it is refused by whoever dials.
+    // Used to serve all the same, it is refused by the dialing end.
     let (address, _callers) = server(&files.router().unwrap()).await;
     let caller_files = ca.files(&["caller"], NODE);
     let caller = caller_files.node("caller").unwrap();
     let refused = dialer(&caller).connect(&address).await.unwrap_err();
     assert!(matches!(refused, DialError::Stranger { .. }), "{refused}");
-    // A node's certificate is too much for a router.
+    // A node's certificate grants too much to a router.
     let refused = caller_files.router().unwrap_err().to_string();
     assert!(refused.contains("certs router"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_handshake_that_stands_still_holds_up_nobody() {
+async fn a_stalled_handshake_blocks_no_other() {
     let ca = Ca::new();
     let files = ca.files(&["127.0.0.1"], NODE);
     let tls = files.node("127.0.0.1").unwrap();
@@ -346,13 +346,13 @@ async fn a_handshake_that_stands_still_holds_up_nobody() {
     }
     assert_eq!(greeting(&tls, &address).await.unwrap(), "hello");
     assert!(callers.recv().await.is_some());
-    // The first have made room for the others.
+    // The oldest were aborted in favor of the others.
     let end = tokio::time::timeout(Duration::from_secs(30), idle[0].read_u8()).await;
     assert!(end.expect("an end").is_err());
 }
 
 #[test]
-fn files_that_do_not_go_together_are_refused_with_their_names() {
+fn files_that_do_not_match_are_refused_with_their_names() {
     let ca = Ca::new();
     let good = || ca.files(&["a"], NODE);
     let refusal = |files: &Files| files.node("a").unwrap_err().to_string();
@@ -382,18 +382,18 @@ fn files_that_do_not_go_together_are_refused_with_their_names() {
 }
 
 #[test]
-fn the_certificate_tells_when_it_expires() {
+fn the_expiry_of_the_certificate_is_known() {
     let ca = Ca::new();
     let files = ca.files(&["a"], NODE);
     let until = date_time_ymd(2150, 1, 1);
     let signed = ca.sign(&["a"], NODE, |params| params.not_after = until);
     files.write(&signed, &ca.certificate);
-    let told = files.node("a").unwrap().valid_until();
-    assert_eq!(told, SystemTime::from(until));
+    let expiry = files.node("a").unwrap().valid_until();
+    assert_eq!(expiry, SystemTime::from(until));
 }
 
 #[tokio::test]
-async fn new_files_are_taken_and_broken_ones_change_nothing() {
+async fn new_files_are_loaded_and_invalid_ones_change_nothing() {
     let ca = Ca::new();
     let files = ca.files(&["127.0.0.1"], NODE);
     let tls = files.node("127.0.0.1").unwrap();
@@ -407,7 +407,7 @@ async fn new_files_are_taken_and_broken_ones_change_nothing() {
     let seen = tls.look(seen);
     assert_eq!(tls.valid_until(), before);
 
-    // Broken, and for another host: what was there stays.
+    // Invalid, and for another host: the previous ones stay in use.
     fs::write(files.paths().cert, "half a certificate").unwrap();
     let seen = tls.look(seen);
     assert!(tls.is_stale());
@@ -417,7 +417,7 @@ async fn new_files_are_taken_and_broken_ones_change_nothing() {
     assert!(tls.is_stale());
     greeting(&caller, &address).await.unwrap();
 
-    // A new CA: only who has one of its certificates gets in, and the stream from before lives.
+    // A new CA: only holders of its certificates are accepted.
     let new = Ca::new();
     let until = date_time_ymd(2200, 1, 1);
     let signed = new.sign(&["127.0.0.1"], NODE, |params| params.not_after = until);
@@ -435,7 +435,7 @@ async fn new_files_are_taken_and_broken_ones_change_nothing() {
 }
 
 #[test]
-fn hosts_are_told_from_ports() {
+fn hosts_are_separated_from_ports() {
     assert_eq!(host_of("eu1.example:7070"), Some("eu1.example"));
     assert_eq!(host_of("[fd00::1]:7070"), Some("fd00::1"));
     assert_eq!(host_of("eu1"), None);

@@ -1,4 +1,4 @@
-//! What must hold between settings that are each right alone.
+//! Checks of constraints between settings.
 
 use cloudkv_common::config::ConfigError;
 
@@ -28,12 +28,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if config.https.is_some() && !matches!(files, (Some(_), Some(_))) {
         return conflict(
             "https needs a certificate".to_owned(),
-            "give tls_cert and tls_key, or leave https away",
+            "give tls_cert and tls_key, or leave https out",
         );
     }
     if config.https.is_none() && !matches!(files, (None, None)) {
         return conflict(
-            "tls_cert and tls_key are of no use without https".to_owned(),
+            "tls_cert and tls_key have no effect without https".to_owned(),
             "give https an address, as in 0.0.0.0:443",
         );
     }
@@ -41,7 +41,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let given = given.iter().filter(|file| file.is_some()).count();
     if !matches!(given, 0 | 3) {
         return conflict(
-            "rpc_cert, rpc_key and rpc_ca belong together".to_owned(),
+            "rpc_cert, rpc_key and rpc_ca are only valid together".to_owned(),
             "give all three, or none",
         );
     }

@@ -1,4 +1,4 @@
-//! Kinds of settings that only a router has.
+//! Kinds of settings of the router only.
 
 use cloudkv_common::config::{Describe, Kind};
 
@@ -7,21 +7,22 @@ use cloudkv_common::config::{Describe, Kind};
 pub struct Domain(String);
 
 impl Domain {
-    /// Reads a domain; `None` if it can't be one.
+    /// Parses a domain; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        let byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(byte);
-        (text.len() <= 200 && text.split('.').all(label)).then_some(Self(text))
+        let is_label_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let is_label =
+            |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_label_byte);
+        (text.len() <= 200 && text.split('.').all(is_label)).then_some(Self(text))
     }
 
-    /// The domain.
+    /// Returns the domain as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A domain.
+/// Kind of a setting with a domain.
 pub(super) struct DomainName;
 
 impl Describe for DomainName {
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains_are_told_from_what_is_none() {
+    fn valid_domains_are_parsed_and_others_refused() {
         for right in ["cloudkv.io", "localhost", "A-b.Example.", "xn--p1ai"] {
             let domain = Domain::parse(right).unwrap();
             assert_eq!(

@@ -1,7 +1,7 @@
-//! Settings: one typed [`Config`], the same names everywhere.
+//! Settings: one typed [`Config`], with the same names everywhere.
 //!
-//! A setting is declared once, in `settings.rs`; what that means is told in
-//! [`cloudkv_common::config`].
+//! Each setting is declared once, in `settings.rs`; [`cloudkv_common::config`] describes the
+//! mechanism.
 
 mod checks;
 mod kinds;
@@ -39,11 +39,11 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Print the settings in effect as a TOML file, with their documentation, and end
+    /// Print the settings in effect as a TOML file, with their documentation, and exit
     #[arg(long)]
     print_config: bool,
 
-    /// Ask the router that runs with these settings whether it is ready, and end with 0 if it is,
+    /// Check whether the router that runs with these settings is ready, and exit with 0 if it is,
     /// else with 1: for health checks of containers
     #[arg(long)]
     health: bool,
@@ -52,19 +52,19 @@ struct Cli {
     settings: Flags<Config>,
 }
 
-/// What the command line asks for.
+/// Command that the command line requests.
 #[derive(Debug)]
 pub enum Command {
     /// Run a router.
     Run(Box<Config>),
-    /// Ask the router whose operator's port is here whether it is ready.
+    /// Check whether the router with this admin port is ready.
     Health(SocketAddr),
-    /// Print this on standard output and end well: help, the version, the configuration.
+    /// Print this text on standard output and exit with 0: help, the version, the configuration.
     Print(String),
 }
 
 impl Config {
-    /// Reads the command line, the variables and the file that one of them names.
+    /// Reads the command line, the environment variables, and the file that one of them names.
     ///
     /// `args` begins with the program's name, as [`std::env::args_os`] does.
     pub fn load(
@@ -75,11 +75,11 @@ impl Config {
             Ok(cli) => cli,
             Err(error) => return printed_or_refused(error).map(Command::Print),
         };
-        let mut found = Found::new(Self::ALL);
-        let file_from_variable = found.add_variables(variables)?;
-        found.add_file(cli.config.or(file_from_variable))?;
-        found.add_flags(cli.settings.0);
-        let config = Self::from_found(&found)?;
+        let mut sources = Found::new(Self::ALL);
+        let file_from_variable = sources.add_variables(variables)?;
+        sources.add_file(cli.config.or(file_from_variable))?;
+        sources.add_flags(cli.settings.0);
+        let config = Self::from_found(&sources)?;
         checks::check(&config)?;
         Ok(if cli.health {
             Command::Health(config.admin)
@@ -90,7 +90,7 @@ impl Config {
         })
     }
 
-    /// Threads that serve users, with 0 resolved.
+    /// Number of threads that serve users, with 0 resolved.
     pub fn workers(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, workers_of),
@@ -99,9 +99,9 @@ impl Config {
     }
 }
 
-/// How many threads serve users where there are so many cores: one is left to the system, which does
-/// much of a proxy's work, and to the router's own. The fewer threads there are, the more often a thread
-/// is awake already when something comes for it.
+/// Default number of threads that serve users. One core is left to the system, which does much of a
+/// proxy's work, and to the router's other tasks. The fewer threads there are, the more often a
+/// thread is already awake when a request arrives.
 fn workers_of(cores: NonZero<usize>) -> usize {
     (cores.get() - 1).max(1)
 }

@@ -1,4 +1,4 @@
-//! Settings from each source, and what is said about wrong ones.
+//! Tests of settings from each source, and of the errors for wrong ones.
 
 use std::num::NonZero;
 
@@ -38,7 +38,7 @@ fn defaults_are_as_documented() {
 }
 
 #[test]
-fn a_core_is_left_to_others_where_there_are_several() {
+fn one_of_several_cores_is_left_to_other_tasks() {
     let of = |cores| workers_of(NonZero::new(cores).unwrap());
     assert_eq!([1, 2, 3, 64].map(of), [1, 1, 2, 63]);
     assert_eq!(config(&["--threads", "5"], &[]).workers(), 5);
@@ -53,7 +53,7 @@ fn flags_win_over_variables() {
 }
 
 #[test]
-fn the_printed_configuration_reads_back_to_the_same() {
+fn the_printed_configuration_round_trips() {
     let changed = [
         "--seeds=a:1,b:2",
         "--https=[::]:443",
@@ -83,7 +83,7 @@ fn every_setting_is_documented() {
 }
 
 #[test]
-fn wrong_settings_are_refused_with_their_name_and_what_is_right() {
+fn wrong_settings_are_refused_with_their_name_and_the_expected_form() {
     for (flag, name, right) in [
         ("--domain=a..b", "domain", "as in cloudkv.io"),
         ("--seeds=node1", "seeds", "node1:7070"),

@@ -1,16 +1,16 @@
-//! How much may be sent again.
+//! Retry budget.
 //!
-//! Invariant: of many requests, at most the given share is sent twice, beside a reserve: when nodes
-//! fail under load, what is sent again must not become the load that keeps them down.
+//! Invariant: of many requests, at most the configured share is retried, in addition to a reserve:
+//! when nodes fail under load, retries must not become the load that keeps them down.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// What sending once more costs.
+/// Cost of a retry, in tokens.
 const COST: i64 = 1000;
-/// The most that is saved up: so many requests may be sent again at once.
+/// Maximum number of saved tokens: the retries that are possible at once.
 const RESERVE: i64 = 256 * COST;
 
-/// A token bucket, filled by requests.
+/// A token bucket that requests fill and retries drain.
 #[derive(Debug)]
 pub struct Budget {
     tokens: AtomicI64,
@@ -18,7 +18,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Of 100 requests, `percent` may be sent again. It begins full, if it isn't 0.
+    /// Creates a budget that allows to retry `percent` of all requests. It starts full, unless that
+    /// is 0.
     pub fn new(percent: u32) -> Self {
         let full = if percent == 0 { 0 } else { RESERVE };
         Self {
@@ -27,12 +28,12 @@ impl Budget {
         }
     }
 
-    /// A request has come.
+    /// Adds the tokens of a new request.
     pub fn deposit(&self) {
         self.add(self.deposit);
     }
 
-    /// Time has passed: where few requests come, some may be sent again, too.
+    /// Adds the tokens of a period: with few requests, some may be retried, too.
     pub fn refill(&self) {
         if self.deposit > 0 {
             self.add(COST);
@@ -40,13 +41,13 @@ impl Budget {
     }
 
     fn add(&self, tokens: i64) {
-        // Full is the usual state, and then nothing is written.
+        // Usually the bucket is full, and then nothing is written.
         if self.tokens.load(Ordering::Relaxed) < RESERVE {
             self.tokens.fetch_add(tokens, Ordering::Relaxed);
         }
     }
 
-    /// Whether a request may be sent once more; if so, that is paid.
+    /// Withdraws the cost of a retry. Returns whether there were enough tokens.
     pub fn withdraw(&self) -> bool {
         let pay = |tokens: i64| (tokens >= COST).then_some(tokens - COST);
         let paid = self
@@ -60,13 +61,13 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// How often it pays in a row.
+    /// Counts the retries until the budget is empty.
     fn drain(budget: &Budget) -> i64 {
         (0..).take_while(|_| budget.withdraw()).count() as i64
     }
 
     #[test]
-    fn beside_a_reserve_a_share_is_sent_again() {
+    fn a_share_is_retried_in_addition_to_the_reserve() {
         let budget = Budget::new(20);
         assert_eq!(drain(&budget), RESERVE / COST);
         (0..1000).for_each(|_| budget.deposit());
@@ -76,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_reserve_is_saved() {
+    fn saved_tokens_are_bounded_by_the_reserve() {
         let budget = Budget::new(100);
         (0..10_000).for_each(|_| budget.deposit());
         assert_eq!(drain(&budget), RESERVE / COST);
     }
 
     #[test]
-    fn none_is_none() {
+    fn a_budget_of_zero_allows_no_retry() {
         let budget = Budget::new(0);
         (0..1000).for_each(|_| budget.deposit());
         budget.refill();

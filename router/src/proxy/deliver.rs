@@ -1,14 +1,13 @@
-//! To which node a request goes, and to which one after that.
+//! Forwards a request to a node, and to further ones if that fails.
 //!
-//! Invariant (unknown fate): a request is sent once more only if it can be repeated at any time
-//! (GET, HEAD, OPTIONS), or if it provably was not done: no byte of it was sent, no node can have
-//! read it to its end, or the node said 503, which means just that. Otherwise the answer is 504
-//! `unknown_outcome`.
+//! Invariant (unknown outcome): a request is retried only if it is safe (GET, HEAD, OPTIONS), or if
+//! it provably was not executed: no byte of it was sent, no node can have read it completely, or
+//! the node responded 503, which means just that. Otherwise the response is 504 `unknown_outcome`.
 //!
 //! Invariant: a request for one region stays there, and so does one with a condition, which only
-//! one region can judge. Any other one goes to another region only if no node of the current one can
-//! be reached: while a shard elects a leader, its nodes hold requests, which is better than a region
-//! that may not have seen the client's last write.
+//! one region can evaluate. Any other one goes to another region only if no node of the current one
+//! is reachable: while a shard elects a leader, its nodes queue requests, which is better than a
+//! region that may not have the client's last write.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,29 +23,29 @@ use super::{Proxy, hops};
 use crate::topology::{Asked, Node, RegionView, View};
 use crate::upstream::{Bounds, Fate, Payload, Sent, Share, Try, send};
 
-/// Nodes of a region that are asked, one after the other.
+/// Maximum number of nodes of a region that are tried, one after the other.
 const MOST_TRIES: u32 = 4;
 
-/// A request on its way.
+/// The forward attempts of one request.
 struct Journey<'a> {
     head: &'a Head,
     payload: &'a Payload,
     deadline: Instant,
-    /// Counts the tries, in all regions.
+    /// Number of attempts, over all regions.
     tries: u32,
     turn: u32,
 }
 
-/// What a node answered.
+/// Response of a node.
 enum Reply {
-    /// All of it.
+    /// The complete response.
     Whole(Response<Bytes>),
-    /// Its head; the body comes.
+    /// The head, with a body that is still arriving.
     Coming(Sent),
 }
 
 impl Reply {
-    /// Whether nothing was done, and another node may know better.
+    /// Returns whether the request was not executed, and another node may succeed.
     fn is_no_answer(&self) -> bool {
         match self {
             Self::Whole(response) => {
@@ -58,19 +57,19 @@ impl Reply {
     }
 }
 
-/// What came of asking a region.
+/// Outcome of the attempts in one region.
 enum Outcome {
     Answered(Response<Body>),
-    /// It may have been done.
+    /// The request may have been executed.
     Unknown,
-    /// The client broke off within its body, so nothing was done.
+    /// The client aborted its body, so the request was not executed.
     Broken,
-    /// Nothing was done, and nobody said why.
+    /// No node responded, and the request was not executed.
     Unreachable,
 }
 
 impl Proxy {
-    /// Passes a request on, and its answer back.
+    /// Forwards a request, and returns its response.
     pub(super) async fn deliver(
         &self,
         view: &View,
@@ -78,60 +77,60 @@ impl Proxy {
         body: RequestBody,
         origin: &Origin,
     ) -> Result<Response<Body>, Refusal> {
-        let share = || {
+        let memory = || {
             let peer = origin.peer.ip();
             let is_proxy = self.settings.trusted.iter().any(|it| it.contains(peer));
             let memory = Arc::clone(&self.settings.retry_memory);
             Share::new(memory, (!is_proxy).then_some(peer))
         };
-        let payload = Payload::of(body, self.settings.keep, head.waits, share).await;
+        let payload = Payload::of(body, self.settings.keep, head.waits, memory).await;
         let payload = payload.map_err(|_| Refusal::broken_body())?;
-        let comes_later = match payload {
+        let body_time = match payload {
             Payload::Empty | Payload::Whole(_) => Duration::ZERO,
             Payload::Coming(_) => self.settings.body_deadline,
         };
         self.budget.deposit();
-        let mut journey = Journey {
+        let mut attempts = Journey {
             head,
             payload: &payload,
-            deadline: Instant::now() + self.settings.request_timeout + comes_later,
+            deadline: Instant::now() + self.settings.request_timeout + body_time,
             tries: 0,
             turn: origin.request,
         };
-        self.in_regions(view, &mut journey).await
+        self.in_regions(view, &mut attempts).await
     }
 
-    /// Asks the region that a request is for, and others if they may answer it.
+    /// Tries the region that a request is for, and others if they may respond.
     async fn in_regions(
         &self,
         view: &View,
-        journey: &mut Journey<'_>,
+        attempts: &mut Journey<'_>,
     ) -> Result<Response<Body>, Refusal> {
-        let (first, stays) = match journey.head.region {
+        let (first, is_pinned) = match attempts.head.region {
             Some(region) => (region, true),
-            None if journey.head.conditional => (view.current, true),
+            None if attempts.head.conditional => (view.current, true),
             None => (view.first_region(), false),
         };
-        if !stays && first != view.current {
+        if !is_pinned && first != view.current {
             self.metrics.detours.increment();
         }
         let mut tried = Vec::new();
         let mut next = Some(first);
-        while let Some(place) = next {
-            let Some(region) = view.regions.get(place) else {
+        while let Some(index) = next {
+            let Some(region) = view.regions.get(index) else {
                 break;
             };
-            match self.in_region(region, journey).await {
+            match self.in_region(region, attempts).await {
                 Outcome::Answered(response) => return Ok(response),
                 Outcome::Unknown => {
                     self.metrics.unknown.increment();
                     return Err(Refusal::unknown_outcome());
                 }
                 Outcome::Broken => return Err(Refusal::broken_body()),
-                Outcome::Unreachable if stays => break,
+                Outcome::Unreachable if is_pinned => break,
                 Outcome::Unreachable => {}
             }
-            tried.push(place);
+            tried.push(index);
             next = view.next_region(&tried);
             if next.is_some() {
                 self.metrics.detours.increment();
@@ -141,50 +140,51 @@ impl Proxy {
         Err(Refusal::unavailable(name))
     }
 
-    /// Asks the nodes of a region until one answers.
-    async fn in_region(&self, region: &RegionView, journey: &mut Journey<'_>) -> Outcome {
-        let head = journey.head;
-        let mut asked = Asked::default();
-        let mut refused = None;
+    /// Tries the nodes of a region until one responds.
+    async fn in_region(&self, region: &RegionView, attempts: &mut Journey<'_>) -> Outcome {
+        let head = attempts.head;
+        let mut tried = Asked::default();
+        let mut unavailable = None;
         for _ in 0..MOST_TRIES {
-            let Some(place) = region.pick(head.shard, &asked, journey.turn) else {
+            let Some(index) = region.pick(head.shard, &tried, attempts.turn) else {
                 break;
             };
-            asked.add(place);
-            let Some(node) = region.nodes.get(place) else {
+            tried.add(index);
+            let Some(node) = region.nodes.get(index) else {
                 break;
             };
-            let left = journey.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !self.may_try(journey) {
+            let remaining = attempts.deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() || !self.may_try(attempts) {
                 break;
             }
-            match self.ask(node, journey, left).await {
-                // What is gone can't be sent again; what never came is the client's fault.
-                None if journey.payload.is_broken() => return Outcome::Broken,
+            match self.ask(node, attempts, remaining).await {
+                // A body that isn't buffered can't be sent again; an aborted one is the client's
+                // fault.
+                None if attempts.payload.is_broken() => return Outcome::Broken,
                 None => break,
-                Some(Ok(sent)) if sent.is_no_answer() => {
-                    // Nothing was done. Perhaps another node knows better; if not, this was it.
-                    refused = Some((sent, node));
+                Some(Ok(response)) if response.is_no_answer() => {
+                    // Not executed. If no other node succeeds, this is the response.
+                    unavailable = Some((response, node));
                 }
-                Some(Ok(sent)) => return Outcome::Answered(self.relay(sent, node)),
-                Some(Err(_)) if journey.payload.is_broken() => return Outcome::Broken,
-                Some(Err(fate)) => {
-                    if self.is_unknown(&fate, node, head) {
+                Some(Ok(response)) => return Outcome::Answered(self.relay(response, node)),
+                Some(Err(_)) if attempts.payload.is_broken() => return Outcome::Broken,
+                Some(Err(error)) => {
+                    if self.is_unknown(&error, node, head) {
                         return Outcome::Unknown;
                     }
                 }
             }
         }
-        match refused {
-            Some((sent, node)) => Outcome::Answered(self.relay(sent, node)),
+        match unavailable {
+            Some((response, node)) => Outcome::Answered(self.relay(response, node)),
             None => Outcome::Unreachable,
         }
     }
 
-    /// Whether a request may be sent, the first time or once more.
-    fn may_try(&self, journey: &mut Journey<'_>) -> bool {
-        journey.tries += 1;
-        if journey.tries == 1 {
+    /// Returns whether a request may be sent: the first time, or again within the retry budget.
+    fn may_try(&self, attempts: &mut Journey<'_>) -> bool {
+        attempts.tries += 1;
+        if attempts.tries == 1 {
             return true;
         }
         if self.budget.withdraw() {
@@ -195,50 +195,55 @@ impl Proxy {
         false
     }
 
-    /// Asks one node; `None` if a part of the body is gone.
+    /// Sends a request to one node; `None` if a part of the body is no longer buffered.
     async fn ask(
         &self,
         node: &Arc<Node>,
-        journey: &Journey<'_>,
-        left: Duration,
+        attempts: &Journey<'_>,
+        remaining: Duration,
     ) -> Option<Result<Reply, Fate>> {
-        let head = journey.head;
-        let within = if head.repeatable {
-            left.min(self.settings.retry_after)
+        let head = attempts.head;
+        let timeout = if head.repeatable {
+            remaining.min(self.settings.retry_after)
         } else {
-            left
+            remaining
         };
         let shard = head.shard;
-        tracing::debug!(node = node.id, shard, tries = journey.tries, "ask a node");
-        if let Some(whole) = journey.payload.whole().and_then(|body| head.whole(body))
-            && let Some(answered) = node.lanes.send(self.worker, whole, within).await
+        tracing::debug!(
+            node = node.id,
+            shard,
+            attempt = attempts.tries,
+            "forwarding request"
+        );
+        if let Some(buffered) = attempts.payload.whole().and_then(|body| head.whole(body))
+            && let Some(outcome) = node.lanes.send(self.worker, buffered, timeout).await
         {
             self.metrics.streamed.increment();
-            return Some(answered.map(Reply::Whole));
+            return Some(outcome.map(Reply::Whole));
         }
-        let payload = journey.payload;
-        let request = || Some(head.request(payload.outgoing()?));
-        let order = Try {
-            request: &request,
+        let payload = attempts.payload;
+        let build_request = || Some(head.request(payload.outgoing()?));
+        let request = Try {
+            request: &build_request,
             payload,
             body_first: head.body_first,
         };
-        let bounds = Bounds {
+        let limits = Bounds {
             worker: self.worker,
             connections: self.settings.node_connections,
-            within,
+            within: timeout,
         };
-        // Kept apart: its state is large, and most requests don't come here.
-        let sent = Box::pin(send(node, order, bounds)).await?;
+        // Boxed, since its state is large, and most requests don't get here.
+        let sent = Box::pin(send(node, request, limits)).await?;
         Some(sent.map(Reply::Coming))
     }
 
-    /// Notes that a node didn't answer, and says whether the request may have been done.
-    fn is_unknown(&self, fate: &Fate, node: &Node, head: &Head) -> bool {
-        tracing::debug!(node = node.id, %fate, "a node didn't answer");
-        match fate {
-            Fate::NotSent(why) => {
-                node.failed(why);
+    /// Records the failure of a node. Returns whether the request may have been executed.
+    fn is_unknown(&self, error: &Fate, node: &Node, head: &Head) -> bool {
+        tracing::debug!(node = node.id, %error, "forward attempt failed");
+        match error {
+            Fate::NotSent(reason) => {
+                node.failed(reason);
                 false
             }
             Fate::Busy => false,
@@ -253,7 +258,7 @@ impl Proxy {
         }
     }
 
-    /// A node's answer, on its way back.
+    /// Builds the response to the client from that of a node.
     fn relay(&self, reply: Reply, node: &Arc<Node>) -> Response<Body> {
         let sent = match reply {
             Reply::Whole(response) => return response.map(Body::whole),

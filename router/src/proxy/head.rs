@@ -1,4 +1,4 @@
-//! What a request asks for, and its head as it goes to a node.
+//! Region and shard of a request, and its head as it is sent to a node.
 
 use bytes::Bytes;
 use cloudkv_common::hash::shard_of;
@@ -15,7 +15,7 @@ use crate::hosts::{Asked, asked};
 use crate::topology::View;
 use crate::upstream::{Outgoing, Whole};
 
-/// What the paths of keys begin with.
+/// Prefix of the paths of keys.
 const KV: &str = "/kv/";
 
 /// A request without its body.
@@ -24,22 +24,22 @@ pub(super) struct Head {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    /// The one region that it is for.
+    /// Region that the request is for; `None` for the global name.
     pub region: Option<usize>,
-    /// The shard of its key.
+    /// Shard of the request's key.
     pub shard: Option<u16>,
-    /// Whether it can be sent again when it isn't known whether it was done.
+    /// True if the request can be repeated after an unknown outcome.
     pub repeatable: bool,
-    /// Whether nodes read all of its body before they do anything.
+    /// True if nodes read the whole body before they execute the request.
     pub body_first: bool,
-    /// Whether it holds a condition, which only one region can judge.
+    /// True if the request has a condition, which only one region can evaluate.
     pub conditional: bool,
-    /// Whether the client sends its body only when it is told to.
+    /// True if the client sends its body only after `100 Continue`.
     pub waits: bool,
 }
 
 impl Head {
-    /// Reads what came, and makes of it what goes to a node.
+    /// Parses the head of a client's request into the head for a node.
     pub fn new(
         parts: Parts,
         id: &HeaderValue,
@@ -58,17 +58,17 @@ impl Head {
         }
         let region = region(&uri, &headers, settings, view)?;
         let shard = shard(uri.path(), view.shards);
-        let waits = waits(&headers);
-        let conditional = is_conditional(&headers);
-        let repeatable = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let body_first = matches!(method, Method::PUT | Method::POST | Method::PATCH);
+        let expects_continue = waits(&headers);
+        let is_conditional = is_conditional(&headers);
+        let is_safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let is_body_read_first = matches!(method, Method::PUT | Method::POST | Method::PATCH);
         hops::strip(&mut headers);
         hops::forward(&mut headers, origin, &settings.trusted);
         headers.insert(&X_REQUEST_ID, id.clone());
         let uri = match uri.authority() {
             None => uri,
             Some(authority) => {
-                // As RFC 9112, 3.2.2 says: what the target names counts.
+                // RFC 9112, 3.2.2: the authority of the target takes precedence.
                 if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
                     headers.insert(header::HOST, host);
                 }
@@ -84,14 +84,14 @@ impl Head {
             headers,
             region,
             shard,
-            repeatable,
-            body_first,
-            conditional,
-            waits,
+            repeatable: is_safe,
+            body_first: is_body_read_first,
+            conditional: is_conditional,
+            waits: expects_continue,
         })
     }
 
-    /// The request as a whole, if it is for a key: others may have answers without end.
+    /// Returns the complete request, if it is for a key: others may have unbounded responses.
     pub fn whole<'a>(&'a self, body: &'a Bytes) -> Option<Whole<'a>> {
         self.shard.is_some().then_some(Whole {
             method: &self.method,
@@ -101,7 +101,7 @@ impl Head {
         })
     }
 
-    /// The request for one try.
+    /// Builds the request for one attempt.
     pub fn request(&self, body: Outgoing) -> Request<Outgoing> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -115,15 +115,19 @@ impl Head {
     }
 }
 
-/// Lets the end of a body decide that it is empty. Over HTTP/2 a client may promise no byte and send
-/// some nevertheless; a node that was promised none answers without waiting for the stream's end.
+/// Removes a content length of 0, so that the end of the body decides whether it is empty. Over
+/// HTTP/2 a client may declare no bytes and send some nevertheless; a node that expects none
+/// responds without waiting for the stream's end.
 fn promise_no_empty_body(headers: &mut HeaderMap) {
-    if headers.get(header::CONTENT_LENGTH).is_some_and(|value| value == "0") {
+    if headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|value| value == "0")
+    {
         headers.remove(header::CONTENT_LENGTH);
     }
 }
 
-/// The region that the host names; `None`: the global name.
+/// Returns the region that the host names; `None` for the global name.
 fn region(
     uri: &Uri,
     headers: &HeaderMap,
@@ -145,13 +149,13 @@ fn region(
     }
 }
 
-/// The path and the query alone.
+/// Reduces a URI to path and query.
 fn origin_form(uri: Uri) -> Uri {
     let path = uri.into_parts().path_and_query;
     Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
 }
 
-/// The shard of the key that a path names, if it names one. A path that a node will refuse has
+/// Returns the shard of the key that a path names, if it names one. A path that nodes refuse has
 /// none.
 fn shard(path: &str, shards: u16) -> Option<u16> {
     let (bucket, key) = path.strip_prefix(KV)?.split_once('/')?;
@@ -172,8 +176,8 @@ fn is_conditional(headers: &HeaderMap) -> bool {
 }
 
 fn waits(headers: &HeaderMap) -> bool {
-    let expects = headers.get(header::EXPECT);
-    expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    let expectation = headers.get(header::EXPECT);
+    expectation.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]
@@ -181,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_have_the_shard_that_nodes_put_them_on() {
+    fn keys_have_the_same_shards_as_at_nodes() {
         let bucket = "a0h6hqok6kAT3d";
         let of = |key: &str| shard(&format!("/kv/{bucket}/{key}"), 8);
         let first: Vec<Option<u16>> = (0..4).map(|n| of(&format!("key-{n}"))).collect();
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_key_has_no_shard() {
+    fn paths_without_a_key_have_no_shard() {
         for path in [
             "/",
             "/kv/",
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn absolute_targets_become_paths() {
+    fn absolute_targets_are_reduced_to_paths() {
         let uri = |text: &str| origin_form(text.parse().unwrap()).to_string();
         assert_eq!(uri("http://api.x/kv/b/k?ttl=5"), "/kv/b/k?ttl=5");
         assert_eq!(uri("http://api.x"), "/");

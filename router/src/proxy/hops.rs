@@ -1,4 +1,4 @@
-//! Headers that concern one connection only, and those in which proxies say for whom they ask.
+//! Hop-by-hop headers, and headers in which proxies forward the client's address.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 static FORWARDED_FOR: HeaderName = HeaderName::from_static(X_FORWARDED_FOR);
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static(X_FORWARDED_PROTO);
 
-/// Longest list of addresses that is passed on.
+/// Maximum size of a list of addresses that is forwarded, in bytes.
 const MOST_FORWARDED: usize = 1024;
 
-/// Headers of one hop (RFC 9110, 7.6.1), those of HTTP/1.0's time among them.
+/// Hop-by-hop headers (RFC 9110, 7.6.1), including those of HTTP/1.0.
 static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -25,7 +25,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Headers that say for whom somebody asks.
+/// Headers that claim the client's address, scheme or host.
 static CLAIMS: [HeaderName; 5] = [
     header::FORWARDED,
     HeaderName::from_static(X_FORWARDED_FOR),
@@ -34,13 +34,13 @@ static CLAIMS: [HeaderName; 5] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
-/// Whether there is one of these. Most messages have none, and a look at all names is quicker than one
-/// for each.
+/// Returns whether any of these headers is present. Most messages have none, and one pass over all
+/// names is faster than a lookup of each.
 fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
     headers.keys().any(|name| names.contains(name))
 }
 
-/// Removes what concerns one connection only: what is known to, and what `Connection` names.
+/// Removes hop-by-hop headers: the known ones, and those that `Connection` names.
 pub(super) fn strip(headers: &mut HeaderMap) {
     if !has_any(headers, &HOP_BY_HOP) {
         return;
@@ -55,8 +55,8 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The headers that `Connection` names. Those that say how long a message is are never among them:
-/// without them it would be read as another one.
+/// Returns the headers that `Connection` names, except for `Content-Length` and `Host`: without
+/// them the message would be read as another one.
 fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter();
     values
@@ -67,18 +67,18 @@ fn named(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Says for whom the router asks. What the client says itself is believed of trusted proxies only.
+/// Sets the forwarding headers. Existing ones are trusted from trusted proxies only.
 pub(super) fn forward(headers: &mut HeaderMap, origin: &Origin, trusted: &[Network]) {
     let peer = origin.peer.ip().to_canonical();
-    let believed = trusted.iter().any(|network| network.contains(peer));
-    let before = if believed {
+    let is_trusted = trusted.iter().any(|network| network.contains(peer));
+    let previous = if is_trusted {
         believe(headers)
     } else {
         disbelieve(headers);
         None
     };
-    headers.insert(&FORWARDED_FOR, path(before.as_ref(), peer));
-    if !believed || !headers.contains_key(&FORWARDED_PROTO) {
+    headers.insert(&FORWARDED_FOR, path(previous.as_ref(), peer));
+    if !is_trusted || !headers.contains_key(&FORWARDED_PROTO) {
         let proto = if origin.encrypted { "https" } else { "http" };
         headers.insert(&FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
@@ -92,25 +92,25 @@ fn disbelieve(headers: &mut HeaderMap) {
     }
 }
 
-/// For whom a trusted proxy asks, if it says so in a form that can be passed on.
+/// Returns the client's address as a trusted proxy forwards it, if its form is valid.
 fn believe(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(&FORWARDED_FOR).iter();
     let line = lines.next().filter(|line| line.len() <= MOST_FORWARDED);
     line.filter(|_| lines.next().is_none()).cloned()
 }
 
-/// Whom a request came by, the one that the router got it from last.
-fn path(before: Option<&HeaderValue>, peer: IpAddr) -> HeaderValue {
-    let before = before.and_then(|value| value.to_str().ok());
-    let text = match (before, peer) {
-        (Some(before), peer) => HeaderValue::try_from(format!("{before}, {peer}")),
+/// Builds the value of `X-Forwarded-For`, with the router's peer at its end.
+fn path(previous: Option<&HeaderValue>, peer: IpAddr) -> HeaderValue {
+    let previous = previous.and_then(|value| value.to_str().ok());
+    let text = match (previous, peer) {
+        (Some(previous), peer) => HeaderValue::try_from(format!("{previous}, {peer}")),
         (None, IpAddr::V4(peer)) => HeaderValue::try_from(dotted(peer)),
         (None, peer) => HeaderValue::try_from(peer.to_string()),
     };
     text.unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// An address as text, without the machinery of `fmt`: each request needs one.
+/// Formats an address without the overhead of `fmt`, since each request needs one.
 fn dotted(address: Ipv4Addr) -> String {
     let mut text = String::with_capacity("255.255.255.255".len());
     for octet in address.octets() {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_connection_is_removed() {
+    fn hop_by_hop_headers_are_removed() {
         let mut map = headers(&[
             ("connection", "close, X-Mine"),
             ("connection", "content-length, host, api-key"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_cant_say_for_whom_they_ask() {
+    fn forwarding_headers_of_untrusted_clients_are_replaced() {
         let mut map = headers(&[
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),
@@ -191,13 +191,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn addresses_read_as_the_standard_says(address in any::<Ipv4Addr>()) {
+        fn addresses_are_formatted_as_by_the_standard_library(address in any::<Ipv4Addr>()) {
             prop_assert_eq!(dotted(address), address.to_string());
         }
     }
 
     #[test]
-    fn trusted_proxies_can() {
+    fn forwarding_headers_of_trusted_proxies_are_kept() {
         let mut map = headers(&[
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),

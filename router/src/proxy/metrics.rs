@@ -1,26 +1,26 @@
-//! What is counted of requests.
+//! Metrics of requests.
 
 use std::time::Duration;
 
 use cloudkv_common::telemetry::metrics::{Counter, Exposition, Histogram};
 use http::StatusCode;
 
-/// Counters of requests. Cheap to add to from any thread.
+/// Metrics of requests. Cheap to update from any thread.
 #[derive(Debug)]
 pub struct ProxyMetrics {
-    /// By the first digit of their status, from 1 to 5.
+    /// Responses by the first digit of their status, from 1 to 5.
     answers: [Counter; 5],
-    /// Answers of the router's own.
+    /// Error responses of the router itself.
     pub refusals: Counter,
-    /// Requests that were answered over a stream of calls, not by HTTP.
+    /// Requests that were sent over a stream of calls, not by HTTP.
     pub streamed: Counter,
-    /// Requests that were sent to another node after one that didn't answer.
+    /// Retries.
     pub retries: Counter,
-    /// Those that would have been, had there been any left in the budget.
+    /// Retries that the budget didn't allow.
     pub retries_denied: Counter,
-    /// Requests that another region than the current one was asked for.
+    /// Requests that were sent to another region than the current one.
     pub detours: Counter,
-    /// Answers that said that the outcome is unknown, of the router's own.
+    /// Requests with an unknown outcome.
     pub unknown: Counter,
     times: Histogram,
 }
@@ -41,53 +41,53 @@ impl Default for ProxyMetrics {
 }
 
 impl ProxyMetrics {
-    /// Counts an answer, whose head took this long.
-    pub(super) fn answered(&self, status: StatusCode, after: Duration) {
+    /// Records a response and the time until its head.
+    pub(super) fn answered(&self, status: StatusCode, elapsed: Duration) {
         let digit = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.answers[digit - 1].increment();
-        self.times.record_time(after);
+        self.times.record_time(elapsed);
     }
 
-    /// Writes all of it down.
+    /// Writes all metrics.
     pub fn write(&self, text: &mut Exposition) {
-        for (digit, answers) in (1..).zip(&self.answers) {
+        for (digit, responses) in (1..).zip(&self.answers) {
             let status = format!("{digit}xx");
             text.counter(
                 "cloudkv_router_requests_total",
                 "Requests that were answered.",
                 &[("status", &status)],
-                answers.value(),
+                responses.value(),
             );
         }
         let counters = [
             (
                 "cloudkv_router_refusals_total",
-                "Requests that the router answered itself: it reached no node, or no fit one.",
+                "Requests that the router answered itself with an error.",
                 &self.refusals,
             ),
             (
                 "cloudkv_router_streamed_total",
-                "Requests of keys that went to their node over a stream of calls, not by HTTP.",
+                "Requests for keys that were sent over a stream of calls, not by HTTP.",
                 &self.streamed,
             ),
             (
                 "cloudkv_router_retries_total",
-                "Requests that were sent once more, to another node.",
+                "Requests that were retried at another node.",
                 &self.retries,
             ),
             (
                 "cloudkv_router_retries_denied_total",
-                "Requests that were not sent once more, since too many were.",
+                "Retries that the retry budget did not allow.",
                 &self.retries_denied,
             ),
             (
                 "cloudkv_router_detours_total",
-                "Requests by the global name for which another region was asked than the current one.",
+                "Requests for the global name that went to another region than the current one.",
                 &self.detours,
             ),
             (
                 "cloudkv_router_unknown_outcomes_total",
-                "Requests whose node didn't answer, and that may have been done.",
+                "Requests without a response of their node that may have been executed.",
                 &self.unknown,
             ),
         ];
@@ -96,7 +96,7 @@ impl ProxyMetrics {
         }
         text.histogram(
             "cloudkv_router_request_seconds",
-            "Time until the head of an answer came, all tries together.",
+            "Time until the head of a response, over all attempts.",
             &[],
             &self.times.snapshot(),
         );

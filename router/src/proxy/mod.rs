@@ -1,14 +1,14 @@
-//! One request on its way through the router.
+//! Forwarding of a request to a node.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `head` | what a request asks for, and its head as it goes to a node |
-//! | `hops` | headers that concern one connection, or that only trusted proxies may set |
-//! | `deliver` | to which node, and to which one after that |
-//! | `budget` | how much may be sent again |
-//! | `relay` | the answer's body on its way back |
-//! | `refusal` | answers of the router's own |
-//! | `metrics` | what is counted |
+//! | `request_head` | region and shard of a request, and its head for a node |
+//! | `forwarding_headers` | headers of one connection, or that only trusted proxies may set |
+//! | `forward` | chooses the node, and the next one if that fails |
+//! | `retry_budget` | bounds retries |
+//! | `relay` | the response body on its way to the client |
+//! | `refusal` | the router's own error responses |
+//! | `metrics` | counters and histograms |
 
 mod budget;
 mod deliver;
@@ -36,32 +36,32 @@ use crate::topology::View;
 use head::Head;
 use refusal::Refusal;
 
-/// How requests are passed on.
+/// Settings of forwarding.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
-    /// The domain of the names that users ask for.
+    /// Domain of the public names.
     pub domain: Domain,
-    /// Whose word on whom a request comes from is believed.
+    /// Proxies whose forwarding headers are trusted.
     pub trusted: Vec<Network>,
-    /// Time for a request, all tries together.
+    /// Time for a request, over all attempts.
     pub request_timeout: Duration,
-    /// Time for a node to answer what can be asked again.
+    /// Time for one attempt of a request that can be repeated.
     pub retry_after: Duration,
-    /// Time for a body to come, beside that for the request.
+    /// Time for a body to arrive, in addition to that for the request.
     pub body_deadline: Duration,
-    /// Bytes of a body that are kept to be sent again.
+    /// Maximum bytes of a body that are buffered for retries.
     pub keep: usize,
-    /// Memory for all that is kept so.
+    /// Memory for all bodies that are buffered for retries.
     pub retry_memory: Arc<Memory>,
-    /// Connections to one node.
+    /// Maximum number of connections to one node.
     pub node_connections: usize,
-    /// Requests that may be sent again, of 100.
+    /// Maximum share of requests that are retried, in percent.
     pub retry_percent: u32,
-    /// The region that the router is in.
+    /// Region of the router.
     pub home: HeaderValue,
 }
 
-/// Passes requests on: one for each thread that serves users.
+/// Forwards requests; there is one per thread that serves users.
 pub struct Proxy {
     worker: usize,
     view: Arc<ArcSwapOption<View>>,
@@ -71,33 +71,33 @@ pub struct Proxy {
     connections: Arc<ConnectionMetrics>,
 }
 
-/// What all threads that serve users share.
+/// State shared by all threads that serve users.
 #[derive(Clone)]
 pub struct Shared {
-    /// Where everything is.
+    /// Current topology.
     pub view: Arc<ArcSwapOption<View>>,
-    /// How requests are passed on.
+    /// Settings of forwarding.
     pub settings: Arc<ProxySettings>,
-    /// What is counted.
+    /// Metrics of requests.
     pub metrics: Arc<ProxyMetrics>,
-    /// Connections of users.
+    /// Metrics of users' connections.
     pub connections: Arc<ConnectionMetrics>,
 }
 
 impl Proxy {
-    /// The proxy of one thread, and what it may send again.
-    pub fn new(worker: usize, shared: Shared, budget: Arc<Budget>) -> Self {
+    /// Creates the proxy of one thread, with its retry budget.
+    pub fn new(worker: usize, shared: Shared, retry_budget: Arc<Budget>) -> Self {
         Self {
             worker,
             view: shared.view,
             settings: shared.settings,
-            budget,
+            budget: retry_budget,
             metrics: shared.metrics,
             connections: shared.connections,
         }
     }
 
-    /// Reads what a request asks for.
+    /// Validates a request and determines its destination.
     fn read(
         &self,
         request: Request<RequestBody>,
@@ -112,7 +112,7 @@ impl Proxy {
     }
 }
 
-/// A request that can be passed on.
+/// A request that can be forwarded.
 struct Readable {
     view: Arc<View>,
     head: Head,
@@ -122,34 +122,34 @@ struct Readable {
 impl Answer for Proxy {
     type Body = Body;
 
-    // Futures are moved as a whole before they are polled. This one doesn't hold the request, since what
-    // doesn't wait is done before it begins.
+    // Futures are moved as a whole before they are polled. This one doesn't hold the request, since
+    // everything that doesn't wait is done before the future is created.
     fn answer(
         &self,
         request: Request<RequestBody>,
         origin: Origin,
     ) -> impl Future<Output = Response<Body>> + Send {
-        let began = Instant::now();
+        let started = Instant::now();
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
-        let bodiless = request.method() == Method::HEAD;
-        let read = self.read(request, &id, &origin);
+        let is_bodiless = request.method() == Method::HEAD;
+        let parsed = self.read(request, &id, &origin);
         async move {
-            let answered = match read {
+            let outcome = match parsed {
                 Ok(Readable { view, head, body }) => {
                     self.deliver(&view, &head, body, &origin).await
                 }
                 Err(refusal) => Err(refusal),
             };
-            let mut response = answered.unwrap_or_else(|refusal| {
-                tracing::debug!(?id, code = refusal.code(), "refused");
+            let mut response = outcome.unwrap_or_else(|refusal| {
+                tracing::debug!(?id, code = refusal.code(), "request refused");
                 self.metrics.refusals.increment();
-                refusal.answer(self.settings.home.clone(), bodiless)
+                refusal.answer(self.settings.home.clone(), is_bodiless)
             });
             if !response.headers().contains_key(&X_REQUEST_ID) {
                 response.headers_mut().insert(&X_REQUEST_ID, id);
             }
-            self.metrics.answered(response.status(), began.elapsed());
+            self.metrics.answered(response.status(), started.elapsed());
             response
         }
     }

@@ -1,4 +1,4 @@
-//! Answers of the router's own, in the form that the API's have.
+//! The router's own error responses, in the form of the API's.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region"
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// Why the router says no.
+/// Error response of the router.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -35,56 +35,57 @@ impl Refusal {
         }
     }
 
-    /// Its stable name.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// 503: no node was heard yet.
+    /// 503: no topology is known yet.
     pub fn no_topology() -> Self {
         let message = "the router has not found any node yet: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
-    /// 503: nothing was done.
+    /// 503: the request was not executed.
     pub fn unavailable(region: &str) -> Self {
         let message =
             format!("region {region} can't serve this right now and nothing was done: try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
-    /// 503: as many requests or answers wait as may, of this client or of all.
+    /// 503: the requests in progress, or the unread responses, of this client or of all are at
+    /// their limit.
     pub fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
-    /// 504: it may have been done.
+    /// 504: the request may have been executed.
     pub fn unknown_outcome() -> Self {
         let message =
             "it is unknown whether this took effect, or still will: read before you retry";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
     }
 
-    /// 404: a name of a region that there isn't.
+    /// 404: the region doesn't exist.
     pub fn unknown_region(known: &str) -> Self {
         let message = format!("there is no such region: there are {known}");
         Self::new(StatusCode::NOT_FOUND, "unknown_region", message)
     }
 
-    /// 400 or 431: a head that could be read in several ways.
+    /// 400 or 431: the head is ambiguous or too long.
     pub fn head(error: HeadError) -> Self {
         Self::new(error.status(), error.code(), error.to_string())
     }
 
-    /// 400: a body that breaks off.
+    /// 400: the client aborted the body.
     pub fn broken_body() -> Self {
         let message = "the request's body broke off";
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
-    /// 405: the router is no proxy to elsewhere.
+    /// 405: the router is no forward proxy.
     pub fn connect() -> Self {
         let message = "CONNECT is not served here";
         Self::new(
@@ -94,15 +95,15 @@ impl Refusal {
         )
     }
 
-    /// The answer, in the name of a region.
-    pub fn answer(self, region: HeaderValue, bodiless: bool) -> Response<Body> {
-        let wire = Wire {
+    /// Builds the response, in the name of a region.
+    pub fn answer(self, region: HeaderValue, is_bodiless: bool) -> Response<Body> {
+        let error = Wire {
             error: self.code,
             message: &self.message,
         };
-        let json = serde_json::to_vec(&wire).unwrap_or_default();
+        let json = serde_json::to_vec(&error).unwrap_or_default();
         let length = HeaderValue::from(json.len());
-        let body = if bodiless {
+        let body = if is_bodiless {
             Body::Empty
         } else {
             Body::Full(json.into())

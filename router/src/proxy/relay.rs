@@ -1,8 +1,8 @@
-//! The answer's body on its way back, and then its connection on its way back into the pool.
+//! Relays a response's body to the client, and then returns its connection to the pool.
 //!
-//! Invariant: a connection is kept only when the request that went over it was sent to its end
-//! before the answer came, and that was read to its end. A node that answers early may leave the
-//! rest of the request unread, and then what follows on the connection isn't read either.
+//! Invariant: a connection is reused only if its request was sent completely before the response
+//! came, and the response was read completely. A node that responds early may leave the rest of the
+//! request unread, and then requests that follow on the connection aren't read either.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use tokio::time::Sleep;
 use crate::topology::Node;
 use crate::upstream::{Sender, Sent};
 
-/// An answer of which no byte comes for this long is broken off.
+/// Time without progress after which a response is aborted.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// The body of an answer.
+/// Body of a response.
 #[derive(Debug)]
 pub enum Body {
-    /// None, or it has been sent.
+    /// There is no body, or it has been sent.
     Empty,
-    /// One piece.
+    /// A single chunk.
     Full(Bytes),
-    /// It comes from a node.
+    /// A body that arrives from a node.
     Coming(Box<Relay>),
 }
 
-/// A body on its way from a node.
+/// A body that is streamed from a node to the client.
 #[derive(Debug)]
 pub struct Relay {
     first: Option<Bytes>,
@@ -40,19 +40,19 @@ pub struct Relay {
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-/// Where a connection goes when it is free.
+/// Returns a connection to its pool when the response has been read.
 #[derive(Debug)]
 pub(super) struct WayBack {
     pub node: Arc<Node>,
     pub sender: Sender,
     pub worker: usize,
-    /// Whether the connection is of any more use.
+    /// True if the connection may be used again.
     pub reusable: bool,
 }
 
 impl WayBack {
     fn go(self) {
-        // On a connection that the node closes a request's fate could be unknown.
+        // A draining node closes connections: the outcome of a request on one could be unknown.
         if self.reusable && !self.node.is_draining() {
             self.node
                 .pools
@@ -61,19 +61,19 @@ impl WayBack {
     }
 }
 
-/// Why an answer broke off.
+/// Reason for which a response was aborted.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The node's connection did.
-    #[error("read an answer of a node")]
+    /// The connection to the node failed.
+    #[error("read a node's response")]
     Node(#[from] hyper::Error),
-    /// No byte came for too long.
-    #[error("an answer of a node stopped coming")]
+    /// The response made no progress for too long.
+    #[error("read a node's response: no progress")]
     Stalled,
 }
 
 impl Body {
-    /// A body in memory.
+    /// Creates a body from memory.
     pub(super) fn whole(bytes: Bytes) -> Self {
         if bytes.is_empty() {
             Self::Empty
@@ -82,22 +82,23 @@ impl Body {
         }
     }
 
-    /// The body of what a node answered. If it is there already its connection is free at once.
+    /// Creates the body of a node's response. If it has arrived completely, its connection is
+    /// returned at once.
     pub(super) fn of(sent: Sent, node: Arc<Node>, worker: usize) -> (http::response::Parts, Self) {
         let (parts, source) = sent.response.into_parts();
-        let way_back = WayBack {
+        let pool_return = WayBack {
             node,
             sender: sent.sender,
             worker,
             reusable: sent.complete,
         };
-        (parts, Self::begin(source, way_back))
+        (parts, Self::begin(source, pool_return))
     }
 
-    fn begin(mut source: Incoming, way_back: WayBack) -> Self {
+    fn begin(mut source: Incoming, pool_return: WayBack) -> Self {
         use http_body::Body as _;
         if source.is_end_stream() {
-            way_back.go();
+            pool_return.go();
             return Self::Empty;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -106,7 +107,7 @@ impl Body {
             && let Ok(data) = frame.into_data()
         {
             if source.is_end_stream() {
-                way_back.go();
+                pool_return.go();
                 return Self::Full(data);
             }
             first = Some(data);
@@ -114,7 +115,7 @@ impl Body {
         Self::Coming(Box::new(Relay {
             first,
             source,
-            way_back: Some(way_back),
+            way_back: Some(pool_return),
             stalled: None,
         }))
     }
@@ -140,10 +141,10 @@ impl Relay {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let stalled = self
+                let stall_timer = self
                     .stalled
                     .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
-                match stalled.as_mut().poll(cx) {
+                match stall_timer.as_mut().poll(cx) {
                     Poll::Ready(()) => Poll::Ready(Some(Err(RelayError::Stalled))),
                     Poll::Pending => Poll::Pending,
                 }
@@ -152,8 +153,8 @@ impl Relay {
     }
 
     fn free(&mut self) {
-        if let Some(way_back) = self.way_back.take() {
-            way_back.go();
+        if let Some(pool_return) = self.way_back.take() {
+            pool_return.go();
         }
     }
 }
@@ -189,7 +190,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            // A length that the node told is in the head.
+            // A length that the node declared is in the headers.
             Self::Coming(_) => SizeHint::default(),
         }
     }

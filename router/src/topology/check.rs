@@ -1,6 +1,6 @@
-//! Asks a node whether it serves, again and again, and measures how far away it is.
+//! Checks periodically whether a node serves, and measures its round trip.
 //!
-//! `GET /ping` on its public port: what users would meet, not only a process that lives.
+//! `GET /ping` on the public port checks the path that users take, not only that the process runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,77 +15,77 @@ use hyper_util::rt::TokioIo;
 
 use super::node::Node;
 
-/// Time for the answer.
+/// Time for a check.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// The shortest pause between two checks, also where there is doubt.
+/// Minimum interval between two checks, also if one is requested.
 const PAUSE: Duration = Duration::from_millis(20);
 
 type Connection = SendRequest<Empty<Bytes>>;
 
-/// Why a check failed.
+/// Reason for which a check failed.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
     #[error(transparent)]
     Connect(#[from] DialError),
-    #[error("ask: {0}")]
+    #[error("send a ping: {0}")]
     Ask(#[from] hyper::Error),
-    #[error("make a request: {0}")]
+    #[error("build the ping: {0}")]
     Make(#[from] http::Error),
-    #[error("it answers {0}")]
+    #[error("the node responded {0}")]
     Status(StatusCode),
-    #[error("no answer came within {ANSWER_WITHIN:?}")]
+    #[error("no response within {ANSWER_WITHIN:?}")]
     Timeout,
 }
 
-/// Checks a node for ever.
-pub(super) async fn check(node: Arc<Node>, every: Duration) {
-    let mut kept = None;
+/// Checks a node for ever, at `interval`, and at once if a check is requested.
+pub(super) async fn check(node: Arc<Node>, interval: Duration) {
+    let mut idle = None;
     loop {
-        let reused = kept.is_some();
-        let mut outcome = try_check(&node, &mut kept).await;
-        let silent = matches!(outcome, Err(CheckError::Timeout));
-        if outcome.is_err() && reused && !silent {
-            // The connection was old: the node may have closed it for no reason that matters. From
-            // one that says nothing no more is to be heard on another one.
-            kept = None;
-            outcome = try_check(&node, &mut kept).await;
+        let is_reused = idle.is_some();
+        let mut outcome = try_check(&node, &mut idle).await;
+        let is_timeout = matches!(outcome, Err(CheckError::Timeout));
+        if outcome.is_err() && is_reused && !is_timeout {
+            // The connection was reused, and the node may just have closed it. After a timeout, a
+            // new connection would not help.
+            idle = None;
+            outcome = try_check(&node, &mut idle).await;
         }
         match outcome {
-            Ok(after) => node.answered(after),
+            Ok(round_trip) => node.answered(round_trip),
             Err(error) => {
-                kept = None;
+                idle = None;
                 node.failed(&error);
             }
         }
         tokio::time::sleep(PAUSE).await;
         if node.is_up() {
-            let _ = tokio::time::timeout(every, node.doubted()).await;
+            let _ = tokio::time::timeout(interval, node.doubted()).await;
         } else {
-            tokio::time::sleep(every.saturating_sub(PAUSE)).await;
+            tokio::time::sleep(interval.saturating_sub(PAUSE)).await;
         }
     }
 }
 
-async fn try_check(node: &Node, kept: &mut Option<Connection>) -> Result<Duration, CheckError> {
+async fn try_check(node: &Node, idle: &mut Option<Connection>) -> Result<Duration, CheckError> {
     let ping = async {
-        let mut connection = match kept.take() {
+        let mut connection = match idle.take() {
             Some(connection) => connection,
             None => connect(node).await?,
         };
-        let began = Instant::now();
+        let started = Instant::now();
         ping(node, &mut connection).await?;
-        *kept = Some(connection);
-        Ok(began.elapsed())
+        *idle = Some(connection);
+        Ok(started.elapsed())
     };
-    let answered = tokio::time::timeout(ANSWER_WITHIN, ping).await;
-    answered.unwrap_or(Err(CheckError::Timeout))
+    let outcome = tokio::time::timeout(ANSWER_WITHIN, ping).await;
+    outcome.unwrap_or(Err(CheckError::Timeout))
 }
 
 async fn connect(node: &Node) -> Result<Connection, CheckError> {
     let stream = node.connect().await?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
-        // Its end shows at the sender.
+        // The sender gets the connection's errors, too.
         let _ = connection.await;
     });
     Ok(sender)

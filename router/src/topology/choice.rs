@@ -1,46 +1,47 @@
-//! Which region the global name stands for.
+//! Choice of the current region, which the global name selects.
 //!
-//! Invariant: it changes only when the current region has been unhealthy for [`UNHEALTHY_FOR`], or
-//! another one nearer for [`SLOWER_FOR`]. Clients lose sight of their own latest writes with every
-//! change, so a better region alone is no reason. Time comes in from outside.
+//! Invariant: it changes only when the current region has been unhealthy for [`UNHEALTHY_TIMEOUT`],
+//! or another one nearer for [`SLOWER_TIMEOUT`]. With every change, clients may not see their own
+//! latest writes, so a better region alone is no reason. Time is passed in.
 //!
-//! It begins at home. Regions are heard of one after the other, so home gets [`UNHEALTHY_FOR`] to
-//! show that it serves; another one stands in for it until then.
+//! The first choice is the router's home region. Regions become known one after the other, so the
+//! home region gets [`UNHEALTHY_TIMEOUT`] to become healthy; another one is used until then.
 
 use std::time::{Duration, Instant};
 
-/// A region that is unhealthy for this long is left.
+/// Time after which an unhealthy region is replaced.
 const UNHEALTHY_FOR: Duration = Duration::from_secs(1);
-/// A region that is slower than another for this long is left.
+/// Time after which a region that is slower than another is replaced.
 const SLOWER_FOR: Duration = Duration::from_secs(60);
-/// Below this, a difference between round trips is noise.
+/// Minimum difference between round trips; smaller ones are noise.
 const NOISE: Duration = Duration::from_millis(1);
 
-/// A region at one moment.
+/// State of a region at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Its number.
+    /// Number of the region.
     pub region: u32,
-    /// Whether it serves.
+    /// True if all of its shards can be served.
     pub healthy: bool,
-    /// How far away it is, if that is known.
+    /// Round trip to the region, if known.
     pub round_trip: Option<Duration>,
 }
 
-/// The choice, and since when there is a reason to change it.
+/// The current choice, and since when there has been a reason to change it.
 #[derive(Debug, Default)]
 pub struct Choice {
     current: Option<u32>,
-    /// Of the current region, or of home before the first choice.
+    /// State of the current region, or of the home region before the first choice.
     unhealthy_since: Option<Instant>,
     slower_since: Option<(u32, Instant)>,
 }
 
 impl Choice {
-    /// The region after another look at all of them; `home` is where the router is.
+    /// Updates the choice from new samples of all regions, and returns the current region; `home`
+    /// is the region of the router.
     pub fn look(&mut self, now: Instant, regions: &[Sample], home: Option<u32>) -> Option<u32> {
-        let known = |number: u32| regions.iter().find(|sample| sample.region == number);
-        let Some(current) = self.current.and_then(known).copied() else {
+        let sample_of = |number: u32| regions.iter().find(|sample| sample.region == number);
+        let Some(current) = self.current.and_then(sample_of).copied() else {
             return self.begin(now, regions, home);
         };
         let best = nearest(
@@ -66,9 +67,9 @@ impl Choice {
     fn begin(&mut self, now: Instant, regions: &[Sample], home: Option<u32>) -> Option<u32> {
         let first = first(regions, home);
         let since = *self.unhealthy_since.get_or_insert(now);
-        let waits = home.is_some() && now.saturating_duration_since(since) < UNHEALTHY_FOR;
-        let serves_at_home = |it: &Sample| Some(it.region) == home && it.healthy;
-        if waits && !regions.iter().any(serves_at_home) {
+        let is_waiting = home.is_some() && now.saturating_duration_since(since) < UNHEALTHY_FOR;
+        let is_healthy_home = |it: &Sample| Some(it.region) == home && it.healthy;
+        if is_waiting && !regions.iter().any(is_healthy_home) {
             return first;
         }
         self.choose(first)
@@ -104,18 +105,18 @@ impl Choice {
     }
 }
 
-/// Where to begin: at home if that serves, else at the nearest, else anywhere.
+/// First choice: the home region if it is healthy, else the nearest one, else any.
 fn first(regions: &[Sample], home: Option<u32>) -> Option<u32> {
-    let at_home = |sample: &&Sample| Some(sample.region) == home;
-    let healthy_home = regions.iter().find(|it| at_home(it) && it.healthy).copied();
+    let is_home = |sample: &&Sample| Some(sample.region) == home;
+    let healthy_home = regions.iter().find(|it| is_home(it) && it.healthy).copied();
     healthy_home
         .or_else(|| nearest(regions.iter()))
-        .or_else(|| regions.iter().find(at_home).copied())
+        .or_else(|| regions.iter().find(is_home).copied())
         .or_else(|| regions.first().copied())
         .map(|sample| sample.region)
 }
 
-/// The nearest that is healthy.
+/// Nearest healthy region.
 fn nearest<'a>(regions: impl Iterator<Item = &'a Sample>) -> Option<Sample> {
     regions
         .filter(|sample| sample.healthy)
@@ -123,7 +124,7 @@ fn nearest<'a>(regions: impl Iterator<Item = &'a Sample>) -> Option<Sample> {
         .copied()
 }
 
-/// Whether `current` is 30 % slower than `other`.
+/// Returns whether `current` is 30 % slower than `other`.
 fn is_slower(current: &Sample, other: &Sample) -> bool {
     match (current.round_trip, other.round_trip) {
         (Some(current), Some(other)) => current > (other * 13 / 10).max(other + NOISE),
@@ -146,7 +147,8 @@ mod tests {
         }
     }
 
-    /// Looks ten times a second for as long as is said; tells when the choice became another one.
+    /// Updates the choice ten times a second for `seconds`; returns the time and the region of the
+    /// first change.
     fn until_change(
         choice: &mut Choice,
         seconds: u64,
@@ -162,38 +164,42 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_at_home_or_else_at_the_nearest_that_serves() {
+    fn the_first_choice_is_home_or_else_the_nearest_healthy_region() {
         let now = Instant::now();
         let regions = [sample(EU, true, 90), sample(US, true, 5)];
         let first = |home, regions: &[Sample]| Choice::default().look(now, regions, home);
         assert_eq!(first(Some(EU), &regions), Some(EU));
         assert_eq!(first(None, &regions), Some(US));
         assert_eq!(first(Some(9), &regions), Some(US));
-        let dead_home = [sample(EU, false, 1), sample(US, true, 500)];
-        assert_eq!(first(Some(EU), &dead_home), Some(US));
-        let all_dead = [sample(EU, false, 1), sample(US, false, 1)];
-        assert_eq!(first(Some(US), &all_dead), Some(US));
+        let unhealthy_home = [sample(EU, false, 1), sample(US, true, 500)];
+        assert_eq!(first(Some(EU), &unhealthy_home), Some(US));
+        let all_unhealthy = [sample(EU, false, 1), sample(US, false, 1)];
+        assert_eq!(first(Some(US), &all_unhealthy), Some(US));
         assert_eq!(first(None, &[]), None);
     }
 
     #[test]
-    fn home_is_waited_for_but_not_for_long() {
+    fn home_is_waited_for_until_the_timeout() {
         let start = Instant::now();
         let only_other = [sample(EU, false, 1), sample(US, true, 80)];
         let both = [sample(EU, true, 1), sample(US, true, 80)];
         let after = |ms| start + Duration::from_millis(ms);
-        for (home_comes, expected) in [(900, EU), (1100, US)] {
+        for (home_delay, expected) in [(900, EU), (1100, US)] {
             let mut choice = Choice::default();
-            for ms in (0..home_comes).step_by(100) {
+            for ms in (0..home_delay).step_by(100) {
                 assert_eq!(choice.look(after(ms), &only_other, Some(EU)), Some(US));
             }
-            let then = choice.look(after(home_comes), &both, Some(EU));
-            assert_eq!(then, Some(expected), "home comes after {home_comes} ms");
+            let chosen = choice.look(after(home_delay), &both, Some(EU));
+            assert_eq!(
+                chosen,
+                Some(expected),
+                "home is healthy after {home_delay} ms"
+            );
         }
     }
 
     #[test]
-    fn an_unhealthy_region_is_left_after_a_second() {
+    fn an_unhealthy_region_is_replaced_after_a_second() {
         let mut choice = Choice::default();
         choice.look(
             Instant::now(),
@@ -204,7 +210,7 @@ mod tests {
             vec![sample(EU, false, 1), sample(US, true, 80)]
         });
         assert_eq!(change, Some((1.0, US)));
-        // It doesn't go back as soon as it may, but when the other is slower for a minute.
+        // It doesn't return as soon as possible, but when the other has been slower for a minute.
         let change = until_change(&mut choice, 100, |_| {
             vec![sample(EU, true, 1), sample(US, true, 80)]
         });
@@ -212,15 +218,15 @@ mod tests {
     }
 
     #[test]
-    fn short_troubles_change_nothing() {
+    fn short_failures_change_nothing() {
         let mut choice = Choice::default();
         let flapping = |tenth| vec![sample(EU, tenth % 9 == 0, 1), sample(US, true, 80)];
         assert_eq!(until_change(&mut choice, 60, flapping), None);
-        let slow_at_times = |tenth| {
+        let occasionally_slow = |tenth| {
             let ms = if tenth % 300 == 0 { 10 } else { 100 };
             vec![sample(EU, true, ms), sample(US, true, 50)]
         };
-        assert_eq!(until_change(&mut choice, 200, slow_at_times), None);
+        assert_eq!(until_change(&mut choice, 200, occasionally_slow), None);
     }
 
     #[test]
@@ -234,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn where_no_other_serves_it_stays() {
+    fn without_another_healthy_region_nothing_changes() {
         let mut choice = Choice::default();
         let regions = |_| vec![sample(EU, false, 1), sample(US, false, 1)];
         assert_eq!(until_change(&mut choice, 10, regions), None);
     }
 
     #[test]
-    fn a_region_that_is_gone_is_left_at_once() {
+    fn a_removed_region_is_replaced_at_once() {
         let mut choice = Choice::default();
         let now = Instant::now();
         assert_eq!(choice.look(now, &[sample(EU, true, 1)], None), Some(EU));

@@ -1,8 +1,7 @@
-//! Listens to all nodes, and publishes what they tell.
+//! Watches the topology at all nodes, and publishes it.
 //!
-//! The seeds are only asked until a node is heard at its own address, and again when none is any
-//! more. What was once known of the cluster is kept, so that a router goes on when its seeds are
-//! gone.
+//! The seeds are only watched until a node reports at its own address, and again when none does any
+//! more. The known topology is kept, so that a router goes on when its seeds are unreachable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,42 +27,42 @@ use crate::upstream::Reach;
 
 /// Time to connect to a node.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A node that says nothing for this long isn't heard any more: it gives signs of life more often.
+/// Time without a report after which a node counts as lost: it reports more often than that.
 const SILENT: Duration = Duration::from_secs(3);
-/// Between tries to listen to a node.
+/// Minimum and maximum backoff between attempts to watch a node.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How often regions are compared.
+/// Interval at which regions are compared.
 const LOOK: Duration = Duration::from_millis(100);
-/// Reports that may wait.
+/// Maximum number of queued events.
 const WAITING: usize = 64;
 
-/// How the cluster is followed.
+/// Settings of following a cluster.
 #[derive(Clone, Debug)]
 pub struct FollowerSettings {
-    /// Whom to ask first, `host:port` each.
+    /// Addresses of the first nodes to watch, `host:port` each.
     pub seeds: Vec<String>,
-    /// The region that the router is in.
+    /// Region of the router.
     pub home: String,
-    /// How nodes are reached.
+    /// Parameters of connections to nodes.
     pub reach: Reach,
-    /// How often a node is checked.
+    /// Interval of health checks.
     pub check_interval: Duration,
 }
 
-/// What is told of the node at an address.
+/// Event of the node at an address.
 enum Told {
-    /// What it said.
+    /// A report of the node.
     Said(pb::Topology),
-    /// It isn't heard any more.
+    /// The node doesn't report any more.
     Lost,
-    /// It couldn't be listened to, and why.
+    /// The node couldn't be watched, with the reason.
     Failed(String),
 }
 
-/// What those who listen to nodes tell, with the address.
+/// Sender of events, with the node's address.
 type Tell = mpsc::Sender<(String, Told)>;
 
-/// Follows the cluster.
+/// Follows the cluster's topology.
 pub struct Follower {
     settings: FollowerSettings,
     reports: Reports,
@@ -78,17 +77,17 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower that will publish to `view`.
+    /// Creates a follower that publishes to `view`.
     pub fn new(settings: FollowerSettings, view: Arc<ArcSwapOption<View>>) -> Self {
-        let (tell, told) = mpsc::channel(WAITING);
+        let (event_sender, events) = mpsc::channel(WAITING);
         Self {
             reports: Reports::new(settings.reach.clone()),
             settings,
             choice: Choice::default(),
             current: 0,
             view,
-            tell,
-            told,
+            tell: event_sender,
+            told: events,
             journal: Journal::new(),
             listening: HashMap::new(),
             checking: HashMap::new(),
@@ -97,27 +96,27 @@ impl Follower {
 
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.settle();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                told = self.told.recv() => if let Some(told) = told {
-                    self.take(told);
+                event = self.told.recv() => if let Some(event) = event {
+                    self.take(event);
                 },
-                _ = look.tick() => self.look(),
+                _ = ticks.tick() => self.look(),
             }
         }
     }
 
-    fn take(&mut self, (address, told): (String, Told)) {
-        match told {
-            Told::Failed(why) => return self.journal.failed(address, why),
+    fn take(&mut self, (address, event): (String, Told)) {
+        match event {
+            Told::Failed(reason) => return self.journal.failed(address, reason),
             Told::Said(report) => {
                 self.journal.heard(&address);
                 if let Err(error) = self.reports.take(&address, report) {
-                    tracing::error!(address, %error, "a node is left out");
+                    tracing::error!(address, %error, "node ignored");
                     return;
                 }
             }
@@ -128,7 +127,7 @@ impl Follower {
         self.publish();
     }
 
-    /// Listens to whom it should, and to nobody else; checks the nodes that there are.
+    /// Starts and ends the tasks that watch and check nodes, so that they match the topology.
     fn settle(&mut self) {
         let mut wanted: Vec<String> = self.reports.addresses().map(str::to_owned).collect();
         if !self.reports.hears_a_node() {
@@ -136,35 +135,35 @@ impl Follower {
         }
         let reports = &mut self.reports;
         self.listening.retain(|address, _| {
-            let stays = wanted.contains(address);
-            if !stays {
+            let is_wanted = wanted.contains(address);
+            if !is_wanted {
                 reports.lose(address);
             }
-            stays
+            is_wanted
         });
         for address in wanted {
-            let (tell, dialer) = (self.tell.clone(), self.settings.reach.dialer.clone());
+            let (events, dialer) = (self.tell.clone(), self.settings.reach.dialer.clone());
             self.listening
                 .entry(address)
-                .or_insert_with_key(|address| start(listen(address.clone(), dialer, tell)));
+                .or_insert_with_key(|address| start(listen(address.clone(), dialer, events)));
         }
         let reports = &self.reports;
-        let is_there = |node: &Arc<Node>| reports.nodes().any(|other| Arc::ptr_eq(node, other));
-        self.checking.retain(|_, (node, _)| is_there(node));
+        let is_present = |node: &Arc<Node>| reports.nodes().any(|other| Arc::ptr_eq(node, other));
+        self.checking.retain(|_, (node, _)| is_present(node));
         for node in reports.nodes() {
-            let every = self.settings.check_interval;
+            let interval = self.settings.check_interval;
             self.checking
                 .entry(node.id)
-                .or_insert_with(|| (node.clone(), start(check(node.clone(), every))));
+                .or_insert_with(|| (node.clone(), start(check(node.clone(), interval))));
         }
     }
 
-    /// Compares the regions, and says so when another one is the current one from now on.
+    /// Compares the regions, and logs a change of the current one.
     fn look(&mut self) {
         let now = Instant::now();
-        let asked: Vec<String> = self.listening.keys().cloned().collect();
-        let hears = self.reports.hears_anybody();
-        self.journal.look_at_silence(now, hears, &asked);
+        let watched: Vec<String> = self.listening.keys().cloned().collect();
+        let has_report = self.reports.hears_anybody();
+        self.journal.look_at_silence(now, has_report, &watched);
         self.journal.look_at_regions(now, &self.reports.regions());
         let home = self.reports.number(&self.settings.home);
         let samples = self.reports.samples();
@@ -176,7 +175,7 @@ impl Follower {
             self.publish();
             if before != 0 {
                 let (from, to) = (self.reports.name(before), self.reports.name(current));
-                tracing::warn!(from, to, "the global name stands for another region now");
+                tracing::warn!(from, to, "current region changed");
             }
         }
     }
@@ -188,32 +187,32 @@ impl Follower {
     }
 }
 
-/// Runs something until the guard is dropped.
+/// Spawns a future that runs until the guard is dropped.
 fn start(future: impl Future<Output = ()> + Send + 'static) -> DropGuard {
     let stop = CancellationToken::new();
     tokio::spawn(stop.clone().run_until_cancelled_owned(future));
     stop.drop_guard()
 }
 
-/// Tells what the node at an address says, and when it isn't heard any more, for ever.
-async fn listen(address: String, dialer: Dialer, tell: Tell) {
-    let mut pause = RETRY.0;
+/// Watches the node at an address for ever, and sends its events.
+async fn listen(address: String, dialer: Dialer, events: Tell) {
+    let mut backoff = RETRY.0;
     loop {
         let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open(&address, &dialer)).await;
-        match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer came"))) {
+        match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no response in time"))) {
             Ok(reports) => {
-                pause = RETRY.0;
-                let ended = hear(&address, reports, &tell).await;
-                tracing::debug!(address, %ended, "a node isn't heard any more");
-                if tell.send((address.clone(), Told::Lost)).await.is_err() {
+                backoff = RETRY.0;
+                let error = hear(&address, reports, &events).await;
+                tracing::debug!(address, %error, "topology stream ended");
+                if events.send((address.clone(), Told::Lost)).await.is_err() {
                     return;
                 }
             }
             Err(error) => {
-                let why = dialer.explain(&address, error).await;
-                let why = why.message().to_owned();
-                if tell
-                    .send((address.clone(), Told::Failed(why)))
+                let status = dialer.explain(&address, error).await;
+                let reason = status.message().to_owned();
+                if events
+                    .send((address.clone(), Told::Failed(reason)))
                     .await
                     .is_err()
                 {
@@ -221,33 +220,33 @@ async fn listen(address: String, dialer: Dialer, tell: Tell) {
                 }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (2 * pause).min(RETRY.1);
+        tokio::time::sleep(backoff).await;
+        backoff = (2 * backoff).min(RETRY.1);
     }
 }
 
-/// Passes on what a node says until it ends; tells why it did.
-async fn hear(address: &str, mut reports: Streaming<pb::Topology>, tell: &Tell) -> Status {
+/// Forwards a node's reports until the stream ends, and returns the reason.
+async fn hear(address: &str, mut reports: Streaming<pb::Topology>, events: &Tell) -> Status {
     loop {
         let report = match tokio::time::timeout(SILENT, reports.message()).await {
             Ok(Ok(Some(report))) => report,
             Ok(Ok(None)) => return Status::unavailable("the node ended the stream"),
             Ok(Err(status)) => return status,
-            Err(_) => return Status::deadline_exceeded("no sign of life came"),
+            Err(_) => return Status::deadline_exceeded("no report in time"),
         };
-        if tell
+        if events
             .send((address.to_owned(), Told::Said(report)))
             .await
             .is_err()
         {
-            return Status::cancelled("nobody listens");
+            return Status::cancelled("the follower has stopped");
         }
     }
 }
 
 async fn open(address: &str, dialer: &Dialer) -> Result<Streaming<pb::Topology>, Status> {
-    let bounds = |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
-    let channel = dialer.channel(address, bounds).await?;
+    let configure = |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
+    let channel = dialer.channel(address, configure).await?;
     let watch = NodeClient::new(channel)
         .watch(pb::TopologyRequest {})
         .await?;

@@ -1,5 +1,5 @@
-//! Tells in the log what the router sees of the cluster, once each: whether a node answers at all,
-//! and which regions can be served.
+//! Logs changes of the topology, once each: whether any node responds, and which regions can be
+//! served.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,31 +8,31 @@ use cloudkv_common::telemetry::presence::{Change, Presence};
 
 use super::view::RegionView;
 
-/// How often it is told that no node answers.
+/// Interval at which it is logged that no node responds.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(10);
-/// Time for a region to be served after it was heard of.
+/// Time for a region to become available after it was first seen.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
-/// A region that can't be served for a shorter time isn't told of: ordinary elections take as long.
+/// Unavailability of a region that isn't logged, since ordinary elections take as long.
 const TOLERATED: Duration = Duration::from_secs(1);
 
-/// What was told.
+/// Logged state.
 pub(super) struct Journal {
     began: Instant,
-    /// Why each address couldn't be listened to, when that was last tried.
+    /// Reason of the last failure per address.
     failures: BTreeMap<String, String>,
     silence: Option<Silence>,
     served: Presence<u32>,
     told_ready: bool,
 }
 
-/// No node answers.
+/// Times since when no node responds, and of the last event about it.
 struct Silence {
     since: Instant,
     told: Instant,
 }
 
 impl Journal {
-    /// Nothing told yet.
+    /// Creates the state, with nothing logged yet.
     pub fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -43,44 +43,46 @@ impl Journal {
         }
     }
 
-    /// A node at an address couldn't be listened to.
-    pub fn failed(&mut self, address: String, why: String) {
-        self.failures.insert(address, why);
+    /// Records that the node at an address couldn't be watched.
+    pub fn failed(&mut self, address: String, reason: String) {
+        self.failures.insert(address, reason);
     }
 
-    /// A node at an address was heard.
+    /// Records a report of the node at an address.
     pub fn heard(&mut self, address: &str) {
         self.failures.remove(address);
     }
 
-    /// Tells if no node is heard, and why none of those that are asked.
-    pub fn look_at_silence(&mut self, now: Instant, hears_a_node: bool, asked: &[String]) {
-        self.failures.retain(|address, _| asked.contains(address));
-        if hears_a_node {
+    /// Logs if no node reports, with the reason for each watched address.
+    pub fn look_at_silence(&mut self, now: Instant, has_report: bool, watched: &[String]) {
+        self.failures.retain(|address, _| watched.contains(address));
+        if has_report {
             if let Some(silence) = self.silence.take() {
                 let after = seconds(now.duration_since(silence.since));
-                tracing::info!(after, "a node answers");
+                tracing::info!(after, "a node responds");
             }
             return;
         }
-        // Before all were tried there is nothing to tell.
-        let tried = asked.iter().all(|it| self.failures.contains_key(it));
-        let is_due = |told: Instant| now.duration_since(told) >= SILENCE_INTERVAL;
-        let due = self.silence.as_ref().is_none_or(|it| is_due(it.told));
-        if asked.is_empty() || !tried || !due {
+        // Nothing is logged before all addresses were tried.
+        let are_tried = watched.iter().all(|it| self.failures.contains_key(it));
+        let is_over = |logged: Instant| now.duration_since(logged) >= SILENCE_INTERVAL;
+        let is_due = self.silence.as_ref().is_none_or(|it| is_over(it.told));
+        if watched.is_empty() || !are_tried || !is_due {
             return;
         }
         let since = self.silence.as_ref().map_or(now, |it| it.since);
         self.silence = Some(Silence { since, told: now });
         let reasons = self.failures.iter();
-        let reasons: Vec<String> = reasons.map(|(at, why)| format!("{at}: {why}")).collect();
+        let reasons: Vec<String> = reasons
+            .map(|(address, reason)| format!("{address}: {reason}"))
+            .collect();
         tracing::warn!(
             reasons = reasons.join("; "),
-            "no node answers, trying again: seeds must be the rpc addresses of nodes that run"
+            "no node answers, retrying: seeds must be the rpc addresses of running nodes"
         );
     }
 
-    /// Tells of the regions that can't be served any more, or can again.
+    /// Logs regions that become unavailable, or available again.
     pub fn look_at_regions(&mut self, now: Instant, regions: &[RegionView]) {
         let all: BTreeMap<u32, bool> = regions
             .iter()
@@ -101,8 +103,8 @@ impl Journal {
             match change {
                 Change::Lost(number) => {
                     let region = regions.iter().find(|region| region.number == number);
-                    let why = region.map(unserved).unwrap_or_default();
-                    tracing::warn!(region = name(number), why, "region can't be served");
+                    let reason = region.map(unserved).unwrap_or_default();
+                    tracing::warn!(region = name(number), reason, "region can't be served");
                 }
                 Change::Back(number, after) => {
                     let after = seconds(after);
@@ -113,7 +115,7 @@ impl Journal {
     }
 }
 
-/// Why not all of a region can be served.
+/// Reason for which not all of a region can be served.
 fn unserved(region: &RegionView) -> String {
     let up = region.nodes.iter().filter(|node| node.is_up()).count();
     let nodes = region.nodes.len();
@@ -121,13 +123,14 @@ fn unserved(region: &RegionView) -> String {
         return format!("none of its {nodes} nodes answers");
     }
     let is_led = |leader: &Option<usize>| {
-        let node = leader.and_then(|place| region.nodes.get(place));
+        let node = leader.and_then(|index| region.nodes.get(index));
         node.is_some_and(|node| node.is_up())
     };
-    let led = region.leaders.iter().filter(|it| is_led(it)).count();
+    let led_shards = region.leaders.iter().filter(|it| is_led(it)).count();
     let shards = region.leaders.len();
     format!(
-        "{up} of its {nodes} nodes answer, and {led} of its {shards} shards have a leader there"
+        "{up} of its {nodes} nodes answer, and {led_shards} of its {shards} shards have a leader \
+         among them"
     )
 }
 

@@ -1,14 +1,14 @@
-//! Where everything is, as far as the nodes tell.
+//! Topology of the cluster, as reported by the nodes.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `node` | a node: where it is, whether it answers, how far away it is |
-//! | `view` | all that a request's way depends on, at one moment |
-//! | `reports` | what nodes told, put together into a view; pure |
-//! | `choice` | which region the global name stands for; pure |
-//! | `follow` | listens to the nodes, and publishes views |
-//! | `journal` | what of that the log tells |
-//! | `check` | asks each node again and again whether it serves |
+//! | `node` | a node: addresses, health and round trip |
+//! | `view` | an immutable topology, by which requests are routed |
+//! | `reports` | combines the reports of nodes into a view; pure |
+//! | `region_choice` | chooses the region for the global name; pure |
+//! | `follower` | receives the reports of nodes, and publishes views |
+//! | `event_log` | logs changes of the topology |
+//! | `health_check` | checks periodically whether each node serves |
 
 mod check;
 mod choice;

@@ -1,5 +1,5 @@
-//! A node as the router sees it. What may change is atomic: requests read it, and what becomes of
-//! them changes it.
+//! A node as the router sees it. Its mutable state is atomic: requests read it, and their outcomes
+//! change it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,35 +10,35 @@ use tokio::sync::Notify;
 
 use crate::upstream::{Lanes, Pools, Reach};
 
-/// Of a round trip's average, a new one counts for one part of this many.
+/// Divisor for the weight of a new round trip in the moving average.
 const AVERAGE_OVER: u64 = 8;
 
-/// A node. It stays the same while what is known of it changes, so that connections to it and
-/// what was learnt of it last.
+/// A node. It stays the same object while its state changes, so that its connections and the state
+/// are kept.
 #[derive(Debug)]
 pub struct Node {
-    /// Its number.
+    /// Number of the node.
     pub id: u64,
-    /// Where its public API is reached, as `host:port`.
+    /// Address of its public port, as `host:port`.
     pub http: String,
-    /// Where other nodes and routers reach it.
+    /// Address of its rpc port.
     pub rpc: String,
-    /// Connections to it.
+    /// Connections to its public port.
     pub pools: Pools,
-    /// Streams of calls to it.
+    /// Streams of calls to its rpc port.
     pub lanes: Lanes,
-    /// What says that requests come from a router, where it has no certificate that does.
+    /// Token that identifies requests of a router, if it has no certificate for that.
     pub token: Option<HeaderValue>,
     dialer: Dialer,
     up: AtomicBool,
     draining: AtomicBool,
-    /// Average round trip, in nanoseconds; 0: none yet.
+    /// Average round trip in nanoseconds; 0 if there was none yet.
     round_trip: AtomicU64,
     doubted: Notify,
 }
 
 impl Node {
-    /// A node of a cluster that nothing bad is known of; `http` and `rpc` are where it is.
+    /// Creates a node of a cluster, which counts as available; `http` and `rpc` are its addresses.
     pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), reach: &Reach) -> Self {
         Self {
             id,
@@ -58,70 +58,73 @@ impl Node {
         }
     }
 
-    /// Connects to its public port: encrypted, and only to this node, if there are certificates.
+    /// Connects to the public port: encrypted, and only to this node, if there are certificates.
     pub async fn connect(&self) -> Result<Stream, DialError> {
         self.dialer.connect_http(&self.http, &self.rpc).await
     }
 
-    /// Whether requests should go to it: it answers, and it isn't about to stop.
+    /// Returns whether requests should be sent to the node: it is up and not draining.
     pub fn is_available(&self) -> bool {
         self.is_up() && !self.is_draining()
     }
 
-    /// Whether it answered when it was last asked, by a check or by a request.
+    /// Returns whether the last health check or request got a response.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Whether it is about to stop.
+    /// Returns whether the node is draining.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// It was checked, and answered after this time.
-    pub fn answered(&self, after: Duration) {
-        let new = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).max(1);
+    /// Records a successful health check and its round trip.
+    pub fn answered(&self, round_trip: Duration) {
+        let new = u64::try_from(round_trip.as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let average = match self.round_trip.load(Ordering::Relaxed) {
             0 => new,
             old => (old - old / AVERAGE_OVER).saturating_add(new / AVERAGE_OVER),
         };
         self.round_trip.store(average.max(1), Ordering::Relaxed);
         if !self.up.swap(true, Ordering::Relaxed) {
-            tracing::info!(node = self.id, http = self.http, "node answers again");
+            tracing::info!(node = self.id, http = self.http, "node is up again");
         }
     }
 
-    /// It can't be reached. It gets no more requests until a check is answered.
-    pub fn failed(&self, why: &dyn std::fmt::Display) {
+    /// Records that the node is unreachable. It gets no more requests until a health check
+    /// succeeds.
+    pub fn failed(&self, error: &dyn std::fmt::Display) {
         if self.up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(node = self.id, http = self.http, %why, "node doesn't answer");
+            tracing::warn!(node = self.id, http = self.http, %error, "node is down");
         }
         self.doubted.notify_one();
     }
 
-    /// A request to it came to nothing, which may or may not be its fault: it should be checked.
+    /// Requests a health check after a failed request, which may or may not be the node's fault.
     pub fn doubt(&self) {
         self.doubted.notify_one();
     }
 
-    /// Waits until it should be checked at once.
+    /// Waits until a health check is requested.
     pub(super) async fn doubted(&self) {
         self.doubted.notified().await;
     }
 
-    /// It says whether it is about to stop. If so, idle connections to it are closed: on one that
-    /// is closed by the other side a request's fate can be unknown.
-    pub fn drains(&self, draining: bool) {
-        if self.draining.swap(draining, Ordering::Relaxed) == draining {
+    /// Records whether the node is draining. If so, its idle connections are closed: the outcome of
+    /// a request can be unknown if the node closes its connection.
+    pub fn drains(&self, is_draining: bool) {
+        if self.draining.swap(is_draining, Ordering::Relaxed) == is_draining {
             return;
         }
-        if draining {
+        if is_draining {
             self.pools.clear();
-            tracing::info!(node = self.id, http = self.http, "node is about to stop");
+            tracing::info!(node = self.id, http = self.http, "node is draining");
         }
     }
 
-    /// The average round trip; `None` before the first.
+    /// Average round trip; `None` before the first health check.
     pub fn round_trip(&self) -> Option<Duration> {
         let nanos = self.round_trip.load(Ordering::Relaxed);
         (nanos > 0).then(|| Duration::from_nanos(nanos))
@@ -143,8 +146,8 @@ mod tests {
         for _ in 0..100 {
             node.answered(Duration::from_micros(400));
         }
-        let settled = node.round_trip().unwrap();
-        assert!(settled < Duration::from_micros(410), "{settled:?}");
+        let average = node.round_trip().unwrap();
+        assert!(average < Duration::from_micros(410), "{average:?}");
     }
 
     #[test]

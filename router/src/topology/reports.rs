@@ -1,8 +1,8 @@
-//! What nodes told, put together. Without I/O and clock.
+//! Combines the reports of nodes. Without I/O and clock.
 //!
-//! Of regions and nodes, the report that is furthest on in the metadata is believed. Who leads a
-//! region's shards is told by the nodes of that region: first by who says of itself that it leads
-//! and answers, then by others, of a node that isn't heard itself.
+//! Regions and nodes are taken from the report with the highest applied index of the metadata. The
+//! leaders of a region's shards are taken from the reports of its nodes: first from a node that
+//! reports to lead and to serve, then from others, for a leader that doesn't report itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::node::Node;
 use super::view::{RegionView, View};
 use crate::upstream::Reach;
 
-/// Shards that a cluster may have.
+/// Maximum number of shards of a cluster.
 const MOST_SHARDS: u32 = 1 << 10;
 
-/// A node belongs to another cluster than those heard before.
+/// Error of a report from a node of another cluster than that of the first one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node is of cluster {theirs}, and this router serves cluster {ours}")]
 pub struct OtherCluster {
@@ -26,19 +26,19 @@ pub struct OtherCluster {
     ours: String,
 }
 
-/// What nodes told, by the addresses that they were asked at.
+/// Reports of nodes, by the watched addresses.
 #[derive(Debug)]
 pub struct Reports {
     reach: Reach,
     cluster: Option<String>,
     heard: BTreeMap<String, pb::Topology>,
-    /// The one that is furthest on, of all that were heard, also if its node is gone.
+    /// The newest report of all, even if its node doesn't report any more.
     latest: pb::Topology,
     nodes: HashMap<u64, Arc<Node>>,
 }
 
 impl Reports {
-    /// Nothing heard yet; nodes will be reached as `reach` says.
+    /// Creates an empty set; `reach` has the parameters of connections to nodes.
     pub fn new(reach: Reach) -> Self {
         Self {
             reach,
@@ -49,7 +49,7 @@ impl Reports {
         }
     }
 
-    /// Takes what the node at an address says.
+    /// Takes a report of the node at an address.
     pub fn take(&mut self, address: &str, report: pb::Topology) -> Result<(), OtherCluster> {
         let ours = self
             .cluster
@@ -60,8 +60,8 @@ impl Reports {
                 ours: ours.clone(),
             });
         }
-        let usable = !report.regions.is_empty() && (1..=MOST_SHARDS).contains(&report.shards);
-        if usable && report.position >= self.latest.position {
+        let is_usable = !report.regions.is_empty() && (1..=MOST_SHARDS).contains(&report.shards);
+        if is_usable && report.position >= self.latest.position {
             self.latest = report.clone();
             self.settle_nodes();
         }
@@ -72,48 +72,49 @@ impl Reports {
         Ok(())
     }
 
-    /// The node at an address isn't heard any more. What it said of its own stop stays true until
-    /// it says otherwise.
+    /// Removes the report of the node at an address. Its draining state is kept until it reports
+    /// another.
     pub fn lose(&mut self, address: &str) {
         self.heard.remove(address);
     }
 
-    /// Keeps nodes, so that what is known of them stays; one at another address is another one.
+    /// Updates the nodes. Known nodes are kept with their state, unless their address has changed.
     fn settle_nodes(&mut self) {
         let mut nodes = HashMap::new();
-        for told in &self.latest.nodes {
-            let is_same = |node: &&Arc<Node>| node.http == told.http && node.rpc == told.rpc;
-            let same = self.nodes.get(&told.id).filter(is_same);
+        for reported in &self.latest.nodes {
+            let is_same =
+                |node: &&Arc<Node>| node.http == reported.http && node.rpc == reported.rpc;
+            let known = self.nodes.get(&reported.id).filter(is_same);
             let cluster_id = &self.latest.cluster_id;
-            let places = (told.http.as_str(), told.rpc.as_str());
-            let new = || Arc::new(Node::new(cluster_id, told.id, places, &self.reach));
-            nodes.insert(told.id, same.cloned().unwrap_or_else(new));
+            let addresses = (reported.http.as_str(), reported.rpc.as_str());
+            let new = || Arc::new(Node::new(cluster_id, reported.id, addresses, &self.reach));
+            nodes.insert(reported.id, known.cloned().unwrap_or_else(new));
         }
         self.nodes = nodes;
     }
 
-    /// The nodes of the cluster.
+    /// Nodes of the cluster.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values()
     }
 
-    /// Where nodes can be asked, as they say themselves.
+    /// Advertised rpc addresses of the nodes.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.latest.nodes.iter().map(|node| node.rpc.as_str())
     }
 
-    /// Whether a node is heard at its own address: then seeds aren't needed.
+    /// Returns whether a node reports at its own address: then seeds aren't needed.
     pub fn hears_a_node(&self) -> bool {
         self.addresses()
             .any(|address| self.heard.contains_key(address))
     }
 
-    /// Whether any node is heard.
+    /// Returns whether any node reports.
     pub fn hears_anybody(&self) -> bool {
         !self.heard.is_empty()
     }
 
-    /// The regions as a choice between them needs them.
+    /// Samples of the regions for the choice between them.
     pub fn samples(&self) -> Vec<Sample> {
         let regions = self.regions();
         let sample = |region: &RegionView| Sample {
@@ -124,32 +125,31 @@ impl Reports {
         regions.iter().map(sample).collect()
     }
 
-    /// The number of a region.
+    /// Number of a region.
     pub fn number(&self, name: &str) -> Option<u32> {
         let mut regions = self.latest.regions.iter();
         regions.find(|it| it.name == name).map(|it| it.number)
     }
 
-    /// The name of a region.
+    /// Name of a region.
     pub fn name(&self, number: u32) -> Option<&str> {
         let mut regions = self.latest.regions.iter();
         let region = regions.find(|it| it.number == number);
         region.map(|region| region.name.as_str())
     }
 
-    /// All together, with the region that the global name stands for; `None` before anything was
-    /// heard.
+    /// Combines the reports into a view, with the current region; `None` before the first report.
     pub fn view(&self, current: u32) -> Option<View> {
         let regions = self.regions();
-        let place = regions.iter().position(|region| region.number == current);
+        let index = regions.iter().position(|region| region.number == current);
         (!regions.is_empty()).then(|| View {
             shards: u16::try_from(self.latest.shards).unwrap_or(u16::MAX),
-            current: place.unwrap_or(0),
+            current: index.unwrap_or(0),
             regions,
         })
     }
 
-    /// The regions, with what is known of their nodes and leaders.
+    /// Regions with their nodes and leaders.
     pub fn regions(&self) -> Vec<RegionView> {
         let mut regions: Vec<&pb::TopologyRegion> = self.latest.regions.iter().collect();
         regions.sort_by_key(|region| region.number);
@@ -165,8 +165,8 @@ impl Reports {
         let nodes: Vec<Arc<Node>> = members
             .filter_map(|node| self.nodes.get(&node.id).cloned())
             .collect();
-        let place = |id: u64| nodes.iter().position(|node| node.id == id);
-        let leader = |shard| self.leader(region.number, shard).and_then(place);
+        let index_of = |id: u64| nodes.iter().position(|node| node.id == id);
+        let leader = |shard| self.leader(region.number, shard).and_then(index_of);
         RegionView {
             number: region.number,
             header: HeaderValue::from_str(&region.name)
@@ -178,14 +178,16 @@ impl Reports {
     }
 
     fn leader(&self, region: u32, shard: usize) -> Option<u64> {
-        let said = self.heard.values().filter(|report| report.region == region);
-        let said = said.filter_map(|report| Some((report.node_id, report.leaders.get(shard)?)));
-        let itself = said
+        let reports = self.heard.values().filter(|report| report.region == region);
+        let leaders =
+            reports.filter_map(|report| Some((report.node_id, report.leaders.get(shard)?)));
+        let itself = leaders
             .clone()
-            .find(|(_, said)| said.here)
+            .find(|(_, reported)| reported.here)
             .map(|(node, _)| node);
         itself.or_else(|| {
-            said.map(|(_, said)| said.leader)
+            leaders
+                .map(|(_, reported)| reported.leader)
                 .find(|leader| *leader != 0 && !self.hears(*leader))
         })
     }

@@ -1,8 +1,8 @@
-//! Views of what nodes told, in turn and in contradiction.
+//! Tests of views that are combined from consistent and contradicting reports.
 
 use super::*;
 
-/// What node `id` of two says, of one region with two shards.
+/// Report of node `id` of two, in one region with two shards.
 fn report(id: u64, leaders: [(u64, bool); 2]) -> pb::Topology {
     let node = |id: u64| pb::TopologyNode {
         id,
@@ -35,26 +35,26 @@ fn report(id: u64, leaders: [(u64, bool); 2]) -> pb::Topology {
 fn leaders(reports: &Reports) -> Vec<Option<u64>> {
     let view = reports.view(1).unwrap();
     let region = &view.regions[0];
-    let id = |leader: &Option<usize>| leader.map(|place| region.nodes[place].id);
+    let id = |leader: &Option<usize>| leader.map(|index| region.nodes[index].id);
     region.leaders.iter().map(id).collect()
 }
 
 #[test]
-fn before_anything_is_heard_there_is_no_view() {
+fn there_is_no_view_before_the_first_report() {
     let reports = Reports::new(Reach::default());
     assert!(reports.view(1).is_none());
     assert!(reports.samples().is_empty() && !reports.hears_a_node());
 }
 
 #[test]
-fn one_node_tells_of_all() {
+fn one_report_describes_all_nodes() {
     let mut reports = Reports::new(Reach::default());
-    let told = report(1, [(1, true), (2, false)]);
-    reports.take("seed:1", told).unwrap();
+    let first = report(1, [(1, true), (2, false)]);
+    reports.take("seed:1", first).unwrap();
     assert_eq!(leaders(&reports), [Some(1), Some(2)]);
     let addresses: Vec<&str> = reports.addresses().collect();
     assert_eq!(addresses, ["node1:7070", "node2:7070"]);
-    assert!(!reports.hears_a_node(), "only the seed is heard");
+    assert!(!reports.hears_a_node(), "only the seed reports");
     reports
         .take("node1:7070", report(1, [(1, true), (2, false)]))
         .unwrap();
@@ -64,9 +64,9 @@ fn one_node_tells_of_all() {
 }
 
 #[test]
-fn who_leads_knows_it_best() {
+fn a_leaders_own_report_takes_precedence() {
     let mut reports = Reports::new(Reach::default());
-    // The first still takes the second for the leader, which denies it.
+    // The first still takes the second for the leader, whose own report differs.
     reports
         .take("node1:7070", report(1, [(2, false), (1, true)]))
         .unwrap();
@@ -74,21 +74,21 @@ fn who_leads_knows_it_best() {
         .take("node2:7070", report(2, [(0, false), (2, false)]))
         .unwrap();
     assert_eq!(leaders(&reports), [None, Some(1)]);
-    // Then it isn't heard any more: the others are believed.
+    // Without its report, those of others count.
     reports.lose("node2:7070");
     assert_eq!(leaders(&reports), [Some(2), Some(1)]);
 }
 
 #[test]
-fn nodes_stay_the_same_while_they_are_where_they_were() {
+fn nodes_are_kept_while_their_addresses_stay_the_same() {
     let mut reports = Reports::new(Reach::default());
-    let told = report(1, [(1, true), (1, true)]);
-    reports.take("node1:7070", told.clone()).unwrap();
+    let first = report(1, [(1, true), (1, true)]);
+    reports.take("node1:7070", first.clone()).unwrap();
     let before: HashMap<u64, Arc<Node>> = reports
         .nodes()
         .map(|node| (node.id, node.clone()))
         .collect();
-    let mut moved = told;
+    let mut moved = first;
     moved.nodes[1].http = "elsewhere:8080".to_owned();
     moved.position = 6;
     reports.take("node1:7070", moved).unwrap();
@@ -98,7 +98,7 @@ fn nodes_stay_the_same_while_they_are_where_they_were() {
 }
 
 #[test]
-fn a_node_that_is_behind_changes_nothing_but_what_it_says_of_itself() {
+fn an_outdated_report_changes_only_its_own_nodes_state() {
     let mut reports = Reports::new(Reach::default());
     reports
         .take("node1:7070", report(1, [(1, true), (1, true)]))
@@ -115,7 +115,7 @@ fn a_node_that_is_behind_changes_nothing_but_what_it_says_of_itself() {
         .map(|node| node.id)
         .collect();
     assert_eq!(draining, [2]);
-    // It has gone, and is still about to stop.
+    // Its draining state is kept without its report.
     reports.lose("node2:7070");
     assert!(reports.nodes().any(|node| node.is_draining()));
 }
@@ -123,19 +123,19 @@ fn a_node_that_is_behind_changes_nothing_but_what_it_says_of_itself() {
 #[test]
 fn nodes_of_another_cluster_are_refused() {
     let mut reports = Reports::new(Reach::default());
-    let told = report(1, [(1, true), (1, true)]);
-    reports.take("node1:7070", told.clone()).unwrap();
+    let first = report(1, [(1, true), (1, true)]);
+    reports.take("node1:7070", first.clone()).unwrap();
     let other = pb::Topology {
         cluster_id: "other".to_owned(),
         position: 99,
-        ..told
+        ..first
     };
     assert!(reports.take("node3:7070", other).is_err());
     assert_eq!(leaders(&reports), [Some(1), Some(1)]);
 }
 
 #[test]
-fn what_makes_no_sense_is_no_topology() {
+fn an_invalid_report_yields_no_view() {
     let mut reports = Reports::new(Reach::default());
     reports.take("a:1", pb::Topology::default()).unwrap();
     assert!(reports.view(1).is_none());

@@ -1,7 +1,7 @@
-//! All that a request's way depends on, at one moment.
+//! The topology at one moment, by which requests are routed.
 //!
-//! Invariant: a view never changes, but for what is atomic in its nodes. Whoever holds one sees
-//! regions, nodes and leaders that belong together.
+//! Invariant: a view never changes, except for the atomic state of its nodes. Its regions, nodes
+//! and leaders are consistent with each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,65 +13,65 @@ use super::node::Node;
 /// Regions and nodes at one moment.
 #[derive(Debug)]
 pub struct View {
-    /// Shards of each region.
+    /// Number of shards in each region.
     pub shards: u16,
-    /// The regions, by their numbers. There is at least one.
+    /// Regions, sorted by number. There is at least one.
     pub regions: Vec<RegionView>,
-    /// The one that the global name stands for: its place in `regions`.
+    /// Current region, which the global name selects: an index into `regions`.
     pub current: usize,
 }
 
-/// A region.
+/// A region at one moment.
 #[derive(Debug)]
 pub struct RegionView {
-    /// Its number.
+    /// Number of the region.
     pub number: u32,
-    /// Its name.
+    /// Name of the region.
     pub name: String,
-    /// Its name as answers carry it.
+    /// Name of the region as a header value.
     pub header: HeaderValue,
-    /// Its nodes.
+    /// Nodes of the region.
     pub nodes: Vec<Arc<Node>>,
-    /// Per shard, who leads: a place in `nodes`.
+    /// Leader per shard: an index into `nodes`.
     pub leaders: Vec<Option<usize>>,
 }
 
 impl View {
-    /// The region of this name, in whatever case.
+    /// Index of the region with this name, case-insensitively.
     pub fn region(&self, name: &str) -> Option<usize> {
-        let is_it = |region: &RegionView| region.name.eq_ignore_ascii_case(name);
-        self.regions.iter().position(is_it)
+        let has_name = |region: &RegionView| region.name.eq_ignore_ascii_case(name);
+        self.regions.iter().position(has_name)
     }
 
-    /// The names of all regions.
+    /// Names of all regions, separated by commas.
     pub fn names(&self) -> String {
         let names: Vec<&str> = self.regions.iter().map(|it| it.name.as_str()).collect();
         names.join(", ")
     }
 
-    /// Where a request for the global name begins: in the current region or, as long as none of
-    /// that one's nodes answers, in the next one in line. Nobody has to be asked in vain for that,
-    /// so it costs neither time nor anything of what may be sent again.
+    /// First region for a request for the global name: the current one or, while none of its nodes
+    /// is up, the next one. That needs no failed attempt, so it costs neither time nor retry
+    /// budget.
     pub fn first_region(&self) -> usize {
-        let answers = |region: &RegionView| region.nodes.iter().any(|node| node.is_up());
-        if self.regions.get(self.current).is_some_and(answers) {
+        let is_up = |region: &RegionView| region.nodes.iter().any(|node| node.is_up());
+        if self.regions.get(self.current).is_some_and(is_up) {
             return self.current;
         }
         self.next_region(&[self.current]).unwrap_or(self.current)
     }
 
-    /// The healthy region next in line for what the region at `tried` didn't take: the nearest.
+    /// Next region for a request that the regions at `tried` didn't serve: the nearest healthy one.
     pub fn next_region(&self, tried: &[usize]) -> Option<usize> {
         let healthy = self.regions.iter().enumerate();
         healthy
-            .filter(|(place, region)| !tried.contains(place) && region.is_healthy())
+            .filter(|(index, region)| !tried.contains(index) && region.is_healthy())
             .min_by_key(|(_, region)| region.round_trip().unwrap_or(Duration::MAX))
-            .map(|(place, _)| place)
+            .map(|(index, _)| index)
     }
 }
 
 impl RegionView {
-    /// Whether all that it holds can be served.
+    /// Returns whether all shards of the region can be served.
     pub fn is_healthy(&self) -> bool {
         self.nodes.iter().any(|node| node.is_available())
             && !self.leaders.is_empty()
@@ -79,21 +79,21 @@ impl RegionView {
     }
 
     fn answers(&self, leader: Option<usize>) -> bool {
-        let node = leader.and_then(|place| self.nodes.get(place));
+        let node = leader.and_then(|index| self.nodes.get(index));
         node.is_some_and(|node| node.is_up())
     }
 
-    /// The shortest round trip to a node that is available.
+    /// Shortest round trip to an available node.
     pub fn round_trip(&self) -> Option<Duration> {
         let available = self.nodes.iter().filter(|node| node.is_available());
         available.filter_map(|node| node.round_trip()).min()
     }
 
-    /// The node that a request should go to, of those that it wasn't sent to yet.
+    /// Picks the next node for a request, of those that weren't tried yet.
     ///
-    /// First the leader of its shard; then one of those that are near, in turn, which `turn`
-    /// counts; then what is left, those that didn't answer lately last.
-    pub fn pick(&self, shard: Option<u16>, tried: &Asked, turn: u32) -> Option<usize> {
+    /// First the leader of its shard; then the nearest nodes, round robin by `rotation`; then the
+    /// others, with nodes that are down at the end.
+    pub fn pick(&self, shard: Option<u16>, tried: &Asked, rotation: u32) -> Option<usize> {
         let leader =
             shard.and_then(|shard| self.leaders.get(usize::from(shard)).copied().flatten());
         if let Some(leader) = leader
@@ -105,48 +105,48 @@ impl RegionView {
         {
             return Some(leader);
         }
-        self.near(tried, turn).or_else(|| {
-            let left = (0..self.nodes.len()).filter(|place| !tried.has(*place));
-            left.min_by_key(|place| {
-                let node = &self.nodes[*place];
+        self.near(tried, rotation).or_else(|| {
+            let others = (0..self.nodes.len()).filter(|index| !tried.has(*index));
+            others.min_by_key(|index| {
+                let node = &self.nodes[*index];
                 (!node.is_up(), node.is_draining())
             })
         })
     }
 
-    /// One of the available nodes that are about as near as the nearest.
-    fn near(&self, tried: &Asked, turn: u32) -> Option<usize> {
-        let trip = |place: usize| {
-            let node = &self.nodes[place];
-            let trip = || node.round_trip().unwrap_or_default();
-            (node.is_available() && !tried.has(place)).then(trip)
+    /// Picks one of the available nodes that are about as near as the nearest.
+    fn near(&self, tried: &Asked, rotation: u32) -> Option<usize> {
+        let round_trip = |index: usize| {
+            let node = &self.nodes[index];
+            let round_trip = || node.round_trip().unwrap_or_default();
+            (node.is_available() && !tried.has(index)).then(round_trip)
         };
-        let nearest = (0..self.nodes.len()).filter_map(trip).min()?;
-        let bound = nearest + nearest / 3 + Duration::from_millis(1);
-        let is_near = |place: &usize| trip(*place).is_some_and(|trip| trip <= bound);
+        let nearest = (0..self.nodes.len()).filter_map(round_trip).min()?;
+        let limit = nearest + nearest / 3 + Duration::from_millis(1);
+        let is_near = |index: &usize| round_trip(*index).is_some_and(|it| it <= limit);
         let near = (0..self.nodes.len()).filter(is_near);
         let count = near.clone().count();
-        near.cycle().nth(turn as usize % count.max(1))
+        near.cycle().nth(rotation as usize % count.max(1))
     }
 }
 
-/// The nodes of a region that a request was sent to, by their places. Of a region with more than
-/// 64, the others count as asked: a request isn't sent on that far.
+/// Nodes of a region that were tried for a request, by index. Of a region with more than 64 nodes,
+/// the others count as tried: a request isn't forwarded that often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked(u64);
 
 impl Asked {
-    /// Whether a node was asked.
-    pub fn has(&self, place: usize) -> bool {
-        let bit = u32::try_from(place)
+    /// Returns whether a node was tried.
+    pub fn has(&self, index: usize) -> bool {
+        let bit = u32::try_from(index)
             .ok()
             .and_then(|at| 1_u64.checked_shl(at));
         bit.is_none_or(|bit| self.0 & bit != 0)
     }
 
-    /// Notes that a node was asked.
-    pub fn add(&mut self, place: usize) {
-        let bit = u32::try_from(place)
+    /// Records that a node was tried.
+    pub fn add(&mut self, index: usize) {
+        let bit = u32::try_from(index)
             .ok()
             .and_then(|at| 1_u64.checked_shl(at));
         self.0 |= bit.unwrap_or(0);
@@ -169,34 +169,36 @@ mod tests {
         }
     }
 
-    /// The order in which nodes are asked.
-    fn order(region: &RegionView, shard: Option<u16>, turn: u32) -> Vec<usize> {
+    /// Returns the order in which nodes are tried.
+    fn order(region: &RegionView, shard: Option<u16>, rotation: u32) -> Vec<usize> {
         let mut tried = Asked::default();
         let mut order = Vec::new();
-        while let Some(place) = region.pick(shard, &tried, turn) {
-            tried.add(place);
-            order.push(place);
+        while let Some(index) = region.pick(shard, &tried, rotation) {
+            tried.add(index);
+            order.push(index);
         }
         order
     }
 
     #[test]
-    fn the_leader_is_asked_first_and_everybody_once() {
+    fn the_leader_is_tried_first_and_each_node_once() {
         let region = region(3, &[Some(2), None]);
-        for turn in 0..4 {
-            let order = order(&region, Some(0), turn);
+        for rotation in 0..4 {
+            let order = order(&region, Some(0), rotation);
             assert_eq!(order[0], 2);
             assert_eq!(order.len(), 3);
         }
-        // Nobody is known to lead, or there is no such shard: any will do.
+        // There is no known leader, or no such shard: any node may be first.
         for shard in [None, Some(1), Some(9)] {
-            let first: Vec<usize> = (0..3).map(|turn| order(&region, shard, turn)[0]).collect();
-            assert_eq!(first, [0, 1, 2], "in turn");
+            let first: Vec<usize> = (0..3)
+                .map(|rotation| order(&region, shard, rotation)[0])
+                .collect();
+            assert_eq!(first, [0, 1, 2], "round robin");
         }
     }
 
     #[test]
-    fn nodes_that_are_down_or_stop_come_last() {
+    fn nodes_that_are_down_or_draining_come_last() {
         let region = region(3, &[Some(0)]);
         region.nodes[0].failed(&"refused");
         region.nodes[1].drains(true);
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn near_nodes_take_turns_and_far_ones_come_after_them() {
+    fn near_nodes_are_used_round_robin_and_far_ones_after_them() {
         let region = region(3, &[]);
         for (node, ms) in region.nodes.iter().zip([30, 1, 1]) {
             node.answered(Duration::from_millis(ms));
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_healthy_if_a_node_answers_and_all_shards_are_led() {
+    fn a_region_is_healthy_if_a_node_is_available_and_all_shards_have_leaders() {
         assert!(!region(1, &[]).is_healthy());
         assert!(!region(1, &[Some(0), None]).is_healthy());
         let region = region(1, &[Some(0)]);
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_global_name_begins_elsewhere_only_while_no_node_of_its_region_answers() {
+    fn the_first_region_differs_from_the_current_one_only_while_that_is_down() {
         let view = View {
             shards: 1,
             regions: vec![
@@ -235,23 +237,23 @@ mod tests {
             ],
             current: 0,
         };
-        let fail = |region: usize, node: usize| view.regions[region].nodes[node].failed(&"gone");
+        let fail = |region: usize, node: usize| view.regions[region].nodes[node].failed(&"refused");
         fail(0, 0);
-        assert_eq!(view.first_region(), 0, "another node may know who leads");
+        assert_eq!(view.first_region(), 0, "another node may know the leader");
         fail(0, 1);
         assert_eq!(view.first_region(), 2, "the other one has no leader");
         fail(2, 0);
-        assert_eq!(view.first_region(), 0, "nobody serves");
+        assert_eq!(view.first_region(), 0, "no region serves");
         view.regions[0].nodes[1].answered(Duration::from_millis(1));
         view.regions[2].nodes[0].answered(Duration::from_millis(1));
         assert_eq!(view.first_region(), 0);
     }
 
     #[test]
-    fn nodes_beyond_64_count_as_asked() {
-        let mut asked = Asked::default();
-        asked.add(63);
-        asked.add(64);
-        assert!(asked.has(63) && asked.has(64) && !asked.has(0));
+    fn nodes_beyond_64_count_as_tried() {
+        let mut tried = Asked::default();
+        tried.add(63);
+        tried.add(64);
+        assert!(tried.has(63) && tried.has(64) && !tried.has(0));
     }
 }

@@ -1,11 +1,11 @@
-//! The stream of calls to a node, for requests of keys that are in memory as a whole.
+//! Streams of calls to a node, for requests for keys that are completely in memory.
 //!
-//! Requests of many users go together in one message each way, which costs a fraction of what a
-//! connection for each would, on both sides. What doesn't fit, and what comes while there is no
-//! stream, goes by HTTP.
+//! Requests of many users share one message in each direction, which costs a fraction of one
+//! connection for each, on both sides. Requests that don't fit, or arrive while there is no stream,
+//! are sent by HTTP.
 //!
-//! Invariant (unknown fate): a request that comes to nothing here, so that it may go by HTTP, never
-//! left the router, or the node said that it doesn't know such calls.
+//! Invariant (unknown outcome): a request that isn't sent here, so that it may be sent by HTTP,
+//! never left the router, or the node replied that it doesn't know such calls.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,22 +22,21 @@ use tokio::sync::watch;
 
 use super::send::Fate;
 
-/// Bounds of a stream: requests that wait for an answer, which are fewer than a node works on before
-/// it reads no further, bytes that wait to be sent, bytes of a message, which are more than the largest
-/// value takes.
+/// Limits of a stream. The maximum of pending calls is below the number at which a node stops
+/// reading; the maximum size of a message is above that of the largest value.
 const BOUNDS: LinkSettings = LinkSettings {
     calls: 16_000,
     queue_bytes: 32 << 20,
     message_bytes: 32 << 20,
 };
 
-/// Headers that an answer gets on its way: those of its request's ID and length among them.
+/// Capacity for headers that are added to a response, such as request ID and length.
 const MORE_HEADERS: usize = 4;
 
-/// Largest body of an answer that stays in the memory of the message that it came with.
+/// Maximum size of a response body that may share the memory of its message.
 const SHARED_BODY_BYTES: usize = 16 << 10;
 
-/// Streams to one node, for each thread its own.
+/// Streams to one node, one per thread.
 #[derive(Debug)]
 pub struct Lanes {
     workers: Box<[OnceLock<Link>]>,
@@ -46,30 +45,30 @@ pub struct Lanes {
     address: watch::Sender<String>,
 }
 
-/// How nodes are reached.
+/// Parameters of connections to nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
-    /// Threads that send requests, each over connections of its own.
+    /// Number of threads that send requests, each over its own connections.
     pub workers: usize,
-    /// Connects to their `rpc`.
+    /// Dialer to the nodes' rpc ports.
     pub dialer: Dialer,
 }
 
-/// A request in memory.
+/// A request that is completely in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole<'a> {
-    /// Its method.
+    /// Method.
     pub method: &'a Method,
-    /// Its path and query.
+    /// Path and query.
     pub uri: &'a Uri,
-    /// Its headers.
+    /// Headers.
     pub headers: &'a HeaderMap,
-    /// Its body.
+    /// Body.
     pub body: &'a Bytes,
 }
 
 impl Lanes {
-    /// Streams to a node of a cluster that is reached at `rpc`.
+    /// Creates the streams to a node with the rpc address `rpc`. Each is opened at its first use.
     pub fn new(cluster_id: &str, node: u64, rpc: &str, reach: &Reach) -> Self {
         let (address, _) = watch::channel(rpc.to_owned());
         Self {
@@ -84,45 +83,45 @@ impl Lanes {
         }
     }
 
-    /// This thread's stream, which begins with its first use.
+    /// Returns a thread's stream, which is opened at its first use.
     fn of(&self, worker: usize) -> &Link {
         self.workers[worker % self.workers.len()].get_or_init(|| {
             let (greeting, address) = (self.greeting.clone(), self.address.subscribe());
             let (runtime, dialer) = (Handle::current(), self.dialer.clone());
-            let room = Room::of(&BOUNDS);
-            let lane = Lane::Users;
-            Link::start(&runtime, dialer, greeting, lane, address, BOUNDS, room)
+            let budget = Room::of(&BOUNDS);
+            let kind = Lane::Users;
+            Link::start(&runtime, dialer, greeting, kind, address, BOUNDS, budget)
         })
     }
 
-    /// Sends a request; `None`: it wasn't, and may go another way.
+    /// Sends a request; `None` if it wasn't sent, and may be sent by HTTP.
     pub async fn send(
         &self,
         worker: usize,
         request: Whole<'_>,
         within: Duration,
     ) -> Option<Result<Response<Bytes>, Fate>> {
-        let link = self.of(worker);
-        if !link.is_connected() {
+        let client = self.of(worker);
+        if !client.is_connected() {
             return None;
         }
-        let pending = match link.call(call::Body::User(encode(request)), within) {
+        let pending = match client.call(call::Body::User(encode(request)), within) {
             Ok(pending) => pending,
             Err(error) => return fate(error).map(Err),
         };
         match pending.wait().await {
             Ok(reply::Body::User(reply)) => {
-                let unreadable = || Fate::Lost("an answer that can't be read".to_owned());
-                Some(decode(&reply).ok_or_else(unreadable))
+                let invalid = || Fate::Lost("the reply is invalid".to_owned());
+                Some(decode(&reply).ok_or_else(invalid))
             }
             Ok(reply::Body::Refused(_)) => None,
-            Ok(_) => Some(Err(Fate::Lost("an answer to another call".to_owned()))),
+            Ok(_) => Some(Err(Fate::Lost("the reply is for another call".to_owned()))),
             Err(error) => fate(error).map(Err),
         }
     }
 }
 
-/// What became of a call without a reply; `None`: it was never sent.
+/// Classifies a call without a reply; `None` if it was never sent.
 fn fate(error: CallError) -> Option<Fate> {
     match error {
         CallError::Unsent => None,
@@ -132,7 +131,7 @@ fn fate(error: CallError) -> Option<Fate> {
 }
 
 fn encode(request: Whole<'_>) -> pb::UserRequest {
-    // Both would say again what the message says by itself.
+    // The message holds the same information in fields of its own.
     let skip = |name: &HeaderName| *name == header::HOST || *name == header::CONTENT_LENGTH;
     let target = request.uri.path_and_query();
     pb::UserRequest {
@@ -143,8 +142,8 @@ fn encode(request: Whole<'_>) -> pb::UserRequest {
     }
 }
 
-/// A body that keeps no other one in memory. All replies of a message share its memory; a large one may
-/// wait for a client that doesn't take it, and must not hold the others' as well.
+/// Returns a body that keeps no others in memory. All replies of a message share its memory; a
+/// large one may wait for a client that doesn't read, and must not retain the others' as well.
 fn alone(body: &Bytes) -> Bytes {
     if body.len() > SHARED_BODY_BYTES {
         Bytes::copy_from_slice(body)
@@ -157,8 +156,8 @@ fn decode(reply: &pb::UserReply) -> Option<Response<Bytes>> {
     let mut response = Response::new(alone(&reply.body));
     let status = u16::try_from(reply.status).ok()?;
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
-    // HTTP/2 keeps values of headers for as long as a connection lasts, to compress later ones: they must
-    // not keep the message that they came with.
+    // HTTP/2 keeps header values for the lifetime of a connection, to compress later ones: they
+    // must not retain the message that they came with.
     let headers = Bytes::copy_from_slice(&reply.headers);
     *response.headers_mut() = read_headers(&headers, MORE_HEADERS).ok()?;
     if reply.settled {
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_travel_without_what_frames_them() {
+    fn requests_are_encoded_without_host_and_content_length() {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("x"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_make_no_sense_are_none() {
+    fn invalid_replies_are_refused() {
         let reply = |status, headers| pb::UserReply {
             status,
             headers,
@@ -209,8 +208,8 @@ mod tests {
         let decoded = decoded.unwrap();
         assert_eq!(decoded.headers(), &headers);
         assert!(decoded.extensions().get::<Settled>().is_none());
-        let settled = decode(&reply(503, good.clone())).unwrap();
-        assert!(settled.extensions().get::<Settled>().is_some());
+        let authoritative = decode(&reply(503, good.clone())).unwrap();
+        assert!(authoritative.extensions().get::<Settled>().is_some());
         assert!(decode(&reply(99, good.clone())).is_none());
         assert!(decode(&reply(70_000, good)).is_none());
         assert!(decode(&reply(200, Bytes::from_static(b"no headers"))).is_none());

@@ -1,12 +1,12 @@
 //! Connections to nodes.
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
-//! | `pool` | idle connections, for each thread its own |
-//! | `stream` | what a connection accepted, and what can be read of it when it was closed |
-//! | `lane` | a stream of calls, for requests that are in memory |
-//! | `outgoing` | the body of a request as it goes to a node |
-//! | `send` | sends a request once, and says what became of it |
+//! | `pool` | idle connections, per thread |
+//! | `counting_stream` | counts the bytes that a connection accepted; readable after a close |
+//! | `node_streams` | streams of calls, for requests that are in memory |
+//! | `request_body` | the body of a request on its way to a node |
+//! | `send` | sends a request once, and classifies its outcome |
 
 mod lane;
 mod outgoing;

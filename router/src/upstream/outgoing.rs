@@ -1,10 +1,10 @@
-//! The body of a request as it goes to a node, and perhaps to another one after that.
+//! The body of a request as it is sent to a node, and perhaps to another one after that.
 //!
-//! A body that came with its head, as nearly all do, is one piece of memory. Any other is passed
-//! on as it comes, so that a node can refuse it early; what was passed on is kept up to a bound,
-//! and only a body of which all is kept can be sent again.
+//! A body that arrived with its head, as nearly all do, is one chunk of memory. Any other is
+//! forwarded as it arrives, so that a node can refuse it early; forwarded chunks are buffered up to
+//! a limit, and only a completely buffered body can be sent again.
 //!
-//! A client that waits for `100 Continue` gets it when the node gives it: until then its body is
+//! A client that expects `100 Continue` gets it when the node sends it: until then its body is held
 //! behind a gate.
 
 use std::net::IpAddr;
@@ -20,22 +20,22 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-/// How often a body is asked for before it counts as one that comes later. The server hands a body
-/// over a turn after the head, also if both came together.
+/// Maximum number of polls of a body before it counts as one that arrives later. The server
+/// delivers a body one poll after the head, also if both arrived together.
 const TURNS: usize = 2;
 
-/// A request's body, to be sent as often as is needed, or as is possible.
+/// A request's body, to be sent as often as necessary and possible.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// None.
+    /// There is no body.
     Empty,
-    /// All of it.
+    /// The complete body.
     Whole(Bytes),
-    /// It comes.
+    /// The body is still arriving.
     Coming(Arc<Coming>),
 }
 
-/// A body that is on its way.
+/// A body that is still arriving from the client.
 #[derive(Debug)]
 pub struct Coming {
     parts: Mutex<Parts>,
@@ -47,17 +47,17 @@ struct Parts {
     source: RequestBody,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
-    /// Bytes that may still be kept; `None`: something was not.
+    /// Bytes that may still be buffered; `None` if some chunk wasn't.
     room: Option<usize>,
     share: Share,
     ended: bool,
     broken: bool,
-    /// The number of the current try, and whether it has passed all of the body on.
+    /// Number of the current attempt, and whether it has forwarded the whole body.
     attempt: u32,
     passed_on: bool,
 }
 
-/// Memory that bodies take which are kept to be sent again, for one client's.
+/// Memory of one request's body that is buffered to be sent again, accounted to its client.
 #[derive(Debug)]
 pub struct Share {
     memory: Arc<Memory>,
@@ -72,50 +72,51 @@ struct Gate {
 }
 
 impl Payload {
-    /// The body of a request, of which `keep` bytes may be kept. If the client `waits`, nothing of
-    /// it is asked for before a node does.
+    /// Creates the payload of a request. If the client `expects_continue`, nothing is read from it
+    /// before a node sends `100 Continue`.
     ///
-    /// Up to `keep` bytes are kept to be sent again, if `share` tells that there is memory for them.
+    /// Up to `max_buffered` bytes are buffered to be sent again, as far as `memory` has room for
+    /// them.
     pub async fn of(
         mut source: RequestBody,
-        keep: usize,
-        waits: bool,
-        share: impl FnOnce() -> Share,
+        max_buffered: usize,
+        expects_continue: bool,
+        memory: impl FnOnce() -> Share,
     ) -> Result<Self, BodyError> {
         if source.is_end_stream() {
             return Ok(Self::Empty);
         }
-        let mut kept = Vec::new();
-        if !waits {
+        let mut chunks = Vec::new();
+        if !expects_continue {
             let first = at_once(&mut source).await?;
             if source.is_end_stream() {
                 return Ok(first.map_or(Self::Empty, Self::Whole));
             }
-            kept.extend(first);
+            chunks.extend(first);
         }
-        let bytes: usize = kept.iter().map(Bytes::len).sum();
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
         let mut parts = Parts {
             source,
-            kept,
+            kept: chunks,
             trailers: None,
-            room: Some(keep.saturating_sub(bytes)),
-            share: share(),
+            room: Some(max_buffered.saturating_sub(bytes)),
+            share: memory(),
             ended: false,
             broken: false,
             attempt: 0,
             passed_on: false,
         };
-        // The first part is in memory already, and not large: a window's.
+        // The first chunk is in memory already, and small: at most a flow-control window.
         parts.share.take(bytes);
         let gate = Gate::default();
-        gate.open.store(!waits, Ordering::Relaxed);
+        gate.open.store(!expects_continue, Ordering::Relaxed);
         Ok(Self::Coming(Arc::new(Coming {
             parts: Mutex::new(parts),
             gate,
         })))
     }
 
-    /// The body for one try; `None` if a part of it is gone.
+    /// Body for one attempt; `None` if a part of it is no longer buffered.
     pub fn outgoing(&self) -> Option<Outgoing> {
         match self {
             Self::Empty => Some(Outgoing::Empty),
@@ -134,7 +135,8 @@ impl Payload {
         }
     }
 
-    /// Whether the last try has passed all of it on: before that, no node can have got it.
+    /// Returns whether the last attempt has forwarded the whole body: before that, no node can have
+    /// received it.
     pub fn is_passed_on(&self) -> bool {
         match self {
             Self::Empty | Self::Whole(_) => true,
@@ -142,7 +144,7 @@ impl Payload {
         }
     }
 
-    /// All of the body, if it is in memory.
+    /// Complete body, if it is in memory.
     pub fn whole(&self) -> Option<&Bytes> {
         static NONE: Bytes = Bytes::new();
         match self {
@@ -152,7 +154,8 @@ impl Payload {
         }
     }
 
-    /// Whether the client broke off: then no node has got all of it, and none has done anything.
+    /// Returns whether the client aborted the body: then no node has received all of it, and none
+    /// has executed the request.
     pub fn is_broken(&self) -> bool {
         match self {
             Self::Empty | Self::Whole(_) => false,
@@ -160,7 +163,7 @@ impl Payload {
         }
     }
 
-    /// The gate that a node's `100 Continue` opens, if the client waits for it.
+    /// Gate that a node's `100 Continue` opens, if the client expects one.
     pub(super) fn gate(&self) -> Option<Arc<Coming>> {
         match self {
             Self::Coming(coming) if !coming.gate.open.load(Ordering::Acquire) => {
@@ -171,15 +174,15 @@ impl Payload {
     }
 }
 
-/// The first piece of a body if it is there already.
+/// Returns the first chunk of a body, if it has arrived already.
 async fn at_once(source: &mut RequestBody) -> Result<Option<Bytes>, BodyError> {
-    let mut turns = 0;
+    let mut polls = 0;
     std::future::poll_fn(|cx| match Pin::new(&mut *source).poll_frame(cx) {
         Poll::Ready(Some(Ok(frame))) => Poll::Ready(Ok(frame.into_data().ok())),
         Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
         Poll::Ready(None) => Poll::Ready(Ok(None)),
-        Poll::Pending if turns < TURNS => {
-            turns += 1;
+        Poll::Pending if polls < TURNS => {
+            polls += 1;
             cx.waker().wake_by_ref();
             Poll::Pending
         }
@@ -189,7 +192,7 @@ async fn at_once(source: &mut RequestBody) -> Result<Option<Bytes>, BodyError> {
 }
 
 impl Coming {
-    /// Lets the body pass.
+    /// Opens the gate.
     pub(super) fn open(&self) {
         self.gate.open.store(true, Ordering::Release);
         self.gate.waker.wake();
@@ -221,20 +224,20 @@ impl Parts {
         cx: &mut Context<'_>,
         next: &mut usize,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(kept) = self.kept.get(*next) {
+        if let Some(chunk) = self.kept.get(*next) {
             *next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
         if self.ended {
-            let last = *next == self.kept.len();
+            let is_last = *next == self.kept.len();
             *next += 1;
-            let trailers = self.trailers.clone().filter(|_| last);
+            let trailers = self.trailers.clone().filter(|_| is_last);
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                // Asked again, it would end as if it were whole.
+                // Polled again, it would end as if it were complete.
                 self.room = None;
                 self.broken = true;
                 return Poll::Ready(Some(Err(error)));
@@ -260,15 +263,15 @@ impl Parts {
         }
     }
 
-    /// Whether nothing comes behind the piece with this number.
+    /// Returns whether no chunk follows the one with this number.
     fn is_over(&self, next: usize) -> bool {
         (self.ended || self.source.is_end_stream()) && !self.broken && next >= self.kept.len()
     }
 
-    /// Keeps a piece if there is room for all so far.
+    /// Buffers a chunk, if there is memory for all of them so far.
     fn keep(&mut self, data: &Bytes) -> bool {
-        let left = self.room.and_then(|room| room.checked_sub(data.len()));
-        self.room = left.filter(|_| self.share.try_take(data.len()));
+        let remaining = self.room.and_then(|room| room.checked_sub(data.len()));
+        self.room = remaining.filter(|_| self.share.try_take(data.len()));
         if self.room.is_some() {
             self.kept.push(data.clone());
         } else {
@@ -280,7 +283,7 @@ impl Parts {
 }
 
 impl Share {
-    /// Nothing is taken yet. A `client` is bounded in what it may take.
+    /// Creates an account with nothing used. A `client` is limited in its use of memory.
     pub fn new(memory: Arc<Memory>, client: Option<IpAddr>) -> Self {
         Self {
             memory,
@@ -290,9 +293,9 @@ impl Share {
     }
 
     fn try_take(&mut self, bytes: usize) -> bool {
-        let taken = self.memory.try_take(self.client, bytes);
-        self.taken += if taken { bytes } else { 0 };
-        taken
+        let is_taken = self.memory.try_take(self.client, bytes);
+        self.taken += if is_taken { bytes } else { 0 };
+        is_taken
     }
 
     fn take(&mut self, bytes: usize) {
@@ -312,20 +315,20 @@ impl Drop for Share {
     }
 }
 
-/// The body of a request to a node.
+/// Body of a request to a node.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// None, or it has been sent.
+    /// There is no body, or it has been sent.
     Empty,
-    /// One piece.
+    /// A single chunk.
     Whole(Bytes),
-    /// It comes.
+    /// The body is still arriving.
     Coming {
-        /// Where from.
+        /// Source of the body.
         coming: Arc<Coming>,
-        /// The number of the try.
+        /// Number of the attempt.
         attempt: u32,
-        /// The number of pieces that were passed on, of those that are kept.
+        /// Number of buffered chunks that were forwarded.
         next: usize,
     },
 }
@@ -364,7 +367,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            // A length that the client told is in the head.
+            // A length that the client declared is in the headers.
             Self::Coming { .. } => SizeHint::default(),
         }
     }

@@ -1,5 +1,5 @@
-//! Idle connections to a node, for each thread its own: they are driven on the thread that opened
-//! them, and no other one waits for a lock.
+//! Idle connections to a node, per thread: they are driven by the thread that opened them, and no
+//! other thread waits for a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,18 +12,18 @@ use parking_lot::Mutex;
 use super::outgoing::Outgoing;
 use super::stream::Accepted;
 
-/// A connection that was idle for this long is closed: well before the node would close it, since
-/// the fate of a request is unknown that meets the end of its connection.
+/// Time after which an idle connection is closed: well before the node would close it, since the
+/// outcome of a request is unknown if its connection is closed meanwhile.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Sends requests over one connection.
+/// A connection to a node, over which requests are sent.
 #[derive(Debug)]
 pub struct Sender {
     pub(super) requests: SendRequest<Outgoing>,
     pub(super) accepted: Accepted,
 }
 
-/// Idle connections to one node.
+/// Idle connections to one node, per thread.
 #[derive(Debug)]
 pub struct Pools {
     workers: Box<[CachePadded<Mutex<Vec<Idle>>>]>,
@@ -36,7 +36,7 @@ struct Idle {
     since: Instant,
 }
 
-/// An open connection, as it counts.
+/// Guard of an open connection, which counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Open(Arc<AtomicUsize>);
 
@@ -47,7 +47,7 @@ impl Drop for Open {
 }
 
 impl Pools {
-    /// No connection yet, for so many threads.
+    /// Creates empty pools for a number of threads.
     pub fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers.max(1))
@@ -61,26 +61,31 @@ impl Pools {
         &self.workers[worker % self.workers.len()]
     }
 
-    /// The connection that was used last, of those that can be used.
+    /// Takes the most recently used connection that is still usable.
     pub fn take(&self, worker: usize, now: Instant) -> Option<Sender> {
         let mut idle = self.of(worker).lock();
-        let usable = |idle: &Idle| {
+        let is_usable = |idle: &Idle| {
             idle.sender.requests.is_ready() && now.saturating_duration_since(idle.since) < IDLE
         };
-        let place = idle.iter().rposition(usable)?;
-        Some(idle.swap_remove(place).sender)
+        let index = idle.iter().rposition(is_usable)?;
+        Some(idle.swap_remove(index).sender)
     }
 
-    /// Keeps a connection whose last request was sent, and whose last answer read, to its end.
-    pub fn put(&self, worker: usize, sender: Sender, now: Instant) {
-        if sender.requests.is_closed() {
+    /// Returns a connection to the pool. Its last request must have been sent, and its last
+    /// response been read, completely.
+    pub fn put(&self, worker: usize, connection: Sender, now: Instant) {
+        if connection.requests.is_closed() {
             return;
         }
         let since = now;
-        self.of(worker).lock().push(Idle { sender, since });
+        let idle = Idle {
+            sender: connection,
+            since,
+        };
+        self.of(worker).lock().push(idle);
     }
 
-    /// Closes connections that are idle for too long.
+    /// Closes connections that have been idle for too long.
     pub fn tidy(&self, now: Instant) {
         for idle in &self.workers {
             idle.lock().retain(|idle| {
@@ -97,16 +102,16 @@ impl Pools {
         }
     }
 
-    /// Counts a connection as open, if there are fewer than `most`.
-    pub(super) fn open(&self, most: usize) -> Option<Open> {
-        let more = |open: usize| (open < most).then_some(open + 1);
+    /// Counts a connection as open, if there are fewer than `max`.
+    pub(super) fn open(&self, max: usize) -> Option<Open> {
+        let increment = |open: usize| (open < max).then_some(open + 1);
         let counted = self
             .open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment);
         counted.is_ok().then(|| Open(self.open.clone()))
     }
 
-    /// Open connections.
+    /// Number of open connections.
     pub fn open_connections(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

@@ -1,9 +1,10 @@
-//! Sends a request once, and says what became of it.
+//! Sends a request once, and classifies its outcome.
 //!
-//! Invariant (unknown fate): [`Fate::NotSent`] is only said of a request of which no byte left the
-//! router: no connection came about, or hyper gave the request back. [`Fate::Unread`] is only said
-//! of one that no node can have read to its end: the connection accepted no byte of it, or the last
-//! of its body was never passed on and it is of those that nodes read before they do anything.
+//! Invariant (unknown outcome): [`SendError::NotSent`] is only returned for a request of which no
+//! byte left the router: no connection was established, or hyper returned the request.
+//! [`SendError::NotRead`] is only returned for one that no node can have read completely: the
+//! connection accepted no byte of it, or the end of its body was never forwarded and its method is
+//! one for which nodes read the body before they execute it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,124 +20,137 @@ use super::pool::Sender;
 use super::stream::{Accepted, NodeStream};
 use crate::topology::Node;
 
-/// Time to connect to a node, and to see certificates.
+/// Time to connect to a node, including the TLS handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
-/// Bytes of an answer that are read ahead of the client, who may not take them.
+/// Maximum number of bytes of a response that are read ahead of the client.
 const MAX_READ_BYTES: usize = 64 << 10;
 
-/// What became of a request that has no answer.
+/// Outcome of a request without a response.
 #[derive(Debug, thiserror::Error)]
 pub enum Fate {
-    /// No byte of it was sent: the node can't be reached.
+    /// No byte of the request was sent: the node is unreachable.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// No byte of it was sent: there are as many connections to the node as there may be.
+    /// No byte of the request was sent: the connections to the node are at their limit.
     #[error("not sent: too many connections to the node")]
     Busy,
-    /// It wasn't read to its end, so nothing was done: the node closed the connection.
+    /// The request wasn't read completely, and so wasn't executed: the node closed the connection.
     #[error("not read: {0}")]
     Unread(String),
-    /// It may have been done, or may be yet: the connection broke.
-    #[error("no answer: {0}")]
+    /// The outcome is unknown: the connection was lost.
+    #[error("no response: {0}")]
     Lost(String),
-    /// It may have been done, or may be yet: no answer came in time.
-    #[error("no answer came in time")]
+    /// The outcome is unknown: there was no response in time.
+    #[error("no response in time")]
     TimedOut,
 }
 
-/// An answer, and the connection that it comes over.
+/// Response of a node, and its connection.
 #[derive(Debug)]
 pub struct Sent {
-    /// The answer.
+    /// The response.
     pub response: Response<Incoming>,
-    /// The connection: of use again when the answer was read to its end.
+    /// The connection, which is reusable once the response has been read completely.
     pub sender: Sender,
-    /// Whether all of the request was passed on before the answer came; if not, the connection is
-    /// of no more use.
+    /// True if the request was sent completely before the response; if not, the connection isn't
+    /// reusable.
     pub complete: bool,
 }
 
-/// A request to be sent, over another connection if one turns out to be closed.
+/// A request to be sent, over another connection if the first one turns out to be closed.
 pub struct Try<'a> {
-    /// Makes the request; `None` if a part of its body is gone.
+    /// Builds the request; `None` if a part of its body is no longer buffered.
     pub request: &'a (dyn Fn() -> Option<Request<Outgoing>> + Sync),
-    /// What its body is made of.
+    /// Source of the body.
     pub payload: &'a Payload,
-    /// Whether nodes read all of the body before they do anything.
+    /// True if nodes read the whole body before they execute the request.
     pub body_first: bool,
 }
 
-/// How a request is sent.
+/// Limits for sending a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The thread that sends it.
+    /// Number of the sending thread.
     pub worker: usize,
-    /// Connections to one node.
+    /// Maximum number of connections to the node.
     pub connections: usize,
-    /// Time for the answer to begin.
+    /// Time for the response to begin.
     pub within: Duration,
 }
 
-/// Sends a request to a node; `None` if a part of its body is gone.
-pub async fn send(node: &Arc<Node>, order: Try<'_>, bounds: Bounds) -> Option<Result<Sent, Fate>> {
-    let sent = tokio::time::timeout(bounds.within, try_send(node, &order, bounds));
+/// Sends a request to a node; `None` if a part of its body is no longer buffered.
+pub async fn send(
+    node: &Arc<Node>,
+    request: Try<'_>,
+    limits: Bounds,
+) -> Option<Result<Sent, Fate>> {
+    let sent = tokio::time::timeout(limits.within, try_send(node, &request, limits));
     sent.await.unwrap_or(Some(Err(Fate::TimedOut)))
 }
 
-async fn try_send(node: &Arc<Node>, order: &Try<'_>, bounds: Bounds) -> Option<Result<Sent, Fate>> {
+async fn try_send(
+    node: &Arc<Node>,
+    request: &Try<'_>,
+    limits: Bounds,
+) -> Option<Result<Sent, Fate>> {
     let now = Instant::now();
-    while let Some(sender) = node.pools.take(bounds.worker, now) {
-        match exchange(sender, node, order).await? {
-            // The node has closed the connection, as it may: another one will do.
+    while let Some(connection) = node.pools.take(limits.worker, now) {
+        match exchange(connection, node, request).await? {
+            // The node has closed the connection, as it may: try another one.
             Err(Fate::NotSent(_) | Fate::Unread(_)) => {}
-            answered => return Some(answered),
+            outcome => return Some(outcome),
         }
     }
-    match connect(node, bounds).await {
-        Ok(sender) => exchange(sender, node, order).await,
-        Err(fate) => Some(Err(fate)),
+    match connect(node, limits).await {
+        Ok(connection) => exchange(connection, node, request).await,
+        Err(error) => Some(Err(error)),
     }
 }
 
-/// Sends a request over a connection; `None` if a part of its body is gone.
-async fn exchange(mut sender: Sender, node: &Node, order: &Try<'_>) -> Option<Result<Sent, Fate>> {
-    let mut request = (order.request)()?;
+/// Sends a request over a connection; `None` if a part of its body is no longer buffered.
+async fn exchange(
+    mut connection: Sender,
+    node: &Node,
+    request: &Try<'_>,
+) -> Option<Result<Sent, Fate>> {
+    let mut message = (request.request)()?;
     if let Some(token) = &node.token {
         let token = token.clone();
-        request.headers_mut().insert(&X_CLOUDKV_ROUTER, token);
+        message.headers_mut().insert(&X_CLOUDKV_ROUTER, token);
     }
-    if let Some(gate) = order.payload.gate() {
-        hyper::ext::on_informational(&mut request, move |informed| {
+    if let Some(gate) = request.payload.gate() {
+        hyper::ext::on_informational(&mut message, move |informed| {
             if informed.status() == http::StatusCode::CONTINUE {
                 gate.open();
             }
         });
     }
-    let before = sender.accepted.bytes();
-    Some(match sender.requests.try_send_request(request).await {
+    let before = connection.accepted.bytes();
+    Some(match connection.requests.try_send_request(message).await {
         Ok(response) => Ok(Sent {
             response,
-            complete: order.payload.is_passed_on(),
-            sender,
+            complete: request.payload.is_passed_on(),
+            sender: connection,
         }),
         Err(mut error) => {
-            let returned = error.take_message().is_some();
-            let why = error.into_error().to_string();
-            let nothing_accepted = sender.accepted.bytes() == before;
-            Err(if returned {
-                Fate::NotSent(why)
-            } else if nothing_accepted || (order.body_first && !order.payload.is_passed_on()) {
-                Fate::Unread(why)
+            let is_returned = error.take_message().is_some();
+            let reason = error.into_error().to_string();
+            let is_nothing_accepted = connection.accepted.bytes() == before;
+            Err(if is_returned {
+                Fate::NotSent(reason)
+            } else if is_nothing_accepted || (request.body_first && !request.payload.is_passed_on())
+            {
+                Fate::Unread(reason)
             } else {
-                Fate::Lost(why)
+                Fate::Lost(reason)
             })
         }
     })
 }
 
-async fn connect(node: &Arc<Node>, bounds: Bounds) -> Result<Sender, Fate> {
-    let open = node.pools.open(bounds.connections).ok_or(Fate::Busy)?;
+async fn connect(node: &Arc<Node>, limits: Bounds) -> Result<Sender, Fate> {
+    let open = node.pools.open(limits.connections).ok_or(Fate::Busy)?;
     let connected = tokio::time::timeout(CONNECT_WITHIN, node.connect()).await;
     let stream = connected
         .map_err(|_| Fate::NotSent(format!("no connection within {CONNECT_WITHIN:?}")))?
@@ -151,7 +165,7 @@ async fn connect(node: &Arc<Node>, bounds: Bounds) -> Result<Sender, Fate> {
     tokio::spawn(async move {
         let _open = open;
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to a node ended early");
+            tracing::debug!(%error, "connection to node failed");
         }
     });
     Ok(Sender { requests, accepted })

@@ -1,8 +1,8 @@
-//! A connection to a node, as what was sent over it counts.
+//! A connection to a node that counts the bytes it accepts.
 //!
-//! A node may answer and close while it is still being written to. Then writing fails, but what it
-//! said is there to be read, and says more than the failure: so a write that a closed connection
-//! refuses is none here, and reading tells whether there was an answer.
+//! A node may respond and close the connection while it is still being written to. Then writing
+//! fails, but the response can be read, and says more than the failure: so a write to a closed
+//! connection isn't an error here, and reading shows whether there was a response.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,13 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Accepted(Arc<AtomicU64>);
 
 impl Accepted {
-    /// So many so far.
+    /// Returns the number of bytes so far.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// A connection that counts what it accepts, and that can be read after it was closed.
+/// A connection that counts accepted bytes, and can be read after the peer has closed it.
 #[derive(Debug)]
 pub(super) struct NodeStream<S> {
     stream: S,
@@ -40,7 +40,7 @@ impl<S> NodeStream<S> {
         }
     }
 
-    /// The result of writing `length` bytes.
+    /// Translates the result of writing `length` bytes.
     fn written(
         &mut self,
         result: Poll<io::Result<usize>>,
@@ -59,7 +59,7 @@ impl<S> NodeStream<S> {
         }
     }
 
-    /// The result of a flush or a shutdown.
+    /// Translates the result of a flush or a shutdown.
     fn ended(&mut self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         match result {
             Poll::Ready(Err(error)) if is_close(&error) => {
@@ -71,7 +71,7 @@ impl<S> NodeStream<S> {
     }
 }
 
-/// Whether an error of writing says no more than that the other side has closed.
+/// Returns whether a write error only means that the peer has closed the connection.
 fn is_close(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_is_read_although_writing_fails() {
+    async fn a_response_is_read_although_writing_fails() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -160,9 +160,9 @@ mod tests {
         while !stream.closed {
             stream.write_all(&[0; 4096]).await.unwrap();
         }
-        let mut answer = [0; 2];
-        stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"no");
+        let mut response = [0; 2];
+        stream.read_exact(&mut response).await.unwrap();
+        assert_eq!(&response, b"no");
         assert!(accepted_bytes.bytes() >= 9);
         let before = accepted_bytes.bytes();
         stream.write_all(b"more").await.unwrap();

@@ -1,4 +1,4 @@
-//! How long the disk takes to make 4 KiB durable: the floor under every single PUT.
+//! Measures the time that the disk takes to make 4 KiB durable: the lower bound of a single PUT.
 
 use anyhow::{Context, Result};
 use rustix::fs::FallocateFlags;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 const BLOCK: [u8; 4096] = [0x5a; 4096];
 const WRITES: u64 = 400;
-/// On a slow disk fewer writes have to do.
+/// Time after which a slow disk's measurement ends with fewer writes.
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 
-/// Medians of a 4 KiB write with fdatasync, in microseconds.
+/// Median latency of a 4 KiB write with fdatasync, in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct FsyncLatency {
     /// Appended to a new file: its size and blocks change with every write.
     pub growing: f64,
-    /// Into space set aside with `fallocate`: its blocks change from unwritten to written.
+    /// Into space allocated with `fallocate`: its blocks change from unwritten to written.
     pub allocated: f64,
-    /// Over blocks that were written before: nothing but the data changes.
+    /// Over blocks that were written before: only the data changes.
     pub overwriting: f64,
 }
 
@@ -47,7 +47,7 @@ impl FsyncLatency {
 }
 
 fn median_of_writes(file: &File) -> Result<f64> {
-    let begin = Instant::now();
+    let started = Instant::now();
     let mut micros = Vec::new();
     for index in 0..WRITES {
         let start = Instant::now();
@@ -55,7 +55,7 @@ fn median_of_writes(file: &File) -> Result<f64> {
             .context("write probe file")?;
         file.sync_data().context("sync probe file")?;
         micros.push(start.elapsed().as_secs_f64() * 1e6);
-        if begin.elapsed() > TIME_LIMIT {
+        if started.elapsed() > TIME_LIMIT {
             break;
         }
     }

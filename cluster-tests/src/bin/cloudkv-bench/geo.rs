@@ -1,6 +1,6 @@
-//! `geo`: how long a write takes from its acknowledgement in one region until another region shows
-//! it, with a delay between the two, while the first one is written at a steady rate; and up to which
-//! rate that stays bounded.
+//! `geo`: measures the time from a write's acknowledgement in one region until another region shows
+//! it, with a delay between the two, while the first one is written at a steady rate; and the
+//! highest rate at which that stays bounded.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,46 +22,47 @@ pub struct Args {
     /// Writes per second.
     #[arg(long, default_value_t = 2000)]
     pub rate: u64,
-    /// One way between the regions, in milliseconds.
+    /// One-way delay between the regions, in milliseconds.
     #[arg(long, default_value_t = 40)]
     pub delay_ms: u64,
-    /// Seconds of measuring.
+    /// Seconds of measurement.
     #[arg(long, default_value_t = 20)]
     pub seconds: u64,
-    /// Results as JSON; a Markdown table goes beside it.
+    /// JSON file for the results; a Markdown table is written next to it.
     #[arg(long, default_value = "bench-geo.json")]
     pub out: PathBuf,
 }
 
-/// Clients that write.
+/// Number of writing clients.
 const CLIENTS: usize = 64;
-/// Higher rates that are tried, as long as the lag is bounded.
+/// Higher rates to measure, as long as the lag is bounded.
 const HIGHER: [u64; 6] = [4000, 8000, 12_000, 16_000, 20_000, 24_000];
-/// Seconds of measuring at each of them.
+/// Seconds of measurement at each of them.
 const HIGHER_SECONDS: u64 = 8;
-/// It is bounded if so much of the rate is written, and 99 % of that is seen so soon.
+/// Bounds of a sustained rate: share of the writes that are acknowledged, and p99 of the
+/// propagation in ms.
 const BOUNDED: (f64, f64) = (0.95, 250.0);
-/// Between two writes that are looked for in the other region.
+/// Interval between two writes that are read in the other region.
 const PROBE_EVERY: Duration = Duration::from_millis(25);
-/// A write that isn't seen for this long is lost.
+/// Time after which a write counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-/// Everything that was found.
+/// All results, as written to the JSON file.
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
     delay_ms: u64,
-    /// The one that is judged, then higher ones.
+    /// The judged rate first, then higher ones.
     rates: Vec<AtRate>,
     checks: Vec<Check>,
 }
 
-/// What was found at one rate of writes.
+/// Results at one rate of writes.
 #[derive(Debug, Serialize)]
 struct AtRate {
     wanted: u64,
     written_per_second: f64,
     samples: u64,
-    /// Beyond the delay, in milliseconds.
+    /// Propagation beyond the delay, in milliseconds.
     median_ms: f64,
     p99_ms: f64,
     max_ms: f64,
@@ -74,7 +75,7 @@ impl AtRate {
     }
 }
 
-/// Measures, prints and writes.
+/// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
     ensure!((1..=1000).contains(&args.delay_ms), "--delay-ms: 1 to 1000");
     ensure!((100..=50_000).contains(&args.rate), "--rate: 100 to 50000");
@@ -107,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
 async fn measure(args: &Args) -> Result<Report> {
     let machine = Machine::read();
     let judged = measure_at(args, args.rate, args.seconds).await?;
-    let most = |what, value, most| Check::new(what, Some(value), "ms", Target::AtMost(most));
+    let most = |what, value, limit| Check::new(what, Some(value), "ms", Target::AtMost(limit));
     let checks = vec![
         most(
             "propagation beyond the delay, median",
@@ -143,18 +144,18 @@ async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
     let bucket = world.api(0).bucket_with(&[("plan", "pro")]).await;
     let delay = Duration::from_millis(args.delay_ms);
     world.delay(delay);
-    let here = [world.seat(0).http()];
-    let load = PlainLoad::start(&here, &bucket, CLIENTS, Work::NewKeys, Some(rate as f64));
-    // What was there before the rate is steady says nothing.
+    let target = [world.seat(0).http()];
+    let load = PlainLoad::start(&target, &bucket, CLIENTS, Work::NewKeys, Some(rate as f64));
+    // Until the rate is steady nothing is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (began, before) = (Instant::now(), load.requests());
+    let (started, before) = (Instant::now(), load.requests());
     let mut beyond = Histogram::<u64>::new(3)?;
-    while began.elapsed() < Duration::from_secs(seconds) {
-        let took = probe(&world, &bucket, beyond.len()).await?;
-        beyond.record(micros(took.saturating_sub(delay)))?;
+    while started.elapsed() < Duration::from_secs(seconds) {
+        let elapsed = probe(&world, &bucket, beyond.len()).await?;
+        beyond.record(micros(elapsed.saturating_sub(delay)))?;
         tokio::time::sleep(PROBE_EVERY).await;
     }
-    let written_per_second = (load.requests() - before) as f64 / began.elapsed().as_secs_f64();
+    let written_per_second = (load.requests() - before) as f64 / started.elapsed().as_secs_f64();
     let outcome = load.stop().await;
     ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
     let millis = |micros: u64| micros as f64 / 1e3;
@@ -168,22 +169,22 @@ async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
     })
 }
 
-/// Time from a write's acknowledgement in one region until the other one shows it.
+/// Measures the time from a write's acknowledgement in one region until the other one shows it.
 async fn probe(world: &World, bucket: &Bucket, number: u64) -> Result<Duration> {
     let path = bucket.key(&format!("probe-{number}"));
-    let (here, there) = (world.api(0), world.api(1));
-    let put = here.put(&path, "v").unchecked().try_send().await?;
-    ensure!(put.status == 200, "a write was answered {}", put.status);
+    let (source, target) = (world.api(0), world.api(1));
+    let put = source.put(&path, "v").unchecked().try_send().await?;
+    ensure!(put.status == 200, "a write got status {}", put.status);
     let acknowledged = Instant::now();
     loop {
-        let got = there.get(&path).unchecked().try_send().await?;
-        let took = acknowledged.elapsed();
+        let got = target.get(&path).unchecked().try_send().await?;
+        let elapsed = acknowledged.elapsed();
         if got.status == 200 {
-            return Ok(took);
+            return Ok(elapsed);
         }
         ensure!(
-            took < LOST_AFTER,
-            "a write was not seen within {LOST_AFTER:?}"
+            elapsed < LOST_AFTER,
+            "a write was not visible within {LOST_AFTER:?}"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! A minimal HTTP/1.1 client for single requests: creating a bucket, asking for readiness,
-//! looking at an answer's headers. Loads go through [`crate::engine`].
+//! A minimal HTTP/1.1 client for single requests: creating a bucket, checking readiness, reading a
+//! response's headers. Loads use [`crate::engine`].
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
@@ -10,30 +10,30 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long one request may take.
+/// Timeout of one request.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// An answer, read to its end.
+/// A response with its whole body.
 pub type Answer = http::Response<Bytes>;
 
 /// Sends one request on a connection of its own.
 pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
     timeout(LIMIT, exchange(addr, method, path, body))
         .await
-        .with_context(|| format!("{method} {addr}{path} took too long"))?
+        .with_context(|| format!("{method} {addr}{path} timed out"))?
         .with_context(|| format!("{method} {addr}{path}"))
 }
 
-/// Like [`request`], but any status but 2xx is an error.
+/// Sends a request like [`request`], but any status but 2xx is an error.
 pub async fn expect(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
-    let answer = request(addr, method, path, body).await?;
-    let text = String::from_utf8_lossy(answer.body());
+    let response = request(addr, method, path, body).await?;
+    let text = String::from_utf8_lossy(response.body());
     ensure!(
-        answer.status().is_success(),
+        response.status().is_success(),
         "{method} {path}: {} {text}",
-        answer.status()
+        response.status()
     );
-    Ok(answer)
+    Ok(response)
 }
 
 async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
@@ -54,7 +54,7 @@ async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> 
         .await
         .context("send request")?
         .into_parts();
-    let body = body.collect().await.context("read answer")?.to_bytes();
+    let body = body.collect().await.context("read response")?.to_bytes();
     connection.abort();
     Ok(http::Response::from_parts(head, body))
 }

@@ -1,7 +1,7 @@
-//! The yardstick: hyper and nothing else, answering the bytes and headers of a real node.
+//! Baseline of HTTP: hyper alone, with the response bytes and headers of a real node.
 //!
-//! HTTP/1.1 on a multi-threaded tokio runtime with its default workers. What to answer comes
-//! from a file, in which [`crate::all`] puts what it saw a node answer.
+//! HTTP/1.1 on a multi-threaded tokio runtime with its default workers. The responses are read from
+//! a file, into which [`crate::all`] writes those that it got from a node.
 
 use anyhow::{Context, Result};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -16,14 +16,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is answered for paths that begin with `prefix`.
+/// Responses to paths that begin with `prefix`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {
     /// Beginning of the path, up to the key.
     pub prefix: String,
     /// Headers of a GET, without those that hyper adds.
     pub get_headers: Vec<(String, String)>,
-    /// The body of a GET.
+    /// Body of a GET.
     pub get_body: Vec<u8>,
     /// Headers of a PUT, whose body is empty.
     pub put_headers: Vec<(String, String)>,
@@ -32,28 +32,28 @@ pub struct Sample {
 /// Options of `hyper-server`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// JSON file with what to answer.
+    /// JSON file with the responses.
     #[arg(long)]
     pub answers: PathBuf,
-    /// The address it listens on is written to this file.
+    /// File to write the listening address to.
     #[arg(long)]
     pub address_file: PathBuf,
 }
 
-/// Serves until the process is ended or its standard input is closed.
+/// Serves until the process is killed or its standard input is closed.
 pub fn run(args: &Args) -> Result<()> {
-    let answers: Vec<Answer> = read_samples(&args.answers)?
+    let responses: Vec<Answer> = read_samples(&args.answers)?
         .into_iter()
         .map(Answer::try_from)
         .collect::<Result<_>>()?;
-    let answers: &'static [Answer] = Vec::leak(answers);
+    let responses: &'static [Answer] = Vec::leak(responses);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    // The parent holds the other end: when it is gone, however that was, so is this process.
+    // The parent holds the other end of standard input: this process exits with it.
     runtime.block_on(async {
         tokio::select! {
-            served = serve(answers, &args.address_file) => served,
+            served = serve(responses, &args.address_file) => served,
             _ = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())) => {
                 std::process::exit(0)
             }
@@ -66,20 +66,20 @@ fn read_samples(path: &Path) -> Result<Vec<Sample>> {
     serde_json::from_slice(&json).with_context(|| format!("parse {}", path.display()))
 }
 
-async fn serve(answers: &'static [Answer], address_file: &Path) -> Result<()> {
+async fn serve(responses: &'static [Answer], address_file: &Path) -> Result<()> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.local_addr()?.to_string();
     std::fs::write(address_file, address).context("write address file")?;
     loop {
         let (stream, _) = listener.accept().await.context("accept")?;
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
-        tokio::spawn(serve_connection(stream, answers));
+        tokio::spawn(serve_connection(stream, responses));
     }
 }
 
-async fn serve_connection(stream: TcpStream, answers: &'static [Answer]) {
-    let service = service_fn(move |request| answer(request, answers));
-    // A client that goes away is no error here.
+async fn serve_connection(stream: TcpStream, responses: &'static [Answer]) {
+    let service = service_fn(move |request| answer(request, responses));
+    // A disconnected client is no error here.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -87,12 +87,12 @@ async fn serve_connection(stream: TcpStream, answers: &'static [Answer]) {
 
 async fn answer(
     request: Request<Incoming>,
-    answers: &'static [Answer],
+    responses: &'static [Answer],
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let path = request.uri().path();
-    let Some(found) = answers
+    let Some(canned) = responses
         .iter()
-        .find(|answer| path.starts_with(&answer.prefix))
+        .find(|response| path.starts_with(&response.prefix))
     else {
         let mut missing = Response::default();
         *missing.status_mut() = http::StatusCode::NOT_FOUND;
@@ -100,9 +100,9 @@ async fn answer(
     };
     let (headers, body) = if request.method() == Method::PUT {
         request.into_body().collect().await?;
-        (&found.put_headers, Bytes::new())
+        (&canned.put_headers, Bytes::new())
     } else {
-        (&found.get_headers, found.get_body.clone())
+        (&canned.get_headers, canned.get_body.clone())
     };
     let mut response = Response::new(Full::new(body));
     headers.clone_into(response.headers_mut());
@@ -129,7 +129,8 @@ impl TryFrom<Sample> for Answer {
     }
 }
 
-/// Leaked, static values: cloning them costs no atomic operation, as with constants in code.
+/// Leaks the values as static ones: cloning them costs no atomic operation, as with constants in
+/// code.
 fn header_map(pairs: Vec<(String, String)>) -> Result<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in pairs {
@@ -141,7 +142,7 @@ fn header_map(pairs: Vec<(String, String)>) -> Result<HeaderMap> {
     Ok(map)
 }
 
-/// The headers of a real answer, without those that hyper adds by itself.
+/// Returns the headers of a real response, without those that hyper adds by itself.
 pub fn headers_to_copy(headers: &HeaderMap) -> Vec<(String, String)> {
     let added_by_hyper = ["date", "content-length", "connection", "transfer-encoding"];
     headers

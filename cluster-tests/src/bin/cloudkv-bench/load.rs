@@ -1,4 +1,4 @@
-//! The subcommand `load`: one run of the load generator in a process of its own.
+//! `load`: one run of the load generator in a process of its own.
 
 use crate::engine::{self, KeyOrder, Outcome, Spec};
 use crate::workload::{Dialect, Operation};
@@ -9,16 +9,16 @@ use std::time::Duration;
 /// Options of `load`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where the server listens.
+    /// Address of the server.
     #[arg(long)]
     pub addr: SocketAddr,
     /// Other addresses of the same service: connections are spread over all; may be repeated.
     #[arg(long)]
     pub also: Vec<SocketAddr>,
-    /// Whose API is spoken.
+    /// API of the server.
     #[arg(long, value_enum, default_value = "paths")]
     pub dialect: Dialect,
-    /// What to ask.
+    /// Request to send.
     #[arg(long, value_enum, default_value = "get")]
     pub operation: Operation,
     /// Path up to the key.
@@ -30,40 +30,40 @@ pub struct Args {
     /// Keys are `k` and a number of so many digits.
     #[arg(long, default_value_t = 7)]
     pub digits: usize,
-    /// Number of keys; random ones of them are asked for.
+    /// Number of keys; random ones of them are requested.
     #[arg(long, default_value_t = 10_000)]
     pub keys: u64,
-    /// Ask for `--keys` keys once each, this far apart, instead of for random ones.
+    /// Request `--keys` keys once each, this far apart, instead of random ones.
     #[arg(long)]
     pub each: Option<u64>,
     /// Bytes of a value.
     #[arg(long, default_value_t = 100)]
     pub value_size: usize,
-    /// Seed of all values: written by PUT, demanded by GET with `--verify`.
+    /// Seed of all values: written by PUT, required by GET with `--verify`.
     #[arg(long)]
     pub value_seed: Option<u64>,
-    /// Check the bytes of values.
+    /// Verify the bytes of values.
     #[arg(long)]
     pub verify: bool,
-    /// Connections.
+    /// Number of connections.
     #[arg(long, default_value_t = 64)]
     pub connections: usize,
-    /// Requests under way on each connection (HTTP/1.1 pipelining).
+    /// Requests in flight on each connection (HTTP/1.1 pipelining).
     #[arg(long, default_value_t = 1)]
     pub depth: usize,
-    /// Requests a second, all connections together, instead of as many as are answered.
+    /// Requests per second, all connections together, instead of as many as are answered.
     #[arg(long)]
     pub rate: Option<f64>,
-    /// Client threads.
+    /// Number of client threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Seconds of counting (with `--each`: at most).
+    /// Seconds of measurement (with `--each`: maximum).
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
-    /// Seconds before counting.
+    /// Seconds of warm-up before the measurement.
     #[arg(long, default_value_t = 1.0)]
     pub warmup: f64,
-    /// Process whose processor time is measured along; may be repeated.
+    /// Process whose processor time is measured as well; may be repeated.
     #[arg(long)]
     pub watch: Vec<u32>,
     /// Print the result as JSON.
@@ -72,7 +72,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The defaults for a server.
+    /// Default options for a server.
     pub fn new(addr: SocketAddr, operation: Operation, path_prefix: &str) -> Self {
         Self {
             addr,
@@ -98,7 +98,7 @@ impl Args {
         }
     }
 
-    /// The command line that gives these options.
+    /// Returns the command line with these options.
     pub fn to_command_line(&self) -> Vec<String> {
         let mut line = vec!["load".to_owned()];
         let mut add = |name: &str, value: String| line.push(format!("--{name}={value}"));
@@ -143,27 +143,27 @@ impl Args {
         let addrs = [&[self.addr], self.also.as_slice()].concat();
         ensure!(
             addrs.iter().all(|addr| addr.ip().is_loopback()),
-            "only servers on loopback are put under load"
+            "only servers on loopback may be loaded"
         );
         ensure!(
             (1..=10_000).contains(&self.connections),
-            "connections: 1 to 10000"
+            "--connections: 1 to 10000"
         );
-        ensure!((1..=64).contains(&self.threads), "threads: 1 to 64");
-        ensure!((1..=1000).contains(&self.depth), "depth: 1 to 1000");
+        ensure!((1..=64).contains(&self.threads), "--threads: 1 to 64");
+        ensure!((1..=1000).contains(&self.depth), "--depth: 1 to 1000");
         ensure!(
             (0.1..=86_400.0).contains(&self.seconds),
-            "seconds: 0.1 to a day"
+            "--seconds: 0.1 to 86400"
         );
         ensure!(
             (0.0..=3600.0).contains(&self.warmup),
-            "warmup: up to an hour"
+            "--warmup: 0 to 3600"
         );
         ensure!(
             self.rate.is_none_or(|rate| (1.0..=1e7).contains(&rate)),
-            "rate: 1 to 10000000"
+            "--rate: 1 to 10000000"
         );
-        ensure!(self.keys > 0, "keys: at least 1");
+        ensure!(self.keys > 0, "--keys: at least 1");
         let keys = match self.each {
             None => KeyOrder::Random { keys: self.keys },
             Some(stride) => KeyOrder::Each {
@@ -201,13 +201,14 @@ impl Args {
     }
 }
 
-/// Another one for every run.
+/// Returns a different seed for every run.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0_u8)
 }
 
-/// Runs and prints. Any error makes the process fail, after the numbers are out.
+/// Runs the load and prints the results. Any failed request makes the process fail, after the
+/// results are printed.
 pub fn run(args: &Args) -> Result<()> {
     let outcome = engine::run(&args.to_spec()?)?;
     if args.json {
@@ -221,14 +222,14 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn print(outcome: &Outcome) {
-    let l = outcome.latency_us;
+    let latency = outcome.latency_us;
     println!(
         "{:.0}/s ({} in {:.2} s)",
         outcome.per_second, outcome.requests, outcome.seconds
     );
     println!(
         "latency µs: p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
-        l.p50, l.p90, l.p99, l.p999, l.max
+        latency.p50, latency.p90, latency.p99, latency.p999, latency.max
     );
     println!(
         "processor µs a request: client {:.1}, server {:.1}",

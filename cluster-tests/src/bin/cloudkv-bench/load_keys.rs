@@ -10,35 +10,35 @@ use std::time::Duration;
 
 /// Digits of the keys' numbers: `k%010d`.
 pub const DIGITS: usize = 10;
-/// Refused writes are repeated; after this many something is broken.
+/// Maximum number of failed writes; they are repeated until then.
 const MAX_ERRORS: u64 = 1_000_000;
 const TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 /// Options of `load-keys`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The node's public address.
+    /// Public address of the node.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub addr: SocketAddr,
-    /// The bucket; without it, one is made.
+    /// Bucket; by default a new one.
     #[arg(long)]
     pub bucket: Option<String>,
-    /// How many keys.
+    /// Number of keys.
     #[arg(long, default_value_t = 10_000_000)]
     pub keys: u64,
     /// Bytes of a value.
     #[arg(long, default_value_t = 100)]
     pub value_size: usize,
-    /// Connections.
+    /// Number of connections.
     #[arg(long, default_value_t = 256)]
     pub connections: usize,
-    /// Requests under way on each connection.
+    /// Requests in flight on each connection.
     #[arg(long, default_value_t = 16)]
     pub depth: usize,
-    /// Client threads.
+    /// Number of client threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Process whose processor time is measured along.
+    /// Process whose processor time is measured as well.
     #[arg(long)]
     pub watch: Vec<u32>,
     /// Print the result as JSON.
@@ -46,22 +46,22 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Loads and prints the rate; fails unless every key was acknowledged.
+/// Loads the keys and prints the rate; fails unless every key was acknowledged.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(
         args.addr.ip().is_loopback(),
-        "only servers on loopback are loaded"
+        "only servers on loopback may be loaded"
     );
     ensure!(
         (1..=10_u64.pow(DIGITS as u32)).contains(&args.keys),
-        "keys: 1 to 10^{DIGITS}"
+        "--keys: 1 to 10^{DIGITS}"
     );
     ensure!(
         (1..=10_000).contains(&args.connections),
-        "connections: 1 to 10000"
+        "--connections: 1 to 10000"
     );
-    ensure!((1..=1000).contains(&args.depth), "depth: 1 to 1000");
-    ensure!((1..=64).contains(&args.threads), "threads: 1 to 64");
+    ensure!((1..=1000).contains(&args.depth), "--depth: 1 to 1000");
+    ensure!((1..=64).contains(&args.threads), "--threads: 1 to 64");
     let bucket = match &args.bucket {
         Some(bucket) => bucket.clone(),
         None => process::block_on_until_signal(servers::create_bucket(args.addr))?,

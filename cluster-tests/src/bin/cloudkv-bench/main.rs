@@ -1,9 +1,10 @@
-//! `cloudkv-bench`: measures a node beside what it must be compared with, in one run.
+//! `cloudkv-bench`: measures a node next to the systems that it is compared with, in one run.
 //!
-//! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis;
-//! `region` compares three nodes with three of etcd; `router` compares a router with HAProxy and
-//! nginx; `geo` measures propagation between regions; `big` checks ten million keys; the other subcommands are the parts these are made of,
-//! each a process of its own so that its processor time can be told apart.
+//! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis; `region`
+//! compares three nodes with three of etcd; `router` compares a router with HAProxy and nginx;
+//! `geo` measures propagation between regions; `big` checks ten million keys. The other subcommands
+//! are the parts that these consist of, each a process of its own so that its processor time is
+//! measured separately.
 
 mod all;
 mod big;
@@ -26,7 +27,7 @@ mod workload;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(version, about = "Measures CloudKV beside what it is compared with")]
+#[command(version, about = "Measures CloudKV next to comparable systems")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,13 +35,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure a node beside bare hyper, RocksDB alone, and webdis in front of Redis.
+    /// Measure a node next to bare hyper, RocksDB alone, and webdis in front of Redis.
     All(all::Args),
-    /// Measure a region of three nodes beside three of etcd.
+    /// Measure a region of three nodes next to three of etcd.
     Region(region::Args),
-    /// Measure a router beside HAProxy and nginx, in front of the same node.
+    /// Measure a router next to HAProxy and nginx, in front of the same node.
     Router(router::Args),
-    /// Measure how long writes take to another region.
+    /// Measure the latency of propagation to another region.
     Geo(geo::Args),
     /// Check a node with ten million keys.
     Big(big::Args),
@@ -48,7 +49,7 @@ enum Command {
     LoadKeys(load_keys::Args),
     /// Put a server under load.
     Load(load::Args),
-    /// Serve constant answers with hyper alone.
+    /// Serve constant responses with hyper alone.
     HyperServer(hyper_server::Args),
     /// Measure RocksDB alone.
     Rocksdb(rocks::Args),

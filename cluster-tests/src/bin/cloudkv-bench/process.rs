@@ -1,7 +1,7 @@
-//! Child processes that don't outlive us, and the directory they work in.
+//! Child processes that don't outlive this one, and the directory they work in.
 //!
-//! Every child is killed when its guard is dropped. The subcommands race their work against
-//! Ctrl-C and SIGTERM, so that guards are dropped then, too.
+//! Every child is killed when its guard is dropped. The subcommands race their work against Ctrl-C
+//! and SIGTERM, so that guards are dropped then, too.
 
 use crate::engine::Outcome;
 use crate::load;
@@ -27,7 +27,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a program whose output goes to `<dir>/<name>.log`.
+    /// Starts a program whose output is written to `<dir>/<name>.log`.
     pub fn start<S: AsRef<OsStr>>(
         name: &str,
         program: &Path,
@@ -45,7 +45,7 @@ impl Child {
             .with_context(|| format!("start {}", program.display()))?;
         let pid = child
             .id()
-            .with_context(|| format!("{name} ended at once"))?;
+            .with_context(|| format!("{name} exited at once"))?;
         Ok(Self {
             name: name.to_owned(),
             child,
@@ -53,12 +53,12 @@ impl Child {
         })
     }
 
-    /// The process's id.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL, and waits until the process has exited.
     pub async fn kill(&mut self) -> Result<()> {
         self.child
             .kill()
@@ -66,19 +66,19 @@ impl Child {
             .with_context(|| format!("kill {}", self.name))
     }
 
-    /// Fails when the process has ended.
+    /// Returns an error if the process has exited.
     pub fn check_alive(&mut self) -> Result<()> {
         match self
             .child
             .try_wait()
-            .with_context(|| format!("ask for {}", self.name))?
+            .with_context(|| format!("check process {}", self.name))?
         {
             None => Ok(()),
-            Some(status) => bail!("{} ended: {status}; see its log", self.name),
+            Some(status) => bail!("{} exited: {status}; see its log", self.name),
         }
     }
 
-    /// Asks `probe` every 2 ms until it gives something, the process ends or time is up.
+    /// Calls `probe` every 2 ms until it returns a value, the process exits or `limit` has passed.
     pub async fn wait_for<T, F>(
         &mut self,
         what: &str,
@@ -88,14 +88,14 @@ impl Child {
     where
         F: Future<Output = Option<T>>,
     {
-        let end = Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         loop {
-            if let Some(found) = probe().await {
-                return Ok(found);
+            if let Some(value) = probe().await {
+                return Ok(value);
             }
             self.check_alive()?;
             ensure!(
-                Instant::now() < end,
+                Instant::now() < deadline,
                 "{}: no {what} within {limit:?}",
                 self.name
             );
@@ -104,7 +104,7 @@ impl Child {
     }
 }
 
-/// Runs one of our own subcommands and gives its standard output.
+/// Runs one of this program's subcommands and returns its standard output.
 pub async fn run_own(args: &[String], limit: Duration) -> Result<String> {
     let own = std::env::current_exe().context("find own program")?;
     let child = Command::new(own)
@@ -149,7 +149,7 @@ pub fn block_on_until_signal<T>(work: impl Future<Output = Result<T>>) -> Result
     })
 }
 
-/// A port that was free a moment ago, for programs that can't choose one themselves.
+/// Returns a port that was free a moment ago, for programs that can't choose one themselves.
 pub async fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))
         .await
@@ -157,15 +157,15 @@ pub async fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// A new directory below `parent`, removed when dropped. Must be on a real disk: on tmpfs
-/// an fsync costs nothing and every number about writes would be worthless.
+/// Creates a directory below `parent`, removed when dropped. It must be on a real disk: on tmpfs an
+/// fsync costs nothing and every measurement of writes would be worthless.
 pub fn work_dir(parent: &Path) -> Result<TempDir> {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let kind = rustix::fs::statfs(parent).context("statfs")?.f_type;
     ensure!(
         kind as u64 != TMPFS_MAGIC,
-        "{} is on tmpfs; give --data-dir",
+        "create data directory: {} is on tmpfs; set --data-dir to a real disk",
         parent.display()
     );
     let parent = parent.canonicalize().context("resolve data directory")?;
@@ -175,13 +175,13 @@ pub fn work_dir(parent: &Path) -> Result<TempDir> {
         .context("create data directory")
 }
 
-/// Bytes of disk that the files below `dir` take.
+/// Bytes of disk space used by the files below `dir`.
 pub fn disk_usage(dir: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut total = 0;
     for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let entry = entry?;
-        // Files come and go under a running node.
+        // Files appear and disappear under a running node.
         let Ok(metadata) = entry.metadata() else {
             continue;
         };

@@ -1,10 +1,10 @@
-//! What the kernel says about processes and the machine.
+//! Processes and the machine, as the kernel describes them in `/proc`.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fs;
 
-/// Ticks a second in `/proc/PID/stat` (`USER_HZ`): 100 wherever Linux runs this product.
+/// Ticks per second in `/proc/PID/stat` (`USER_HZ`): 100 wherever Linux runs this product.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// User and system time of a process so far, in seconds.
@@ -24,19 +24,19 @@ fn parse_cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-/// A process's memory in bytes.
+/// Memory of a process in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Resident now.
+    /// Resident set size now.
     pub rss: u64,
-    /// Resident at the most.
+    /// Peak resident set size.
     pub peak: u64,
-    /// Resident and not backed by a file: what the process itself allocated.
+    /// Resident memory not backed by a file: allocated by the process itself.
     pub anonymous: u64,
 }
 
 impl Memory {
-    /// Reads it for a process.
+    /// Reads the memory of a process.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -59,23 +59,23 @@ fn kilobytes(text: &str, field: &str) -> Option<u64> {
         .map(|kb| kb * 1024)
 }
 
-/// What this ran on.
+/// The machine of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
-    /// The processor's name.
+    /// Name of the processor.
     pub cpu: String,
-    /// Processors this process may use.
+    /// Number of processors that this process may use.
     pub cores: usize,
     /// Bytes of memory.
     pub memory: u64,
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// Load average of the last minute when the run began: above 0.5, others were busy too.
+    /// Load average of the last minute at the start of the run: above 0.5, others were busy too.
     pub load_at_start: f64,
 }
 
 impl Machine {
-    /// Reads it; what can't be read is left empty.
+    /// Reads the machine's description; values that can't be read are left empty.
     pub fn read() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo")
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_found_behind_an_odd_name() {
+    fn cpu_time_is_parsed_after_an_odd_name() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 5 6 7";
         assert_eq!(parse_cpu_seconds(stat), Some(3.0));
     }

@@ -1,7 +1,8 @@
-//! `region`: three nodes beside three of etcd, on the same disk and processors, asked by the same
-//! client, whose connections are spread over all three.
+//! `region`: measures three nodes next to three of etcd, on the same disk and processors, with the
+//! same client, whose connections are spread over all three.
 //!
-//! One of the two runs at a time: what the other does at rest would count. They take turns.
+//! Only one of the two systems runs at a time: the other one would take processor time even when
+//! idle. They take turns.
 
 use crate::engine::Outcome;
 use crate::load;
@@ -23,10 +24,10 @@ const HOW_TO_INSTALL: &str = "apt-get install etcd-server";
 /// Options of `region`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Seconds of counting for each number.
+    /// Seconds of measurement for each number.
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
-    /// How often each is started and measured.
+    /// Number of times that each is started and measured.
     #[arg(long, default_value_t = 2)]
     pub rounds: usize,
     /// Numbers of connections.
@@ -38,27 +39,27 @@ pub struct Args {
     /// Client threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// More arguments of each node.
+    /// Additional arguments of each node.
     #[arg(long = "node-arg", allow_hyphen_values = true)]
     pub node_args: Vec<String>,
-    /// Measure the nodes with TLS between them, too.
+    /// Also measure the nodes with TLS between them.
     #[arg(long)]
     pub tls: bool,
-    /// Measure the nodes alone.
+    /// Measure only the nodes.
     #[arg(long)]
     pub skip_etcd: bool,
-    /// Results as JSON; a Markdown table goes beside it.
+    /// JSON file for the results; a Markdown table is written next to it.
     #[arg(long, default_value = "bench-region.json")]
     pub out: PathBuf,
-    /// Where to put data; must be a real disk.
+    /// Directory for data; must be on a real disk.
     #[arg(long, default_value = "target/bench-data")]
     pub data_dir: PathBuf,
-    /// Fail when a target is missed, too.
+    /// Also fail when a target is missed.
     #[arg(long)]
     pub strict: bool,
 }
 
-/// One of the two under one load, once.
+/// One measurement of a system under one load.
 #[derive(Debug, Clone, Serialize)]
 struct Cell {
     server: Kind,
@@ -76,7 +77,7 @@ struct Report {
     notes: Vec<String>,
 }
 
-/// What is put under load.
+/// A system under load.
 struct Service {
     kind: Kind,
     clients: Vec<SocketAddr>,
@@ -125,7 +126,7 @@ impl Service {
     }
 }
 
-/// Measures, prints and writes.
+/// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(
         (0.5..=600.0).contains(&args.seconds),
@@ -159,7 +160,7 @@ async fn measure(args: &Args) -> Result<Report> {
             measure_nodes(args, Kind::RegionTls, round, dir.path(), &mut cells).await?;
         }
         if !args.skip_etcd && !measure_etcd(args, round, dir.path(), &mut cells).await? {
-            notes.push(format!("etcd was skipped; to have it: {HOW_TO_INSTALL}"));
+            notes.push(format!("etcd was skipped; to install: {HOW_TO_INSTALL}"));
             break;
         }
     }
@@ -205,7 +206,7 @@ async fn measure_nodes(
     service.measure(args, round, cells).await
 }
 
-/// Returns whether there is an etcd.
+/// Returns whether etcd is installed.
 async fn measure_etcd(
     args: &Args,
     round: usize,
@@ -226,7 +227,7 @@ async fn measure_etcd(
     Ok(true)
 }
 
-/// The middle of the rounds.
+/// Median of the rounds.
 fn middle(
     cells: &[Cell],
     (server, operation, connections): (Kind, Operation, usize),
@@ -240,7 +241,7 @@ fn middle(
 }
 
 fn checks(cells: &[Cell]) -> Vec<Check> {
-    let against = |operation, connections, least| {
+    let against = |operation, connections, minimum| {
         let rate = |server| {
             let load = (server, operation, connections);
             middle(cells, load, |outcome| outcome.per_second)
@@ -250,7 +251,7 @@ fn checks(cells: &[Cell]) -> Vec<Check> {
             "{}, {connections} connections: region of 3 / etcd of 3",
             operation.method()
         );
-        Check::new(what, ratio, "x", Target::AtLeast(least))
+        Check::new(what, ratio, "x", Target::AtLeast(minimum))
     };
     vec![
         against(Operation::Put, 64, 5.0),

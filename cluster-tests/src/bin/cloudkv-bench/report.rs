@@ -1,11 +1,11 @@
-//! Targets and whether they are met; tables; files.
+//! Targets and verdicts; tables; output files.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
 
-/// The middle value; of an even number of values the lower one. Zero without values.
+/// Median; of an even number of values the lower one. Zero without values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values
@@ -14,31 +14,31 @@ pub fn median(values: &mut [f64]) -> f64 {
         .unwrap_or_default()
 }
 
-/// Which side of the target is good.
+/// Bound of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// The number must be this or more.
+    /// The value must be this or more.
     AtLeast(f64),
-    /// The number must be this or less.
+    /// The value must be this or less.
     AtMost(f64),
 }
 
-/// A number that is held against a target.
+/// A value that is compared with a target.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// What is measured.
+    /// Name of the value.
     pub what: String,
-    /// The number, `None` when it couldn't be measured.
+    /// Measured value; `None` if it couldn't be measured.
     pub value: Option<f64>,
-    /// What it is counted in.
+    /// Unit of the value.
     pub unit: &'static str,
-    /// What it must be.
+    /// Bound of the value.
     pub target: Target,
 }
 
 impl Check {
-    /// A number with its target.
+    /// Creates a check of a value against its target.
     pub fn new(
         what: impl Into<String>,
         value: Option<f64>,
@@ -53,7 +53,7 @@ impl Check {
         }
     }
 
-    /// Whether the target is met; `None` when there is no number.
+    /// Returns whether the target is met; `None` without a value.
     pub fn passes(&self) -> Option<bool> {
         self.value.map(|value| match self.target {
             Target::AtLeast(least) => value >= least,
@@ -83,7 +83,7 @@ impl Check {
     }
 }
 
-/// A table that reads well as it is and is Markdown.
+/// A table that is readable as plain text, and valid Markdown.
 #[derive(Debug, Clone)]
 pub struct Table {
     title: String,
@@ -91,7 +91,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table with its head.
+    /// Creates an empty table with its header.
     pub fn new(title: &str, head: &[&str]) -> Self {
         let head = head.iter().map(|&cell| cell.to_owned()).collect();
         Self {
@@ -100,7 +100,7 @@ impl Table {
         }
     }
 
-    /// The verdicts.
+    /// Creates the table of verdicts.
     pub fn of_checks(checks: &[Check]) -> Self {
         let mut table = Self::new("Targets", &["what", "measured", "target", "verdict"]);
         checks.iter().for_each(|check| table.add(check.row()));
@@ -112,7 +112,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The text: first column to the left, the others to the right.
+    /// Renders the table: first column aligned to the left, the others to the right.
     pub fn render(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| {
@@ -149,7 +149,7 @@ impl Table {
     }
 }
 
-/// Prints the text and writes it beside the JSON at `out`.
+/// Prints the Markdown and writes it next to the JSON at `out`.
 pub fn publish(out: &Path, json: &impl Serialize, markdown: &str) -> Result<()> {
     println!("{markdown}");
     let table = out.with_extension("md");

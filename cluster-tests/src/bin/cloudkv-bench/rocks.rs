@@ -1,7 +1,7 @@
-//! The other yardstick: RocksDB alone, without network, HTTP or consensus.
+//! Baseline of storage: RocksDB alone, without network, HTTP or consensus.
 //!
-//! Puts go in batches of 64 with one fdatasync each, as 64 connections would let a node do;
-//! gets come from the block cache. A process of its own, so that nothing of it stays.
+//! Puts go in batches of 64 with one fdatasync each, as 64 connections would let a node do; gets
+//! are served by the block cache. It runs in a process of its own, so that nothing of it remains.
 
 use crate::process;
 use crate::workload::{Random, fill_value};
@@ -22,7 +22,7 @@ pub struct Args {
     /// Directory for the data.
     #[arg(long)]
     pub data_dir: PathBuf,
-    /// Seconds for each number.
+    /// Seconds of measurement for each number.
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
     /// Bytes of a value; may be repeated.
@@ -30,26 +30,26 @@ pub struct Args {
     pub value_size: Vec<usize>,
 }
 
-/// What RocksDB does with values of one size.
+/// Throughput of RocksDB with values of one size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Numbers {
     /// Bytes of a value.
     pub value_size: usize,
-    /// Puts a second, 64 to a batch and fdatasync.
+    /// Puts per second, in batches of 64 with one fdatasync each.
     pub puts_per_second: f64,
-    /// Gets a second from the block cache, one thread.
+    /// Gets per second from the block cache, with one thread.
     pub gets_per_second_1: f64,
-    /// Gets a second from the block cache, two threads.
+    /// Gets per second from the block cache, with two threads.
     pub gets_per_second_2: f64,
 }
 
 /// Measures and prints JSON.
 pub fn run(args: &Args) -> Result<()> {
-    ensure!((0.1..=600.0).contains(&args.seconds), "seconds: 0.1 to 600");
+    ensure!((0.1..=600.0).contains(&args.seconds), "--seconds: 0.1 to 600");
     let dir = process::work_dir(&args.data_dir)?;
     let limit = Duration::from_secs_f64(args.seconds);
     let numbers = args.value_size.iter().map(|size| {
-        ensure!((1..=1 << 20).contains(size), "value size: up to 1 MiB");
+        ensure!((1..=1 << 20).contains(size), "--value-size: 1 to 1048576");
         measure(&dir.path().join(size.to_string()), *size, limit)
     });
     println!(
@@ -88,10 +88,10 @@ fn puts(db: &DB, value_size: usize, limit: Duration) -> Result<f64> {
     sync.set_sync(true);
     let mut random = Random::new(1);
     let mut value = vec![0; value_size];
-    let begin = Instant::now();
+    let started = Instant::now();
     let mut next = 0;
-    // All keys once at least, however slow the disk: the gets need them.
-    while next < KEYS || begin.elapsed() < limit {
+    // Every key at least once, even on a slow disk: the gets need them.
+    while next < KEYS || started.elapsed() < limit {
         let mut batch = WriteBatch::default();
         for _ in 0..BATCH {
             let key = if next < KEYS {
@@ -105,12 +105,12 @@ fn puts(db: &DB, value_size: usize, limit: Duration) -> Result<f64> {
         }
         db.write_opt(batch, &sync).context("write")?;
     }
-    Ok(next as f64 / begin.elapsed().as_secs_f64())
+    Ok(next as f64 / started.elapsed().as_secs_f64())
 }
 
 fn gets(db: &DB, value_size: usize, threads: u64, limit: Duration) -> Result<f64> {
     let stop = AtomicBool::new(false);
-    let begin = Instant::now();
+    let started = Instant::now();
     let total = std::thread::scope(|scope| -> Result<u64> {
         let start = |seed| {
             let stop = &stop;
@@ -126,7 +126,7 @@ fn gets(db: &DB, value_size: usize, threads: u64, limit: Duration) -> Result<f64
         };
         readers.into_iter().map(join).sum()
     })?;
-    Ok(total as f64 / begin.elapsed().as_secs_f64())
+    Ok(total as f64 / started.elapsed().as_secs_f64())
 }
 
 fn read_until(db: &DB, value_size: usize, seed: u64, stop: &AtomicBool) -> Result<u64> {
@@ -137,7 +137,7 @@ fn read_until(db: &DB, value_size: usize, seed: u64, stop: &AtomicBool) -> Resul
         let value = db.get_pinned(name(key)).context("get")?;
         ensure!(
             value.is_some_and(|value| value.len() == value_size),
-            "key {key} is wrong"
+            "key {key} has no value of {value_size} bytes"
         );
         count += 1;
     }

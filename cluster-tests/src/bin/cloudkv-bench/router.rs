@@ -1,7 +1,8 @@
-//! `router`: a node alone, and behind our router, HAProxy and nginx, asked by the same client.
+//! `router`: measures a node directly, and behind our router, HAProxy and nginx, with the same
+//! client.
 //!
-//! All of them run from begin to end and take turns under load. Then, at half of what the slowest
-//! proxy can do, how much later than straight from the node answers come.
+//! All of them run from start to end and take turns under load. Then, at half of the slowest
+//! proxy's throughput, the latency that each adds to the node's own is measured.
 
 use crate::engine::Outcome;
 use crate::procfs::{Machine, Memory};
@@ -20,41 +21,41 @@ const HOW_TO_INSTALL: &str = "apt-get install haproxy nginx-light";
 /// Options of `router`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Seconds of counting for each number.
+    /// Seconds of measurement for each number.
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
-    /// How often each is measured.
+    /// Number of measurements of each.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Connections.
+    /// Number of connections.
     #[arg(long, default_value_t = 64)]
     pub connections: usize,
-    /// The node's program, a release build.
+    /// Program of the node, a release build.
     #[arg(long, default_value = "target/release/cloudkv-node")]
     pub node_bin: PathBuf,
-    /// The router's program, a release build.
+    /// Program of the router, a release build.
     #[arg(long, default_value = "target/release/cloudkv-router")]
     pub router_bin: PathBuf,
-    /// Results as JSON; a Markdown table goes beside it.
+    /// JSON file for the results; a Markdown table is written next to it.
     #[arg(long, default_value = "bench-router.json")]
     pub out: PathBuf,
-    /// Where to put data; must be a real disk.
+    /// Directory for data; must be on a real disk.
     #[arg(long, default_value = "target/bench-data")]
     pub data_dir: PathBuf,
-    /// Threads of each proxy, instead of as many as it takes by itself.
+    /// Threads of each proxy, instead of its own default.
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Fail when a target is missed, too.
+    /// Also fail when a target is missed.
     #[arg(long)]
     pub strict: bool,
 }
 
-/// One way to the node under one load, once.
+/// One measurement of a route under one load.
 #[derive(Debug, Clone, Serialize)]
 struct Cell {
     way: Kind,
     operation: Operation,
-    /// Requests a second; `None`: as many as were answered.
+    /// Requests per second; `None`: as many as are answered.
     rate: Option<f64>,
     outcome: Outcome,
 }
@@ -68,14 +69,14 @@ struct Report {
     notes: Vec<String>,
 }
 
-/// A way to the node.
+/// A route to the node: direct, or through a proxy.
 struct Way {
     kind: Kind,
     addr: SocketAddr,
     pids: Vec<u32>,
 }
 
-/// Measures, prints and writes.
+/// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(
         (0.5..=600.0).contains(&args.seconds),
@@ -115,27 +116,27 @@ async fn measure(args: &Args) -> Result<Report> {
         addr: node.http,
         pids: vec![node.child.pid()],
     };
-    let behind = proxies.iter().map(|proxy| Way {
+    let proxied = proxies.iter().map(|proxy| Way {
         kind: proxy.kind,
         addr: proxy.addr,
         pids: [proxy.pids(), direct.pids.clone()].concat(),
     });
-    let mut ways: Vec<Way> = behind.collect();
-    ways.insert(0, direct);
+    let mut routes: Vec<Way> = proxied.collect();
+    routes.insert(0, direct);
 
-    let mut fill = load_of(args, &ways[0], Operation::Put, &bucket);
+    let mut fill = load_of(args, &routes[0], Operation::Put, &bucket);
     fill.each = Some(1);
     fill.seconds = 300.0;
     process::run_load(&fill).await?;
 
     let mut cells = Vec::new();
-    take_turns(args, &mut ways, &bucket, &mut cells, |_| None).await?;
+    take_turns(args, &mut routes, &bucket, &mut cells, |_| None).await?;
     let rates = [Operation::Get, Operation::Put].map(|operation| half_load(&cells, operation));
     let rate = |operation| match operation {
         Operation::Get => rates[0],
         Operation::Put => rates[1],
     };
-    take_turns(args, &mut ways, &bucket, &mut cells, rate).await?;
+    take_turns(args, &mut routes, &bucket, &mut cells, rate).await?;
     let router = proxies.iter().find(|proxy| proxy.kind == Kind::Router);
     let pid = router.and_then(|router| router.pids().first().copied());
     Ok(Report {
@@ -155,70 +156,70 @@ async fn proxies(args: &Args, node: &Node, dir: &Path) -> Result<(Vec<Proxy>, Ve
     ];
     let missing = others.iter().any(Option::is_none);
     proxies.extend(others.into_iter().flatten());
-    let note = format!("What isn't installed was skipped; to have it: {HOW_TO_INSTALL}");
+    let note = format!("A proxy that isn't installed was skipped; to install: {HOW_TO_INSTALL}");
     Ok((proxies, missing.then_some(note).into_iter().collect()))
 }
 
-fn load_of(args: &Args, way: &Way, operation: Operation, bucket: &str) -> load::Args {
-    let mut load = load::Args::new(way.addr, operation, &format!("/kv/{bucket}/"));
+fn load_of(args: &Args, route: &Way, operation: Operation, bucket: &str) -> load::Args {
+    let mut load = load::Args::new(route.addr, operation, &format!("/kv/{bucket}/"));
     load.value_size = VALUE_BYTES;
     load.connections = args.connections;
     load.seconds = args.seconds;
-    load.watch.clone_from(&way.pids);
+    load.watch.clone_from(&route.pids);
     load
 }
 
 async fn take_turns(
     args: &Args,
-    ways: &mut [Way],
+    routes: &mut [Way],
     bucket: &str,
     cells: &mut Vec<Cell>,
     rate: impl Fn(Operation) -> Option<f64>,
 ) -> Result<()> {
     for _ in 0..args.rounds {
         for operation in [Operation::Get, Operation::Put] {
-            for way in &*ways {
-                let mut load = load_of(args, way, operation, bucket);
+            for route in &*routes {
+                let mut load = load_of(args, route, operation, bucket);
                 load.rate = rate(operation);
                 let outcome = process::run_load(&load).await?;
-                announce(way.kind, operation, &outcome);
+                announce(route.kind, operation, &outcome);
                 cells.push(Cell {
-                    way: way.kind,
+                    way: route.kind,
                     operation,
                     rate: load.rate,
                     outcome,
                 });
             }
         }
-        ways.rotate_left(1);
+        routes.rotate_left(1);
     }
     Ok(())
 }
 
-fn announce(way: Kind, operation: Operation, outcome: &Outcome) {
+fn announce(route: Kind, operation: Operation, outcome: &Outcome) {
     let (method, rate) = (operation.method(), outcome.per_second);
-    let (median, late) = (outcome.latency_us.p50, outcome.latency_us.p99);
-    eprintln!("{way}, {method}: {rate:.0}/s, p50 {median:.0} µs, p99 {late:.0} µs");
+    let (median, p99) = (outcome.latency_us.p50, outcome.latency_us.p99);
+    eprintln!("{route}, {method}: {rate:.0}/s, p50 {median:.0} µs, p99 {p99:.0} µs");
 }
 
-/// The middle of the rounds.
+/// Median of the rounds.
 fn middle(
     cells: &[Cell],
-    (way, operation, paced): (Kind, Operation, bool),
+    (kind, operation, paced): (Kind, Operation, bool),
     number: impl Fn(&Outcome) -> f64,
 ) -> Option<f64> {
     let same = cells
         .iter()
-        .filter(|cell| (cell.way, cell.operation, cell.rate.is_some()) == (way, operation, paced));
+        .filter(|cell| (cell.way, cell.operation, cell.rate.is_some()) == (kind, operation, paced));
     let mut numbers: Vec<f64> = same.map(|cell| number(&cell.outcome)).collect();
     (!numbers.is_empty()).then(|| median(&mut numbers))
 }
 
 const PROXIES: [Kind; 3] = [Kind::Router, Kind::Haproxy, Kind::Nginx];
 
-/// Half of what the slowest proxy can do.
+/// Half of the slowest proxy's throughput.
 fn half_load(cells: &[Cell], operation: Operation) -> Option<f64> {
-    let rate = |way| middle(cells, (way, operation, false), |outcome| outcome.per_second);
+    let rate = |route| middle(cells, (route, operation, false), |outcome| outcome.per_second);
     PROXIES
         .into_iter()
         .filter_map(rate)
@@ -230,18 +231,18 @@ fn checks(cells: &[Cell]) -> Vec<Check> {
     let mut checks = Vec::new();
     for operation in [Operation::Get, Operation::Put] {
         for other in [Kind::Haproxy, Kind::Nginx] {
-            let rate = |way| middle(cells, (way, operation, false), |it| it.per_second);
+            let rate = |route| middle(cells, (route, operation, false), |all| all.per_second);
             let ratio = rate(Kind::Router).and_then(|own| Some(own / rate(other)?));
             let what = format!("{}: throughput, router / {other}", operation.method());
             checks.push(Check::new(what, ratio, "x", Target::AtLeast(1.0)));
             for (name, number) in LATENCIES {
-                let late = |way| added(cells, way, operation, number);
-                let more = late(Kind::Router).and_then(|own| Some(own - late(other)?));
+                let latency = |route| added(cells, route, operation, number);
+                let difference = latency(Kind::Router).and_then(|own| Some(own - latency(other)?));
                 let what = format!(
                     "{}: added {name} at half load, router - {other}",
                     operation.method()
                 );
-                checks.push(Check::new(what, more, "µs", Target::AtMost(0.0)));
+                checks.push(Check::new(what, difference, "µs", Target::AtMost(0.0)));
             }
         }
     }
@@ -255,28 +256,28 @@ const LATENCIES: [(&str, Number); 2] = [
     ("p99", |outcome| outcome.latency_us.p99),
 ];
 
-/// How much later answers come than straight from the node, at half load, in microseconds.
-fn added(cells: &[Cell], way: Kind, operation: Operation, number: Number) -> Option<f64> {
-    let late = |way| middle(cells, (way, operation, true), number);
-    Some(late(way)? - late(Kind::Node)?)
+/// Latency that a route adds to the node's own at half load, in microseconds.
+fn added(cells: &[Cell], route: Kind, operation: Operation, number: Number) -> Option<f64> {
+    let latency = |route| middle(cells, (route, operation, true), number);
+    Some(latency(route)? - latency(Kind::Node)?)
 }
 
 fn markdown(report: &Report, args: &Args) -> String {
     let Machine { cpu, cores, .. } = &report.machine;
     let threads = match args.threads {
         Some(threads) => format!("{threads} threads"),
-        None => "as many threads as it takes by itself".to_owned(),
+        None => "its default number of threads".to_owned(),
     };
     let mut text = format!(
         "## A router in front of a node\n\n{cpu}, {cores} cores, which client, proxy and node \
-         share; {VALUE_BYTES} B a value, {} connections; each proxy has {threads}. The router holds \
-         {:.0} MB.\n\n",
+         share; {VALUE_BYTES} B a value, {} connections; each proxy has {threads}. The router \
+         holds {:.0} MB.\n\n",
         args.connections,
         report.router_memory.rss as f64 / 1e6
     );
     let head = [
         "load",
-        "way",
+        "route",
         "per second",
         "of direct",
         "CPU µs",
@@ -285,9 +286,9 @@ fn markdown(report: &Report, args: &Args) -> String {
     ];
     let mut table = Table::new("Throughput, and latency at half load", &head);
     for operation in [Operation::Get, Operation::Put] {
-        for way in [Kind::Node].into_iter().chain(PROXIES) {
-            let full = |number: Number| middle(&report.cells, (way, operation, false), number);
-            let half = |number: Number| middle(&report.cells, (way, operation, true), number);
+        for route in [Kind::Node].into_iter().chain(PROXIES) {
+            let full = |number: Number| middle(&report.cells, (route, operation, false), number);
+            let half = |number: Number| middle(&report.cells, (route, operation, true), number);
             let Some(rate) = full(|outcome| outcome.per_second) else {
                 continue;
             };
@@ -296,7 +297,7 @@ fn markdown(report: &Report, args: &Args) -> String {
             let show = |number: Option<f64>| format!("{:.0}", number.unwrap_or_default());
             table.add(vec![
                 operation.method().to_owned(),
-                way.to_string(),
+                route.to_string(),
                 format!("{rate:.0}"),
                 format!("{:.2}", rate / direct.unwrap_or(rate)),
                 show(full(|outcome| {

@@ -1,8 +1,8 @@
-//! What the clients ask for: key names, values that prove themselves, and request bytes.
+//! Requests of the clients: key names, self-verifying values, and request bytes.
 //!
-//! A value carries its seed in its first 8 bytes; the rest follows from key and seed. So
-//! every value is random, differs between keys and between writes, and can be checked
-//! later without a record of what was written.
+//! A value holds its seed in its first 8 bytes; the rest follows from key and seed. So every value
+//! is random, differs between keys and between writes, and can be verified later without a record
+//! of what was written.
 
 /// Bytes of a value that hold its seed.
 const SEED_BYTES: usize = 8;
@@ -12,12 +12,12 @@ const SEED_BYTES: usize = 8;
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that always gives the same sequence for the same seed.
+    /// Creates a generator that always returns the same sequence for the same seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -26,7 +26,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, uniformly but for a bias under `bound / 2^64`.
+    /// Returns a number below `bound`, uniform except for a bias under `bound / 2^64`.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
@@ -42,16 +42,16 @@ pub fn fill_value(value: &mut [u8], key: u64, seed: u64) {
     }
 }
 
-/// Whether `value` is one that was written for `key`; with `seed` given, exactly that one.
+/// Returns whether `value` was written for `key`; with `seed` given, exactly with that seed.
 pub fn value_is_valid(value: &[u8], key: u64, seed: Option<u64>) -> bool {
     let Some((head, rest)) = value.split_first_chunk::<SEED_BYTES>() else {
         return false;
     };
-    let written_with = u64::from_le_bytes(*head);
-    if seed.is_some_and(|seed| seed != written_with) {
+    let written_seed = u64::from_le_bytes(*head);
+    if seed.is_some_and(|seed| seed != written_seed) {
         return false;
     }
-    let mut random = stream_of(key, written_with);
+    let mut random = stream_of(key, written_seed);
     rest.chunks(8)
         .all(|chunk| chunk == &random.next().to_le_bytes()[..chunk.len()])
 }
@@ -60,7 +60,7 @@ fn stream_of(key: u64, seed: u64) -> Random {
     Random::new(seed ^ key.wrapping_mul(0xd6e8_feb8_6659_fd93))
 }
 
-/// Which request is sent.
+/// Request to send.
 #[derive(
     Debug,
     Clone,
@@ -82,7 +82,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The HTTP method.
+    /// HTTP method.
     pub fn method(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -91,7 +91,7 @@ impl Operation {
     }
 }
 
-/// Whose API is spoken.
+/// API of the server.
 #[derive(
     Debug,
     Clone,
@@ -112,19 +112,19 @@ pub enum Dialect {
     Etcd,
 }
 
-/// Request bytes made once; each request copies them and patches key and value in place.
+/// Request bytes built once; each request copies them and patches key and value in place.
 #[derive(Debug, Clone)]
 pub struct Template {
     bytes: Vec<u8>,
     digits: std::ops::Range<usize>,
     value: std::ops::Range<usize>,
-    /// Whether the value is written in base64.
+    /// Set if the value is written in base64.
     base64: bool,
 }
 
 impl Template {
-    /// Requests to etcd's JSON gateway, for a key whose base64 is `k<digits>`: with seven digits
-    /// that is one. Of a value, the base64 is as random as the bytes would be.
+    /// Creates requests to etcd's JSON gateway, for a key whose base64 is `k<digits>`: with seven
+    /// digits that is one. The base64 of a value is as random as its bytes would be.
     pub fn etcd(operation: Operation, host: &str, digits: usize, value_size: usize) -> Self {
         let mut body = b"{\"key\":\"k".to_vec();
         let first_digit = body.len();
@@ -135,7 +135,7 @@ impl Template {
             Operation::Put => {
                 body.extend_from_slice(b",\"value\":\"");
                 let start = body.len();
-                // Whole groups of four, and what the last one or two bytes give.
+                // Whole groups of four, and the letters of the last one or two bytes.
                 let letters = (value_size * 4).div_ceil(3);
                 body.resize(start + letters, b'A');
                 body.resize(start + value_size.div_ceil(3) * 4, b'=');
@@ -158,7 +158,8 @@ impl Template {
         }
     }
 
-    /// Requests for `<prefix>k<digits><suffix>`; only a PUT has a body, of `value_size` bytes.
+    /// Creates requests for `<prefix>k<digits><suffix>`; only a PUT has a body, of `value_size`
+    /// bytes.
     pub fn new(
         operation: Operation,
         host: &str,
@@ -204,7 +205,7 @@ impl Template {
     }
 }
 
-/// Makes a letter of the alphabet of base64 (RFC 4648) of each byte.
+/// Maps each byte to a letter of the base64 alphabet (RFC 4648).
 fn to_base64_letters(bytes: &mut [u8]) {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for byte in bytes {
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_prove_themselves() {
+    fn values_verify_themselves() {
         for size in [8, 100, 101, 4096] {
             let mut value = vec![0; size];
             fill_value(&mut value, 7, 42);
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn etcd_gets_base64_of_the_right_length() {
+    fn etcd_requests_have_base64_of_the_right_length() {
         let template = Template::etcd(Operation::Put, "h:1", 7, 100);
         let mut out = Vec::new();
         template.append(&mut out, 1234, 1);
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn below_stays_below() {
+    fn below_is_bounded() {
         let mut random = Random::new(1);
         assert!((0..10_000).all(|_| random.below(10) < 10));
     }

@@ -1,5 +1,5 @@
-//! A region is cut off from the others while these are written, and comes back: how fast does it
-//! catch up, and do the others go on as before?
+//! Measures how fast a region catches up that was cut off while the others were written, and
+//! whether the others keep their load.
 
 use std::time::{Duration, Instant};
 
@@ -10,30 +10,30 @@ use cloudkv_cluster_tests::{Bucket, eventually};
 use hdrhistogram::Histogram;
 
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
-/// The region that is cut off; the others are written.
+/// Region that is cut off; the others are written.
 const AWAY: usize = 2;
-/// What the load is measured for before the cut.
+/// Duration of the measurement before the cut.
 const BEFORE: Duration = Duration::from_secs(20);
-/// Between two looks at how far the region is.
+/// Interval at which the region's backlog is polled.
 const LOOKS: Duration = Duration::from_millis(100);
-/// How long it may take to catch up.
+/// Maximum time to catch up.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(1800);
-/// How long counts may take until they are published.
+/// Maximum time until counts are published.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
-/// The promise: so many times as fast as it is written.
+/// Required rate of catching up, as a multiple of the write rate.
 const TIMES: f64 = 5.0;
-/// Of the load, what the other regions must take meanwhile, by the same promise.
+/// Required share of the load that the other regions keep meanwhile.
 const KEPT: f64 = 0.9;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How long the region is cut off
+    /// Minutes for which the region is cut off
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// Writes a second, of new keys, in the two other regions together
+    /// Writes per second, of new keys, in the two other regions together
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
-    /// One way between regions, in milliseconds
+    /// One-way delay between regions, in milliseconds
     #[arg(long, default_value_t = 40)]
     delay_ms: u64,
     /// Nodes of each region
@@ -64,7 +64,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     world.cut_off(AWAY);
     tokio::time::sleep(Duration::from_secs_f64(args.minutes * 60.0)).await;
     let during = load.take_latencies();
-    let behind = behind(&world).await?;
+    let backlog = behind(&world).await?;
     let (healed, written) = (Instant::now(), load.requests());
     world.network.heal();
     world.delay(delay);
@@ -81,10 +81,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     ] {
         println!("{when}: {}", told(latencies));
     }
-    let times = (behind + meanwhile as f64) / took / args.rate;
+    let times = (backlog + meanwhile as f64) / took / args.rate;
     let kept = meanwhile as f64 / took / args.rate;
     println!(
-        "{behind} changes behind after {} minutes; caught up in {took:.1} s with {meanwhile} more written meanwhile: {times:.1} times the rate of writes, {:.0} % of the load kept; {} errors",
+        "{backlog} changes behind after {} minutes; caught up in {took:.1} s with {meanwhile} more \
+         written meanwhile: {times:.1} times the write rate, {:.0} % of the load kept; {} errors",
         args.minutes,
         kept * 100.0,
         outcome.errors
@@ -92,21 +93,21 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     check_equal(&world, &bucket, outcome.requests).await;
     println!("all regions hold {} keys and agree", outcome.requests);
     ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
-    ensure!(times >= TIMES, "less than {TIMES} times");
-    ensure!(kept >= KEPT, "the others did not keep up their load");
+    ensure!(times >= TIMES, "caught up at less than {TIMES} times the rate of writes");
+    ensure!(kept >= KEPT, "the other regions did not keep their load");
     Ok(())
 }
 
-/// Changes that the region lacks, by what the others say.
+/// Sums up the changes that the region lacks, from the metrics of the others.
 async fn behind(world: &World) -> anyhow::Result<f64> {
     let label = format!("region=\"{}\"", REGIONS[AWAY]);
     let mut sum = 0.0;
     for seat in 0..world.seats(AWAY).start {
         let page = world.members[seat].admin_api().get("/metrics").unchecked();
         let page = page.try_send().await?;
-        let is_meant =
+        let is_match =
             |line: &&str| line.starts_with("cloudkv_geo_behind{") && line.contains(&label);
-        for line in page.text().lines().filter(is_meant) {
+        for line in page.text().lines().filter(is_match) {
             let value = line.rsplit(' ').next().context("a sample's value")?;
             sum += value.parse::<f64>()?;
         }
@@ -114,28 +115,28 @@ async fn behind(world: &World) -> anyhow::Result<f64> {
     Ok(sum)
 }
 
-/// Waits until the region lacks no more than what is written in a second.
+/// Waits until the region lacks no more than the writes of one second.
 async fn wait_caught_up(world: &World, rate: f64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let mut said = began;
+    let started = Instant::now();
+    let mut last_report = started;
     loop {
-        let behind = behind(world).await?;
-        if behind <= rate {
+        let backlog = behind(world).await?;
+        if backlog <= rate {
             return Ok(());
         }
         ensure!(
-            began.elapsed() < CAUGHT_UP_WITHIN,
-            "{behind} changes behind after {CAUGHT_UP_WITHIN:?}"
+            started.elapsed() < CAUGHT_UP_WITHIN,
+            "{backlog} changes behind after {CAUGHT_UP_WITHIN:?}"
         );
-        if said.elapsed() > Duration::from_secs(10) {
-            said = Instant::now();
-            println!("{behind} changes behind");
+        if last_report.elapsed() > Duration::from_secs(10) {
+            last_report = Instant::now();
+            println!("{backlog} changes behind");
         }
         tokio::time::sleep(LOOKS).await;
     }
 }
 
-/// All regions must count every key that was acknowledged, and hold the same.
+/// Checks that all regions count every acknowledged key, and hold the same.
 async fn check_equal(world: &World, bucket: &Bucket, keys: u64) {
     for (region, name) in REGIONS.iter().enumerate() {
         let seat = world.seats(region).start;

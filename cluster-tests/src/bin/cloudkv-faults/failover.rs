@@ -1,4 +1,4 @@
-//! `kill -9` of a shard's leader: how long until its writes go on?
+//! Kills a shard's leader with `kill -9`, and measures the time until its writes succeed again.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,25 +9,25 @@ use cloudkv_cluster_tests::faults::{Line, PlainLoad, Reply, Work};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-/// Between two writes; what is measured is as exact as this.
+/// Interval between two writes: the precision of the measurement.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// How long a single write may hang; others are sent meanwhile.
+/// Timeout of a single write; others are sent meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The promise.
+/// Limits of the median and of the longest outage.
 const MEDIAN: Duration = Duration::from_millis(800);
 const WORST: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How often the leader is killed
+    /// Number of kills
     #[arg(long, default_value_t = 50)]
     kills: u32,
     /// Shards of the region
     #[arg(long, default_value_t = 8)]
     shards: u32,
-    /// More arguments of each node
+    /// Additional arguments of each node
     #[arg(long = "node-arg", allow_hyphen_values = true)]
     node_args: Vec<String>,
 }
@@ -67,7 +67,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         if gap > WORST {
             region.keep_files();
             println!(
-                "     too long; what the nodes say is in {}",
+                "     too long; the logs of the nodes are in {}",
                 region.dir().display()
             );
         }
@@ -78,20 +78,21 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     gaps.sort();
     let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
     println!(
-        "kill -9 of a shard's leader, {} times: writes went on after {} ms in the median, {} ms at worst",
+        "kill -9 of a shard's leader, {} times: writes succeeded again after {} ms in the median, \
+         {} ms at worst",
         gaps.len(),
         median.as_millis(),
         worst.as_millis()
     );
     ensure!(
         median <= MEDIAN && worst <= WORST,
-        "more than {MEDIAN:?} or {WORST:?}"
+        "outages of more than {MEDIAN:?} in the median, or {WORST:?} at worst"
     );
     Ok(())
 }
 
-/// Sends a write every [`EVERY`], each over a connection of its own and to the next node, and
-/// returns when the first one succeeds.
+/// Sends a write every [`WRITE_INTERVAL`], each over a connection of its own and to the next node,
+/// and returns when the first one succeeds.
 async fn first_write(nodes: &[SocketAddr], path: &str) {
     let mut writes = FuturesUnordered::new();
     let mut ticks = tokio::time::interval(EVERY);

@@ -1,8 +1,9 @@
-//! `cloudkv-faults`: what regions of nodes do when machines and networks fail.
+//! `cloudkv-faults`: runs regions of nodes while machines and networks fail.
 //!
-//! Alone it mixes all kinds of faults under load and checks what clients saw; the subcommands
-//! each measure or show one thing. All start real nodes, release builds beside this program.
-// As in the library of the tests: who can't go on says what it saw.
+//! Without a subcommand it mixes all kinds of faults under load and checks what clients saw; each
+//! subcommand measures or shows one thing. All start real nodes, release builds beside this
+//! program.
+// As in the library of the tests: a failure panics with what was observed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod absence;
@@ -22,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
-#[command(about = "Shows what regions do when machines and networks fail")]
+#[command(about = "Runs regions while machines and networks fail")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,24 +34,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Kill the leader of a shard again and again; how long until its writes go on?
+    /// Kill a shard's leader repeatedly, and measure the time until its writes succeed again
     Failover(failover::Args),
-    /// Cut a region off from the others while they are written; how fast does it catch up?
+    /// Cut a region off from the others while they are written, and measure how fast it catches up
     Absence(absence::Args),
-    /// Lose the region that a router's global name stands for; how long until that goes on?
+    /// Lose the region that a router's global name resolves to, and measure the time until requests
+    /// succeed again
     RegionLoss(region_loss::Args),
     /// Mix all kinds of faults in three regions, far from each other
     Regions(regions::Args),
-    /// Take the power of one node, of several and of all, under load: nothing acknowledged is lost
+    /// Cut the power of one node, of several and of all, under load: nothing acknowledged is lost
     Power(power::Args),
-    /// Restart all nodes, one after the other, under load: no request may fail.
+    /// Restart all nodes, one after the other, under load: no request may fail
     Rolling(rolling::Args),
-    /// Load all nodes as much as they take: no leader may change.
+    /// Load all nodes to saturation: no leader may change
     Saturate(saturate::Args),
-    /// Let a node lose its disk and come back, under load; with `--data-mib` over a slow link, and
-    /// judge how long it takes.
+    /// Have a node lose its disk and rejoin, under load; with `--data-mib` over a slow network,
+    /// with a limit on the time that it takes
     Rejoin(rejoin::Args),
-    /// Roll three regions forward from an older build, back, and forward again, under load.
+    /// Upgrade three regions from an older build, roll back, and upgrade again, under load
     Upgrade(upgrade::Args),
 }
 
@@ -58,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        // Nodes end with this process' destructors, which a signal would skip.
+        // Destructors of this process stop the nodes, which a signal would skip.
         let mut terminate = signal(SignalKind::terminate())?;
         let work = async {
             match cli.command {

@@ -1,4 +1,4 @@
-//! All kinds of faults at random, as a seed says.
+//! Mixes all kinds of faults at random, as the seed decides.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use cloudkv_cluster_tests::faults::{Kind, RunOptions, run as run_faults};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Decides faults and load; a new one if it isn't given. It is printed first
+    /// Seed of faults and load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
-    /// How long there are faults
+    /// Minutes of faults
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
     /// Nodes of the region
@@ -37,10 +37,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     options.region.shards = args.shards;
     options.kinds = Kind::of_a_region(args.nodes);
     if !args.kinds.is_empty() {
-        let by_name = |kind: &Kind| *kind == Kind::Damage && args.nodes > 2;
-        let happens = |kind: &Kind| options.kinds.contains(kind) || by_name(kind);
-        let odd = args.kinds.iter().find(|kind| !happens(kind));
-        ensure!(odd.is_none(), "{odd:?} is no fault of such a region");
+        let is_on_request = |kind: &Kind| *kind == Kind::Damage && args.nodes > 2;
+        let is_supported = |kind: &Kind| options.kinds.contains(kind) || is_on_request(kind);
+        let unsupported = args.kinds.iter().find(|kind| !is_supported(kind));
+        ensure!(unsupported.is_none(), "{unsupported:?} is not supported with such a region");
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_faults(&options).await;
@@ -49,7 +49,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Short, so that it is easily said again.
+/// Returns a new seed: short, so that it is easily passed on.
 pub fn new_seed() -> u64 {
     let random = uuid::Uuid::new_v4();
     u64::from(u32::from_be_bytes(

@@ -1,5 +1,5 @@
-//! Power losses of one node, of several, of whole regions and of all, under load, with disks that
-//! fail, as a seed says.
+//! Cuts the power of one node, of several, of whole regions and of all, under load, on disks that
+//! lose unsynced writes, as the seed decides.
 
 use anyhow::ensure;
 use clap::builder::PossibleValuesParser;
@@ -10,22 +10,23 @@ use super::mixed::new_seed;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Decides power losses and load; a new one if it isn't given. It is printed first
+    /// Seed of power losses and load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
     /// Number of power losses
     #[arg(long, default_value_t = 100)]
     cuts: usize,
-    /// Regions: with three of them mostly whole regions lose power
+    /// Number of regions: with 3, mostly whole regions lose power
     #[arg(long, default_value = "1", value_parser = PossibleValuesParser::new(["1", "3"]))]
     regions: String,
-    /// Nodes of each region: 3 of one region, 1 of each of three
+    /// Nodes of each region: by default 3 in one region, 1 in each of three
     #[arg(long)]
     nodes: Option<usize>,
-    /// Shards
+    /// Number of shards
     #[arg(long, default_value_t = 8)]
     shards: u32,
-    /// Clients of each node: 4 in one region, 2 in three, where as many write all regions' keys
+    /// Clients of each node: by default 4 in one region, 2 in each of three, where as many write
+    /// keys shared by all regions
     #[arg(long)]
     clients: Option<u32>,
 }

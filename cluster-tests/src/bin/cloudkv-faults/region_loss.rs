@@ -1,5 +1,5 @@
-//! Loss of the region that a router's global name stands for: how long until all requests by that
-//! name are answered again, and what did it cost?
+//! Loses the region that a router's global name resolves to, and measures the time until all
+//! requests to that name succeed again, and the cost.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
 const SOON: Duration = Duration::from_secs(120);
-/// Keys that the load reads and writes.
+/// Number of keys that the load reads and writes.
 const KEYS: u64 = 256;
-/// Between two writes that are watched; what is measured is as exact as this.
+/// Interval between two probe writes: the precision of the measurement.
 const EVERY: Duration = Duration::from_millis(10);
-/// How long they are watched after the loss.
+/// Duration of the probe writes after the loss.
 const WATCHED: Duration = Duration::from_secs(5);
-/// A write that takes longer than this isn't one that goes on.
+/// Time after which a probe write counts as failed.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The promise.
+/// Maximum time until the global name is served again.
 const WORST: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How often a region is lost
+    /// Number of region losses
     #[arg(long, default_value_t = 6)]
     rounds: u32,
     /// Nodes of each of the three regions
@@ -34,10 +34,10 @@ pub struct Args {
     /// Clients of the router
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// Requests a second, all clients together, half of them writes
+    /// Requests per second, all clients together, half of them writes
     #[arg(long, default_value_t = 1000.0)]
     rate: f64,
-    /// Let the region's nodes stand still, as if no packet reached them, in place of killing them
+    /// Freeze the region's nodes, as if no packet reached them, instead of killing them
     #[arg(long)]
     still: bool,
 }
@@ -56,14 +56,15 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         let load = scene.load(args);
         load.goes_on(500).await;
         scene.lose(lost, args.still);
-        let after = scene.watch(round).await;
+        let outage = scene.watch(round).await;
         scene.check_refused(lost).await?;
         scene.regain(lost, args.still).await;
         let outcome = load.stop().await;
         println!(
-            "{round:3}: {}: the global name goes on after {} ms; {} requests, {} of unknown outcome, {} other errors",
+            "{round:3}: {}: the global name is served again after {} ms; {} requests, {} of \
+             unknown outcome, {} other errors",
             REGIONS[lost],
-            after.as_millis(),
+            outage.as_millis(),
             outcome.requests,
             outcome.unknown,
             outcome.errors - outcome.unknown
@@ -75,19 +76,20 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         {
             println!("     {error}");
         }
-        times.push(after);
+        times.push(outage);
         requests += outcome.requests;
         unknown += outcome.unknown;
     }
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
     println!(
-        "a region lost {} times: the global name went on after {} ms in the median, {} ms at worst; {requests} requests, {unknown} writes of unknown outcome",
+        "a region lost {} times: the global name was served again after {} ms in the median, \
+         {} ms at worst; {requests} requests, {unknown} writes of unknown outcome",
         times.len(),
         median.as_millis(),
         worst.as_millis()
     );
-    ensure!(worst <= WORST, "more than {WORST:?}");
+    ensure!(worst <= WORST, "the longest outage took more than {WORST:?}");
     Ok(())
 }
 
@@ -116,8 +118,8 @@ impl Scene {
     }
 
     fn load(&self, args: &Args) -> PlainLoad {
-        let (to, work) = ([self.router.http()], Work::AllKeys(KEYS));
-        PlainLoad::start(&to, &self.bucket, args.clients, work, Some(args.rate))
+        let (targets, work) = ([self.router.http()], Work::AllKeys(KEYS));
+        PlainLoad::start(&targets, &self.bucket, args.clients, work, Some(args.rate))
     }
 
     async fn ask(&self, host: &str) -> Option<Answer> {
@@ -125,12 +127,12 @@ impl Scene {
         call.header("host", host).try_send().await.ok()
     }
 
-    /// The region of the global name.
+    /// Returns the region that serves the global name.
     async fn current(&self) -> anyhow::Result<usize> {
-        let answer = self.ask("api.cloudkv.io").await.context("no answer")?;
+        let answer = self.ask("api.cloudkv.io").await.context("no response")?;
         let name = answer.find_header("x-cloudkv-region").unwrap_or_default();
-        let found = REGIONS.iter().position(|region| *region == name);
-        found.with_context(|| format!("no region in {answer:?}"))
+        let region = REGIONS.iter().position(|other| *other == name);
+        region.with_context(|| format!("no region in {answer:?}"))
     }
 
     async fn wait_served(&self, region: usize) {
@@ -142,17 +144,17 @@ impl Scene {
         .await;
     }
 
-    /// The name of a region that is lost stands for that one only.
+    /// Checks that the name of a lost region isn't served by another one.
     async fn check_refused(&self, region: usize) -> anyhow::Result<()> {
         let host = format!("api.{}.cloudkv.io", REGIONS[region]);
-        let answer = self.ask(&host).await.context("no answer")?;
-        ensure!(answer.status == 503, "{host} is answered: {answer:?}");
+        let answer = self.ask(&host).await.context("no response")?;
+        ensure!(answer.status == 503, "{host} is served: {answer:?}");
         Ok(())
     }
 
-    fn lose(&mut self, region: usize, still: bool) {
+    fn lose(&mut self, region: usize, is_frozen: bool) {
         for seat in self.world.seats(region) {
-            if still {
+            if is_frozen {
                 self.world.members[seat].pause();
             } else {
                 self.world.kill(seat);
@@ -160,9 +162,9 @@ impl Scene {
         }
     }
 
-    async fn regain(&mut self, region: usize, still: bool) {
+    async fn regain(&mut self, region: usize, is_frozen: bool) {
         for seat in self.world.seats(region) {
-            if still {
+            if is_frozen {
                 self.world.members[seat].resume();
             } else {
                 self.world.restart(seat).await;
@@ -172,20 +174,19 @@ impl Scene {
         self.wait_served(region).await;
     }
 
-    /// Writes by the global name; tells when the first of those was sent that nothing went wrong
-    /// with any more.
+    /// Writes to the global name; returns the time after which no write failed any more.
     async fn watch(&self, round: u32) -> Duration {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut writes = vec![];
-        while began.elapsed() < WATCHED {
+        while started.elapsed() < WATCHED {
             ticks.tick().await;
             let path = self.bucket.key(&format!("r{round}-{}", writes.len()));
-            let (to, sent) = (self.router.http(), began.elapsed());
+            let (router, sent) = (self.router.http(), started.elapsed());
             writes.push(tokio::spawn(async move {
                 let request = RawRequest::new("PUT", &path).body(b"v");
-                let reply = Line::new(to, PATIENCE).exchange(&request).await;
+                let reply = Line::new(router, PATIENCE).exchange(&request).await;
                 (
                     sent,
                     matches!(reply, Reply::Answer(answer) if answer.status == 200),

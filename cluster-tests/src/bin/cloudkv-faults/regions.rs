@@ -1,4 +1,4 @@
-//! All kinds of faults in three regions far from each other, as a seed says.
+//! Mixes all kinds of faults in three distant regions, as the seed decides.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use crate::mixed::new_seed;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Decides faults and load; a new one if it isn't given. It is printed first
+    /// Seed of faults and load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
-    /// How long there are faults
+    /// Minutes of faults
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
     /// Nodes of each region
     #[arg(long, default_value = "1", value_parser = PossibleValuesParser::new(["1", "3"]))]
     each: String,
-    /// Shards
+    /// Number of shards
     #[arg(long, default_value_t = 4)]
     shards: u32,
-    /// Clients of each node, and of each region's keys that all regions write
+    /// Clients of each node, and of the keys that all regions write
     #[arg(long, default_value_t = 2)]
     clients: u32,
     /// Only these kinds of faults
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<Kind>,
-    /// Let the third region join when a third of the time is over
+    /// Have the third region join after a third of the time
     #[arg(long)]
     join: bool,
 }
@@ -37,15 +37,15 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
     let (minutes, each) = (args.minutes, args.each.parse()?);
     println!("regions --seed {seed} --minutes {minutes} --each {each}");
-    let lasts = Duration::from_secs_f64(minutes * 60.0);
-    let mut options = RegionsOptions::new(seed, lasts, each);
+    let duration = Duration::from_secs_f64(minutes * 60.0);
+    let mut options = RegionsOptions::new(seed, duration, each);
     options.talks = true;
     options.shards = args.shards;
     options.clients = args.clients;
     options.joins = args.join;
     if !args.kinds.is_empty() {
-        let odd = args.kinds.iter().find(|kind| !options.kinds.contains(kind));
-        ensure!(odd.is_none(), "{odd:?} is no fault of such regions");
+        let unsupported = args.kinds.iter().find(|kind| !options.kinds.contains(kind));
+        ensure!(unsupported.is_none(), "{unsupported:?} is not supported with such regions");
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_regions(&options).await;

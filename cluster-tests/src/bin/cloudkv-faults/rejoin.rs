@@ -1,4 +1,4 @@
-//! A node loses its disk and comes back under a new identity, while the others serve.
+//! Has a node lose its disk and rejoin under a new identity, while the others serve.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,30 +12,30 @@ use hdrhistogram::Histogram;
 
 use crate::rejoin_volume::{self, VolumeArgs};
 
-/// The node that loses its disk.
+/// Seat of the node that loses its disk.
 pub const LOSER: usize = 2;
 
-/// How long a node may take to be whole again.
+/// Maximum time for the node to be restored.
 const WHOLE_WITHIN: Duration = Duration::from_secs(1200);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How many keys there are
+    /// Number of keys
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
-    /// Of the capacity, how much the load takes
+    /// Share of the capacity that the load takes
     #[arg(long, default_value_t = 0.3)]
     load: f64,
     /// Clients, all nodes together
     #[arg(long, default_value_t = 64)]
     pub clients: usize,
-    /// How long the capacity, and the load before, are measured
+    /// Seconds of measuring the capacity, and the load before the loss
     #[arg(long, default_value_t = 20.0)]
     pub seconds: f64,
     /// Shards of the region
     #[arg(long, default_value_t = 8)]
     pub shards: u32,
-    /// More arguments of each node
+    /// Additional arguments of each node
     #[arg(long = "node-arg", allow_hyphen_values = true)]
     pub node_args: Vec<String>,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     region.rejoin_wiped(LOSER).await;
     region.replace(0, &lost).await;
     region.wait_formed_within(WHOLE_WITHIN).await;
-    let took = started.elapsed();
+    let elapsed = started.elapsed();
     let during = load.take_latencies();
     let outcome = load.stop().await;
     region.wait_converged().await;
@@ -88,30 +88,30 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         .filter(|group| group.is_shard() && group.purged > 0)
         .count();
     println!(
-        "node {LOSER} was whole again after {:.1} s, {by_snapshot} of {} shards by snapshot",
-        took.as_secs_f64(),
+        "node {LOSER} was restored after {:.1} s, {by_snapshot} of {} shards by snapshot",
+        elapsed.as_secs_f64(),
         args.shards
     );
     for (when, latencies) in [("before", &before), ("during", &during)] {
         println!("{when}: {}", latencies_of(latencies));
     }
     println!(
-        "{} errors, {} of them writes of unknown fate, {} requests sent again",
+        "{} errors, {} of them writes of unknown outcome, {} requests retried",
         outcome.errors, outcome.unknown, outcome.retried
     );
-    // The node was killed: what it was just asked to write is all that may fail, one write a client.
+    // The node was killed: only writes in flight to it may fail, one for each client.
     let in_flight = outcome.unknown <= args.clients as u64;
-    let told = outcome.shown.join("\n");
-    ensure!(outcome.errors == outcome.unknown && in_flight, "{told}");
-    ensure!(by_snapshot > 0, "no shard came by snapshot");
+    let shown = outcome.shown.join("\n");
+    ensure!(outcome.errors == outcome.unknown && in_flight, "{shown}");
+    ensure!(by_snapshot > 0, "no shard was restored by snapshot");
     Ok(())
 }
 
-/// Number of requests, and their latencies.
+/// Formats the number of requests, and their latencies.
 pub fn latencies_of(latencies: &Histogram<u64>) -> String {
     let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     format!(
-        "{} requests, median {:.2} ms, 99 % within {:.2} ms, the longest {:.0} ms",
+        "{} requests, median {:.2} ms, 99 % within {:.2} ms, longest {:.0} ms",
         latencies.len(),
         millis(0.5),
         millis(0.99),

@@ -1,5 +1,6 @@
-//! A node loses its directory and comes back over a slow link, while the others are written: is it
-//! level in the time that its bytes need, and do the writers notice?
+//! Has a node lose its data directory and rejoin over a slow network, while the others are written.
+//! Verifies that it catches up in the time that its bytes need, and that writers are not slowed
+//! down.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,50 +14,49 @@ use hdrhistogram::Histogram;
 
 use crate::rejoin::{Args, LOSER, latencies_of};
 
-/// Time between two lines on how far the node is.
+/// Interval between two reports of the node's progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(15);
-/// Time for what a node has to be level once it votes again.
+/// Maximum time for a node to catch up once it votes again.
 const LEVEL_WITHIN: Duration = Duration::from_secs(60);
-/// Time for a node to answer about itself.
+/// Maximum time for a node to serve its metrics.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
-/// Beyond so many times the time that the bytes need a node is given up.
+/// Multiple of the time that the bytes need, after which the run fails.
 const MAX_TIMES: f64 = 10.0;
-/// The promise: so many times the time that the bytes need over the link.
+/// Required time to catch up, as a multiple of the time that the bytes need over the network.
 const LEVEL_TIMES: f64 = 2.0;
-/// The promise: so many times what 99 % of the writes took before.
+/// Required p99 of the writes, as a multiple of their p99 before.
 const P99_TIMES: f64 = 3.0;
 
 /// Amount of data, and rates.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VolumeArgs {
-    /// MiB of values that the region holds, in place of `--keys` small ones; only writes are sent
+    /// MiB of values that the region holds, instead of `--keys` small ones; only writes are sent
     /// then, at `--writes-mib-per-s`
     #[arg(long)]
     data_mib: Option<u64>,
-    /// Size of a value
+    /// KiB of a value
     #[arg(long, default_value_t = 16, requires = "data_mib")]
     value_kib: usize,
-    /// MiB of values that the others are written a second
+    /// MiB of values per second that are written to the other nodes
     #[arg(long, default_value_t = 2.0, requires = "data_mib")]
     writes_mib_per_s: f64,
-    /// Mbit/s that pass to the node that comes back, and from it; 0: as many as come, and the time
-    /// isn't judged
+    /// Mbit/s to the rejoining node, and from it; 0: unlimited, and the time has no limit
     #[arg(long, default_value_t = 0.0, requires = "data_mib")]
     link_mbit: f64,
 }
 
-/// The measurement, if it was asked for.
+/// Parameters of the measurement.
 pub struct Volume {
     keys: u64,
     value: usize,
-    /// Writes a second.
+    /// Writes per second.
     rate: f64,
-    /// Bytes a second.
+    /// Bytes per second; 0: unlimited.
     link: u64,
 }
 
 impl VolumeArgs {
-    /// The options of the run.
+    /// Returns the parameters of the run, if `--data-mib` is given.
     pub fn volume(&self) -> Option<Volume> {
         let value = self.value_kib << 10;
         let mib = f64::from(1 << 20);
@@ -69,12 +69,12 @@ impl VolumeArgs {
     }
 }
 
-/// Progress of the groups' snapshots.
+/// Counters of the groups' snapshots.
 #[derive(Default)]
 struct Snapshots {
     sent: u64,
     failed: u64,
-    /// By group, those that the node has received, and their bytes.
+    /// Snapshots that the node has received, by group.
     received: BTreeMap<String, u64>,
     bytes: u64,
 }
@@ -117,7 +117,7 @@ pub async fn run(args: &Args, volume: &Volume) -> anyhow::Result<()> {
     region.replace(0, &lost).await;
     let mut during = load.take_latencies();
     wait_level(&region, started, volume, &load, &mut during).await?;
-    let took = started.elapsed();
+    let elapsed = started.elapsed();
     during.add(load.take_latencies())?;
     let outcome = load.stop().await;
     println!("during: {}", latencies_of(&during));
@@ -125,15 +125,15 @@ pub async fn run(args: &Args, volume: &Volume) -> anyhow::Result<()> {
     region.wait_converged().await;
 
     println!(
-        "{} errors, {} of them writes of unknown fate, {} requests sent again",
+        "{} errors, {} of them writes of unknown outcome, {} requests retried",
         outcome.errors, outcome.unknown, outcome.retried
     );
-    // The node was killed: what it was just asked to write is all that may fail, one write a client.
+    // The node was killed: only writes in flight to it may fail, one for each client.
     let in_flight = outcome.unknown <= args.clients as u64;
-    let told = outcome.shown.join("\n");
-    ensure!(outcome.errors == outcome.unknown && in_flight, "{told}");
+    let shown = outcome.shown.join("\n");
+    ensure!(outcome.errors == outcome.unknown && in_flight, "{shown}");
     judge_snapshots(&sent_before, &after)?;
-    judge_times(volume, &region, &after, took)?;
+    judge_times(volume, &region, &after, elapsed)?;
     judge_latencies(&before, &during)
 }
 
@@ -156,7 +156,7 @@ async fn load_data(
     Ok(())
 }
 
-/// Waits until the node votes in all groups, and has applied what their leaders had at that time.
+/// Waits until the node votes in all groups, and has applied what their leaders had applied then.
 async fn wait_level(
     region: &Region,
     started: Instant,
@@ -170,9 +170,9 @@ async fn wait_level(
     } else {
         volume.link as f64
     };
-    let within = Duration::from_secs_f64(bytes / link * MAX_TIMES + 120.0);
+    let timeout = Duration::from_secs_f64(bytes / link * MAX_TIMES + 120.0);
     tokio::select! {
-        () = region.wait_formed_within(within) => {}
+        () = region.wait_formed_within(timeout) => {}
         failed = report(region, started, load, during) => return failed,
     }
     let statuses = region.statuses().await;
@@ -181,23 +181,23 @@ async fn wait_level(
         .map(|group| (group.group.clone(), group.applied))
         .collect();
     eventually(
-        "the node has what the leaders had",
+        "the node has applied what the leaders had",
         LEVEL_WITHIN,
         async || {
             let status = region.status(LOSER).await?;
-            let has = |(name, applied): &(String, u64)| {
+            let is_applied = |(name, applied): &(String, u64)| {
                 let group = status.group(name);
                 group.is_some_and(|group| group.applied >= *applied)
             };
-            led.iter().all(has).then_some(())
+            led.iter().all(is_applied).then_some(())
         },
     )
     .await;
     Ok(())
 }
 
-/// Prints how far the node is and what the writers see, until that can't be asked. What was measured
-/// goes to `during`.
+/// Prints the node's progress and the latencies of the writers, until reading them fails. The
+/// latencies are added to `during`.
 async fn report(
     region: &Region,
     started: Instant,
@@ -213,8 +213,8 @@ async fn report(
         let status = region.status(LOSER).await;
         let leads = status.map_or(0, |status| status.led().count());
         println!(
-            "{:5.0} s: {} MB received, {} snapshots to their end, {} MB over the link; leads {leads} \
-             groups; {}",
+            "{:5.0} s: {} MB received, {} snapshots completed, {} MB over the network; leads \
+             {leads} groups; {}",
             started.elapsed().as_secs_f64(),
             megabytes(now.bytes),
             now.received.values().sum::<u64>(),
@@ -224,17 +224,17 @@ async fn report(
     }
 }
 
-/// The promise that no transfer begins again.
+/// Verifies that no transfer started again.
 fn judge_snapshots(before: &Snapshots, after: &Snapshots) -> anyhow::Result<()> {
     let needed = after.received.values().filter(|count| **count > 0);
     let needed = needed.count();
     let sent = after.sent - before.sent;
     let failed = after.failed - before.failed;
     println!("{needed} groups needed a snapshot; {sent} were sent, and {failed} failed");
-    ensure!(needed > 0, "no group came by snapshot");
+    ensure!(needed > 0, "no group was restored by snapshot");
     ensure!(
         sent == needed as u64 && failed == 0,
-        "snapshots began again"
+        "snapshots were started again"
     );
     Ok(())
 }
@@ -243,51 +243,51 @@ fn judge_times(
     volume: &Volume,
     region: &Region,
     snapshots: &Snapshots,
-    took: Duration,
+    elapsed: Duration,
 ) -> anyhow::Result<()> {
-    let took = took.as_secs_f64();
+    let elapsed = elapsed.as_secs_f64();
     if volume.link == 0 {
         println!(
-            "level after {took:.1} s, with snapshots of {} MB",
+            "caught up after {elapsed:.1} s, with snapshots of {} MB",
             megabytes(snapshots.bytes)
         );
         return Ok(());
     }
-    let needs = snapshots.bytes as f64 / volume.link as f64;
+    let needed = snapshots.bytes as f64 / volume.link as f64;
     println!(
-        "level after {took:.1} s, {:.2} times the {needs:.1} s that snapshots of {} MB need over \
-         the link; {} MB went over it in all",
-        took / needs,
+        "caught up after {elapsed:.1} s, {:.2} times the {needed:.1} s that snapshots of {} MB \
+         need over the network; {} MB went over it in total",
+        elapsed / needed,
         megabytes(snapshots.bytes),
         megabytes(region.network.passed_to(LOSER)),
     );
     ensure!(
-        took <= needs * LEVEL_TIMES,
-        "more than {LEVEL_TIMES} times the time that the bytes need"
+        elapsed <= needed * LEVEL_TIMES,
+        "caught up in more than {LEVEL_TIMES} times the time that the bytes need"
     );
     Ok(())
 }
 
 fn judge_latencies(before: &Histogram<u64>, during: &Histogram<u64>) -> anyhow::Result<()> {
-    let [before, during] = [before, during].map(|it| it.value_at_quantile(0.99) as f64 / 1000.0);
+    let [before, during] = [before, during].map(|all| all.value_at_quantile(0.99) as f64 / 1000.0);
     println!(
-        "99 % of the writes within {during:.2} ms, {:.2} times the {before:.2} ms of before",
+        "99 % of the writes within {during:.2} ms, {:.2} times the {before:.2} ms before",
         during / before
     );
     ensure!(
         during <= before * P99_TIMES,
-        "more than {P99_TIMES} times what it was before"
+        "p99 of the writes is more than {P99_TIMES} times what it was before"
     );
     Ok(())
 }
 
-/// What the nodes' metrics say of snapshots: those sent by the others, and those that the node that
-/// lost its directory has received.
+/// Sums up the nodes' snapshot metrics: those sent by the others, and those received by the node
+/// that lost its directory.
 async fn snapshots(region: &Region) -> anyhow::Result<Snapshots> {
     let mut all = Snapshots::default();
     for seat in region.running() {
-        // A node that was just started doesn't answer yet.
-        let page = eventually("a node shows its metrics", ANSWERS_WITHIN, async || {
+        // A node that was just started doesn't respond yet.
+        let page = eventually("a node serves its metrics", ANSWERS_WITHIN, async || {
             let call = region.members[seat].admin_api().get("/metrics").unchecked();
             Some(call.try_send().await.ok()?.text().to_owned())
         });
@@ -310,7 +310,7 @@ async fn snapshots(region: &Region) -> anyhow::Result<Snapshots> {
     Ok(all)
 }
 
-/// A counter's samples of one direction, by group.
+/// Parses a counter's samples of one direction, by group.
 fn samples(page: &str, name: &str, direction: &str) -> anyhow::Result<Vec<(String, u64)>> {
     let (prefix, direction) = (format!("{name}{{"), format!("direction=\"{direction}\""));
     let lines = page.lines();
@@ -320,7 +320,7 @@ fn samples(page: &str, name: &str, direction: &str) -> anyhow::Result<Vec<(Strin
             let group = line
                 .split("group=\"")
                 .nth(1)
-                .and_then(|it| it.split('"').next());
+                .and_then(|rest| rest.split('"').next());
             let value = line.rsplit(' ').next();
             let group = group.context("a sample's group")?;
             Ok((

@@ -1,4 +1,4 @@
-//! A planned restart of all nodes under load.
+//! Restarts all nodes as planned, under load.
 
 use anyhow::ensure;
 use cloudkv_cluster_tests::faults::{PlainLoad, Work};
@@ -9,10 +9,10 @@ pub struct Args {
     /// Clients, all nodes together
     #[arg(long, default_value_t = 48)]
     clients: usize,
-    /// Requests a second, all clients together
+    /// Requests per second, all clients together
     #[arg(long, default_value_t = 2000.0)]
     rate: f64,
-    /// How often all nodes are restarted
+    /// Number of restarts of each node
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Shards of the region
@@ -42,7 +42,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             region.wait_formed().await;
             let latencies = load.take_latencies();
             println!(
-                "round {round}, node {seat}: {} requests, 99 % within {:.1} ms, the longest {:.1} ms",
+                "round {round}, node {seat}: {} requests, 99 % within {:.1} ms, longest {:.1} ms",
                 latencies.len(),
                 latencies.value_at_quantile(0.99) as f64 / 1000.0,
                 latencies.max() as f64 / 1000.0
@@ -51,7 +51,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
     let outcome = load.stop().await;
     println!(
-        "{} restarts: {} requests, {} sent again over another connection, {} errors",
+        "{} restarts: {} requests, {} retried over another connection, {} errors",
         args.rounds * 3,
         outcome.requests,
         outcome.retried,

@@ -1,4 +1,4 @@
-//! All the load that the nodes take, and no faults: no leader may change.
+//! Loads the nodes to saturation, without faults: no leader may change.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use anyhow::ensure;
 use cloudkv_cluster_tests::faults::{PlainLoad, Work};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
-/// Between two looks at the groups.
+/// Interval at which the groups' terms are checked.
 const EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How long
+    /// Minutes of load
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     /// Clients, all nodes together
@@ -31,8 +31,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let region = Region::start_with(options).await;
     let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
     let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
-    // Leaders are handed to where they are preferred, once all have settled: those are no elections
-    // that load has caused.
+    // Once all groups have settled, leadership is transferred to preferred leaders. That is
+    // awaited, since such elections are not caused by load.
     region.wait_spread().await;
     let before = terms(&region).await;
     let load = PlainLoad::start(&nodes, &bucket, args.clients, Work::OwnKeys, None);
@@ -66,7 +66,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The latest term of each group that any node knows.
+/// Returns the latest term of each group that any node knows.
 async fn terms(region: &Region) -> BTreeMap<String, u64> {
     let mut terms = BTreeMap::new();
     for status in region.statuses().await.into_values() {

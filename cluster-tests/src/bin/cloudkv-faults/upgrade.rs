@@ -1,4 +1,4 @@
-//! A rolling upgrade of three regions from an older build, and back, under load.
+//! Upgrades three regions node by node from an older build, and rolls back, under load.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::mixed::new_seed;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The older build of cloudkv-node
+    /// Older build of cloudkv-node
     #[arg(long)]
     old_binary: PathBuf,
-    /// Decides the load; a new one if it isn't given. It is printed first
+    /// Seed of the load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
-    /// Least time from the first restart to the last one
+    /// Minimum time in minutes from the first restart to the last one
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
     /// Nodes of each region
     #[arg(long, default_value = "3", value_parser = PossibleValuesParser::new(["1", "3"]))]
     each: String,
-    /// Shards
+    /// Number of shards
     #[arg(long, default_value_t = 4)]
     shards: u32,
-    /// Clients of each node, and of each region's keys that all regions write
+    /// Clients of each node, and of the keys that all regions write
     #[arg(long, default_value_t = 2)]
     clients: u32,
 }
@@ -37,8 +37,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
     let (minutes, each) = (args.minutes, args.each.parse()?);
     println!("upgrade --seed {seed} --minutes {minutes} --each {each}");
-    let lasts = Duration::from_secs_f64(minutes * 60.0);
-    let mut options = RegionsOptions::new(seed, lasts, each);
+    let duration = Duration::from_secs_f64(minutes * 60.0);
+    let mut options = RegionsOptions::new(seed, duration, each);
     options.talks = true;
     options.shards = args.shards;
     options.clients = args.clients;

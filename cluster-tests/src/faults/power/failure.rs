@@ -1,49 +1,49 @@
-//! Disks that fail before the power goes: decided by the seed alone.
+//! Disk failures before a power loss: decided by the seed alone.
 
 use std::time::Duration;
 
 use crate::power::{Area, Trouble};
 use crate::rng::Rng;
 
-/// The calls of a disk that fail.
+/// Calls of a disk that fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailingCalls {
-    /// Reads, with `EIO`. Of one node alone: where no other has what can't be read, reads are
+    /// Reads, with `EIO`. On one node alone: where no other node has the unreadable data, reads are
     /// refused.
     Reads,
     /// Writes, with `EIO`.
     Writes,
-    /// Syncs, with `EIO`; what they drop is lost.
+    /// Syncs, with `EIO`; the pages that they drop are lost.
     Syncs,
     /// Writes, with `ENOSPC`.
     Full,
 }
 
-/// Disks that fail for some time. Their nodes may end, and are started again.
+/// Disks that fail for some time. Their nodes may exit, and are started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFailure {
-    /// The nodes whose disks fail.
+    /// Nodes whose disks fail.
     pub seats: Vec<usize>,
-    /// The calls that fail.
+    /// Calls that fail.
     pub calls: FailingCalls,
-    /// The part of the data directory where they do.
+    /// Part of the data directory in which they fail.
     pub area: Area,
     /// Number of calls that fail on each disk; `None`: all of them.
     pub failures: Option<u64>,
     /// Duration of the failure.
     pub lasts: Duration,
-    /// Nodes that have ended are started before the power goes, and not after it.
+    /// True if nodes that have exited are started before the power loss, and not after it.
     pub restarts: bool,
-    /// The kernel evicts pages before they are started.
+    /// True if the kernel evicts pages before that start.
     pub evicts: bool,
     /// Time between that start and the power loss.
     pub after_start: Duration,
-    /// Decides what failed syncs drop.
+    /// Decides which pages failed syncs drop.
     pub seed: u64,
 }
 
 impl DiskFailure {
-    /// One of some of `seats`, in random order, the nodes of a region.
+    /// Draws a failure of some of `seats`, the nodes of one region in random order.
     pub(super) fn draw(rng: &mut Rng, seats: &[usize]) -> Self {
         let can_repair = seats.len() >= 3;
         let calls = match rng.within(0..10) {
@@ -76,17 +76,17 @@ impl DiskFailure {
         }
     }
 
-    /// The disk of the node at `seat` fails so, beside what is wrong with it already.
-    pub(super) fn of_seat(&self, seat: usize, mut trouble: Trouble) -> Trouble {
+    /// Adds this failure to the faults of the disk of the node at `seat`.
+    pub(super) fn of_seat(&self, seat: usize, mut faults: Trouble) -> Trouble {
         match self.calls {
-            FailingCalls::Reads => trouble.reads_fail = self.area,
-            FailingCalls::Writes => trouble.writes_fail = self.area,
-            FailingCalls::Syncs => trouble.syncs_fail = self.area,
-            FailingCalls::Full => trouble.is_full = self.area,
+            FailingCalls::Reads => faults.reads_fail = self.area,
+            FailingCalls::Writes => faults.writes_fail = self.area,
+            FailingCalls::Syncs => faults.syncs_fail = self.area,
+            FailingCalls::Full => faults.is_full = self.area,
         }
-        trouble.failures = self.failures;
-        trouble.seed = self.seed.wrapping_add(seat as u64);
-        trouble
+        faults.failures = self.failures;
+        faults.seed = self.seed.wrapping_add(seat as u64);
+        faults
     }
 }
 
@@ -106,10 +106,10 @@ mod tests {
             FailingCalls::Syncs,
             FailingCalls::Full,
         ] {
-            let such = || drawn.iter().filter(|it| it.calls == calls);
+            let matching = || drawn.iter().filter(|it| it.calls == calls);
             let areas = [Area::Log, Area::State, Area::Everywhere];
-            assert!(areas.iter().all(|area| such().any(|it| it.area == *area)));
-            let most = such().map(|it| it.seats.len()).max();
+            assert!(areas.iter().all(|area| matching().any(|it| it.area == *area)));
+            let most = matching().map(|it| it.seats.len()).max();
             assert_eq!(most, Some(if calls == FailingCalls::Reads { 1 } else { 3 }));
         }
         let alone = |_| DiskFailure::draw(&mut rng, &[0]);

@@ -1,5 +1,5 @@
-//! Power that goes away under load: of one node, of several, of whole regions, of all, with disks
-//! that fail before; and what clients must not see.
+//! Power losses under load: of one node, of several, of whole regions, of all, with disks that fail
+//! before; and the checks of what clients observe.
 
 mod cutter;
 mod failure;

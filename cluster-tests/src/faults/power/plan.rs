@@ -1,4 +1,4 @@
-//! Which power goes when: decided by the seed alone.
+//! Plan of power losses: decided by the seed alone.
 
 use std::time::Duration;
 
@@ -6,54 +6,54 @@ use super::failure::DiskFailure;
 use crate::power::Area;
 use crate::rng::Rng;
 
-/// A power loss, and what comes before and after it.
+/// A power loss, and the events around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Nodes whose disks sync slowly, until the cut is over.
+    /// Nodes whose disks sync slowly, until the power loss is over.
     pub slow: Vec<usize>,
-    /// The part of the data directory whose syncs are slow.
+    /// Part of the data directory whose syncs are slow.
     pub slow_area: Area,
     /// Duration of a slow sync.
     pub sync_delay: Duration,
-    /// How long there is load before anything else.
+    /// Duration of load before anything else.
     pub load: Duration,
-    /// A node that is killed first, with its power on, and started again.
+    /// Node that is killed first, with its power on, and started again.
     pub killed: Option<usize>,
-    /// Time between that start and the cut.
+    /// Time between that start and the power loss.
     pub after_start: Duration,
-    /// Disks that fail then.
+    /// Disk failure before the power loss.
     pub failure: Option<DiskFailure>,
-    /// The nodes that lose power, all at once, in the order in which they are started again. None:
-    /// there are slow disks, and no more.
+    /// Nodes that lose power, all at once, in the order in which they are started again. If empty,
+    /// there are slow disks only.
     pub seats: Vec<usize>,
-    /// How long the power is off.
+    /// Time without power.
     pub dark: Duration,
-    /// How much later than the others the last one of them is started.
+    /// Additional delay until the last of them is started.
     pub held_back: Duration,
-    /// Whether the next cut waits until all groups are whole.
+    /// True if the next power loss waits until all groups are healthy.
     pub heals: bool,
     /// Decides what the disks lose.
     pub detail: u64,
 }
 
-/// An endless list of cuts, in a region or in several of the same size.
+/// An endless list of power losses, in one region or in several of the same size.
 #[derive(Debug)]
 pub struct Plan {
     rng: Rng,
     /// Decides which disks fail.
     failures: Rng,
     regions: usize,
-    /// Nodes of each region.
+    /// Number of nodes in each region.
     each: usize,
 }
 
 impl Plan {
-    /// The cuts of this seed in a region of `nodes` nodes.
+    /// Creates the plan of this seed for a region of `nodes` nodes.
     pub fn new(seed: u64, nodes: usize) -> Self {
         Self::of_regions(seed, 1, nodes)
     }
 
-    /// The cuts of this seed in regions of `each` nodes.
+    /// Creates the plan of this seed for several regions of the same size.
     pub fn of_regions(seed: u64, regions: usize, each: usize) -> Self {
         Self {
             rng: Rng::branch(seed, 0x50f7),
@@ -63,7 +63,7 @@ impl Plan {
         }
     }
 
-    /// Some nodes of the region whose first node is at `first`.
+    /// Draws `count` nodes of the region whose first node is at `first`.
     fn some_seats(&mut self, first: usize, count: usize) -> Vec<usize> {
         let mut seats: Vec<usize> = (first..first + self.each).collect();
         self.rng.shuffle(&mut seats);
@@ -71,7 +71,7 @@ impl Plan {
         seats
     }
 
-    /// All nodes of some regions.
+    /// Draws `count` regions and returns all of their nodes.
     fn some_regions(&mut self, count: usize) -> Vec<usize> {
         let mut regions: Vec<usize> = (0..self.regions).collect();
         self.rng.shuffle(&mut regions);
@@ -85,8 +85,8 @@ impl Plan {
         seats
     }
 
-    /// The nodes that lose power: in one region one, a majority or all; of several regions mostly
-    /// whole ones.
+    /// Draws the nodes that lose power: in one region one, a majority or all; of several regions
+    /// mostly whole ones.
     fn seats_to_cut(&mut self, first: usize) -> Vec<usize> {
         let majority = self.each / 2 + 1;
         let drawn = self.rng.within(0..10);
@@ -107,7 +107,8 @@ impl Plan {
         }
     }
 
-    /// Disks of the region whose first node is at `first` that fail before the cut, now and then.
+    /// Draws a disk failure before the power loss, now and then, in the region whose first node is
+    /// at `first`.
     fn draw_failure(&mut self, first: usize) -> Option<DiskFailure> {
         if !self.failures.permille(400) {
             return None;
@@ -117,7 +118,7 @@ impl Plan {
         Some(DiskFailure::draw(&mut self.failures, &seats))
     }
 
-    /// The next cut.
+    /// Draws the next power loss.
     pub fn next_cut(&mut self) -> Cut {
         let majority = self.each / 2 + 1;
         let first = match self.regions {
@@ -127,7 +128,7 @@ impl Plan {
         let slow = match self.rng.within(0..10) {
             0..3 => 0,
             3 => 1,
-            // Nothing is committed then without a slow sync.
+            // With a slow majority no entry is committed without a slow sync.
             _ => majority,
         };
         let slow = self.some_seats(first, slow);
@@ -140,19 +141,19 @@ impl Plan {
         };
         let mut seats = self.seats_to_cut(first);
         let is_held_back = seats.len() > 1 && self.rng.permille(650);
-        // A node whose disk was fast has what the others may have lost.
-        let fast = seats.iter().position(|seat| !slow.contains(seat));
-        if let Some(fast) = fast
+        // A node with a fast disk has entries that the others may have lost.
+        let fast_index = seats.iter().position(|seat| !slow.contains(seat));
+        if let Some(fast_index) = fast_index
             && is_held_back
             && self.rng.permille(700)
         {
-            let seat = seats.remove(fast);
+            let seat = seats.remove(fast_index);
             seats.push(seat);
         }
         let failure = self.draw_failure(first);
         let rng = &mut self.rng;
         let held_back = rng.millis(2500..6000);
-        // A start syncs much beside the log.
+        // A start syncs much besides the log.
         let (slow_area, sync_delay) = match rng.within(0..10) {
             // Longer than a start takes.
             0..6 => (Area::Log, rng.millis(2500..6000)),
@@ -185,40 +186,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_gives_the_same_cuts_and_all_patterns_come() {
-        let cuts = |seed| {
+    fn a_seed_always_yields_the_same_plan_with_all_patterns() {
+        let power_losses = |seed| {
             let mut plan = Plan::new(seed, 3);
             (0..100).map(|_| plan.next_cut()).collect::<Vec<_>>()
         };
-        assert_eq!(cuts(7), cuts(7));
-        assert_ne!(cuts(7), cuts(8));
-        let cuts = cuts(7);
+        assert_eq!(power_losses(7), power_losses(7));
+        assert_ne!(power_losses(7), power_losses(8));
+        let power_losses = power_losses(7);
         for count in 1..=3 {
-            assert!(cuts.iter().any(|cut| cut.seats.len() == count), "{count}");
+            assert!(power_losses.iter().any(|power_loss| power_loss.seats.len() == count), "{count}");
         }
         let is_killed_while_slow =
-            |cut: &Cut| cut.killed.is_some_and(|seat| cut.slow.contains(&seat));
-        assert!(cuts.iter().any(is_killed_while_slow));
-        assert!(cuts.iter().any(|cut| cut.failure.is_some()));
+            |power_loss: &Cut| power_loss.killed.is_some_and(|seat| power_loss.slow.contains(&seat));
+        assert!(power_losses.iter().any(is_killed_while_slow));
+        assert!(power_losses.iter().any(|power_loss| power_loss.failure.is_some()));
     }
 
     #[test]
     fn whole_regions_lose_power_one_several_and_all() {
         let mut plan = Plan::of_regions(1, 3, 3);
-        let cuts: Vec<_> = (0..100).map(|_| plan.next_cut()).collect();
+        let power_losses: Vec<_> = (0..100).map(|_| plan.next_cut()).collect();
         for count in [1, 2, 3, 6, 9] {
-            let such = || cuts.iter().filter(|cut| cut.seats.len() == count);
-            assert!(such().count() > 0, "{count}");
-            let regions = |cut: &Cut| {
-                let regions = cut.seats.iter().map(|seat| seat / 3);
+            let matching = || power_losses.iter().filter(|power_loss| power_loss.seats.len() == count);
+            assert!(matching().count() > 0, "{count}");
+            let regions = |power_loss: &Cut| {
+                let regions = power_loss.seats.iter().map(|seat| seat / 3);
                 regions.collect::<std::collections::BTreeSet<_>>().len()
             };
-            assert!(such().all(|cut| regions(cut) == count.div_ceil(3)));
+            assert!(matching().all(|power_loss| regions(power_loss) == count.div_ceil(3)));
         }
     }
 
     #[test]
-    fn a_node_alone_loses_power_too() {
+    fn a_single_node_loses_power() {
         let mut plan = Plan::new(1, 1);
         assert!((0..50).all(|_| plan.next_cut().seats == [0]));
     }

@@ -16,18 +16,18 @@ use crate::region::Region;
 /// Small files and buffers, so that all kinds of them are written often.
 pub(in crate::faults) const SMALL: [&str; 2] = ["--write-buffer-mib=1", "--log-segment-mib=1"];
 
-/// What a run of power losses does.
+/// Options of a run with power losses.
 #[derive(Clone, Debug)]
 pub struct PowerOptions {
-    /// Nodes, clients and seed. How long it lasts and kinds of faults don't matter.
+    /// Nodes, clients and seed. Duration and kinds of faults are ignored.
     pub run: RunOptions,
-    /// The power losses, in order.
+    /// Power losses, in order.
     pub cuts: Vec<Cut>,
 }
 
 impl PowerOptions {
-    /// So many power losses of this seed.
-    pub fn new(seed: u64, cuts: usize, nodes: usize) -> Self {
+    /// Creates a run with so many power losses of this seed.
+    pub fn new(seed: u64, count: usize, nodes: usize) -> Self {
         let mut run = RunOptions::new(seed, Duration::ZERO);
         run.clients = 4;
         run.region.nodes = nodes;
@@ -38,7 +38,7 @@ impl PowerOptions {
         let mut plan = Plan::new(seed, nodes);
         Self {
             run,
-            cuts: (0..cuts).map(|_| plan.next_cut()).collect(),
+            cuts: (0..count).map(|_| plan.next_cut()).collect(),
         }
     }
 }
@@ -46,30 +46,30 @@ impl PowerOptions {
 /// Carries out a run.
 ///
 /// # Panics
-/// When the region doesn't start. What goes wrong later is in the report.
+/// Panics if the region doesn't start. Later failures are in the report.
 pub async fn run_power(options: &PowerOptions) -> Report {
     let mut region = Region::start_with(options.run.region.clone()).await;
     let load = Load::start(&region, &options.run).await;
     let started = Instant::now();
     region.expect_disk_errors();
     let nodes = region.members.len();
-    let ledger = load.shared.clone();
-    let mut cutter = Cutter::new(&mut region, nodes, || ledger.ledger.tally.answered());
-    let broken = {
-        let cuts = cut_all(&mut cutter, options, &load.shared);
+    let shared = load.shared.clone();
+    let mut nemesis = Cutter::new(&mut region, nodes, || shared.ledger.tally.answered());
+    let panicked = {
+        let cuts = cut_all(&mut nemesis, options, &load.shared);
         AssertUnwindSafe(cuts).catch_unwind().await
     };
-    cutter.end_troubles();
-    let tally = cutter.tally.clone();
-    let lasted = started.elapsed();
-    let broken = broken.err().map(|panic| message(&*panic));
-    let (cut, asked) = (tally.total(), options.cuts.len());
-    let too_few = (cut < asked as u64).then(|| format!("{cut} power losses, and not {asked}"));
-    let also = too_few.into_iter().collect();
-    let findings = load.finish(&mut region, broken, also).await;
+    nemesis.end_troubles();
+    let tally = nemesis.tally.clone();
+    let duration = started.elapsed();
+    let panicked = panicked.err().map(|panic| message(&*panic));
+    let (count, planned) = (tally.total(), options.cuts.len());
+    let too_few = (count < planned as u64).then(|| format!("{count} power losses, and not {planned}"));
+    let failures = too_few.into_iter().collect();
+    let findings = load.finish(&mut region, panicked, failures).await;
     Report {
         seed: options.run.seed,
-        lasted,
+        lasted: duration,
         calls: findings.shared.ledger.tally.total(),
         results: findings.shared.ledger.tally.to_string(),
         checked: findings.checked,
@@ -82,19 +82,19 @@ pub async fn run_power(options: &PowerOptions) -> Report {
 }
 
 async fn cut_all<Answered: Fn() -> u64>(
-    cutter: &mut Cutter<'_, Answered>,
+    nemesis: &mut Cutter<'_, Answered>,
     options: &PowerOptions,
     shared: &Shared,
 ) {
     let started = Instant::now();
-    for cut in &options.cuts {
+    for power_loss in &options.cuts {
         if shared.stopped() {
             return;
         }
         if options.run.talks {
-            println!("{:7.1} s  {cut:?}", started.elapsed().as_secs_f64());
+            println!("{:7.1} s  {power_loss:?}", started.elapsed().as_secs_f64());
         }
-        cutter.carry_out(cut).await;
+        nemesis.carry_out(power_loss).await;
     }
-    cutter.heal().await;
+    nemesis.heal().await;
 }

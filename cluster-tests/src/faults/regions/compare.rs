@@ -1,4 +1,4 @@
-//! What regions hold at the end.
+//! Convergence check: compares the contents of regions at the end of a run.
 
 use std::time::{Duration, Instant};
 
@@ -7,64 +7,65 @@ use futures_util::future::join_all;
 use crate::harness::Bucket;
 use crate::region::{Held, Holdings, World};
 
-/// Time between two looks.
+/// Time between two comparisons.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How many differences are worth reading.
+/// Maximum number of differences in an error text.
 const SHOWN: usize = 10;
 
-/// Waits until all regions hold the same of a bucket, byte by byte, and count it; what they hold.
+/// Waits until all regions have the same live keys in a bucket, byte by byte, and count them;
+/// returns the keys.
 ///
 /// # Errors
-/// How they still differ after this time.
+/// Returns the remaining differences once the time is over.
 pub(super) async fn agree(
-    world: &World,
+    cluster: &World,
     bucket: &Bucket,
-    within: Duration,
+    limit: Duration,
 ) -> Result<Holdings, String> {
     let started = Instant::now();
     loop {
-        match look(world, bucket).await {
-            Err(why) if started.elapsed() >= within => {
-                return Err(format!("after {within:?} regions don't agree: {why}"));
+        match look(cluster, bucket).await {
+            Err(difference) if started.elapsed() >= limit => {
+                return Err(format!("after {limit:?} regions don't agree: {difference}"));
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
-            Ok(same) => return Ok(same),
+            Ok(contents) => return Ok(contents),
         }
     }
 }
 
-async fn look(world: &World, bucket: &Bucket) -> Result<Holdings, String> {
-    let regions = world.running_regions();
-    let held = regions.iter().map(|region| world.holdings(*region, bucket));
-    let held: Option<Vec<Holdings>> = join_all(held).await.into_iter().collect();
-    let held = held.ok_or("a region can't be read")?;
+async fn look(cluster: &World, bucket: &Bucket) -> Result<Holdings, String> {
+    let regions = cluster.running_regions();
+    let contents = regions.iter().map(|region| cluster.holdings(*region, bucket));
+    let contents: Option<Vec<Holdings>> = join_all(contents).await.into_iter().collect();
+    let contents = contents.ok_or("a region can't be read")?;
     let names: Vec<&str> = regions
         .iter()
-        .map(|region| world.names()[*region].as_str())
+        .map(|region| cluster.names()[*region].as_str())
         .collect();
-    let differences = differences(&names, &held);
+    let differences = differences(&names, &contents);
     if !differences.is_empty() {
         let count = differences.len();
         let shown: Vec<String> = differences.into_iter().take(SHOWN).collect();
         return Err(format!("{count} keys differ: {}", shown.join("; ")));
     }
-    let all = held.into_iter().next().unwrap_or_default();
-    for seat in world.running() {
-        let summary = counted(world, seat, bucket).await?;
-        if summary != all.len() as u64 {
-            let there = all.len();
+    let first = contents.into_iter().next().unwrap_or_default();
+    for seat in cluster.running() {
+        let counted = counted(cluster, seat, bucket).await?;
+        if counted != first.len() as u64 {
+            let key_count = first.len();
             return Err(format!(
-                "node {seat} counts {summary} keys where there are {there}"
+                "node {seat} counts {counted} keys where there are {key_count}"
             ));
         }
     }
-    Ok(all)
+    Ok(first)
 }
 
-/// How many keys a node says that there are.
-async fn counted(world: &World, seat: usize, bucket: &Bucket) -> Result<u64, String> {
-    let list = world.api(seat).get("/buckets").api_key(&bucket.account);
+/// Returns a node's number of keys, as listed for the account.
+async fn counted(cluster: &World, seat: usize, bucket: &Bucket) -> Result<u64, String> {
+    let list = cluster.api(seat).get("/buckets").api_key(&bucket.account);
     let list = list.try_send().await.map_err(|error| error.to_string())?;
     if list.status != 200 {
         return Err(format!("node {seat} lists no buckets: {list:?}"));
@@ -76,34 +77,34 @@ async fn counted(world: &World, seat: usize, bucket: &Bucket) -> Result<u64, Str
     count.ok_or(format!("node {seat} doesn't list the bucket"))
 }
 
-/// The keys of which regions don't hold the same.
-fn differences(names: &[&str], held: &[Holdings]) -> Vec<String> {
-    let mut keys: Vec<&String> = held.iter().flat_map(Holdings::keys).collect();
+/// Describes the keys that differ between regions.
+fn differences(names: &[&str], contents: &[Holdings]) -> Vec<String> {
+    let mut keys: Vec<&String> = contents.iter().flat_map(Holdings::keys).collect();
     keys.sort_unstable();
     keys.dedup();
     let differing = keys.into_iter().filter(|key| {
-        let first = held[0].get(*key);
-        held.iter().any(|other| other.get(*key) != first)
+        let first = contents[0].get(*key);
+        contents.iter().any(|other| other.get(*key) != first)
     });
-    let told = differing.map(|key| {
-        let parts = names
+    let descriptions = differing.map(|key| {
+        let values = names
             .iter()
-            .zip(held)
-            .map(|(name, held)| match held.get(key) {
+            .zip(contents)
+            .map(|(name, contents)| match contents.get(key) {
                 None => format!("{name} nothing"),
-                Some(held) => format!("{name} {}", of(held)),
+                Some(contents) => format!("{name} {}", of(contents)),
             });
-        format!("{key}: {}", parts.collect::<Vec<_>>().join(", "))
+        format!("{key}: {}", values.collect::<Vec<_>>().join(", "))
     });
-    told.collect()
+    descriptions.collect()
 }
 
-fn of(held: &Held) -> String {
-    let value = String::from_utf8_lossy(&held.value);
-    let expires = held.expires.as_deref().unwrap_or("never");
+fn of(live_key: &Held) -> String {
+    let value = String::from_utf8_lossy(&live_key.value);
+    let expires = live_key.expires.as_deref().unwrap_or("never");
     format!(
         "{} {value:?} ({}, expires {expires})",
-        held.etag, held.content_type
+        live_key.etag, live_key.content_type
     )
 }
 
@@ -111,34 +112,34 @@ fn of(held: &Held) -> String {
 mod tests {
     use super::*;
 
-    fn held(change: impl FnOnce(&mut Held)) -> Holdings {
-        let mut held = Held {
+    fn contents_of(change: impl FnOnce(&mut Held)) -> Holdings {
+        let mut key = Held {
             etag: "\"1-1\"".into(),
             content_type: "text/plain".into(),
             expires: None,
             value: b"v".to_vec(),
         };
-        change(&mut held);
-        Holdings::from([("k".to_owned(), held)])
+        change(&mut key);
+        Holdings::from([("k".to_owned(), key)])
     }
 
     #[test]
     fn any_difference_is_found() {
         let names = ["eu", "us"];
-        let same = held(|_| {});
+        let same = contents_of(|_| {});
         let none = differences(&names, &[same.clone(), same.clone()]);
         assert_eq!(none, Vec::<String>::new());
         for other in [
             Holdings::new(),
-            held(|held| held.value = b"w".to_vec()),
-            held(|held| held.etag = "\"2-1\"".into()),
-            held(|held| held.content_type = "text/html".into()),
-            held(|held| held.expires = Some("soon".into())),
+            contents_of(|key| key.value = b"w".to_vec()),
+            contents_of(|key| key.etag = "\"2-1\"".into()),
+            contents_of(|key| key.content_type = "text/html".into()),
+            contents_of(|key| key.expires = Some("soon".into())),
         ] {
-            for held in [[same.clone(), other.clone()], [other, same.clone()]] {
-                let found = differences(&names, &held);
-                assert_eq!(found.len(), 1, "{held:?}");
-                assert!(found[0].starts_with("k: eu "), "{found:?}");
+            for contents in [[same.clone(), other.clone()], [other, same.clone()]] {
+                let reported = differences(&names, &contents);
+                assert_eq!(reported.len(), 1, "{contents:?}");
+                assert!(reported[0].starts_with("k: eu "), "{reported:?}");
             }
         }
     }

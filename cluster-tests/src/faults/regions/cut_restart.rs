@@ -1,7 +1,7 @@
-//! A region that is cut off and killed as a whole, just after a bucket was created in it.
+//! An isolated region that is killed as a whole, just after a bucket was created in it.
 //!
-//! What its nodes have shown of the metadata they must show again when they are back, though they
-//! reach no other region: the newest bucket is read and written before the links are healed.
+//! The region's nodes must remember, after a restart without any other region, all metadata that
+//! they have shown: the newest bucket is read and written before the links heal.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,22 +10,22 @@ use crate::faults::harm;
 use crate::harness::{Bucket, eventually};
 use crate::region::World;
 
-/// How long the metadata may take to create a bucket.
+/// Time for the metadata group to create a bucket.
 const DONE_WITHIN: Duration = Duration::from_secs(60);
 
-/// How soon the nodes of the region must serve the bucket after their restart.
+/// Time for the region's nodes to serve the bucket after their restart.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Creates a bucket, uses it through each node of a region, cuts the region off, kills these nodes,
-/// and starts them again. Each must serve the bucket before the region hears of any other.
+/// Creates a bucket, uses it through each node of a region, isolates the region, kills these nodes,
+/// and starts them again. Each must serve the bucket before the region reaches any other.
 ///
 /// # Panics
-/// When the bucket can't be created, or a node doesn't serve it.
-pub(super) async fn restart(world: &mut World, region: usize, hold: Duration) -> Bucket {
-    let seats: Vec<usize> = world.seats(region).collect();
-    let bucket = create(world, &seats).await;
+/// Panics if the bucket can't be created, or a node doesn't serve it.
+pub(super) async fn restart(cluster: &mut World, region: usize, hold: Duration) -> Bucket {
+    let seats: Vec<usize> = cluster.seats(region).collect();
+    let bucket = create(cluster, &seats).await;
     for seat in &seats {
-        let api = world.api(*seat);
+        let api = cluster.api(*seat);
         let path = bucket.key(&format!("cut-{seat}"));
         eventually("a new bucket is written", DONE_WITHIN, async || {
             let put = api.put(&path, "before").try_send().await.ok()?;
@@ -33,33 +33,33 @@ pub(super) async fn restart(world: &mut World, region: usize, hold: Duration) ->
         })
         .await;
     }
-    world.cut_off(region);
-    harm::kill(world, &seats, hold).await;
+    cluster.cut_off(region);
+    harm::kill(cluster, &seats, hold).await;
     for seat in &seats {
-        let api = world.api(*seat);
+        let api = cluster.api(*seat);
         let path = bucket.key(&format!("cut-{seat}"));
         let what = format!("node {seat} serves the newest bucket after a restart, cut off");
         eventually(&what, SERVES_WITHIN, async || {
-            let got = api.get(&path).try_send().await.ok()?;
+            let read = api.get(&path).try_send().await.ok()?;
             let put = api.put(&path, "before").try_send().await.ok()?;
-            let same = got.status != 200 || got.text() == "before";
-            assert!(same, "node {seat} has another value: {got:?}");
-            (got.status == 200 && put.status == 200).then_some(())
+            let is_same = read.status != 200 || read.text() == "before";
+            assert!(is_same, "node {seat} has another value: {read:?}");
+            (read.status == 200 && put.status == 200).then_some(())
         })
         .await;
     }
-    world.network.heal();
+    cluster.network.heal();
     bucket
 }
 
-async fn create(world: &World, seats: &[usize]) -> Bucket {
-    let tries = AtomicUsize::new(0);
+async fn create(cluster: &World, seats: &[usize]) -> Bucket {
+    let attempts = AtomicUsize::new(0);
     eventually("a bucket is created", DONE_WITHIN, async || {
-        let at = tries.fetch_add(1, Ordering::Relaxed);
-        let api = world.api(seats[at % seats.len()]);
-        let made = api.post("/buckets").query(&[("plan", "pro")]);
-        let made = made.try_send().await.ok()?;
-        (made.status == 201).then(|| Bucket::from_answer(&made))
+        let at = attempts.fetch_add(1, Ordering::Relaxed);
+        let api = cluster.api(seats[at % seats.len()]);
+        let created = api.post("/buckets").query(&[("plan", "pro")]);
+        let created = created.try_send().await.ok()?;
+        (created.status == 201).then(|| Bucket::from_answer(&created))
     })
     .await
 }

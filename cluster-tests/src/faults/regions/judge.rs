@@ -1,14 +1,15 @@
-//! Is what clients saw of one key, in all regions, what last-writer-wins allows?
+//! Checks whether the calls on one key, in all regions, are consistent with last-writer-wins.
 //!
-//! - In a region a key's version only rises: a read sees nothing older than what any read or write
-//!   in the same region, or the session token that it brought, had seen before it began.
+//! - In a region a key's version only rises: a read returns nothing older than what any read or
+//!   write in the same region, or the session token that it carried, had observed before it began.
 //! - A value that is read was written, with that version, by a write that had begun.
-//! - A key is absent only where a delete or an expiry may be newer than all that was seen.
-//! - What has expired is not read, within the bound on clocks, and what was deleted doesn't return.
+//! - A key is absent only where a delete or an expiry may be newer than all that was observed.
+//! - An expired value is not read, within the bound on clock skew, and a deleted one doesn't
+//!   return.
 //! - A write in a region gets a version above all that the region had shown, and one with
-//!   `If-Match` happens only if no write of its region lies between it and what it replaced.
+//!   `If-Match` is done only if no write of its region lies between it and the version it replaced.
 //! - At the end a key holds the newest version that was acknowledged, or a newer one of a write of
-//!   unknown fate.
+//!   unknown outcome.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -20,76 +21,76 @@ use crate::faults::call::{Action, Outcome};
 use crate::faults::settle::one_version_for_each_value;
 use crate::faults::version::Version;
 
-/// How far a node's clock may be off, in nanoseconds.
+/// Bound on the error of a node's clock, in nanoseconds.
 const CLOCK_BOUND: u64 = 250_000_000;
 
-/// How long a write of unknown fate may take until it happens, in nanoseconds: longer than any link
+/// Time until a write of unknown outcome has taken effect, in nanoseconds: longer than any link
 /// holds a request back and any queue keeps it.
 const HAPPENS_WITHIN: u64 = 60_000_000_000;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// What a key holds at the end.
+/// Final state of a key.
 pub(super) type Last = Option<(Version, Value)>;
 
-/// How far a key has come, somewhere: to this version, which may be gone by now.
+/// Newest version of a key that was observed somewhere, and whether it was absent after that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Floor {
     version: Option<Version>,
     gone: bool,
 }
 
-/// Judges one key; `last` is what all regions hold of it at the end, at time `now`, if it has come
-/// to that.
+/// Checks one key. `last` is its state in all regions at the end, with the time of that read;
+/// `None` if the key isn't part of the final comparison.
 pub(super) fn judge(
-    visits: &[Visit],
+    calls: &[Visit],
     origin: Origin,
     last: Option<(Last, u64)>,
 ) -> Result<(), String> {
-    one_version_for_each_value(visits.iter().map(|visit| &visit.record))?;
-    let mut judge = Judge::new(visits, origin);
-    judge.sweep()?;
+    one_version_for_each_value(calls.iter().map(|call| &call.record))?;
+    let mut checker = Judge::new(calls, origin);
+    checker.sweep()?;
     match last {
-        Some((last, now)) => judge.check_last(last, now),
+        Some((last, now)) => checker.check_last(last, now),
         None => Ok(()),
     }
 }
 
-/// All that was done with a key, as a text.
-pub(super) fn history(visits: &[Visit]) -> String {
-    let mut visits: Vec<&Visit> = visits.iter().collect();
-    visits.sort_by_key(|visit| visit.record.start);
+/// Formats all calls on a key, in order.
+pub(super) fn history(calls: &[Visit]) -> String {
+    let mut calls: Vec<&Visit> = calls.iter().collect();
+    calls.sort_by_key(|call| call.record.start);
     let mut text = String::new();
-    for visit in visits {
-        // Writing to a text can't fail.
-        let _ = writeln!(text, "{visit}");
+    for call in calls {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{call}");
     }
     text
 }
 
 struct Judge<'a> {
-    /// By their start.
+    /// Calls, ordered by start.
     visits: Vec<&'a Visit>,
-    /// What may have written each value.
+    /// The write of each value that may be done.
     writes: HashMap<Value, &'a Visit>,
     versions: HashMap<Value, Version>,
     origin: Origin,
-    /// By region.
+    /// Newest version observed, by region.
     floors: BTreeMap<usize, Floor>,
 }
 
 impl<'a> Judge<'a> {
-    fn new(visits: &'a [Visit], origin: Origin) -> Self {
-        let mut sorted: Vec<&Visit> = visits.iter().collect();
-        sorted.sort_by_key(|visit| visit.record.start);
-        let written = |visit: &&'a Visit| {
-            let value = visit.record.action.writes().filter(|it| *it != ABSENT)?;
-            let happened = matches!(visit.record.outcome, Outcome::Done | Outcome::Unknown);
-            happened.then_some((value, *visit))
+    fn new(calls: &'a [Visit], origin: Origin) -> Self {
+        let mut sorted: Vec<&Visit> = calls.iter().collect();
+        sorted.sort_by_key(|call| call.record.start);
+        let written = |call: &&'a Visit| {
+            let value = call.record.action.writes().filter(|it| *it != ABSENT)?;
+            let may_be_done = matches!(call.record.outcome, Outcome::Done | Outcome::Unknown);
+            may_be_done.then_some((value, *call))
         };
         let writes = sorted.iter().filter_map(written).collect();
-        let version = |visit: &Visit| Some((visit.record.value()?, visit.version()?));
-        let versions = visits.iter().filter_map(version);
+        let version = |call: &Visit| Some((call.record.value()?, call.version()?));
+        let versions = calls.iter().filter_map(version);
         Self {
             writes,
             versions: versions.filter(|(value, _)| *value != ABSENT).collect(),
@@ -99,64 +100,64 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Looks at each visit with what its region had shown when it began.
+    /// Checks each call against what its region had shown before it began.
     fn sweep(&mut self) -> Result<(), String> {
-        // What the ends of visits add to floors, the earliest end first.
+        // Versions that ended calls add to what a region has shown, ordered by end.
         let mut ended: BinaryHeap<Reverse<(u64, usize, Floor)>> = BinaryHeap::new();
-        for visit in self.visits.clone() {
-            let is_past = |end: &Reverse<(u64, usize, Floor)>| end.0.0 < visit.record.start;
+        for call in self.visits.clone() {
+            let is_past = |end: &Reverse<(u64, usize, Floor)>| end.0.0 < call.record.start;
             while ended.peek().is_some_and(is_past) {
-                if let Some(Reverse((_, region, floor))) = ended.pop() {
+                if let Some(Reverse((_, region, ended_observation))) = ended.pop() {
                     let known = self.floors.entry(region).or_default();
-                    *known = floor.max(*known);
+                    *known = ended_observation.max(*known);
                 }
             }
-            let shown = self.floors.get(&visit.region).copied().unwrap_or_default();
-            let reached = self
-                .check(visit, shown)
-                .map_err(|why| format!("{why}: {visit}\nthe region had shown {}", told(shown)))?;
-            if let Some(reached) = reached.filter(|_| !visit.eventual) {
-                ended.push(Reverse((visit.record.end, visit.region, reached)));
+            let observed = self.floors.get(&call.region).copied().unwrap_or_default();
+            let now_observed = self
+                .check(call, observed)
+                .map_err(|reason| format!("{reason}: {call}\nthe region had shown {}", told(observed)))?;
+            if let Some(now_observed) = now_observed.filter(|_| !call.eventual) {
+                ended.push(Reverse((call.record.end, call.region, now_observed)));
             }
         }
-        for Reverse((_, region, floor)) in ended {
+        for Reverse((_, region, ended_observation)) in ended {
             let known = self.floors.entry(region).or_default();
-            *known = floor.max(*known);
+            *known = ended_observation.max(*known);
         }
         Ok(())
     }
 
-    /// How far the key has come with this visit, if it tells.
-    fn check(&self, visit: &Visit, shown: Floor) -> Result<Option<Floor>, String> {
-        let record = &visit.record;
+    /// Returns what the region has observed of the key after this call, if the call shows it.
+    fn check(&self, call: &Visit, observed: Floor) -> Result<Option<Floor>, String> {
+        let record = &call.record;
         match record.outcome {
             Outcome::Found(value) => {
-                let token = Floor {
-                    version: visit.seen,
+                let covered_by_token = Floor {
+                    version: call.seen,
                     gone: false,
                 };
-                let floor = if visit.eventual {
-                    token
+                let required = if call.eventual {
+                    covered_by_token
                 } else {
-                    token.max(shown)
+                    covered_by_token.max(observed)
                 };
-                let found = (value != ABSENT).then_some(value);
-                let version = visit.version();
-                self.check_found(found, version, floor, (record.start, record.end))
+                let read_value = (value != ABSENT).then_some(value);
+                let version = call.version();
+                self.check_found(read_value, version, required, (record.start, record.end))
                     .map(Some)
             }
             Outcome::Done => {
-                let Some(version) = visit.version() else {
+                let Some(version) = call.version() else {
                     return Ok(None);
                 };
-                if Some(version) <= shown.version {
+                if Some(version) <= observed.version {
                     return Err("a write got a version that isn't above what was there".into());
                 }
-                self.check_condition(visit, version)?;
-                let gone = record.action.writes() == Some(ABSENT);
+                self.check_condition(call, version)?;
+                let is_absent = record.action.writes() == Some(ABSENT);
                 Ok(Some(Floor {
                     version: Some(version),
-                    gone,
+                    gone: is_absent,
                 }))
             }
             Outcome::Failed | Outcome::Unknown | Outcome::Nothing => Ok(None),
@@ -165,18 +166,18 @@ impl<'a> Judge<'a> {
 
     fn check_found(
         &self,
-        found: Option<Value>,
+        read_value: Option<Value>,
         version: Option<Version>,
-        floor: Floor,
+        required: Floor,
         (start, end): (u64, u64),
     ) -> Result<Floor, String> {
-        let Some(value) = found else {
-            if !self.may_be_gone(floor, end) {
+        let Some(value) = read_value else {
+            if !self.may_be_gone(required, end) {
                 return Err("it is absent, and nothing can have removed it".into());
             }
             return Ok(Floor {
                 gone: true,
-                ..floor
+                ..required
             });
         };
         let version = version.ok_or("it has no version")?;
@@ -187,8 +188,8 @@ impl<'a> Judge<'a> {
         if self.versions.get(&value).is_some_and(|it| *it != version) {
             return Err("this is not the version of that value".into());
         }
-        if Some(version) < floor.version {
-            return Err("it is older than what was seen before".into());
+        if Some(version) < required.version {
+            return Err("it is older than what was observed before".into());
         }
         match write.ttl {
             Some(ttl) => {
@@ -197,8 +198,8 @@ impl<'a> Judge<'a> {
                     return Err("it had expired".into());
                 }
             }
-            None if floor.gone && Some(version) == floor.version => {
-                return Err("it was gone before, and has returned".into());
+            None if required.gone && Some(version) == required.version => {
+                return Err("it was absent before, and has returned".into());
             }
             None => {}
         }
@@ -208,27 +209,27 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Whether a delete or an expiry may be newer than all that was seen.
-    fn may_be_gone(&self, floor: Floor, end: u64) -> bool {
-        let Some(seen) = floor.version.filter(|_| !floor.gone) else {
+    /// Returns whether a delete or an expiry may be newer than all that was observed.
+    fn may_be_gone(&self, observed: Floor, end: u64) -> bool {
+        let Some(seen) = observed.version.filter(|_| !observed.gone) else {
             return true;
         };
-        let mut begun = self.visits.iter().filter(|it| it.record.start <= end);
-        begun.any(|visit| self.may_remove(visit, seen, end))
+        let mut started = self.visits.iter().filter(|it| it.record.start <= end);
+        started.any(|call| self.may_remove(call, seen, end))
     }
 
-    fn may_remove(&self, visit: &Visit, seen: Version, end: u64) -> bool {
-        let record = &visit.record;
-        let happened = matches!(record.outcome, Outcome::Done | Outcome::Unknown);
-        let Some(value) = record.action.writes().filter(|_| happened) else {
+    fn may_remove(&self, call: &Visit, seen: Version, end: u64) -> bool {
+        let record = &call.record;
+        let may_be_done = matches!(record.outcome, Outcome::Done | Outcome::Unknown);
+        let Some(value) = record.action.writes().filter(|_| may_be_done) else {
             return false;
         };
         let version = if value == ABSENT {
-            visit.version()
+            call.version()
         } else {
             self.versions.get(&value).copied()
         };
-        let (newer, time) = match version {
+        let (is_newer, time) = match version {
             Some(version) => (version >= seen, version.time),
             None => {
                 let latest = self.origin.at(record.end).saturating_add(HAPPENS_WITHIN);
@@ -236,20 +237,21 @@ impl<'a> Judge<'a> {
             }
         };
         let by_now = self.origin.at(end).saturating_add(CLOCK_BOUND);
-        let expired = |ttl: u64| time.saturating_sub(CLOCK_BOUND) + ttl * SECOND <= by_now;
-        newer && (value == ABSENT || visit.ttl.is_some_and(expired))
+        let has_expired = |ttl: u64| time.saturating_sub(CLOCK_BOUND) + ttl * SECOND <= by_now;
+        is_newer && (value == ABSENT || call.ttl.is_some_and(has_expired))
     }
 
-    /// What replaced a version saw no other one of its own region after that.
-    fn check_condition(&self, visit: &Visit, version: Version) -> Result<(), String> {
-        let (Action::Swap { was, .. } | Action::DeleteThat(was)) = visit.record.action else {
+    /// Checks that no other write of the region came between the version that was required and this
+    /// one.
+    fn check_condition(&self, call: &Visit, version: Version) -> Result<(), String> {
+        let (Action::Swap { was, .. } | Action::DeleteThat(was)) = call.record.action else {
             return Ok(());
         };
         let Some(was) = self.versions.get(&was).copied() else {
             return Ok(());
         };
         let between = self.visits.iter().find(|other| {
-            let write = other.region == visit.region && other.record.outcome == Outcome::Done;
+            let write = other.region == call.region && other.record.outcome == Outcome::Done;
             let other = other.version().filter(|_| write);
             other.is_some_and(|other| other > was && other < version)
         });
@@ -260,23 +262,23 @@ impl<'a> Judge<'a> {
     }
 
     fn check_last(&self, last: Last, now: u64) -> Result<(), String> {
-        let floor = self.floors.values().max().copied().unwrap_or_default();
+        let observed = self.floors.values().max().copied().unwrap_or_default();
         let (version, value) = last.unzip();
-        let checked = self.check_found(value, version, floor, (now, now));
-        checked.map(|_| ()).map_err(|why| {
+        let checked = self.check_found(value, version, observed, (now, now));
+        checked.map(|_| ()).map_err(|reason| {
             let held = version.map_or_else(|| "nothing".into(), |version| version.to_string());
             format!(
-                "at the end it holds {held}: {why}; the newest that was seen is {}",
-                told(floor)
+                "at the end it holds {held}: {reason}; the newest that was observed is {}",
+                told(observed)
             )
         })
     }
 }
 
-fn told(floor: Floor) -> String {
-    match floor.version {
+fn told(observed: Floor) -> String {
+    match observed.version {
         None => "nothing".into(),
-        Some(version) if floor.gone => format!("that {version} is gone"),
+        Some(version) if observed.gone => format!("its absence after {version}"),
         Some(version) => version.to_string(),
     }
 }

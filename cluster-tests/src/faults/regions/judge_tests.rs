@@ -1,4 +1,4 @@
-//! The judge lets pass what may be, and finds each thing that may not.
+//! The checker accepts each allowed history, and finds each kind of violation.
 
 use super::judge::judge;
 use super::visit::{Origin, Visit};
@@ -9,7 +9,7 @@ use crate::faults::version::Version;
 const EU: usize = 0;
 const US: usize = 1;
 
-/// In these histories versions are times of the run, and the run began with time.
+/// Versions in these histories are times of the run, which began at the epoch.
 const ORIGIN: Origin = Origin(0);
 
 const SECOND: u64 = 1_000_000_000;
@@ -59,13 +59,13 @@ fn absent(region: usize, times: (u64, u64)) -> Visit {
     visit(region, times, Action::Get, Outcome::Found(ABSENT))
 }
 
-fn right(visits: &[Visit]) {
-    assert_eq!(judge(visits, ORIGIN, None), Ok(()));
+fn right(calls: &[Visit]) {
+    assert_eq!(judge(calls, ORIGIN, None), Ok(()));
 }
 
-fn wrong(visits: &[Visit], why: &str) {
-    let judged = judge(visits, ORIGIN, None).unwrap_err();
-    assert!(judged.contains(why), "{judged}");
+fn wrong(calls: &[Visit], expected: &str) {
+    let error = judge(calls, ORIGIN, None).unwrap_err();
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn another_region_may_be_late_but_never_goes_back() {
     right(&on);
     let back = [on.as_slice(), &[read(US, (90, 95), 1, 11)]].concat();
     wrong(&back, "older");
-    // Two reads at once have no order.
+    // Two concurrent reads have no order.
     let at_once = [on.as_slice(), &[read(US, (75, 95), 1, 11)]].concat();
     right(&at_once);
     let own = [written.as_slice(), &[read(EU, (50, 60), 1, 11)]].concat();
@@ -85,7 +85,7 @@ fn another_region_may_be_late_but_never_goes_back() {
 }
 
 #[test]
-fn a_token_shows_what_was_seen() {
+fn a_token_covers_what_its_client_observed() {
     let written = [put(EU, (10, 20), 1), put(EU, (30, 40), 2)];
     let with_token = |mut read: Visit| {
         read.seen = Some(version(31));
@@ -106,19 +106,19 @@ fn a_token_shows_what_was_seen() {
 }
 
 #[test]
-fn what_was_deleted_does_not_return() {
+fn deleted_values_do_not_return() {
     let deleted = [put(EU, (10, 20), 1), delete(EU, (30, 40))];
     right(&[deleted.as_slice(), &[absent(EU, (50, 60))]].concat());
     wrong(
         &[deleted.as_slice(), &[read(EU, (50, 60), 1, 11)]].concat(),
         "older",
     );
-    // The other region has seen it, then not, then again.
+    // The other region has observed the key, then its absence, then the key again.
     let seen = [read(US, (21, 22), 1, 11), absent(US, (50, 60))];
-    let gone = [deleted.as_slice(), &seen].concat();
-    right(&gone);
+    let deletion_seen = [deleted.as_slice(), &seen].concat();
+    right(&deletion_seen);
     wrong(
-        &[gone.as_slice(), &[read(US, (70, 80), 1, 11)]].concat(),
+        &[deletion_seen.as_slice(), &[read(US, (70, 80), 1, 11)]].concat(),
         "returned",
     );
     let lost = [
@@ -137,7 +137,7 @@ fn what_was_deleted_does_not_return() {
 }
 
 #[test]
-fn what_expired_is_not_read() {
+fn expired_values_are_not_read() {
     let mut short = put(EU, (SECOND, SECOND + 5), 1);
     short.ttl = Some(2);
     let at = |time: u64| (time, time + 5);
@@ -150,7 +150,7 @@ fn what_expired_is_not_read() {
         "nothing can have removed",
     );
     let then = |last: Visit| [seen(absent(EU, at(3 * SECOND))).as_slice(), &[last]].concat();
-    // Between two leaders' clocks there may be a little.
+    // Clocks of two leaders may differ a little.
     right(&then(read(EU, at(3 * SECOND + 10), 1, SECOND + 1)));
     wrong(&then(read(EU, at(4 * SECOND), 1, SECOND + 1)), "expired");
 }
@@ -177,7 +177,7 @@ fn writes_are_newer_than_what_their_region_had_shown() {
         &[seen.as_slice(), std::slice::from_ref(&early)].concat(),
         "isn't above",
     );
-    // In a region that hasn't seen it, it just loses.
+    // In a region that hasn't observed the newer version, the write just loses.
     right(&[seen[0].clone(), early]);
 }
 
@@ -194,9 +194,9 @@ fn a_condition_saw_its_regions_writes() {
 
 #[test]
 fn the_end_is_the_newest_write() {
-    let end = |visits: &[Visit], last: Option<(u64, Value)>| {
+    let end = |calls: &[Visit], last: Option<(u64, Value)>| {
         let last = last.map(|(time, value)| (version(time), value));
-        judge(visits, ORIGIN, Some((last, 100)))
+        judge(calls, ORIGIN, Some((last, 100)))
     };
     let written = [put(EU, (10, 20), 1), put(US, (30, 40), 2)];
     assert_eq!(end(&written, Some((31, 2))), Ok(()));

@@ -1,4 +1,4 @@
-//! The clients of a run over several regions, and the checks that go on meanwhile.
+//! Clients of a run over several regions, and the checks that run beside them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,14 +16,15 @@ use crate::faults::ledger::Ledger;
 use crate::faults::settle::{Also, Settler};
 use crate::harness::Bucket;
 
-/// How long after a generation of keys ended its last reader in another region has its answer.
+/// Time after the end of a generation of keys in which its last reader in another region has its
+/// response.
 const READ_AFTER: Duration = Duration::from_secs(25);
 
-/// Numbers of clients, by what they are: what is random about them depends on it.
+/// First client numbers of each kind of client; their random decisions depend on the number.
 const OF_SHARED: u32 = 1000;
 const OF_READERS: u32 = 2000;
 
-/// All clients.
+/// All clients of a run.
 pub(super) struct Load {
     pub field: Arc<Field>,
     clients_each: u32,
@@ -35,7 +36,7 @@ pub(super) struct Load {
     directory_stop: Arc<Shared>,
 }
 
-/// What is left of the load when it has ended.
+/// The results of a load after its end.
 pub(super) struct Ended {
     pub settlers: Vec<Settler>,
     pub directory: DirectoryClient,
@@ -44,25 +45,25 @@ pub(super) struct Ended {
 }
 
 impl Load {
-    /// Nobody calls yet but the client that lists buckets.
+    /// Creates the load; at first only the client that lists buckets calls.
     pub fn new(
-        field: &Arc<Field>,
+        context: &Arc<Field>,
         clients_each: u32,
         seed: u64,
         dir: PathBuf,
-        own: Bucket,
+        listed_bucket: Bucket,
     ) -> Self {
         let shared = Arc::new(Shared {
             ledger: Ledger::new(),
-            bucket: own.clone(),
-            nodes: field.common.nodes.clone(),
+            bucket: listed_bucket.clone(),
+            nodes: context.common.nodes.clone(),
             values: AtomicU64::new(0),
             pace: 0..0,
             stop: AtomicBool::new(false),
         });
-        let directory = DirectoryClient::new(&shared, &own, seed);
+        let directory = DirectoryClient::new(&shared, &listed_bucket, seed);
         Self {
-            field: field.clone(),
+            field: context.clone(),
             clients_each,
             seed,
             dir,
@@ -73,64 +74,64 @@ impl Load {
         }
     }
 
-    /// Starts the clients of the next region, which serves.
+    /// Starts the clients of the next region, which must serve already.
     pub fn add_region(&mut self) {
         let region = self.settlers.len();
-        let field = &self.field;
-        field.regions.fetch_add(1, Ordering::Relaxed);
+        let context = &self.field;
+        context.regions.fetch_add(1, Ordering::Relaxed);
         let first = u32::try_from(region).unwrap_or(0) * 100;
-        let home = &field.homes[region];
-        for node in 0..home.nodes.len() {
+        let own_keys = &context.homes[region];
+        for node in 0..own_keys.nodes.len() {
             for client in 0..self.clients_each {
                 let number = first + u32::try_from(node).unwrap_or(0) * self.clients_each + client;
-                let client = Client::new(home, number, node, self.seed);
+                let client = Client::new(own_keys, number, node, self.seed);
                 self.clients.push(tokio::spawn(client.run()));
             }
         }
         for client in 0..self.clients_each {
             let number = OF_SHARED + first + client;
-            let travels = client % 2 == 0;
-            let traveller = Traveller::new(field, number, region, travels, self.seed);
-            self.clients.push(tokio::spawn(traveller.run()));
+            let changes_region = client % 2 == 0;
+            let client = Traveller::new(context, number, region, changes_region, self.seed);
+            self.clients.push(tokio::spawn(client.run()));
         }
-        let reader = read_abroad(field.clone(), OF_READERS + first, region, self.seed);
+        let reader = read_abroad(context.clone(), OF_READERS + first, region, self.seed);
         self.clients.push(tokio::spawn(reader));
-        let judging = field.clone();
-        let also = Also {
-            judge: Arc::new(move |key, records| judging.judge_home(region, key, records)),
+        let checking_context = context.clone();
+        let extra = Also {
+            judge: Arc::new(move |key, records| checking_context.judge_home(region, key, records)),
             after: READ_AFTER,
         };
         let dir = self.dir.join(format!("histories-{region}"));
         std::fs::create_dir_all(&dir).expect("make a folder for histories");
-        let settler = Settler::new(home, dir, Some(also));
-        let home = home.clone();
+        let checker = Settler::new(own_keys, dir, Some(extra));
+        let own_keys = own_keys.clone();
         self.settlers.push(tokio::spawn(async move {
-            let settler = settler.run().await;
+            let checker = checker.run().await;
             // A key that failed ends the run.
-            home.stop.store(true, Ordering::Relaxed);
-            settler
+            own_keys.stop.store(true, Ordering::Relaxed);
+            checker
         }));
     }
 
-    /// Ends all calls.
+    /// Stops all clients.
     ///
     /// # Panics
-    /// When a check has ended by itself.
+    /// Panics if a check has panicked.
     pub async fn stop(self) -> Ended {
         self.field.stop_all();
         self.directory_stop.stop.store(true, Ordering::Relaxed);
         let mut failures = vec![];
-        for ended in join_all(self.clients).await {
-            if let Err(error) = ended {
-                failures.push(format!("a client ended: {error}"));
+        for result in join_all(self.clients).await {
+            if let Err(error) = result {
+                failures.push(format!("client task failed: {error}"));
             }
         }
-        let settlers = join_all(self.settlers).await.into_iter();
+        let checkers = join_all(self.settlers).await.into_iter();
         Ended {
-            settlers: settlers
-                .map(|settler| settler.expect("a check goes on to its end"))
+            settlers: checkers
+                .map(|checker| checker.expect("the check task does not panic"))
                 .collect(),
-            directory: self.directory.await.expect("a client goes on to its end"),
+            directory: self.directory.await.expect("the client task does not panic"),
             failures,
             directory_shared: self.directory_stop,
         }
@@ -138,7 +139,7 @@ impl Load {
 }
 
 impl Ended {
-    /// What was wrong with answers about buckets.
+    /// Returns the wrong responses to bucket lists.
     pub fn odd_lists(&self) -> Vec<String> {
         self.directory_shared.ledger.odd_answers()
     }

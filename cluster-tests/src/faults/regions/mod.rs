@@ -1,10 +1,11 @@
-//! Faults in several regions under load, far from each other, and what no client must see.
+//! Faults in several regions under load, far from each other, and the checks of what clients
+//! observe.
 //!
-//! Each region has keys that it alone writes: what its own clients see of them is checked for
-//! linearizability, as in a run of one region, and what clients elsewhere read is checked against it.
-//! Other keys are written in all regions, by clients that stay and by some that take their session
-//! from region to region: `judge` says what these may see. At the end all regions must hold the same,
-//! byte by byte, and nothing of what was deleted.
+//! Each region has keys that it alone writes: its own clients' calls on them are checked for
+//! linearizability, as in a run of one region, and reads in other regions are checked against them.
+//! Other keys are written in all regions, by clients that stay and by some that carry their session
+//! from region to region: see `lww_checker` for what these may observe. At the end all regions must
+//! have converged, byte by byte, and nothing of what was deleted may be left.
 
 mod compare;
 mod cut_restart;

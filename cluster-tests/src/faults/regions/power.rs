@@ -10,32 +10,32 @@ use crate::faults::power::Cutter;
 use crate::faults::run::message;
 use crate::region::World;
 
-/// Carries out the power losses of a run, fewer if it is stopped, and notes what was done.
+/// Carries out the power losses of a run, fewer if it is stopped, and records the results.
 pub(super) async fn cut_all(
-    world: &mut World,
+    cluster: &mut World,
     options: &RegionsOptions,
-    field: &Field,
-    harmed: &mut Harmed,
-    say: impl Fn(&str),
+    context: &Field,
+    results: &mut Harmed,
+    report: impl Fn(&str),
 ) {
-    let mut cutter = Cutter::new(world, options.each, || field.tally().answered());
+    let mut nemesis = Cutter::new(cluster, options.each, || context.tally().answered());
     let work = async {
-        for cut in &options.cuts {
-            if field.stopped() {
+        for power_loss in &options.cuts {
+            if context.stopped() {
                 return;
             }
-            say(&format!("{cut:?}"));
-            cutter.carry_out(cut).await;
+            report(&format!("{power_loss:?}"));
+            nemesis.carry_out(power_loss).await;
         }
-        cutter.heal().await;
+        nemesis.heal().await;
     };
-    let broken = AssertUnwindSafe(work).catch_unwind().await;
-    cutter.end_troubles();
-    let failures = &mut harmed.failures;
-    failures.extend(broken.err().map(|panic| message(&*panic)));
-    let (cut, asked) = (cutter.tally.total(), options.cuts.len());
-    if cut < asked as u64 {
-        failures.push(format!("{cut} power losses, and not {asked}"));
+    let panicked = AssertUnwindSafe(work).catch_unwind().await;
+    nemesis.end_troubles();
+    let failures = &mut results.failures;
+    failures.extend(panicked.err().map(|panic| message(&*panic)));
+    let (count, planned) = (nemesis.tally.total(), options.cuts.len());
+    if count < planned as u64 {
+        failures.push(format!("{count} power losses, and not {planned}"));
     }
-    harmed.notes.push(cutter.tally.to_string());
+    results.notes.push(nemesis.tally.to_string());
 }

@@ -20,52 +20,51 @@ use crate::faults::schedule::Schedule;
 use crate::harness::Bucket;
 use crate::region::{Flow, RegionOptions, World};
 
-/// The regions' names.
+/// Names of the regions.
 const NAMES: [&str; 3] = ["eu", "us", "ap"];
 
-/// How far the first region is from the second, and how far both are from the third: what packets
-/// take, and up to how much longer.
+/// Latency and jitter between the first two regions, and between each of them and the third.
 const NEAR: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(5));
 const FAR: (Duration, Duration) = (Duration::from_millis(80), Duration::from_millis(10));
 
-/// Of 1000 pieces between regions, how many are held up as if they were lost.
+/// Number of chunks between regions that stall as if a packet were lost, in permille.
 const LOST: u64 = 50;
 
-/// How much longer than asked a run may take until every kind of fault has happened, and the region
-/// that joins has joined.
+/// Time beyond its planned duration in which a run waits for every kind of fault to happen and for
+/// the joining region.
 const GRACE: Duration = Duration::from_secs(180);
 
 /// Errors in logs that the faults themselves cause.
 const EXPECTED_ERRORS: [&str; 1] = ["clock"];
 
-/// What a run does.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct RegionsOptions {
-    /// Decides the faults and what the clients do.
+    /// Seed of the faults and of the clients' calls.
     pub seed: u64,
-    /// How long there are faults.
+    /// Duration of the faults.
     pub lasts: Duration,
-    /// The kinds of faults.
+    /// Kinds of faults.
     pub kinds: Vec<Kind>,
     /// Nodes of each region.
     pub each: usize,
-    /// Shards.
+    /// Number of shards.
     pub shards: u32,
     /// Clients of each node, and as many of each region's shared keys.
     pub clients: u32,
-    /// Whether the third region joins when a third of the time is over.
+    /// True if the third region joins after a third of the time.
     pub joins: bool,
-    /// The build that all nodes begin with: they are rolled forward to this one, back and forward,
-    /// and there are no faults.
+    /// Older build that all nodes begin with: they are upgraded to this one, downgraded and
+    /// upgraded again, and there are no faults.
     pub upgrades_from: Option<PathBuf>,
     /// Power losses, instead of other faults, in order; the run ends with the last of them.
     pub cuts: Vec<Cut>,
-    /// Whether to say each 10 s how far it is, and each fault.
+    /// True to print each fault, and the progress every 10 s.
     pub talks: bool,
 }
 
 impl RegionsOptions {
-    /// A run of this seed, with regions of so many nodes and all kinds of faults.
+    /// Creates a run of this seed, with regions of so many nodes and all kinds of faults.
     pub fn new(seed: u64, lasts: Duration, each: usize) -> Self {
         let mut kinds = Kind::OF_REGIONS.to_vec();
         if each > 1 {
@@ -85,11 +84,11 @@ impl RegionsOptions {
         }
     }
 
-    /// So many power losses of this seed, in regions of so many nodes.
-    pub fn with_power(seed: u64, cuts: usize, each: usize) -> Self {
+    /// Creates a run with so many power losses of this seed, in regions of so many nodes.
+    pub fn with_power(seed: u64, count: usize, each: usize) -> Self {
         let mut plan = Plan::of_regions(seed, NAMES.len(), each);
         Self {
-            cuts: (0..cuts).map(|_| plan.next_cut()).collect(),
+            cuts: (0..count).map(|_| plan.next_cut()).collect(),
             ..Self::new(seed, Duration::ZERO, each)
         }
     }
@@ -110,14 +109,14 @@ impl RegionsOptions {
         }
     }
 
-    fn say(&self, started: Instant, what: &str) {
+    fn say(&self, started: Instant, text: &str) {
         if self.talks {
-            println!("{:7.1} s  {what}", started.elapsed().as_secs_f64());
+            println!("{:7.1} s  {text}", started.elapsed().as_secs_f64());
         }
     }
 }
 
-/// What came of the faults.
+/// Results of the faults.
 #[derive(Default)]
 pub(super) struct Harmed {
     counts: Counts,
@@ -130,94 +129,94 @@ pub(super) struct Harmed {
 /// Carries out a run.
 ///
 /// # Panics
-/// When the regions don't start. What goes wrong later is in the report.
+/// Panics if the regions don't start. Later failures are in the report.
 pub async fn run_regions(options: &RegionsOptions) -> Report {
     let first = if options.joins { 2 } else { NAMES.len() };
-    let mut world = World::start_with(&NAMES, options.each, first, options.region()).await;
-    world.expect_errors(&EXPECTED_ERRORS);
+    let mut cluster = World::start_with(&NAMES, options.each, first, options.region()).await;
+    cluster.expect_errors(&EXPECTED_ERRORS);
     if options.loses_power() {
-        world.expect_disk_errors();
+        cluster.expect_disk_errors();
     }
-    part(&world);
-    let field = Field::start(&world, NAMES.len()).await;
-    let own = world.api(0).bucket_with(&[("plan", "pro")]).await;
-    let dir = world.dir().to_owned();
-    let mut load = Load::new(&field, options.clients, options.seed, dir, own.clone());
+    part(&cluster);
+    let context = Field::start(&cluster, NAMES.len()).await;
+    let listed_bucket = cluster.api(0).bucket_with(&[("plan", "pro")]).await;
+    let dir = cluster.dir().to_owned();
+    let mut load = Load::new(&context, options.clients, options.seed, dir, listed_bucket.clone());
     for _ in 0..first {
         load.add_region();
     }
     let started = Instant::now();
-    let mut harmed = Harmed::default();
-    let broken = {
+    let mut results = Harmed::default();
+    let panicked = {
         let work = async {
             match &options.upgrades_from {
                 None if options.loses_power() => {
-                    let say = |what: &str| options.say(started, what);
-                    power::cut_all(&mut world, options, &field, &mut harmed, say).await;
+                    let report = |text: &str| options.say(started, text);
+                    power::cut_all(&mut cluster, options, &context, &mut results, report).await;
                 }
-                None => harm(&mut world, options, &mut load, &mut harmed).await,
+                None => harm(&mut cluster, options, &mut load, &mut results).await,
                 Some(old) => {
-                    let say = |what: &str| options.say(started, what);
-                    let rolled = upgrade::roll(&mut world, old, options.lasts, &field, say);
-                    harmed.notes.extend(rolled.await);
+                    let report = |text: &str| options.say(started, text);
+                    let upgraded = upgrade::roll(&mut cluster, old, options.lasts, &context, report);
+                    results.notes.extend(upgraded.await);
                 }
             }
         };
         AssertUnwindSafe(work).catch_unwind().await
     };
-    let lasted = started.elapsed();
-    let mut failures: Vec<String> = broken
+    let duration = started.elapsed();
+    let mut failures: Vec<String> = panicked
         .err()
         .map(|panic| message(&*panic))
         .into_iter()
         .collect();
-    failures.append(&mut harmed.failures);
-    let mut ended = load.stop().await;
-    failures.append(&mut ended.failures);
-    let mut notes = harmed.notes;
+    failures.append(&mut results.failures);
+    let mut finished = load.stop().await;
+    failures.append(&mut finished.failures);
+    let mut notes = results.notes;
     if failures.is_empty() {
-        let say = |what: &str| options.say(started, what);
-        let own = std::iter::once(own).chain(harmed.newest).collect();
-        let checks = finish::check(&mut world, &field, &mut ended, &harmed.doomed, own, say);
+        let report = |text: &str| options.say(started, text);
+        let listed_bucket = std::iter::once(listed_bucket).chain(results.newest).collect();
+        let checks = finish::check(&mut cluster, &context, &mut finished, &results.doomed, listed_bucket, report);
         match AssertUnwindSafe(checks).catch_unwind().await {
-            Ok((more, mut wrong)) => {
-                notes.extend(more);
-                failures.append(&mut wrong);
+            Ok((more_notes, mut failed)) => {
+                notes.extend(more_notes);
+                failures.append(&mut failed);
             }
             Err(panic) => failures.push(message(&*panic)),
         }
     }
-    for settler in &mut ended.settlers {
-        failures.append(&mut settler.failures);
+    for checker in &mut finished.settlers {
+        failures.append(&mut checker.failures);
     }
-    failures.extend(field.odd_answers());
-    failures.extend(ended.odd_lists());
-    failures.extend(world.unexpected_errors());
+    failures.extend(context.odd_answers());
+    failures.extend(finished.odd_lists());
+    failures.extend(cluster.unexpected_errors());
     failures.truncate(50);
-    let kept = (!failures.is_empty()).then(|| {
-        world.keep_files();
+    let kept_dir = (!failures.is_empty()).then(|| {
+        cluster.keep_files();
         // They are in the report.
-        world.expect_errors(&[""]);
-        world.dir().to_owned()
+        cluster.expect_errors(&[""]);
+        cluster.dir().to_owned()
     });
-    let tally = field.tally();
-    let settled: u64 = ended.settlers.iter().map(|settler| settler.checked).sum();
+    let tally = context.tally();
+    let checked_calls: u64 = finished.settlers.iter().map(|checker| checker.checked).sum();
     Report {
         seed: options.seed,
-        lasted,
+        lasted: duration,
         calls: tally.total(),
         results: tally.to_string(),
-        checked: settled,
-        lists: ended.directory.lists,
-        faults: harmed.counts,
+        checked: checked_calls,
+        lists: finished.directory.lists,
+        faults: results.counts,
         notes,
         failures,
-        kept,
+        kept: kept_dir,
     }
 }
 
-/// Puts distances between the regions.
-fn part(world: &World) {
+/// Sets the latencies between the regions.
+fn part(cluster: &World) {
     for one in 0..NAMES.len() {
         for other in (0..NAMES.len()).filter(|other| *other != one) {
             let (delay, jitter) = if one.max(other) == 2 { FAR } else { NEAR };
@@ -227,27 +226,27 @@ fn part(world: &World) {
                 stalls: LOST,
                 ..Flow::default()
             };
-            for (from, to) in world.pairs(one, other) {
-                world.network.usually(from, to, flow);
+            for (from, to) in cluster.pairs(one, other) {
+                cluster.network.usually(from, to, flow);
             }
         }
     }
 }
 
-/// Does harm until the time is over, every kind has happened, and all regions are there.
-async fn harm(world: &mut World, options: &RegionsOptions, load: &mut Load, harmed: &mut Harmed) {
+/// Injects faults until the time is over, every kind has happened, and all regions have joined.
+async fn harm(cluster: &mut World, options: &RegionsOptions, load: &mut Load, results: &mut Harmed) {
     let nodes = NAMES.len() * options.each;
     let mut schedule = Schedule::new(options.seed, &options.kinds, nodes, options.shards);
-    let mut storm = Storm::new(world);
-    let (started, mut talked) = (Instant::now(), Instant::now());
+    let mut nemesis = Storm::new(cluster);
+    let (started, mut last_progress) = (Instant::now(), Instant::now());
     let mut joining = Joining::new(options);
     loop {
         let elapsed = started.elapsed();
-        joining.look(&mut storm, load, elapsed, harmed).await;
-        let mut missing = storm.counts.missing(&options.kinds);
-        let leaders = storm.leaders_in.len() == NAMES.len() && storm.counts.meta_leaders > 0;
-        let enough = elapsed >= options.lasts && missing.is_empty() && leaders && joining.over();
-        if enough || elapsed >= options.lasts + GRACE || load.field.stopped() {
+        joining.look(&mut nemesis, load, elapsed, results).await;
+        let mut missing = nemesis.counts.missing(&options.kinds);
+        let has_hit_leaders = nemesis.leaders_in.len() == NAMES.len() && nemesis.counts.meta_leaders > 0;
+        let is_complete = elapsed >= options.lasts && missing.is_empty() && has_hit_leaders && joining.over();
+        if is_complete || elapsed >= options.lasts + GRACE || load.field.stopped() {
             break;
         }
         missing.retain(|kind| joining.allows(*kind));
@@ -258,33 +257,33 @@ async fn harm(world: &mut World, options: &RegionsOptions, load: &mut Load, harm
         if options.talks {
             println!("{:7.1} s  {step:?}", elapsed.as_secs_f64());
         }
-        storm.carry_out(&step).await;
-        harmed.counts.clone_from(&storm.counts);
-        harmed.doomed.clone_from(&storm.doomed);
-        harmed.newest.clone_from(&storm.newest);
-        if options.talks && talked.elapsed() >= Duration::from_secs(10) {
-            talked = Instant::now();
+        nemesis.carry_out(&step).await;
+        results.counts.clone_from(&nemesis.counts);
+        results.doomed.clone_from(&nemesis.doomed);
+        results.newest.clone_from(&nemesis.newest);
+        if options.talks && last_progress.elapsed() >= Duration::from_secs(10) {
+            last_progress = Instant::now();
             let elapsed = elapsed.as_secs_f64();
             println!("{elapsed:7.1} s  calls: {}", load.field.tally());
-            println!("           faults: {}", harmed.counts);
+            println!("           faults: {}", results.counts);
         }
     }
-    storm.heal();
-    harmed.judge(options, &storm, &joining);
+    nemesis.heal();
+    results.judge(options, &nemesis, &joining);
 }
 
 impl Harmed {
-    /// What should have happened and didn't.
-    fn judge(&mut self, options: &RegionsOptions, storm: &Storm<'_>, joining: &Joining) {
-        let missing = storm.counts.missing(&options.kinds).into_iter();
+    /// Adds failures for what should have happened and didn't.
+    fn judge(&mut self, options: &RegionsOptions, nemesis: &Storm<'_>, joining: &Joining) {
+        let missing = nemesis.counts.missing(&options.kinds).into_iter();
         self.failures
             .extend(missing.map(|kind| format!("no {kind} happened")));
-        if storm.counts.meta_leaders == 0 {
+        if nemesis.counts.meta_leaders == 0 {
             self.failures
                 .push("no leader of the metadata was hit".into());
         }
         for (region, name) in NAMES.iter().enumerate() {
-            if !storm.leaders_in.contains(&region) {
+            if !nemesis.leaders_in.contains(&region) {
                 self.failures
                     .push(format!("no leader of a shard of {name} was hit"));
             }
@@ -292,13 +291,13 @@ impl Harmed {
         if !joining.over() {
             self.failures.push("the third region didn't join".into());
         }
-        let late: u64 = self.doomed.iter().map(|doomed| doomed.late).sum();
+        let late_writes: u64 = self.doomed.iter().map(|bucket| bucket.late).sum();
         if options.kinds.contains(&Kind::DropBucket) {
             self.notes.push(format!(
-                "buckets deleted in a partition: {}, with {late} writes acknowledged after that",
+                "buckets deleted in a partition: {}, with {late_writes} writes acknowledged after that",
                 self.doomed.len()
             ));
-            if late == 0 {
+            if late_writes == 0 {
                 self.failures
                     .push("no bucket was written after it was deleted".into());
             }
@@ -308,7 +307,7 @@ impl Harmed {
 
 /// The third region, if it joins in the middle of the run.
 struct Joining {
-    /// When it is to begin; `None`: it has.
+    /// Time at which the join begins; `None` once it has.
     due: Option<Duration>,
     began: Duration,
     serves: bool,
@@ -327,40 +326,40 @@ impl Joining {
         self.serves
     }
 
-    /// With two regions no clock is told from the other, and no metadata goes on without the
-    /// first.
+    /// Two regions can't tell which of their clocks is wrong, and the metadata group has no
+    /// majority without the first.
     fn allows(&self, kind: Kind) -> bool {
         self.serves || !matches!(kind, Kind::ClockJump | Kind::DropBucket)
     }
 
-    /// Starts the region when it is time, and its clients when it serves.
+    /// Starts the region when it is due, and its clients once it serves.
     async fn look(
         &mut self,
-        storm: &mut Storm<'_>,
+        nemesis: &mut Storm<'_>,
         load: &mut Load,
         elapsed: Duration,
-        harmed: &mut Harmed,
+        results: &mut Harmed,
     ) {
         let region = NAMES.len() - 1;
         if self.due.is_some_and(|due| elapsed >= due) {
             self.due = None;
             self.began = elapsed;
-            storm.world.start_region(region).await;
+            nemesis.world.start_region(region).await;
             return;
         }
         if self.due.is_some() || self.serves {
             return;
         }
-        for seat in storm.world.seats(region) {
-            if !storm.world.is_ready(seat).await {
+        for seat in nemesis.world.seats(region) {
+            if !nemesis.world.is_ready(seat).await {
                 return;
             }
         }
         self.serves = true;
         load.add_region();
-        let took = (elapsed - self.began).as_secs_f64();
-        harmed.notes.push(format!(
-            "{} joined within {took:.1} s, under faults",
+        let elapsed_secs = (elapsed - self.began).as_secs_f64();
+        results.notes.push(format!(
+            "{} joined within {elapsed_secs:.1} s, under faults",
             NAMES[region]
         ));
     }

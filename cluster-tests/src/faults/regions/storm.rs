@@ -1,4 +1,4 @@
-//! Carries out a schedule on several regions.
+//! Injects the faults of a schedule into several regions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,35 +14,35 @@ use crate::harness::{Bucket, try_eventually};
 use crate::region::{Flow, World};
 use crate::rng::Rng;
 
-/// How much longer than others faults between regions last: changes should gather meanwhile.
+/// Factor by which faults between regions last longer, so that changes accumulate.
 const LONGER: u32 = 2;
 
-/// Does harm to regions, one step at a time, and mends it.
+/// Injects faults into regions, one step at a time, and repairs them.
 pub(super) struct Storm<'a> {
     pub world: &'a mut World,
-    /// What happened so far.
+    /// Faults that happened so far.
     pub counts: Counts,
-    /// The regions in which a leader of a shard was hit.
+    /// Regions in which a fault hit a shard's leader.
     pub leaders_in: BTreeSet<usize>,
-    /// Buckets that were deleted while a region that was cut off wrote to them.
+    /// Buckets that were deleted while an isolated region wrote to them.
     pub doomed: Vec<Doomed>,
-    /// Buckets that a region got just before it was cut off and killed.
+    /// Buckets that a region got just before it was isolated and killed.
     pub newest: Vec<Bucket>,
 }
 
-/// A fault of the network that goes on.
+/// A network fault that is active.
 struct Harmed {
     kind: Kind,
     pairs: Vec<(usize, usize)>,
-    /// What its links had met before.
+    /// Effect counter of its links before the fault.
     before: u64,
 }
 
 impl<'a> Storm<'a> {
-    /// Nothing happened yet.
-    pub fn new(world: &'a mut World) -> Self {
+    /// Creates a nemesis for these regions.
+    pub fn new(cluster: &'a mut World) -> Self {
         Self {
-            world,
+            world: cluster,
             counts: Counts::default(),
             leaders_in: BTreeSet::new(),
             doomed: vec![],
@@ -50,10 +50,11 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Does what a step says, and mends it. All started nodes run before and after.
+    /// Injects the faults of a step and repairs the regions. All started nodes run before and
+    /// after.
     ///
     /// # Panics
-    /// When a node doesn't come back, or has ended by itself.
+    /// Panics if a node doesn't come back, or has exited by itself.
     pub async fn carry_out(&mut self, step: &Step) {
         let mut rng = Rng::new(step.detail);
         let seat = self.aim(step.aim, &mut rng).await;
@@ -73,21 +74,21 @@ impl<'a> Storm<'a> {
         tokio::time::sleep(step.rest).await;
     }
 
-    /// Mends what is left to mend.
+    /// Removes all network faults.
     pub fn heal(&mut self) {
         self.world.network.heal();
         self.assert_all_run();
     }
 
     fn assert_all_run(&mut self) {
-        let ended = self.world.unexpected_ends();
-        assert!(ended.is_empty(), "{}", ended.join("\n"));
+        let exits = self.world.unexpected_ends();
+        assert!(exits.is_empty(), "{}", exits.join("\n"));
     }
 
-    /// The seat that is meant, and if it is a leader's, that it was hit.
+    /// Returns the seat of the target, and counts a leader that is hit.
     async fn aim(&mut self, aim: Aim, rng: &mut Rng) -> usize {
         let running = self.world.running();
-        let otherwise = running[rng.index(running.len())];
+        let fallback = running[rng.index(running.len())];
         let regions = self.world.running_regions();
         let region = regions[rng.index(regions.len())];
         let leader = match aim {
@@ -106,7 +107,7 @@ impl<'a> Storm<'a> {
             }
             (Aim::MetaLeader | Aim::ShardLeader(_) | Aim::Seat(_), _) => {}
         }
-        leader.unwrap_or(otherwise)
+        leader.unwrap_or(fallback)
     }
 
     async fn first(&mut self, step: &Step, seat: usize, rng: &mut Rng) {
@@ -130,8 +131,8 @@ impl<'a> Storm<'a> {
             }
             Kind::DropBucket => {
                 let cut_off = self.world.region_of(seat);
-                let doomed = doomed::drop_bucket(self.world, cut_off, step.hold * LONGER);
-                self.doomed.push(doomed.await);
+                let deleted = doomed::drop_bucket(self.world, cut_off, step.hold * LONGER);
+                self.doomed.push(deleted.await);
             }
             Kind::Isolate
             | Kind::OneWay
@@ -142,9 +143,9 @@ impl<'a> Storm<'a> {
             | Kind::RegionReset
             | Kind::RegionDelay
             | Kind::RegionLoss => {
-                let harmed = self.begin(step.kind, seat, rng);
+                let fault = self.begin(step.kind, seat, rng);
                 tokio::time::sleep(step.hold * LONGER).await;
-                self.end(harmed).await;
+                self.end(fault).await;
                 return;
             }
             Kind::Refuse
@@ -160,37 +161,37 @@ impl<'a> Storm<'a> {
         self.counts.add(step.kind);
     }
 
-    /// The running nodes of a node's region, itself included.
+    /// Returns the running nodes of a node's region, itself included.
     fn running_beside(&self, seat: usize) -> Vec<usize> {
         let seats = self.world.seats(self.world.region_of(seat));
         seats.filter(|it| self.world.members[*it].runs()).collect()
     }
 
-    /// Begins a fault of the network, at a node or its region.
+    /// Begins a network fault of a node or its region.
     fn begin(&self, kind: Kind, seat: usize, rng: &mut Rng) -> Harmed {
-        let world = &*self.world;
-        let region = world.region_of(seat);
-        let mut others = world.running_regions();
+        let cluster = &*self.world;
+        let region = cluster.region_of(seat);
+        let mut others = cluster.running_regions();
         others.retain(|it| *it != region);
         let other = others[rng.index(others.len())];
-        let near: Vec<usize> = world.seats(region).filter(|it| *it != seat).collect();
-        let all = (0..world.members.len()).filter(|it| *it != seat);
+        let region_peers: Vec<usize> = cluster.seats(region).filter(|it| *it != seat).collect();
+        let all = (0..cluster.members.len()).filter(|it| *it != seat);
         let pairs: Vec<(usize, usize)> = match kind {
             Kind::Isolate => all.map(|it| (seat, it)).collect(),
             Kind::OneWay | Kind::Bridge => {
-                let near = near.get(rng.index(near.len().max(1)));
-                near.map(|it| (seat, *it)).into_iter().collect()
+                let region_peers = region_peers.get(rng.index(region_peers.len().max(1)));
+                region_peers.map(|it| (seat, *it)).into_iter().collect()
             }
             Kind::RegionOff => others
                 .iter()
-                .flat_map(|it| world.pairs(region, *it))
+                .flat_map(|it| cluster.pairs(region, *it))
                 .collect(),
-            _ => world.pairs(region, other),
+            _ => cluster.pairs(region, other),
         };
-        let before = world.network.sum_between(&pairs, witness(kind));
-        let (late, stalls, resets) = (rng.millis(50..500), rng.within(100..400), rng.within(0..3));
+        let before = cluster.network.sum_between(&pairs, witness(kind));
+        let (delay, stalls, resets) = (rng.millis(50..500), rng.within(100..400), rng.within(0..3));
         for (one, other) in &pairs {
-            self.harm(kind, (*one, *other), (late, stalls, resets));
+            self.harm(kind, (*one, *other), (delay, stalls, resets));
         }
         Harmed {
             kind,
@@ -203,7 +204,7 @@ impl<'a> Storm<'a> {
         &self,
         kind: Kind,
         (one, other): (usize, usize),
-        (late, stalls, resets): (Duration, u64, u64),
+        (delay, stalls, resets): (Duration, u64, u64),
     ) {
         let network = &self.world.network;
         let both = |change: &dyn Fn(&mut Flow)| {
@@ -224,7 +225,7 @@ impl<'a> Storm<'a> {
                     network.shape(from, to, |link| link.refuse = true);
                 }
             }
-            Kind::RegionDelay => both(&|flow| flow.delay += late),
+            Kind::RegionDelay => both(&|flow| flow.delay += delay),
             Kind::RegionLoss => both(&|flow| {
                 flow.stalls = stalls;
                 flow.resets = resets;
@@ -247,13 +248,13 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Ends a fault of the network. It counts if it met anything.
-    async fn end(&mut self, harmed: Harmed) {
+    /// Ends a network fault. It counts if it affected any traffic.
+    async fn end(&mut self, fault: Harmed) {
         let network = &self.world.network;
-        let (pairs, counter) = (&harmed.pairs, witness(harmed.kind));
-        let met = async || (network.sum_between(pairs, counter) > harmed.before).then_some(());
-        if try_eventually(Duration::from_secs(1), met).await.is_some() {
-            self.counts.add(harmed.kind);
+        let (pairs, counter) = (&fault.pairs, witness(fault.kind));
+        let has_effect = async || (network.sum_between(pairs, counter) > fault.before).then_some(());
+        if try_eventually(Duration::from_secs(1), has_effect).await.is_some() {
+            self.counts.add(fault.kind);
         }
         self.world.network.heal();
     }

@@ -14,23 +14,23 @@ use crate::faults::version::Version;
 use crate::faults::workload::{self, Intent};
 use crate::rng::Rng;
 
-/// Of 1000 calls of a client that travels, how many are the first in another region.
+/// Number of a session client's calls that move to another region, in permille.
 const HOPS: u64 = 300;
 
-/// Of 1000 writes, how many have a time to live; and that, in seconds.
+/// Number of writes with a time to live, in permille, and its range in seconds.
 const EXPIRING: u64 = 250;
 const TTL: std::ops::Range<u64> = 1..7;
 
-/// Of 1000 reads, how many are content with the node's own replica.
+/// Number of reads that accept the node's own replica, in permille.
 const EVENTUAL: u64 = 100;
 
-/// Keys that a session remembers at most; then it begins anew.
+/// Maximum number of keys that a session remembers; beyond it a new session begins.
 const REMEMBERED: usize = 2000;
 
-/// A client of shared keys: one that stays in a region, or one that takes its session to others.
+/// A client of shared keys: it stays in a region, or carries its session to others.
 pub(super) struct Traveller {
     field: Arc<Field>,
-    /// By seat.
+    /// Clients by seat.
     clients: Vec<Client>,
     region: usize,
     travels: bool,
@@ -41,7 +41,7 @@ pub(super) struct Traveller {
 }
 
 impl Traveller {
-    /// A client that begins in this region.
+    /// Creates a client that begins in this region.
     pub fn new(field: &Arc<Field>, number: u32, region: usize, travels: bool, seed: u64) -> Self {
         let seats = 0..field.common.nodes.len();
         let clients = seats.map(|seat| Client::new(&field.common, number, seat, seed));
@@ -78,8 +78,8 @@ impl Traveller {
             Intent::Delete => Action::Delete,
             Intent::Create => Action::Create(value),
             Intent::Swap | Intent::DeleteThat => {
-                let (found, etag) = self.call(key, Action::Get, None).await;
-                let (Outcome::Found(was), Some(etag)) = (found, etag) else {
+                let (outcome, etag) = self.call(key, Action::Get, None).await;
+                let (Outcome::Found(was), Some(etag)) = (outcome, etag) else {
                     return;
                 };
                 let action = match intent {
@@ -100,35 +100,35 @@ impl Traveller {
         etag: Option<&str>,
     ) -> (Outcome, Option<Box<str>>) {
         let writes = action.writes();
-        let reads = writes.is_none();
-        let puts = writes.is_some_and(|value| value != ABSENT);
-        let ttl = (puts && self.rng.permille(EXPIRING)).then(|| self.rng.within(TTL));
+        let is_read = writes.is_none();
+        let is_put = writes.is_some_and(|value| value != ABSENT);
+        let ttl = (is_put && self.rng.permille(EXPIRING)).then(|| self.rng.within(TTL));
         let content_type = writes.map(|value| format!("text/x{}", value % 5));
-        let eventual = reads && self.rng.permille(EVENTUAL);
-        // A DELETE begins a new session: that is how its version is told.
-        let token = self.token.clone().filter(|_| reads || puts);
+        let eventual = is_read && self.rng.permille(EVENTUAL);
+        // A DELETE begins a new session: only then its response tells its version.
+        let token = self.token.clone().filter(|_| is_read || is_put);
         let extras = Extras {
             token: token.as_deref(),
             ttl,
-            content_type: content_type.as_deref().filter(|_| puts),
+            content_type: content_type.as_deref().filter(|_| is_put),
             eventual,
         };
         let seats = self.field.seats[self.region].clone();
         let seat = seats.start + self.rng.index(seats.len());
-        let asked = self.clients[seat].ask_with(key, action, etag, extras).await;
-        let record = asked.record;
+        let result = self.clients[seat].ask_with(key, action, etag, extras).await;
+        let record = result.record;
         let (outcome, etag) = (record.outcome, record.etag.clone());
         self.field.common.ledger.tally.count(outcome);
-        if reads && token.is_some() {
-            let answered = matches!(outcome, Outcome::Found(_));
-            let counter = if answered {
+        if is_read && token.is_some() {
+            let is_answered = matches!(outcome, Outcome::Found(_));
+            let counter = if is_answered {
                 &self.field.with_token
             } else {
                 &self.field.refused
             };
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        let visit = Visit {
+        let region_call = Visit {
             region: self.region,
             record,
             ttl,
@@ -136,18 +136,18 @@ impl Traveller {
             eventual,
         };
         if self.travels {
-            self.remember(key, &visit, token.is_some(), asked.token);
+            self.remember(key, &region_call, token.is_some(), result.token);
         }
-        self.field.visits.add(key, visit);
+        self.field.visits.add(key, region_call);
         (outcome, etag)
     }
 
-    /// Notes the session's token, and what it covers.
-    fn remember(&mut self, key: KeyName, visit: &Visit, went_on: bool, token: Option<String>) {
-        let (Some(token), Some(version)) = (token, visit.version()) else {
+    /// Records the session's token, and the version that it covers.
+    fn remember(&mut self, key: KeyName, call: &Visit, is_continued: bool, token: Option<String>) {
+        let (Some(token), Some(version)) = (token, call.version()) else {
             return;
         };
-        if !went_on || self.seen.len() > REMEMBERED {
+        if !is_continued || self.seen.len() > REMEMBERED {
             self.seen.clear();
         }
         self.token = Some(token);
@@ -157,28 +157,28 @@ impl Traveller {
 }
 
 /// Reads keys that other regions write, until the run is stopped.
-pub(super) async fn read_abroad(field: Arc<Field>, number: u32, region: usize, seed: u64) {
+pub(super) async fn read_abroad(context: Arc<Field>, number: u32, region: usize, seed: u64) {
     let mut rng = Rng::branch(seed, u64::from(number));
     let new_clients = |shared| {
-        let seats = field.seats[region].clone();
+        let seats = context.seats[region].clone();
         let clients = seats.map(|seat| Client::new(shared, number, seat, seed));
         clients.collect::<Vec<_>>()
     };
-    let shared = field.abroad.iter().map(|(shared, _)| shared);
+    let shared = context.abroad.iter().map(|(shared, _)| shared);
     let mut clients: Vec<Vec<Client>> = shared.map(new_clients).collect();
-    while !field.stopped() {
-        let homes = field.regions();
-        let home = (region + 1 + rng.index(homes.saturating_sub(1).max(1))) % homes.max(1);
-        if home != region {
-            let readable = field.readable(home);
+    while !context.stopped() {
+        let region_count = context.regions();
+        let owner = (region + 1 + rng.index(region_count.saturating_sub(1).max(1))) % region_count.max(1);
+        if owner != region {
+            let readable = context.readable(owner);
             let generation = rng.within(*readable.start()..*readable.end() + 1);
             let (key, _) = workload::next(&mut rng, generation);
-            let node = rng.index(clients[home].len());
-            let record = clients[home][node].ask(key, Action::Get, None).await;
-            let (shared, visits) = &field.abroad[home];
+            let node = rng.index(clients[owner].len());
+            let record = clients[owner][node].ask(key, Action::Get, None).await;
+            let (shared, visits) = &context.abroad[owner];
             shared.ledger.tally.count(record.outcome);
             visits.add(key, Visit::plain(region, record));
         }
-        tokio::time::sleep(rng.millis(field.common.pace.clone())).await;
+        tokio::time::sleep(rng.millis(context.common.pace.clone())).await;
     }
 }

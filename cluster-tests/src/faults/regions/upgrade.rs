@@ -1,5 +1,5 @@
 //! A rolling upgrade from an older build, and back, as operators do it: a node at a time, each
-//! stopped by signal, while all regions are written and read.
+//! stopped by SIGTERM, while all regions are written and read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,17 +7,17 @@ use std::time::Duration;
 use super::field::Field;
 use crate::region::World;
 
-/// A leg of the way: which nodes get which build, one after the other.
+/// A phase of the upgrade: nodes that get a build, one after the other.
 struct Leg {
     name: &'static str,
     seats: Vec<usize>,
-    /// `None`: this build.
+    /// Path of the build; `None`: this build.
     binary: Option<PathBuf>,
 }
 
-/// All but one node go forward: as long as that one has the older build, nothing is used that the
-/// older one doesn't know. So they can go back, and do. Then all go forward.
-fn legs(seats: &[usize], old: &Path) -> [Leg; 3] {
+/// Upgrades all nodes but one: while that one has the older build, the feature level stays and the
+/// others can be downgraded again. The second phase does so, and the third upgrades all nodes.
+fn phases(seats: &[usize], old: &Path) -> [Leg; 3] {
     let but_one = &seats[..seats.len().saturating_sub(1)];
     [
         Leg {
@@ -38,35 +38,35 @@ fn legs(seats: &[usize], old: &Path) -> [Leg; 3] {
     ]
 }
 
-/// Rolls all nodes, which run the build `old`, forward, back and forward again, within about
-/// `lasts`. Returns what was done; less than all if the run is stopped.
+/// Upgrades all nodes, which run the build `old`, downgrades them, and upgrades them again, within
+/// about `lasts`. Returns what was done; less than all if the run is stopped.
 ///
 /// # Panics
-/// When a node doesn't stop as it should, or doesn't come back.
+/// Panics if a node doesn't stop as it should, or doesn't come back.
 pub(super) async fn roll(
-    world: &mut World,
+    cluster: &mut World,
     old: &Path,
-    lasts: Duration,
-    field: &Field,
-    say: impl Fn(&str),
+    duration: Duration,
+    context: &Field,
+    report: impl Fn(&str),
 ) -> Vec<String> {
-    let legs = legs(&world.running(), old);
-    let restarts: usize = legs.iter().map(|leg| leg.seats.len()).sum();
-    let rest = lasts / u32::try_from(restarts).unwrap_or(u32::MAX).max(1);
+    let phases = phases(&cluster.running(), old);
+    let restarts: usize = phases.iter().map(|phase| phase.seats.len()).sum();
+    let pause = duration / u32::try_from(restarts).unwrap_or(u32::MAX).max(1);
     let mut done = vec![];
-    for leg in legs {
-        for seat in &leg.seats {
-            if field.stopped() {
+    for phase in phases {
+        for seat in &phase.seats {
+            if context.stopped() {
                 return done;
             }
-            world.terminate(*seat).await;
-            world.members[*seat].flags.binary.clone_from(&leg.binary);
-            world.restart(*seat).await;
-            world.wait_ready(*seat).await;
-            say(&format!("{}: node {seat}", leg.name));
-            tokio::time::sleep(rest).await;
+            cluster.terminate(*seat).await;
+            cluster.members[*seat].flags.binary.clone_from(&phase.binary);
+            cluster.restart(*seat).await;
+            cluster.wait_ready(*seat).await;
+            report(&format!("{}: node {seat}", phase.name));
+            tokio::time::sleep(pause).await;
         }
-        done.push(format!("{}: {} nodes", leg.name, leg.seats.len()));
+        done.push(format!("{}: {} nodes", phase.name, phase.seats.len()));
     }
     done
 }
@@ -76,15 +76,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_node_stays_old_until_there_is_no_way_back() {
+    fn one_node_keeps_the_old_build_until_the_last_phase() {
         let old = PathBuf::from("old");
         let mut builds = vec![Some(&old); 3];
-        let legs = legs(&[0, 1, 2], &old);
-        for (number, leg) in legs.iter().enumerate() {
-            for seat in &leg.seats {
-                builds[*seat] = leg.binary.as_ref();
-                let some_old = builds.iter().any(Option::is_some);
-                assert!(some_old || number == 2);
+        let phases = phases(&[0, 1, 2], &old);
+        for (number, phase) in phases.iter().enumerate() {
+            for seat in &phase.seats {
+                builds[*seat] = phase.binary.as_ref();
+                let has_old = builds.iter().any(Option::is_some);
+                assert!(has_old || number == 2);
             }
         }
         assert_eq!(builds, [None; 3]);

@@ -1,4 +1,4 @@
-//! A call on a key, with all that matters where several regions have the key.
+//! A call on a key in one region, with all that matters for keys of several regions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,20 +12,20 @@ use crate::faults::version::Version;
 /// A call on a key in one region.
 #[derive(Clone, Debug)]
 pub(super) struct Visit {
-    /// The region that was called.
+    /// Region that was called.
     pub region: usize,
-    /// The call.
+    /// Record of the call.
     pub record: Record,
-    /// The time to live of what it wrote, in seconds.
+    /// Time to live of the value that it wrote, in seconds.
     pub ttl: Option<u64>,
-    /// The newest version of the key that the session token covered which it brought.
+    /// Newest version of the key covered by the session token that the call carried.
     pub seen: Option<Version>,
-    /// Whether it was content with what the node's own replica had.
+    /// True if the node's own replica was allowed to answer.
     pub eventual: bool,
 }
 
 impl Visit {
-    /// A call without anything special.
+    /// Creates a call without a session token or a time to live.
     pub fn plain(region: usize, record: Record) -> Self {
         Self {
             region,
@@ -36,7 +36,7 @@ impl Visit {
         }
     }
 
-    /// The version of what it found or wrote.
+    /// Returns the version that it read or wrote.
     pub fn version(&self) -> Option<Version> {
         Version::of_etag(self.record.etag.as_deref()?)
     }
@@ -55,41 +55,41 @@ impl fmt::Display for Visit {
     }
 }
 
-/// Visits by key, until they are judged.
+/// Calls by key, until they are checked.
 #[derive(Debug, Default)]
 pub(super) struct Visits(Mutex<HashMap<KeyName, Vec<Visit>>>);
 
 impl Visits {
-    pub fn add(&self, key: KeyName, visit: Visit) {
-        let mut visits = self.0.lock().expect("no client panics here");
-        visits.entry(key).or_default().push(visit);
+    pub fn add(&self, key: KeyName, call: Visit) {
+        let mut calls = self.0.lock().expect("no client panics here");
+        calls.entry(key).or_default().push(call);
     }
 
-    /// Takes out those of a key.
+    /// Takes the calls on a key.
     pub fn take(&self, key: KeyName) -> Vec<Visit> {
-        let mut visits = self.0.lock().expect("no client panics here");
-        visits.remove(&key).unwrap_or_default()
+        let mut calls = self.0.lock().expect("no client panics here");
+        calls.remove(&key).unwrap_or_default()
     }
 
-    /// Takes out all.
+    /// Takes all calls.
     pub fn take_all(&self) -> HashMap<KeyName, Vec<Visit>> {
         std::mem::take(&mut self.0.lock().expect("no client panics here"))
     }
 }
 
-/// The run's time as wall clocks have it, which is what versions are made of.
+/// Wall clock time at a run's start, which relates the run's times to versions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin(pub u64);
 
 impl Origin {
-    /// Of a run that begins now.
+    /// Creates the origin of a run that begins now.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanos = since.map_or(0, |since| since.as_nanos());
         Self(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// When a time of the run was.
+    /// Returns the wall clock time at a time of the run, in nanoseconds.
     pub fn at(self, since_start: u64) -> u64 {
         self.0.saturating_add(since_start)
     }

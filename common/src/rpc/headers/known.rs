@@ -1,8 +1,9 @@
-//! Headers that most requests or answers have, and values that they often have.
+//! Static table of headers that most requests or responses have, and of their common values, as in
+//! HPACK (RFC 7541).
 //!
-//! Router and node must have the same ones: [`VERSION`] says which, and is raised with every change
-//! here. A router and a node of different versions do without the lane for users: requests go by
-//! HTTP.
+//! Router and node must have the same table: [`TABLE_VERSION`] identifies it, and is raised with
+//! every change here. A router and a node of different versions use no stream for users' requests:
+//! they are sent as HTTP.
 
 use std::sync::LazyLock;
 
@@ -10,13 +11,13 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::server::cors::EXPOSED;
 
-/// Which headers are known here: what a router and a node tell each other when they greet.
+/// Version of the table, which a router and a node exchange in their greetings.
 pub const VERSION: u32 = 1;
 
-/// The names, each at its place, from 1 on, and what they often say. A change needs another
-/// [`VERSION`].
+/// Names, whose indexes begin with 1, and their common values. A change needs another
+/// [`TABLE_VERSION`].
 const NAMES: [(HeaderName, &[&str]); COUNT] = [
-    // Of answers.
+    // Of responses.
     (own("x-request-id"), &[]),
     (own("x-cloudkv-region"), &[]),
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, &["*"]),
@@ -73,7 +74,7 @@ const NAMES: [(HeaderName, &[&str]); COUNT] = [
     (own("tracestate"), &[]),
 ];
 
-// Places are bytes, and 0 is none.
+// Indexes are bytes, and 0 is none.
 const _: () = assert!(COUNT < u8::MAX as usize);
 const COUNT: usize = 44;
 
@@ -90,27 +91,27 @@ const fn own(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
 }
 
-/// A header that is known.
+/// Entry of the table.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Its name.
+    /// Name of the header.
     pub name: HeaderName,
-    /// What it often says.
+    /// Common values.
     pub values: Vec<HeaderValue>,
 }
 
-/// Several times as many as there are names: few have to look at two.
+/// Size of the hash table: several times the number of names, so that few look-ups probe twice.
 const SLOTS: usize = 256;
 
-/// All that are known.
+/// The table, hashed by name.
 #[derive(Debug)]
 pub(super) struct Table {
     known: Vec<Known>,
-    /// The places of names, by what [`slots`] makes of them; 0: none.
+    /// Indexes of entries, by [`probe_slots`]; 0: none.
     places: [u8; SLOTS],
 }
 
-/// What is known, made once.
+/// Returns the table, which is built once.
 pub(super) fn table() -> &'static Table {
     static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
     &TABLE
@@ -122,46 +123,49 @@ impl Table {
             let values = values.iter().copied();
             values.map(HeaderValue::from_static).collect()
         };
-        let known = |(name, often)| Known {
+        let entry = |(name, common)| Known {
             name,
-            values: values(often),
+            values: values(common),
         };
-        let known: Vec<Known> = NAMES.into_iter().map(known).collect();
-        let mut places = [0; SLOTS];
-        for (place, known) in (1..).zip(&known) {
-            if let Some(free) = slots(&known.name).find(|slot| places[*slot] == 0) {
-                places[free] = place;
+        let entries: Vec<Known> = NAMES.into_iter().map(entry).collect();
+        let mut indexes = [0; SLOTS];
+        for (index, entry) in (1..).zip(&entries) {
+            if let Some(free) = slots(&entry.name).find(|slot| indexes[*slot] == 0) {
+                indexes[free] = index;
             }
         }
-        Self { known, places }
+        Self {
+            known: entries,
+            places: indexes,
+        }
     }
 
-    /// The place of a name, and what stands there, if it is known.
+    /// Returns the index and the entry of a name, if the table has it.
     pub fn find(&self, name: &HeaderName) -> Option<(u8, &Known)> {
         for slot in slots(name) {
-            let place = self.places[slot];
-            let known = self.at(place)?;
-            if known.name == *name {
-                return Some((place, known));
+            let index = self.places[slot];
+            let entry = self.at(index)?;
+            if entry.name == *name {
+                return Some((index, entry));
             }
         }
         None
     }
 
-    /// What stands at a place.
-    pub fn at(&self, place: u8) -> Option<&Known> {
-        self.known.get(usize::from(place).checked_sub(1)?)
+    /// Returns the entry at an index.
+    pub fn at(&self, index: u8) -> Option<&Known> {
+        self.known.get(usize::from(index).checked_sub(1)?)
     }
 }
 
 impl Known {
-    /// The number of a value, if it is one that is known.
+    /// Returns the index of a value, if the entry has it.
     pub fn number_of(&self, value: &HeaderValue) -> Option<usize> {
         self.values.iter().position(|known| known == value)
     }
 }
 
-/// The slots at which a name may be, in their order.
+/// Returns the slots in which a name may be, in probing order.
 fn slots(name: &HeaderName) -> impl Iterator<Item = usize> + use<> {
     let name = name.as_str().as_bytes();
     let byte = |at: usize| usize::from(name.get(at).copied().unwrap_or_default());
@@ -177,19 +181,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_have_a_place_of_their_own() {
+    fn all_names_are_found_at_their_index() {
         let table = table();
-        for (place, (name, values)) in (1..).zip(NAMES) {
-            let (found, known) = table.find(&name).unwrap();
-            assert_eq!((found, &known.name), (place, &name));
-            assert_eq!(known.values, values);
+        for (index, (name, values)) in (1..).zip(NAMES) {
+            let (actual, entry) = table.find(&name).unwrap();
+            assert_eq!((actual, &entry.name), (index, &name));
+            assert_eq!(entry.values, values);
         }
         assert!(table.find(&own("x-mine")).is_none());
         assert!(table.at(0).is_none());
         assert!(table.at(u8::MAX).is_none());
     }
 
-    /// Else routers and nodes of two releases would read different headers in the same bytes.
+    /// Otherwise routers and nodes of two releases would read different headers from the same
+    /// bytes.
     #[test]
     fn a_version_never_changes() {
         let mut all = String::new();
@@ -205,8 +210,8 @@ mod tests {
 
     #[test]
     fn values_are_found() {
-        let (_, known) = table().find(&own("x-forwarded-proto")).unwrap();
-        let number = |value| known.number_of(&HeaderValue::from_static(value));
-        assert_eq!((number("https"), number("ftp")), (Some(1), None));
+        let (_, entry) = table().find(&own("x-forwarded-proto")).unwrap();
+        let index = |value| entry.number_of(&HeaderValue::from_static(value));
+        assert_eq!((index("https"), index("ftp")), (Some(1), None));
     }
 }

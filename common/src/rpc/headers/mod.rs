@@ -1,15 +1,17 @@
-//! Headers of a user's request, and of its answer, as they travel between router and node.
+//! Encoding of the headers of a user's request, and of its response, between router and node.
 //!
-//! All of them are one piece of memory: how many they are, then each one's name and value. What is
-//! [`known`] goes as its number, and needs no parsing when it comes; other values share their
-//! memory with what came in.
+//! All headers are one buffer: their count, then each one's name and value. Names and values of the
+//! static table are sent as indexes, and need no parsing when received; other values share the
+//! received buffer.
 //!
 //! ```text
 //! headers = count header*
-//! header  = (byte: place of a known name | 0 length name) (2 * number of a known value + 1 | 2 * length value)
+//! header  = name value
+//! name    = byte: index in the static table | 0 length bytes
+//! value   = 2 * index of a common value + 1 | 2 * length bytes
 //! ```
 //!
-//! Counts, lengths and numbers are varints, as in Protocol Buffers.
+//! Counts, lengths and indexes of values are varints, as in Protocol Buffers.
 
 mod known;
 
@@ -21,17 +23,17 @@ pub use known::VERSION;
 
 use known::{Known, Table};
 
-/// Says that a name follows that isn't known.
+/// Byte in place of an index, after which a name follows that the static table doesn't have.
 const SPELT: u8 = 0;
-/// The longest head of a header: a byte, and the lengths of a name and a value.
+/// Maximum bytes of a header beside its name and value: a byte, and two lengths.
 const HEAD: usize = 12;
 
-/// Headers that can't be read.
+/// Encoded headers that can't be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what should be headers is none, or there are too many")]
+#[error("decode headers: they are malformed, or too many")]
 pub struct NoHeaders;
 
-/// Writes headers, those left out for which `skip` holds.
+/// Encodes headers, except those for which `skip` returns true.
 pub fn write_headers(headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) -> Bytes {
     let size =
         |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEAD;
@@ -40,9 +42,9 @@ pub fn write_headers(headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) ->
     encode_varint(written().count() as u64, &mut out);
     let table = known::table();
     for (name, value) in written() {
-        let found = table.find(name);
-        match found {
-            Some((place, _)) => out.put_u8(place),
+        let entry = table.find(name);
+        match entry {
+            Some((index, _)) => out.put_u8(index),
             None => {
                 let name = name.as_str().as_bytes();
                 out.put_u8(SPELT);
@@ -50,8 +52,8 @@ pub fn write_headers(headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) ->
                 out.put_slice(name);
             }
         }
-        match found.and_then(|(_, known)| known.number_of(value)) {
-            Some(number) => encode_varint(2 * number as u64 + 1, &mut out),
+        match entry.and_then(|(_, entry)| entry.number_of(value)) {
+            Some(index) => encode_varint(2 * index as u64 + 1, &mut out),
             None => {
                 encode_varint(2 * value.len() as u64, &mut out);
                 out.put_slice(value.as_bytes());
@@ -61,19 +63,22 @@ pub fn write_headers(headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) ->
     out.freeze()
 }
 
-/// Reads headers, with room for `more`.
-pub fn read_headers(bytes: &Bytes, more: usize) -> Result<HeaderMap, NoHeaders> {
+/// Decodes headers into a map with capacity for `additional` ones.
+///
+/// # Errors
+/// Fails if they are malformed, or more than a map can hold.
+pub fn read_headers(bytes: &Bytes, additional: usize) -> Result<HeaderMap, NoHeaders> {
     let mut left = bytes.clone();
     let count = varint(&mut left)?;
-    // Each takes two bytes at least: what is only claimed takes no memory.
+    // Each takes two bytes at least: a claimed count reserves no memory.
     if count > left.len() / 2 {
         return Err(NoHeaders);
     }
-    let mut headers = HeaderMap::try_with_capacity(count + more).map_err(|_| NoHeaders)?;
+    let mut headers = HeaderMap::try_with_capacity(count + additional).map_err(|_| NoHeaders)?;
     let table = known::table();
     for _ in 0..count {
-        let (name, known) = read_name(&mut left, table)?;
-        let value = read_value(&mut left, known)?;
+        let (name, entry) = read_name(&mut left, table)?;
+        let value = read_value(&mut left, entry)?;
         headers.try_append(name, value).map_err(|_| NoHeaders)?;
     }
     left.is_empty().then_some(headers).ok_or(NoHeaders)
@@ -89,20 +94,20 @@ fn read_name<'a>(
             let name = HeaderName::from_bytes(&take(left, length)?);
             Ok((name.map_err(|_| NoHeaders)?, None))
         }
-        place => {
-            let known = table.at(place).ok_or(NoHeaders)?;
-            Ok((known.name.clone(), Some(known)))
+        index => {
+            let entry = table.at(index).ok_or(NoHeaders)?;
+            Ok((entry.name.clone(), Some(entry)))
         }
     }
 }
 
-fn read_value(left: &mut Bytes, known: Option<&Known>) -> Result<HeaderValue, NoHeaders> {
-    let said = varint(left)?;
-    if said % 2 == 1 {
-        let value = known.and_then(|known| known.values.get(said / 2));
+fn read_value(left: &mut Bytes, entry: Option<&Known>) -> Result<HeaderValue, NoHeaders> {
+    let number = varint(left)?;
+    if number % 2 == 1 {
+        let value = entry.and_then(|entry| entry.values.get(number / 2));
         return value.cloned().ok_or(NoHeaders);
     }
-    HeaderValue::from_maybe_shared(take(left, said / 2)?).map_err(|_| NoHeaders)
+    HeaderValue::from_maybe_shared(take(left, number / 2)?).map_err(|_| NoHeaders)
 }
 
 fn varint(left: &mut Bytes) -> Result<usize, NoHeaders> {
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn headers_survive_a_round_trip() {
         let mut headers = HeaderMap::new();
         headers.append("etag", HeaderValue::from_static("\"a:b\""));
         headers.append("x-empty", HeaderValue::from_static(""));
@@ -161,29 +166,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_takes_little() {
+    fn headers_of_the_static_table_take_few_bytes() {
         let mut headers = HeaderMap::new();
         headers.append("access-control-allow-origin", HeaderValue::from_static("*"));
         assert_eq!(write_headers(&headers, |_| false).len(), 3);
     }
 
     #[test]
-    fn what_is_none_is_refused() {
+    fn malformed_headers_are_refused() {
         let good = spelt(b"a", b"b");
         assert_eq!(read_headers(&some(1, &good), 0).unwrap()["a"], "b");
-        let none: [(u8, Vec<u8>); 9] = [
+        let malformed: [(u8, Vec<u8>); 9] = [
             (0, good.clone()),
             (2, good.clone()),
             (1, spelt(b"", b"b")),
             (1, spelt(b"a b", b"c")),
             (1, spelt(b"a", b"\x01")),
-            // No such name; no such value of a name with one, with none, and of one that isn't known.
+            // No such name; no such value of a name with one, of one with none, and of a literal
+            // name.
             (1, vec![255, 0]),
             (1, vec![3, 3]),
             (1, vec![1, 1]),
             (1, vec![SPELT, 1, b'a', 1]),
         ];
-        for (count, header) in none {
+        for (count, header) in malformed {
             assert_eq!(
                 read_headers(&some(count, &header), 0),
                 Err(NoHeaders),
@@ -197,10 +203,10 @@ mod tests {
         }
     }
 
-    /// As every release of version 1 must read them.
+    /// Every release of version 1 must read these bytes so.
     #[test]
-    fn bytes_of_version_1_read_as_ever() {
-        // A name and a value that are known, a name that is, and neither.
+    fn bytes_of_version_1_stay_readable() {
+        // A name and a value of the table, a name of it, and neither.
         let bytes = b"\x03\x03\x01\x01\x04id\x00\x01a\x02b";
         let headers = read_headers(&Bytes::from_static(bytes), 0).unwrap();
         assert_eq!(headers.len(), 3);
@@ -211,11 +217,12 @@ mod tests {
     }
 
     fn some_headers() -> impl Strategy<Value = HeaderMap> {
-        let known = (1..=50_u8).prop_map(|place| known::table().at(place));
-        let known = known.prop_filter_map("a place", |known| known.map(|known| known.name.clone()));
+        let known = (1..=50_u8).prop_map(|index| known::table().at(index));
+        let known =
+            known.prop_filter_map("an index", |entry| entry.map(|entry| entry.name.clone()));
         let other = "[a-z-]{1,9}".prop_filter_map("a name", |name| name.parse().ok());
-        let often = prop::sample::select(vec!["*", "no-cache", "http", "0", "application/json"]);
-        let value = prop_oneof![often.prop_map(str::to_owned), "[ -~]{0,40}"];
+        let common = prop::sample::select(vec!["*", "no-cache", "http", "0", "application/json"]);
+        let value = prop_oneof![common.prop_map(str::to_owned), "[ -~]{0,40}"];
         let value = value.prop_filter_map("a value", |value| HeaderValue::from_str(&value).ok());
         prop::collection::vec((prop_oneof![known, other], value), 0..20).prop_map(|lines| {
             let mut headers = HeaderMap::new();
@@ -228,13 +235,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_headers_come_as_they_went(headers in some_headers(), more in 0_usize..20) {
+        fn any_headers_survive_a_round_trip(headers in some_headers(), additional in 0_usize..20) {
             let bytes = write_headers(&headers, |_| false);
-            prop_assert_eq!(read_headers(&bytes, more), Ok(headers));
+            prop_assert_eq!(read_headers(&bytes, additional), Ok(headers));
         }
 
         #[test]
-        fn damaged_bytes_are_refused_or_read(
+        fn damaged_bytes_are_refused_or_decoded(
             headers in some_headers(),
             at in any::<prop::sample::Index>(),
             byte in any::<u8>(),

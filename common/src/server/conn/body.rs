@@ -1,12 +1,12 @@
-//! The body of a request, as the server hands it to who answers.
+//! Request body, as the server hands it to the handler.
 //!
-//! Over HTTP/1 a body that isn't read to its end makes its connection useless for what follows, so
-//! the answer has to say so, and the socket has to be closed gently ([`super::linger`]). Whoever
-//! answers needn't know: the body itself notes its end, and what was left of it comes back here,
-//! to be thrown away if it is short and there already.
+//! Over HTTP/1 a body that isn't read to its end makes its connection unusable for further
+//! requests, so the response has to say so, and the socket has to linger ([`super::linger`]). The
+//! handler needn't care: the body itself records its end, and the remainder comes back here, to be
+//! discarded if it is short and was received already.
 //!
-//! Over HTTP/2 the last bytes that `content-length` promises are held back until the stream ends:
-//! who reads by that length can't take the beginning of a longer body for all of it.
+//! Over HTTP/2 the last bytes that `content-length` announces are withheld until the stream ends:
+//! a reader that counts by that length can't take the beginning of a longer body for all of it.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -20,46 +20,46 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-/// Maximum number of unread bytes that are thrown away to keep a connection.
+/// Maximum number of unread bytes that are discarded to keep a connection.
 const MAX_DISCARDED: u64 = 4 << 10;
 
-/// Number of times that a remainder is asked for before it counts as one that comes later: hyper
-/// hands a piece over a turn after it was asked for.
+/// Number of polls of a remainder before it counts as not yet received: hyper delivers a piece one
+/// poll after it was requested.
 const DISCARD_POLLS: usize = 6;
 
-/// What went wrong with a body: it broke off, or isn't what its head said.
+/// Error of a body that broke off, or isn't as its head announced.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
-/// The body of a request.
+/// Body of a request.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     incoming: Option<Incoming>,
-    /// Where its end is noted, over HTTP/1.
+    /// Record of its end, over HTTP/1.
     unread: Option<Arc<Unread>>,
-    /// Whether the end of the stream decides, as over HTTP/2.
+    /// True if the end of the stream decides, as over HTTP/2.
     ends_with_stream: bool,
     held: Option<Box<Held>>,
 }
 
-/// The last bytes of a body whose stream hasn't ended, or the trailers behind them.
+/// Last bytes of a body whose stream hasn't ended, or the trailers after them.
 #[derive(Debug)]
 enum Held {
     Data(Bytes),
     Frame(Frame<Bytes>),
 }
 
-/// Whether the current request's body was read to its end, for one HTTP/1 connection.
+/// Record of whether the current request's body was read to its end, for one HTTP/1 connection.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     open: AtomicBool,
-    /// What was dropped before its end.
+    /// Body that was dropped before its end.
     left: Mutex<Option<Incoming>>,
 }
 
 impl RequestBody {
-    /// A body whose end `unread` is to know of. One that waits for `100 Continue` is never asked
-    /// for once it was dropped: that would make the client send it.
+    /// Creates a body whose end is recorded in `unread`. One that waits for `100 Continue` is never
+    /// polled once it was dropped: that would make the client send it.
     pub(crate) fn http1(incoming: Incoming, unread: &Arc<Unread>) -> Self {
         let unread = (!incoming.is_end_stream()).then(|| {
             unread.open.store(true, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl RequestBody {
         }
     }
 
-    /// A body on a stream of its own.
+    /// Creates a body on a stream of its own.
     pub(crate) fn http2(incoming: Incoming) -> Self {
         Self {
             incoming: Some(incoming),
@@ -109,9 +109,9 @@ impl RequestBody {
                 self.held = Some(Box::new(Held::Frame(frame)));
                 return Poll::Ready(last.map(Ok));
             }
-            let promised = self.ends_with_stream && incoming.size_hint().exact() == Some(0);
+            let is_complete = self.ends_with_stream && incoming.size_hint().exact() == Some(0);
             match frame.into_data() {
-                Ok(data) if promised && !incoming.is_end_stream() => {
+                Ok(data) if is_complete && !incoming.is_end_stream() => {
                     self.held = Some(Box::new(Held::Data(data)));
                 }
                 Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -121,8 +121,8 @@ impl RequestBody {
     }
 }
 
-fn take_held(held: &mut Option<Box<Held>>) -> Option<Frame<Bytes>> {
-    held.take().map(|held| match *held {
+fn take_held(withheld: &mut Option<Box<Held>>) -> Option<Frame<Bytes>> {
+    withheld.take().map(|withheld| match *withheld {
         Held::Data(data) => Frame::data(data),
         Held::Frame(frame) => frame,
     })
@@ -171,22 +171,23 @@ impl Drop for RequestBody {
 }
 
 impl Unread {
-    /// Whether the request that was just answered left some of its body unread. A short rest that
-    /// is there already is thrown away first, unless the client `waits` to be asked for its body.
+    /// Returns whether the request that was just answered left some of its body unread. A short
+    /// remainder that was received already is discarded first, unless the client `waits` for
+    /// `100 Continue`.
     pub(crate) async fn is_left(&self, waits: bool) -> bool {
         if !self.open.swap(false, Ordering::Relaxed) {
             return false;
         }
-        let left = self.left.lock().take();
-        match left {
+        let remainder = self.left.lock().take();
+        match remainder {
             Some(body) if !waits => !discard(body).await,
-            // Somebody still reads it, or nobody may ask for it.
+            // It is still being read, or must not be polled.
             _ => true,
         }
     }
 }
 
-/// Reads a body to its end if that is short and there already; says whether it was.
+/// Reads a body to its end if the remainder is short and was received already. False if it isn't.
 async fn discard(mut body: Incoming) -> bool {
     let (mut polls, mut bytes) = (0, 0);
     poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! hyper on one connection: its bounds, and obedience to orders.
+//! Drives hyper on one connection: its bounds, and the directives to it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,12 +17,12 @@ use crate::server::conn::session::Session;
 use crate::server::conn::streams::Streams;
 use crate::server::settings::HttpSettings;
 
-/// Memory that one HTTP/2 request, and all of one connection, may fill with unread bodies.
+/// Flow-control windows: bytes of unread bodies of one HTTP/2 request, and of one connection.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// hyper with the settings' bounds. Its own header timeout stays off: it would also be the idle
-/// timeout, doesn't cover the wait for the first byte, and takes a timer per request.
+/// Configures hyper with the settings' bounds. Its own header timeout stays off: it would also be
+/// the idle timeout, doesn't cover the wait for the first byte, and takes a timer per request.
 pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Streams> {
     let mut builder = Builder::new(Streams::new(tasks, settings.write_timeout));
     builder
@@ -42,35 +42,35 @@ pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<St
     builder
 }
 
-/// Serves a connection until it ends, is drained, or is cut.
+/// Serves a connection until it ends, has drained, or is cut.
 pub(crate) async fn drive<A: Answer>(
     builder: &Builder<Streams>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     session: Arc<Session<A>>,
 ) {
-    let pulse = Arc::clone(&session.pulse);
+    let state = Arc::clone(&session.pulse);
     let service = service_fn(move |request| Arc::clone(&session).serve(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let (mut registered, mut draining) = (false, false);
+    let (mut is_registered, mut is_draining) = (false, false);
     let ended = poll_fn(|cx| {
         // A task's waker stays the same, so once is enough.
-        if !std::mem::replace(&mut registered, true) {
-            pulse.register(cx.waker());
+        if !std::mem::replace(&mut is_registered, true) {
+            state.register(cx.waker());
         }
-        match pulse.order() {
+        match state.order() {
             Order::Serve => {}
             Order::Drain => {
-                if !std::mem::replace(&mut draining, true) {
+                if !std::mem::replace(&mut is_draining, true) {
                     connection.as_mut().graceful_shutdown();
                 }
             }
             Order::Evict => {
-                if !std::mem::replace(&mut draining, true) {
+                if !std::mem::replace(&mut is_draining, true) {
                     connection.as_mut().graceful_shutdown();
                 }
-                // So that the client is told, if it takes a word.
+                // Polled once, to send the client a GOAWAY if its socket takes it.
                 let ended = connection.as_mut().poll(cx);
-                if pulse.marks().running == 0 {
+                if state.marks().running == 0 {
                     return Poll::Ready(Ok(()));
                 }
                 return ended;
@@ -80,8 +80,8 @@ pub(crate) async fn drive<A: Answer>(
         connection.as_mut().poll(cx)
     });
     if let Err(error) = ended.await {
-        // What hyper itself refused has an answer, too, and perhaps more bytes behind it.
-        pulse.will_linger();
-        tracing::debug!(error = &*error, "a connection ended early");
+        // A request that hyper itself refused has a response, too, and unread bytes may follow it.
+        state.will_linger();
+        tracing::debug!(error = &*error, "connection failed");
     }
 }

@@ -1,15 +1,17 @@
-//! What answers of one connection wait to be sent, and what that may be.
+//! Budget of one connection's pending responses.
 //!
-//! A client decides how fast it reads, and over HTTP/2 also how much of each answer may be sent. So
-//! what waits is counted, until the socket or HTTP/2's frames have taken it:
+//! A client decides how fast it reads, and over HTTP/2 also how much of each response may be sent.
+//! So the bytes of pending responses are counted, until the socket or HTTP/2's frames have taken
+//! them:
 //!
-//! - A connection over HTTP/2 works on no further read while its answers reach the limit. What reads
-//!   that are under way will bring isn't known; each is taken for as large as answers on this
-//!   connection have been lately.
-//! - The process has a budget for all, of which an address gets half. An answer that doesn't fit is
-//!   refused, unless it belongs to a request that has changed something.
+//! - A connection over HTTP/2 begins no further read while its responses reach the limit. The size
+//!   of the responses to reads under way isn't known; each is estimated by the recent ones of this
+//!   connection.
+//! - The process has a budget for all connections, of which an address gets half. A response that
+//!   doesn't fit is refused, unless it belongs to a request that has changed something.
 //!
-//! Over HTTP/1.1 one answer waits at a time. A small one isn't counted: no lock and no allocation.
+//! Over HTTP/1.1 one response is pending at a time. A small one isn't counted, which takes no lock
+//! and no allocation.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,42 +23,42 @@ use tokio::sync::Notify;
 use crate::server::conn::pulse::Pulse;
 use crate::server::memory::Memory;
 
-/// Bytes that may wait on each connection without being counted in the budget of the process: the
-/// number of connections bounds them.
+/// Pending bytes of each connection that aren't counted in the budget of the process: the number of
+/// connections bounds them.
 pub(crate) const FREE_BYTES: usize = 16 << 10;
-/// Bytes by which a connection takes from the budget and gives back.
+/// Granularity in which a connection acquires bytes from the process's budget and releases them.
 const CHARGE_STEP: usize = 16 << 10;
-/// What the first answers of a connection are taken for, in bytes, and what is assumed at least.
+/// Initial and minimum estimate of the size of a connection's responses.
 const FIRST_ANSWER_BYTES: usize = 64 << 10;
 const MIN_ANSWER_BYTES: usize = 4 << 10;
 
-/// The answers of one connection that wait.
+/// Budget of the pending responses of one connection.
 #[derive(Debug)]
 pub(crate) struct Account {
     pulse: Arc<Pulse>,
     memory: Arc<Memory>,
     address: Option<IpAddr>,
     limit: usize,
-    /// Bytes taken from the budget.
+    /// Bytes acquired from the process's budget.
     charged: AtomicUsize,
     charging: Mutex<()>,
-    /// Bytes that requests under way are expected to answer.
+    /// Estimated bytes of the responses to reads under way.
     expected: AtomicUsize,
-    /// Bytes that the next answer is taken for.
+    /// Estimated bytes of the next response.
     next: AtomicUsize,
-    /// Whether somebody has waited for room, ever.
+    /// Set once a task has waited for a release.
     waited: AtomicBool,
     room: Arc<Notify>,
 }
 
-/// Bytes of an answer that wait, until it is dropped.
+/// Pending bytes of a response, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold {
     account: Arc<Account>,
     bytes: usize,
 }
 
-/// A request under way, for what it is expected to answer.
+/// Reservation of a read under way for the estimated size of its response.
 #[derive(Debug)]
 pub(crate) struct Expected<'a> {
     account: &'a Account,
@@ -64,16 +66,16 @@ pub(crate) struct Expected<'a> {
 }
 
 impl Account {
-    /// Nothing waits. `limit` bytes may on this connection; `address` is whose share of the budget they
-    /// count in.
+    /// Creates a budget of `limit` bytes for a connection, which also count in the share that
+    /// `address` has of the process's budget.
     pub(crate) fn new(
-        pulse: Arc<Pulse>,
+        state: Arc<Pulse>,
         memory: Arc<Memory>,
         address: Option<IpAddr>,
         limit: usize,
     ) -> Self {
         Self {
-            pulse,
+            pulse: state,
             memory,
             address,
             limit,
@@ -86,12 +88,12 @@ impl Account {
         }
     }
 
-    /// Whether as much waits as may, or will.
+    /// Returns whether pending responses, with those to reads under way, reach the limit.
     pub(crate) fn is_full(&self) -> bool {
         self.pulse.held() + self.expected.load(Ordering::Relaxed) >= self.limit
     }
 
-    /// Lets a read begin, if its answer could wait.
+    /// Reserves bytes for the response to a read. `None` if the budget is full.
     pub(crate) fn try_expect(&self) -> Option<Expected<'_>> {
         if self.is_full() {
             return None;
@@ -104,8 +106,9 @@ impl Account {
         })
     }
 
-    /// Whether the budget has room for what a read is expected to bring. If not, it isn't worth reading
-    /// only to be refused. Small ones are always tried, and after some refusals larger ones are again.
+    /// Returns whether the process's budget has capacity for the estimated response to a read. If
+    /// not, the read isn't made, since its response would be refused. Small ones are always made,
+    /// and after some refusals larger ones are made again, since each refusal lowers the estimate.
     pub(crate) fn is_worth_reading(&self) -> bool {
         let bytes = self.next.load(Ordering::Relaxed);
         let fits = bytes <= FREE_BYTES || self.memory.has_room(self.address, bytes);
@@ -115,32 +118,32 @@ impl Account {
         fits
     }
 
-    /// Lets a read begin as soon as its answer could wait.
+    /// Reserves bytes for the response to a read, as soon as the budget isn't full.
     pub(crate) async fn expect(&self) -> Expected<'_> {
         loop {
-            let room = self.wait_for_room().notified();
-            let mut room = std::pin::pin!(room);
-            room.as_mut().enable();
+            let released = self.wait_for_room().notified();
+            let mut released = std::pin::pin!(released);
+            released.as_mut().enable();
             if let Some(expected) = self.try_expect() {
                 return expected;
             }
-            room.await;
+            released.await;
         }
     }
 
-    /// What is notified when answers have been sent. Whoever waits looks at [`Self::is_full`] behind
-    /// its registration.
+    /// Returns the notification of releases. A waiter has to check [`Self::is_full`] after it has
+    /// registered.
     pub(crate) fn wait_for_room(&self) -> &Arc<Notify> {
         self.waited.store(true, Ordering::Relaxed);
         std::sync::atomic::fence(Ordering::SeqCst);
         &self.room
     }
 
-    /// Counts an answer that waits, if it fits into the budget, or `must` wait anyway.
-    pub(crate) fn hold(self: &Arc<Self>, bytes: usize, must: bool) -> Option<Hold> {
-        let held = self.pulse.hold(bytes);
+    /// Counts a pending response, if it fits into the process's budget, or is `forced`.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize, forced: bool) -> Option<Hold> {
+        let pending = self.pulse.hold(bytes);
         let charged = self.charged.load(Ordering::Relaxed);
-        if held > charged + FREE_BYTES && !self.charge(must) {
+        if pending > charged + FREE_BYTES && !self.charge(forced) {
             self.released(bytes);
             return None;
         }
@@ -150,25 +153,25 @@ impl Account {
         })
     }
 
-    /// Notes how large an answer was.
+    /// Records the size of a response, for the estimate: it rises at once, and falls by an eighth.
     pub(crate) fn note(&self, bytes: usize) {
         let next = self.next.load(Ordering::Relaxed);
-        let noted = bytes.max(next - next / 8);
-        let noted = noted.clamp(MIN_ANSWER_BYTES.min(self.limit), self.limit);
-        if noted != next {
-            self.next.store(noted, Ordering::Relaxed);
+        let estimate = bytes.max(next - next / 8);
+        let estimate = estimate.clamp(MIN_ANSWER_BYTES.min(self.limit), self.limit);
+        if estimate != next {
+            self.next.store(estimate, Ordering::Relaxed);
         }
     }
 
-    /// Takes from the budget what waits beyond what was taken.
-    fn charge(&self, must: bool) -> bool {
-        let _charging = self.charging.lock();
+    /// Acquires from the process's budget what is pending beyond the bytes acquired before.
+    fn charge(&self, forced: bool) -> bool {
+        let _lock = self.charging.lock();
         let charged = self.charged.load(Ordering::Relaxed);
         let wanted = chargeable(self.pulse.held());
         let Some(more) = wanted.checked_sub(charged).filter(|more| *more > 0) else {
             return true;
         };
-        if must {
+        if forced {
             self.memory.take(self.address, more);
         } else if !self.memory.try_take(self.address, more) {
             return false;
@@ -178,11 +181,11 @@ impl Account {
     }
 
     fn released(&self, bytes: usize) {
-        let held = self.pulse.release(bytes);
+        let pending = self.pulse.release(bytes);
         let charged = self.charged.load(Ordering::Relaxed);
-        // Not at each answer: what is given back is often needed again at once.
-        if charged > 0 && (held == 0 || held + 4 * CHARGE_STEP < charged) {
-            let _charging = self.charging.lock();
+        // Not at each response: bytes are often needed again right after their release.
+        if charged > 0 && (pending == 0 || pending + 4 * CHARGE_STEP < charged) {
+            let _lock = self.charging.lock();
             let charged = self.charged.load(Ordering::Relaxed);
             let wanted = chargeable(self.pulse.held());
             if let Some(less) = charged.checked_sub(wanted) {
@@ -201,21 +204,22 @@ impl Account {
     }
 }
 
-/// What is taken from the budget for so many bytes that wait.
-fn chargeable(held: usize) -> usize {
-    held.saturating_sub(FREE_BYTES)
+/// Returns the bytes that so many pending bytes take of the process's budget.
+fn chargeable(pending: usize) -> usize {
+    pending
+        .saturating_sub(FREE_BYTES)
         .next_multiple_of(CHARGE_STEP)
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        // Every hold has gone, so this is what was left for the next ones.
+        // Every permit was dropped before, so these are bytes that were kept for the next ones.
         self.memory.release(self.address, *self.charged.get_mut());
     }
 }
 
 impl Hold {
-    /// Some of the answer has gone.
+    /// Records that a part of the response was sent.
     pub(crate) fn went(&self) {
         self.account.pulse.answer_went();
     }
@@ -249,61 +253,65 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_taken_from_the_budget_and_given_back() {
+    fn pending_bytes_are_acquired_from_the_budget_and_released() {
         let memory = Arc::new(Memory::new(4 << 20));
-        let account = account(&memory);
-        let small = account.hold(FREE_BYTES, false).unwrap();
+        let budget = account(&memory);
+        let small = budget.hold(FREE_BYTES, false).unwrap();
         assert_eq!(memory.taken(), 0);
-        let large = account.hold(1 << 20, false).unwrap();
-        assert_eq!((memory.taken(), account.is_full()), (1 << 20, true));
-        assert!(account.hold(1 << 20, false).is_some(), "half of the budget");
-        assert!(account.hold((1 << 20) + 1, false).is_none());
-        let must = account.hold(2 << 20, true).unwrap();
+        let large = budget.hold(1 << 20, false).unwrap();
+        assert_eq!((memory.taken(), budget.is_full()), (1 << 20, true));
+        assert!(budget.hold(1 << 20, false).is_some(), "half of the budget");
+        assert!(budget.hold((1 << 20) + 1, false).is_none());
+        let forced = budget.hold(2 << 20, true).unwrap();
         assert!(memory.taken() >= 3 << 20);
-        drop((small, large, must));
-        assert_eq!((memory.taken(), account.pulse.held()), (0, 0));
+        drop((small, large, forced));
+        assert_eq!((memory.taken(), budget.pulse.held()), (0, 0));
     }
 
     #[test]
-    fn reads_that_would_be_refused_arent_made_until_some_were() {
+    fn reads_that_would_be_refused_are_retried_after_some_refusals() {
         let memory = Arc::new(Memory::new(4 << 20));
-        let account = account(&memory);
-        account.note(LIMIT);
-        assert!(account.is_worth_reading());
-        let held = account.hold(2 << 20, false).unwrap();
-        let refused = (0..100).take_while(|_| !account.is_worth_reading());
+        let budget = account(&memory);
+        budget.note(LIMIT);
+        assert!(budget.is_worth_reading());
+        let permit = budget.hold(2 << 20, false).unwrap();
+        let refused = (0..100).take_while(|_| !budget.is_worth_reading());
         let refused = refused.count();
         assert!((10..100).contains(&refused), "{refused}");
-        account.note(LIMIT);
-        assert!(!account.is_worth_reading());
-        drop(held);
-        assert!(account.is_worth_reading());
+        budget.note(LIMIT);
+        assert!(!budget.is_worth_reading());
+        drop(permit);
+        assert!(budget.is_worth_reading());
     }
 
     #[tokio::test]
-    async fn reads_wait_while_answers_do() {
-        let account = account(&Arc::new(Memory::new(usize::MAX)));
-        let hold = account.hold(LIMIT, false).unwrap();
-        assert!(account.try_expect().is_none());
-        let mut expect = Box::pin(account.expect());
-        assert!(futures_util::poll!(&mut expect).is_pending());
-        drop(hold);
-        assert!(futures_util::poll!(&mut expect).is_ready());
+    async fn reads_wait_while_responses_are_pending() {
+        let budget = account(&Arc::new(Memory::new(usize::MAX)));
+        let permit = budget.hold(LIMIT, false).unwrap();
+        assert!(budget.try_expect().is_none());
+        let mut reserve = Box::pin(budget.expect());
+        assert!(futures_util::poll!(&mut reserve).is_pending());
+        drop(permit);
+        assert!(futures_util::poll!(&mut reserve).is_ready());
     }
 
     #[test]
-    fn reads_under_way_are_taken_for_what_answers_were_lately() {
-        let account = account(&Arc::new(Memory::new(usize::MAX)));
-        let together = || {
-            let under_way = std::iter::from_fn(|| account.try_expect());
-            under_way.collect::<Vec<_>>().len()
+    fn reads_under_way_are_estimated_by_recent_responses() {
+        let budget = account(&Arc::new(Memory::new(usize::MAX)));
+        let concurrent_reads = || {
+            let reservations = std::iter::from_fn(|| budget.try_expect());
+            reservations.collect::<Vec<_>>().len()
         };
-        assert_eq!(together(), LIMIT / FIRST_ANSWER_BYTES);
-        (0..100).for_each(|_| account.note(100));
-        assert_eq!(together(), LIMIT / MIN_ANSWER_BYTES);
-        account.note(LIMIT);
-        assert_eq!(together(), 1);
-        account.note(usize::MAX);
-        assert_eq!(together(), 1, "one is always let in where nothing waits");
+        assert_eq!(concurrent_reads(), LIMIT / FIRST_ANSWER_BYTES);
+        (0..100).for_each(|_| budget.note(100));
+        assert_eq!(concurrent_reads(), LIMIT / MIN_ANSWER_BYTES);
+        budget.note(LIMIT);
+        assert_eq!(concurrent_reads(), 1);
+        budget.note(usize::MAX);
+        assert_eq!(
+            concurrent_reads(),
+            1,
+            "one is always admitted if none is pending"
+        );
     }
 }

@@ -1,9 +1,9 @@
-//! Closing a socket on which the client is still sending.
+//! Lingering close of a socket on which the client is still sending.
 //!
 //! A kernel that closes a socket with unread bytes resets the connection, and a reset can erase
-//! the answer before the client has read it. So after a refusal the rest is read and thrown away
-//! for a moment. How many sockets linger at once, how long and for how many bytes is bounded;
-//! beyond that they are just closed.
+//! the response before the client has read it. So after a refusal the rest is read and discarded
+//! for a moment. The number of sockets that linger at once, the time and the bytes are bounded;
+//! beyond that, sockets are closed at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const MAX_SOCKETS: usize = 256;
 const MAX_TIME: Duration = Duration::from_secs(2);
 const MAX_BYTES: usize = 4 << 20;
 
-/// Closes sockets gently.
+/// Closes sockets after a linger.
 pub(crate) struct Lingerer {
     connections: Arc<ConnectionMetrics>,
     tasks: TaskTracker,
@@ -28,8 +28,8 @@ pub(crate) struct Lingerer {
 }
 
 impl Lingerer {
-    /// Its tasks are tracked by `tasks` and end at `stop`. How many there are is bounded over all
-    /// that share `connections`.
+    /// Creates a lingerer whose tasks are tracked by `tasks` and end at `stop`. Their number is
+    /// bounded over all that share `connections`.
     pub(crate) fn new(
         connections: Arc<ConnectionMetrics>,
         tasks: TaskTracker,
@@ -42,17 +42,17 @@ impl Lingerer {
         })
     }
 
-    /// Closes a socket whose answer has been written.
+    /// Closes a socket whose response has been written.
     pub(crate) fn linger(&self, stream: TcpStream) {
         if !self.connections.lingers(MAX_SOCKETS) {
             return;
         }
-        let place = Place(Arc::clone(&self.connections));
+        let permit = Place(Arc::clone(&self.connections));
         let stop = self.stop.clone();
-        // Drops may happen outside of the runtime, at its end.
+        // Sockets may be dropped outside of the runtime, at its end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let task = async move {
-                let _place = place;
+                let _permit = permit;
                 let _ = stop
                     .run_until_cancelled(timeout(MAX_TIME, swallow(stream)))
                     .await;
@@ -62,7 +62,7 @@ impl Lingerer {
     }
 }
 
-/// One of those that linger.
+/// Permit of one lingering socket.
 struct Place(Arc<ConnectionMetrics>);
 
 impl Drop for Place {
@@ -75,10 +75,10 @@ async fn swallow(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
-    let mut waste = vec![0; 16 << 10];
+    let mut buffer = vec![0; 16 << 10];
     let mut total = 0;
     while total < MAX_BYTES {
-        match stream.read(&mut waste).await {
+        match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(read) => total += read,
         }

@@ -1,11 +1,11 @@
-//! Whether a connection is worth keeping: a pure function of its marks and the time.
+//! Timeouts of connections: a pure function of a connection's activity and the time.
 //!
-//! - No request, no byte: idle; drained after the idle timeout. Over HTTP/2, bytes that carry neither a
-//!   request nor an answer, such as pings and what acknowledges them, change nothing.
-//! - Bytes, but no request comes of them (HTTP/1): a slow head; cut after the header timeout. Over
+//! - No request, no byte: idle; drained after the idle timeout. Over HTTP/2, bytes that carry
+//!   neither a request nor a response, such as pings and their acknowledgements, change nothing.
+//! - Bytes, but no complete request (HTTP/1): a slow head; cut after the header timeout. Over
 //!   HTTP/2 bytes may be pings, so only the idle timeout counts.
 //! - A request is running: the request's own deadlines count.
-//! - The socket takes no byte of an answer, or the client's HTTP/2 windows let none go: stuck; cut
+//! - The socket takes no byte of a response, or the client's HTTP/2 windows admit none: stuck; cut
 //!   after the write timeout.
 //!
 //! Times are as exact as the sweep is frequent, and never shorter than the setting.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::server::conn::pulse::{Marks, Order};
 use crate::server::settings::HttpSettings;
 
-/// The times that count.
+/// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) header: Duration,
@@ -32,14 +32,14 @@ impl Patience {
         }
     }
 
-    /// How often connections should be looked at.
+    /// Returns the interval at which connections should be swept.
     pub(crate) fn interval(&self) -> Duration {
         let shortest = self.header.min(self.idle).min(self.write);
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 }
 
-/// What was seen of a connection so far.
+/// Monitor of one connection: its activity at the last sweep, and since when it is idle or stuck.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watch {
     last: Marks,
@@ -50,7 +50,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// A connection that was just accepted.
+    /// Creates a monitor for a connection that was just accepted.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             last: Marks::default(),
@@ -61,52 +61,52 @@ impl Watch {
         }
     }
 
-    /// Since when it has been idle, as far as was seen.
+    /// Returns the begin of the idle time, as of the last sweep.
     pub(crate) fn idle_since(&self) -> Instant {
         self.idle_since
     }
 
-    /// Looks at a connection again and says what it should do.
-    pub(crate) fn observe(&mut self, marks: Marks, now: Instant, patience: &Patience) -> Order {
-        let last = std::mem::replace(&mut self.last, marks);
-        self.blocked_since = match (marks.write_blocked, self.blocked_since) {
-            (true, Some(since)) if marks.writes == last.writes => Some(since),
+    /// Takes a connection's current activity and returns the directive for it.
+    pub(crate) fn observe(&mut self, activity: Marks, now: Instant, timeouts: &Patience) -> Order {
+        let last = std::mem::replace(&mut self.last, activity);
+        self.blocked_since = match (activity.write_blocked, self.blocked_since) {
+            (true, Some(since)) if activity.writes == last.writes => Some(since),
             (true, _) => Some(now),
             (false, _) => None,
         };
-        // Over HTTP/1 an answer that waits blocks the socket.
-        let waits = marks.http2 && marks.held > 0;
-        self.waiting_since = match (waits, self.waiting_since) {
-            (true, Some(since)) if marks.parts == last.parts => Some(since),
+        // Over HTTP/1 a pending response blocks the socket.
+        let is_pending = activity.http2 && activity.held > 0;
+        self.waiting_since = match (is_pending, self.waiting_since) {
+            (true, Some(since)) if activity.parts == last.parts => Some(since),
             (true, _) => Some(now),
             (false, _) => None,
         };
-        let answered = if marks.http2 {
-            marks.parts != last.parts
+        let has_sent = if activity.http2 {
+            activity.parts != last.parts
         } else {
-            marks.writes != last.writes
+            activity.writes != last.writes
         };
-        let busy = marks.running > 0 || marks.write_blocked || answered;
-        if busy || marks.started != last.started {
+        let is_busy = activity.running > 0 || activity.write_blocked || has_sent;
+        if is_busy || activity.started != last.started {
             self.idle_since = now;
             self.head_since = None;
-        } else if marks.reads != last.reads && !marks.http2 {
+        } else if activity.reads != last.reads && !activity.http2 {
             self.head_since.get_or_insert(now);
         }
-        self.verdict(now, patience)
+        self.verdict(now, timeouts)
     }
 
-    fn verdict(&self, now: Instant, patience: &Patience) -> Order {
-        let longer = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
-        let is_stuck =
-            |since: Option<Instant>| since.is_some_and(|since| longer(since, patience.write));
-        let stuck = is_stuck(self.blocked_since) || is_stuck(self.waiting_since);
-        let slow = self
+    fn verdict(&self, now: Instant, timeouts: &Patience) -> Order {
+        let exceeds = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
+        let exceeds_write =
+            |since: Option<Instant>| since.is_some_and(|since| exceeds(since, timeouts.write));
+        let is_stuck = exceeds_write(self.blocked_since) || exceeds_write(self.waiting_since);
+        let is_slow = self
             .head_since
-            .is_some_and(|since| longer(since, patience.header));
-        if stuck || slow || longer(self.idle_since, patience.idle + patience.header) {
+            .is_some_and(|since| exceeds(since, timeouts.header));
+        if is_stuck || is_slow || exceeds(self.idle_since, timeouts.idle + timeouts.header) {
             Order::Cut
-        } else if longer(self.idle_since, patience.idle) {
+        } else if exceeds(self.idle_since, timeouts.idle) {
             Order::Drain
         } else {
             Order::Serve
@@ -124,20 +124,20 @@ mod tests {
         write: Duration::from_secs(30),
     };
 
-    /// Looks every second while `marks` says what there is to see, and tells when the first order
-    /// other than to serve came.
-    fn first_order(seconds: u64, marks: impl Fn(u32) -> Marks) -> Option<(u64, Order)> {
+    /// Sweeps every second a connection with this activity, and returns the first directive other
+    /// than to serve, and its time.
+    fn first_order(seconds: u64, activity: impl Fn(u32) -> Marks) -> Option<(u64, Order)> {
         let start = Instant::now();
-        let mut watch = Watch::new(start);
+        let mut monitor = Watch::new(start);
         (1..=seconds).find_map(|second| {
             let now = start + Duration::from_secs(second);
-            let order = watch.observe(marks(second as u32), now, &PATIENCE);
-            (order != Order::Serve).then_some((second, order))
+            let directive = monitor.observe(activity(second as u32), now, &PATIENCE);
+            (directive != Order::Serve).then_some((second, directive))
         })
     }
 
     #[test]
-    fn silent_connections_are_drained() {
+    fn idle_connections_are_drained() {
         assert_eq!(
             first_order(100, |_| Marks::default()),
             Some((60, Order::Drain))
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_trickle_are_cut() {
+    fn connections_with_slow_heads_are_cut() {
         let trickle = |second| Marks {
             reads: second,
             ..Marks::default()
@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_no_window_lets_go_are_cut_and_slow_ones_are_not() {
-        let waiting = |parts| Marks {
+    fn responses_without_a_window_are_cut_and_slow_ones_are_not() {
+        let pending = |parts| Marks {
             started: 1,
             http2: true,
             held: 100_000,
@@ -170,14 +170,14 @@ mod tests {
         let pings = |second| Marks {
             reads: second,
             writes: second,
-            ..waiting(1)
+            ..pending(1)
         };
         assert_eq!(first_order(100, pings), Some((31, Order::Cut)));
-        assert_eq!(first_order(1000, |second| waiting(second / 20)), None);
+        assert_eq!(first_order(1000, |second| pending(second / 20)), None);
     }
 
     #[test]
-    fn pings_dont_keep_http2_alive_nor_kill_it() {
+    fn http2_pings_neither_prolong_nor_end_a_connection() {
         let pings = |second| Marks {
             reads: second,
             writes: second,
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_connections_live() {
+    fn busy_connections_are_kept() {
         let requests = |second| Marks {
             reads: second,
             started: second,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn stuck_answers_are_cut_and_slow_ones_are_not() {
+    fn stuck_responses_are_cut_and_slow_ones_are_not() {
         let stuck = |_| Marks {
             started: 1,
             writes: 1,
@@ -224,10 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn drained_connections_that_stay_are_cut() {
+    fn drained_connections_that_stay_open_are_cut() {
         let start = Instant::now();
-        let mut watch = Watch::new(start);
-        let order = watch.observe(Marks::default(), start + Duration::from_secs(70), &PATIENCE);
-        assert_eq!(order, Order::Cut);
+        let mut monitor = Watch::new(start);
+        let now = start + Duration::from_secs(70);
+        assert_eq!(
+            monitor.observe(Marks::default(), now, &PATIENCE),
+            Order::Cut
+        );
     }
 }

@@ -1,22 +1,22 @@
-//! One connection: its socket, what is known of its progress, and the requests on it.
+//! One connection: its socket, its activity, and the requests on it.
 //!
 //! hyper bounds sizes. Times are bounded here, and without a timer per request: sockets and
-//! requests leave marks on a [`pulse::Pulse`], relaxed counters that nobody else writes; one task
-//! of the server sweeps over all connections a few times a second, and [`liveness`], a pure
-//! function of marks and time, says which have been idle or stuck for too long. The same way a
-//! shutdown reaches connections.
+//! requests record their activity in a [`state::ConnectionState`], relaxed counters that nobody
+//! else writes; one task of the server sweeps over all connections a few times a second, and
+//! [`liveness`], a pure function of activity and time, decides which have been idle or stuck for
+//! too long. A shutdown reaches connections in the same way.
 //!
 //! ```text
-//!   socket (stream) ──marks──► pulse ◄──marks── requests (session)
-//!                                │ ▲
-//!                    looks every │ │ order: drain, cut
-//!                                ▼ │
-//!                     registry ── liveness
+//!   socket ──activity──► state ◄──activity── requests (session)
+//!                         │ ▲
+//!       activity, swept   │ │ directive: drain, evict, cut
+//!                         ▼ │
+//!                registry ── liveness
 //! ```
 //!
-//! [`held`] counts the bytes of answers that wait, which a client that doesn't read could let grow:
-//! each answer's [`body`] carries its count with it, and [`streams`] ends those of HTTP/2 that make no
-//! progress.
+//! [`response_budget`] bounds the bytes of pending responses, which a client that doesn't read
+//! could let grow: each [`response_body`] carries its permit with it, and [`h2_streams`] ends
+//! HTTP/2 streams that make no progress.
 
 pub(crate) mod body;
 pub(crate) mod drive;

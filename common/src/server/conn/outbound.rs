@@ -1,4 +1,4 @@
-//! The body of an answer on its way out, which is counted as long as it waits.
+//! Response body, whose bytes are counted as long as they are pending.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -11,28 +11,29 @@ use tokio::sync::futures::OwnedNotified;
 
 use crate::server::conn::held::{Account, Hold};
 
-/// Largest piece that HTTP/2 gets at once: what it has isn't timed any more, stream by stream.
+/// Maximum size of a chunk over HTTP/2: bytes that HTTP/2 has taken aren't timed by stream any
+/// more.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// An answer's body.
+/// Body of a response.
 pub(crate) struct Outbound<B> {
     source: B,
     counting: Counting,
-    /// What came from the source, and wasn't handed out yet.
+    /// Bytes that came from the source, and weren't handed out yet.
     rest: Bytes,
-    /// Whether it goes in pieces.
+    /// True if it is sent in chunks.
     http2: bool,
 }
 
-/// How a body is counted.
+/// Accounting of a body's bytes.
 enum Counting {
-    /// Not: it is small, or has no bytes.
+    /// Body that isn't counted: it is small, or has no bytes.
     Free,
-    /// As a whole, before its first byte.
+    /// Body that was counted as a whole, before its first byte.
     Whole(Hold),
-    /// As a whole, and it goes in several pieces.
+    /// Body that was counted as a whole, and is sent in several chunks.
     Pieces(Arc<Hold>),
-    /// As it comes.
+    /// Body whose bytes are counted as they come.
     Coming(Box<Coming>),
 }
 
@@ -41,7 +42,7 @@ struct Coming {
     room: Option<Pin<Box<OwnedNotified>>>,
 }
 
-/// Bytes of an answer; they count until they are dropped.
+/// Bytes of a response, counted until they are dropped.
 #[derive(Debug)]
 pub(crate) struct Piece {
     bytes: Bytes,
@@ -56,24 +57,24 @@ enum Keep {
 }
 
 impl<B: Body<Data = Bytes>> Outbound<B> {
-    /// A body that isn't counted.
+    /// Creates a body that isn't counted.
     pub(crate) fn free(source: B) -> Self {
         Self::new(source, Counting::Free, false)
     }
 
-    /// A body that was counted as a whole.
-    pub(crate) fn whole(source: B, hold: Hold, http2: bool) -> Self {
-        Self::new(source, Counting::Whole(hold), http2)
+    /// Creates a body that was counted as a whole.
+    pub(crate) fn whole(source: B, permit: Hold, http2: bool) -> Self {
+        Self::new(source, Counting::Whole(permit), http2)
     }
 
-    /// A body whose length isn't known: no more of it is asked for while its connection's answers reach
+    /// Creates a body of unknown length: it isn't polled while its connection's responses reach
     /// their limit.
-    pub(crate) fn coming(source: B, account: Arc<Account>, http2: bool) -> Self {
-        let coming = Coming {
-            account,
+    pub(crate) fn coming(source: B, budget: Arc<Account>, http2: bool) -> Self {
+        let streaming = Coming {
+            account: budget,
             room: None,
         };
-        Self::new(source, Counting::Coming(Box::new(coming)), http2)
+        Self::new(source, Counting::Coming(Box::new(streaming)), http2)
     }
 
     fn new(source: B, counting: Counting, http2: bool) -> Self {
@@ -87,35 +88,38 @@ impl<B: Body<Data = Bytes>> Outbound<B> {
 }
 
 impl<B> Outbound<B> {
-    /// The next piece of what has come.
+    /// Returns the next chunk of the unsent bytes.
     fn next_piece(&mut self) -> Piece {
-        let most = if self.http2 { PIECE_BYTES } else { usize::MAX };
-        let bytes = self.rest.split_to(self.rest.len().min(most));
-        let keep = match &self.counting {
-            Counting::Pieces(hold) => Keep::Shared(Arc::clone(hold)),
+        let limit = if self.http2 { PIECE_BYTES } else { usize::MAX };
+        let bytes = self.rest.split_to(self.rest.len().min(limit));
+        let permit = match &self.counting {
+            Counting::Pieces(permit) => Keep::Shared(Arc::clone(permit)),
             Counting::Free | Counting::Whole(_) | Counting::Coming(_) => Keep::Nothing,
         };
-        Piece { bytes, keep }
+        Piece {
+            bytes,
+            keep: permit,
+        }
     }
 
-    /// What has come from the source; `last` if nothing follows.
+    /// Takes bytes of the source, `last` if none follow, and returns the first chunk.
     fn take(&mut self, data: Bytes, last: bool) -> Piece {
         let fits = !self.http2 || data.len() <= PIECE_BYTES;
         match std::mem::replace(&mut self.counting, Counting::Free) {
-            Counting::Whole(hold) if fits && last => {
-                let keep = Keep::Alone(hold);
+            Counting::Whole(permit) if fits && last => {
+                let keep = Keep::Alone(permit);
                 return Piece { bytes: data, keep };
             }
-            Counting::Whole(hold) => self.counting = Counting::Pieces(Arc::new(hold)),
-            Counting::Coming(coming) => {
-                // It is there already, so it is counted whether it fits or not. It isn't split: what
-                // comes at once is bounded by the buffer that it comes through.
-                let hold = coming.account.hold(data.len(), true);
-                let keep = hold.map_or(Keep::Nothing, Keep::Alone);
-                self.counting = Counting::Coming(coming);
+            Counting::Whole(permit) => self.counting = Counting::Pieces(Arc::new(permit)),
+            Counting::Coming(streaming) => {
+                // The bytes exist already, so they are counted whether they fit or not. They aren't
+                // split: their number is bounded by the buffer that they come through.
+                let permit = streaming.account.hold(data.len(), true);
+                let keep = permit.map_or(Keep::Nothing, Keep::Alone);
+                self.counting = Counting::Coming(streaming);
                 return Piece { bytes: data, keep };
             }
-            counting => self.counting = counting,
+            accounting => self.counting = accounting,
         }
         self.rest = data;
         self.next_piece()
@@ -123,7 +127,7 @@ impl<B> Outbound<B> {
 }
 
 impl Coming {
-    /// Waits until more may be asked for.
+    /// Waits until the source may be polled.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if !self.account.is_full() {
@@ -131,13 +135,13 @@ impl Coming {
                 return Poll::Ready(());
             }
             let notify = self.account.wait_for_room();
-            let fresh = self.room.is_none();
-            let room = self
+            let is_new = self.room.is_none();
+            let released = self
                 .room
                 .get_or_insert_with(|| Box::pin(Arc::clone(notify).notified_owned()));
-            if room.as_mut().poll(cx).is_ready() {
+            if released.as_mut().poll(cx).is_ready() {
                 self.room = None;
-            } else if !fresh || self.account.is_full() {
+            } else if !is_new || self.account.is_full() {
                 return Poll::Pending;
             }
         }
@@ -159,8 +163,8 @@ where
         if !this.rest.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(this.next_piece()))));
         }
-        if let Counting::Coming(coming) = &mut this.counting {
-            ready!(coming.poll_room(cx));
+        if let Counting::Coming(streaming) = &mut this.counting {
+            ready!(streaming.poll_room(cx));
         }
         let frame = match ready!(Pin::new(&mut this.source).poll_frame(cx)) {
             None => return Poll::Ready(None),
@@ -183,7 +187,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        // It counts before the first byte only.
+        // The hint is read before the first byte only.
         self.source.size_hint()
     }
 }
@@ -201,8 +205,8 @@ impl Buf for Piece {
         self.bytes.advance(count);
         match &self.keep {
             Keep::Nothing => {}
-            Keep::Alone(hold) => hold.went(),
-            Keep::Shared(hold) => hold.went(),
+            Keep::Alone(permit) => permit.went(),
+            Keep::Shared(permit) => permit.went(),
         }
     }
 }

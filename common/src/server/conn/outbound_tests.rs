@@ -1,4 +1,4 @@
-//! Bodies of answers, of all lengths, and what is counted of them.
+//! Response bodies of all lengths, and the accounting of their bytes.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use crate::server::conn::held::FREE_BYTES;
 use crate::server::conn::pulse::Pulse;
 use crate::server::memory::Memory;
 
-/// A body of these pieces.
+/// Body of these chunks.
 struct Source(VecDeque<Bytes>);
 
 impl Body for Source {
@@ -30,9 +30,9 @@ impl Body for Source {
     }
 }
 
-fn source(pieces: &[usize]) -> Source {
-    let pieces = pieces.iter().map(|bytes| Bytes::from(vec![b'v'; *bytes]));
-    Source(pieces.collect())
+fn source(sizes: &[usize]) -> Source {
+    let chunks = sizes.iter().map(|bytes| Bytes::from(vec![b'v'; *bytes]));
+    Source(chunks.collect())
 }
 
 struct Counted {
@@ -42,17 +42,16 @@ struct Counted {
 }
 
 fn counted(limit: usize) -> Counted {
-    let (pulse, memory) = (Arc::<Pulse>::default(), Arc::new(Memory::new(usize::MAX)));
-    let account = Account::new(Arc::clone(&pulse), Arc::clone(&memory), None, limit);
-    let account = Arc::new(account);
+    let (state, memory) = (Arc::<Pulse>::default(), Arc::new(Memory::new(usize::MAX)));
+    let budget = Account::new(Arc::clone(&state), Arc::clone(&memory), None, limit);
     Counted {
-        pulse,
+        pulse: state,
         memory,
-        account,
+        account: Arc::new(budget),
     }
 }
 
-/// The next piece, if it is there.
+/// Returns the next chunk, if it is ready.
 fn next(body: &mut Outbound<Source>) -> Option<Option<Piece>> {
     let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
     let frame = frame.now_or_never()?;
@@ -60,68 +59,80 @@ fn next(body: &mut Outbound<Source>) -> Option<Option<Piece>> {
 }
 
 #[test]
-fn a_body_over_http2_goes_in_pieces_and_counts_until_the_last_has_gone() {
+fn a_body_over_http2_is_sent_in_chunks_and_counts_until_the_last_is_dropped() {
     let Counted {
-        pulse,
+        pulse: state,
         memory,
-        account,
+        account: budget,
     } = counted(1 << 20);
     let bytes = 2 * PIECE_BYTES + 5;
-    let hold = account.hold(bytes, false).unwrap();
-    let mut body = Outbound::whole(source(&[bytes]), hold, true);
-    let mut pieces = vec![];
+    let permit = budget.hold(bytes, false).unwrap();
+    let mut body = Outbound::whole(source(&[bytes]), permit, true);
+    let mut chunks = vec![];
     while !body.is_end_stream() {
-        pieces.push(next(&mut body).unwrap().unwrap());
+        chunks.push(next(&mut body).unwrap().unwrap());
     }
-    let sizes: Vec<_> = pieces.iter().map(Buf::remaining).collect();
+    let sizes: Vec<_> = chunks.iter().map(Buf::remaining).collect();
     assert_eq!(sizes, [PIECE_BYTES, PIECE_BYTES, 5]);
     drop(body);
-    pieces[0].advance(PIECE_BYTES);
-    pieces.drain(..2);
-    assert_eq!((pulse.held(), pulse.marks().parts), (bytes, 1));
+    chunks[0].advance(PIECE_BYTES);
+    chunks.drain(..2);
+    assert_eq!((state.held(), state.marks().parts), (bytes, 1));
     assert!(memory.taken() >= bytes - FREE_BYTES);
-    pieces.clear();
+    chunks.clear();
     assert_eq!(
-        (pulse.held(), memory.taken(), pulse.marks().parts),
+        (state.held(), memory.taken(), state.marks().parts),
         (0, 0, 1)
     );
 }
 
 #[test]
-fn a_body_over_http1_goes_as_it_is() {
-    let Counted { pulse, account, .. } = counted(1 << 20);
-    let hold = account.hold(1 << 20, false).unwrap();
-    let mut body = Outbound::whole(source(&[1 << 20]), hold, false);
-    let piece = next(&mut body).unwrap().unwrap();
-    assert_eq!((piece.remaining(), body.is_end_stream()), (1 << 20, true));
+fn a_body_over_http1_is_sent_as_one_chunk() {
+    let Counted {
+        pulse: state,
+        account: budget,
+        ..
+    } = counted(1 << 20);
+    let permit = budget.hold(1 << 20, false).unwrap();
+    let mut body = Outbound::whole(source(&[1 << 20]), permit, false);
+    let chunk = next(&mut body).unwrap().unwrap();
+    assert_eq!((chunk.remaining(), body.is_end_stream()), (1 << 20, true));
     drop(body);
-    assert_eq!(pulse.held(), 1 << 20, "hyper has it");
-    drop(piece);
-    assert_eq!(pulse.held(), 0);
+    assert_eq!(state.held(), 1 << 20, "hyper has it");
+    drop(chunk);
+    assert_eq!(state.held(), 0);
 }
 
 #[test]
-fn bodies_that_were_never_sent_dont_count_any_more() {
-    let Counted { pulse, account, .. } = counted(1 << 20);
-    let hold = account.hold(100_000, false).unwrap();
-    drop(Outbound::whole(source(&[100_000]), hold, true));
-    assert_eq!(pulse.held(), 0);
-    let mut free = Outbound::free(source(&[5]));
-    assert_eq!(next(&mut free).unwrap().unwrap().remaining(), 5);
-    assert!(next(&mut free).unwrap().is_none());
+fn dropped_bodies_are_not_counted() {
+    let Counted {
+        pulse: state,
+        account: budget,
+        ..
+    } = counted(1 << 20);
+    let permit = budget.hold(100_000, false).unwrap();
+    drop(Outbound::whole(source(&[100_000]), permit, true));
+    assert_eq!(state.held(), 0);
+    let mut uncounted = Outbound::free(source(&[5]));
+    assert_eq!(next(&mut uncounted).unwrap().unwrap().remaining(), 5);
+    assert!(next(&mut uncounted).unwrap().is_none());
 }
 
 #[test]
-fn no_more_is_asked_for_of_a_body_while_too_much_waits() {
-    let Counted { pulse, account, .. } = counted(1000);
-    let mut body = Outbound::coming(source(&[600, 600, 600]), account, true);
+fn a_streaming_body_is_not_polled_while_the_budget_is_full() {
+    let Counted {
+        pulse: state,
+        account: budget,
+        ..
+    } = counted(1000);
+    let mut body = Outbound::coming(source(&[600, 600, 600]), budget, true);
     let first = next(&mut body).unwrap().unwrap();
     let second = next(&mut body).unwrap().unwrap();
-    assert_eq!(pulse.held(), 1200);
+    assert_eq!(state.held(), 1200);
     assert!(next(&mut body).is_none(), "it waits");
     drop(first);
     assert!(next(&mut body).unwrap().is_some());
     drop(second);
     assert!(next(&mut body).unwrap().is_none());
-    assert_eq!(pulse.held(), 0);
+    assert_eq!(state.held(), 0);
 }

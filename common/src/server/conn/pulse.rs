@@ -1,4 +1,4 @@
-//! The marks that a connection leaves for who watches it, and the orders that come back.
+//! State of a connection: its activity, which the sweep reads, and the directives that it gets.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,21 +9,21 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 
-/// What a connection is to do.
+/// Directive to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Order {
-    /// Go on.
+    /// Continue to serve.
     Serve = 0,
-    /// Take no more requests, finish those that there are.
+    /// Take no more requests, finish those under way.
     Drain = 1,
-    /// End now if no request is under way; else it is to drain.
+    /// End now if no request is under way, otherwise drain.
     Evict = 2,
     /// End now.
     Cut = 3,
 }
 
-/// Marks and orders of one connection.
+/// Activity and directive of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     reads: AtomicU32,
@@ -33,36 +33,37 @@ pub(crate) struct Pulse {
     write_blocked: AtomicBool,
     http2: AtomicBool,
     linger: AtomicBool,
-    /// Bytes of answers that wait to be sent.
+    /// Bytes of responses that wait to be sent.
     held: AtomicUsize,
-    /// Parts of counted answers that have gone.
+    /// Number of chunks of counted responses that were sent.
     parts: AtomicU32,
-    /// Since when it was idle when it was looked at last, in milliseconds of this process; 0: not yet.
+    /// Begin of its idle time as of the last sweep, in milliseconds of this process; 0: no sweep
+    /// yet.
     idle_since: AtomicU64,
-    /// Requests that had begun by then.
+    /// Number of requests begun at the last sweep.
     idle_started: AtomicU32,
     order: AtomicU8,
     waker: AtomicWaker,
 }
 
-/// All marks at one moment.
+/// Activity of a connection at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// Reads that brought bytes.
+    /// Number of reads that returned bytes.
     pub(crate) reads: u32,
-    /// Writes that the socket took.
+    /// Number of writes that the socket took.
     pub(crate) writes: u32,
-    /// Requests begun.
+    /// Number of requests begun.
     pub(crate) started: u32,
-    /// Requests being answered.
+    /// Number of requests being answered.
     pub(crate) running: u32,
-    /// Whether the socket takes no more bytes.
+    /// True while the socket takes no more bytes.
     pub(crate) write_blocked: bool,
-    /// Whether it speaks HTTP/2.
+    /// True if it speaks HTTP/2.
     pub(crate) http2: bool,
-    /// Bytes of answers that wait to be sent.
+    /// Bytes of responses that wait to be sent.
     pub(crate) held: usize,
-    /// Parts of counted answers that have gone.
+    /// Number of chunks of counted responses that were sent.
     pub(crate) parts: u32,
 }
 
@@ -86,13 +87,13 @@ impl Pulse {
         self.http2.store(true, Ordering::Relaxed);
     }
 
-    /// Marks a request as running until the guard is dropped; also tells its number.
+    /// Marks a request as running until the guard is dropped; also returns its number.
     pub(crate) fn begin(&self) -> (Running<'_>, u32) {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         (Running(self), number)
     }
 
-    /// Marks that bytes of the client will be left unread, so that the socket must linger.
+    /// Records that bytes of the client will be left unread, so that the socket must linger.
     pub(crate) fn will_linger(&self) {
         self.linger.store(true, Ordering::Relaxed);
     }
@@ -120,12 +121,12 @@ impl Pulse {
         }
     }
 
-    /// Counts bytes of an answer that wait; tells how many there are.
+    /// Counts pending bytes of a response; returns their new number.
     pub(crate) fn hold(&self, bytes: usize) -> usize {
         self.held.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 
-    /// Bytes of an answer wait no longer; tells how many still do.
+    /// Discounts pending bytes of a response; returns their new number.
     pub(crate) fn release(&self, bytes: usize) -> usize {
         self.held
             .fetch_sub(bytes, Ordering::Relaxed)
@@ -136,42 +137,41 @@ impl Pulse {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Marks that a part of a counted answer has gone.
+    /// Counts a sent chunk of a counted response.
     pub(crate) fn answer_went(&self) {
         self.parts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes since when the connection has been idle, if it has begun no request since `started` of
-    /// them.
+    /// Sets the begin of the idle time, which holds as long as `started` requests have begun.
     pub(crate) fn note_idle(&self, since: Instant, started: u32) {
         self.idle_since.store(millis(since), Ordering::Relaxed);
         self.idle_started.store(started, Ordering::Relaxed);
     }
 
-    /// Since when it has been idle, for comparisons: no request is under way, and no answer waits.
-    /// `None` if it isn't, or is told to end anyway.
+    /// Returns the begin of the idle time, for comparisons: no request is under way, and no
+    /// response is pending. `None` if it isn't idle, or has a directive to end anyway.
     pub(crate) fn idle_since(&self) -> Option<u64> {
-        let marks = self.marks();
-        if marks.running > 0 || marks.held > 0 || marks.write_blocked {
+        let activity = self.marks();
+        if activity.running > 0 || activity.held > 0 || activity.write_blocked {
             return None;
         }
         if self.order() != Order::Serve {
             return None;
         }
-        // Who has asked since it was looked at has been idle for less than all others.
-        let noted = self.idle_started.load(Ordering::Relaxed) == marks.started;
+        // A connection with a request since the last sweep has been idle for less than all others.
+        let is_current = self.idle_started.load(Ordering::Relaxed) == activity.started;
         let since = self.idle_since.load(Ordering::Relaxed);
-        Some(if noted { since } else { u64::MAX })
+        Some(if is_current { since } else { u64::MAX })
     }
 
-    /// Ends a connection that is idle, so that there is room for others.
+    /// Ends the connection if it is idle, in favor of others.
     pub(crate) fn evict(&self) {
         self.command(Order::Evict);
     }
 
-    /// Gives an order and wakes the connection. Orders only become stricter.
-    pub(crate) fn command(&self, order: Order) {
-        self.order.fetch_max(order as u8, Ordering::AcqRel);
+    /// Issues a directive and wakes the connection. Directives only become stricter.
+    pub(crate) fn command(&self, directive: Order) {
+        self.order.fetch_max(directive as u8, Ordering::AcqRel);
         self.waker.wake();
     }
 
@@ -184,7 +184,7 @@ impl Pulse {
         }
     }
 
-    /// Waits for a future, or for an order to end; then it is `None`.
+    /// Runs a future until it ends, or until a directive to end, and then returns `None`.
     pub(crate) async fn until_ordered<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -197,13 +197,13 @@ impl Pulse {
         .await
     }
 
-    /// Whom to wake for an order. To be called before [`Self::order`] is asked.
+    /// Registers the waker for directives. To be called before [`Self::directive`] is read.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 }
 
-/// A moment as milliseconds of this process; never 0.
+/// Converts a moment into milliseconds of this process; never 0.
 fn millis(moment: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let start = *START;
@@ -213,7 +213,7 @@ fn millis(moment: Instant) -> u64 {
         .saturating_add(1)
 }
 
-/// A request that is being answered.
+/// Request that is being answered, until this is dropped.
 pub(crate) struct Running<'a>(&'a Pulse);
 
 impl Drop for Running<'_> {
@@ -227,34 +227,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_run_until_their_guard_goes() {
-        let pulse = Pulse::default();
-        let (running, number) = pulse.begin();
+    fn requests_run_until_their_guard_is_dropped() {
+        let state = Pulse::default();
+        let (running, number) = state.begin();
         assert_eq!(
-            (number, pulse.marks().running, pulse.marks().started),
+            (number, state.marks().running, state.marks().started),
             (0, 1, 1)
         );
         drop(running);
-        assert_eq!((pulse.marks().running, pulse.begin().1), (0, 1));
+        assert_eq!((state.marks().running, state.begin().1), (0, 1));
     }
 
     #[test]
-    fn orders_only_become_stricter() {
-        let pulse = Pulse::default();
-        assert_eq!(pulse.order(), Order::Serve);
-        pulse.command(Order::Evict);
-        assert_eq!(pulse.order(), Order::Evict);
-        pulse.command(Order::Cut);
-        pulse.command(Order::Drain);
-        assert_eq!(pulse.order(), Order::Cut);
+    fn directives_only_become_stricter() {
+        let state = Pulse::default();
+        assert_eq!(state.order(), Order::Serve);
+        state.command(Order::Evict);
+        assert_eq!(state.order(), Order::Evict);
+        state.command(Order::Cut);
+        state.command(Order::Drain);
+        assert_eq!(state.order(), Order::Cut);
     }
 
     #[test]
     fn a_write_ends_the_block() {
-        let pulse = Pulse::default();
-        pulse.write_blocked();
-        assert!(pulse.marks().write_blocked);
-        pulse.wrote();
-        assert!(!pulse.marks().write_blocked);
+        let state = Pulse::default();
+        state.write_blocked();
+        assert!(state.marks().write_blocked);
+        state.wrote();
+        assert!(!state.marks().write_blocked);
     }
 }

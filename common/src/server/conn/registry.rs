@@ -1,4 +1,4 @@
-//! All open connections, to look after them and to end them.
+//! Registry of the open connections, through which they are swept and ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::server::conn::liveness::{Patience, Watch};
 use crate::server::conn::pulse::{Order, Pulse};
 use crate::server::metrics::ConnectionMetrics;
 
-/// All open connections.
+/// Registry of a server's open connections.
 pub(crate) struct Registry {
     open: Mutex<HashMap<u32, (Arc<Pulse>, Watch)>>,
     patience: Patience,
@@ -18,10 +18,10 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(patience: Patience, metrics: Arc<ConnectionMetrics>) -> Arc<Self> {
+    pub(crate) fn new(timeouts: Patience, metrics: Arc<ConnectionMetrics>) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
-            patience,
+            patience: timeouts,
             metrics,
         })
     }
@@ -30,54 +30,56 @@ impl Registry {
     pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         let number = self.metrics.opened();
         let now = Instant::now();
-        let (pulse, watch) = (Arc::new(Pulse::default()), Watch::new(now));
-        pulse.note_idle(now, 0);
-        self.open.lock().insert(number, (Arc::clone(&pulse), watch));
+        let (state, monitor) = (Arc::new(Pulse::default()), Watch::new(now));
+        state.note_idle(now, 0);
+        self.open
+            .lock()
+            .insert(number, (Arc::clone(&state), monitor));
         Entered {
             registry: Arc::clone(self),
             number,
-            pulse,
+            pulse: state,
         }
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(crate) fn len(&self) -> usize {
         self.open.lock().len()
     }
 
-    /// Looks at every connection, and ends those that are idle or stuck.
+    /// Checks every connection, and ends those that have been idle or stuck for too long.
     pub(crate) fn sweep(&self, now: Instant) {
-        for (pulse, watch) in self.open.lock().values_mut() {
-            let marks = pulse.marks();
-            let order = watch.observe(marks, now, &self.patience);
-            pulse.note_idle(watch.idle_since(), marks.started);
-            if order > pulse.order() {
-                self.give(pulse, order);
+        for (state, monitor) in self.open.lock().values_mut() {
+            let activity = state.marks();
+            let directive = monitor.observe(activity, now, &self.patience);
+            state.note_idle(monitor.idle_since(), activity.started);
+            if directive > state.order() {
+                self.give(state, directive);
             }
         }
     }
 
-    /// Gives an order to the connections that `which` picks.
-    pub(crate) fn command(&self, order: Order, which: impl Fn(&Pulse) -> bool) {
-        for (pulse, _) in self.open.lock().values() {
-            if which(pulse) {
-                self.give(pulse, order);
+    /// Issues a directive to the connections for which `filter` returns true.
+    pub(crate) fn command(&self, directive: Order, filter: impl Fn(&Pulse) -> bool) {
+        for (state, _) in self.open.lock().values() {
+            if filter(state) {
+                self.give(state, directive);
             }
         }
     }
 
-    fn give(&self, pulse: &Pulse, order: Order) {
-        if order == Order::Cut {
+    fn give(&self, state: &Pulse, directive: Order) {
+        if directive == Order::Cut {
             self.metrics.cut();
         }
-        pulse.command(order);
+        state.command(directive);
     }
 }
 
-/// A connection's place among the open ones.
+/// Entry of a connection, which is removed when this is dropped.
 pub(crate) struct Entered {
     registry: Arc<Registry>,
-    /// Its number: ports that share their counters have no two alike.
+    /// Number of the connection, unique among ports that share their counters.
     pub(crate) number: u32,
     pub(crate) pulse: Arc<Pulse>,
 }

@@ -22,7 +22,7 @@ use crate::server::forwarded::{X_CLOUDKV_ROUTER, client_of};
 use crate::server::request_id::{self, X_REQUEST_ID};
 use crate::server::settings::HttpSettings;
 
-/// What the requests of one connection share.
+/// State that the requests of one connection share.
 pub(crate) struct Session<A> {
     pub(crate) answers: Arc<A>,
     pub(crate) settings: Arc<HttpSettings>,
@@ -31,34 +31,34 @@ pub(crate) struct Session<A> {
     pub(crate) encrypted: bool,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) unread: Arc<Unread>,
-    /// Set while the server is about to stop.
+    /// Set while the server shuts down.
     pub(crate) closing: Arc<AtomicBool>,
-    /// The answers that wait.
+    /// Budget of the pending responses.
     pub(crate) account: Arc<Account>,
-    /// Who the connection counts for.
+    /// Client for which the connection counts.
     pub(crate) caller: Caller,
 }
 
-/// Who a connection counts for.
+/// Client for which a connection counts.
 pub(crate) struct Caller {
-    /// The address that it counts for; none for a proxy that is believed.
+    /// Address for which it counts; none for a trusted proxy.
     address: Option<Arc<Address>>,
     place: Mutex<Option<Place>>,
-    /// Whether it is a router of the cluster: that has counted its own callers.
+    /// Set if it is a router of the cluster, which limits its clients itself.
     is_router: AtomicBool,
 }
 
 impl Caller {
-    /// An address, with its connection's place.
-    pub(crate) fn address(address: Arc<Address>, place: Place) -> Self {
+    /// Creates the owner of an address's connection, with its slot.
+    pub(crate) fn address(address: Arc<Address>, slot: Place) -> Self {
         Self {
             address: Some(address),
-            place: Mutex::new(Some(place)),
+            place: Mutex::new(Some(slot)),
             is_router: AtomicBool::new(false),
         }
     }
 
-    /// A proxy that the operator trusts to say for whom it asks.
+    /// Creates the owner of a connection of a trusted proxy, which forwards its clients' addresses.
     pub(crate) fn proxy() -> Self {
         Self {
             address: None,
@@ -67,12 +67,12 @@ impl Caller {
         }
     }
 
-    /// Whether it counts for an address.
+    /// Returns whether it counts for an address.
     pub(crate) fn is_address(&self) -> bool {
         self.address.is_some()
     }
 
-    /// It turned out to be a router.
+    /// Records that it is a router, whose connections don't count for its address.
     pub(crate) fn set_router(&self) {
         self.is_router.store(true, Ordering::Relaxed);
         if let Some(address) = &self.address {
@@ -87,13 +87,13 @@ impl Caller {
 }
 
 impl<A: Answer> Session<A> {
-    /// Answers one request, and says so if the connection ends with it.
+    /// Answers one request, and announces it if the connection ends with the response.
     pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Outbound<A::Body>>, Infallible>> + Send {
         let http1 = request.version() < Version::HTTP_2;
-        let waits = http1 && request.headers().contains_key(EXPECT);
+        let expects_continue = http1 && request.headers().contains_key(EXPECT);
         let request = request.map(|body| {
             if http1 {
                 RequestBody::http1(body, &self.unread)
@@ -101,26 +101,27 @@ impl<A: Answer> Session<A> {
                 RequestBody::http2(body)
             }
         });
-        // A block holds what it is given once, an `async fn` twice; and hyper moves it around.
+        // A block stores its captures once, an `async fn` stores its arguments twice; and hyper
+        // moves the future around.
         async move {
             let (_running, number) = self.pulse.begin();
             if number == 0 {
                 self.recognise(&request);
             }
-            let Ok(_under_way) = self.count(&request, http1) else {
-                return Ok(self.refuse(request, number, waits).await);
+            let Ok(_permit) = self.count(&request, http1) else {
+                return Ok(self.refuse(request, number, expects_continue).await);
             };
-            let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-            let expected = if http1 || !reads {
+            let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+            let reservation = if http1 || !is_read {
                 None
             } else {
                 match self.account.try_expect() {
-                    Some(expected) => Some(expected),
+                    Some(reservation) => Some(reservation),
                     None => Some(Box::pin(self.account.expect()).await),
                 }
             };
-            if expected.is_some() && !self.account.is_worth_reading() {
-                return Ok(self.refuse(request, number, waits).await);
+            if reservation.is_some() && !self.account.is_worth_reading() {
+                return Ok(self.refuse(request, number, expects_continue).await);
             }
             let origin = Origin {
                 connection: self.connection,
@@ -131,17 +132,17 @@ impl<A: Answer> Session<A> {
             };
             let mut response = self.answers.answer(request, origin).await;
             if http1 {
-                self.close(&mut response, waits).await;
+                self.close(&mut response, expects_continue).await;
             } else {
                 streams::answered();
             }
-            let response = self.count_answer(response, http1, reads);
-            drop(expected);
+            let response = self.count_answer(response, http1, is_read);
+            drop(reservation);
             Ok(response)
         }
     }
 
-    /// Whether the connection is a router's, as its first request may tell.
+    /// Detects a router without certificates by its first request.
     fn recognise(&self, request: &Request<RequestBody>) {
         let Some(token) = &self.settings.router_token else {
             return;
@@ -152,7 +153,8 @@ impl<A: Answer> Session<A> {
         }
     }
 
-    /// Counts a request for whose it is. Over HTTP/1.1 a connection counts for its one request, too.
+    /// Counts a request for its client's address. Over HTTP/1.1 the connection's slot counts for
+    /// its one request, too.
     fn count(&self, request: &Request<RequestBody>, http1: bool) -> Result<Option<UnderWay>, ()> {
         let counted = match &self.caller.address {
             _ if self.caller.is_router() => return Ok(None),
@@ -165,19 +167,19 @@ impl<A: Answer> Session<A> {
                 if client == peer.to_canonical() {
                     return Ok(None);
                 }
-                let known = &self.answers.connections().addresses;
-                known.of(client).begin(self.settings.address_requests)
+                let addresses = &self.answers.connections().addresses;
+                addresses.of(client).begin(self.settings.address_requests)
             }
         };
         counted.map(Some).ok_or(())
     }
 
-    /// Says that there are too many requests.
+    /// Rejects a request, since too many are under way.
     async fn refuse(
         &self,
         request: Request<RequestBody>,
         number: u32,
-        waits: bool,
+        expects_continue: bool,
     ) -> Response<Outbound<A::Body>> {
         let id = request_id::of_client(request.headers())
             .unwrap_or_else(|| request_id::generate(self.connection, number));
@@ -186,51 +188,51 @@ impl<A: Answer> Session<A> {
         self.answers.connections().refused_request();
         let mut response = self.answers.overloaded(id);
         if http1 {
-            self.close(&mut response, waits).await;
+            self.close(&mut response, expects_continue).await;
         }
         response.map(Outbound::free)
     }
 
-    /// Says over HTTP/1 if the connection ends with an answer: since the request's body was left
-    /// unread, or the server is about to stop.
-    async fn close(&self, response: &mut Response<A::Body>, waits: bool) {
-        let left = self.unread.is_left(waits).await;
-        if left {
+    /// Announces over HTTP/1 that the connection ends with a response, if the request's body was
+    /// left unread, or the server shuts down.
+    async fn close(&self, response: &mut Response<A::Body>, expects_continue: bool) {
+        let is_unread = self.unread.is_left(expects_continue).await;
+        if is_unread {
             self.pulse.will_linger();
         }
-        if left || self.closing.load(Ordering::Relaxed) {
+        if is_unread || self.closing.load(Ordering::Relaxed) {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
-    /// Counts what waits of an answer. One that doesn't fit is refused, if it only `reads`.
+    /// Counts the bytes of a response. One that doesn't fit is rejected, if its request `is_read`.
     fn count_answer(
         &self,
         response: Response<A::Body>,
         http1: bool,
-        reads: bool,
+        is_read: bool,
     ) -> Response<Outbound<A::Body>> {
         if response.body().is_end_stream() {
             return response.map(Outbound::free);
         }
         let Some(bytes) = response.body().size_hint().exact() else {
-            let account = Arc::clone(&self.account);
-            return response.map(|body| Outbound::coming(body, account, !http1));
+            let budget = Arc::clone(&self.account);
+            return response.map(|body| Outbound::coming(body, budget, !http1));
         };
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         if http1 && bytes <= FREE_BYTES {
             return response.map(Outbound::free);
         }
         self.account.note(bytes);
-        match self.account.hold(bytes, !reads) {
-            Some(hold) => response.map(|body| Outbound::whole(body, hold, !http1)),
+        match self.account.hold(bytes, !is_read) {
+            Some(permit) => response.map(|body| Outbound::whole(body, permit, !http1)),
             None => self.overloaded(&response),
         }
     }
 
-    /// Says that too many answers wait, in place of one that does not fit.
+    /// Replaces a response that doesn't fit by one that says that too many are pending.
     fn overloaded(&self, response: &Response<A::Body>) -> Response<Outbound<A::Body>> {
         self.answers.connections().refused_request();
         let id = response.headers().get(&X_REQUEST_ID).cloned();

@@ -1,4 +1,4 @@
-//! A socket that leaves marks of its progress, and lingers if bytes were left unread.
+//! Socket that records its activity, and lingers if bytes were left unread.
 
 use std::io;
 use std::pin::Pin;
@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 use crate::server::conn::linger::Lingerer;
 use crate::server::conn::pulse::Pulse;
 
-/// What HTTP/2 connections begin with; no method of HTTP/1 is called so.
+/// First bytes of an HTTP/2 connection; no method of HTTP/1 has this name.
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 
-/// A client's socket, watched.
+/// Client's socket, whose activity is recorded.
 pub(crate) struct Watched {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     stream: Option<TcpStream>,
     pulse: Arc<Pulse>,
     lingerer: Arc<Lingerer>,
@@ -24,10 +24,10 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn new(stream: TcpStream, pulse: Arc<Pulse>, lingerer: Arc<Lingerer>) -> Self {
+    pub(crate) fn new(stream: TcpStream, state: Arc<Pulse>, lingerer: Arc<Lingerer>) -> Self {
         Self {
             stream: Some(stream),
-            pulse,
+            pulse: state,
             lingerer,
             fresh: true,
         }

@@ -1,7 +1,7 @@
-//! The tasks of HTTP/2 streams: each ends when its answer makes no progress for too long.
+//! Tasks of HTTP/2 streams: each ends when its response makes no progress for too long.
 //!
-//! hyper polls a stream whose answer waits for the client's window when that has grown, and not before.
-//! So a stream that has an answer and isn't polled makes no progress.
+//! hyper polls a stream whose response waits for the client's window when that has grown, and not
+//! before. So a stream that has a response and isn't polled makes no progress.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,16 +14,16 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
 thread_local! {
-    /// Whether the stream that is being polled on this thread has got its answer.
+    /// Set if the stream that is being polled on this thread has got its response.
     static ANSWERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Notes that the stream that is being polled has got its answer.
+/// Records that the stream that is being polled has got its response.
 pub(crate) fn answered() {
     ANSWERED.set(true);
 }
 
-/// Runs the streams of HTTP/2 connections as tracked tasks.
+/// Executor of the streams of HTTP/2 connections, as tracked tasks.
 #[derive(Clone)]
 pub(crate) struct Streams {
     tasks: TaskTracker,
@@ -31,9 +31,12 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Streams end whose answers make no progress for `patience`.
-    pub(crate) fn new(tasks: TaskTracker, patience: Duration) -> Self {
-        Self { tasks, patience }
+    /// Creates an executor that ends streams whose responses make no progress for `timeout`.
+    pub(crate) fn new(tasks: TaskTracker, timeout: Duration) -> Self {
+        Self {
+            tasks,
+            patience: timeout,
+        }
     }
 }
 
@@ -52,7 +55,7 @@ where
     }
 }
 
-/// A stream. Dropped before its end, it is reset.
+/// Task of a stream, which is reset if this is dropped before its end.
 struct Stream<F> {
     future: Pin<Box<F>>,
     patience: Duration,
@@ -65,8 +68,12 @@ impl<F: Future> Future for Stream<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if this.end.as_ref().is_some_and(|end| end.is_elapsed()) {
-            tracing::debug!("an answer made no progress: reset its stream");
+        if this
+            .end
+            .as_ref()
+            .is_some_and(|deadline| deadline.is_elapsed())
+        {
+            tracing::debug!("response made no progress, stream reset");
             return Poll::Ready(());
         }
         ANSWERED.set(false);
@@ -77,10 +84,10 @@ impl<F: Future> Future for Stream<F> {
         if !this.answered {
             return Poll::Pending;
         }
-        let patience = this.patience;
-        let end = this.end.get_or_insert_with(|| Box::pin(sleep(patience)));
-        end.as_mut().reset(Instant::now() + patience);
-        end.as_mut().poll(cx)
+        let timeout = this.patience;
+        let deadline = this.end.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        deadline.as_mut().reset(Instant::now() + timeout);
+        deadline.as_mut().poll(cx)
     }
 }
 
@@ -90,12 +97,13 @@ mod tests {
 
     use super::*;
 
-    /// Runs a stream that never ends by itself, and hands back what it drops at its end.
-    fn run(streams: &Streams, gets_answer: bool) -> Arc<()> {
+    /// Runs a stream that never ends by itself, and returns a reference that it shares until its
+    /// end.
+    fn run(streams: &Streams, has_response: bool) -> Arc<()> {
         let alive = Arc::new(());
         let inside = Arc::clone(&alive);
         streams.execute(async move {
-            if gets_answer {
+            if has_response {
                 answered();
             }
             std::future::pending::<()>().await;
@@ -105,13 +113,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn streams_end_whose_answers_make_no_progress() {
+    async fn streams_end_whose_responses_make_no_progress() {
         let streams = Streams::new(TaskTracker::new(), Duration::from_millis(5));
-        let waits_for_answer = run(&streams, false);
+        let without_response = run(&streams, false);
         let stuck = run(&streams, true);
         while Arc::strong_count(&stuck) > 1 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(Arc::strong_count(&waits_for_answer), 2);
+        assert_eq!(Arc::strong_count(&without_response), 2);
     }
 }

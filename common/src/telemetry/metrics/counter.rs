@@ -1,26 +1,26 @@
-//! A counter for hot paths.
+//! Counter for hot paths.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sharded::Sharded;
 
-/// A number that only rises. Counting costs one uncontended addition; it takes 2 KiB, so it is for
-/// what a node has few of, not for what each bucket has.
+/// Counter. An increment costs one uncontended addition; a counter takes 2 KiB, so it is for
+/// metrics of a node, not for those of each bucket.
 #[derive(Debug, Default)]
 pub struct Counter(Sharded<AtomicU64>);
 
 impl Counter {
-    /// Counts one.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Counts `number`.
+    /// Adds `number`.
     pub fn add(&self, number: u64) {
         self.0.own().fetch_add(number, Ordering::Relaxed);
     }
 
-    /// The sum. While others count it may miss what they are just adding, but never falls.
+    /// Returns the sum. Concurrent additions may be missed, but the sum never falls.
     pub fn value(&self) -> u64 {
         self.0
             .all()
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_many_threads_add_up() {
+    fn additions_of_many_threads_add_up() {
         let counter = Counter::default();
         std::thread::scope(|scope| {
             for _ in 0..40 {

@@ -1,36 +1,36 @@
-//! The text that Prometheus reads (exposition format 0.0.4).
+//! Prometheus text format (exposition format 0.0.4).
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::histogram::HistogramSnapshot;
 
-/// Labels of one sample: names and values. Names must be valid; values may be any text.
+/// Names and values of a sample's labels. Names must be valid; values may be any text.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Metrics being written down. Samples of a family may come in any order: they end up together
-/// under one `HELP` and `TYPE`, as the format demands; families are sorted by name.
+/// Writer of metrics. Samples of a family may be added in any order: they are grouped under one
+/// `HELP` and `TYPE`, as the format demands; families are sorted by name.
 #[derive(Debug, Default)]
 pub struct Exposition {
     families: BTreeMap<&'static str, String>,
 }
 
 impl Exposition {
-    /// The `Content-Type` of the text.
+    /// `Content-Type` of the text.
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// Nothing yet.
+    /// Creates an empty exposition.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a number that only rises; its name should end in `_total`.
+    /// Adds a counter; its name should end in `_total`.
     pub fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
         let family = self.family(name, help, "counter");
         sample(family, name, "", labels, None, value);
     }
 
-    /// Adds a number that rises and falls.
+    /// Adds a gauge.
     pub fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
         let family = self.family(name, help, "gauge");
         sample(family, name, "", labels, None, number(value));
@@ -67,7 +67,7 @@ impl Exposition {
         sample(family, name, "_count", labels, None, histogram.count);
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn finish(self) -> String {
         self.families.into_values().collect()
     }
@@ -91,10 +91,10 @@ fn sample(
     text.push_str(name);
     text.push_str(suffix);
     let bound = bound.map(|bound| ("le", bound));
-    let mut before = '{';
+    let mut separator = '{';
     for (label, value) in labels.iter().copied().chain(bound) {
-        text.push(before);
-        before = ',';
+        text.push(separator);
+        separator = ',';
         text.push_str(label);
         text.push_str("=\"");
         value
@@ -102,7 +102,7 @@ fn sample(
             .for_each(|character| push_escaped(text, character));
         text.push('"');
     }
-    if before == ',' {
+    if separator == ',' {
         text.push('}');
     }
     // Writing to a String never fails.
@@ -118,7 +118,7 @@ fn push_escaped(text: &mut String, character: char) {
     }
 }
 
-/// A number as the format spells it.
+/// Formats a number.
 fn number(value: f64) -> String {
     if value == f64::INFINITY {
         "+Inf".to_owned()

@@ -1,26 +1,26 @@
-//! A histogram for hot paths: fixed buckets, two to each doubling, so that a percentile read from
-//! it is at most a third off.
+//! Histogram for hot paths: fixed buckets, two to each doubling, so that a percentile read from it
+//! is at most a third off.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::sharded::Sharded;
 
-/// Doublings that the buckets span.
+/// Number of doublings that the buckets span.
 const DOUBLINGS: u32 = 20;
 
-/// Bounds of buckets; one more bucket holds what lies above the last.
+/// Number of bounds of buckets; one more bucket holds the values above the last.
 const BOUNDS: usize = 2 * DOUBLINGS as usize + 1;
 
-/// How many values fell into which bucket.
+/// Histogram of values.
 ///
-/// It takes about 6 KiB: it is for what a node has few of.
+/// It takes about 6 KiB, so it is for metrics of a node, not for those of each bucket.
 #[derive(Debug)]
 pub struct Histogram {
     shards: Sharded<Shard>,
-    /// The first bound is two to the power of this.
+    /// Exponent of two of the first bound.
     first: u32,
-    /// What one exported unit is in recorded ones.
+    /// Recorded units in one exported unit.
     unit: f64,
 }
 
@@ -40,7 +40,7 @@ impl Default for Shard {
 }
 
 impl Histogram {
-    /// A histogram of times, exported in seconds, with buckets from 16 µs to 17 s.
+    /// Creates a histogram of durations, exported in seconds, with buckets from 16 µs to 17 s.
     pub fn of_times() -> Self {
         Self {
             shards: Sharded::default(),
@@ -49,7 +49,7 @@ impl Histogram {
         }
     }
 
-    /// A histogram of sizes or numbers, with buckets from 2 to 2 million.
+    /// Creates a histogram of sizes or numbers, with buckets from 2 to 2 million.
     pub fn of_sizes() -> Self {
         Self {
             shards: Sharded::default(),
@@ -58,19 +58,19 @@ impl Histogram {
         }
     }
 
-    /// Records a time.
+    /// Records a duration.
     pub fn record_time(&self, time: Duration) {
         self.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Records a value: a size, or a time in nanoseconds.
+    /// Records a value: a size, or a duration in nanoseconds.
     pub fn record(&self, value: u64) {
         let shard = self.shards.own();
         shard.buckets[bucket(value, self.first)].fetch_add(1, Ordering::Relaxed);
         shard.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// What was recorded until now.
+    /// Returns the values recorded until now.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let mut counts = [0_u64; BOUNDS + 1];
         let mut sum = 0_u64;
@@ -95,18 +95,18 @@ impl Histogram {
     }
 }
 
-/// A histogram's values at one moment.
+/// Values of a histogram at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistogramSnapshot {
-    /// Upper bounds, rising, each with the number of values up to it.
+    /// Upper bounds, ascending, each with the number of values up to it.
     pub buckets: Vec<(f64, u64)>,
-    /// The number of values.
+    /// Number of values.
     pub count: u64,
-    /// Their sum.
+    /// Sum of the values.
     pub sum: f64,
 }
 
-/// The largest value of a bucket: `2^n` and `1.5 * 2^n` in turn.
+/// Returns the largest value of a bucket: `2^n` and `1.5 * 2^n` in turn.
 fn bound(index: usize, first: u32) -> u64 {
     let doubling = 1_u64 << (first as usize + index / 2);
     if index.is_multiple_of(2) {
@@ -116,9 +116,9 @@ fn bound(index: usize, first: u32) -> u64 {
     }
 }
 
-/// The bucket of a value: the first whose bound is not below it.
+/// Returns the bucket of a value: the first whose bound is not below it.
 fn bucket(value: u64, first: u32) -> usize {
-    // A bound belongs to the bucket that it closes.
+    // Bounds are inclusive.
     let below = value.saturating_sub(1);
     let Some(power) = below.checked_ilog2().filter(|power| *power >= first) else {
         return 0;
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_bound_closes_its_bucket() {
+    fn bounds_are_inclusive() {
         for first in [1, 14] {
             for index in 0..BOUNDS {
                 let bound = bound(index, first);

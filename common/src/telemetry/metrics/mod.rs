@@ -1,9 +1,9 @@
-//! Metrics: counters and histograms that threads don't fight over, and their Prometheus text.
+//! Metrics: counters and histograms without contention, and their Prometheus text.
 //!
-//! There is no registry: whoever owns a metric keeps it as a field, counts on it without a look-up,
-//! and writes it into an [`Exposition`] when the operator's port is asked. So a metric's life is
-//! its owner's, tests don't share state, and a value that is known elsewhere (RocksDB's, a queue's
-//! length) is read when it is asked for.
+//! There is no registry: the owner of a metric keeps it as a field, counts on it without a look-up,
+//! and writes it into an [`Exposition`] when the admin port is scraped. So a metric lives as long
+//! as its owner, tests don't share state, and a value that is known elsewhere (RocksDB's, a queue's
+//! length) is read at the scrape.
 
 mod counter;
 mod exposition;

@@ -1,8 +1,8 @@
-//! What the system knows about the process, under the names that Prometheus's own clients use.
+//! Metrics of the process, under the names that Prometheus's own clients use.
 
 use super::exposition::Exposition;
 
-/// Adds resident memory and open files of this process, where the system tells them (Linux).
+/// Adds resident memory and open files of this process, where the system reports them (Linux).
 pub fn write_process(text: &mut Exposition) {
     if let Some(bytes) = resident_bytes() {
         text.gauge(

@@ -1,11 +1,11 @@
-//! One copy of a value per thread or so: counting never waits for another processor's cache line.
+//! Value with about one copy per thread: counting never waits for another CPU's cache line.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// Copies of each value. Threads beyond it share.
+/// Number of copies of a value. Further threads share them.
 const SHARDS: usize = 16;
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -14,7 +14,7 @@ thread_local! {
     static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
 }
 
-/// Copies of a `T`, each on cache lines of its own.
+/// Copies of a `T`, each on its own cache lines.
 #[derive(Debug)]
 pub(super) struct Sharded<T>([CachePadded<T>; SHARDS]);
 
@@ -25,14 +25,14 @@ impl<T: Default> Default for Sharded<T> {
 }
 
 impl<T> Sharded<T> {
-    /// This thread's copy.
+    /// Returns this thread's copy.
     pub fn own(&self) -> &T {
-        // A thread that is ending has no shard any more; any will do.
+        // A thread that ends may have lost its index; any copy is correct.
         let shard = SHARD.try_with(Cell::get).unwrap_or_default();
         &self.0[shard % SHARDS]
     }
 
-    /// All copies, to add them up.
+    /// Returns all copies, to add them up.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|shard| &**shard)
     }

@@ -1,15 +1,15 @@
-//! The first line: what is served, and what the next loss costs.
+//! The first line: availability, and the consequences of the next loss.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::{Group, Status, Unserved};
 use super::names::Names;
 
-/// The first line, without its end.
+/// Builds the first line, without a newline.
 pub(super) fn headline(status: &Status, names: &Names) -> String {
     let line = match status.home() {
         Some(home) if home.joining => format!(
-            "not serving yet: region {} joins, and takes over what the others have",
+            "not serving yet: region {} joins, and is seeded from another region",
             home.name
         ),
         Some(_) | None => shards(status, names),
@@ -39,14 +39,14 @@ fn shards(status: &Status, names: &Names) -> String {
     format!("not serving {}", parts.collect::<Vec<_>>().join("; "))
 }
 
-/// Why a group isn't served.
-fn reason(group: &Unserved, what: &str, names: &Names) -> String {
-    let (silent, all) = (group.unreachable.len(), group.voters.len());
-    if silent == 0 {
+/// Reason for which a group isn't served.
+fn reason(group: &Unserved, members: &str, names: &Names) -> String {
+    let (unreachable, all) = (group.unreachable.len(), group.voters.len());
+    if unreachable == 0 {
         return "no leader is elected yet".to_owned();
     }
     let list = names.list(&group.unreachable);
-    format!("{silent} of {all} {what} unreachable ({list})")
+    format!("{unreachable} of {all} {members} unreachable ({list})")
 }
 
 fn served(status: &Status) -> String {
@@ -56,22 +56,22 @@ fn served(status: &Status) -> String {
     }
 }
 
-/// What it costs to lose another node.
+/// Describes the consequences of losing another node.
 fn next_loss(status: &Status, names: &Names) -> String {
     if status.survives.starts_with("the loss of any one node") {
         return "it survives the loss of any one node".to_owned();
     }
     let shards: Vec<&Group> = status.groups.iter().filter(|it| it.is_shard()).collect();
-    let silent: Vec<u64> = status
+    let unreachable: Vec<u64> = status
         .near()
         .filter(|node| !node.alive)
         .map(|node| node.id)
         .collect();
-    if shards.iter().all(|group| group.voters.len() >= 3) && !silent.is_empty() {
+    if shards.iter().all(|group| group.voters.len() >= 3) && !unreachable.is_empty() {
         return format!(
-            "{} isn't heard of, and the loss of one more node ({}) stops shards",
-            names.list(&silent),
-            critical(&shards, &silent, names)
+            "{} is unreachable, and the loss of one more node ({}) stops shards",
+            names.list(&unreachable),
+            critical(&shards, &unreachable, names)
         );
     }
     if status.groups.iter().any(|group| group.changing) {
@@ -90,35 +90,42 @@ fn next_loss(status: &Status, names: &Names) -> String {
     }
 }
 
-/// The nodes without which some shard would have no majority.
-fn critical(shards: &[&Group], silent: &[u64], names: &Names) -> String {
+/// Names of the nodes without which some shard would have no majority.
+fn critical(shards: &[&Group], unreachable: &[u64], names: &Names) -> String {
     let mut critical = BTreeSet::new();
     for group in shards {
-        let living = group.voters.iter().filter(|node| !silent.contains(node));
-        let living: Vec<u64> = living.copied().collect();
-        if living.len() == group.voters.len() / 2 + 1 {
-            critical.extend(living);
+        let alive = group
+            .voters
+            .iter()
+            .filter(|node| !unreachable.contains(node));
+        let alive: Vec<u64> = alive.copied().collect();
+        if alive.len() == group.voters.len() / 2 + 1 {
+            critical.extend(alive);
         }
     }
     names.sorted(critical).join(" or ")
 }
 
-/// Names of groups, those that follow each other as `first to last`.
+/// Formats names of groups, with consecutive ones as `first to last`.
 pub(super) fn ranges(groups: &[&str]) -> String {
     let number = |group: &str| group.strip_prefix("shard-")?.parse::<u64>().ok();
-    let mut parts: Vec<(u64, u64)> = Vec::new();
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
     let mut numbers: Vec<u64> = groups.iter().filter_map(|group| number(group)).collect();
     numbers.sort_unstable();
     for number in numbers {
-        match parts.last_mut() {
+        match ranges.last_mut() {
             Some((_, last)) if *last + 1 == number => *last = number,
-            _ => parts.push((number, number)),
+            _ => ranges.push((number, number)),
         }
     }
-    let part = |(first, last): &(u64, u64)| match last - first {
+    let format_range = |(first, last): &(u64, u64)| match last - first {
         0 => format!("shard-{first}"),
         1 => format!("shard-{first}, shard-{last}"),
         _ => format!("shard-{first} to shard-{last}"),
     };
-    parts.iter().map(part).collect::<Vec<_>>().join(", ")
+    ranges
+        .iter()
+        .map(format_range)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -1,16 +1,17 @@
-//! `cloudkv-node admin status`: what is served, what the next loss costs, what needs a person.
+//! `cloudkv-node admin status`: availability, tolerance of the next loss, and findings that need an
+//! operator.
 //!
-//! What is normal is left out unless it is asked for, and numbers of nodes are shown by name. For
-//! programs there is the JSON that all of it is made from (`docs/STATUS.md`).
+//! Normal state is left out unless it is requested, and nodes are shown by name. Programs use the
+//! JSON that all of it is made from (`docs/STATUS.md`).
 //!
-//! | file | what it does |
+//! | file | contents |
 //! | --- | --- |
 //! | `model` | the JSON as types |
-//! | `names` | what nodes are called |
+//! | `names` | names of nodes |
 //! | `headline` | the first line |
-//! | `attention` | what needs a person |
+//! | `attention` | findings that need an operator |
 //! | `view` | the page |
-//! | `text` | tables, units, lines that fit |
+//! | `text` | tables, units, line wrapping |
 
 mod attention;
 mod headline;
@@ -31,9 +32,9 @@ use super::commands::{Out, ask, ask_status, print};
 use crate::config::{OperatorCall, StatusFlags};
 use model::Status;
 
-/// Between two pages of `--watch`.
+/// Interval between two pages of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-/// Clears a terminal, and begins at its top.
+/// Escape sequence that clears the terminal and moves to its top.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Shows the status of a node.
@@ -48,10 +49,10 @@ pub(super) async fn show(
     if flags.json && !flags.check {
         return print(out, &format!("{:#}\n", ask(call, "/status").await?));
     }
-    let told = ask_status(call).await?;
-    let status = read(call, &told)?;
+    let json = ask_status(call).await?;
+    let status = read(call, &json)?;
     if flags.json {
-        print(out, &format!("{told:#}\n"))?;
+        print(out, &format!("{json:#}\n"))?;
     } else {
         print(out, &view::page(&status, flags.verbose))?;
     }
@@ -61,25 +62,25 @@ pub(super) async fn show(
     }
 }
 
-/// Shows it again and again. That a node gives no answer is shown, too, and doesn't end it.
+/// Shows the status repeatedly. An error of a call is shown, too, and doesn't end it.
 async fn watch(call: &OperatorCall, verbose: bool, out: Out<'_>) -> Result<(), CallError> {
-    let before = if std::io::stdout().is_terminal() {
+    let prefix = if std::io::stdout().is_terminal() {
         CLEAR
     } else {
         ""
     };
     loop {
         let page = match ask_status(call).await {
-            Ok(told) => view::page(&read(call, &told)?, verbose),
+            Ok(json) => view::page(&read(call, &json)?, verbose),
             Err(error) => format!("{error}\n"),
         };
-        print(out, &format!("{before}{page}\n"))?;
+        print(out, &format!("{prefix}{page}\n"))?;
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }
 
-fn read(call: &OperatorCall, told: &Value) -> Result<Status, CallError> {
-    serde_json::from_value(told.clone()).map_err(|source| CallError::NotJson {
+fn read(call: &OperatorCall, json: &Value) -> Result<Status, CallError> {
+    serde_json::from_value(json.clone()).map_err(|source| CallError::NotJson {
         target: call.target.clone(),
         source,
     })

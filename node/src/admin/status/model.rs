@@ -1,9 +1,9 @@
-//! The JSON of `/status`, as far as people are shown it. `docs/STATUS.md` says what each field
-//! means. A node of another version may leave some out.
+//! The displayed part of the JSON of `/status`. `docs/STATUS.md` describes the fields. A node of
+//! another version may leave some out.
 
 use serde::Deserialize;
 
-/// The status of a node.
+/// Status of a node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
@@ -33,13 +33,13 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// The nodes of the region that weren't removed.
+    /// Nodes of this node's region that weren't removed.
     pub fn near(&self) -> impl Iterator<Item = &Node> {
-        let there = self.nodes.iter().filter(|node| !node.is_removed());
-        there.filter(|node| node.region == self.region)
+        let present = self.nodes.iter().filter(|node| !node.is_removed());
+        present.filter(|node| node.region == self.region)
     }
 
-    /// The region itself.
+    /// This node's region.
     pub fn home(&self) -> Option<&Region> {
         self.regions.iter().find(|region| region.here)
     }
@@ -69,7 +69,7 @@ pub(super) struct Held {
     pub stage: String,
 }
 
-/// A region, and how this node's shards stand with it.
+/// A region, and this node's replication to it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Region {
@@ -122,7 +122,7 @@ pub(super) struct Group {
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
     pub changing: bool,
-    /// `node: entries` each.
+    /// Lag of the other members, as `node: entries` each.
     pub lag: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ impl Group {
         self.group.starts_with("shard-")
     }
 
-    /// The members that are behind, and by how many entries.
+    /// Members that are behind, with the number of entries.
     pub fn behind(&self) -> impl Iterator<Item = (u64, u64)> {
         self.lag.iter().filter_map(|lag| {
             let (node, entries) = lag.split_once(": ")?;

@@ -1,4 +1,4 @@
-//! Pages made from statuses as nodes give them.
+//! Tests of pages that are built from the JSON of nodes.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::text::{WIDTH, bytes, millis, table, wrapped};
 use super::view::page;
 use super::{attention, headline};
 
-/// Three regions of three, as node 11 of region `eu` sees them when all is well.
+/// Healthy status of three regions of three nodes, from node 11 of region `eu-west-3`.
 fn three_regions() -> Value {
     let mut nodes = Vec::new();
     for (region, name) in [(1, "eu-west-3"), (2, "us-east-1"), (3, "ap-south-1")] {
@@ -55,7 +55,7 @@ fn first_line(status: &Value) -> String {
 }
 
 #[test]
-fn three_regions_of_three_that_are_well_fit_a_terminal_and_show_nothing_else() {
+fn three_healthy_regions_fit_a_terminal_and_show_only_nodes() {
     let page = page(&read(&three_regions()), false);
     let lines: Vec<&str> = page.lines().collect();
     assert_eq!(
@@ -75,7 +75,7 @@ fn three_regions_of_three_that_are_well_fit_a_terminal_and_show_nothing_else() {
 }
 
 #[test]
-fn all_is_shown_if_that_is_asked_for_with_units() {
+fn verbose_shows_everything_with_units() {
     let page = page(&read(&three_regions()), true);
     for part in [
         "81 ms",
@@ -91,26 +91,30 @@ fn all_is_shown_if_that_is_asked_for_with_units() {
 }
 
 #[test]
-fn a_region_of_which_two_nodes_are_dead_says_what_is_not_served() {
+fn a_region_without_a_majority_shows_the_unserved_shards() {
     let mut status = three_regions();
     for index in [1, 2] {
         status["nodes"][index]["alive"] = json!(false);
     }
-    let lost =
+    let unserved =
         |group: &str| json!({ "group": group, "voters": [11, 12, 13], "unreachable": [12, 13] });
-    status["unserved"] = json!([lost("shard-0"), lost("shard-1"), lost("shard-2")]);
+    status["unserved"] = json!([
+        unserved("shard-0"),
+        unserved("shard-1"),
+        unserved("shard-2")
+    ]);
     assert_eq!(
         first_line(&status),
         "not serving shard-0 to shard-2: 2 of 3 nodes unreachable (eu-west-3-cloudkv-2, \
          eu-west-3-cloudkv-3)"
     );
-    status["unserved"] = json!([lost("shard-1")]);
+    status["unserved"] = json!([unserved("shard-1")]);
     assert!(first_line(&status).starts_with("not serving shard-1: 2 of 3 nodes unreachable"));
-    let found = attention::of(&read(&status));
-    assert_eq!(found.len(), 2, "{found:?}");
+    let findings = attention::of(&read(&status));
+    assert_eq!(findings.len(), 2, "{findings:?}");
     assert!(
-        found[0].contains("admin replace eu-west-3-cloudkv-2"),
-        "{found:?}"
+        findings[0].contains("admin replace eu-west-3-cloudkv-2"),
+        "{findings:?}"
     );
     for line in page(&read(&status), false).lines() {
         assert!(line.chars().count() <= WIDTH, "{line}");
@@ -118,13 +122,13 @@ fn a_region_of_which_two_nodes_are_dead_says_what_is_not_served() {
 }
 
 #[test]
-fn what_the_next_loss_costs_is_said() {
+fn the_headline_shows_the_consequences_of_the_next_loss() {
     let mut status = three_regions();
     status["nodes"][2]["alive"] = json!(false);
-    status["survives"] = json!("the loss of no node now: node 13 is not heard of");
+    status["survives"] = json!("the loss of no node now: node 13 is unreachable");
     assert_eq!(
         first_line(&status),
-        "serving all 3 shards of region eu-west-3; eu-west-3-cloudkv-3 isn't heard of, and the \
+        "serving all 3 shards of region eu-west-3; eu-west-3-cloudkv-3 is unreachable, and the \
          loss of one more node (eu-west-3-cloudkv-1 or eu-west-3-cloudkv-2) stops shards"
     );
     let meta = json!({ "group": "meta", "voters": [11, 21, 31], "unreachable": [21, 31] });
@@ -145,7 +149,7 @@ fn what_the_next_loss_costs_is_said() {
 }
 
 #[test]
-fn nodes_of_one_host_are_told_apart_by_their_addresses() {
+fn nodes_of_one_host_are_shown_by_their_addresses() {
     let node = |id: u64, name: &str, port: u16| {
         json!({ "id": id, "name": name, "region": "r", "state": "active", "alive": true,
             "rpc": format!("127.0.0.1:{port}"), "http": "h" })
@@ -162,7 +166,7 @@ fn nodes_of_one_host_are_told_apart_by_their_addresses() {
 }
 
 #[test]
-fn each_thing_that_needs_a_person_is_found() {
+fn everything_that_needs_an_operator_is_found() {
     let changes: [(&str, Value, &str); 7] = [
         ("/clock_ok", json!(false), "clock of this node"),
         ("/disk_state", json!("low"), "80 GiB free"),
@@ -180,26 +184,26 @@ fn each_thing_that_needs_a_person_is_found() {
         (
             "/nodes/4/alive",
             json!(false),
-            "us-east-1-cloudkv-2 isn't heard of",
+            "us-east-1-cloudkv-2 is unreachable",
         ),
         ("/nodes/4/state", json!("removed"), ""),
     ];
     for (path, value, part) in changes {
         let mut status = three_regions();
         *status.pointer_mut(path).unwrap() = value;
-        let found = attention::of(&read(&status));
+        let findings = attention::of(&read(&status));
         assert_eq!(
-            found.len(),
+            findings.len(),
             usize::from(!part.is_empty()),
-            "{path}: {found:?}"
+            "{path}: {findings:?}"
         );
         assert!(
-            found.iter().all(|it| it.contains(part)),
-            "{path}: {found:?}"
+            findings.iter().all(|it| it.contains(part)),
+            "{path}: {findings:?}"
         );
     }
     let added = [
-        ("replica_alarms", json!(1), "different things"),
+        ("replica_alarms", json!(1), "differed after the same entry"),
         (
             "certificate",
             json!({ "days_left": 3, "stale": false }),
@@ -219,16 +223,16 @@ fn each_thing_that_needs_a_person_is_found() {
     for (field, value, part) in added {
         let mut status = three_regions();
         status[field] = value;
-        let found = attention::of(&read(&status));
+        let findings = attention::of(&read(&status));
         assert!(
-            found.len() == 1 && found[0].contains(part),
-            "{field}: {found:?}"
+            findings.len() == 1 && findings[0].contains(part),
+            "{field}: {findings:?}"
         );
     }
 }
 
 #[test]
-fn units_tables_and_lines_are_made_for_people() {
+fn units_tables_and_wrapped_lines_are_readable() {
     assert_eq!(
         [0, 1023, 1024, 10 << 20].map(bytes),
         ["0 B", "1023 B", "1.0 KiB", "10 MiB"]
@@ -243,9 +247,9 @@ fn units_tables_and_lines_are_made_for_people() {
         vec!["a".to_owned(), String::new(), "x".repeat(50)],
         vec!["bb".to_owned(), String::new(), "y".to_owned()],
     ];
-    let shown = table(&["N", "EMPTY", "WIDE"], &rows, false);
-    let cut = format!("a   {}…", "x".repeat(39));
-    assert_eq!(shown, ["N   WIDE", &cut, "bb  y"]);
+    let lines = table(&["N", "EMPTY", "WIDE"], &rows, false);
+    let truncated = format!("a   {}…", "x".repeat(39));
+    assert_eq!(lines, ["N   WIDE", &truncated, "bb  y"]);
     let long = "word ".repeat(40);
     let lines = wrapped(long.trim_end(), 2);
     assert_eq!(lines.len(), 3, "{lines:?}");

@@ -1,11 +1,11 @@
-//! Tables, units, and lines that fit a terminal.
+//! Tables, units and line wrapping for a terminal.
 
-/// Columns of a terminal that everything fits which isn't asked for in full.
+/// Width of a terminal that all output fits without `--verbose`, in columns.
 pub(super) const WIDTH: usize = 100;
-/// The widest cell.
+/// Maximum width of a cell, in columns.
 const MAX_CELL: usize = 40;
 
-/// A size with its unit.
+/// Formats a size with its unit.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut size = bytes as f64;
@@ -20,7 +20,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{} {}", rounded(size), UNITS[unit])
 }
 
-/// A length of time, given in milliseconds, with its unit.
+/// Formats a duration in milliseconds with its unit.
 pub(super) fn millis(millis: f64) -> String {
     match millis {
         ms if ms < 0.01 => "0 ms".to_owned(),
@@ -33,7 +33,7 @@ pub(super) fn millis(millis: f64) -> String {
     }
 }
 
-/// A number with one decimal if it is small.
+/// Formats a number, with one decimal if it is small.
 fn rounded(number: f64) -> String {
     if number < 9.95 {
         format!("{number:.1}")
@@ -42,8 +42,8 @@ fn rounded(number: f64) -> String {
     }
 }
 
-/// Rows below a line of titles, in columns. Columns without any text are left out, and cells are
-/// cut off that are very wide, unless the table may be.
+/// Formats rows below a line of titles, in columns. Empty columns are left out, and very wide cells
+/// are cut off unless `may_be_wide`.
 pub(super) fn table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) -> Vec<String> {
     let cut = |cell: &str| {
         if may_be_wide || cell.chars().count() <= MAX_CELL {
@@ -71,7 +71,7 @@ pub(super) fn table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) ->
     all.iter().map(line).collect()
 }
 
-/// Breaks a line between words where it doesn't fit, and indents what follows by so many columns.
+/// Wraps a line between words, and indents the following lines by `indent` columns.
 pub(super) fn wrapped(line: &str, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut last = String::new();

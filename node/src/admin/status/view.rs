@@ -1,33 +1,33 @@
-//! The page: first line, what needs a person, nodes; what isn't normal of groups, regions and
-//! snapshots; and all of it with `--verbose`.
+//! The page: first line, findings that need an operator, nodes; groups, regions and snapshots that
+//! aren't in their normal state; and all of them with `--verbose`.
 
 use super::model::{Group, Node, Region, Snapshot, Status};
 use super::names::Names;
 use super::text::{bytes, millis, table, wrapped};
 use super::{attention, headline};
 
-/// Entries that a member may be behind under load.
+/// Maximum normal lag of a member under load, in entries.
 const NORMAL_LAG: u64 = 10_000;
-/// Time that changes may take to another region, or that it may be silent, in milliseconds.
+/// Maximum normal replication lag to another region, and silence of it, in milliseconds.
 const NORMAL_DELAY_MS: f64 = 5000.0;
 
-/// The page.
+/// Builds the page.
 pub(super) fn page(status: &Status, verbose: bool) -> String {
     let names = Names::of(status);
     let mut lines = wrapped(&headline::headline(status, &names), 0);
-    for found in attention::of(status) {
-        lines.extend(wrapped(&format!("! {found}"), 2));
+    for finding in attention::of(status) {
+        lines.extend(wrapped(&format!("! {finding}"), 2));
     }
-    let parts = [
+    let sections = [
         nodes(status, &names, verbose),
         regions(status, verbose),
         groups(status, &names, verbose),
         snapshots(status, &names, verbose),
         if verbose { this_node(status) } else { vec![] },
     ];
-    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+    for section in sections.into_iter().filter(|section| !section.is_empty()) {
         lines.push(String::new());
-        lines.extend(part);
+        lines.extend(section);
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
@@ -67,7 +67,7 @@ fn nodes(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
         .collect();
     let mut titles = vec!["REGION", "NODE", "STATE", "SHARDS", "HTTP"];
     if verbose {
-        titles.extend(["RPC", "ROUND TRIP", "CLOCK OFF BY", "VERSION", "NUMBER"]);
+        titles.extend(["RPC", "ROUND TRIP", "CLOCK OFFSET", "VERSION", "NUMBER"]);
     }
     table(&titles, &rows, verbose)
 }
@@ -78,9 +78,9 @@ fn state(status: &Status, node: &Node) -> String {
     }
     let state = match (node.state.as_str(), node.alive) {
         ("leaving", true) => "leaving",
-        ("leaving", false) => "leaving, not heard of",
+        ("leaving", false) => "leaving, unreachable",
         (_, true) => "up",
-        (_, false) => "not heard of",
+        (_, false) => "unreachable",
     };
     if node.id == status.node {
         format!("{state}, this node")
@@ -95,29 +95,23 @@ fn regions(status: &Status, verbose: bool) -> Vec<String> {
         .filter(|region| verbose || !is_normal_region(region))
         .map(|region| {
             let behind: u64 = region.shards.iter().map(|shard| shard.behind).sum();
-            let worst = |time: fn(&super::model::RegionShard) -> Option<f64>| {
-                let worst = region.shards.iter().filter_map(time).reduce(f64::max);
-                worst.map_or_else(String::new, millis)
+            let longest = |time: fn(&super::model::RegionShard) -> Option<f64>| {
+                let longest = region.shards.iter().filter_map(time).reduce(f64::max);
+                longest.map_or_else(String::new, millis)
             };
             vec![
                 region.name.clone(),
                 region_state(region),
                 format!("{behind} changes"),
-                worst(|shard| shard.lag_ms),
-                worst(|shard| shard.silent_ms),
+                longest(|shard| shard.lag_ms),
+                longest(|shard| shard.silent_ms),
             ]
         })
         .collect();
     if rows.is_empty() {
         return vec![];
     }
-    let titles = [
-        "REGION",
-        "STATE",
-        "LACKS OF THIS NODE",
-        "DELAY",
-        "SILENT FOR",
-    ];
+    let titles = ["REGION", "STATE", "BACKLOG", "DELAY", "SILENT FOR"];
     table(&titles, &rows, verbose)
 }
 
@@ -133,11 +127,11 @@ fn region_state(region: &Region) -> String {
 }
 
 fn is_normal_region(region: &Region) -> bool {
-    let is_long = |time: Option<f64>| time.is_some_and(|time| time > NORMAL_DELAY_MS);
-    let is_late = |shard: &super::model::RegionShard| {
-        is_long(shard.silent_ms) || (shard.behind > 0 && is_long(shard.lag_ms))
+    let is_slow = |time: Option<f64>| time.is_some_and(|time| time > NORMAL_DELAY_MS);
+    let is_behind = |shard: &super::model::RegionShard| {
+        is_slow(shard.silent_ms) || (shard.behind > 0 && is_slow(shard.lag_ms))
     };
-    !region.joining && !region.leaving && !region.shards.iter().any(is_late)
+    !region.joining && !region.leaving && !region.shards.iter().any(is_behind)
 }
 
 fn groups(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
@@ -153,8 +147,8 @@ fn groups(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
                 .leader
                 .map_or_else(|| "none".to_owned(), |it| names.get(it));
             let state = match (group.damaged, group.changing) {
-                (true, _) => "damaged here",
-                (false, true) => "members change",
+                (true, _) => "damaged on this node",
+                (false, true) => "members are being changed",
                 (false, false) => "",
             };
             vec![
@@ -170,14 +164,7 @@ fn groups(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
     if rows.is_empty() {
         return vec![];
     }
-    let titles = [
-        "GROUP",
-        "LEADER",
-        "VOTERS",
-        "FOLLOWERS WITHOUT A VOTE",
-        "BEHIND",
-        "STATE",
-    ];
+    let titles = ["GROUP", "LEADER", "VOTERS", "LEARNERS", "BEHIND", "STATE"];
     table(&titles, &rows, verbose)
 }
 
@@ -193,14 +180,14 @@ fn snapshots(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
 }
 
 fn transfer(snapshot: &Snapshot, names: &Names) -> String {
-    let way = if snapshot.direction == "sent" {
+    let preposition = if snapshot.direction == "sent" {
         "to"
     } else {
         "from"
     };
     let node = names.get(snapshot.node);
     let mut line = format!(
-        "snapshot of {} {way} {node}: {}, {} at {:.1} MiB/s",
+        "snapshot of {} {preposition} {node}: {}, {} at {:.1} MiB/s",
         snapshot.group,
         snapshot.state,
         bytes(snapshot.bytes),
@@ -212,7 +199,7 @@ fn transfer(snapshot: &Snapshot, names: &Names) -> String {
     line
 }
 
-/// This node and its disk.
+/// Lines about this node and its disk.
 fn this_node(status: &Status) -> Vec<String> {
     let accounts = format!("{} accounts, {} buckets", status.accounts, status.buckets);
     let disk = format!(

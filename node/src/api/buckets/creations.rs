@@ -1,9 +1,9 @@
-//! How many buckets one address may create, and accounts with them.
+//! Limits the rate at which one address may create buckets, and accounts with them.
 //!
-//! Each address has room for an hour's creations, which comes back evenly (the generic cell rate
-//! algorithm: all that is kept of an address is when its room will be whole again). Invariant: an address
-//! that is told apart creates at most twice as many within any hour as the setting says, and however many
-//! addresses ask, what is kept is bounded.
+//! Each address has an allowance for an hour's creations, which is replenished evenly (the generic
+//! cell rate algorithm: all that is kept of an address is the time at which its allowance will be
+//! full again). Invariant: a tracked address creates at most twice as many within any hour as the
+//! setting says, and the memory is bounded, however many addresses there are.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,21 +16,21 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Addresses that are told apart; when there are more, the others share the room of one.
+/// Maximum number of tracked addresses. All others share the allowance of one.
 const ADDRESSES: usize = 1 << 16;
-/// Pause between looks for addresses that needn't be kept any more.
+/// Minimum interval between scans for addresses whose allowance is full.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the operator allows.
+/// Limits that the operator sets on creations.
 #[derive(Clone, Debug, Default)]
 pub struct CreationSettings {
-    /// Buckets that an address may create within an hour; 0: as many as it likes.
+    /// Number of buckets that an address may create within an hour; 0: unlimited.
     pub per_hour: u32,
-    /// Whose word on whom a request comes from is believed.
+    /// Proxies that are trusted to name the client of a request.
     pub trusted: Vec<Network>,
 }
 
-/// What addresses have created lately.
+/// Rate limiter of creations, by address.
 #[derive(Debug)]
 pub(crate) struct Creations {
     settings: CreationSettings,
@@ -38,14 +38,15 @@ pub(crate) struct Creations {
     rooms: Mutex<Rooms>,
 }
 
-/// When the room of each address will be whole again. Addresses whose room is whole needn't be here.
+/// Time at which each address's allowance will be full again. Addresses with a full allowance may
+/// be absent.
 #[derive(Debug, Default)]
 struct Rooms {
     whole_at: HashMap<IpAddr, Instant>,
     looked: Option<Instant>,
 }
 
-/// Where a request came from.
+/// Address that a request came from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     address: IpAddr,
@@ -53,7 +54,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Whom a request came from.
+    /// Returns the source of a request.
     pub(crate) fn of(origin: &Origin) -> Self {
         Self {
             address: origin.peer.ip(),
@@ -61,22 +62,22 @@ impl Peer {
         }
     }
 
-    /// The client for whom it came.
+    /// Returns the address of the client, as a trusted proxy or a router names it.
     pub(crate) fn client(self, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
         client_of(self.address, self.is_router, headers, trusted)
     }
 }
 
-/// One that was counted, and where.
+/// Permit for one creation, with the address that it was counted for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Counted(Option<IpAddr>);
 
-/// An address has created as many as it may, for so long.
+/// Error of an address that has used up its allowance.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom {
-    /// How many it may create within an hour.
+    /// Number of buckets that an address may create within an hour.
     pub per_hour: u32,
-    /// Until it may create the next one.
+    /// Time until the address may create the next bucket.
     pub wait: Duration,
 }
 
@@ -89,56 +90,56 @@ impl Creations {
         }
     }
 
-    /// Counts one by whoever sent a request.
-    pub(crate) fn count(&self, peer: Peer, headers: &HeaderMap) -> Result<Counted, NoRoom> {
+    /// Takes a permit for one creation by the client of a request.
+    pub(crate) fn count(&self, source: Peer, headers: &HeaderMap) -> Result<Counted, NoRoom> {
         if self.settings.per_hour == 0 {
             return Ok(Counted(None));
         }
-        let client = peer.client(headers, &self.settings.trusted);
-        let counted = self.count_at(Instant::now(), network_of(client))?;
-        Ok(Counted(Some(counted)))
+        let client = source.client(headers, &self.settings.trusted);
+        let address = self.count_at(Instant::now(), network_of(client))?;
+        Ok(Counted(Some(address)))
     }
 
-    /// Nothing was created after all.
-    pub(crate) fn give_back(&self, Counted(counted): Counted) {
-        let rooms = &mut *self.rooms.lock();
-        if let Some(whole_at) = counted.and_then(|place| rooms.whole_at.get_mut(&place)) {
-            *whole_at = whole_at
+    /// Releases a permit with which nothing was created.
+    pub(crate) fn give_back(&self, Counted(address): Counted) {
+        let state = &mut *self.rooms.lock();
+        if let Some(full_at) = address.and_then(|address| state.whole_at.get_mut(&address)) {
+            *full_at = full_at
                 .checked_sub(HOUR / self.settings.per_hour)
-                .unwrap_or(*whole_at);
+                .unwrap_or(*full_at);
         }
     }
 
     fn count_at(&self, now: Instant, client: IpAddr) -> Result<IpAddr, NoRoom> {
-        let rooms = &mut *self.rooms.lock();
-        let client = rooms.place_of(client, now, self.addresses);
-        let whole_at = rooms.whole_at.get(&client).copied();
-        let whole_at = whole_at.map_or(now, |at| at.max(now)) + HOUR / self.settings.per_hour;
-        let taken = whole_at - now;
-        if taken > HOUR {
+        let state = &mut *self.rooms.lock();
+        let address = state.place_of(client, now, self.addresses);
+        let full_at = state.whole_at.get(&address).copied();
+        let full_at = full_at.map_or(now, |at| at.max(now)) + HOUR / self.settings.per_hour;
+        let used = full_at - now;
+        if used > HOUR {
             return Err(NoRoom {
                 per_hour: self.settings.per_hour,
-                wait: taken - HOUR,
+                wait: used - HOUR,
             });
         }
-        rooms.whole_at.insert(client, whole_at);
-        Ok(client)
+        state.whole_at.insert(address, full_at);
+        Ok(address)
     }
 }
 
 impl Rooms {
-    /// Where an address is counted.
-    fn place_of(&mut self, client: IpAddr, now: Instant, most: usize) -> IpAddr {
+    /// Returns the address that a client is counted for: its own, or that of all others.
+    fn place_of(&mut self, client: IpAddr, now: Instant, limit: usize) -> IpAddr {
         const OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         if self.whole_at.contains_key(&client) {
             return client;
         }
-        let rested = self.looked.is_none_or(|at| now >= at + LOOK);
-        if self.whole_at.len() >= most && rested {
+        let is_prune_due = self.looked.is_none_or(|at| now >= at + LOOK);
+        if self.whole_at.len() >= limit && is_prune_due {
             self.whole_at.retain(|_, at| *at > now);
             self.looked = Some(now);
         }
-        if self.whole_at.len() < most {
+        if self.whole_at.len() < limit {
             client
         } else {
             OTHERS
@@ -155,9 +156,9 @@ mod tests {
             per_hour,
             trusted: vec!["10.0.0.1".parse().unwrap()],
         };
-        let mut creations = Creations::new(settings);
-        creations.addresses = addresses;
-        creations
+        let mut limiter = Creations::new(settings);
+        limiter.addresses = addresses;
+        limiter
     }
 
     fn address(number: u32) -> IpAddr {
@@ -174,101 +175,103 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn room_is_used_up_and_comes_back_evenly() {
-        let (creations, start) = (creations(6, 8), Instant::now());
-        let one = address(1);
+    fn the_allowance_is_used_up_and_replenished_evenly() {
+        let (limiter, start) = (creations(6, 8), Instant::now());
+        let client = address(1);
         for _ in 0..6 {
-            assert_eq!(creations.count_at(start, one), Ok(one));
+            assert_eq!(limiter.count_at(start, client), Ok(client));
         }
-        let full = |wait| {
-            let per_hour = 6;
-            Err(NoRoom { per_hour, wait })
+        let exceeded = |retry_after| {
+            Err(NoRoom {
+                per_hour: 6,
+                wait: retry_after,
+            })
         };
-        assert_eq!(creations.count_at(start, one), full(10 * MINUTE));
-        assert!(creations.count_at(start, address(2)).is_ok(), "another one");
+        assert_eq!(limiter.count_at(start, client), exceeded(10 * MINUTE));
+        assert!(limiter.count_at(start, address(2)).is_ok(), "another one");
         let after = |minutes| start + minutes * MINUTE;
-        assert_eq!(creations.count_at(after(9), one), full(MINUTE));
+        assert_eq!(limiter.count_at(after(9), client), exceeded(MINUTE));
         assert!(
-            creations.count_at(after(10), one).is_ok(),
-            "refusals cost nothing"
+            limiter.count_at(after(10), client).is_ok(),
+            "refusals are not counted"
         );
-        assert_eq!(creations.count_at(after(10), one), full(10 * MINUTE));
+        assert_eq!(limiter.count_at(after(10), client), exceeded(10 * MINUTE));
         for _ in 0..6 {
-            assert_eq!(creations.count_at(after(200), one), Ok(one));
+            assert_eq!(limiter.count_at(after(200), client), Ok(client));
         }
-        assert_eq!(creations.count_at(after(200), one), full(10 * MINUTE));
+        assert_eq!(limiter.count_at(after(200), client), exceeded(10 * MINUTE));
     }
 
     #[test]
-    fn what_came_to_nothing_is_given_back() {
-        let (creations, start) = (creations(2, 8), Instant::now());
-        let count = || creations.count_at(start, address(1));
+    fn released_permits_are_not_counted() {
+        let (limiter, start) = (creations(2, 8), Instant::now());
+        let acquire = || limiter.count_at(start, address(1));
         for _ in 0..5 {
-            let counted = count().unwrap();
-            creations.give_back(Counted(Some(counted)));
+            let address = acquire().unwrap();
+            limiter.give_back(Counted(Some(address)));
         }
-        assert!(count().is_ok() && count().is_ok() && count().is_err());
-        creations.give_back(Counted(None));
-        assert!(count().is_err());
+        assert!(acquire().is_ok() && acquire().is_ok() && acquire().is_err());
+        limiter.give_back(Counted(None));
+        assert!(acquire().is_err());
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_nobody_goes_free() {
-        let (creations, start) = (creations(2, 3), Instant::now());
-        let count = |number, now| creations.count_at(now, address(number)).is_ok();
+    fn tracked_addresses_are_bounded_and_all_clients_are_limited() {
+        let (limiter, start) = (creations(2, 3), Instant::now());
+        let acquire = |number, now| limiter.count_at(now, address(number)).is_ok();
         for number in 1..=3 {
-            assert!(count(number, start));
+            assert!(acquire(number, start));
         }
-        // All others share the room of one.
-        assert!(count(4, start) && count(5, start));
-        assert!(!count(6, start) && !count(7, start));
-        // Who was there before has its own.
-        assert!(count(1, start) && !count(1, start));
-        assert_eq!(creations.rooms.lock().whole_at.len(), 4);
-        // An hour later there is room for new ones again.
+        // All others share the allowance of one.
+        assert!(acquire(4, start) && acquire(5, start));
+        assert!(!acquire(6, start) && !acquire(7, start));
+        // A tracked address has its own allowance.
+        assert!(acquire(1, start) && !acquire(1, start));
+        assert_eq!(limiter.rooms.lock().whole_at.len(), 4);
+        // An hour later new addresses can be tracked again.
         let later = start + HOUR;
         for number in 6..=8 {
-            assert!(count(number, later));
+            assert!(acquire(number, later));
         }
-        assert_eq!(creations.rooms.lock().whole_at.len(), 3);
+        assert_eq!(limiter.rooms.lock().whole_at.len(), 3);
     }
 
     #[test]
-    fn those_that_proxies_name_are_counted() {
-        let creations = creations(1, 8);
-        let ask = |peer: &str, client: &'static str| {
+    fn clients_that_trusted_proxies_name_are_counted() {
+        let limiter = creations(1, 8);
+        let acquire = |source: &str, client: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", http::HeaderValue::from_static(client));
-            creations.count(self::peer(peer, false), &headers).is_ok()
+            limiter.count(peer(source, false), &headers).is_ok()
         };
-        assert!(ask("10.0.0.1", "1.1.1.1") && ask("10.0.0.1", "1.1.1.2"));
-        assert!(!ask("10.0.0.1", "1.1.1.1"));
-        // A stranger is itself, whatever it says.
-        assert!(ask("10.0.0.2", "1.1.1.3") && !ask("10.0.0.2", "1.1.1.4"));
-        assert!(ask("10.0.0.1", "1.1.1.3"));
+        assert!(acquire("10.0.0.1", "1.1.1.1") && acquire("10.0.0.1", "1.1.1.2"));
+        assert!(!acquire("10.0.0.1", "1.1.1.1"));
+        // The header of an untrusted source is ignored.
+        assert!(acquire("10.0.0.2", "1.1.1.3") && !acquire("10.0.0.2", "1.1.1.4"));
+        assert!(acquire("10.0.0.1", "1.1.1.3"));
     }
 
     #[test]
-    fn those_that_routers_name_are_counted_without_a_setting() {
-        let creations = creations(1, 8);
+    fn clients_that_routers_name_are_counted_without_a_setting() {
+        let limiter = creations(1, 8);
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", http::HeaderValue::from_static("1.1.1.9"));
-        let ask = |is_router| {
-            creations
+        let acquire = |is_router| {
+            limiter
                 .count(peer("9.9.9.9", is_router), &headers)
                 .is_ok()
         };
-        assert!(ask(true) && !ask(true));
-        assert!(ask(false), "a stranger is itself");
+        assert!(acquire(true) && !acquire(true));
+        assert!(acquire(false), "the header of an untrusted source is ignored");
     }
 
     #[test]
-    fn without_a_limit_nothing_is_kept() {
-        let creations = creations(0, 8);
-        let peer = peer("1.1.1.1", false);
+    fn without_a_limit_no_address_is_tracked() {
+        let limiter = creations(0, 8);
+        let source = peer("1.1.1.1", false);
         for _ in 0..100 {
-            assert_eq!(creations.count(peer, &HeaderMap::new()), Ok(Counted(None)));
+            assert_eq!(limiter.count(source, &HeaderMap::new()), Ok(Counted(None)));
         }
-        assert!(creations.rooms.lock().whole_at.is_empty());
+        assert!(limiter.rooms.lock().whole_at.is_empty());
     }
 }

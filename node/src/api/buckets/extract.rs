@@ -1,4 +1,4 @@
-//! What handlers of buckets ask of a request: whose it is, which bucket it names, what it says.
+//! Extractors of the handlers of buckets: the account, the bucket's name, and the parameters.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,10 +14,10 @@ use crate::api::http::query::Query;
 use crate::service::{AccountId, BucketId};
 use cloudkv_common::server::percent;
 
-/// Largest body of a request about buckets.
+/// Maximum size of the body of a request about buckets, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// The account whose key the request carries.
+/// Account of the request's API key.
 pub(crate) struct Owner(pub(crate) AccountId);
 
 impl FromRequestParts<Management> for Owner {
@@ -30,7 +30,7 @@ impl FromRequestParts<Management> for Owner {
     }
 }
 
-/// The account whose key the request carries, with that key; none if it carries none.
+/// Account of the request's API key, with that key; `None` if the request has no key.
 pub(crate) struct MaybeOwner(pub(crate) Option<(AccountId, String)>);
 
 impl FromRequestParts<Management> for MaybeOwner {
@@ -45,7 +45,7 @@ impl FromRequestParts<Management> for MaybeOwner {
     }
 }
 
-/// The bucket that the path names, not looked up.
+/// Bucket that the path names, not looked up.
 pub(crate) struct Named(pub(crate) BucketId);
 
 impl FromRequestParts<Management> for Named {
@@ -60,7 +60,7 @@ impl FromRequestParts<Management> for Named {
     }
 }
 
-/// The number of keys that a request to delete a bucket confirms.
+/// Number of keys that a request to delete a bucket confirms.
 pub(crate) struct Confirm(pub(crate) u64);
 
 impl FromRequestParts<Management> for Confirm {
@@ -81,8 +81,8 @@ fn confirm(query: Query<'_>) -> Result<u64, ApiError> {
             message,
         ));
     };
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits { text.parse().ok() } else { None };
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if is_number { text.parse().ok() } else { None };
     number.ok_or_else(|| ApiError::parameter("confirm must be a whole number"))
 }
 
@@ -95,9 +95,9 @@ impl FromRequest<Management> for Params {
         query.only(&Self::NAMES)?;
         let from_query = Self::of_query(query)?;
         let client = || {
-            let peer = parts.extensions.get::<Peer>();
-            let stranger = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            peer.map_or(stranger, |it| it.client(&parts.headers, &state.trusted))
+            let source = parts.extensions.get::<Peer>();
+            let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            source.map_or(unknown, |source| source.client(&parts.headers, &state.trusted))
         };
         let received = state
             .intake

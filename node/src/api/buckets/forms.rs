@@ -1,8 +1,8 @@
-//! The three forms in which a body carries parameters, told apart by what the body looks like.
+//! The three formats of parameters in a body, which are detected by the body's content.
 //!
-//! Clients' headers can't be trusted: the documented request for changing a bucket sends a
-//! multipart form and says that it is urlencoded, and `curl -d '{...}'` says the same of JSON. So
-//! the first bytes decide, and the header only helps where they don't.
+//! Clients' headers can't be trusted: the documented request for modifying a bucket sends a
+//! multipart form and declares it as urlencoded, and `curl -d '{...}'` declares JSON as that, too.
+//! So the first bytes decide, and the header only where they are ambiguous.
 
 use std::convert::Infallible;
 
@@ -15,10 +15,10 @@ use crate::api::buckets::params::Params;
 use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
 
-/// Longest boundary of a multipart form (RFC 2046).
+/// Maximum length of a multipart form's boundary (RFC 2046), in bytes.
 const MAX_BOUNDARY: usize = 70;
 
-/// What a body is.
+/// Format of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum Form {
     Empty,
@@ -27,7 +27,7 @@ enum Form {
     Urlencoded,
 }
 
-/// Reads the parameters in a body, given what its header says.
+/// Parses the parameters in a body with the `Content-Type` that its header declares.
 pub(crate) async fn parse(declared: Option<&str>, body: Bytes) -> Result<Params, ApiError> {
     match recognise(declared, &body)? {
         Form::Empty => Ok(Params::default()),
@@ -57,8 +57,8 @@ fn recognise(declared: Option<&str>, body: &[u8]) -> Result<Form, ApiError> {
     ))
 }
 
-/// The boundary of a multipart form, as its first line shows it; `None` if it doesn't look like
-/// the start of one.
+/// Returns the boundary of a multipart form from its first line; `None` if the body doesn't start
+/// like one.
 fn leading_boundary(body: &[u8]) -> Option<String> {
     let rest = body.strip_prefix(b"--")?;
     let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
@@ -71,16 +71,16 @@ fn leading_boundary(body: &[u8]) -> Option<String> {
     {
         return boundary(line);
     }
-    // A form without parts is its closing line alone.
+    // A form without fields is its closing line alone.
     part.is_empty()
         .then(|| line.strip_suffix("--").and_then(boundary))
         .flatten()
 }
 
 fn boundary(text: &str) -> Option<String> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
-    let sane = (1..=MAX_BOUNDARY).contains(&text.len()) && text.bytes().all(legal);
-    sane.then(|| text.to_owned())
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
+    let is_valid = (1..=MAX_BOUNDARY).contains(&text.len()) && text.bytes().all(is_legal);
+    is_valid.then(|| text.to_owned())
 }
 
 fn json(body: &[u8]) -> Result<Params, ApiError> {

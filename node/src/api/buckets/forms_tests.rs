@@ -1,4 +1,4 @@
-//! Forms as clients send them, with right and wrong headers.
+//! Forms as clients send them, with correct and wrong headers.
 
 use proptest::prelude::{any, prop_assert_eq, proptest};
 
@@ -34,7 +34,7 @@ fn form_of(boundary: &str, pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn postmans_modify_says_urlencoded_and_sends_multipart() {
+fn postmans_multipart_form_is_declared_as_urlencoded() {
     let comment = "This is a comment to describe what's in my bucket";
     let boundary = "--------------------------735323031399963166993862";
     let body = form_of(boundary, &[("comment", comment)]);
@@ -45,7 +45,7 @@ fn postmans_modify_says_urlencoded_and_sends_multipart() {
 }
 
 #[test]
-fn forms_are_recognised_by_what_they_look_like() {
+fn formats_are_detected_by_content() {
     let expected = Ok(params(&[("access", "public"), ("comment", "a b")]));
     for declared in [
         None,
@@ -74,7 +74,7 @@ fn forms_are_recognised_by_what_they_look_like() {
 }
 
 #[test]
-fn dashes_alone_make_no_multipart() {
+fn leading_dashes_alone_are_no_multipart_form() {
     assert_eq!(
         read(None, b"--x=1&access=public"),
         Ok(params(&[("access", "public")]))
@@ -82,7 +82,7 @@ fn dashes_alone_make_no_multipart() {
 }
 
 #[test]
-fn what_is_no_form_is_refused() {
+fn malformed_bodies_are_refused() {
     for body in ["hello", "{", "[1]", "{\"access\": \"public\"} x"] {
         assert_eq!(read(None, body.as_bytes()), Err("invalid_body"), "{body}");
     }
@@ -90,11 +90,11 @@ fn what_is_no_form_is_refused() {
     assert_eq!(read(None, b"\xff=\xff"), Err("invalid_body"));
     assert_eq!(read(None, b"{\"access\": 1}"), Err("invalid_parameter"));
     assert_eq!(read(None, b"plan=free&plan=pro"), Err("invalid_parameter"));
-    let twice = form_of("x", &[("plan", "free"), ("plan", "free")]);
-    assert_eq!(read(None, twice.as_bytes()), Err("invalid_parameter"));
-    let cut = form_of("x", &[("plan", "free")]);
+    let repeated = form_of("x", &[("plan", "free"), ("plan", "free")]);
+    assert_eq!(read(None, repeated.as_bytes()), Err("invalid_parameter"));
+    let truncated = form_of("x", &[("plan", "free")]);
     assert_eq!(
-        read(None, &cut.as_bytes()[..cut.len() - 8]),
+        read(None, &truncated.as_bytes()[..truncated.len() - 8]),
         Err("invalid_body")
     );
 }
@@ -117,7 +117,9 @@ proptest! {
     }
 
     #[test]
-    fn never_panics_on_lookalikes(body in "(--|x|\r\n|Content-Disposition: form-data; name=\"plan\"|\\{|\"|=|&){0,12}") {
+    fn never_panics_on_lookalikes(
+        body in "(--|x|\r\n|Content-Disposition: form-data; name=\"plan\"|\\{|\"|=|&){0,12}",
+    ) {
         let _ = read(None, body.as_bytes());
     }
 }

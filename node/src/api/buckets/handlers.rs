@@ -1,4 +1,4 @@
-//! The handlers of `/buckets`.
+//! Handlers of `/buckets`.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ use crate::api::http::dates;
 use crate::api::http::headers::JSON;
 use crate::service::{BucketSummary, DirectoryError};
 
-/// JSON with the content type that the API documents.
+/// Creates a JSON response with the content type that the API documents.
 fn json(status: StatusCode, value: impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, JSON)], Json(value)).into_response()
 }
@@ -28,33 +28,33 @@ struct Created<'a> {
     plan: &'static str,
 }
 
-/// `POST /buckets`
+/// Handles `POST /buckets`.
 pub(crate) async fn create(
     State(state): State<Management>,
     MaybeOwner(owner): MaybeOwner,
-    Extension(peer): Extension<Peer>,
+    Extension(source): Extension<Peer>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
     let (account, key) = owner.unzip();
     let request = params.into_create(account)?;
-    let counted = state.creations.count(peer, &headers)?;
+    let permit = state.creations.count(source, &headers)?;
     let created = match state.directory.create_bucket(request).await {
         Ok(created) => created,
         Err(error @ DirectoryError::UnknownOutcome) => return Err(error.into()),
         Err(error) => {
-            state.creations.give_back(counted);
+            state.creations.give_back(permit);
             return Err(error.into());
         }
     };
     let account_id = created.new_account_key.or(key).unwrap_or_default();
-    let answer = Created {
+    let response = Created {
         account_id: &account_id,
         bucket_id: created.id.as_str(),
         mode: created.access.name(),
         plan: created.plan.name(),
     };
-    Ok(json(StatusCode::CREATED, answer))
+    Ok(json(StatusCode::CREATED, response))
 }
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ impl From<BucketSummary> for Summary {
     }
 }
 
-/// `GET /buckets`
+/// Handles `GET /buckets`.
 pub(crate) async fn list(
     State(state): State<Management>,
     Owner(account): Owner,
@@ -99,7 +99,7 @@ pub(crate) async fn list(
     Ok(json(StatusCode::OK, Buckets { buckets }))
 }
 
-/// `PATCH /buckets/{bucket}`
+/// Handles `PATCH /buckets/{bucket}`.
 pub(crate) async fn modify(
     State(state): State<Management>,
     Owner(account): Owner,
@@ -113,7 +113,7 @@ pub(crate) async fn modify(
     Ok(HeaderMap::new())
 }
 
-/// `DELETE /buckets/{bucket}?confirm=N`
+/// Handles `DELETE /buckets/{bucket}?confirm=N`.
 pub(crate) async fn delete(
     State(state): State<Management>,
     Owner(account): Owner,

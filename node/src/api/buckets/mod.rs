@@ -1,8 +1,8 @@
-//! Everything on `/buckets`: creating, listing, changing and deleting buckets.
+//! Everything on `/buckets`: creates, lists, modifies and deletes buckets.
 //!
-//! These are rare requests, so they are plain axum handlers: extractors prove who asks
-//! ([`extract`]), parameters come from whichever form the client chose ([`params`], [`forms`]),
-//! and each handler is one call to the service's `Directory`.
+//! These requests are rare, so they are plain axum handlers: extractors authenticate the client
+//! ([`extract`]), parameters come in any of several formats ([`params`], [`forms`]), and each
+//! handler is one call to the service's `Directory`.
 
 mod creations;
 mod extract;
@@ -20,12 +20,12 @@ pub(crate) use self::handlers::{create, delete, list, modify};
 use crate::api::http::receive::Intake;
 use crate::service::Directory;
 
-/// What the handlers of buckets need.
+/// State of the handlers of buckets.
 #[derive(Clone)]
 pub(crate) struct Management {
     pub(crate) directory: Directory,
     pub(crate) intake: Arc<Intake>,
     pub(crate) creations: Arc<Creations>,
-    /// Proxies that are believed for whom they ask.
+    /// Proxies that are trusted to name the client of a request.
     pub(crate) trusted: Arc<[Network]>,
 }

@@ -1,4 +1,4 @@
-//! Parameters of creating and changing a bucket, wherever they came from.
+//! Parameters of creating and modifying a bucket, from the query or the body.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
 use crate::service::{Access, AccountId, CreateBucket, ModifyBucket, Plan};
 
-/// Longest comment, in bytes.
+/// Maximum length of a comment, in bytes.
 const MAX_COMMENT: usize = 1024;
 
-/// Parameters by name, each given at most once, their values not judged yet.
+/// Parameters by name, each given at most once, whose values are not validated yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Params {
     access: Option<String>,
@@ -18,10 +18,10 @@ pub(crate) struct Params {
 }
 
 impl Params {
-    /// The names that there are.
+    /// Names of all parameters.
     pub(crate) const NAMES: [&'static str; 3] = ["access", "comment", "plan"];
 
-    /// Takes what a query or an urlencoded form gives.
+    /// Reads the parameters of a query or an urlencoded form.
     pub(crate) fn of_query(query: Query<'_>) -> Result<Self, ApiError> {
         let get = |name| query.get(name).map(|value| value.map(Cow::into_owned));
         Ok(Self {
@@ -31,7 +31,7 @@ impl Params {
         })
     }
 
-    /// Takes one parameter; names that mean nothing are ignored, twice the same name is refused.
+    /// Sets one parameter; unknown names are ignored, a repeated name is refused.
     pub(crate) fn set(&mut self, name: &str, value: String) -> Result<(), ApiError> {
         let Some((name, slot)) = self.slots().into_iter().find(|(known, _)| *known == name) else {
             return Ok(());
@@ -42,7 +42,7 @@ impl Params {
         }
     }
 
-    /// Joins parameters of body and query, which must not disagree.
+    /// Merges the parameters of body and query, which must not differ.
     pub(crate) fn merge(mut self, mut other: Self) -> Result<Self, ApiError> {
         for ((name, ours), (_, theirs)) in self.slots().into_iter().zip(other.slots()) {
             if ours.is_some() && theirs.is_some() && ours != theirs {
@@ -65,7 +65,7 @@ impl Params {
         [("access", access), ("comment", comment), ("plan", plan)]
     }
 
-    /// Reads them as a request for a bucket.
+    /// Validates the parameters as a request to create a bucket.
     pub(crate) fn into_create(self, account: Option<AccountId>) -> Result<CreateBucket, ApiError> {
         Ok(CreateBucket {
             account,
@@ -79,7 +79,7 @@ impl Params {
         })
     }
 
-    /// Reads them as a change of a bucket.
+    /// Validates the parameters as a request to modify a bucket.
     pub(crate) fn into_modify(self) -> Result<ModifyBucket, ApiError> {
         if self.access.is_some() {
             let message = "access is chosen at creation and cannot be changed: create a new bucket";
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_judged() {
+    fn values_are_validated() {
         assert_eq!(
             create(&[("access", "secret")]).unwrap_err(),
             "invalid_access"
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn access_stays_as_it_was_created() {
+    fn access_cannot_be_modified() {
         let error = params(&[("access", "public")]).into_modify().unwrap_err();
         assert_eq!(error.code(), "invalid_access");
         let change = params(&[("comment", "")]).into_modify().unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_is_refused_and_strangers_are_ignored() {
+    fn repeated_names_are_refused_and_unknown_names_ignored() {
         let mut params = params(&[("plan", "pro"), ("colour", "red"), ("colour", "blue")]);
         assert_eq!(
             params.set("plan", "pro".into()).unwrap_err().code(),

@@ -1,16 +1,16 @@
-//! Which form of a listing a client prefers.
+//! Negotiates the format of a listing by the `Accept` header.
 //!
-//! Plain text is the documented form, so JSON must be wanted more: by a higher `q`, or by name
-//! where text is only covered by a wildcard. Clients that list both on one level (axios does by
+//! Plain text is the documented format, so JSON must be preferred explicitly: by a higher `q`, or
+//! by name where text is only covered by a wildcard. Clients that rank both equally (axios does by
 //! default) get text.
 
 use http::HeaderMap;
 use http::header::ACCEPT;
 
-/// How well a media type is accepted: weight in thousandths, then how exactly it was named.
+/// Rank of an accepted media type: weight in thousandths, then specificity of the range.
 type Rank = (u16, u8);
 
-/// Whether the client would rather have JSON than plain text.
+/// Returns whether the client prefers JSON to plain text.
 pub fn prefers_json(headers: &HeaderMap) -> bool {
     let (mut json, mut text): (Named, Named) = (Named::default(), Named::default());
     for line in headers.get_all(ACCEPT) {
@@ -26,7 +26,7 @@ pub fn prefers_json(headers: &HeaderMap) -> bool {
     json.rank() > text.rank()
 }
 
-/// The most exact range seen for a media type.
+/// Most specific range seen for a media type.
 #[derive(Default)]
 struct Named {
     weight: u16,
@@ -35,14 +35,17 @@ struct Named {
 
 impl Named {
     fn offer(&mut self, range: &str, weight: u16, exact: &str, kind: &str) {
-        let exactness = match range {
+        let specificity = match range {
             range if range == exact => 3,
             range if range == kind => 2,
             "*/*" => 1,
             _ => return,
         };
-        if exactness > self.exactness {
-            *self = Self { weight, exactness };
+        if specificity > self.exactness {
+            *self = Self {
+                weight,
+                exactness: specificity,
+            };
         }
     }
 
@@ -54,7 +57,7 @@ impl Named {
     }
 }
 
-/// Reads `q=0.5` as 500; `None` for other parameters, 0 for a weight that isn't one.
+/// Parses `q=0.5` as 500; `None` for other parameters, 0 for an invalid weight.
 fn weight(parameter: &str) -> Option<u16> {
     let (name, value) = parameter.split_once('=')?;
     if !name.trim().eq_ignore_ascii_case("q") {
@@ -75,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn json_must_be_wanted_more() {
+    fn json_must_be_preferred() {
         assert!(json("application/json"));
         assert!(json("Application/JSON;charset=utf-8"));
         assert!(json("application/json, */*"));

@@ -1,4 +1,4 @@
-//! The body of an answer: nothing or one piece, without a box on the hot path.
+//! Body of a response: empty or one chunk, without a box on the hot path.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,19 +6,19 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-/// The body of an answer.
+/// Body of a response.
 #[derive(Debug)]
 pub enum Body {
-    /// None, or it has been sent.
+    /// No body, or it has been sent.
     Empty,
-    /// One piece.
+    /// One chunk.
     Full(Bytes),
-    /// What came out of the axum router.
+    /// A body from the axum router.
     Axum(axum::body::Body),
 }
 
 impl Body {
-    /// A body of one piece.
+    /// Creates a body of one chunk.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_piece_is_one_frame_of_known_size() {
+    async fn one_chunk_is_one_frame_of_known_size() {
         let mut body = Body::full("value");
         assert_eq!(body.size_hint().exact(), Some(5));
         let frame = body.frame().await.unwrap().unwrap();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_the_end() {
+    fn empty_bodies_are_at_their_end() {
         assert!(Body::full("").is_end_stream());
         assert_eq!(Body::Empty.size_hint().exact(), Some(0));
     }

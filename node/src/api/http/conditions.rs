@@ -1,9 +1,9 @@
-//! Conditional requests: what must hold for a write, and whether a reader needs the value at all.
+//! Conditional requests: preconditions of writes, and validation of a reader's cached value.
 //!
-//! Of writes, `If-Match` and `If-None-Match` are understood, one at a time: the service judges one
-//! condition atomically with the write, and two could only be judged one after the other.
-//! `If-Unmodified-Since` on a write is refused rather than ignored, because who sends it relies on
-//! it, and seconds are too coarse to keep the promise.
+//! Writes support `If-Match` and `If-None-Match`, one at a time: the service evaluates one
+//! condition atomically with the write, and two could only be evaluated one after the other.
+//! `If-Unmodified-Since` on a write is refused rather than ignored, because its sender relies on
+//! it, and seconds are too coarse to guarantee it.
 
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +13,7 @@ use crate::api::http::dates;
 use crate::api::http::etag::Tags;
 use crate::service::{Precondition, Version};
 
-/// What must hold for a write.
+/// Parses the precondition of a write.
 pub fn of_write(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     if headers.contains_key(IF_UNMODIFIED_SINCE) {
         let message = "If-Unmodified-Since does not work on writes: use If-Match with an ETag";
@@ -31,18 +31,18 @@ pub fn of_write(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     }
 }
 
-/// What a reader gets of a key that exists.
+/// Outcome of a read of a key that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// The value.
+    /// The value is sent.
     Full,
-    /// 304: the client has it.
+    /// 304: the client has the current version.
     NotModified,
-    /// 412: it isn't the one that the client wants.
+    /// 412: the current version isn't one that the client requires.
     Failed,
 }
 
-/// Judges the conditions of a read against the key's version, in the order of RFC 9110, 13.2.2.
+/// Evaluates the conditions of a read against the key's version, in the order of RFC 9110, 13.2.2.
 pub fn of_read(headers: &HeaderMap, version: Version) -> Result<Reading, ApiError> {
     let modified = dates::seconds(version.time);
     if let Some(tags) = tags(headers, &IF_MATCH)? {
@@ -52,11 +52,11 @@ pub fn of_read(headers: &HeaderMap, version: Version) -> Result<Reading, ApiErro
     } else if date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|since| modified > since) {
         return Ok(Reading::Failed);
     }
-    let fresh = match tags(headers, &IF_NONE_MATCH)? {
+    let is_fresh = match tags(headers, &IF_NONE_MATCH)? {
         Some(tags) => tags == Tags::Any || tags.weak().any(|tag| tag == version),
         None => date(headers, &IF_MODIFIED_SINCE).is_some_and(|since| modified <= since),
     };
-    Ok(if fresh {
+    Ok(if is_fresh {
         Reading::NotModified
     } else {
         Reading::Full
@@ -75,7 +75,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, ApiError
     }
 }
 
-/// A date that isn't one is ignored, as the RFC wants it.
+/// Parses a date header. An invalid date is ignored, as RFC 9110 requires.
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name).and_then(dates::parse)
 }

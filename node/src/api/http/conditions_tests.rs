@@ -31,7 +31,7 @@ fn tag() -> String {
 }
 
 #[test]
-fn readers_that_have_it_get_304() {
+fn readers_with_the_current_version_get_304() {
     let weak = format!("\"x\", W/{}", tag());
     assert_eq!(read(&[]), Reading::Full);
     assert_eq!(read(&[(&IF_NONE_MATCH, &tag())]), Reading::NotModified);
@@ -47,7 +47,7 @@ fn readers_that_have_it_get_304() {
 }
 
 #[test]
-fn tags_go_before_dates() {
+fn tags_have_precedence_over_dates() {
     let both = [(&IF_NONE_MATCH, "\"x\""), (&IF_MODIFIED_SINCE, SAME_SECOND)];
     assert_eq!(read(&both), Reading::Full);
     let both = [
@@ -61,7 +61,7 @@ fn tags_go_before_dates() {
 }
 
 #[test]
-fn readers_that_want_another_get_412() {
+fn readers_that_require_another_version_get_412() {
     let weak = format!("W/{}", tag());
     assert_eq!(read(&[(&IF_MATCH, &tag())]), Reading::Full);
     assert_eq!(read(&[(&IF_MATCH, "*")]), Reading::Full);

@@ -1,7 +1,7 @@
-//! Cross-origin requests: any web page may use the API, and read every header that it answers.
+//! Cross-origin requests: any web page may use the API, and read all headers of its responses.
 //!
-//! There are no cookies to protect here, so `*` gives nothing away: who may use a bucket is
-//! decided by its name or by `api-key`, both of which the page must know itself.
+//! There are no cookies to protect here, so `*` discloses nothing: access to a bucket depends on
+//! its name or on `api-key`, both of which the page must know itself.
 
 pub use cloudkv_common::server::cors::expose;
 use http::header::{
@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::api::http::body::Body;
 
-/// Longest list of headers that a preflight gets back.
+/// Maximum length of a list of headers that a preflight response echoes, in bytes.
 const MAX_ECHO: usize = 1024;
 
-/// Answers `OPTIONS`, a preflight or not, for a resource with these methods.
+/// Responds to `OPTIONS`, a preflight or not, for a resource with these methods.
 pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -32,16 +32,16 @@ pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
     response
 }
 
-/// The headers that the page asks for, if they are names and commas; else those that mean
-/// something here.
+/// Returns the headers that the page requests, if they are names and commas; else those that the
+/// API uses.
 fn allowed_headers(request: &HeaderMap) -> HeaderValue {
-    let sane = |value: &&HeaderValue| {
-        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_, ".contains(byte);
-        (1..=MAX_ECHO).contains(&value.len()) && value.as_bytes().iter().all(legal)
+    let is_valid = |value: &&HeaderValue| {
+        let is_legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_, ".contains(byte);
+        (1..=MAX_ECHO).contains(&value.len()) && value.as_bytes().iter().all(is_legal)
     };
     request
         .get(ACCESS_CONTROL_REQUEST_HEADERS)
-        .filter(sane)
+        .filter(is_valid)
         .cloned()
         .unwrap_or_else(|| {
             HeaderValue::from_static(
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn preflight_allows_what_the_page_asks_for() {
+    fn preflight_allows_the_headers_that_the_page_requests() {
         let response = asked(Some("PUT"), Some("api-key, X-Mine"));
         assert_eq!(response.status(), 204);
         assert_eq!(
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn insane_lists_are_not_echoed() {
+    fn invalid_lists_are_not_echoed() {
         let response = asked(Some("PUT"), Some("<script>"));
         let names = response.headers()[ACCESS_CONTROL_ALLOW_HEADERS]
             .to_str()
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_options_tells_the_methods() {
+    fn plain_options_lists_the_methods() {
         let response = asked(None, None);
         assert_eq!(response.status(), 204);
         assert_eq!(response.headers()[ALLOW], "GET, OPTIONS");

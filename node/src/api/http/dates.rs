@@ -1,7 +1,7 @@
-//! Times as HTTP and JSON write them.
+//! Dates in the formats of HTTP and JSON.
 //!
 //! Formatting a date costs about as much as the rest of a cached read. Keys written in one second
-//! share it, so each thread keeps the last few formatted seconds.
+//! share it, so each thread caches the last few formatted seconds.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,18 +18,18 @@ thread_local! {
         const { RefCell::new([const { None }; KEPT]) };
 }
 
-/// Whole seconds since 1970.
+/// Returns whole seconds since 1970.
 pub fn seconds(time: Nanos) -> u64 {
     time / NANOS_PER_SECOND
 }
 
-/// A time as the value of `Last-Modified` or `Expires`, rounded down to the second.
+/// Formats a time as the value of `Last-Modified` or `Expires`, rounded down to the second.
 pub fn header(time: Nanos) -> HeaderValue {
     let seconds = seconds(time);
-    FORMATTED.with_borrow_mut(|kept| {
-        let slot = &mut kept[seconds as usize % KEPT];
+    FORMATTED.with_borrow_mut(|cache| {
+        let slot = &mut cache[seconds as usize % KEPT];
         match slot {
-            Some((of, value)) if *of == seconds => value.clone(),
+            Some((cached, value)) if *cached == seconds => value.clone(),
             Some(_) | None => {
                 let value = format(seconds);
                 *slot = Some((seconds, value.clone()));
@@ -45,13 +45,13 @@ fn format(seconds: u64) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
-/// Reads the value of a date header, in whole seconds since 1970; `None` if it isn't a date.
+/// Parses the value of a date header, in whole seconds since 1970; `None` if it isn't a date.
 pub fn parse(value: &HeaderValue) -> Option<u64> {
     let time: SystemTime = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// A time as JSON carries it: RFC 3339 with microseconds, in UTC.
+/// Formats a time for JSON: RFC 3339 with microseconds, in UTC.
 pub fn rfc3339(time: Nanos) -> String {
     humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(time)).to_string()
 }
@@ -63,7 +63,7 @@ mod tests {
     const BIRTHDAY: Nanos = 1_574_287_932_123_456_789;
 
     #[test]
-    fn dates_are_those_of_http() {
+    fn dates_have_the_http_format() {
         assert_eq!(header(BIRTHDAY), "Wed, 20 Nov 2019 22:12:12 GMT");
         assert_eq!(header(BIRTHDAY), "Wed, 20 Nov 2019 22:12:12 GMT");
         assert_eq!(
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn formatted_dates_are_parsed() {
         assert_eq!(parse(&header(BIRTHDAY)), Some(seconds(BIRTHDAY)));
         assert_eq!(parse(&HeaderValue::from_static("yesterday")), None);
     }

@@ -1,37 +1,37 @@
-//! Entity tags: a key's version as a client sees it.
+//! Entity tags: a key's version, as clients see it.
 //!
-//! The form is `"<time as 16 lower-case hex digits>-<region>"`. Only that exact form is ours, so
-//! that equal tags mean equal versions and nothing else. Tags of another form are legal in a
-//! request (a cache in between may hold some); they match nothing.
+//! The form is `"<time as 16 lower-case hex digits>-<region>"`. Only this exact form is parsed as a
+//! version, so tags are equal if and only if their versions are. Tags of another form are legal in
+//! a request (a cache in between may hold some); they match nothing.
 
 use http::HeaderValue;
 
 use crate::service::Version;
 
-/// The longest version text: 16 digits, a dash and the 10 digits of a region.
+/// Maximum length of a version's text: 16 digits, a dash and the 10 digits of a region.
 const MAX_LEN: usize = 16 + 1 + 10;
 
-/// A version's text on the stack; formatting without `format!`, for the path of every read.
+/// Text of a version, on the stack; formatted without `format!`, since every read needs it.
 struct Text {
     bytes: [u8; MAX_LEN + 2],
     end: usize,
 }
 
 impl Text {
-    /// Writes the quoted form.
+    /// Formats the quoted form.
     fn new(version: Version) -> Self {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut bytes = [b'"'; MAX_LEN + 2];
-        for (place, byte) in bytes[1..17].iter_mut().enumerate() {
-            let nibble = version.time >> (60 - 4 * place) & 0xf;
+        for (index, byte) in bytes[1..17].iter_mut().enumerate() {
+            let nibble = version.time >> (60 - 4 * index) & 0xf;
             *byte = HEX[nibble as usize];
         }
         bytes[17] = b'-';
         let digits = version.region.checked_ilog10().unwrap_or(0) as usize + 1;
-        let mut left = version.region;
+        let mut rest = version.region;
         for byte in bytes[18..18 + digits].iter_mut().rev() {
-            *byte = b'0' + (left % 10) as u8;
-            left /= 10;
+            *byte = b'0' + (rest % 10) as u8;
+            rest /= 10;
         }
         Self {
             bytes,
@@ -40,20 +40,20 @@ impl Text {
     }
 }
 
-/// A version as the value of `ETag`.
+/// Formats a version as the value of `ETag`.
 pub fn header(version: Version) -> HeaderValue {
     let text = Text::new(version);
     HeaderValue::from_bytes(&text.bytes[..text.end])
         .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// A version as it stands in listings, without quotes.
+/// Formats a version for listings, without quotes.
 pub fn text(version: Version) -> String {
     let text = Text::new(version);
     String::from_utf8_lossy(&text.bytes[1..text.end - 1]).into_owned()
 }
 
-/// Reads the text between the quotes; `None` if no version of ours looks like that.
+/// Parses the text between the quotes; `None` if it isn't the text of a version.
 fn parse(opaque: &[u8]) -> Option<Version> {
     let (time, rest) = opaque.split_at_checked(16)?;
     let region = rest.strip_prefix(b"-")?;
@@ -63,8 +63,8 @@ fn parse(opaque: &[u8]) -> Option<Version> {
     {
         return None;
     }
-    let canonical = region == b"0" || region.first().is_some_and(|first| *first != b'0');
-    if !canonical || !region.iter().all(u8::is_ascii_digit) {
+    let is_canonical = region == b"0" || region.first().is_some_and(|first| *first != b'0');
+    if !is_canonical || !region.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let time = u64::from_str_radix(std::str::from_utf8(time).ok()?, 16).ok()?;
@@ -74,26 +74,26 @@ fn parse(opaque: &[u8]) -> Option<Version> {
     })
 }
 
-/// A tag in a request's condition.
+/// An entity tag in a request's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// Whether it is marked `W/`.
+    /// True if the tag is marked `W/`.
     pub weak: bool,
-    /// The version, if it is a tag of ours.
+    /// Version, if the tag has the form of one.
     pub version: Option<Version>,
 }
 
-/// The value of `If-Match` or `If-None-Match`.
+/// Value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tags {
-    /// `*`: whatever there is.
+    /// `*`: any version.
     Any,
-    /// These tags.
+    /// A list of tags.
     List(Vec<Tag>),
 }
 
 impl Tags {
-    /// Reads all lines of the header together; `None` if they aren't well formed or name no tag.
+    /// Parses all lines of the header together; `None` if they are malformed or contain no tag.
     pub fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut tags = Vec::new();
         let mut any = false;
@@ -114,7 +114,7 @@ impl Tags {
         }
     }
 
-    /// The versions that a strong comparison can match.
+    /// Returns the versions that a strong comparison can match.
     pub fn strong(&self) -> impl Iterator<Item = Version> {
         self.list()
             .iter()
@@ -122,7 +122,7 @@ impl Tags {
             .filter_map(|tag| tag.version)
     }
 
-    /// The versions that a weak comparison can match.
+    /// Returns the versions that a weak comparison can match.
     pub fn weak(&self) -> impl Iterator<Item = Version> {
         self.list().iter().filter_map(|tag| tag.version)
     }
@@ -135,7 +135,7 @@ impl Tags {
     }
 }
 
-/// Reads one line of tags; `None` if it isn't well formed. Empty elements are legal.
+/// Parses one line of tags; `None` if it is malformed. Empty elements are legal.
 fn parse_line(line: &[u8], tags: &mut Vec<Tag>) -> Option<()> {
     let mut rest = line.trim_ascii();
     while !rest.is_empty() {
@@ -161,10 +161,10 @@ fn parse_tag(text: &[u8]) -> Option<(Tag, &[u8])> {
     let rest = rest.strip_prefix(b"\"")?;
     let end = rest.iter().position(|byte| *byte == b'"')?;
     let (opaque, rest) = (&rest[..end], &rest[end + 1..]);
-    let legal = opaque
+    let is_legal = opaque
         .iter()
         .all(|byte| matches!(byte, 0x21..=0x7e | 0x80..));
-    legal.then(|| {
+    is_legal.then(|| {
         (
             Tag {
                 weak,

@@ -1,4 +1,4 @@
-//! What is a tag, and which versions it names.
+//! Parsing and formatting of entity tags.
 
 use proptest::prelude::{any, prop_assert_eq, proptest};
 
@@ -13,7 +13,7 @@ fn version(time: u64, region: u32) -> Version {
 }
 
 #[test]
-fn form_is_fixed() {
+fn versions_are_formatted() {
     assert_eq!(
         header(version(0x18_0000_0000_00ab, 7)),
         "\"00180000000000ab-7\""
@@ -27,7 +27,7 @@ fn form_is_fixed() {
 }
 
 #[test]
-fn lists_are_read() {
+fn lists_are_parsed() {
     assert_eq!(tags(" * "), Some(Tags::Any));
     let list = tags("\"0000000000000001-2\", W/\"0000000000000003-4\" ,,\"other\"").unwrap();
     assert_eq!(list.strong().collect::<Vec<_>>(), [version(1, 2)]);
@@ -93,7 +93,7 @@ fn other_forms_match_nothing() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(time in any::<u64>(), region in any::<u32>()) {
+    fn formatted_versions_are_parsed(time in any::<u64>(), region in any::<u32>()) {
         let version = version(time, region);
         let list = Tags::parse(std::iter::once(header(version).as_bytes())).unwrap();
         prop_assert_eq!(list.strong().collect::<Vec<_>>(), [version]);

@@ -1,31 +1,31 @@
-//! Names and values of headers that answers share, made once.
+//! Names and values of headers that responses share, built once.
 
 use http::header::GetAll;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::api::errors::ApiError;
 
-/// The key of an account.
+/// API key of an account.
 pub static API_KEY: HeaderName = HeaderName::from_static("api-key");
-/// The region that answered.
+/// Region that answered.
 pub static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
-/// What a client has seen, in an answer.
+/// Session token in a response.
 pub static X_CLOUDKV_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-version");
-/// What a client has seen, in a request: an answer must not show less.
+/// Session token in a request: the response must not be older.
 pub static X_CLOUDKV_MIN_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-min-version");
-/// How long changes take from other regions to this one.
+/// Replication lag from other regions to this one.
 pub static X_CLOUDKV_LAG: HeaderName = HeaderName::from_static("x-cloudkv-lag");
-/// Who may use a stored page's content.
+/// Origins that may embed a stored value.
 pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-/// `Content-Type` of JSON answers.
+/// `Content-Type` of JSON responses.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
-/// `Content-Type` of text answers.
+/// `Content-Type` of text responses.
 pub const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The one value of a header; 400 if two lines of it differ, since who is in between may have
-/// believed the other one.
+/// Returns the value of a header; 400 if two of its lines differ, since a proxy may have used the
+/// other one.
 pub fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

@@ -1,7 +1,7 @@
-//! The grammar of HTTP as this API speaks it: small, mostly pure pieces without any knowledge of
-//! keys or buckets beyond their names.
+//! The HTTP grammar of this API: small, mostly pure modules without any knowledge of keys or
+//! buckets beyond their names.
 //!
-//! Kept apart from the handlers so that whatever parses a stranger's bytes can be tested (and
+//! They are separate from the handlers so that all parsers of untrusted bytes can be tested (and
 //! fuzzed) without a server.
 
 pub(crate) mod accept;

@@ -1,25 +1,25 @@
-//! What the path of a request names: which resource, which bucket, which key.
+//! Parses the path of a request: the bucket and the key.
 //!
 //! A key is everything behind `/kv/{bucket}/`, decoded once and otherwise untouched: `//`, `..`
-//! and `%2F` are part of it. Whether it may be a key is asked later ([`check_key`]), because a
-//! request must first be told that its bucket doesn't exist or isn't its own.
+//! and `%2F` are part of it. It is validated later ([`check_key`]), because errors about the bucket
+//! or its owner come first.
 
 use std::borrow::Cow;
 
 use crate::api::errors::ApiError;
 use cloudkv_common::server::percent;
 
-/// What the path of a request names below `/kv/`.
+/// Bucket and key in the path of a request below `/kv/`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KvTarget<'a> {
-    /// The bucket's name, decoded, not looked up.
+    /// Name of the bucket, decoded, not looked up.
     pub bucket: Cow<'a, [u8]>,
-    /// The key, decoded, not checked; `None` for the bucket as a whole.
+    /// Key, decoded, not validated; `None` for the bucket as a whole.
     pub key: Option<Cow<'a, [u8]>>,
 }
 
 impl<'a> KvTarget<'a> {
-    /// Splits what follows `/kv/` in a path.
+    /// Parses the rest of a path after `/kv/`.
     pub fn parse(rest: &'a str) -> Result<Self, ApiError> {
         let (bucket, key) = match rest.split_once('/') {
             Some((bucket, key)) => (bucket, Some(key)),
@@ -41,7 +41,7 @@ fn decode(text: &str) -> Result<Cow<'_, [u8]>, ApiError> {
     }
 }
 
-/// Whether these bytes, UTF-8 already, may be the name of a key of at most `max` bytes.
+/// Checks that UTF-8 bytes are a valid key of at most `max` bytes.
 pub fn check_key(key: &[u8], max: usize) -> Result<(), ApiError> {
     if key.is_empty() || key.len() > max {
         return Err(ApiError::key_size(max));
@@ -52,7 +52,7 @@ pub fn check_key(key: &[u8], max: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether UTF-8 text holds a control character: C0, DEL, or C1, which begins with 0xC2.
+/// Returns whether UTF-8 text contains a control character: C0, DEL, or C1, which begins with 0xC2.
 fn has_control(text: &[u8]) -> bool {
     if text.iter().all(|byte| matches!(byte, 0x20..=0x7e)) {
         return false;

@@ -1,45 +1,44 @@
-//! Query strings and urlencoded forms, read by name.
+//! Query strings and urlencoded forms, whose parameters are read by name.
 //!
-//! Nothing is decoded that nobody asks for: most requests for keys have no query, the others one
-//! parameter. A name that comes twice is refused, since proxies and servers differ in which of
-//! the two they take. Names that mean nothing are ignored where something is read, since browsers
-//! and proxies add their own, and refused where something is written: it would be done otherwise
-//! than was asked for.
+//! Only requested parameters are decoded: most requests for keys have no query, the others one
+//! parameter. A repeated name is refused, since proxies and servers differ in which of the two they
+//! use. Unknown names are ignored by reads, since browsers and proxies add their own, and refused
+//! by writes, which would otherwise do something else than the client meant.
 
 use std::borrow::Cow;
 
 use crate::api::errors::ApiError;
 use cloudkv_common::server::percent;
 
-/// The text behind a `?`, or of an urlencoded form.
+/// Text behind a `?`, or of an urlencoded form.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
-    /// Wraps a query as it stands in the request; `None`: there is none.
+    /// Wraps the raw query of a request; `None`: there is none.
     pub fn new(text: Option<&'a str>) -> Self {
         Self(text.unwrap_or_default())
     }
 
-    /// The value of `name`, decoded; `None` if it isn't given.
+    /// Returns the value of `name`, decoded; `None` if it isn't given.
     pub fn get(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, ApiError> {
-        let mut found = None;
+        let mut value = None;
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
             let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
             if !is_name(raw_name, name) {
                 continue;
             }
-            if found.is_some() {
+            if value.is_some() {
                 return Err(ApiError::repeated_parameter(name));
             }
-            found = Some(raw_value);
+            value = Some(raw_value);
         }
-        found
-            .map(|value| text(value).ok_or_else(|| ApiError::parameter_encoding(name)))
+        value
+            .map(|raw| text(raw).ok_or_else(|| ApiError::parameter_encoding(name)))
             .transpose()
     }
 
-    /// Refuses parameters of other names.
+    /// Refuses parameters with other names than the known ones.
     pub fn only(&self, known: &[&'static str]) -> Result<(), ApiError> {
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
             let (raw, _) = pair.split_once('=').unwrap_or((pair, ""));
@@ -58,7 +57,7 @@ fn is_name(raw: &str, name: &str) -> bool {
             && percent::decode_form(raw).is_ok_and(|decoded| decoded.as_ref() == name.as_bytes())
 }
 
-/// Decodes a value; `None` if it is no text.
+/// Decodes a value; `None` if it isn't percent-encoded UTF-8.
 fn text(raw: &str) -> Option<Cow<'_, str>> {
     match percent::decode_form(raw).ok()? {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_is_refused_and_strangers_are_ignored() {
+    fn repeated_names_are_refused_and_unknown_names_ignored() {
         assert_eq!(get("ttl=1&ttl=1", "ttl"), Err("invalid_parameter"));
         assert_eq!(get("ttl=%zz", "ttl"), Err("invalid_parameter"));
         assert_eq!(get("ttl=%ff", "ttl"), Err("invalid_parameter"));
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused_where_something_is_written() {
+    fn writes_refuse_unknown_names() {
         let only = |text, known: &[&'static str]| Query::new(Some(text)).only(known);
         for text in ["", "&&", "ttl", "ttl=5", "%74tl=5&ttl=5"] {
             assert!(only(text, &["ttl"]).is_ok(), "{text}");

@@ -1,14 +1,14 @@
-//! Reading the body of a request into memory, within bounds of size, time and memory.
+//! Reads the body of a request into memory, within bounds of size, time and memory.
 //!
-//! What declares itself too large is refused before a byte of it is read (and before
-//! `100 Continue` is sent, which hyper does at the first read). What lies about its size, or has
-//! none, is cut at the first byte beyond the limit. A body that arrived in one piece, as small
-//! ones do, isn't copied.
+//! A body that declares a size beyond the limit is refused before a byte of it is read (and before
+//! `100 Continue` is sent, which hyper does at the first read). One that exceeds its declared size,
+//! or declares none, is cut off at the first byte beyond the limit. A body that arrived in one
+//! chunk, as small ones do, isn't copied.
 //!
-//! Memory is taken as bytes come: what a client promises costs nobody anything. One client gets half of
-//! it, and one that sends too slowly is cut off.
+//! Memory is taken from the budget as bytes arrive: a declared size alone takes none. One client
+//! gets half of the budget, and one that sends too slowly is disconnected.
 //!
-//! Cancel safety: dropping the future loses what was read of the body and frees its room.
+//! Cancel safety: dropping the future loses the chunks that were read and releases their memory.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -23,7 +23,8 @@ use cloudkv_common::server::{HttpSettings, Memory};
 
 use crate::api::errors::ApiError;
 
-/// Bodies up to here need no room of their own: their number is bounded by that of connections.
+/// Maximum size of a body that isn't charged to the memory budget, in bytes: the number of such
+/// bodies is bounded by that of connections.
 const FREE: usize = 16 << 10;
 
 /// Reads bodies, and bounds the memory that they take together.
@@ -31,37 +32,37 @@ pub struct Intake {
     memory: Memory,
     progress: Duration,
     deadline: Duration,
-    /// Bytes a second that a body brings at least, once `progress` has passed; 0: any.
+    /// Minimum rate of a body in bytes per second, once `chunk_timeout` has passed; 0: any.
     rate: usize,
 }
 
-/// A body that has been read. It holds its room until it is dropped.
+/// A body that has been read. It holds its memory permit until it is dropped.
 pub struct Received<'a> {
-    /// The body.
+    /// Content of the body.
     pub bytes: Bytes,
     _room: Room<'a>,
 }
 
-/// What to answer to a body beyond the limit.
+/// Error of a body beyond the limit.
 pub type TooLarge = fn(usize) -> ApiError;
 
-/// Memory that a body takes, until it is dropped.
+/// Permit for the memory of a body, which is released when it is dropped.
 struct Room<'a> {
     memory: &'a Memory,
     taken: Option<(IpAddr, usize)>,
 }
 
-/// The bounds of one body.
+/// Bounds of one body.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// Bytes that it has, as far as it says so; else its limit.
+    /// Declared size in bytes; else the limit.
     expected: usize,
     limit: usize,
     too_large: TooLarge,
 }
 
 impl Intake {
-    /// An intake with the settings' bounds.
+    /// Creates a reader with the bounds of the settings.
     pub fn new(settings: &HttpSettings) -> Self {
         Self {
             memory: Memory::new(settings.body_memory),
@@ -71,7 +72,8 @@ impl Intake {
         }
     }
 
-    /// Reads a body of at most `limit` bytes. `client` tells whose it is, where that matters.
+    /// Reads a body of at most `limit` bytes. `client` returns the sender's address; it is called
+    /// only for bodies that are charged to the memory budget.
     pub async fn receive<B, C>(
         &self,
         body: &mut B,
@@ -91,15 +93,15 @@ impl Intake {
         if first.len() > limit {
             return Err(too_large(limit));
         }
-        let mut room = Room {
+        let mut permit = Room {
             memory: &self.memory,
             taken: None,
         };
         if expected > FREE {
-            room.taken = Some((client(), 0));
+            permit.taken = Some((client(), 0));
         }
         let bytes = if body.is_end_stream() {
-            room.grow(first.len())?;
+            permit.grow(first.len())?;
             first
         } else {
             let bounds = Bounds {
@@ -107,62 +109,70 @@ impl Intake {
                 limit,
                 too_large,
             };
-            self.rest(body, first, bounds, &mut room).await?
+            self.rest(body, first, bounds, &mut permit).await?
         };
-        Ok(Received { bytes, _room: room })
+        Ok(Received {
+            bytes,
+            _room: permit,
+        })
     }
 
-    /// The slower way, for bodies of several pieces or of unknown length.
+    /// Reads the rest of a body of several chunks or of unknown length, which takes a copy.
     async fn rest<B>(
         &self,
         body: &mut B,
         first: Bytes,
         bounds: Bounds,
-        room: &mut Room<'_>,
+        permit: &mut Room<'_>,
     ) -> Result<Bytes, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let began = Instant::now();
+        let started_at = Instant::now();
         let Some(second) = self.next(body, self.progress).await? else {
-            room.grow(first.len())?;
+            permit.grow(first.len())?;
             return Ok(first);
         };
-        let mut whole = BytesMut::new();
-        append(&mut whole, &first, bounds, room)?;
-        let mut piece = second;
+        let mut buffer = BytesMut::new();
+        append(&mut buffer, &first, bounds, permit)?;
+        let mut chunk = second;
         loop {
-            append(&mut whole, &piece, bounds, room)?;
+            append(&mut buffer, &chunk, bounds, permit)?;
             if body.is_end_stream() {
                 break;
             }
-            let patience = self.patience(began.elapsed(), whole.len());
-            match self.next(body, patience).await? {
-                Some(next) => piece = next,
+            let timeout = self.patience(started_at.elapsed(), buffer.len());
+            match self.next(body, timeout).await? {
+                Some(next) => chunk = next,
                 None => break,
             }
         }
-        Ok(whole.freeze())
+        Ok(buffer.freeze())
     }
 
-    /// How long the next piece of a body may take, of which so many bytes came within this time.
+    /// Returns the timeout of the next chunk of a body of which `bytes` arrived within `elapsed`.
     fn patience(&self, elapsed: Duration, bytes: usize) -> Duration {
-        let mut until = self.deadline;
+        let mut deadline = self.deadline;
         if self.rate > 0 {
-            let paid = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-            until = until.min(self.progress.saturating_add(paid));
+            let earned = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+            deadline = deadline.min(self.progress.saturating_add(earned));
         }
-        until.saturating_sub(elapsed).min(self.progress)
+        deadline.saturating_sub(elapsed).min(self.progress)
     }
 
-    /// The next piece that isn't empty, if it comes in time; `None` at the end. Trailers are dropped.
-    async fn next<B>(&self, body: &mut B, patience: Duration) -> Result<Option<Bytes>, ApiError>
+    /// Reads the next chunk that isn't empty; `None` at the end. Fails with 408 after
+    /// `chunk_timeout`. Trailers are dropped.
+    async fn next<B>(
+        &self,
+        body: &mut B,
+        chunk_timeout: Duration,
+    ) -> Result<Option<Bytes>, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         while !body.is_end_stream() {
             let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-            match timeout(patience, frame).await {
+            match timeout(chunk_timeout, frame).await {
                 Err(_) => return Err(ApiError::body_timeout()),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(_))) => {
@@ -183,20 +193,20 @@ impl Intake {
 }
 
 impl Room<'_> {
-    /// Makes it as large as so many bytes need.
+    /// Grows the permit to so many bytes; 503 if the memory budget is exhausted.
     fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         let Some((client, taken)) = &mut self.taken else {
             return Ok(());
         };
-        let more = if bytes > FREE {
+        let additional = if bytes > FREE {
             bytes.saturating_sub(*taken)
         } else {
             0
         };
-        if more > 0 && !self.memory.try_take(Some(*client), more) {
+        if additional > 0 && !self.memory.try_take(Some(*client), additional) {
             return Err(ApiError::overloaded());
         }
-        *taken += more;
+        *taken += additional;
         Ok(())
     }
 }
@@ -209,26 +219,26 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Adds a piece to what has come, and takes room for it.
+/// Appends a chunk to the buffer, and grows the permit for it.
 fn append(
-    whole: &mut BytesMut,
-    piece: &[u8],
+    buffer: &mut BytesMut,
+    chunk: &[u8],
     bounds: Bounds,
-    room: &mut Room<'_>,
+    permit: &mut Room<'_>,
 ) -> Result<(), ApiError> {
-    let needed = whole.len() + piece.len();
+    let needed = buffer.len() + chunk.len();
     if needed > bounds.limit {
         return Err((bounds.too_large)(bounds.limit));
     }
-    if needed > whole.capacity() {
-        let doubled = (2 * whole.capacity()).clamp(FREE, bounds.expected.max(FREE));
+    if needed > buffer.capacity() {
+        let doubled = (2 * buffer.capacity()).clamp(FREE, bounds.expected.max(FREE));
         let capacity = needed.max(doubled);
-        room.grow(capacity)?;
+        permit.grow(capacity)?;
         let mut larger = BytesMut::with_capacity(capacity);
-        larger.extend_from_slice(whole);
-        *whole = larger;
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
     }
-    whole.extend_from_slice(piece);
+    buffer.extend_from_slice(chunk);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Bodies in all the ways in which they arrive.
+//! Reading of bodies that arrive in different ways.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,7 +8,7 @@ use http_body::{Frame, SizeHint};
 
 use super::*;
 
-/// A body of pieces that may declare its size and may stop arriving.
+/// A body of chunks that may declare its size and may stop arriving.
 #[derive(Default)]
 struct Pieces {
     pieces: VecDeque<Bytes>,
@@ -18,22 +18,22 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn chunked(pieces: &[&'static str]) -> Self {
-        let pieces = pieces
+    fn chunked(chunks: &[&'static str]) -> Self {
+        let chunks = chunks
             .iter()
-            .map(|piece| Bytes::from_static(piece.as_bytes()))
+            .map(|chunk| Bytes::from_static(chunk.as_bytes()))
             .collect();
         Self {
-            pieces,
+            pieces: chunks,
             ..Self::default()
         }
     }
 
-    fn sized(pieces: &[&'static str]) -> Self {
-        let declared = pieces.iter().map(|piece| piece.len() as u64).sum();
+    fn sized(chunks: &[&'static str]) -> Self {
+        let declared = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         Self {
             declared: Some(declared),
-            ..Self::chunked(pieces)
+            ..Self::chunked(chunks)
         }
     }
 }
@@ -49,7 +49,7 @@ impl Body for Pieces {
         self.polls += 1;
         match self.pieces.pop_front() {
             None if self.stalls => Poll::Pending,
-            piece => Poll::Ready(piece.map(|piece| Ok(Frame::data(piece)))),
+            chunk => Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk)))),
         }
     }
 
@@ -83,7 +83,7 @@ async fn read(mut body: Pieces, limit: usize) -> Result<Bytes, (u16, &'static st
 }
 
 #[tokio::test]
-async fn whole_bodies_are_read() {
+async fn bodies_are_read() {
     assert_eq!(read(Pieces::sized(&[]), 4).await.unwrap(), "");
     assert_eq!(read(Pieces::sized(&["abcd"]), 4).await.unwrap(), "abcd");
     assert_eq!(read(Pieces::sized(&["ab", "cd"]), 4).await.unwrap(), "abcd");
@@ -103,14 +103,14 @@ async fn whole_bodies_are_read() {
 }
 
 #[tokio::test]
-async fn one_piece_is_not_copied() {
-    let piece = Bytes::from_static(b"value");
+async fn one_chunk_is_not_copied() {
+    let chunk = Bytes::from_static(b"value");
     let body = Pieces {
-        pieces: [piece.clone()].into(),
+        pieces: [chunk.clone()].into(),
         declared: Some(5),
         ..Pieces::default()
     };
-    assert_eq!(read(body, 10).await.unwrap().as_ptr(), piece.as_ptr());
+    assert_eq!(read(body, 10).await.unwrap().as_ptr(), chunk.as_ptr());
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn declared_excess_is_refused_unread() {
 }
 
 #[tokio::test]
-async fn undeclared_excess_is_cut() {
+async fn undeclared_excess_is_refused() {
     assert_eq!(
         read(Pieces::chunked(&["abcde"]), 4).await,
         Err((413, "value_too_large"))
@@ -150,7 +150,7 @@ async fn stalled_bodies_time_out() {
     assert_eq!(read(body, 4).await, Err((408, "request_timeout")));
 }
 
-/// Whose bodies these are.
+/// Address of the sender.
 fn client() -> IpAddr {
     IpAddr::from([127, 0, 0, 1])
 }
@@ -163,58 +163,58 @@ fn bytes(count: usize) -> Pieces {
     }
 }
 
-async fn receive(intake: &Intake, mut body: Pieces, number: u8) -> Result<Received<'_>, ApiError> {
+async fn receive(reader: &Intake, mut body: Pieces, number: u8) -> Result<Received<'_>, ApiError> {
     let client = || IpAddr::from([127, 0, 0, number]);
-    intake
+    reader
         .receive(&mut body, 1 << 20, client, ApiError::value_too_large)
         .await
 }
 
 #[tokio::test]
-async fn room_for_large_bodies_is_bounded() {
-    let intake = intake();
-    let held = receive(&intake, bytes(45_000), 1).await.unwrap();
+async fn memory_for_large_bodies_is_bounded() {
+    let reader = intake();
+    let first = receive(&reader, bytes(45_000), 1).await.unwrap();
     let code = async |size, number| {
-        receive(&intake, bytes(size), number)
+        receive(&reader, bytes(size), number)
             .await
             .err()
             .unwrap()
             .code()
     };
     assert_eq!(code(20_000, 1).await, "unavailable", "a client gets half");
-    let others = receive(&intake, bytes(45_000), 2).await.unwrap();
+    let second = receive(&reader, bytes(45_000), 2).await.unwrap();
     assert_eq!(
         code(20_000, 3).await,
         "unavailable",
-        "all get no more than all"
+        "the budget is used up"
     );
-    assert!(receive(&intake, Pieces::sized(&["small"]), 3).await.is_ok());
-    drop((held, others));
-    assert!(receive(&intake, bytes(45_000), 1).await.is_ok());
-    assert_eq!(intake.memory.taken(), 0);
+    assert!(receive(&reader, Pieces::sized(&["small"]), 3).await.is_ok());
+    drop((first, second));
+    assert!(receive(&reader, bytes(45_000), 1).await.is_ok());
+    assert_eq!(reader.memory.taken(), 0);
 }
 
 #[tokio::test]
-async fn promises_take_no_room() {
-    let intake = intake();
-    let promise = || Pieces {
+async fn declared_sizes_take_no_memory() {
+    let reader = intake();
+    let stalled = || Pieces {
         stalls: true,
         declared: Some(1 << 20),
         ..Pieces::chunked(&["a", "b"])
     };
-    let mut promises: Vec<_> = (0..64)
-        .map(|_| Box::pin(receive(&intake, promise(), 1)))
+    let mut receiving: Vec<_> = (0..64)
+        .map(|_| Box::pin(receive(&reader, stalled(), 1)))
         .collect();
-    for promise in &mut promises {
-        assert!(futures_util::poll!(promise).is_pending());
+    for body in &mut receiving {
+        assert!(futures_util::poll!(body).is_pending());
     }
-    assert_eq!(intake.memory.taken(), 0);
-    assert!(receive(&intake, bytes(20_000), 2).await.is_ok());
+    assert_eq!(reader.memory.taken(), 0);
+    assert!(receive(&reader, bytes(20_000), 2).await.is_ok());
 }
 
 #[tokio::test]
-async fn room_grows_with_what_comes() {
-    let intake = intake();
+async fn memory_is_taken_as_chunks_arrive() {
+    let reader = intake();
     let mut body = Pieces {
         stalls: true,
         declared: None,
@@ -222,34 +222,35 @@ async fn room_grows_with_what_comes() {
         polls: 0,
     };
     let mut receiving =
-        Box::pin(intake.receive(&mut body, 1 << 20, client, ApiError::value_too_large));
+        Box::pin(reader.receive(&mut body, 1 << 20, client, ApiError::value_too_large));
     assert!(futures_util::poll!(&mut receiving).is_pending());
-    assert!((30_000..=65_536).contains(&intake.memory.taken()));
+    assert!((30_000..=65_536).contains(&reader.memory.taken()));
     drop(receiving);
-    assert_eq!(intake.memory.taken(), 0);
+    assert_eq!(reader.memory.taken(), 0);
 }
 
 #[test]
-fn slow_bodies_get_less_and_less_time() {
+fn chunk_timeouts_of_slow_bodies_shrink() {
     let settings = HttpSettings {
         body_timeout: Duration::from_secs(10),
         body_deadline: Duration::from_secs(100),
         body_rate: 1000,
         ..HttpSettings::default()
     };
-    let intake = Intake::new(&settings);
-    let patience = |elapsed, bytes| {
-        let patience = intake.patience(Duration::from_secs(elapsed), bytes);
-        patience.as_secs()
+    let reader = Intake::new(&settings);
+    let timeout_secs = |elapsed, bytes| {
+        let timeout = reader.patience(Duration::from_secs(elapsed), bytes);
+        timeout.as_secs()
     };
-    assert_eq!(patience(0, 0), 10);
-    assert_eq!(patience(9, 9), 1, "it drips");
-    assert_eq!(patience(20, 20_000), 10, "as fast as it must be");
-    assert_eq!(patience(20, 12_000), 2);
-    assert_eq!(patience(95, 1 << 20), 5, "the deadline");
-    let any = Intake::new(&HttpSettings {
+    assert_eq!(timeout_secs(0, 0), 10);
+    assert_eq!(timeout_secs(9, 9), 1, "far below the minimum rate");
+    assert_eq!(timeout_secs(20, 20_000), 10, "at the minimum rate");
+    assert_eq!(timeout_secs(20, 12_000), 2);
+    assert_eq!(timeout_secs(95, 1 << 20), 5, "close to the deadline");
+    let without_rate = Intake::new(&HttpSettings {
         body_rate: 0,
         ..settings
     });
-    assert_eq!(any.patience(Duration::from_secs(50), 1).as_secs(), 10);
+    let timeout = without_rate.patience(Duration::from_secs(50), 1);
+    assert_eq!(timeout.as_secs(), 10);
 }

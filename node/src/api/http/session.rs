@@ -6,21 +6,21 @@ use crate::api::errors::ApiError;
 use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION, single};
 use crate::service::{Bucket, Directory, Service, Session, Version};
 
-/// What the request's client has seen.
+/// Parses the session token of a request.
 pub async fn of_request(headers: &HeaderMap, directory: &Directory) -> Result<Session, ApiError> {
     match single(headers, &X_CLOUDKV_MIN_VERSION)? {
         None => Ok(Session::default()),
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
-            // Rare, and large.
+            // Boxed, since it is rare and large.
             let session = Box::pin(directory.session(text)).await?;
             session.map_err(|error| ApiError::header(format!("x-cloudkv-min-version {error}")))
         }
     }
 }
 
-/// The token of all that the client has seen, with the version of one more key, if that had any. In a
-/// cluster of one region there is nothing to wait for.
+/// Returns the client's session token with the version of one more key, if that has any. In a
+/// cluster of one region there is no token.
 pub fn token(
     mut session: Session,
     (bucket, key, version): (&Bucket, &[u8], Option<Version>),
@@ -34,7 +34,7 @@ pub fn token(
     HeaderValue::try_from(token).ok()
 }
 
-/// Gives the client the token that goes with its write.
+/// Adds the client's session token with the version of its write to a response.
 pub fn tell(
     headers: &mut HeaderMap,
     session: Session,

@@ -1,32 +1,31 @@
 //! Times to live, as in `?ttl=`: whole seconds, or numbers with units such as `1h30m`.
 //!
-//! Each unit may come once, in any order. Zero is refused (a key that expires at once is a typing
-//! mistake), and so is what lies more than a hundred years ahead, so that no sum of times can
-//! overflow further in.
+//! Each unit may occur once, in any order. Zero is refused (a key that expires at once is a typing
+//! mistake), and so is more than a hundred years, so that no sum of times can overflow elsewhere.
 
 use std::time::Duration;
 
-/// The longest time to live: a hundred years of 365 days.
+/// Maximum time to live: a hundred years of 365 days.
 pub const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Units and their seconds.
 const UNITS: [(u8, u64); 4] = [(b's', 1), (b'm', 60), (b'h', 3_600), (b'd', 86_400)];
 
-/// A time to live that isn't one.
+/// Error of parsing a time to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TtlError {
-    /// Not whole seconds, nor numbers with units.
+    /// The text is neither whole seconds nor numbers with units.
     #[error("ttl must be whole seconds, or numbers with units, as in 5s, 10m, 1h30m or 7d")]
     Syntax,
-    /// Zero.
+    /// The time is zero.
     #[error("ttl must be at least one second")]
     Zero,
-    /// Beyond [`MAX`].
+    /// The time exceeds [`MAX_TTL`].
     #[error("ttl must be at most 100 years (36500d)")]
     TooLong,
 }
 
-/// Reads a time to live.
+/// Parses a time to live.
 pub fn parse(text: &str) -> Result<Duration, TtlError> {
     let seconds = if text.bytes().all(|byte| byte.is_ascii_digit()) {
         number(text.as_bytes())?
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ttl_is_told_apart() {
+    fn invalid_ttls_are_refused() {
         for text in [
             "", "s", "1w", "-1", "+5", "1.5", "1m5", "5s5s", " 5s", "5 s", "5S", "1e3", "٣",
         ] {
@@ -124,7 +123,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(d in 0_u64..36_499, h in 0_u64..24, m in 0_u64..60, s in 1_u64..60) {
+        fn formatted_ttls_are_parsed(
+            d in 0_u64..36_499,
+            h in 0_u64..24,
+            m in 0_u64..60,
+            s in 1_u64..60,
+        ) {
             let seconds = Duration::from_secs(d * 86_400 + h * 3_600 + m * 60 + s);
             let with_units = format!("{d}d{h}h{m}m{s}s");
             prop_assert_eq!(parse(&with_units), Ok(seconds));

@@ -1,4 +1,4 @@
-//! GET and HEAD of a bucket: the names of its keys, in ascending order of their bytes.
+//! GET and HEAD of a bucket: lists its keys, in ascending order of their bytes.
 
 use std::borrow::Cow;
 
@@ -17,10 +17,10 @@ use crate::api::http::{accept, dates, etag};
 use crate::api::keys::{Head, recycled};
 use crate::service::{KeyInfo, ListQuery};
 
-/// Most keys in one listing, and how many there are unless fewer are asked for.
+/// Maximum number of keys in one listing, and the default.
 const MAX_KEYS: usize = 1000;
 
-/// Answers GET or HEAD of a bucket's keys.
+/// Handles GET or HEAD of a bucket's keys.
 pub async fn list(api: &Api, head: Head<'_>) -> Result<Response<Body>, ApiError> {
     let grant = Grant::open(
         &api.service.directory,
@@ -34,19 +34,19 @@ pub async fn list(api: &Api, head: Head<'_>) -> Result<Response<Body>, ApiError>
     if keys.is_empty() {
         return Err(ApiError::no_keys());
     }
-    let form = if accept::prefers_json(&head.headers) {
+    let format = if accept::prefers_json(&head.headers) {
         Form::Json
     } else {
         Form::Text
     };
-    let body = match form {
+    let body = match format {
         Form::Text => text(&keys),
         Form::Json => json(&keys)?,
     };
-    Ok(answer(head.headers, form, body))
+    Ok(answer(head.headers, format, body))
 }
 
-/// How a listing is written.
+/// Format of a listing.
 #[derive(Clone, Copy)]
 enum Form {
     Text,
@@ -67,8 +67,8 @@ fn limit(query: Query<'_>) -> Result<usize, ApiError> {
     let Some(text) = query.get("limit")? else {
         return Ok(MAX_KEYS);
     };
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits { text.parse().ok() } else { None };
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if is_number { text.parse().ok() } else { None };
     number
         .filter(|number| (1..=MAX_KEYS).contains(number))
         .ok_or_else(|| ApiError::parameter(format!("limit must be a number from 1 to {MAX_KEYS}")))
@@ -103,7 +103,8 @@ fn json(keys: &[KeyInfo]) -> Result<Vec<u8>, ApiError> {
     let listing = Listing {
         keys: keys.iter().map(line).collect(),
     };
-    serde_json::to_vec(&listing).map_err(|error| ApiError::internal("write a listing", &error))
+    serde_json::to_vec(&listing)
+        .map_err(|error| ApiError::internal("serializing a listing failed", &error))
 }
 
 fn line(info: &KeyInfo) -> Line<'_> {
@@ -115,8 +116,8 @@ fn line(info: &KeyInfo) -> Line<'_> {
     }
 }
 
-fn answer(mut recycle: HeaderMap, form: Form, body: Vec<u8>) -> Response<Body> {
-    let mut response = recycled(&mut recycle);
+fn answer(mut request_headers: HeaderMap, format: Form, body: Vec<u8>) -> Response<Body> {
+    let mut response = recycled(&mut request_headers);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(http::header::VARY, HeaderValue::from_static("accept"));
@@ -126,7 +127,7 @@ fn answer(mut recycle: HeaderMap, form: Form, body: Vec<u8>) -> Response<Body> {
     );
     headers.insert(
         CONTENT_TYPE,
-        match form {
+        match format {
             Form::Text => TEXT,
             Form::Json => JSON,
         },
@@ -154,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn text_has_a_name_a_line_and_no_last_newline() {
+    fn text_has_one_name_per_line_and_no_last_newline() {
         assert_eq!(text(&keys()), "a/b\nключ".as_bytes());
     }
 
     #[test]
-    fn json_tells_more() {
+    fn json_has_sizes_versions_and_expiries() {
         let json: serde_json::Value = serde_json::from_slice(&json(&keys()).unwrap()).unwrap();
         let expected = serde_json::json!({"keys": [
             {"name": "a/b", "size": 3, "version": "0000000000000010-2", "expires_at": null},

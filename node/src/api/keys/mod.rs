@@ -1,11 +1,11 @@
-//! Everything below `/kv/`: reading, writing, deleting and listing keys.
+//! Everything below `/kv/`: reads, writes, deletes and lists keys.
 //!
-//! This is the product's hot path. It runs ahead of the router on hyper's own request type, awaits
-//! only what has to wait, and reuses the request's header map for the answer, which saves the
-//! largest allocation of a read.
+//! This is the product's hot path. It runs ahead of the axum router on hyper's own request type,
+//! awaits only where it has to, and reuses the request's header map for the response, which saves
+//! the largest allocation of a read.
 //!
-//! Checks come in a fixed order, so that a request with several mistakes always gets the same
-//! answer: path, method, bucket, access, key, parameters, size, condition.
+//! Checks run in a fixed order, so that a request with several mistakes always gets the same
+//! error: path, method, bucket, access, key, parameters, size, condition.
 
 mod list;
 mod read;
@@ -30,7 +30,7 @@ pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 /// Methods of a bucket as a list of keys.
 pub(crate) const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// What a handler may look at besides the key: the head of the request.
+/// Head of a request, without the key.
 struct Head<'a> {
     bucket: &'a [u8],
     query: Query<'a>,
@@ -38,7 +38,7 @@ struct Head<'a> {
     peer: Peer,
 }
 
-/// Answers a request whose path begins with `/kv/`; `rest` is where the rest of it begins.
+/// Handles a request whose path begins with `/kv/`; `rest` is the offset of the rest of the path.
 pub(crate) fn handle<B: Received>(
     api: &Api,
     request: Request<B>,
@@ -73,7 +73,8 @@ pub(crate) fn handle<B: Received>(
     }
 }
 
-/// Answers a request for a key. Writes are boxed: they wait for a disk, and their futures are large.
+/// Handles a request for a key. Writes are boxed: they wait for a disk, and their futures are
+/// large.
 async fn of_key<B: Received>(
     api: &Api,
     method: Method,
@@ -96,7 +97,7 @@ async fn of_key<B: Received>(
     }
 }
 
-/// Answers a request for a bucket's keys.
+/// Handles a request for a bucket's keys.
 async fn of_bucket(
     api: &Api,
     method: Method,
@@ -112,7 +113,8 @@ async fn of_bucket(
     }
 }
 
-/// An answer in the header map of its request, emptied, with room for what answers carry.
+/// Creates a response that reuses the header map of its request, cleared, with capacity for the
+/// headers of responses.
 fn recycled(headers: &mut HeaderMap) -> Response<Body> {
     let mut headers = std::mem::take(headers);
     headers.clear();

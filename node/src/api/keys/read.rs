@@ -1,7 +1,7 @@
 //! GET and HEAD of a key.
 //!
-//! A stored page must not act in the service's name: whatever a browser makes of a value, it is
-//! not sniffed, runs no script and belongs to no origin.
+//! A stored page must not act in the service's name: headers ensure that a browser doesn't sniff
+//! the type of a value, runs no script in it and gives it no origin.
 
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
@@ -20,10 +20,10 @@ use crate::api::http::{dates, etag, path, session};
 use crate::api::keys::{Head, recycled};
 use crate::service::{Entry, KeyError, ReadResult, Unavailable};
 
-/// Largest value whose type stays in the record's memory as a header.
+/// Maximum size of a value whose record shares its memory with the `Content-Type` header, in bytes.
 const SHARED_VALUE_BYTES: usize = 4 << 10;
 
-/// Answers GET or HEAD of a key.
+/// Handles GET or HEAD of a key.
 pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
     let grant = Grant::open(
         &api.service.directory,
@@ -37,47 +37,48 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
     let keyspace = &api.service.keyspace;
     let directory = &api.service.directory;
     let session = session::of_request(&head.headers, directory).await?;
-    let found = if is_eventual(head.query)? {
+    let read = if is_eventual(head.query)? {
         Box::pin(keyspace.get_eventual(bucket, key, &session)).await?
     } else if session.is_empty() {
         keyspace.get(bucket, key).await?
     } else {
-        let found = Box::pin(keyspace.get_since(bucket, key, &session)).await;
-        found.map_err(of_the_leader)?
+        let read = Box::pin(keyspace.get_since(bucket, key, &session)).await;
+        read.map_err(of_the_leader)?
     };
-    let (version, answered) = match found {
+    let (version, result) = match read {
         ReadResult::Found(entry) => {
-            let reading = conditions::of_read(&head.headers, entry.version)?;
-            let (version, recycle) = (entry.version, &mut head.headers);
-            let answered = match reading {
+            let outcome = conditions::of_read(&head.headers, entry.version)?;
+            let (version, request_headers) = (entry.version, &mut head.headers);
+            let result = match outcome {
                 Reading::Failed => Err(ApiError::precondition_failed()),
-                Reading::NotModified => Ok(not_modified(recycle, &entry)),
-                Reading::Full => Ok(full(recycle, entry)),
+                Reading::NotModified => Ok(not_modified(request_headers, &entry)),
+                Reading::Full => Ok(full(request_headers, entry)),
             };
-            (Some(version), answered)
+            (Some(version), result)
         }
         ReadResult::Gone(version) => (Some(version), Err(ApiError::no_such_key())),
         ReadResult::Nothing => (None, Err(ApiError::no_such_key())),
     };
-    match &answered {
+    match &result {
         Ok(_) => bucket.count_read(true),
-        // Of a key that is there, but not as the client wants it.
+        // The key exists, but not in the state that the client requires: neither hit nor miss.
         Err(error) if error.status() == StatusCode::PRECONDITION_FAILED => {}
         Err(_) => bucket.count_read(false),
     }
-    // Who has seen that a key is gone has seen something, too.
+    // The token covers tombstones, too: the client has seen that the key was deleted.
     let token = session::token(session, (bucket, key, version), &api.service);
-    match (answered, token) {
+    match (result, token) {
         (Ok(mut response), Some(token)) => {
             response.headers_mut().insert(&X_CLOUDKV_VERSION, token);
             Ok(response)
         }
         (Err(error), Some(token)) => Err(error.with_token(token)),
-        (answered, None) => answered,
+        (result, None) => result,
     }
 }
 
-/// Where the shard's leader hasn't heard of something, no other node of the region has.
+/// Converts an error of the shard's leader. If the leader lacks a write, no other node of the
+/// region has it.
 fn of_the_leader(error: KeyError) -> ApiError {
     match error {
         KeyError::Unavailable(Unavailable::Behind) => ApiError::behind().settled(),
@@ -85,7 +86,7 @@ fn of_the_leader(error: KeyError) -> ApiError {
     }
 }
 
-/// Whether the answer may lag behind what was acknowledged.
+/// Returns whether the read may lag behind acknowledged writes.
 fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
     match query.get("consistency")?.as_deref() {
         None | Some("strong") => Ok(false),
@@ -96,8 +97,8 @@ fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
     }
 }
 
-fn full(recycle: &mut HeaderMap, entry: Entry) -> Response<Body> {
-    let mut response = recycled(recycle);
+fn full(request_headers: &mut HeaderMap, entry: Entry) -> Response<Body> {
+    let mut response = recycled(request_headers);
     let headers = response.headers_mut();
     describe(headers, &entry);
     headers.insert(CONTENT_TYPE, content_type(&entry));
@@ -114,14 +115,14 @@ fn full(recycle: &mut HeaderMap, entry: Entry) -> Response<Body> {
     response
 }
 
-fn not_modified(recycle: &mut HeaderMap, entry: &Entry) -> Response<Body> {
-    let mut response = recycled(recycle);
+fn not_modified(request_headers: &mut HeaderMap, entry: &Entry) -> Response<Body> {
+    let mut response = recycled(request_headers);
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     describe(response.headers_mut(), entry);
     response
 }
 
-/// What a cache needs to know.
+/// Adds the validators and the other headers that caches need.
 fn describe(headers: &mut HeaderMap, entry: &Entry) {
     headers.insert(ETAG, etag::header(entry.version));
     headers.insert(LAST_MODIFIED, dates::header(entry.version.time));
@@ -136,8 +137,8 @@ fn content_type(entry: &Entry) -> HeaderValue {
     if entry.content_type.is_empty() {
         return HeaderValue::from_static(UNKNOWN);
     }
-    // HTTP/2 keeps values of headers for as long as a connection lasts, to compress later ones: they must
-    // not keep a large record, whose memory the type may share.
+    // HTTP/2 keeps header values for as long as a connection lasts, to compress later ones: they
+    // must not keep a large record, whose memory the type may share.
     let content_type = if entry.value.len() > SHARED_VALUE_BYTES {
         HeaderValue::from_bytes(&entry.content_type)
     } else {
@@ -187,7 +188,7 @@ mod tests {
         );
         assert!(
             !headers.contains_key("cookie"),
-            "nothing of the request comes back"
+            "no header of the request is reused"
         );
         assert_eq!(response.body().size_hint().exact(), Some(5));
     }
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn values_without_a_type_are_bytes() {
+    fn values_without_a_type_are_octet_streams() {
         let entry = Entry {
             content_type: Bytes::new(),
             ..entry()

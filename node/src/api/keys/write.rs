@@ -17,18 +17,18 @@ use crate::api::http::{conditions, dates, etag, path, session, ttl};
 use crate::api::keys::{Head, recycled};
 use crate::service::{Precondition, Put, Session};
 
-/// Longest `Content-Type` that is kept with a value.
+/// Maximum length of a `Content-Type` that is stored with a value, in bytes.
 const MAX_CONTENT_TYPE: usize = 256;
 
-/// Answers PUT or POST of a key.
+/// Handles PUT or POST of a key.
 pub async fn put<B: Received>(
     api: &Api,
     head: &mut Head<'_>,
     key: &[u8],
     mut body: B,
 ) -> Result<Response<Body>, ApiError> {
-    let order = Order::of(api, head, key).await?;
-    let bucket = order.grant.bucket();
+    let request = Order::of(api, head, key).await?;
+    let bucket = request.grant.bucket();
     let limit = bucket.limits.value_bytes;
     let received = api
         .intake
@@ -41,9 +41,9 @@ pub async fn put<B: Received>(
         .await?;
     let put = Put {
         value: received.bytes.clone(),
-        content_type: order.content_type,
-        ttl: order.ttl,
-        precondition: order.precondition,
+        content_type: request.content_type,
+        ttl: request.ttl,
+        precondition: request.precondition,
     };
     let keyspace = &api.service.keyspace;
     let written = keyspace
@@ -57,11 +57,11 @@ pub async fn put<B: Received>(
         response.headers_mut().insert(EXPIRES, dates::header(time));
     }
     let seen = (&**bucket, key, written.version);
-    session::tell(response.headers_mut(), order.session, seen, &api.service);
+    session::tell(response.headers_mut(), request.session, seen, &api.service);
     Ok(response)
 }
 
-/// Answers DELETE of a key, which succeeds also if there is none.
+/// Handles DELETE of a key, which succeeds also if there is none.
 pub async fn delete(
     api: &Api,
     head: &mut Head<'_>,
@@ -90,7 +90,7 @@ pub async fn delete(
     Ok(response)
 }
 
-/// All that the head of a write says; what is left to know is the value.
+/// Parsed head of a PUT: everything but the value.
 struct Order {
     grant: Grant,
     ttl: Option<Duration>,

@@ -1,5 +1,5 @@
-//! Tells when something lags, how far it is, and when it has caught up: this node behind its
-//! leaders, members behind snapshots, other regions behind this one.
+//! Logs when something lags, its progress, and when it has caught up: this node behind its leaders,
+//! members that receive snapshots, other regions behind this one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,52 +12,53 @@ use crate::assembly::{regions, snapshots};
 use crate::raft::{Direction, NodeId, TransferStatus, Transfers};
 use crate::store::keys::GroupId;
 
-/// How often progress is told.
+/// Interval at which progress is logged.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A region whose changes arrive later than that is behind.
+/// Replication lag from which on a region counts as behind.
 const BEHIND: Duration = Duration::from_secs(5);
 
-/// What was told of what lags.
+/// Logged state of everything that lags.
 pub(super) struct CatchUp {
     groups: Arc<Groups>,
-    /// This node behind its leaders.
+    /// Lag of this node behind its leaders.
     here: Option<Told>,
-    /// Whether it was behind at the look before: a few entries take less than the time between two.
+    /// Set if it was behind at the previous check: a few entries take less than the time between
+    /// two.
     was_behind: bool,
     regions: BTreeMap<String, Option<Told>>,
     transfers: BTreeMap<(GroupId, NodeId, Direction), Option<Told>>,
 }
 
-/// When something began to lag, and when that was told last.
+/// Times at which something began to lag, and was last logged.
 #[derive(Clone, Copy)]
 struct Told {
     since: Instant,
     last: Instant,
 }
 
-/// What is to be told now.
+/// Event to be logged.
 enum Step {
     Begun,
     GoesOn,
     Over(Duration),
 }
 
-/// The next step of what lags, or doesn't; `None`: there is nothing to tell.
-fn step(told: &mut Option<Told>, lags: bool, now: Instant) -> Option<Step> {
-    match told {
+/// Returns the next event of a lag's state; `None` if there is nothing to log.
+fn step(state: &mut Option<Told>, lags: bool, now: Instant) -> Option<Step> {
+    match state {
         None if lags => {
             let (since, last) = (now, now);
-            *told = Some(Told { since, last });
+            *state = Some(Told { since, last });
             Some(Step::Begun)
         }
         None => None,
-        Some(it) if !lags => {
-            let took = now.duration_since(it.since);
-            *told = None;
+        Some(lag) if !lags => {
+            let took = now.duration_since(lag.since);
+            *state = None;
             Some(Step::Over(took))
         }
-        Some(it) if now.duration_since(it.last) >= INTERVAL => {
-            it.last = now;
+        Some(lag) if now.duration_since(lag.last) >= INTERVAL => {
+            lag.last = now;
             Some(Step::GoesOn)
         }
         Some(_) => None,
@@ -65,7 +66,7 @@ fn step(told: &mut Option<Told>, lags: bool, now: Instant) -> Option<Step> {
 }
 
 impl CatchUp {
-    /// Nothing told yet.
+    /// Creates the state, with nothing logged yet.
     pub fn new(groups: Arc<Groups>) -> Self {
         Self {
             groups,
@@ -76,7 +77,7 @@ impl CatchUp {
         }
     }
 
-    /// Tells what has changed, and how far it is now and then.
+    /// Logs changes, and progress from time to time.
     pub fn look(&mut self, now: Instant) {
         self.look_here(now);
         self.look_at_transfers(now);
@@ -95,8 +96,8 @@ impl CatchUp {
         let was_behind = std::mem::replace(&mut self.was_behind, entries > 0);
         let lags = entries > 0 && (was_behind || self.here.is_some());
         match step(&mut self.here, lags, now) {
-            Some(Step::Begun) => tracing::info!(groups, entries, "catching up begun"),
-            Some(Step::GoesOn) => tracing::info!(groups, entries, "catching up: entries are left"),
+            Some(Step::Begun) => tracing::info!(groups, entries, "catching up started"),
+            Some(Step::GoesOn) => tracing::info!(groups, entries, "catching up in progress"),
             Some(Step::Over(took)) => tracing::info!(took = seconds(took), "caught up"),
             None => {}
         }
@@ -110,13 +111,13 @@ impl CatchUp {
             .collect();
         self.transfers.retain(|key, _| running.contains_key(key));
         for (key, status) in running {
-            let told = self.transfers.entry(key).or_default();
-            // That one has begun, and has ended, is told by those who carry it out.
-            if let Some(Step::GoesOn) = step(told, true, now) {
+            let state = self.transfers.entry(key).or_default();
+            // Its start and end are logged where it is carried out.
+            if let Some(Step::GoesOn) = step(state, true, now) {
                 let node = self.groups.node_name(status.node);
                 let (group, direction) = (status.group, status.direction.name());
                 let mib = status.bytes >> 20;
-                tracing::info!(%group, direction, node, mib, "snapshot transfer goes on");
+                tracing::info!(%group, direction, node, mib, "snapshot transfer in progress");
             }
         }
     }
@@ -126,10 +127,15 @@ impl CatchUp {
         for (region, backlog) in &backlogs {
             let is_behind = backlog.changes > 0 && backlog.lag > BEHIND;
             let (changes, lag) = (backlog.changes, seconds(backlog.lag));
-            let told = self.regions.entry(region.clone()).or_default();
-            match step(told, is_behind, now) {
+            let state = self.regions.entry(region.clone()).or_default();
+            match step(state, is_behind, now) {
                 Some(Step::Begun) => {
-                    tracing::info!(region, changes, lag, "sending a region what it has missed");
+                    tracing::info!(
+                        region,
+                        changes,
+                        lag,
+                        "region is behind, sending its backlog"
+                    );
                 }
                 Some(Step::GoesOn) => {
                     tracing::info!(region, changes, lag, "region is still behind");
@@ -150,18 +156,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lags_is_told_at_its_beginning_now_and_then_and_at_its_end() {
-        let (mut told, begin) = (None, Instant::now());
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        assert!(step(&mut told, false, at(0)).is_none());
-        assert!(matches!(step(&mut told, true, at(1)), Some(Step::Begun)));
-        assert!(step(&mut told, true, at(10)).is_none());
-        assert!(matches!(step(&mut told, true, at(11)), Some(Step::GoesOn)));
-        assert!(step(&mut told, true, at(12)).is_none());
-        let Some(Step::Over(took)) = step(&mut told, false, at(13)) else {
-            panic!("its end is told");
+    fn lag_is_logged_at_its_start_periodically_and_at_its_end() {
+        let (mut state, start) = (None, Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(step(&mut state, false, at(0)).is_none());
+        assert!(matches!(step(&mut state, true, at(1)), Some(Step::Begun)));
+        assert!(step(&mut state, true, at(10)).is_none());
+        assert!(matches!(step(&mut state, true, at(11)), Some(Step::GoesOn)));
+        assert!(step(&mut state, true, at(12)).is_none());
+        let Some(Step::Over(took)) = step(&mut state, false, at(13)) else {
+            panic!("its end is logged");
         };
         assert_eq!(took, Duration::from_secs(12));
-        assert!(step(&mut told, false, at(14)).is_none());
+        assert!(step(&mut state, false, at(14)).is_none());
     }
 }

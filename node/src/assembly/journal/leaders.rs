@@ -1,4 +1,4 @@
-//! Tells who leads a group from now on, and why it isn't who did before.
+//! Logs changes of leadership, with their reasons.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use crate::assembly::groups::Groups;
 use crate::raft::{Group, Machine, NodeId};
 use crate::store::keys::GroupId;
 
-/// A change of leadership: from whom, to whom, and why.
+/// A change of leadership: the previous leader, the new one, and the reason.
 type Move = (NodeId, NodeId, String);
 
-/// The leaders that were seen last.
+/// Last known leaders.
 pub(super) struct Leaders {
     groups: Arc<Groups>,
     seen: BTreeMap<GroupId, NodeId>,
 }
 
 impl Leaders {
-    /// None seen yet.
+    /// Creates the state, with no known leader.
     pub fn new(groups: Arc<Groups>) -> Self {
         Self {
             groups,
@@ -26,7 +26,7 @@ impl Leaders {
         }
     }
 
-    /// Tells of the groups that others lead now, together where they moved together.
+    /// Logs groups whose leadership has moved, as one event where several moved for one reason.
     pub fn look(&mut self) {
         let mut moves: BTreeMap<Move, Vec<GroupId>> = BTreeMap::new();
         let groups = self.groups.clone();
@@ -34,10 +34,10 @@ impl Leaders {
         for shard in groups.shards.iter().filter(|shard| shard.is_hosted()) {
             self.compare(shard.group(), &mut moves);
         }
-        for ((from, to, why), moved) in moves {
+        for ((from, to, reason), moved) in moves {
             let (from, to) = (self.name(from), self.name(to));
             let groups = names(&moved);
-            tracing::info!(groups, from, to, why, "leadership moved");
+            tracing::info!(groups, from, to, reason, "leadership moved");
         }
     }
 
@@ -48,24 +48,24 @@ impl Leaders {
         };
         let before = self.seen.insert(group.id(), leader);
         if let Some(before) = before.filter(|before| *before != leader) {
-            let why = self.reason(group, before);
-            let moved = moves.entry((before, leader, why)).or_default();
+            let reason = self.reason(group, before);
+            let moved = moves.entry((before, leader, reason)).or_default();
             moved.push(group.id());
         }
     }
 
     fn reason<M: Machine>(&self, group: &Group<M>, before: NodeId) -> String {
-        if let Some(why) = group.take_hand_over() {
-            return why.to_owned();
+        if let Some(reason) = group.take_hand_over() {
+            return reason.to_owned();
         }
         if before == self.groups.identity.node_id {
-            return "no majority answered this node in time".to_owned();
+            return "this node got no response of a majority in time".to_owned();
         }
         let name = self.groups.node_name(before);
         if self.groups.vitals.lives(before) {
-            format!("{name} was not heard in time, or lost an election")
+            format!("{name} was unreachable for too long, or lost an election")
         } else {
-            format!("{name} is not heard any more")
+            format!("{name} is unreachable")
         }
     }
 

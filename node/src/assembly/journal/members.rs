@@ -1,4 +1,4 @@
-//! Tells which nodes and regions there are, and which of them are reached.
+//! Logs changes of the cluster's nodes and regions, and of their reachability.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::cluster::Roster;
 use crate::meta::{NodeState, Topology};
 use crate::raft::NodeId;
 
-/// Time for a node to be heard for the first time.
+/// Time until the first contact with a node.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 
-/// The nodes and regions as they were told last.
+/// Nodes and regions as they were last logged.
 pub(super) struct Members {
     groups: Arc<Groups>,
     nodes: Presence<NodeId>,
     regions: Presence<u32>,
-    /// Regions of which no node is reached.
+    /// Regions without a reachable node.
     lost: BTreeSet<u32>,
     topology: Option<Arc<Topology>>,
 }
 
 impl Members {
-    /// Nothing told yet.
+    /// Creates the state, with nothing logged yet.
     pub fn new(groups: Arc<Groups>) -> Self {
         Self {
             groups,
@@ -37,10 +37,10 @@ impl Members {
         }
     }
 
-    /// Tells what has changed.
+    /// Logs changes.
     pub async fn look(&mut self, now: Instant) {
         let topology = self.groups.catalog.topology();
-        let is_same = |told: &Arc<Topology>| Arc::ptr_eq(told, &topology);
+        let is_same = |logged: &Arc<Topology>| Arc::ptr_eq(logged, &topology);
         if !self.topology.as_ref().is_some_and(is_same) {
             let before = self.topology.replace(topology.clone());
             if let Some(before) = &before {
@@ -62,10 +62,13 @@ impl Members {
                     tracing::info!(node = name, number = node.id, "node joined the cluster");
                 }
                 (Some(NodeState::Active), NodeState::Leaving) => {
-                    tracing::info!(node = name, "node is decommissioned: its shards move away");
+                    tracing::info!(node = name, "decommissioning node: its shards move away");
                 }
                 (Some(NodeState::Leaving), NodeState::Active) => {
-                    tracing::info!(node = name, "node is recommissioned: it takes shards again");
+                    tracing::info!(
+                        node = name,
+                        "node was recommissioned: it takes shards again"
+                    );
                 }
                 (Some(NodeState::Active | NodeState::Leaving), NodeState::Removed) => {
                     tracing::info!(node = name, "node removed from the cluster");
@@ -80,16 +83,16 @@ impl Members {
             let name = &region.name;
             match before.region(*number) {
                 None => {
-                    let by = self.groups.node_name(region.founder);
+                    let started_by = self.groups.node_name(region.founder);
                     tracing::warn!(
                         region = name,
-                        by,
+                        started_by,
                         "a new region joins the cluster; if that was not meant, `cloudkv-node \
-                         admin remove-region {name}` takes it back"
+                         admin remove-region {name}` removes it"
                     );
                 }
                 Some(old) if old.joining && !region.joining => {
-                    tracing::info!(region = name, "region has joined, and serves");
+                    tracing::info!(region = name, "region has joined and serves");
                 }
                 Some(old) if !old.leaving && region.leaving => {
                     tracing::warn!(region = name, "region is being removed");
@@ -104,27 +107,27 @@ impl Members {
         }
     }
 
-    /// Keeps the list for those who find the data damaged: see [`Roster`].
+    /// Saves the node list, which helps to recover a damaged data directory: see [`NodeList`].
     async fn keep_roster(&self, before: Option<&Topology>, topology: &Topology) {
-        let roster = Roster::of(topology);
-        if before.is_some_and(|before| Roster::of(before) == roster) {
+        let node_list = Roster::of(topology);
+        if before.is_some_and(|before| Roster::of(before) == node_list) {
             return;
         }
         let dir = self.groups.data_dir.clone();
-        let kept = tokio::task::spawn_blocking(move || roster.keep(&dir)).await;
-        if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "write nodes.json");
+        let saved = tokio::task::spawn_blocking(move || node_list.keep(&dir)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "writing nodes.json failed");
         }
     }
 
     fn look_at_regions(&mut self, now: Instant, topology: &Topology) {
         let here = self.groups.identity.region_number;
         let others = topology.regions().filter(|(number, _)| *number != here);
-        let is_reached = |number| {
+        let is_reachable = |number| {
             let mut nodes = topology.nodes_of(number);
             nodes.any(|node| self.groups.vitals.lives(node.id))
         };
-        let all = others.map(|(number, _)| (number, is_reached(number)));
+        let all = others.map(|(number, _)| (number, is_reachable(number)));
         for change in self.regions.look(now, &all.collect()) {
             match change {
                 Change::Lost(number) => {
@@ -150,7 +153,7 @@ impl Members {
             .collect();
         for change in self.nodes.look(now, &all) {
             match change {
-                // That none of a region's nodes is reached was told.
+                // The loss of the whole region was logged.
                 Change::Lost(node) if self.is_of_lost_region(node, topology) => {}
                 Change::Lost(node) => {
                     let node = self.groups.node_name(node);

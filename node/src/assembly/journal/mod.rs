@@ -1,5 +1,5 @@
-//! Tells in the log what changes around the node, once each, by names that operators know: who is
-//! reached, who leads, what has no majority, what catches up.
+//! Logs changes around the node, once each and by names that operators know: reachability,
+//! leadership, lost majorities, catching up.
 
 mod catch_up;
 mod leaders;
@@ -21,16 +21,16 @@ use super::start_log;
 use super::start_log::seconds;
 use crate::store::keys::GroupId;
 
-/// How often is looked for changes.
+/// Interval between checks for changes.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Time for a group to have a leader after the start, before its lack is told.
+/// Time after the start for a group to elect a leader, before its lack of one is logged.
 const LED_WITHIN: Duration = Duration::from_secs(10);
-/// A group without a leader for a shorter time isn't told of: ordinary elections are.
+/// Time without a leader that isn't logged, since ordinary elections take as long.
 const ELECTED_WITHIN: Duration = Duration::from_secs(1);
-/// Names that a line lists before it only counts the rest.
+/// Maximum number of names in an event; the rest is only counted.
 const NAMED: usize = 8;
 
-/// What was told, and what is to be compared.
+/// Logged state, to be compared with the current one.
 struct Journal {
     groups: Arc<Groups>,
     began: Instant,
@@ -41,21 +41,21 @@ struct Journal {
     catch_up: CatchUp,
 }
 
-/// Writes until `stop`; `began` is when the node was started.
-pub(super) async fn write(groups: Arc<Groups>, began: Instant, stop: CancellationToken) {
-    let mut journal = Journal {
+/// Logs changes until `stop`; `started_at` is when the node was started.
+pub(super) async fn write(groups: Arc<Groups>, started_at: Instant, stop: CancellationToken) {
+    let mut event_log = Journal {
         members: Members::new(groups.clone()),
         leaders: Leaders::new(groups.clone()),
         catch_up: CatchUp::new(groups.clone()),
         led: Presence::new(LED_WITHIN, ELECTED_WITHIN),
         told_ready: false,
-        began,
+        began: started_at,
         groups,
     };
-    let mut look = tokio::time::interval(INTERVAL);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(look.tick()).await.is_some() {
-        journal.look().await;
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        event_log.look().await;
     }
 }
 
@@ -90,14 +90,14 @@ impl Journal {
                 Some((GroupId::shard(number), part.missing.clone()))
             })
             .collect();
-        let mut there: BTreeMap<GroupId, bool> = parts
+        let mut have_majority: BTreeMap<GroupId, bool> = parts
             .iter()
             .map(|(group, missing)| (*group, missing.is_none()))
             .collect();
         let has_majority = self.groups.metadata_state() != MetadataState::NoMajority;
-        there.insert(GroupId::META, has_majority);
-        let (mut lost, mut back, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
-        for change in self.led.look(now, &there) {
+        have_majority.insert(GroupId::META, has_majority);
+        let (mut lost, mut restored, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
+        for change in self.led.look(now, &have_majority) {
             match change {
                 Change::Lost(GroupId::META) => tracing::warn!(
                     "the metadata has no majority: buckets and regions can't be changed"
@@ -108,28 +108,28 @@ impl Journal {
                 }
                 Change::Lost(group) => lost.push(group),
                 Change::Back(group, after) => {
-                    back.push(group);
+                    restored.push(group);
                     longest = longest.max(after);
                 }
             }
         }
         if let Some(first) = lost.first() {
-            let why = parts.get(first).cloned().flatten().unwrap_or_default();
+            let reason = parts.get(first).cloned().flatten().unwrap_or_default();
             let groups = names(&lost);
             tracing::warn!(
                 groups,
-                why,
-                "no majority: requests for their keys are answered 503"
+                reason,
+                "no majority: requests for keys of these groups are answered 503"
             );
         }
-        if !back.is_empty() {
-            let (groups, after) = (names(&back), seconds(longest));
-            tracing::info!(groups, after, "majority found again");
+        if !restored.is_empty() {
+            let (groups, after) = (names(&restored), seconds(longest));
+            tracing::info!(groups, after, "majority restored");
         }
     }
 }
 
-/// Some of many, by their names, and how many more there are.
+/// Lists the first names, and the number of the others.
 fn names(all: &[impl ToString]) -> String {
     let named: Vec<String> = all.iter().take(NAMED).map(ToString::to_string).collect();
     let named = named.join(", ");
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_names_some_and_counts_the_rest() {
+    fn an_event_lists_some_names_and_counts_the_rest() {
         let groups = |count| (0..count).map(GroupId::shard).collect::<Vec<_>>();
         assert_eq!(names(&groups(2)), "shard-0, shard-1");
         assert!(names(&groups(64)).ends_with("shard-7 and 56 more"));

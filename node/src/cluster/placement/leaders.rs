@@ -1,23 +1,23 @@
-//! Which voter of each shard should lead: a leader stays where the numbers allow it.
+//! Chooses the voter of each shard that should lead; a leader stays where the numbers allow it.
 //!
-//! Leaders are handed on along chains: from the node that leads most, over shards that have voters
-//! in common, to one that leads at least two less. When no chain is left, no assignment of these
+//! Leadership moves along chains: from the node that leads most shards, over shards with common
+//! voters, to a node that leads at least two fewer. When no chain is left, no assignment of these
 //! voters is more even.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::raft::NodeId;
 
-/// A shard whose leader is chosen.
+/// Shard whose leader is to be chosen.
 #[derive(Clone, Debug)]
 pub(super) struct Led {
-    /// The voters that may lead; at least one.
+    /// Voters that may lead; at least one.
     pub candidates: Vec<NodeId>,
-    /// Who leads now.
+    /// Current leader.
     pub current: Option<NodeId>,
 }
 
-/// The leader of each shard; `None` only where nobody may lead.
+/// Chooses the leader of each shard; `None` only where no voter may lead.
 pub(super) fn choose_leaders(shards: &[Led]) -> Vec<Option<NodeId>> {
     let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
     for id in shards.iter().flat_map(|shard| &shard.candidates) {
@@ -49,7 +49,7 @@ pub(super) fn choose_leaders(shards: &[Led]) -> Vec<Option<NodeId>> {
     leaders
 }
 
-/// Shards, each with the node that it is handed to.
+/// Shards of a chain, each with its new leader.
 type Chain = Vec<(usize, NodeId)>;
 
 fn find_chain(
@@ -65,7 +65,7 @@ fn find_chain(
     })
 }
 
-/// The shortest chain from a node to one that leads at least two less.
+/// Finds the shortest chain from a node to one that leads at least two fewer shards.
 fn chain_from(
     from: NodeId,
     count: usize,
@@ -73,21 +73,21 @@ fn chain_from(
     leaders: &[Option<NodeId>],
     leads: &BTreeMap<NodeId, usize>,
 ) -> Option<(NodeId, Chain)> {
-    // How each node was reached: the shard that is handed to it, and by whom.
+    // Step by which each node was reached: the shard that moves to it, and from which node.
     let mut reached: BTreeMap<NodeId, (usize, NodeId)> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);
-    while let Some(at) = queue.pop_front() {
-        if leads.get(&at).is_some_and(|there| there + 2 <= count) {
-            return Some((at, trace(from, at, &reached)));
+    while let Some(node) = queue.pop_front() {
+        if leads.get(&node).is_some_and(|target_count| target_count + 2 <= count) {
+            return Some((node, trace(from, node, &reached)));
         }
         for (number, shard) in shards.iter().enumerate() {
-            if leaders[number] != Some(at) {
+            if leaders[number] != Some(node) {
                 continue;
             }
-            for next in &shard.candidates {
-                if *next != from && !reached.contains_key(next) {
-                    reached.insert(*next, (number, at));
-                    queue.push_back(*next);
+            for candidate in &shard.candidates {
+                if *candidate != from && !reached.contains_key(candidate) {
+                    reached.insert(*candidate, (number, node));
+                    queue.push_back(*candidate);
                 }
             }
         }
@@ -97,13 +97,13 @@ fn chain_from(
 
 fn trace(from: NodeId, to: NodeId, reached: &BTreeMap<NodeId, (usize, NodeId)>) -> Chain {
     let mut chain = Vec::new();
-    let mut at = to;
-    while at != from {
-        let Some((shard, before)) = reached.get(&at) else {
+    let mut node = to;
+    while node != from {
+        let Some((shard, previous)) = reached.get(&node) else {
             break;
         };
-        chain.push((*shard, at));
-        at = *before;
+        chain.push((*shard, node));
+        node = *previous;
     }
     chain
 }

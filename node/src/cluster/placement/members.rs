@@ -1,43 +1,43 @@
-//! Who votes on the metadata.
+//! Chooses the voters of the metadata group.
 //!
-//! In the order of their weight:
-//! 1. one voter below three active nodes, three below five, five from there on; only three where
-//!    five can't be spread;
-//! 2. while three regions or more have an active node that is alive, no region has half of the
-//!    voters, so that losing one leaves a majority;
+//! Rules, in the order of their weight:
+//! 1. one voter for fewer than three active nodes, three for fewer than five, else five; only three
+//!    where five can't be spread;
+//! 2. while three or more regions have an active node that is alive, no region has half of the
+//!    voters, so that the loss of one region leaves a majority;
 //! 3. voters are alive;
 //! 4. voters stay;
-//! 5. new voters come from the regions with the fewest.
+//! 5. new voters come from the regions with the fewest voters.
 
 use std::collections::BTreeMap;
 
 use crate::raft::NodeId;
 
-/// A node that may be a member of the metadata group: any that was not removed.
+/// Candidate for the metadata group: any node that was not removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetaCandidate {
-    /// The node.
+    /// ID of the node.
     pub id: NodeId,
-    /// The number of its region.
+    /// Number of its region.
     pub region: u32,
-    /// It isn't leaving: only such nodes vote.
+    /// True unless the node is being decommissioned: only such nodes vote.
     pub active: bool,
-    /// It has been heard of lately.
+    /// True if the node has answered recently.
     pub alive: bool,
-    /// It votes now.
+    /// True if the node votes now.
     pub voter: bool,
 }
 
-/// The members that the metadata group should have, each in the order of their numbers.
+/// Planned members of the metadata group, each in the order of their IDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetaMembers {
-    /// The nodes that vote.
+    /// Nodes that vote.
     pub voters: Vec<NodeId>,
-    /// All others.
+    /// All other nodes.
     pub learners: Vec<NodeId>,
 }
 
-/// Plans the members of the metadata group. Without any active node its voters stay.
+/// Plans the members of the metadata group. Without any active node the voters stay.
 pub fn plan_meta(members: &[MetaCandidate]) -> MetaMembers {
     let mut members = members.to_vec();
     members.sort_unstable_by_key(|member| member.id);
@@ -59,7 +59,7 @@ fn ids<'a>(members: impl Iterator<Item = &'a MetaCandidate>) -> Vec<NodeId> {
     members.map(|member| member.id).collect()
 }
 
-/// Nodes of each region.
+/// Counts the nodes of each region.
 fn by_region<'a>(members: impl Iterator<Item = &'a &'a MetaCandidate>) -> BTreeMap<u32, usize> {
     let mut regions = BTreeMap::new();
     for member in members {
@@ -68,12 +68,12 @@ fn by_region<'a>(members: impl Iterator<Item = &'a &'a MetaCandidate>) -> BTreeM
     regions
 }
 
-/// How many voters a region may have so that the others are a majority.
+/// Maximum number of voters in one region that leaves the others a majority.
 fn minority(voters: usize) -> usize {
     (voters.saturating_sub(1) / 2).max(1)
 }
 
-/// The number of voters. It doesn't depend on who is alive: a failure must not change it.
+/// Number of voters. It doesn't depend on which nodes are alive: a failure must not change it.
 fn voter_count(active: &[&MetaCandidate]) -> usize {
     let regions = by_region(active.iter());
     let spread: usize = regions.values().map(|nodes| minority(5).min(*nodes)).sum();
@@ -85,27 +85,27 @@ fn voter_count(active: &[&MetaCandidate]) -> usize {
     }
 }
 
-/// Takes the best ones as long as their regions have room. The room of the regions makes a
-/// matroid, so that this finds as many alive ones, and among those as many voters, as there can be.
+/// Takes the best nodes as long as their regions have capacity. The capacities of the regions form
+/// a matroid, so this finds the maximum number of alive nodes and, among those, of current voters.
 fn choose(active: &[&MetaCandidate]) -> Vec<NodeId> {
     let count = voter_count(active);
     let alive = by_region(active.iter().filter(|member| member.alive));
-    let room = if alive.len() >= 3 {
+    let capacity = if alive.len() >= 3 {
         minority(count)
     } else {
         count
     };
-    let mut taken: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut chosen_in: BTreeMap<u32, usize> = BTreeMap::new();
     let mut chosen = Vec::new();
     while chosen.len() < count {
-        let in_region = |member: &MetaCandidate| taken.get(&member.region).copied().unwrap_or(0);
+        let in_region = |member: &MetaCandidate| chosen_in.get(&member.region).copied().unwrap_or(0);
         let best = active
             .iter()
-            .filter(|member| !chosen.contains(&member.id) && in_region(member) < room)
+            .filter(|member| !chosen.contains(&member.id) && in_region(member) < capacity)
             .min_by_key(|member| (!member.alive, !member.voter, in_region(member), member.id));
         let Some(best) = best else { break };
         chosen.push(best.id);
-        *taken.entry(best.region).or_default() += 1;
+        *chosen_in.entry(best.region).or_default() += 1;
     }
     chosen.sort_unstable();
     chosen

@@ -57,7 +57,7 @@ fn in_region(voters: &[&MetaCandidate], region: u32) -> usize {
     voters.iter().filter(|voter| voter.region == region).count()
 }
 
-/// Whether every region may be lost without losing the majority.
+/// Returns whether any region may be lost without losing the majority.
 fn survives_a_region(voters: &[&MetaCandidate]) -> bool {
     regions(voters.iter().copied())
         .into_iter()
@@ -75,7 +75,7 @@ fn alive_regions(members: &[MetaCandidate]) -> usize {
 
 proptest! {
     #[test]
-    fn everyone_is_a_voter_or_a_learner_and_only_active_ones_vote(members in members_strategy()) {
+    fn every_node_is_a_voter_or_learner_and_only_active_nodes_vote(members in members_strategy()) {
         let plan = plan_meta(&members);
         let mut all = [plan.voters.clone(), plan.learners.clone()].concat();
         all.sort_unstable();
@@ -123,10 +123,12 @@ proptest! {
         }
         for dead in voters.iter().filter(|voter| !voter.alive) {
             for other in of(&members, &plan.learners) {
-                let mut swapped: Vec<_> = voters.iter().copied().filter(|v| v.id != dead.id).collect();
+                let mut swapped: Vec<_> =
+                    voters.iter().copied().filter(|voter| voter.id != dead.id).collect();
                 swapped.push(other);
-                let better = other.alive && other.active && (!spread || survives_a_region(&swapped));
-                prop_assert!(!better, "{} instead of {} in {plan:?}", other.id, dead.id);
+                let is_better = other.alive && other.active
+                    && (!spread || survives_a_region(&swapped));
+                prop_assert!(!is_better, "{} instead of {} in {plan:?}", other.id, dead.id);
             }
         }
     }
@@ -139,7 +141,8 @@ proptest! {
         let newcomers = voters.iter().filter(|voter| !voter.voter);
         for newcomer in newcomers {
             for dropped in of(&members, &plan.learners) {
-                let mut swapped: Vec<_> = voters.iter().copied().filter(|v| v.id != newcomer.id).collect();
+                let mut swapped: Vec<_> =
+                    voters.iter().copied().filter(|voter| voter.id != newcomer.id).collect();
                 swapped.push(dropped);
                 let could_stay = dropped.voter && dropped.active && dropped.alive
                     && (!spread || survives_a_region(&swapped));
@@ -151,12 +154,12 @@ proptest! {
     #[test]
     fn a_plan_carried_out_is_the_next_plan_in_any_order(
         mut members in members_strategy(),
-        turn in 0_usize..14,
+        rotation in 0_usize..14,
     ) {
         let plan = plan_meta(&members);
         carry_out(&mut members, &plan);
-        let turn = turn.min(members.len());
-        members.rotate_left(turn);
+        let rotation = rotation.min(members.len());
+        members.rotate_left(rotation);
         prop_assert_eq!(plan_meta(&members), plan);
     }
 }
@@ -171,7 +174,7 @@ fn a_cluster_of_one_region_spreads_when_two_more_join() {
     assert_eq!(plan_meta(&members).voters, [1, 2, 3]);
     members.push(member(5, 3));
     let plan = plan_meta(&members);
-    // Five can't be spread over 3, 1 and 1.
+    // Five voters can't be spread over 3, 1 and 1 nodes.
     assert_eq!(plan.voters, [1, 4, 5]);
     assert_eq!(plan.learners, [2, 3]);
 }
@@ -182,7 +185,7 @@ fn three_regions_of_three_have_five_voters_two_at_most_of_each() {
     let plan = plan_meta(&members);
     assert_eq!(plan.voters.len(), 5);
     carry_out(&mut members, &plan);
-    // A voter dies: a learner takes its place, the others stay.
+    // A voter fails: a learner replaces it, and the others stay.
     let dead = plan.voters[0];
     members.iter_mut().find(|m| m.id == dead).unwrap().alive = false;
     let next = plan_meta(&members);
@@ -192,7 +195,7 @@ fn three_regions_of_three_have_five_voters_two_at_most_of_each() {
 }
 
 #[test]
-fn a_dead_voter_stays_where_nobody_can_take_its_place() {
+fn a_dead_voter_stays_without_a_replacement() {
     let mut members: Vec<_> = (1..=3).map(|id| member(id, 1)).collect();
     let plan = plan_meta(&members);
     carry_out(&mut members, &plan);

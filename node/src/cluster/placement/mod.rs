@@ -1,12 +1,12 @@
-//! Which nodes should hold what: plans made from what is known, without I/O or clock.
+//! Plans which nodes should have which replicas, from given facts, without I/O or clock.
 //!
-//! A plan is one step towards what should be. Whoever carries it out plans again from what came of
-//! it, until nothing changes.
+//! A plan is one step towards the target. Its executor plans again from the result, until nothing
+//! changes.
 //!
-//! | file | what it plans |
+//! | file | plans |
 //! | --- | --- |
 //! | `shards` | the nodes of each shard of a region |
-//! | `leaders` | which voter of each shard should lead |
+//! | `leaders` | the voter of each shard that should lead |
 //! | `members` | voters and learners of the metadata |
 
 mod leaders;

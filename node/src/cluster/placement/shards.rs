@@ -1,59 +1,59 @@
-//! The nodes of each shard of a region.
+//! Plans the nodes of each shard of a region.
 //!
 //! | active nodes | voters of a shard | learners |
 //! | --- | --- | --- |
 //! | 1 | that node | |
-//! | 2 | one of them, the present one if it can stay | the other |
+//! | 2 | one of them, the current one if it can stay | the other |
 //! | 3 or more | three | none |
 //!
 //! Invariants:
-//! - a node that is not among the candidates was removed: no plan names it;
+//! - a node that is not a candidate was removed: no plan contains it;
 //! - a step from three voters to three replaces at most one that is still a candidate, and none
-//!   where a removed one is replaced. So while no two were removed, a majority holds the data;
+//!   where a removed one is replaced. So unless two were removed, a majority has the data;
 //! - a single voter is kept while two others join it, and replaced by a later step;
 //! - from three voters to one there is no step in between: with two active nodes left, one stays;
-//! - when nothing changes any more, and three nodes or more are active, the numbers of shards of
-//!   any two of them differ by at most one, and so do those of shards that they should lead.
+//! - when nothing changes any more, and three or more nodes are active, the numbers of shards of
+//!   any two of them differ by at most one, and so do the numbers of shards that they should lead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::leaders::{Led, choose_leaders};
 use crate::raft::NodeId;
 
-/// Voters of a shard where there are nodes enough.
+/// Number of voters of a shard where there are enough nodes.
 const VOTERS: usize = 3;
 
-/// A node of the region that was not removed.
+/// Candidate for shards: a node of the region that was not removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The node.
+    /// ID of the node.
     pub id: NodeId,
-    /// It isn't leaving: only such nodes take shards.
+    /// True unless the node is being decommissioned: only such nodes get shards.
     pub active: bool,
 }
 
-/// The nodes that a shard has.
+/// Current nodes of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CurrentPlacement {
-    /// Its voters; the first is the preferred leader.
+    /// Voters; the first is the preferred leader.
     pub voters: Vec<NodeId>,
-    /// Its learners.
+    /// Learners.
     pub learners: Vec<NodeId>,
 }
 
-/// The nodes that a shard should have next.
+/// Planned nodes of a shard after the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardPlan {
-    /// The shard.
+    /// Number of the shard.
     pub shard: u16,
-    /// Its voters; the first is the preferred leader.
+    /// Voters; the first is the preferred leader.
     pub voters: Vec<NodeId>,
-    /// Its learners.
+    /// Learners.
     pub learners: Vec<NodeId>,
 }
 
-/// Plans the next step of a region's `shards`; `current[i]` is what shard `i` has. Only shards
-/// that change are in the plan; without an active node none does.
+/// Plans the next step of a region's `shards`; `current[i]` are the nodes of shard `i`. The plan
+/// contains only shards that change; without an active node none does.
 pub fn plan_shards(
     nodes: &[Candidate],
     shards: u16,
@@ -84,11 +84,11 @@ pub fn plan_shards(
     planner.finish()
 }
 
-/// What is being planned for a shard.
+/// Plan of a shard in progress.
 struct Draft<'a> {
     current: &'a CurrentPlacement,
     voters: Vec<NodeId>,
-    /// One of the current voters may still be replaced.
+    /// True if one of the current voters may still be replaced.
     may_replace: bool,
 }
 
@@ -100,7 +100,7 @@ impl<'a> Draft<'a> {
     ) -> Self {
         let kept = current.voters.iter().filter(|id| known.contains(id));
         let mut voters: Vec<NodeId> = kept.copied().collect();
-        // Nothing places more than three; were there more, active ones would stay.
+        // No plan has more than three voters; if there were more, active ones would stay.
         voters.sort_by_key(|id| !active.contains(id));
         voters.truncate(VOTERS);
         Self {
@@ -123,7 +123,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Shards of each active node.
+/// Number of shards of each active node.
 type Loads = BTreeMap<NodeId, usize>;
 
 struct Planner<'a> {
@@ -142,28 +142,29 @@ impl Planner<'_> {
         loads
     }
 
-    /// One voter each: one that votes now, or one that learns now, or any.
+    /// Chooses a single voter of each shard: a current voter, a current learner, or any active
+    /// node.
     fn one_voter(&mut self) {
         let active = &self.active;
         let choices = |draft: &Draft<'_>| {
-            let of = |ids: &[NodeId]| -> Vec<NodeId> {
+            let active_of = |ids: &[NodeId]| -> Vec<NodeId> {
                 let ids = ids.iter().filter(|id| active.contains(id));
                 ids.copied().collect()
             };
-            [of(&draft.voters), of(&draft.current.learners)]
+            [active_of(&draft.voters), active_of(&draft.current.learners)]
                 .into_iter()
                 .find(|ids| !ids.is_empty())
                 .unwrap_or_else(|| active.iter().copied().collect())
         };
-        let mut open = Vec::new();
+        let mut undecided = Vec::new();
         for (shard, draft) in self.drafts.iter_mut().enumerate() {
             draft.voters = choices(draft);
             if draft.voters.len() > 1 {
-                open.push((shard, std::mem::take(&mut draft.voters)));
+                undecided.push((shard, std::mem::take(&mut draft.voters)));
             }
         }
         let mut loads = self.loads();
-        for (shard, choices) in open {
+        for (shard, choices) in undecided {
             let load = |id: &NodeId| loads.get(id).copied();
             if let Some(id) = choices.into_iter().min_by_key(load) {
                 self.drafts[shard].voters = vec![id];
@@ -186,20 +187,20 @@ impl Planner<'_> {
         }
     }
 
-    /// Replaces voters that are leaving.
+    /// Replaces voters that are being decommissioned.
     fn drain(&mut self) {
         let mut loads = self.loads();
         for draft in &mut self.drafts {
             let mut voters = draft.voters.iter().copied();
-            let leaving = voters.find(|id| !self.active.contains(id) && draft.may_drop(*id));
-            if let (Some(old), Some(new)) = (leaving, least_loaded(draft, &loads)) {
+            let decommissioning = voters.find(|id| !self.active.contains(id) && draft.may_drop(*id));
+            if let (Some(old), Some(new)) = (decommissioning, least_loaded(draft, &loads)) {
                 draft.replace(old, new);
                 *loads.entry(new).or_default() += 1;
             }
         }
     }
 
-    /// Moves voters from nodes with more shards to nodes with fewer, as far as one step may.
+    /// Moves voters from nodes with more shards to nodes with fewer, within the limits of one step.
     fn balance(&mut self) {
         let mut loads = self.loads();
         while let Some((shard, from, to)) = self.find_move(&loads) {
@@ -220,7 +221,7 @@ impl Planner<'_> {
         })
     }
 
-    /// A shard in which one node may take another's place, at the least cost.
+    /// Finds the shard in which one node may replace another at the least cost.
     fn shard_to_move(&self, from: NodeId, to: NodeId) -> Option<usize> {
         let cost = |draft: &Draft<'_>| {
             let leads = draft.current.voters.first() == Some(&from);
@@ -235,10 +236,10 @@ impl Planner<'_> {
             .map(|(shard, _)| shard)
     }
 
-    /// Chooses leaders and learners, and leaves out what is so already.
+    /// Chooses leaders and learners, and leaves out shards that don't change.
     fn finish(self) -> Vec<ShardPlan> {
-        let led: Vec<Led> = self.drafts.iter().map(|draft| self.led(draft)).collect();
-        let leaders = choose_leaders(&led);
+        let candidates: Vec<Led> = self.drafts.iter().map(|draft| self.led(draft)).collect();
+        let leaders = choose_leaders(&candidates);
         let plans = self.drafts.iter().zip(leaders).zip(0..);
         plans
             .map(|((draft, leader), shard)| (draft, self.plan(draft, leader, shard)))
@@ -258,9 +259,9 @@ impl Planner<'_> {
     fn plan(&self, draft: &Draft<'_>, leader: Option<NodeId>, shard: u16) -> ShardPlan {
         let mut voters = draft.voters.clone();
         voters.sort_unstable_by_key(|id| (Some(*id) != leader, *id));
-        let two = self.active.len() == 2;
+        let has_two_nodes = self.active.len() == 2;
         let others = self.active.iter().filter(|id| !voters.contains(id));
-        let learners = others.filter(|_| two).copied().collect();
+        let learners = others.filter(|_| has_two_nodes).copied().collect();
         ShardPlan {
             shard,
             voters,
@@ -269,7 +270,8 @@ impl Planner<'_> {
     }
 }
 
-/// The active node with the fewest shards that doesn't vote on this one; its learners first.
+/// Finds the active node with the fewest shards that isn't a voter of this one; its learners come
+/// first.
 fn least_loaded(draft: &Draft<'_>, loads: &Loads) -> Option<NodeId> {
     loads
         .iter()
@@ -278,7 +280,7 @@ fn least_loaded(draft: &Draft<'_>, loads: &Loads) -> Option<NodeId> {
         .map(|(id, _)| *id)
 }
 
-/// Whether a shard has the planned nodes, and the planned leader, already.
+/// Returns whether a shard already has the planned nodes and the planned leader.
 fn is_so(current: &CurrentPlacement, plan: &ShardPlan) -> bool {
     let set = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<_>>();
     current.voters.first() == plan.voters.first()

@@ -22,7 +22,7 @@ fn carry_out(current: &mut Current, plans: &[ShardPlan]) {
     }
 }
 
-/// Plans and carries out until nothing changes; the number of steps.
+/// Plans and applies steps until nothing changes. Returns the number of steps.
 fn settle(nodes: &[Candidate], current: &mut Current) -> usize {
     let shards = current.len() as u16;
     for step in 0..20 {
@@ -32,14 +32,14 @@ fn settle(nodes: &[Candidate], current: &mut Current) -> usize {
         }
         carry_out(current, &plans);
     }
-    panic!("the plans never end");
+    panic!("the plans never become stable");
 }
 
 fn spread(counts: &BTreeMap<NodeId, usize>) -> usize {
     counts.values().max().unwrap() - counts.values().min().unwrap()
 }
 
-/// Shards that each active node holds, and leads.
+/// Numbers of shards that each active node holds, and leads.
 fn counts(nodes: &[Candidate], current: &Current) -> [BTreeMap<NodeId, usize>; 2] {
     let none: BTreeMap<_, _> = nodes
         .iter()
@@ -56,7 +56,7 @@ fn counts(nodes: &[Candidate], current: &Current) -> [BTreeMap<NodeId, usize>; 2
     [held, led]
 }
 
-/// What holds of every settled region with an active node.
+/// Checks the invariants of a stable region with an active node.
 fn check_settled(nodes: &[Candidate], current: &Current) {
     let ids: BTreeSet<_> = nodes.iter().filter(|n| n.active).map(|n| n.id).collect();
     for placement in current.iter().map(|placement| placement.as_ref().unwrap()) {
@@ -78,7 +78,7 @@ fn check_settled(nodes: &[Candidate], current: &Current) {
     }
 }
 
-/// What holds of every single step.
+/// Checks the invariants of every single step.
 fn check_step(nodes: &[Candidate], current: &Current, plans: &[ShardPlan]) {
     let known: BTreeSet<_> = nodes.iter().map(|node| node.id).collect();
     let active: BTreeSet<_> = nodes.iter().filter(|n| n.active).map(|n| n.id).collect();
@@ -86,8 +86,8 @@ fn check_step(nodes: &[Candidate], current: &Current, plans: &[ShardPlan]) {
         let before = current[usize::from(plan.shard)].clone().unwrap_or_default();
         let removed = before.voters.iter().filter(|id| !known.contains(id));
         let removed = removed.count();
-        let stays = |id: &&NodeId| known.contains(id) && !plan.voters.contains(id);
-        let dropped = before.voters.iter().filter(stays).count();
+        let is_droppable = |id: &&NodeId| known.contains(id) && !plan.voters.contains(id);
+        let dropped = before.voters.iter().filter(is_droppable).count();
         assert!(plan.voters.iter().all(|id| known.contains(id)), "{plan:?}");
         assert!(active.contains(&plan.voters[0]), "{plan:?}");
         if active.len() >= 3 {
@@ -111,7 +111,7 @@ fn nodes_strategy() -> impl Strategy<Value = Vec<Candidate>> {
     })
 }
 
-/// Any placement that the metadata would take, of nodes that may be gone since.
+/// Any placement that the metadata would accept, of nodes that may have been removed since.
 fn placement_strategy() -> impl Strategy<Value = Option<CurrentPlacement>> {
     let nodes = proptest::sample::subsequence((1_u64..12).collect::<Vec<_>>(), 4).prop_shuffle();
     (nodes, 0..4).prop_map(|(nodes, shape)| {
@@ -134,7 +134,7 @@ fn current_strategy() -> impl Strategy<Value = Current> {
 
 proptest! {
     #[test]
-    fn from_anything_the_steps_end_spread_evenly(
+    fn from_any_placement_the_steps_end_in_an_even_spread(
         nodes in nodes_strategy(),
         mut current in current_strategy(),
     ) {
@@ -161,7 +161,8 @@ proptest! {
 
     #[test]
     fn the_order_of_the_nodes_does_not_matter(
-        nodes in nodes_strategy().prop_flat_map(|nodes| (Just(nodes.clone()), Just(nodes).prop_shuffle())),
+        nodes in nodes_strategy()
+            .prop_flat_map(|nodes| (Just(nodes.clone()), Just(nodes).prop_shuffle())),
         current in current_strategy(),
     ) {
         let shards = current.len() as u16;
@@ -172,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn a_new_region_is_settled_in_one_step(count in 1_u64..12, shards in 0_u16..40) {
+    fn a_new_region_is_stable_after_one_step(count in 1_u64..12, shards in 0_u16..40) {
         let nodes = active(1..=count);
         let mut current = vec![None; usize::from(shards)];
         prop_assert!(settle(&nodes, &mut current) <= 1);
@@ -182,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn one_more_node_takes_its_share_and_no_more(count in 3_u64..10, shards in 1_u16..40) {
+    fn one_more_node_gets_its_share_and_no_more(count in 3_u64..10, shards in 1_u16..40) {
         let mut current = vec![None; usize::from(shards)];
         settle(&active(1..=count), &mut current);
         let before = current.clone();
@@ -230,7 +231,7 @@ fn a_removed_node_is_replaced_at_once_and_the_others_stay() {
 }
 
 #[test]
-fn two_leaving_voters_are_replaced_one_after_the_other() {
+fn two_decommissioned_voters_are_replaced_one_after_the_other() {
     let mut nodes = active([1, 2, 3, 4, 5]);
     nodes[0].active = false;
     nodes[1].active = false;
@@ -240,7 +241,7 @@ fn two_leaving_voters_are_replaced_one_after_the_other() {
 }
 
 #[test]
-fn a_leaving_node_hands_its_leadership_to_a_voter_that_stays() {
+fn a_decommissioned_node_transfers_its_leadership_to_a_voter_that_stays() {
     let mut nodes = active([1, 2, 3, 4]);
     nodes[0].active = false;
     let plans = plan_shards(&nodes, 1, &[placement(&[1, 2, 3], &[])]);
@@ -256,7 +257,7 @@ fn two_nodes_left_of_three_keep_one_voter_each_evenly() {
 }
 
 #[test]
-fn a_learner_takes_over_where_the_only_voter_leaves() {
+fn a_learner_replaces_the_only_voter_when_it_is_decommissioned() {
     let mut nodes = active([1, 2, 3]);
     nodes[0].active = false;
     let plans = plan_shards(&nodes, 1, &[placement(&[1], &[3])]);
@@ -268,11 +269,11 @@ fn a_learner_takes_over_where_the_only_voter_leaves() {
 
 #[test]
 fn without_an_active_node_nothing_changes() {
-    let leaving = [Candidate {
+    let decommissioning = [Candidate {
         id: 1,
         active: false,
     }];
-    assert_eq!(plan_shards(&leaving, 1, &[placement(&[1, 2, 3], &[])]), []);
+    assert_eq!(plan_shards(&decommissioning, 1, &[placement(&[1, 2, 3], &[])]), []);
     assert_eq!(plan_shards(&[], 1, &[None]), []);
 }
 

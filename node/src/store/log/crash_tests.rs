@@ -1,8 +1,8 @@
-//! What a crash of the machine may leave of the log, and what is read of it then.
+//! Tests of recovery from any state of the files that a crash of the machine may leave.
 //!
 //! Between two syncs, any of the sectors that were written since the first may be on the disk and
-//! any others not. So the files are kept as they were at each sync, and mixed: whatever the mix,
-//! the log must say all that was durable, and nothing else than what was written behind it.
+//! any others not. So the files as of both syncs are mixed: whatever the mix, the log must have
+//! everything that was durable, and nothing but records written after it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::store::keys::GroupId;
 
 const SECTOR: usize = 512;
 
-/// A tiny source of random choices, seeded by the test.
+/// Small random number generator, seeded by the test.
 mod rand_like {
     pub struct Rng(pub u64);
 
@@ -55,13 +55,13 @@ fn files_of(dir: &Path) -> Files {
     files
 }
 
-/// The number of the segment in a file, if it holds any.
+/// Reads the number of the segment in a file, if it holds one.
 fn segment_of(bytes: &[u8]) -> Option<u64> {
     let frame = super::frame::read(bytes)?;
     super::tail::Beginning::parse(frame.body).map(|beginning| beginning.number)
 }
 
-/// The files that a crash between two syncs may leave: segments reach the disk one after the
+/// Mixes the files that a crash between two syncs may leave: segments reach the disk one after the
 /// other, the sectors of one of them in any order.
 fn mix(before: &Files, after: &Files, random: &mut Rng) -> Files {
     let mut changed: Vec<&PathBuf> = after
@@ -103,29 +103,29 @@ fn write(files: &Files) -> TempDir {
     dir
 }
 
-/// Whether `said` is `before`, with some of what `after` has added.
-fn lies_between(said: &Model, before: &Model, after: &Model) -> bool {
+/// Returns whether `actual` is `before`, with some of the changes up to `after`.
+fn lies_between(actual: &Model, before: &Model, after: &Model) -> bool {
     after.iter().all(|(group, after)| {
-        let said = said.get(group).cloned().unwrap_or_default();
+        let actual = actual.get(group).cloned().unwrap_or_default();
         let before = before.get(group).cloned().unwrap_or_default();
-        let is_one_of = said.vote == before.vote || said.vote == after.vote;
+        let is_one_of = actual.vote == before.vote || actual.vote == after.vote;
         let old = before.entries.iter();
         let keeps = old
             .filter(|(number, entry)| after.entries.get(number) == Some(*entry))
-            .all(|(number, entry)| said.entries.get(number) == Some(entry));
-        let adds = said.entries.iter().all(|(number, entry)| {
+            .all(|(number, entry)| actual.entries.get(number) == Some(entry));
+        let adds = actual.entries.iter().all(|(number, entry)| {
             before.entries.get(number) == Some(entry) || after.entries.get(number) == Some(entry)
         });
-        let numbers: Vec<u64> = said.entries.keys().copied().collect();
+        let numbers: Vec<u64> = actual.entries.keys().copied().collect();
         let has_no_hole = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         is_one_of && keeps && adds && has_no_hole
     })
 }
 
-/// Ends the log's thread's work on all that was written so far: the next sync covers only what
-/// comes behind.
+/// Waits until all records written so far are synced, so that the next sync covers only later
+/// ones.
 fn settle(log: &SegmentLog, model: &mut Model) {
-    // A segment that is released says so with a record of its own, behind the sync that allows it.
+    // The release of a segment is a record of its own, after the sync that allows it.
     for _ in 0..3 {
         perform(log, model, &Step::Vote(0, 9));
     }
@@ -135,7 +135,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn a_crash_loses_nothing_durable_and_makes_nothing_up(
+    fn a_crash_loses_no_durable_record_and_invents_none(
         history in proptest::collection::vec(step(), 1..40),
         last in step(),
         seed in 1..u64::MAX,
@@ -156,10 +156,10 @@ proptest! {
         for _ in 0..8 {
             let crashed = write(&mix(&before, &after, &mut random));
             let log = open(&crashed);
-            let found = said(&log, &model);
-            prop_assert!(lies_between(&found, &durable, &model), "{:?}", found);
-            // It goes on from there, and what is written then counts.
-            let mut next = found;
+            let recovered = said(&log, &model);
+            prop_assert!(lies_between(&recovered, &durable, &model), "{:?}", recovered);
+            // Writes continue from there, and are recovered.
+            let mut next = recovered;
             for group in next.values_mut() {
                 let last = group.entries.keys().next_back();
                 group.next = last.map_or(group.next.max(1), |last| last + 1);
@@ -187,21 +187,21 @@ fn append_one(log: &SegmentLog, number: u64, size: usize, fill: u8) {
 }
 
 #[test]
-fn what_a_crash_left_behind_a_torn_record_does_not_come_back_behind_another_one() {
+fn records_after_a_torn_record_do_not_reappear_after_its_replacement() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(&dir);
     append_one(&log, 1, 100, 1);
     let before = files_of(dir.path());
-    // The next record ends with a block, and one more follows in the next block.
+    // The next record ends at a block boundary, and one more follows in the next block.
     let at = usize::try_from(log.shared.state.lock().tail.at().offset()).unwrap();
     let size = 2 * BLOCK - at - super::frame::HEAD - size_of::<u64>();
     append_one(&log, 2, size, 2);
     append_one(&log, 3, 100, 3);
     let after = files_of(dir.path());
     drop(log);
-    // The crash tears the first of the two, and leaves the second one whole.
+    // The crash tears the first of the two, and leaves the second one intact.
     let mut crashed = before.clone();
-    // Not the file that may be made for the next segment meanwhile.
+    // Skips a spare file that may have been created meanwhile.
     for (name, old) in before.iter().filter(|(name, _)| name.starts_with("log")) {
         let mut torn = after[name].clone();
         torn[at..2 * BLOCK].copy_from_slice(&old[at..2 * BLOCK]);
@@ -217,27 +217,27 @@ fn what_a_crash_left_behind_a_torn_record_does_not_come_back_behind_another_one(
     };
     let log = open(&crashed);
     assert_eq!(numbers(&log), [1]);
-    // Another record takes the place of the torn one, and ends where it did.
+    // Another record replaces the torn one, and ends at the same position.
     append_one(&log, 2, size, 4);
     drop(log);
     assert_eq!(numbers(&open(&crashed)), [1, 2]);
 }
 
-/// What is on the disk: segments as they were at the last sync of each, and `seen` of those that
-/// `log::open` has synced.
+/// Returns the files after a power loss: as of the last sync of each, and as in `seen` for those
+/// that `SegmentLog::open` has synced.
 fn after_power_loss(disk: &Files, seen: &Files, dir: &TempDir) -> Files {
     let synced = segment::synced::take();
-    let mut left = disk.clone();
+    let mut remaining = disk.clone();
     for path in synced {
         let name = path.strip_prefix(dir.path()).unwrap().to_owned();
-        left.insert(name.clone(), seen[&name].clone());
+        remaining.insert(name.clone(), seen[&name].clone());
     }
-    left
+    remaining
 }
 
 #[test]
-fn what_a_start_has_read_is_durable_when_the_log_is_open() {
-    // The second one ends a segment: the next is written to another file.
+fn recovered_records_are_durable_when_the_log_is_open() {
+    // An entry of the second size needs a new segment, in another file.
     for size in [100, 20_000] {
         let dir = tempfile::tempdir().unwrap();
         let log = open(&dir);
@@ -245,20 +245,20 @@ fn what_a_start_has_read_is_durable_when_the_log_is_open() {
         let disk = files_of(dir.path());
         append_one(&log, 2, size, 2);
         drop(log);
-        // The process was killed when it had written the second entry, and had not synced it.
+        // The process was killed after it had written the second entry, and before it synced it.
         let mut seen = files_of(dir.path());
         seen.insert("log-synced".into(), disk[Path::new("log-synced")].clone());
         let killed = write(&seen);
         segment::synced::take();
         let log = open(&killed);
-        // It counts as a part of the log: a leader that sends it again gets an answer at once.
+        // It is part of the log: a leader that sends it again gets an acknowledgement at once.
         assert_eq!(
             log.last(GroupId(0)).unwrap().map(|(number, _)| number),
             Some(2)
         );
-        let left = write(&after_power_loss(&disk, &seen, &killed));
+        let remaining = write(&after_power_loss(&disk, &seen, &killed));
         drop(log);
-        let log = open(&left);
+        let log = open(&remaining);
         assert_eq!(
             log.last(GroupId(0)).unwrap().map(|(number, _)| number),
             Some(2)
@@ -267,7 +267,7 @@ fn what_a_start_has_read_is_durable_when_the_log_is_open() {
 }
 
 #[test]
-fn what_a_start_has_read_is_missed_when_it_is_damaged_later() {
+fn later_damage_of_recovered_records_is_detected() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(&dir);
     append_one(&log, 1, 100, 1);
@@ -286,7 +286,7 @@ fn what_a_start_has_read_is_missed_when_it_is_damaged_later() {
 }
 
 #[test]
-fn a_log_that_was_synced_further_than_it_can_be_read_is_damaged() {
+fn a_log_that_is_unreadable_before_its_synced_position_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(&dir);
     let mut model = Model::new();
@@ -308,10 +308,10 @@ fn a_log_that_was_synced_further_than_it_can_be_read_is_damaged() {
         damaged.get_mut(name).unwrap()[100..120].fill(0xa5);
         let dir = write(&damaged);
         let opened = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
-        assert!(opened.is_err(), "{name:?} was damaged and nobody noticed");
+        assert!(opened.is_err(), "{name:?} was damaged, which was not detected");
         damaged.remove(name);
         let dir = write(&damaged);
         let opened = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
-        assert!(opened.is_err(), "{name:?} is missing and nobody noticed");
+        assert!(opened.is_err(), "{name:?} is missing, which was not detected");
     }
 }

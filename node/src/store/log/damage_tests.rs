@@ -1,4 +1,4 @@
-//! Entries that the disk has changed since they were written.
+//! Tests of entries that the disk has changed since they were written.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ use crate::store::keys::GroupId;
 
 const GROUP: GroupId = GroupId(1);
 
-/// A log that holds a few entries, each on the disk.
+/// Creates a log with a few entries, each on the disk.
 fn filled(dir: &TempDir) -> SegmentLog {
     let log = open(dir);
     let mut model = Model::default();
@@ -24,7 +24,7 @@ fn filled(dir: &TempDir) -> SegmentLog {
     log
 }
 
-/// What an entry is filled with.
+/// Returns the byte that an entry is filled with.
 fn fill(number: u8) -> u8 {
     100 + number
 }
@@ -34,7 +34,7 @@ fn segment_file(dir: &TempDir) -> PathBuf {
     files.next().unwrap().unwrap().path()
 }
 
-/// Changes the byte at an offset of a file as `change` says.
+/// Applies `change` to the byte at an offset of a file.
 fn alter(file: &PathBuf, offset: u64, change: impl Fn(u8) -> u8) {
     let file = OpenOptions::new()
         .read(true)
@@ -46,7 +46,7 @@ fn alter(file: &PathBuf, offset: u64, change: impl Fn(u8) -> u8) {
     file.write_all_at(&[change(byte[0])], offset).unwrap();
 }
 
-/// Where an entry begins.
+/// Finds the offset of an entry.
 fn offset_of(file: &PathBuf, number: u8) -> u64 {
     let bytes = std::fs::read(file).unwrap();
     let at = bytes.windows(500).position(|it| it == [fill(number); 500]);
@@ -67,20 +67,20 @@ fn assert_damaged(read: Result<Vec<(u64, bytes::Bytes)>, StoreError>, in_file: &
 }
 
 #[test]
-fn an_entry_with_a_flipped_bit_is_read_by_nobody() {
+fn a_read_of_an_entry_with_a_flipped_bit_fails() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(&dir);
     let file = segment_file(&dir);
-    let begins = offset_of(&file, 3);
-    // Its first byte, its last one, its index, its group, its length, its sum.
+    let entry_offset = offset_of(&file, 3);
+    // First byte, last byte, index, group, length and sum of the entry.
     for at in [0, 499, -1, -9, -20, -31] {
-        let offset = begins.checked_add_signed(at).unwrap();
+        let offset = entry_offset.checked_add_signed(at).unwrap();
         for bit in [0, 7] {
             alter(&file, offset, |byte| byte ^ 1 << bit);
-            let record = begins - super::ENTRY_HEAD as u64;
+            let record = entry_offset - super::ENTRY_HEAD as u64;
             assert_damaged(log.entries(GROUP, 1, 7, usize::MAX), &file, record);
             assert_damaged(log.entries(GROUP, 3, 4, 1), &file, record);
-            // The others are as they were.
+            // The others are unchanged.
             assert_eq!(log.entries(GROUP, 4, 7, usize::MAX).unwrap().len(), 3);
             alter(&file, offset, |byte| byte ^ 1 << bit);
         }
@@ -91,13 +91,13 @@ fn an_entry_with_a_flipped_bit_is_read_by_nobody() {
 }
 
 #[test]
-fn a_whole_record_that_is_of_another_entry_is_not_taken_for_it() {
+fn an_intact_record_of_another_entry_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(&dir);
     let file = segment_file(&dir);
     let head = super::ENTRY_HEAD as u64;
     let (second, fourth) = (offset_of(&file, 2) - head, offset_of(&file, 4) - head);
-    // A block that the disk wrote to the wrong place.
+    // A block that the disk wrote to the wrong offset.
     let mut record = vec![0; super::ENTRY_HEAD + 500];
     let open_file = OpenOptions::new()
         .read(true)

@@ -1,42 +1,42 @@
-//! A record of the log as bytes.
+//! Encoding of a record of the log.
 //!
 //! ```text
 //! sum u64 | length u32 | previous u64 | kind u8 | group u16 | body      (numbers big-endian)
 //! ```
 //!
-//! `sum` is the XXH3 of all that follows it, `length` that of the body, and `previous` the sum of
-//! the record before. So a record counts only behind the one that it was written behind: what an
-//! earlier use of the file, or a write that a crash cut off, left further on is never taken for a
-//! part of the log, wherever its bytes happen to lie.
+//! `sum` is the XXH3 of all bytes after it, `length` the length of the body, and `previous` the sum
+//! of the record before. So a record is valid only after the one that it was written after: bytes
+//! left further on by an earlier use of the file, or by a write that a crash interrupted, are never
+//! taken for a part of the log, wherever they happen to lie.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::keys::GroupId;
 
-/// Length of a record without its body.
+/// Length of a record without its body, in bytes.
 pub const HEAD: usize = 23;
 
-/// What a record says.
+/// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// The first record of a segment: format u32, its number u64, the oldest segment u64.
+    /// First record of a segment: format u32, its number u64, the oldest segment u64.
     Begin = 1,
-    /// The last record of a segment: the log goes on in the next one.
+    /// Last record of a segment: the log continues in the next one.
     End = 2,
-    /// An entry: index u64, entry. It ends the log at its index, and is then its last one.
+    /// Entry: index u64, entry. It truncates the log at its index, and is then the last entry.
     Entry = 3,
-    /// An entry that lay in an old segment, again: index u64, entry.
+    /// Entry relocated from an old segment: index u64, entry.
     Moved = 4,
-    /// The last vote: its bytes.
+    /// Last vote: its bytes.
     Vote = 5,
-    /// The last committed position that was noted: its bytes.
+    /// Last stored committed position: its bytes.
     Committed = 6,
-    /// The entries up to an index are gone: index u64, position.
+    /// Purge of the entries up to an index: index u64, position.
     Purge = 7,
-    /// The entries from an index on are gone: index u64.
+    /// Truncation of the entries from an index on: index u64.
     Truncate = 8,
-    /// Older segments are not part of the log any more: the oldest segment u64.
+    /// Release of older segments, which are no longer part of the log: the oldest segment u64.
     Release = 9,
 }
 
@@ -58,42 +58,42 @@ impl Kind {
     }
 }
 
-/// The sum of a record, which the next one names.
+/// Checksum of a record, which the next one names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link(pub u64);
 
-/// A record that was read.
+/// Decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it says; `None` if this version doesn't know.
+    /// Kind of the record; `None` if this version doesn't know it.
     pub kind: Option<Kind>,
-    /// The group that it is of.
+    /// Group that the record belongs to.
     pub group: GroupId,
-    /// Its contents.
+    /// Contents of the record.
     pub body: &'a [u8],
-    /// Its own sum.
+    /// Checksum of the record.
     pub link: Link,
-    /// The sum of the record before.
+    /// Checksum of the record before.
     pub previous: Link,
 }
 
 impl Frame<'_> {
-    /// Its length, head included.
+    /// Returns the length of the record, including its header.
     pub fn len(&self) -> usize {
         HEAD + self.body.len()
     }
 
-    /// The number at the beginning of its body, and what follows it.
+    /// Splits the body into the number at its beginning and the rest.
     pub fn number(&self) -> Option<(u64, &[u8])> {
         let (number, rest) = self.body.split_first_chunk::<8>()?;
         Some((u64::from_be_bytes(*number), rest))
     }
 }
 
-/// Writes a record behind the one that `link` is of.
+/// Writes a record after the one with the checksum `previous`. Returns the new checksum.
 pub fn write(
     out: &mut Vec<u8>,
-    link: Link,
+    previous: Link,
     kind: Kind,
     group: GroupId,
     body: impl FnOnce(&mut Vec<u8>),
@@ -102,17 +102,17 @@ pub fn write(
     out.extend_from_slice(&[0; HEAD]);
     body(out);
     let length = u32::try_from(out.len() - start - HEAD).unwrap_or(u32::MAX);
-    let head = &mut out[start..];
-    head[8..12].copy_from_slice(&length.to_be_bytes());
-    head[12..20].copy_from_slice(&link.0.to_be_bytes());
-    head[20] = kind as u8;
-    head[21..23].copy_from_slice(&group.0.to_be_bytes());
-    let sum = xxh3_64(&head[8..]);
-    head[..8].copy_from_slice(&sum.to_be_bytes());
+    let header = &mut out[start..];
+    header[8..12].copy_from_slice(&length.to_be_bytes());
+    header[12..20].copy_from_slice(&previous.0.to_be_bytes());
+    header[20] = kind as u8;
+    header[21..23].copy_from_slice(&group.0.to_be_bytes());
+    let sum = xxh3_64(&header[8..]);
+    header[..8].copy_from_slice(&sum.to_be_bytes());
     Link(sum)
 }
 
-/// The record at the beginning of `bytes`, if there is one.
+/// Reads the record at the beginning of `bytes`, if there is a valid one.
 pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let (sum, rest) = bytes.split_first_chunk::<8>()?;
     let (length, _) = rest.split_first_chunk::<4>()?;
@@ -133,16 +133,17 @@ pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     })
 }
 
-/// The record at the beginning of `bytes`, if it was written behind the one that `link` is of.
+/// Reads the record at the beginning of `bytes`, if it was written after the one with this
+/// checksum.
 pub fn read_behind(bytes: &[u8], link: Link) -> Option<Frame<'_>> {
     read(bytes).filter(|frame| frame.previous == link)
 }
 
-/// The length that the head at the beginning of `bytes` says, if that is a record's behind the one
-/// that `link` is of; the record itself may be damaged.
+/// Returns the length by the header at the beginning of `bytes`, if that is the header of a record
+/// after the one with this checksum; the record itself may be damaged.
 pub fn length_behind(bytes: &[u8], link: Link) -> Option<usize> {
-    let head = bytes.get(..HEAD)?;
-    let (_, rest) = head.split_first_chunk::<8>()?;
+    let header = bytes.get(..HEAD)?;
+    let (_, rest) = header.split_first_chunk::<8>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let (previous, rest) = rest.split_first_chunk::<8>()?;
     Kind::parse(*rest.first()?)?;
@@ -165,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back(body: Vec<u8>, previous: u64, rest: Vec<u8>) {
+        fn records_round_trip(body: Vec<u8>, previous: u64, rest: Vec<u8>) {
             let (mut bytes, link) = record(Link(previous), &body);
             bytes.extend_from_slice(&rest);
             let frame = read_behind(&bytes, Link(previous)).unwrap();
@@ -177,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_or_cut_record_is_none(
+        fn a_changed_or_truncated_record_is_invalid(
             body in proptest::collection::vec(any::<u8>(), 0..200),
             at: proptest::sample::Index,
             change in 1..=u8::MAX,
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_counts_only_behind_its_own_predecessor() {
+    fn a_record_is_valid_only_after_its_own_predecessor() {
         let (bytes, link) = record(Link(5), b"x");
         assert!(read_behind(&bytes, Link(5)).is_some());
         assert!(read_behind(&bytes, Link(6)).is_none());
@@ -201,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_no_record() {
+    fn zeros_are_not_a_record() {
         assert_eq!(read(&[0; 4096]), None);
         assert_eq!(read(&[]), None);
     }
 
     #[test]
-    fn a_record_of_a_later_version_is_told_from_none() {
+    fn a_record_of_a_later_version_is_valid_with_an_unknown_kind() {
         let (mut bytes, _) = record(Link(5), b"x");
         bytes[20] = 200;
         let sum = xxh3_64(&bytes[8..]);

@@ -1,7 +1,7 @@
-//! What the log says now, in memory: each group's vote and positions, and where its entries lie.
+//! Contents of the log, in memory: each group's vote and positions, and its entries' locations.
 //!
-//! It is made of the log's records alone, by the same functions while the log runs and when it is
-//! read again at a start: so both come to the same.
+//! It is derived from the log's records alone, by the same functions while the log runs and during
+//! recovery: so both yield the same.
 
 use std::collections::BTreeMap;
 
@@ -10,101 +10,101 @@ use bytes::Bytes;
 use super::frame::{Frame, Kind};
 use crate::store::keys::GroupId;
 
-/// A place in the log: segment and offset, ordered as they were written.
+/// Position in the log: segment and offset, in the order of writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
 
 impl Position {
-    /// The place at `offset` of a segment.
+    /// Creates the position at `offset` of a segment.
     pub fn new(segment: u64, offset: u64) -> Self {
         Self(segment << 32 | offset & u64::from(u32::MAX))
     }
 
-    /// The position that this number stands for.
+    /// Converts the number of a position back.
     pub fn from_number(number: u64) -> Self {
         Self(number)
     }
 
-    /// As a number, in the same order.
+    /// Returns the position as a number, in the same order.
     pub fn number(self) -> u64 {
         self.0
     }
 
-    /// Its segment.
+    /// Returns the number of the segment.
     pub fn segment(self) -> u64 {
         self.0 >> 32
     }
 
-    /// Its offset in the segment, in bytes.
+    /// Returns the offset in the segment, in bytes.
     pub fn offset(self) -> u64 {
         self.0 & u64::from(u32::MAX)
     }
 }
 
-/// Where an entry's bytes lie.
+/// Location of an entry's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Where they begin.
+    /// Position of the first byte.
     pub at: Position,
-    /// How many there are.
+    /// Length in bytes.
     pub len: u32,
 }
 
-/// What is known of one group.
+/// Log of one group.
 #[derive(Clone, Debug, Default)]
 pub struct GroupLog {
-    /// The last vote.
+    /// Last vote.
     pub vote: Option<Bytes>,
-    /// The last committed position that was noted.
+    /// Last stored committed position.
     pub committed: Option<Bytes>,
-    /// The position up to which the log was purged, and its index.
+    /// Index up to which the log was purged, and its position.
     pub purged: Option<(u64, Bytes)>,
-    /// Its entries, by index.
+    /// Locations of the entries, by index.
     pub entries: BTreeMap<u64, Place>,
 }
 
-/// How much of a segment is still needed.
+/// Data of a segment that is still needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needed {
-    /// Entries that lie there.
+    /// Number of needed entries.
     pub entries: u64,
-    /// Their bytes.
+    /// Size of these entries in bytes.
     pub bytes: u64,
 }
 
-/// What the log says now.
+/// Contents of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     groups: BTreeMap<GroupId, GroupLog>,
     needed: BTreeMap<u64, Needed>,
 }
 
-/// A record that makes no sense where it stands.
+/// Error of a record that is invalid at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nonsense(pub &'static str);
 
 impl Index {
-    /// A group, if the log has a record of it.
+    /// Returns a group, if the log has a record of it.
     pub fn group(&self, group: GroupId) -> Option<&GroupLog> {
         self.groups.get(&group)
     }
 
-    /// All groups.
+    /// Returns all groups.
     pub fn groups(&self) -> impl Iterator<Item = (GroupId, &GroupLog)> {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
-    /// How much of a segment is needed.
+    /// Returns the data of a segment that is still needed.
     pub fn needed(&self, segment: u64) -> Needed {
         self.needed.get(&segment).copied().unwrap_or_default()
     }
 
-    /// Bytes of all entries.
+    /// Returns the size of all entries in bytes.
     pub fn bytes(&self) -> u64 {
         self.needed.values().map(|needed| needed.bytes).sum()
     }
 
-    /// Takes in a record that lies at `at`.
+    /// Applies a record at position `at`.
     pub fn take(&mut self, frame: &Frame<'_>, at: Position) -> Result<(), Nonsense> {
         let Some(kind) = frame.kind else {
             return Err(Nonsense(
@@ -116,9 +116,9 @@ impl Index {
             Kind::Begin | Kind::End | Kind::Release => {}
             Kind::Entry | Kind::Moved => {
                 let (index, entry) = frame.number().ok_or(short)?;
-                let begins = at.offset() + (frame.len() - entry.len()) as u64;
+                let offset = at.offset() + (frame.len() - entry.len()) as u64;
                 let place = Place {
-                    at: Position::new(at.segment(), begins),
+                    at: Position::new(at.segment(), offset),
                     len: u32::try_from(entry.len()).unwrap_or(u32::MAX),
                 };
                 if kind == Kind::Entry {
@@ -145,23 +145,23 @@ impl Index {
         self.groups.entry(group).or_default()
     }
 
-    /// The group's last vote.
+    /// Sets the group's last vote.
     pub fn set_vote(&mut self, group: GroupId, vote: &[u8]) {
         self.of(group).vote = Some(Bytes::copy_from_slice(vote));
     }
 
-    /// The group's committed position.
+    /// Sets the group's committed position.
     pub fn set_committed(&mut self, group: GroupId, committed: &[u8]) {
         self.of(group).committed = Some(Bytes::copy_from_slice(committed));
     }
 
-    /// An entry, behind which the log ends.
+    /// Adds an entry, and truncates the log after it.
     pub fn append(&mut self, group: GroupId, index: u64, place: Place) {
         self.truncate(group, index);
         self.put(group, index, place);
     }
 
-    /// An entry, at a new place.
+    /// Sets the location of an entry.
     pub fn put(&mut self, group: GroupId, index: u64, place: Place) {
         let old = self.of(group).entries.insert(index, place);
         if let Some(old) = old {
@@ -172,28 +172,28 @@ impl Index {
         needed.bytes += u64::from(place.len);
     }
 
-    /// The entries from `index` on are gone.
+    /// Removes the entries from `index` on.
     pub fn truncate(&mut self, group: GroupId, index: u64) {
         let entries = &mut self.of(group).entries;
         if entries
             .last_key_value()
             .is_some_and(|(last, _)| *last >= index)
         {
-            let gone = entries.split_off(&index);
-            self.release(gone.into_values());
+            let removed = entries.split_off(&index);
+            self.release(removed.into_values());
         }
     }
 
-    /// The entries up to `index` are gone, which stands at `position`.
+    /// Removes the entries up to `index`, whose position is `position`.
     pub fn purge(&mut self, group: GroupId, index: u64, position: &[u8]) {
         let group = self.of(group);
         group.purged = Some((index, Bytes::copy_from_slice(position)));
         let rest = group.entries.split_off(&index.saturating_add(1));
-        let gone = std::mem::replace(&mut group.entries, rest);
-        self.release(gone.into_values());
+        let removed = std::mem::replace(&mut group.entries, rest);
+        self.release(removed.into_values());
     }
 
-    /// What was purged doesn't come back with an older segment that was read again.
+    /// Purges all groups again, so that no purged entry reappears from an older segment.
     pub fn purge_again(&mut self) {
         let purged = self.groups.iter().filter_map(|(id, group)| {
             let (index, position) = group.purged.clone()?;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_ordered_as_they_were_written() {
+    fn positions_are_ordered_by_segment_and_offset() {
         let (a, b) = (Position::new(1, u64::from(u32::MAX)), Position::new(2, 0));
         assert!(a < b);
         assert_eq!((a.segment(), a.offset()), (1, u64::from(u32::MAX)));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_ends_the_log_behind_it_and_a_moved_one_does_not() {
+    fn an_entry_truncates_the_log_and_a_relocated_one_does_not() {
         let mut index = filled();
         index.put(GROUP, 2, place(3, 0));
         assert_eq!(indexes(&index), [1, 2, 3, 4, 5]);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_of_each_segment_follows() {
+    fn the_usage_of_each_segment_is_updated() {
         let mut index = filled();
         let entries = |index: &Index, segment| index.needed(segment).entries;
         assert_eq!((entries(&index, 1), entries(&index, 2)), (4, 1));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_purged_stays_so() {
+    fn purged_entries_do_not_reappear() {
         let mut index = filled();
         index.purge(GROUP, 2, b"2");
         index.put(GROUP, 1, place(1, 10));

@@ -1,8 +1,8 @@
-//! What a start finds missing of what was synced, and whether a power failure explains it.
+//! Classifies synced records that recovery can't read: explained by a power failure, or not.
 //!
-//! The last block of the log is written again with each sync until it is full. A write that is cut
-//! off harms nothing that was there on disks that write each sector whole; on others it can damage
-//! that block, and no other. So damage further back is the disk's.
+//! The last block of the log is written again with each sync until it is full. A torn write changes
+//! no earlier bytes on disks that write sectors atomically; on others it can damage that block, and
+//! no other. So damage further back is the disk's fault.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,34 +12,34 @@ use super::index::Position;
 use super::recovery::End;
 use super::segment::BLOCK;
 
-/// Records that were synced can't be read any more.
+/// Loss of synced records of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Where they were.
+    /// Part of the log that is damaged.
     pub extent: Extent,
-    /// Where the records end that are whole, if a file is left with any.
+    /// File and offset at which the readable records end, if any are left.
     pub end: Option<(PathBuf, u64)>,
 }
 
-/// Which part of the log is damaged.
+/// Part of the log that is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Nothing but the block that was written last: a write that was cut off can do that.
+    /// Only the block that was written last: a torn write can cause that.
     TornEnd {
-        /// So many bytes were synced behind the last whole record.
+        /// Number of bytes synced after the last readable record.
         bytes: u64,
     },
-    /// Records of the last file that lie further back.
+    /// Records of the last file, further back.
     LastFile {
-        /// So many bytes were synced behind the last whole record.
+        /// Number of bytes synced after the last readable record.
         bytes: u64,
     },
-    /// A file that others follow, or a whole file.
+    /// A file before the last one, or a whole file.
     Older,
 }
 
 impl Extent {
-    /// Whether the log can be read up to the damage: nothing but its end is missing.
+    /// Returns whether only the end of the log is missing, so that it can be read up to the damage.
     pub fn is_at_the_end(self) -> bool {
         !matches!(self, Self::Older)
     }
@@ -71,8 +71,8 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Judges a log whose whole records end at `end`, while it was synced up to `synced`. `rest` is
-/// what stands behind `end` in its file.
+/// Classifies the loss of a log whose readable records end at `end`, and which was synced up to
+/// `synced`. `rest` is the bytes after `end` in its file.
 pub(super) fn judge(
     end: Option<End>,
     file: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub(super) fn judge(
                 Extent::LastFile { bytes }
             }
         }
-        // The next file had just been begun.
+        // The next file had just been started.
         Some(end) if end.is_full && begins(end, synced) => Extent::TornEnd {
             bytes: synced.offset(),
         },
@@ -99,23 +99,23 @@ pub(super) fn judge(
     Lost { extent, end }
 }
 
-/// Whether the first record that isn't whole reaches into the last block that was synced.
+/// Returns whether the first unreadable record extends into the last block that was synced.
 fn is_in_last_block(end: End, rest: &[u8], synced: Position) -> bool {
     let block = synced.offset() - synced.offset() % BLOCK as u64;
     let begin = end.at.offset();
     if begin >= block {
         return true;
     }
-    // Its head lies further back: if that is whole, the body may be damaged in the last block.
-    let head_is_before = begin + HEAD as u64 <= block;
-    let length = frame::length_behind(rest, end.link).filter(|_| head_is_before);
-    length.map_or(!head_is_before, |length| {
+    // The header lies further back: if it is valid, the body may be damaged in the last block.
+    let is_header_before = begin + HEAD as u64 <= block;
+    let length = frame::length_behind(rest, end.link).filter(|_| is_header_before);
+    length.map_or(!is_header_before, |length| {
         let record_end = begin + length as u64;
         record_end > block && record_end <= synced.offset()
     })
 }
 
-/// Whether `synced` lies in the first block of the file after the one that ends at `end`.
+/// Returns whether `synced` lies in the first block of the file after the one that ends at `end`.
 fn begins(end: End, synced: Position) -> bool {
     synced.segment() == end.at.segment() + 1 && synced.offset() < BLOCK as u64
 }
@@ -128,7 +128,7 @@ mod tests {
 
     const FIRST: Link = Link(7);
 
-    /// A record behind one with the link `FIRST`, of so many bytes.
+    /// Encodes a record of this size after one with the checksum `FIRST_CHECKSUM`.
     fn record(bytes: usize) -> Vec<u8> {
         let mut out = Vec::new();
         frame::write(&mut out, FIRST, Kind::Entry, GroupId(1), |out| {
@@ -137,8 +137,8 @@ mod tests {
         out
     }
 
-    /// What is said of a log that ends at an offset of segment 3, before a record whose last byte
-    /// is damaged.
+    /// Classifies a log that ends at an offset of segment 3, before a record whose last byte is
+    /// damaged.
     fn judged(end: u64, mut rest: Vec<u8>, synced: (u64, u64)) -> Extent {
         let last = rest.len() - 1;
         rest[last] ^= 1;
@@ -152,31 +152,31 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_block_that_was_written_last_may_be_a_torn_write() {
+    fn damage_in_the_last_block_may_be_a_torn_write() {
         let torn = |bytes| Extent::TornEnd { bytes };
         assert_eq!(judged(8192, record(100), (3, 8292)), torn(100));
         assert_eq!(judged(8300, record(100), (3, 9000)), torn(700));
-        // It begins before that block, and reaches into it.
+        // The record begins before that block, and extends into it.
         assert_eq!(judged(8000, record(300), (3, 8300)), torn(300));
         assert_eq!(judged(8180, record(300), (3, 8480)), torn(300));
     }
 
     #[test]
-    fn damage_further_back_is_the_disks() {
-        let further = |bytes| Extent::LastFile { bytes };
-        assert_eq!(judged(4000, record(100), (3, 8300)), further(4300));
-        assert_eq!(judged(8000, record(192), (3, 8300)), further(300));
-        // Its length can't be believed.
-        let mut headless = record(300);
-        headless[14] ^= 1;
-        assert_eq!(judged(8000, headless, (3, 8300)), further(300));
+    fn damage_further_back_is_no_torn_write() {
+        let last_file = |bytes| Extent::LastFile { bytes };
+        assert_eq!(judged(4000, record(100), (3, 8300)), last_file(4300));
+        assert_eq!(judged(8000, record(192), (3, 8300)), last_file(300));
+        // The length isn't trustworthy.
+        let mut without_header = record(300);
+        without_header[14] ^= 1;
+        assert_eq!(judged(8000, without_header, (3, 8300)), last_file(300));
         // The block was full, and isn't written again.
-        assert_eq!(judged(8000, record(192), (3, 8192)), further(192));
+        assert_eq!(judged(8000, record(192), (3, 8192)), last_file(192));
         assert_eq!(judged(8000, record(192), (4, 100)), Extent::Older);
     }
 
     #[test]
-    fn a_file_that_had_just_been_begun_may_be_torn_too() {
+    fn the_first_block_of_a_new_file_may_be_torn_too() {
         let full = End {
             at: Position::new(3, 70_000),
             link: FIRST,

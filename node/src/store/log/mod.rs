@@ -1,8 +1,8 @@
-//! The Raft logs of all groups of a node: one log on the disk, in segments, which one thread syncs.
+//! Raft logs of all groups of a node: one log on the disk, in segments, which one thread syncs.
 //!
 //! ```text
 //! append ──► tail (in memory) ──► writer: write, sync, complete ──► segments 5 │ 6 │ 7 ...
-//!              index: group, entry ► place                          oldest        newest
+//!              index: group, entry ► location                       oldest        newest
 //! ```
 //!
 //! *Written* means: readable by this process, and ordered before everything written later.
@@ -10,27 +10,28 @@
 //!
 //! Invariants:
 //! - The log on the disk is the records in the order in which they were written, up to some record:
-//!   each names the one before (`frame`), so nothing else can be read behind it (`recovery`).
+//!   each names the one before (`frame`), so nothing else can be read after it (`recovery`).
 //! - A completion is called with `Ok` only after a sync that began after its records were written.
-//! - What a start reads as a part of the log is durable before the log is open: a process that was
-//!   killed may have written it without a sync, or with one that has failed, and Raft takes what is
-//!   there as durable. It is written again, and synced.
-//! - An entry that is read from the disk is the one that was asked for, unchanged, or an error that
-//!   names the file: checksum, group and index are compared before anybody sees it.
-//! - A segment is used again only when no entry in it is needed, and the records that say so are
-//!   durable. Votes and positions are repeated at the beginning of each segment, and what little is
-//!   still needed of an old one is moved (`tidy`), so that a group that rests holds up nothing.
+//! - Records that recovery reads are made durable before the log is open: a process that was killed
+//!   may have written them without a sync, or with one that has failed, and Raft treats what it
+//!   reads as durable. They are written again, and synced.
+//! - A read of an entry from the disk returns the requested entry, unchanged, or an error that
+//!   names the file: checksum, group and index are checked before the entry is returned.
+//! - A segment is reused only when no entry in it is needed, and the records that establish that
+//!   are durable. Votes and positions are repeated at the beginning of each segment, and the few
+//!   entries still needed of an old one are relocated (`cleaner`), so that an idle group doesn't
+//!   keep old segments in use.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! | --- | --- |
-//! | `frame` | a record as bytes |
-//! | `index` | what the log says, in memory |
-//! | `tail` | its end: records that wait to be written |
-//! | `segment` | its files |
+//! | `frame` | encoding of a record |
+//! | `index` | the log's contents, in memory |
+//! | `tail` | end of the log: records that wait to be written |
+//! | `segment` | files of the log |
 //! | `writer` | the thread that writes and syncs |
-//! | `recovery` | the log read at a start |
-//! | `lost` | what that finds missing, and whether a power failure explains it |
-//! | `tidy` | old segments made free |
+//! | `recovery` | reads the log at a start |
+//! | `data_loss` | classifies missing synced records: explained by a power failure or not |
+//! | `cleaner` | relocates entries to free old segments |
 
 mod frame;
 mod index;
@@ -71,25 +72,25 @@ use super::synced_mark::SyncedMark;
 pub use self::lost::{Extent, Lost};
 pub use self::writer::{Completion, SyncStats};
 
-/// Length of an entry's record before the entry: the record's head, and the index.
+/// Length of an entry's record before the entry, in bytes: the record's header, and the index.
 const ENTRY_HEAD: usize = frame::HEAD + size_of::<u64>();
 
-/// Sizes of the log.
+/// Settings of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct LogSettings {
     /// Size of a segment, in bytes.
     pub segment_bytes: u64,
-    /// Files that are kept for later segments.
+    /// Maximum number of files that are kept for later segments.
     pub spares: usize,
 }
 
-/// The log of a node.
+/// Log of a node.
 pub struct SegmentLog {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the log's thread and those who write to it share.
+/// State shared by the log's thread and its callers.
 struct Shared {
     dir: PathBuf,
     settings: LogSettings,
@@ -102,24 +103,24 @@ struct Shared {
 struct State {
     index: Index,
     tail: Tail,
-    /// What the log's thread is writing.
+    /// Chunks that the log's thread is writing.
     writing: Arc<[Chunk]>,
     completions: Vec<Completion>,
     segments: BTreeMap<u64, Arc<SegmentFile>>,
     spares: Vec<Arc<SegmentFile>>,
     next_slot: u64,
-    /// The oldest segment that is part of the log.
+    /// Number of the oldest segment that is part of the log.
     oldest: u64,
-    /// All before this is durable.
+    /// Position before which everything is durable.
     durable: Position,
-    /// Behind the last record by which something was not needed any more.
+    /// Position after the last record that made an entry unneeded.
     removed: Position,
-    /// Behind the record by which older segments were released, while it isn't known as durable.
+    /// Position after the record that releases older segments, until it is durable.
     releasing: Option<Position>,
-    /// Why nothing can be written any more.
+    /// Error of a failed sync, after which nothing can be written any more.
     failed: Option<Arc<str>>,
     closing: bool,
-    /// Whether the log's thread waits for work.
+    /// True while the log's thread waits for work.
     idle: bool,
 }
 
@@ -130,15 +131,15 @@ impl State {
         group: GroupId,
         body: impl Fn(&mut Vec<u8>),
     ) -> Result<(Position, usize), StoreError> {
-        if let Some(why) = &self.failed {
-            let error = io::Error::other(why.to_string());
+        if let Some(reason) = &self.failed {
+            let error = io::Error::other(reason.to_string());
             return Err(StoreError::on("write", "log")(error));
         }
         let placed = self.tail.push(&self.index, self.oldest, kind, group, body);
         placed.map_err(|_| StoreError::corrupt("log", "an entry is larger than a segment can be"))
     }
 
-    /// Puts an entry at the end of the log, and returns its place.
+    /// Appends an entry to the log, and returns its location.
     fn push_entry(
         &mut self,
         kind: Kind,
@@ -156,7 +157,7 @@ impl State {
         })
     }
 
-    /// The bytes at a place that isn't on the disk yet.
+    /// Returns the bytes at a location that isn't on the disk yet.
     fn in_memory(&self, place: Place) -> Option<Bytes> {
         let length = usize::try_from(place.len).ok()?;
         let mut chunks = self.writing.iter().chain(self.tail.waiting());
@@ -178,7 +179,7 @@ impl State {
     }
 }
 
-/// Where an entry's bytes are.
+/// Source of an entry's bytes.
 enum Source {
     Memory(Bytes),
     File(EntryOnDisk),
@@ -193,7 +194,7 @@ impl Source {
     }
 }
 
-/// An entry that is only on the disk.
+/// Entry that is only on the disk.
 struct EntryOnDisk {
     file: Arc<SegmentFile>,
     group: GroupId,
@@ -202,8 +203,8 @@ struct EntryOnDisk {
 }
 
 impl EntryOnDisk {
-    /// Reads the whole record: the disk may have changed it since it was written, and nobody may
-    /// apply or pass on what isn't the entry that was asked for.
+    /// Reads and verifies the whole record: the disk may have changed it since it was written, and
+    /// nothing but the requested entry may be applied or sent.
     fn read(self) -> Result<Bytes, StoreError> {
         let offset = self.place.at.offset().saturating_sub(ENTRY_HEAD as u64);
         let entry = usize::try_from(self.place.len).unwrap_or(usize::MAX);
@@ -212,14 +213,14 @@ impl EntryOnDisk {
             .read(offset, ENTRY_HEAD.saturating_add(entry))
             .map_err(StoreError::on("read", "log entry"))?;
         let record = Bytes::from(record);
-        let is_it = frame::read(&record).is_some_and(|frame| {
+        let is_requested = frame::read(&record).is_some_and(|frame| {
             let number = frame.number().map(|(number, _)| number);
             matches!(frame.kind, Some(Kind::Entry | Kind::Moved))
                 && frame.group == self.group
                 && number == Some(self.number)
                 && frame.len() == record.len()
         });
-        if !is_it {
+        if !is_requested {
             let file = self.file.path().to_owned();
             return Err(StoreError::damaged("log entry", file, offset));
         }
@@ -228,7 +229,7 @@ impl EntryOnDisk {
 }
 
 impl Shared {
-    /// Wakes the log's thread if it waits.
+    /// Wakes the log's thread if it is idle.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         if std::mem::take(&mut state.idle) {
             drop(state);
@@ -237,7 +238,7 @@ impl Shared {
     }
 }
 
-/// Removes files that are too small: of another setting, or not finished before a crash.
+/// Removes files that are too small: created with another setting, or interrupted by a crash.
 fn keep_whole(files: Vec<SegmentFile>, size: u64) -> io::Result<Vec<Arc<SegmentFile>>> {
     let (whole, small): (Vec<_>, Vec<_>) = files.into_iter().partition(|it| it.size() >= size);
     for file in small {
@@ -247,7 +248,7 @@ fn keep_whole(files: Vec<SegmentFile>, size: u64) -> io::Result<Vec<Arc<SegmentF
 }
 
 impl SegmentLog {
-    /// Opens the log in `dir`, a folder of the data directory, or makes it: blocks.
+    /// Opens the log in `dir`, a subdirectory of the data directory, or creates it: blocks.
     pub(super) fn open(
         data_dir: &Path,
         dir: &Path,
@@ -270,21 +271,21 @@ impl SegmentLog {
             .max()
             .map_or(1, |last| last + 1);
         let synced = Position::from_number(synced);
-        let found = recovery::recover(files, synced)?;
-        found.make_durable(dir, synced, &mark).map_err(failed())?;
-        let oldest = found.segments.keys().next().copied().unwrap_or(1);
-        let usual = settings.segment_bytes;
-        let spares = keep_whole(found.spares, usual).map_err(failed())?;
-        let segments: BTreeMap<u64, Arc<SegmentFile>> = found
+        let recovered = recovery::recover(files, synced)?;
+        recovered.make_durable(dir, synced, &mark).map_err(failed())?;
+        let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
+        let default_size = settings.segment_bytes;
+        let spares = keep_whole(recovered.spares, default_size).map_err(failed())?;
+        let segments: BTreeMap<u64, Arc<SegmentFile>> = recovered
             .segments
             .into_iter()
             .map(|(number, file)| (number, Arc::new(file)))
             .collect();
         let mut writer = Writer::new(mark);
-        let (tail, durable) = match found.end {
-            None => (Tail::empty(usual), Position::default()),
+        let (tail, durable) = match recovered.end {
+            None => (Tail::empty(default_size), Position::default()),
             Some(end) if end.is_full => (
-                Tail::behind(end.at, end.link, usual, &found.index, oldest),
+                Tail::behind(end.at, end.link, default_size, &recovered.index, oldest),
                 end.at,
             ),
             Some(end) => {
@@ -294,12 +295,12 @@ impl SegmentLog {
                 writer
                     .go_on(file.clone(), end.at.offset())
                     .map_err(failed())?;
-                (Tail::new(end.at, end.link, file.size(), usual), end.at)
+                (Tail::new(end.at, end.link, file.size(), default_size), end.at)
             }
         };
-        let appended = AtomicU64::new(found.index.bytes());
+        let appended = AtomicU64::new(recovered.index.bytes());
         let state = State {
-            index: found.index,
+            index: recovered.index,
             removed: tail.at(),
             tail,
             writing: Arc::new([]),
@@ -336,7 +337,7 @@ impl SegmentLog {
     }
 
     /// Appends entries of consecutive indexes, each written by its function, which may be called
-    /// twice; a log that goes further ends before the first of them. `committed` is noted with
+    /// twice; existing entries from the first index on are truncated. `committed` is stored with
     /// them, if given. They are written when this returns and durable when `done` is called.
     pub fn append<E: Fn(&mut Vec<u8>)>(
         &self,
@@ -385,7 +386,7 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Notes the group's committed position. Durable when `done` is called.
+    /// Writes the group's committed position. Durable when `done` is called.
     pub fn set_committed(
         &self,
         group: GroupId,
@@ -402,7 +403,7 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Removes the entries from `number` on. Durable with whatever is synced next.
+    /// Removes the entries from `number` on. Durable with the next sync.
     pub fn truncate_from(&self, group: GroupId, number: u64) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
         state.push(Kind::Truncate, group, |out| {
@@ -413,7 +414,8 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// Removes the entries up to `upto`, which stands at `position`. Durable soon.
+    /// Removes the entries up to index `upto`, whose position is `position`. Triggers a sync, and
+    /// doesn't wait for it.
     pub fn purge(&self, group: GroupId, upto: u64, position: &[u8]) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
         state.push(Kind::Purge, group, |out| {
@@ -430,23 +432,23 @@ impl SegmentLog {
         self.shared.state.lock().index.group(group).and_then(read)
     }
 
-    /// The group's last vote.
+    /// Returns the group's last vote.
     pub fn vote(&self, group: GroupId) -> Option<Bytes> {
         self.of(group, |log| log.vote.clone())
     }
 
-    /// The last committed position of the group that was noted.
+    /// Returns the group's last stored committed position.
     pub fn committed(&self, group: GroupId) -> Option<Bytes> {
         self.of(group, |log| log.committed.clone())
     }
 
-    /// The position up to which the group's log was purged.
+    /// Returns the position up to which the group's log was purged.
     pub fn purged(&self, group: GroupId) -> Option<Bytes> {
         self.of(group, |log| log.purged.as_ref().map(|(_, at)| at.clone()))
     }
 
-    /// Entries from `from` to `to` (exclusive), at most about `max_bytes` of them, but one at
-    /// least if there is any: may block.
+    /// Reads entries from `from` to `to` (exclusive), about `max_bytes` at most, but at least one
+    /// if there is any: may block.
     pub fn entries(
         &self,
         group: GroupId,
@@ -474,7 +476,7 @@ impl SegmentLog {
         sources.into_iter().map(read).collect()
     }
 
-    /// The last entry: may block.
+    /// Reads the last entry: may block.
     pub fn last(&self, group: GroupId) -> Result<Option<(u64, Bytes)>, StoreError> {
         let last = {
             let state = self.shared.state.lock();
@@ -488,8 +490,8 @@ impl SegmentLog {
         last.map(read).transpose()
     }
 
-    /// The first of the newest entries of a group, as many as are within both bounds, but one at
-    /// least if there is any.
+    /// Returns the first index of the newest entries of a group that are within both bounds, at
+    /// least one if there is any.
     pub fn keep_from(&self, group: GroupId, entries: usize, bytes: u64) -> Option<u64> {
         let within = |log: &index::GroupLog| {
             let mut left = bytes;
@@ -505,37 +507,37 @@ impl SegmentLog {
         self.of(group, within)
     }
 
-    /// Whether nothing was ever written to it.
+    /// Returns whether nothing was ever written to the log.
     pub fn is_empty(&self) -> bool {
         self.shared.state.lock().index.groups().next().is_none()
     }
 
-    /// Bytes of entries appended, those included that a start found there.
+    /// Returns the bytes of appended entries, including those recovered at the start.
     pub fn appended_bytes(&self) -> u64 {
         self.shared.appended.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the files that hold the log, without those that are kept to be used again.
+    /// Returns the size of the log's segments, without spare files, in bytes.
     pub fn used_bytes(&self) -> u64 {
         let state = self.shared.state.lock();
         state.segments.values().map(|file| file.size()).sum()
     }
 
-    /// How many entries of all groups there are: memory holds where each lies.
+    /// Returns the number of entries of all groups: the location of each is in memory.
     pub fn entry_count(&self) -> u64 {
         let state = self.shared.state.lock();
         let groups = state.index.groups();
         groups.map(|(_, log)| log.entries.len() as u64).sum()
     }
 
-    /// Bytes of the log's files.
+    /// Returns the size of all files of the log, in bytes.
     pub fn disk_bytes(&self) -> u64 {
         let state = self.shared.state.lock();
         let files = state.segments.values().chain(&state.spares);
         files.map(|file| file.size()).sum()
     }
 
-    /// What the log's thread has done.
+    /// Returns counters of the log's thread.
     pub fn sync_stats(&self) -> &Arc<SyncStats> {
         &self.shared.stats
     }
@@ -550,7 +552,7 @@ impl Drop for SegmentLog {
         }
         self.shared.work.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic there has told itself already.
+            // A panic of the thread was reported already.
             let _ = thread.join();
         }
     }

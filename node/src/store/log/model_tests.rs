@@ -1,5 +1,4 @@
-//! The log against a model of it: whatever is done, it says the same, also after it was opened
-//! again.
+//! Tests the log against a model, also after it is opened again.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -11,27 +10,27 @@ use tempfile::TempDir;
 use super::{LogSettings, SegmentLog};
 use crate::store::keys::GroupId;
 
-/// So small that a few entries fill a segment.
+/// Settings with segments so small that a few entries fill one.
 pub(super) const SETTINGS: LogSettings = LogSettings {
     segment_bytes: 16 << 10,
     spares: 3,
 };
 pub(super) const GROUPS: u16 = 3;
 
-/// What is done to the log.
+/// Operation on the log.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Entries behind the last one: their sizes, and what they are filled with.
+    /// Appends entries: their sizes, and the byte that they are filled with.
     Append(u16, Vec<usize>, u8),
-    /// A vote.
+    /// Writes a vote.
     Vote(u16, u8),
-    /// The last so many entries go.
+    /// Truncates this many entries.
     Truncate(u16, usize),
-    /// All but so many entries go.
+    /// Purges all but this many entries.
     Purge(u16, usize),
-    /// Old segments are made free.
+    /// Cleans old segments.
     Tidy,
-    /// The log is closed and opened again.
+    /// Closes and opens the log.
     Reopen,
 }
 
@@ -40,7 +39,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     let sizes = proptest::collection::vec(0_usize..3000, 1..6);
     prop_oneof![
         10 => (group.clone(), sizes, any::<u8>()).prop_map(|(a, b, c)| Step::Append(a, b, c)),
-        1 => (group.clone(), Just(vec![40_000]), any::<u8>()).prop_map(|(a, b, c)| Step::Append(a, b, c)),
+        1 => (group.clone(), Just(vec![40_000]), any::<u8>())
+            .prop_map(|(a, b, c)| Step::Append(a, b, c)),
         2 => (group.clone(), any::<u8>()).prop_map(|(a, b)| Step::Vote(a, b)),
         2 => (group.clone(), 0_usize..4).prop_map(|(a, b)| Step::Truncate(a, b)),
         3 => (group, 0_usize..8).prop_map(|(a, b)| Step::Purge(a, b)),
@@ -49,7 +49,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a group's log says.
+/// Contents of a group's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GroupModel {
     pub vote: Option<Bytes>,
@@ -65,7 +65,7 @@ pub(super) fn open(dir: &TempDir) -> SegmentLog {
     SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS).unwrap()
 }
 
-/// Does a step to the log and to the model, and waits until it is durable.
+/// Performs a step on the log and on the model, and waits until it is durable.
 pub(super) fn perform(log: &SegmentLog, model: &mut Model, step: &Step) {
     let (done, wait) = mpsc::channel();
     let done = Box::new(move |result| done.send(result).unwrap());
@@ -113,9 +113,9 @@ pub(super) fn perform(log: &SegmentLog, model: &mut Model, step: &Step) {
     }
 }
 
-/// What the log says, in the model's form.
+/// Reads the log's contents, in the model's form.
 pub(super) fn said(log: &SegmentLog, model: &Model) -> Model {
-    let mut said = Model::new();
+    let mut contents = Model::new();
     for (group, expected) in model {
         let id = GroupId(*group);
         let entries = log.entries(id, 0, u64::MAX, usize::MAX).unwrap();
@@ -127,16 +127,16 @@ pub(super) fn said(log: &SegmentLog, model: &Model) -> Model {
             entries: entries.into_iter().collect(),
             next: expected.next,
         };
-        said.insert(*group, state);
+        contents.insert(*group, state);
     }
-    said
+    contents
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn it_says_what_was_written(steps in proptest::collection::vec(step(), 1..80)) {
+    fn the_log_matches_the_model(steps in proptest::collection::vec(step(), 1..80)) {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(&dir);
         let mut model = Model::new();
@@ -154,11 +154,11 @@ proptest! {
 }
 
 #[test]
-fn files_are_used_again_and_do_not_become_more() {
+fn files_are_reused_and_their_number_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(&dir);
     let mut model = Model::new();
-    // A group that rests holds an entry in the first segment.
+    // An idle group has an entry in the first segment.
     perform(&log, &mut model, &Step::Append(1, vec![10], 7));
     for _ in 0..400 {
         perform(&log, &mut model, &Step::Append(0, vec![1000, 1000], 1));
@@ -175,7 +175,7 @@ fn files_are_used_again_and_do_not_become_more() {
 }
 
 #[test]
-fn entries_are_read_up_to_a_size_and_one_at_least() {
+fn entries_are_read_up_to_a_size_and_at_least_one() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(&dir);
     let mut model = Model::new();

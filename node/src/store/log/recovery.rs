@@ -1,9 +1,10 @@
-//! What the log says, read from its segments at a start.
+//! Recovery: reads the log from its segments at a start.
 //!
 //! The newest segment names the oldest one that is still part of the log; from there on each must
-//! go on where the one before has ended. The log ends at the first record that isn't whole, or
-//! isn't behind its predecessor: there a crash cut off what was never synced. If what was synced
-//! goes further (see `synced_mark`), the log is damaged, and the node must not go on.
+//! continue where the one before has ended. The log ends at the first record that is invalid, or
+//! doesn't follow its predecessor: there a crash interrupted a write that was never synced. If the
+//! synced position is beyond it (see `synced_mark`), the log is damaged, and the node must not
+//! start.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,38 +19,39 @@ use crate::store::error::StoreError;
 use crate::store::folder::sync_folder;
 use crate::store::synced_mark::SyncedMark;
 
-/// The log as it was found.
+/// Recovered log.
 pub struct Recovered {
-    /// What it says.
+    /// Contents of the log.
     pub index: Index,
-    /// Its segments, by number.
+    /// Segments of the log, by number.
     pub segments: Segments,
-    /// Files that are not part of it, and can be used again.
+    /// Files that are not part of the log, and can be reused.
     pub spares: Vec<SegmentFile>,
-    /// Where it ends; `None` if it has no segment.
+    /// End of the log; `None` if it has no segment.
     pub end: Option<End>,
 }
 
-/// Where a segment ends.
+/// End of a segment.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// The place behind its last record.
+    /// Position after the last record.
     pub at: Position,
-    /// The sum of its last record.
+    /// Checksum of the last record.
     pub link: Link,
-    /// Whether the log goes on in the next segment.
+    /// True if the log continues in the next segment.
     pub is_full: bool,
 }
 
 type Segments = BTreeMap<u64, SegmentFile>;
 
 impl Recovered {
-    /// Makes durable what was read, of which everything before `synced` is already: blocks. A process
-    /// that was killed between a write and its sync left records that are readable and not durable;
-    /// and a file that it had just made, whose name isn't. From here on it is missed if it is gone.
+    /// Makes all records that were read durable; those before `synced` are already: blocks. A
+    /// process that was killed between a write and its sync left records that are readable and not
+    /// durable, and possibly a new file whose name isn't durable. After this their loss would be
+    /// noticed.
     ///
-    /// A sync alone is not enough: where that process's own sync has failed, the kernel has dropped
-    /// what it was to write, and reads it from memory all the same. So it is written again.
+    /// A sync alone is not enough: if that process's own sync has failed, the kernel has dropped
+    /// the dirty pages, and still reads them from memory. So the records are written again.
     pub fn make_durable(&self, dir: &Path, synced: Position, mark: &SyncedMark) -> io::Result<()> {
         for (number, file) in self.segments.range(synced.segment()..) {
             let from = if *number == synced.segment() {
@@ -66,11 +68,11 @@ impl Recovered {
     }
 }
 
-fn damaged(what: &'static str) -> StoreError {
-    StoreError::corrupt("log", what)
+fn damaged(reason: &'static str) -> StoreError {
+    StoreError::corrupt("log", reason)
 }
 
-/// The log lacks what was synced.
+/// Builds the error of a log that lacks synced records.
 fn lost(end: Option<End>, segments: &Segments, synced: Position) -> Result<StoreError, StoreError> {
     let file = end.and_then(|end| segments.get(&end.at.segment()));
     let rest = match (file, end) {
@@ -120,7 +122,7 @@ pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, S
     })
 }
 
-/// Tells segments from files that hold none, or none that this version may read.
+/// Sorts files into segments and spare files; fails on a segment that this version can't read.
 fn sort(files: Vec<SegmentFile>) -> Result<(Segments, Vec<SegmentFile>), StoreError> {
     let (mut segments, mut spares) = (Segments::new(), Vec::new());
     for file in files {
@@ -134,15 +136,15 @@ fn sort(files: Vec<SegmentFile>) -> Result<(Segments, Vec<SegmentFile>), StoreEr
             continue;
         };
         if beginning.format != FORMAT {
-            let what = "it was written by a later version of cloudkv-node: upgrade it";
-            return Err(damaged(what));
+            let reason = "it was written by a later version of cloudkv-node: upgrade it";
+            return Err(damaged(reason));
         }
         spares.extend(segments.insert(beginning.number, file));
     }
     Ok((segments, spares))
 }
 
-/// The oldest segment of the log, as the newest one says.
+/// Reads the number of the oldest segment of the log from the newest one.
 fn oldest(number: u64, newest: &SegmentFile) -> Result<u64, StoreError> {
     let mut oldest = number;
     let bytes = newest.read_all().map_err(StoreError::on("read", "log"))?;
@@ -172,7 +174,7 @@ fn read_segment(
         let at = Position::new(number, offset);
         index
             .take(frame, at)
-            .map_err(|nonsense| damaged(nonsense.0))
+            .map_err(|invalid| damaged(invalid.0))
     })?;
     Ok(End {
         at: Position::new(number, offset),
@@ -181,8 +183,8 @@ fn read_segment(
     })
 }
 
-/// Visits the records of a segment, of which the first is behind `link` if that is given. Returns
-/// where they end, the sum of the last one, and whether it is the segment's last.
+/// Visits the records of a segment, of which the first must follow `link` if that is given. Returns
+/// their end, the checksum of the last one, and whether that ends the segment.
 fn walk(
     bytes: &[u8],
     mut link: Option<Link>,

@@ -1,10 +1,9 @@
-//! The files of the log: of a fixed size, filled once, then used again for a later segment.
+//! Files of the log: of a fixed size, filled once, then reused for a later segment.
 //!
-//! A file that has its size and its blocks already is synced faster than one that grows: there is
-//! nothing to note in the file system's journal. It is written around the page cache where the
-//! file system allows that, in whole blocks: the last block of the log is written again with each
-//! sync until it is full, and each time its beginning is the same, so a write of it that is cut
-//! off harms nothing that was there.
+//! A preallocated file is synced faster than one that grows: no metadata has to be written to the
+//! file system's journal. It is written with direct I/O where the file system allows that, in whole
+//! blocks: the last block of the log is written again with each sync until it is full, and its
+//! beginning never changes, so a torn write of it doesn't change earlier records.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use crate::store::folder::sync_folder;
 
-/// Files are written in whole blocks of this many bytes, from offsets that are multiples of it.
+/// Block size, in bytes: files are written in whole blocks, at offsets that are multiples of it.
 pub const BLOCK: usize = 4096;
-/// How much is written at once, at most; a multiple of [`BLOCK`].
+/// Maximum size of one write, in bytes; a multiple of [`BLOCK_BYTES`].
 const WRITE: usize = 1 << 20;
 const EXTENSION: &str = "log";
 
-/// A file of the log.
+/// File of the log.
 #[derive(Debug)]
 pub struct SegmentFile {
     path: PathBuf,
@@ -31,15 +30,15 @@ pub struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Makes file number `slot` in `dir`, filled with zeros and durable: blocks.
+    /// Creates file number `slot` in `dir`, filled with zeros and durable: blocks.
     pub fn create(dir: &Path, slot: u64, size: u64) -> io::Result<Self> {
         let path = dir.join(format!("{slot:08}.{EXTENSION}"));
-        let made = Self::fill(&path, size).and_then(|()| Self::open(path.clone(), slot));
-        if made.is_err() {
-            // Without its blocks it is of no use, and its space may be needed.
+        let created = Self::fill(&path, size).and_then(|()| Self::open(path.clone(), slot));
+        if created.is_err() {
+            // An incomplete file is useless, and its space may be needed.
             let _ = std::fs::remove_file(&path);
         }
-        let file = made?;
+        let file = created?;
         sync_folder(dir)?;
         Ok(file)
     }
@@ -85,36 +84,36 @@ impl SegmentFile {
         Ok(files)
     }
 
-    /// Where it lies.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its number.
+    /// Returns the number of the file.
     pub fn slot(&self) -> u64 {
         self.slot
     }
 
-    /// How much fits in it, in bytes.
+    /// Returns the size of the file, in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Reads all of it: blocks.
+    /// Reads the whole file: blocks.
     pub fn read_all(&self) -> io::Result<Vec<u8>> {
         let size = usize::try_from(self.size).map_err(io::Error::other)?;
         self.read(0, size)
     }
 
-    /// Reads a part of it: blocks.
+    /// Reads a part of the file: blocks.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.read.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// Writes a part again, as it is read, with the rest of its blocks: blocks. Bytes that the disk
-    /// has already don't change, whatever a power loss leaves of it.
+    /// Writes a part again with the content that it reads, in whole blocks: blocks. Bytes that are
+    /// on the disk already don't change, even if a power loss interrupts it.
     pub fn write_again(&self, part: Range<u64>) -> io::Result<()> {
         let mut buffer = Aligned::new(WRITE);
         let mut offset = part.start - part.start % BLOCK as u64;
@@ -122,31 +121,31 @@ impl SegmentFile {
             let length = usize::try_from(part.end - offset).map_or(WRITE, |left| left.min(WRITE));
             let blocks = &mut buffer.all_mut()[..length.next_multiple_of(BLOCK)];
             blocks.fill(0);
-            let there = self.size.saturating_sub(offset).min(blocks.len() as u64);
-            let there = usize::try_from(there).map_err(io::Error::other)?;
-            self.read.read_exact_at(&mut blocks[..there], offset)?;
+            let readable = self.size.saturating_sub(offset).min(blocks.len() as u64);
+            let readable = usize::try_from(readable).map_err(io::Error::other)?;
+            self.read.read_exact_at(&mut blocks[..readable], offset)?;
             self.write.write_all_at(blocks, offset)?;
             offset += blocks.len() as u64;
         }
         Ok(())
     }
 
-    /// Makes all that was written durable, by an earlier process, too, but for what a failed sync
-    /// of that one has dropped: blocks.
+    /// Makes all writes durable, also those of an earlier process, except pages that a failed sync
+    /// of that process has dropped: blocks.
     pub fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         synced::note(&self.path);
         self.write.sync_data()
     }
 
-    /// Removes it.
+    /// Removes the file.
     pub fn remove(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 }
 
-/// Opens a file for writes that go around the page cache. Some file systems take the flag and then
-/// refuse what is done: a read tells.
+/// Opens a file for direct I/O. Some file systems accept the flag and then fail all operations,
+/// which a read detects.
 #[cfg(target_os = "linux")]
 fn open_direct(path: &Path) -> io::Result<File> {
     let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
@@ -165,7 +164,7 @@ fn open_direct(_path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Bytes that begin at a multiple of [`BLOCK`], as writes around the page cache need it.
+/// Buffer aligned to [`BLOCK_BYTES`], as direct I/O requires.
 #[derive(Debug)]
 struct Aligned {
     bytes: Vec<u8>,
@@ -175,7 +174,7 @@ struct Aligned {
 
 impl Aligned {
     fn new(len: usize) -> Self {
-        // Never grown: its bytes stay where they are.
+        // Never grown: the bytes are never moved.
         let bytes = vec![0; len + BLOCK];
         let skip = bytes.as_ptr().align_offset(BLOCK);
         Self { bytes, skip, len }
@@ -186,18 +185,18 @@ impl Aligned {
     }
 }
 
-/// Writes bytes behind each other into one file after the other.
+/// Writer that appends bytes to one file after the other.
 #[derive(Debug)]
 pub struct Pen {
     buffer: Aligned,
-    /// Where the buffer's first byte belongs in the file: a multiple of [`BLOCK`].
+    /// Offset of the buffer's first byte in the file: a multiple of [`BLOCK_BYTES`].
     base: u64,
-    /// How much of the buffer is in use: less than a block between two calls.
+    /// Number of bytes of the buffer in use: less than a block between two calls.
     filled: usize,
 }
 
 impl Pen {
-    /// At the beginning of a file.
+    /// Creates a writer at the beginning of a file.
     pub fn new() -> Self {
         Self {
             buffer: Aligned::new(WRITE),
@@ -206,17 +205,17 @@ impl Pen {
         }
     }
 
-    /// Goes to `offset` of a file, whose last block is read.
+    /// Moves to `offset` of a file, and reads the block around it.
     pub fn seek(&mut self, file: &SegmentFile, offset: u64) -> io::Result<()> {
         let rest = offset % BLOCK as u64;
         self.base = offset - rest;
         self.filled = usize::try_from(rest).map_err(io::Error::other)?;
-        let begun = file.read(self.base, self.filled)?;
-        self.buffer.all_mut()[..self.filled].copy_from_slice(&begun);
+        let block = file.read(self.base, self.filled)?;
+        self.buffer.all_mut()[..self.filled].copy_from_slice(&block);
         Ok(())
     }
 
-    /// Goes to the beginning of another file.
+    /// Moves to the beginning of another file.
     pub fn restart(&mut self) {
         self.base = 0;
         self.filled = 0;
@@ -225,25 +224,25 @@ impl Pen {
     /// Writes `bytes`: they are written when this returns, durable after a sync of the file.
     pub fn write(&mut self, file: &SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let room = self.buffer.len - self.filled;
-            let (now, later) = bytes.split_at(bytes.len().min(room));
-            let end = self.filled + now.len();
+            let free = self.buffer.len - self.filled;
+            let (head, rest) = bytes.split_at(bytes.len().min(free));
+            let end = self.filled + head.len();
             let padded = end.next_multiple_of(BLOCK);
             let buffer = self.buffer.all_mut();
-            buffer[self.filled..end].copy_from_slice(now);
+            buffer[self.filled..end].copy_from_slice(head);
             buffer[end..padded].fill(0);
             file.write.write_all_at(&buffer[..padded], self.base)?;
             let whole = end - end % BLOCK;
             buffer.copy_within(whole..end, 0);
             self.base += whole as u64;
             self.filled = end - whole;
-            bytes = later;
+            bytes = rest;
         }
         Ok(())
     }
 }
 
-/// Which files the current thread has synced.
+/// Record of the files that the current thread has synced, for tests.
 #[cfg(test)]
 pub mod synced {
     use std::cell::RefCell;
@@ -257,7 +256,7 @@ pub mod synced {
         FILES.with_borrow_mut(|files| files.push(path.to_owned()));
     }
 
-    /// Takes the list.
+    /// Takes the paths of the synced files.
     pub fn take() -> Vec<PathBuf> {
         FILES.with_borrow_mut(std::mem::take)
     }
@@ -268,32 +267,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_in_pieces_is_there_as_a_whole() {
+    fn pieces_are_written_contiguously() {
         let dir = tempfile::tempdir().unwrap();
         let file = SegmentFile::create(dir.path(), 1, 4 << 20).unwrap();
-        let mut pen = Pen::new();
+        let mut writer = Pen::new();
         let mut all = Vec::new();
         for (number, length) in [1, 10, 4085, 1, 4096, 3, 1_500_000, 8192, 0, 70]
             .iter()
             .enumerate()
         {
             let piece = vec![u8::try_from(number).unwrap() + 1; *length];
-            pen.write(&file, &piece).unwrap();
+            writer.write(&file, &piece).unwrap();
             all.extend_from_slice(&piece);
         }
         file.sync().unwrap();
         assert_eq!(file.read(0, all.len()).unwrap(), all);
         // After a restart, from the middle of a block.
-        let mut pen = Pen::new();
-        pen.seek(&file, all.len() as u64).unwrap();
-        pen.write(&file, b"more").unwrap();
+        let mut writer = Pen::new();
+        writer.seek(&file, all.len() as u64).unwrap();
+        writer.write(&file, b"more").unwrap();
         all.extend_from_slice(b"more");
         assert_eq!(file.read(0, all.len()).unwrap(), all);
         assert_eq!(file.size(), 4 << 20);
     }
 
     #[test]
-    fn what_is_written_again_stays_as_it_was() {
+    fn rewriting_changes_no_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let file = SegmentFile::create(dir.path(), 1, 3 << 20).unwrap();
         let all: Vec<u8> = (0..2_500_000_u32)
@@ -310,17 +309,17 @@ mod tests {
     }
 
     #[test]
-    fn files_are_found_again_and_others_left_alone() {
+    fn segment_files_are_opened_and_others_ignored() {
         let dir = tempfile::tempdir().unwrap();
         SegmentFile::create(dir.path(), 3, 8192).unwrap();
         SegmentFile::create(dir.path(), 12, 4096).unwrap();
         std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-        let mut found: Vec<_> = SegmentFile::open_all(dir.path())
+        let mut opened: Vec<_> = SegmentFile::open_all(dir.path())
             .unwrap()
             .iter()
             .map(|file| (file.slot(), file.size()))
             .collect();
-        found.sort_unstable();
-        assert_eq!(found, [(3, 8192), (12, 4096)]);
+        opened.sort_unstable();
+        assert_eq!(opened, [(3, 8192), (12, 4096)]);
     }
 }

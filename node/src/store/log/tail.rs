@@ -1,30 +1,30 @@
-//! The end of the log: where the next record goes, and what waits to be written.
+//! End of the log: position of the next record, and chunks that wait to be written.
 //!
-//! Records are put behind each other in memory, in one order for all groups; the log's thread
-//! takes all that is there and writes it (see `writer`). A segment that is full is ended, and the
-//! next one begins with what must outlive the older ones: votes and positions of all groups.
+//! Records are appended in memory, in one order for all groups; the log's thread takes and writes
+//! everything that waits (see `writer`). A full segment is ended, and the next one begins with the
+//! records that must outlive older segments: votes and positions of all groups.
 
 use super::frame::{self, HEAD, Kind, Link};
 use super::index::{Index, Position};
 use super::segment::BLOCK;
 use crate::store::keys::GroupId;
 
-/// The format of the segments.
+/// Version of the segment format.
 pub const FORMAT: u32 = 1;
 
-/// A piece of a segment that waits to be written, or is being written.
+/// Piece of a segment that waits to be written, or is being written.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Where it goes.
+    /// Position of the first byte.
     pub at: Position,
-    /// Size that a new segment has at least; `None`: the segment is there.
+    /// Minimum size of the new segment that begins here; `None` if the segment exists.
     pub begins: Option<u64>,
-    /// What is written.
+    /// Bytes to write.
     pub bytes: Vec<u8>,
 }
 
 impl Chunk {
-    /// Where it ends.
+    /// Returns the position after the last byte.
     pub fn end(&self) -> Position {
         Position::new(
             self.at.segment(),
@@ -32,7 +32,7 @@ impl Chunk {
         )
     }
 
-    /// The bytes at a place, if they are all here.
+    /// Returns the bytes at a position, if the chunk contains all of them.
     pub fn read(&self, at: Position, length: usize) -> Option<&[u8]> {
         if at.segment() != self.at.segment() {
             return None;
@@ -42,24 +42,24 @@ impl Chunk {
     }
 }
 
-/// A record that fits in no segment.
+/// Error of a record that fits in no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
-/// The end of the log.
+/// End of the log.
 #[derive(Debug)]
 pub struct Tail {
     at: Position,
     link: Link,
-    /// Size of the segment at `at`.
+    /// Size of the current segment.
     size: u64,
-    /// Size of segments, when no record needs more.
+    /// Size of segments, unless a record needs more.
     usual_size: u64,
     waiting: Vec<Chunk>,
 }
 
 impl Tail {
-    /// Goes on behind the record that `link` is of, in a segment of `size` bytes.
+    /// Continues at `at`, after the record with this checksum, in a segment of `size` bytes.
     pub fn new(at: Position, link: Link, size: u64, usual_size: u64) -> Self {
         Self {
             at,
@@ -70,38 +70,38 @@ impl Tail {
         }
     }
 
-    /// The end of a log that has no segment yet: the first one is segment 1.
+    /// Creates the end of a log that has no segment yet: the first one is segment 1.
     pub fn empty(usual_size: u64) -> Self {
         let mut tail = Self::new(Position::new(0, 0), Link::default(), 0, usual_size);
         tail.begin(&Index::default(), 1, 0);
         tail
     }
 
-    /// Goes on behind a segment that has ended.
+    /// Continues after a segment that has ended.
     pub fn behind(at: Position, link: Link, usual_size: u64, index: &Index, oldest: u64) -> Self {
         let mut tail = Self::new(at, link, at.offset(), usual_size);
         tail.begin(index, oldest, 0);
         tail
     }
 
-    /// Where the next record goes.
+    /// Returns the position of the next record.
     pub fn at(&self) -> Position {
         self.at
     }
 
-    /// What waits to be written.
+    /// Returns the chunks that wait to be written.
     pub fn waiting(&self) -> &[Chunk] {
         &self.waiting
     }
 
-    /// Takes what waits to be written.
+    /// Takes the chunks that wait to be written.
     pub fn take(&mut self) -> Vec<Chunk> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Puts a record at the end; `body` writes its body, and may be called twice. Returns where the
-    /// record begins and how long it is. `index` is what the log said before it, and `oldest` its
-    /// oldest segment.
+    /// Appends a record; `body` writes its body, and may be called twice. Returns the position and
+    /// the length of the record. `index` is the contents of the log before it, and `oldest` the
+    /// number of the oldest segment.
     pub fn push(
         &mut self,
         index: &Index,
@@ -125,7 +125,7 @@ impl Tail {
         }
     }
 
-    /// Whether the segment has room for its last record, too.
+    /// Returns whether the segment still has space for its last record.
     fn fits(&self) -> bool {
         self.at.offset() + HEAD as u64 <= self.size
     }
@@ -154,7 +154,7 @@ impl Tail {
         (at, length)
     }
 
-    /// Takes back the record that was put last.
+    /// Removes the record that was appended last.
     fn take_back(&mut self, length: usize, at: Position) {
         if let Some(chunk) = self.waiting.last_mut() {
             let record = chunk.bytes.len() - length;
@@ -166,8 +166,8 @@ impl Tail {
         self.at = at;
     }
 
-    /// Begins the next segment, with room for a record of `room` bytes.
-    fn begin(&mut self, index: &Index, oldest: u64, room: u64) {
+    /// Begins the next segment, with space for a record of `record_bytes`.
+    fn begin(&mut self, index: &Index, oldest: u64, record_bytes: u64) {
         let number = self.at.segment() + 1;
         self.at = Position::new(number, 0);
         self.waiting.push(Chunk {
@@ -194,7 +194,7 @@ impl Tail {
                 });
             }
         }
-        let needed = self.at.offset() + room + HEAD as u64;
+        let needed = self.at.offset() + record_bytes + HEAD as u64;
         let needed = needed.next_multiple_of(BLOCK as u64);
         self.size = self.usual_size.max(needed).min(u64::from(u32::MAX));
         if let Some(chunk) = self.waiting.last_mut() {
@@ -203,19 +203,19 @@ impl Tail {
     }
 }
 
-/// What the first record of a segment says.
+/// Contents of the first record of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
-    /// The segment's format.
+    /// Format of the segment.
     pub format: u32,
-    /// Its number.
+    /// Number of the segment.
     pub number: u64,
-    /// The oldest segment of the log, when it was begun.
+    /// Number of the log's oldest segment when this one was begun.
     pub oldest: u64,
 }
 
 impl Beginning {
-    /// Reads the body of a first record.
+    /// Parses the body of a first record.
     pub fn parse(body: &[u8]) -> Option<Self> {
         let (format, rest) = body.split_first_chunk::<4>()?;
         let (number, rest) = rest.split_first_chunk::<8>()?;

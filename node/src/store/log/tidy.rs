@@ -1,9 +1,9 @@
-//! Old segments made free.
+//! Frees old segments.
 //!
-//! A segment is used again when no entry in it is needed. But some groups write much and others
-//! nearly nothing, and the last entries of those would hold up all segments since. So what is
-//! needed of an old segment is written again at the end of the log, if it is little, or if the log
-//! has grown far beyond what is needed of it.
+//! A segment is reused when no entry in it is needed. But some groups write much and others almost
+//! nothing, and the last entries of those would keep all segments since in use. So the needed
+//! entries of an old segment are written again at the end of the log, if they are few, or if the
+//! log has grown far beyond its needed entries (segment cleaning, Rosenblum and Ousterhout 1992).
 
 use super::frame::Kind;
 use super::index::Place;
@@ -11,12 +11,12 @@ use super::{SegmentLog, State};
 use crate::store::error::StoreError;
 use crate::store::keys::GroupId;
 
-/// A segment of which less than one part in so many is needed is worth moving.
+/// Divisor of the segment size: a segment with fewer needed bytes than this fraction is cleaned.
 const LITTLE: u64 = 4;
-/// The newest segments stay as they are.
+/// Number of the newest segments that are never cleaned.
 const NEWEST: u64 = 4;
 
-/// An entry of an old segment.
+/// Entry of an old segment.
 struct Old {
     group: GroupId,
     number: u64,
@@ -24,8 +24,8 @@ struct Old {
 }
 
 impl SegmentLog {
-    /// Moves what is needed of the oldest segment, if that is worth it: blocks. Returns how many
-    /// entries it moved. To be called now and then.
+    /// Relocates the needed entries of the oldest segment, if it should be cleaned: blocks. Returns
+    /// the number of relocated entries. To be called periodically.
     pub fn tidy(&self) -> Result<usize, StoreError> {
         let old = {
             let state = self.shared.state.lock();
@@ -45,7 +45,7 @@ impl SegmentLog {
     fn move_entry(&self, old: &Old) -> Result<bool, StoreError> {
         let source = {
             let state = self.shared.state.lock();
-            // It may have been purged since it was found, and its segment be free. What is still
+            // It may have been purged meanwhile, and its segment be freed. An entry that is still
             // needed is in a segment of the log.
             if !state.is_at(old) {
                 return Ok(false);
@@ -67,31 +67,31 @@ impl SegmentLog {
 }
 
 impl State {
-    /// Whether an entry is needed, and where it was found.
+    /// Returns whether an entry is still needed, and still at this location.
     fn is_at(&self, old: &Old) -> bool {
         let log = self.index.group(old.group);
         log.and_then(|log| log.entries.get(&old.number)) == Some(&old.place)
     }
 
-    /// The first segment that holds entries, if they should be moved.
+    /// Returns the first segment with needed entries, if it should be cleaned.
     fn worth_moving(&self, segment_bytes: u64) -> Option<u64> {
         let newest = self.tail.at().segment();
         let needed = |segment: &u64| self.index.needed(*segment).entries > 0;
         let first = (self.oldest..newest).find(needed)?;
-        let behind = newest - first;
-        let is_little = self.index.needed(first).bytes < segment_bytes / LITTLE;
-        let log_is_mostly_free = 2 * self.index.bytes() < behind * segment_bytes;
-        (behind >= NEWEST && (is_little || log_is_mostly_free)).then_some(first)
+        let segments_after = newest - first;
+        let is_sparse = self.index.needed(first).bytes < segment_bytes / LITTLE;
+        let is_log_sparse = 2 * self.index.bytes() < segments_after * segment_bytes;
+        (segments_after >= NEWEST && (is_sparse || is_log_sparse)).then_some(first)
     }
 
     fn entries_of(&self, segment: u64) -> Vec<Old> {
         let mut old = Vec::new();
         for (group, log) in self.index.groups() {
-            let there = log
+            let in_segment = log
                 .entries
                 .iter()
                 .filter(|(_, place)| place.at.segment() == segment);
-            old.extend(there.map(|(number, place)| Old {
+            old.extend(in_segment.map(|(number, place)| Old {
                 group,
                 number: *number,
                 place: *place,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_whose_segment_was_freed_meanwhile_is_left_alone() {
+    fn an_entry_whose_segment_was_freed_meanwhile_is_not_relocated() {
         let dir = tempfile::tempdir().unwrap();
         let log = open(&dir);
         append(&log, RESTING, 1);

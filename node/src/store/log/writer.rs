@@ -1,11 +1,11 @@
-//! One fsync for all Raft groups of a node.
+//! Group commit: one fsync for all Raft groups of a node.
 //!
-//! The log's thread takes all records that wait, writes them, syncs once, and completes them; while
-//! it does, the next ones gather. So however many groups write, the disk sees one sync after the
-//! other, each as large as it can be.
+//! The log's thread takes all waiting records, writes them, syncs once, and completes them; the
+//! next ones accumulate meanwhile. So however many groups write, the disk does one sync after the
+//! other, each covering as many records as possible.
 //!
-//! After a failed sync the kernel may have dropped the dirty pages: it is never tried again. Every
-//! completion from then on gets the error, and Raft ends the process.
+//! After a failed sync the kernel may have dropped the dirty pages, so a sync is never retried.
+//! Every completion from then on gets the error, and Raft ends the process.
 
 use std::io;
 use std::sync::Arc;
@@ -20,33 +20,33 @@ use super::tail::Chunk;
 use crate::store::keys::GroupId;
 use crate::store::synced_mark::SyncedMark;
 
-/// Called once, on the log's thread, when the records are durable, or never will be.
+/// Callback, called once on the log's thread, when the records are durable, or can't become so.
 pub type Completion = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 
-/// What the log's thread has done since the start.
+/// Counters of the log's thread since the start.
 #[derive(Debug, Default)]
 pub struct SyncStats {
     /// Number of syncs.
     pub syncs: AtomicU64,
-    /// Appends that they made durable.
+    /// Number of appends that were made durable.
     pub appends: AtomicU64,
     /// Time spent in writing and syncing, in microseconds.
     pub micros: AtomicU64,
 }
 
-/// What there is to do.
+/// Chunks to write, and completions to call after the sync.
 struct Work {
     chunks: Arc<[Chunk]>,
     completions: Vec<Completion>,
 }
 
-/// The thread that writes and syncs the log.
+/// State of the thread that writes and syncs the log.
 pub(super) struct Writer {
     mark: SyncedMark,
     pen: Pen,
     file: Option<Arc<SegmentFile>>,
     preparing: Option<JoinHandle<()>>,
-    /// The segment while which a file for the next one was made, or tried to.
+    /// Segment during which creating the file for the next one was last tried.
     prepared_in: u64,
 }
 
@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// Goes on in a file, at `offset`.
+    /// Continues in a file, at `offset`.
     pub(super) fn go_on(&mut self, file: Arc<SegmentFile>, offset: u64) -> io::Result<()> {
         self.pen.seek(&file, offset)?;
         self.file = Some(file);
@@ -95,7 +95,7 @@ impl Writer {
             }
         }
         if let Some(preparing) = self.preparing.take() {
-            // A panic there has told itself already.
+            // A panic of the thread was reported already.
             let _ = preparing.join();
         }
     }
@@ -103,7 +103,7 @@ impl Writer {
     fn write(&mut self, shared: &Shared, chunks: &[Chunk]) -> io::Result<()> {
         for chunk in chunks {
             if let Some(size) = chunk.begins {
-                // What comes next must not be on the disk without what came before.
+                // The next segment must not be on the disk without the end of this one.
                 self.sync()?;
                 self.file = Some(shared.next_file(chunk.at.segment(), size)?);
                 self.pen.restart();
@@ -123,8 +123,8 @@ impl Writer {
         self.file.as_ref().map_or(Ok(()), |file| file.sync())
     }
 
-    /// Makes the next segment's file on a thread of its own, while there is time for that. Once for
-    /// each segment: if it can't be made, the next one will tell.
+    /// Creates the next segment's file ahead of time, on a thread of its own. Tried once for each
+    /// segment: if it fails, the file is created when it is needed.
     fn prepare(&mut self, shared: &Arc<Shared>) {
         if self
             .preparing
@@ -140,8 +140,11 @@ impl Writer {
         let shared = shared.clone();
         let make = move || match shared.create(slot, shared.settings.segment_bytes) {
             Ok(file) => shared.state.lock().spares.push(file),
-            // It is tried again when it is needed, and then it counts.
-            Err(error) => tracing::warn!(%error, "prepare a segment of the log"),
+            // Creating it is retried when the file is needed, and an error is fatal then.
+            Err(error) => tracing::warn!(
+                %error,
+                "preparing a log segment failed, retrying when it is needed"
+            ),
         };
         let thread = std::thread::Builder::new().name("log-prepare".into());
         self.preparing = thread.spawn(make).ok();
@@ -149,7 +152,7 @@ impl Writer {
 }
 
 impl Shared {
-    /// Waits for work; `None` when the log is closed and all is written.
+    /// Waits for work; returns `None` when the log is closed and everything is written.
     fn take_work(&self) -> Option<Work> {
         let mut state = self.state.lock();
         while state.tail.waiting().is_empty() && state.completions.is_empty() {
@@ -167,11 +170,11 @@ impl Shared {
         })
     }
 
-    /// Notes that chunks are durable, and frees segments; or that they never will be.
+    /// Records that chunks are durable, and frees segments; or that writing has failed.
     fn finish_work(&self, chunks: &[Chunk], failed: Option<&Arc<str>>) {
         let mut state = self.state.lock();
         if let Some(failed) = failed {
-            // What couldn't be written stays readable.
+            // Chunks that couldn't be written stay readable.
             state.failed = Some(failed.clone());
             return;
         }
@@ -183,20 +186,20 @@ impl Shared {
         drop(state);
         for file in surplus {
             if let Err(error) = file.remove() {
-                tracing::warn!(%error, "remove a segment of the log");
+                tracing::warn!(%error, "removing a log segment failed");
             }
         }
     }
 
-    /// A file for a new segment of at least `size` bytes.
+    /// Returns a file for a new segment of at least `size` bytes.
     fn next_file(&self, segment: u64, size: u64) -> io::Result<Arc<SegmentFile>> {
         let (spare, slot) = {
             let mut state = self.state.lock();
-            // One that is still being read is left alone.
+            // A file that is still being read can't be reused.
             let free =
                 |file: &Arc<SegmentFile>| file.size() >= size && Arc::strong_count(file) == 1;
-            let found = state.spares.iter().position(free);
-            let spare = found.map(|at| state.spares.swap_remove(at));
+            let reusable = state.spares.iter().position(free);
+            let spare = reusable.map(|at| state.spares.swap_remove(at));
             let slot = state.next_slot;
             state.next_slot += u64::from(spare.is_none());
             (spare, slot)
@@ -213,8 +216,8 @@ impl Shared {
         SegmentFile::create(&self.dir, slot, size).map(Arc::new)
     }
 
-    /// The number of a file that should be made, since the segment is filling up, and that segment;
-    /// `None` if one was made in it already.
+    /// Returns the number of a spare file to create, since the current segment is filling up, and
+    /// that segment's number; `None` if creating one was tried during this segment already.
     fn wants_spare(&self, prepared_in: u64) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
         let at = state.tail.at();
@@ -230,8 +233,8 @@ impl Shared {
 }
 
 impl super::State {
-    /// Frees segments that nobody needs: first they are said to be no part of the log any more,
-    /// and when that is durable, they may be used again. Returns the files that are too many.
+    /// Frees unneeded segments: first a record removes them from the log, and when it is durable,
+    /// their files may be reused. Returns surplus files.
     fn release(&mut self, spares: usize) -> Vec<Arc<SegmentFile>> {
         if self.releasing.is_some_and(|at| at <= self.durable) {
             self.releasing = None;
@@ -253,7 +256,7 @@ impl super::State {
         self.spares.split_off(kept)
     }
 
-    /// The oldest segment that holds something needed, or is being written.
+    /// Returns the oldest segment that holds needed entries, or is being written.
     fn oldest_needed(&self) -> u64 {
         let newest = self.durable.segment();
         (self.oldest..newest)

@@ -1,4 +1,4 @@
-//! The cells of the table: which there are, in which order they are measured.
+//! Cells of the table, and the order of their measurement.
 
 use super::Plan;
 use super::stage::Stage;
@@ -10,36 +10,36 @@ use crate::workload::Operation;
 use anyhow::Result;
 use serde::Serialize;
 
-/// How often the cells that decide a ratio are measured.
+/// Number of measurements of the cells that decide a ratio.
 const ROUNDS: usize = 3;
 
-/// One server under one load, once.
+/// One measurement of a server under one load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cell {
-    /// The server.
+    /// Measured server.
     pub server: Kind,
-    /// What it was asked.
+    /// Load of the server.
     #[serde(flatten)]
     pub load: Load,
-    /// Which repetition.
+    /// Number of the repetition.
     pub round: usize,
-    /// What came out.
+    /// Result of the measurement.
     pub outcome: Outcome,
 }
 
-/// What a server is asked.
+/// Load of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Load {
     /// GET or PUT.
     pub operation: Operation,
     /// Bytes of a value.
     pub value_size: usize,
-    /// Connections.
+    /// Number of connections.
     pub connections: usize,
 }
 
 impl Load {
-    /// Those with 64 connections, and single PUTs, decide ratios.
+    /// Loads with 64 connections, and single PUTs, decide ratios.
     fn is_repeated(self) -> bool {
         self.connections == 64
             || (self.connections == 1 && self.operation == Operation::Put && self.value_size == 100)
@@ -51,7 +51,7 @@ impl Load {
 pub struct Cells(Vec<Cell>);
 
 impl Cells {
-    /// Measures them all.
+    /// Measures all cells.
     pub async fn measure(plan: &Plan, stage: &mut Stage) -> Result<Self> {
         let mut cells = Self::default();
         let schedule = schedule(plan);
@@ -76,7 +76,7 @@ impl Cells {
         Ok(cells)
     }
 
-    /// Which loads there were, in the order of the table.
+    /// Returns the measured loads, in the order of the table.
     pub fn loads(&self) -> Vec<Load> {
         let mut loads: Vec<_> = self.0.iter().map(|cell| cell.load).collect();
         loads.sort_unstable();
@@ -84,7 +84,7 @@ impl Cells {
         loads
     }
 
-    /// The median over rounds of one number of a server under a load.
+    /// Median over rounds of one number of a server under a load.
     pub fn median(
         &self,
         server: Kind,
@@ -99,7 +99,7 @@ impl Cells {
         (!numbers.is_empty()).then(|| median(&mut numbers))
     }
 
-    /// Failed requests of a server under a load, in all rounds.
+    /// Number of failed requests of a server under a load, in all rounds.
     pub fn sum_of_errors(&self, server: Kind, load: Load) -> u64 {
         let same = self
             .0
@@ -108,12 +108,12 @@ impl Cells {
         same.map(|cell| cell.outcome.errors.total()).sum()
     }
 
-    /// Failed requests of all cells.
+    /// Number of failed requests of all cells.
     pub fn errors(&self) -> u64 {
         self.0.iter().map(|cell| cell.outcome.errors.total()).sum()
     }
 
-    /// The cells as they were measured.
+    /// Returns the cells in the order of their measurement.
     pub fn into_inner(self) -> Vec<Cell> {
         self.0
     }
@@ -125,7 +125,7 @@ impl From<&[Cell]> for Cells {
     }
 }
 
-/// Rounds outside, so that repetitions of one cell lie minutes apart.
+/// Orders the rounds one after the other, so that repetitions of one cell are minutes apart.
 fn schedule(plan: &Plan) -> Vec<(usize, Load)> {
     let mut schedule = Vec::new();
     for round in 0..ROUNDS {

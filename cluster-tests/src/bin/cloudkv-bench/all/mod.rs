@@ -1,8 +1,8 @@
-//! `all`: a node beside what it is compared with, interleaved, in one run on one machine.
+//! `all`: measures a node and comparable systems, interleaved, in one run on one machine.
 //!
-//! All servers run from begin to end; one at a time is under load. For each kind of request
-//! they take turns, and the cells that decide a ratio come round several times, so that a
-//! noisy machine hits all of them alike.
+//! All servers run from start to end; one at a time is under load. For each kind of request they
+//! take turns, and the cells that decide a ratio are measured several times, so that a noisy
+//! machine affects all of them alike.
 
 mod cells;
 mod stage;
@@ -24,36 +24,36 @@ use std::time::Duration;
 /// Options of `all`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Seconds of counting for each number.
+    /// Seconds of measurement for each number.
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
-    /// One second a number, 1 and 64 connections, 100 B only: about two minutes.
+    /// One second for each number, 1 and 64 connections, 100 B only: about two minutes.
     #[arg(long)]
     pub quick: bool,
-    /// Results as JSON; a Markdown table goes beside it.
+    /// JSON file for the results; a Markdown table is written next to it.
     #[arg(long, default_value = "bench-results.json")]
     pub out: PathBuf,
-    /// Where to put data; must be a real disk.
+    /// Directory for data; must be on a real disk.
     #[arg(long, default_value = "target/bench-data")]
     pub data_dir: PathBuf,
-    /// The node's program, a release build.
+    /// Program of the node, a release build.
     #[arg(long, default_value = "target/release/cloudkv-node")]
     pub node_bin: PathBuf,
-    /// Measure only what the node is compared with.
+    /// Measure only the systems that the node is compared with.
     #[arg(long)]
     pub skip_node: bool,
-    /// How webdis is configured.
+    /// Configuration of webdis.
     #[arg(long, value_enum, default_value = "best")]
     pub webdis: Tuning,
-    /// Client threads.
+    /// Number of client threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Fail when a target is missed, too.
+    /// Also fail when a target is missed.
     #[arg(long)]
     pub strict: bool,
 }
 
-/// What varies from cell to cell.
+/// Parameters that vary from cell to cell.
 #[derive(Debug, Clone, Serialize)]
 struct Plan {
     connections: Vec<usize>,
@@ -92,7 +92,7 @@ impl Plan {
     }
 }
 
-/// Everything that was found, as it goes to the JSON file.
+/// All results, as written to the JSON file.
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
@@ -107,7 +107,7 @@ struct Report {
     errors: u64,
 }
 
-/// Measures, prints and writes.
+/// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
     let report = process::block_on_until_signal(measure(args))?;
     let markdown = tables::markdown(&report);

@@ -1,4 +1,4 @@
-//! The servers of a run: started, filled with keys, and left alone between cells.
+//! The servers of a run: started, filled with keys, and left idle between cells.
 
 use super::Plan;
 use crate::hyper_server::Sample;
@@ -11,23 +11,23 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A cell begins when all servers together use less of one processor than this.
+/// Share of one processor, used by all servers together, below which a cell begins.
 const IDLE: f64 = 0.05;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const MAX_LOOKS: usize = 50;
-/// After so long a fresh node's memory is read.
+/// Time after which a fresh node's memory is read.
 const REST: Duration = Duration::from_secs(3);
 
-/// All servers, running.
+/// All running servers.
 pub struct Stage {
     node: Option<Node>,
     _hyper: BareHyper,
     _webdis: Option<Webdis>,
-    /// What can be put under load, the node first.
+    /// Servers to put under load, the node first.
     pub endpoints: Vec<Endpoint>,
     /// Memory of the node when it was fresh.
     pub node_fresh: Option<Memory>,
-    /// What the reader of the numbers must know.
+    /// Notes for readers of the results.
     pub notes: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl Stage {
             endpoints.push(endpoint);
             node = Some(started);
         } else {
-            notes.push("The node was skipped: hyper answers made-up headers.".to_owned());
+            notes.push("The node was skipped: hyper responds with made-up headers.".to_owned());
         }
         let hyper = BareHyper::start(&samples, dir).await?;
         endpoints.push(hyper.endpoint.clone());
@@ -56,7 +56,7 @@ impl Stage {
         match &webdis {
             Some(webdis) => endpoints.push(webdis.endpoint.clone()),
             None => notes.push(format!(
-                "webdis + redis were skipped; to have them: {HOW_TO_INSTALL}"
+                "webdis + redis were skipped; to install: {HOW_TO_INSTALL}"
             )),
         }
         let stage = Self {
@@ -71,12 +71,12 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Memory of the node now.
+    /// Current memory of the node.
     pub fn node_memory(&self) -> Result<Option<Memory>> {
         self.node.as_ref().map(Node::memory).transpose()
     }
 
-    /// Waits until what the last cell left to do in the background is done.
+    /// Waits until the background work of the last cell is done.
     pub async fn settle(&self) -> Result<()> {
         let pids: Vec<_> = self
             .endpoints

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as Markdown.
 
 use super::Report;
 use super::cells::{Cells, Load};
@@ -10,17 +10,17 @@ use std::fmt::Write;
 
 const SERVERS: [Kind; 3] = [Kind::Node, Kind::Hyper, Kind::Webdis];
 
-/// Everything as Markdown.
+/// Renders all results as Markdown.
 pub fn markdown(report: &Report) -> String {
     let mut text = head(report);
     let cells = Cells::from(report.cells.as_slice());
-    let mut parts = vec![cell_table(&cells)];
-    parts.push(rocksdb_table(report));
+    let mut tables = vec![cell_table(&cells)];
+    tables.push(rocksdb_table(report));
     if report.errors > 0 {
-        parts.push(error_table(report));
+        tables.push(error_table(report));
     }
-    parts.push(Table::of_checks(&report.checks));
-    for table in parts {
+    tables.push(Table::of_checks(&report.checks));
+    for table in tables {
         text.push('\n');
         text.push_str(&table.render());
     }
@@ -32,7 +32,7 @@ pub fn markdown(report: &Report) -> String {
 
 fn head(report: &Report) -> String {
     let (machine, plan, fsync) = (&report.machine, &report.plan, &report.fsync_us);
-    let mut text = String::from("## CloudKV beside what it is compared with\n\n");
+    let mut text = String::from("## CloudKV next to comparable systems\n\n");
     let _ = writeln!(
         text,
         "{}, {} cores, {} of memory, Linux {}; load at the start {:.2}.",
@@ -44,8 +44,8 @@ fn head(report: &Report) -> String {
     );
     let _ = writeln!(
         text,
-        "Closed loop, {} s a cell after {} s of warm-up; medians of the rounds; {} client thread(s) \
-         on the same processors.",
+        "Closed loop, {} s a cell after {} s of warm-up; medians of the rounds; {} client \
+         thread(s) on the same processors.",
         plan.seconds, plan.warmup, plan.threads
     );
     let _ = writeln!(
@@ -66,7 +66,7 @@ fn head(report: &Report) -> String {
         {
             let _ = writeln!(
                 text,
-                "Memory of the node {when}: {} resident ({} of it its own), {} at the most.",
+                "Memory of the node {when}: {} resident ({} of it anonymous), {} at the peak.",
                 mebibytes(rss),
                 mebibytes(anonymous),
                 mebibytes(peak)
@@ -158,7 +158,7 @@ fn rocksdb_table(report: &Report) -> Table {
 fn error_table(report: &Report) -> Table {
     let mut table = Table::new(
         "ERRORS",
-        &["load", "server", "round", "errors", "the first"],
+        &["load", "server", "round", "errors", "first error"],
     );
     for cell in &report.cells {
         let errors = &cell.outcome.errors;

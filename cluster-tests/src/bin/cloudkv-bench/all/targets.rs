@@ -1,4 +1,4 @@
-//! What the node must reach, from `ARCHITECTURE.md`'s list of numbers.
+//! Targets of the node, from the list of numbers in `ARCHITECTURE.md`.
 
 use super::cells::{Cells, Load};
 use crate::engine::Outcome;
@@ -19,7 +19,7 @@ const fn load(operation: Operation, connections: usize) -> Load {
     }
 }
 
-/// All verdicts, from medians over the rounds.
+/// Checks all targets against medians over the rounds.
 pub fn checks(cells: &Cells, node_fresh: Option<Memory>) -> Vec<Check> {
     let rate = |server, load| cells.median(server, load, |outcome| outcome.per_second);
     let against =

@@ -1,4 +1,4 @@
-//! The node's memory while something else goes on.
+//! Memory of the node while other work runs.
 
 use super::Report;
 use crate::procfs::Memory;
@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Waits for `work` and gives its result with the highest memory seen meanwhile.
+/// Waits for `work` and returns its result with the highest memory use meanwhile.
 pub async fn watch<T>(pid: u32, work: impl Future<Output = Result<T>>) -> Result<(T, Memory)> {
     let mut highest = Memory::of(pid)?;
     let mut ticks = interval(EVERY);
@@ -29,9 +29,9 @@ pub async fn watch<T>(pid: u32, work: impl Future<Output = Result<T>>) -> Result
     }
 }
 
-/// All moments, side by side.
+/// Builds the table of memory use at each stage.
 pub fn table(report: &Report) -> Table {
-    let head = ["memory", "RSS MB", "of it its own MB", "peak MB"];
+    let head = ["memory", "RSS MB", "anonymous MB", "peak MB"];
     let mut table = Table::new("Memory of the node", &head);
     let moments = [
         ("fresh", report.fresh),

@@ -1,4 +1,4 @@
-//! `big`: a node with ten million keys: memory, speed, restart after `kill -9`, and whether
+//! `big`: checks a node with ten million keys: memory, speed, restart after `kill -9`, and that
 //! every value is still there.
 
 mod memory;
@@ -17,45 +17,45 @@ use std::path::PathBuf;
 /// Options of `big`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many keys.
+    /// Number of keys.
     #[arg(long, default_value_t = 10_000_000)]
     pub keys: u64,
-    /// Seconds of counting for each throughput.
+    /// Seconds of measurement for each throughput.
     #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
     /// Connections of the loader.
     #[arg(long, default_value_t = 256)]
     pub connections: usize,
-    /// Requests under way on each of the loader's connections.
+    /// Requests in flight on each of the loader's connections.
     #[arg(long, default_value_t = 16)]
     pub depth: usize,
-    /// Results as JSON; a Markdown table goes beside it.
+    /// JSON file for the results; a Markdown table is written next to it.
     #[arg(long, default_value = "bench-big.json")]
     pub out: PathBuf,
-    /// Where to put data; must be a real disk with 5 GB free for ten million keys.
+    /// Directory for data; must be on a real disk with 5 GB free for ten million keys.
     #[arg(long, default_value = "target/bench-data")]
     pub data_dir: PathBuf,
-    /// The node's program, a release build.
+    /// Program of the node, a release build.
     #[arg(long, default_value = "target/release/cloudkv-node")]
     pub node_bin: PathBuf,
-    /// Fail when a target is missed, too.
+    /// Also fail when a target is missed.
     #[arg(long)]
     pub strict: bool,
 }
 
-/// Everything that was found.
+/// All results, as written to the JSON file.
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
     keys: u64,
     fsync_us: FsyncLatency,
-    /// A node that has done nothing yet.
+    /// Memory of a node without data.
     fresh: Memory,
-    /// The highest that was seen while loading.
+    /// Highest memory use while loading.
     while_loading: Memory,
-    /// Some time after.
+    /// Memory some time after loading.
     idle: Memory,
-    /// After the restart, values checked.
+    /// Memory after the restart, with values checked.
     restarted: Memory,
     load_seconds: f64,
     load_per_second: f64,
@@ -69,7 +69,7 @@ struct Report {
     checks: Vec<Check>,
 }
 
-/// Measures, prints and writes.
+/// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.keys >= speed::FEW, "--keys: at least {}", speed::FEW);
     ensure!(
@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn checks(report: &Report) -> Vec<Check> {
     let most =
-        |what: &str, value, unit, most| Check::new(what, Some(value), unit, Target::AtMost(most));
+        |what: &str, value, unit, limit| Check::new(what, Some(value), unit, Target::AtMost(limit));
     let megabytes = |memory: &Memory| memory.rss as f64 / 1e6;
     let (get, put) = (&report.speed.get, &report.speed.put);
     vec![

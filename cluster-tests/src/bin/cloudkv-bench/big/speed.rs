@@ -1,7 +1,7 @@
 //! Throughput over few keys and over all of them, on the same node.
 //!
-//! Few keys are measured twice: when there are no others, and among all the others, in turn
-//! with measurements over all. The faster of the two is what "all keys" is compared with.
+//! Few keys are measured twice: when there are no others, and among all the others, alternating
+//! with measurements over all. The faster of the two is the baseline for "all keys".
 
 use crate::load_keys::DIGITS;
 use crate::process::run_load;
@@ -11,23 +11,23 @@ use crate::workload::Operation;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// How many "few" are.
+/// Number of keys that count as few.
 pub const FEW: u64 = 10_000;
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 3;
 
-/// Both kinds of request.
+/// Throughput of both operations.
 #[derive(Debug, Default, Serialize)]
 pub struct Speed {
-    /// Reading.
+    /// Throughput of reads.
     pub get: Rates,
-    /// Writing.
+    /// Throughput of writes.
     pub put: Rates,
     /// Failed requests in all measurements.
     pub errors: u64,
 }
 
-/// Requests a second, medians.
+/// Median rates, in requests per second.
 #[derive(Debug, Default, Serialize)]
 pub struct Rates {
     /// Over few keys when there are no others.
@@ -39,7 +39,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// How many times faster few keys are than all.
+    /// Ratio of the rate of few keys to that of all.
     pub fn slowdown(&self) -> f64 {
         self.few_alone.max(self.few_among_all) / self.all
     }
@@ -101,7 +101,7 @@ impl Speed {
         Ok(rate)
     }
 
-    /// The numbers side by side.
+    /// Builds the table of rates.
     pub fn table(&self) -> Table {
         let head = [
             "per second, 64 connections",

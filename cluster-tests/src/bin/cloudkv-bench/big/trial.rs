@@ -1,4 +1,4 @@
-//! The course of the trial, step by step.
+//! The steps of the measurement.
 
 use super::{Args, Report, memory};
 use crate::disk::FsyncLatency;
@@ -12,15 +12,15 @@ use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A node's memory is read after this much rest.
+/// Idle time after which a node's memory is read.
 const REST: Duration = Duration::from_secs(10);
 const LOAD_LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// Values that are checked after the restart.
+/// Number of values that are verified after the restart.
 const SAMPLE: u64 = 10_000;
 /// Seed of the values written just before the kill: any older one would be a lost write.
 const LAST_SEED: u64 = 0x0123_4567_89ab_cdef;
 
-/// Runs it; the verdicts are left to the caller.
+/// Runs the measurement; the caller adds the checks.
 pub async fn run(args: &Args) -> Result<Report> {
     let dir = process::work_dir(&args.data_dir)?;
     let data = dir.path().join("node");
@@ -91,8 +91,8 @@ async fn load_keys(args: &Args, node: &Node, bucket: &str, keys: u64) -> Result<
     serde_json::from_str(&json).context("result of the loader")
 }
 
-/// Keys spread evenly over all. Those at a multiple of `stride` are overwritten last; those
-/// at a multiple of `stride - 1` (nearly all of them other keys) stay as the load left them.
+/// Keys spread evenly over all. Those at a multiple of `stride` are overwritten last; those at a
+/// multiple of `stride - 1` (nearly all of them other keys) stay as they were loaded.
 struct Sample {
     keys: u64,
     stride: u64,
@@ -107,7 +107,7 @@ impl Sample {
         }
     }
 
-    /// The load over the sample's keys, from the first on.
+    /// Returns the load over the sample's keys, from the first on.
     fn load(&self, endpoint: &Endpoint, operation: Operation) -> Result<crate::load::Args> {
         let mut load = endpoint
             .load(operation, 100)
@@ -135,7 +135,7 @@ impl Sample {
         load.verify = true;
         load.value_seed = Some(LAST_SEED);
         let last_written = run_load(&load).await?;
-        // Any value of the right key will do for the others.
+        // Any value of the right key is valid for the others.
         load.value_seed = None;
         load.each = Some(self.stride - 1);
         let others = run_load(&load).await?;

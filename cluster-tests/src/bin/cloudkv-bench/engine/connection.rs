@@ -1,7 +1,7 @@
-//! One client connection: bytes out, bytes in, and which requests are under way.
+//! One client connection: output, input, and the requests in flight.
 //!
-//! Readiness is edge-triggered. A read that fills less than the buffer has drained the
-//! socket, so no further read is spent on hearing `WouldBlock`.
+//! Readiness is edge-triggered. A read that fills less than the buffer has drained the socket, so
+//! no further read is spent on getting `WouldBlock`.
 
 use super::response::Response;
 use anyhow::{Context, Result, bail};
@@ -14,32 +14,32 @@ use std::time::{Duration, Instant};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const INPUT_BYTES: usize = 16 * 1024;
 
-/// A request that waits for its answer.
+/// A request without a response yet.
 #[derive(Debug, Clone, Copy)]
 pub struct InFlight {
-    /// The key it asked for.
+    /// Requested key.
     pub key: u64,
-    /// When it was handed to the socket.
+    /// Time when it was queued for the socket.
     pub sent: Instant,
 }
 
-/// One keep-alive connection; answers come in the order of the requests.
+/// One keep-alive connection; responses arrive in the order of the requests.
 #[derive(Debug)]
 pub struct Connection {
-    /// The socket, to be registered with the poll.
+    /// Socket, to be registered with the poll.
     pub stream: TcpStream,
-    /// Requests that are not written yet are appended here.
+    /// Requests that are not written yet.
     pub output: Vec<u8>,
     written: usize,
     input: Vec<u8>,
     start: usize,
     end: usize,
-    /// Requests without an answer yet, oldest first.
+    /// Requests without a response yet, oldest first.
     pub in_flight: VecDeque<InFlight>,
 }
 
 impl Connection {
-    /// Connects, waiting for it.
+    /// Connects. Blocks.
     pub fn open(addr: SocketAddr) -> Result<Self> {
         let stream = std::net::TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)
             .with_context(|| format!("connect to {addr}"))?;
@@ -56,11 +56,11 @@ impl Connection {
         })
     }
 
-    /// Writes what is in `output`, as far as the socket takes it.
+    /// Writes `output`, as far as the socket accepts it.
     pub fn flush(&mut self) -> Result<()> {
         while self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => bail!("connection takes no bytes"),
+                Ok(0) => bail!("connection accepts no bytes"),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -84,12 +84,12 @@ impl Connection {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("read answer"),
+                Err(error) => return Err(error).context("read response"),
             }
         }
     }
 
-    /// The next complete answer, with the request it belongs to.
+    /// Returns the next complete response, with the request it belongs to.
     pub fn next_answer(&mut self) -> Result<Option<(InFlight, u16, &[u8])>> {
         let Some(response) = Response::parse(&self.input[self.start..self.end])? else {
             return Ok(None);
@@ -100,13 +100,14 @@ impl Connection {
         let request = self
             .in_flight
             .pop_front()
-            .context("answer without a request")?;
+            .context("response without a request")?;
         let body = self.start + response.body.start..self.start + response.body.end;
         self.start += response.len();
         Ok(Some((request, response.status, &self.input[body])))
     }
 
-    /// Moves a rest to the front; grows the buffer only when one answer needs all of it.
+    /// Moves the remaining input to the front; grows the buffer only if one response needs all of
+    /// it.
     fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);

@@ -1,25 +1,25 @@
-//! Which key a client asks for next, and when there is none left.
+//! Keys to request, in their order.
 
 use crate::workload::Random;
 
-/// The order in which keys are asked for.
+/// Order in which keys are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyOrder {
-    /// Uniformly at random below `keys`, without end.
+    /// Uniformly random below `keys`, without end.
     Random {
-        /// How many keys there are.
+        /// Number of keys.
         keys: u64,
     },
     /// `0, stride, 2 stride, ...`: `count` keys, each once.
     Each {
-        /// How many are asked for.
+        /// Number of keys to request.
         count: u64,
         /// Distance between two of them.
         stride: u64,
     },
 }
 
-/// One thread's share of the keys.
+/// Share of the keys of one thread.
 #[derive(Debug)]
 pub struct KeySource {
     order: KeyOrder,
@@ -31,7 +31,7 @@ pub struct KeySource {
 }
 
 impl KeySource {
-    /// The share of thread `index` out of `threads`.
+    /// Creates the share of thread `index` out of `threads`.
     pub fn new(order: KeyOrder, index: u64, threads: u64, seed: u64) -> Self {
         let random = Random::new(seed.wrapping_add(index.wrapping_mul(0x1234_5678_9abc_def1)));
         Self {
@@ -44,7 +44,7 @@ impl KeySource {
         }
     }
 
-    /// The next key with a seed for its value; `None` when all were given out.
+    /// Returns the next key with a seed for its value; `None` when all were returned.
     pub fn next(&mut self) -> Option<(u64, u64)> {
         let seed = self.random.next();
         match self.order {
@@ -62,8 +62,8 @@ impl KeySource {
         }
     }
 
-    /// Gives `key` back because its request failed. Only [`KeyOrder::Each`] repeats it, and
-    /// not before [`KeySource::retry_failed`].
+    /// Reports that the request for `key` failed. Only [`KeyOrder::Each`] repeats it, and not
+    /// before [`KeySource::retry_failed`].
     pub fn fail(&mut self, key: u64) {
         match self.order {
             KeyOrder::Random { .. } => {}
@@ -71,12 +71,12 @@ impl KeySource {
         }
     }
 
-    /// Whether keys wait for another attempt.
+    /// Returns whether keys wait for another attempt.
     pub fn has_failed(&self) -> bool {
         !self.failed.is_empty() || !self.again.is_empty()
     }
 
-    /// Lets [`KeySource::next`] give failed keys out again.
+    /// Makes [`KeySource::next`] return failed keys again.
     pub fn retry_failed(&mut self) {
         self.again.append(&mut self.failed);
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_key_comes_again() {
+    fn a_failed_key_is_returned_again() {
         let mut source = KeySource::new(
             KeyOrder::Each {
                 count: 1,

@@ -1,8 +1,9 @@
-//! The load generator: closed loop, HTTP/1.1 keep-alive, as little work a request as can be.
+//! The load generator: closed loop, HTTP/1.1 keep-alive, with as little work per request as
+//! possible.
 //!
-//! Each connection sends a request, waits for its answer and sends the next (with a depth
-//! above one: keeps so many under way). mio's plain epoll loop was chosen over tokio tasks
-//! because nothing lies between readiness and the two system calls.
+//! Each connection sends a request, waits for its response and sends the next (with a depth above
+//! one: keeps as many in flight). mio's plain epoll loop was chosen over tokio tasks because
+//! nothing lies between readiness and the two system calls.
 
 mod connection;
 mod keys;
@@ -23,14 +24,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use worker::Worker;
 
-/// One run of the load generator.
+/// Specification of one run of the load generator.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Where the server listens; connections are spread over all.
+    /// Addresses of the server; connections are spread over all.
     pub addrs: Vec<SocketAddr>,
-    /// Whose API is spoken.
+    /// API of the server.
     pub dialect: Dialect,
-    /// What is asked.
+    /// Request to send.
     pub operation: Operation,
     /// Path before the key.
     pub path_prefix: String,
@@ -40,35 +41,35 @@ pub struct Spec {
     pub digits: usize,
     /// Bytes of a value.
     pub value_size: usize,
-    /// Which keys, in which order.
+    /// Keys to request, and their order.
     pub keys: KeyOrder,
     /// Seed of the choice of keys and values.
     pub random_seed: u64,
-    /// When set, the one seed of all values: written by a PUT, demanded by a verified GET.
+    /// Fixed seed of all values, if set: written by a PUT, required by a verified GET.
     pub value_seed: Option<u64>,
-    /// Whether the bytes of answers to GET are checked, not only their number.
+    /// Set if the bytes of GET responses are verified, not only their number.
     pub verify: bool,
     /// Number of connections.
     pub connections: usize,
-    /// Requests under way on each connection.
+    /// Requests in flight on each connection.
     pub depth: usize,
-    /// Client threads.
+    /// Number of client threads.
     pub threads: usize,
-    /// Time before counting begins.
+    /// Time before the measurement.
     pub warmup: Duration,
-    /// Time of counting.
+    /// Duration of the measurement.
     pub measure: Duration,
-    /// Server processes whose CPU time is measured along.
+    /// Server processes whose processor time is measured as well.
     pub watch: Vec<u32>,
-    /// After more errors the run ends: something is broken.
+    /// Number of errors after which the run fails.
     pub max_errors: u64,
-    /// Requests a second, all connections together; `None`: as many as are answered.
+    /// Requests per second, all connections together; `None`: as many as are answered.
     pub rate: Option<f64>,
-    /// Whether the rate is printed every ten seconds.
+    /// Set if the rate is printed every ten seconds.
     pub print_progress: bool,
 }
 
-/// When answers count.
+/// Time span in which responses are counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     start: Instant,
@@ -85,29 +86,29 @@ impl Window {
     }
 }
 
-/// What a run measured.
+/// Results of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Right answers.
+    /// Number of valid responses.
     pub requests: u64,
-    /// Length of the measured window.
+    /// Duration of the measurement.
     pub seconds: f64,
-    /// Right answers a second.
+    /// Valid responses per second.
     pub per_second: f64,
     /// Latencies in microseconds.
     pub latency_us: Latency,
-    /// What went wrong.
+    /// Failed requests.
     pub errors: Errors,
-    /// Processor time a request in the watched servers, microseconds.
+    /// Processor time per request in the measured servers, in microseconds.
     pub server_cpu_us: f64,
-    /// Processor time a request in the client, microseconds.
+    /// Processor time per request in the client, in microseconds.
     pub client_cpu_us: f64,
 }
 
-/// Runs `spec` to its end.
+/// Runs `spec` to completion.
 pub fn run(spec: &Spec) -> Result<Outcome> {
-    let begin = Instant::now();
-    let start = begin + spec.warmup;
+    let started = Instant::now();
+    let start = started + spec.warmup;
     let window = Window {
         start,
         end: start + spec.measure,
@@ -127,17 +128,17 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
         let is_running = || running.load(Ordering::Acquire) > 0;
         sleep_until(window.start, is_running);
         let before = CpuTimes::read(&spec.watch)?;
-        let since = Instant::now();
+        let measured_from = Instant::now();
         watch_progress(spec, window, &progress, is_running);
         let after = CpuTimes::read(&spec.watch)?;
-        let elapsed = since.elapsed();
+        let elapsed = measured_from.elapsed();
 
         let mut stats = Stats::new()?;
         for worker in workers {
-            let seen = worker
+            let result = worker
                 .join()
                 .map_err(|_| anyhow!("a client thread panicked"))?;
-            stats.merge(seen.context("client thread")?)?;
+            stats.merge(result.context("client thread")?)?;
         }
         Ok(outcome(stats, elapsed.min(spec.measure), before, after))
     })
@@ -145,7 +146,7 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
 
 fn outcome(stats: Stats, elapsed: Duration, before: CpuTimes, after: CpuTimes) -> Outcome {
     let seconds = elapsed.as_secs_f64();
-    let each = |cpu: f64| {
+    let per_request = |cpu: f64| {
         if stats.done == 0 {
             0.0
         } else {
@@ -157,8 +158,8 @@ fn outcome(stats: Stats, elapsed: Duration, before: CpuTimes, after: CpuTimes) -
         seconds,
         per_second: stats.done as f64 / seconds,
         latency_us: stats.latency(),
-        server_cpu_us: each(after.servers - before.servers),
-        client_cpu_us: each(after.client - before.client),
+        server_cpu_us: per_request(after.servers - before.servers),
+        client_cpu_us: per_request(after.client - before.client),
         errors: stats.errors,
     }
 }
@@ -183,7 +184,7 @@ impl CpuTimes {
     }
 }
 
-/// Tells that a thread ended, however it did.
+/// Signals that a thread has ended, even if it panicked.
 struct CountDown<'a>(&'a AtomicU64);
 
 impl Drop for CountDown<'_> {
@@ -195,17 +196,17 @@ impl Drop for CountDown<'_> {
 const NAP: Duration = Duration::from_millis(5);
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-fn sleep_until(at: Instant, go_on: impl Fn() -> bool) {
-    while Instant::now() < at && go_on() {
+fn sleep_until(at: Instant, is_running: impl Fn() -> bool) {
+    while Instant::now() < at && is_running() {
         std::thread::sleep(NAP.min(at.saturating_duration_since(Instant::now())));
     }
 }
 
-fn watch_progress(spec: &Spec, window: Window, done: &AtomicU64, go_on: impl Fn() -> bool) {
+fn watch_progress(spec: &Spec, window: Window, done: &AtomicU64, is_running: impl Fn() -> bool) {
     let (mut at, mut count) = (window.start, 0);
-    while Instant::now() < window.end && go_on() {
+    while Instant::now() < window.end && is_running() {
         let next = (at + PROGRESS_EVERY).min(window.end);
-        sleep_until(next, &go_on);
+        sleep_until(next, &is_running);
         let now = done.load(Ordering::Relaxed);
         if spec.print_progress {
             let rate = (now - count) as f64 / at.elapsed().as_secs_f64();

@@ -1,9 +1,9 @@
-//! A rate at which requests are sent.
+//! Paces requests at a fixed rate.
 //!
-//! Each is sent when it is due, and not together with those that are due in the same millisecond,
-//! which is as fine as epoll can be told to wait: a timer of the kernel's wakes the thread. In
-//! bursts a request would wait for those before it, in the client and in the server, and how large
-//! the bursts are would depend on how the server's answers happen to wake the client.
+//! Each request is sent when it is due, and not together with those that are due in the same
+//! millisecond, which is the resolution of epoll's timeout: a kernel timer wakes the thread. In
+//! bursts a request would wait for those before it, in the client and in the server, and the size
+//! of the bursts would depend on when the server's responses wake the client.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,24 +19,24 @@ use rustix::time::{
 
 use super::{Spec, Window};
 
-/// What wasn't sent for so long isn't made up for.
+/// Maximum delay that is caught up; requests due before that are skipped.
 const BEHIND: Duration = Duration::from_millis(50);
-/// The timer's place among the events.
+/// Token of the timer's events.
 pub const TIMER: Token = Token(usize::MAX);
 
-/// When requests are due, and on which connections.
+/// Schedule of a thread's requests, and the connections to send them on.
 pub struct Pace {
     apart: Duration,
     due: Instant,
     timer: OwnedFd,
-    /// What the timer is set to.
+    /// Time that the timer is set to.
     set: Option<Instant>,
-    /// Connections without a request, the longest waiting first.
+    /// Connections without a request in flight, the longest waiting first.
     waiting: VecDeque<usize>,
 }
 
 impl Pace {
-    /// This thread's share of the rate, if there is one.
+    /// Creates the pacer of this thread's share of the rate, if there is one.
     pub fn of(spec: &Spec, window: Window, registry: &Registry) -> Result<Option<Self>> {
         let Some(rate) = spec.rate else {
             return Ok(None);
@@ -55,7 +55,7 @@ impl Pace {
         }))
     }
 
-    /// A connection has no request under way.
+    /// Queues a connection that has no request in flight.
     pub fn wait(&mut self, token: usize) {
         if !self.waiting.contains(&token) {
             self.waiting.push_back(token);
@@ -82,7 +82,7 @@ impl Pace {
         Ok(())
     }
 
-    /// The connection whose turn it is.
+    /// Returns the connection to send the next due request on.
     pub fn next(&mut self, now: Instant) -> Option<usize> {
         if self.due > now {
             return None;

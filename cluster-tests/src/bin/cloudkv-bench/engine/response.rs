@@ -1,26 +1,26 @@
-//! Finding the end of an HTTP/1.1 response, its status and its body.
+//! Parses an HTTP/1.1 response: its end, status and body.
 
 use anyhow::{Context, Result, bail};
 
 const MAX_HEADERS: usize = 64;
 
-/// Where one response lies in a buffer that begins with it.
+/// Location of a response at the start of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// The status code.
+    /// Status code.
     pub status: u16,
-    /// The body's place.
+    /// Range of the body.
     pub body: std::ops::Range<usize>,
 }
 
 impl Response {
-    /// Bytes of head and body.
+    /// Bytes of header section and body.
     pub fn len(&self) -> usize {
         self.body.end
     }
 
-    /// Reads the response at the start of `input`: `None` when its head is not there yet.
-    /// The body may still be incomplete: compare [`Response::len`] with what there is.
+    /// Parses the response at the start of `input`: `None` while its header section is incomplete.
+    /// The body may still be incomplete: compare [`Response::len`] with the input's length.
     pub fn parse(input: &[u8]) -> Result<Option<Self>> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
@@ -44,13 +44,13 @@ fn body_length(status: u16, headers: &[httparse::Header<'_>]) -> Result<usize> {
             let text = std::str::from_utf8(header.value).context("content-length")?;
             length = Some(text.trim().parse().context("content-length")?);
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            bail!("chunked answers are not supported by this client");
+            bail!("chunked responses are not supported by this client");
         }
     }
     match (length, status) {
         (_, 204 | 304) => Ok(0),
         (Some(length), _) => Ok(length),
-        (None, _) => bail!("answer with status {status} has no content-length"),
+        (None, _) => bail!("response with status {status} has no content-length"),
     }
 }
 
@@ -68,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_the_whole_head() {
+    fn an_incomplete_header_is_no_response() {
         let input = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n";
         assert_eq!(Response::parse(input).unwrap(), None);
     }
 
     #[test]
-    fn refuses_what_it_cannot_delimit() {
+    fn responses_without_a_length_are_refused() {
         assert!(Response::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(Response::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(Response::parse(b"nonsense\r\n\r\n").is_err());

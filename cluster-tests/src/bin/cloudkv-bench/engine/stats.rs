@@ -1,4 +1,4 @@
-//! What was counted: answers, errors, latencies.
+//! Counters of a run: responses, errors, latencies.
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What one worker, or all of them together, saw in the measured window.
+/// Counters of one worker, or of all together, in the measured window.
 #[derive(Debug)]
 pub struct Stats {
-    /// Right answers.
+    /// Number of valid responses.
     pub done: u64,
-    /// What went wrong, also outside the window.
+    /// Failed requests, also outside the window.
     pub errors: Errors,
-    /// Latency of right answers in nanoseconds.
+    /// Latencies of valid responses in nanoseconds.
     latency: Histogram<u64>,
 }
 
 impl Stats {
-    /// Nothing counted yet.
+    /// Creates empty counters.
     pub fn new() -> Result<Self> {
-        // Three digits from 1 µs to 100 s.
+        // Three significant digits from 1 µs to 100 s.
         let latency = Histogram::new_with_bounds(1_000, 100_000_000_000, 3)?;
         Ok(Self {
             done: 0,
@@ -29,14 +29,14 @@ impl Stats {
         })
     }
 
-    /// Counts a right answer.
+    /// Counts a valid response.
     pub fn success(&mut self, latency: Duration) {
         self.done += 1;
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(nanos);
     }
 
-    /// Adds what another worker saw.
+    /// Adds the counters of another worker.
     pub fn merge(&mut self, other: Self) -> Result<()> {
         self.done += other.done;
         self.errors.merge(other.errors);
@@ -44,7 +44,7 @@ impl Stats {
         Ok(())
     }
 
-    /// The percentiles.
+    /// Returns the percentiles.
     pub fn latency(&self) -> Latency {
         let at = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
         Latency {
@@ -75,30 +75,30 @@ pub struct Latency {
     pub p99: f64,
     /// 99.9th percentile.
     pub p999: f64,
-    /// The worst.
+    /// Maximum.
     pub max: f64,
 }
 
-/// What went wrong, by kind.
+/// Failed requests, by kind.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Errors {
-    /// Answers that are not 2xx, by status.
+    /// Responses other than 2xx, by status.
     pub status: BTreeMap<u16, u64>,
-    /// 2xx with another body than the one written.
+    /// 2xx responses with another body than the one written.
     pub wrong_body: u64,
     /// Requests lost to broken connections.
     pub lost: u64,
-    /// The first one in words.
+    /// Description of the first error.
     pub first: Option<String>,
 }
 
 impl Errors {
-    /// All errors together.
+    /// Total number of errors.
     pub fn total(&self) -> u64 {
         self.status.values().sum::<u64>() + self.wrong_body + self.lost
     }
 
-    /// Keeps the first description.
+    /// Keeps the description of the first error.
     pub fn describe(&mut self, text: impl FnOnce() -> String) {
         self.first.get_or_insert_with(text);
     }

@@ -1,7 +1,7 @@
 //! One client thread: an epoll loop over its connections.
 //!
-//! A request costs one `write`, one `read` and a share of an `epoll_wait`, two reads of
-//! the clock and no allocation: on two cores the client's own time counts.
+//! A request costs one `write`, one `read` and a share of an `epoll_wait`, two reads of the clock
+//! and no allocation: on two cores the client's own time counts.
 
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
@@ -13,18 +13,18 @@ use mio::{Events, Interest, Poll, Token};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long answers are waited for when the time is over.
+/// Maximum wait for outstanding responses after the window.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
-/// How long a failed key waits before it is tried again.
+/// Delay before a failed key is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// The clock is looked at no later than this, also when nothing happens.
+/// Interval at which the clock is checked even without events.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// One thread's connections and what it saw.
+/// Connections and counters of one thread.
 pub struct Worker<'a> {
     spec: &'a Spec,
     window: Window,
-    /// Of all connections of the run, which is the first of this thread.
+    /// Index of this thread's first connection among those of the run.
     first: usize,
     template: Template,
     source: KeySource,
@@ -105,8 +105,8 @@ impl<'a> Worker<'a> {
         Ok(self.stats)
     }
 
-    /// After the window, answers under way are waited for: webdis mixes up answers when
-    /// connections close under it, and the next cell would pay for what was left behind.
+    /// After the window, outstanding responses are awaited: webdis mixes up responses when
+    /// connections close under it, and the next cell would pay for the requests left behind.
     fn has_work(&self, now: Instant) -> bool {
         let mut connections = self.connections.iter();
         let is_idle = connections.all(|connection| connection.in_flight.is_empty());
@@ -155,8 +155,8 @@ impl<'a> Worker<'a> {
             let more = connection.fill()?;
             let now = Instant::now();
             while let Some((request, status, body)) = self.connections[token].next_answer()? {
-                let answer = Answer { status, body };
-                answer.judge(
+                let response = Answer { status, body };
+                response.judge(
                     request,
                     now,
                     self.spec,
@@ -171,7 +171,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Fills the connection up to its depth and writes; with a rate, when its turn comes.
+    /// Fills the connection up to its depth and writes; with a rate, waits until a request is due.
     fn send(&mut self, token: usize, now: Instant) -> Result<()> {
         if let Some(pace) = &mut self.pace {
             let connection = &mut self.connections[token];
@@ -183,7 +183,7 @@ impl<'a> Worker<'a> {
         self.fill(token, now)
     }
 
-    /// Sends what is due.
+    /// Sends the requests that are due.
     fn release(&mut self, now: Instant) -> Result<()> {
         while let Some(token) = self.pace.as_mut().and_then(|pace| pace.next(now)) {
             self.fill(token, now)?;
@@ -245,14 +245,14 @@ impl Answer<'_> {
         }
     }
 
-    /// Not what will never be answered better, such as a key that is not there.
+    /// Returns whether a retry may succeed: not for a missing key, for example.
     fn is_worth_repeating(&self) -> bool {
         self.status >= 500 || self.status == 429
     }
 
     fn has_right_body(&self, key: u64, spec: &Spec) -> bool {
         if spec.dialect == Dialect::Etcd {
-            // The value in base64 and what is said of it; without a value it is far shorter.
+            // The value in base64 and metadata; without a value the body is far shorter.
             return spec.operation == Operation::Put || self.body.len() > spec.value_size;
         }
         match (spec.operation, spec.verify) {

@@ -1,4 +1,4 @@
-//! Debian's etcd, three of it, asked through their JSON gateways.
+//! Debian's etcd, three nodes of it, called through their JSON gateways.
 
 use super::webdis::find;
 use crate::http;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long the three may take to elect a leader.
+/// Maximum time for the three to elect a leader.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const NODES: usize = 3;
 
@@ -16,12 +16,12 @@ const NODES: usize = 3;
 #[derive(Debug)]
 pub struct Etcd {
     nodes: Vec<Child>,
-    /// Where clients reach them.
+    /// Addresses for clients.
     pub clients: Vec<SocketAddr>,
 }
 
 impl Etcd {
-    /// Starts them below `dir`; `None` when etcd isn't installed.
+    /// Starts the three nodes below `dir`; `None` if etcd isn't installed.
     pub async fn start(dir: &Path) -> Result<Option<Self>> {
         let Some(program) = find("etcd") else {
             return Ok(None);
@@ -72,13 +72,13 @@ impl Etcd {
                 let body = br#"{"key":"cmVhZHk=","value":"cmVhZHk="}"#.to_vec();
                 http::expect(*client, "POST", "/v3/kv/put", body).await.ok()
             };
-            node.wait_for("write that is answered", START_LIMIT, put)
+            node.wait_for("acknowledged write", START_LIMIT, put)
                 .await?;
         }
         Ok(())
     }
 
-    /// Their process IDs.
+    /// Process ids.
     pub fn pids(&self) -> Vec<u32> {
         self.nodes.iter().map(Child::pid).collect()
     }

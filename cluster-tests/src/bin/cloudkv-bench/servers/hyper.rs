@@ -12,15 +12,15 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct BareHyper {
     _child: Child,
-    /// It as a client sees it.
+    /// The server as a client sees it.
     pub endpoint: Endpoint,
 }
 
 impl BareHyper {
-    /// Starts one that answers like `samples`.
+    /// Starts a server with the responses in `samples`.
     pub async fn start(samples: &[Sample], dir: &Path) -> Result<Self> {
         let (answers, address) = (dir.join("answers.json"), dir.join("hyper-address"));
-        std::fs::write(&answers, serde_json::to_vec(samples)?).context("write answers")?;
+        std::fs::write(&answers, serde_json::to_vec(samples)?).context("write responses")?;
         let args: [&std::ffi::OsStr; 5] = [
             "hyper-server".as_ref(),
             "--answers".as_ref(),
@@ -58,7 +58,7 @@ impl BareHyper {
     }
 }
 
-/// What is answered when there is no node to copy from: headers like those of the API.
+/// Builds responses when there is no node to copy from: with headers like those of the API.
 pub fn stand_in_samples(sizes: &[usize]) -> Vec<Sample> {
     let common = [
         ("etag", "\"0000019f3b2c4d5e-1\""),

@@ -1,4 +1,4 @@
-//! What is put under load: how each is started, and how its requests look.
+//! Servers under load: how each is started, and the form of its requests.
 
 mod etcd;
 mod hyper;
@@ -18,19 +18,19 @@ use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// Which server a number belongs to.
+/// Server that a measurement belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// `cloudkv-node`.
     Node,
-    /// hyper answering constant bytes.
+    /// hyper with constant responses.
     Hyper,
     /// webdis in front of Redis.
     Webdis,
     /// Three `cloudkv-node`.
     Region,
-    /// Three `cloudkv-node` that show each other certificates.
+    /// Three `cloudkv-node` with mutual TLS.
     RegionTls,
     /// Three etcd, each with its JSON gateway.
     Etcd,
@@ -61,17 +61,17 @@ impl fmt::Display for Kind {
 /// A running server as a client sees it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Which one.
+    /// Kind of the server.
     pub kind: Kind,
-    /// Where it listens.
+    /// Listening address.
     pub addr: SocketAddr,
-    /// Its processes, all of whose processor time counts.
+    /// Processes of the server, whose processor time is summed up.
     pub pids: Vec<u32>,
     /// Paths for GET and PUT, by size of value.
     pub paths: Vec<Paths>,
 }
 
-/// Where values of one size live.
+/// Paths of values of one size.
 #[derive(Debug, Clone)]
 pub struct Paths {
     /// Bytes of a value.
@@ -85,7 +85,7 @@ pub struct Paths {
 }
 
 impl Endpoint {
-    /// Load options for one kind of request, `None` for a size it has no values of.
+    /// Returns the load options for one operation; `None` for a size without values.
     pub fn load(&self, operation: Operation, value_size: usize) -> Option<Args> {
         let paths = self
             .paths

@@ -11,23 +11,23 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a node may take to be ready.
+/// Maximum time for a node to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// Key of the answers that are copied; its number is beyond those of every load.
+/// Key of the responses that are copied; not a key of any load.
 const SAMPLE_KEY: &str = "sample";
 
-/// A node, its data in a directory of its own.
+/// A node with its data in a directory of its own.
 #[derive(Debug)]
 pub struct Node {
     /// The process.
     pub child: Child,
-    /// Public API.
+    /// Address of the public API.
     pub http: SocketAddr,
-    /// Where routers ask.
+    /// Address for routers.
     pub rpc: SocketAddr,
 }
 
-/// What a node writes into its data directory once it listens.
+/// Contents of the file that a node writes into its data directory once it listens.
 #[derive(Debug, Deserialize)]
 struct Addresses {
     http: SocketAddr,
@@ -71,10 +71,10 @@ impl Node {
         let admin = addresses.admin;
         child
             .wait_for("200 from /readyz", READY_LIMIT, || async move {
-                let answer = http::request(admin, "GET", "/readyz", Vec::new())
+                let response = http::request(admin, "GET", "/readyz", Vec::new())
                     .await
                     .ok()?;
-                answer.status().is_success().then_some(())
+                response.status().is_success().then_some(())
             })
             .await?;
         Ok(Self {
@@ -84,7 +84,7 @@ impl Node {
         })
     }
 
-    /// Creates a bucket with room for a hundred million keys.
+    /// Creates a bucket with a quota of a hundred million keys.
     pub async fn create_bucket(&self) -> Result<String> {
         create_bucket(self.http).await
     }
@@ -94,7 +94,7 @@ impl Node {
         procfs::Memory::of(self.child.pid())
     }
 
-    /// The node as a client sees it, with one bucket for each size of value.
+    /// Describes the node as a client sees it, with one bucket for each size of value.
     pub fn endpoint(&self, buckets: &[(usize, String)]) -> Endpoint {
         let paths = buckets.iter().map(|(value_size, bucket)| Paths {
             value_size: *value_size,
@@ -111,7 +111,7 @@ impl Node {
         }
     }
 
-    /// What the node really answers, for the bare hyper server to copy.
+    /// Reads a real response of the node, for the bare hyper server to copy.
     pub async fn sample(&self, bucket: &str, value_size: usize) -> Result<Sample> {
         let prefix = format!("/kv/{bucket}/");
         let path = format!("{prefix}{SAMPLE_KEY}");
@@ -121,7 +121,7 @@ impl Node {
         let get = http::expect(self.http, "GET", &path, Vec::new()).await?;
         ensure!(
             get.body() == &value,
-            "GET {path} gives other bytes than were written"
+            "GET {path} returns other bytes than were written"
         );
         Ok(Sample {
             prefix,
@@ -132,35 +132,35 @@ impl Node {
     }
 }
 
-/// Creates a bucket with room for a hundred million keys.
+/// Creates a bucket with a quota of a hundred million keys.
 pub async fn create_bucket(http: SocketAddr) -> Result<String> {
     let path = "/buckets?access=public&plan=business";
-    let answer = http::expect(http, "POST", path, Vec::new()).await?;
-    let created: Created = serde_json::from_slice(answer.body()).context("new bucket")?;
+    let response = http::expect(http, "POST", path, Vec::new()).await?;
+    let created: Created = serde_json::from_slice(response.body()).context("new bucket")?;
     Ok(created.bucket_id)
 }
 
-/// Restarts a node on its data. Gives the times until it was ready and until `path` was read.
+/// Restarts a node on its data. Returns the times until it was ready and until `path` was read.
 pub async fn start_and_time(
     binary: &Path,
     data_dir: &Path,
     log_dir: &Path,
     path: &str,
 ) -> Result<(Node, Duration, Duration)> {
-    let begin = Instant::now();
+    let started = Instant::now();
     let mut node = Node::start(binary, data_dir, log_dir).await?;
-    let ready = begin.elapsed();
+    let ready = started.elapsed();
     let http = node.http;
     node.child
         .wait_for("first key", READY_LIMIT, || async move {
-            let answer = http::request(http, "GET", path, Vec::new()).await.ok()?;
-            answer.status().is_success().then_some(())
+            let response = http::request(http, "GET", path, Vec::new()).await.ok()?;
+            response.status().is_success().then_some(())
         })
         .await?;
-    Ok((node, ready, begin.elapsed()))
+    Ok((node, ready, started.elapsed()))
 }
 
-/// The file's content, once it is complete and written by this very process.
+/// Reads the file, once it is complete and written by this very process.
 fn read_addresses(file: &PathBuf, pid: u32) -> Option<Addresses> {
     let addresses: Addresses = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     (addresses.pid == pid).then_some(addresses)

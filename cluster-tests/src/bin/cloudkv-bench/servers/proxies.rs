@@ -1,8 +1,8 @@
-//! What stands in front of a node: our router, and Debian's HAProxy and nginx, with connections to the
-//! node that are kept.
+//! Proxies in front of a node: our router, and Debian's HAProxy and nginx, with keep-alive
+//! connections to the node.
 //!
-//! Each has as many threads as it takes by itself: HAProxy and nginx (in Debian's configuration) one
-//! for each processor, the router one less. Or all have as many as are asked for.
+//! Each has its default number of threads: HAProxy and nginx (in Debian's configuration) one for
+//! each processor, the router one less. Or all have the requested number.
 
 use super::Kind;
 use super::webdis::find;
@@ -20,9 +20,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// A proxy in front of a node.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Which one.
+    /// Kind of the proxy.
     pub kind: Kind,
-    /// Where it listens.
+    /// Listening address.
     pub addr: SocketAddr,
     child: Child,
 }
@@ -51,7 +51,7 @@ impl Proxy {
         Self::ready(Kind::Router, addr, child).await
     }
 
-    /// Starts HAProxy; `None` when it isn't installed.
+    /// Starts HAProxy; `None` if it isn't installed.
     pub async fn haproxy(
         node: SocketAddr,
         dir: &Path,
@@ -69,7 +69,7 @@ impl Proxy {
         Self::ready(Kind::Haproxy, addr, child).await.map(Some)
     }
 
-    /// Starts nginx; `None` when it isn't installed.
+    /// Starts nginx; `None` if it isn't installed.
     pub async fn nginx(
         node: SocketAddr,
         dir: &Path,
@@ -93,12 +93,12 @@ impl Proxy {
     }
 
     async fn ready(kind: Kind, addr: SocketAddr, mut child: Child) -> Result<Self> {
-        let answers = || async { http::expect(addr, "GET", "/ping", Vec::new()).await.ok() };
-        child.wait_for("answer", START_LIMIT, answers).await?;
+        let probe = || async { http::expect(addr, "GET", "/ping", Vec::new()).await.ok() };
+        child.wait_for("response", START_LIMIT, probe).await?;
         Ok(Self { kind, addr, child })
     }
 
-    /// Its processes: the one that was started, and those that it started.
+    /// Process ids: the one that was started, and its children.
     pub fn pids(&self) -> Vec<u32> {
         let first = self.child.pid();
         let path = format!("/proc/{first}/task/{first}/children");
@@ -114,20 +114,20 @@ async fn own_address() -> Result<SocketAddr> {
 }
 
 impl Drop for Proxy {
-    /// A process that is killed leaves those that it started behind: nginx's would live on.
+    /// A killed process leaves its children behind: nginx's would live on.
     fn drop(&mut self) {
         for pid in self.pids() {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            // Fails only if it has ended already.
+            // Fails only if it has exited already.
             let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
         }
     }
 }
 
-/// Servers aren't in the `PATH` of everybody.
+/// Servers aren't in the `PATH` of every user.
 fn find_server(program: &str) -> Option<PathBuf> {
-    let usual = Path::new("/usr/sbin").join(program);
-    find(program).or_else(|| usual.is_file().then_some(usual))
+    let system = Path::new("/usr/sbin").join(program);
+    find(program).or_else(|| system.is_file().then_some(system))
 }
 
 fn usual(threads: Option<usize>) -> usize {

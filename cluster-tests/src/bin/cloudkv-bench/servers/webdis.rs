@@ -1,11 +1,11 @@
 //! Debian's webdis in front of redis-server with `appendfsync always`.
 //!
-//! What suits webdis best was measured (two cores, 64 connections, 100 B, every combination
-//! of 1, 2 and 4 threads, 1, 4 and 20 Redis connections, TCP and Unix socket, twice, in
-//! November 2026): the Unix socket gains 10 to 25 % over TCP, two threads are best or within
-//! the noise of it, and 4 connections a thread beat the built-in 20 by 10 % in PUT. That is
-//! [`Tuning::Best`]. [`Tuning::Debian`] is what the package's own file says (2 threads, TCP,
-//! the built-in pool), about 25 % slower in PUT.
+//! The best settings for webdis were measured (two cores, 64 connections, 100 B, every combination
+//! of 1, 2 and 4 threads, 1, 4 and 20 Redis connections, TCP and Unix socket, twice, in November
+//! 2026): the Unix socket gains 10 to 25 % over TCP, two threads are best or within the noise of
+//! it, and 4 connections a thread beat the built-in 20 by 10 % in PUT. That is [`Tuning::Best`].
+//! [`Tuning::Debian`] is the package's own configuration (2 threads, TCP, the built-in pool), about
+//! 25 % slower in PUT.
 
 use super::{Endpoint, Kind, Paths};
 use crate::http;
@@ -18,15 +18,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How to get the two programs.
+/// Command that installs the two programs.
 pub const HOW_TO_INSTALL: &str = "apt-get install webdis redis-server";
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// How webdis is configured.
+/// Configuration of webdis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tuning {
-    /// What measured best for webdis: Unix socket, 2 threads, 4 connections each.
+    /// Fastest measured: Unix socket, 2 threads, 4 connections each.
     Best,
     /// As the Debian package ships it: TCP, 2 threads, built-in number of connections.
     Debian,
@@ -42,14 +42,14 @@ pub struct Webdis {
 }
 
 impl Webdis {
-    /// Starts both below `dir`; `None` when they aren't installed.
+    /// Starts both below `dir`; `None` if they aren't installed.
     pub async fn start(dir: &Path, sizes: &[usize], tuning: Tuning) -> Result<Option<Self>> {
         let (Some(redis), Some(webdis)) = (find("redis-server"), find("webdis")) else {
             return Ok(None);
         };
         let dir = dir.join("redis");
         std::fs::create_dir(&dir).context("create directory for redis")?;
-        // The kernel's limit for a socket's path.
+        // The kernel limits the length of a socket's path.
         let socket = dir.join("redis.sock");
         ensure!(
             socket.as_os_str().len() < 107,
@@ -73,7 +73,7 @@ impl Webdis {
                 .await
                 .ok()
         };
-        webdis.wait_for("answer", START_LIMIT, is_up).await?;
+        webdis.wait_for("response", START_LIMIT, is_up).await?;
 
         let pids = vec![redis.pid(), webdis.pid()];
         let paths = sizes.iter().map(|size| paths(*size)).collect();
@@ -92,7 +92,7 @@ impl Webdis {
         Ok(Some(pair))
     }
 
-    /// The bytes that are put must be the bytes that come back, or nothing is compared.
+    /// Verifies that a GET returns the bytes that were PUT; else nothing could be compared.
     async fn check_bytes(&self) -> Result<()> {
         for paths in &self.endpoint.paths {
             let mut value = vec![0; paths.value_size];
@@ -101,10 +101,10 @@ impl Webdis {
             let addr = self.endpoint.addr;
             http::expect(addr, "PUT", &format!("{put}check"), value.clone()).await?;
             let path = format!("{get}check{}", paths.get_suffix);
-            let answer = http::expect(addr, "GET", &path, Vec::new()).await?;
+            let response = http::expect(addr, "GET", &path, Vec::new()).await?;
             ensure!(
-                answer.body() == &value,
-                "webdis gives other bytes than were put"
+                response.body() == &value,
+                "webdis returns other bytes than were put"
             );
         }
         Ok(())
@@ -128,7 +128,7 @@ fn redis_args(dir: &Path, socket: &Path, port: u16) -> Vec<OsString> {
         "always",
         "--save",
         "",
-        // A rewrite of the log in the middle of a cell would be unfair to it.
+        // A rewrite of the log in the middle of a cell would distort it.
         "--auto-aof-rewrite-percentage",
         "0",
     ];
@@ -154,7 +154,7 @@ fn webdis_config(tuning: Tuning, port: u16, redis_port: u16, socket: &Path) -> V
         "websockets": false,
         "database": 0,
         "acl": [{"disabled": ["DEBUG"]}],
-        // Errors only, and nowhere.
+        // Errors only, and discarded.
         "verbosity": 0,
         "logfile": "/dev/null",
     });
@@ -165,7 +165,7 @@ fn webdis_config(tuning: Tuning, port: u16, redis_port: u16, socket: &Path) -> V
     config
 }
 
-/// Keys of different sizes have different names; `.txt` makes the answer the bare value.
+/// Keys of different sizes have different names; `.txt` makes the response the bare value.
 fn paths(value_size: usize) -> Paths {
     Paths {
         value_size,
