@@ -105,6 +105,10 @@ cloudkv_common::settings! {
     /// reach it. More makes a restart replay more of the log.
     write_buffer_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "64",
 
+    /// Most MiB a second that flushes and compactions of the state's files write; with little to do,
+    /// down to a twentieth of it, so that they don't delay writes. 0: no limit.
+    compaction_mib_per_s: Mib = Number { min: Mib(0), max: Mib(65_536) } => "512",
+
     /// Size of a file of the log, in MiB; they are filled, and used again.
     log_segment_mib: Mib = Number { min: Mib(1), max: Mib(1024) } => "16",
 
