@@ -55,6 +55,7 @@ fn engine_settings(config: &Config) -> EngineSettings {
         block_cache: config.block_cache_bytes(),
         write_buffer: config.write_buffer_mib.bytes(),
         log_segment: config.log_segment_mib.bytes(),
+        compaction_rate: config.compaction_mib_per_s.bytes(),
     }
 }
 

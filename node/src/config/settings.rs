@@ -105,6 +105,11 @@ cloudkv_common::settings! {
     /// reach it. With more, a restart replays more of the log.
     write_buffer_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "64",
 
+    /// Maximum number of MiB a second that flushes and compactions of the state write; lowered to
+    /// as little as a twentieth while there is little to do, so that they don't delay writes.
+    /// 0: no limit.
+    compaction_mib_per_s: Mib = Number { min: Mib(0), max: Mib(65_536) } => "512",
+
     /// Size of a segment of the log, in MiB; segments are filled and then reused.
     log_segment_mib: Mib = Number { min: Mib(1), max: Mib(1024) } => "16",
 

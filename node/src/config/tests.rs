@@ -66,6 +66,7 @@ fn defaults_are_as_documented() {
     assert_eq!(config.log_format, LogFormat::Text);
     assert_eq!(config.block_cache_mib, Mib(0));
     assert_eq!(config.write_buffer_mib.bytes(), 64 << 20);
+    assert_eq!(config.compaction_mib_per_s.bytes(), 512 << 20);
     assert_eq!(config.request_timeout, Duration::from_secs(10));
     assert_eq!(
         config.account_idle_ttl,

@@ -36,6 +36,7 @@ impl Bench {
             block_cache: 1 << 20,
             write_buffer: 1 << 20,
             log_segment: 1 << 20,
+            compaction_rate: 0,
         };
         let engine = Arc::new(Engine::open(dir.path(), &settings).unwrap());
         let state = MetaState::open(engine.state.clone(), rows(ROWS)).unwrap();

@@ -21,6 +21,7 @@ fn open(dir: &Path) -> (Arc<Engine>, LogStore<Meta>, Replica<Meta>) {
         block_cache: 1 << 20,
         write_buffer: 1 << 20,
         log_segment: 1 << 20,
+        compaction_rate: 0,
     };
     let engine = Arc::new(Engine::open(dir, &settings).unwrap());
     let log = LogStore::open(engine.clone(), GroupId::META, 1 << 20).unwrap();

@@ -50,6 +50,7 @@ pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
         block_cache: 1 << 20,
         write_buffer: 4 << 20,
         log_segment: 1 << 20,
+        compaction_rate: 0,
     };
     let engine = Arc::new(Engine::open(dir.path(), &engine_settings).unwrap());
     let settings = GroupSettings {

@@ -259,6 +259,7 @@ async fn the_view_and_the_retained_log_are_released_with_the_sender() {
         block_cache: 1 << 20,
         write_buffer: 4 << 20,
         log_segment: 1 << 20,
+        compaction_rate: 0,
     };
     eventually(|| Engine::open(source.dir.path(), &settings).is_ok()).await;
     group.stop().await.unwrap();

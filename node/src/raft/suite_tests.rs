@@ -26,6 +26,7 @@ pub(super) fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shar
         block_cache: 1 << 20,
         write_buffer: 1 << 20,
         log_segment: 1 << 20,
+        compaction_rate: 0,
     };
     let engine = Arc::new(Engine::open(dir.path(), &settings).unwrap());
     // A cache so small that most reads of the suite come from the log.

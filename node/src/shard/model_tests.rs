@@ -140,6 +140,7 @@ impl Subject {
             block_cache: 1 << 20,
             write_buffer: 1 << 20,
             log_segment: 1 << 20,
+            compaction_rate: 0,
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);

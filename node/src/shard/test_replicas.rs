@@ -120,6 +120,7 @@ impl Replica {
             block_cache: 1 << 20,
             write_buffer: 4 << 20,
             log_segment: 1 << 20,
+            compaction_rate: 0,
         };
         // The tasks of a replica that was stopped release the directory one after the other.
         let engine = until("the directory is free", async || {

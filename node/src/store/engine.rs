@@ -13,6 +13,12 @@ use super::private::{OpenToOthers, close_to_others};
 use super::rebuild::{StateDirs, rebuild};
 use super::{SegmentLog, StateDb};
 
+/// Time between two refills of what compactions may write, in microseconds; RocksDB tunes its rate
+/// after a hundred of them.
+const COMPACTION_REFILL_US: i64 = 10_000;
+/// One in so many requests of a compaction is served before those of flushes.
+const COMPACTION_FAIRNESS: i32 = 10;
+
 /// Sizes of a node's storage, in bytes.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -22,6 +28,8 @@ pub struct EngineSettings {
     pub write_buffer: usize,
     /// Size of a log segment.
     pub log_segment: usize,
+    /// Most bytes a second that flushes and compactions of the state write; 0: as many as they can.
+    pub compaction_rate: usize,
 }
 
 impl EngineSettings {
@@ -178,5 +186,18 @@ fn state_options(
     table.set_bloom_filter(10.0, false);
     table.set_optimize_filters_for_memory(true);
     options.set_block_based_table_factory(&table);
+    limit_compaction(&mut options, settings.compaction_rate);
     options
+}
+
+/// Bounds what flushes and compactions write a second. RocksDB tunes the rate between a twentieth of
+/// `rate` and all of it, by how much there is to do: so a compaction after little was written doesn't
+/// take the disk from the log for seconds, in which its syncs would be late and leaders lost, and one
+/// that can't keep up gets more, a twentieth each second.
+fn limit_compaction(options: &mut Options, rate: usize) {
+    if let Ok(rate) = i64::try_from(rate)
+        && rate > 0
+    {
+        options.set_auto_tuned_ratelimiter(rate, COMPACTION_REFILL_US, COMPACTION_FAIRNESS);
+    }
 }

@@ -9,6 +9,7 @@ pub fn small_engine(dir: &std::path::Path) -> Engine {
         block_cache: 1 << 20,
         write_buffer: 1 << 20,
         log_segment: 1 << 20,
+        compaction_rate: 0,
     };
     Engine::open(dir, &settings).unwrap()
 }
