@@ -179,7 +179,7 @@ impl Identity {
             node_id: (random_u64(0) >> 12) | 1,
             region: wanted.region.clone(),
             shards: wanted.shards.unwrap_or(DEFAULT_SHARDS),
-            incarnation: number(8) | 1,
+            incarnation: random_u64(8) | 1,
             region_number: FIRST_REGION,
             founder: true,
             founds_region: false,

@@ -349,7 +349,7 @@ impl<M: Machine> Group<M> {
         };
         tokio::select! {
             () = self.damage().found() => {}
-            () = any_damage => self.check().await,
+            () = anywhere => self.check().await,
         }
         let mut interval = REPAIR_INTERVAL;
         loop {
