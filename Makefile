@@ -22,7 +22,7 @@ run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--sh
 	@exec $(TARGET_DIR)/release/cloudkv-node $(ARGS)
 
 .PHONY: tour
-tour: ## Run the README's tour against the node on localhost:8080, each command before its answer
+tour: ## Run the tour of docs/api.md against the node on localhost:8080
 	@scripts/tour
 
 # The binaries that the cluster tests start are built together with the tests: built apart, they

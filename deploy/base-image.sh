@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Makes the base images of deploy/Dockerfile from Debian's packages, for machines that reach
-# Debian's mirrors but no registry of images.
+# Builds the base images of deploy/Dockerfile from Debian packages, for machines with access to
+# Debian's mirrors but not to an image registry.
 #
 #   deploy/base-image.sh runtime   cloudkv/runtime-base: libc, libstdc++ and nothing else
-#   deploy/base-image.sh build     cloudkv/build-base: Debian with a C++ compiler, the Rust toolchain
-#                                  of this machine, and the RocksDB that ROCKSDB_LIB_DIR names, if
-#                                  it is set: the image then compiles none
+#   deploy/base-image.sh build     cloudkv/build-base: Debian with a C++ compiler and the Rust
+#                                  toolchain of this machine; with ROCKSDB_LIB_DIR also that
+#                                  RocksDB, so that the image build doesn't compile it
 #
 # Then: docker build -f deploy/Dockerfile --build-arg RUNTIME_IMAGE=cloudkv/runtime-base ...
-# An image that is there is left as it is; --force makes it anew. `runtime` needs apt-get (Debian
-# 12, or another release with the libc that the binaries were built for); `build` needs debootstrap
-# and root.
+# An existing image is kept unless --force is given. `runtime` needs apt-get (Debian 12, or another
+# release with the libc that the binaries were built for); `build` needs debootstrap and root.
 set -euo pipefail
 
 kind=${1:-}
@@ -24,9 +23,9 @@ die() {
     exit 1
 }
 
-there() { "$docker" image inspect "$1" >/dev/null 2>&1; }
+image_exists() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 
-# The same libraries as in distroless/cc: packages taken apart, without a package manager or a shell.
+# Builds an image with the libraries of distroless/cc, without a package manager or a shell.
 runtime() {
     local work=$1 root=$1/root package
     mkdir -p "$root" "$work/debs"
@@ -38,7 +37,7 @@ runtime() {
         dpkg-deb --extract "$package" "$root"
     done
     rm -rf "$root"/usr/share/{doc,man,info,lintian,bug,locale} "$root"/usr/lib/*/gconv
-    # The package's own script would join the certificates; nothing runs here.
+    # No package scripts run here, so concatenate the certificates as that of ca-certificates would.
     find "$root/usr/share/ca-certificates" -name '*.crt' -exec cat {} + \
         >"$root/etc/ssl/certs/ca-certificates.crt"
     printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n' \
@@ -50,15 +49,16 @@ runtime() {
         "$docker" import --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin' - "$2" >/dev/null
 }
 
+# Builds an image with a compiler and the Rust toolchain of this machine.
 build() {
     local work=$1 root=$1/root toolchain
     local changes=(--change 'ENV PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin')
-    command -v debootstrap >/dev/null || die "needs debootstrap: apt-get install debootstrap"
-    [[ $EUID -eq 0 ]] || die "needs root"
+    command -v debootstrap >/dev/null || die "debootstrap is required: apt-get install debootstrap"
+    [[ $EUID -eq 0 ]] || die "root is required"
     toolchain=$(rustc --print sysroot)
     debootstrap --variant=minbase --include=build-essential,ca-certificates,libclang-dev \
         bookworm "$root" >&2
-    # What this machine reaches its mirrors by, and whom it trusts.
+    # Use the mirrors and the trusted CAs of this machine.
     rm -f "$root/etc/apt/sources.list"
     cp -r /etc/apt/sources.list* /etc/apt/apt.conf.d "$root/etc/apt/"
     install -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
@@ -77,11 +77,11 @@ case $kind in
 runtime | build) image=cloudkv/$kind-base ;;
 *) die "usage: $0 runtime|build [--force]" ;;
 esac
-if [[ $force != --force ]] && there "$image"; then
-    say "$image is there"
+if [[ $force != --force ]] && image_exists "$image"; then
+    say "$image already exists (--force rebuilds it)"
     exit
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$kind" "$work" "$image"
-say "made $image, $("$docker" image inspect --format '{{.Size}}' "$image" | numfmt --to=iec)"
+say "built $image, $("$docker" image inspect --format '{{.Size}}' "$image" | numfmt --to=iec)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what is in this folder with the tools that are on the machine, and says which are not.
+# Checks the files of this folder with the tools that are installed, and reports those that are not.
 # Changes nothing.
 #
 #   promtool           apt-get install prometheus
@@ -16,7 +16,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Runs promtool, whose lines count only if it fails.
+# Runs promtool, and prints its output only if it fails.
 run_promtool() {
     promtool "$@" >"$work/promtool" 2>&1 || {
         cat "$work/promtool"
@@ -24,7 +24,7 @@ run_promtool() {
     }
 }
 
-# The queries of the dashboards, as rules: what promtool parses.
+# Prints the queries of the dashboards as recording rules, which promtool can parse.
 queries_as_rules() {
     "$python" - grafana/dashboards/*.json <<'PYTHON'
 import json, sys
@@ -55,10 +55,10 @@ fi
 
 if have systemd-analyze; then
     for unit in systemd/*.service; do
-        # The program may not be installed here.
+        # The program may not be installed on this machine.
         sed 's,^ExecStart=.*,ExecStart=/bin/true,' "$unit" >"$work/$(basename "$unit")"
         systemd-analyze verify "$work/$(basename "$unit")"
-        # 10 is the most exposed; 2 and less is "OK".
+        # Exposure of 0.0 to 10.0, here times ten: up to 2.0 is rated "OK".
         systemd-analyze security --offline=true --threshold=20 "$work/$(basename "$unit")" >/dev/null
     done
 else

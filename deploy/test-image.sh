@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Makes an image around a program that was built before: what the tests of the compose files start.
-# All but the binary's last step into it is what the Dockerfile says of the default image. The base
-# image is that of base-image.sh where there is apt-get, so that the libraries are this machine's;
-# elsewhere the Dockerfile's own.
+# Builds an image around a compiled program, for the tests of the compose files. Everything but the
+# copying of the binary is done by the Dockerfile. With apt-get the base image is that of
+# base-image.sh, so that its libraries match the binary; without, it is the Dockerfile's default.
 #
 #   deploy/test-image.sh node target/debug/cloudkv-node cloudkv/node:test
 #   deploy/test-image.sh router target/debug/cloudkv-router cloudkv/router:test

@@ -16,7 +16,7 @@ pub mod region;
 pub mod rng;
 
 pub use harness::{
-    Answer, Api, Bucket, Call, Connection, Ending, Event, H2Connection, Lease, Node, NodeOptions,
-    RawRequest, Recorder, Router, SharedNode, SmallDisk, Target, chunk, eventually, resident_bytes,
+    HttpResponse, ApiClient, Bucket, ApiRequest, RawConnection, RawOutcome, H2Event, H2Connection, NodeLease, Node, NodeOptions,
+    RawRequest, TrafficRecorder, Router, SharedNode, SmallDisk, PublicEndpoint, encode_chunk, eventually, resident_bytes,
     try_eventually,
 };

@@ -17,13 +17,13 @@ impl Rng {
 
     /// Creates an independent stream for one part of a run, so that draws of one part don't shift
     /// those of another.
-    pub fn branch(seed: u64, stream: u64) -> Self {
+    pub fn derived(seed: u64, stream: u64) -> Self {
         let mut mixed = Self(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
-        Self(mixed.draw())
+        Self(mixed.next_u64())
     }
 
     /// Returns the next 64 random bits.
-    pub fn draw(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,24 +32,24 @@ impl Rng {
     }
 
     /// Returns a number of `range`, which must not be empty.
-    pub fn within(&mut self, range: Range<u64>) -> u64 {
+    pub fn range(&mut self, range: Range<u64>) -> u64 {
         // The modulo bias is the range's length divided by 2^64.
-        range.start + self.draw() % (range.end - range.start).max(1)
+        range.start + self.next_u64() % (range.end - range.start).max(1)
     }
 
     /// Returns a random index into a collection of `len` elements, at least one.
     pub fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.within(0..len as u64)).unwrap_or(0)
+        usize::try_from(self.range(0..len as u64)).unwrap_or(0)
     }
 
     /// Returns a random duration of `range`, in whole milliseconds.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
-        Duration::from_millis(self.within(range))
+        Duration::from_millis(self.range(range))
     }
 
     /// Returns true with this probability, in permille.
-    pub fn permille(&mut self, chance: u64) -> bool {
-        self.within(0..1000) < chance
+    pub fn chance_permille(&mut self, chance: u64) -> bool {
+        self.range(0..1000) < chance
     }
 
     /// Shuffles `items` (Fisher and Yates).
@@ -68,8 +68,8 @@ mod tests {
     fn a_seed_always_yields_the_same_numbers() {
         let mut rng = Rng::new(1234567);
         // The first outputs of the reference implementation.
-        assert_eq!(rng.draw(), 6_457_827_717_110_365_317);
-        assert_eq!(rng.draw(), 3_203_168_211_198_807_973);
+        assert_eq!(rng.next_u64(), 6_457_827_717_110_365_317);
+        assert_eq!(rng.next_u64(), 3_203_168_211_198_807_973);
     }
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
         let mut rng = Rng::new(7);
         let mut seen = [0; 5];
         for _ in 0..1000 {
-            seen[usize::try_from(rng.within(3..8)).unwrap() - 3] += 1;
+            seen[usize::try_from(rng.range(3..8)).unwrap() - 3] += 1;
         }
         assert!(seen.iter().all(|count| *count > 100), "{seen:?}");
     }

@@ -22,7 +22,7 @@ async fn region_of(nodes: usize) -> Region {
 
 /// Returns a node's entry for another one in its `/status`.
 async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value> {
-    let call = region.members[seat].admin_api().get("/status").unchecked();
+    let call = region.nodes[seat].admin_api().get("/status").unchecked();
     let status = call.try_send().await.ok()?.json();
     let mut nodes = status["nodes"].as_array()?.iter();
     nodes
@@ -50,10 +50,10 @@ async fn wait_removed(region: &Region, seats: &[usize], id: &NodeId) {
 #[tokio::test]
 async fn a_decommissioned_node_is_removed_and_exits() {
     let mut region = region_of(4).await;
-    let bucket = region.api(3).bucket().await;
+    let bucket = region.api(3).create_bucket().await;
     for key in 0..20 {
-        let path = bucket.key(&key.to_string());
-        region.api(3).put(&path, "v").await.status(200);
+        let path = bucket.key_path(&key.to_string());
+        region.api(3).put(&path, "v").await.assert_status(200);
     }
     let id = region.node_id(3).await;
     let host = region.seat(3).rpc().ip().to_string();
@@ -70,22 +70,22 @@ async fn a_decommissioned_node_is_removed_and_exits() {
     // Nobody stops it: it learns of its removal, and exits with 0.
     let status = region.wait_exit(3).await;
     assert_eq!(status.code(), Some(0), "{status}");
-    assert!(region.members[3].log().text().contains("decommissioned"));
+    assert!(region.nodes[3].log().text().contains("decommissioned"));
     wait_removed(&region, &[0, 1, 2], &id).await;
     for seat in 0..3 {
         let node = node_as_seen(&region, seat, &id)
             .await
             .expect("shown for an hour");
         assert_eq!(node["state"], "removed", "{node}");
-        assert_eq!(region.api(seat).get(&bucket.keys()).await.lines().len(), 20);
+        assert_eq!(region.api(seat).get(&bucket.listing_path()).await.lines().len(), 20);
     }
     region.wait_formed().await;
     // Its data directory is refused from now on; with an empty one it can join.
-    region.members[3].start();
+    region.nodes[3].start();
     let status = region.wait_exit(3).await;
     assert_eq!(status.code(), Some(1), "{status}");
     assert!(
-        region.members[3]
+        region.nodes[3]
             .log()
             .text()
             .contains("was removed from the cluster")

@@ -4,7 +4,7 @@
 
 use std::process::Output;
 
-use cloudkv_cluster_tests::harness::clean_command;
+use cloudkv_cluster_tests::harness::node_command;
 use cloudkv_cluster_tests::{Node, NodeOptions};
 use http::Method;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn send_change(node: &Node, method: Method, path: &str, body: &Value) -> (
 /// Runs `cloudkv-node admin` for this node.
 fn command(node: &Node, args: &[&str]) -> Output {
     let port = node.admin_api().address().to_string();
-    let mut command = clean_command();
+    let mut command = node_command();
     command.args(["admin", "--admin", &port]).args(args);
     command.output().unwrap()
 }
@@ -42,9 +42,9 @@ fn assert_fails(node: &Node, args: &[&str]) -> String {
 async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives_a_crash() {
     let mut node = Node::start().await;
     let value = "v".repeat(5000);
-    let old = node.api().bucket().await;
-    let put = node.api().put(&old.key("k"), value.clone()).await;
-    put.error(413, "value_too_large");
+    let old = node.api().create_bucket().await;
+    let put = node.api().put(&old.key_path("k"), value.clone()).await;
+    put.assert_error(413, "value_too_large");
 
     let changes = json!({ "value_bytes": 8192, "key_bytes": 1024 });
     let (status, terms) = send_change(&node, Method::PATCH, "/plans/free", &changes).await;
@@ -55,7 +55,7 @@ async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives
     });
     assert_eq!(terms, expected);
 
-    let new = node.api().bucket().await;
+    let new = node.api().create_bucket().await;
     let long = "k".repeat(1024);
     for restarted in [false, true] {
         if restarted {
@@ -65,14 +65,14 @@ async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives
         let api = node.api();
         for bucket in [&old, &new] {
             for key in ["k", &long] {
-                api.put(&bucket.key(key), value.clone()).await.status(200);
-                assert_eq!(api.get(&bucket.key(key)).await.status(200).text(), value);
+                api.put(&bucket.key_path(key), value.clone()).await.assert_status(200);
+                assert_eq!(api.get(&bucket.key_path(key)).await.assert_status(200).text(), value);
             }
-            let put = api.put(&bucket.key("k"), "v".repeat(8193)).await;
-            put.error(413, "value_too_large");
+            let put = api.put(&bucket.key_path("k"), "v".repeat(8193)).await;
+            put.assert_error(413, "value_too_large");
         }
         let plans = node.admin_api().get("/plans").unchecked().await;
-        assert_eq!(plans.status(200).json()["plans"][0], expected);
+        assert_eq!(plans.assert_status(200).json()["plans"][0], expected);
     }
 }
 
@@ -80,23 +80,23 @@ async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives
 async fn the_number_of_keys_and_of_buckets_can_be_changed_by_command() {
     let node = Node::start().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let shown = assert_succeeds(&node, &["plan", "set", "free", "--keys=2", "--buckets=1"]);
     assert!(shown.contains("keys         2\n"), "{shown}");
     for key in ["a", "b"] {
-        api.put(&bucket.key(key), "v").await.status(200);
+        api.put(&bucket.key_path(key), "v").await.assert_status(200);
     }
-    let put = api.put(&bucket.key("c"), "v").await;
-    put.error(403, "plan_limit");
+    let put = api.put(&bucket.key_path("c"), "v").await;
+    put.assert_error(403, "plan_limit");
     let create = api.post("/buckets").api_key(&bucket.account).await;
-    create.error(403, "plan_limit");
+    create.assert_error(403, "plan_limit");
 
     assert_succeeds(&node, &["plan", "set", "free", "--keys=3", "--buckets=0"]);
-    api.put(&bucket.key("c"), "v").await.status(200);
-    let put = api.put(&bucket.key("d"), "v").await;
-    put.error(403, "plan_limit");
+    api.put(&bucket.key_path("c"), "v").await.assert_status(200);
+    let put = api.put(&bucket.key_path("d"), "v").await;
+    put.assert_error(403, "plan_limit");
     for _ in 0..11 {
-        api.bucket_of(&bucket.account, &[]).await;
+        api.create_bucket_for(&bucket.account, &[]).await;
     }
     let listed = assert_succeeds(&node, &["plan", "list", "--json"]);
     let listed: Value = serde_json::from_str(&listed).unwrap();
@@ -112,20 +112,20 @@ async fn operators_set_plans_where_self_service_is_off() {
         ..NodeOptions::default()
     };
     let mut node = Node::start_with(options).await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     let request_pro = |node: &Node| {
         let call = node.api().patch(&bucket.path()).api_key(&bucket.account);
         call.query(&[("plan", "pro")])
     };
-    request_pro(&node).await.error(402, "plan_not_self_service");
+    request_pro(&node).await.assert_error(402, "plan_not_self_service");
 
     assert_succeeds(&node, &["bucket-plan", &bucket.id, "business"]);
     let value = "v".repeat(16_384);
-    let put = node.api().put(&bucket.key("k"), value).await;
-    put.status(200);
+    let put = node.api().put(&bucket.key_path("k"), value).await;
+    put.assert_status(200);
     node.terminate().await;
     node.restart().await;
-    let summary = node.api().summary(&bucket).await;
+    let summary = node.api().bucket_summary(&bucket).await;
     assert_eq!(summary["plan"], "business");
 
     // The bucket's content doesn't fit into a smaller plan.
@@ -134,10 +134,10 @@ async fn operators_set_plans_where_self_service_is_off() {
     assert_eq!((status, &body["error"]), (409, &json!("exceeds_plan")));
     let refused = assert_fails(&node, &["bucket-plan", &bucket.id, "free"]);
     assert!(refused.contains("409"), "{refused}");
-    node.api().delete(&bucket.key("k")).await.status(200);
+    node.api().delete(&bucket.key_path("k")).await.assert_status(200);
     let (status, body) = send_change(&node, Method::PUT, &path, &json!({ "plan": "pro" })).await;
     assert_eq!((status, body), (200, json!({ "plan": "pro" })));
-    request_pro(&node).await.status(200);
+    request_pro(&node).await.assert_status(200);
     assert!(
         !node.log_text().contains(&bucket.id),
         "IDs stay out of logs"

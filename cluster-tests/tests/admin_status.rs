@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::clean_command;
-use cloudkv_cluster_tests::region::{Region, RegionOptions, Start, World};
+use cloudkv_cluster_tests::harness::node_command;
+use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode, MultiRegionCluster};
 use futures_util::future::join_all;
 use serde_json::Value;
 
@@ -20,12 +20,12 @@ async fn named_region() -> Region {
     let mut region = Region::prepare(RegionOptions::default());
     for seat in 0..3 {
         let name = ["--name".to_owned(), format!("n{seat}")];
-        region.members[seat].flags.args.extend(name);
+        region.nodes[seat].flags.args.extend(name);
     }
-    region.launch(0, &Start::Init);
+    region.launch(0, &StartMode::Bootstrap);
     region.wait_listening(0).await;
     for seat in 1..3 {
-        region.launch(seat, &Start::Join(vec![0]));
+        region.launch(seat, &StartMode::Join(vec![0]));
     }
     join_all((1..3).map(|seat| region.wait_listening(seat))).await;
     region.wait_formed().await;
@@ -104,7 +104,7 @@ async fn three_regions_of_three_fit_a_terminal() {
         shards: 3,
         ..RegionOptions::default()
     };
-    let world = World::start_with(&["eu-west-3", "us-east-1", "ap-south-1"], 3, 3, options).await;
+    let world = MultiRegionCluster::start_with(&["eu-west-3", "us-east-1", "ap-south-1"], 3, 3, options).await;
     world.wait_ready(8).await;
     let page = wait_first_line(&world, 0, "it survives the loss of any one node").await;
     println!("{page}");
@@ -125,7 +125,7 @@ async fn the_status_can_be_watched() {
     .await;
     let path = region.dir().join("watched");
     let url = format!("http://{}", region.seat(0).admin());
-    let mut watch = clean_command()
+    let mut watch = node_command()
         .args(["admin", "--admin", &url, "status", "--watch"])
         .stdout(File::create(&path).unwrap())
         .spawn()
@@ -141,7 +141,7 @@ async fn the_status_can_be_watched() {
 
 #[tokio::test]
 async fn the_fields_that_programs_rely_on_are_there() {
-    let world = World::start(&["eu", "us"], 1, 2).await;
+    let world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
     let status = eventually("the regions know each other", STATE_TIMEOUT, async || {
         let json = world.admin(0, &["status", "--json"]).await.ok()?;
         let status: Value = serde_json::from_str(&json).ok()?;

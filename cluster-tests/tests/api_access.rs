@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{Api, Bucket, Call, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, Bucket, ApiRequest, SharedNode};
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
@@ -41,7 +41,7 @@ const ALL_ACCOUNT_KEYS: [AccountKey; 6] = [
 ];
 
 struct Fixture {
-    api: Api,
+    api: ApiClient,
     bucket: Bucket,
     other: String,
 }
@@ -49,19 +49,19 @@ struct Fixture {
 impl Fixture {
     async fn of(node: &cloudkv_cluster_tests::Node, access: &str) -> Self {
         let api = node.api();
-        let bucket = api.bucket_with(&[("access", access)]).await;
-        let other = api.bucket().await.account;
-        api.put(&bucket.key("k"), "v")
+        let bucket = api.create_bucket_with(&[("access", access)]).await;
+        let other = api.create_bucket().await.account;
+        api.put(&bucket.key_path("k"), "v")
             .api_key(&bucket.account)
             .await
-            .status(200);
+            .assert_status(200);
         Self { api, bucket, other }
     }
 
-    fn call(&self, method: &Method, name: &str, key: AccountKey) -> Call {
+    fn call(&self, method: &Method, name: &str, key: AccountKey) -> ApiRequest {
         let path = match name {
-            "" => self.bucket.keys(),
-            name => self.bucket.key(name),
+            "" => self.bucket.listing_path(),
+            name => self.bucket.key_path(name),
         };
         let call = self.api.request(method.clone(), &path);
         match key {
@@ -99,7 +99,7 @@ impl Fixture {
                     "{method} {name:?} with {key:?}: {answer:?}"
                 );
                 if *method != Method::HEAD {
-                    answer.error(status, code);
+                    answer.assert_error(status, code);
                 }
             }
         }
@@ -148,7 +148,7 @@ async fn a_refused_write_changes_nothing() {
             fixture.call(&Method::DELETE, "k", key).await;
         }
         let get = fixture.call(&Method::GET, "k", AccountKey::Owners).await;
-        assert_eq!(get.status(200).text(), "v");
+        assert_eq!(get.assert_status(200).text(), "v");
     }
 }
 

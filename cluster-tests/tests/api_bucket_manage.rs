@@ -4,17 +4,17 @@
 
 use std::time::SystemTime;
 
-use cloudkv_cluster_tests::{Api, Bucket, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, Bucket, SharedNode};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
 static NODE: SharedNode = SharedNode::new();
 
-async fn list(api: &Api, account: &str) -> Vec<Value> {
+async fn list(api: &ApiClient, account: &str) -> Vec<Value> {
     let answer = api.get("/buckets").api_key(account).await;
     assert_eq!(
-        answer.status(200).header("content-type"),
+        answer.assert_status(200).header("content-type"),
         "application/json; charset=utf-8"
     );
     answer.json()["buckets"].as_array().expect("a list").clone()
@@ -25,13 +25,13 @@ async fn buckets_are_listed_oldest_first_with_all_fields() {
     let node = NODE.lease().await;
     let api = node.api();
     let first = api
-        .bucket_with(&[("comment", "the first, with \"quotes\" and \u{1f511}")])
+        .create_bucket_with(&[("comment", "the first, with \"quotes\" and \u{1f511}")])
         .await;
     let second = api
-        .bucket_of(&first.account, &[("access", "public-read")])
+        .create_bucket_for(&first.account, &[("access", "public-read")])
         .await;
     let third = api
-        .bucket_of(&first.account, &[("access", "protected")])
+        .create_bucket_for(&first.account, &[("access", "protected")])
         .await;
     let listed = list(&api, &first.account).await;
     let ids: Vec<&str> = listed
@@ -102,7 +102,7 @@ fn creation_time(bucket: &Value) -> SystemTime {
 async fn accounts_see_only_their_own_buckets() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (mine, yours) = (api.bucket().await, api.bucket().await);
+    let (mine, yours) = (api.create_bucket().await, api.create_bucket().await);
     assert_eq!(list(&api, &mine.account).await[0]["id"], mine.id.as_str());
     assert_eq!(list(&api, &yours.account).await.len(), 1);
 }
@@ -111,7 +111,7 @@ async fn accounts_see_only_their_own_buckets() {
 async fn managing_needs_the_key_of_the_buckets_account() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (mine, yours) = (api.bucket().await, api.bucket().await);
+    let (mine, yours) = (api.create_bucket().await, api.create_bucket().await);
     let unknown = "11111111-2222-4333-8444-555555555555";
     for key in [
         None,
@@ -130,19 +130,19 @@ async fn managing_needs_the_key_of_the_buckets_account() {
                 Some(key) => call.api_key(key),
                 None => call,
             };
-            call.await.error(401, "unauthorized");
+            call.await.assert_error(401, "unauthorized");
         }
     }
     let patch = api
         .patch(&mine.path())
         .api_key(&yours.account)
         .urlencoded("comment=stolen");
-    patch.await.error(403, "forbidden");
+    patch.await.assert_error(403, "forbidden");
     let delete = api
         .delete(&format!("{}?confirm=0", mine.path()))
         .api_key(&yours.account);
-    delete.await.error(403, "forbidden");
-    let summary = api.summary(&mine).await;
+    delete.await.assert_error(403, "forbidden");
+    let summary = api.bucket_summary(&mine).await;
     assert_eq!(summary["comment"], Value::Null, "nothing has changed");
 }
 
@@ -150,7 +150,7 @@ async fn managing_needs_the_key_of_the_buckets_account() {
 async fn an_unknown_bucket_is_not_found() {
     let node = NODE.lease().await;
     let api = node.api();
-    let account = api.bucket().await.account;
+    let account = api.create_bucket().await.account;
     for id in [
         "a0000000000000",
         "nonsense",
@@ -159,7 +159,7 @@ async fn an_unknown_bucket_is_not_found() {
     ] {
         for (method, query) in [(Method::PATCH, "comment=x"), (Method::DELETE, "confirm=0")] {
             let call = api.request(method, &format!("/buckets/{id}?{query}"));
-            call.api_key(&account).await.error(404, "unknown_bucket");
+            call.api_key(&account).await.assert_error(404, "unknown_bucket");
         }
     }
 }
@@ -168,7 +168,7 @@ async fn an_unknown_bucket_is_not_found() {
 async fn a_comment_is_set_and_cleared_in_every_form() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let patch = || api.patch(&bucket.path()).api_key(&bucket.account);
     let multipart =
         "--b\r\nContent-Disposition: form-data; name=\"comment\"\r\n\r\none\r\n--b--\r\n";
@@ -185,8 +185,8 @@ async fn a_comment_is_set_and_cleared_in_every_form() {
         (patch().json(&json!({"comment": ""})), Value::Null),
     ];
     for (call, expected) in calls {
-        call.await.status(200).empty();
-        assert_eq!(api.summary(&bucket).await["comment"], expected);
+        call.await.assert_status(200).assert_empty();
+        assert_eq!(api.bucket_summary(&bucket).await["comment"], expected);
     }
 }
 
@@ -194,18 +194,18 @@ async fn a_comment_is_set_and_cleared_in_every_form() {
 async fn the_access_mode_cannot_be_changed() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let patch = api
         .patch(&bucket.path())
         .api_key(&bucket.account)
         .urlencoded("access=protected");
     patch
         .await
-        .error_of(400, &["invalid_parameter", "invalid_access"]);
-    assert_eq!(api.summary(&bucket).await["mode"], "public");
+        .assert_error_in(400, &["invalid_parameter", "invalid_access"]);
+    assert_eq!(api.bucket_summary(&bucket).await["mode"], "public");
 }
 
-async fn change_plan(api: &Api, bucket: &Bucket, plan: &str) -> cloudkv_cluster_tests::Answer {
+async fn change_plan(api: &ApiClient, bucket: &Bucket, plan: &str) -> cloudkv_cluster_tests::HttpResponse {
     api.patch(&bucket.path())
         .api_key(&bucket.account)
         .query(&[("plan", plan)])
@@ -216,35 +216,35 @@ async fn change_plan(api: &Api, bucket: &Bucket, plan: &str) -> cloudkv_cluster_
 async fn a_plan_is_changed_and_its_limits_hold_from_then_on() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket_with(&[("comment", "stays")]).await;
+    let bucket = api.create_bucket_with(&[("comment", "stays")]).await;
     let big = "x".repeat(16_384);
-    api.put(&bucket.key("big"), big.clone())
+    api.put(&bucket.key_path("big"), big.clone())
         .await
-        .error(413, "value_too_large");
+        .assert_error(413, "value_too_large");
     for plan in ["business", "pro", "free", "business"] {
-        change_plan(&api, &bucket, plan).await.status(200).empty();
-        assert_eq!(api.summary(&bucket).await["plan"], plan);
+        change_plan(&api, &bucket, plan).await.assert_status(200).assert_empty();
+        assert_eq!(api.bucket_summary(&bucket).await["plan"], plan);
     }
-    api.put(&bucket.key("big"), big).await.status(200);
-    assert_eq!(api.summary(&bucket).await["comment"], "stays");
+    api.put(&bucket.key_path("big"), big).await.assert_status(200);
+    assert_eq!(api.bucket_summary(&bucket).await["comment"], "stays");
     change_plan(&api, &bucket, "gold")
         .await
-        .error(400, "invalid_plan");
+        .assert_error(400, "invalid_plan");
 }
 
 #[tokio::test]
 async fn a_change_to_a_plan_that_lacks_the_mode_or_is_full_is_refused() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket_with(&[("access", "protected")]).await;
+    let bucket = api.create_bucket_with(&[("access", "protected")]).await;
     for plan in ["free", "pro"] {
         let answer = change_plan(&api, &bucket, plan).await;
         assert!(matches!(answer.status, 403 | 409), "{answer:?}");
         assert!(["plan_limit", "exceeds_plan"].contains(&answer.error_code().as_str()));
     }
-    assert_eq!(api.summary(&bucket).await["plan"], "business");
-    join_all((0..10).map(|_| api.bucket_of(&bucket.account, &[]))).await;
-    let eleventh = api.bucket_of(&bucket.account, &[("plan", "pro")]).await;
+    assert_eq!(api.bucket_summary(&bucket).await["plan"], "business");
+    join_all((0..10).map(|_| api.create_bucket_for(&bucket.account, &[]))).await;
+    let eleventh = api.create_bucket_for(&bucket.account, &[("plan", "pro")]).await;
     let answer = change_plan(&api, &eleventh, "free").await;
     assert!(matches!(answer.status, 403 | 409), "{answer:?}");
     assert!(["plan_limit", "exceeds_plan"].contains(&answer.error_code().as_str()));
@@ -254,59 +254,59 @@ async fn a_change_to_a_plan_that_lacks_the_mode_or_is_full_is_refused() {
 async fn deleting_needs_the_right_number_of_keys() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for name in ["a", "b", "c"] {
-        api.put(&bucket.key(name), "v").await.status(200);
+        api.put(&bucket.key_path(name), "v").await.assert_status(200);
     }
     let delete = |query: &str| {
         api.delete(&format!("{}{query}", bucket.path()))
             .api_key(&bucket.account)
             .into_future()
     };
-    delete("").await.error(400, "confirm_required");
+    delete("").await.assert_error(400, "confirm_required");
     for query in ["?confirm=three", "?confirm=-3", "?confirm=3.0"] {
-        delete(query).await.error(400, "invalid_parameter");
+        delete(query).await.assert_error(400, "invalid_parameter");
     }
     for query in ["?confirm=2", "?confirm=4", "?confirm=18446744073709551615"] {
         let answer = delete(query).await;
-        answer.error(409, "confirm_mismatch");
+        answer.assert_error(409, "confirm_mismatch");
         assert_eq!(
             answer.json()["keys"],
             3,
             "the answer has the right number"
         );
     }
-    assert_eq!(api.get(&bucket.key("a")).await.status(200).text(), "v");
-    delete("?confirm=3").await.status(200).empty();
-    delete("?confirm=3").await.error(404, "unknown_bucket");
+    assert_eq!(api.get(&bucket.key_path("a")).await.assert_status(200).text(), "v");
+    delete("?confirm=3").await.assert_status(200).assert_empty();
+    delete("?confirm=3").await.assert_error(404, "unknown_bucket");
 }
 
 #[tokio::test]
 async fn a_deleted_bucket_and_its_keys_are_unknown_at_once() {
     let node = NODE.lease().await;
     let api = node.api();
-    let kept = api.bucket().await;
+    let kept = api.create_bucket().await;
     for access in ["public", "public-read", "protected"] {
-        let bucket = api.bucket_of(&kept.account, &[("access", access)]).await;
-        let put = api.put(&bucket.key("k"), "v").api_key(&bucket.account);
-        put.await.status(200);
+        let bucket = api.create_bucket_for(&kept.account, &[("access", access)]).await;
+        let put = api.put(&bucket.key_path("k"), "v").api_key(&bucket.account);
+        put.await.assert_status(200);
         let delete = api
             .delete(&format!("{}?confirm=1", bucket.path()))
             .api_key(&bucket.account);
-        delete.await.status(200);
+        delete.await.assert_status(200);
         let calls = [
-            api.get(&bucket.key("k")),
-            api.get(&bucket.keys()),
-            api.put(&bucket.key("k"), "again"),
-            api.delete(&bucket.key("k")),
+            api.get(&bucket.key_path("k")),
+            api.get(&bucket.listing_path()),
+            api.put(&bucket.key_path("k"), "again"),
+            api.delete(&bucket.key_path("k")),
             api.patch(&bucket.path()).urlencoded("comment=x"),
         ];
         for call in calls {
             call.api_key(&bucket.account)
                 .await
-                .error(404, "unknown_bucket");
+                .assert_error(404, "unknown_bucket");
         }
     }
     assert_eq!(list(&api, &kept.account).await.len(), 1);
-    api.get(&kept.key("k")).await.error(404, "not_found");
+    api.get(&kept.key_path("k")).await.assert_error(404, "not_found");
 }

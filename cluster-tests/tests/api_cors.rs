@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use cloudkv_cluster_tests::{Answer, Api, Bucket, Call, RawRequest, SharedNode};
+use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, ApiRequest, RawRequest, SharedNode};
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
@@ -15,54 +15,54 @@ fn routes(bucket: &Bucket) -> Vec<(String, &'static [&'static str])> {
         ("/ping".to_owned(), &["GET", "HEAD", "OPTIONS"]),
         ("/buckets".to_owned(), &["GET", "POST", "OPTIONS"]),
         (bucket.path(), &["PATCH", "DELETE", "OPTIONS"]),
-        (bucket.keys(), &["GET", "HEAD", "OPTIONS"]),
+        (bucket.listing_path(), &["GET", "HEAD", "OPTIONS"]),
         (
-            bucket.key("k"),
+            bucket.key_path("k"),
             &["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"],
         ),
         (
-            bucket.key("a/b%20c"),
+            bucket.key_path("a/b%20c"),
             &["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"],
         ),
     ]
 }
 
 /// One request for each status that a client can provoke.
-fn one_of_each_status(api: &Api, bucket: &Bucket, protected: &Bucket) -> Vec<(u16, Call)> {
+fn one_of_each_status(api: &ApiClient, bucket: &Bucket, protected: &Bucket) -> Vec<(u16, ApiRequest)> {
     let stranger = &bucket.account;
     let wrong_count = format!("{}?confirm=7", bucket.path());
     vec![
         (200, api.get("/ping")),
-        (200, api.get(&bucket.key("k"))),
-        (200, api.put(&bucket.key("k2"), "v")),
-        (200, api.delete(&bucket.key("k2"))),
-        (200, api.get(&bucket.keys())),
+        (200, api.get(&bucket.key_path("k"))),
+        (200, api.put(&bucket.key_path("k2"), "v")),
+        (200, api.delete(&bucket.key_path("k2"))),
+        (200, api.get(&bucket.listing_path())),
         (201, api.post("/buckets")),
-        (304, api.get(&bucket.key("k")).header("if-none-match", "*")),
-        (400, api.put(&bucket.key("k?ttl=x"), "v")),
-        (401, api.get(&protected.key("k"))),
-        (403, api.get(&protected.key("k")).api_key(stranger)),
+        (304, api.get(&bucket.key_path("k")).header("if-none-match", "*")),
+        (400, api.put(&bucket.key_path("k?ttl=x"), "v")),
+        (401, api.get(&protected.key_path("k"))),
+        (403, api.get(&protected.key_path("k")).api_key(stranger)),
         (404, api.get("/nowhere")),
-        (404, api.get(&bucket.key("absent"))),
+        (404, api.get(&bucket.key_path("absent"))),
         (404, api.get("/kv/a0000000000000/k")),
         (405, api.patch("/buckets")),
         (409, api.delete(&wrong_count).api_key(&bucket.account)),
         (
             412,
-            api.put(&bucket.key("k"), "v").header("if-none-match", "*"),
+            api.put(&bucket.key_path("k"), "v").header("if-none-match", "*"),
         ),
-        (413, api.put(&bucket.key("k"), vec![b'x'; 4097])),
+        (413, api.put(&bucket.key_path("k"), vec![b'x'; 4097])),
     ]
 }
 
-async fn buckets(api: &Api) -> (Bucket, Bucket) {
-    let bucket = api.bucket().await;
-    api.put(&bucket.key("k"), "v").await.status(200);
-    (bucket, api.bucket_with(&[("access", "protected")]).await)
+async fn buckets(api: &ApiClient) -> (Bucket, Bucket) {
+    let bucket = api.create_bucket().await;
+    api.put(&bucket.key_path("k"), "v").await.assert_status(200);
+    (bucket, api.create_bucket_with(&[("access", "protected")]).await)
 }
 
 #[track_caller]
-fn assert_allows_any_origin(answer: &Answer, origin: &str) {
+fn assert_allows_any_origin(answer: &HttpResponse, origin: &str) {
     let allowed = answer.header("access-control-allow-origin");
     assert!(allowed == "*" || allowed == origin, "{answer:?}");
     assert_ne!(
@@ -79,7 +79,7 @@ async fn browsers_may_read_every_answer_and_its_headers() {
     for origin in ["https://app.example", "null"] {
         for (status, call) in one_of_each_status(&api, &bucket, &protected) {
             let answer = call.header("origin", origin).await;
-            assert_allows_any_origin(answer.status(status), origin);
+            assert_allows_any_origin(answer.assert_status(status), origin);
             let exposed = answer.header_list("access-control-expose-headers");
             for name in ["etag", "x-request-id", "x-cloudkv-region"] {
                 assert!(
@@ -95,7 +95,7 @@ async fn browsers_may_read_every_answer_and_its_headers() {
 async fn a_preflight_allows_the_methods_of_each_route() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for (path, methods) in routes(&bucket) {
         for method in methods {
             let requested = "api-key, content-type, if-match, if-none-match, if-modified-since";
@@ -105,7 +105,7 @@ async fn a_preflight_allows_the_methods_of_each_route() {
                 .header("access-control-request-method", method)
                 .header("access-control-request-headers", requested)
                 .await;
-            answer.status(204).empty();
+            answer.assert_status(204).assert_empty();
             assert_allows_any_origin(&answer, "https://app.example");
             let allowed = answer.header_list("access-control-allow-methods");
             let is_listed = allowed.contains(&method.to_ascii_lowercase());
@@ -127,8 +127,8 @@ async fn a_preflight_needs_no_key_and_no_bucket() {
     let api = node.api();
     let (_, protected) = buckets(&api).await;
     for path in [
-        protected.key("k"),
-        protected.keys(),
+        protected.key_path("k"),
+        protected.listing_path(),
         "/kv/a0000000000000/k".to_owned(),
     ] {
         let preflight = api
@@ -137,7 +137,7 @@ async fn a_preflight_needs_no_key_and_no_bucket() {
         preflight
             .header("access-control-request-method", "PUT")
             .await
-            .status(204);
+            .assert_status(204);
     }
 }
 
@@ -149,12 +149,12 @@ async fn a_valid_request_id_is_echoed_and_others_are_replaced() {
     let id = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
         let answer = call.header("x-request-id", id).await;
-        assert_eq!(answer.status(status).header("x-request-id"), id);
+        assert_eq!(answer.assert_status(status).header("x-request-id"), id);
     }
     let long = "x".repeat(5000);
     for id in [long.as_str(), "", "two words", "a\ttab", "caf\u{e9}"] {
         let answer = api.get("/ping").header("x-request-id", id).await;
-        let given = answer.status(200).header("x-request-id");
+        let given = answer.assert_status(200).header("x-request-id");
         let is_valid = given.len() <= 256 && given.bytes().all(|byte| byte.is_ascii_graphic());
         assert!(is_valid && !given.is_empty(), "{given:?} for {id:?}");
     }
@@ -167,7 +167,7 @@ async fn a_request_without_an_id_gets_a_new_one() {
     let (bucket, protected) = buckets(&api).await;
     let mut ids = HashSet::new();
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
-        let id = call.await.status(status).header("x-request-id").to_owned();
+        let id = call.await.assert_status(status).header("x-request-id").to_owned();
         assert!(ids.insert(id.clone()), "{id} occurs twice");
     }
 }
@@ -179,7 +179,7 @@ async fn every_answer_names_the_region() {
     let (bucket, protected) = buckets(&api).await;
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
         assert_eq!(
-            call.await.status(status).header("x-cloudkv-region"),
+            call.await.assert_status(status).header("x-cloudkv-region"),
             "local"
         );
     }
@@ -188,23 +188,23 @@ async fn every_answer_names_the_region() {
 #[tokio::test]
 async fn a_method_that_a_route_lacks_is_refused_with_those_it_has() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     for (path, methods) in routes(&bucket) {
         let all = [
             "GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "TRACE", "BREW",
         ];
         for method in all.iter().filter(|method| !methods.contains(method)) {
             let answer = RawRequest::new(method, &path)
-                .body(b"")
+                .parse_body(b"")
                 .send(node.http())
                 .await;
             if path == "/buckets" && *method == "HEAD" {
                 // A route with GET may support HEAD.
                 continue;
             }
-            answer.status(405);
+            answer.assert_status(405);
             if *method != "HEAD" {
-                answer.error(405, "method_not_allowed");
+                answer.assert_error(405, "method_not_allowed");
             }
             let allowed = answer.header_list("allow");
             let needed = methods.iter().map(|method| method.to_ascii_lowercase());
@@ -220,8 +220,8 @@ async fn a_method_that_a_route_lacks_is_refused_with_those_it_has() {
             );
         }
     }
-    let put = node.api().put(&bucket.keys(), "v").await;
-    let mut allowed = put.error(405, "method_not_allowed").header_list("allow");
+    let put = node.api().put(&bucket.listing_path(), "v").await;
+    let mut allowed = put.assert_error(405, "method_not_allowed").header_list("allow");
     allowed.sort();
     assert_eq!(allowed, ["get", "head", "options"]);
 }
@@ -240,7 +240,7 @@ async fn an_unknown_route_is_not_found() {
         "/healthz",
     ] {
         for method in [Method::GET, Method::POST, Method::DELETE] {
-            api.request(method, path).await.error(404, "no_such_route");
+            api.request(method, path).await.assert_error(404, "no_such_route");
         }
     }
 }
@@ -250,7 +250,7 @@ async fn ping_answers() {
     let node = NODE.lease().await;
     let answer = node.api().get("/ping").await;
     assert_eq!(
-        answer.status(200).header("content-type"),
+        answer.assert_status(200).header("content-type"),
         "application/json; charset=utf-8"
     );
     assert_eq!(answer.json(), serde_json::json!({"message": "pong"}));

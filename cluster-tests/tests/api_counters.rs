@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{Api, Bucket, SharedNode, eventually};
+use cloudkv_cluster_tests::{ApiClient, Bucket, SharedNode, eventually};
 use serde_json::{Value, json};
 
 static NODE: SharedNode = SharedNode::new();
@@ -12,10 +12,10 @@ static NODE: SharedNode = SharedNode::new();
 /// Counters are published within 10 s; the rest is for a busy machine.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(15);
 
-async fn wait_published(api: &Api, bucket: &Bucket, field: &str, expected: &Value) {
+async fn wait_published(api: &ApiClient, bucket: &Bucket, field: &str, expected: &Value) {
     let what = format!("{field} is published as {expected}");
     eventually(&what, PUBLISH_TIMEOUT, async || {
-        (api.summary(bucket).await[field] == *expected).then_some(())
+        (api.bucket_summary(bucket).await[field] == *expected).then_some(())
     })
     .await;
 }
@@ -24,31 +24,31 @@ async fn wait_published(api: &Api, bucket: &Bucket, field: &str, expected: &Valu
 async fn reads_are_counted_as_hits_and_misses() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (bucket, idle) = (api.bucket().await, api.bucket().await);
-    api.put(&bucket.key("k"), "v").await.status(200);
+    let (bucket, idle) = (api.create_bucket().await, api.create_bucket().await);
+    api.put(&bucket.key_path("k"), "v").await.assert_status(200);
     for _ in 0..7 {
-        api.get(&bucket.key("k")).await.status(200);
+        api.get(&bucket.key_path("k")).await.assert_status(200);
     }
-    api.head(&bucket.key("k")).await.status(200);
-    api.get(&bucket.key("k"))
+    api.head(&bucket.key_path("k")).await.assert_status(200);
+    api.get(&bucket.key_path("k"))
         .header("if-none-match", "*")
         .await
-        .status(304);
+        .assert_status(304);
     for _ in 0..3 {
-        api.get(&bucket.key("absent")).await.status(404);
+        api.get(&bucket.key_path("absent")).await.assert_status(404);
     }
-    api.head(&bucket.key("absent")).await.status(404);
+    api.head(&bucket.key_path("absent")).await.assert_status(404);
     // Requests that read no key don't count.
-    api.get(&bucket.keys()).await.status(200);
-    api.get(&format!("{}?prefix=x", bucket.keys()))
+    api.get(&bucket.listing_path()).await.assert_status(200);
+    api.get(&format!("{}?prefix=x", bucket.listing_path()))
         .await
-        .status(404);
-    api.delete(&bucket.key("absent")).await.status(200);
-    api.get(&bucket.key("k%zz")).await.status(400);
+        .assert_status(404);
+    api.delete(&bucket.key_path("absent")).await.assert_status(200);
+    api.get(&bucket.key_path("k%zz")).await.assert_status(400);
     wait_published(&api, &bucket, "key_get_success", &json!(9)).await;
     wait_published(&api, &bucket, "key_get_failed", &json!(4)).await;
     wait_published(&api, &bucket, "estimated_keys", &json!(1)).await;
-    let idle = api.summary(&idle).await;
+    let idle = api.bucket_summary(&idle).await;
     assert_eq!(
         (&idle["key_get_success"], &idle["key_get_failed"]),
         (&json!(0), &json!(0))
@@ -59,18 +59,18 @@ async fn reads_are_counted_as_hits_and_misses() {
 async fn a_bucket_is_deleted_with_the_number_that_was_published_last() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for name in ["a", "b", "c", "d"] {
-        api.put(&bucket.key(name), "v").await.status(200);
+        api.put(&bucket.key_path(name), "v").await.assert_status(200);
     }
-    api.delete(&bucket.key("d")).await.status(200);
+    api.delete(&bucket.key_path("d")).await.assert_status(200);
     wait_published(&api, &bucket, "estimated_keys", &json!(3)).await;
-    api.put(&bucket.key("e"), "v").await.status(200);
+    api.put(&bucket.key_path("e"), "v").await.assert_status(200);
     let delete = |confirm: u32| {
         let path = format!("{}?confirm={confirm}", bucket.path());
         api.delete(&path).api_key(&bucket.account).into_future()
     };
-    delete(7).await.error(409, "confirm_mismatch");
-    delete(3).await.status(200);
-    api.get(&bucket.key("a")).await.error(404, "unknown_bucket");
+    delete(7).await.assert_error(409, "confirm_mismatch");
+    delete(3).await.assert_status(200);
+    api.get(&bucket.key_path("a")).await.assert_error(404, "unknown_bucket");
 }

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{Answer, Api, Bucket, Node, NodeOptions, Router};
+use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, Node, NodeOptions, Router};
 use futures_util::{StreamExt, stream};
 
 async fn start_node(args: &[&str]) -> Node {
@@ -14,13 +14,13 @@ async fn start_node(args: &[&str]) -> Node {
 }
 
 /// Creates a bucket with a client address in `X-Forwarded-For`.
-async fn create_for(api: &Api, client: &str) -> Answer {
+async fn create_for(api: &ApiClient, client: &str) -> HttpResponse {
     let call = api.post("/buckets").header("x-forwarded-for", client);
     call.await
 }
 
-fn assert_refused(answer: &Answer) {
-    answer.error(429, "too_many_requests");
+fn assert_refused(answer: &HttpResponse) {
+    answer.assert_error(429, "too_many_requests");
     // The limit is two an hour.
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
     assert!((1700..=1800).contains(&seconds), "{answer:?}");
@@ -37,25 +37,25 @@ async fn an_address_over_its_creation_limit_can_do_everything_else() {
     // Creations that are refused for another reason don't count.
     for _ in 0..3 {
         let wrong = api.post("/buckets").query(&[("access", "secret")]).await;
-        wrong.error(400, "invalid_access");
+        wrong.assert_error(400, "invalid_access");
         let plan = [("access", "protected"), ("plan", "free")];
         let refused = api.post("/buckets").query(&plan).await;
-        refused.error(403, "plan_limit");
+        refused.assert_error(403, "plan_limit");
     }
-    let bucket = Bucket::from_answer(&api.post("/buckets").await);
+    let bucket = Bucket::from_response(&api.post("/buckets").await);
     let second = api.post("/buckets").api_key(&bucket.account).await;
-    second.status(201);
+    second.assert_status(201);
     assert_refused(&api.post("/buckets").await);
     assert_refused(&api.post("/buckets").api_key(&bucket.account).await);
     // An untrusted client's X-Forwarded-For is ignored.
     assert_refused(&create_for(&api, "203.0.113.9").await);
-    api.put(&bucket.key("k"), "v").await.status(200);
+    api.put(&bucket.key_path("k"), "v").await.assert_status(200);
     let delete = api.delete(&format!("{}?confirm=1", bucket.path()));
     assert_ne!(delete.api_key(&bucket.account).await.status, 429);
     api.get("/buckets")
         .api_key(&bucket.account)
         .await
-        .status(200);
+        .assert_status(200);
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn a_flood_of_creations_is_limited_by_default_and_other_addresses_are_not(
     assert_eq!(created + refused, answers.len());
     // Meanwhile the limiter refills, one creation in 3.6 s.
     assert!((CREATIONS_PER_HOUR..CREATIONS_PER_HOUR + 50).contains(&created), "{created}");
-    create_for(&api, "203.0.113.10").await.status(201);
+    create_for(&api, "203.0.113.10").await.assert_status(201);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn behind_a_router_the_limit_applies_to_the_clients_address() {
     let api = router.api();
     for client in ["203.0.113.9", "2001:db8:0:1::1"] {
         for _ in 0..2 {
-            create_for(&api, client).await.status(201);
+            create_for(&api, client).await.assert_status(201);
         }
         assert_refused(&create_for(&api, client).await);
     }
@@ -93,7 +93,7 @@ async fn behind_a_router_the_limit_applies_to_the_clients_address() {
     assert_refused(&create_for(&api, "2001:db8:0:1::2").await);
     // Without the header, the router forwards the connection's own address.
     for _ in 0..2 {
-        api.post("/buckets").await.status(201);
+        api.post("/buckets").await.assert_status(201);
     }
     assert_refused(&api.post("/buckets").await);
 }

@@ -39,49 +39,49 @@ const NAMES: [(&str, &str); 26] = [
 #[tokio::test]
 async fn every_name_is_decoded_exactly_once() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     for (written, name) in NAMES {
-        let put = RawRequest::new("PUT", &bucket.key(written)).body(name.as_bytes());
-        put.send(node.http()).await.status(200);
+        let put = RawRequest::new("PUT", &bucket.key_path(written)).parse_body(name.as_bytes());
+        put.send(node.http()).await.assert_status(200);
     }
     for (written, name) in NAMES {
-        let get = RawRequest::new("GET", &bucket.key(written))
+        let get = RawRequest::new("GET", &bucket.key_path(written))
             .send(node.http())
             .await;
-        assert_eq!(get.status(200).text(), name);
+        assert_eq!(get.assert_status(200).text(), name);
     }
     let mut names = NAMES.map(|(_, name)| name).to_vec();
     names.sort_unstable();
     assert_eq!(
-        node.api().get(&bucket.keys()).await.status(200).lines(),
+        node.api().get(&bucket.listing_path()).await.assert_status(200).lines(),
         names
     );
     for (written, _) in NAMES {
-        let delete = RawRequest::new("DELETE", &bucket.key(written))
+        let delete = RawRequest::new("DELETE", &bucket.key_path(written))
             .send(node.http())
             .await;
-        delete.status(200);
+        delete.assert_status(200);
     }
-    node.api().get(&bucket.keys()).await.error(404, "not_found");
+    node.api().get(&bucket.listing_path()).await.assert_error(404, "not_found");
 }
 
 #[tokio::test]
 async fn all_encodings_of_a_name_address_one_key() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for name in ["a/b", "a%2Fb", "a%2fb", "%61/b", "%61%2F%62"] {
-        let put = RawRequest::new("PUT", &bucket.key(name)).body(name.as_bytes());
-        put.send(node.http()).await.status(200);
-        assert_eq!(api.get(&bucket.key("a/b")).await.status(200).text(), name);
+        let put = RawRequest::new("PUT", &bucket.key_path(name)).parse_body(name.as_bytes());
+        put.send(node.http()).await.assert_status(200);
+        assert_eq!(api.get(&bucket.key_path("a/b")).await.assert_status(200).text(), name);
     }
-    assert_eq!(api.get(&bucket.keys()).await.text(), "a/b");
+    assert_eq!(api.get(&bucket.listing_path()).await.text(), "a/b");
 }
 
 #[tokio::test]
 async fn a_name_has_up_to_64_bytes_once_decoded() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     let fits = [
         "x".repeat(64),
         "%78".repeat(64),
@@ -95,45 +95,45 @@ async fn a_name_has_up_to_64_bytes_once_decoded() {
         "/".repeat(65),
     ];
     for name in fits {
-        let put = RawRequest::new("PUT", &bucket.key(&name))
-            .body(b"v")
+        let put = RawRequest::new("PUT", &bucket.key_path(&name))
+            .parse_body(b"v")
             .send(node.http())
             .await;
-        put.status(200);
-        let get = RawRequest::new("GET", &bucket.key(&name))
+        put.assert_status(200);
+        let get = RawRequest::new("GET", &bucket.key_path(&name))
             .send(node.http())
             .await;
-        assert_eq!(get.status(200).text(), "v");
+        assert_eq!(get.assert_status(200).text(), "v");
     }
     for name in too_long {
         for method in ["PUT", "POST", "GET", "DELETE"] {
-            let request = RawRequest::new(method, &bucket.key(&name)).body(b"");
-            request.send(node.http()).await.error(400, "invalid_key");
+            let request = RawRequest::new(method, &bucket.key_path(&name)).parse_body(b"");
+            request.send(node.http()).await.assert_error(400, "invalid_key");
         }
-        RawRequest::new("HEAD", &bucket.key(&name))
+        RawRequest::new("HEAD", &bucket.key_path(&name))
             .send(node.http())
             .await
-            .status(400);
+            .assert_status(400);
     }
 }
 
 #[tokio::test]
 async fn the_empty_name_and_control_characters_are_refused() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     for name in ["", "%00", "a%0Ab", "a%0D", "%1F", "%7F", "%C2%85", "tab%09"] {
         for method in ["PUT", "POST", "GET", "DELETE"] {
-            let request = RawRequest::new(method, &bucket.key(name)).body(b"");
-            request.send(node.http()).await.error(400, "invalid_key");
+            let request = RawRequest::new(method, &bucket.key_path(name)).parse_body(b"");
+            request.send(node.http()).await.assert_error(400, "invalid_key");
         }
     }
-    node.api().get(&bucket.keys()).await.error(404, "not_found");
+    node.api().get(&bucket.listing_path()).await.assert_error(404, "not_found");
 }
 
 #[tokio::test]
 async fn broken_percent_encoding_is_refused() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     let broken = [
         "%",
         "a%",
@@ -148,8 +148,8 @@ async fn broken_percent_encoding_is_refused() {
     ];
     for name in broken {
         for method in ["PUT", "GET", "DELETE"] {
-            let request = RawRequest::new(method, &bucket.key(name)).body(b"");
-            request.send(node.http()).await.error(400, "invalid_path");
+            let request = RawRequest::new(method, &bucket.key_path(name)).parse_body(b"");
+            request.send(node.http()).await.assert_error(400, "invalid_path");
         }
     }
 }
@@ -165,8 +165,8 @@ async fn a_path_without_a_known_bucket_is_not_found() {
         "a%2F0000000000",
     ] {
         for method in ["GET", "PUT", "POST", "DELETE"] {
-            let request = RawRequest::new(method, &format!("/kv/{id}/key")).body(b"");
-            request.send(node.http()).await.error(404, "unknown_bucket");
+            let request = RawRequest::new(method, &format!("/kv/{id}/key")).parse_body(b"");
+            request.send(node.http()).await.assert_error(404, "unknown_bucket");
         }
     }
 }
@@ -175,7 +175,7 @@ async fn a_path_without_a_known_bucket_is_not_found() {
 async fn checks_are_made_in_their_documented_order() {
     let node = NODE.lease().await;
     let api = node.api();
-    let protected = api.bucket_with(&[("access", "protected")]).await;
+    let protected = api.create_bucket_with(&[("access", "protected")]).await;
     let long = "x".repeat(65);
     let unknown = "/kv/a0000000000000";
     let big = vec![b'x'; 100_000];
@@ -214,33 +214,33 @@ async fn checks_are_made_in_their_documented_order() {
         ),
         (
             "access before key",
-            put(protected.key(&long)),
+            put(protected.key_path(&long)),
             401,
             "unauthorized",
         ),
         (
             "access before size",
-            put(protected.key("k")).body(&big),
+            put(protected.key_path("k")).parse_body(&big),
             401,
             "unauthorized",
         ),
         (
             "key before parameters",
-            authorized(protected.key(&format!("{long}?ttl=x"))),
+            authorized(protected.key_path(&format!("{long}?ttl=x"))),
             400,
             "invalid_key",
         ),
         (
             "parameters before size",
-            authorized(protected.key("k?ttl=x")).body(&big),
+            authorized(protected.key_path("k?ttl=x")).parse_body(&big),
             400,
             "invalid_ttl",
         ),
         (
             "size before preconditions",
-            authorized(protected.key("k"))
+            authorized(protected.key_path("k"))
                 .header("If-Match", "*")
-                .body(&big),
+                .parse_body(&big),
             413,
             "value_too_large",
         ),
@@ -259,27 +259,27 @@ async fn checks_are_made_in_their_documented_order() {
 async fn repeated_headers_and_parameters_are_refused() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket_with(&[("access", "protected")]).await;
-    let other = api.bucket().await.account;
-    let get = RawRequest::new("GET", &bucket.key("k")).header("api-key", &bucket.account);
+    let bucket = api.create_bucket_with(&[("access", "protected")]).await;
+    let other = api.create_bucket().await.account;
+    let get = RawRequest::new("GET", &bucket.key_path("k")).header("api-key", &bucket.account);
     get.clone()
         .header("api-key", &other)
         .send(node.http())
         .await
-        .error(400, "invalid_header");
+        .assert_error(400, "invalid_header");
     let list = RawRequest::new("GET", "/buckets").header("api-key", &other);
     let list = list
         .header("api-key", &bucket.account)
         .send(node.http())
         .await;
-    list.error(400, "invalid_header");
+    list.assert_error(400, "invalid_header");
     for query in ["ttl=5s&ttl=10s", "ttl=5s&ttl=5s", "ttl=5s&x=y&%74tl=5s"] {
-        let put = RawRequest::new("PUT", &bucket.key(&format!("k?{query}"))).body(b"v");
+        let put = RawRequest::new("PUT", &bucket.key_path(&format!("k?{query}"))).parse_body(b"v");
         let put = put
             .header("api-key", &bucket.account)
             .send(node.http())
             .await;
-        put.error(400, "invalid_parameter");
+        put.assert_error(400, "invalid_parameter");
     }
-    get.send(node.http()).await.error(404, "not_found");
+    get.send(node.http()).await.assert_error(404, "not_found");
 }

@@ -4,14 +4,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::{Answer, Api, Connection, Ending, RawRequest, SharedNode};
+use cloudkv_cluster_tests::{HttpResponse, ApiClient, RawConnection, RawOutcome, RawRequest, SharedNode};
 use futures_util::future::join_all;
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
 
 /// Returns the time of an `ETag`: `"<time as 16 lower hex digits>-<region decimal>"`.
-fn etag_time(answer: &Answer) -> u64 {
+fn etag_time(answer: &HttpResponse) -> u64 {
     let etag = answer.etag();
     let inner = etag
         .strip_prefix('"')
@@ -28,18 +28,18 @@ fn etag_time(answer: &Answer) -> u64 {
 async fn a_key_set_by_put_or_post_is_read_back() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for method in [Method::PUT, Method::POST] {
-        let path = bucket.key(method.as_str());
-        api.get(&path).await.error(404, "not_found");
-        api.head(&path).await.status(404);
+        let path = bucket.key_path(method.as_str());
+        api.get(&path).await.assert_error(404, "not_found");
+        api.head(&path).await.assert_status(404);
         let value = format!("by {method}");
         api.request(method, &path)
             .body(value.clone())
             .await
-            .status(200)
-            .empty();
-        assert_eq!(api.get(&path).await.status(200).text(), value);
+            .assert_status(200)
+            .assert_empty();
+        assert_eq!(api.get(&path).await.assert_status(200).text(), value);
     }
 }
 
@@ -47,13 +47,13 @@ async fn a_key_set_by_put_or_post_is_read_back() {
 async fn a_read_returns_the_headers_of_the_write() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let put = api
-        .put(&bucket.key("k"), "<script>")
+        .put(&bucket.key_path("k"), "<script>")
         .header("content-type", "text/html; x=y")
         .await;
-    let get = api.get(&bucket.key("k")).await;
-    get.status(200);
+    let get = api.get(&bucket.key_path("k")).await;
+    get.assert_status(200);
     assert_eq!(get.etag(), put.etag());
     etag_time(&get);
     assert_eq!(get.header("content-type"), "text/html; x=y");
@@ -72,12 +72,12 @@ async fn a_read_returns_the_headers_of_the_write() {
 async fn stored_html_cannot_run_in_the_origin_of_the_service() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    api.put(&bucket.key("k"), "<script>")
+    let bucket = api.create_bucket().await;
+    api.put(&bucket.key_path("k"), "<script>")
         .header("content-type", "text/html")
         .await
-        .status(200);
-    let get = api.get(&bucket.key("k")).await;
+        .assert_status(200);
+    let get = api.get(&bucket.key_path("k")).await;
     assert_eq!(get.header("x-content-type-options"), "nosniff");
     assert_eq!(
         get.header("content-security-policy"),
@@ -90,8 +90,8 @@ async fn stored_html_cannot_run_in_the_origin_of_the_service() {
 async fn an_overwrite_replaces_value_type_and_version() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    let path = bucket.key("k");
+    let bucket = api.create_bucket().await;
+    let path = bucket.key_path("k");
     let first = api
         .put(&path, "first")
         .header("content-type", "text/one")
@@ -107,15 +107,15 @@ async fn an_overwrite_replaces_value_type_and_version() {
 async fn deleting_is_final_and_may_be_repeated() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    let path = bucket.key("k");
-    api.delete(&path).await.status(200).empty();
-    api.put(&path, "v").await.status(200);
+    let bucket = api.create_bucket().await;
+    let path = bucket.key_path("k");
+    api.delete(&path).await.assert_status(200).assert_empty();
+    api.put(&path, "v").await.assert_status(200);
     for _ in 0..2 {
-        api.delete(&path).await.status(200).empty();
-        api.get(&path).await.error(404, "not_found");
+        api.delete(&path).await.assert_status(200).assert_empty();
+        api.get(&path).await.assert_error(404, "not_found");
     }
-    api.put(&path, "again").await.status(200);
+    api.put(&path, "again").await.assert_status(200);
     assert_eq!(api.get(&path).await.text(), "again");
 }
 
@@ -123,39 +123,39 @@ async fn deleting_is_final_and_may_be_repeated() {
 async fn every_byte_value_and_the_empty_value_survive() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let all: Vec<u8> = (0..=255).cycle().take(4096).collect();
-    api.put(&bucket.key("all"), all.clone()).await.status(200);
-    assert_eq!(api.get(&bucket.key("all")).await.status(200).body, all);
+    api.put(&bucket.key_path("all"), all.clone()).await.assert_status(200);
+    assert_eq!(api.get(&bucket.key_path("all")).await.assert_status(200).body, all);
     let bytes: Vec<_> = (0..=255_u8)
-        .map(|byte| (bucket.key(&format!("b{byte}")), byte))
+        .map(|byte| (bucket.key_path(&format!("b{byte}")), byte))
         .collect();
     let puts = bytes
         .iter()
         .map(|(path, byte)| api.put(path, vec![*byte]).into_future());
     join_all(puts).await.iter().for_each(|answer| {
-        answer.status(200);
+        answer.assert_status(200);
     });
     let gets = join_all(bytes.iter().map(|(path, _)| api.get(path).into_future())).await;
     for (get, (_, byte)) in gets.iter().zip(&bytes) {
         assert_eq!(get.body, vec![*byte]);
     }
-    api.put(&bucket.key("empty"), "").await.status(200);
-    let empty = api.get(&bucket.key("empty")).await;
-    assert_eq!(empty.status(200).empty().header("content-length"), "0");
+    api.put(&bucket.key_path("empty"), "").await.assert_status(200);
+    let empty = api.get(&bucket.key_path("empty")).await;
+    assert_eq!(empty.assert_status(200).assert_empty().header("content-length"), "0");
 }
 
 #[tokio::test]
 async fn a_write_without_any_body_sets_the_empty_value() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     for method in ["PUT", "POST"] {
-        let target = bucket.key(method);
+        let target = bucket.key_path(method);
         RawRequest::new(method, &target)
             .send(node.http())
             .await
-            .status(200);
-        node.api().get(&target).await.status(200).empty();
+            .assert_status(200);
+        node.api().get(&target).await.assert_status(200).assert_empty();
     }
 }
 
@@ -163,34 +163,34 @@ async fn a_write_without_any_body_sets_the_empty_value() {
 async fn head_answers_as_get_does_without_the_body() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let put = api
-        .put(&bucket.key("k?ttl=1h"), "a value")
+        .put(&bucket.key_path("k?ttl=1h"), "a value")
         .header("content-type", "text/x");
-    put.await.status(200);
+    put.await.assert_status(200);
     let missing = "/kv/a0000000000000/k".to_owned();
     for target in [
-        bucket.key("k"),
-        bucket.keys(),
-        bucket.key("absent"),
+        bucket.key_path("k"),
+        bucket.listing_path(),
+        bucket.key_path("absent"),
         missing,
     ] {
         let get = RawRequest::new("GET", &target).send(node.http()).await;
         // A pipelined ping detects a body behind the head.
-        let mut connection = Connection::open(node.http()).await;
+        let mut connection = RawConnection::open(node.http()).await;
         connection
             .write(&RawRequest::new("HEAD", &target).bytes())
             .await;
         connection
             .write(&RawRequest::new("GET", "/ping").bytes())
             .await;
-        let Ending::Answer(head) = connection.receive(true).await else {
+        let RawOutcome::Response(head) = connection.receive(true).await else {
             panic!("no answer")
         };
-        let Ending::Answer(ping) = connection.receive(false).await else {
+        let RawOutcome::Response(ping) = connection.receive(false).await else {
             panic!("no ping")
         };
-        assert_eq!(ping.status(200).json()["message"], "pong");
+        assert_eq!(ping.assert_status(200).json()["message"], "pong");
         assert_eq!(head.status, get.status);
         for name in get.headers.keys().filter(|name| !varies(name.as_str())) {
             assert_eq!(
@@ -210,20 +210,20 @@ fn varies(header: &str) -> bool {
 async fn reads_may_ask_for_eventual_consistency_only() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    api.put(&bucket.key("k"), "v").await.status(200);
+    let bucket = api.create_bucket().await;
+    api.put(&bucket.key_path("k"), "v").await.assert_status(200);
     assert_eq!(
-        api.get(&bucket.key("k?consistency=eventual"))
+        api.get(&bucket.key_path("k?consistency=eventual"))
             .await
-            .status(200)
+            .assert_status(200)
             .text(),
         "v"
     );
-    api.head(&bucket.key("k?consistency=eventual"))
+    api.head(&bucket.key_path("k?consistency=eventual"))
         .await
-        .status(200);
-    let wrong = api.get(&bucket.key("k?consistency=sometimes")).await;
-    wrong.error(400, "invalid_parameter");
+        .assert_status(200);
+    let wrong = api.get(&bucket.key_path("k?consistency=sometimes")).await;
+    wrong.assert_error(400, "invalid_parameter");
 }
 
 /// A mistyped `ttl` would otherwise create a key that never expires.
@@ -231,10 +231,10 @@ async fn reads_may_ask_for_eventual_consistency_only() {
 async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    let path = |query: &str| bucket.key(&format!("k?{query}"));
-    let assert_refused = |answer: &Answer, expected: &str| {
-        answer.error(400, "invalid_parameter");
+    let bucket = api.create_bucket().await;
+    let path = |query: &str| bucket.key_path(&format!("k?{query}"));
+    let assert_refused = |answer: &HttpResponse, expected: &str| {
+        answer.assert_error(400, "invalid_parameter");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert_eq!(message, expected);
     };
@@ -243,14 +243,14 @@ async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     assert_refused(&api.put(&path("ttl=5s&expiry=60"), "v").await, message);
     api.get(&path("colour=blue&colour=red&=x&y"))
         .await
-        .status(404);
+        .assert_status(404);
 
-    api.put(&path("&%74tl=1h"), "v").await.status(200);
+    api.put(&path("&%74tl=1h"), "v").await.assert_status(200);
     let answer = api.get(&path("colour=blue")).await;
-    assert_eq!(answer.status(200).text(), "v");
+    assert_eq!(answer.assert_status(200).text(), "v");
     let message = "parameter `if` is unknown here: there are none";
     assert_refused(&api.delete(&path("if=x")).await, message);
-    api.get(&path("")).await.status(200);
+    api.get(&path("")).await.assert_status(200);
 
     let message = "parameter `acess` is unknown here: there is access, comment, plan";
     let query = [("acess", "protected")];
@@ -262,22 +262,22 @@ async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     let message = "parameter `force` is unknown here: there is confirm";
     assert_refused(&delete.api_key(&bucket.account).await, message);
     let long = api.put(&path(&"x".repeat(5000)), "v").await;
-    assert!(long.error(400, "invalid_parameter").text().len() < 300);
+    assert!(long.assert_error(400, "invalid_parameter").text().len() < 300);
 }
 
 #[tokio::test]
 async fn a_read_sees_every_write_acknowledged_before_it_began() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let writers = (0..8).map(|writer| {
-        let (api, path) = (api.clone(), bucket.key(&format!("counter-{writer}")));
+        let (api, path) = (api.clone(), bucket.key_path(&format!("counter-{writer}")));
         async move {
             for value in 0..50 {
-                api.put(&path, value.to_string()).await.status(200);
+                api.put(&path, value.to_string()).await.assert_status(200);
                 // Sometimes over a new connection, as another client would.
                 let api = if value % 10 == 0 {
-                    Api::new(api.address())
+                    ApiClient::new(api.address())
                 } else {
                     api.clone()
                 };

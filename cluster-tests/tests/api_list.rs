@@ -2,20 +2,20 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{Answer, Api, Bucket, RawRequest, SharedNode};
+use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, RawRequest, SharedNode};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::Value;
 
 static NODE: SharedNode = SharedNode::new();
 
-async fn fill(api: &Api, bucket: &Bucket, names: &[String]) {
+async fn fill(api: &ApiClient, bucket: &Bucket, names: &[String]) {
     let puts = names
         .iter()
-        .map(|name| api.put(&bucket.key(name), "v").into_future());
-    let answers: Vec<Answer> = stream::iter(puts).buffer_unordered(64).collect().await;
+        .map(|name| api.put(&bucket.key_path(name), "v").into_future());
+    let answers: Vec<HttpResponse> = stream::iter(puts).buffer_unordered(64).collect().await;
     answers.iter().for_each(|answer| {
-        answer.status(200);
+        answer.assert_status(200);
     });
 }
 
@@ -23,7 +23,7 @@ async fn fill(api: &Api, bucket: &Bucket, names: &[String]) {
 async fn keys_are_listed_in_the_order_of_their_bytes() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let names = [
         "b",
         "a",
@@ -41,9 +41,9 @@ async fn keys_are_listed_in_the_order_of_their_bytes() {
     fill(&api, &bucket, &names.map(str::to_owned)).await;
     let mut sorted = names.to_vec();
     sorted.sort_unstable();
-    let list = api.get(&bucket.keys()).await;
+    let list = api.get(&bucket.listing_path()).await;
     assert_eq!(
-        list.status(200).header("content-type"),
+        list.assert_status(200).header("content-type"),
         "text/plain; charset=utf-8"
     );
     assert_eq!(list.lines(), sorted, "one a line, and none after the last");
@@ -53,7 +53,7 @@ async fn keys_are_listed_in_the_order_of_their_bytes() {
 async fn a_prefix_selects_keys_by_their_first_bytes() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let names = [
         "user/1",
         "user/2",
@@ -78,10 +78,10 @@ async fn a_prefix_selects_keys_by_their_first_bytes() {
         ("%25", &["%"]),
     ];
     for (prefix, expected) in cases {
-        let list = api.get(&format!("{}?prefix={prefix}", bucket.keys())).await;
-        assert_eq!(list.status(200).lines(), expected, "prefix={prefix}");
+        let list = api.get(&format!("{}?prefix={prefix}", bucket.listing_path())).await;
+        assert_eq!(list.assert_status(200).lines(), expected, "prefix={prefix}");
     }
-    let all = api.get(&format!("{}?prefix=", bucket.keys())).await;
+    let all = api.get(&format!("{}?prefix=", bucket.listing_path())).await;
     assert_eq!(all.lines().len(), names.len(), "an empty prefix is none");
 }
 
@@ -89,30 +89,30 @@ async fn a_prefix_selects_keys_by_their_first_bytes() {
 async fn a_list_without_hits_is_not_found() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    api.get(&bucket.keys()).await.error(404, "not_found");
-    api.put(&bucket.key("k"), "v").await.status(200);
-    let list = |query: &str| api.get(&format!("{}{query}", bucket.keys())).into_future();
-    list("?prefix=x").await.error(404, "not_found");
-    list("?prefix=kk").await.error(404, "not_found");
-    list("?after=k").await.error(404, "not_found");
-    api.head(&format!("{}?prefix=x", bucket.keys()))
+    let bucket = api.create_bucket().await;
+    api.get(&bucket.listing_path()).await.assert_error(404, "not_found");
+    api.put(&bucket.key_path("k"), "v").await.assert_status(200);
+    let list = |query: &str| api.get(&format!("{}{query}", bucket.listing_path())).into_future();
+    list("?prefix=x").await.assert_error(404, "not_found");
+    list("?prefix=kk").await.assert_error(404, "not_found");
+    list("?after=k").await.assert_error(404, "not_found");
+    api.head(&format!("{}?prefix=x", bucket.listing_path()))
         .await
-        .status(404);
-    api.head(&bucket.keys()).await.status(200).empty();
+        .assert_status(404);
+    api.head(&bucket.listing_path()).await.assert_status(200).assert_empty();
     let json = api
-        .get(&format!("{}?prefix=x", bucket.keys()))
+        .get(&format!("{}?prefix=x", bucket.listing_path()))
         .header("accept", "application/json");
-    json.await.error(404, "not_found");
-    api.delete(&bucket.key("k")).await.status(200);
-    list("").await.error(404, "not_found");
+    json.await.assert_error(404, "not_found");
+    api.delete(&bucket.key_path("k")).await.assert_status(200);
+    list("").await.assert_error(404, "not_found");
 }
 
 #[tokio::test]
 async fn pages_visit_every_key_once() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let mut names: Vec<String> = (0..2500)
         .map(|number| format!("p/{}", number * 7919))
         .collect();
@@ -121,7 +121,7 @@ async fn pages_visit_every_key_once() {
     names.pop();
     names.sort_unstable();
     let first_page = api
-        .get(&format!("{}?prefix=p/", bucket.keys()))
+        .get(&format!("{}?prefix=p/", bucket.listing_path()))
         .await
         .lines();
     assert_eq!(first_page, names[..1000], "at most 1000, the first ones");
@@ -135,12 +135,12 @@ async fn pages_visit_every_key_once() {
         assert_eq!(pages.concat(), names, "{limit}");
     }
     let first_three = api
-        .get(&format!("{}?prefix=p/&limit=3", bucket.keys()))
+        .get(&format!("{}?prefix=p/&limit=3", bucket.listing_path()))
         .await
         .lines();
     assert_eq!(first_three, names[..3]);
     let between = api
-        .get(&format!("{}?prefix=p/&limit=2&after=p/5", bucket.keys()))
+        .get(&format!("{}?prefix=p/&limit=2&after=p/5", bucket.listing_path()))
         .await
         .lines();
     let position = names.partition_point(|name| name.as_str() <= "p/5");
@@ -152,15 +152,15 @@ async fn pages_visit_every_key_once() {
 }
 
 /// Lists all pages, each `after` the last name of the one before.
-async fn list_pages(api: &Api, bucket: &Bucket, query: &str) -> Vec<Vec<String>> {
+async fn list_pages(api: &ApiClient, bucket: &Bucket, query: &str) -> Vec<Vec<String>> {
     let mut pages: Vec<Vec<String>> = vec![];
     let mut after = String::new();
     loop {
-        let page = api.get(&format!("{}{query}{after}", bucket.keys())).await;
+        let page = api.get(&format!("{}{query}{after}", bucket.listing_path())).await;
         if page.status == 404 {
             return pages;
         }
-        let page = page.status(200).lines();
+        let page = page.assert_status(200).lines();
         after = format!("&after={}", page.last().expect("a page has keys"));
         pages.push(page);
         assert!(pages.len() < 10, "the listing doesn't end");
@@ -171,17 +171,17 @@ async fn list_pages(api: &Api, bucket: &Bucket, query: &str) -> Vec<Vec<String>>
 async fn wrong_limits_are_refused_or_reduced() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    api.put(&bucket.key("k"), "v").await.status(200);
+    let bucket = api.create_bucket().await;
+    api.put(&bucket.key_path("k"), "v").await.assert_status(200);
     for limit in ["abc", "-1", "1.5"] {
-        let list = api.get(&format!("{}?limit={limit}", bucket.keys())).await;
-        list.error(400, "invalid_parameter");
+        let list = api.get(&format!("{}?limit={limit}", bucket.listing_path())).await;
+        list.assert_error(400, "invalid_parameter");
     }
     for query in ["limit=1&limit=2", "prefix=a&prefix=b", "after=a&after=b"] {
-        let list = api.get(&format!("{}?{query}", bucket.keys())).await;
-        list.error(400, "invalid_parameter");
+        let list = api.get(&format!("{}?{query}", bucket.listing_path())).await;
+        list.assert_error(400, "invalid_parameter");
     }
-    let large = api.get(&format!("{}?limit=100000", bucket.keys())).await;
+    let large = api.get(&format!("{}?limit=100000", bucket.listing_path())).await;
     assert!(matches!(large.status, 200 | 400), "{large:?}");
 }
 
@@ -189,20 +189,20 @@ async fn wrong_limits_are_refused_or_reduced() {
 async fn the_json_form_has_size_version_and_expiry() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    let first = api.put(&bucket.key("a"), "123").await.etag();
-    api.put(&bucket.key("b%0"), "")
+    let bucket = api.create_bucket().await;
+    let first = api.put(&bucket.key_path("a"), "123").await.etag();
+    api.put(&bucket.key_path("b%0"), "")
         .await
-        .error(400, "invalid_path");
-    api.put(&bucket.key("b?ttl=1h"), "").await.status(200);
+        .assert_error(400, "invalid_path");
+    api.put(&bucket.key_path("b?ttl=1h"), "").await.assert_status(200);
     for accept in [
         "application/json",
         "text/plain;q=0.5, application/json",
         "application/json, */*;q=0.1",
     ] {
-        let list = api.get(&bucket.keys()).header("accept", accept).await;
+        let list = api.get(&bucket.listing_path()).header("accept", accept).await;
         assert_eq!(
-            list.status(200).header("content-type"),
+            list.assert_status(200).header("content-type"),
             "application/json; charset=utf-8"
         );
         let keys = list.json()["keys"].as_array().expect("a list").clone();
@@ -238,8 +238,8 @@ async fn the_json_form_has_size_version_and_expiry() {
         "text/plain",
         "text/html, application/json;q=0.1, text/plain",
     ] {
-        let list = api.get(&bucket.keys()).header("accept", accept).await;
-        assert_eq!(list.status(200).lines(), ["a", "b"], "{accept}");
+        let list = api.get(&bucket.listing_path()).header("accept", accept).await;
+        assert_eq!(list.assert_status(200).lines(), ["a", "b"], "{accept}");
     }
 }
 
@@ -247,19 +247,19 @@ async fn the_json_form_has_size_version_and_expiry() {
 async fn a_list_shows_the_writes_acknowledged_before_it() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let mut expected = vec![];
     for number in 0..40 {
         let name = format!("{number:02}");
-        api.put(&bucket.key(&name), "v").await.status(200);
+        api.put(&bucket.key_path(&name), "v").await.assert_status(200);
         expected.push(name);
-        assert_eq!(api.get(&bucket.keys()).await.lines(), expected);
+        assert_eq!(api.get(&bucket.listing_path()).await.lines(), expected);
     }
     for number in (0..40).step_by(2) {
         let name = format!("{number:02}");
-        api.delete(&bucket.key(&name)).await.status(200);
+        api.delete(&bucket.key_path(&name)).await.assert_status(200);
         expected.retain(|listed| *listed != name);
-        assert_eq!(api.get(&bucket.keys()).await.lines(), expected);
+        assert_eq!(api.get(&bucket.listing_path()).await.lines(), expected);
     }
 }
 
@@ -267,22 +267,22 @@ async fn a_list_shows_the_writes_acknowledged_before_it() {
 async fn buckets_do_not_see_each_others_keys() {
     let node = NODE.lease().await;
     let api = node.api();
-    let (one, other) = (api.bucket().await, api.bucket().await);
-    api.put(&one.key("k"), "of one").await.status(200);
-    api.get(&other.key("k")).await.error(404, "not_found");
-    api.get(&other.keys()).await.error(404, "not_found");
-    api.put(&other.key("k"), "of the other").await.status(200);
-    api.delete(&other.key("k")).await.status(200);
-    assert_eq!(api.get(&one.key("k")).await.status(200).text(), "of one");
+    let (one, other) = (api.create_bucket().await, api.create_bucket().await);
+    api.put(&one.key_path("k"), "of one").await.assert_status(200);
+    api.get(&other.key_path("k")).await.assert_error(404, "not_found");
+    api.get(&other.listing_path()).await.assert_error(404, "not_found");
+    api.put(&other.key_path("k"), "of the other").await.assert_status(200);
+    api.delete(&other.key_path("k")).await.assert_status(200);
+    assert_eq!(api.get(&one.key_path("k")).await.assert_status(200).text(), "of one");
 }
 
 #[tokio::test]
 async fn broken_queries_are_refused() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
-    node.api().put(&bucket.key("k"), "v").await.status(200);
+    let bucket = node.api().create_bucket().await;
+    node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
     for query in ["prefix=%ff", "after=%ff"] {
-        let target = format!("{}?{query}", bucket.keys());
+        let target = format!("{}?{query}", bucket.listing_path());
         let answer = RawRequest::new("GET", &target).send(node.http()).await;
         // Either bytes that no key has, or an error; never another prefix.
         assert!(matches!(answer.status, 400 | 404), "{answer:?}");

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::{Api, Bucket, SharedNode, eventually};
+use cloudkv_cluster_tests::{ApiClient, Bucket, SharedNode, eventually};
 use futures_util::future::join_all;
 use serde_json::Value;
 
@@ -14,8 +14,8 @@ static NODE: SharedNode = SharedNode::new();
 const CLOCK_BOUND: Duration = Duration::from_millis(250);
 
 /// Returns the listed time at which a key expires.
-async fn expires_at(api: &Api, bucket: &Bucket, name: &str) -> Option<SystemTime> {
-    let list = api.get(&format!("{}?prefix={name}", bucket.keys()));
+async fn expires_at(api: &ApiClient, bucket: &Bucket, name: &str) -> Option<SystemTime> {
+    let list = api.get(&format!("{}?prefix={name}", bucket.listing_path()));
     let list = list.header("accept", "application/json").await.json();
     let key = list["keys"]
         .as_array()
@@ -37,7 +37,7 @@ fn distance(one: SystemTime, other: SystemTime) -> Duration {
 async fn every_form_of_a_ttl_is_accepted() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let forms = [
         ("5s", 5),
         ("10", 10),
@@ -50,9 +50,9 @@ async fn every_form_of_a_ttl_is_accepted() {
     ];
     for (ttl, seconds) in forms {
         let before = SystemTime::now();
-        let put = api.put(&bucket.key(&format!("{ttl}?ttl={ttl}")), "v").await;
+        let put = api.put(&bucket.key_path(&format!("{ttl}?ttl={ttl}")), "v").await;
         let after = SystemTime::now();
-        let get = api.get(&bucket.key(ttl)).await;
+        let get = api.get(&bucket.key_path(ttl)).await;
         let (ttl_time, bound) = (Duration::from_secs(seconds), CLOCK_BOUND);
         let exact = expires_at(&api, &bucket, ttl).await.expect("it expires");
         assert!(
@@ -65,7 +65,7 @@ async fn every_form_of_a_ttl_is_accepted() {
         );
         // The header has no fractions of a second.
         for answer in [&put, &get] {
-            let header = answer.status(200).header_date("expires");
+            let header = answer.assert_status(200).header_date("expires");
             assert!(
                 distance(header, exact) <= Duration::from_secs(1),
                 "{answer:?}"
@@ -78,7 +78,7 @@ async fn every_form_of_a_ttl_is_accepted() {
 async fn a_broken_ttl_is_refused_and_nothing_is_written() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let broken = [
         "abc",
         "-5",
@@ -99,19 +99,19 @@ async fn a_broken_ttl_is_refused_and_nothing_is_written() {
         "\u{665}",
     ];
     for ttl in broken {
-        let path = bucket.key(&format!("k?ttl={ttl}"));
+        let path = bucket.key_path(&format!("k?ttl={ttl}"));
         let answer = api.put(&path, "v").await;
         assert_eq!(answer.status, 400, "ttl={ttl}: {answer:?}");
-        answer.error(400, "invalid_ttl");
+        answer.assert_error(400, "invalid_ttl");
     }
-    api.get(&bucket.key("k")).await.error(404, "not_found");
+    api.get(&bucket.key_path("k")).await.assert_error(404, "not_found");
 }
 
 #[tokio::test]
 async fn a_key_exists_until_it_expires_and_not_after() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let watches = [3, 3, 4, 4, 5]
         .into_iter()
         .enumerate()
@@ -123,11 +123,11 @@ async fn a_key_exists_until_it_expires_and_not_after() {
 }
 
 /// Reads a key repeatedly, from its write until it must have expired.
-async fn watch_expiry(api: &Api, bucket: &Bucket, name: &str, seconds: u64) {
-    let path = bucket.key(name);
+async fn watch_expiry(api: &ApiClient, bucket: &Bucket, name: &str, seconds: u64) {
+    let path = bucket.key_path(name);
     api.put(&format!("{path}?ttl={seconds}s"), "v")
         .await
-        .status(200);
+        .assert_status(200);
     let expires = expires_at(api, bucket, name).await.expect("it expires");
     let (mut hits, mut misses) = (0, 0);
     while SystemTime::now() < expires + 3 * CLOCK_BOUND || misses <= 3 {
@@ -158,7 +158,7 @@ async fn watch_expiry(api: &Api, bucket: &Bucket, name: &str, seconds: u64) {
     );
 }
 
-async fn wait_expired(api: &Api, path: &str) {
+async fn wait_expired(api: &ApiClient, path: &str) {
     eventually("the key expires", Duration::from_secs(30), async || {
         (api.head(path).await.status == 404).then_some(())
     })
@@ -169,29 +169,29 @@ async fn wait_expired(api: &Api, path: &str) {
 async fn a_write_without_a_ttl_clears_it_and_one_with_a_ttl_sets_it_anew() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for name in ["cleared", "longer", "canary"] {
-        api.put(&bucket.key(&format!("{name}?ttl=1s")), "v")
+        api.put(&bucket.key_path(&format!("{name}?ttl=1s")), "v")
             .await
-            .status(200);
+            .assert_status(200);
     }
-    api.put(&bucket.key("cleared"), "for ever")
+    api.put(&bucket.key_path("cleared"), "for ever")
         .await
-        .status(200);
-    api.put(&bucket.key("longer?ttl=1h"), "longer")
+        .assert_status(200);
+    api.put(&bucket.key_path("longer?ttl=1h"), "longer")
         .await
-        .status(200);
+        .assert_status(200);
     assert_eq!(expires_at(&api, &bucket, "cleared").await, None);
-    wait_expired(&api, &bucket.key("canary")).await;
-    let cleared = api.get(&bucket.key("cleared")).await;
-    assert_eq!(cleared.status(200).find_header("expires"), None);
+    wait_expired(&api, &bucket.key_path("canary")).await;
+    let cleared = api.get(&bucket.key_path("cleared")).await;
+    assert_eq!(cleared.assert_status(200).find_header("expires"), None);
     assert_eq!(cleared.text(), "for ever");
     assert_eq!(
-        api.get(&bucket.key("longer")).await.status(200).text(),
+        api.get(&bucket.key_path("longer")).await.assert_status(200).text(),
         "longer"
     );
-    api.delete(&bucket.key("longer")).await.status(200);
-    api.put(&bucket.key("longer"), "new").await.status(200);
+    api.delete(&bucket.key_path("longer")).await.assert_status(200);
+    api.put(&bucket.key_path("longer"), "new").await.assert_status(200);
     assert_eq!(
         expires_at(&api, &bucket, "longer").await,
         None,
@@ -203,45 +203,45 @@ async fn a_write_without_a_ttl_clears_it_and_one_with_a_ttl_sets_it_anew() {
 async fn an_expired_key_is_neither_listed_nor_counted() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     for name in ["a", "b?ttl=1s", "c", "d?ttl=1"] {
-        api.put(&bucket.key(name), "v").await.status(200);
+        api.put(&bucket.key_path(name), "v").await.assert_status(200);
     }
-    wait_expired(&api, &bucket.key("b")).await;
-    wait_expired(&api, &bucket.key("d")).await;
-    assert_eq!(api.get(&bucket.keys()).await.lines(), ["a", "c"]);
+    wait_expired(&api, &bucket.key_path("b")).await;
+    wait_expired(&api, &bucket.key_path("d")).await;
+    assert_eq!(api.get(&bucket.listing_path()).await.lines(), ["a", "c"]);
     let delete = |confirm: u32| {
         let path = format!("{}?confirm={confirm}", bucket.path());
         api.delete(&path).api_key(&bucket.account).into_future()
     };
     eventually("the live count is 2", Duration::from_secs(3), async || {
         let answer = delete(99).await;
-        answer.error(409, "confirm_mismatch");
+        answer.assert_error(409, "confirm_mismatch");
         (answer.json()["keys"] == 2).then_some(())
     })
     .await;
-    delete(2).await.status(200);
+    delete(2).await.assert_status(200);
 }
 
 #[tokio::test]
 async fn an_expired_key_counts_as_absent_for_conditions() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    let path = bucket.key("k");
+    let bucket = api.create_bucket().await;
+    let path = bucket.key_path("k");
     let etag = api.put(&format!("{path}?ttl=1s"), "v").await.etag();
     wait_expired(&api, &path).await;
     api.put(&path, "x")
         .header("if-match", &etag)
         .await
-        .error(412, "precondition_failed");
+        .assert_error(412, "precondition_failed");
     api.put(&path, "x")
         .header("if-match", "*")
         .await
-        .error(412, "precondition_failed");
+        .assert_error(412, "precondition_failed");
     api.put(&path, "new")
         .header("if-none-match", "*")
         .await
-        .status(200);
+        .assert_status(200);
     assert_eq!(api.get(&path).await.text(), "new");
 }

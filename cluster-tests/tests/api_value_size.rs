@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{Connection, Ending, RawRequest, SharedNode, chunk};
+use cloudkv_cluster_tests::{RawConnection, RawOutcome, RawRequest, SharedNode, encode_chunk};
 
 static NODE: SharedNode = SharedNode::new();
 
@@ -16,23 +16,23 @@ async fn a_value_has_up_to_the_plans_limit() {
     let node = NODE.lease().await;
     let api = node.api();
     for (plan, limit) in [("free", 4096), ("pro", 4096), ("business", 16_384)] {
-        let bucket = api.bucket_with(&[("plan", plan)]).await;
+        let bucket = api.create_bucket_with(&[("plan", plan)]).await;
         for (size, status) in [(limit - 1, 200), (limit, 200), (limit + 1, 413)] {
             let value = vec![b'v'; size];
-            let target = bucket.key(&size.to_string());
+            let target = bucket.key_path(&size.to_string());
             let put = |target: &str| RawRequest::new("PUT", target);
             let chunked = format!("{target}-chunked");
             let answers = [
-                put(&target).body(&value).send(node.http()).await,
+                put(&target).parse_body(&value).send(node.http()).await,
                 put(&chunked)
                     .chunked(&[&value[..7], &value[7..]])
                     .send(node.http())
                     .await,
             ];
             for answer in &answers {
-                answer.status(status);
+                answer.assert_status(status);
                 if status == 413 {
-                    answer.error(413, "value_too_large");
+                    answer.assert_error(413, "value_too_large");
                 }
             }
             for target in [&target, &chunked] {
@@ -48,61 +48,61 @@ async fn a_value_has_up_to_the_plans_limit() {
 async fn a_refused_value_leaves_the_old_one() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    api.put(&bucket.key("k"), "old").await.status(200);
-    let put = RawRequest::new("PUT", &bucket.key("k")).body(&vec![b'x'; 5000]);
-    put.send(node.http()).await.error(413, "value_too_large");
-    assert_eq!(api.get(&bucket.key("k")).await.text(), "old");
+    let bucket = api.create_bucket().await;
+    api.put(&bucket.key_path("k"), "old").await.assert_status(200);
+    let put = RawRequest::new("PUT", &bucket.key_path("k")).parse_body(&vec![b'x'; 5000]);
+    put.send(node.http()).await.assert_error(413, "value_too_large");
+    assert_eq!(api.get(&bucket.key_path("k")).await.text(), "old");
 }
 
 #[tokio::test]
 async fn a_length_beyond_the_limit_is_refused_before_the_body_comes() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     for length in ["4097", "1073741824", "9223372036854775807"] {
-        let request = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", length);
+        let request = RawRequest::new("PUT", &bucket.key_path("k")).header("Content-Length", length);
         let answer = request.send(node.http()).await;
-        answer.error(413, "value_too_large");
-        assert!(answer.took < EARLY_ANSWER_TIMEOUT, "{answer:?}");
+        answer.assert_error(413, "value_too_large");
+        assert!(answer.elapsed < EARLY_ANSWER_TIMEOUT, "{answer:?}");
     }
 }
 
 #[tokio::test]
 async fn a_chunked_body_is_refused_once_it_passes_the_limit() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
-    let mut connection = Connection::open(node.http()).await;
-    let request = RawRequest::new("PUT", &bucket.key("k")).header("Transfer-Encoding", "chunked");
+    let bucket = node.api().create_bucket().await;
+    let mut connection = RawConnection::open(node.http()).await;
+    let request = RawRequest::new("PUT", &bucket.key_path("k")).header("Transfer-Encoding", "chunked");
     connection.write(&request.bytes()).await;
-    connection.write(&chunk(&[b'x'; 4000])).await;
-    connection.write(&chunk(&[b'x'; 97])).await;
+    connection.write(&encode_chunk(&[b'x'; 4000])).await;
+    connection.write(&encode_chunk(&[b'x'; 97])).await;
     // The last chunk is never sent.
-    let Ending::Answer(answer) = connection.receive(false).await else {
+    let RawOutcome::Response(answer) = connection.receive(false).await else {
         panic!("no answer")
     };
-    answer.error(413, "value_too_large");
-    assert!(answer.took < EARLY_ANSWER_TIMEOUT, "{answer:?}");
+    answer.assert_error(413, "value_too_large");
+    assert!(answer.elapsed < EARLY_ANSWER_TIMEOUT, "{answer:?}");
 }
 
 #[tokio::test]
 async fn a_client_that_expects_100_continue_gets_it() {
     let node = NODE.lease().await;
-    let bucket = node.api().bucket().await;
-    let mut connection = Connection::open(node.http()).await;
-    let request = RawRequest::new("PUT", &bucket.key("k"))
+    let bucket = node.api().create_bucket().await;
+    let mut connection = RawConnection::open(node.http()).await;
+    let request = RawRequest::new("PUT", &bucket.key_path("k"))
         .header("Content-Length", "5")
         .header("Expect", "100-continue");
     connection.write(&request.bytes()).await;
-    let Ending::Answer(interim) = connection.receive_any(false).await else {
+    let RawOutcome::Response(interim) = connection.receive_with_interim(false).await else {
         panic!("no answer")
     };
-    interim.status(100);
+    interim.assert_status(100);
     connection.write(b"value").await;
-    let Ending::Answer(answer) = connection.receive(false).await else {
+    let RawOutcome::Response(answer) = connection.receive(false).await else {
         panic!("no answer")
     };
-    answer.status(200);
-    assert_eq!(node.api().get(&bucket.key("k")).await.text(), "value");
+    answer.assert_status(200);
+    assert_eq!(node.api().get(&bucket.key_path("k")).await.text(), "value");
 }
 
 #[tokio::test]
@@ -110,13 +110,13 @@ async fn a_refused_request_gets_no_100_continue() {
     let node = NODE.lease().await;
     let api = node.api();
     let (public, protected) = (
-        api.bucket().await,
-        api.bucket_with(&[("access", "protected")]).await,
+        api.create_bucket().await,
+        api.create_bucket_with(&[("access", "protected")]).await,
     );
     let cases = [
-        (public.key("k"), "4097", 413, "value_too_large"),
-        (public.key("k?ttl=x"), "5", 400, "invalid_ttl"),
-        (protected.key("k"), "5", 401, "unauthorized"),
+        (public.key_path("k"), "4097", 413, "value_too_large"),
+        (public.key_path("k?ttl=x"), "5", 400, "invalid_ttl"),
+        (protected.key_path("k"), "5", 401, "unauthorized"),
         (
             "/kv/a0000000000000/k".to_owned(),
             "5",
@@ -125,15 +125,15 @@ async fn a_refused_request_gets_no_100_continue() {
         ),
     ];
     for (target, length, status, code) in cases {
-        let mut connection = Connection::open(node.http()).await;
+        let mut connection = RawConnection::open(node.http()).await;
         let request = RawRequest::new("PUT", &target)
             .header("Content-Length", length)
             .header("Expect", "100-continue");
         connection.write(&request.bytes()).await;
-        let Ending::Answer(answer) = connection.receive_any(false).await else {
+        let RawOutcome::Response(answer) = connection.receive_with_interim(false).await else {
             panic!("no answer")
         };
-        answer.error(status, code);
+        answer.assert_error(status, code);
     }
 }
 
@@ -141,26 +141,26 @@ async fn a_refused_request_gets_no_100_continue() {
 async fn a_truncated_body_is_not_stored() {
     let node = NODE.lease().await;
     let api = node.api();
-    let bucket = api.bucket().await;
-    api.put(&bucket.key("k"), "whole").await.status(200);
-    let put = || RawRequest::new("PUT", &bucket.key("k"));
+    let bucket = api.create_bucket().await;
+    api.put(&bucket.key_path("k"), "whole").await.assert_status(200);
+    let put = || RawRequest::new("PUT", &bucket.key_path("k"));
     let cut = [
-        put().header("Content-Length", "10").trailing(b"half"),
+        put().header("Content-Length", "10").raw_body(b"half"),
         put()
             .header("Transfer-Encoding", "chunked")
-            .trailing(&chunk(b"half")),
+            .raw_body(&encode_chunk(b"half")),
         put()
             .header("Transfer-Encoding", "chunked")
-            .trailing(b"a\r\nhalf"),
+            .raw_body(b"a\r\nhalf"),
         put()
             .header("Transfer-Encoding", "chunked")
-            .trailing(b"zz\r\nhalf\r\n0\r\n\r\n"),
+            .raw_body(b"zz\r\nhalf\r\n0\r\n\r\n"),
     ];
     for request in cut {
-        let mut connection = Connection::open(node.http()).await;
+        let mut connection = RawConnection::open(node.http()).await;
         connection.write(&request.bytes()).await;
-        connection.finish().await;
-        connection.receive(false).await.refused(&[400, 408]);
-        assert_eq!(api.get(&bucket.key("k")).await.text(), "whole");
+        connection.shutdown_write().await;
+        connection.receive(false).await.assert_refused(&[400, 408]);
+        assert_eq!(api.get(&bucket.key_path("k")).await.text(), "whole");
     }
 }

@@ -8,7 +8,7 @@
 
 use cloudkv_cluster_tests::postman::{Collection, Environment, Example, Item, Statement};
 use cloudkv_cluster_tests::postman::{parse, send};
-use cloudkv_cluster_tests::{Answer, Api, Node, SharedNode};
+use cloudkv_cluster_tests::{HttpResponse, ApiClient, Node, SharedNode};
 
 const COLLECTION: &str = include_str!("../data/cloudkv.postman_collection.json");
 const CREATE_BUCKET: &str = "Buckets/Create Bucket";
@@ -33,7 +33,7 @@ const ORDER: [&str; 10] = [
 struct Contradiction {
     request: &'static str,
     reason: &'static str,
-    replacement: fn(&Answer),
+    replacement: fn(&HttpResponse),
 }
 
 const CONTRADICTIONS: [Contradiction; 3] = [
@@ -41,7 +41,7 @@ const CONTRADICTIONS: [Contradiction; 3] = [
         request: "Keys/Get Key",
         reason: "Set Key wrote `{{value}}gnaz`; the script expects `{{value}}`",
         replacement: |answer| {
-            answer.status(200);
+            answer.assert_status(200);
             assert_eq!(
                 answer.text(),
                 format!("{VALUE}gnaz"),
@@ -55,14 +55,14 @@ const CONTRADICTIONS: [Contradiction; 3] = [
         request: "Keys/Get Key Header",
         reason: "an answer to HEAD has no body; and it asks for test-key, which nobody has set",
         replacement: |answer| {
-            answer.status(404).empty();
+            answer.assert_status(404).assert_empty();
         },
     },
     Contradiction {
         request: FIND_KEYS,
         reason: "the answer is a list of names; the script expects the value",
         replacement: |answer| {
-            assert_eq!(answer.status(200).text(), "test-k7");
+            assert_eq!(answer.assert_status(200).text(), "test-k7");
         },
     },
 ];
@@ -91,7 +91,7 @@ fn script(item: &Item) -> Vec<Statement> {
 }
 
 /// Runs a request's script on its answer.
-fn check_script(name: &str, item: &Item, answer: &Answer, environment: &mut Environment) {
+fn check_script(name: &str, item: &Item, answer: &HttpResponse, environment: &mut Environment) {
     let contradiction = CONTRADICTIONS.iter().find(|known| known.request == name);
     for statement in script(item) {
         let outcome = statement.run(answer, environment);
@@ -110,7 +110,7 @@ fn check_script(name: &str, item: &Item, answer: &Answer, environment: &mut Envi
     }
     if script(item).is_empty() {
         // Modify and Delete Bucket have no script; their descriptions promise success.
-        answer.status(200);
+        answer.assert_status(200);
     }
 }
 
@@ -174,7 +174,7 @@ async fn the_modify_request_sets_the_comment_although_its_header_contradicts_its
     )
     .await;
     let comment = "This is a comment to describe what's in my bucket";
-    assert_eq!(answer.status(200).json()["buckets"][0]["comment"], comment);
+    assert_eq!(answer.assert_status(200).json()["buckets"][0]["comment"], comment);
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn the_recorded_examples_are_answered_as_recorded() {
             prepare(name, example, &node.api(), &environment).await;
             let answer = send(&example.original_request, &environment).await;
             // The example of Find was saved without its status.
-            answer.status(example.code.unwrap_or(200));
+            answer.assert_status(example.code.unwrap_or(200));
             check_recorded_body(name, example, &answer);
             replayed += 1;
         }
@@ -203,19 +203,19 @@ async fn the_recorded_examples_are_answered_as_recorded() {
 }
 
 /// The example of Find lists keys that somebody must have set before.
-async fn prepare(name: &str, example: &Example, api: &Api, environment: &Environment) {
+async fn prepare(name: &str, example: &Example, api: &ApiClient, environment: &Environment) {
     if name == FIND_KEYS {
         let bucket = environment.get("bucket").expect("a bucket");
         for key in example.body.as_deref().expect("recorded keys").lines() {
             api.put(&format!("/kv/{bucket}/{key}"), "a group")
                 .await
-                .status(200);
+                .assert_status(200);
         }
     }
 }
 
 /// Compares the body with the recorded one, where that doesn't depend on the recorded account.
-fn check_recorded_body(name: &str, example: &Example, answer: &Answer) {
+fn check_recorded_body(name: &str, example: &Example, answer: &HttpResponse) {
     let recorded = example.body.as_deref().unwrap_or_default();
     match name {
         "General/Ping" => {

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use cloudkv_cluster_tests::harness::{Refusal, run_to_exit};
+use cloudkv_cluster_tests::harness::{StartupFailure, run_to_exit};
 use cloudkv_cluster_tests::{Bucket, Node, NodeOptions};
 
 /// Size of the blocks in which log segments are written.
@@ -43,23 +43,23 @@ fn damage(data_dir: &Path, offset: u64) {
 /// Starts a single node, fills a bucket, and kills the node.
 async fn killed_node() -> (Node, Bucket) {
     let mut node = Node::start().await;
-    let (api, bucket) = (node.api(), node.api().bucket().await);
+    let (api, bucket) = (node.api(), node.api().create_bucket().await);
     for key in 0..60 {
-        let path = bucket.key(&format!("k{key}"));
-        api.put(&path, vec![b'v'; 300]).await.status(200);
+        let path = bucket.key_path(&format!("k{key}"));
+        api.put(&path, vec![b'v'; 300]).await.assert_status(200);
     }
     // The last record must lie in a block that the next sync writes again.
     let mut extra = 0;
     while synced_position(&node.data_dir()).1 % BLOCK_BYTES < 100 {
         extra += 1;
-        let path = bucket.key(&format!("more{extra}"));
-        api.put(&path, "v").await.status(200);
+        let path = bucket.key_path(&format!("more{extra}"));
+        api.put(&path, "v").await.assert_status(200);
     }
     node.kill_9();
     (node, bucket)
 }
 
-async fn expect_refusal(node: &Node) -> Refusal {
+async fn expect_refusal(node: &Node) -> StartupFailure {
     let refusal = run_to_exit(NodeOptions::default().command(&node.data_dir())).await;
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
     let advises_removal = refusal.message.contains("remove the data directory, start");
@@ -73,7 +73,7 @@ async fn a_torn_write_in_the_only_copy_is_reported_and_can_be_skipped() {
     let (_, offset) = synced_position(&node.data_dir());
     damage(&node.data_dir(), offset - 1);
     let refusal = expect_refusal(&node).await;
-    refusal.names(&[
+    refusal.assert_mentions(&[
         "power failure has cut off",
         "No other node",
         "do not remove",
@@ -83,11 +83,11 @@ async fn a_torn_write_in_the_only_copy_is_reported_and_can_be_skipped() {
     fs::rename(&mark, node.data_dir().join("log-synced.old")).unwrap();
     node.restart().await;
     for key in 0..59 {
-        let get = node.api().get(&bucket.key(&format!("k{key}"))).await;
-        get.status(200);
+        let get = node.api().get(&bucket.key_path(&format!("k{key}"))).await;
+        get.assert_status(200);
     }
-    let last = bucket.key("after");
-    node.api().put(&last, "v").await.status(200);
+    let last = bucket.key_path("after");
+    node.api().put(&last, "v").await.assert_status(200);
     node.kill_9();
     node.restart().await;
     assert_eq!(node.api().get(&last).await.text(), "v");
@@ -99,7 +99,7 @@ async fn damage_before_the_last_write_is_not_reported_as_torn() {
     let (_, offset) = synced_position(&node.data_dir());
     damage(&node.data_dir(), offset / 2);
     let refusal = expect_refusal(&node).await;
-    refusal.names(&[
+    refusal.assert_mentions(&[
         "which no power failure explains",
         "No other node",
         "do not remove",
@@ -113,9 +113,9 @@ async fn a_log_without_an_identity_is_refused() {
     let kept = fs::read(&identity).unwrap();
     fs::remove_file(&identity).unwrap();
     let refusal = expect_refusal(&node).await;
-    refusal.names(&["identity.json", "Put it back"]);
+    refusal.assert_mentions(&["identity.json", "Put it back"]);
     assert!(!identity.exists(), "a refusal creates no identity");
     fs::write(&identity, kept).unwrap();
     node.restart().await;
-    node.api().get(&bucket.key("k0")).await.status(200);
+    node.api().get(&bucket.key_path("k0")).await.assert_status(200);
 }

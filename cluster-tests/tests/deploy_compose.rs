@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use cloudkv_cluster_tests::harness::clean_command;
-use cloudkv_cluster_tests::{Api, Bucket, eventually};
+use cloudkv_cluster_tests::harness::node_command;
+use cloudkv_cluster_tests::{ApiClient, Bucket, eventually};
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 const REGIONS: [&str; 4] = ["paris", "dublin", "virginia", "router"];
@@ -102,8 +102,8 @@ impl Compose {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn api(&self, node: usize) -> Api {
-        Api::new(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[node])))
+    fn api(&self, node: usize) -> ApiClient {
+        ApiClient::new(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[node])))
     }
 
     /// Writes through a node, and retries until it is acknowledged.
@@ -148,7 +148,7 @@ impl Drop for Compose {
 /// Builds an image with the program `cloudkv-<kind>` of this build.
 fn make_image(kind: &str, image: &str) {
     let script = repository().join("deploy/test-image.sh");
-    let node = clean_command();
+    let node = node_command();
     let program = Path::new(node.get_program()).with_file_name(format!("cloudkv-{kind}"));
     run(Command::new(script).arg(kind).arg(program).arg(image));
 }
@@ -156,7 +156,7 @@ fn make_image(kind: &str, image: &str) {
 async fn expect_all(region: &Compose, nodes: &[usize], bucket: &Bucket, keys: &[&str]) {
     for node in nodes {
         for key in keys {
-            region.expect(*node, &bucket.key(key), key).await;
+            region.expect(*node, &bucket.key_path(key), key).await;
         }
     }
 }
@@ -175,10 +175,10 @@ async fn a_region_of_containers_survives_a_kill_a_partition_and_a_restart() {
     );
 
     // Every node serves what was written through any other.
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let mut keys = vec!["one", "two", "three"];
     for (node, key) in keys.iter().enumerate() {
-        region.put(node, &bucket.key(key), key).await;
+        region.put(node, &bucket.key_path(key), key).await;
     }
     expect_all(&region, &[0, 1, 2], &bucket, &keys).await;
 
@@ -186,7 +186,7 @@ async fn a_region_of_containers_survives_a_kill_a_partition_and_a_restart() {
     let killed = region.container("node2");
     docker(&["kill", &killed]);
     region
-        .put(0, &bucket.key("without two"), "without two")
+        .put(0, &bucket.key_path("without two"), "without two")
         .await;
     keys.push("without two");
     expect_all(&region, &[0, 2], &bucket, &keys).await;
@@ -201,7 +201,7 @@ async fn a_region_of_containers_survives_a_kill_a_partition_and_a_restart() {
     );
     docker(&["network", "disconnect", &network, &cut_off]);
     region
-        .put(1, &bucket.key("without three"), "without three")
+        .put(1, &bucket.key_path("without three"), "without three")
         .await;
     keys.push("without three");
     expect_all(&region, &[0, 1], &bucket, &keys).await;
@@ -218,11 +218,11 @@ async fn a_region_of_containers_survives_a_kill_a_partition_and_a_restart() {
     region.compose(&["down"]);
     region.up().await;
     expect_all(&region, &[0, 1, 2], &bucket, &keys).await;
-    region.put(2, &bucket.key("after"), "after").await;
+    region.put(2, &bucket.key_path("after"), "after").await;
 }
 
 /// Reads a key of one region through the router.
-async fn get_from_region(router: &Api, region: &str, path: &str) -> Option<(u16, String)> {
+async fn get_from_region(router: &ApiClient, region: &str, path: &str) -> Option<(u16, String)> {
     let call = router
         .get(path)
         .header("host", &format!("api.{region}.cloudkv.io"));
@@ -245,8 +245,8 @@ async fn three_regions_of_containers_serve_through_a_router() {
 
     // The global name serves, and each region by its own name has the write.
     let router = regions.api(0);
-    let bucket = router.bucket().await;
-    let path = bucket.key("k");
+    let bucket = router.create_bucket().await;
+    let path = bucket.key_path("k");
     regions.put(0, &path, "hello").await;
     for region in ["eu-west-3", "eu-west-1", "us-east-1"] {
         eventually(&format!("{region} has the key"), STATE_TIMEOUT, async || {

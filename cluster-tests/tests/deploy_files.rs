@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cloudkv_cluster_tests::harness::prometheus::sample_names;
-use cloudkv_cluster_tests::harness::{clean_command, clean_router_command};
-use cloudkv_cluster_tests::region::{RegionOptions, World};
-use cloudkv_cluster_tests::{Api, Router, eventually};
+use cloudkv_cluster_tests::harness::{node_command, router_command};
+use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
+use cloudkv_cluster_tests::{ApiClient, Router, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Prefixes of metric names.
@@ -67,22 +67,22 @@ async fn every_metric_of_rules_and_dashboards_exists() {
         tls: true,
         ..Default::default()
     };
-    let region = World::start_with(&["eu", "us", "ap"], 1, 3, options).await;
-    let args = region.certificates().router("router");
+    let region = MultiRegionCluster::start_with(&["eu", "us", "ap"], 1, 3, options).await;
+    let args = region.certificates().issue_router("router");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let router = Router::start_with(&[region.seat(0).rpc()], &args).await;
-    let bucket = router.api().bucket().await;
+    let bucket = router.api().create_bucket().await;
     for api in [region.api(0), router.api()] {
-        api.get(&bucket.key("absent")).await.status(404);
+        api.get(&bucket.key_path("absent")).await.assert_status(404);
     }
     eventually("all metrics are exported", STATE_TIMEOUT, async || {
         let nodes = region.running().into_iter();
-        let mut programs: Vec<Api> = nodes.map(|seat| region.members[seat].admin_api()).collect();
+        let mut programs: Vec<ApiClient> = nodes.map(|seat| region.nodes[seat].admin_api()).collect();
         programs.push(router.admin_api());
         let mut exported = BTreeSet::new();
         for program in programs {
             let page = program.get("/metrics").unchecked().await;
-            exported.extend(sample_names(page.status(200).text()).expect("a page of metrics"));
+            exported.extend(sample_names(page.assert_status(200).text()).expect("a page of metrics"));
         }
         let missing = |names: &BTreeSet<String>| {
             let missing: Vec<String> = names.difference(&exported).cloned().collect();
@@ -174,9 +174,9 @@ fn the_example_configurations_are_accepted() {
     for path in examples {
         let name = path.file_name().unwrap().to_string_lossy();
         let mut command = if name.starts_with("node.") {
-            clean_command()
+            node_command()
         } else {
-            clean_router_command()
+            router_command()
         };
         command.arg("--config").arg(&path).arg("--print-config");
         // As the examples say.

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
-use cloudkv_cluster_tests::{Answer, Bucket, SmallDisk, eventually};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode};
+use cloudkv_cluster_tests::{HttpResponse, Bucket, SmallDisk, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size of each small disk, in MiB.
@@ -35,12 +35,12 @@ async fn start(nodes: usize, small: usize) -> Option<(Vec<SmallDisk>, Region)> {
     region.expect_errors(&["the disk is nearly full"]);
     let mut disks = vec![];
     for seat in 0..small {
-        disks.push(SmallDisk::mount(&region.members[seat].data_dir(), DISK_MIB)?);
+        disks.push(SmallDisk::mount(&region.nodes[seat].data_dir(), DISK_MIB)?);
     }
-    region.launch(0, &Start::Init);
+    region.launch(0, &StartMode::Bootstrap);
     region.wait_listening(0).await;
     for seat in 1..nodes {
-        region.launch(seat, &Start::Join(vec![0]));
+        region.launch(seat, &StartMode::Join(vec![0]));
         region.wait_listening(seat).await;
     }
     region.wait_formed().await;
@@ -48,10 +48,10 @@ async fn start(nodes: usize, small: usize) -> Option<(Vec<SmallDisk>, Region)> {
 }
 
 /// Writes values until one is refused; returns the refusal and the number of values written.
-async fn fill(region: &Region, seat: usize, bucket: &Bucket) -> (Answer, usize) {
+async fn fill(region: &Region, seat: usize, bucket: &Bucket) -> (HttpResponse, usize) {
     let (api, value) = (region.api(seat), vec![b'v'; VALUE_BYTES]);
     for number in 0..10_000 {
-        let path = bucket.key(&format!("k{number}"));
+        let path = bucket.key_path(&format!("k{number}"));
         let put = api.put(&path, value.clone()).await;
         if put.status != 200 {
             return (put, number);
@@ -64,18 +64,18 @@ async fn fill(region: &Region, seat: usize, bucket: &Bucket) -> (Answer, usize) 
 async fn wait_disk(region: &Region, seat: usize, state: &str) {
     let what = format!("the disk of node {seat} is {state}");
     eventually(&what, STATE_TIMEOUT, async || {
-        let call = region.members[seat].admin_api().get("/status").unchecked();
+        let call = region.nodes[seat].admin_api().get("/status").unchecked();
         let status = call.try_send().await.ok()?.json();
         (status["disk_state"] == state).then_some(())
     })
     .await;
 }
 
-async fn wait_put(region: &Region, seat: usize, bucket: &Bucket, status: u16) -> Answer {
+async fn wait_put(region: &Region, seat: usize, bucket: &Bucket, status: u16) -> HttpResponse {
     let what = format!("a PUT through node {seat} is answered {status}");
     let api = region.api(seat);
     eventually(&what, STATE_TIMEOUT, async || {
-        let put = api.put(&bucket.key("probe"), "v").try_send().await.ok()?;
+        let put = api.put(&bucket.key_path("probe"), "v").try_send().await.ok()?;
         (put.status == status).then_some(put)
     })
     .await
@@ -86,10 +86,10 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
     let Some((disks, mut region)) = start(1, 1).await else {
         return;
     };
-    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
-    disks[0].leave(LOW_WATER_MIB + 12);
+    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    disks[0].fill_until_free(LOW_WATER_MIB + 12);
     let (refused, written) = fill(&region, 0, &bucket).await;
-    refused.error(507, "disk_full");
+    refused.assert_error(507, "disk_full");
     assert!(written > 10, "{written}");
     for restarted in [false, true] {
         if restarted {
@@ -99,31 +99,31 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
             region.wait_ready(0).await;
         }
         let api = region.api(0);
-        let kept = bucket.key(&format!("k{}", written - 1));
-        assert_eq!(api.get(&kept).await.status(200).body.len(), VALUE_BYTES);
-        api.get(&bucket.keys()).await.status(200);
-        let deleted = bucket.key(&format!("k{}", usize::from(restarted)));
-        api.delete(&deleted).await.status(200);
-        api.get(&deleted).await.status(404);
+        let kept = bucket.key_path(&format!("k{}", written - 1));
+        assert_eq!(api.get(&kept).await.assert_status(200).body.len(), VALUE_BYTES);
+        api.get(&bucket.listing_path()).await.assert_status(200);
+        let deleted = bucket.key_path(&format!("k{}", usize::from(restarted)));
+        api.delete(&deleted).await.assert_status(200);
+        api.get(&deleted).await.assert_status(404);
         let refused = wait_put(&region, 0, &bucket, 507).await;
-        refused.error(507, "disk_full");
+        refused.assert_error(507, "disk_full");
     }
     let created = region.api(0).post("/buckets").await;
-    created.error(507, "disk_full");
+    created.assert_error(507, "disk_full");
     // With most of the reserve used, nothing is written any more, and everything can be read.
-    disks[0].leave(8);
+    disks[0].fill_until_free(8);
     wait_disk(&region, 0, "exhausted").await;
-    let deleted = bucket.key("k3");
+    let deleted = bucket.key_path("k3");
     let delete = async || region.api(0).delete(&deleted).try_send().await.ok();
     let refused = eventually("a DELETE is refused", STATE_TIMEOUT, async || {
         delete().await.filter(|answer| answer.status == 507)
     });
-    refused.await.error(507, "disk_full");
-    region.api(0).get(&bucket.key("k2")).await.status(200);
-    disks[0].clear();
+    refused.await.assert_error(507, "disk_full");
+    region.api(0).get(&bucket.key_path("k2")).await.assert_status(200);
+    disks[0].remove_ballast();
     wait_put(&region, 0, &bucket, 200).await;
     wait_disk(&region, 0, "ample").await;
-    region.api(0).delete(&deleted).await.status(200);
+    region.api(0).delete(&deleted).await.assert_status(200);
     drop(region);
 }
 
@@ -132,45 +132,45 @@ async fn nodes_whose_disks_fill_up_hand_over_and_catch_up() {
     let Some((disks, region)) = start(3, 2).await else {
         return;
     };
-    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
     // One of three: the others lead, and it serves by forwarding to them.
-    disks[0].leave(LOW_WATER_MIB / 2);
+    disks[0].fill_until_free(LOW_WATER_MIB / 2);
     wait_disk(&region, 0, "low").await;
     eventually(
         "the node with little free space leads nothing",
         STATE_TIMEOUT,
         async || {
             let status = region.status(0).await?;
-            status.led().next().is_none().then_some(())
+            status.led_groups().next().is_none().then_some(())
         },
     )
     .await;
     let api = region.api(0);
-    api.put(&bucket.key("k"), "one is low").await.status(200);
+    api.put(&bucket.key_path("k"), "one is low").await.assert_status(200);
     // It stops taking entries before its disk is full, and keeps running.
-    disks[0].leave(8);
+    disks[0].fill_until_free(8);
     wait_disk(&region, 0, "exhausted").await;
-    api.put(&bucket.key("k"), "one is exhausted")
+    api.put(&bucket.key_path("k"), "one is exhausted")
         .await
-        .status(200);
-    let get = api.get(&bucket.key("k")).await;
-    assert_eq!(get.status(200).text(), "one is exhausted");
-    disks[0].clear();
+        .assert_status(200);
+    let get = api.get(&bucket.key_path("k")).await;
+    assert_eq!(get.assert_status(200).text(), "one is exhausted");
+    disks[0].remove_ballast();
     wait_disk(&region, 0, "ample").await;
     region.wait_converged().await;
     // Two of three: writes that grow are refused, once the third leads for good.
     for disk in &disks {
-        disk.leave(LOW_WATER_MIB / 2);
+        disk.fill_until_free(LOW_WATER_MIB / 2);
     }
     for seat in 0..3 {
         let refused = wait_put(&region, seat, &bucket, 507).await;
-        refused.error(507, "disk_full");
+        refused.assert_error(507, "disk_full");
     }
-    let get = api.get(&bucket.key("k")).await;
-    assert_eq!(get.status(200).text(), "one is exhausted");
-    api.delete(&bucket.key("k")).await.status(200);
+    let get = api.get(&bucket.key_path("k")).await;
+    assert_eq!(get.assert_status(200).text(), "one is exhausted");
+    api.delete(&bucket.key_path("k")).await.assert_status(200);
     for disk in &disks {
-        disk.clear();
+        disk.remove_ballast();
     }
     for seat in 0..3 {
         wait_put(&region, seat, &bucket, 200).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{Api, Bucket, Connection, Ending, Node, RawRequest, eventually};
+use cloudkv_cluster_tests::{ApiClient, Bucket, RawConnection, RawOutcome, Node, RawRequest, eventually};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -50,17 +50,17 @@ impl Writer {
             self.number,
             self.written as usize % KEYS_PER_WRITER
         );
-        let path = self.bucket.key(&name);
+        let path = self.bucket.key_path(&name);
         if self.written.is_multiple_of(13) {
             return (name, None, RawRequest::new("DELETE", &path));
         }
         let value = format!("{} of writer {}", self.written, self.number);
-        let request = RawRequest::new("PUT", &path).body(value.as_bytes());
+        let request = RawRequest::new("PUT", &path).parse_body(value.as_bytes());
         (name, Some(value), request)
     }
 
     /// Writes until the connection ends, counts acknowledgements, and returns itself.
-    async fn run(mut self, mut connection: Connection, acknowledged: Arc<AtomicU64>) -> Self {
+    async fn run(mut self, mut connection: RawConnection, acknowledged: Arc<AtomicU64>) -> Self {
         loop {
             let (name, value, request) = self.next_write();
             let possible = self
@@ -69,24 +69,24 @@ impl Writer {
                 .expect("one of this writer's keys");
             possible.push(value.clone());
             match connection.send(&request).await {
-                Ending::Answer(answer) => {
-                    answer.status(200);
+                RawOutcome::Response(answer) => {
+                    answer.assert_status(200);
                     *possible = vec![value];
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
                 // A crash may truncate an answer.
-                Ending::Closed | Ending::Broken(_) => return self,
+                RawOutcome::Closed | RawOutcome::Broken(_) => return self,
             }
         }
     }
 
     /// Reads every key, and expects from here on the value it has now.
-    async fn verify(&mut self, api: &Api) {
+    async fn verify(&mut self, api: &ApiClient) {
         for (name, possible) in &mut self.possible {
-            let get = api.get(&self.bucket.key(name)).await;
+            let get = api.get(&self.bucket.key_path(name)).await;
             let actual = match get.status {
                 404 => None,
-                _ => Some(get.status(200).text().to_owned()),
+                _ => Some(get.assert_status(200).text().to_owned()),
             };
             assert!(
                 possible.contains(&actual),
@@ -104,7 +104,7 @@ async fn start_writers(
 ) -> Vec<JoinHandle<Writer>> {
     let mut tasks = vec![];
     for writer in writers {
-        let connection = Connection::open(node.http()).await;
+        let connection = RawConnection::open(node.http()).await;
         tasks.push(tokio::spawn(writer.run(connection, acknowledged.clone())));
     }
     tasks
@@ -121,7 +121,7 @@ async fn wait_load(acknowledged: &AtomicU64, writes: u64) {
 #[tokio::test]
 async fn acknowledged_writes_survive_ten_crashes_under_load() {
     let mut node = Node::start().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     let mut writers: Vec<Writer> = (0..WRITERS)
         .map(|number| Writer::new(number, &bucket))
         .collect();
@@ -140,34 +140,34 @@ async fn acknowledged_writes_survive_ten_crashes_under_load() {
     }
     let live = writers.iter().flat_map(|writer| writer.possible.values());
     let live = live.filter(|possible| possible[0].is_some()).count();
-    let listed = node.api().get(&bucket.keys()).await;
+    let listed = node.api().get(&bucket.listing_path()).await;
     assert_eq!(
-        listed.status(200).lines().len(),
+        listed.assert_status(200).lines().len(),
         live,
         "the list agrees with the reads"
     );
     let delete = node
         .api()
         .delete(&format!("{}?confirm={live}", bucket.path()));
-    delete.api_key(&bucket.account).await.status(200);
+    delete.api_key(&bucket.account).await.assert_status(200);
 }
 
 #[tokio::test]
 async fn a_crash_right_after_an_answer_loses_nothing() {
     let mut node = Node::start().await;
-    let bucket = node.api().bucket().await;
+    let bucket = node.api().create_bucket().await;
     for round in 0..5 {
         let etag = node
             .api()
-            .put(&bucket.key("k"), round.to_string())
+            .put(&bucket.key_path("k"), round.to_string())
             .await
-            .status(200)
+            .assert_status(200)
             .etag();
         node.kill_9();
         node.restart().await;
-        let get = node.api().get(&bucket.key("k")).await;
+        let get = node.api().get(&bucket.key_path("k")).await;
         assert_eq!(
-            (get.status(200).text(), get.etag()),
+            (get.assert_status(200).text(), get.etag()),
             (round.to_string().as_str(), etag)
         );
     }
@@ -190,30 +190,30 @@ async fn write_through_a_stop(
 ) -> Vec<(String, Outcome)> {
     let mut outcomes = vec![];
     loop {
-        let Ok(mut connection) = Connection::try_open(node_address).await else {
+        let Ok(mut connection) = RawConnection::try_open(node_address).await else {
             return outcomes;
         };
         loop {
             let name = format!("c{number}/{}", outcomes.len());
-            let request = RawRequest::new("PUT", &bucket.key(&name)).body(name.as_bytes());
+            let request = RawRequest::new("PUT", &bucket.key_path(&name)).parse_body(name.as_bytes());
             match connection.send(&request).await {
-                Ending::Answer(answer) if answer.status == 200 => {
+                RawOutcome::Response(answer) if answer.status == 200 => {
                     outcomes.push((name, Outcome::Acknowledged));
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                     if answer.find_header("connection") == Some("close") {
                         break;
                     }
                 }
-                Ending::Answer(answer) => {
-                    answer.error(503, "unavailable");
+                RawOutcome::Response(answer) => {
+                    answer.assert_error(503, "unavailable");
                     outcomes.push((name, Outcome::NotDone));
                     break;
                 }
-                Ending::Closed => {
+                RawOutcome::Closed => {
                     outcomes.push((name, Outcome::NotDone));
                     break;
                 }
-                Ending::Broken(what) => panic!("an answer was truncated: {what}"),
+                RawOutcome::Broken(what) => panic!("an answer was truncated: {what}"),
             }
         }
     }
@@ -222,7 +222,7 @@ async fn write_through_a_stop(
 #[tokio::test]
 async fn a_stop_under_load_answers_every_accepted_request() {
     let mut node = Node::start().await;
-    let bucket = node.api().bucket_with(&[("plan", "pro")]).await;
+    let bucket = node.api().create_bucket_with(&[("plan", "pro")]).await;
     let acknowledged = Arc::new(AtomicU64::new(0));
     let client = |number| {
         let (bucket, acknowledged) = (bucket.clone(), acknowledged.clone());
@@ -244,7 +244,7 @@ async fn a_stop_under_load_answers_every_accepted_request() {
     node.restart().await;
     let api = node.api();
     let checks = outcomes.iter().map(|(name, outcome)| {
-        let get = api.get(&bucket.key(name)).into_future();
+        let get = api.get(&bucket.key_path(name)).into_future();
         async move {
             let expected = if *outcome == Outcome::Acknowledged {
                 200
@@ -263,21 +263,21 @@ async fn a_stop_under_load_answers_every_accepted_request() {
 #[tokio::test]
 async fn a_stop_waits_for_requests_in_flight() {
     let mut node = Node::start().await;
-    let bucket = node.api().bucket().await;
-    let mut connection = Connection::open(node.http()).await;
-    let request = RawRequest::new("PUT", &bucket.key("k")).header("Content-Length", "5");
+    let bucket = node.api().create_bucket().await;
+    let mut connection = RawConnection::open(node.http()).await;
+    let request = RawRequest::new("PUT", &bucket.key_path("k")).header("Content-Length", "5");
     // 100 Continue shows that the node has accepted the request.
     connection
         .write(&request.header("Expect", "100-continue").bytes())
         .await;
-    let Ending::Answer(interim) = connection.receive_any(false).await else {
+    let RawOutcome::Response(interim) = connection.receive_with_interim(false).await else {
         panic!("no answer")
     };
-    interim.status(100);
-    node.signal_terminate();
+    interim.assert_status(100);
+    node.send_sigterm();
     // The node is stopping once it refuses new connections.
     let refused = async || {
-        Connection::try_open(node.http())
+        RawConnection::try_open(node.http())
             .await
             .is_err()
             .then_some(())
@@ -285,12 +285,12 @@ async fn a_stop_waits_for_requests_in_flight() {
     let timeout = Duration::from_secs(30);
     eventually("new connections are refused", timeout, refused).await;
     connection.write(b"value").await;
-    let Ending::Answer(answer) = connection.receive(false).await else {
+    let RawOutcome::Response(answer) = connection.receive(false).await else {
         panic!("no answer")
     };
-    answer.status(200);
+    answer.assert_status(200);
     let status = node.wait_exit(Duration::from_secs(25)).await;
     assert_eq!(status.code(), Some(0));
     node.restart().await;
-    assert_eq!(node.api().get(&bucket.key("k")).await.text(), "value");
+    assert_eq!(node.api().get(&bucket.key_path("k")).await.text(), "value");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::faults::Version;
-use cloudkv_cluster_tests::region::World;
+use cloudkv_cluster_tests::region::MultiRegionCluster;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -19,8 +19,8 @@ fn now() -> u64 {
 }
 
 /// Returns the number of merges that a node delayed since their versions were too far ahead.
-async fn merges_delayed(world: &World, seat: usize) -> f64 {
-    let page = world.members[seat].admin_api().get("/metrics").unchecked();
+async fn merges_delayed(world: &MultiRegionCluster, seat: usize) -> f64 {
+    let page = world.nodes[seat].admin_api().get("/metrics").unchecked();
     let page = page.await;
     let lines = page.text().lines();
     let lines = lines.filter(|line| line.starts_with("cloudkv_geo_ahead_total{"));
@@ -32,19 +32,19 @@ async fn merges_delayed(world: &World, seat: usize) -> f64 {
 /// one are delayed.
 #[tokio::test]
 async fn changes_from_a_fast_clock_are_delayed_and_not_lost() {
-    let mut world = World::start(&["eu", "us"], 1, 2).await;
-    let bucket = world.api(0).bucket().await;
-    let (key, other) = (bucket.key("ahead"), bucket.key("other"));
+    let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
+    let bucket = world.api(0).create_bucket().await;
+    let (key, other) = (bucket.key_path("ahead"), bucket.key_path("other"));
     for path in [&key, &other] {
-        world.api(0).put(path, "before").await.status(200);
+        world.api(0).put(path, "before").await.assert_status(200);
     }
-    world.wait_equal(&bucket).await;
+    world.wait_bucket_converged(&bucket).await;
     world.terminate(1).await;
-    world.members[1].set_clock(12_000);
+    world.nodes[1].set_clock(12_000);
     world.restart(1).await;
     world.wait_serving(1).await;
     let put = world.api(1).put(&key, "from the future").await;
-    let version = Version::of_etag(&put.status(200).etag()).unwrap();
+    let version = Version::from_etag(&put.assert_status(200).etag()).unwrap();
     assert!(
         version.time > now() + CLOCK_BOUND_NANOS,
         "the clock is ahead: {version}"
@@ -54,7 +54,7 @@ async fn changes_from_a_fast_clock_are_delayed_and_not_lost() {
     })
     .await;
     // In the other direction nothing is delayed.
-    world.api(0).put(&other, "meanwhile").await.status(200);
+    world.api(0).put(&other, "meanwhile").await.assert_status(200);
     eventually("us has what eu writes", STATE_TIMEOUT, async || {
         let got = world.api(1).get(&other).await;
         (got.status == 200 && got.text() == "meanwhile").then_some(())
@@ -62,28 +62,28 @@ async fn changes_from_a_fast_clock_are_delayed_and_not_lost() {
     .await;
     eventually("eu has the delayed change", STATE_TIMEOUT, async || {
         let got = world.api(0).get(&key).await;
-        match got.status(200).text() {
+        match got.assert_status(200).text() {
             "before" => None,
             _ => Some(()),
         }
     })
     .await;
     assert!(now() + CLOCK_BOUND_NANOS >= version.time, "the change was merged too early");
-    let all = world.wait_equal(&bucket).await;
+    let all = world.wait_bucket_converged(&bucket).await;
     assert_eq!(all["ahead"].1, b"from the future");
-    world.wait_nothing_held().await;
+    world.wait_no_retained_changes().await;
 }
 
 /// With three regions the wrong clock is known, also to its own node, right from the start: the
 /// first node that answers it is only one of two.
 #[tokio::test]
 async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() {
-    let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
+    let mut world = MultiRegionCluster::start(&["eu", "us", "ap"], 1, 3).await;
     world.expect_errors(&["clock"]);
-    let bucket = world.api(0).bucket().await;
-    let key = bucket.key("k");
-    world.api(1).put(&key, "v").await.status(200);
-    world.wait_equal(&bucket).await;
+    let bucket = world.api(0).create_bucket().await;
+    let key = bucket.key_path("k");
+    world.api(1).put(&key, "v").await.assert_status(200);
+    world.wait_bucket_converged(&bucket).await;
     world
         .network
         .delay(1, Duration::from_millis(20), Duration::ZERO);
@@ -95,7 +95,7 @@ async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() 
         });
     }
     world.kill(1);
-    world.members[1].set_clock(600_000);
+    world.nodes[1].set_clock(600_000);
     world.restart(1).await;
     eventually("us knows that its clock is wrong", STATE_TIMEOUT, async || {
         let status = world.status(1).await?;
@@ -109,10 +109,10 @@ async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() 
     })
     .await;
     world.kill(1);
-    world.members[1].set_clock(0);
+    world.nodes[1].set_clock(0);
     world.network.heal();
     world.restart(1).await;
     world.wait_serving(1).await;
-    world.api(1).put(&key, "x").await.status(200);
-    assert_eq!(world.wait_equal(&bucket).await["k"].1, b"x");
+    world.api(1).put(&key, "x").await.assert_status(200);
+    assert_eq!(world.wait_bucket_converged(&bucket).await["k"].1, b"x");
 }

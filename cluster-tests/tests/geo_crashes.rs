@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cloudkv_cluster_tests::Bucket;
-use cloudkv_cluster_tests::region::World;
+use cloudkv_cluster_tests::region::MultiRegionCluster;
 use futures_util::future::join_all;
 
 /// One-way delay between the two regions: long enough for a crash to hit each step.
@@ -21,7 +21,7 @@ const KEY_COUNT: usize = 24;
 
 /// Writes all keys in a region, and deletes some; returns the expected content.
 async fn write_all(
-    world: &World,
+    world: &MultiRegionCluster,
     seat: usize,
     bucket: &Bucket,
     round: &str,
@@ -29,10 +29,10 @@ async fn write_all(
     let api = world.api(seat);
     let written = (0..KEY_COUNT).map(async |number| {
         let key = format!("k{number}");
-        let path = bucket.key(&key);
-        api.put(&path, round.to_owned()).await.status(200);
+        let path = bucket.key_path(&key);
+        api.put(&path, round.to_owned()).await.assert_status(200);
         if number % 4 == 3 {
-            api.delete(&path).await.status(200);
+            api.delete(&path).await.assert_status(200);
             return None;
         }
         Some((key, round.to_owned()))
@@ -42,10 +42,10 @@ async fn write_all(
 
 /// Writes through the node `writer`, and kills `killed` a step later in each round.
 async fn assert_survives(writer: usize, killed: &[usize]) {
-    let mut world = World::start(&["eu", "us"], 1, 2).await;
-    world.delay(LINK_DELAY);
-    let bucket = world.api(0).bucket().await;
-    world.wait_equal(&bucket).await;
+    let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
+    world.delay_regions(LINK_DELAY);
+    let bucket = world.api(0).create_bucket().await;
+    world.wait_bucket_converged(&bucket).await;
     for step in 0..CRASH_STEPS {
         let round = format!("step {step}");
         let expected = write_all(&world, writer, &bucket, &round).await;
@@ -56,14 +56,14 @@ async fn assert_survives(writer: usize, killed: &[usize]) {
         for seat in killed {
             world.restart(*seat).await;
         }
-        let all = world.wait_equal(&bucket).await;
+        let all = world.wait_bucket_converged(&bucket).await;
         let values = all.into_iter().map(|(key, (_, value))| {
             let value = String::from_utf8(value.to_vec()).unwrap();
             (key, value)
         });
         assert_eq!(values.collect::<BTreeMap<_, _>>(), expected, "{round}");
     }
-    world.wait_nothing_held().await;
+    world.wait_no_retained_changes().await;
 }
 
 #[tokio::test]
@@ -83,19 +83,19 @@ async fn a_crash_of_both_sides_at_any_step_loses_nothing() {
 
 #[tokio::test]
 async fn a_region_that_restarts_while_partitioned_serves_the_newest_bucket() {
-    let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
+    let mut world = MultiRegionCluster::start(&["eu", "us", "ap"], 1, 3).await;
     // The last entry of the metadata's log.
-    let bucket = world.api(1).bucket().await;
-    let path = bucket.key("k");
-    world.api(1).put(&path, "before").await.status(200);
-    world.cut_off(1);
+    let bucket = world.api(1).create_bucket().await;
+    let path = bucket.key_path("k");
+    world.api(1).put(&path, "before").await.assert_status(200);
+    world.isolate_region(1);
     world.kill(1);
     world.restart(1).await;
     world.wait_serving(1).await;
     let api = world.api(1);
-    assert_eq!(api.get(&path).await.status(200).text(), "before");
-    api.put(&path, "after").await.status(200);
-    assert_eq!(api.get(&path).await.status(200).text(), "after");
+    assert_eq!(api.get(&path).await.assert_status(200).text(), "before");
+    api.put(&path, "after").await.assert_status(200);
+    assert_eq!(api.get(&path).await.assert_status(200).text(), "after");
     world.network.heal();
-    assert_eq!(world.wait_equal(&bucket).await.len(), 1);
+    assert_eq!(world.wait_bucket_converged(&bucket).await.len(), 1);
 }

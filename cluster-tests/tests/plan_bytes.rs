@@ -42,36 +42,36 @@ fn key(number: usize) -> String {
 async fn a_bucket_takes_what_fits_and_refuses_what_does_not() {
     let node = Node::start().await;
     let api = node.api();
-    let bucket = api.bucket().await;
+    let bucket = api.create_bucket().await;
     let bytes = 100 * RECORD_BYTES + 10;
     set_limits(&node, &json!({ "bytes": bytes })).await;
     let value = "v".repeat(VALUE_BYTES);
     for number in 0..100 {
-        let put = api.put(&bucket.key(&key(number)), value.clone()).await;
-        put.status(200);
+        let put = api.put(&bucket.key_path(&key(number)), value.clone()).await;
+        put.assert_status(200);
     }
-    let full = api.put(&bucket.key("k99999"), value.clone()).await;
-    full.error(403, "plan_limit");
+    let full = api.put(&bucket.key_path("k99999"), value.clone()).await;
+    full.assert_error(403, "plan_limit");
     assert!(full.text().contains(&bytes.to_string()), "{full:?}");
     // The limit is exact to the byte.
-    api.put(&bucket.key("small"), "12345").await.status(200);
-    api.put(&bucket.key("x"), "").await.error(403, "plan_limit");
+    api.put(&bucket.key_path("small"), "12345").await.assert_status(200);
+    api.put(&bucket.key_path("x"), "").await.assert_error(403, "plan_limit");
 
     // A write that replaces as many bytes always fits; deleted and expired records don't count.
-    api.put(&bucket.key(&key(0)), value.clone())
+    api.put(&bucket.key_path(&key(0)), value.clone())
         .await
-        .status(200);
-    let larger = api.put(&bucket.key(&key(0)), value.clone() + "v").await;
-    larger.error(403, "plan_limit");
-    api.delete(&bucket.key(&key(1))).await.status(200);
-    let expiring = format!("{}?ttl=1s", bucket.key(&key(2)));
-    api.put(&expiring, value.clone()).await.status(200);
-    api.put(&bucket.key(&key(100)), value.clone())
+        .assert_status(200);
+    let larger = api.put(&bucket.key_path(&key(0)), value.clone() + "v").await;
+    larger.assert_error(403, "plan_limit");
+    api.delete(&bucket.key_path(&key(1))).await.assert_status(200);
+    let expiring = format!("{}?ttl=1s", bucket.key_path(&key(2)));
+    api.put(&expiring, value.clone()).await.assert_status(200);
+    api.put(&bucket.key_path(&key(100)), value.clone())
         .await
-        .status(200);
+        .assert_status(200);
     eventually("the expired value's bytes are free", STATE_TIMEOUT, async || {
         let put = api
-            .put(&bucket.key(&key(101)), value.clone())
+            .put(&bucket.key_path(&key(101)), value.clone())
             .unchecked()
             .await;
         (put.status == 200).then_some(())
@@ -81,12 +81,12 @@ async fn a_bucket_takes_what_fits_and_refuses_what_does_not() {
     // A change to a plan with a lower limit is refused; without a limit everything fits.
     let call = node.admin_api().request(Method::PATCH, "/plans/pro");
     let lower = call.json(&json!({ "bytes": 1000 })).unchecked().await;
-    lower.status(200);
+    lower.assert_status(200);
     let change = api.patch(&bucket.path()).api_key(&bucket.account);
     let change = change.query(&[("plan", "pro")]).await;
-    change.error(409, "exceeds_plan");
+    change.assert_error(409, "exceeds_plan");
     set_limits(&node, &json!({ "bytes": 0 })).await;
-    api.put(&bucket.key("k99999"), value).await.status(200);
+    api.put(&bucket.key_path("k99999"), value).await.assert_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,14 +94,14 @@ async fn a_region_keeps_the_limit_within_its_tolerance_under_parallel_load() {
     let region = Region::start().await;
     let bytes = 700 * RECORD_BYTES;
     let flag = format!("--bytes={bytes}");
-    region.insist(0, &["plan", "set", "free", &flag]).await;
-    region.wait_spread().await;
-    let bucket = region.api(0).bucket().await;
+    region.admin_with_retries(0, &["plan", "set", "free", &flag]).await;
+    region.wait_leaders_balanced().await;
+    let bucket = region.api(0).create_bucket().await;
     let written = AtomicU64::new(0);
     let value = "v".repeat(VALUE_BYTES);
     let writers = (0..12_usize).map(async |writer| {
         for number in 0.. {
-            let path = bucket.key(&key(writer * 1000 + number));
+            let path = bucket.key_path(&key(writer * 1000 + number));
             let is_written = eventually("an answer to a PUT", STATE_TIMEOUT, async || {
                 let put = region.api(writer % 3).put(&path, value.clone());
                 let answer = put.try_send().await.ok()?;

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions, World, key_in_shard};
-use cloudkv_cluster_tests::{Answer, eventually};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, MultiRegionCluster, key_in_shard};
+use cloudkv_cluster_tests::{HttpResponse, eventually};
 use futures_util::future::join;
 use serde_json::Value;
 
@@ -27,9 +27,9 @@ fn short_timeout_options(nodes: usize) -> RegionOptions {
 
 /// Returns status and body of a node's `/readyz`.
 async fn readiness(region: &Region, seat: usize) -> Option<(u16, Value)> {
-    let call = region.members[seat].admin_api().get("/readyz").unchecked();
+    let call = region.nodes[seat].admin_api().get("/readyz").unchecked();
     let answer = tokio::time::timeout(PROBE_TIMEOUT, call.try_send()).await;
-    let answer: Answer = answer.ok()?.ok()?;
+    let answer: HttpResponse = answer.ok()?.ok()?;
     Some((answer.status, answer.json()))
 }
 
@@ -56,9 +56,9 @@ fn waits_for(body: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn a_node_without_a_majority_is_not_ready_before_and_after_a_restart() {
     let mut region = Region::start_with(short_timeout_options(3)).await;
-    let bucket = region.api(0).bucket().await;
-    let key = bucket.key("k");
-    region.api(0).put(&key, "v").await.status(200);
+    let bucket = region.api(0).create_bucket().await;
+    let key = bucket.key_path("k");
+    region.api(0).put(&key, "v").await.assert_status(200);
     assert_eq!(
         region.admin(0, &["health", "--ready"]).await.unwrap(),
         "ready\n"
@@ -70,7 +70,7 @@ async fn a_node_without_a_majority_is_not_ready_before_and_after_a_restart() {
         assert_eq!(body["components"][shard], false, "{body}");
         assert!(body["reasons"][shard].is_string(), "{body}");
     }
-    region.api(0).get(&key).await.status(503);
+    region.api(0).get(&key).await.assert_status(503);
     let refused = region.admin(0, &["health", "--ready"]).await.unwrap_err();
     assert!(refused.contains("shard-0"), "{refused}");
     let lacks_majority = |body: &Value| body["metadata"] == "no majority";
@@ -78,14 +78,14 @@ async fn a_node_without_a_majority_is_not_ready_before_and_after_a_restart() {
 
     // The previous leader is still recorded on its disk.
     region.kill(0);
-    region.members[0].start();
+    region.nodes[0].start();
     region.wait_listening(0).await;
     eventually("users get 503", STATE_TIMEOUT, async || {
         if let Some((status, body)) = readiness(&region, 0).await {
             assert_eq!(status, 503, "{body}");
         }
         let get = region.api(0).get(&key).try_send().await.ok()?;
-        get.status(503);
+        get.assert_status(503);
         Some(())
     })
     .await;
@@ -94,7 +94,7 @@ async fn a_node_without_a_majority_is_not_ready_before_and_after_a_restart() {
     region.restart(1).await;
     region.wait_ready(0).await;
     region.wait_ready(1).await;
-    assert_eq!(region.api(0).get(&key).await.status(200).text(), "v");
+    assert_eq!(region.api(0).get(&key).await.assert_status(200).text(), "v");
     region.restart(2).await;
     region.wait_formed().await;
 }
@@ -102,15 +102,15 @@ async fn a_node_without_a_majority_is_not_ready_before_and_after_a_restart() {
 #[tokio::test]
 async fn a_node_names_the_shards_whose_only_voter_is_down() {
     let mut region = Region::start_with(short_timeout_options(2)).await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let keys: Vec<String> = (0..4)
-        .map(|shard| bucket.key(&key_in_shard(&bucket, "k", shard, 4)))
+        .map(|shard| bucket.key_path(&key_in_shard(&bucket, "k", shard, 4)))
         .collect();
     for key in &keys {
-        region.api(0).put(key, "v").await.status(200);
+        region.api(0).put(key, "v").await.assert_status(200);
     }
     let status = region.wait_status(0).await;
-    let led = status.led().filter(|group| group.is_shard());
+    let led = status.led_groups().filter(|group| group.is_shard());
     let lost: Vec<String> = led.map(|group| group.group.clone()).collect();
     assert!(!lost.is_empty(), "the first node has voters: {status:?}");
     // The second node is only their learner.
@@ -124,7 +124,7 @@ async fn a_node_names_the_shards_whose_only_voter_is_down() {
     for (shard, key) in keys.iter().enumerate() {
         let is_served = body["components"][format!("shard-{shard}")] == true;
         let get = region.api(1).get(key).await;
-        get.status(if is_served { 200 } else { 503 });
+        get.assert_status(if is_served { 200 } else { 503 });
     }
     region.restart(0).await;
     region.wait_ready(1).await;
@@ -133,11 +133,11 @@ async fn a_node_names_the_shards_whose_only_voter_is_down() {
 
 #[tokio::test]
 async fn a_partitioned_region_stays_ready_and_reports_that_the_metadata_has_no_majority() {
-    let mut world = World::start(&["eu", "us", "ap"], 1, 3).await;
-    let bucket = world.api(0).bucket().await;
-    let key = bucket.key("k");
-    world.cut_off(0);
-    let stays_ready_until = async |world: &World, metadata: &str| {
+    let mut world = MultiRegionCluster::start(&["eu", "us", "ap"], 1, 3).await;
+    let bucket = world.api(0).create_bucket().await;
+    let key = bucket.key_path("k");
+    world.isolate_region(0);
+    let stays_ready_until = async |world: &MultiRegionCluster, metadata: &str| {
         eventually(metadata, STATE_TIMEOUT, async || {
             let (status, body) = readiness(world, 0).await?;
             assert_eq!(status, 200, "{body}");
@@ -146,8 +146,8 @@ async fn a_partitioned_region_stays_ready_and_reports_that_the_metadata_has_no_m
         .await;
     };
     stays_ready_until(&world, "no majority").await;
-    world.api(0).put(&key, "v").await.status(200);
-    let admin = world.members[0].admin_api();
+    world.api(0).put(&key, "v").await.assert_status(200);
+    let admin = world.nodes[0].admin_api();
     let status = admin.get("/status").unchecked().await.json();
     assert_eq!(
         (&status["metadata"], &status["ready"]),
@@ -161,10 +161,10 @@ async fn a_partitioned_region_stays_ready_and_reports_that_the_metadata_has_no_m
     // Also after a restart: the region must go on.
     world.kill(0);
     world.restart(0).await;
-    world.cut_off(0);
+    world.isolate_region(0);
     world.wait_ready(0).await;
     stays_ready_until(&world, "no majority").await;
-    assert_eq!(world.api(0).get(&key).await.status(200).text(), "v");
+    assert_eq!(world.api(0).get(&key).await.assert_status(200).text(), "v");
     world.network.heal();
     stays_ready_until(&world, "ok").await;
 }
@@ -172,8 +172,8 @@ async fn a_partitioned_region_stays_ready_and_reports_that_the_metadata_has_no_m
 #[tokio::test]
 async fn a_planned_restart_makes_no_other_node_unready() {
     let mut region = Region::start().await;
-    region.wait_spread().await;
-    let admins = [0, 1].map(|seat| region.members[seat].admin_api());
+    region.wait_leaders_balanced().await;
+    let admins = [0, 1].map(|seat| region.nodes[seat].admin_api());
     let is_done = AtomicBool::new(false);
     let watch = async {
         let mut unready = vec![];

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
 use cloudkv_cluster_tests::region::{Region, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, eventually, try_eventually};
 use futures_util::future::join_all;
@@ -39,20 +39,20 @@ async fn put(region: &Region, seat: usize, path: &str, value: &str) {
 #[tokio::test]
 async fn any_node_serves_any_request() {
     let region = Region::start().await;
-    let bucket = region.api(2).bucket().await;
+    let bucket = region.api(2).create_bucket().await;
     let names = keys_by_shard(&region, &bucket);
     for (index, name) in names.iter().enumerate() {
-        let path = bucket.key(name);
+        let path = bucket.key_path(name);
         let etag = region
             .api(index % 3)
             .put(&path, name.clone())
             .await
-            .status(200)
+            .assert_status(200)
             .etag();
         for seat in 0..3 {
             let get = region.api(seat).get(&path).await;
             assert_eq!(
-                (get.status(200).text(), get.etag()),
+                (get.assert_status(200).text(), get.etag()),
                 (name.as_str(), etag.clone())
             );
         }
@@ -60,17 +60,17 @@ async fn any_node_serves_any_request() {
             .api((index + 1) % 3)
             .put(&path, "no")
             .header("if-none-match", "*");
-        create.await.error(412, "precondition_failed");
+        create.await.assert_error(412, "precondition_failed");
     }
     let mut sorted = names.clone();
     sorted.sort();
     for seat in 0..3 {
         let api = region.api(seat);
-        assert_eq!(api.get(&bucket.keys()).await.status(200).lines(), sorted);
-        let listed = api.summary(&bucket).await;
+        assert_eq!(api.get(&bucket.listing_path()).await.assert_status(200).lines(), sorted);
+        let listed = api.bucket_summary(&bucket).await;
         assert_eq!(listed["id"], bucket.id.as_str());
         eventually("the count is published", STATE_TIMEOUT, async || {
-            let summary = region.api(seat).summary(&bucket).await;
+            let summary = region.api(seat).bucket_summary(&bucket).await;
             (summary["estimated_keys"] == names.len()).then_some(())
         })
         .await;
@@ -81,10 +81,10 @@ async fn any_node_serves_any_request() {
         .delete(&path)
         .api_key(&bucket.account)
         .await
-        .status(200);
+        .assert_status(200);
     for seat in 0..3 {
-        let get = region.api(seat).get(&bucket.key(&names[0])).await;
-        get.error(404, "unknown_bucket");
+        let get = region.api(seat).get(&bucket.key_path(&names[0])).await;
+        get.assert_error(404, "unknown_bucket");
     }
 }
 
@@ -92,38 +92,38 @@ async fn any_node_serves_any_request() {
 async fn a_new_bucket_is_known_at_all_nodes_at_once() {
     let region = Region::start().await;
     for round in 0..12 {
-        let bucket = region.api(round % 3).bucket().await;
-        let path = bucket.key("k");
+        let bucket = region.api(round % 3).create_bucket().await;
+        let path = bucket.key_path("k");
         region
             .api((round + 1) % 3)
             .put(&path, "v")
             .await
-            .status(200);
-        region.api((round + 2) % 3).get(&path).await.status(200);
-        region.api((round + 2) % 3).summary(&bucket).await;
+            .assert_status(200);
+        region.api((round + 2) % 3).get(&path).await.assert_status(200);
+        region.api((round + 2) % 3).bucket_summary(&bucket).await;
     }
 }
 
 #[tokio::test]
 async fn a_region_serves_without_any_one_of_its_nodes_which_then_catches_up() {
     let mut region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let names = keys_by_shard(&region, &bucket);
     for dead in 0..3 {
         region.kill(dead);
         for name in &names {
             for seat in (0..3).filter(|seat| *seat != dead) {
                 let value = format!("{dead} is dead, written by {seat}");
-                put(&region, seat, &bucket.key(name), &value).await;
-                let get = region.api((dead + 1) % 3).get(&bucket.key(name)).await;
-                assert_eq!(get.status(200).text(), value);
+                put(&region, seat, &bucket.key_path(name), &value).await;
+                let get = region.api((dead + 1) % 3).get(&bucket.key_path(name)).await;
+                assert_eq!(get.assert_status(200).text(), value);
             }
         }
         region.restart(dead).await;
         region.wait_formed().await;
         for name in &names {
-            let get = region.api(dead).get(&bucket.key(name)).await;
-            assert!(get.status(200).text().starts_with(&dead.to_string()));
+            let get = region.api(dead).get(&bucket.key_path(name)).await;
+            assert!(get.assert_status(200).text().starts_with(&dead.to_string()));
         }
     }
     region.wait_converged().await;
@@ -132,27 +132,27 @@ async fn a_region_serves_without_any_one_of_its_nodes_which_then_catches_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_shows_clients_no_error() {
     let mut region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
-    let load = PlainLoad::start(&nodes, &bucket, 9, Work::OwnKeys, Some(150.0));
+    let load = PlainLoad::start(&nodes, &bucket, 9, LoadPattern::OwnKeys, Some(150.0));
     for seat in 0..3 {
         region.terminate(seat).await;
         region.restart(seat).await;
         region.wait_formed().await;
     }
     let outcome = load.stop().await;
-    assert!(outcome.requests > 100 && outcome.retried > 0, "{outcome:?}");
+    assert!(outcome.requests > 100 && outcome.retries > 0, "{outcome:?}");
     assert_eq!(outcome.errors, 0, "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_partitioned_leader_serves_no_stale_reads_and_the_others_go_on() {
     let region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     for shard in 0..region.shards() {
         let name = key_in_shard(&bucket, "k", shard, region.shards());
-        let path = bucket.key(&name);
-        region.api(0).put(&path, "old").await.status(200);
+        let path = bucket.key_path(&name);
+        region.api(0).put(&path, "old").await.assert_status(200);
         let leader = region.wait_leader(&format!("shard-{shard}")).await;
         region.network.isolate(leader);
         put(&region, (leader + 1) % 3, &path, "new").await;
@@ -166,7 +166,7 @@ async fn a_partitioned_leader_serves_no_stale_reads_and_the_others_go_on() {
         region.network.heal();
         region.wait_formed().await;
         assert_eq!(
-            region.api(leader).get(&path).await.status(200).text(),
+            region.api(leader).get(&path).await.assert_status(200).text(),
             "new"
         );
     }
@@ -175,9 +175,9 @@ async fn a_partitioned_leader_serves_no_stale_reads_and_the_others_go_on() {
 #[tokio::test]
 async fn a_paused_leader_serves_no_stale_reads() {
     let region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     for shard in 0..region.shards() {
-        let key = |stem| bucket.key(&key_in_shard(&bucket, stem, shard, region.shards()));
+        let key = |stem| bucket.key_path(&key_in_shard(&bucket, stem, shard, region.shards()));
         let (path, busy) = (key("k"), key("busy"));
         let leader = region.wait_leader(&format!("shard-{shard}")).await;
         put(&region, leader, &path, "old").await;
@@ -185,12 +185,12 @@ async fn a_paused_leader_serves_no_stale_reads() {
         let writes = (0..16).map(|_| tokio::spawn(region.api(leader).put(&busy, "x").try_send()));
         let writes: Vec<_> = writes.collect();
         tokio::task::yield_now().await;
-        region.members[leader].pause();
+        region.nodes[leader].pause();
         put(&region, (leader + 1) % 3, &path, "new").await;
         let reads = (0..64).map(|_| tokio::spawn(region.api(leader).get(&path).try_send()));
         let reads: Vec<_> = reads.collect();
         tokio::task::yield_now().await;
-        region.members[leader].resume();
+        region.nodes[leader].resume();
         for read in reads {
             match read.await.unwrap() {
                 Ok(get) if get.status == 200 => assert_eq!(get.text(), "new", "{get:?}"),
@@ -209,18 +209,18 @@ async fn a_paused_leader_serves_no_stale_reads() {
 #[tokio::test]
 async fn a_region_serves_while_two_nodes_cannot_reach_each_other() {
     let region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     for round in 0..3 {
         let (one, other, bridge) = (round, (round + 1) % 3, (round + 2) % 3);
         region.network.cut(one, other);
         for name in keys_by_shard(&region, &bucket) {
-            put(&region, bridge, &bucket.key(&name), &round.to_string()).await;
+            put(&region, bridge, &bucket.key_path(&name), &round.to_string()).await;
         }
         region.network.heal();
         region.wait_formed().await;
         for name in keys_by_shard(&region, &bucket) {
-            let get = region.api(one).get(&bucket.key(&name)).await;
-            assert_eq!(get.status(200).text(), round.to_string());
+            let get = region.api(one).get(&bucket.key_path(&name)).await;
+            assert_eq!(get.assert_status(200).text(), round.to_string());
         }
     }
 }
@@ -228,16 +228,16 @@ async fn a_region_serves_while_two_nodes_cannot_reach_each_other() {
 #[tokio::test]
 async fn eventual_reads_are_served_by_a_partitioned_node() {
     let region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
-    let path = bucket.key("k");
-    region.api(0).put(&path, "v").await.status(200);
+    let bucket = region.api(0).create_bucket().await;
+    let path = bucket.key_path("k");
+    region.api(0).put(&path, "v").await.assert_status(200);
     region.wait_converged().await;
     region.network.isolate(1);
     let get = region
         .api(1)
         .get(&format!("{path}?consistency=eventual"))
         .await;
-    assert_eq!(get.status(200).text(), "v");
+    assert_eq!(get.assert_status(200).text(), "v");
     region.network.heal();
 }
 
@@ -266,21 +266,21 @@ async fn tolerated_losses_are_reported_as_nodes_fail_and_return() {
 #[tokio::test]
 async fn a_partitioned_node_answers_all_requests_for_an_unknown_bucket() {
     let region = Region::start().await;
-    let mut bucket = region.api(0).bucket().await;
+    let mut bucket = region.api(0).create_bucket().await;
     region.wait_converged().await;
     bucket.id = "a0000000000000".into();
-    let path = bucket.key("k");
+    let path = bucket.key_path("k");
     // Each of them would otherwise wait for the leader in vain, one after the other.
     region.network.isolate(1);
     let reads = (0..100).map(async |_| region.api(1).get(&path).await);
     let answers = tokio::time::timeout(STATE_TIMEOUT, join_all(reads)).await;
     for answer in answers.expect("all are answered at once") {
-        answer.error(503, "unavailable");
+        answer.assert_error(503, "unavailable");
     }
     region.network.heal();
     eventually("the leader is queried again", STATE_TIMEOUT, async || {
         let answer = region.api(1).get(&path).await;
-        (answer.status == 404).then(|| answer.error(404, "unknown_bucket"));
+        (answer.status == 404).then(|| answer.assert_error(404, "unknown_bucket"));
         (answer.status == 404).then_some(())
     })
     .await;
@@ -289,11 +289,11 @@ async fn a_partitioned_node_answers_all_requests_for_an_unknown_bucket() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_eventual_read_after_a_restart_shows_all_that_was_written_before_it() {
     let mut region = Region::start().await;
-    region.wait_spread().await;
-    let bucket = region.api(0).bucket().await;
+    region.wait_leaders_balanced().await;
+    let bucket = region.api(0).create_bucket().await;
     let leader = region.wait_leader("shard-0").await;
     let follower = (leader + 1) % 3;
-    let path = bucket.key(&key_in_shard(&bucket, "k", 0, region.shards()));
+    let path = bucket.key_path(&key_in_shard(&bucket, "k", 0, region.shards()));
     put(&region, leader, &path, "before").await;
     region.wait_converged().await;
     region.kill(follower);

@@ -33,7 +33,7 @@ async fn wait_preferred(region: &Region, seats: &[usize]) {
         let statuses = region.statuses().await;
         let leads = |seat: &usize| {
             let status = statuses.get(seat);
-            status.is_some_and(|status| status.led().any(|group| group.is_shard()))
+            status.is_some_and(|status| status.led_groups().any(|group| group.is_shard()))
         };
         seats.iter().all(leads).then_some(())
     })
@@ -44,10 +44,10 @@ async fn wait_preferred(region: &Region, seats: &[usize]) {
 async fn a_node_whose_clock_is_wrong_leads_nothing_and_gets_no_leadership() {
     let mut region = Region::start().await;
     region.expect_errors(&["clock"]);
-    region.wait_spread().await;
+    region.wait_leaders_balanced().await;
     let before = terms(&region).await;
     region.terminate(0).await;
-    region.members[0].set_clock(CLOCK_OFFSET_MS);
+    region.nodes[0].set_clock(CLOCK_OFFSET_MS);
     region.restart(0).await;
     assert!(!region.wait_status(0).await.clock_ok);
     // The others stop, too, and get their leaderships back, which takes a while: leaderships of
@@ -65,14 +65,14 @@ async fn a_node_whose_clock_is_wrong_leads_nothing_and_gets_no_leadership() {
         assert!(elections <= MAX_ELECTIONS, "{group}: {elections} elections");
     }
     let status = region.wait_status(0).await;
-    assert_eq!(status.led().count(), 0, "{status:?}");
+    assert_eq!(status.led_groups().count(), 0, "{status:?}");
     assert!(!status.clock_ok);
-    let errors = region.members[0].log().errors();
+    let errors = region.nodes[0].log().errors();
     let is_reported = |line: &String| line.contains("clock is too far");
     assert!(errors.iter().any(is_reported), "not reported: {errors:?}");
     // With a right clock it leads again.
     region.terminate(0).await;
-    region.members[0].set_clock(0);
+    region.nodes[0].set_clock(0);
     region.restart(0).await;
     wait_preferred(&region, &[0, 1, 2]).await;
 }

@@ -17,7 +17,7 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 async fn fill(region: &Region, seat: usize, bucket: &Bucket, keys: u32, bytes: usize) -> Vec<u32> {
     let api = region.api(seat);
     let writes = (0..keys).map(async |key| {
-        let call = api.put(&bucket.key(&format!("{key:06}")), vec![b'v'; bytes]);
+        let call = api.put(&bucket.key_path(&format!("{key:06}")), vec![b'v'; bytes]);
         let answer = call.try_send().await.ok()?;
         (answer.status == 200).then_some(key)
     });
@@ -43,8 +43,8 @@ async fn fill_all(
 async fn assert_all_exist(region: &Region, seat: usize, bucket: &Bucket, keys: &[u32]) {
     let api = region.api(seat);
     let reads = keys.iter().map(async |key| {
-        let get = api.get(&bucket.key(&format!("{key:06}"))).await;
-        get.status(200);
+        let get = api.get(&bucket.key_path(&format!("{key:06}"))).await;
+        get.assert_status(200);
     });
     stream::iter(reads)
         .buffer_unordered(16)
@@ -57,11 +57,11 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
     for jump in [600_000, -600_000] {
         let mut region = Region::start().await;
         region.expect_errors(&["clock"]);
-        let bucket = region.api(0).bucket().await;
-        let late = bucket.key("late?ttl=60s");
-        region.api(0).put(&late, "v").await.status(200);
+        let bucket = region.api(0).create_bucket().await;
+        let late = bucket.key_path("late?ttl=60s");
+        region.api(0).put(&late, "v").await.assert_status(200);
         // A clock that jumps while the node runs has no effect at once: the node's clock slews.
-        region.members[2].set_clock(jump);
+        region.nodes[2].set_clock(jump);
         region.kill(2);
         region.restart(2).await;
         eventually("the node detects that its clock is wrong", STATE_TIMEOUT, async || {
@@ -69,13 +69,13 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
         })
         .await;
         fill_all(&region, 0, &bucket, 50, 10).await;
-        assert_eq!(region.wait_status(2).await.led().count(), 0);
+        assert_eq!(region.wait_status(2).await.led_groups().count(), 0);
         for seat in [0, 1] {
             assert!(region.wait_status(seat).await.clock_ok);
-            let get = region.api(seat).get(&bucket.key("late")).await;
-            get.status(200);
-            let get = region.api(seat).get(&bucket.key("000000")).await;
-            let written = get.status(200).header_date("last-modified");
+            let get = region.api(seat).get(&bucket.key_path("late")).await;
+            get.assert_status(200);
+            let get = region.api(seat).get(&bucket.key_path("000000")).await;
+            let written = get.assert_status(200).header_date("last-modified");
             let age = SystemTime::now()
                 .duration_since(written)
                 .unwrap_or_default();
@@ -84,7 +84,7 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
                 .unwrap_or_default();
             assert!(age.max(ahead) < Duration::from_secs(300), "{get:?}");
         }
-        region.members[2].set_clock(0);
+        region.nodes[2].set_clock(0);
         region.kill(2);
         region.restart(2).await;
         region.wait_formed().await;
@@ -99,12 +99,12 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
 #[tokio::test]
 async fn a_node_that_lost_its_disk_returns_as_a_new_node() {
     let mut region = Region::start().await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let keys = fill(&region, 0, &bucket, 500, 100).await;
     let lost = region.node_id(1).await;
     region.kill(1);
     region.rejoin_wiped(1).await;
-    region.replace(0, &lost).await;
+    region.replace_node(0, &lost).await;
     region.wait_formed().await;
     assert_ne!(region.node_id(1).await, lost);
     region.wait_converged().await;
@@ -122,17 +122,17 @@ async fn a_replica_that_differs_from_the_others_is_detected_and_no_longer_used()
     })
     .await;
     region.expect_errors(&["differ"]);
-    let bucket = region.api(0).bucket().await;
-    let odd = bucket.key("odd");
+    let bucket = region.api(0).create_bucket().await;
+    let odd = bucket.key_path("odd");
     region
         .api(0)
         .put(&odd, "value-as-written")
         .await
-        .status(200);
+        .assert_status(200);
     region.wait_converged().await;
     let lost = region.node_id(2).await;
     region.terminate(2).await;
-    region.members[2].alter(b"value-as-written", b"value-as-altered");
+    region.nodes[2].alter_stored_value(b"value-as-written", b"value-as-altered");
     region.restart(2).await;
     region.wait_formed().await;
     // An overwritten record is subtracted from the replica's digest; digests are compared after
@@ -148,16 +148,16 @@ async fn a_replica_that_differs_from_the_others_is_detected_and_no_longer_used()
         () = write => unreachable!("it writes for ever"),
     };
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
-    let log = region.members[2].log().tail();
+    let log = region.nodes[2].log().tail();
     assert!(log.contains("replica of shard-0 differs"), "{log}");
     // It is refused after a restart, too.
-    region.members[2].start();
+    region.nodes[2].start();
     let status = region.wait_exit(2).await;
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
-    let log = region.members[2].log().tail();
+    let log = region.nodes[2].log().tail();
     assert!(log.contains("must not be used"), "{log}");
     region.rejoin_wiped(2).await;
-    region.replace(0, &lost).await;
+    region.replace_node(0, &lost).await;
     region.wait_formed().await;
     region.wait_converged().await;
     assert_eq!(region.api(2).get(&odd).await.text(), "written over");
@@ -169,18 +169,18 @@ async fn a_full_disk_stops_a_node_and_loses_nothing() {
     region.expect_errors(&[""]);
     // The log's file exists; beyond this length nothing can be written to it.
     region.terminate(2).await;
-    region.members[2].flags.file_limit = Some(2048);
+    region.nodes[2].flags.max_file_kib = Some(2048);
     region.restart(2).await;
     region.wait_formed().await;
-    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let mut keys = fill(&region, 0, &bucket, 1500, 4000).await;
     assert!(keys.len() > 1000, "the others serve: {}", keys.len());
     let status = region.wait_exit(2).await;
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
-    let log = region.members[2].log().tail();
+    let log = region.nodes[2].log().tail();
     let reasons = ["File too large", "os error 27", "No space left", "disk"];
     assert!(reasons.iter().any(|words| log.contains(words)), "{log}");
-    region.members[2].flags.file_limit = None;
+    region.nodes[2].flags.max_file_kib = None;
     region.restart(2).await;
     region.wait_formed().await;
     region.wait_converged().await;
@@ -211,16 +211,16 @@ fn damage_log(data_dir: &Path) {
 async fn a_damaged_log_is_reported_and_nothing_acknowledged_is_lost() {
     let mut region = Region::start().await;
     region.expect_errors(&[""]);
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let keys = fill_all(&region, 0, &bucket, 400, 200).await;
     let lost = region.node_id(2).await;
     region.kill(2);
     // A part of the log that was synced long before the crash.
-    damage_log(&region.members[2].data_dir());
-    region.members[2].start();
+    damage_log(&region.nodes[2].data_dir());
+    region.nodes[2].start();
     let status = region.wait_exit(2).await;
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
-    let log = region.members[2].log().tail().to_lowercase();
+    let log = region.nodes[2].log().tail().to_lowercase();
     assert!(log.contains("which no power failure explains"), "{log}");
     // Other nodes hold the same data, so the directory may be removed.
     assert!(log.contains("remove the data directory, start"), "{log}");
@@ -229,7 +229,7 @@ async fn a_damaged_log_is_reported_and_nothing_acknowledged_is_lost() {
     assert_all_exist(&region, 0, &bucket, &keys).await;
     // As the message says: remove the directory, and join as a new node.
     region.rejoin_wiped(2).await;
-    region.replace(1, &lost).await;
+    region.replace_node(1, &lost).await;
     region.wait_formed().await;
     region.wait_converged().await;
     assert_all_exist(&region, 2, &bucket, &keys).await;

@@ -47,7 +47,7 @@ async fn fill(region: &Region, seat: usize, bucket: &Bucket, round: u64) {
     let api = region.api(seat);
     let writes = (0..KEY_COUNT).map(async |number| {
         eventually("a key is written", STATE_TIMEOUT, async || {
-            let call = api.put(&bucket.key(&key(number)), value(number, round));
+            let call = api.put(&bucket.key_path(&key(number)), value(number, round));
             let answer = call.try_send().await.ok()?;
             (answer.status == 200).then_some(())
         })
@@ -69,7 +69,7 @@ async fn failed_reads(
 ) -> Vec<u16> {
     let api = region.api(seat);
     let reads = (0..KEY_COUNT).map(async |number| {
-        let path = bucket.key(&format!("{}{query}", key(number)));
+        let path = bucket.key_path(&format!("{}{query}", key(number)));
         let answer = api.get(&path).await;
         if answer.status == 200 {
             let is_right = answer.body[..] == value(number, round)[..];
@@ -83,13 +83,13 @@ async fn failed_reads(
 
 /// Flushes the state of all nodes, and damages records on the leader's disk; returns its seat.
 async fn damage(region: &mut Region) -> usize {
-    for seat in 0..region.members.len() {
+    for seat in 0..region.nodes.len() {
         region.terminate(seat).await;
         region.restart(seat).await;
         region.wait_formed().await;
     }
     let seat = region.wait_leader("shard-0").await;
-    assert!(region.members[seat].damage_state(25..50, 8 << 10) > 10);
+    assert!(region.nodes[seat].damage_state(25..50, 8 << 10) > 10);
     seat
 }
 
@@ -102,7 +102,7 @@ async fn is_damaged(region: &Region, seat: usize) -> Option<bool> {
 async fn wait_repaired(region: &Region, seat: usize) {
     let replaced = "damaged state replaced";
     eventually("the damaged state is replaced", STATE_TIMEOUT, async || {
-        let log = std::fs::read_to_string(region.members[seat].log().path()).ok()?;
+        let log = std::fs::read_to_string(region.nodes[seat].log().path()).ok()?;
         // After the first damage all groups are checked, except those that found it themselves.
         let is_done = |group: &String| {
             let of_group = log
@@ -121,7 +121,7 @@ async fn wait_repaired(region: &Region, seat: usize) {
 #[tokio::test]
 async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_repaired() {
     let mut region = start_region(3).await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     fill(&region, 0, &bucket, 1).await;
     region.wait_converged().await;
     let seat = damage(&mut region).await;
@@ -154,7 +154,7 @@ async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_repaired() {
     region.restart(seat).await;
     region.wait_formed().await;
     region.wait_converged().await;
-    let log = std::fs::read_to_string(region.members[seat].log().path()).unwrap();
+    let log = std::fs::read_to_string(region.nodes[seat].log().path()).unwrap();
     assert!(log.contains("damaged state rebuilt"), "{log}");
     assert_eq!(is_damaged(&region, seat).await, Some(false));
 }
@@ -162,7 +162,7 @@ async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_repaired() {
 #[tokio::test]
 async fn writes_that_meet_damage_are_applied_to_a_copy() {
     let mut region = start_region(3).await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     fill(&region, 0, &bucket, 1).await;
     region.wait_converged().await;
     let seat = damage(&mut region).await;
@@ -179,7 +179,7 @@ async fn writes_that_meet_damage_are_applied_to_a_copy() {
 #[tokio::test]
 async fn without_another_replica_only_damaged_records_are_refused() {
     let mut region = start_region(1).await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     fill(&region, 0, &bucket, 1).await;
     damage(&mut region).await;
     let failed = failed_reads(&region, 0, &bucket, "", 1).await;
@@ -192,7 +192,7 @@ async fn without_another_replica_only_damaged_records_are_refused() {
     let api = region.api(0);
     let mut codes = Vec::new();
     for number in 0..KEY_COUNT {
-        let answer = api.get(&bucket.key(&key(number))).await;
+        let answer = api.get(&bucket.key_path(&key(number))).await;
         if answer.status == 500 {
             codes.push(answer.json()["error"].as_str().unwrap().to_owned());
         }
@@ -200,6 +200,6 @@ async fn without_another_replica_only_damaged_records_are_refused() {
     assert!(codes.iter().all(|code| code == "damaged"), "{codes:?}");
     assert_eq!(is_damaged(&region, 0).await, Some(true));
     // Everything else goes on.
-    api.put(&bucket.key("new"), "v").await.status(200);
-    assert_eq!(api.get(&bucket.key("new")).await.status(200).text(), "v");
+    api.put(&bucket.key_path("new"), "v").await.assert_status(200);
+    assert_eq!(api.get(&bucket.key_path("new")).await.assert_status(200).text(), "v");
 }

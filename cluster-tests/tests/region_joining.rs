@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::{Refusal, run_to_exit};
-use cloudkv_cluster_tests::region::{Region, RegionOptions, Start};
+use cloudkv_cluster_tests::harness::{StartupFailure, run_to_exit};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode};
 use futures_util::future::join_all;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,53 +29,53 @@ async fn nodes_join_at_once_and_in_any_order_and_again_after_a_restart() {
         (1, vec![3, 0]),
         (2, vec![0, 1]),
     ] {
-        region.launch(seat, &Start::Join(join));
+        region.launch(seat, &StartMode::Join(join));
     }
-    region.launch(0, &Start::Init);
+    region.launch(0, &StartMode::Bootstrap);
     join_all((0..5).map(|seat| region.wait_listening(seat))).await;
     region.wait_formed().await;
-    let bucket = region.api(3).bucket().await;
-    region.api(4).put(&bucket.key("k"), "v").await.status(200);
+    let bucket = region.api(3).create_bucket().await;
+    region.api(4).put(&bucket.key_path("k"), "v").await.assert_status(200);
     let ids = join_all((0..5).map(|seat| region.node_id(seat))).await;
     // All at once, `--init` included.
     for seat in 0..5 {
         region.kill(seat);
     }
     for seat in [2, 4, 0, 1, 3] {
-        region.members[seat].start();
+        region.nodes[seat].start();
     }
     join_all((0..5).map(|seat| region.wait_listening(seat))).await;
     region.wait_formed().await;
     assert_eq!(join_all((0..5).map(|seat| region.node_id(seat))).await, ids);
-    let get = region.api(1).get(&bucket.key("k")).await;
-    assert_eq!(get.status(200).text(), "v");
+    let get = region.api(1).get(&bucket.key_path("k")).await;
+    assert_eq!(get.assert_status(200).text(), "v");
     region.wait_converged().await;
 }
 
 #[tokio::test]
 async fn a_second_node_is_a_learner_and_a_third_makes_three_voters() {
     let mut region = Region::start_with(nodes_and_seats(1, 3)).await;
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     for key in 0..20 {
-        let path = bucket.key(&key.to_string());
-        region.api(0).put(&path, "v").await.status(200);
+        let path = bucket.key_path(&key.to_string());
+        region.api(0).put(&path, "v").await.assert_status(200);
     }
-    region.launch(1, &Start::Join(vec![0]));
+    region.launch(1, &StartMode::Join(vec![0]));
     region.wait_listening(1).await;
     region.wait_formed().await;
     eventually("the second node is a learner of all shards", STATE_TIMEOUT, async || {
         let statuses = region.statuses().await;
         let groups = statuses.values().flat_map(|status| &status.groups);
-        let mut led = groups.filter(|group| group.leads() && group.is_shard());
+        let mut led = groups.filter(|group| group.is_leader() && group.is_shard());
         led.all(|group| (group.voters.len(), group.learners.len()) == (1, 1))
             .then_some(())
     })
     .await;
-    region.launch(2, &Start::Join(vec![1]));
+    region.launch(2, &StartMode::Join(vec![1]));
     region.wait_listening(2).await;
     region.wait_formed().await;
     for seat in 0..3 {
-        assert_eq!(region.api(seat).get(&bucket.keys()).await.lines().len(), 20);
+        assert_eq!(region.api(seat).get(&bucket.listing_path()).await.lines().len(), 20);
     }
     region.wait_converged().await;
 }
@@ -87,16 +87,16 @@ async fn a_directory_of_another_cluster_is_refused() {
     theirs.terminate(0).await;
     // A node with the other cluster's data that is told to join this one.
     let join = format!("{}", ours.seat(0).rpc());
-    let member = &mut theirs.members[0];
-    member.flags.start = vec!["--join".into(), join];
+    let member = &mut theirs.nodes[0];
+    member.flags.start_args = vec!["--join".into(), join];
     let refusal = run_to_exit(member.command()).await;
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
-    refusal.names(&["cluster"]);
+    refusal.assert_mentions(&["cluster"]);
     // Both clusters are unchanged.
-    let bucket = ours.api(0).bucket().await;
-    ours.api(0).put(&bucket.key("k"), "v").await.status(200);
+    let bucket = ours.api(0).create_bucket().await;
+    ours.api(0).put(&bucket.key_path("k"), "v").await.assert_status(200);
     assert_eq!(ours.wait_status(0).await.groups[0].voters.len(), 1);
-    theirs.members[0].flags.start = vec!["--init".into()];
+    theirs.nodes[0].flags.start_args = vec!["--init".into()];
     theirs.restart(0).await;
     theirs.wait_formed().await;
     ours.kill(0);
@@ -105,18 +105,18 @@ async fn a_directory_of_another_cluster_is_refused() {
 #[tokio::test]
 async fn another_number_of_shards_is_refused() {
     let mut region = Region::start_with(nodes_and_seats(1, 2)).await;
-    region.members[1].flags.shards = region.shards() * 2;
-    region.members[1].flags.start = vec!["--join".into(), region.seat(0).rpc().to_string()];
-    let refusal = run_to_exit(region.members[1].command()).await;
+    region.nodes[1].flags.shards = region.shards() * 2;
+    region.nodes[1].flags.start_args = vec!["--join".into(), region.seat(0).rpc().to_string()];
+    let refusal = run_to_exit(region.nodes[1].command()).await;
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
-    refusal.names(&["shards"]);
-    region.members[0].signal_terminate();
+    refusal.assert_mentions(&["shards"]);
+    region.nodes[0].send_sigterm();
     region.wait_exit(0).await;
 }
 
 /// Starts a node with an empty disk and this region, which must be refused.
-async fn refused_in_region(region: &mut Region, name: &str) -> Refusal {
-    let member = &mut region.members[1];
+async fn refused_in_region(region: &mut Region, name: &str) -> StartupFailure {
+    let member = &mut region.nodes[1];
     member.flags.region = name.into();
     let refusal = run_to_exit(member.command()).await;
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
@@ -126,29 +126,29 @@ async fn refused_in_region(region: &mut Region, name: &str) -> Refusal {
 #[tokio::test]
 async fn an_unintended_region_is_not_started_and_a_new_one_is_logged() {
     let mut region = Region::prepare(nodes_and_seats(1, 3));
-    region.members[0].flags.region = "frankfurt".into();
-    region.launch(0, &Start::Init);
+    region.nodes[0].flags.region = "frankfurt".into();
+    region.launch(0, &StartMode::Bootstrap);
     region.wait_listening(0).await;
     region.wait_ready(0).await;
     let join = vec!["--join".to_owned(), region.seat(0).rpc().to_string()];
-    region.members[1].flags.start = join;
+    region.nodes[1].flags.start_args = join;
     // The flag was forgotten: its default is no region of this cluster.
     let refusal = refused_in_region(&mut region, "").await;
-    refusal.names(&["--region", "local", "frankfurt"]);
+    refusal.assert_mentions(&["--region", "local", "frankfurt"]);
     let refusal = refused_in_region(&mut region, "frankfrut").await;
-    refusal.names(&["frankfrut", "one slip", "frankfurt"]);
+    refusal.assert_mentions(&["frankfrut", "one slip", "frankfurt"]);
     let regions = async |region: &Region| {
-        let status = region.members[0].admin_api().get("/status").unchecked();
+        let status = region.nodes[0].admin_api().get("/status").unchecked();
         status.await.json()["regions"].clone()
     };
     assert_eq!(regions(&region).await.as_array().unwrap().len(), 1);
 
     // The same directory, with an intended name.
-    region.members[1].flags.region = "frankfurt-2".into();
-    region.launch(1, &Start::Join(vec![0]));
+    region.nodes[1].flags.region = "frankfurt-2".into();
+    region.launch(1, &StartMode::Join(vec![0]));
     region.wait_listening(1).await;
     region.wait_ready(1).await;
-    let log = region.members[1].log().text();
+    let log = region.nodes[1].log().text();
     let line = log
         .lines()
         .find(|line| line.contains("starts a new region"));
@@ -159,7 +159,7 @@ async fn an_unintended_region_is_not_started_and_a_new_one_is_logged() {
     );
     let rpc = region.seat(1).rpc().to_string();
     eventually("the others log it", STATE_TIMEOUT, async || {
-        let log = region.members[0].log().text();
+        let log = region.nodes[0].log().text();
         let mut lines = log.lines();
         let line = lines.find(|line| line.contains("a new region joins the cluster"))?;
         assert!(
@@ -176,8 +176,8 @@ async fn an_unintended_region_is_not_started_and_a_new_one_is_logged() {
         "{all}"
     );
     // An existing region is joined.
-    region.members[2].flags.region = "frankfurt".into();
-    region.launch(2, &Start::Join(vec![0]));
+    region.nodes[2].flags.region = "frankfurt".into();
+    region.launch(2, &StartMode::Join(vec![0]));
     region.wait_listening(2).await;
     region.wait_ready(2).await;
     assert_eq!(regions(&region).await.as_array().unwrap().len(), 2);
@@ -186,18 +186,18 @@ async fn an_unintended_region_is_not_started_and_a_new_one_is_logged() {
 #[tokio::test]
 async fn a_node_keeps_its_identity_and_its_region() {
     let mut region = Region::prepare(nodes_and_seats(1, 1));
-    region.members[0].flags.region = "frankfurt".into();
-    region.launch(0, &Start::Init);
+    region.nodes[0].flags.region = "frankfurt".into();
+    region.launch(0, &StartMode::Bootstrap);
     region.wait_listening(0).await;
     let id = region.node_id(0).await;
     region.terminate(0).await;
-    region.members[0].flags.region = "elsewhere".into();
-    let refusal = run_to_exit(region.members[0].command()).await;
+    region.nodes[0].flags.region = "elsewhere".into();
+    let refusal = run_to_exit(region.nodes[0].command()).await;
     assert!(refusal.code.is_some_and(|code| code != 0), "{refusal:?}");
-    refusal.names(&["region", "elsewhere", "frankfurt"]);
+    refusal.assert_mentions(&["region", "elsewhere", "frankfurt"]);
     // Without the flag the region is unchanged.
     for name in ["frankfurt", ""] {
-        region.members[0].flags.region = name.into();
+        region.nodes[0].flags.region = name.into();
         region.restart(0).await;
         region.wait_ready(0).await;
         let status = region.wait_status(0).await;

@@ -18,15 +18,15 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 async fn start_region() -> Region {
     let region = Region::start().await;
     let keys = format!("--keys={KEY_LIMIT}");
-    region.insist(0, &["plan", "set", "free", &keys]).await;
-    region.wait_spread().await;
+    region.admin_with_retries(0, &["plan", "set", "free", &keys]).await;
+    region.wait_leaders_balanced().await;
     region
 }
 
 /// Returns a bucket, a shard whose leader doesn't lead the bucket's home shard, and the leader's
 /// seat.
 async fn bucket_with_remote_shard(region: &Region) -> (Bucket, u32, usize) {
-    let bucket = region.api(0).bucket().await;
+    let bucket = region.api(0).create_bucket().await;
     let home = shard_of(&bucket.id, "", region.shards());
     let home_leader = region.wait_leader(&format!("shard-{home}")).await;
     for shard in 0..region.shards() {
@@ -57,7 +57,7 @@ async fn fill(region: &Region, bucket: &Bucket, seats: &[usize]) {
     let writers = (0..WRITERS).map(async |writer| {
         let seat = seats[writer % seats.len()];
         let mut number = 0;
-        while create(region, seat, &bucket.key(&format!("fill{writer}-{number}"))).await {
+        while create(region, seat, &bucket.key_path(&format!("fill{writer}-{number}"))).await {
             number += 1;
         }
     });
@@ -65,7 +65,7 @@ async fn fill(region: &Region, bucket: &Bucket, seats: &[usize]) {
 }
 
 async fn count(region: &Region, seat: usize, bucket: &Bucket) -> usize {
-    let page = format!("{}?limit=1000", bucket.keys());
+    let page = format!("{}?limit=1000", bucket.listing_path());
     let listed = eventually("the keys are listed", STATE_TIMEOUT, async || {
         let answer = region.api(seat).get(&page).try_send().await.ok()?;
         (answer.status == 200).then_some(answer)
@@ -79,7 +79,7 @@ async fn quota_granted_to_a_dead_node_is_granted_again() {
     let (bucket, shard, dead) = bucket_with_remote_shard(&region).await;
     // It requests a quota lease, uses one key of it, and is killed before its usage is surveyed.
     let first = key_in_shard(&bucket, "first", shard, region.shards());
-    assert!(create(&region, dead, &bucket.key(&first)).await);
+    assert!(create(&region, dead, &bucket.key_path(&first)).await);
     region.kill(dead);
     let others: Vec<usize> = region.running();
     fill(&region, &bucket, &others).await;
@@ -93,10 +93,10 @@ async fn a_quota_lease_ends_with_the_term_it_was_granted_in() {
     let region = start_region().await;
     let (bucket, shard, leader) = bucket_with_remote_shard(&region).await;
     let first = key_in_shard(&bucket, "first", shard, region.shards());
-    assert!(create(&region, leader, &bucket.key(&first)).await);
+    assert!(create(&region, leader, &bucket.key_path(&first)).await);
     // The rest of its quota lease is granted to others while it can't be reached. Messages to it
     // are lost: if they were only delayed, the rest would still be recalled.
-    region.network.refuse(leader);
+    region.network.reset_connections(leader);
     let mut others = region.running();
     others.retain(|seat| *seat != leader);
     fill(&region, &bucket, &others).await;
@@ -108,7 +108,7 @@ async fn a_quota_lease_ends_with_the_term_it_was_granted_in() {
     .await;
     for round in 0..KEY_LIMIT / 10 {
         let name = key_in_shard(&bucket, &format!("late{round}-"), shard, region.shards());
-        let is_written = create(&region, leader, &bucket.key(&name)).await;
+        let is_written = create(&region, leader, &bucket.key_path(&name)).await;
         if !is_written {
             break;
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::region::{Region, RegionOptions, Start, World};
+use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode, MultiRegionCluster};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,12 +18,12 @@ const REFUSED_METRIC: &str = "cloudkv_rpc_refused_connections_total";
 
 /// Returns the value of a node's metric.
 async fn metric(region: &Region, seat: usize, name: &str) -> f64 {
-    let answer = region.members[seat]
+    let answer = region.nodes[seat]
         .admin_api()
         .get("/metrics")
         .unchecked()
         .await;
-    let page = answer.status(200).text().to_owned();
+    let page = answer.assert_status(200).text().to_owned();
     let line = page.lines().find_map(|line| {
         let (line_name, value) = line.split_once(' ')?;
         (line_name == name).then(|| value.to_owned())
@@ -68,8 +68,8 @@ async fn start() -> Region {
 #[tokio::test]
 async fn a_node_cannot_take_the_id_of_another() {
     let mut region = start().await;
-    let bucket = region.api(0).bucket().await;
-    let path = bucket.key("k");
+    let bucket = region.api(0).create_bucket().await;
+    let path = bucket.key_path("k");
     assert_works(&region, &path, "first").await;
 
     // A node that asks to join under that ID.
@@ -78,22 +78,22 @@ async fn a_node_cannot_take_the_id_of_another() {
         "cluster_id": "", "node_id": number, "region": "local", "shards": 0,
         "incarnation": 0, "region_number": 0, "founder": false,
     });
-    let rogue = region.members[3].data_dir();
+    let rogue = region.nodes[3].data_dir();
     fs::create_dir_all(&rogue).unwrap();
     fs::write(rogue.join("identity.json"), applicant.to_string()).unwrap();
-    region.launch(3, &Start::Join(vec![0]));
+    region.launch(3, &StartMode::Join(vec![0]));
     let status = region.wait_exit(3).await;
     assert_eq!(status.code(), Some(1), "{status}");
-    let log = region.members[3].log().text();
+    let log = region.nodes[3].log().text();
     assert!(log.contains("can't be used for the node at"), "{log}");
 
     // A node with a copy of the other's data directory, while that is down.
     region.kill(1);
     fs::remove_dir_all(&rogue).unwrap();
-    copy_dir(&region.members[1].data_dir(), &rogue);
-    region.launch(3, &Start::Join(vec![0]));
+    copy_dir(&region.nodes[1].data_dir(), &rogue);
+    region.launch(3, &StartMode::Join(vec![0]));
     eventually("the others refuse it", STATE_TIMEOUT, async || {
-        let log = region.members[3].log().text();
+        let log = region.nodes[3].log().text();
         let refused = "node refuses this one";
         (log.matches(refused).count() >= 2 && log.contains("can't be used for")).then_some(())
     })
@@ -131,8 +131,8 @@ fn copy_dir(from: &Path, to: &Path) {
 async fn nodes_trust_certificates_and_nothing_else() {
     let mut region = start().await;
     let host = |region: &Region, seat: usize| region.seat(seat).rpc().ip();
-    let bucket = region.api(0).bucket().await;
-    let path = bucket.key("k");
+    let bucket = region.api(0).create_bucket().await;
+    let path = bucket.key_path("k");
     assert_works(&region, &path, "first").await;
 
     // Connections without a certificate get no answer, and are counted.
@@ -151,11 +151,11 @@ async fn nodes_trust_certificates_and_nothing_else() {
 
     // Another node's certificate is refused.
     let stolen = region.certificates().arguments(host(&region, 0));
-    region.members[3].flags.args = stolen;
-    region.launch(3, &Start::Join(vec![0]));
+    region.nodes[3].flags.args = stolen;
+    region.launch(3, &StartMode::Join(vec![0]));
     let status = region.wait_exit(3).await;
     assert_eq!(status.code(), Some(1), "{status}");
-    let log = region.members[3].log().text();
+    let log = region.nodes[3].log().text();
     assert!(log.contains("other nodes reach this one at"), "{log}");
 
     // A broken file changes nothing; a new certificate is loaded without a restart.
@@ -192,10 +192,10 @@ async fn regions_authenticate_each_other_by_certificates() {
         tls: true,
         ..Default::default()
     };
-    let world = World::start_with(&["eu", "us"], 1, 2, options).await;
-    let bucket = world.api(0).bucket().await;
+    let world = MultiRegionCluster::start_with(&["eu", "us"], 1, 2, options).await;
+    let bucket = world.api(0).create_bucket().await;
     for seat in 0..2 {
-        let path = bucket.key(&format!("from-{seat}"));
+        let path = bucket.key_path(&format!("from-{seat}"));
         assert_works(&world, &path, "hello").await;
     }
 }

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{Answer, Api, Node, NodeOptions, RawRequest, Router};
+use cloudkv_cluster_tests::{HttpResponse, ApiClient, Node, NodeOptions, RawRequest, Router};
 
 async fn start(region: &str, args: &[&str]) -> (Node, Router) {
     let node = Node::start_with(NodeOptions {
@@ -14,8 +14,8 @@ async fn start(region: &str, args: &[&str]) -> (Node, Router) {
     (node, router)
 }
 
-async fn ping(router: &Router, host: &str) -> Answer {
-    let request = RawRequest::with_line("GET /ping HTTP/1.1").header("Host", host);
+async fn ping(router: &Router, host: &str) -> HttpResponse {
+    let request = RawRequest::with_request_line("GET /ping HTTP/1.1").header("Host", host);
     request.send(router.http()).await
 }
 
@@ -37,12 +37,12 @@ async fn all_hosts_are_served_except_names_of_unknown_regions() {
         "",
     ] {
         let answer = ping(&router, host).await;
-        answer.status(200);
+        answer.assert_status(200);
         assert_eq!(answer.header("x-cloudkv-region"), "eu-west", "{host}");
     }
     for host in ["api.us-east.cloudkv.io", "api.eu_west.cloudkv.io:80"] {
         let answer = ping(&router, host).await;
-        answer.error(404, "unknown_region");
+        answer.assert_error(404, "unknown_region");
         assert!(answer.text().contains("eu-west"), "{answer:?}");
         assert!(!answer.header("x-request-id").is_empty());
         assert_eq!(answer.header("access-control-allow-origin"), "*");
@@ -54,25 +54,25 @@ async fn the_domain_is_a_setting() {
     let (_node, router) = start("eu", &["--domain", "kv.example"]).await;
     ping(&router, "api.us.kv.example")
         .await
-        .error(404, "unknown_region");
-    ping(&router, "api.eu.kv.example").await.status(200);
+        .assert_error(404, "unknown_region");
+    ping(&router, "api.eu.kv.example").await.assert_status(200);
     // A name outside of the domain counts as the global one.
-    ping(&router, "api.us.cloudkv.io").await.status(200);
+    ping(&router, "api.us.cloudkv.io").await.assert_status(200);
 }
 
 #[tokio::test]
 async fn an_absolute_target_overrides_the_host_header_and_two_headers_are_refused() {
     let (_node, router) = start("eu", &[]).await;
     let line = "GET http://api.us.cloudkv.io/ping HTTP/1.1";
-    let request = RawRequest::with_line(line).header("Host", "localhost");
+    let request = RawRequest::with_request_line(line).header("Host", "localhost");
     request
         .send(router.http())
         .await
-        .error(404, "unknown_region");
+        .assert_error(404, "unknown_region");
     let twice = RawRequest::new("GET", "/ping").header("Host", "api.us.cloudkv.io");
-    twice.send(router.http()).await.error(400, "invalid_header");
-    let old = RawRequest::with_line("GET /ping HTTP/1.0");
-    old.send(router.http()).await.status(200);
+    twice.send(router.http()).await.assert_error(400, "invalid_header");
+    let old = RawRequest::with_request_line("GET /ping HTTP/1.0");
+    old.send(router.http()).await.assert_status(200);
 }
 
 #[tokio::test]
@@ -93,12 +93,12 @@ async fn the_authority_of_http2_is_the_host() {
     assert_eq!(status_of("api.eu.cloudkv.io").await, 200);
     assert_eq!(status_of("api.us.cloudkv.io").await, 404);
     assert_eq!(status_of("api.cloudkv.io").await, 200);
-    Api::http2(router.http()).get("/ping").await.status(200);
+    ApiClient::http2(router.http()).get("/ping").await.assert_status(200);
 }
 
 #[tokio::test]
 async fn without_a_reachable_node_the_answer_is_503() {
-    let router = Router::launch(&["127.0.0.1:9".parse().unwrap()], &[]);
+    let router = Router::spawn(&["127.0.0.1:9".parse().unwrap()], &[]);
     let send_ping = async || {
         RawRequest::new("GET", "/ping")
             .try_send(router.http())
@@ -118,15 +118,15 @@ async fn without_a_reachable_node_the_answer_is_503() {
     let _ = send_ping().await;
     for host in ["api.cloudkv.io", "api.eu.cloudkv.io", "localhost"] {
         let answer = ping(&router, host).await;
-        answer.error(503, "unavailable");
+        answer.assert_error(503, "unavailable");
         assert_eq!(answer.header("retry-after"), "1");
     }
     let ready = router.admin_api().get("/readyz").unchecked().await;
-    ready.status(503);
+    ready.assert_status(503);
     router
         .admin_api()
         .get("/healthz")
         .unchecked()
         .await
-        .status(200);
+        .assert_status(200);
 }

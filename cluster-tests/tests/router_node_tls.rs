@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use cloudkv_cluster_tests::region::Certificates;
-use cloudkv_cluster_tests::{Bucket, Node, NodeOptions, Recorder, Router, eventually};
+use cloudkv_cluster_tests::{Bucket, Node, NodeOptions, TrafficRecorder, Router, eventually};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -18,8 +18,8 @@ const TLS_HANDSHAKE: u8 = 22;
 /// A node with certificates, whose ports are reached through recorders.
 struct Cluster {
     node: Node,
-    http: Recorder,
-    rpc: Recorder,
+    http: TrafficRecorder,
+    rpc: TrafficRecorder,
     certificates: Certificates,
     _dir: TempDir,
 }
@@ -28,8 +28,8 @@ impl Cluster {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let certificates = Certificates::create(dir.path());
-        let (http, rpc) = (Recorder::start().await, Recorder::start().await);
-        let mut args = certificates.node(rpc.address().ip());
+        let (http, rpc) = (TrafficRecorder::start().await, TrafficRecorder::start().await);
+        let mut args = certificates.issue_node(rpc.address().ip());
         for (flag, recorder) in [("--advertise-http", &http), ("--advertise-rpc", &rpc)] {
             args.extend([flag.to_owned(), recorder.address().to_string()]);
         }
@@ -50,7 +50,7 @@ impl Cluster {
     }
 
     fn router_args(&self) -> Vec<String> {
-        self.certificates.router("router1")
+        self.certificates.issue_router("router1")
     }
 
     async fn start_router(&self) -> Router {
@@ -63,15 +63,15 @@ impl Cluster {
 /// Sends requests of each kind: for keys and buckets, small and large, with and without a body.
 async fn send_all_kinds(router: &Router) -> Bucket {
     let api = router.api();
-    let bucket = api.bucket_with(&[("plan", "business")]).await;
-    let (small, large) = (bucket.key("small"), bucket.key("large"));
-    api.put(&small, SECRET).await.status(200);
+    let bucket = api.create_bucket_with(&[("plan", "business")]).await;
+    let (small, large) = (bucket.key_path("small"), bucket.key_path("large"));
+    api.put(&small, SECRET).await.assert_status(200);
     let value = SECRET.repeat(500);
     let put = || {
         api.put(&large, value.clone())
             .header("x-request-id", SECRET)
     };
-    put().await.status(200);
+    put().await.assert_status(200);
     eventually("keys go over the stream of calls", STATE_TIMEOUT, async || {
         assert_eq!(api.get(&small).await.text(), SECRET);
         let streamed = router.metric("cloudkv_router_streamed_total").await;
@@ -79,9 +79,9 @@ async fn send_all_kinds(router: &Router) -> Bucket {
     })
     .await;
     assert_eq!(api.get(&large).await.text(), value);
-    api.get(&bucket.keys()).await.status(200);
+    api.get(&bucket.listing_path()).await.assert_status(200);
     let listed = api.get("/buckets").header("api-key", &bucket.account);
-    assert!(listed.await.status(200).text().contains(&bucket.id));
+    assert!(listed.await.assert_status(200).text().contains(&bucket.id));
     bucket
 }
 
@@ -91,7 +91,7 @@ async fn a_router_sends_nothing_to_a_node_in_plaintext() {
     let router = cluster.start_router().await;
     let bucket = send_all_kinds(&router).await;
     for recorder in [&cluster.http, &cluster.rpc] {
-        let recorded = recorder.said();
+        let recorded = recorder.traffic();
         assert!(!recorded.is_empty(), "no connection was recorded");
         for side in recorded.iter().flatten() {
             // A connection for users' requests begins with its mark, and the rest is TLS.
@@ -104,7 +104,7 @@ async fn a_router_sends_nothing_to_a_node_in_plaintext() {
         }
     }
     // Clients of the node itself use the same port without TLS.
-    let direct = cluster.node.api().get(&bucket.key("small"));
+    let direct = cluster.node.api().get(&bucket.key_path("small"));
     assert_eq!(direct.await.text(), SECRET);
 }
 
@@ -118,10 +118,10 @@ async fn a_router_sends_nothing_to_an_impostor_of_the_node() {
     cluster.node.terminate().await;
     cluster.http.set_target(other.node.http());
     cluster.rpc.set_target(other.node.rpc());
-    let key = bucket.key("small");
+    let key = bucket.key_path("small");
     eventually("the router knows that the node is down", STATE_TIMEOUT, async || {
         let put = router.api().put(&key, SECRET).try_send().await.ok()?;
-        put.error(503, "unavailable");
+        put.assert_error(503, "unavailable");
         let ready = router.admin_api().get("/readyz").unchecked();
         (ready.await.status == 503).then_some(())
     })
@@ -138,7 +138,7 @@ async fn a_router_sends_nothing_to_an_impostor_of_the_node() {
 async fn a_router_without_a_certificate_is_refused() {
     let cluster = Cluster::start().await;
     let seeds: [SocketAddr; 1] = [cluster.rpc.address()];
-    let router = Router::launch(&seeds, &[]);
+    let router = Router::spawn(&seeds, &[]);
     let refused = "cloudkv_rpc_refused_connections_total";
     eventually("it is refused", STATE_TIMEOUT, async || {
         let page = cluster.node.admin_api().get("/metrics").unchecked().await;
@@ -151,5 +151,5 @@ async fn a_router_without_a_certificate_is_refused() {
         router.api().get("/ping").try_send().await.ok()
     })
     .await;
-    answer.error(503, "unavailable");
+    answer.assert_error(503, "unavailable");
 }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, Router, eventually};
 
@@ -16,7 +16,7 @@ const CLIENTS: usize = 64;
 async fn start() -> (Region, Router, Bucket) {
     let region = Region::start().await;
     let router = Router::start_with(&seeds(&region), &["--threads", "2"]).await;
-    let bucket = router.api().bucket_with(&[("plan", "pro")]).await;
+    let bucket = router.api().create_bucket_with(&[("plan", "pro")]).await;
     (region, router, bucket)
 }
 
@@ -31,19 +31,19 @@ async fn a_rolling_restart_fails_no_request() {
         &[router.http()],
         &bucket,
         CLIENTS,
-        Work::OwnKeys,
+        LoadPattern::OwnKeys,
         Some(300.0),
     );
     for seat in 0..3 {
-        load.goes_on(50).await;
+        load.wait_progress(50).await;
         region.terminate(seat).await;
         region.restart(seat).await;
         region.wait_formed().await;
     }
-    load.goes_on(50).await;
+    load.wait_progress(50).await;
     let outcome = load.stop().await;
-    assert_eq!(outcome.errors, 0, "{:?}", outcome.shown);
-    assert_eq!(outcome.retried, 0, "the router closed connections");
+    assert_eq!(outcome.errors, 0, "{:?}", outcome.first_errors);
+    assert_eq!(outcome.retries, 0, "the router closed connections");
     assert!(outcome.requests > 200, "{outcome:?}");
 }
 
@@ -54,18 +54,18 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
         &[router.http()],
         &bucket,
         CLIENTS,
-        Work::OwnKeys,
+        LoadPattern::OwnKeys,
         Some(400.0),
     );
     for seat in 0..3 {
-        region.wait_spread().await;
-        load.goes_on(300).await;
+        region.wait_leaders_balanced().await;
+        load.wait_progress(300).await;
         let before = load.errors();
         // It leads shards, so some of these requests are in flight at it when it is killed.
-        region.members[seat].pause();
-        load.goes_on(CLIENTS as u64).await;
+        region.nodes[seat].pause();
+        load.wait_progress(CLIENTS as u64).await;
         region.kill(seat);
-        load.goes_on(500).await;
+        load.wait_progress(500).await;
         // Each client has one request in flight, and reads are retried.
         let failed = load.errors() - before;
         assert!(failed <= CLIENTS as u64, "{failed} errors by node {seat}");
@@ -73,8 +73,8 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
         region.wait_formed().await;
     }
     let outcome = load.stop().await;
-    assert_eq!(outcome.errors, outcome.unknown, "{:?}", outcome.shown);
-    assert_eq!(outcome.retried, 0, "the router closed connections");
+    assert_eq!(outcome.errors, outcome.unknown_outcomes, "{:?}", outcome.first_errors);
+    assert_eq!(outcome.retries, 0, "the router closed connections");
     // Otherwise no fault affected a request.
     assert!(router.metric("cloudkv_router_retries_total").await > 0.0);
 }
@@ -83,21 +83,21 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
 async fn requests_go_directly_to_the_leader_of_their_shard() {
     let (region, router, bucket) = start().await;
     // Leaderships are transferred until then.
-    region.wait_spread().await;
+    region.wait_leaders_balanced().await;
     let shards = region.shards();
     for shard in 0..shards {
         let group = format!("shard-{shard}");
-        let key = bucket.key(&key_in_shard(&bucket, "k", shard, shards));
+        let key = bucket.key_path(&key_in_shard(&bucket, "k", shard, shards));
         let what = "the leader stays the same during the writes";
         eventually(what, STATE_TIMEOUT, async || {
             let leader = region.wait_leader(&group).await;
             let seat = region.seat(leader);
-            if router.leader_of(shard).await != Some(seat.http()) {
+            if router.leader_address(shard).await != Some(seat.http()) {
                 return None;
             }
             let before = puts_at(seat.admin()).await;
             for _ in 0..5 {
-                router.api().put(&key, "v").await.status(200);
+                router.api().put(&key, "v").await.assert_status(200);
             }
             // A write is counted when its answer is sent.
             eventually("all writes are counted at the leader", STATE_TIMEOUT, async || {
@@ -106,7 +106,7 @@ async fn requests_go_directly_to_the_leader_of_their_shard() {
                 // On a busy machine another leader may be elected meanwhile, which is not the
                 // router's fault.
                 let is_same = region.wait_leader(&group).await == leader
-                    && router.leader_of(shard).await == Some(seat.http());
+                    && router.leader_address(shard).await == Some(seat.http());
                 (counted == 5 || !is_same).then_some(is_same)
             })
             .await
@@ -118,7 +118,7 @@ async fn requests_go_directly_to_the_leader_of_their_shard() {
 
 /// Returns the number of users' writes that a node has answered.
 async fn puts_at(admin: SocketAddr) -> u64 {
-    let api = cloudkv_cluster_tests::Api::new(admin);
+    let api = cloudkv_cluster_tests::ApiClient::new(admin);
     let page = api.get("/metrics").unchecked().await;
     let puts = page.text().lines();
     puts.filter(|line| line.starts_with("cloudkv_http_requests_total{class=\"put\""))
@@ -131,15 +131,15 @@ async fn reads_through_the_router_return_the_last_write() {
     let (region, router, bucket) = start().await;
     let api = router.api();
     for shard in 0..region.shards() {
-        let key = bucket.key(&key_in_shard(&bucket, "k", shard, region.shards()));
+        let key = bucket.key_path(&key_in_shard(&bucket, "k", shard, region.shards()));
         for value in ["1", "2", "3"] {
-            api.put(&key, value).await.status(200);
+            api.put(&key, value).await.assert_status(200);
             assert_eq!(api.get(&key).await.text(), value);
         }
     }
     // Once the streams to the nodes are open.
     eventually("keys go over the stream of calls", STATE_TIMEOUT, async || {
-        api.get(&bucket.key("k")).await;
+        api.get(&bucket.key_path("k")).await;
         let streamed = router.metric("cloudkv_router_streamed_total").await;
         (streamed > 0.0).then_some(())
     })
@@ -150,9 +150,9 @@ async fn reads_through_the_router_return_the_last_write() {
 async fn a_router_works_without_its_seed_and_starts_with_any_live_one() {
     let mut region = Region::start().await;
     let router = Router::start(&[region.seat(0).rpc()]).await;
-    let bucket = router.api().bucket().await;
+    let bucket = router.api().create_bucket().await;
     region.kill(0);
-    let key = bucket.key("k");
+    let key = bucket.key_path("k");
     eventually("a write without the seed", STATE_TIMEOUT, async || {
         let answer = router.api().put(&key, "v").try_send().await.ok()?;
         (answer.status == 200).then_some(())
@@ -169,14 +169,14 @@ async fn a_router_works_without_its_seed_and_starts_with_any_live_one() {
 #[tokio::test]
 async fn a_paused_node_delays_reads_and_fails_none() {
     let (region, router, bucket) = start().await;
-    let key = bucket.key("k");
-    router.api().put(&key, "v").await.status(200);
+    let key = bucket.key_path("k");
+    router.api().put(&key, "v").await.assert_status(200);
     let leader = region.wait_leader("shard-0").await;
-    region.members[leader].pause();
+    region.nodes[leader].pause();
     for _ in 0..20 {
         assert_eq!(router.api().get(&key).await.text(), "v");
     }
-    region.members[leader].resume();
+    region.nodes[leader].resume();
     assert!(router.metric("cloudkv_router_unknown_outcomes_total").await < 1.0);
 }
 
@@ -189,17 +189,17 @@ async fn a_region_that_is_down_gets_503_at_once_and_is_served_again_afterwards()
     };
     let mut region = Region::start_with(options).await;
     let router = Router::start(&[region.seat(0).rpc()]).await;
-    let bucket = router.api().bucket().await;
-    let key = bucket.key("k");
-    router.api().put(&key, "v").await.status(200);
+    let bucket = router.api().create_bucket().await;
+    let key = bucket.key_path("k");
+    router.api().put(&key, "v").await.assert_status(200);
     region.kill(0);
     for host in ["api.local.cloudkv.io", "api.cloudkv.io"] {
         for method in [http::Method::PUT, http::Method::GET] {
             let call = router.api().request(method, &key).header("host", host);
             let answer = call.body("w").await;
-            answer.error(503, "unavailable");
+            answer.assert_error(503, "unavailable");
             assert_eq!(answer.header("retry-after"), "1");
-            assert!(answer.took < Duration::from_secs(5), "{answer:?}");
+            assert!(answer.elapsed < Duration::from_secs(5), "{answer:?}");
         }
     }
     region.restart(0).await;

@@ -4,23 +4,23 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::World;
-use cloudkv_cluster_tests::{Answer, Router, eventually};
+use cloudkv_cluster_tests::region::MultiRegionCluster;
+use cloudkv_cluster_tests::{HttpResponse, Router, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-async fn get(router: &Router, host: &str, path: &str) -> Option<Answer> {
+async fn get(router: &Router, host: &str, path: &str) -> Option<HttpResponse> {
     let call = router.api().get(path).header("host", host);
     call.try_send().await.ok()
 }
 
-fn region_of(answer: &Answer) -> &str {
+fn region_of(answer: &HttpResponse) -> &str {
     answer.header("x-cloudkv-region")
 }
 
 #[tokio::test]
 async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
-    let mut world = World::start(&["eu", "us"], 1, 2).await;
+    let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
     let seeds = [world.seat(1).rpc()];
     let router = Router::start_with(&seeds, &["--region", "eu"]).await;
     let names = [("api.eu.cloudkv.io", "eu"), ("api.us.cloudkv.io", "us")];
@@ -39,16 +39,16 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
     })
     .await;
     let unknown = get(&router, "api.ap.cloudkv.io", "/ping").await.unwrap();
-    unknown.error(404, "unknown_region");
+    unknown.assert_error(404, "unknown_region");
     assert!(unknown.text().contains("eu") && unknown.text().contains("us"));
 
-    let bucket = world.api(0).bucket().await;
-    let key = bucket.key("k");
+    let bucket = world.api(0).create_bucket().await;
+    let key = bucket.key_path("k");
     for (host, name) in names {
         let put = router.api().put(&key, name).header("host", host).await;
-        assert_eq!(region_of(put.status(200)), name);
+        assert_eq!(region_of(put.assert_status(200)), name);
     }
-    world.wait_equal(&bucket).await;
+    world.wait_bucket_converged(&bucket).await;
 
     world.kill(0);
     // `cloudkv-faults region-loss` measures the time to failover.
@@ -58,9 +58,9 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
     })
     .await;
     let pinned = get(&router, "api.eu.cloudkv.io", &key).await.unwrap();
-    assert_eq!(pinned.error(503, "unavailable").header("retry-after"), "1");
+    assert_eq!(pinned.assert_error(503, "unavailable").header("retry-after"), "1");
     let other = get(&router, "api.us.cloudkv.io", &key).await.unwrap();
-    other.status(200);
+    other.assert_status(200);
     // A conditional write is sent to the current region only, and never retried in another one: it
     // succeeds once the current region has changed.
     eventually("the current region is the other one", STATE_TIMEOUT, async || {
@@ -77,21 +77,21 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
     })
     .await;
     let answer = get(&router, "api.cloudkv.io", &key).await.unwrap();
-    assert_eq!(region_of(answer.status(200)), "us", "it doesn't flip back");
+    assert_eq!(region_of(answer.assert_status(200)), "us", "it doesn't flip back");
 }
 
 #[tokio::test]
 async fn a_read_that_is_ahead_of_its_region_is_sent_to_one_node_only() {
-    let world = World::start(&["eu", "us"], 2, 2).await;
+    let world = MultiRegionCluster::start(&["eu", "us"], 2, 2).await;
     let router = Router::start_with(&[world.seat(0).rpc()], &["--region", "us"]).await;
-    let bucket = world.api(0).bucket().await;
-    let key = bucket.key("k");
+    let bucket = world.api(0).create_bucket().await;
+    let key = bucket.key_path("k");
     let get_with = async |token: &str| {
         let call = router.api().get(&key).header("host", "api.us.cloudkv.io");
         call.header("x-cloudkv-min-version", token).await
     };
     let put = world.api(0).put(&key, "v").await;
-    let token = put.status(200).header("x-cloudkv-version").to_owned();
+    let token = put.assert_status(200).header("x-cloudkv-version").to_owned();
     eventually("requests go over the stream of calls", STATE_TIMEOUT, async || {
         let before = router.metric("cloudkv_router_streamed_total").await;
         let streamed = get_with(&token).await.status == 200
@@ -99,11 +99,11 @@ async fn a_read_that_is_ahead_of_its_region_is_sent_to_one_node_only() {
         streamed.then_some(())
     })
     .await;
-    world.cut_off(1);
+    world.isolate_region(1);
     let put = world.api(0).put(&key, "newer").await;
-    let token = put.status(200).header("x-cloudkv-version").to_owned();
+    let token = put.assert_status(200).header("x-cloudkv-version").to_owned();
     let before = router.metric("cloudkv_router_retries_total").await;
-    get_with(&token).await.error(503, "behind");
+    get_with(&token).await.assert_error(503, "behind");
     let after = router.metric("cloudkv_router_retries_total").await;
     assert!(after <= before, "{after} retries, {before} before");
 }

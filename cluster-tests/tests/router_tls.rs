@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{Ending, Node, Router, eventually};
+use cloudkv_cluster_tests::{RawOutcome, Node, Router, eventually};
 use tempfile::TempDir;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,10 +88,10 @@ async fn both_http_versions_are_served_over_tls() {
     assert_eq!(ping(&router, &trust, "--http2").await.unwrap(), "200 2");
     assert_eq!(ping(&router, &trust, "--http1.1").await.unwrap(), "200 1.1");
     // The plaintext port still serves, and this one doesn't answer plaintext.
-    router.api().get("/ping").await.status(200);
+    router.api().get("/ping").await.assert_status(200);
     let plain = cloudkv_cluster_tests::RawRequest::new("GET", "/ping");
     let ending = plain.try_send(router.https()).await;
-    assert!(!matches!(ending, Ending::Answer(_)), "{ending:?}");
+    assert!(!matches!(ending, RawOutcome::Response(_)), "{ending:?}");
 }
 
 #[tokio::test]

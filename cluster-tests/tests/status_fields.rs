@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use cloudkv_cluster_tests::region::World;
-use cloudkv_cluster_tests::{Api, Router};
+use cloudkv_cluster_tests::region::MultiRegionCluster;
+use cloudkv_cluster_tests::{ApiClient, Router};
 use serde_json::Value;
 
 /// The fields of a status, and its empty lists, whose fields are unknown.
@@ -71,7 +71,7 @@ fn documented_fields(section: &str) -> BTreeSet<String> {
 }
 
 /// Checks that a section documents exactly the fields of a program's status.
-async fn assert_documented(section: &str, admin: Api) {
+async fn assert_documented(section: &str, admin: ApiClient) {
     let status = admin.get("/status").unchecked().await.json();
     let mut fields = Fields::default();
     fields.add("", &status);
@@ -88,8 +88,8 @@ async fn assert_documented(section: &str, admin: Api) {
 
 #[tokio::test]
 async fn every_field_of_the_status_is_documented() {
-    let world = World::start(&["eu", "us"], 1, 2).await;
+    let world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
     let router = Router::start(&[world.seat(0).rpc()]).await;
-    assert_documented("Of a node", world.members[0].admin_api()).await;
+    assert_documented("Of a node", world.nodes[0].admin_api()).await;
     assert_documented("Of a router", router.admin_api()).await;
 }

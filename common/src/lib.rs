@@ -3,7 +3,7 @@
 
 pub mod admin;
 pub mod config;
-pub mod files;
+pub mod fd_limit;
 pub mod hash;
 pub mod names;
 pub mod network;

@@ -2,30 +2,30 @@
 
 /// Maximum length of a part of a name that counts as a code: codes may differ in one letter, as
 /// `eu` and `au` do.
-const CODE: usize = 3;
+const MAX_CODE_CHARS: usize = 3;
 
 /// Returns whether a name is probably a misspelling of another: they differ by one letter too many,
 /// one too few, one that is wrong, or two that are swapped.
 ///
 /// Names that differ in a number (`eu-west-1`, `eu-west-2`) or in a code between dashes
 /// (`eu-west`, `au-west`, `zone-a`, `zone-b`) differ intentionally.
-pub fn is_slip(name: &str, other: &str) -> bool {
-    strsim::damerau_levenshtein(name, other) == 1 && !differ_on_purpose(name, other)
+pub fn is_likely_typo(name: &str, other: &str) -> bool {
+    strsim::damerau_levenshtein(name, other) == 1 && !is_intended_difference(name, other)
 }
 
-fn differ_on_purpose(name: &str, other: &str) -> bool {
+fn is_intended_difference(name: &str, other: &str) -> bool {
     let letters = |name: &str| {
         let letters = name.chars().filter(|it| !it.is_ascii_digit());
         letters.collect::<String>()
     };
-    letters(name) == letters(other) || has_another_code(name, other)
+    letters(name) == letters(other) || differs_in_code(name, other)
 }
 
 /// Returns whether all parts that differ are codes that differ in one letter.
-fn has_another_code(name: &str, other: &str) -> bool {
+fn differs_in_code(name: &str, other: &str) -> bool {
     let is_code = |(one, other): &(&str, &str)| {
         let replaced = one.chars().zip(other.chars()).filter(|(a, b)| a != b);
-        one.len() == other.len() && one.len() <= CODE && replaced.count() == 1
+        one.len() == other.len() && one.len() <= MAX_CODE_CHARS && replaced.count() == 1
     };
     let (parts, others) = (name.split('-'), other.split('-'));
     if parts.clone().count() != others.clone().count() {
@@ -37,7 +37,7 @@ fn has_another_code(name: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_slip;
+    use super::is_likely_typo;
 
     #[test]
     fn typos_are_distinguished_from_intended_differences() {
@@ -54,7 +54,7 @@ mod tests {
             ("uss", "us"),
         ] {
             assert!(
-                is_slip(name, other) && is_slip(other, name),
+                is_likely_typo(name, other) && is_likely_typo(other, name),
                 "{name} {other}"
             );
         }
@@ -73,7 +73,7 @@ mod tests {
             ("here", "there-too"),
         ] {
             assert!(
-                !is_slip(name, other) && !is_slip(other, name),
+                !is_likely_typo(name, other) && !is_likely_typo(other, name),
                 "{name} {other}"
             );
         }

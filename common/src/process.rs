@@ -8,16 +8,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Error with which a program ends.
-pub type Failure = Box<dyn Error + Send + Sync>;
+pub type MainError = Box<dyn Error + Send + Sync>;
 
 /// Exit code of a program that has failed.
-pub const FAILED: u8 = 1;
+pub const EXIT_FAILURE: u8 = 1;
 
 /// Returns a token that is cancelled at SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Fails if the signal handlers can't be installed.
-pub fn stop_on_signals() -> io::Result<CancellationToken> {
+pub fn shutdown_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = CancellationToken::new();
@@ -34,12 +34,12 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
 }
 
 /// Prints to standard output.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), MainError> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
 /// Prints an error and its causes to standard error, and returns `code` as the exit code.
-pub fn end(program: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
+pub fn exit_with_error(program: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Renders the chart with several values and validates what comes out.
+"""Renders the chart with several sets of values and validates the results.
 
     pip install helm-python-sdk kubernetes-validate pyyaml
     deploy/helm/check.py
 
-Rendering is Helm's own code (helm-python-sdk wraps its SDK); the schemas are those of Kubernetes,
-applied strictly: an unknown field is an error.
+Helm's SDK renders the chart (wrapped by helm-python-sdk). The Kubernetes schemas are applied
+strictly: an unknown field is an error.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ import kubernetes_validate
 import yaml
 
 CHART = pathlib.Path(__file__).parent / "cloudkv"
-# Kinds that are not Kubernetes' own.
+# Kinds without a schema in Kubernetes.
 FOREIGN = {"PodMonitor", "ServiceMonitor"}
 CASES = {
     "defaults": {},
@@ -36,7 +36,7 @@ CASES = {
         "tolerations": [{"key": "cloudkv", "operator": "Exists"}],
     },
 }
-# The oldest that the chart says it needs, and one of today.
+# The oldest supported version of Kubernetes, and the latest known one.
 VERSIONS = ["1.30.0", kubernetes_validate.latest_version()]
 
 
@@ -64,7 +64,7 @@ def main():
                     checked += 1
                 except kubernetes_validate.ValidationError as error:
                     problems.append(f"{case}: {path} against {version}: {error.message}")
-    print("\n".join(problems) or f"chart: {checked} documents are right ({', '.join(VERSIONS)})")
+    print("\n".join(problems) or f"chart: {checked} valid documents ({', '.join(VERSIONS)})")
     return bool(problems)
 
 

@@ -15,58 +15,58 @@ use crate::types::Nanos;
 /// Maximum slew of the clock, in parts per million.
 const MAX_SLEW_PPM: i64 = 1000;
 /// Time over which a difference is corrected, within the maximum slew.
-const SLEW_OVER: Duration = Duration::from_secs(10);
+const SLEW_PERIOD: Duration = Duration::from_secs(10);
 
 /// Clock of the node. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    line: Arc<ArcSwap<Line>>,
-    source: Arc<Source>,
+    state: Arc<ArcSwap<LinearClock>>,
+    wall_clock: Arc<WallClock>,
 }
 
 /// Wall clock of the system; with a file, that many milliseconds ahead, for tests of wrong clocks.
 #[derive(Debug, Default)]
-struct Source {
-    file: Option<PathBuf>,
+struct WallClock {
+    offset_file: Option<PathBuf>,
 }
 
-impl Source {
-    fn wall(&self) -> Nanos {
+impl WallClock {
+    fn now(&self) -> Nanos {
         let content = self
-            .file
+            .offset_file
             .as_ref()
             .and_then(|file| std::fs::read_to_string(file).ok());
         let ahead: i64 = content.and_then(|content| content.trim().parse().ok()).unwrap_or(0);
-        wall().saturating_add_signed(ahead.saturating_mul(1_000_000))
+        system_time().saturating_add_signed(ahead.saturating_mul(1_000_000))
     }
 }
 
 /// Linear clock: it shows `time` at `at`, and from there runs `ppm` parts per million faster than
 /// the monotonic clock.
 #[derive(Clone, Copy, Debug)]
-struct Line {
-    at: Instant,
+struct LinearClock {
+    origin: Instant,
     time: Nanos,
-    ppm: i64,
+    slew_ppm: i64,
 }
 
-impl Line {
+impl LinearClock {
     fn read(&self, now: Instant) -> Nanos {
-        let elapsed = now.saturating_duration_since(self.at).as_nanos();
+        let elapsed = now.saturating_duration_since(self.origin).as_nanos();
         let elapsed = i128::try_from(elapsed).unwrap_or(i128::MAX / 2_000_000);
-        let slewed = elapsed + elapsed * i128::from(self.ppm) / 1_000_000;
+        let slewed = elapsed + elapsed * i128::from(self.slew_ppm) / 1_000_000;
         self.time.saturating_add(u64::try_from(slewed).unwrap_or(0))
     }
 
     /// Returns the clock that continues from `now` and is slewed towards `wall`.
-    fn towards(&self, now: Instant, wall: Nanos) -> Self {
+    fn slewed_towards(&self, now: Instant, wall: Nanos) -> Self {
         let time = self.read(now);
         let behind = i128::from(wall) - i128::from(time);
-        let period = i128::try_from(SLEW_OVER.as_nanos()).unwrap_or(i128::MAX);
+        let period = i128::try_from(SLEW_PERIOD.as_nanos()).unwrap_or(i128::MAX);
         let needed = behind * 1_000_000 / period;
         let bound = i128::from(MAX_SLEW_PPM);
         let ppm = i64::try_from(needed.clamp(-bound, bound)).unwrap_or(0);
-        Self { at: now, time, ppm }
+        Self { origin: now, time, slew_ppm: ppm }
     }
 }
 
@@ -79,51 +79,51 @@ impl Default for Clock {
 impl Clock {
     /// Creates a clock that starts with the system's time.
     pub fn new() -> Self {
-        Self::starting_at(wall())
+        Self::starting_at(system_time())
     }
 
     /// Creates a clock whose wall clock is off by the milliseconds in a file; without a file it
     /// isn't.
     pub fn with_offset(file: Option<PathBuf>) -> Self {
-        let source = Arc::new(Source { file });
-        let time = source.wall();
+        let wall_clock = Arc::new(WallClock { offset_file: file });
+        let time = wall_clock.now();
         Self {
-            source,
+            wall_clock,
             ..Self::starting_at(time)
         }
     }
 
     fn starting_at(time: Nanos) -> Self {
-        let state = Line {
-            at: Instant::now(),
+        let state = LinearClock {
+            origin: Instant::now(),
             time,
-            ppm: 0,
+            slew_ppm: 0,
         };
         Self {
-            line: Arc::new(ArcSwap::from_pointee(state)),
-            source: Arc::default(),
+            state: Arc::new(ArcSwap::from_pointee(state)),
+            wall_clock: Arc::default(),
         }
     }
 
     /// Current time.
     pub fn now(&self) -> Nanos {
-        self.line.load().read(Instant::now())
+        self.state.load().read(Instant::now())
     }
 
     /// Slews towards the system's time; to be called about once a second.
     pub fn discipline(&self) {
-        let slewed = self.line.load().towards(Instant::now(), self.source.wall());
-        self.line.store(Arc::new(slewed));
+        let slewed = self.state.load().slewed_towards(Instant::now(), self.wall_clock.now());
+        self.state.store(Arc::new(slewed));
     }
 
     /// Difference by which the system's clock is ahead of this one, in nanoseconds.
-    pub fn behind_wall(&self) -> i64 {
-        let difference = i128::from(self.source.wall()) - i128::from(self.now());
+    pub fn wall_clock_offset(&self) -> i64 {
+        let difference = i128::from(self.wall_clock.now()) - i128::from(self.now());
         i64::try_from(difference).unwrap_or(i64::MAX)
     }
 }
 
-fn wall() -> Nanos {
+fn system_time() -> Nanos {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -136,29 +136,29 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn line() -> Line {
-        Line {
-            at: Instant::now(),
+    fn test_clock() -> LinearClock {
+        LinearClock {
+            origin: Instant::now(),
             time: 1_000 * SECOND,
-            ppm: 0,
+            slew_ppm: 0,
         }
     }
 
     #[test]
     fn it_runs_with_the_monotonic_clock() {
-        let clock = line();
-        let then = clock.at + Duration::from_secs(5);
+        let clock = test_clock();
+        let then = clock.origin + Duration::from_secs(5);
         assert_eq!(clock.read(then), 1_005 * SECOND);
     }
 
     #[test]
     fn a_jump_of_the_wall_clock_slews_it_by_a_thousandth_at_most() {
         for jump in [600_i64, -600] {
-            let clock = line();
+            let clock = test_clock();
             let wall = clock.time.saturating_add_signed(jump * SECOND as i64);
-            let slewed = clock.towards(clock.at, wall);
-            assert_eq!(slewed.read(slewed.at), clock.time);
-            let after = slewed.read(slewed.at + Duration::from_secs(100)) - clock.time;
+            let slewed = clock.slewed_towards(clock.origin, wall);
+            assert_eq!(slewed.read(slewed.origin), clock.time);
+            let after = slewed.read(slewed.origin + Duration::from_secs(100)) - clock.time;
             let expected = 100 * SECOND as i64 + jump.signum() * SECOND as i64 / 10;
             assert_eq!(after as i64, expected);
         }
@@ -166,9 +166,9 @@ mod tests {
 
     #[test]
     fn a_small_drift_is_corrected() {
-        let clock = line();
-        let slewed = clock.towards(clock.at, clock.time + SECOND / 1000);
-        let later = slewed.at + Duration::from_secs(10);
+        let clock = test_clock();
+        let slewed = clock.slewed_towards(clock.origin, clock.time + SECOND / 1000);
+        let later = slewed.origin + Duration::from_secs(10);
         assert_eq!(slewed.read(later), clock.time + 10 * SECOND + SECOND / 1000);
     }
 

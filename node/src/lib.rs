@@ -17,15 +17,15 @@
 
 pub mod admin;
 pub mod api;
-pub mod assembly;
-pub mod budget;
+pub mod app;
+pub mod quota;
 pub mod certs;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod geo;
 pub mod meta;
-pub mod pace;
+pub mod background;
 pub mod raft;
 pub mod rpc;
 pub mod service;

@@ -5,58 +5,58 @@
 use std::future::Future;
 use std::process::ExitCode;
 
-use cloudkv_common::process::{FAILED, Failure, end, print, stop_on_signals};
-use cloudkv_node::config::{CertsArgs, Command, Config, ConfigError, OperatorCall};
-use cloudkv_node::{admin, assembly, certs, telemetry};
+use cloudkv_common::process::{EXIT_FAILURE, MainError, exit_with_error, print, shutdown_signal};
+use cloudkv_node::config::{CertsArgs, Command, Config, ConfigError, AdminCall};
+use cloudkv_node::{admin, app, certs, telemetry};
 use tokio::runtime::Builder;
 
 /// RocksDB and hyper allocate from many threads; jemalloc keeps that fast, and releases memory.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const NAME: &str = "cloudkv-node";
+const PROGRAM_NAME: &str = "cloudkv-node";
 
 fn main() -> ExitCode {
     let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
         Ok(Command::Run {
             config,
-            names_region,
+            is_region_explicit: names_region,
         }) => run(*config, names_region),
         Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Admin(call)) => call_operator(&call),
+        Ok(Command::Admin(call)) => run_admin_command(&call),
         Ok(Command::Certs(args)) => make_certificates(&args),
-        Err(error) => return end(NAME, &error, ConfigError::EXIT_CODE),
+        Err(error) => return exit_with_error(PROGRAM_NAME, &error, ConfigError::EXIT_CODE),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => end(NAME, error.as_ref(), FAILED),
+        Err(error) => exit_with_error(PROGRAM_NAME, error.as_ref(), EXIT_FAILURE),
     }
 }
 
-fn run(config: Config, names_region: bool) -> Result<(), Failure> {
-    assembly::create_private_files();
+fn run(config: Config, names_region: bool) -> Result<(), MainError> {
+    app::restrict_umask();
     telemetry::logs::init(&config.log_level, config.log_format)?;
     let threads = config.main_threads();
     block_on(threads, async {
-        let stop = stop_on_signals()?;
-        Ok(assembly::run(config, names_region, stop).await?)
+        let stop = shutdown_signal()?;
+        Ok(app::run(config, names_region, stop).await?)
     })
 }
 
-fn call_operator(call: &OperatorCall) -> Result<(), Failure> {
+fn run_admin_command(call: &AdminCall) -> Result<(), MainError> {
     block_on(1, async {
         Ok(admin::execute(call, &mut std::io::stdout()).await?)
     })
 }
 
-fn make_certificates(args: &CertsArgs) -> Result<(), Failure> {
-    print(&certs::make(args)?)
+fn make_certificates(args: &CertsArgs) -> Result<(), MainError> {
+    print(&certs::run(args)?)
 }
 
 fn block_on<T>(
     threads: usize,
-    future: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    future: impl Future<Output = Result<T, MainError>>,
+) -> Result<T, MainError> {
     let mut builder = Builder::new_multi_thread();
     let builder = builder
         .worker_threads(threads)

@@ -163,7 +163,7 @@ impl Plan {
 
 /// Stored value as a reader gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredValue {
     /// Bytes of the value, shared with other readers.
     pub value: Bytes,
     /// `Content-Type` of the write; empty if none was given.
@@ -178,21 +178,21 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ReadResult {
     /// The live value.
-    Found(Entry),
+    Live(StoredValue),
     /// The key was deleted or has expired; the version is the one that a reader has seen.
-    Gone(Version),
+    Deleted(Version),
     /// The key is unknown.
     #[default]
-    Nothing,
+    Missing,
 }
 
 impl ReadResult {
     /// Returns the live value, if there is one.
     #[cfg(test)]
-    pub fn entry(self) -> Option<Entry> {
+    pub fn into_value(self) -> Option<StoredValue> {
         match self {
-            Self::Found(value) => Some(value),
-            Self::Gone(_) | Self::Nothing => None,
+            Self::Live(value) => Some(value),
+            Self::Deleted(_) | Self::Missing => None,
         }
     }
 }
@@ -228,7 +228,7 @@ pub struct Put {
 
 /// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteReceipt {
     /// Version of the write.
     pub version: Version,
     /// True if the key existed before and had not expired.

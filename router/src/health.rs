@@ -6,25 +6,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Time to connect, to send and to receive, each.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const IO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of bytes of a response that are read: enough for the status and the reasons.
-const ANSWER: u64 = 4096;
+const MAX_RESPONSE_BYTES: u64 = 4096;
 
 /// Calls the admin port at `admin`, or on the loopback interface if that is all interfaces. Returns
 /// an error if the router can't be reached, or isn't ready.
-pub fn ask(mut admin: SocketAddr) -> io::Result<()> {
+pub fn check_ready(mut admin: SocketAddr) -> io::Result<()> {
     match admin.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => admin.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => admin.set_ip(Ipv6Addr::LOCALHOST.into()),
         IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
-    let mut stream = TcpStream::connect_timeout(&admin, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut stream = TcpStream::connect_timeout(&admin, IO_TIMEOUT)?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     let request = format!("GET /readyz HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut response)?;
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
     let response = String::from_utf8_lossy(&response);
     if response.starts_with("HTTP/1.1 200 ") {
         return Ok(());

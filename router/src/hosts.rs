@@ -5,20 +5,20 @@
 
 /// Region that a host selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked<'a> {
+pub enum RegionSelector<'a> {
     /// The nearest healthy region.
     Nearest,
     /// The region with this name, which may be in upper case, and needn't exist.
-    Region(&'a str),
+    Named(&'a str),
 }
 
 /// Returns the region that `authority` (`host`, `host:port`, as in `Host` or `:authority`) selects.
-pub fn asked<'a>(authority: &'a str, domain: &str) -> Asked<'a> {
-    region(host(authority), domain).map_or(Asked::Nearest, Asked::Region)
+pub fn select_region<'a>(authority: &'a str, domain: &str) -> RegionSelector<'a> {
+    region_label(host_of(authority), domain).map_or(RegionSelector::Nearest, RegionSelector::Named)
 }
 
 /// Returns the host without its port and the trailing dot of a fully qualified name.
-fn host(authority: &str) -> &str {
+fn host_of(authority: &str) -> &str {
     let host = match authority.rsplit_once(':') {
         // The last colon of an IPv6 address isn't the port's.
         Some((host, port)) if !port.contains(']') => host,
@@ -28,7 +28,7 @@ fn host(authority: &str) -> &str {
 }
 
 /// Returns the label between `api.` and `.<domain>`, if the host is such a name.
-fn region<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
+fn region_label<'a>(host: &'a str, domain: &str) -> Option<&'a str> {
     let (rest, suffix) = host.split_at_checked(host.len().checked_sub(domain.len())?)?;
     if !suffix.eq_ignore_ascii_case(domain) {
         return None;
@@ -56,8 +56,8 @@ mod tests {
             ("api.no_region.cloudkv.io", "no_region"),
         ] {
             assert_eq!(
-                asked(authority, DOMAIN),
-                Asked::Region(region),
+                select_region(authority, DOMAIN),
+                RegionSelector::Named(region),
                 "{authority}"
             );
         }
@@ -80,16 +80,16 @@ mod tests {
             "::1",
             "éapi.cloudkv.io",
         ] {
-            assert_eq!(asked(authority, DOMAIN), Asked::Nearest, "{authority}");
+            assert_eq!(select_region(authority, DOMAIN), RegionSelector::Nearest, "{authority}");
         }
     }
 
     #[test]
     fn a_domain_of_one_label_works() {
         assert_eq!(
-            asked("api.eu.localhost:1", "localhost"),
-            Asked::Region("eu")
+            select_region("api.eu.localhost:1", "localhost"),
+            RegionSelector::Named("eu")
         );
-        assert_eq!(asked("api.localhost", "localhost"), Asked::Nearest);
+        assert_eq!(select_region("api.localhost", "localhost"), RegionSelector::Nearest);
     }
 }

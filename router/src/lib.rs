@@ -14,7 +14,7 @@
 pub mod config;
 pub mod health;
 pub mod hosts;
-pub mod observe;
+pub mod status;
 pub mod proxy;
 pub mod run;
 pub mod tls;

@@ -5,10 +5,10 @@
 
 use std::process::ExitCode;
 
-use cloudkv_common::process::{FAILED, Failure, end, print, stop_on_signals};
+use cloudkv_common::process::{EXIT_FAILURE, MainError, exit_with_error, print, shutdown_signal};
 use cloudkv_common::telemetry;
 use cloudkv_router::config::{Command, Config, ConfigError};
-use cloudkv_router::health::ask;
+use cloudkv_router::health::check_ready;
 use cloudkv_router::run::run;
 use tokio::runtime::Builder;
 
@@ -23,23 +23,23 @@ fn main() -> ExitCode {
     let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
         Ok(Command::Run(config)) => start(&config),
         Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Health(admin)) => ask(admin)
-            .map_err(Failure::from)
+        Ok(Command::Health(admin)) => check_ready(admin)
+            .map_err(MainError::from)
             .and_then(|()| print("ready\n")),
-        Err(error) => return end(NAME, &error, ConfigError::EXIT_CODE),
+        Err(error) => return exit_with_error(NAME, &error, ConfigError::EXIT_CODE),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => end(NAME, error.as_ref(), FAILED),
+        Err(error) => exit_with_error(NAME, error.as_ref(), EXIT_FAILURE),
     }
 }
 
 /// Runs the router. The cluster is followed on this thread; users are served on others.
-fn start(config: &Config) -> Result<(), Failure> {
+fn start(config: &Config) -> Result<(), MainError> {
     telemetry::logs::init(&config.log_level, config.log_format)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stop = stop_on_signals()?;
+        let stop = shutdown_signal()?;
         Ok(run(config, stop).await?)
     })
 }

@@ -12,36 +12,36 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
-use cloudkv_common::files::{FilesError, raise_limit, room_for_connections};
+use cloudkv_common::fd_limit::{FdLimitError, raise_fd_limit, connection_limit};
 use cloudkv_common::server::{
-    BindError, Binding, Encryption, HttpSettings, Memory, Serving, Workers, serve_on_workers,
+    BindError, PortBinder, Encryption, HttpSettings, MemoryBudget, WorkerPort, Workers, serve_on_workers,
 };
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::observe::{Observer, router};
-use crate::proxy::{Budget, Proxy, ProxySettings, Shared};
-use crate::tls::{Certificate, Files, TlsError};
+use crate::status::{RouterStatus, router};
+use crate::proxy::{RetryBudget, Proxy, ProxySettings, SharedState};
+use crate::tls::{ReloadingCertificate, CertificateFiles, CertificateError};
 use crate::topology::{Follower, FollowerSettings};
-use crate::upstream::Reach;
-use cloudkv_proto::tls::{Dialer, Holder, Tls, TlsFiles};
+use crate::upstream::ConnectSettings;
+use cloudkv_proto::tls::{Dialer, TlsRole, Tls, TlsFiles};
 
 /// Interval of maintenance of retry budgets and pools.
-const UPKEEP: Duration = Duration::from_millis(100);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Number of maintenance runs between two cleanups of the pools.
-const TIDY_EVERY: u32 = 50;
+const POOL_CLEANUP_RUNS: u32 = 50;
 
 /// Reason for which a router ends without a requested stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The limit of open files is too low.
     #[error(transparent)]
-    Files(#[from] FilesError),
+    Files(#[from] FdLimitError),
     /// The router's certificate for users can't be used.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Tls(#[from] CertificateError),
     /// The router's certificate for nodes can't be used.
     #[error(transparent)]
     NodeTls(#[from] cloudkv_proto::tls::TlsError),
@@ -62,20 +62,20 @@ pub enum RunError {
 /// Runs a router until `stop` is cancelled, or until it fails.
 pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunError> {
     // Each user connection may need one to a node.
-    let limit = raise_limit().map(|limit| limit / 2);
-    let connections = room_for_connections(limit, config.max_connections, 0)?;
-    let certificate = certificate(config)?;
-    let dialer = dialer(config)?;
+    let limit = raise_fd_limit().map(|limit| limit / 2);
+    let connections = connection_limit(limit, config.max_connections, 0)?;
+    let certificate = open_certificate(config)?;
+    let dialer = build_dialer(config)?;
     let ports = Ports::bind(config, certificate.as_ref())?;
-    tell_start(config, &ports, &dialer);
-    let shared = Shared {
+    log_start(config, &ports, &dialer);
+    let shared = SharedState {
         view: Arc::new(ArcSwapOption::empty()),
         settings: Arc::new(proxy_settings(config, connections)),
         metrics: Arc::default(),
         connections: Arc::default(),
     };
-    let retry_budgets: Vec<Arc<Budget>> = (0..config.workers())
-        .map(|_| Arc::new(Budget::new(config.retry_percent)))
+    let retry_budgets: Vec<Arc<RetryBudget>> = (0..config.workers())
+        .map(|_| Arc::new(RetryBudget::new(config.retry_percent)))
         .collect();
 
     let stop_all = CancellationToken::new();
@@ -85,7 +85,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     let follower = Follower::new(follower_settings(config, dialer), shared.view.clone());
     let follower = tokio::spawn(follower.run(stop_all.clone()));
     let admin_router = router(
-        Observer {
+        RouterStatus {
             shared: shared.clone(),
             stop: stop.clone(),
         },
@@ -93,9 +93,9 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     );
     let admin_task = tokio::spawn(admin::serve(ports.admin, admin_router, stop_all.clone()));
     if let Some(certificate) = certificate {
-        tokio::spawn(certificate.follow(stop_all.clone()));
+        tokio::spawn(certificate.watch(stop_all.clone()));
     }
-    tokio::spawn(upkeep(
+    tokio::spawn(run_maintenance(
         shared.clone(),
         retry_budgets.clone(),
         stop_all.clone(),
@@ -112,7 +112,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
 }
 
 /// Logs the start: version, seeds, certificates and addresses.
-fn tell_start(config: &Config, ports: &Ports, dialer: &Dialer) {
+fn log_start(config: &Config, ports: &Ports, dialer: &Dialer) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -142,9 +142,9 @@ fn tell_start(config: &Config, ports: &Ports, dialer: &Dialer) {
 
 /// Serves users, on one thread per retry budget, until all connections are drained.
 async fn serve_users(
-    users: Vec<Vec<Listening>>,
-    shared: Shared,
-    retry_budgets: &[Arc<Budget>],
+    users: Vec<Vec<WorkerListener>>,
+    shared: SharedState,
+    retry_budgets: &[Arc<RetryBudget>],
     settings: &HttpSettings,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
@@ -154,11 +154,11 @@ async fn serve_users(
     let threads = workers.handles().iter().zip(retry_budgets).zip(users);
     for (number, ((worker, retry_budget), listeners)) in threads.enumerate() {
         let proxy = Arc::new(Proxy::new(number, shared.clone(), retry_budget.clone()));
-        ports.extend(listeners.into_iter().map(|listener| Serving {
+        ports.extend(listeners.into_iter().map(|listener| WorkerPort {
             worker: worker.clone(),
             listener: listener.listener,
             encryption: listener.encryption,
-            answers: proxy.clone(),
+            handler: proxy.clone(),
         }));
     }
     let served = serve_on_workers(ports, settings, stop).await;
@@ -167,30 +167,30 @@ async fn serve_users(
 }
 
 /// Refills retry budgets, and closes unused connections.
-async fn upkeep(shared: Shared, retry_budgets: Vec<Arc<Budget>>, stop: CancellationToken) {
+async fn run_maintenance(shared: SharedState, retry_budgets: Vec<Arc<RetryBudget>>, stop: CancellationToken) {
     let mut runs = 0_u32;
-    let sleep = || tokio::time::sleep(UPKEEP);
+    let sleep = || tokio::time::sleep(MAINTENANCE_INTERVAL);
     while stop.run_until_cancelled(sleep()).await.is_some() {
         retry_budgets.iter().for_each(|budget| budget.refill());
         runs = runs.wrapping_add(1);
-        if runs.is_multiple_of(TIDY_EVERY)
+        if runs.is_multiple_of(POOL_CLEANUP_RUNS)
             && let Some(view) = shared.view.load_full()
         {
             let nodes = view.regions.iter().flat_map(|region| &region.nodes);
-            nodes.for_each(|node| node.pools.tidy(Instant::now()));
+            nodes.for_each(|node| node.pools.close_expired(Instant::now()));
         }
     }
 }
 
-fn certificate(config: &Config) -> Result<Option<Certificate>, TlsError> {
+fn open_certificate(config: &Config) -> Result<Option<ReloadingCertificate>, CertificateError> {
     let files = config.tls_cert.clone().zip(config.tls_key.clone());
     files
-        .map(|(certificate, key)| Certificate::open(Files { certificate, key }))
+        .map(|(certificate, key)| ReloadingCertificate::open(CertificateFiles { certificate, key }))
         .transpose()
 }
 
 /// Builds the dialer to nodes, with certificates if there are any.
-fn dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
+fn build_dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
     let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
     else {
         return Ok(Dialer::default());
@@ -200,23 +200,23 @@ fn dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
         key: key.clone(),
         ca: ca.clone(),
     };
-    let tls = Tls::open(files, Holder::Router)?;
+    let tls = Tls::open(files, TlsRole::Router)?;
     Ok(Dialer::new(HashMap::new(), Some(tls)))
 }
 
 fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
     ProxySettings {
         domain: config.domain.clone(),
-        trusted: config.trusted_proxies.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
         request_timeout: config.request_timeout,
-        retry_after: config.retry_after,
+        attempt_timeout: config.retry_after,
         body_deadline: HttpSettings::default().body_deadline,
-        keep: config.retry_buffer_kib.bytes(),
-        retry_memory: Arc::new(Memory::new(config.retry_memory_mib.bytes())),
-        node_connections: connections,
+        retry_buffer_bytes: config.retry_buffer_kib.bytes(),
+        retry_memory: Arc::new(MemoryBudget::new(config.retry_memory_mib.bytes())),
+        max_node_connections: connections,
         retry_percent: config.retry_percent,
         // A region's name consists of characters that are valid in a header.
-        home: HeaderValue::from_str(config.region.as_str())
+        home_region: HeaderValue::from_str(config.region.as_str())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
     }
 }
@@ -225,8 +225,8 @@ fn follower_settings(config: &Config, dialer: Dialer) -> FollowerSettings {
     let workers = config.workers();
     FollowerSettings {
         seeds: config.seeds.clone(),
-        home: config.region.to_string(),
-        reach: Reach { workers, dialer },
+        home_region: config.region.to_string(),
+        connect: ConnectSettings { workers, dialer },
         check_interval: config.check_interval,
     }
 }
@@ -234,21 +234,21 @@ fn follower_settings(config: &Config, dialer: Dialer) -> FollowerSettings {
 fn http_settings(config: &Config, connections: usize) -> HttpSettings {
     HttpSettings {
         max_connections: connections,
-        address_connections: config.address_connections,
-        address_requests: config.address_requests,
-        trusted: config.trusted_proxies.clone().into(),
+        max_address_connections: config.address_connections,
+        max_address_requests: config.address_requests,
+        trusted_proxies: config.trusted_proxies.clone().into(),
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         write_timeout: config.write_timeout,
-        answer_memory: Arc::new(Memory::new(config.answer_memory_mib.bytes())),
-        connection_answers: config.connection_answers_kib.bytes(),
+        response_memory: Arc::new(MemoryBudget::new(config.answer_memory_mib.bytes())),
+        max_connection_response_bytes: config.connection_answers_kib.bytes(),
         drain_timeout: config.drain_timeout,
         ..HttpSettings::default()
     }
 }
 
 /// Listener of one thread.
-struct Listening {
+struct WorkerListener {
     listener: std::net::TcpListener,
     encryption: Encryption,
 }
@@ -257,25 +257,25 @@ struct Listening {
 struct Ports {
     http: SocketAddr,
     /// Listeners for users, by thread.
-    users: Vec<Vec<Listening>>,
+    users: Vec<Vec<WorkerListener>>,
     admin: TcpListener,
 }
 
 impl Ports {
-    fn bind(config: &Config, certificate: Option<&Certificate>) -> Result<Self, RunError> {
-        let mut binding = Binding::default();
+    fn bind(config: &Config, certificate: Option<&ReloadingCertificate>) -> Result<Self, RunError> {
+        let mut binding = PortBinder::default();
         let admin = binding.listen("admin", config.admin, 1);
         let http = binding.listen("http", config.http, config.workers());
         let encrypted = config.https.zip(certificate).map(|(address, certificate)| {
             let https = binding.listen("https", address, config.workers());
             (https, certificate)
         });
-        binding.end()?;
+        binding.finish()?;
         let address = http.first().map(std::net::TcpListener::local_addr);
-        let mut users: Vec<Vec<Listening>> = http
+        let mut users: Vec<Vec<WorkerListener>> = http
             .into_iter()
             .map(|listener| {
-                vec![Listening {
+                vec![WorkerListener {
                     listener,
                     encryption: Encryption::Off,
                 }]
@@ -283,7 +283,7 @@ impl Ports {
             .collect();
         if let Some((https, certificate)) = encrypted {
             for (thread, listener) in users.iter_mut().zip(https) {
-                thread.push(Listening {
+                thread.push(WorkerListener {
                     listener,
                     encryption: Encryption::Always(certificate.settings()),
                 });

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use cloudkv_common::server::TlsSettings;
+use cloudkv_common::server::SharedTlsConfig;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 /// Interval at which the files are checked for changes.
-const LOOK: Duration = Duration::from_millis(500);
+const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reason for which a certificate can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum CertificateError {
     /// A file can't be read, or isn't PEM.
     #[error("read {setting} {}: {source}", path.display())]
     File {
@@ -33,12 +33,12 @@ pub enum TlsError {
     },
     /// Certificate and key are invalid, or don't match.
     #[error("use tls_cert and tls_key: {0}")]
-    Unfit(#[from] rustls::Error),
+    Invalid(#[from] rustls::Error),
 }
 
 /// Files of a certificate and its key.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct CertificateFiles {
     /// File of the certificate and its chain.
     pub certificate: PathBuf,
     /// File of the private key.
@@ -46,16 +46,16 @@ pub struct Files {
 }
 
 /// Modification times and sizes of the files, by which changes are noticed.
-type Stamp = [Option<(SystemTime, u64)>; 2];
+type FileStamps = [Option<(SystemTime, u64)>; 2];
 
-impl Files {
+impl CertificateFiles {
     /// Loads both files.
-    pub fn load(&self) -> Result<ServerConfig, TlsError> {
+    pub fn load(&self) -> Result<ServerConfig, CertificateError> {
         let chain = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|source| wrong("tls_cert", &self.certificate, source))?;
+            .map_err(|source| file_error("tls_cert", &self.certificate, source))?;
         let key = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|source| wrong("tls_key", &self.key, source))?;
+            .map_err(|source| file_error("tls_key", &self.key, source))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -65,65 +65,65 @@ impl Files {
         Ok(config)
     }
 
-    fn stamp(&self) -> Stamp {
-        [&self.certificate, &self.key].map(|path| stamp(path).ok())
+    fn stamps(&self) -> FileStamps {
+        [&self.certificate, &self.key].map(|path| file_stamp(path).ok())
     }
 }
 
-fn wrong(setting: &'static str, path: &Path, source: pem::Error) -> TlsError {
-    TlsError::File {
+fn file_error(setting: &'static str, path: &Path, source: pem::Error) -> CertificateError {
+    CertificateError::File {
         setting,
         path: path.to_owned(),
         source,
     }
 }
 
-fn stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
+fn file_stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path)?;
     Ok((metadata.modified()?, metadata.len()))
 }
 
 /// A certificate in use, which is reloaded when its files change.
-pub struct Certificate {
-    files: Files,
-    used: Stamp,
-    settings: TlsSettings,
+pub struct ReloadingCertificate {
+    files: CertificateFiles,
+    stamps: FileStamps,
+    settings: SharedTlsConfig,
 }
 
-impl Certificate {
+impl ReloadingCertificate {
     /// Loads a certificate and its key.
-    pub fn open(files: Files) -> Result<Self, TlsError> {
-        let stamps = files.stamp();
+    pub fn open(files: CertificateFiles) -> Result<Self, CertificateError> {
+        let stamps = files.stamps();
         let settings = Arc::new(ArcSwap::from_pointee(files.load()?));
         Ok(Self {
             files,
-            used: stamps,
+            stamps,
             settings,
         })
     }
 
     /// TLS settings for new connections.
-    pub fn settings(&self) -> TlsSettings {
+    pub fn settings(&self) -> SharedTlsConfig {
         self.settings.clone()
     }
 
     /// Reloads changed files until `stop`.
-    pub async fn follow(mut self, stop: CancellationToken) {
+    pub async fn watch(mut self, stop: CancellationToken) {
         while stop
-            .run_until_cancelled(tokio::time::sleep(LOOK))
+            .run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL))
             .await
             .is_some()
         {
-            self.look();
+            self.reload_if_changed();
         }
     }
 
-    fn look(&mut self) {
-        let stamps = self.files.stamp();
-        if stamps == self.used {
+    fn reload_if_changed(&mut self) {
+        let stamps = self.files.stamps();
+        if stamps == self.stamps {
             return;
         }
-        self.used = stamps;
+        self.stamps = stamps;
         match self.files.load() {
             Ok(config) => {
                 self.settings.store(Arc::new(config));
@@ -137,7 +137,7 @@ impl Certificate {
     }
 }
 
-impl std::fmt::Debug for Certificate {
+impl std::fmt::Debug for ReloadingCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Certificate").finish_non_exhaustive()
     }

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Tests scripts/cargo with a cargo and a compiler that only say that they did something: in seconds,
-# and with all that a real compilation of RocksDB can do wrong.
-# shellcheck disable=SC2317 # functions that are called by name
+# Tests scripts/cargo with a fake cargo and a fake compiler: in seconds, and with all failures that
+# a real compilation of RocksDB can have.
+# shellcheck disable=SC2317 # functions are called by name
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/tests/lib.sh
 . scripts/tests/lib.sh
 
 clone=$work/clone
-calls=$work/calls # one line for each call of cargo
+calls=$work/calls # one line per call of cargo
 mkdir -p "$clone/scripts" "$work/bin" "$work/bin-without-flock"
 cp "${SCRIPT:-scripts/cargo}" "$clone/scripts/cargo"
 cp Cargo.toml Cargo.lock "$clone/"
 
-# A compilation makes 34 files, then waits until $work/finish is there, and ends as it says:
-# `ok`, `fail` (of the compiler) or `nothing` (made, though cargo succeeds).
+# A compilation creates 34 files, waits until $work/finish exists, and ends with the result in it:
+# `ok`, `fail` (the compiler fails) or `nothing` (cargo succeeds without a library).
 cat >"$work/bin/cargo" <<'FAKE'
 #!/usr/bin/env bash
 set -euo pipefail
 work=$(dirname "$(dirname "$(realpath "$0")")")
 echo "$*" >>"$work/calls"
-# The test may have ended, and have taken its folder along.
+# Also ends when the test has ended and removed its folder.
 wait_to_finish() { until [[ -e $work/finish || ! -d $work ]]; do sleep 0.05; done; }
 if [[ $* != *librocksdb-sys* ]]; then
     echo "with ${ROCKSDB_LIB_DIR:-no library}" >>"$work/calls"
@@ -57,7 +57,7 @@ unset ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_TARGET_DIR
 export CLOUDKV_PROGRESS_SECONDS=1
 PATH=$work/bin:$PATH
 
-# Begins with a clone in which nothing was compiled; compilations end as is said, or wait.
+# Resets the clone to one without compiled files; compilations end with the given result, or wait.
 begin() {
     rm -rf "$clone/target" "$work/finish" "$work/bar" "$calls" "$work"/out.*
     if [[ $# -gt 0 ]]; then echo "$1" >"$work/finish"; fi
@@ -65,10 +65,10 @@ begin() {
 }
 
 build() { "$clone/scripts/cargo" build --locked >"$work/out.$1" 2>&1; }
-# The script itself in the background, not a shell around it.
+# Runs the script itself in the background, without a shell around it.
 start_build() { "$clone/scripts/cargo" build --locked >"$work/out.$1" 2>&1 & }
 compilations() { grep -c librocksdb-sys "$calls" || true; }
-# That many compilations have begun.
+# Returns whether that many compilations have begun.
 begun() { (($(compilations) == $1)); }
 libraries() { find "$clone/target/rocksdb" -name librocksdb.a | wc -l; }
 leftovers() { find "$clone/target/rocksdb" -maxdepth 1 -name 'build*' | wc -l; }
@@ -79,15 +79,15 @@ check "a build with a new library succeeds" build 1
 check "and uses the library" grep -q "^with $clone/target/rocksdb/[0-9]*$" "$calls"
 check "a second one compiles nothing" build 1
 expect "compilations" "$(compilations)" 1
-expect "folders that are left" "$(leftovers)" 0
+expect "leftover folders" "$(leftovers)" 0
 
 for how in fail nothing; do
     begin $how
     check_not "a compilation that ends with '$how' is noticed" build 1
-    check "and said" has 1 "^RocksDB could not be compiled"
+    check "and reported" has 1 "^RocksDB could not be compiled"
     check_not "nothing else is built with '$how'" grep -q '^with' "$calls"
     expect "libraries after '$how'" "$(libraries)" 0
-    expect "folders that are left after '$how'" "$(leftovers)" 0
+    expect "leftover folders after '$how'" "$(leftovers)" 0
     echo ok >"$work/finish"
     check "the next one compiles after '$how'" build 1
 done
@@ -99,7 +99,7 @@ wait_for "the first compilation has begun" begun 1
 wait_for "its progress" has 1 "^RocksDB: 34 of about 340 files compiled, .* s so far, about .* left$"
 start_build 2
 second=$!
-wait_for "the second build to say that it waits" has 2 "^RocksDB: another build of this clone"
+wait_for "the second build reports that it waits" has 2 "^RocksDB: another build of this clone"
 expect "compilations of two builds at once" "$(compilations)" 1
 echo ok >"$work/finish"
 check "the first of two builds succeeds" wait $first
@@ -116,7 +116,7 @@ second=$!
 wait_for "the next build compiles" begun 2
 echo ok >"$work/finish"
 check "a build succeeds after one that was killed" wait $second
-expect "folders that are left after it" "$(leftovers)" 0
+expect "leftover folders after it" "$(leftovers)" 0
 
 begin
 start_without_flock() { PATH=$work/bin:$work/bin-without-flock start_build "$1"; }
@@ -136,13 +136,13 @@ rm "$work/finish"
 touch "$work/bar"
 start_build 1
 first=$!
-wait_for "a line before there is a bar" has 1 "^    Blocking waiting for file lock$"
+wait_for "a line before the first progress bar" has 1 "^    Blocking waiting for file lock$"
 touch "$work/unlock"
-wait_for "cargo's bar as a line" has 1 "^building: 57 of 243 steps, now one, two(build); .* s so far$"
+wait_for "cargo's progress bar as a line" has 1 "^building: 57 of 243 steps, now one, two(build); .* s so far$"
 touch "$work/finish"
 check_not "cargo's error is the script's" wait $first
 check "cargo's lines are passed on" has 1 "^   Compiling two v1.0.0$"
 check "the last one, too" has 1 "^error: no luck$"
-check_not "the bar itself isn't" has 1 "\["
+check_not "the bar itself is not" has 1 "\["
 
 report

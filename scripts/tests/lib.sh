@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What tests of scripts share: a folder for them, `work`, and checks that go on after a failure.
+# Shared by the tests of scripts: a temporary folder, `work`, and checks that go on after a failure.
 work=$(mktemp -d)
 work=$(realpath "$work")
 checks=0
@@ -12,19 +12,19 @@ tidy() {
 }
 trap tidy EXIT
 
-# check WHAT COMMAND...: the command succeeds.
+# check NAME COMMAND...: the command must succeed.
 check() {
     checks=$((checks + 1))
     if ! "${@:2}"; then failed "$1"; fi
 }
 
-# check_not WHAT COMMAND...: the command fails.
+# check_not NAME COMMAND...: the command must fail.
 check_not() {
     checks=$((checks + 1))
     if "${@:2}"; then failed "$1"; fi
 }
 
-# expect WHAT VALUE EXPECTED
+# expect NAME VALUE EXPECTED: the two must be equal.
 expect() {
     checks=$((checks + 1))
     if [[ $2 != "$3" ]]; then failed "$1: $2 instead of $3"; fi
@@ -33,22 +33,22 @@ expect() {
 failed() {
     failures=$((failures + 1))
     printf 'failed: %s\n' "$1"
-    # What the last commands said.
+    # Output of the last commands.
     tail -n 20 "$work"/out.* 2>/dev/null || true
 }
 
-# wait_for WHAT COMMAND...: the command succeeds before long; there is no going on without it.
+# wait_for NAME COMMAND...: the command must succeed within 30 seconds; otherwise the test ends.
 wait_for() {
     local tries
     for ((tries = 0; tries < 600; tries++)); do
         if "${@:2}"; then return; fi
         sleep 0.05
     done
-    failed "never came: $1"
+    failed "timed out: $1"
     exit 1
 }
 
-# Says how it went, and ends.
+# Prints the result and exits.
 report() {
     printf '%s: %s checks, %s failed\n' "${0##*/}" "$checks" "$failures"
     exit $((failures > 0))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests what scripts/tour does without a node; cluster-tests/tests/tour.rs has one.
-# shellcheck disable=SC2317 # functions that are called by name
+# Tests scripts/tour without a node; cluster-tests/tests/tour.rs runs it with one.
+# shellcheck disable=SC2317 # functions are called by name
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/tests/lib.sh
@@ -9,11 +9,11 @@ cd "$(dirname "$0")/../.."
 tour() { timeout 60 scripts/tour "$@" >"$work/out.tour" 2>"$work/out.errors"; }
 
 # Nothing listens on port 1.
-check_not "without a node there is no tour" tour http://127.0.0.1:1
-check "what to do is said" grep -q 'no node answers at http://127.0.0.1:1: start one' "$work/out.errors"
+check_not "the tour fails without a node" tour http://127.0.0.1:1
+check "the message says what to do" grep -q 'no node answers at http://127.0.0.1:1: start one' "$work/out.errors"
 expect "commands without a node" "$(wc -c <"$work/out.tour")" 0
 
-# A curl that reaches a node twice, and then none.
+# A fake curl that reaches a node twice, and then fails.
 mkdir "$work/bin"
 cat >"$work/bin/curl" <<'FAKE'
 #!/usr/bin/env bash
@@ -23,14 +23,14 @@ printf '{"message":"pong"}'
 FAKE
 chmod +x "$work/bin/curl"
 PATH=$work/bin:$PATH
-check_not "a node that goes away ends the tour" tour http://127.0.0.1:1
-check "that is said" grep -q "the node at http://127.0.0.1:1 doesn't answer any more" "$work/out.errors"
+check_not "the tour ends when the node stops answering" tour http://127.0.0.1:1
+check "the message says so" grep -q "the node at http://127.0.0.1:1 doesn't answer any more" "$work/out.errors"
 check "commands are printed before answers" diff - <(head -n 4 "$work/out.tour") <<'EXPECTED'
 $ API=http://127.0.0.1:1
 $ curl -si "$API/ping"
 {"message":"pong"}
 $ field() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }   # a field of a JSON answer
 EXPECTED
-expect "calls after the one that failed" "$(wc -l <"$work/bin/calls")" 3
+expect "calls of curl" "$(wc -l <"$work/bin/calls")" 3
 
 report

@@ -1,29 +1,29 @@
 //! Generates histories of a correct register whose clients observe it with a delay.
 
-use super::model::{ABSENT, Needs, Op, Value};
+use super::model::{ABSENT, Precondition, RegisterOp, Value};
 use crate::rng::Rng;
 
 /// Parameters of a generated history.
-pub(super) struct Shape {
+pub(super) struct HistoryShape {
     pub clients: u64,
     pub ops: usize,
     /// Probability that an operation which writes has an unknown outcome, in permille.
-    pub unknown: u64,
+    pub unknown_permille: u64,
     /// Longest time between an operation's start and its effect, and from there to its end.
-    pub lag: u64,
+    pub max_lag: u64,
 }
 
 /// An operation with the instant at which it takes effect (`None`: never).
-struct Planned {
+struct PlannedOp {
     start: u64,
-    happens: Option<u64>,
+    effect_at: Option<u64>,
     end: u64,
-    kind: Kind,
+    kind: RegisterOpKind,
     unknown: bool,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum RegisterOpKind {
     Read,
     Write,
     Delete,
@@ -33,41 +33,41 @@ enum Kind {
 }
 
 /// Generates a linearizable history.
-pub(super) fn history(rng: &mut Rng, shape: &Shape) -> Vec<Op> {
+pub(super) fn generate_history(rng: &mut Rng, shape: &HistoryShape) -> Vec<RegisterOp> {
     let mut planned = plan(rng, shape);
-    planned.sort_by_key(|op| op.happens.unwrap_or(op.start));
+    planned.sort_by_key(|op| op.effect_at.unwrap_or(op.start));
     let mut register = Register {
         state: ABSENT,
         written: vec![ABSENT],
     };
-    let ops = planned.iter().filter_map(|op| register.run(op)).collect();
-    let mut ops: Vec<Op> = ops;
+    let ops = planned.iter().filter_map(|op| register.apply(op)).collect();
+    let mut ops: Vec<RegisterOp> = ops;
     rng.shuffle(&mut ops);
     ops
 }
 
-fn plan(rng: &mut Rng, shape: &Shape) -> Vec<Planned> {
+fn plan(rng: &mut Rng, shape: &HistoryShape) -> Vec<PlannedOp> {
     let mut free_at = vec![0; usize::try_from(shape.clients).unwrap()];
     (0..shape.ops)
         .map(|_| {
             let client = rng.index(free_at.len());
-            let start = free_at[client] + 1 + rng.within(0..shape.lag);
-            let kind = match rng.within(0..10) {
-                0..4 => Kind::Read,
-                4..7 => Kind::Write,
-                7 => Kind::Delete,
-                8 => Kind::Create,
-                _ => Kind::Cas(rng.index(3)),
+            let start = free_at[client] + 1 + rng.range(0..shape.max_lag);
+            let kind = match rng.range(0..10) {
+                0..4 => RegisterOpKind::Read,
+                4..7 => RegisterOpKind::Write,
+                7 => RegisterOpKind::Delete,
+                8 => RegisterOpKind::Create,
+                _ => RegisterOpKind::Cas(rng.index(3)),
             };
-            let unknown = !matches!(kind, Kind::Read) && rng.permille(shape.unknown);
+            let unknown = !matches!(kind, RegisterOpKind::Read) && rng.chance_permille(shape.unknown_permille);
             let lag_factor = if unknown { 20 } else { 1 };
-            let happens = start + rng.within(0..shape.lag * lag_factor);
-            let end = happens + rng.within(0..shape.lag);
-            free_at[client] = if unknown { start + shape.lag } else { end };
-            let is_never = unknown && rng.permille(500);
-            Planned {
+            let happens = start + rng.range(0..shape.max_lag * lag_factor);
+            let end = happens + rng.range(0..shape.max_lag);
+            free_at[client] = if unknown { start + shape.max_lag } else { end };
+            let is_never = unknown && rng.chance_permille(500);
+            PlannedOp {
                 start,
-                happens: (!is_never).then_some(happens),
+                effect_at: (!is_never).then_some(happens),
                 end,
                 kind,
                 unknown,
@@ -82,52 +82,52 @@ struct Register {
 }
 
 impl Register {
-    fn run(&mut self, op: &Planned) -> Option<Op> {
+    fn apply(&mut self, op: &PlannedOp) -> Option<RegisterOp> {
         let value = self.written.len() as Value;
         let (needs, sets) = match op.kind {
-            Kind::Read => {
-                return Some(Op::done(op.start, op.end, Needs::Is(self.state), None));
+            RegisterOpKind::Read => {
+                return Some(RegisterOp::completed(op.start, op.end, Precondition::Equals(self.state), None));
             }
-            Kind::Write => (Needs::Any, value),
-            Kind::Delete => (Needs::Any, ABSENT),
-            Kind::Create => (Needs::Is(ABSENT), value),
-            Kind::Cas(ago) => {
+            RegisterOpKind::Write => (Precondition::Any, value),
+            RegisterOpKind::Delete => (Precondition::Any, ABSENT),
+            RegisterOpKind::Create => (Precondition::Equals(ABSENT), value),
+            RegisterOpKind::Cas(ago) => {
                 let compared = self.written[self.written.len().saturating_sub(1 + ago)];
-                (Needs::Is(compared), value)
+                (Precondition::Equals(compared), value)
             }
         };
         if sets != ABSENT {
             self.written.push(sets);
         }
-        let is_met = needs.hold(self.state);
-        if is_met && op.happens.is_some() {
+        let is_met = needs.is_met_by(self.state);
+        if is_met && op.effect_at.is_some() {
             self.state = sets;
         }
         if op.unknown {
-            return Some(Op::unknown(op.start, needs, sets));
+            return Some(RegisterOp::with_unknown_outcome(op.start, needs, sets));
         }
-        let Needs::Is(compared) = needs else {
-            return Some(Op::done(op.start, op.end, needs, Some(sets)));
+        let Precondition::Equals(compared) = needs else {
+            return Some(RegisterOp::completed(op.start, op.end, needs, Some(sets)));
         };
         Some(if is_met {
-            Op::done(op.start, op.end, needs, Some(sets))
+            RegisterOp::completed(op.start, op.end, needs, Some(sets))
         } else {
-            Op::done(op.start, op.end, Needs::Not(compared), None)
+            RegisterOp::completed(op.start, op.end, Precondition::NotEqual(compared), None)
         })
     }
 }
 
 /// Changes the precondition or the times of one operation; the result may be linearizable or not.
-pub(super) fn break_it(rng: &mut Rng, ops: &mut [Op]) {
-    let values: Vec<Value> = ops.iter().filter_map(|op| op.sets).collect();
+pub(super) fn corrupt(rng: &mut Rng, ops: &mut [RegisterOp]) {
+    let values: Vec<Value> = ops.iter().filter_map(|op| op.writes).collect();
     let at = rng.index(ops.len());
     let value = values.get(rng.index(values.len())).copied();
     let value = value.unwrap_or(ABSENT);
     let op = &mut ops[at];
-    match (op.needs, rng.index(3)) {
-        (Needs::Is(_), 0 | 1) if op.sets != Some(value) => op.needs = Needs::Is(value),
-        (Needs::Not(_), 0 | 1) => op.needs = Needs::Not(value),
-        (Needs::Any | Needs::Is(_) | Needs::Not(_), _) => {
+    match (op.precondition, rng.index(3)) {
+        (Precondition::Equals(_), 0 | 1) if op.writes != Some(value) => op.precondition = Precondition::Equals(value),
+        (Precondition::NotEqual(_), 0 | 1) => op.precondition = Precondition::NotEqual(value),
+        (Precondition::Any | Precondition::Equals(_) | Precondition::NotEqual(_), _) => {
             op.start /= 2;
             op.end = op.end.map(|end| op.start + (end - op.start) / 4);
         }

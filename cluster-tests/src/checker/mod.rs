@@ -11,11 +11,11 @@
 //! The search relies on it: see `search`.
 
 mod model;
-mod places;
+mod op_set;
 mod search;
 
 #[cfg(test)]
-mod brute;
+mod brute_force;
 #[cfg(test)]
 mod generate;
 #[cfg(test)]
@@ -25,5 +25,5 @@ mod tests;
 #[cfg(test)]
 mod todc_tests;
 
-pub use model::{ABSENT, Needs, Op, Value};
-pub use search::{Budget, Verdict, check};
+pub use model::{ABSENT, Precondition, RegisterOp, Value};
+pub use search::{SearchBudget, Verdict, check};

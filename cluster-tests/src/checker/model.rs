@@ -8,29 +8,29 @@ pub const ABSENT: Value = 0;
 
 /// Condition on the register at the instant at which an operation takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Needs {
+pub enum Precondition {
     /// No condition: a plain write.
     Any,
     /// The register holds this value: a read that returned it, or a condition that was met.
-    Is(Value),
+    Equals(Value),
     /// The register holds any other value: a condition that was not met.
-    Not(Value),
+    NotEqual(Value),
 }
 
-impl Needs {
+impl Precondition {
     /// Returns whether a register that holds `value` meets the condition.
-    pub fn hold(self, value: Value) -> bool {
+    pub fn is_met_by(self, value: Value) -> bool {
         match self {
             Self::Any => true,
-            Self::Is(needed) => needed == value,
-            Self::Not(other) => other != value,
+            Self::Equals(needed) => needed == value,
+            Self::NotEqual(other) => other != value,
         }
     }
 }
 
 /// An operation as its client observed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Op {
+pub struct RegisterOp {
     /// Start time.
     pub start: u64,
     /// End time. `None`: the outcome is unknown, and the operation may take effect at any time from
@@ -38,29 +38,29 @@ pub struct Op {
     /// which is the same as never.)
     pub end: Option<u64>,
     /// Value that the operation read, or its condition.
-    pub needs: Needs,
+    pub precondition: Precondition,
     /// Value that the operation writes; `None`: it changes nothing.
-    pub sets: Option<Value>,
+    pub writes: Option<Value>,
 }
 
-impl Op {
+impl RegisterOp {
     /// Creates an operation that completed.
-    pub fn done(start: u64, end: u64, needs: Needs, sets: Option<Value>) -> Self {
+    pub fn completed(start: u64, end: u64, precondition: Precondition, writes: Option<Value>) -> Self {
         Self {
             start,
             end: Some(end),
-            needs,
-            sets,
+            precondition,
+            writes,
         }
     }
 
     /// Creates an operation with an unknown outcome.
-    pub fn unknown(start: u64, needs: Needs, sets: Value) -> Self {
+    pub fn with_unknown_outcome(start: u64, precondition: Precondition, sets: Value) -> Self {
         Self {
             start,
             end: None,
-            needs,
-            sets: Some(sets),
+            precondition,
+            writes: Some(sets),
         }
     }
 }

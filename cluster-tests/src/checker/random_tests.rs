@@ -1,8 +1,8 @@
 //! Random histories: correct ones pass, and corrupted ones get the verdict of the brute-force
 //! checker.
 
-use super::generate::{Shape, break_it, history};
-use super::{ABSENT, Budget, Needs, Op, Verdict, brute, check};
+use super::generate::{HistoryShape, corrupt, generate_history};
+use super::{ABSENT, SearchBudget, Precondition, RegisterOp, Verdict, brute_force, check};
 use crate::rng::Rng;
 
 #[test]
@@ -10,18 +10,18 @@ fn small_histories_get_the_verdict_of_the_brute_force_checker() {
     let (mut linearizable, mut violated) = (0, 0);
     for seed in 0..20_000 {
         let mut rng = Rng::new(seed);
-        let shape = Shape {
+        let shape = HistoryShape {
             clients: 2 + seed % 3,
             ops: 3 + usize::try_from(seed % 6).unwrap(),
-            unknown: 250,
-            lag: 4,
+            unknown_permille: 250,
+            max_lag: 4,
         };
-        let mut ops = history(&mut rng, &shape);
+        let mut ops = generate_history(&mut rng, &shape);
         assert_eq!(verdict(&ops), Some(true), "seed {seed}: {ops:#?}");
         for _ in 0..1 + rng.index(2) {
-            break_it(&mut rng, &mut ops);
+            corrupt(&mut rng, &mut ops);
         }
-        let expected = brute::linearizable(&ops);
+        let expected = brute_force::is_linearizable(&ops);
         assert_eq!(verdict(&ops), Some(expected), "seed {seed}: {ops:#?}");
         *(if expected { &mut linearizable } else { &mut violated }) += 1;
     }
@@ -32,24 +32,24 @@ fn small_histories_get_the_verdict_of_the_brute_force_checker() {
 fn long_histories_with_many_unknown_outcomes_are_decided() {
     for seed in 0..12 {
         let mut rng = Rng::new(seed);
-        let shape = Shape {
+        let shape = HistoryShape {
             clients: 2 + seed,
             ops: 4000,
-            unknown: 15,
-            lag: 50,
+            unknown_permille: 15,
+            max_lag: 50,
         };
-        let mut ops = history(&mut rng, &shape);
+        let mut ops = generate_history(&mut rng, &shape);
         let unknown = ops.iter().filter(|op| op.end.is_none()).count();
         assert!(unknown > 15, "{unknown}");
         assert_eq!(verdict(&ops), Some(true), "seed {seed}");
-        make_stale(&mut rng, &mut ops);
+        insert_stale_read(&mut rng, &mut ops);
         assert_eq!(verdict(&ops), Some(false), "seed {seed}");
     }
 }
 
 /// Returns whether the history is linearizable; `None`: undecided.
-fn verdict(ops: &[Op]) -> Option<bool> {
-    match check(ops, Budget::default()) {
+fn verdict(ops: &[RegisterOp]) -> Option<bool> {
+    match check(ops, SearchBudget::default()) {
         Verdict::Linearizable => Some(true),
         Verdict::Violated { .. } => Some(false),
         Verdict::Undecided => None,
@@ -58,15 +58,15 @@ fn verdict(ops: &[Op]) -> Option<bool> {
 
 /// Changes a late read so that it returns a value which two acknowledged plain writes, one after
 /// the other and both before the read, have overwritten.
-fn make_stale(rng: &mut Rng, ops: &mut [Op]) {
-    let plain = |op: &&Op| op.needs == Needs::Any && op.end.is_some() && op.sets > Some(ABSENT);
-    let mut writes: Vec<Op> = ops.iter().filter(plain).copied().collect();
+fn insert_stale_read(rng: &mut Rng, ops: &mut [RegisterOp]) {
+    let plain = |op: &&RegisterOp| op.precondition == Precondition::Any && op.end.is_some() && op.writes > Some(ABSENT);
+    let mut writes: Vec<RegisterOp> = ops.iter().filter(plain).copied().collect();
     writes.sort_by_key(|op| op.end);
     let old = writes[rng.index(writes.len() / 4)];
     let newer = writes.iter().find(|op| Some(op.start) > old.end);
     let overwritten = newer.and_then(|op| op.end);
-    let is_late_read = |op: &&mut Op| op.sets.is_none() && Some(op.start) > overwritten;
-    let reads: Vec<&mut Op> = ops.iter_mut().filter(is_late_read).collect();
+    let is_late_read = |op: &&mut RegisterOp| op.writes.is_none() && Some(op.start) > overwritten;
+    let reads: Vec<&mut RegisterOp> = ops.iter_mut().filter(is_late_read).collect();
     let read = reads.into_iter().next_back().expect("a late read");
-    read.needs = Needs::Is(old.sets.unwrap_or(ABSENT));
+    read.precondition = Precondition::Equals(old.writes.unwrap_or(ABSENT));
 }

@@ -15,14 +15,14 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use super::model::{ABSENT, Needs, Op, Value};
-use super::places::{Packed, Places};
+use super::model::{ABSENT, Precondition, RegisterOp, Value};
+use super::op_set::{PackedOpSet, OpSet};
 
 /// Maximum number of steps of a search.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget(pub u64);
+pub struct SearchBudget(pub u64);
 
-impl Default for Budget {
+impl Default for SearchBudget {
     fn default() -> Self {
         Self(5_000_000)
     }
@@ -49,14 +49,14 @@ pub enum Verdict {
 ///
 /// # Panics
 /// Panics if two operations write the same value: the value of a read would be ambiguous.
-pub fn check(ops: &[Op], budget: Budget) -> Verdict {
+pub fn check(ops: &[RegisterOp], budget: SearchBudget) -> Verdict {
     assert_unique(ops);
     Search::new(ops, budget).run()
 }
 
-fn assert_unique(ops: &[Op]) {
+fn assert_unique(ops: &[RegisterOp]) {
     let mut seen = HashSet::new();
-    for value in ops.iter().filter_map(|op| op.sets) {
+    for value in ops.iter().filter_map(|op| op.writes) {
         assert!(
             value == ABSENT || seen.insert(value),
             "value {value} is written twice"
@@ -66,37 +66,37 @@ fn assert_unique(ops: &[Op]) {
 
 /// The operation to place next: an index into those of known end, or into the others.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum SearchStep {
     Known(usize),
     Unknown(usize),
 }
 
-struct Frame {
+struct SearchFrame {
     /// Steps still to be tried from this position, the best at the end.
-    steps: Vec<Step>,
+    steps: Vec<SearchStep>,
     /// The step that led to this position, and the state before it. `None`: this is the root.
-    undo: Option<(Step, Value)>,
+    undo: Option<(SearchStep, Value)>,
 }
 
 struct Search<'a> {
-    ops: &'a [Op],
+    ops: &'a [RegisterOp],
     /// Indexes into `ops`, ordered by start.
     known: Vec<usize>,
     unknown: Vec<usize>,
-    placed: Places,
-    used: Places,
+    placed: OpSet,
+    placed_unknown: OpSet,
     state: Value,
     /// Number of unplaced operations of known end that need the register to hold each value.
-    waiting: HashMap<Value, usize>,
+    pending_readers: HashMap<Value, usize>,
     /// Explored positions, each with the minimal sets of used operations of unknown outcome.
-    reached: HashMap<(Packed, Value), Vec<Box<[u64]>>>,
+    explored: HashMap<(PackedOpSet, Value), Vec<Box<[u64]>>>,
     /// The longest order found so far: its length, its operations, and those that didn't fit next.
     best: (usize, Vec<usize>, Vec<usize>),
     budget: u64,
 }
 
 impl<'a> Search<'a> {
-    fn new(ops: &'a [Op], budget: Budget) -> Self {
+    fn new(ops: &'a [RegisterOp], budget: SearchBudget) -> Self {
         let by_start = |known: bool| {
             let mut indexes: Vec<usize> = (0..ops.len())
                 .filter(|index| ops[*index].end.is_some() == known)
@@ -105,32 +105,32 @@ impl<'a> Search<'a> {
             indexes
         };
         let (known, unknown) = (by_start(true), by_start(false));
-        let mut waiting = HashMap::new();
+        let mut pending_readers = HashMap::new();
         for index in &known {
-            if let Needs::Is(value) = ops[*index].needs {
-                *waiting.entry(value).or_default() += 1;
+            if let Precondition::Equals(value) = ops[*index].precondition {
+                *pending_readers.entry(value).or_default() += 1;
             }
         }
         Self {
             ops,
-            placed: Places::new(known.len()),
-            used: Places::new(unknown.len()),
+            placed: OpSet::new(known.len()),
+            placed_unknown: OpSet::new(unknown.len()),
             known,
             unknown,
             state: ABSENT,
-            waiting,
-            reached: HashMap::new(),
+            pending_readers,
+            explored: HashMap::new(),
             best: (0, vec![], vec![]),
             budget: budget.0,
         }
     }
 
     fn run(mut self) -> Verdict {
-        let mut frames = vec![Frame {
-            steps: self.steps(),
+        let mut frames = vec![SearchFrame {
+            steps: self.candidate_steps(),
             undo: None,
         }];
-        self.note_best(&frames);
+        self.record_best(&frames);
         while self.placed.count() < self.known.len() {
             let Some(frame) = frames.last_mut() else {
                 let (_, placed, stuck) = self.best;
@@ -138,7 +138,7 @@ impl<'a> Search<'a> {
             };
             let Some(step) = frame.steps.pop() else {
                 if let Some((step, before)) = frame.undo {
-                    self.take_back(step, before);
+                    self.unplace(step, before);
                 }
                 frames.pop();
                 continue;
@@ -149,69 +149,69 @@ impl<'a> Search<'a> {
             self.budget -= 1;
             let before = self.state;
             self.place(step);
-            if self.is_new() {
-                let steps = self.steps();
-                frames.push(Frame {
+            if self.mark_explored() {
+                let steps = self.candidate_steps();
+                frames.push(SearchFrame {
                     steps,
                     undo: Some((step, before)),
                 });
-                self.note_best(&frames);
+                self.record_best(&frames);
             } else {
-                self.take_back(step, before);
+                self.unplace(step, before);
             }
         }
         Verdict::Linearizable
     }
 
-    fn op(&self, step: Step) -> &'a Op {
+    fn op(&self, step: SearchStep) -> &'a RegisterOp {
         &self.ops[self.index(step)]
     }
 
-    fn index(&self, step: Step) -> usize {
+    fn index(&self, step: SearchStep) -> usize {
         match step {
-            Step::Known(at) => self.known[at],
-            Step::Unknown(at) => self.unknown[at],
+            SearchStep::Known(at) => self.known[at],
+            SearchStep::Unknown(at) => self.unknown[at],
         }
     }
 
-    fn place(&mut self, step: Step) {
+    fn place(&mut self, step: SearchStep) {
         let op = self.op(step);
         match step {
-            Step::Known(at) => {
+            SearchStep::Known(at) => {
                 self.placed.insert(at);
-                self.change_waiting(op.needs, |count| count.saturating_sub(1));
+                self.update_readers(op.precondition, |count| count.saturating_sub(1));
             }
-            Step::Unknown(at) => self.used.insert(at),
+            SearchStep::Unknown(at) => self.placed_unknown.insert(at),
         }
-        self.state = op.sets.unwrap_or(self.state);
+        self.state = op.writes.unwrap_or(self.state);
     }
 
-    fn take_back(&mut self, step: Step, before: Value) {
+    fn unplace(&mut self, step: SearchStep, before: Value) {
         match step {
-            Step::Known(at) => {
+            SearchStep::Known(at) => {
                 self.placed.remove(at);
-                self.change_waiting(self.op(step).needs, |count| count + 1);
+                self.update_readers(self.op(step).precondition, |count| count + 1);
             }
-            Step::Unknown(at) => self.used.remove(at),
+            SearchStep::Unknown(at) => self.placed_unknown.remove(at),
         }
         self.state = before;
     }
 
-    fn change_waiting(&mut self, needs: Needs, change: impl Fn(usize) -> usize) {
-        if let Needs::Is(value) = needs {
-            let count = self.waiting.entry(value).or_default();
+    fn update_readers(&mut self, needs: Precondition, change: impl Fn(usize) -> usize) {
+        if let Precondition::Equals(value) = needs {
+            let count = self.pending_readers.entry(value).or_default();
             *count = change(*count);
         }
     }
 
     /// Marks this position as explored; returns false if it, or a better one, was explored before.
-    fn is_new(&mut self) -> bool {
-        let used = self.reached.entry((self.placed.packed(), self.state));
+    fn mark_explored(&mut self) -> bool {
+        let used = self.explored.entry((self.placed.packed(), self.state));
         let used = used.or_default();
-        if used.iter().any(|fewer| self.used.covers(fewer)) {
+        if used.iter().any(|fewer| self.placed_unknown.is_superset_of(fewer)) {
             return false;
         }
-        used.push(self.used.words());
+        used.push(self.placed_unknown.words());
         true
     }
 
@@ -234,55 +234,55 @@ impl<'a> Search<'a> {
     }
 
     /// Returns the steps that may come next, the best at the end.
-    fn steps(&self) -> Vec<Step> {
+    fn candidate_steps(&self) -> Vec<SearchStep> {
         let next = self.next_known();
-        let fits = |at: &usize| self.ops[self.known[*at]].needs.hold(self.state);
-        let changes = |at: &usize| self.ops[self.known[*at]].sets.is_some();
+        let fits = |at: &usize| self.ops[self.known[*at]].precondition.is_met_by(self.state);
+        let changes = |at: &usize| self.ops[self.known[*at]].writes.is_some();
         if let Some(at) = next.iter().find(|at| fits(at) && !changes(at)) {
-            return vec![Step::Known(*at)];
+            return vec![SearchStep::Known(*at)];
         }
-        let mut steps = self.useful_unknown(&next);
+        let mut steps = self.useful_unknown_steps(&next);
         let mut fitting: Vec<usize> = next.into_iter().filter(fits).collect();
         fitting.sort_by_key(|at| std::cmp::Reverse(self.ops[self.known[*at]].end));
-        steps.extend(fitting.into_iter().map(Step::Known));
-        steps.retain(|step| !self.buries(*step));
+        steps.extend(fitting.into_iter().map(SearchStep::Known));
+        steps.retain(|step| !self.overwrites_needed_value(*step));
         steps
     }
 
     /// Returns the operations of unknown outcome after which something fits that doesn't fit now.
-    fn useful_unknown(&self, next: &[usize]) -> Vec<Step> {
+    fn useful_unknown_steps(&self, next: &[usize]) -> Vec<SearchStep> {
         let ends = next.iter().filter_map(|at| self.ops[self.known[*at]].end);
         let first_end = ends.min().unwrap_or(u64::MAX);
         let free =
-            |at: &usize| !self.used.contains(*at) && self.ops[self.unknown[*at]].start <= first_end;
+            |at: &usize| !self.placed_unknown.contains(*at) && self.ops[self.unknown[*at]].start <= first_end;
         let free: Vec<usize> = (0..self.unknown.len()).filter(free).collect();
         let next = next.iter().map(|at| self.known[*at]);
-        let misfits: Vec<Needs> = next
+        let misfits: Vec<Precondition> = next
             .chain(free.iter().map(|at| self.unknown[*at]))
-            .map(|index| self.ops[index].needs)
-            .filter(|needs| !needs.hold(self.state))
+            .map(|index| self.ops[index].precondition)
+            .filter(|needs| !needs.is_met_by(self.state))
             .collect();
         let useful = |at: &usize| {
             let op = &self.ops[self.unknown[*at]];
-            let state_after = op.sets.unwrap_or(self.state);
-            op.needs.hold(self.state) && misfits.iter().any(|needs| needs.hold(state_after))
+            let state_after = op.writes.unwrap_or(self.state);
+            op.precondition.is_met_by(self.state) && misfits.iter().any(|needs| needs.is_met_by(state_after))
         };
-        free.into_iter().filter(useful).map(Step::Unknown).collect()
+        free.into_iter().filter(useful).map(SearchStep::Unknown).collect()
     }
 
     /// Returns whether a step overwrites a value that another operation still has to observe.
-    fn buries(&self, step: Step) -> bool {
+    fn overwrites_needed_value(&self, step: SearchStep) -> bool {
         let op = self.op(step);
-        if self.state == ABSENT || op.sets.is_none_or(|value| value == self.state) {
+        if self.state == ABSENT || op.writes.is_none_or(|value| value == self.state) {
             return false;
         }
-        let own = matches!(step, Step::Known(_)) && op.needs == Needs::Is(self.state);
-        let waiting = self.waiting.get(&self.state).copied().unwrap_or(0);
+        let own = matches!(step, SearchStep::Known(_)) && op.precondition == Precondition::Equals(self.state);
+        let waiting = self.pending_readers.get(&self.state).copied().unwrap_or(0);
         waiting > usize::from(own)
     }
 
     /// Records the order if it is the longest so far, once the search is stuck at its end.
-    fn note_best(&mut self, frames: &[Frame]) {
+    fn record_best(&mut self, frames: &[SearchFrame]) {
         let stuck = frames.last().is_some_and(|frame| frame.steps.is_empty());
         let (longest, _, known) = &self.best;
         if !stuck || (self.placed.count() <= *longest && !known.is_empty()) {

@@ -4,29 +4,29 @@ use todc_utils::Specification;
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 
-use super::generate::{Shape, break_it, history};
-use super::{ABSENT, Budget, Op, Value, Verdict, check};
+use super::generate::{HistoryShape, corrupt, generate_history};
+use super::{ABSENT, SearchBudget, RegisterOp, Value, Verdict, check};
 use crate::rng::Rng;
 
 struct Register;
 
 impl Specification for Register {
     type State = Value;
-    type Operation = Op;
+    type Operation = RegisterOp;
 
     fn init() -> Value {
         ABSENT
     }
 
-    fn apply(op: &Op, state: &Value) -> (bool, Value) {
-        (op.needs.hold(*state), op.sets.unwrap_or(*state))
+    fn apply(op: &RegisterOp, state: &Value) -> (bool, Value) {
+        (op.precondition.is_met_by(*state), op.writes.unwrap_or(*state))
     }
 }
 
 /// Returns the verdict of the other checker. It has no unknown outcomes: such an operation takes
 /// effect, at the latest at the end of the history, or is left out, and some choice must be
 /// linearizable.
-fn other_verdict(ops: &[Op]) -> bool {
+fn reference_verdict(ops: &[RegisterOp]) -> bool {
     let unknown: Vec<usize> = (0..ops.len()).filter(|at| ops[*at].end.is_none()).collect();
     (0_u32..1 << unknown.len()).any(|choice| {
         let left_out = unknown
@@ -57,24 +57,24 @@ fn other_verdict(ops: &[Op]) -> bool {
 fn random_histories_get_the_verdict_of_an_independent_checker() {
     let (mut linearizable, mut violated) = (0, 0);
     for seed in 0..1500 {
-        let mut rng = Rng::branch(seed, 2);
-        let shape = Shape {
+        let mut rng = Rng::derived(seed, 2);
+        let shape = HistoryShape {
             clients: 2 + seed % 4,
             ops: 10 + usize::try_from(seed % 30).unwrap(),
-            unknown: 60,
-            lag: 5,
+            unknown_permille: 60,
+            max_lag: 5,
         };
-        let mut ops = history(&mut rng, &shape);
+        let mut ops = generate_history(&mut rng, &shape);
         if ops.iter().filter(|op| op.end.is_none()).count() > 4 {
             continue;
         }
         for _ in 0..2 {
-            let verdict = check(&ops, Budget::default());
+            let verdict = check(&ops, SearchBudget::default());
             assert_ne!(verdict, Verdict::Undecided, "seed {seed}");
             let ours = verdict == Verdict::Linearizable;
-            assert_eq!(ours, other_verdict(&ops), "seed {seed}: {ops:#?}");
+            assert_eq!(ours, reference_verdict(&ops), "seed {seed}: {ops:#?}");
             *(if ours { &mut linearizable } else { &mut violated }) += 1;
-            break_it(&mut rng, &mut ops);
+            corrupt(&mut rng, &mut ops);
         }
     }
     assert!(

@@ -4,45 +4,45 @@
 //! stops and isolates nodes as a seed decides. Each key's history is then checked for
 //! linearizability, the nodes are compared, and all acknowledged writes are read again.
 
-mod aim;
-mod call;
-mod client;
-mod damage;
-mod directory;
+mod target;
+mod call_record;
+mod recording_client;
+mod disk_damage;
+mod bucket_list;
 #[cfg(test)]
-mod fake;
+mod fake_server;
 #[cfg(test)]
-mod fake_tests;
-mod harm;
-mod kind;
-mod ledger;
-mod limits;
-mod line;
+mod fake_server_tests;
+mod node_faults;
+mod fault_kind;
+mod history;
+mod key_limits;
+mod node_connection;
 mod nemesis;
-mod noise;
-mod plain;
+mod incompressible;
+mod plain_client;
 mod plain_load;
 mod power;
 mod regions;
 mod report;
 mod run;
 mod schedule;
-mod settle;
+mod history_checker;
 mod slow_snapshot;
 mod version;
 mod workload;
 
-pub use aim::Aim;
-pub use call::{Action, Outcome, Record, to_ops};
-pub use kind::{Counts, Kind};
-pub use ledger::{KeyName, Ledger, Tally};
-pub use line::{Line, Reply};
+pub use target::FaultTarget;
+pub use call_record::{Action, Outcome, CallRecord, to_register_ops};
+pub use fault_kind::{FaultCounts, FaultKind};
+pub use history::{KeyName, History, OutcomeCounts};
+pub use node_connection::{NodeConnection, ExchangeOutcome};
 pub use nemesis::Nemesis;
-pub use plain::{Plain, PlainError, PlainResult};
-pub use plain_load::{PlainLoad, PlainOutcome, Work, fill};
-pub use power::{Cut, DiskFailure, FailingCalls, Plan, PowerOptions, run_power};
+pub use plain_client::{PlainClient, PlainError, PlainResult};
+pub use plain_load::{PlainLoad, PlainLoadResult, LoadPattern, fill};
+pub use power::{PowerLoss, DiskFailure, FailingCalls, PowerLossPlan, PowerOptions, run_power};
 pub use regions::{RegionsOptions, run_regions};
 pub use report::Report;
 pub use run::{RunOptions, run};
-pub use schedule::{Schedule, Step};
+pub use schedule::{FaultSchedule, FaultStep};
 pub use version::Version;

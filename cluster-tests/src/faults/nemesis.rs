@@ -3,25 +3,25 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::aim::Aim;
-use super::damage;
-use super::harm;
-use super::kind::{Counts, Kind};
-use super::schedule::Step;
+use super::target::FaultTarget;
+use super::disk_damage;
+use super::node_faults;
+use super::fault_kind::{FaultCounts, FaultKind};
+use super::schedule::FaultStep;
 use super::slow_snapshot::slow_snapshot;
 use crate::harness::try_eventually;
 use crate::region::{LinkStats, Region};
 use crate::rng::Rng;
 
 /// Time for all groups to be healthy after a wipe.
-const WHOLE_WITHIN: Duration = Duration::from_secs(180);
+const HEALTHY_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Injects faults into a region, one step at a time, and repairs it.
 #[derive(Debug)]
 pub struct Nemesis<'a> {
     region: &'a mut Region,
     /// Faults that happened so far.
-    pub counts: Counts,
+    pub counts: FaultCounts,
 }
 
 impl<'a> Nemesis<'a> {
@@ -29,7 +29,7 @@ impl<'a> Nemesis<'a> {
     pub fn new(region: &'a mut Region) -> Self {
         Self {
             region,
-            counts: Counts::default(),
+            counts: FaultCounts::default(),
         }
     }
 
@@ -37,21 +37,21 @@ impl<'a> Nemesis<'a> {
     ///
     /// # Panics
     /// Panics if a node doesn't come back, or has exited by itself.
-    pub async fn carry_out(&mut self, step: &Step) {
-        let mut rng = Rng::new(step.detail);
-        let seat = self.aim(step.aim, &mut rng).await;
-        match step.second {
+    pub async fn carry_out(&mut self, step: &FaultStep) {
+        let mut rng = Rng::new(step.seed);
+        let seat = self.resolve_target(step.target, &mut rng).await;
+        match step.second_fault {
             Some((kind, aim)) => {
-                let second = self.aim(aim, &mut rng).await;
-                let before = self.begin_network(kind, second, &mut rng);
-                self.first(step, seat, &mut rng).await;
-                self.end_network(kind, before).await;
+                let second = self.resolve_target(aim, &mut rng).await;
+                let before = self.begin_network_fault(kind, second, &mut rng);
+                self.inject(step, seat, &mut rng).await;
+                self.end_network_fault(kind, before).await;
             }
-            None => self.first(step, seat, &mut rng).await,
+            None => self.inject(step, seat, &mut rng).await,
         }
         self.region.network.heal();
         self.assert_all_run();
-        tokio::time::sleep(step.rest).await;
+        tokio::time::sleep(step.pause_after).await;
     }
 
     /// Removes all network faults.
@@ -61,68 +61,68 @@ impl<'a> Nemesis<'a> {
     }
 
     fn assert_all_run(&mut self) {
-        let exits = self.region.unexpected_ends();
+        let exits = self.region.unexpected_exits();
         assert!(exits.is_empty(), "{}", exits.join("\n"));
     }
 
-    async fn aim(&mut self, aim: Aim, rng: &mut Rng) -> usize {
-        let fallback = rng.index(self.region.members.len());
+    async fn resolve_target(&mut self, aim: FaultTarget, rng: &mut Rng) -> usize {
+        let fallback = rng.index(self.region.nodes.len());
         let (seat, is_leader) = aim.resolve(self.region, fallback).await;
         match aim {
-            Aim::MetaLeader if is_leader => self.counts.meta_leaders += 1,
-            Aim::ShardLeader(_) if is_leader => self.counts.shard_leaders += 1,
-            Aim::MetaLeader | Aim::ShardLeader(_) | Aim::Seat(_) => {}
+            FaultTarget::MetaLeader if is_leader => self.counts.meta_leaders += 1,
+            FaultTarget::ShardLeader(_) if is_leader => self.counts.shard_leaders += 1,
+            FaultTarget::MetaLeader | FaultTarget::ShardLeader(_) | FaultTarget::Seat(_) => {}
         }
         seat
     }
 
-    async fn first(&mut self, step: &Step, seat: usize, rng: &mut Rng) {
+    async fn inject(&mut self, step: &FaultStep, seat: usize, rng: &mut Rng) {
         match step.kind {
-            Kind::Kill => harm::kill(self.region, &[seat], step.hold).await,
-            Kind::KillAll => {
+            FaultKind::Kill => node_faults::kill(self.region, &[seat], step.duration).await,
+            FaultKind::KillAll => {
                 let all = self.region.running();
-                harm::kill(self.region, &all, step.hold).await;
+                node_faults::kill(self.region, &all, step.duration).await;
             }
-            Kind::Pause => harm::pause(self.region, seat, step.hold).await,
-            Kind::Restart => harm::restart(self.region, seat, step.hold).await,
-            Kind::ClockJump => harm::clock_jump(self.region, seat, step.hold, rng).await,
-            Kind::Wipe => self.wipe(seat, rng).await,
-            Kind::SlowSnapshot => {
-                if !slow_snapshot(self.region, seat, step.hold, rng).await {
+            FaultKind::Pause => node_faults::pause(self.region, seat, step.duration).await,
+            FaultKind::Restart => node_faults::restart(self.region, seat, step.duration).await,
+            FaultKind::ClockJump => node_faults::clock_jump(self.region, seat, step.duration, rng).await,
+            FaultKind::Wipe => self.wipe(seat, rng).await,
+            FaultKind::SlowSnapshot => {
+                if !slow_snapshot(self.region, seat, step.duration, rng).await {
                     return;
                 }
             }
-            Kind::Members => {
-                if !harm::change_members(self.region, seat, step.hold, rng).await {
+            FaultKind::MembershipChange => {
+                if !node_faults::change_members(self.region, seat, step.duration, rng).await {
                     return;
                 }
             }
-            Kind::Damage => {
-                let flipped = damage::damage(self.region, seat, step.hold, rng).await;
+            FaultKind::Damage => {
+                let flipped = disk_damage::damage(self.region, seat, step.duration, rng).await;
                 if flipped == 0 {
                     return;
                 }
             }
-            Kind::Isolate
-            | Kind::OneWay
-            | Kind::Bridge
-            | Kind::Refuse
-            | Kind::Delay
-            | Kind::Loss => {
-                let before = self.begin_network(step.kind, seat, rng);
-                tokio::time::sleep(step.hold).await;
-                self.end_network(step.kind, before).await;
+            FaultKind::Isolate
+            | FaultKind::OneWay
+            | FaultKind::Bridge
+            | FaultKind::Refuse
+            | FaultKind::Delay
+            | FaultKind::Loss => {
+                let before = self.begin_network_fault(step.kind, seat, rng);
+                tokio::time::sleep(step.duration).await;
+                self.end_network_fault(step.kind, before).await;
                 return;
             }
-            Kind::RegionKill
-            | Kind::RegionCutKill
-            | Kind::RegionCut
-            | Kind::RegionOneWay
-            | Kind::RegionOff
-            | Kind::RegionReset
-            | Kind::RegionDelay
-            | Kind::RegionLoss
-            | Kind::DropBucket => {
+            FaultKind::RegionKill
+            | FaultKind::RegionCutKill
+            | FaultKind::RegionCut
+            | FaultKind::RegionOneWay
+            | FaultKind::RegionOff
+            | FaultKind::RegionReset
+            | FaultKind::RegionDelay
+            | FaultKind::RegionLoss
+            | FaultKind::DropBucket => {
                 panic!("{} needs several regions", step.kind)
             }
         }
@@ -132,65 +132,65 @@ impl<'a> Nemesis<'a> {
     /// Wipes a node, only while all groups are healthy: of three copies one is lost, and two must
     /// exist.
     async fn wipe(&mut self, seat: usize, rng: &mut Rng) {
-        self.region.wait_formed_within(WHOLE_WITHIN).await;
+        self.region.wait_formed_within(HEALTHY_TIMEOUT).await;
         let lost_id = self.region.node_id(seat).await;
         self.region.kill(seat);
         self.region.rejoin_wiped(seat).await;
-        let nodes = self.region.members.len();
+        let nodes = self.region.nodes.len();
         let admin_seat = (seat + 1 + rng.index(nodes - 1)) % nodes;
-        self.region.replace(admin_seat, &lost_id).await;
-        self.region.wait_formed_within(WHOLE_WITHIN).await;
+        self.region.replace_node(admin_seat, &lost_id).await;
+        self.region.wait_formed_within(HEALTHY_TIMEOUT).await;
     }
 
     /// Begins a fault of the network; returns its kind's counter of affected chunks before it.
-    fn begin_network(&self, kind: Kind, seat: usize, rng: &mut Rng) -> u64 {
+    fn begin_network_fault(&self, kind: FaultKind, seat: usize, rng: &mut Rng) -> u64 {
         let network = &self.region.network;
-        let nodes = self.region.members.len();
-        let before = network.sum(witness(kind));
+        let nodes = self.region.nodes.len();
+        let before = network.sum_stats(effect_counter(kind));
         let other = (seat + 1 + rng.index(nodes - 1)) % nodes;
         match kind {
-            Kind::Isolate => network.isolate(seat),
-            Kind::OneWay if rng.permille(500) => network.cut_direction(seat, other),
-            Kind::OneWay => network.cut_direction(other, seat),
-            Kind::Bridge => network.cut(seat, other),
-            Kind::Refuse => network.refuse(seat),
-            Kind::Delay => {
+            FaultKind::Isolate => network.isolate(seat),
+            FaultKind::OneWay if rng.chance_permille(500) => network.cut_direction(seat, other),
+            FaultKind::OneWay => network.cut_direction(other, seat),
+            FaultKind::Bridge => network.cut(seat, other),
+            FaultKind::Refuse => network.reset_connections(seat),
+            FaultKind::Delay => {
                 let delay = rng.millis(5..150);
                 network.delay(seat, delay, delay);
             }
-            Kind::Loss => {
-                let (stalls, resets) = (rng.within(10..100), rng.within(0..4));
-                network.around(seat, |flow| {
-                    flow.stalls = stalls;
-                    flow.resets = resets;
+            FaultKind::Loss => {
+                let (stalls, resets) = (rng.range(10..100), rng.range(0..4));
+                network.shape_all(seat, |flow| {
+                    flow.stalls_permille = stalls;
+                    flow.resets_permille = resets;
                 });
             }
-            Kind::Kill
-            | Kind::KillAll
-            | Kind::Pause
-            | Kind::Restart
-            | Kind::ClockJump
-            | Kind::Wipe
-            | Kind::SlowSnapshot
-            | Kind::Members
-            | Kind::Damage
-            | Kind::RegionKill
-            | Kind::RegionCutKill
-            | Kind::RegionCut
-            | Kind::RegionOneWay
-            | Kind::RegionOff
-            | Kind::RegionReset
-            | Kind::RegionDelay
-            | Kind::RegionLoss
-            | Kind::DropBucket => {}
+            FaultKind::Kill
+            | FaultKind::KillAll
+            | FaultKind::Pause
+            | FaultKind::Restart
+            | FaultKind::ClockJump
+            | FaultKind::Wipe
+            | FaultKind::SlowSnapshot
+            | FaultKind::MembershipChange
+            | FaultKind::Damage
+            | FaultKind::RegionKill
+            | FaultKind::RegionCutKill
+            | FaultKind::RegionCut
+            | FaultKind::RegionOneWay
+            | FaultKind::RegionOff
+            | FaultKind::RegionReset
+            | FaultKind::RegionDelay
+            | FaultKind::RegionLoss
+            | FaultKind::DropBucket => {}
         }
         before
     }
 
     /// Ends a fault of the network. It counts if it affected any traffic.
-    async fn end_network(&mut self, kind: Kind, before: u64) {
+    async fn end_network_fault(&mut self, kind: FaultKind, before: u64) {
         let network = &self.region.network;
-        let has_effect = async || (network.sum(witness(kind)) > before).then_some(());
+        let has_effect = async || (network.sum_stats(effect_counter(kind)) > before).then_some(());
         if try_eventually(Duration::from_secs(1), has_effect).await.is_some() {
             self.counts.add(kind);
         }
@@ -199,28 +199,28 @@ impl<'a> Nemesis<'a> {
 }
 
 /// Returns the counter that grows when a fault of this kind affects traffic.
-pub(super) fn witness(kind: Kind) -> fn(&LinkStats) -> &AtomicU64 {
+pub(super) fn effect_counter(kind: FaultKind) -> fn(&LinkStats) -> &AtomicU64 {
     match kind {
-        Kind::Refuse | Kind::RegionReset => |stats| &stats.reset,
-        Kind::Delay | Kind::RegionDelay => |stats| &stats.delayed,
-        Kind::Loss | Kind::RegionLoss => |stats| &stats.stalled,
-        Kind::Isolate
-        | Kind::OneWay
-        | Kind::Bridge
-        | Kind::Kill
-        | Kind::KillAll
-        | Kind::Pause
-        | Kind::Restart
-        | Kind::ClockJump
-        | Kind::Wipe
-        | Kind::SlowSnapshot
-        | Kind::Members
-        | Kind::Damage
-        | Kind::RegionKill
-        | Kind::RegionCutKill
-        | Kind::RegionCut
-        | Kind::RegionOneWay
-        | Kind::RegionOff
-        | Kind::DropBucket => |stats| &stats.held,
+        FaultKind::Refuse | FaultKind::RegionReset => |stats| &stats.reset,
+        FaultKind::Delay | FaultKind::RegionDelay => |stats| &stats.delayed,
+        FaultKind::Loss | FaultKind::RegionLoss => |stats| &stats.stalled,
+        FaultKind::Isolate
+        | FaultKind::OneWay
+        | FaultKind::Bridge
+        | FaultKind::Kill
+        | FaultKind::KillAll
+        | FaultKind::Pause
+        | FaultKind::Restart
+        | FaultKind::ClockJump
+        | FaultKind::Wipe
+        | FaultKind::SlowSnapshot
+        | FaultKind::MembershipChange
+        | FaultKind::Damage
+        | FaultKind::RegionKill
+        | FaultKind::RegionCutKill
+        | FaultKind::RegionCut
+        | FaultKind::RegionOneWay
+        | FaultKind::RegionOff
+        | FaultKind::DropBucket => |stats| &stats.held_back,
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kind::Counts;
+use super::fault_kind::FaultCounts;
 
 /// Faults, checks and failures of a run.
 #[derive(Clone, Debug)]
@@ -12,38 +12,38 @@ pub struct Report {
     /// Seed that reproduces the run.
     pub seed: u64,
     /// Duration of the faults.
-    pub lasted: Duration,
+    pub duration: Duration,
     /// Number of calls.
     pub calls: u64,
     /// Number of calls by outcome, as text.
-    pub results: String,
+    pub outcomes: String,
     /// Number of calls in histories that passed.
-    pub checked: u64,
+    pub checked_calls: u64,
     /// Number of bucket lists that passed.
-    pub lists: u64,
+    pub checked_lists: u64,
     /// Faults that happened.
-    pub faults: Counts,
+    pub faults: FaultCounts,
     /// Further results.
     pub notes: Vec<String>,
     /// Failures.
     pub failures: Vec<String>,
     /// Folder with logs and histories, if there were failures.
-    pub kept: Option<PathBuf>,
+    pub kept_dir: Option<PathBuf>,
 }
 
 impl Report {
     /// Returns true if there were no failures.
-    pub fn passed(&self) -> bool {
+    pub fn has_passed(&self) -> bool {
         self.failures.is_empty()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seed, lasted) = (self.seed, self.lasted.as_secs());
+        let (seed, lasted) = (self.seed, self.duration.as_secs());
         writeln!(f, "seed {seed}, {lasted} s")?;
-        writeln!(f, "calls: {}: {}", self.calls, self.results)?;
-        writeln!(f, "checked: {} calls, {} lists", self.checked, self.lists)?;
+        writeln!(f, "calls: {}: {}", self.calls, self.outcomes)?;
+        writeln!(f, "checked: {} calls, {} lists", self.checked_calls, self.checked_lists)?;
         writeln!(f, "faults: {}: {}", self.faults.total(), self.faults)?;
         for note in &self.notes {
             writeln!(f, "{note}")?;
@@ -51,10 +51,10 @@ impl fmt::Display for Report {
         for failure in &self.failures {
             writeln!(f, "FAILED: {failure}")?;
         }
-        if let Some(kept) = &self.kept {
+        if let Some(kept) = &self.kept_dir {
             writeln!(f, "logs and histories: {}", kept.display())?;
         }
-        let result = if self.passed() { "passed" } else { "FAILED" };
+        let result = if self.has_passed() { "passed" } else { "FAILED" };
         write!(f, "result: {result}")
     }
 }

@@ -10,25 +10,25 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::client::{Client, Shared};
-use super::directory::DirectoryClient;
-use super::kind::{Counts, Kind};
-use super::ledger::Ledger;
-use super::limits::{self, LimitClient};
+use super::recording_client::{RecordingClient, ClientContext};
+use super::bucket_list::BucketListClient;
+use super::fault_kind::{FaultCounts, FaultKind};
+use super::history::History;
+use super::key_limits::{self, LimitClient};
 use super::nemesis::Nemesis;
 use super::report::Report;
-use super::schedule::Schedule;
-use super::settle::Settler;
+use super::schedule::FaultSchedule;
+use super::history_checker::HistoryChecker;
 use crate::region::{Region, RegionOptions};
 
 /// Time beyond its planned duration in which a run waits for every kind of fault to happen.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Errors in logs that the faults themselves cause.
 const EXPECTED_ERRORS: [&str; 3] = ["clock", "damaged", "orruption"];
 
 /// Arguments for nodes whose logs are to be purged early: unflushed entries stay in the log.
-const EARLY_FLUSHES: [&str; 2] = ["--write-buffer-mib", "4"];
+const EARLY_FLUSH_ARGS: [&str; 2] = ["--write-buffer-mib", "4"];
 
 /// Options of a run.
 #[derive(Clone, Debug)]
@@ -36,30 +36,30 @@ pub struct RunOptions {
     /// Seed of the faults and of the clients' calls.
     pub seed: u64,
     /// Duration of the faults.
-    pub lasts: Duration,
+    pub duration: Duration,
     /// Kinds of faults.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<FaultKind>,
     /// Clients of each node.
-    pub clients: u32,
+    pub clients_per_node: u32,
     /// Options of the region.
     pub region: RegionOptions,
     /// True to print each fault, and the progress every 10 s.
-    pub talks: bool,
+    pub is_verbose: bool,
 }
 
 impl RunOptions {
     /// Creates a run of this seed with all kinds of faults.
-    pub fn new(seed: u64, lasts: Duration) -> Self {
+    pub fn new(seed: u64, duration: Duration) -> Self {
         Self {
             seed,
-            lasts,
-            kinds: Kind::OF_A_REGION.to_vec(),
-            clients: 5,
+            duration,
+            kinds: FaultKind::SINGLE_REGION.to_vec(),
+            clients_per_node: 5,
             region: RegionOptions {
                 seed,
                 ..RegionOptions::default()
             },
-            talks: false,
+            is_verbose: false,
         }
     }
 }
@@ -74,65 +74,65 @@ pub async fn run(options: &RunOptions) -> Report {
         seats: nodes,
         ..options.region.clone()
     };
-    if options.kinds.contains(&Kind::SlowSnapshot) {
-        region.args.extend(EARLY_FLUSHES.map(str::to_owned));
+    if options.kinds.contains(&FaultKind::SlowSnapshot) {
+        region.args.extend(EARLY_FLUSH_ARGS.map(str::to_owned));
     }
     let mut region = Region::start_with(region).await;
     region.expect_errors(&EXPECTED_ERRORS);
-    let load = Load::start(&region, options).await;
+    let load = RegionLoad::start(&region, options).await;
     let started = Instant::now();
-    let mut counts = Counts::default();
+    let mut counts = FaultCounts::default();
     let panicked = {
-        let faults = harm(&mut region, options, &load.shared, &mut counts);
+        let faults = inject_faults(&mut region, options, &load.shared, &mut counts);
         AssertUnwindSafe(faults).catch_unwind().await
     };
     let lasted = started.elapsed();
-    let panicked = panicked.err().map(|panic| message(&*panic));
-    let missing_faults = missing(&counts, &options.kinds);
+    let panicked = panicked.err().map(|panic| panic_message(&*panic));
+    let missing_faults = missing_faults(&counts, &options.kinds);
     let findings = load.finish(&mut region, panicked, missing_faults).await;
     Report {
         seed: options.seed,
-        lasted,
-        calls: findings.shared.ledger.tally.total(),
-        results: findings.shared.ledger.tally.to_string(),
-        checked: findings.checked,
-        lists: findings.lists,
+        duration: lasted,
+        calls: findings.shared.history.counts.total(),
+        outcomes: findings.shared.history.counts.to_string(),
+        checked_calls: findings.checked_calls,
+        checked_lists: findings.checked_lists,
         faults: counts,
         notes: vec![format!(
             "buckets filled up to their limit: {}",
-            findings.buckets_filled
+            findings.filled_buckets
         )],
         failures: findings.failures,
-        kept: findings.kept,
+        kept_dir: findings.kept_dir,
     }
 }
 
 /// Injects faults until the time is over and every kind has happened.
-async fn harm(region: &mut Region, options: &RunOptions, shared: &Shared, counts: &mut Counts) {
+async fn inject_faults(region: &mut Region, options: &RunOptions, shared: &ClientContext, counts: &mut FaultCounts) {
     let nodes = options.region.nodes;
-    let mut schedule = Schedule::new(options.seed, &options.kinds, nodes, region.shards());
+    let mut schedule = FaultSchedule::new(options.seed, &options.kinds, nodes, region.shards());
     let mut nemesis = Nemesis::new(region);
     let (started, mut last_progress) = (Instant::now(), Instant::now());
     loop {
         let missing = nemesis.counts.missing(&options.kinds);
         let has_hit_leaders = nemesis.counts.meta_leaders > 0 && nemesis.counts.shard_leaders > 0;
         let elapsed = started.elapsed();
-        let is_complete = elapsed >= options.lasts && missing.is_empty() && has_hit_leaders;
-        if is_complete || elapsed >= options.lasts + GRACE || shared.stopped() {
+        let is_complete = elapsed >= options.duration && missing.is_empty() && has_hit_leaders;
+        if is_complete || elapsed >= options.duration + GRACE_PERIOD || shared.is_stopped() {
             return nemesis.heal();
         }
         let step = schedule.next(&missing);
-        if options.talks {
+        if options.is_verbose {
             println!("{:7.1} s  {step:?}", elapsed.as_secs_f64());
         }
         nemesis.carry_out(&step).await;
         counts.clone_from(&nemesis.counts);
-        if options.talks && last_progress.elapsed() >= Duration::from_secs(10) {
+        if options.is_verbose && last_progress.elapsed() >= Duration::from_secs(10) {
             last_progress = Instant::now();
             println!(
                 "{:7.1} s  calls: {}",
                 elapsed.as_secs_f64(),
-                shared.ledger.tally
+                shared.history.counts
             );
             println!("           faults: {counts}");
         }
@@ -140,7 +140,7 @@ async fn harm(region: &mut Region, options: &RunOptions, shared: &Shared, counts
 }
 
 /// Returns failures for faults that should have happened and didn't.
-fn missing(counts: &Counts, kinds: &[Kind]) -> Vec<String> {
+fn missing_faults(counts: &FaultCounts, kinds: &[FaultKind]) -> Vec<String> {
     let missing = counts.missing(kinds).into_iter();
     let mut missing: Vec<String> = missing.map(|kind| format!("no {kind} happened")).collect();
     if counts.meta_leaders == 0 {
@@ -153,67 +153,67 @@ fn missing(counts: &Counts, kinds: &[Kind]) -> Vec<String> {
 }
 
 /// Results of a run's checks.
-pub(super) struct Findings {
-    pub shared: Arc<Shared>,
+pub(super) struct RunResult {
+    pub shared: Arc<ClientContext>,
     /// Number of calls in histories that passed.
-    pub checked: u64,
+    pub checked_calls: u64,
     /// Number of bucket lists that passed.
-    pub lists: u64,
+    pub checked_lists: u64,
     /// Number of buckets that were filled up to their limit.
-    pub buckets_filled: u64,
+    pub filled_buckets: u64,
     /// Failures.
     pub failures: Vec<String>,
     /// Folder with logs and histories, if there were failures.
-    pub kept: Option<PathBuf>,
+    pub kept_dir: Option<PathBuf>,
 }
 
 /// The clients, and the checks that run beside them.
-pub(super) struct Load {
-    pub shared: Arc<Shared>,
+pub(super) struct RegionLoad {
+    pub shared: Arc<ClientContext>,
     clients: Vec<JoinHandle<()>>,
-    settler: JoinHandle<Settler>,
-    directory: JoinHandle<DirectoryClient>,
+    checker: JoinHandle<HistoryChecker>,
+    bucket_lists: JoinHandle<BucketListClient>,
     limits: JoinHandle<LimitClient>,
 }
 
-impl Load {
+impl RegionLoad {
     pub async fn start(region: &Region, options: &RunOptions) -> Self {
-        let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+        let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
         let listed_bucket = region
             .api(options.region.nodes - 1)
-            .bucket_with(&[("plan", "pro")])
+            .create_bucket_with(&[("plan", "pro")])
             .await;
-        let keys = format!("--keys={}", limits::LIMIT);
-        region.insist(0, &["plan", "set", "free", &keys]).await;
+        let keys = format!("--keys={}", key_limits::KEY_LIMIT);
+        region.admin_with_retries(0, &["plan", "set", "free", &keys]).await;
         let seats = 0..options.region.nodes;
-        let shared = Arc::new(Shared {
-            ledger: Ledger::new(),
+        let shared = Arc::new(ClientContext {
+            history: History::new(),
             bucket,
             nodes: seats.clone().map(|seat| region.seat(seat).http()).collect(),
-            values: AtomicU64::new(0),
-            pace: 0..0,
+            last_value: AtomicU64::new(0),
+            think_time_ms: 0..0,
             stop: AtomicBool::new(false),
         });
-        let numbers = seats.flat_map(|seat| (0..options.clients).map(move |n| (seat, n)));
+        let numbers = seats.flat_map(|seat| (0..options.clients_per_node).map(move |n| (seat, n)));
         let clients = numbers.map(|(seat, n)| {
-            let number = u32::try_from(seat).unwrap_or(0) * options.clients + n;
-            tokio::spawn(Client::new(&shared, number, seat, options.seed).run())
+            let number = u32::try_from(seat).unwrap_or(0) * options.clients_per_node + n;
+            tokio::spawn(RecordingClient::new(&shared, number, seat, options.seed).run())
         });
         let clients = clients.collect();
-        let directory = DirectoryClient::new(&shared, &listed_bucket, options.seed);
+        let directory = BucketListClient::new(&shared, &listed_bucket, options.seed);
         let limits = LimitClient::new(&shared, options.seed);
-        let settler = Settler::new(&shared, region.dir().to_owned(), None);
+        let settler = HistoryChecker::new(&shared, region.dir().to_owned(), None);
         let stop_signal = shared.clone();
         Self {
             shared,
             clients,
-            settler: tokio::spawn(async move {
+            checker: tokio::spawn(async move {
                 let settler = settler.run().await;
                 // A key that failed ends the run.
                 stop_signal.stop.store(true, Ordering::Relaxed);
                 settler
             }),
-            directory: tokio::spawn(directory.run()),
+            bucket_lists: tokio::spawn(directory.run()),
             limits: tokio::spawn(limits.run()),
         }
     }
@@ -228,7 +228,7 @@ impl Load {
         region: &mut Region,
         panicked: Option<String>,
         more_failures: Vec<String>,
-    ) -> Findings {
+    ) -> RunResult {
         let mut failures: Vec<String> = panicked.into_iter().collect();
         let (mut checker, mut directory, mut limits) = match self.stop().await {
             Ok(parts) => parts,
@@ -243,11 +243,11 @@ impl Load {
                 region.wait_converged().await;
             };
             let panicked = AssertUnwindSafe(checks).catch_unwind().await;
-            failures.extend(panicked.err().map(|panic| message(&*panic)));
+            failures.extend(panicked.err().map(|panic| panic_message(&*panic)));
         }
         let shared = checker.shared().clone();
         failures.append(&mut checker.failures);
-        failures.extend(shared.ledger.odd_answers());
+        failures.extend(shared.history.anomalies());
         failures.extend(more_failures);
         failures.extend(region.unexpected_errors());
         failures.truncate(50);
@@ -257,33 +257,33 @@ impl Load {
             region.expect_errors(&[""]);
             region.dir().to_owned()
         });
-        Findings {
+        RunResult {
             shared,
-            checked: checker.checked,
-            lists: directory.lists,
-            buckets_filled: limits.filled,
+            checked_calls: checker.checked_calls,
+            checked_lists: directory.lists,
+            filled_buckets: limits.filled_buckets,
             failures,
-            kept: kept_dir,
+            kept_dir,
         }
     }
 
-    async fn stop(self) -> Result<(Settler, DirectoryClient, LimitClient), JoinError> {
+    async fn stop(self) -> Result<(HistoryChecker, BucketListClient, LimitClient), JoinError> {
         self.shared.stop.store(true, Ordering::Relaxed);
         for result in join_all(self.clients).await {
             if let Err(error) = result {
-                self.shared.ledger.odd(format!("client task failed: {error}"));
+                self.shared.history.record_anomaly(format!("client task failed: {error}"));
             }
         }
         Ok((
-            self.settler.await?,
-            self.directory.await?,
+            self.checker.await?,
+            self.bucket_lists.await?,
             self.limits.await?,
         ))
     }
 }
 
 /// Returns the message of a panic.
-pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a message").to_owned()

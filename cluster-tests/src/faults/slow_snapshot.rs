@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::harm;
-use super::noise;
-use super::plain::Plain;
+use super::node_faults;
+use super::incompressible;
+use super::plain_client::PlainClient;
 use crate::harness::{RawRequest, eventually, try_eventually};
 use crate::region::{Region, shard_of};
 use crate::rng::Rng;
 
 /// Shard whose snapshot takes long; it holds [`BALLAST`] values that no client uses.
-const SHARD: u32 = 0;
+const SLOW_SHARD: u32 = 0;
 /// Number of entries; more than the log retains, so that a node can't recover without a snapshot.
 const BALLAST: u64 = 768;
 const VALUE_BYTES: usize = 16 << 10;
 /// Maximum number of concurrent writes of ballast.
 const BALLAST_WRITERS: usize = 16;
 /// Time for one of those values to be written, and for the log to be purged of some.
-const BALLAST_WITHIN: Duration = Duration::from_secs(60);
+const BALLAST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bandwidth to the node, in KiB per second: the snapshot takes between 3 and 12 s.
-const RATES: std::ops::Range<u64> = 1024..4096;
+const RATES_KIB: std::ops::Range<u64> = 1024..4096;
 /// Time for all groups to be healthy again.
-const WHOLE_WITHIN: Duration = Duration::from_secs(180);
+const HEALTHY_TIMEOUT: Duration = Duration::from_secs(180);
 /// Time for the snapshot to begin.
-const BEGINS_WITHIN: Duration = Duration::from_secs(60);
+const SNAPSHOT_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Wipes a node of a healthy region, lets it join over a slow connection, and waits until it is
 /// caught up. Returns whether its snapshot transfer was observed.
@@ -36,38 +36,38 @@ pub(super) async fn slow_snapshot(
     hold: Duration,
     rng: &mut Rng,
 ) -> bool {
-    region.wait_formed_within(WHOLE_WITHIN).await;
+    region.wait_formed_within(HEALTHY_TIMEOUT).await;
     load_ballast(region).await;
-    region.wait_formed_within(WHOLE_WITHIN).await;
+    region.wait_formed_within(HEALTHY_TIMEOUT).await;
     let lost_id = region.node_id(seat).await;
     region.kill(seat);
-    let rate = rng.within(RATES) << 10;
+    let rate = rng.range(RATES_KIB) << 10;
     region.network.limit_uplink(seat, rate);
     region.rejoin_wiped(seat).await;
-    let nodes = region.members.len();
+    let nodes = region.nodes.len();
     let admin_seat = (seat + 1 + rng.index(nodes - 1)) % nodes;
-    region.replace(admin_seat, &lost_id).await;
+    region.replace_node(admin_seat, &lost_id).await;
 
     let shared = &*region;
-    let sender = try_eventually(BEGINS_WITHIN, async || sender_to(shared, seat).await);
+    let sender = try_eventually(SNAPSHOT_START_TIMEOUT, async || sender_seat(shared, seat).await);
     let sender = sender.await;
     if let Some(sender) = sender {
-        let hit = if rng.permille(500) { sender } else { seat };
-        match rng.within(0..3) {
-            0 => harm::kill(region, &[hit], hold).await,
-            1 => harm::pause(region, hit, hold).await,
+        let hit = if rng.chance_permille(500) { sender } else { seat };
+        match rng.range(0..3) {
+            0 => node_faults::kill(region, &[hit], hold).await,
+            1 => node_faults::pause(region, hit, hold).await,
             _ => {}
         }
     }
-    region.wait_formed_within(WHOLE_WITHIN).await;
+    region.wait_formed_within(HEALTHY_TIMEOUT).await;
     region.network.limit_uplink(seat, 0);
     sender.is_some()
 }
 
 /// Returns the seat of the node that sends the shard's snapshot to the one at `seat`.
-async fn sender_to(region: &Region, seat: usize) -> Option<usize> {
+async fn sender_seat(region: &Region, seat: usize) -> Option<usize> {
     let statuses = region.statuses().await;
-    let group = group();
+    let group = group_name();
     let transfer = statuses.get(&seat)?.snapshots.iter().find(|it| {
         it.group == group && it.direction == "received" && it.state == "running" && it.bytes > 0
     })?;
@@ -77,39 +77,39 @@ async fn sender_to(region: &Region, seat: usize) -> Option<usize> {
     sender.map(|(seat, _)| *seat)
 }
 
-fn group() -> String {
-    format!("shard-{SHARD}")
+fn group_name() -> String {
+    format!("shard-{SLOW_SHARD}")
 }
 
 /// Writes more into the shard than its log retains, unless that was done before.
 async fn load_ballast(region: &Region) {
-    if is_purged(region).await {
+    if is_log_purged(region).await {
         return;
     }
-    let bucket = region.api(0).bucket_with(&[("plan", "business")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
     let nodes = region.running().into_iter();
     let nodes: Vec<_> = nodes.map(|seat| region.seat(seat).http()).collect();
     let names = (0..).map(|number: u64| format!("ballast-{number}"));
-    let names = names.filter(|name| shard_of(&bucket.id, name, region.shards()) == SHARD);
+    let names = names.filter(|name| shard_of(&bucket.id, name, region.shards()) == SLOW_SHARD);
     let writes = names.zip(0..BALLAST).map(async |(name, number)| {
-        let request = RawRequest::new("PUT", &bucket.key(&name));
-        let request = request.body(noise::value(number, VALUE_BYTES));
-        eventually("a value is written", BALLAST_WITHIN, async || {
-            Plain::new(&nodes, 0).send(&request).await.ok()
+        let request = RawRequest::new("PUT", &bucket.key_path(&name));
+        let request = request.parse_body(incompressible::value(number, VALUE_BYTES));
+        eventually("a value is written", BALLAST_TIMEOUT, async || {
+            PlainClient::new(&nodes, 0).send(&request).await.ok()
         })
         .await;
     });
     // One after the other they would take most of a short run.
     let writes = stream::iter(writes).buffer_unordered(BALLAST_WRITERS);
     writes.for_each(async |()| ()).await;
-    let purged = async || is_purged(region).await.then_some(());
-    eventually("the log is purged", BALLAST_WITHIN, purged).await;
+    let purged = async || is_log_purged(region).await.then_some(());
+    eventually("the log is purged", BALLAST_TIMEOUT, purged).await;
 }
 
 /// Returns true once no node has the shard's whole log.
-async fn is_purged(region: &Region) -> bool {
+async fn is_log_purged(region: &Region) -> bool {
     let statuses = region.statuses().await;
-    let group = group();
+    let group = group_name();
     let replicas: Vec<_> = statuses
         .values()
         .filter_map(|status| status.group(&group))

@@ -17,7 +17,7 @@ pub struct Version {
 
 impl Version {
     /// Parses an ETag, quotes included.
-    pub fn of_etag(etag: &str) -> Option<Self> {
+    pub fn from_etag(etag: &str) -> Option<Self> {
         let text = etag.strip_prefix('"')?.strip_suffix('"')?;
         let (time, region) = text.split_once('-')?;
         Some(Self {
@@ -27,7 +27,7 @@ impl Version {
     }
 
     /// Parses the session token of a client that has seen nothing else.
-    pub fn of_token(token: &str) -> Option<Self> {
+    pub fn from_token(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
         let region = parts.next()?;
         let (_incarnation, _shard) = (parts.next()?, parts.next()?);
@@ -63,11 +63,11 @@ mod tests {
             region: 2,
         };
         assert_eq!(version.etag(), "\"18780000000000ff-2\"");
-        assert_eq!(Version::of_etag(&version.etag()), Some(version));
-        assert_eq!(Version::of_token("2.abc.1.18780000000000ff"), Some(version));
+        assert_eq!(Version::from_etag(&version.etag()), Some(version));
+        assert_eq!(Version::from_token("2.abc.1.18780000000000ff"), Some(version));
         for invalid in ["", "x", "1.2.3", "2.a.1.4d_2.a.3.ff"] {
-            assert_eq!(Version::of_token(invalid), None, "{invalid}");
-            assert_eq!(Version::of_etag(invalid), None, "{invalid}");
+            assert_eq!(Version::from_token(invalid), None, "{invalid}");
+            assert_eq!(Version::from_etag(invalid), None, "{invalid}");
         }
         assert!(
             version

@@ -1,12 +1,12 @@
 //! Workload of the recording clients: keys and operations.
 
-use super::ledger::KeyName;
+use super::history::KeyName;
 use crate::rng::Rng;
 
 /// Number of keys that many clients use at once.
-pub(super) const HOT: u64 = 6;
+pub(super) const HOT_KEYS: u64 = 6;
 /// Number of keys that are used now and then.
-pub(super) const COLD: u64 = 120;
+pub(super) const COLD_KEYS: u64 = 120;
 
 /// Kind of a call, before the present value is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,25 +16,25 @@ pub(super) enum Intent {
     Delete,
     Create,
     /// Reads, and writes if no write came in between.
-    Swap,
+    PutIfMatch,
     /// Reads, and deletes if no write came in between.
-    DeleteThat,
+    DeleteIfMatch,
 }
 
 /// Returns the next call.
-pub(super) fn next(rng: &mut Rng, generation: u64) -> (KeyName, Intent) {
-    let number = if rng.permille(500) {
-        rng.within(0..HOT)
+pub(super) fn next_call(rng: &mut Rng, generation: u64) -> (KeyName, Intent) {
+    let number = if rng.chance_permille(500) {
+        rng.range(0..HOT_KEYS)
     } else {
-        HOT + rng.within(0..COLD)
+        HOT_KEYS + rng.range(0..COLD_KEYS)
     };
-    let intent = match rng.within(0..100) {
+    let intent = match rng.range(0..100) {
         0..38 => Intent::Get,
         38..66 => Intent::Put,
         66..74 => Intent::Delete,
         74..84 => Intent::Create,
-        84..96 => Intent::Swap,
-        _ => Intent::DeleteThat,
+        84..96 => Intent::PutIfMatch,
+        _ => Intent::DeleteIfMatch,
     };
     (KeyName { generation, number }, intent)
 }

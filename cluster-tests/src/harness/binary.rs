@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 /// Panics if it doesn't exist and can't be built.
 pub fn node_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| find("cloudkv-node", "CLOUDKV_NODE_BIN"))
+    BINARY.get_or_init(|| find_or_build("cloudkv-node", "CLOUDKV_NODE_BIN"))
 }
 
 /// Returns the path of the router's binary.
@@ -23,10 +23,10 @@ pub fn node_binary() -> &'static Path {
 /// Panics if it doesn't exist and can't be built.
 pub fn router_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| find("cloudkv-router", "CLOUDKV_ROUTER_BIN"))
+    BINARY.get_or_init(|| find_or_build("cloudkv-router", "CLOUDKV_ROUTER_BIN"))
 }
 
-fn find(name: &str, variable: &str) -> PathBuf {
+fn find_or_build(name: &str, variable: &str) -> PathBuf {
     if let Some(path) = env::var_os(variable).map(PathBuf::from) {
         assert!(
             path.is_file(),
@@ -36,12 +36,12 @@ fn find(name: &str, variable: &str) -> PathBuf {
         return path;
     }
     let test = env::current_exe().expect("the path of this test");
-    beside(&test, name).unwrap_or_else(|| build(&test, name))
+    find_beside(&test, name).unwrap_or_else(|| build(&test, name))
 }
 
 /// Returns the binary in the nearest directory above `test` that holds one: that of the tests, of
 /// the profile, or the target directory.
-fn beside(test: &Path, name: &str) -> Option<PathBuf> {
+fn find_beside(test: &Path, name: &str) -> Option<PathBuf> {
     test.ancestors()
         .skip(1)
         .take(3)

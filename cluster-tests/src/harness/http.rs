@@ -13,10 +13,10 @@ use reqwest::multipart::Form;
 use reqwest::{Body, Client, RequestBuilder};
 use serde::Serialize;
 
-use super::answer::Answer;
+use super::response::HttpResponse;
 
 /// Longer than any response may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A bucket, as the response to its creation described it.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ pub struct Bucket {
 impl Bucket {
     /// Reads the response to `POST /buckets`.
     #[track_caller]
-    pub fn from_answer(response: &Answer) -> Self {
-        response.status(201);
+    pub fn from_response(response: &HttpResponse) -> Self {
+        response.assert_status(201);
         let body = response.json();
         let field = |name: &str| match body[name].as_str() {
             Some(text) => text.to_owned(),
@@ -50,12 +50,12 @@ impl Bucket {
     }
 
     /// Returns the path of one of its keys. `name` goes into the path as it is.
-    pub fn key(&self, name: &str) -> String {
+    pub fn key_path(&self, name: &str) -> String {
         format!("/kv/{}/{name}", self.id)
     }
 
     /// Returns the path of its listing.
-    pub fn keys(&self) -> String {
+    pub fn listing_path(&self) -> String {
         format!("/kv/{}", self.id)
     }
 
@@ -67,17 +67,17 @@ impl Bucket {
 
 /// An HTTP client of one address.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub struct ApiClient {
     client: Client,
     address: SocketAddr,
 }
 
-impl Api {
+impl ApiClient {
     /// Creates a client that speaks HTTP/1.1.
     pub fn new(address: SocketAddr) -> Self {
         let client = Client::builder()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(RESPONSE_TIMEOUT)
             .http1_only()
             .build();
         Self {
@@ -88,10 +88,10 @@ impl Api {
 
     /// Creates a client that speaks HTTP/1.1 from an address of this machine: each of 127.0.0.0/8
     /// counts as another client. Each request has a connection of its own.
-    pub fn from(local: Ipv4Addr, address: SocketAddr) -> Self {
+    pub fn from_address(local: Ipv4Addr, address: SocketAddr) -> Self {
         let client = Client::builder()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(RESPONSE_TIMEOUT)
             .http1_only()
             .pool_max_idle_per_host(0)
             .local_address(IpAddr::V4(local))
@@ -106,7 +106,7 @@ impl Api {
     pub fn http2(address: SocketAddr) -> Self {
         let client = Client::builder()
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(RESPONSE_TIMEOUT)
             .http2_prior_knowledge()
             .build();
         Self {
@@ -122,57 +122,57 @@ impl Api {
 
     /// Begins a request. `path` is normalised as browsers do; use [`super::RawRequest`] for other
     /// paths.
-    pub fn request(&self, method: Method, path: &str) -> Call {
+    pub fn request(&self, method: Method, path: &str) -> ApiRequest {
         let url = format!("http://{}{path}", self.address);
-        Call {
+        ApiRequest {
             request: self.client.request(method, url),
-            checked: true,
+            is_checked: true,
         }
     }
 
     /// Begins a GET request.
-    pub fn get(&self, path: &str) -> Call {
+    pub fn get(&self, path: &str) -> ApiRequest {
         self.request(Method::GET, path)
     }
 
     /// Begins a HEAD request.
-    pub fn head(&self, path: &str) -> Call {
+    pub fn head(&self, path: &str) -> ApiRequest {
         self.request(Method::HEAD, path)
     }
 
     /// Begins a PUT request.
-    pub fn put(&self, path: &str, value: impl Into<Body>) -> Call {
+    pub fn put(&self, path: &str, value: impl Into<Body>) -> ApiRequest {
         self.request(Method::PUT, path).body(value)
     }
 
     /// Begins a POST request.
-    pub fn post(&self, path: &str) -> Call {
+    pub fn post(&self, path: &str) -> ApiRequest {
         self.request(Method::POST, path)
     }
 
     /// Begins a PATCH request.
-    pub fn patch(&self, path: &str) -> Call {
+    pub fn patch(&self, path: &str) -> ApiRequest {
         self.request(Method::PATCH, path)
     }
 
     /// Begins a DELETE request.
-    pub fn delete(&self, path: &str) -> Call {
+    pub fn delete(&self, path: &str) -> ApiRequest {
         self.request(Method::DELETE, path)
     }
 
     /// Creates a public bucket of a new account.
-    pub async fn bucket(&self) -> Bucket {
-        self.bucket_with(&[]).await
+    pub async fn create_bucket(&self) -> Bucket {
+        self.create_bucket_with(&[]).await
     }
 
     /// Creates a bucket of a new account.
-    pub async fn bucket_with(&self, parameters: &[(&str, &str)]) -> Bucket {
-        Bucket::from_answer(&self.post("/buckets").query(parameters).await)
+    pub async fn create_bucket_with(&self, parameters: &[(&str, &str)]) -> Bucket {
+        Bucket::from_response(&self.post("/buckets").query(parameters).await)
     }
 
     /// Creates a bucket of the account with this key.
-    pub async fn bucket_of(&self, account: &str, parameters: &[(&str, &str)]) -> Bucket {
-        Bucket::from_answer(
+    pub async fn create_bucket_for(&self, account: &str, parameters: &[(&str, &str)]) -> Bucket {
+        Bucket::from_response(
             &self
                 .post("/buckets")
                 .api_key(account)
@@ -182,18 +182,18 @@ impl Api {
     }
 
     /// Returns a bucket's entry of `GET /buckets`.
-    pub async fn summary(&self, bucket: &Bucket) -> serde_json::Value {
-        let summary = self.try_summary(bucket).await;
+    pub async fn bucket_summary(&self, bucket: &Bucket) -> serde_json::Value {
+        let summary = self.try_bucket_summary(bucket).await;
         summary.expect("the node answers the request")
     }
 
     /// Like [`ApiClient::bucket_summary`], but `None` if the node answers 503.
-    pub async fn try_summary(&self, bucket: &Bucket) -> Option<serde_json::Value> {
+    pub async fn try_bucket_summary(&self, bucket: &Bucket) -> Option<serde_json::Value> {
         let response = self.get("/buckets").api_key(&bucket.account).await;
         if response.status == 503 {
             return None;
         }
-        response.status(200);
+        response.assert_status(200);
         let mut listed = response.json()["buckets"]
             .as_array()
             .cloned()
@@ -207,12 +207,12 @@ impl Api {
 /// A request under construction; awaiting it sends it.
 #[must_use = "a call is sent when it is awaited"]
 #[derive(Debug)]
-pub struct Call {
+pub struct ApiRequest {
     request: RequestBuilder,
-    checked: bool,
+    is_checked: bool,
 }
 
-impl Call {
+impl ApiRequest {
     /// Adds a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
@@ -264,7 +264,7 @@ impl Call {
 
     /// Skips the check for the headers that all responses of the public port must have.
     pub fn unchecked(mut self) -> Self {
-        self.checked = false;
+        self.is_checked = false;
         self
     }
 
@@ -272,29 +272,29 @@ impl Call {
     ///
     /// # Errors
     /// Returns an error if no complete response arrives.
-    pub async fn try_send(self) -> reqwest::Result<Answer> {
+    pub async fn try_send(self) -> reqwest::Result<HttpResponse> {
         let started = Instant::now();
         let response = self.request.send().await?;
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = response.headers().clone();
         let body: Bytes = response.bytes().await?;
-        let http_response = Answer {
+        let http_response = HttpResponse {
             status,
             version,
             headers,
             body,
-            took: started.elapsed(),
+            elapsed: started.elapsed(),
         };
-        if self.checked {
-            check_every_answer(&http_response);
+        if self.is_checked {
+            assert_common_headers(&http_response);
         }
         Ok(http_response)
     }
 }
 
-impl IntoFuture for Call {
-    type Output = Answer;
-    type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+impl IntoFuture for ApiRequest {
+    type Output = HttpResponse;
+    type IntoFuture = Pin<Box<dyn Future<Output = HttpResponse> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
@@ -308,7 +308,7 @@ impl IntoFuture for Call {
 }
 
 /// Asserts the headers that all responses of the public port must have.
-fn check_every_answer(response: &Answer) {
+fn assert_common_headers(response: &HttpResponse) {
     for name in ["x-request-id", "x-cloudkv-region"] {
         assert!(
             !response.header(name).is_empty(),

@@ -14,15 +14,15 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::binary::node_binary;
-use super::http::Api;
-use super::log::Log;
+use super::http::ApiClient;
+use super::log_file::LogFile;
 use super::wait::eventually;
 
 /// Time for a node to become ready. Debug builds on a busy machine are slow.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for a node to stop after SIGTERM.
-const STOPS_WITHIN: Duration = Duration::from_secs(25);
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Options of a node's start.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct NodeOptions {
     /// `--shards`; `None` omits the flag.
     pub shards: Option<u32>,
     /// True if the node gets an `--rpc` address to listen on for other nodes and routers.
-    pub rpc: bool,
+    pub has_rpc: bool,
     /// Umask of the process, in octal; `None`: that of the test.
     pub umask: Option<&'static str>,
     /// Additional arguments.
@@ -46,7 +46,7 @@ impl Default for NodeOptions {
         Self {
             region: Some("local".into()),
             shards: Some(8),
-            rpc: true,
+            has_rpc: true,
             umask: None,
             args: vec![],
             env: vec![],
@@ -58,9 +58,9 @@ impl NodeOptions {
     /// Returns the command that starts a node with its data in `data_dir`.
     pub fn command(&self, data_dir: &Path) -> Command {
         let mut command = match self.umask {
-            None => clean_command(),
+            None => node_command(),
             Some(umask) => {
-                let mut shell = clean(Path::new("sh"));
+                let mut shell = clean_env_command(Path::new("sh"));
                 let script = format!("umask {umask}; exec \"$0\" \"$@\"");
                 shell.args(["-c", &script]).arg(node_binary());
                 shell
@@ -73,7 +73,7 @@ impl NodeOptions {
         for port in ["--http", "--admin"] {
             command.args([port, "127.0.0.1:0"]);
         }
-        if self.rpc {
+        if self.has_rpc {
             command.args(["--rpc", "127.0.0.1:0"]);
         }
         if let Some(region) = &self.region {
@@ -89,12 +89,12 @@ impl NodeOptions {
 
 /// Returns a command that runs the node's binary, without the settings of this process's
 /// environment.
-pub fn clean_command() -> Command {
-    clean(node_binary())
+pub fn node_command() -> Command {
+    clean_env_command(node_binary())
 }
 
 /// Returns a command that runs a binary, without the settings of this process's environment.
-pub(crate) fn clean(binary: &Path) -> Command {
+pub(crate) fn clean_env_command(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);
@@ -110,7 +110,7 @@ fn is_setting(name: &std::ffi::OsStr) -> bool {
 
 /// Content of `addresses.json`, which a node writes once it listens.
 #[derive(Clone, Copy, Debug, Deserialize)]
-struct Addresses {
+struct AddressesFile {
     http: SocketAddr,
     rpc: Option<SocketAddr>,
     admin: SocketAddr,
@@ -122,8 +122,8 @@ struct Addresses {
 pub struct Node {
     options: NodeOptions,
     child: Child,
-    addresses: Addresses,
-    log: Log,
+    addresses: AddressesFile,
+    log: LogFile,
     errors_expected: AtomicBool,
     dir: TempDir,
 }
@@ -137,7 +137,7 @@ impl Node {
     /// Starts a node with these options and waits until it is ready.
     pub async fn start_with(options: NodeOptions) -> Self {
         let dir = tempfile::tempdir().expect("make a temporary directory");
-        let log = Log::new(dir.path().join("stderr.log"));
+        let log = LogFile::new(dir.path().join("stderr.log"));
         let mut child = spawn(&options, dir.path());
         let addresses = wait_until_listening(&mut child, dir.path(), &log).await;
         let errors_expected = AtomicBool::new(false);
@@ -168,7 +168,7 @@ impl Node {
 
     async fn wait_until_ready(&self) {
         let admin = self.admin_api();
-        eventually("GET /readyz answers 200", READY_WITHIN, async || {
+        eventually("GET /readyz answers 200", READY_TIMEOUT, async || {
             let response = admin.get("/readyz").unchecked().try_send().await.ok()?;
             (response.status == 200).then_some(())
         })
@@ -177,13 +177,13 @@ impl Node {
 
     /// Returns a client of the public port. Each test makes its own: connections belong to its
     /// runtime.
-    pub fn api(&self) -> Api {
-        Api::new(self.addresses.http)
+    pub fn api(&self) -> ApiClient {
+        ApiClient::new(self.addresses.http)
     }
 
     /// Returns a client of the admin port.
-    pub fn admin_api(&self) -> Api {
-        Api::new(self.addresses.admin)
+    pub fn admin_api(&self) -> ApiClient {
+        ApiClient::new(self.addresses.admin)
     }
 
     /// Returns the address of the public port.
@@ -198,7 +198,7 @@ impl Node {
 
     /// Returns the public port, the rpc port if there is one, and the admin port.
     pub fn ports(&self) -> Vec<u16> {
-        let Addresses {
+        let AddressesFile {
             http, rpc, admin, ..
         } = self.addresses;
         let all = [Some(http), rpc, Some(admin)].into_iter().flatten();
@@ -237,7 +237,7 @@ impl Node {
     }
 
     /// Sends SIGTERM.
-    pub fn signal_terminate(&self) {
+    pub fn send_sigterm(&self) {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
@@ -247,8 +247,8 @@ impl Node {
 
     /// Sends SIGTERM and waits for the exit, which must come in time and with code 0.
     pub async fn terminate(&mut self) {
-        self.signal_terminate();
-        let status = self.wait_exit(STOPS_WITHIN).await;
+        self.send_sigterm();
+        let status = self.wait_exit(STOP_TIMEOUT).await;
         assert_eq!(
             status.code(),
             Some(0),
@@ -277,7 +277,7 @@ impl Node {
     }
 
     /// Prints the log's end if the test is failing; otherwise fails it if the log holds errors.
-    pub(super) fn judge_log(&self) {
+    pub(super) fn check_log(&self) {
         if thread::panicking() {
             eprintln!(
                 "--- end of {} ---\n{}",
@@ -296,7 +296,7 @@ impl Drop for Node {
         // Fails only if it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.judge_log();
+        self.check_log();
     }
 }
 
@@ -307,13 +307,13 @@ fn data_dir(root: &Path) -> PathBuf {
 fn spawn(options: &NodeOptions, root: &Path) -> Child {
     options
         .command(&data_dir(root))
-        .stdout(append(&root.join("stdout.log")))
-        .stderr(append(&root.join("stderr.log")))
+        .stdout(open_append(&root.join("stdout.log")))
+        .stderr(open_append(&root.join("stderr.log")))
         .spawn()
         .expect("start the node")
 }
 
-pub(super) fn append(path: &Path) -> File {
+pub(super) fn open_append(path: &Path) -> File {
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -322,7 +322,7 @@ pub(super) fn append(path: &Path) -> File {
 }
 
 /// Waits for the addresses that `child` writes; an earlier process's file has another pid.
-async fn wait_until_listening(child: &mut Child, root: &Path, log: &Log) -> Addresses {
+async fn wait_until_listening(child: &mut Child, root: &Path, log: &LogFile) -> AddressesFile {
     let path = data_dir(root).join("addresses.json");
     let started = Instant::now();
     loop {
@@ -332,11 +332,11 @@ async fn wait_until_listening(child: &mut Child, root: &Path, log: &Log) -> Addr
         let written = fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        if let Some(addresses) = written.filter(|addresses: &Addresses| addresses.pid == child.id()) {
+        if let Some(addresses) = written.filter(|addresses: &AddressesFile| addresses.pid == child.id()) {
             return addresses;
         }
         assert!(
-            started.elapsed() < READY_WITHIN,
+            started.elapsed() < READY_TIMEOUT,
             "no {} came:\n{}",
             path.display(),
             log.tail()

@@ -31,7 +31,7 @@ fn sample_name(line: &str) -> Option<&str> {
     let name_ends = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(name_ends);
     let rest = match rest.strip_prefix('{') {
-        Some(labels) => after_labels(labels)?,
+        Some(labels) => skip_labels(labels)?,
         None => rest,
     };
     let mut numbers = rest.split_ascii_whitespace();
@@ -43,7 +43,7 @@ fn sample_name(line: &str) -> Option<&str> {
 }
 
 /// Returns the text after the labels' closing brace.
-fn after_labels(mut labels: &str) -> Option<&str> {
+fn skip_labels(mut labels: &str) -> Option<&str> {
     loop {
         if let Some(rest) = labels.strip_prefix('}') {
             return Some(rest);
@@ -52,14 +52,14 @@ fn after_labels(mut labels: &str) -> Option<&str> {
         if !is_name(name) {
             return None;
         }
-        let rest = &rest[end_of_value(rest)? + 1..];
+        let rest = &rest[value_end(rest)? + 1..];
         labels = rest.strip_prefix(',').unwrap_or(rest);
     }
 }
 
 /// Returns the position of the quote that ends a label's value; a backslash escapes the next
 /// character.
-fn end_of_value(text: &str) -> Option<usize> {
+fn value_end(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, character) in text.char_indices() {
         match character {

@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::raw::connect_from;
+use super::raw_http1::connect_from;
 
 /// Longer than the server may take to send any frame.
-const PATIENCE: Duration = Duration::from_secs(30);
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -30,9 +30,9 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// An action of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum H2Event {
     /// Stream, whether the headers end it, and the status if HPACK's static table has it.
-    Head(u32, bool, Option<u16>),
+    Headers(u32, bool, Option<u16>),
     /// Stream, number of bytes of the response's body, and whether they end the stream.
     Data(u32, usize, bool),
     /// The stream was reset.
@@ -47,9 +47,9 @@ pub enum Event {
 #[derive(Debug)]
 pub struct H2Connection {
     stream: TcpStream,
-    read: Vec<u8>,
-    events: VecDeque<Event>,
-    next: u32,
+    buffer: Vec<u8>,
+    events: VecDeque<H2Event>,
+    next_stream_id: u32,
 }
 
 impl H2Connection {
@@ -62,9 +62,9 @@ impl H2Connection {
         let stream = connect_from(local, address).await.expect("connect");
         let mut connection = Self {
             stream,
-            read: vec![],
+            buffer: vec![],
             events: VecDeque::new(),
-            next: 1,
+            next_stream_id: 1,
         };
         connection.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         let setting = [
@@ -72,7 +72,7 @@ impl H2Connection {
             &window.to_be_bytes(),
         ]
         .concat();
-        connection.frame(SETTINGS, 0, 0, &setting).await;
+        connection.send_frame(SETTINGS, 0, 0, &setting).await;
         connection
     }
 
@@ -82,7 +82,7 @@ impl H2Connection {
     }
 
     /// Sends the headers of a request with a body and returns its stream ID.
-    pub async fn begin(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> u32 {
+    pub async fn start_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> u32 {
         self.request(method, path, headers, false).await
     }
 
@@ -103,34 +103,34 @@ impl H2Connection {
         for (name, value) in pseudo.iter().chain(headers) {
             // Literal header field without indexing, with a new name (RFC 7541, 6.2.2).
             block.push(0);
-            string(&mut block, name);
-            string(&mut block, value);
+            push_string(&mut block, name);
+            push_string(&mut block, value);
         }
-        let stream = self.next;
-        self.next += 2;
+        let stream = self.next_stream_id;
+        self.next_stream_id += 2;
         let flags = END_HEADERS | if end_stream { END_STREAM } else { 0 };
-        self.frame(HEADERS, flags, stream, &block).await;
+        self.send_frame(HEADERS, flags, stream, &block).await;
         stream
     }
 
     /// Sends bytes of a request's body.
-    pub async fn data(&mut self, stream: u32, bytes: &[u8], end_stream: bool) {
+    pub async fn send_data(&mut self, stream: u32, bytes: &[u8], end_stream: bool) {
         let flags = if end_stream { END_STREAM } else { 0 };
-        self.frame(DATA, flags, stream, bytes).await;
+        self.send_frame(DATA, flags, stream, bytes).await;
     }
 
     /// Enlarges the window of a stream, or of the connection for stream 0.
-    pub async fn open_window(&mut self, stream: u32, bytes: u32) {
-        self.frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+    pub async fn send_window_update(&mut self, stream: u32, bytes: u32) {
+        self.send_frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
             .await;
     }
 
     /// Sends a PING frame.
     pub async fn ping(&mut self) {
-        self.frame(PING, 0, 0, &[7; 8]).await;
+        self.send_frame(PING, 0, 0, &[7; 8]).await;
     }
 
-    async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    async fn send_frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("a short frame");
         let mut frame = length.to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
@@ -148,66 +148,66 @@ impl H2Connection {
     ///
     /// # Panics
     /// Panics if none comes for too long.
-    pub async fn next(&mut self) -> Event {
-        let next = timeout(PATIENCE, self.next_event()).await;
-        next.unwrap_or_else(|_| panic!("nothing came for {PATIENCE:?}"))
+    pub async fn expect_event(&mut self) -> H2Event {
+        let next = timeout(FRAME_TIMEOUT, self.read_event()).await;
+        next.unwrap_or_else(|_| panic!("nothing came for {FRAME_TIMEOUT:?}"))
     }
 
     /// Returns the server's next action, if it comes within this time.
-    pub async fn next_within(&mut self, limit: Duration) -> Option<Event> {
-        timeout(limit, self.next_event()).await.ok()
+    pub async fn event_within(&mut self, limit: Duration) -> Option<H2Event> {
+        timeout(limit, self.read_event()).await.ok()
     }
 
     /// Returns the status of a stream's response, if HPACK's static table has it; 0 for any other.
     pub async fn status_of(&mut self, stream: u32) -> u16 {
         loop {
-            match self.next().await {
-                Event::Head(of, _, status) if of == stream => return status.unwrap_or(0),
-                Event::Closed => panic!("closed without a response on stream {stream}"),
+            match self.expect_event().await {
+                H2Event::Headers(of, _, status) if of == stream => return status.unwrap_or(0),
+                H2Event::Closed => panic!("closed without a response on stream {stream}"),
                 _ => {}
             }
         }
     }
 
-    async fn next_event(&mut self) -> Event {
+    async fn read_event(&mut self) -> H2Event {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
             while let Some((kind, flags, stream, payload)) = self.take_frame() {
-                self.understand(kind, flags, stream, &payload).await;
+                self.handle_frame(kind, flags, stream, &payload).await;
             }
             if self.events.is_empty() {
-                match self.stream.read_buf(&mut self.read).await {
+                match self.stream.read_buf(&mut self.buffer).await {
                     Ok(1..) => {}
-                    Ok(0) | Err(_) => return Event::Closed,
+                    Ok(0) | Err(_) => return H2Event::Closed,
                 }
             }
         }
     }
 
     fn take_frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
-        let head = self.read.first_chunk::<9>()?;
+        let head = self.buffer.first_chunk::<9>()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let (kind, flags) = (head[3], head[4]);
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        if self.read.len() < 9 + length {
+        if self.buffer.len() < 9 + length {
             return None;
         }
-        let payload = self.read[9..9 + length].to_vec();
-        self.read.drain(..9 + length);
+        let payload = self.buffer[9..9 + length].to_vec();
+        self.buffer.drain(..9 + length);
         Some((kind, flags, stream, payload))
     }
 
-    async fn understand(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    async fn handle_frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let end_stream = flags & END_STREAM != 0;
         let event = match kind {
-            SETTINGS if flags & ACK == 0 => return self.frame(SETTINGS, ACK, 0, &[]).await,
-            PING if flags & ACK == 0 => return self.frame(PING, ACK, 0, payload).await,
-            HEADERS => Event::Head(stream, end_stream, status(payload)),
-            DATA => Event::Data(stream, payload.len(), end_stream),
-            RST_STREAM => Event::Reset(stream),
-            GOAWAY => Event::GoAway,
+            SETTINGS if flags & ACK == 0 => return self.send_frame(SETTINGS, ACK, 0, &[]).await,
+            PING if flags & ACK == 0 => return self.send_frame(PING, ACK, 0, payload).await,
+            HEADERS => H2Event::Headers(stream, end_stream, indexed_status(payload)),
+            DATA => H2Event::Data(stream, payload.len(), end_stream),
+            RST_STREAM => H2Event::Reset(stream),
+            GOAWAY => H2Event::GoAway,
             _ => return,
         };
         self.events.push_back(event);
@@ -216,7 +216,7 @@ impl H2Connection {
 
 /// Returns the status in a header block whose first byte is an index (RFC 7541, appendix A), or
 /// starts a literal with the name's index.
-fn status(block: &[u8]) -> Option<u16> {
+fn indexed_status(block: &[u8]) -> Option<u16> {
     // A dynamic table size update may come first.
     let block = &block[block.iter().take_while(|byte| *byte & 0xe0 == 0x20).count()..];
     match block.first()? {
@@ -232,7 +232,7 @@ fn status(block: &[u8]) -> Option<u16> {
 }
 
 /// Appends a string literal without Huffman coding (RFC 7541, 5.2).
-fn string(block: &mut Vec<u8>, text: &str) {
+fn push_string(block: &mut Vec<u8>, text: &str) {
     let mut length = text.len();
     if length < 127 {
         block.push(length as u8);

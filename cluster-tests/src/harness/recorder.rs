@@ -11,35 +11,35 @@ use tokio::task::JoinHandle;
 
 /// Forwards connections to a target and records both directions. Stops on drop.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct TrafficRecorder {
     address: SocketAddr,
-    to: Arc<Mutex<Option<SocketAddr>>>,
-    tape: Tape,
-    cut: Cut,
-    accepting: JoinHandle<()>,
+    target: Arc<Mutex<Option<SocketAddr>>>,
+    recording: Recording,
+    cut: CutSignal,
+    accept_task: JoinHandle<()>,
 }
 
 /// True while the next bytes to the target are to end their connection instead.
-type Cut = Arc<watch::Sender<bool>>;
+type CutSignal = Arc<watch::Sender<bool>>;
 
 /// Recorded bytes of each connection: requests, replies.
-type Tape = Arc<Mutex<Vec<[Vec<u8>; 2]>>>;
+type Recording = Arc<Mutex<Vec<[Vec<u8>; 2]>>>;
 
-impl Recorder {
+impl TrafficRecorder {
     /// Listens on the loopback interface; nothing is forwarded before [`Self::set_target`].
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a port");
         let address = listener.local_addr().expect("the address of a port");
-        let (to, tape) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Tape::default());
-        let cut = Cut::new(watch::Sender::new(false));
+        let (to, tape) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Recording::default());
+        let cut = CutSignal::new(watch::Sender::new(false));
         let shared = (tape.clone(), cut.clone());
         let accepting = tokio::spawn(accept(listener, to.clone(), shared));
         Self {
             address,
-            to,
-            tape,
+            target: to,
+            recording: tape,
             cut,
-            accepting,
+            accept_task: accepting,
         }
     }
 
@@ -50,7 +50,7 @@ impl Recorder {
 
     /// Sets the target of new connections.
     pub fn set_target(&self, to: SocketAddr) {
-        *self.to.lock().expect("no holder panics") = Some(to);
+        *self.target.lock().expect("no holder panics") = Some(to);
     }
 
     /// Makes the next bytes to the target end their connection, before the target sees them.
@@ -59,47 +59,47 @@ impl Recorder {
     }
 
     /// Waits until that has happened.
-    pub async fn has_cut(&self) {
+    pub async fn wait_cut(&self) {
         let mut cut = self.cut.subscribe();
         cut.wait_for(|cut| !*cut).await.expect("the sender is here");
     }
 
     /// Returns the traffic so far: for each connection that carried any, to the target and back.
-    pub fn said(&self) -> Vec<[Vec<u8>; 2]> {
-        let tape = self.tape.lock().expect("no holder panics");
+    pub fn traffic(&self) -> Vec<[Vec<u8>; 2]> {
+        let tape = self.recording.lock().expect("no holder panics");
         let mut traffic = tape.clone();
         traffic.retain(|sides| sides.iter().any(|side| !side.is_empty()));
         traffic
     }
 
     /// Returns all bytes sent to the target so far, as text.
-    pub fn requests(&self) -> String {
-        let traffic = self.said();
+    pub fn requests_text(&self) -> String {
+        let traffic = self.traffic();
         let requests = traffic.iter().map(|[to, _]| String::from_utf8_lossy(to));
         requests.collect()
     }
 }
 
-impl Drop for Recorder {
+impl Drop for TrafficRecorder {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accept_task.abort();
     }
 }
 
 async fn accept(
     listener: TcpListener,
     to: Arc<Mutex<Option<SocketAddr>>>,
-    (tape, cut): (Tape, Cut),
+    (tape, cut): (Recording, CutSignal),
 ) {
     while let Ok((client, _)) = listener.accept().await {
         let to = *to.lock().expect("no holder panics");
         if let Some(to) = to {
-            tokio::spawn(pass_on(client, to, (tape.clone(), cut.clone())));
+            tokio::spawn(forward(client, to, (tape.clone(), cut.clone())));
         }
     }
 }
 
-async fn pass_on(client: TcpStream, to: SocketAddr, (tape, cut): (Tape, Cut)) {
+async fn forward(client: TcpStream, to: SocketAddr, (tape, cut): (Recording, CutSignal)) {
     let Ok(target) = TcpStream::connect(to).await else {
         return;
     };
@@ -126,8 +126,8 @@ async fn pass_on(client: TcpStream, to: SocketAddr, (tape, cut): (Tape, Cut)) {
 async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    (tape, number, side): (&Tape, usize, usize),
-    cut: Option<&Cut>,
+    (tape, number, side): (&Recording, usize, usize),
+    cut: Option<&CutSignal>,
 ) -> bool {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {

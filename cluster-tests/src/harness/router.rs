@@ -10,24 +10,24 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::binary::router_binary;
-use super::http::Api;
-use super::log::Log;
-use super::node::{append, clean};
+use super::http::ApiClient;
+use super::log_file::LogFile;
+use super::node::{open_append, clean_env_command};
 use super::wait::eventually;
 
 /// Time for a router to find a healthy region.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for a router to stop after SIGTERM.
-const STOPS_WITHIN: Duration = Duration::from_secs(25);
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
-const HTTP: u16 = 8000;
-const HTTPS: u16 = 8443;
-const ADMIN: u16 = 9091;
+const HTTP_PORT: u16 = 8000;
+const HTTPS_PORT: u16 = 8443;
+const ADMIN_PORT: u16 = 9091;
 
 /// Returns a command that runs the router's binary, without the settings of this process's
 /// environment.
-pub fn clean_router_command() -> Command {
-    clean(router_binary())
+pub fn router_command() -> Command {
+    clean_env_command(router_binary())
 }
 
 /// A running router.
@@ -35,7 +35,7 @@ pub fn clean_router_command() -> Command {
 pub struct Router {
     child: Child,
     address: Ipv4Addr,
-    log: Log,
+    log: LogFile,
     _dir: TempDir,
 }
 
@@ -48,9 +48,9 @@ impl Router {
 
     /// Starts a router with additional arguments, and waits until it is ready.
     pub async fn start_with(seeds: &[SocketAddr], args: &[&str]) -> Self {
-        let router = Self::launch(seeds, args);
+        let router = Self::spawn(seeds, args);
         let admin = router.admin_api();
-        eventually("the router is ready", READY_WITHIN, async || {
+        eventually("the router is ready", READY_TIMEOUT, async || {
             let response = admin.get("/readyz").unchecked().try_send().await.ok()?;
             (response.status == 200).then_some(())
         })
@@ -59,23 +59,23 @@ impl Router {
     }
 
     /// Starts a router without waiting; it may find no node.
-    pub fn launch(seeds: &[SocketAddr], args: &[&str]) -> Self {
+    pub fn spawn(seeds: &[SocketAddr], args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("make a temporary directory");
-        let log = Log::new(dir.path().join("stderr.log"));
+        let log = LogFile::new(dir.path().join("stderr.log"));
         let [x, y, ..] = *Uuid::new_v4().as_bytes();
         // An address of its own in 127.0.0.0/8: nobody else takes its ports.
         let address = Ipv4Addr::new(127, x.clamp(1, 254), y, 201);
         let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
-        let mut command = clean_router_command();
+        let mut command = router_command();
         command
             .args(["--log-format", "json", "--seeds", &seeds.join(",")])
-            .args(["--http", &format!("{address}:{HTTP}")])
-            .args(["--admin", &format!("{address}:{ADMIN}")])
+            .args(["--http", &format!("{address}:{HTTP_PORT}")])
+            .args(["--admin", &format!("{address}:{ADMIN_PORT}")])
             .args(args)
-            .stdout(append(&dir.path().join("stdout.log")))
-            .stderr(append(log.path()));
+            .stdout(open_append(&dir.path().join("stdout.log")))
+            .stderr(open_append(log.path()));
         if args.contains(&"--tls-cert") {
-            command.args(["--https", &format!("{address}:{HTTPS}")]);
+            command.args(["--https", &format!("{address}:{HTTPS_PORT}")]);
         }
         Self {
             child: command.spawn().expect("start the router"),
@@ -87,12 +87,12 @@ impl Router {
 
     /// Returns the address of the public port.
     pub fn http(&self) -> SocketAddr {
-        self.port(HTTP)
+        self.port(HTTP_PORT)
     }
 
     /// Returns the address of the public port with TLS, if it was given a certificate.
     pub fn https(&self) -> SocketAddr {
-        self.port(HTTPS)
+        self.port(HTTPS_PORT)
     }
 
     fn port(&self, port: u16) -> SocketAddr {
@@ -100,13 +100,13 @@ impl Router {
     }
 
     /// Returns a client of the public port.
-    pub fn api(&self) -> Api {
-        Api::new(self.http())
+    pub fn api(&self) -> ApiClient {
+        ApiClient::new(self.http())
     }
 
     /// Returns a client of the admin port.
-    pub fn admin_api(&self) -> Api {
-        Api::new(self.port(ADMIN))
+    pub fn admin_api(&self) -> ApiClient {
+        ApiClient::new(self.port(ADMIN_PORT))
     }
 
     /// Returns the first metric whose line begins with `name`; 0 if there is none.
@@ -119,7 +119,7 @@ impl Router {
 
     /// Returns the public address of a shard's leader in the first region, as far as the router
     /// knows; `None` if it knows of none that answers.
-    pub async fn leader_of(&self, shard: u32) -> Option<SocketAddr> {
+    pub async fn leader_address(&self, shard: u32) -> Option<SocketAddr> {
         let status = self.admin_api().get("/status").unchecked().await.json();
         let region = &status["regions"][0];
         let id = region["leaders"][shard as usize].as_u64()?;
@@ -139,7 +139,7 @@ impl Router {
     }
 
     /// Sends SIGTERM.
-    pub fn signal_terminate(&self) {
+    pub fn send_sigterm(&self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("a pid"), Signal::TERM).expect("send SIGTERM");
     }
@@ -151,7 +151,7 @@ impl Router {
             if let Some(status) = self.child.try_wait().expect("wait for the router") {
                 return status;
             }
-            assert!(started.elapsed() < STOPS_WITHIN, "the router did not exit");
+            assert!(started.elapsed() < STOP_TIMEOUT, "the router did not exit");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

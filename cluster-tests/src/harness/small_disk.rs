@@ -9,7 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// Number of bytes written at once.
-const PIECE: usize = 1 << 20;
+const WRITE_BYTES: usize = 1 << 20;
 
 /// A file system in memory, unmounted on drop.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl SmallDisk {
     ///
     /// # Panics
     /// Panics if the system doesn't report it.
-    pub fn free(&self) -> u64 {
+    pub fn free_bytes(&self) -> u64 {
         let disk = rustix::fs::statvfs(self.dir.path()).expect("read a disk's free space");
         disk.f_bavail * disk.f_frsize
     }
@@ -58,17 +58,17 @@ impl SmallDisk {
     ///
     /// # Panics
     /// Panics if the space can't be filled.
-    pub fn leave(&self, mib: u64) {
-        let to_fill = self.free().saturating_sub(mib << 20);
+    pub fn fill_until_free(&self, mib: u64) {
+        let to_fill = self.free_bytes().saturating_sub(mib << 20);
         let mut file = File::options()
             .create(true)
             .append(true)
-            .open(self.ballast())
+            .open(self.ballast_path())
             .expect("open the ballast");
         let mut remaining = usize::try_from(to_fill).expect("a small disk");
-        let piece = vec![1; PIECE];
+        let piece = vec![1; WRITE_BYTES];
         while remaining > 0 {
-            let size = remaining.min(PIECE);
+            let size = remaining.min(WRITE_BYTES);
             file.write_all(&piece[..size]).expect("write the ballast");
             remaining -= size;
         }
@@ -78,11 +78,11 @@ impl SmallDisk {
     ///
     /// # Panics
     /// Panics if it can't be released.
-    pub fn clear(&self) {
-        fs::remove_file(self.ballast()).expect("remove the ballast");
+    pub fn remove_ballast(&self) {
+        fs::remove_file(self.ballast_path()).expect("remove the ballast");
     }
 
-    fn ballast(&self) -> PathBuf {
+    fn ballast_path(&self) -> PathBuf {
         self.dir.path().join("ballast")
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// Time between two evaluations of a condition.
-const PAUSE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Calls `probe` until it returns `Some`, and returns the value.
 ///
@@ -35,6 +35,6 @@ where
         if started.elapsed() >= timeout {
             return None;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

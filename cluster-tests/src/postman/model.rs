@@ -52,7 +52,7 @@ pub struct Item {
     pub request: Request,
     /// Scripts to run.
     #[serde(default, rename = "event")]
-    pub events: Vec<Event>,
+    pub events: Vec<ScriptEvent>,
     /// Recorded responses.
     #[serde(default, rename = "response")]
     pub examples: Vec<Example>,
@@ -60,7 +60,7 @@ pub struct Item {
 
 /// A script and its trigger.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Event {
+pub struct ScriptEvent {
     /// `test`: after the response.
     pub listen: String,
     /// The script.
@@ -95,16 +95,16 @@ pub struct Request {
     pub method: String,
     /// Headers, in order.
     #[serde(default, rename = "header")]
-    pub headers: Vec<Field>,
+    pub headers: Vec<FormField>,
     /// Body.
-    pub body: Option<Body>,
+    pub body: Option<RequestBody>,
     /// Address.
     pub url: Url,
 }
 
 /// A header or a form's field.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Field {
+pub struct FormField {
     /// Name.
     pub key: String,
     /// Value.
@@ -117,7 +117,7 @@ pub struct Field {
 /// A body.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
-pub enum Body {
+pub enum RequestBody {
     /// Plain bytes.
     Raw {
         /// The bytes, as text.
@@ -126,7 +126,7 @@ pub enum Body {
     /// A multipart form.
     Formdata {
         /// Fields of the form.
-        formdata: Vec<Field>,
+        formdata: Vec<FormField>,
     },
 }
 

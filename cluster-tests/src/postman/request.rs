@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::{Answer, RawRequest};
+use crate::harness::{HttpResponse, RawRequest};
 
 use super::environment::Environment;
-use super::model::{Body, Field, Request};
+use super::model::{RequestBody, FormField, Request};
 
 /// Boundary in Postman's format.
 const BOUNDARY: &str = "--------------------------514318624862841937025746";
@@ -14,10 +14,10 @@ const BOUNDARY: &str = "--------------------------514318624862841937025746";
 ///
 /// # Panics
 /// Panics if its address isn't below `http://<host>:<port>`, or no response arrives.
-pub async fn send(request: &Request, environment: &Environment) -> Answer {
+pub async fn send(request: &Request, environment: &Environment) -> HttpResponse {
     let url = environment.substitute(request.url.raw());
     let (address, target) = split(&url);
-    let mut raw = RawRequest::with_line(&format!("{} {target} HTTP/1.1", request.method));
+    let mut raw = RawRequest::with_request_line(&format!("{} {target} HTTP/1.1", request.method));
     let headers = enabled(&request.headers);
     for field in &headers {
         raw = raw.header(&field.key, &environment.substitute(&field.value));
@@ -35,18 +35,18 @@ pub async fn send(request: &Request, environment: &Environment) -> Answer {
         .iter()
         .any(|field| field.key.eq_ignore_ascii_case("content-type"));
     let (content_type, body) = match &request.body {
-        Some(Body::Raw { raw }) => ("text/plain".to_owned(), environment.substitute(raw)),
-        Some(Body::Formdata { formdata }) => (
+        Some(RequestBody::Raw { raw }) => ("text/plain".to_owned(), environment.substitute(raw)),
+        Some(RequestBody::Formdata { formdata }) => (
             format!("multipart/form-data; boundary={BOUNDARY}"),
             multipart(formdata, environment),
         ),
-        None if request.method == "POST" => return raw.body(b"").send(address).await,
+        None if request.method == "POST" => return raw.parse_body(b"").send(address).await,
         None => return raw.send(address).await,
     };
     if !has_content_type {
         raw = raw.header("Content-Type", &content_type);
     }
-    raw.body(body.as_bytes()).send(address).await
+    raw.parse_body(body.as_bytes()).send(address).await
 }
 
 fn split(url: &str) -> (SocketAddr, String) {
@@ -60,11 +60,11 @@ fn split(url: &str) -> (SocketAddr, String) {
     (address, format!("/{path}"))
 }
 
-fn enabled(fields: &[Field]) -> Vec<&Field> {
+fn enabled(fields: &[FormField]) -> Vec<&FormField> {
     fields.iter().filter(|field| !field.disabled).collect()
 }
 
-fn multipart(fields: &[Field], environment: &Environment) -> String {
+fn multipart(fields: &[FormField], environment: &Environment) -> String {
     let mut body = String::new();
     for field in enabled(fields) {
         let (name, value) = (&field.key, environment.substitute(&field.value));

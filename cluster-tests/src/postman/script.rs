@@ -1,6 +1,6 @@
 //! The statements that the collection's scripts use.
 
-use crate::harness::Answer;
+use crate::harness::HttpResponse;
 
 use super::environment::Environment;
 
@@ -10,11 +10,11 @@ pub enum Statement {
     /// `pm.response.to.have.status(200)`, or `oneOf` with several.
     Status(Vec<u16>),
     /// `pm.expect(pm.response.responseTime).to.be.below(1001)`, in milliseconds.
-    FasterThan(u128),
+    ResponseTimeBelow(u128),
     /// `pm.response.to.have.body(pm.environment.get("value"))`.
     BodyEquals(String),
     /// `pm.environment.set("bucket", pm.response.json().bucket_id)`.
-    Set {
+    SetVariable {
         /// Name of the variable.
         variable: String,
         /// Field of the response.
@@ -27,14 +27,14 @@ impl Statement {
     ///
     /// # Errors
     /// Returns an error if an assertion doesn't hold.
-    pub fn run(&self, response: &Answer, environment: &mut Environment) -> Result<(), String> {
+    pub fn run(&self, response: &HttpResponse, environment: &mut Environment) -> Result<(), String> {
         let is_ok = match self {
             Self::Status(codes) => codes.contains(&response.status),
-            Self::FasterThan(limit) => response.took.as_millis() < *limit,
+            Self::ResponseTimeBelow(limit) => response.elapsed.as_millis() < *limit,
             Self::BodyEquals(variable) => environment
                 .get(variable)
                 .is_some_and(|value| value.as_bytes() == response.body),
-            Self::Set { variable, field } => match response.json()[field].as_str() {
+            Self::SetVariable { variable, field } => match response.json()[field].as_str() {
                 Some(value) => {
                     environment.set(variable, value);
                     true
@@ -56,19 +56,19 @@ impl Statement {
 /// Returns the first line that isn't supported.
 pub fn parse(lines: &[String]) -> Result<Vec<Statement>, String> {
     let statements = lines.iter().map(|line| line.trim());
-    let statements = statements.filter(|line| !is_frame(line));
+    let statements = statements.filter(|line| !is_test_boundary(line));
     statements
-        .map(|line| statement(line).ok_or_else(|| line.to_owned()))
+        .map(|line| parse_statement(line).ok_or_else(|| line.to_owned()))
         .collect()
 }
 
 /// Returns whether a line only opens or closes a test.
-fn is_frame(line: &str) -> bool {
+fn is_test_boundary(line: &str) -> bool {
     let is_test_start = line.starts_with("pm.test(\"") && line.ends_with("\", function () {");
     is_test_start || line == "});" || line.is_empty()
 }
 
-fn statement(line: &str) -> Option<Statement> {
+fn parse_statement(line: &str) -> Option<Statement> {
     let between = |start: &str, end: &str| line.strip_prefix(start)?.strip_suffix(end);
     if let Some(code) = between("pm.response.to.have.status(", ");") {
         Some(Statement::Status(vec![code.parse().ok()?]))
@@ -76,13 +76,13 @@ fn statement(line: &str) -> Option<Statement> {
         let codes: Result<_, _> = codes.split(',').map(|code| code.trim().parse()).collect();
         Some(Statement::Status(codes.ok()?))
     } else if let Some(limit) = between("pm.expect(pm.response.responseTime).to.be.below(", ");") {
-        Some(Statement::FasterThan(limit.parse().ok()?))
+        Some(Statement::ResponseTimeBelow(limit.parse().ok()?))
     } else if let Some(name) = between("pm.response.to.have.body(pm.environment.get(\"", "\"));") {
         Some(Statement::BodyEquals(name.to_owned()))
     } else {
         let (variable, field) =
             between("pm.environment.set(\"", ");")?.split_once("\", pm.response.json().")?;
-        Some(Statement::Set {
+        Some(Statement::SetVariable {
             variable: variable.to_owned(),
             field: field.to_owned(),
         })

@@ -5,20 +5,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::contents::Loss;
-use super::losses::Losses;
-use super::trouble::Trouble;
+use super::file_contents::LossExtent;
+use super::data_loss::DataLoss;
+use super::disk_faults::DiskFaults;
 use super::volume::Volume;
 
 /// A volume, and a signal for its waiting syncs.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedVolume {
     volume: Mutex<Volume>,
     /// Notified when the state that slow syncs wait for may have changed.
-    pub changed: Condvar,
+    pub state_changed: Condvar,
 }
 
-impl Shared {
+impl SharedVolume {
     /// Locks the volume. A poisoned lock is ignored: the panic is reported where it happened.
     pub fn lock(&self) -> MutexGuard<'_, Volume> {
         self.volume.lock().unwrap_or_else(PoisonError::into_inner)
@@ -28,8 +28,8 @@ impl Shared {
 /// A mounted disk; unmounted on drop.
 #[derive(Debug)]
 pub struct Disk {
-    shared: Arc<Shared>,
-    at: PathBuf,
+    shared: Arc<SharedVolume>,
+    mount_point: PathBuf,
     #[cfg(target_os = "linux")]
     session: Option<fuser::BackgroundSession>,
 }
@@ -54,14 +54,14 @@ impl Disk {
     pub fn mount(at: &Path, host: &Path) -> io::Result<Self> {
         fs::create_dir_all(at)?;
         fs::create_dir_all(host)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedVolume {
             volume: Mutex::new(Volume::new(host.to_owned())),
-            changed: Condvar::new(),
+            state_changed: Condvar::new(),
         });
-        let session = super::mount::mount(&shared, at)?;
+        let session = super::fuse_server::mount(&shared, at)?;
         Ok(Self {
             shared,
-            at: at.to_owned(),
+            mount_point: at.to_owned(),
             session: Some(session),
         })
     }
@@ -73,16 +73,16 @@ impl Disk {
     }
 
     /// Sets the disk's faults from here on.
-    pub fn set_trouble(&self, trouble: Trouble) {
-        self.shared.lock().set_trouble(trouble);
-        self.shared.changed.notify_all();
+    pub fn set_faults(&self, trouble: DiskFaults) {
+        self.shared.lock().set_faults(trouble);
+        self.shared.state_changed.notify_all();
     }
 
     /// Aborts syncs that are under way: they make nothing durable. To be called between SIGKILL and
     /// waiting for the process, which exits only after its syncs.
     pub fn interrupt(&self) {
         self.shared.lock().interrupts += 1;
-        self.shared.changed.notify_all();
+        self.shared.state_changed.notify_all();
     }
 
     /// Turns the power off: every call fails until [`Disk::power_on`]. To be called between SIGKILL
@@ -93,13 +93,13 @@ impl Disk {
     }
 
     /// Turns the power on: `seed` decides what is left of what wasn't synced.
-    pub fn cut(&self, seed: u64) -> io::Result<Losses> {
-        self.shared.lock().cut(seed)
+    pub fn power_on(&self, seed: u64) -> io::Result<DataLoss> {
+        self.shared.lock().apply_power_loss(seed)
     }
 
     /// Turns the power on; everything is lost that wasn't synced.
-    pub fn cut_hard(&self) -> io::Result<Losses> {
-        self.shared.lock().cut_with(Loss::Everything, 0)
+    pub fn power_on_losing_all(&self) -> io::Result<DataLoss> {
+        self.shared.lock().apply_power_loss_of(LossExtent::Everything, 0)
     }
 
     /// Evicts the kernel's pages: what failed syncs have dropped is read as it was before. To be
@@ -110,12 +110,12 @@ impl Disk {
 
     /// Returns whether a process waits for a slow sync, whose data is already written.
     pub fn is_syncing(&self) -> bool {
-        self.shared.lock().waiting > 0
+        self.shared.lock().waiting_syncs > 0
     }
 
     /// Copies the visible files to another folder.
     pub fn export(&self, to: &Path) -> io::Result<()> {
-        let files = self.shared.lock().files();
+        let files = self.shared.lock().file_paths();
         for (path, bytes) in files {
             let copy = to.join(path);
             if let Some(folder) = copy.parent() {
@@ -135,7 +135,7 @@ impl Drop for Disk {
         {
             drop(self.session.take());
             // A process may still have a file open: a lazy unmount waits for it.
-            let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
+            let _ = rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::DETACH);
         }
     }
 }

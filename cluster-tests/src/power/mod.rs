@@ -37,20 +37,20 @@
 //! | `fuse_server` | serves the kernel's calls (Linux alone) |
 //! | `disk` | the handle of tests |
 
-mod contents;
+mod file_contents;
 #[cfg(test)]
-mod contents_tests;
+mod file_contents_tests;
 mod disk;
-mod losses;
+mod data_loss;
 #[cfg(target_os = "linux")]
-mod mount;
-mod names;
-mod trouble;
+mod fuse_server;
+mod namespace;
+mod disk_faults;
 mod volume;
 #[cfg(test)]
 mod volume_tests;
 
-pub use contents::Guarantee;
+pub use file_contents::CrashConsistency;
 pub use disk::Disk;
-pub use losses::Losses;
-pub use trouble::{Area, Trouble};
+pub use data_loss::DataLoss;
+pub use disk_faults::{Area, DiskFaults};

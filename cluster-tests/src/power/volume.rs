@@ -9,47 +9,47 @@ use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
-use super::contents::{Contents, Guarantee};
-use super::names::{Inode, Names, Place, ROOT};
-use super::trouble::{Area, Trouble};
+use super::file_contents::{FileContents, CrashConsistency};
+use super::namespace::{Inode, Namespace, EntryKey, ROOT};
+use super::disk_faults::{Area, DiskFaults};
 use crate::rng::Rng;
 
 /// Folder with the guarantees of a journaling file system.
-const JOURNALED: &str = "state";
+const JOURNALED_FOLDER: &str = "state";
 
 pub(super) type Result<T> = std::result::Result<T, Errno>;
 
 /// A file or directory.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct FileNode {
     /// Top folder of the data directory that contains it, or its own name there.
     folder: OsString,
     /// Contents of a file; `None` for a directory.
-    pub contents: Option<Contents>,
-    pub changed: SystemTime,
+    pub contents: Option<FileContents>,
+    pub modified: SystemTime,
     /// Number of open handles.
-    pub open: u64,
+    pub open_handles: u64,
 }
 
-impl Node {
+impl FileNode {
     pub fn is_file(&self) -> bool {
         self.contents.is_some()
     }
 
     pub fn size(&self) -> u64 {
-        self.contents.as_ref().map_or(0, Contents::size)
+        self.contents.as_ref().map_or(0, FileContents::size)
     }
 
-    pub fn guarantee(&self) -> Guarantee {
-        if self.folder == JOURNALED {
-            Guarantee::Journaled
+    pub fn guarantee(&self) -> CrashConsistency {
+        if self.folder == JOURNALED_FOLDER {
+            CrashConsistency::Journaled
         } else {
-            Guarantee::Nothing
+            CrashConsistency::Posix
         }
     }
 
     fn is_in(&self, area: Area) -> bool {
-        area.covers(&self.folder.to_string_lossy())
+        area.contains(&self.folder.to_string_lossy())
     }
 }
 
@@ -57,11 +57,11 @@ impl Node {
 #[derive(Debug)]
 pub(super) struct Volume {
     /// Folder of the host with the newest bytes of files.
-    host: PathBuf,
-    pub names: Names,
-    pub nodes: BTreeMap<Inode, Node>,
-    next: Inode,
-    trouble: Trouble,
+    host_dir: PathBuf,
+    pub names: Namespace,
+    pub nodes: BTreeMap<Inode, FileNode>,
+    next_inode: Inode,
+    faults: DiskFaults,
     /// Decides which pages failed syncs drop.
     rng: Rng,
     /// All calls fail while the power is off.
@@ -69,50 +69,50 @@ pub(super) struct Volume {
     /// Number of interrupts, each of which aborts the waiting syncs.
     pub interrupts: u64,
     /// Number of slow syncs that wait.
-    pub waiting: u64,
+    pub waiting_syncs: u64,
 }
 
 impl Volume {
     /// Creates an empty volume, which stores its files' bytes in `host`.
-    pub fn new(host: PathBuf) -> Self {
-        let root = Node {
+    pub fn new(host_dir: PathBuf) -> Self {
+        let root = FileNode {
             folder: OsString::new(),
             contents: None,
-            changed: SystemTime::now(),
-            open: 0,
+            modified: SystemTime::now(),
+            open_handles: 0,
         };
         Self {
-            host,
-            names: Names::default(),
+            host_dir,
+            names: Namespace::default(),
             nodes: BTreeMap::from([(ROOT, root)]),
-            next: ROOT + 1,
-            trouble: Trouble::default(),
+            next_inode: ROOT + 1,
+            faults: DiskFaults::default(),
             rng: Rng::new(0),
             is_off: false,
             interrupts: 0,
-            waiting: 0,
+            waiting_syncs: 0,
         }
     }
 
     /// Sets the faults from here on.
-    pub fn set_trouble(&mut self, faults: Trouble) {
+    pub fn set_faults(&mut self, faults: DiskFaults) {
         self.rng = Rng::new(faults.seed);
-        self.trouble = faults;
+        self.faults = faults;
     }
 
     /// Returns the duration of slow syncs.
     pub fn sync_delay(&self) -> Duration {
-        self.trouble.sync_delay
+        self.faults.sync_delay
     }
 
     /// Returns whether a call fails because of a fault in this area; counts the failure.
-    fn fails(&mut self, inode: Inode, area: impl Fn(&Trouble) -> Area) -> Result<bool> {
-        let is_in = self.node(inode)?.is_in(area(&self.trouble));
+    fn fails(&mut self, inode: Inode, area: impl Fn(&DiskFaults) -> Area) -> Result<bool> {
+        let is_in = self.node(inode)?.is_in(area(&self.faults));
         Ok(is_in && self.take_failure())
     }
 
     fn take_failure(&mut self) -> bool {
-        match &mut self.trouble.failures {
+        match &mut self.faults.failed_calls {
             None => true,
             Some(0) => false,
             Some(remaining) => {
@@ -123,20 +123,20 @@ impl Volume {
     }
 
     fn host_file(&self, inode: Inode) -> PathBuf {
-        self.host.join(inode.to_string())
+        self.host_dir.join(inode.to_string())
     }
 
-    pub fn node(&self, inode: Inode) -> Result<&Node> {
+    pub fn node(&self, inode: Inode) -> Result<&FileNode> {
         if self.is_off {
             return Err(Errno::IO);
         }
         self.nodes.get(&inode).ok_or(Errno::NOENT)
     }
 
-    fn contents(&mut self, inode: Inode) -> Result<&mut Contents> {
+    fn contents(&mut self, inode: Inode) -> Result<&mut FileContents> {
         self.node(inode)?;
         let node = self.nodes.get_mut(&inode).ok_or(Errno::NOENT)?;
-        node.changed = SystemTime::now();
+        node.modified = SystemTime::now();
         node.contents.as_mut().ok_or(Errno::ISDIR)
     }
 
@@ -152,7 +152,7 @@ impl Volume {
     }
 
     /// Creates a file or directory.
-    pub fn make(&mut self, place: Place, is_file: bool) -> Result<Inode> {
+    pub fn create(&mut self, place: EntryKey, is_file: bool) -> Result<Inode> {
         let parent = self.node(place.0)?;
         let folder = if place.0 == ROOT {
             place.1.clone()
@@ -162,25 +162,25 @@ impl Volume {
         if self.names.find(place.0, &place.1).is_some() {
             return Err(Errno::EXIST);
         }
-        let mut node = Node {
+        let mut node = FileNode {
             folder,
             contents: None,
-            changed: SystemTime::now(),
-            open: 0,
+            modified: SystemTime::now(),
+            open_handles: 0,
         };
-        if node.is_in(self.trouble.is_full) && self.take_failure() {
+        if node.is_in(self.faults.is_full) && self.take_failure() {
             return Err(Errno::NOSPC);
         }
-        if node.is_in(self.trouble.writes_fail) && self.take_failure() {
+        if node.is_in(self.faults.writes_fail) && self.take_failure() {
             return Err(Errno::IO);
         }
-        let inode = self.next;
-        self.next += 1;
+        let inode = self.next_inode;
+        self.next_inode += 1;
         if is_file {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create_new(true);
             let newest = options.open(self.host_file(inode)).map_err(errno)?;
-            node.contents = Some(Contents::new(newest));
+            node.contents = Some(FileContents::new(newest));
         }
         self.nodes.insert(inode, node);
         self.names.link(place, inode);
@@ -188,7 +188,7 @@ impl Volume {
     }
 
     /// Removes a name.
-    pub fn unlink(&mut self, place: Place, is_file: bool) -> Result<()> {
+    pub fn unlink(&mut self, place: EntryKey, is_file: bool) -> Result<()> {
         let inode = self.find(place.0, &place.1)?;
         match (is_file, self.node(inode)?.is_file()) {
             (true, false) => return Err(Errno::ISDIR),
@@ -203,7 +203,7 @@ impl Volume {
         Ok(())
     }
 
-    pub fn rename(&mut self, from: Place, to: Place) -> Result<()> {
+    pub fn rename(&mut self, from: EntryKey, to: EntryKey) -> Result<()> {
         self.find(from.0, &from.1)?;
         if let Ok(replaced) = self.find(to.0, &to.1)
             && !self.node(replaced)?.is_file()
@@ -218,15 +218,15 @@ impl Volume {
     pub fn open(&mut self, inode: Inode) -> Result<()> {
         self.node(inode)?;
         if let Some(node) = self.nodes.get_mut(&inode) {
-            node.open += 1;
+            node.open_handles += 1;
         }
         Ok(())
     }
 
     pub fn release(&mut self, inode: Inode) {
         if let Some(node) = self.nodes.get_mut(&inode) {
-            node.open = node.open.saturating_sub(1);
-            if node.open == 0 {
+            node.open_handles = node.open_handles.saturating_sub(1);
+            if node.open_handles == 0 {
                 self.remove_unused();
             }
         }
@@ -262,7 +262,7 @@ impl Volume {
     /// Returns whether a sync of this inode is slow.
     pub fn is_slow(&self, inode: Inode) -> bool {
         let node = self.nodes.get(&inode);
-        node.is_some_and(|node| node.is_in(self.trouble.slow))
+        node.is_some_and(|node| node.is_in(self.faults.slow_syncs))
     }
 
     /// Makes a file's contents, or a directory's names, durable.
@@ -286,10 +286,10 @@ impl Volume {
 
     /// Removes inodes that have no name, can't get one again, and aren't open.
     pub fn remove_unused(&mut self) {
-        let named = self.names.named();
-        let host = &self.host;
+        let named = self.names.referenced_inodes();
+        let host = &self.host_dir;
         self.nodes.retain(|inode, node| {
-            let is_used = *inode == ROOT || node.open > 0 || named.contains(inode);
+            let is_used = *inode == ROOT || node.open_handles > 0 || named.contains(inode);
             if !is_used && node.is_file() {
                 // The file is in a temporary folder, which is removed later.
                 let _ = std::fs::remove_file(host.join(inode.to_string()));
@@ -299,7 +299,7 @@ impl Volume {
     }
 
     /// Returns the paths of all files, and of their bytes on the host.
-    pub fn files(&self) -> Vec<(PathBuf, PathBuf)> {
+    pub fn file_paths(&self) -> Vec<(PathBuf, PathBuf)> {
         let mut files = Vec::new();
         let mut directories = vec![(ROOT, PathBuf::new())];
         while let Some((directory, path)) = directories.pop() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Area, Disk, Trouble};
+use super::{Area, Disk, DiskFaults};
 
-fn mounted() -> Option<(TempDir, Disk)> {
+fn mount_disk() -> Option<(TempDir, Disk)> {
     Disk::is_supported().then(|| {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::mount(&dir.path().join("data"), &dir.path().join("host")).unwrap();
@@ -19,7 +19,7 @@ fn mounted() -> Option<(TempDir, Disk)> {
 
 #[test]
 fn a_power_loss_keeps_synced_data() {
-    let Some((dir, disk)) = mounted() else { return };
+    let Some((dir, disk)) = mount_disk() else { return };
     let at = dir.path().join("data");
     fs::create_dir(at.join("log")).unwrap();
     let path = at.join("log/file");
@@ -34,7 +34,7 @@ fn a_power_loss_keeps_synced_data() {
     drop(file);
     disk.power_off();
     assert!(fs::read(&path).is_err());
-    disk.cut_hard().unwrap();
+    disk.power_on_losing_all().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"durable");
     let names = fs::read_dir(&at).unwrap().map(|it| it.unwrap().file_name());
     assert_eq!(names.collect::<Vec<_>>(), ["log"]);
@@ -42,7 +42,7 @@ fn a_power_loss_keeps_synced_data() {
 
 #[test]
 fn writes_around_the_page_cache_are_seen_and_not_durable() {
-    let Some((dir, disk)) = mounted() else { return };
+    let Some((dir, disk)) = mount_disk() else { return };
     let path = dir.path().join("data/file");
     fs::write(&path, vec![1; 8192]).unwrap();
     let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap();
@@ -64,40 +64,40 @@ fn writes_around_the_page_cache_are_seen_and_not_durable() {
     reader.read_exact_at(&mut seen, 4096).unwrap();
     assert_eq!(seen, [2; 4096]);
     drop((direct, reader));
-    disk.cut_hard().unwrap();
+    disk.power_on_losing_all().unwrap();
     assert_eq!(fs::read(&path).unwrap(), vec![1; 8192]);
 }
 
 #[test]
 fn a_disk_fails_on_command() {
-    let Some((dir, disk)) = mounted() else { return };
+    let Some((dir, disk)) = mount_disk() else { return };
     fs::create_dir(dir.path().join("data/log")).unwrap();
     let path = dir.path().join("data/log/file");
     let file = File::create(&path).unwrap();
     file.write_all_at(b"x", 0).unwrap();
-    let trouble = |trouble: Trouble| disk.set_trouble(trouble);
-    trouble(Trouble {
+    let trouble = |trouble: DiskFaults| disk.set_faults(trouble);
+    trouble(DiskFaults {
         is_full: Area::Log,
-        ..Trouble::default()
+        ..DiskFaults::default()
     });
     let error = file.write_all_at(b"x", 1).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    trouble(Trouble {
+    trouble(DiskFaults {
         syncs_fail: Area::Everywhere,
-        ..Trouble::default()
+        ..DiskFaults::default()
     });
     file.write_all_at(b"x", 1).unwrap();
     assert!(file.sync_data().is_err());
-    trouble(Trouble {
+    trouble(DiskFaults {
         reads_fail: Area::State,
-        ..Trouble::default()
+        ..DiskFaults::default()
     });
     assert_eq!(fs::read(&path).unwrap(), b"xx");
     // A slow sync is aborted when its process is killed.
-    trouble(Trouble {
-        slow: Area::Log,
+    trouble(DiskFaults {
+        slow_syncs: Area::Log,
         sync_delay: Duration::from_secs(3600),
-        ..Trouble::default()
+        ..DiskFaults::default()
     });
     std::thread::scope(|scope| {
         let sync = scope.spawn(|| file.sync_data());
@@ -107,13 +107,13 @@ fn a_disk_fails_on_command() {
         disk.interrupt();
         assert!(sync.join().unwrap().is_err());
     });
-    trouble(Trouble::default());
+    trouble(DiskFaults::default());
     file.sync_data().unwrap();
 }
 
 #[test]
 fn rocksdb_keeps_what_it_flushed() {
-    let Some((dir, disk)) = mounted() else { return };
+    let Some((dir, disk)) = mount_disk() else { return };
     let path = dir.path().join("data/state");
     let open = || {
         let mut options = rocksdb::Options::default();
@@ -140,6 +140,6 @@ fn rocksdb_keeps_what_it_flushed() {
         db.flush().unwrap();
         db.put_opt(b"not flushed", vec![8; 3000], &no_wal).unwrap();
         drop(db);
-        disk.cut(round).unwrap();
+        disk.power_on(round).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::seats::Seat;
-use crate::harness::clean_command;
+use crate::harness::node_command;
 
 /// A CA and the certificates that it signed.
 #[derive(Debug)]
@@ -22,18 +22,18 @@ impl Certificates {
     }
 
     /// Issues a node's certificate; returns the arguments by which the node uses it.
-    pub(super) fn of(&self, seat: &Seat) -> Vec<String> {
-        self.node(seat.rpc().ip())
+    pub(super) fn issue_for_seat(&self, seat: &Seat) -> Vec<String> {
+        self.issue_node(seat.rpc().ip())
     }
 
     /// Issues the certificate of a node at a host; returns the arguments by which the node uses it.
-    pub fn node(&self, host: IpAddr) -> Vec<String> {
+    pub fn issue_node(&self, host: IpAddr) -> Vec<String> {
         run(&self.dir, &["node", &host.to_string()]);
         self.arguments(host)
     }
 
     /// Issues a router's certificate; returns the arguments by which the router uses it.
-    pub fn router(&self, name: &str) -> Vec<String> {
+    pub fn issue_router(&self, name: &str) -> Vec<String> {
         run(&self.dir, &["router", name]);
         self.arguments(name)
     }
@@ -68,7 +68,7 @@ impl Certificates {
 }
 
 fn run(dir: &Path, args: &[&str]) {
-    let mut command = clean_command();
+    let mut command = node_command();
     let command = command.arg("certs").args(args).arg("--dir").arg(dir);
     let output = command.output().expect("run the node's command");
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -16,30 +16,30 @@
 
 mod bottleneck;
 mod certificates;
-mod cluster;
-mod contents;
-mod flow;
-mod judge;
-mod member;
+mod lifecycle;
+mod bucket_contents;
+mod pump;
+mod log_check;
+mod node_process;
 mod network;
 mod observe;
-mod place;
+mod sharding;
 mod proxy;
 mod seats;
-mod shape;
+mod link_shape;
 mod status;
-mod world;
+mod multi_region;
 
 #[cfg(test)]
 mod network_tests;
 
 pub use certificates::Certificates;
-pub use cluster::{Region, RegionOptions};
-pub use contents::{Contents, Held, Holdings};
-pub use member::{Member, MemberFlags, Start};
+pub use lifecycle::{Region, RegionOptions};
+pub use bucket_contents::{BucketValues, LiveKey, BucketContents};
+pub use node_process::{NodeProcess, NodeFlags, StartMode};
 pub use network::Network;
-pub use place::{key_in_shard, shard_of};
+pub use sharding::{key_in_shard, shard_of};
 pub use seats::Seat;
-pub use shape::{Direction, Flow, LinkShape, LinkStats};
-pub use status::{Group, NodeId, Peer, Status, Transfer};
-pub use world::World;
+pub use link_shape::{Direction, FlowShape, LinkShape, LinkStats};
+pub use status::{GroupStatus, NodeId, PeerStatus, NodeStatus, SnapshotTransferStatus};
+pub use multi_region::MultiRegionCluster;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::bottleneck::Bottleneck;
-use super::proxy::{self, Control};
+use super::proxy::{self, LinkControl};
 use super::seats::{self, Seat};
-use super::shape::{Direction, Flow, LinkShape, LinkStats};
+use super::link_shape::{Direction, FlowShape, LinkShape, LinkStats};
 
 /// Bandwidth limits that all links of a node share, in each direction.
 #[derive(Clone, Default)]
@@ -23,7 +23,7 @@ struct Uplink {
 }
 
 struct Link {
-    control: watch::Sender<Control>,
+    control: watch::Sender<LinkControl>,
     stats: Arc<LinkStats>,
 }
 
@@ -45,7 +45,7 @@ impl Network {
     /// # Panics
     /// Panics if no addresses are free.
     pub fn start(count: usize, seed: u64) -> Self {
-        let (seats, listeners) = seats::take(count);
+        let (seats, listeners) = seats::allocate(count);
         let mut proxies = vec![];
         let mut links = vec![];
         let uplinks: Vec<Uplink> = (0..count).map(|_| Uplink::default()).collect();
@@ -53,14 +53,14 @@ impl Network {
             let mut of_seat = vec![];
             for (to, listener) in row.into_iter().enumerate() {
                 of_seat.push(listener.map(|listener| {
-                    let (control, changes) = watch::channel(Control::default());
+                    let (control, changes) = watch::channel(LinkControl::default());
                     let stats = Arc::new(LinkStats::default());
                     proxies.push(proxy::Proxy {
                         listener,
                         target: seats[to].rpc(),
                         changes,
                         stats: stats.clone(),
-                        shared: [(from, to), (to, from)].map(|(sender, receiver)| {
+                        bottlenecks: [(from, to), (to, from)].map(|(sender, receiver)| {
                             let sender = uplinks[sender].outbound.clone();
                             [sender, uplinks[receiver].inbound.clone()]
                         }),
@@ -91,7 +91,7 @@ impl Network {
     }
 
     /// Returns the value of `--rpc-via` for the node at this seat.
-    pub fn via(&self, from: usize) -> String {
+    pub fn rpc_via(&self, from: usize) -> String {
         let others = (0..self.seats.len()).filter(|to| *to != from);
         let pairs: Vec<String> = others
             .map(|to| format!("{}={}", self.seats[to].rpc(), self.seats[from].proxy_to(to)))
@@ -113,21 +113,21 @@ impl Network {
     ///
     /// # Panics
     /// Panics if the nodes are the same.
-    pub fn usually(&self, from: usize, to: usize, flow: Flow) {
+    pub fn set_baseline(&self, from: usize, to: usize, flow: FlowShape) {
         let usual = LinkShape {
             requests: flow,
             replies: flow,
-            refuse: false,
+            resets_connections: false,
         };
         self.link(from, to).control.send_modify(|control| {
-            control.usual = usual;
+            control.baseline = usual;
             control.shape = usual;
         });
     }
 
     /// Stops all traffic from one node to another, requests and replies, but not the other way.
     pub fn cut_direction(&self, from: usize, to: usize) {
-        let cut = |flow: &mut Flow| flow.cut = true;
+        let cut = |flow: &mut FlowShape| flow.is_cut = true;
         self.shape(from, to, |link| cut(link.flow_mut(Direction::Requests)));
         self.shape(to, from, |link| cut(link.flow_mut(Direction::Replies)));
     }
@@ -146,16 +146,16 @@ impl Network {
     }
 
     /// Resets connections between a node and the others, existing and new ones.
-    pub fn refuse(&self, node: usize) {
+    pub fn reset_connections(&self, node: usize) {
         for other in self.others(node) {
             for (from, to) in [(node, other), (other, node)] {
-                self.shape(from, to, |link| link.refuse = true);
+                self.shape(from, to, |link| link.resets_connections = true);
             }
         }
     }
 
     /// Changes both directions of all links between a node and the others.
-    pub fn around(&self, node: usize, change: impl Fn(&mut Flow)) {
+    pub fn shape_all(&self, node: usize, change: impl Fn(&mut FlowShape)) {
         for other in self.others(node) {
             for (from, to) in [(node, other), (other, node)] {
                 self.shape(from, to, |link| {
@@ -168,7 +168,7 @@ impl Network {
 
     /// Delays all traffic between a node and the others, in each direction.
     pub fn delay(&self, node: usize, delay: Duration, jitter: Duration) {
-        self.around(node, |flow| {
+        self.shape_all(node, |flow| {
             flow.delay = delay;
             flow.jitter = jitter;
         });
@@ -176,29 +176,29 @@ impl Network {
 
     /// Limits the rate of each link between a node and the others, in bytes per second and
     /// direction.
-    pub fn throttle(&self, node: usize, rate: u64) {
-        self.around(node, |flow| flow.rate = rate);
+    pub fn limit_links(&self, node: usize, rate: u64) {
+        self.shape_all(node, |flow| flow.bytes_per_sec = rate);
     }
 
     /// Limits the rate of all links of a node together, in bytes per second and direction; 0:
     /// unlimited. The limit has a queue as that of a real connection.
     pub fn limit_uplink(&self, node: usize, rate: u64) {
         let uplink = &self.uplinks[node];
-        uplink.inbound.limit(rate);
-        uplink.outbound.limit(rate);
+        uplink.inbound.set_rate(rate);
+        uplink.outbound.set_rate(rate);
     }
 
     /// Returns the number of bytes that have passed to a node since its connection was limited
     /// first.
-    pub fn passed_to(&self, node: usize) -> u64 {
-        self.uplinks[node].inbound.passed()
+    pub fn bytes_passed_to(&self, node: usize) -> u64 {
+        self.uplinks[node].inbound.passed_bytes()
     }
 
     /// Releases everything that was held back, and restores the baseline of all links.
     pub fn heal(&self) {
         for link in self.links.iter().flatten().flatten() {
             link.control
-                .send_modify(|control| control.shape = control.usual);
+                .send_modify(|control| control.shape = control.baseline);
         }
         for node in 0..self.uplinks.len() {
             self.limit_uplink(node, 0);
@@ -210,18 +210,18 @@ impl Network {
         for from in self.others(node) {
             let link = self.link(from, node);
             link.control
-                .send_modify(|control| control.listening = is_listening);
+                .send_modify(|control| control.is_listening = is_listening);
         }
     }
 
     /// Returns the number of chunks and connections that a fault has affected so far, on all links.
-    pub fn harmed(&self) -> u64 {
+    pub fn affected_count(&self) -> u64 {
         let links = self.links.iter().flatten().flatten();
-        links.map(|link| link.stats.total()).sum()
+        links.map(|link| link.stats.affected_count()).sum()
     }
 
     /// Returns the sum of one counter over all links.
-    pub fn sum(&self, counter: impl Fn(&LinkStats) -> &AtomicU64) -> u64 {
+    pub fn sum_stats(&self, counter: impl Fn(&LinkStats) -> &AtomicU64) -> u64 {
         let links = self.links.iter().flatten().flatten();
         links
             .map(|link| counter(&link.stats).load(Ordering::Relaxed))
@@ -229,7 +229,7 @@ impl Network {
     }
 
     /// Returns the sum of one counter over the links between these pairs, in both directions.
-    pub fn sum_between(
+    pub fn sum_stats_between(
         &self,
         pairs: &[(usize, usize)],
         counter: impl Fn(&LinkStats) -> &AtomicU64,

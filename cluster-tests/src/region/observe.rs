@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::cluster::{FORMS_WITHIN, Region};
-use super::status::{Group, NodeId, Status};
+use super::lifecycle::{FORM_TIMEOUT, Region};
+use super::status::{GroupStatus, NodeId, NodeStatus};
 use crate::harness::{eventually, try_eventually};
 
 /// Time for a node to answer about itself; one that is suspended doesn't.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Region {
     /// Returns a node's status; `None` if it doesn't answer, or is still starting.
-    pub async fn status(&self, seat: usize) -> Option<Status> {
-        let call = self.members[seat].admin_api().get("/status").unchecked();
-        let response = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
+    pub async fn status(&self, seat: usize) -> Option<NodeStatus> {
+        let call = self.nodes[seat].admin_api().get("/status").unchecked();
+        let response = tokio::time::timeout(STATUS_TIMEOUT, call.try_send()).await;
         let response = response.ok()?.ok().filter(|response| response.status == 200)?;
         if response.json()["starting"].is_string() {
             return None;
@@ -28,13 +28,13 @@ impl Region {
     }
 
     /// Waits for a node's status.
-    pub async fn wait_status(&self, seat: usize) -> Status {
+    pub async fn wait_status(&self, seat: usize) -> NodeStatus {
         let what = format!("node {seat} answers");
-        eventually(&what, FORMS_WITHIN, async || self.status(seat).await).await
+        eventually(&what, FORM_TIMEOUT, async || self.status(seat).await).await
     }
 
     /// Returns the statuses of all running nodes that answer, by seat.
-    pub async fn statuses(&self) -> BTreeMap<usize, Status> {
+    pub async fn statuses(&self) -> BTreeMap<usize, NodeStatus> {
         let seats = self.running().into_iter();
         let statuses = seats.map(async |seat| Some((seat, self.status(seat).await?)));
         join_all(statuses).await.into_iter().flatten().collect()
@@ -47,15 +47,15 @@ impl Region {
 
     /// Returns whether a node reports that it is ready to serve.
     pub async fn is_ready(&self, seat: usize) -> bool {
-        let call = self.members[seat].admin_api().get("/readyz").unchecked();
-        let response = tokio::time::timeout(ANSWERS_WITHIN, call.try_send()).await;
+        let call = self.nodes[seat].admin_api().get("/readyz").unchecked();
+        let response = tokio::time::timeout(STATUS_TIMEOUT, call.try_send()).await;
         matches!(response, Ok(Ok(response)) if response.status == 200)
     }
 
     /// Waits until a node reports that it is ready to serve.
     pub async fn wait_ready(&self, seat: usize) {
         let what = format!("node {seat} is ready");
-        eventually(&what, FORMS_WITHIN, async || {
+        eventually(&what, FORM_TIMEOUT, async || {
             self.is_ready(seat).await.then_some(())
         })
         .await;
@@ -66,7 +66,7 @@ impl Region {
     pub async fn leader_of(&self, group: &str) -> Option<usize> {
         let statuses = self.statuses().await;
         let led = statuses.iter().filter_map(|(seat, status)| {
-            let group_status = status.group(group).filter(|group_status| group_status.leads())?;
+            let group_status = status.group(group).filter(|group_status| group_status.is_leader())?;
             Some((group_status.term, *seat))
         });
         led.max().map(|(_, seat)| seat)
@@ -75,7 +75,7 @@ impl Region {
     /// Waits for a group to have a leader, and returns its seat.
     pub async fn wait_leader(&self, group: &str) -> usize {
         let what = format!("{group} has a leader");
-        eventually(&what, FORMS_WITHIN, async || self.leader_of(group).await).await
+        eventually(&what, FORM_TIMEOUT, async || self.leader_of(group).await).await
     }
 
     /// Returns the names of all groups: the metadata and the shards.
@@ -87,22 +87,22 @@ impl Region {
     /// Waits until all running nodes are ready and each group has a leader, its voters on these
     /// nodes (three, or one if there are fewer nodes) and no other member.
     pub async fn wait_formed(&self) {
-        self.wait_formed_within(FORMS_WITHIN).await;
+        self.wait_formed_within(FORM_TIMEOUT).await;
     }
 
     /// Like [`Region::wait_formed`], with a limit of its own.
     pub async fn wait_formed_within(&self, limit: Duration) {
         let formed = try_eventually(limit, async || {
-            self.unformed().await.is_none().then_some(())
+            self.formation_problem().await.is_none().then_some(())
         });
         if formed.await.is_none() {
-            let problem = self.unformed().await.unwrap_or_default();
+            let problem = self.formation_problem().await.unwrap_or_default();
             panic!("the region did not form within {limit:?}: {problem}");
         }
     }
 
     /// Returns a running node that isn't ready to serve, as a message.
-    pub(crate) async fn unready(&self) -> Option<String> {
+    pub(crate) async fn unready_node(&self) -> Option<String> {
         for seat in self.running() {
             if !self.is_ready(seat).await {
                 return Some(format!("node {seat} is not ready"));
@@ -112,8 +112,8 @@ impl Region {
     }
 
     /// Returns the first reason why the region isn't formed.
-    pub(crate) async fn unformed(&self) -> Option<String> {
-        if let Some(problem) = self.unready().await {
+    pub(crate) async fn formation_problem(&self) -> Option<String> {
+        if let Some(problem) = self.unready_node().await {
             return Some(problem);
         }
         let running = self.running();
@@ -125,14 +125,14 @@ impl Region {
         let voters = if ids.len() < 3 { 1 } else { 3 };
         self.groups()
             .iter()
-            .find_map(|name| misformed(name, &statuses, &ids, voters))
+            .find_map(|name| group_problem(name, &statuses, &ids, voters))
     }
 
     /// Waits until the leaders of shards are balanced over the running nodes.
-    pub async fn wait_spread(&self) {
-        eventually("the leaders are spread", FORMS_WITHIN, async || {
+    pub async fn wait_leaders_balanced(&self) {
+        eventually("the leaders are spread", FORM_TIMEOUT, async || {
             let statuses = self.statuses().await;
-            let led = |status: &Status| status.led().filter(|group| group.is_shard()).count();
+            let led = |status: &NodeStatus| status.led_groups().filter(|group| group.is_shard()).count();
             let counts: Vec<usize> = statuses.values().map(led).collect();
             let (least, most) = (counts.iter().min()?, counts.iter().max()?);
             let has_all = counts.len() == self.running().len();
@@ -145,16 +145,16 @@ impl Region {
     /// Waits until, without load, all replicas of each group have applied the same entries and hold
     /// the same state; panics at once if two hold different states at the same applied entry.
     pub async fn wait_converged(&self) {
-        let converged = try_eventually(FORMS_WITHIN, async || {
-            self.diverged().await.is_none().then_some(())
+        let converged = try_eventually(FORM_TIMEOUT, async || {
+            self.divergence().await.is_none().then_some(())
         });
         if converged.await.is_none() {
-            let problem = self.diverged().await.unwrap_or_default();
-            panic!("the nodes did not agree within {FORMS_WITHIN:?}: {problem}");
+            let problem = self.divergence().await.unwrap_or_default();
+            panic!("the nodes did not agree within {FORM_TIMEOUT:?}: {problem}");
         }
     }
 
-    async fn diverged(&self) -> Option<String> {
+    async fn divergence(&self) -> Option<String> {
         let statuses = self.statuses().await;
         if statuses.len() < self.running().len() {
             return Some("a node gives no status".into());
@@ -181,12 +181,12 @@ impl Region {
     /// region.
     fn replica_sets<'a>(
         &self,
-        statuses: &'a BTreeMap<usize, Status>,
-    ) -> Vec<(String, Vec<(usize, &'a Group)>)> {
+        statuses: &'a BTreeMap<usize, NodeStatus>,
+    ) -> Vec<(String, Vec<(usize, &'a GroupStatus)>)> {
         let regions: BTreeSet<&str> = statuses.values().map(|it| it.region.as_str()).collect();
         let mut sets = vec![];
         for name in self.groups() {
-            let all = replicas(&name, statuses);
+            let all = replicas_of(&name, statuses);
             if name == "meta" {
                 sets.push((name, all));
                 continue;
@@ -201,7 +201,7 @@ impl Region {
     }
 }
 
-fn replicas<'a>(name: &str, statuses: &'a BTreeMap<usize, Status>) -> Vec<(usize, &'a Group)> {
+fn replicas_of<'a>(name: &str, statuses: &'a BTreeMap<usize, NodeStatus>) -> Vec<(usize, &'a GroupStatus)> {
     let found = statuses
         .iter()
         .filter_map(|(seat, status)| Some((*seat, status.group(name)?)));
@@ -209,14 +209,14 @@ fn replicas<'a>(name: &str, statuses: &'a BTreeMap<usize, Status>) -> Vec<(usize
 }
 
 /// Returns a problem of a group, as its leader sees it.
-fn misformed(
+fn group_problem(
     name: &str,
-    statuses: &BTreeMap<usize, Status>,
+    statuses: &BTreeMap<usize, NodeStatus>,
     ids: &[&NodeId],
     voters: usize,
 ) -> Option<String> {
-    let replicas = replicas(name, statuses);
-    let leaders = replicas.iter().filter(|(_, group)| group.leads());
+    let replicas = replicas_of(name, statuses);
+    let leaders = replicas.iter().filter(|(_, group)| group.is_leader());
     let Some((_, leader)) = leaders.max_by_key(|(_, group)| group.term) else {
         return Some(format!("{name} has no leader"));
     };
@@ -231,7 +231,7 @@ fn misformed(
     if leader.changing {
         return Some(format!("the members of {name} are being changed"));
     }
-    let knows_leader = |group: &Group| group.term == leader.term && group.leader == leader.leader;
+    let knows_leader = |group: &GroupStatus| group.term == leader.term && group.leader == leader.leader;
     let behind = replicas.iter().find(|(_, group)| !knows_leader(group));
     behind.map(|(seat, _)| format!("node {seat} doesn't know the leader of {name}"))
 }

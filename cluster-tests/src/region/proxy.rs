@@ -8,26 +8,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::bottleneck::Bottleneck;
-use super::flow::Pump;
-use super::shape::{Direction, LinkShape, LinkStats};
+use super::pump::Pump;
+use super::link_shape::{Direction, LinkShape, LinkStats};
 use crate::rng::Rng;
 
 /// Settings of a running proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Control {
+pub(super) struct LinkControl {
     pub shape: LinkShape,
     /// Shape without faults, such as the latency between two regions.
-    pub usual: LinkShape,
+    pub baseline: LinkShape,
     /// True while the target listens; otherwise the proxy doesn't either.
-    pub listening: bool,
+    pub is_listening: bool,
 }
 
-impl Default for Control {
+impl Default for LinkControl {
     fn default() -> Self {
         Self {
             shape: LinkShape::default(),
-            usual: LinkShape::default(),
-            listening: true,
+            baseline: LinkShape::default(),
+            is_listening: true,
         }
     }
 }
@@ -36,10 +36,10 @@ impl Default for Control {
 pub(super) struct Proxy {
     pub listener: std::net::TcpListener,
     pub target: SocketAddr,
-    pub changes: watch::Receiver<Control>,
+    pub changes: watch::Receiver<LinkControl>,
     pub stats: Arc<LinkStats>,
     /// Bandwidth limits that all links of the two nodes share, for requests and for replies.
-    pub shared: [[Arc<Bottleneck>; 2]; 2],
+    pub bottlenecks: [[Arc<Bottleneck>; 2]; 2],
     pub seed: u64,
 }
 
@@ -68,13 +68,13 @@ impl Proxy {
         let mut listener = TcpListener::from_std(self.listener).ok();
         let mut connections = 0;
         loop {
-            if !self.changes.borrow().listening {
+            if !self.changes.borrow().is_listening {
                 // An open listener would accept connections that nobody serves.
                 listener = None;
             }
             if self
                 .changes
-                .wait_for(|control| control.listening)
+                .wait_for(|control| control.is_listening)
                 .await
                 .is_err()
             {
@@ -91,7 +91,7 @@ impl Proxy {
             let accepted = tokio::select! {
                 accepted = open.accept() => accepted,
                 // The target no longer listens; an error means that the network was dropped.
-                told = self.changes.wait_for(|control| !control.listening) => match told {
+                told = self.changes.wait_for(|control| !control.is_listening) => match told {
                     Ok(_) => continue,
                     Err(_) => return,
                 },
@@ -99,34 +99,34 @@ impl Proxy {
             listener = Some(open);
             let Ok((dialler, _)) = accepted else { continue };
             connections += 1;
-            let connection = Connection {
+            let connection = ProxiedConnection {
                 changes: self.changes.clone(),
                 stats: self.stats.clone(),
-                shared: self.shared.clone(),
-                rng: Rng::branch(self.seed, connections),
+                bottlenecks: self.bottlenecks.clone(),
+                rng: Rng::derived(self.seed, connections),
             };
             tokio::spawn(connection.run(dialler, self.target));
         }
     }
 }
 
-struct Connection {
-    changes: watch::Receiver<Control>,
+struct ProxiedConnection {
+    changes: watch::Receiver<LinkControl>,
     stats: Arc<LinkStats>,
-    shared: [[Arc<Bottleneck>; 2]; 2],
+    bottlenecks: [[Arc<Bottleneck>; 2]; 2],
     rng: Rng,
 }
 
-impl Connection {
+impl ProxiedConnection {
     async fn run(mut self, mut dialler: TcpStream, target: SocketAddr) {
         let mut changes = self.changes.clone();
         let mut targets = None;
         let ended = tokio::select! {
-            ended = self.carry(&mut dialler, target, &mut targets) => ended,
-            _ = changes.wait_for(|control| control.shape.refuse) => None,
+            ended = self.forward(&mut dialler, target, &mut targets) => ended,
+            _ = changes.wait_for(|control| control.shape.resets_connections) => None,
         };
         if ended.is_none() {
-            LinkStats::count(&self.stats.reset);
+            LinkStats::increment(&self.stats.reset);
             for stream in [Some(dialler), targets].into_iter().flatten() {
                 // Closes with a reset. Fails only if it is closed already.
                 let _ = stream.set_zero_linger();
@@ -135,14 +135,14 @@ impl Connection {
     }
 
     /// Forwards bytes both ways to their end; `None` if the connection must be reset.
-    async fn carry(
+    async fn forward(
         &mut self,
         dialler: &mut TcpStream,
         address: SocketAddr,
         target: &mut Option<TcpStream>,
     ) -> Option<()> {
         // Where requests don't pass, neither do packets that open a connection.
-        let passes = |control: &Control| !control.shape.requests.cut;
+        let passes = |control: &LinkControl| !control.shape.requests.is_cut;
         self.changes.wait_for(passes).await.ok()?;
         let target = target.insert(TcpStream::connect(address).await.ok()?);
         dialler.set_nodelay(true).ok()?;
@@ -165,8 +165,8 @@ impl Connection {
             direction,
             changes: self.changes.clone(),
             stats: self.stats.clone(),
-            shared: self.shared[direction as usize].clone(),
-            rng: Rng::new(self.rng.draw()),
+            bottlenecks: self.bottlenecks[direction as usize].clone(),
+            rng: Rng::new(self.rng.next_u64()),
         }
     }
 }

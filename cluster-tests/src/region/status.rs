@@ -32,7 +32,7 @@ impl<'de> Deserialize<'de> for NodeId {
 
 /// A node's view of itself, its groups and the other nodes.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Status {
+pub struct NodeStatus {
     /// ID of the node.
     pub node: NodeId,
     /// Region of the node.
@@ -43,30 +43,30 @@ pub struct Status {
     #[serde(default)]
     pub survives: String,
     /// Raft groups of which it is a member.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupStatus>,
     /// All nodes that it knows, itself included.
     #[serde(default)]
-    pub nodes: Vec<Peer>,
+    pub nodes: Vec<PeerStatus>,
     /// Snapshot transfers to it and from it, under way and the last ones.
     #[serde(default)]
-    pub snapshots: Vec<Transfer>,
+    pub snapshots: Vec<SnapshotTransferStatus>,
 }
 
-impl Status {
+impl NodeStatus {
     /// Returns one of the node's groups.
-    pub fn group(&self, name: &str) -> Option<&Group> {
+    pub fn group(&self, name: &str) -> Option<&GroupStatus> {
         self.groups.iter().find(|group| group.group == name)
     }
 
     /// Returns the groups that the node leads.
-    pub fn led(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().filter(|group| group.leads())
+    pub fn led_groups(&self) -> impl Iterator<Item = &GroupStatus> {
+        self.groups.iter().filter(|group| group.is_leader())
     }
 }
 
 /// A node's replica of a Raft group.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Group {
+pub struct GroupStatus {
     /// `meta`, or `shard-` and its number.
     pub group: String,
     /// Term of the replica.
@@ -104,9 +104,9 @@ pub struct Group {
     pub changing: bool,
 }
 
-impl Group {
+impl GroupStatus {
     /// Returns whether this replica leads.
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.role == "leader"
     }
 
@@ -118,7 +118,7 @@ impl Group {
 
 /// A snapshot transfer between two nodes, under way or the last one.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Transfer {
+pub struct SnapshotTransferStatus {
     /// Group of the snapshot.
     pub group: String,
     /// `sent` or `received`.
@@ -133,7 +133,7 @@ pub struct Transfer {
 
 /// A node as another one sees it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Peer {
+pub struct PeerStatus {
     /// ID of the node.
     pub id: NodeId,
     /// Region of the node.
@@ -155,7 +155,7 @@ pub struct Peer {
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeId, Status};
+    use super::{NodeId, NodeStatus};
 
     #[test]
     fn a_status_is_read() {
@@ -167,8 +167,8 @@ mod tests {
                  "learners": [], "changing": false}],
             "nodes": [{"id": 7, "region": "local", "rpc": "a", "http": "b", "alive": true,
                 "clock_offset_ms": -1}]}"#;
-        let status: Status = serde_json::from_str(text).unwrap();
-        let led: Vec<&str> = status.led().map(|group| group.group.as_str()).collect();
+        let status: NodeStatus = serde_json::from_str(text).unwrap();
+        let led: Vec<&str> = status.led_groups().map(|group| group.group.as_str()).collect();
         assert_eq!(led, ["shard-0"]);
         assert_eq!(status.group("meta").unwrap().leader, None);
         assert_eq!(

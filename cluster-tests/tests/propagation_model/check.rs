@@ -12,7 +12,7 @@ fn is_verbose() -> bool {
 }
 
 /// Explores all states; panics with a trace if a property doesn't hold.
-pub fn holds(name: &str, setup: Setup) {
+pub fn assert_holds(name: &str, setup: Setup) {
     let started = Instant::now();
     let checker = setup.checker().spawn_dfs().join();
     if is_verbose() {
@@ -25,7 +25,7 @@ pub fn holds(name: &str, setup: Setup) {
         );
     }
     let mut discoveries = checker.discoveries().into_iter();
-    let broken = discoveries.find(|(property, _)| *property != properties::ENDS);
+    let broken = discoveries.find(|(property, _)| *property != properties::TERMINATES);
     let broken =
         broken.map(|(property, path)| format!("{property}\n{}", trace(path.into_actions())));
     assert!(
@@ -34,7 +34,7 @@ pub fn holds(name: &str, setup: Setup) {
         broken.unwrap_or_default()
     );
     assert!(
-        checker.discovery(properties::ENDS).is_some(),
+        checker.discovery(properties::TERMINATES).is_some(),
         "{name}: no run terminates"
     );
 }
@@ -43,7 +43,7 @@ pub fn holds(name: &str, setup: Setup) {
 const MAX_STATES: usize = 4_000_000;
 
 /// Searches breadth first for a counterexample to a property; panics if there is none.
-pub fn breaks(name: &str, property: &'static str, setup: Setup) {
+pub fn assert_breaks(name: &str, property: &'static str, setup: Setup) {
     let started = Instant::now();
     let checker = setup
         .checker()
@@ -58,7 +58,7 @@ pub fn breaks(name: &str, property: &'static str, setup: Setup) {
             started.elapsed()
         );
         for (property, path) in checker.discoveries() {
-            if property != properties::ENDS {
+            if property != properties::TERMINATES {
                 println!("{name}: violated: {property}\n{}", trace(path.into_actions()));
             }
         }

@@ -21,9 +21,9 @@
 //! `REPORT=1` prints the numbers of states, and the counterexamples.
 
 mod check;
-mod holds;
+mod all_rules;
 mod joining;
-mod leaving;
+mod removal;
 mod model;
 mod network;
 mod propagation;
@@ -31,5 +31,5 @@ mod properties;
 mod record;
 mod region;
 mod rules;
-mod switches;
+mod missing_rules;
 mod world;

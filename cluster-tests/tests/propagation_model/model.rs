@@ -2,12 +2,12 @@
 
 use stateright::{Model, Property};
 
-use crate::joining::{Phase, Step};
-use crate::leaving::Removal;
-use crate::network::{Body, Message};
-use crate::propagation::Answer;
+use crate::joining::{Phase, JoinStep};
+use crate::removal::RemovalStep;
+use crate::network::{MessageBody, Message};
+use crate::propagation::AckDelivery;
 use crate::properties;
-use crate::record::{BUCKET_KEY, Kind, REGIONS};
+use crate::record::{BUCKET_KEY, Kind, MAX_REGIONS};
 use crate::region::{Mode, Region};
 use crate::world::{Change, Setup, World, Write};
 
@@ -48,18 +48,18 @@ pub enum Action {
     /// A message (its index in the set) arrives, and may arrive again.
     Deliver {
         message: usize,
-        again: bool,
-        answer: Answer,
+        duplicate: bool,
+        ack: AckDelivery,
     },
     /// A message is lost.
     Lose {
         message: usize,
     },
-    Join(Step),
+    Join(JoinStep),
     LoseRegion {
         region: usize,
     },
-    Remove(Removal),
+    Remove(RemovalStep),
 }
 
 impl Action {
@@ -70,10 +70,10 @@ impl Action {
             | Self::DeleteBucket
             | Self::Lose { .. }
             | Self::LoseRegion { .. }
-            | Self::Join(Step::Break) => true,
+            | Self::Join(JoinStep::Abort) => true,
             Self::Send { reset, .. } => reset,
             Self::Heartbeat { late, .. } => late,
-            Self::Deliver { again, answer, .. } => again || answer != Answer::Arrives,
+            Self::Deliver { duplicate: again, ack: answer, .. } => again || answer != AckDelivery::InTime,
             Self::DropBucket { .. }
             | Self::Expire { .. }
             | Self::Collect { .. }
@@ -86,7 +86,7 @@ impl Action {
 impl Setup {
     /// Returns whether no action of the protocol changes the state any more.
     pub fn is_idle(&self, world: &World) -> bool {
-        if !world.net.is_empty() {
+        if !world.in_flight.is_empty() {
             return false;
         }
         let mut actions = Vec::new();
@@ -99,8 +99,8 @@ impl Setup {
     fn has_no_effect(&self, world: &World, action: Action) -> bool {
         let mut next = world.clone();
         self.apply(&mut next, action);
-        if !next.net.is_empty() {
-            self.deliver(&mut next, 0, false, Answer::Arrives);
+        if !next.in_flight.is_empty() {
+            self.deliver(&mut next, 0, false, AckDelivery::InTime);
         }
         next == *world
     }
@@ -113,17 +113,17 @@ impl Setup {
         world.join_steps(self, &mut steps);
         actions.extend(steps.into_iter().map(Action::Join));
         let mut steps = Vec::new();
-        world.removals(self, &mut steps);
+        world.removal_steps(self, &mut steps);
         actions.extend(steps.into_iter().map(Action::Remove));
     }
 
     fn add_requests(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.left.operations == 0 {
+        if world.remaining.operations == 0 {
             return;
         }
         for write in &self.writes {
             let region = &world.regions[write.region];
-            if region.serves() && !region.refuses(write.key) {
+            if region.is_serving() && !region.refuses(write.key) {
                 let clocks = self.distinct_clocks(region).into_iter();
                 actions.extend(clocks.map(|clock| Action::Write(*write, clock)));
             }
@@ -147,14 +147,14 @@ impl Setup {
             if !matches!(region.mode, Mode::Serving | Mode::Joining) {
                 continue;
             }
-            if world.drop_left[id] {
+            if world.pending_drops[id] {
                 actions.push(Action::DropBucket { region: id });
             }
             for key in 0..self.keys {
                 if region.records[key].is_some_and(|record| record.kind == Kind::Expiring) {
                     actions.push(Action::Expire { region: id, key });
                 }
-                if region.may_collect(key, &self.rules) {
+                if region.can_collect(key, &self.rules) {
                     actions.push(Action::Collect { region: id, key });
                 }
             }
@@ -162,12 +162,12 @@ impl Setup {
     }
 
     fn add_sends(&self, world: &World, actions: &mut Vec<Action>) {
-        for origin in 0..REGIONS {
-            for peer in 0..REGIONS {
+        for origin in 0..MAX_REGIONS {
+            for peer in 0..MAX_REGIONS {
                 let (from, to) = (&world.regions[origin], &world.regions[peer]);
                 let is_up = |region: &Region| matches!(region.mode, Mode::Serving | Mode::Joining);
-                let is_early = world.join.phase == Phase::Preparing && world.left.late > 0;
-                let is_listening = is_up(to) || (is_early && self.joins == Some(peer));
+                let is_early = world.join.phase == Phase::Preparing && world.remaining.delays > 0;
+                let is_listening = is_up(to) || (is_early && self.newcomer == Some(peer));
                 if from.peers[peer].is_some() && is_up(from) && is_listening {
                     self.add_sends_between(world, origin, peer, actions);
                 }
@@ -185,11 +185,11 @@ impl Setup {
         let acked = world.acked(origin, peer);
         let position = world.position(origin, peer);
         let is_batch =
-            |m: &&Message| matches!(m.body, Body::Batch(_)) && m.is_between(origin, peer);
-        let has_capacity = world.net.iter().filter(is_batch).count() < self.in_flight;
+            |m: &&Message| matches!(m.body, MessageBody::Batch(_)) && m.is_between(origin, peer);
+        let has_capacity = world.in_flight.iter().filter(is_batch).count() < self.max_in_flight;
         // A newcomer that doesn't acknowledge yet would otherwise be sent the same batch for ever.
         let known = world.regions[peer].peers[origin].map_or(0, |peer| peer.cursor);
-        let is_silent = world.regions[peer].mode == Mode::Joining && self.rules.ack_after_walk;
+        let is_silent = world.regions[peer].mode == Mode::Joining && self.rules.ack_after_copy;
         let mut send = |from: u8, first_only: bool, reset: bool| {
             let batch = world.batch(origin, peer, from, first_only, &self.rules);
             if batch.is_some_and(|batch| !is_silent || batch.position() > known) {
@@ -203,10 +203,10 @@ impl Setup {
         };
         if has_capacity {
             send(position, false, false);
-            if self.split {
+            if self.splits_batches {
                 send(position, true, false);
             }
-            if position > acked && world.left.resets > 0 {
+            if position > acked && world.remaining.resets > 0 {
                 send(acked, false, true);
             }
         }
@@ -216,7 +216,7 @@ impl Setup {
                 peer,
                 late: false,
             });
-            if world.left.late > 0 && has_capacity {
+            if world.remaining.delays > 0 && has_capacity {
                 actions.push(Action::Heartbeat {
                     origin,
                     peer,
@@ -227,49 +227,49 @@ impl Setup {
     }
 
     fn add_deliveries(&self, world: &World, actions: &mut Vec<Action>) {
-        let left = &world.left;
-        for (message, sent) in world.net.iter().enumerate() {
+        let left = &world.remaining;
+        for (message, sent) in world.in_flight.iter().enumerate() {
             let deliver = |again, answer| Action::Deliver {
                 message,
-                again,
-                answer,
+                duplicate: again,
+                ack: answer,
             };
-            actions.push(deliver(false, Answer::Arrives));
-            if matches!(sent.body, Body::Ack(_)) {
+            actions.push(deliver(false, AckDelivery::InTime));
+            if matches!(sent.body, MessageBody::Ack(_)) {
                 continue;
             }
             if left.duplicates > 0 {
-                actions.push(deliver(true, Answer::Arrives));
+                actions.push(deliver(true, AckDelivery::InTime));
             }
             if left.losses > 0 {
-                actions.push(deliver(false, Answer::IsLost));
+                actions.push(deliver(false, AckDelivery::Lost));
                 actions.push(Action::Lose { message });
             }
-            if left.late > 0 {
-                actions.push(deliver(false, Answer::IsLate));
+            if left.delays > 0 {
+                actions.push(deliver(false, AckDelivery::Late));
             }
         }
     }
 
-    fn deliver(&self, world: &mut World, message: usize, again: bool, answer: Answer) {
-        let sent = world.net[message].clone();
+    fn deliver(&self, world: &mut World, message: usize, again: bool, answer: AckDelivery) {
+        let sent = world.in_flight[message].clone();
         if again {
-            world.left.duplicates -= 1;
+            world.remaining.duplicates -= 1;
         } else {
-            world.net.remove(message);
+            world.in_flight.remove(message);
         }
         match &sent.body {
-            Body::Ack(cursor) => world.hear(&sent, *cursor, &self.rules),
-            Body::Batch(batch) => {
+            MessageBody::Ack(cursor) => world.receive_ack(&sent, *cursor, &self.rules),
+            MessageBody::Batch(batch) => {
                 let Some(cursor) = world.merge(&sent, batch, &self.rules) else {
                     return;
                 };
                 match answer {
-                    Answer::Arrives => world.hear(&sent, cursor, &self.rules),
-                    Answer::IsLost => world.left.losses -= 1,
-                    Answer::IsLate => {
-                        world.left.late -= 1;
-                        let body = Body::Ack(cursor);
+                    AckDelivery::InTime => world.receive_ack(&sent, cursor, &self.rules),
+                    AckDelivery::Lost => world.remaining.losses -= 1,
+                    AckDelivery::Late => {
+                        world.remaining.delays -= 1;
+                        let body = MessageBody::Ack(cursor);
                         world.send(Message { body, ..sent });
                     }
                 }
@@ -279,7 +279,7 @@ impl Setup {
 
     fn write(&self, world: &mut World, write: Write, clock: u8) {
         let Write { region, key, kind } = write;
-        world.left.operations -= 1;
+        world.remaining.operations -= 1;
         let record = world.regions[region].write(key, kind, clock, &self.rules);
         let mut rank = record.rank();
         rank.tombstone |= kind == Kind::Expiring;
@@ -294,12 +294,12 @@ impl Setup {
     }
 
     fn delete_bucket(&self, world: &mut World) {
-        world.left.operations -= 1;
+        world.remaining.operations -= 1;
         world.bucket_deleted = true;
         let joining = world.join.is_under_way();
-        for id in 0..REGIONS {
-            let newcomer = joining && self.joins == Some(id);
-            world.drop_left[id] = world.regions[id].serves() || newcomer;
+        for id in 0..MAX_REGIONS {
+            let newcomer = joining && self.newcomer == Some(id);
+            world.pending_drops[id] = world.regions[id].is_serving() || newcomer;
         }
     }
 
@@ -309,7 +309,7 @@ impl Setup {
             Action::Write(write, clock) => self.write(world, write, clock),
             Action::DeleteBucket => self.delete_bucket(world),
             Action::DropBucket { region } => {
-                world.drop_left[region] = false;
+                world.pending_drops[region] = false;
                 world.regions[region].drop_bucket();
             }
             Action::Expire { region, key } => world.regions[region].expire(key, rules),
@@ -321,14 +321,14 @@ impl Setup {
                 reset,
             } => {
                 let from = if reset {
-                    world.left.resets -= 1;
+                    world.remaining.resets -= 1;
                     world.acked(origin, peer)
                 } else {
                     world.position(origin, peer)
                 };
                 if let Some(batch) = world.batch(origin, peer, from, first_only, rules) {
                     if !matches!(world.regions[peer].mode, Mode::Serving | Mode::Joining) {
-                        world.left.late -= 1;
+                        world.remaining.delays -= 1;
                     }
                     world.send(batch);
                 }
@@ -336,18 +336,18 @@ impl Setup {
             Action::Heartbeat { origin, peer, late } => self.heartbeat(world, origin, peer, late),
             Action::Deliver {
                 message,
-                again,
-                answer,
+                duplicate: again,
+                ack: answer,
             } => {
                 self.deliver(world, message, again, answer);
             }
             Action::Lose { message } => {
-                world.left.losses -= 1;
-                world.net.remove(message);
+                world.remaining.losses -= 1;
+                world.in_flight.remove(message);
             }
-            Action::Join(step) => world.join_step(step, self),
-            Action::LoseRegion { region } => world.lose(region),
-            Action::Remove(step) => world.remove(step, self),
+            Action::Join(step) => world.apply_join_step(step, self),
+            Action::LoseRegion { region } => world.lose_region(region),
+            Action::Remove(step) => world.apply_removal_step(step, self),
         }
     }
 
@@ -356,18 +356,18 @@ impl Setup {
             return;
         };
         if late {
-            world.left.late -= 1;
+            world.remaining.delays -= 1;
             world.send(message);
-        } else if let Body::Batch(batch) = &message.body {
+        } else if let MessageBody::Batch(batch) = &message.body {
             world.merge(&message, batch, &self.rules);
         }
     }
 
     fn add_region_loss(&self, world: &World, actions: &mut Vec<Action>) {
-        let Some(region) = self.loses.filter(|_| world.left.regions_lost > 0) else {
+        let Some(region) = self.lost_region.filter(|_| world.remaining.region_losses > 0) else {
             return;
         };
-        if world.regions[region].serves() && !world.join.is_under_way() {
+        if world.regions[region].is_serving() && !world.join.is_under_way() {
             actions.push(Action::LoseRegion { region });
         }
     }
@@ -378,8 +378,8 @@ impl Model for Setup {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let mut world = self.first_world();
-        for action in &self.begins_with {
+        let mut world = self.initial_world();
+        for action in &self.initial_actions {
             self.apply(&mut world, *action);
         }
         vec![world]

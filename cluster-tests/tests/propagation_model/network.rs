@@ -13,12 +13,12 @@ pub struct Message {
     pub origin_incarnation: u8,
     pub peer: u8,
     pub peer_incarnation: u8,
-    pub body: Body,
+    pub body: MessageBody,
 }
 
 /// Content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Body {
+pub enum MessageBody {
     /// From origin to peer.
     Batch(Batch),
     /// From peer to origin: the peer's cursor.
@@ -34,7 +34,7 @@ pub struct Batch {
     pub stable: u8,
     pub changes: Records,
     /// Sequences of the changes (for the properties only).
-    pub seqs: [u8; crate::record::KEYS],
+    pub seqs: [u8; crate::record::MAX_KEYS],
 }
 
 impl Message {
@@ -45,8 +45,8 @@ impl Message {
     /// Returns the position of the origin's stream after it has sent or received this message.
     pub fn position(&self) -> u8 {
         match &self.body {
-            Body::Batch(batch) => batch.to,
-            Body::Ack(cursor) => *cursor,
+            MessageBody::Batch(batch) => batch.to,
+            MessageBody::Ack(cursor) => *cursor,
         }
     }
 }

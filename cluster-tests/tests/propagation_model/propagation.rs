@@ -3,25 +3,25 @@
 //! A leader's stream has no state of its own. Its position is the acknowledged one, or the end of a
 //! message in flight: a new leader begins again at the former.
 
-use crate::network::{Batch, Body, Message};
-use crate::record::{KEYS, Records};
+use crate::network::{Batch, MessageBody, Message};
+use crate::record::{MAX_KEYS, Records};
 use crate::region::{Mode, Region};
 use crate::rules::Rules;
 use crate::world::World;
 
 /// Delivery of the acknowledgement of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
-    Arrives,
-    IsLost,
-    IsLate,
+pub enum AckDelivery {
+    InTime,
+    Lost,
+    Late,
 }
 
 impl World {
     /// Returns the position of the stream from `origin` to `peer`.
     pub fn position(&self, origin: usize, peer: usize) -> u8 {
         let acked = self.acked(origin, peer);
-        let messages = self.net.iter().filter(|message| {
+        let messages = self.in_flight.iter().filter(|message| {
             message.is_between(origin, peer)
                 && message.origin_incarnation == self.regions[origin].incarnation
                 && message.peer_incarnation == self.regions[peer].incarnation
@@ -45,7 +45,7 @@ impl World {
         let region = &self.regions[origin];
         let to = if first_only {
             region
-                .first_after(from)
+                .first_seq_after(from)
                 .filter(|to| *to < region.last_seq)?
         } else {
             region.last_seq
@@ -58,7 +58,7 @@ impl World {
         let position = self.position(origin, peer);
         let message = self.message(&self.regions[origin], peer, (position, position), rules);
         let known = self.regions[peer].peers[origin]?;
-        let Body::Batch(batch) = &message.body else {
+        let MessageBody::Batch(batch) = &message.body else {
             return None;
         };
         let has_news = batch.watermark > known.watermark || batch.stable > known.stable;
@@ -68,8 +68,8 @@ impl World {
     fn message(&self, region: &Region, peer: usize, span: (u8, u8), rules: &Rules) -> Message {
         let (from, to) = span;
         let changes = region.changes(from, to, peer);
-        let mut seqs = [0; KEYS];
-        for key in 0..KEYS {
+        let mut seqs = [0; MAX_KEYS];
+        for key in 0..MAX_KEYS {
             if changes[key].is_some() {
                 seqs[key] = region.entries[key].map_or(0, |entry| entry.seq);
             }
@@ -79,7 +79,7 @@ impl World {
             origin_incarnation: region.incarnation,
             peer: peer as u8,
             peer_incarnation: region.peers[peer].map_or(0, |peer| peer.incarnation),
-            body: Body::Batch(Batch {
+            body: MessageBody::Batch(Batch {
                 from,
                 to,
                 watermark: region.watermark(to, rules),
@@ -96,12 +96,12 @@ impl World {
         let region = &mut self.regions[peer];
         let merged = merge(region, message, batch, rules)?;
         self.guard_hit |= merged.guard_hit;
-        let answers = self.regions[peer].serves() || !rules.ack_after_walk;
+        let answers = self.regions[peer].is_serving() || !rules.ack_after_copy;
         answers.then(|| self.regions[peer].peers[origin].map_or(0, |peer| peer.cursor))
     }
 
     /// Records a peer's acknowledgement at the origin.
-    pub fn hear(&mut self, message: &Message, cursor: u8, rules: &Rules) {
+    pub fn receive_ack(&mut self, message: &Message, cursor: u8, rules: &Rules) {
         let region = &mut self.regions[usize::from(message.origin)];
         let peer = usize::from(message.peer);
         let known = region.peers[peer].is_some_and(|known| {
@@ -114,12 +114,12 @@ impl World {
     }
 }
 
-struct Merged {
+struct MergeOutcome {
     guard_hit: bool,
 }
 
 /// Applies the replicated entry `Merge`; returns `None` if the stream is refused.
-fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -> Option<Merged> {
+fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -> Option<MergeOutcome> {
     if !matches!(region.mode, Mode::Serving | Mode::Joining) {
         return None;
     }
@@ -130,14 +130,14 @@ fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -
     if known.fenced || !incarnation_fits {
         return None;
     }
-    let mut merged = Merged { guard_hit: false };
+    let mut merged = MergeOutcome { guard_hit: false };
     let is_heartbeat = batch.from == batch.to;
     let starts = batch.from <= known.cursor || (!rules.merge_starts_at_cursor && !is_heartbeat);
     let ends = batch.to > known.cursor || is_heartbeat || !rules.merge_ends_past_cursor;
     if !starts || !ends {
         return Some(merged);
     }
-    let honours_watermarks = region.serves() || !rules.joining_honours_none;
+    let honours_watermarks = region.is_serving() || !rules.joining_ignores_watermarks;
     let mut moves_cursor = is_heartbeat || rules.skipped_moves_cursor;
     for (key, record) in changes(&batch.changes) {
         let is_own = record.version.region == region.id;
@@ -147,7 +147,7 @@ fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -
             continue;
         }
         let before = region.records[key];
-        region.take_in(key, record, rules);
+        region.merge_record(key, record, rules);
         moves_cursor |= region.records[key] != before;
     }
     if let Some(known) = &mut region.peers[origin] {

@@ -3,9 +3,9 @@
 //! Values are not modelled: a version is made once, so it names the value.
 
 /// Maximum number of regions.
-pub const REGIONS: usize = 3;
+pub const MAX_REGIONS: usize = 3;
 /// Maximum number of keys. Key 0 is the only one in the bucket that may be deleted.
-pub const KEYS: usize = 2;
+pub const MAX_KEYS: usize = 2;
 /// The key whose bucket may be deleted.
 pub const BUCKET_KEY: usize = 0;
 
@@ -55,4 +55,4 @@ pub struct Rank {
 }
 
 /// A record or `None` for each key.
-pub type Records = [Option<Record>; KEYS];
+pub type Records = [Option<Record>; MAX_KEYS];

@@ -3,14 +3,14 @@
 //! Its Raft group, its nodes and its leaders are not modelled: all of a leader's state is in this
 //! one, or in flight.
 
-use crate::record::{BUCKET_KEY, KEYS, Kind, REGIONS, Rank, Record, Records, Version};
+use crate::record::{BUCKET_KEY, MAX_KEYS, Kind, MAX_REGIONS, Rank, Record, Records, Version};
 use crate::rules::{Overwritten, Rules, Watermark};
 
 /// Membership of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Not a region yet.
-    Out,
+    Absent,
     /// A donor's view was taken, and the bulk copy is in progress.
     Joining,
     Serving,
@@ -40,7 +40,7 @@ pub struct Peer {
     pub stable: u8,
     pub fenced: bool,
     /// The initial cursor of a newcomer (for the properties only).
-    pub first: u8,
+    pub first_cursor: u8,
 }
 
 impl Peer {
@@ -52,7 +52,7 @@ impl Peer {
             watermark: 0,
             stable: 0,
             fenced: false,
-            first: cursor,
+            first_cursor: cursor,
         }
     }
 }
@@ -64,33 +64,33 @@ pub struct Region {
     pub mode: Mode,
     pub incarnation: u8,
     pub records: Records,
-    pub entries: [Option<Entry>; KEYS],
+    pub entries: [Option<Entry>; MAX_KEYS],
     pub last_version: u8,
     pub last_seq: u8,
-    pub peers: [Option<Peer>; REGIONS],
+    pub peers: [Option<Peer>; MAX_REGIONS],
     /// The bucket of key 0 was dropped here.
     pub dropped: bool,
     /// The highest rank that this region has ever stored (for the properties only).
-    pub had: [Option<Rank>; KEYS],
+    pub highest_seen: [Option<Rank>; MAX_KEYS],
 }
 
 impl Region {
     pub fn new(id: usize) -> Self {
         Self {
             id: id as u8,
-            mode: Mode::Out,
+            mode: Mode::Absent,
             incarnation: 0,
-            records: [None; KEYS],
-            entries: [None; KEYS],
+            records: [None; MAX_KEYS],
+            entries: [None; MAX_KEYS],
             last_version: 0,
             last_seq: 0,
-            peers: [None; REGIONS],
+            peers: [None; MAX_REGIONS],
             dropped: false,
-            had: [None; KEYS],
+            highest_seen: [None; MAX_KEYS],
         }
     }
 
-    pub fn serves(&self) -> bool {
+    pub fn is_serving(&self) -> bool {
         self.mode == Mode::Serving
     }
 
@@ -108,7 +108,7 @@ impl Region {
 
     fn store(&mut self, key: usize, record: Record) {
         self.records[key] = Some(record);
-        self.had[key] = self.had[key].max(Some(record.rank()));
+        self.highest_seen[key] = self.highest_seen[key].max(Some(record.rank()));
     }
 
     /// Returns the version that a write gets at this clock.
@@ -168,7 +168,7 @@ impl Region {
     }
 
     /// Merges a record from another region: from a stream, a bulk copy or a survivor.
-    pub fn take_in(&mut self, key: usize, record: Record, rules: &Rules) {
+    pub fn merge_record(&mut self, key: usize, record: Record, rules: &Rules) {
         if rules.merge_raises_last_version {
             self.last_version = self.last_version.max(record.version.time);
         }
@@ -205,14 +205,14 @@ impl Region {
     }
 
     /// Returns the sequence of the first entry after a position.
-    pub fn first_after(&self, position: u8) -> Option<u8> {
+    pub fn first_seq_after(&self, position: u8) -> Option<u8> {
         let seqs = self.entries.iter().flatten().map(|entry| entry.seq);
         seqs.filter(|seq| *seq > position).min()
     }
 
     /// Returns the records of the entries after `from` up to `to`, without the peer's own writes.
     pub fn changes(&self, from: u8, to: u8, peer: usize) -> Records {
-        let mut changes = [None; KEYS];
+        let mut changes = [None; MAX_KEYS];
         for (key, change) in changes.iter_mut().enumerate() {
             let entry = self.entries[key].filter(|entry| entry.seq > from && entry.seq <= to);
             if entry.is_some() {
@@ -253,12 +253,12 @@ impl Region {
     }
 
     /// Returns whether the rules allow to collect the tombstone of a key.
-    pub fn may_collect(&self, key: usize, rules: &Rules) -> bool {
+    pub fn can_collect(&self, key: usize, rules: &Rules) -> bool {
         let Some(record) = self.records[key].filter(Record::is_tombstone) else {
             return false;
         };
         let is_allowed =
-            self.serves() || (self.mode == Mode::Joining && !rules.joining_collects_nothing);
+            self.is_serving() || (self.mode == Mode::Joining && !rules.joining_collects_nothing);
         let seen = |peer: &Peer| peer.watermark >= record.version.time;
         is_allowed && self.is_stable(key, &record, rules)
             && (!rules.tombstone_waits_for_watermark || self.peers.iter().flatten().all(seen))

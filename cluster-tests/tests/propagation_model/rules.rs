@@ -68,17 +68,17 @@ pub struct Rules {
     /// Changes are retained for a newcomer from the lowest position that a peer has acknowledged.
     pub newcomer_from_lowest_ack: bool,
     /// The newcomer's cursors are read before the bulk copy.
-    pub cursor_first_then_walk: bool,
+    pub cursors_before_copy: bool,
     /// A bulk copy carries tombstones too.
-    pub walk_carries_tombstones: bool,
+    pub copy_carries_tombstones: bool,
     /// A region that joins again is emptied before the bulk copy.
     pub newcomer_emptied: bool,
     /// A newcomer acknowledges nothing before its bulk copy has ended.
-    pub ack_after_walk: bool,
+    pub ack_after_copy: bool,
     /// A newcomer announces watermark 0 until its bulk copy has ended.
     pub watermark_0_while_joining: bool,
     /// A newcomer ignores watermarks until its bulk copy has ended.
-    pub joining_honours_none: bool,
+    pub joining_ignores_watermarks: bool,
     /// A newcomer collects no tombstone until its bulk copy has ended.
     pub joining_collects_nothing: bool,
     /// A newcomer raises its last version above those of all regions before it serves.
@@ -86,10 +86,10 @@ pub struct Rules {
     /// All survivors refuse a lost region's streams before they compare their cursors.
     pub fence_first: bool,
     /// Survivors reconcile before they remove a lost region.
-    pub level_first: bool,
+    pub reconcile_first: bool,
     /// A survivor that is not ahead sends its records of the lost region, too: it may have them
     /// from a bulk copy.
-    pub level_each_way: bool,
+    pub reconcile_both_ways: bool,
     /// The deletion of a bucket in progress also reaches a region that begins to join.
     pub drop_reaches_newcomer: bool,
     /// A dropped bucket refuses merged writes.
@@ -121,17 +121,17 @@ impl Rules {
             ack_names_receiver: true,
             view_after_all_set_peers: true,
             newcomer_from_lowest_ack: true,
-            cursor_first_then_walk: true,
-            walk_carries_tombstones: true,
+            cursors_before_copy: true,
+            copy_carries_tombstones: true,
             newcomer_emptied: true,
-            ack_after_walk: true,
+            ack_after_copy: true,
             watermark_0_while_joining: true,
-            joining_honours_none: true,
+            joining_ignores_watermarks: true,
             joining_collects_nothing: true,
             raise_last_versions: true,
             fence_first: true,
-            level_first: true,
-            level_each_way: true,
+            reconcile_first: true,
+            reconcile_both_ways: true,
             drop_reaches_newcomer: true,
             marker_refuses_merges: true,
         }

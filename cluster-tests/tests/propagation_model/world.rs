@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::joining::Join;
 use crate::model::Action;
 use crate::network::Message;
-use crate::record::{KEYS, Kind, REGIONS, Rank};
+use crate::record::{MAX_KEYS, Kind, MAX_REGIONS, Rank};
 use crate::region::{Mode, Peer, Region};
 use crate::rules::Rules;
 
@@ -23,11 +23,11 @@ pub struct Budget {
     pub losses: u8,
     /// An acknowledgement or a heartbeat is late, while others arrive at once; or a batch is sent
     /// to a newcomer before it can accept it.
-    pub late: u8,
+    pub delays: u8,
     /// A bulk copy breaks and starts again.
-    pub walk_breaks: u8,
+    pub copy_aborts: u8,
     /// A region is lost.
-    pub regions_lost: u8,
+    pub region_losses: u8,
 }
 
 /// A user's change (for the properties only).
@@ -43,22 +43,22 @@ pub struct Change {
 /// A state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    pub regions: [Region; REGIONS],
+    pub regions: [Region; MAX_REGIONS],
     /// The set of messages in flight, in the order in which they were sent.
-    pub net: Vec<Message>,
+    pub in_flight: Vec<Message>,
     pub join: Join,
     /// The regions that the deletion of the bucket has yet to reach.
-    pub drop_left: [bool; REGIONS],
+    pub pending_drops: [bool; MAX_REGIONS],
     pub bucket_deleted: bool,
-    pub left: Budget,
+    pub remaining: Budget,
     /// For the properties: the newest write of each key.
-    pub newest: [Option<Rank>; KEYS],
+    pub newest: [Option<Rank>; MAX_KEYS],
     /// For the properties: all changes of users.
     pub changes: Vec<Change>,
     /// For the properties: the guard has rejected a change that was not a duplicate.
     pub guard_hit: bool,
     /// For the properties: a region was lost.
-    pub lost: bool,
+    pub has_lost_region: bool,
 }
 
 /// A possible write of a user.
@@ -90,20 +90,20 @@ pub struct Setup {
     /// Possible times of clocks. A version is at least that, and at least the last version + 1.
     pub clocks: Vec<u8>,
     /// Maximum number of batches in flight between two regions.
-    pub in_flight: usize,
+    pub max_in_flight: usize,
     /// A batch may also end at its first change.
-    pub split: bool,
+    pub splits_batches: bool,
     /// The bucket of key 0 may be deleted.
     pub deletes_bucket: bool,
     /// The region that joins.
-    pub joins: Option<usize>,
+    pub newcomer: Option<usize>,
     /// The region that may be lost.
-    pub loses: Option<usize>,
+    pub lost_region: Option<usize>,
     /// Checks the properties of watermarks, too.
     pub checks_watermarks: bool,
     pub budget: Budget,
     /// Actions before the search begins, where it would take too long otherwise.
-    pub begins_with: Vec<Action>,
+    pub initial_actions: Vec<Action>,
 }
 
 impl Setup {
@@ -113,24 +113,24 @@ impl Setup {
             rules: Rules::all(),
             regions,
             keys,
-            writes: writes(0..REGIONS, 0..keys, &[Kind::Value, Kind::Tombstone]),
+            writes: writes(0..MAX_REGIONS, 0..keys, &[Kind::Value, Kind::Tombstone]),
             clocks: vec![0, 3],
-            in_flight: 2,
-            split: true,
+            max_in_flight: 2,
+            splits_batches: true,
             deletes_bucket: false,
-            joins: None,
-            loses: None,
+            newcomer: None,
+            lost_region: None,
             checks_watermarks: true,
             budget: Budget {
                 operations,
                 ..Budget::default()
             },
-            begins_with: Vec::new(),
+            initial_actions: Vec::new(),
         }
     }
 
-    pub fn first_world(&self) -> World {
-        let mut regions: [Region; REGIONS] = std::array::from_fn(Region::new);
+    pub fn initial_world(&self) -> World {
+        let mut regions: [Region; MAX_REGIONS] = std::array::from_fn(Region::new);
         for id in 0..self.regions {
             let region = &mut regions[id];
             region.mode = Mode::Serving;
@@ -141,15 +141,15 @@ impl Setup {
         }
         World {
             regions,
-            net: Vec::new(),
+            in_flight: Vec::new(),
             join: Join::default(),
-            drop_left: [false; REGIONS],
+            pending_drops: [false; MAX_REGIONS],
             bucket_deleted: false,
-            left: self.budget,
-            newest: [None; KEYS],
+            remaining: self.budget,
+            newest: [None; MAX_KEYS],
             changes: Vec::new(),
             guard_hit: false,
-            lost: false,
+            has_lost_region: false,
         }
     }
 }
@@ -157,13 +157,13 @@ impl Setup {
 impl World {
     /// Returns the regions that are in the cluster and alive.
     pub fn members(&self) -> impl Iterator<Item = &Region> {
-        self.regions.iter().filter(|region| region.serves())
+        self.regions.iter().filter(|region| region.is_serving())
     }
 
     /// Adds a message to those in flight.
     pub fn send(&mut self, message: Message) {
-        if !self.net.contains(&message) {
-            self.net.push(message);
+        if !self.in_flight.contains(&message) {
+            self.in_flight.push(message);
         }
     }
 }

@@ -3,10 +3,10 @@
 //! It is separate from the public port, so that health checks, metrics and operations can be kept
 //! off the users' network, and keep working when the public port is full.
 
-mod guard;
+mod auth;
 mod server;
 
-pub use guard::{Guard, check};
+pub use auth::{AdminAuth, authenticate};
 pub use server::serve;
 
 use std::future::{Ready, ready};
@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::telemetry::metrics::Exposition;
 
 /// Builds an error as JSON, in the same form as the public API.
-pub fn refusal(status: StatusCode, error: &str, message: &str) -> Response {
+pub fn error_response(status: StatusCode, error: &str, message: &str) -> Response {
     (status, Json(json!({ "error": error, "message": message }))).into_response()
 }
 
@@ -30,23 +30,23 @@ pub fn healthz() -> Ready<Json<Value>> {
 
 /// Component of a program that must be ready before the program is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Component {
     /// Name of the component.
     pub name: String,
     /// Reason why it isn't ready; `None`: it is.
-    pub missing: Option<String>,
+    pub waiting_for: Option<String>,
 }
 
-impl Part {
+impl Component {
     /// Creates a component that is ready, or waits for something.
-    pub fn new(name: impl Into<String>, missing: Option<String>) -> Self {
+    pub fn new(name: impl Into<String>, waiting_for: Option<String>) -> Self {
         let name = name.into();
-        Self { name, missing }
+        Self { name, waiting_for }
     }
 
     /// Returns whether it is ready.
     pub fn is_ready(&self) -> bool {
-        self.missing.is_none()
+        self.waiting_for.is_none()
     }
 }
 
@@ -54,15 +54,15 @@ impl Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
     /// Components that must be ready.
-    pub parts: Vec<Part>,
+    pub components: Vec<Component>,
     /// Further information by name, which doesn't affect the readiness.
-    pub remarks: Vec<(&'static str, String)>,
+    pub notes: Vec<(&'static str, String)>,
 }
 
 impl Readiness {
     /// Returns whether all components are ready.
     pub fn is_ready(&self) -> bool {
-        self.parts.iter().all(Part::is_ready)
+        self.components.iter().all(Component::is_ready)
     }
 }
 
@@ -78,7 +78,7 @@ pub fn readyz(readiness: &Readiness) -> Response {
 
 fn readiness_body(readiness: &Readiness) -> Value {
     let (mut waiting_for, mut components, mut reasons) = (Vec::new(), Map::new(), Map::new());
-    for Part { name, missing } in &readiness.parts {
+    for Component { name, waiting_for: missing } in &readiness.components {
         components.insert(name.clone(), Value::Bool(missing.is_none()));
         if let Some(reason) = missing {
             waiting_for.push(name);
@@ -91,7 +91,7 @@ fn readiness_body(readiness: &Readiness) -> Value {
         "reasons": reasons,
         "components": components,
     });
-    for (name, note) in &readiness.remarks {
+    for (name, note) in &readiness.notes {
         body[*name] = Value::String(note.clone());
     }
     body
@@ -101,14 +101,14 @@ fn readiness_body(readiness: &Readiness) -> Value {
 pub async fn metrics(write: impl FnOnce() -> String + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(write).await {
         Ok(text) => ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response(),
-        Err(error) => internal(&error),
+        Err(error) => internal_error(&error),
     }
 }
 
 /// Builds the response when a task for it has failed, and logs the error.
-pub fn internal(error: &tokio::task::JoinError) -> Response {
+pub fn internal_error(error: &tokio::task::JoinError) -> Response {
     tracing::error!(%error, "admin request failed");
-    refusal(
+    error_response(
         StatusCode::INTERNAL_SERVER_ERROR,
         "internal",
         "the log says why",
@@ -117,7 +117,7 @@ pub fn internal(error: &tokio::task::JoinError) -> Response {
 
 /// Builds the response to a method that a route doesn't have.
 pub fn method_not_allowed() -> Ready<Response> {
-    ready(refusal(
+    ready(error_response(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         "the header allow names the methods of this route",

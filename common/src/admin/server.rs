@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Maximum number of open connections; more wait to be accepted.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// Maximum time to receive a request's headers, and between requests of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Delay after a connection couldn't be accepted: the usual reason is that the process has reached
 /// its limit of open files, and an immediate retry would only burn CPU time.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Serves the admin port until `shutdown`, then finishes the responses under way.
 ///
@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let service = TowerToHyperService::new(router);
     let connections = GracefulShutdown::new();
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Some(accepted) = shutdown
         .run_until_cancelled(accept(&listener, &permits))
         .await
@@ -73,10 +73,10 @@ async fn accept(
         Err(error) => {
             tracing::warn!(
                 %error,
-                delay = ?ACCEPT_PAUSE,
+                delay = ?ACCEPT_BACKOFF,
                 "accepting an admin connection failed, retrying"
             );
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(ACCEPT_BACKOFF).await;
             None
         }
     }

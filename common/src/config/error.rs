@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Source of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingSource {
     /// Default, since no value was given.
     Default,
     /// Configuration file.
@@ -16,7 +16,7 @@ pub enum Origin {
     Flag(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -36,11 +36,11 @@ pub enum ConfigError {
     Usage(clap::Error),
     /// Value that its setting doesn't accept.
     #[error("{setting} = {value:?} ({origin}): expected {right}")]
-    Wrong {
+    InvalidValue {
         /// Name of the setting.
         setting: &'static str,
         /// Source of the value.
-        origin: Origin,
+        origin: SettingSource,
         /// Value; not shown if it is secret.
         value: String,
         /// Expected values.
@@ -56,11 +56,11 @@ pub enum ConfigError {
     },
     /// Name that no setting has.
     #[error("there is no setting {name:?} ({origin}){}", did_you_mean(.nearest))]
-    Unknown {
+    UnknownSetting {
         /// Name that was given.
         name: String,
         /// Source of the name.
-        origin: Origin,
+        origin: SettingSource,
         /// Names that are most similar.
         nearest: Vec<String>,
     },
@@ -69,11 +69,11 @@ pub enum ConfigError {
         "[{name}] ({origin}) is a section, and settings have none: write each of them as \
          `name = value` on a line of its own, without sections"
     )]
-    Section {
+    UnexpectedSection {
         /// Name of the section.
         name: String,
         /// Source, a file.
-        origin: Origin,
+        origin: SettingSource,
     },
     /// Variable whose value isn't Unicode.
     #[error("variable {variable} is not valid Unicode")]

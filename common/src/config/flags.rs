@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use super::error::ConfigError;
 use super::kinds::Describe;
 use super::table::{Setting, Settings};
-use super::words::Switch;
+use super::simple_kinds::Switch;
 
 /// Settings given as flags.
 pub struct Flags<S>(pub Vec<(&'static Setting, String)>, PhantomData<S>);
@@ -31,7 +31,7 @@ impl<S: Settings> FromArgMatches for Flags<S> {
 
 impl<S: Settings> Args for Flags<S> {
     fn augment_args(command: clap::Command) -> clap::Command {
-        command.args(S::ALL.iter().map(argument::<S>))
+        command.args(S::ALL.iter().map(clap_argument::<S>))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -39,7 +39,7 @@ impl<S: Settings> Args for Flags<S> {
     }
 }
 
-fn argument<S: Settings>(setting: &Setting) -> Arg {
+fn clap_argument<S: Settings>(setting: &Setting) -> Arg {
     let default = match setting.default {
         "" => String::new(),
         text => format!(" [default: {text}]"),
@@ -76,7 +76,7 @@ fn first_sentence(doc: &str) -> &str {
 ///
 /// # Errors
 /// Fails if the command line is invalid.
-pub fn printed_or_refused(error: clap::Error) -> Result<String, ConfigError> {
+pub fn help_or_error(error: clap::Error) -> Result<String, ConfigError> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.render().to_string()),
         _ => Err(ConfigError::Usage(error)),

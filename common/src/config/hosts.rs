@@ -3,7 +3,7 @@
 use super::kinds::{Describe, Kind};
 
 /// Parses `host:port`; `None` if it is invalid.
-pub(super) fn host_port(text: &str) -> Option<String> {
+pub(super) fn parse_host_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_v6 = host
@@ -22,7 +22,7 @@ impl Describe for HostPort {
     fn placeholder(&self) -> &'static str {
         "HOST:PORT"
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         "a host's name or address, and a port, as in node1:7070 or 10.0.0.1:7070".to_owned()
     }
 }
@@ -30,7 +30,7 @@ impl Describe for HostPort {
 impl Kind for HostPort {
     type Value = String;
     fn parse(&self, text: &str) -> Option<String> {
-        host_port(text)
+        parse_host_port(text)
     }
     fn write(&self, value: &String) -> Option<String> {
         Some(value.clone())
@@ -41,15 +41,15 @@ impl Kind for HostPort {
 pub struct NodeName;
 
 /// Maximum length of a node's name.
-const MAX_NODE_NAME: usize = 63;
+const MAX_NODE_NAME_BYTES: usize = 63;
 
 impl Describe for NodeName {
     fn placeholder(&self) -> &'static str {
         "NAME"
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         format!(
-            "1 to {MAX_NODE_NAME} letters, digits, dots, dashes and underscores, not digits alone, \
+            "1 to {MAX_NODE_NAME_BYTES} letters, digits, dots, dashes and underscores, not digits alone, \
              as in eu-1"
         )
     }
@@ -60,7 +60,7 @@ impl Kind for NodeName {
     fn parse(&self, text: &str) -> Option<String> {
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_name = (1..=MAX_NODE_NAME).contains(&text.len()) && text.bytes().all(is_name_byte);
+        let is_name = (1..=MAX_NODE_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte);
         (is_name && !is_number).then(|| text.to_owned())
     }
     fn write(&self, value: &String) -> Option<String> {
@@ -75,7 +75,7 @@ impl Describe for HostPorts {
     fn placeholder(&self) -> &'static str {
         "HOST:PORT,..."
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         "hosts and ports, separated by commas, as in node1:7070,node2:7070".to_owned()
     }
 }
@@ -87,7 +87,7 @@ impl Kind for HostPorts {
             .split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty());
-        parts.map(host_port).collect()
+        parts.map(parse_host_port).collect()
     }
     fn write(&self, value: &Vec<String>) -> Option<String> {
         (!value.is_empty()).then(|| value.join(","))
@@ -95,19 +95,19 @@ impl Kind for HostPorts {
 }
 
 /// Pairs of an address and the one to which its connections are redirected; empty: none.
-pub struct Detours;
+pub struct AddressOverrides;
 
-impl Describe for Detours {
+impl Describe for AddressOverrides {
     fn placeholder(&self) -> &'static str {
         "HOST:PORT=HOST:PORT,..."
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         "pairs of hosts and ports, as in node1:7070=127.0.0.1:9001,node2:7070=127.0.0.1:9002"
             .to_owned()
     }
 }
 
-impl Kind for Detours {
+impl Kind for AddressOverrides {
     type Value = Vec<(String, String)>;
     fn parse(&self, text: &str) -> Option<Self::Value> {
         let parts = text
@@ -116,7 +116,7 @@ impl Kind for Detours {
             .filter(|part| !part.is_empty());
         let pair = |part: &str| {
             let (from, to) = part.split_once('=')?;
-            Some((host_port(from)?, host_port(to)?))
+            Some((parse_host_port(from)?, parse_host_port(to)?))
         };
         parts.map(pair).collect()
     }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn only_hosts_with_ports_are_accepted() {
         for valid in ["node1:7070", "10.0.0.1:1", "[::1]:7070", "a-b.c_d:65535"] {
-            assert_eq!(host_port(valid).as_deref(), Some(valid));
+            assert_eq!(parse_host_port(valid).as_deref(), Some(valid));
         }
         for invalid in [
             "node1",
@@ -148,7 +148,7 @@ mod tests {
             "a b:1",
             "[x]:1",
         ] {
-            assert_eq!(host_port(invalid), None, "{invalid}");
+            assert_eq!(parse_host_port(invalid), None, "{invalid}");
         }
     }
 
@@ -169,8 +169,8 @@ mod tests {
         assert_eq!(HostPorts.write(&list).as_deref(), Some("a:1,b:2"));
         assert_eq!(HostPorts.parse("").unwrap(), Vec::<String>::new());
         assert!(HostPorts.parse("a:1,b").is_none());
-        let pairs = Detours.parse("a:1=b:2").unwrap();
+        let pairs = AddressOverrides.parse("a:1=b:2").unwrap();
         assert_eq!(pairs, [("a:1".to_owned(), "b:2".to_owned())]);
-        assert!(Detours.parse("a:1").is_none());
+        assert!(AddressOverrides.parse("a:1").is_none());
     }
 }

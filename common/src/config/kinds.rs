@@ -14,18 +14,18 @@ pub trait Describe: Sync {
     /// Returns the placeholder for the value in the help.
     fn placeholder(&self) -> &'static str;
     /// Returns the valid values, as the end of "expected ...".
-    fn right(&self) -> String;
+    fn expected(&self) -> String;
     /// Returns whether TOML writes it bare (numbers, booleans) and not as a string.
-    fn bare(&self) -> bool {
+    fn is_bare(&self) -> bool {
         false
     }
     /// Returns whether TOML accepts an integer without quotes, too, where values are strings
     /// otherwise.
-    fn takes_numbers(&self) -> bool {
+    fn accepts_numbers(&self) -> bool {
         false
     }
     /// Returns whether values must not be shown.
-    fn secret(&self) -> bool {
+    fn is_secret(&self) -> bool {
         false
     }
 }
@@ -41,18 +41,18 @@ pub trait Kind: Describe {
 }
 
 /// Address to listen on.
-pub struct Address;
+pub struct ListenAddress;
 
-impl Describe for Address {
+impl Describe for ListenAddress {
     fn placeholder(&self) -> &'static str {
         "IP:PORT"
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         "an IP address and a port, as in 127.0.0.1:8080 or [::]:8080".to_owned()
     }
 }
 
-impl Kind for Address {
+impl Kind for ListenAddress {
     type Value = SocketAddr;
     fn parse(&self, text: &str) -> Option<SocketAddr> {
         match text.strip_prefix("localhost:") {
@@ -77,10 +77,10 @@ impl<T: Display + Sync> Describe for Number<T> {
     fn placeholder(&self) -> &'static str {
         "NUMBER"
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         format!("a whole number from {} to {}", self.min, self.max)
     }
-    fn bare(&self) -> bool {
+    fn is_bare(&self) -> bool {
         true
     }
 }
@@ -98,30 +98,30 @@ impl<T: Display + Sync + FromStr + PartialOrd> Kind for Number<T> {
 }
 
 /// Duration within bounds.
-pub struct Span {
+pub struct TimeSpan {
     /// Minimum, in milliseconds.
     pub min_ms: u64,
     /// Maximum, in milliseconds.
     pub max_ms: u64,
 }
 
-impl Describe for Span {
+impl Describe for TimeSpan {
     fn placeholder(&self) -> &'static str {
         "TIME"
     }
-    fn right(&self) -> String {
-        let [min, max] = [self.min_ms, self.max_ms].map(span_text);
+    fn expected(&self) -> String {
+        let [min, max] = [self.min_ms, self.max_ms].map(format_span);
         format!(
             "a time from {min} to {max}, with its unit (ms, s, m, h, d) as in 250ms, 10s or 1h30m; \
              a number alone is seconds"
         )
     }
-    fn takes_numbers(&self) -> bool {
+    fn accepts_numbers(&self) -> bool {
         true
     }
 }
 
-impl Kind for Span {
+impl Kind for TimeSpan {
     type Value = Duration;
     fn parse(&self, text: &str) -> Option<Duration> {
         let span = match text.parse() {
@@ -133,12 +133,12 @@ impl Kind for Span {
         (is_whole && (self.min_ms..=self.max_ms).contains(&ms)).then_some(span)
     }
     fn write(&self, value: &Duration) -> Option<String> {
-        u64::try_from(value.as_millis()).ok().map(span_text)
+        u64::try_from(value.as_millis()).ok().map(format_span)
     }
 }
 
 /// Formats a duration in the largest unit that divides it.
-fn span_text(ms: u64) -> String {
+fn format_span(ms: u64) -> String {
     let units = [
         (86_400_000, "d"),
         (3_600_000, "h"),
@@ -155,21 +155,21 @@ fn span_text(ms: u64) -> String {
 }
 
 /// Duration within bounds, or 0 for off.
-pub struct OrOff(pub Span);
+pub struct TimeSpanOrOff(pub TimeSpan);
 
-impl Describe for OrOff {
+impl Describe for TimeSpanOrOff {
     fn placeholder(&self) -> &'static str {
         self.0.placeholder()
     }
-    fn right(&self) -> String {
-        format!("0, or {}", self.0.right())
+    fn expected(&self) -> String {
+        format!("0, or {}", self.0.expected())
     }
-    fn takes_numbers(&self) -> bool {
+    fn accepts_numbers(&self) -> bool {
         true
     }
 }
 
-impl Kind for OrOff {
+impl Kind for TimeSpanOrOff {
     type Value = Option<Duration>;
     fn parse(&self, text: &str) -> Option<Option<Duration>> {
         if text == "0" {
@@ -186,27 +186,27 @@ impl Kind for OrOff {
 }
 
 /// Optional setting; an empty text counts as not set.
-pub struct Maybe<K>(pub K);
+pub struct Optional<K>(pub K);
 
-impl<K: Describe> Describe for Maybe<K> {
+impl<K: Describe> Describe for Optional<K> {
     fn placeholder(&self) -> &'static str {
         self.0.placeholder()
     }
-    fn right(&self) -> String {
-        self.0.right()
+    fn expected(&self) -> String {
+        self.0.expected()
     }
-    fn bare(&self) -> bool {
-        self.0.bare()
+    fn is_bare(&self) -> bool {
+        self.0.is_bare()
     }
-    fn takes_numbers(&self) -> bool {
-        self.0.takes_numbers()
+    fn accepts_numbers(&self) -> bool {
+        self.0.accepts_numbers()
     }
-    fn secret(&self) -> bool {
-        self.0.secret()
+    fn is_secret(&self) -> bool {
+        self.0.is_secret()
     }
 }
 
-impl<K: Kind> Kind for Maybe<K> {
+impl<K: Kind> Kind for Optional<K> {
     type Value = Option<K::Value>;
     fn parse(&self, text: &str) -> Option<Self::Value> {
         if text.is_empty() {

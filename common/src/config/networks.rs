@@ -10,7 +10,7 @@ impl Describe for Networks {
     fn placeholder(&self) -> &'static str {
         "ADDRESS[/BITS],..."
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         "addresses or networks, separated by commas, as in 10.0.0.1,192.168.0.0/16".to_owned()
     }
 }

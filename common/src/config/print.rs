@@ -38,9 +38,9 @@ fn write_setting(
     }
     let name = setting.name;
     match text {
-        Some(text) if setting.kind.bare() => writeln!(toml, "{name} = {text}"),
+        Some(text) if setting.kind.is_bare() => writeln!(toml, "{name} = {text}"),
         Some(text) => writeln!(toml, "{name} = {}", toml::Value::String(text)),
-        None if setting.kind.secret() => writeln!(toml, "# {name} = \"...\" (never printed)"),
+        None if setting.kind.is_secret() => writeln!(toml, "# {name} = \"...\" (never printed)"),
         None => writeln!(toml, "# {name} = ..."),
     }
 }

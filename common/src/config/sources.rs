@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, SettingSource};
 use super::kinds::Kind;
 use super::table::Setting;
 
@@ -15,12 +15,12 @@ pub(super) const PREFIX: &str = "CLOUDKV_";
 pub(super) const FILE_VARIABLE: &str = "CLOUDKV_CONFIG";
 
 /// Texts by setting, each from the source that takes precedence.
-pub struct Found {
+pub struct SettingSources {
     settings: &'static [Setting],
-    texts: BTreeMap<&'static str, (String, Origin)>,
+    texts: BTreeMap<&'static str, (String, SettingSource)>,
 }
 
-impl Found {
+impl SettingSources {
     /// Creates empty sources for these settings.
     pub fn new(settings: &'static [Setting]) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Found {
     /// Adds the flags, which override everything.
     pub fn add_flags(&mut self, flags: Vec<(&'static Setting, String)>) {
         for (setting, text) in flags {
-            let origin = Origin::Flag(format!("--{}", setting.flag()));
+            let origin = SettingSource::Flag(format!("--{}", setting.flag()));
             self.texts.insert(setting.name, (text, origin));
         }
     }
@@ -61,10 +61,10 @@ impl Found {
                 file = Some(PathBuf::from(value));
                 continue;
             }
-            let origin = Origin::Variable(name.to_owned());
+            let origin = SettingSource::Variable(name.to_owned());
             let mut all = self.settings.iter();
             let Some(setting) = all.find(|setting| setting.variable() == name) else {
-                refuse_misspelt_variable(self.settings, name, origin)?;
+                reject_misspelled_variable(self.settings, name, origin)?;
                 continue;
             };
             let text = value.into_string().map_err(|_| ConfigError::NotUnicode {
@@ -91,14 +91,14 @@ impl Found {
             source: Box::new(source),
         })?;
         for (key, value) in table {
-            let origin = Origin::File(path.clone());
+            let origin = SettingSource::File(path.clone());
             if is_section(&value) {
-                return Err(ConfigError::Section { name: key, origin });
+                return Err(ConfigError::UnexpectedSection { name: key, origin });
             }
             let Some(setting) = self.settings.iter().find(|setting| setting.name == key) else {
                 let names = self.settings.iter().map(|setting| setting.name.to_owned());
-                let nearest = nearest(&key, names, 3);
-                return Err(ConfigError::Unknown {
+                let nearest = nearest_names(&key, names, 3);
+                return Err(ConfigError::UnknownSetting {
                     name: key,
                     origin,
                     nearest,
@@ -111,12 +111,12 @@ impl Found {
     }
 
     /// Returns the text of a setting and its source.
-    pub fn text(&self, name: &str) -> (String, Origin) {
+    pub fn text(&self, name: &str) -> (String, SettingSource) {
         self.texts.get(name).cloned().unwrap_or_else(|| {
             let default = self.settings.iter().find(|setting| setting.name == name);
             (
                 default.map_or("", |setting| setting.default).to_owned(),
-                Origin::Default,
+                SettingSource::Default,
             )
         })
     }
@@ -127,15 +127,15 @@ impl Found {
     /// Fails if it is invalid.
     pub fn read<K: Kind>(&self, name: &'static str, kind: &K) -> Result<K::Value, ConfigError> {
         let (text, origin) = self.text(name);
-        kind.parse(&text).ok_or_else(|| ConfigError::Wrong {
+        kind.parse(&text).ok_or_else(|| ConfigError::InvalidValue {
             setting: name,
             origin,
-            value: if kind.secret() {
+            value: if kind.is_secret() {
                 "(not shown)".to_owned()
             } else {
                 text
             },
-            right: kind.right(),
+            right: kind.expected(),
         })
     }
 }
@@ -153,43 +153,43 @@ fn is_section(value: &toml::Value) -> bool {
 fn file_text(
     setting: &Setting,
     value: &toml::Value,
-    origin: &Origin,
+    origin: &SettingSource,
 ) -> Result<String, ConfigError> {
-    match (value, setting.kind.bare()) {
+    match (value, setting.kind.is_bare()) {
         (toml::Value::String(text), false) => Ok(text.clone()),
         (toml::Value::Integer(_) | toml::Value::Boolean(_), true) => Ok(value.to_string()),
-        (toml::Value::Integer(_), false) if setting.kind.takes_numbers() => Ok(value.to_string()),
-        (_, bare) => Err(ConfigError::Wrong {
+        (toml::Value::Integer(_), false) if setting.kind.accepts_numbers() => Ok(value.to_string()),
+        (_, bare) => Err(ConfigError::InvalidValue {
             setting: setting.name,
             origin: origin.clone(),
-            value: if setting.kind.secret() {
+            value: if setting.kind.is_secret() {
                 "(not shown)".into()
             } else {
                 value.to_string()
             },
-            right: match (bare, setting.kind.takes_numbers()) {
-                (true, _) => format!("{}, without quotes", setting.kind.right()),
-                (false, true) => format!("{}, in quotes if it has a unit", setting.kind.right()),
-                (false, false) => format!("{}, in quotes", setting.kind.right()),
+            right: match (bare, setting.kind.accepts_numbers()) {
+                (true, _) => format!("{}, without quotes", setting.kind.expected()),
+                (false, true) => format!("{}, in quotes if it has a unit", setting.kind.expected()),
+                (false, false) => format!("{}, in quotes", setting.kind.expected()),
             },
         }),
     }
 }
 
-fn refuse_misspelt_variable(
+fn reject_misspelled_variable(
     settings: &[Setting],
     name: &str,
-    origin: Origin,
+    origin: SettingSource,
 ) -> Result<(), ConfigError> {
     let names = settings
         .iter()
         .map(Setting::variable)
         .chain([FILE_VARIABLE.to_owned()]);
-    let nearest = nearest(name, names, 2);
+    let nearest = nearest_names(name, names, 2);
     if nearest.is_empty() {
         return Ok(());
     }
-    Err(ConfigError::Unknown {
+    Err(ConfigError::UnknownSetting {
         name: name.to_owned(),
         origin,
         nearest,
@@ -197,7 +197,7 @@ fn refuse_misspelt_variable(
 }
 
 /// Returns up to three names within so many edits of `name`.
-fn nearest(name: &str, names: impl Iterator<Item = String>, edits: usize) -> Vec<String> {
+fn nearest_names(name: &str, names: impl Iterator<Item = String>, edits: usize) -> Vec<String> {
     let mut near: Vec<(usize, String)> = names
         .map(|known| (strsim::damerau_levenshtein(&known, name), known))
         .filter(|(distance, _)| *distance <= edits)

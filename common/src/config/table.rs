@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::kinds::Describe;
-use super::sources::Found;
+use super::sources::SettingSources;
 
 /// Setting as help, messages and the printed configuration need it.
 #[derive(Clone, Copy)]
@@ -61,7 +61,7 @@ pub trait Settings: Sized {
     ///
     /// # Errors
     /// Fails if a value is invalid.
-    fn from_found(sources: &Found) -> Result<Self, ConfigError>;
+    fn from_sources(sources: &SettingSources) -> Result<Self, ConfigError>;
 
     /// Returns the values as text, in the order of [`ALL`](Self::ALL); `None`: not set, or secret.
     fn texts(&self) -> Vec<Option<String>>;
@@ -91,8 +91,8 @@ macro_rules! settings {
 
             const BASIC: &'static [&'static str] = &[ $( stringify!($basic) ),+ ];
 
-            fn from_found(
-                sources: &$crate::config::Found,
+            fn from_sources(
+                sources: &$crate::config::SettingSources,
             ) -> Result<Self, $crate::config::ConfigError> {
                 Ok(Self { $( $name: sources.read(stringify!($name), &$kind)?, )+ })
             }

@@ -46,9 +46,9 @@ size! {
 
 /// Name of a region: 1 to 32 characters out of `a-z`, `0-9` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Region(String);
+pub struct RegionName(String);
 
-impl Region {
+impl RegionName {
     /// Parses a name; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let is_valid =
@@ -63,7 +63,7 @@ impl Region {
     }
 }
 
-impl fmt::Display for Region {
+impl fmt::Display for RegionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -112,9 +112,9 @@ impl fmt::Debug for Secret {
 
 /// Address of a node's admin port: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target(String);
+pub struct AdminTarget(String);
 
-impl Target {
+impl AdminTarget {
     /// Parses `http://host:port`, `host:port`, or an address to listen on: the unspecified
     /// addresses (`0.0.0.0`, `[::]`) are replaced by the loopback address. `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
@@ -142,7 +142,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for AdminTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}", self.0)
     }

@@ -27,43 +27,43 @@ pub enum CallError {
 
 const WAITING: u8 = 0;
 const SENT: u8 = 1;
-const GIVEN_UP: u8 = 2;
+const ABANDONED: u8 = 2;
 
 /// State of sending a call: decided once, by the client that sends it or the caller that gives up.
 #[derive(Debug, Default)]
-pub(super) struct Fate(AtomicU8);
+pub(super) struct SendState(AtomicU8);
 
-impl Fate {
-    fn decide(&self, state: u8) -> bool {
+impl SendState {
+    fn transition(&self, state: u8) -> bool {
         self.0
             .compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
     /// Marks the call as sent. False if the caller has given up before: then it must not be sent.
-    pub(super) fn send(&self) -> bool {
-        self.decide(SENT)
+    pub(super) fn mark_sent(&self) -> bool {
+        self.transition(SENT)
     }
 
     /// Marks the call as given up. False if it was sent before.
-    fn give_up(&self) -> bool {
-        self.decide(GIVEN_UP)
+    fn abandon(&self) -> bool {
+        self.transition(ABANDONED)
     }
 }
 
 /// Call in the queue of a client.
-pub(super) struct Outgoing {
+pub(super) struct QueuedCall {
     pub body: pb::call::Body,
-    pub fate: Arc<Fate>,
+    pub state: Arc<SendState>,
     pub deadline: Instant,
-    pub bytes: super::link::Held,
-    pub answer: oneshot::Sender<Result<pb::reply::Body, CallError>>,
+    pub permit: super::client::CallQueuePermit,
+    pub reply: oneshot::Sender<Result<pb::reply::Body, CallError>>,
 }
 
 /// Reply that is awaited.
 #[derive(Debug)]
 pub struct PendingReply {
-    fate: Arc<Fate>,
+    state: Arc<SendState>,
     deadline: Instant,
     reply: oneshot::Receiver<Result<pb::reply::Body, CallError>>,
 }
@@ -72,10 +72,10 @@ impl PendingReply {
     pub(super) fn new(
         deadline: Instant,
         reply: oneshot::Receiver<Result<pb::reply::Body, CallError>>,
-    ) -> (Self, Arc<Fate>) {
-        let state = Arc::new(Fate::default());
+    ) -> (Self, Arc<SendState>) {
+        let state = Arc::new(SendState::default());
         let pending = Self {
-            fate: state.clone(),
+            state: state.clone(),
             deadline,
             reply,
         };
@@ -89,7 +89,7 @@ impl PendingReply {
     pub async fn wait(self) -> Result<pb::reply::Body, CallError> {
         match tokio::time::timeout_at(self.deadline, self.reply).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(_)) | Err(_) if self.fate.give_up() => Err(CallError::Unsent),
+            Ok(Err(_)) | Err(_) if self.state.abandon() => Err(CallError::Unsent),
             Ok(Err(_)) | Err(_) => Err(CallError::Lost),
         }
     }
@@ -102,6 +102,6 @@ pub(super) fn millis_left(deadline: Instant) -> u32 {
 }
 
 /// Returns the time left for a call that was sent with so many milliseconds left.
-pub fn time_left(timeout_ms: u32) -> Duration {
+pub fn timeout_from_millis(timeout_ms: u32) -> Duration {
     Duration::from_millis(u64::from(timeout_ms))
 }

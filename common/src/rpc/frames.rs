@@ -7,46 +7,46 @@
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use cloudkv_proto::tls::Stream;
+use cloudkv_proto::tls::PeerStream;
 use futures_util::StreamExt;
 use prost::Message;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_util::codec::{Decoder, FramedRead};
 
 /// Size of the length before each message.
-const LENGTH: usize = 4;
+const LENGTH_PREFIX_BYTES: usize = 4;
 /// Initial capacity of a buffer.
-const BUFFER: usize = 16 << 10;
+const BUFFER_BYTES: usize = 16 << 10;
 /// Maximum bytes that a buffer may have held to be kept; a larger one is replaced.
-const KEPT: usize = 256 << 10;
+const MAX_KEPT_BUFFER_BYTES: usize = 256 << 10;
 
 /// Maximum bytes of a frame until more are allowed: enough for a greeting.
-const GREETING: usize = 4 << 10;
+const MAX_GREETING_BYTES: usize = 4 << 10;
 
 /// Splits a connection into its two directions. A longer frame than a greeting is an error, until
 /// [`FrameReader::set_max_frame_bytes`] and [`FrameWriter::set_max_frame_bytes`] allow it.
-pub fn split(stream: Stream) -> (FrameReader, FrameWriter) {
+pub fn split(stream: PeerStream) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(stream);
-    let codec = || Codec { limit: GREETING };
+    let codec = || FrameCodec { max_frame_bytes: MAX_GREETING_BYTES };
     (
-        FrameReader(FramedRead::with_capacity(read, codec(), BUFFER)),
+        FrameReader(FramedRead::with_capacity(read, codec(), BUFFER_BYTES)),
         FrameWriter {
             stream: write,
             codec: codec(),
-            unsent: BytesMut::with_capacity(BUFFER),
-            most: 0,
+            unsent: BytesMut::with_capacity(BUFFER_BYTES),
+            peak_bytes: 0,
         },
     )
 }
 
 /// Receiving direction of a connection.
 #[derive(Debug)]
-pub struct FrameReader(FramedRead<ReadHalf<Stream>, Codec>);
+pub struct FrameReader(FramedRead<ReadHalf<PeerStream>, FrameCodec>);
 
 impl FrameReader {
     /// Accepts frames of up to so many bytes from now on.
-    pub fn allow(&mut self, bytes: usize) {
-        self.0.decoder_mut().limit = bytes;
+    pub fn set_max_frame_bytes(&mut self, bytes: usize) {
+        self.0.decoder_mut().max_frame_bytes = bytes;
     }
 
     /// Returns the next frame; `None` at the end. Cancel safe.
@@ -57,7 +57,7 @@ impl FrameReader {
         let Some(frame) = self.0.next().await.transpose()? else {
             return Ok(None);
         };
-        if frame.len() > KEPT {
+        if frame.len() > MAX_KEPT_BUFFER_BYTES {
             let rest = self.0.read_buffer_mut();
             *rest = BytesMut::from(&rest[..]);
         }
@@ -68,17 +68,17 @@ impl FrameReader {
 /// Sending direction of a connection.
 #[derive(Debug)]
 pub struct FrameWriter {
-    stream: WriteHalf<Stream>,
-    codec: Codec,
+    stream: WriteHalf<PeerStream>,
+    codec: FrameCodec,
     unsent: BytesMut,
     /// Largest number of bytes that `unsent` has held.
-    most: usize,
+    peak_bytes: usize,
 }
 
 impl FrameWriter {
     /// Accepts frames of up to so many bytes from now on.
-    pub fn allow(&mut self, bytes: usize) {
-        self.codec.limit = bytes;
+    pub fn set_max_frame_bytes(&mut self, bytes: usize) {
+        self.codec.max_frame_bytes = bytes;
     }
 
     /// Buffers a frame, which [`FrameWriter::flush`] writes.
@@ -87,7 +87,7 @@ impl FrameWriter {
     /// Fails if the frame is too long.
     pub fn put(&mut self, frame: &impl Message) -> io::Result<()> {
         self.codec.write(frame, &mut self.unsent)?;
-        self.most = self.most.max(self.unsent.len());
+        self.peak_bytes = self.peak_bytes.max(self.unsent.len());
         Ok(())
     }
 
@@ -101,8 +101,8 @@ impl FrameWriter {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
-        if self.most > KEPT {
-            (self.unsent, self.most) = (BytesMut::with_capacity(BUFFER), 0);
+        if self.peak_bytes > MAX_KEPT_BUFFER_BYTES {
+            (self.unsent, self.peak_bytes) = (BytesMut::with_capacity(BUFFER_BYTES), 0);
         }
         self.stream.flush().await
     }
@@ -120,54 +120,54 @@ impl FrameWriter {
     ///
     /// # Errors
     /// Fails if the connection fails.
-    pub async fn end(mut self) -> io::Result<()> {
+    pub async fn shutdown(mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Codec {
-    limit: usize,
+struct FrameCodec {
+    max_frame_bytes: usize,
 }
 
-impl Codec {
+impl FrameCodec {
     fn write(self, frame: &impl Message, buffer: &mut BytesMut) -> io::Result<()> {
         let length = frame.encoded_len();
-        let prefix = u32::try_from(length).ok().filter(|_| length <= self.limit);
+        let prefix = u32::try_from(length).ok().filter(|_| length <= self.max_frame_bytes);
         let prefix = prefix.ok_or_else(|| self.too_long(length))?;
-        buffer.reserve(LENGTH + length);
+        buffer.reserve(LENGTH_PREFIX_BYTES + length);
         buffer.put_u32(prefix);
         frame.encode(buffer).map_err(io::Error::other)
     }
 
     fn too_long(self, length: usize) -> io::Error {
-        let limit = self.limit;
+        let limit = self.max_frame_bytes;
         invalid(format!(
             "frame of {length} bytes, at most {limit} are allowed"
         ))
     }
 }
 
-impl Decoder for Codec {
+impl Decoder for FrameCodec {
     type Item = Bytes;
     type Error = io::Error;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
-        let Some(prefix) = buffer.first_chunk::<LENGTH>() else {
+        let Some(prefix) = buffer.first_chunk::<LENGTH_PREFIX_BYTES>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*prefix) as usize;
-        if length > self.limit {
+        if length > self.max_frame_bytes {
             return Err(self.too_long(length));
         }
-        if buffer.len() < LENGTH + length {
+        if buffer.len() < LENGTH_PREFIX_BYTES + length {
             // A claimed length reserves no memory: the buffer grows as the bytes come in.
-            let missing = LENGTH + length - buffer.len();
-            buffer.reserve(missing.min(buffer.len().max(BUFFER)));
+            let missing = LENGTH_PREFIX_BYTES + length - buffer.len();
+            buffer.reserve(missing.min(buffer.len().max(BUFFER_BYTES)));
             return Ok(None);
         }
-        buffer.advance(LENGTH);
+        buffer.advance(LENGTH_PREFIX_BYTES);
         Ok(Some(buffer.split_to(length).freeze()))
     }
 }
@@ -198,7 +198,7 @@ mod tests {
             texts in prop::collection::vec(".{0,40}", 0..6),
             cut in 1_usize..50,
         ) {
-            let mut codec = Codec { limit: 1000 };
+            let mut codec = FrameCodec { max_frame_bytes: 1000 };
             let mut bytes = BytesMut::new();
             for text in &texts {
                 codec.write(&welcome(text), &mut bytes).unwrap();
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn frames_beyond_the_limit_are_refused_on_both_sides() {
-        let mut codec = Codec { limit: 10 };
+        let mut codec = FrameCodec { max_frame_bytes: 10 };
         let mut bytes = BytesMut::new();
         let refused = codec
             .write(&welcome("much too long"), &mut bytes)
@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn a_claimed_length_reserves_no_memory() {
-        let mut codec = Codec { limit: 32 << 20 };
+        let mut codec = FrameCodec { max_frame_bytes: 32 << 20 };
         let mut buffer = BytesMut::from(&(32_u32 << 20).to_be_bytes()[..]);
         assert_eq!(codec.decode(&mut buffer).unwrap(), None);
-        assert!(buffer.capacity() <= 2 * BUFFER, "{}", buffer.capacity());
+        assert!(buffer.capacity() <= 2 * BUFFER_BYTES, "{}", buffer.capacity());
     }
 }

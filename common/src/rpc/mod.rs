@@ -16,15 +16,15 @@
 mod call;
 pub mod frames;
 pub mod headers;
-mod lane;
-mod line;
-mod link;
-mod wire;
+mod stream_kind;
+mod connection;
+mod client;
+mod codec;
 
-pub use call::{CallError, PendingReply, time_left};
-pub use lane::{Greeting, Lane, check_router};
-pub use link::{Link, LinkSettings, Room};
-pub use wire::{bounded, unwatched};
+pub use call::{CallError, PendingReply, timeout_from_millis};
+pub use stream_kind::{Greeting, StreamKind, check_user_greeting};
+pub use client::{RpcClient, RpcClientSettings, CallQueueBudget};
+pub use codec::{with_keep_alive, without_keep_alive};
 
 /// Number of a node.
 pub type NodeId = u64;

@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderValue};
 
 /// Headers that pages may read. It is a value of the static header table: when it changes,
 /// `rpc::headers::TABLE_VERSION` has to be raised.
-pub const EXPOSED: &str = "ETag, Last-Modified, Expires, Content-Length, Retry-After, Allow, \
+pub const EXPOSED_HEADERS: &str = "ETag, Last-Modified, Expires, Content-Length, Retry-After, Allow, \
      X-Request-ID, X-CloudKV-Region, X-CloudKV-Version, X-CloudKV-Lag";
 
 /// Adds the headers that let pages of any origin read a response.
-pub fn expose(headers: &mut HeaderMap) {
+pub fn allow_all_origins(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static(EXPOSED),
+        HeaderValue::from_static(EXPOSED_HEADERS),
     );
 }

@@ -18,14 +18,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::server::conn::pulse::{Order, Pulse};
+use crate::server::conn::state::{Directive, ConnectionState};
 
 /// First byte of every TLS connection: the record type of a handshake (RFC 8446, 5.1). No method of
 /// HTTP begins with it.
-const HANDSHAKE: u8 = 22;
+const TLS_HANDSHAKE_RECORD: u8 = 22;
 
 /// TLS configuration that can be replaced; a new one applies to new connections.
-pub type TlsSettings = Arc<ArcSwap<ServerConfig>>;
+pub type SharedTlsConfig = Arc<ArcSwap<ServerConfig>>;
 
 /// Encryption of a port's connections.
 #[derive(Clone, Debug)]
@@ -33,25 +33,25 @@ pub enum Encryption {
     /// No connection is encrypted.
     Off,
     /// All connections are encrypted.
-    Always(TlsSettings),
+    Always(SharedTlsConfig),
     /// Connections that begin with a handshake, those of routers, are encrypted by the cluster's
     /// certificates.
     Routers(Arc<Tls>),
 }
 
 /// Beginning of a connection.
-pub(super) enum Opening {
+pub(super) enum ConnectionStart {
     /// Plain HTTP.
-    Clear,
+    Plaintext,
     /// TLS handshake that follows.
-    Handshake(TlsAcceptor),
+    TlsHandshake(TlsAcceptor),
     /// End before the first byte.
-    Ended,
+    Closed,
 }
 
 impl Encryption {
     /// Returns whether the port may send a response without a handshake.
-    pub(super) fn allows_clear(&self) -> bool {
+    pub(super) fn allows_plaintext(&self) -> bool {
         match self {
             Self::Off | Self::Routers(_) => true,
             Self::Always(_) => false,
@@ -60,24 +60,24 @@ impl Encryption {
 
     /// Determines how a new connection begins. Waits for its first byte where that decides, or for
     /// a directive to end: a silent connection is as idle as any.
-    pub(super) async fn opening(&self, stream: &TcpStream, state: &Pulse) -> Opening {
+    pub(super) async fn detect_start(&self, stream: &TcpStream, state: &ConnectionState) -> ConnectionStart {
         match self {
-            Self::Off => Opening::Clear,
-            Self::Always(tls) => Opening::Handshake(TlsAcceptor::from(tls.load_full())),
-            Self::Routers(tls) => match first_byte(stream, state).await {
-                Some(HANDSHAKE) => Opening::Handshake(tls.http_acceptor()),
-                Some(_) => Opening::Clear,
-                None => Opening::Ended,
+            Self::Off => ConnectionStart::Plaintext,
+            Self::Always(tls) => ConnectionStart::TlsHandshake(TlsAcceptor::from(tls.load_full())),
+            Self::Routers(tls) => match peek_first_byte(stream, state).await {
+                Some(TLS_HANDSHAKE_RECORD) => ConnectionStart::TlsHandshake(tls.http_acceptor()),
+                Some(_) => ConnectionStart::Plaintext,
+                None => ConnectionStart::Closed,
             },
         }
     }
 }
 
 /// Returns the first byte, which stays in the socket's buffer. `None` if the connection is to end.
-async fn first_byte(stream: &TcpStream, state: &Pulse) -> Option<u8> {
+async fn peek_first_byte(stream: &TcpStream, state: &ConnectionState) -> Option<u8> {
     poll_fn(|cx| {
-        state.register(cx.waker());
-        if state.order() != Order::Serve {
+        state.register_waker(cx.waker());
+        if state.directive() != Directive::Serve {
             return Poll::Ready(None);
         }
         let mut byte = [0];

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Request, StatusCode, Version, header};
 const MAX_HEADERS: usize = 90;
 
 /// Headers that a router sets by itself.
-static UNCOUNTED: [HeaderName; 7] = [
+static UNCOUNTED_HEADERS: [HeaderName; 7] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
@@ -23,7 +23,7 @@ static UNCOUNTED: [HeaderName; 7] = [
 
 /// End-to-end headers: they identify the client, the target or a condition, and `Connection` must
 /// not remove them.
-const END_TO_END: [&str; 12] = [
+const END_TO_END_HEADERS: [&str; 12] = [
     "api-key",
     "authorization",
     "cookie",
@@ -53,10 +53,10 @@ const END_TO_END_PREFIXES: [&str; 6] = [
 pub enum HeadError {
     /// `Host` that is missing in HTTP/1.1.
     #[error("header host must be given")]
-    NoHost,
+    MissingHost,
     /// More than one `Host`.
     #[error("header host must be given once")]
-    Hosts,
+    DuplicateHost,
     /// Transfer coding other than chunked.
     #[error("header transfer-encoding must be chunked, once and nothing else")]
     TransferEncoding,
@@ -71,15 +71,15 @@ pub enum HeadError {
         "a request must have at most {MAX_HEADERS} header lines, beside those for its host, \
          length, ID and proxies"
     )]
-    TooMany,
+    TooManyHeaders,
 }
 
 impl HeadError {
     /// Returns the status of the response.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::TooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::NoHost | Self::Hosts | Self::TransferEncoding | Self::Connection => {
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MissingHost | Self::DuplicateHost | Self::TransferEncoding | Self::Connection => {
                 StatusCode::BAD_REQUEST
             }
         }
@@ -88,8 +88,8 @@ impl HeadError {
     /// Returns the error's code, which never changes.
     pub fn code(self) -> &'static str {
         match self {
-            Self::TooMany => "too_many_headers",
-            Self::NoHost | Self::Hosts | Self::TransferEncoding | Self::Connection => {
+            Self::TooManyHeaders => "too_many_headers",
+            Self::MissingHost | Self::DuplicateHost | Self::TransferEncoding | Self::Connection => {
                 "invalid_header"
             }
         }
@@ -104,28 +104,28 @@ pub fn check_head<B>(request: &Request<B>) -> Result<(), HeadError> {
     let headers = request.headers();
     let version = request.version();
     match headers.get_all(header::HOST).iter().take(2).count() {
-        0 if version == Version::HTTP_11 => return Err(HeadError::NoHost),
-        2 => return Err(HeadError::Hosts),
+        0 if version == Version::HTTP_11 => return Err(HeadError::MissingHost),
+        2 => return Err(HeadError::DuplicateHost),
         _ => {}
     }
-    if headers.len() > MAX_HEADERS && counted(headers) > MAX_HEADERS {
-        return Err(HeadError::TooMany);
+    if headers.len() > MAX_HEADERS && count_headers(headers) > MAX_HEADERS {
+        return Err(HeadError::TooManyHeaders);
     }
     if version >= Version::HTTP_2 {
         // HTTP/2 has neither of the other headers, and h2 refuses requests with them.
         return Ok(());
     }
-    transfer_encoding(headers, version)?;
-    connection(headers)
+    check_transfer_encoding(headers, version)?;
+    check_connection(headers)
 }
 
 /// Returns the number of header lines, [`UNCOUNTED_HEADERS`] aside.
-fn counted(headers: &HeaderMap) -> usize {
+fn count_headers(headers: &HeaderMap) -> usize {
     let names = headers.iter().map(|(name, _)| name);
-    names.filter(|name| !UNCOUNTED.contains(name)).count()
+    names.filter(|name| !UNCOUNTED_HEADERS.contains(name)).count()
 }
 
-fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<(), HeadError> {
+fn check_transfer_encoding(headers: &HeaderMap, version: Version) -> Result<(), HeadError> {
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(value) = values.next() else {
         return Ok(());
@@ -139,7 +139,7 @@ fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<(), HeadEr
     }
 }
 
-fn connection(headers: &HeaderMap) -> Result<(), HeadError> {
+fn check_connection(headers: &HeaderMap) -> Result<(), HeadError> {
     let values = headers.get_all(header::CONNECTION).iter();
     let mut names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     if names.any(|name| is_end_to_end(name.trim_ascii())) {
@@ -154,7 +154,7 @@ fn is_end_to_end(name: &[u8]) -> bool {
         start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
     };
     let is_equal = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
-    END_TO_END.iter().any(is_equal) || END_TO_END_PREFIXES.iter().any(has_prefix)
+    END_TO_END_HEADERS.iter().any(is_equal) || END_TO_END_PREFIXES.iter().any(has_prefix)
 }
 
 #[cfg(test)]
@@ -175,14 +175,14 @@ mod tests {
 
     #[test]
     fn http_1_1_must_name_one_host() {
-        assert_eq!(check(Version::HTTP_11, &[]), Err(HeadError::NoHost));
+        assert_eq!(check(Version::HTTP_11, &[]), Err(HeadError::MissingHost));
         assert_eq!(check(Version::HTTP_11, &[("host", "")]), Ok(()));
         for version in [Version::HTTP_10, Version::HTTP_2] {
             assert_eq!(check(version, &[]), Ok(()));
             let twice = check(version, &[("host", "a"), ("host", "a")]);
-            assert_eq!(twice, Err(HeadError::Hosts));
+            assert_eq!(twice, Err(HeadError::DuplicateHost));
         }
-        assert_eq!(http1(("host", "x")), Err(HeadError::Hosts));
+        assert_eq!(http1(("host", "x")), Err(HeadError::DuplicateHost));
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(check(Version::HTTP_11, &lines(MAX_HEADERS)), Ok(()));
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let more = check(version, &lines(MAX_HEADERS + 1));
-            assert_eq!(more, Err(HeadError::TooMany));
+            assert_eq!(more, Err(HeadError::TooManyHeaders));
         }
     }
 }

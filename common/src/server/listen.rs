@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use tokio::net::TcpSocket;
 
 /// Maximum number of connections that wait to be accepted, on each thread.
-const BACKLOG: u32 = 1024;
+const ACCEPT_BACKLOG: u32 = 1024;
 
 /// Binds `count` listeners to one address, at least one; the system spreads connections over them
 /// (`SO_REUSEPORT`). With port 0 it chooses one port for all. Needs a tokio runtime.
@@ -17,7 +17,7 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
     let exclusive = socket(address)?;
     exclusive.bind(address)?;
     if count <= 1 {
-        return Ok(vec![exclusive.listen(BACKLOG)?.into_std()?]);
+        return Ok(vec![exclusive.listen(ACCEPT_BACKLOG)?.into_std()?]);
     }
     // Sharing the port would let a second program bind it, too: a socket that doesn't share it
     // detects whether another program has it. It is closed before it listens.
@@ -29,18 +29,18 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
             let socket = socket(address)?;
             socket.set_reuseport(true)?;
             socket.bind(address)?;
-            socket.listen(BACKLOG)?.into_std()
+            socket.listen(ACCEPT_BACKLOG)?.into_std()
         })
         .collect()
 }
 
 /// Binder of a program's ports: it tries all of them, so that one error names all failures.
 #[derive(Debug, Default)]
-pub struct Binding(Vec<Failure>);
+pub struct PortBinder(Vec<BindFailure>);
 
 /// Failure to bind a port.
 #[derive(Debug)]
-struct Failure {
+struct BindFailure {
     setting: &'static str,
     address: SocketAddr,
     source: io::Error,
@@ -49,9 +49,9 @@ struct Failure {
 /// Error that names all ports that can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", described(.0))]
-pub struct BindError(Vec<Failure>);
+pub struct BindError(Vec<BindFailure>);
 
-impl Binding {
+impl PortBinder {
     /// Binds the listeners of a setting, as [`listen`] does; returns none if it fails.
     pub fn listen(
         &mut self,
@@ -60,7 +60,7 @@ impl Binding {
         count: usize,
     ) -> Vec<TcpListener> {
         listen(address, count).unwrap_or_else(|source| {
-            self.0.push(Failure {
+            self.0.push(BindFailure {
                 setting,
                 address,
                 source,
@@ -73,7 +73,7 @@ impl Binding {
     ///
     /// # Errors
     /// Fails if a port couldn't be bound.
-    pub fn end(self) -> Result<(), BindError> {
+    pub fn finish(self) -> Result<(), BindError> {
         if self.0.is_empty() {
             Ok(())
         } else {
@@ -82,9 +82,9 @@ impl Binding {
     }
 }
 
-fn described(failures: &[Failure]) -> String {
-    let one = |failure: &Failure| {
-        let Failure {
+fn described(failures: &[BindFailure]) -> String {
+    let one = |failure: &BindFailure| {
+        let BindFailure {
             setting,
             address,
             source,
@@ -92,7 +92,7 @@ fn described(failures: &[Failure]) -> String {
         format!("--{setting} {address} can't be bound: {source}")
     };
     let all = failures.iter().map(one).collect::<Vec<_>>().join("; ");
-    let is_used = |failure: &Failure| failure.source.kind() == io::ErrorKind::AddrInUse;
+    let is_used = |failure: &BindFailure| failure.source.kind() == io::ErrorKind::AddrInUse;
     if failures.iter().all(is_used) {
         format!("{all}. Stop the programs that listen there, or choose free addresses")
     } else {
@@ -137,11 +137,11 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let taken = [listen(any, 1).unwrap(), listen(any, 1).unwrap()];
         let [one, other] = taken.each_ref().map(|it| it[0].local_addr().unwrap());
-        let mut binding = Binding::default();
+        let mut binding = PortBinder::default();
         assert!(binding.listen("http", one, 2).is_empty());
         assert_eq!(binding.listen("rpc", any, 2).len(), 2);
         assert!(binding.listen("admin", other, 1).is_empty());
-        let error = binding.end().unwrap_err().to_string();
+        let error = binding.finish().unwrap_err().to_string();
         for part in [
             format!("--http {one} can't be bound: Address already in use"),
             format!("--admin {other} can't be bound: Address already in use"),
@@ -150,6 +150,6 @@ mod tests {
             assert!(error.contains(&part), "{part}: {error}");
         }
         assert!(!error.contains("rpc"), "{error}");
-        Binding::default().end().unwrap();
+        PortBinder::default().finish().unwrap();
     }
 }

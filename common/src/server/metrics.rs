@@ -2,47 +2,47 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use crate::server::addresses::Addresses;
+use crate::server::client_addresses::ClientAddresses;
 
 /// Counters of the connections of a port, or of several that share a limit.
 #[derive(Debug, Default)]
 pub struct ConnectionMetrics {
     open: AtomicU64,
-    numbers: AtomicU32,
+    next_number: AtomicU32,
     accepted: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
     evicted: AtomicU64,
     refused_requests: AtomicU64,
     /// Connections by client address.
-    pub(crate) addresses: Addresses,
+    pub(crate) addresses: ClientAddresses,
     /// Refused sockets that are still open.
     lingering: AtomicUsize,
 }
 
 impl ConnectionMetrics {
     /// Counts a new connection, and returns its number, which is not reused for a long time.
-    pub(crate) fn opened(&self) -> u32 {
+    pub(crate) fn record_opened(&self) -> u32 {
         self.open.fetch_add(1, Ordering::Relaxed);
         // Numbers wrap around after 2^32 connections.
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+        self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Counts a connection that was admitted.
-    pub(crate) fn accepted(&self) {
+    pub(crate) fn record_accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn closed(&self) {
+    pub(crate) fn record_closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn refused(&self) {
+    pub(crate) fn record_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a refused socket that lingers. False if `max` of them do already.
-    pub(crate) fn lingers(&self, max: usize) -> bool {
+    pub(crate) fn try_start_linger(&self, max: usize) -> bool {
         let more = |now: usize| (now < max).then_some(now + 1);
         let counted = self
             .lingering
@@ -50,19 +50,19 @@ impl ConnectionMetrics {
         counted.is_ok()
     }
 
-    pub(crate) fn lingered(&self) {
+    pub(crate) fn end_linger(&self) {
         self.lingering.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn cut(&self) {
+    pub(crate) fn record_cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn evicted(&self) {
+    pub(crate) fn record_evicted(&self) {
         self.evicted.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn refused_request(&self) {
+    pub(crate) fn record_refused_request(&self) {
         self.refused_requests.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -4,15 +4,15 @@
 //! Users are untrusted, so everything about a connection is bounded here. The meaning of requests
 //! is up to the [`RequestHandler`].
 
-mod addresses;
-mod answer;
+mod client_addresses;
+mod handler;
 mod conn;
 pub mod cors;
 mod encryption;
 pub mod forwarded;
 mod head;
 mod listen;
-mod memory;
+mod memory_budget;
 mod metrics;
 pub mod percent;
 pub mod request_id;
@@ -20,14 +20,14 @@ mod serve;
 mod settings;
 mod workers;
 
-pub use addresses::network_of;
-pub use answer::{Answer, Origin, Settled};
+pub use client_addresses::network_of;
+pub use handler::{RequestHandler, RequestOrigin, Authoritative};
 pub use conn::body::{BodyError, RequestBody};
-pub use encryption::{Encryption, TlsSettings};
+pub use encryption::{Encryption, SharedTlsConfig};
 pub use head::{HeadError, check_head};
-pub use listen::{BindError, Binding, listen};
-pub use memory::Memory;
+pub use listen::{BindError, PortBinder, listen};
+pub use memory_budget::MemoryBudget;
 pub use metrics::ConnectionMetrics;
 pub use serve::{Port, serve};
 pub use settings::HttpSettings;
-pub use workers::{Serving, Workers, current_worker, serve_on_workers};
+pub use workers::{WorkerPort, Workers, current_worker, serve_on_workers};

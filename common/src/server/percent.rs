@@ -10,10 +10,10 @@ use std::borrow::Cow;
 /// Error of a `%` that isn't followed by two hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("'%' must be followed by two hexadecimal digits")]
-pub struct BadEscape;
+pub struct InvalidEscape;
 
 /// Decodes a segment of a path: `+` stays a plus.
-pub fn decode_path(text: &str) -> Result<Cow<'_, [u8]>, BadEscape> {
+pub fn decode_path(text: &str) -> Result<Cow<'_, [u8]>, InvalidEscape> {
     if text.contains('%') {
         decode(text.as_bytes(), false).map(Cow::Owned)
     } else {
@@ -22,7 +22,7 @@ pub fn decode_path(text: &str) -> Result<Cow<'_, [u8]>, BadEscape> {
 }
 
 /// Decodes a name or value of a query or an urlencoded form: `+` is a space.
-pub fn decode_form(text: &str) -> Result<Cow<'_, [u8]>, BadEscape> {
+pub fn decode_form(text: &str) -> Result<Cow<'_, [u8]>, InvalidEscape> {
     if text.contains(['%', '+']) {
         decode(text.as_bytes(), true).map(Cow::Owned)
     } else {
@@ -30,13 +30,13 @@ pub fn decode_form(text: &str) -> Result<Cow<'_, [u8]>, BadEscape> {
     }
 }
 
-fn decode(mut rest: &[u8], plus_is_space: bool) -> Result<Vec<u8>, BadEscape> {
+fn decode(mut rest: &[u8], plus_is_space: bool) -> Result<Vec<u8>, InvalidEscape> {
     let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&first, tail)) = rest.split_first() {
         rest = tail;
         match first {
             b'%' => {
-                let (&[high, low], tail) = tail.split_first_chunk().ok_or(BadEscape)?;
+                let (&[high, low], tail) = tail.split_first_chunk().ok_or(InvalidEscape)?;
                 decoded.push(hex(high)? << 4 | hex(low)?);
                 rest = tail;
             }
@@ -47,12 +47,12 @@ fn decode(mut rest: &[u8], plus_is_space: bool) -> Result<Vec<u8>, BadEscape> {
     Ok(decoded)
 }
 
-fn hex(digit: u8) -> Result<u8, BadEscape> {
+fn hex(digit: u8) -> Result<u8, InvalidEscape> {
     match digit {
         b'0'..=b'9' => Ok(digit - b'0'),
         b'a'..=b'f' => Ok(digit - b'a' + 10),
         b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(BadEscape),
+        _ => Err(InvalidEscape),
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn invalid_escapes_are_refused() {
         for text in ["%", "%2", "a%zz", "%%41", "%4g", "%+1"] {
-            assert_eq!(decode_path(text), Err(BadEscape), "{text}");
+            assert_eq!(decode_path(text), Err(InvalidEscape), "{text}");
         }
     }
 

@@ -12,26 +12,26 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Maximum length of a client's ID.
-const MAX_LEN: usize = 128;
+const MAX_ID_BYTES: usize = 128;
 
 /// Returns the client's ID, if it can be written to logs and headers as it is.
-pub fn of_client(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn from_client(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(&X_REQUEST_ID)?;
-    is_sane(id.as_bytes()).then(|| id.clone())
+    is_valid(id.as_bytes()).then(|| id.clone())
 }
 
-fn is_sane(id: &[u8]) -> bool {
+fn is_valid(id: &[u8]) -> bool {
     let visible = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`');
-    (1..=MAX_LEN).contains(&id.len()) && id.iter().all(visible)
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.iter().all(visible)
 }
 
 /// Generates an ID for the `request`th request of the `connection`th connection of this process.
 pub fn generate(connection: u32, request: u32) -> HeaderValue {
-    let number = u128::from(process()) << 64 | u128::from(connection) << 32 | u128::from(request);
-    HeaderValue::from_bytes(&format(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    let number = u128::from(process_number()) << 64 | u128::from(connection) << 32 | u128::from(request);
+    HeaderValue::from_bytes(&format_uuid(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-fn process() -> u64 {
+fn process_number() -> u64 {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     *PROCESS.get_or_init(|| {
         // Without random numbers IDs are less unique, which must not prevent serving.
@@ -40,7 +40,7 @@ fn process() -> u64 {
 }
 
 /// Formats 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
-fn format(number: u128) -> [u8; 36] {
+fn format_uuid(number: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     /// Offsets of the digits of each byte.
     const OFFSETS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn generated_ids_look_like_uuids_and_differ() {
-        let text = format(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let text = format_uuid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         assert_eq!(&text, b"01234567-89ab-cdef-0123-456789abcdef");
         let ids: HashSet<HeaderValue> = (0..100)
             .map(|number| generate(number / 10, number % 10))
@@ -73,13 +73,13 @@ mod tests {
         let with = |id: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(&X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
-            of_client(&headers)
+            from_client(&headers)
         };
         assert_eq!(with(b"trace-7/3.a:b").unwrap(), "trace-7/3.a:b");
         assert_eq!(with(&[b'x'; 128]).unwrap().len(), 128);
         for id in [&b""[..], b"a b", b"a\"b", b"\xff", &[b'x'; 129]] {
             assert!(with(id).is_none());
         }
-        assert!(of_client(&HeaderMap::new()).is_none());
+        assert!(from_client(&HeaderMap::new()).is_none());
     }
 }

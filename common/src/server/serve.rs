@@ -27,32 +27,32 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::answer::Answer;
+use crate::server::handler::RequestHandler;
 use crate::server::conn::drive;
-use crate::server::conn::held::Account;
+use crate::server::conn::response_budget::ResponseBudget;
 use crate::server::conn::linger::Lingerer;
-use crate::server::conn::liveness::Patience;
-use crate::server::conn::pulse::Order;
-use crate::server::conn::registry::{Entered, Registry};
-use crate::server::conn::session::{Caller, Session};
-use crate::server::conn::stream::Watched;
-use crate::server::conn::streams::Streams;
-use crate::server::encryption::{Encryption, Opening};
+use crate::server::conn::liveness::ConnectionTimeouts;
+use crate::server::conn::state::Directive;
+use crate::server::conn::registry::{RegistryEntry, ConnectionRegistry};
+use crate::server::conn::session::{ConnectionOwner, HttpSession};
+use crate::server::conn::socket::TrackedSocket;
+use crate::server::conn::h2_streams::StreamExecutor;
+use crate::server::encryption::{Encryption, ConnectionStart};
 use crate::server::settings::HttpSettings;
 
 /// Response to a client when there are too many connections.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+const BUSY_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json; charset=utf-8\r\ncontent-length: 81\r\n\
     access-control-allow-origin: *\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"error\":\"unavailable\",\"message\":\"this port has too many connections: try again\"}";
 
 /// Minimum and maximum delay after a connection couldn't be accepted (out of file descriptors).
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MIN_ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
+const MAX_ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Serves a port until `shutdown`, then drains within the settings' times. All tasks that it
 /// started have ended when it returns.
-pub async fn serve<A: Answer>(
+pub async fn serve<A: RequestHandler>(
     port: Port,
     handler: Arc<A>,
     settings: HttpSettings,
@@ -62,18 +62,18 @@ pub async fn serve<A: Answer>(
         listener,
         encryption,
     } = port;
-    let server = Server::new(handler, settings, encryption);
-    let timeouts = Patience::of(&server.settings);
+    let server = HttpServer::new(handler, settings, encryption);
+    let timeouts = ConnectionTimeouts::from_settings(&server.settings);
     server.tasks.spawn(sweep(
         Arc::clone(&server.registry),
         timeouts,
         server.stop.clone(),
     ));
     shutdown.run_until_cancelled(server.accept(&listener)).await;
-    server.closing.store(true, Ordering::Relaxed);
+    server.is_closing.store(true, Ordering::Relaxed);
     server
         .registry
-        .command(Order::Drain, |state| state.is_http2());
+        .issue_where(Directive::Drain, |state| state.is_http2());
     let _ = timeout(server.settings.lame_duck, server.accept(&listener)).await;
     drop(listener);
     server.drain().await;
@@ -89,95 +89,95 @@ pub struct Port {
 }
 
 /// Sweeps over all connections until `stop`.
-async fn sweep(registry: Arc<Registry>, timeouts: Patience, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(timeouts.interval());
+async fn sweep(registry: Arc<ConnectionRegistry>, timeouts: ConnectionTimeouts, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(timeouts.sweep_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         registry.sweep(Instant::now());
     }
 }
 
-struct Server<A> {
-    answers: Arc<A>,
+struct HttpServer<A> {
+    handler: Arc<A>,
     encryption: Encryption,
     settings: Arc<HttpSettings>,
-    builder: Arc<Builder<Streams>>,
-    registry: Arc<Registry>,
+    builder: Arc<Builder<StreamExecutor>>,
+    registry: Arc<ConnectionRegistry>,
     lingerer: Arc<Lingerer>,
     /// Tracker of every task of the server.
     tasks: TaskTracker,
     /// Ends the tasks that aren't connections.
     stop: CancellationToken,
-    closing: Arc<AtomicBool>,
+    is_closing: Arc<AtomicBool>,
 }
 
-impl<A: Answer> Server<A> {
+impl<A: RequestHandler> HttpServer<A> {
     fn new(handler: Arc<A>, settings: HttpSettings, encryption: Encryption) -> Self {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         Self {
-            builder: Arc::new(drive::builder(&settings, tasks.clone())),
-            registry: Registry::new(Patience::of(&settings), Arc::clone(handler.connections())),
+            builder: Arc::new(drive::http_builder(&settings, tasks.clone())),
+            registry: ConnectionRegistry::new(ConnectionTimeouts::from_settings(&settings), Arc::clone(handler.connections())),
             lingerer: Lingerer::new(
                 Arc::clone(handler.connections()),
                 tasks.clone(),
                 stop.clone(),
             ),
-            answers: handler,
+            handler,
             encryption,
             settings: Arc::new(settings),
             tasks,
             stop,
-            closing: Arc::default(),
+            is_closing: Arc::default(),
         }
     }
 
     /// Accepts connections without end. Cancel safe: none is lost between being accepted and being
     /// served.
     async fn accept(&self, listener: &TcpListener) {
-        let mut backoff = FIRST_PAUSE;
+        let mut backoff = MIN_ACCEPT_BACKOFF;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    backoff = FIRST_PAUSE;
+                    backoff = MIN_ACCEPT_BACKOFF;
                     self.admit(stream, peer);
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
                     let delay = backoff;
                     tracing::warn!(%error, ?delay, "accepting a connection failed, retrying");
                     sleep(backoff).await;
-                    backoff = (backoff * 2).min(LONGEST_PAUSE);
+                    backoff = (backoff * 2).min(MAX_ACCEPT_BACKOFF);
                 }
             }
         }
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let entry = self.registry.enter();
-        let Some(owner) = self.place(peer, &entry) else {
-            self.answers.connections().refused();
+        let entry = self.registry.register();
+        let Some(owner) = self.assign_owner(peer, &entry) else {
+            self.handler.connections().record_refused();
             // Over TLS it would be no valid response.
-            if self.encryption.allows_clear() && stream.try_write(BUSY).is_ok() {
+            if self.encryption.allows_plaintext() && stream.try_write(BUSY_RESPONSE).is_ok() {
                 self.lingerer.linger(stream);
             }
             return;
         };
-        self.answers.connections().accepted();
+        self.handler.connections().record_accepted();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
-        let incoming = Arrival {
+        let incoming = IncomingConnection {
             stream,
             peer,
-            entered: entry,
-            caller: owner,
+            entry,
+            owner,
             settings: Arc::clone(&self.settings),
             encryption: self.encryption.clone(),
             lingerer: Arc::clone(&self.lingerer),
             builder: Arc::clone(&self.builder),
-            answers: Arc::clone(&self.answers),
-            closing: Arc::clone(&self.closing),
+            handler: Arc::clone(&self.handler),
+            is_closing: Arc::clone(&self.is_closing),
         };
         let (timeout, stop) = (self.settings.header_timeout, self.stop.clone());
         self.tasks.spawn(incoming.run(timeout, stop));
@@ -186,35 +186,35 @@ impl<A: Answer> Server<A> {
     /// Assigns a new connection, which is registered already, to its owner. At a limit, an idle
     /// connection is evicted: one of the same address at that address's limit, the longest idle one
     /// of all at the port's. `None` if none is idle.
-    fn place(&self, peer: SocketAddr, entry: &Entered) -> Option<Caller> {
-        let (settings, connections) = (&self.settings, self.answers.connections());
+    fn assign_owner(&self, peer: SocketAddr, entry: &RegistryEntry) -> Option<ConnectionOwner> {
+        let (settings, connections) = (&self.settings, self.handler.connections());
         let is_full = connections.open_connections() > settings.max_connections as u64;
         let evict_any = || {
             let evicted = connections.addresses.evict_longest_idle();
-            evicted.then(|| connections.evicted())
+            evicted.then(|| connections.record_evicted())
         };
-        if settings.trusted.iter().any(|it| it.contains(peer.ip())) {
+        if settings.trusted_proxies.iter().any(|it| it.contains(peer.ip())) {
             if is_full {
                 evict_any()?;
             }
-            return Some(Caller::proxy());
+            return Some(ConnectionOwner::for_proxy());
         }
-        let address = connections.addresses.of(peer.ip());
-        let max = settings.connections_of(&address);
+        let address = connections.addresses.get_or_insert(peer.ip());
+        let max = settings.connection_limit_of(&address);
         if address.is_full(max) {
-            let slot = address.admit(entry.number, &entry.pulse, max)?;
-            connections.evicted();
-            return Some(Caller::address(address, slot));
+            let slot = address.admit(entry.number, &entry.state, max)?;
+            connections.record_evicted();
+            return Some(ConnectionOwner::for_address(address, slot));
         }
         if is_full {
             evict_any()?;
         }
-        let slot = address.admit(entry.number, &entry.pulse, max)?;
-        Some(Caller::address(address, slot))
+        let slot = address.admit(entry.number, &entry.state, max)?;
+        Some(ConnectionOwner::for_address(address, slot))
     }
 
     async fn drain(self) {
-        self.registry.command(Order::Drain, |_| true);
+        self.registry.issue_where(Directive::Drain, |_| true);
         self.stop.cancel();
         self.tasks.close();
         if timeout(self.settings.drain_timeout, self.tasks.wait())
@@ -225,9 +225,9 @@ impl<A: Answer> Server<A> {
                 connections = self.registry.len(),
                 "drain timed out, cutting connections"
             );
-            self.registry.command(Order::Cut, |_| true);
+            self.registry.issue_where(Directive::Cut, |_| true);
             // Handlers that are being polled finish that poll first.
-            if timeout(LONGEST_PAUSE, self.tasks.wait()).await.is_err() {
+            if timeout(MAX_ACCEPT_BACKOFF, self.tasks.wait()).await.is_err() {
                 tracing::error!(
                     tasks = self.tasks.len(),
                     "tasks still run after their connections were cut"
@@ -238,47 +238,47 @@ impl<A: Answer> Server<A> {
 }
 
 /// Connection that was accepted.
-struct Arrival<A> {
+struct IncomingConnection<A> {
     stream: TcpStream,
     peer: SocketAddr,
-    entered: Entered,
-    caller: Caller,
+    entry: RegistryEntry,
+    owner: ConnectionOwner,
     settings: Arc<HttpSettings>,
     encryption: Encryption,
     lingerer: Arc<Lingerer>,
-    builder: Arc<Builder<Streams>>,
-    answers: Arc<A>,
-    closing: Arc<AtomicBool>,
+    builder: Arc<Builder<StreamExecutor>>,
+    handler: Arc<A>,
+    is_closing: Arc<AtomicBool>,
 }
 
-impl<A: Answer> Arrival<A> {
+impl<A: RequestHandler> IncomingConnection<A> {
     /// Serves the connection to its end; a handshake may take as long as `timeout`, and ends with
     /// `stop`.
     async fn run(self, timeout: Duration, stop: CancellationToken) {
-        let start = self.encryption.opening(&self.stream, &self.entered.pulse);
+        let start = self.encryption.detect_start(&self.stream, &self.entry.state);
         match start.await {
-            Opening::Clear => {
-                let (stream, builder, session, _entry) = self.begin(false);
+            ConnectionStart::Plaintext => {
+                let (stream, builder, session, _entry) = self.into_session(false);
                 drive::drive(&builder, stream, session).await;
             }
             // Boxed, since it is larger, and most connections are plaintext.
-            Opening::Handshake(tls) => Box::pin(self.encrypted(tls, timeout, stop)).await,
-            Opening::Ended => {}
+            ConnectionStart::TlsHandshake(tls) => Box::pin(self.run_tls(tls, timeout, stop)).await,
+            ConnectionStart::Closed => {}
         }
     }
 
-    async fn encrypted(self, tls: TlsAcceptor, limit: Duration, stop: CancellationToken) {
+    async fn run_tls(self, tls: TlsAcceptor, limit: Duration, stop: CancellationToken) {
         let is_router = matches!(self.encryption, Encryption::Routers(_));
-        let (stream, builder, session, _entry) = self.begin(true);
+        let (stream, builder, session, _entry) = self.into_session(true);
         let handshake = timeout(limit, tls.accept(stream));
-        let handshake = stop.run_until_cancelled(session.pulse.until_ordered(handshake));
+        let handshake = stop.run_until_cancelled(session.state.run_until_directive(handshake));
         match handshake.await {
             Some(Some(Ok(Ok(stream)))) => {
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                    session.pulse.speaks_http2();
+                    session.state.set_http2();
                 }
                 if is_router {
-                    session.caller.set_router();
+                    session.owner.set_router();
                 }
                 drive::drive(&builder, stream, session).await;
             }
@@ -287,36 +287,36 @@ impl<A: Answer> Arrival<A> {
         }
     }
 
-    fn begin(self, encrypted: bool) -> (Watched, Arc<Builder<Streams>>, Arc<Session<A>>, Entered) {
-        let state = Arc::clone(&self.entered.pulse);
-        let stream = Watched::new(self.stream, Arc::clone(&state), self.lingerer);
+    fn into_session(self, encrypted: bool) -> (TrackedSocket, Arc<Builder<StreamExecutor>>, Arc<HttpSession<A>>, RegistryEntry) {
+        let state = Arc::clone(&self.entry.state);
+        let stream = TrackedSocket::new(self.stream, Arc::clone(&state), self.lingerer);
         // A router's share isn't bounded: it forwards the requests of many clients.
         let is_router = encrypted && matches!(self.encryption, Encryption::Routers(_));
-        let is_limited = self.caller.is_address() && !is_router;
-        let budget = Account::new(
+        let is_limited = self.owner.is_address() && !is_router;
+        let budget = ResponseBudget::new(
             Arc::clone(&state),
-            Arc::clone(&self.settings.answer_memory),
+            Arc::clone(&self.settings.response_memory),
             is_limited.then(|| self.peer.ip()),
-            self.settings.connection_answers,
+            self.settings.max_connection_response_bytes,
         );
-        let session = Session {
-            answers: self.answers,
+        let session = HttpSession {
+            handler: self.handler,
             settings: self.settings,
-            connection: self.entered.number,
+            connection: self.entry.number,
             peer: self.peer,
-            encrypted,
-            pulse: state,
+            is_encrypted: encrypted,
+            state,
             unread: Arc::default(),
-            closing: self.closing,
-            account: Arc::new(budget),
-            caller: self.caller,
+            is_closing: self.is_closing,
+            response_budget: Arc::new(budget),
+            owner: self.owner,
         };
-        (stream, self.builder, Arc::new(session), self.entered)
+        (stream, self.builder, Arc::new(session), self.entry)
     }
 }
 
 /// Returns whether an error of accepting concerns only the one connection.
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

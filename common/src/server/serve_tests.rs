@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_busy_answer_declares_its_length() {
-    let text = std::str::from_utf8(BUSY).unwrap();
+    let text = std::str::from_utf8(BUSY_RESPONSE).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(
         head.contains(&format!("content-length: {}\r\n", body.len())),
@@ -16,8 +16,8 @@ fn the_busy_answer_declares_its_length() {
 
 #[test]
 fn errors_of_one_connection_dont_stop_the_others() {
-    assert!(is_of_one_connection(
+    assert!(is_connection_error(
         &io::ErrorKind::ConnectionAborted.into()
     ));
-    assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
+    assert!(!is_connection_error(&io::Error::from_raw_os_error(24)));
 }

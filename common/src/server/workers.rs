@@ -15,18 +15,18 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::Answer;
+use super::handler::RequestHandler;
 use super::encryption::Encryption;
 use super::serve::{Port, serve};
 use super::settings::HttpSettings;
 
 thread_local! {
-    static NUMBER: Cell<usize> = const { Cell::new(0) };
+    static WORKER_INDEX: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Returns this thread's index among the [`Workers`]; 0 on all other threads.
 pub fn current_worker() -> usize {
-    NUMBER.get()
+    WORKER_INDEX.get()
 }
 
 /// Worker threads. They end, and with them all their tasks, at [`Workers::stop`] or when this is
@@ -53,8 +53,8 @@ impl Workers {
             let (ready, built) = mpsc::channel();
             let stop = workers.stop.clone();
             let work = move || {
-                NUMBER.set(index);
-                work(&ready, stop);
+                WORKER_INDEX.set(index);
+                run_worker(&ready, stop);
             };
             let builder = thread::Builder::new().name(format!("http-{index}"));
             workers.threads.push(builder.spawn(work)?);
@@ -87,7 +87,7 @@ impl Drop for Workers {
 
 /// Runs a worker's runtime. It is built here, since it must not be dropped on another runtime's
 /// thread.
-fn work(ready: &mpsc::Sender<io::Result<Handle>>, stop: CancellationToken) {
+fn run_worker(ready: &mpsc::Sender<io::Result<Handle>>, stop: CancellationToken) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -104,7 +104,7 @@ fn work(ready: &mpsc::Sender<io::Result<Handle>>, stop: CancellationToken) {
 
 /// Port as one worker thread serves it.
 #[derive(Debug)]
-pub struct Serving<A> {
+pub struct WorkerPort<A> {
     /// Runtime of the thread.
     pub worker: Handle,
     /// Listener of the thread's own.
@@ -112,7 +112,7 @@ pub struct Serving<A> {
     /// Encryption of its connections.
     pub encryption: Encryption,
     /// Handler of the requests.
-    pub answers: Arc<A>,
+    pub handler: Arc<A>,
 }
 
 /// Serves `ports`, each on its thread, until `shutdown`, and until all of them have drained. If
@@ -120,8 +120,8 @@ pub struct Serving<A> {
 ///
 /// # Errors
 /// Fails if the system refuses to watch a listener, or serving panics.
-pub async fn serve_on_workers<A: Answer>(
-    ports: impl IntoIterator<Item = Serving<A>>,
+pub async fn serve_on_workers<A: RequestHandler>(
+    ports: impl IntoIterator<Item = WorkerPort<A>>,
     settings: &HttpSettings,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
@@ -132,7 +132,7 @@ pub async fn serve_on_workers<A: Answer>(
             listener: tokio::net::TcpListener::from_std(serving.listener)?,
             encryption: serving.encryption,
         };
-        let serve = serve(port, serving.answers, settings.clone(), shutdown.clone());
+        let serve = serve(port, serving.handler, settings.clone(), shutdown.clone());
         served.push(AbortOnDropHandle::new(serving.worker.spawn(serve)));
     }
     try_join_all(served).await.map_err(io::Error::other)?;
@@ -142,7 +142,7 @@ pub async fn serve_on_workers<A: Answer>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::{ConnectionMetrics, Origin, listen};
+    use crate::server::{ConnectionMetrics, RequestOrigin, listen};
 
     #[tokio::test]
     async fn tasks_stay_on_their_thread() {
@@ -166,15 +166,15 @@ mod tests {
 
     /// Handler of empty responses.
     #[derive(Default)]
-    struct Nothing(Arc<ConnectionMetrics>);
+    struct EmptyHandler(Arc<ConnectionMetrics>);
 
-    impl Answer for Nothing {
+    impl RequestHandler for EmptyHandler {
         type Body = axum::body::Body;
 
-        async fn answer(
+        async fn handle(
             &self,
             _: http::Request<crate::server::RequestBody>,
-            _: Origin,
+            _: RequestOrigin,
         ) -> http::Response<Self::Body> {
             http::Response::default()
         }
@@ -195,13 +195,13 @@ mod tests {
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = listen(any, 2).unwrap();
         let address = listeners[0].local_addr().unwrap();
-        let handler = Arc::new(Nothing::default());
+        let handler = Arc::new(EmptyHandler::default());
         let ports = workers.handles().iter().zip(listeners);
-        let ports = ports.map(|(worker, listener)| Serving {
+        let ports = ports.map(|(worker, listener)| WorkerPort {
             worker: worker.clone(),
             listener,
             encryption: Encryption::Off,
-            answers: handler.clone(),
+            handler: handler.clone(),
         });
         let (settings, never) = (HttpSettings::default(), CancellationToken::new());
         {

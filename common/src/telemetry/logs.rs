@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use super::folding::Folding;
+use super::log_dedup::DedupFormat;
 use crate::config::LogFormat;
 
 /// Error of starting to log.
@@ -38,7 +38,7 @@ pub enum FilterError {
 ///
 /// # Errors
 /// Fails if the text isn't a filter.
-pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
+pub fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
     for word in text.split(',').filter(|word| !word.contains(['=', '['])) {
         // The library accepts an empty text as a level.
         if word.is_empty() || word.parse::<LevelFilter>().is_err() {
@@ -51,7 +51,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
 /// Maximum levels of libraries' modules that a filter doesn't name: at `debug` they log each frame
 /// and each heartbeat. The errors of openraft that are off are ordinary events here: a node that is
 /// unreachable, or a leader that has lost its leadership.
-const CAPS: [(&str, LevelFilter); 14] = [
+const LIBRARY_CAPS: [(&str, LevelFilter); 14] = [
     ("h2", LevelFilter::INFO),
     ("hyper", LevelFilter::INFO),
     ("hyper_util", LevelFilter::INFO),
@@ -69,7 +69,7 @@ const CAPS: [(&str, LevelFilter); 14] = [
 ];
 
 /// Adds to a filter those [`LIBRARY_CAPS`] that it exceeds and doesn't name.
-fn capped(text: &str) -> String {
+fn with_library_caps(text: &str) -> String {
     let words = || text.split(',');
     let mut levels = words().filter_map(|word| word.parse::<LevelFilter>().ok());
     // ERROR is the library's default.
@@ -83,7 +83,7 @@ fn capped(text: &str) -> String {
             !name.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         })
     };
-    let caps = CAPS
+    let caps = LIBRARY_CAPS
         .iter()
         .filter(|(target, cap)| *cap < base && !is_named(target));
     caps.fold(text.to_owned(), |text, (target, cap)| {
@@ -98,24 +98,24 @@ fn capped(text: &str) -> String {
 /// Fails if `levels` isn't a filter, or the process logs already.
 pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter(&capped(levels))?)
-        .with_ansi(colours())
+        .with_env_filter(parse_filter(&with_library_caps(levels))?)
+        .with_ansi(use_colors())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {
-            let lines = lines.map_event_format(Folding::new);
+            let lines = lines.map_event_format(DedupFormat::new);
             lines.finish().try_init()?;
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true);
-            lines.map_event_format(Folding::new).finish().try_init()?;
+            lines.map_event_format(DedupFormat::new).finish().try_init()?;
         }
     }
     Ok(())
 }
 
 /// Returns whether to use colors: on a terminal, unless `NO_COLOR` is set (no-color.org).
-fn colours() -> bool {
+fn use_colors() -> bool {
     let is_disabled = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
     std::io::stderr().is_terminal() && !is_disabled
 }
@@ -133,14 +133,14 @@ mod tests {
             "info,cloudkv_node::raft=debug",
             "tower=info,warn",
         ] {
-            assert!(filter(text).is_ok(), "{text}");
+            assert!(parse_filter(text).is_ok(), "{text}");
         }
     }
 
     /// Returns the level that a filter with caps gives a target.
     fn level_of(text: &str, target: &str) -> Option<String> {
-        let capped = capped(text);
-        assert!(filter(&capped).is_ok(), "{capped}");
+        let capped = with_library_caps(text);
+        assert!(parse_filter(&capped).is_ok(), "{capped}");
         let mut levels = capped.split(',').filter_map(|word| {
             let (name, level) = word.split_once('=')?;
             (name == target).then(|| level.to_owned())
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_misspelled_level_is_refused() {
         for text in ["inf", "", "info,", "info,cloudkv_node=debgu", "info,tower"] {
-            assert!(filter(text).is_err(), "{text}");
+            assert!(parse_filter(text).is_err(), "{text}");
         }
     }
 }

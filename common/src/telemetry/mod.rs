@@ -1,6 +1,6 @@
 //! Telemetry: logs on standard error, metrics on the admin port.
 
-mod folding;
+mod log_dedup;
 pub mod logs;
 pub mod metrics;
 pub mod presence;

@@ -5,72 +5,72 @@ use std::time::{Duration, Instant};
 
 /// Change of a presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<K> {
+pub enum PresenceChange<K> {
     /// Loss of a thing.
     Lost(K),
     /// Return of a thing, after this time of absence.
-    Back(K, Duration),
+    Recovered(K, Duration),
 }
 
 /// Tracker of the presence of all things that should be present.
 #[derive(Debug)]
-pub struct Presence<K> {
+pub struct PresenceTracker<K> {
     /// Time that a thing may take to become present the first time.
-    comes_within: Duration,
+    initial_grace: Duration,
     /// Absence that isn't reported yet.
-    tolerated: Duration,
-    seen: BTreeMap<K, Seen>,
+    absence_grace: Duration,
+    tracked: BTreeMap<K, Tracked>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct Tracked {
     /// Set once it was present.
-    was_there: bool,
+    was_present: bool,
     /// Begin of its absence; `None`: it is present.
     absent_since: Option<Instant>,
-    told: bool,
+    is_reported: bool,
 }
 
-impl<K: Copy + Ord> Presence<K> {
+impl<K: Copy + Ord> PresenceTracker<K> {
     /// Creates a tracker that reports a thing that was never present after `initial_grace`, and one
     /// that was after `absence_grace`.
     pub fn new(initial_grace: Duration, absence_grace: Duration) -> Self {
         Self {
-            comes_within: initial_grace,
-            tolerated: absence_grace,
-            seen: BTreeMap::new(),
+            initial_grace,
+            absence_grace,
+            tracked: BTreeMap::new(),
         }
     }
 
     /// Takes all things that should be present, each with whether it is, and returns what to
     /// report. Things that aren't named any more are forgotten.
-    pub fn look(&mut self, now: Instant, all: &BTreeMap<K, bool>) -> Vec<Change<K>> {
-        self.seen.retain(|key, _| all.contains_key(key));
+    pub fn update(&mut self, now: Instant, all: &BTreeMap<K, bool>) -> Vec<PresenceChange<K>> {
+        self.tracked.retain(|key, _| all.contains_key(key));
         let changes = all.iter().filter_map(|(key, is_present)| {
-            let tracked = self.seen.entry(*key).or_insert(Seen {
-                was_there: false,
+            let tracked = self.tracked.entry(*key).or_insert(Tracked {
+                was_present: false,
                 absent_since: Some(now),
-                told: false,
+                is_reported: false,
             });
             if *is_present {
                 let since = tracked.absent_since.take();
-                tracked.was_there = true;
-                let is_reported = std::mem::take(&mut tracked.told);
+                tracked.was_present = true;
+                let is_reported = std::mem::take(&mut tracked.is_reported);
                 return since
                     .filter(|_| is_reported)
-                    .map(|since| Change::Back(*key, now.duration_since(since)));
+                    .map(|since| PresenceChange::Recovered(*key, now.duration_since(since)));
             }
             let since = *tracked.absent_since.get_or_insert(now);
-            let grace = if tracked.was_there {
-                self.tolerated
+            let grace = if tracked.was_present {
+                self.absence_grace
             } else {
-                self.comes_within
+                self.initial_grace
             };
-            if now.duration_since(since) < grace || tracked.told {
+            if now.duration_since(since) < grace || tracked.is_reported {
                 return None;
             }
-            tracked.told = true;
-            Some(Change::Lost(*key))
+            tracked.is_reported = true;
+            Some(PresenceChange::Lost(*key))
         });
         changes.collect()
     }
@@ -80,54 +80,54 @@ impl<K: Copy + Ord> Presence<K> {
 mod tests {
     use super::*;
 
-    struct Followed {
-        presence: Presence<u8>,
-        begin: Instant,
+    struct Fixture {
+        tracker: PresenceTracker<u8>,
+        start: Instant,
     }
 
-    impl Followed {
+    impl Fixture {
         fn new() -> Self {
             let (long, short) = (Duration::from_secs(10), Duration::from_secs(2));
             Self {
-                presence: Presence::new(long, short),
-                begin: Instant::now(),
+                tracker: PresenceTracker::new(long, short),
+                start: Instant::now(),
             }
         }
 
-        fn look(&mut self, second: u64, all: &[(u8, bool)]) -> Vec<Change<u8>> {
-            let now = self.begin + Duration::from_secs(second);
+        fn update(&mut self, second: u64, all: &[(u8, bool)]) -> Vec<PresenceChange<u8>> {
+            let now = self.start + Duration::from_secs(second);
             let all: BTreeMap<u8, bool> = all.iter().copied().collect();
-            self.presence.look(now, &all)
+            self.tracker.update(now, &all)
         }
     }
 
     #[test]
     fn each_loss_and_return_is_reported_once() {
-        let mut fixture = Followed::new();
-        assert_eq!(fixture.look(0, &[(1, true), (2, true)]), []);
-        assert_eq!(fixture.look(1, &[(1, false), (2, true)]), []);
-        assert_eq!(fixture.look(3, &[(1, false), (2, true)]), [Change::Lost(1)]);
-        assert_eq!(fixture.look(4, &[(1, false), (2, true)]), []);
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.update(0, &[(1, true), (2, true)]), []);
+        assert_eq!(fixture.update(1, &[(1, false), (2, true)]), []);
+        assert_eq!(fixture.update(3, &[(1, false), (2, true)]), [PresenceChange::Lost(1)]);
+        assert_eq!(fixture.update(4, &[(1, false), (2, true)]), []);
         let after = Duration::from_secs(8);
         assert_eq!(
-            fixture.look(9, &[(1, true), (2, true)]),
-            [Change::Back(1, after)]
+            fixture.update(9, &[(1, true), (2, true)]),
+            [PresenceChange::Recovered(1, after)]
         );
-        assert_eq!(fixture.look(10, &[(1, true), (2, true)]), []);
+        assert_eq!(fixture.update(10, &[(1, true), (2, true)]), []);
     }
 
     #[test]
     fn a_short_absence_is_not_reported_and_a_first_absence_later() {
-        let mut fixture = Followed::new();
-        fixture.look(0, &[(1, true), (2, false)]);
-        assert_eq!(fixture.look(1, &[(1, false), (2, false)]), []);
-        assert_eq!(fixture.look(2, &[(1, true), (2, false)]), []);
+        let mut fixture = Fixture::new();
+        fixture.update(0, &[(1, true), (2, false)]);
+        assert_eq!(fixture.update(1, &[(1, false), (2, false)]), []);
+        assert_eq!(fixture.update(2, &[(1, true), (2, false)]), []);
         assert_eq!(
-            fixture.look(10, &[(1, true), (2, false)]),
-            [Change::Lost(2)]
+            fixture.update(10, &[(1, true), (2, false)]),
+            [PresenceChange::Lost(2)]
         );
         // Forgotten, and new again.
-        assert_eq!(fixture.look(11, &[(1, true)]), []);
-        assert_eq!(fixture.look(12, &[(1, true), (2, false)]), []);
+        assert_eq!(fixture.update(11, &[(1, true)]), []);
+        assert_eq!(fixture.update(12, &[(1, true), (2, false)]), []);
     }
 }

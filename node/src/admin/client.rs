@@ -12,18 +12,18 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::config::{Secret, Target};
+use crate::config::{Secret, AdminTarget};
 
 /// Time for a query as a whole.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a change, which may have to scan a bucket's keys.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a call that scans a shard several times.
-const WALK_TIMEOUT: Duration = Duration::from_secs(3600);
+const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Reason for which a call of the admin port failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub enum AdminCallError {
     /// Nothing listens at the address, or it is unreachable.
     #[error(
         "connect to {target}: {source}. Does the node run, and is this its admin port (`admin`)? \
@@ -31,7 +31,7 @@ pub enum CallError {
     )]
     Connect {
         /// The called node.
-        target: Target,
+        target: AdminTarget,
         /// The cause.
         source: std::io::Error,
     },
@@ -39,7 +39,7 @@ pub enum CallError {
     #[error("call {target}: no response within {} s", within.as_secs())]
     Timeout {
         /// The called node.
-        target: Target,
+        target: AdminTarget,
         /// The timeout.
         within: Duration,
     },
@@ -50,18 +50,18 @@ pub enum CallError {
     )]
     Http {
         /// The called node.
-        target: Target,
+        target: AdminTarget,
         /// The cause.
         source: hyper::Error,
     },
     /// The token or the address can't be sent in a request.
     #[error("build the request: the token or the address has invalid characters")]
-    Request(#[from] http::Error),
+    InvalidRequest(#[from] http::Error),
     /// The response isn't JSON.
     #[error("call {target}: the response isn't JSON. Is it a node's admin port?")]
     NotJson {
         /// The called node.
-        target: Target,
+        target: AdminTarget,
         /// The cause.
         source: serde_json::Error,
     },
@@ -69,7 +69,7 @@ pub enum CallError {
     #[error("{target} answered {status}: {message}")]
     Refused {
         /// The called node.
-        target: Target,
+        target: AdminTarget,
         /// Status of the response.
         status: StatusCode,
         /// Message of the response.
@@ -77,7 +77,7 @@ pub enum CallError {
     },
     /// Regions hold different data.
     #[error("{text}the regions differ: the shards and ranges above are not the same everywhere")]
-    Differ {
+    RegionsDiffer {
         /// Results per shard.
         text: String,
     },
@@ -95,7 +95,7 @@ pub enum CallError {
         "{count} of the findings above {} an operator",
         if *count == 1 { "needs" } else { "need" }
     )]
-    Attention {
+    NeedsAttention {
         /// Number of findings.
         count: usize,
     },
@@ -111,11 +111,11 @@ pub enum CallError {
          respond any more: {source}. If it was that node itself, it has ended, as it does when it \
          is removed: `admin status` of another node shows the state"
     )]
-    NoMoreProgress {
+    ProgressLost {
         /// Name of the decommissioned node.
         name: String,
         /// Error of the last call.
-        source: Box<CallError>,
+        source: Box<AdminCallError>,
     },
     /// The output can't be printed.
     #[error("print: {0}")]
@@ -124,7 +124,7 @@ pub enum CallError {
     #[error("{target} is not ready: it waits for {waiting_for}")]
     NotReady {
         /// The called node.
-        target: Target,
+        target: AdminTarget,
         /// Components that the node waits for.
         waiting_for: String,
     },
@@ -132,80 +132,80 @@ pub enum CallError {
 
 /// Sends a GET request, and returns status and JSON of the response.
 pub(super) async fn get(
-    target: &Target,
+    target: &AdminTarget,
     path: &str,
     token: Option<&Secret>,
-) -> Result<(StatusCode, Value), CallError> {
+) -> Result<(StatusCode, Value), AdminCallError> {
     let request = Request::get(path).body(Full::default())?;
-    call(target, request, token, TIMEOUT).await
+    send(target, request, token, QUERY_TIMEOUT).await
 }
 
 /// Sends a change with a JSON body, and returns status and JSON of the response.
-pub(super) async fn change(
-    target: &Target,
+pub(super) async fn send_change(
+    target: &AdminTarget,
     method: Method,
     path: &str,
     token: Option<&Secret>,
     body: &Value,
-) -> Result<(StatusCode, Value), CallError> {
+) -> Result<(StatusCode, Value), AdminCallError> {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::from(body.to_string()))?;
-    call(target, request, token, CHANGE_TIMEOUT).await
+    send(target, request, token, CHANGE_TIMEOUT).await
 }
 
 /// Sends a request that scans a shard, and returns status and JSON of the response.
-pub(super) async fn walk(
-    target: &Target,
+pub(super) async fn send_scan(
+    target: &AdminTarget,
     method: Method,
     path: &str,
     token: Option<&Secret>,
-) -> Result<(StatusCode, Value), CallError> {
+) -> Result<(StatusCode, Value), AdminCallError> {
     let request = Request::builder().method(method).uri(path);
-    call(target, request.body(Full::default())?, token, WALK_TIMEOUT).await
+    send(target, request.body(Full::default())?, token, SCAN_TIMEOUT).await
 }
 
-async fn call(
-    target: &Target,
+async fn send(
+    target: &AdminTarget,
     mut request: Request<Full<Bytes>>,
     token: Option<&Secret>,
     within: Duration,
-) -> Result<(StatusCode, Value), CallError> {
+) -> Result<(StatusCode, Value), AdminCallError> {
     let headers = request.headers_mut();
-    headers.insert(header::HOST, value(target.authority())?);
+    headers.insert(header::HOST, header_value(target.authority())?);
     if let Some(token) = token {
-        let token = value(&format!("Bearer {}", token.expose()))?;
+        let token = header_value(&format!("Bearer {}", token.expose()))?;
         headers.insert(header::AUTHORIZATION, token);
     }
     let response = tokio::time::timeout(within, exchange(target, request));
-    let (status, body) = response.await.map_err(|_| CallError::Timeout {
+    let (status, body) = response.await.map_err(|_| AdminCallError::Timeout {
         target: target.clone(),
         within,
     })??;
-    let json = serde_json::from_slice(&body).map_err(|source| CallError::NotJson {
+    let json = serde_json::from_slice(&body).map_err(|source| AdminCallError::NotJson {
         target: target.clone(),
         source,
     })?;
     Ok((status, json))
 }
 
-fn value(text: &str) -> Result<HeaderValue, http::Error> {
+fn header_value(text: &str) -> Result<HeaderValue, http::Error> {
     Ok(HeaderValue::from_str(text)?)
 }
 
 async fn exchange(
-    target: &Target,
+    target: &AdminTarget,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), CallError> {
-    let http_error = |source| CallError::Http {
+) -> Result<(StatusCode, Bytes), AdminCallError> {
+    let http_error = |source| AdminCallError::Http {
         target: target.clone(),
         source,
     };
     let stream = TcpStream::connect(target.authority())
         .await
-        .map_err(|source| CallError::Connect {
+        .map_err(|source| AdminCallError::Connect {
             target: target.clone(),
             source,
         })?;

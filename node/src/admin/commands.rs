@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::client::{self, CallError, get};
-use super::decommission::{self, path_of};
+use super::client::{self, AdminCallError, get};
+use super::decommission::{self, change_path};
 use super::nodes::{ChangeBody, NodeChange};
 use super::operations::{LimitsBody, PlanBody};
 use super::render::render;
 use super::status;
-use crate::config::{Action, LimitFlags, OperatorCall, PlanAction, Region};
+use crate::config::{AdminAction, LimitFlags, AdminCall, PlanAction, RegionName};
 use crate::types::{BucketId, Plan};
 
 /// Time for a node that has just started to answer with its status.
@@ -21,36 +21,36 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Output of a command.
-pub(super) type Out<'a> = &'a mut (dyn Write + Send);
+pub(super) type Output<'a> = &'a mut (dyn Write + Send);
 
 /// Carries out a command, and prints its result to `out`. An error means exit code 1.
-pub async fn execute(call: &OperatorCall, out: Out<'_>) -> Result<(), CallError> {
+pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallError> {
     let text = match &call.action {
-        Action::Status(flags) => return status::show(call, flags, out).await,
-        Action::Decommission { node, yes, wait } => {
+        AdminAction::Status(flags) => return status::show(call, flags, out).await,
+        AdminAction::Decommission { node, yes, wait } => {
             return decommission::run(call, node, (*yes, *wait), out).await;
         }
-        Action::Health { ready: false } => ask(call, "/healthz").await.map(|_| "ok\n".to_owned()),
-        Action::Health { ready: true } => ready(call).await,
-        Action::Plan(PlanAction::List { json }) => list_plans(call, *json).await,
-        Action::Plan(PlanAction::Set { plan, limits }) => set_limits(call, *plan, limits).await,
-        Action::BucketPlan { bucket, plan } => set_bucket_plan(call, bucket, *plan).await,
-        Action::Recommission { node } => change(call, node, NodeChange::Recommission).await,
-        Action::Replace { node } => change(call, node, NodeChange::Replace).await,
-        Action::RemoveRegion { region } => remove_region(call, region).await,
-        Action::Verify { json } => verify(call, *json).await,
+        AdminAction::Health { ready: false } => fetch(call, "/healthz").await.map(|_| "ok\n".to_owned()),
+        AdminAction::Health { ready: true } => check_ready(call).await,
+        AdminAction::Plan(PlanAction::List { json }) => list_plans(call, *json).await,
+        AdminAction::Plan(PlanAction::Set { plan, limits }) => set_limits(call, *plan, limits).await,
+        AdminAction::BucketPlan { bucket, plan } => set_bucket_plan(call, bucket, *plan).await,
+        AdminAction::Recommission { node } => change_node(call, node, NodeChange::Recommission).await,
+        AdminAction::Replace { node } => change_node(call, node, NodeChange::Replace).await,
+        AdminAction::RemoveRegion { region } => remove_region(call, region).await,
+        AdminAction::Verify { json } => verify(call, *json).await,
     };
     print(out, &text?)
 }
 
 /// Prints a text and flushes it.
-pub(super) fn print(out: Out<'_>, text: &str) -> Result<(), CallError> {
+pub(super) fn print(out: Output<'_>, text: &str) -> Result<(), AdminCallError> {
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    printed.map_err(CallError::Print)
+    printed.map_err(AdminCallError::Print)
 }
 
 /// Returns an error with the reasons if the node isn't ready.
-async fn ready(call: &OperatorCall) -> Result<String, CallError> {
+async fn check_ready(call: &AdminCall) -> Result<String, AdminCallError> {
     let (status, body) = get(&call.target, "/readyz", None).await?;
     if status == StatusCode::OK {
         return Ok("ready\n".to_owned());
@@ -61,14 +61,14 @@ async fn ready(call: &OperatorCall) -> Result<String, CallError> {
         .flatten()
         .filter_map(Value::as_str);
     let waiting_for = names.collect::<Vec<_>>().join(", ");
-    Err(CallError::NotReady {
+    Err(AdminCallError::NotReady {
         target: call.target.clone(),
         waiting_for,
     })
 }
 
-async fn list_plans(call: &OperatorCall, json: bool) -> Result<String, CallError> {
-    let plans = ask(call, "/plans").await?;
+async fn list_plans(call: &AdminCall, json: bool) -> Result<String, AdminCallError> {
+    let plans = fetch(call, "/plans").await?;
     Ok(if json {
         format!("{plans:#}\n")
     } else {
@@ -77,10 +77,10 @@ async fn list_plans(call: &OperatorCall, json: bool) -> Result<String, CallError
 }
 
 async fn set_limits(
-    call: &OperatorCall,
+    call: &AdminCall,
     plan: Plan,
     limits: &LimitFlags,
-) -> Result<String, CallError> {
+) -> Result<String, AdminCallError> {
     let body = LimitsBody {
         keys: limits.keys,
         key_bytes: limits.key_bytes,
@@ -89,26 +89,26 @@ async fn set_limits(
         bytes: limits.bytes,
     };
     let path = format!("/plans/{}", plan.name());
-    let terms = tell(call, Method::PATCH, &path, &json!(body)).await?;
+    let terms = submit_change(call, Method::PATCH, &path, &json!(body)).await?;
     Ok(render(&terms))
 }
 
 async fn set_bucket_plan(
-    call: &OperatorCall,
+    call: &AdminCall,
     bucket: &BucketId,
     plan: Plan,
-) -> Result<String, CallError> {
+) -> Result<String, AdminCallError> {
     let body = PlanBody {
         plan: plan.name().to_owned(),
     };
     let path = format!("/buckets/{}/plan", bucket.as_str());
-    let response = tell(call, Method::PUT, &path, &json!(body)).await?;
+    let response = submit_change(call, Method::PUT, &path, &json!(body)).await?;
     Ok(render(&response))
 }
 
-async fn change(call: &OperatorCall, node: &str, change: NodeChange) -> Result<String, CallError> {
+async fn change_node(call: &AdminCall, node: &str, change: NodeChange) -> Result<String, AdminCallError> {
     let body = json!(ChangeBody::default());
-    let response = tell(call, Method::POST, &path_of(node, change), &body).await?;
+    let response = submit_change(call, Method::POST, &change_path(node, change), &body).await?;
     let name = response["name"].as_str().unwrap_or(node);
     Ok(match change {
         NodeChange::Decommission | NodeChange::Recommission => {
@@ -121,9 +121,9 @@ async fn change(call: &OperatorCall, node: &str, change: NodeChange) -> Result<S
     })
 }
 
-async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, CallError> {
+async fn remove_region(call: &AdminCall, region: &RegionName) -> Result<String, AdminCallError> {
     let path = format!("/regions/{region}");
-    tell(call, Method::DELETE, &path, &json!({})).await?;
+    submit_change(call, Method::DELETE, &path, &json!({})).await?;
     Ok(format!(
         "region {region}: the other regions refuse its changes from now on, exchange those that \
          they have, and then go on without it; `admin status` shows the progress. Its nodes can \
@@ -132,14 +132,14 @@ async fn remove_region(call: &OperatorCall, region: &Region) -> Result<String, C
 }
 
 /// Compares all shards, one after the other. Returns an error if regions differ.
-async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
-    let status = ask_status_patiently(call).await?;
+async fn verify(call: &AdminCall, json: bool) -> Result<String, AdminCallError> {
+    let status = fetch_status_with_retries(call).await?;
     let mut shards = Vec::new();
     for shard in 0..status["shards"].as_u64().unwrap_or(0) {
         let path = format!("/shards/{shard}/verify");
         let (target, token) = (&call.target, call.token.as_ref());
-        let response = client::walk(target, Method::POST, &path, token).await?;
-        shards.push(good(call, response)?);
+        let response = client::send_scan(target, Method::POST, &path, token).await?;
+        shards.push(success_body(call, response)?);
     }
     let has = |verdict: &str| shards.iter().any(|shard| shard["verdict"] == verdict);
     let (is_different, is_undecided) = (has("different"), has("undecided"));
@@ -151,23 +151,23 @@ async fn verify(call: &OperatorCall, json: bool) -> Result<String, CallError> {
     };
     match (is_different, is_undecided) {
         (false, false) => Ok(text),
-        (true, _) => Err(CallError::Differ { text }),
-        (false, true) => Err(CallError::Undecided { text }),
+        (true, _) => Err(AdminCallError::RegionsDiffer { text }),
+        (false, true) => Err(AdminCallError::Undecided { text }),
     }
 }
 
 /// Sends a GET request, and returns the JSON of a successful response.
-pub(super) async fn ask(call: &OperatorCall, path: &str) -> Result<Value, CallError> {
-    good(call, get(&call.target, path, call.token.as_ref()).await?)
+pub(super) async fn fetch(call: &AdminCall, path: &str) -> Result<Value, AdminCallError> {
+    success_body(call, get(&call.target, path, call.token.as_ref()).await?)
 }
 
 /// Gets the status of a node that has started. Returns an error before that, since the node has no
 /// status yet.
-pub(super) async fn ask_status(call: &OperatorCall) -> Result<Value, CallError> {
-    let status = ask(call, "/status").await?;
+pub(super) async fn fetch_status(call: &AdminCall) -> Result<Value, AdminCallError> {
+    let status = fetch(call, "/status").await?;
     match status["starting"].as_str() {
         None => Ok(status),
-        Some(waiting_for) => Err(CallError::Refused {
+        Some(waiting_for) => Err(AdminCallError::Refused {
             target: call.target.clone(),
             status: StatusCode::SERVICE_UNAVAILABLE,
             message: format!("the node is starting, and waits for {waiting_for}"),
@@ -176,11 +176,11 @@ pub(super) async fn ask_status(call: &OperatorCall) -> Result<Value, CallError> 
 }
 
 /// Gets the status, and retries for a while if the node has none yet.
-async fn ask_status_patiently(call: &OperatorCall) -> Result<Value, CallError> {
+async fn fetch_status_with_retries(call: &AdminCall) -> Result<Value, AdminCallError> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        match ask_status(call).await {
-            Err(CallError::Refused { status, .. })
+        match fetch_status(call).await {
+            Err(AdminCallError::Refused { status, .. })
                 if status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline =>
             {
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -191,25 +191,25 @@ async fn ask_status_patiently(call: &OperatorCall) -> Result<Value, CallError> {
 }
 
 /// Sends a change, and returns the JSON of a successful response.
-pub(super) async fn tell(
-    call: &OperatorCall,
+pub(super) async fn submit_change(
+    call: &AdminCall,
     method: Method,
     path: &str,
     body: &Value,
-) -> Result<Value, CallError> {
+) -> Result<Value, AdminCallError> {
     let token = call.token.as_ref();
-    good(
+    success_body(
         call,
-        client::change(&call.target, method, path, token, body).await?,
+        client::send_change(&call.target, method, path, token, body).await?,
     )
 }
 
-fn good(call: &OperatorCall, (status, body): (StatusCode, Value)) -> Result<Value, CallError> {
+fn success_body(call: &AdminCall, (status, body): (StatusCode, Value)) -> Result<Value, AdminCallError> {
     if status.is_success() {
         return Ok(body);
     }
     let message = body["message"].as_str().unwrap_or("no message").to_owned();
-    Err(CallError::Refused {
+    Err(AdminCallError::Refused {
         target: call.target.clone(),
         status,
         message,

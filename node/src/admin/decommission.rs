@@ -5,10 +5,10 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::json;
 
-use super::client::CallError;
-use super::commands::{Out, ask, print, tell};
-use super::nodes::{ChangeBody, Departure, NodeChange};
-use crate::config::OperatorCall;
+use super::client::AdminCallError;
+use super::commands::{Output, fetch, print, submit_change};
+use super::nodes::{ChangeBody, DecommissionReport, NodeChange};
+use crate::config::AdminCall;
 
 /// Interval at which the progress is polled.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -16,7 +16,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_SILENT_POLLS: u32 = 10;
 
 /// Path of a change of a node, which is named by its number, its name or its address.
-pub(super) fn path_of(node: &str, change: NodeChange) -> String {
+pub(super) fn change_path(node: &str, change: NodeChange) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
     let encoded: String = node
         .bytes()
@@ -34,27 +34,27 @@ pub(super) fn path_of(node: &str, change: NodeChange) -> String {
 /// Decommissions a node, if that is allowed: `yes` allows that its region survives less. With
 /// `wait`, shows the progress until the node is removed.
 pub(super) async fn run(
-    call: &OperatorCall,
+    call: &AdminCall,
     node: &str,
     (yes, wait): (bool, bool),
-    out: Out<'_>,
-) -> Result<(), CallError> {
-    let report = progress(call, node).await?;
+    out: Output<'_>,
+) -> Result<(), AdminCallError> {
+    let report = fetch_report(call, node).await?;
     let number = report.node.to_string();
     if report.obstacle.is_none() && report.state == "active" {
-        print(out, &outlook(&report))?;
+        print(out, &format_consequences(&report))?;
     }
     let body = json!(ChangeBody { confirm: yes });
-    tell(
+    submit_change(
         call,
         Method::POST,
-        &path_of(&number, NodeChange::Decommission),
+        &change_path(&number, NodeChange::Decommission),
         &body,
     )
     .await?;
     let name = &report.name;
     if wait {
-        return follow(call, &number, name, out).await;
+        return follow_progress(call, &number, name, out).await;
     }
     print(
         out,
@@ -66,17 +66,17 @@ pub(super) async fn run(
     )
 }
 
-async fn progress(call: &OperatorCall, node: &str) -> Result<Departure, CallError> {
-    let report = ask(call, &path_of(node, NodeChange::Decommission)).await?;
-    serde_json::from_value(report).map_err(|source| CallError::NotJson {
+async fn fetch_report(call: &AdminCall, node: &str) -> Result<DecommissionReport, AdminCallError> {
+    let report = fetch(call, &change_path(node, NodeChange::Decommission)).await?;
+    serde_json::from_value(report).map_err(|source| AdminCallError::NotJson {
         target: call.target.clone(),
         source,
     })
 }
 
 /// Describes the losses that the region survives, with and without the node.
-fn outlook(report: &Departure) -> String {
-    let Departure {
+fn format_consequences(report: &DecommissionReport) -> String {
+    let DecommissionReport {
         name,
         region,
         survives_now,
@@ -93,14 +93,14 @@ fn outlook(report: &Departure) -> String {
     if now != without {
         text += &format!(
             "accounts and buckets are kept by {} with it, by {} without\n",
-            voters(*now),
-            voters(*without)
+            format_voters(*now),
+            format_voters(*without)
         );
     }
     text
 }
 
-fn voters(count: usize) -> String {
+fn format_voters(count: usize) -> String {
     match count {
         1 => "1 voter".to_owned(),
         _ => format!("{count} voters"),
@@ -108,37 +108,37 @@ fn voters(count: usize) -> String {
 }
 
 /// Shows the groups that are still to be moved, until the node is removed.
-async fn follow(
-    call: &OperatorCall,
+async fn follow_progress(
+    call: &AdminCall,
     number: &str,
     name: &str,
-    out: Out<'_>,
-) -> Result<(), CallError> {
+    out: Output<'_>,
+) -> Result<(), AdminCallError> {
     let (mut last, mut silent_polls) = (None, 0);
     loop {
-        match progress(call, number).await {
+        match fetch_report(call, number).await {
             Ok(report) if report.state == "removed" => break,
             Ok(report) if report.state == "active" => {
                 let name = name.to_owned();
-                return Err(CallError::Recommissioned { name });
+                return Err(AdminCallError::Recommissioned { name });
             }
             Ok(report) => {
                 silent_polls = 0;
                 let remaining = report.groups.len();
                 if last.replace(remaining) != Some(remaining) {
-                    print(out, &format!("node {name}: {}\n", to_move(&report)))?;
+                    print(out, &format!("node {name}: {}\n", format_remaining(&report)))?;
                 }
             }
             // The decommissioned node may be the one that is polled: it ends when it is removed.
-            Err(error @ CallError::Connect { .. }) if last.is_some() => {
+            Err(error @ AdminCallError::Connect { .. }) if last.is_some() => {
                 silent_polls += 1;
                 if silent_polls > MAX_SILENT_POLLS {
                     let name = name.to_owned();
                     let source = Box::new(error);
-                    return Err(CallError::NoMoreProgress { name, source });
+                    return Err(AdminCallError::ProgressLost { name, source });
                 }
             }
-            Err(CallError::Refused { status, .. }) if status.is_server_error() => {}
+            Err(AdminCallError::Refused { status, .. }) if status.is_server_error() => {}
             Err(error) => return Err(error),
         }
         tokio::time::sleep(PROGRESS_INTERVAL).await;
@@ -152,7 +152,7 @@ async fn follow(
     )
 }
 
-fn to_move(report: &Departure) -> String {
+fn format_remaining(report: &DecommissionReport) -> String {
     match report.groups.len() {
         0 => "holds nothing any more, and is about to be removed".to_owned(),
         _ => format!("still needed for {}", report.groups.join(", ")),

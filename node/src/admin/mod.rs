@@ -20,10 +20,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use client::CallError;
+pub use client::AdminCallError;
 pub use commands::execute;
-pub use nodes::{Departure, NamedNode, NodeChange, NodeError};
+pub use nodes::{DecommissionReport, NamedNode, NodeChange, NodeError};
 pub use operations::Operations;
 pub use regions::RegionError;
-pub use routes::{AdminState, Node, router};
-pub use starting::{Front, Progress, Starting};
+pub use routes::{AdminState, AdminContext, router};
+pub use starting::{AdminRouter, StartProgress, StartingNode};

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use cloudkv_common::admin::refusal;
+use cloudkv_common::admin::error_response;
 
-use super::routes::Node;
+use super::routes::AdminContext;
 use crate::raft::NodeId;
 
 /// A change of a node's membership.
@@ -49,7 +49,7 @@ pub struct NamedNode {
 
 /// Consequences of decommissioning a node, and its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct DecommissionReport {
     /// Number of the node.
     pub node: NodeId,
     /// Display name.
@@ -96,7 +96,7 @@ pub enum NodeError {
     #[error(
         "node {0} is alive, and only a lost node can be replaced: use decommission, or stop it"
     )]
-    Lives(String),
+    StillAlive(String),
     /// The region would survive less without the node, and that wasn't confirmed.
     #[error(
         "without node {name}, region {region} survives {without}; with it: {now}. If that is \
@@ -126,10 +126,10 @@ impl IntoResponse for NodeError {
             Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_node"),
             Self::Ambiguous { .. } => (StatusCode::CONFLICT, "ambiguous_node"),
             Self::Unconfirmed { .. } => (StatusCode::CONFLICT, "confirm_required"),
-            Self::Lives(_) | Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            Self::StillAlive(_) | Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
-        refusal(status, code, &self.to_string())
+        error_response(status, code, &self.to_string())
     }
 }
 
@@ -144,13 +144,13 @@ pub(super) struct ChangeBody {
 
 /// `POST /nodes/{node}/{change}`
 pub(super) async fn change(
-    State(node): State<Node>,
+    State(node): State<AdminContext>,
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Response> {
-    let (name, change) = named(path).ok_or_else(no_such_change)?;
+    let (name, change) = parse_path(path).ok_or_else(no_such_change)?;
     let body = body.map_err(IntoResponse::into_response)?;
-    let body = read(&body).map_err(|error| wrong_body(&error))?;
+    let body = parse_body(&body).map_err(|error| invalid_body(&error))?;
     let changed = node
         .operations
         .change_node(name, change, body.confirm)
@@ -169,19 +169,19 @@ pub(super) async fn change(
 }
 
 /// `GET /nodes/{node}/decommission`
-pub(super) async fn departure(
-    State(node): State<Node>,
+pub(super) async fn decommission_report(
+    State(node): State<AdminContext>,
     path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<Departure>, Response> {
-    let (name, change) = named(path).ok_or_else(no_such_change)?;
+) -> Result<Json<DecommissionReport>, Response> {
+    let (name, change) = parse_path(path).ok_or_else(no_such_change)?;
     if change != NodeChange::Decommission {
         return Err(no_such_change());
     }
-    let report = node.operations.departure(name).await;
+    let report = node.operations.decommission_report(name).await;
     report.map(Json).map_err(IntoResponse::into_response)
 }
 
-fn named(path: Result<Path<(String, String)>, PathRejection>) -> Option<(String, NodeChange)> {
+fn parse_path(path: Result<Path<(String, String)>, PathRejection>) -> Option<(String, NodeChange)> {
     let Path((node, name)) = path.ok()?;
     let mut all = NodeChange::ALL.into_iter();
     let change = all.find(|change| change.name() == name)?;
@@ -190,17 +190,17 @@ fn named(path: Result<Path<(String, String)>, PathRejection>) -> Option<(String,
 
 fn no_such_change() -> Response {
     let message = "expected /nodes/{node}/ and decommission, recommission or replace";
-    refusal(StatusCode::NOT_FOUND, "no_such_route", message)
+    error_response(StatusCode::NOT_FOUND, "no_such_route", message)
 }
 
-fn read(body: &Bytes) -> serde_json::Result<ChangeBody> {
+fn parse_body(body: &Bytes) -> serde_json::Result<ChangeBody> {
     if body.is_empty() {
         return Ok(ChangeBody::default());
     }
     serde_json::from_slice(body)
 }
 
-fn wrong_body(error: &serde_json::Error) -> Response {
+fn invalid_body(error: &serde_json::Error) -> Response {
     let message = format!("the body must be a JSON object with confirm: {error}");
-    refusal(StatusCode::BAD_REQUEST, "invalid_body", &message)
+    error_response(StatusCode::BAD_REQUEST, "invalid_body", &message)
 }

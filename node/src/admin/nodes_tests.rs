@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::tests::port;
-use crate::config::Action;
+use super::tests::serve_port;
+use crate::config::AdminAction;
 
 #[tokio::test]
 async fn nodes_are_changed_and_refusals_give_reasons() {
-    let port = port(None).await;
+    let port = serve_port(None).await;
     let confirmed = r#"{"confirm":true}"#;
     for (path, body, status, part) in [
         (
@@ -37,9 +37,9 @@ async fn nodes_are_changed_and_refusals_give_reasons() {
         );
         assert!(response.contains(part), "{path}: {response}");
     }
-    let refused = port.call(None, Action::Replace { node: "n7".into() }).await;
+    let refused = port.call(None, AdminAction::Replace { node: "n7".into() }).await;
     assert!(refused.unwrap_err().contains("node n7 is alive"));
-    let by_address = Action::Recommission {
+    let by_address = AdminAction::Recommission {
         node: "n7.example:7070".into(),
     };
     let output = port.call(None, by_address).await.unwrap();
@@ -48,8 +48,8 @@ async fn nodes_are_changed_and_refusals_give_reasons() {
 
 #[tokio::test]
 async fn decommissioning_shows_its_consequences_first() {
-    let port = port(None).await;
-    let decommission = |yes, wait| Action::Decommission {
+    let port = serve_port(None).await;
+    let decommission = |yes, wait| AdminAction::Decommission {
         node: "n7".into(),
         yes,
         wait,
@@ -71,7 +71,7 @@ async fn decommissioning_shows_its_consequences_first() {
     ] {
         assert!(output.contains(part), "{part}: {output}");
     }
-    let unknown = Action::Decommission {
+    let unknown = AdminAction::Decommission {
         node: "no one/else".into(),
         yes: true,
         wait: false,

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::errors::OperationError;
-use super::nodes::{Departure, NamedNode, NodeChange, NodeError};
+use super::nodes::{DecommissionReport, NamedNode, NodeChange, NodeError};
 use super::regions::RegionError;
-use super::routes::Node;
-use crate::geo::{Comparison, VerifyError};
+use super::routes::AdminContext;
+use crate::geo::{RegionComparison, VerifyError};
 use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
 /// Operations that the admin port needs of the node.
@@ -41,11 +41,11 @@ pub trait Operations: Send + Sync + 'static {
         confirmed: bool,
     ) -> BoxFuture<'_, Result<NamedNode, NodeError>>;
     /// Reports the consequences of decommissioning a node, and the progress.
-    fn departure(&self, name: String) -> BoxFuture<'_, Result<Departure, NodeError>>;
+    fn decommission_report(&self, name: String) -> BoxFuture<'_, Result<DecommissionReport, NodeError>>;
     /// Removes a region from the cluster.
     fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>>;
     /// Compares a shard across all regions.
-    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>>;
+    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<RegionComparison, VerifyError>>;
 }
 
 /// Body of `PATCH /plans/{plan}`: absent limits stay as they are.
@@ -73,23 +73,23 @@ pub(super) struct PlanBody {
     pub plan: String,
 }
 
-pub(super) async fn list_plans(State(node): State<Node>) -> Json<Value> {
+pub(super) async fn list_plans(State(node): State<AdminContext>) -> Json<Value> {
     let plans = node.operations.plans();
     let plans: Vec<Value> = plans
         .iter()
-        .map(|(plan, terms)| described(*plan, terms))
+        .map(|(plan, terms)| plan_json(*plan, terms))
         .collect();
     Json(json!({ "plans": plans }))
 }
 
 pub(super) async fn set_plan_limits(
-    State(node): State<Node>,
+    State(node): State<AdminContext>,
     plan: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, OperationError> {
     let plan = plan.ok().and_then(|name| Plan::parse(&name));
-    let plan = plan.ok_or(OperationError::NoSuchPlan)?;
-    let body: LimitsBody = read(
+    let plan = plan.ok_or(OperationError::UnknownPlan)?;
+    let body: LimitsBody = parse_body(
         body,
         "any of keys, key_bytes, value_bytes, buckets and bytes",
     )?;
@@ -111,31 +111,31 @@ pub(super) async fn set_plan_limits(
         bytes = limits.bytes,
         "operator set a plan's limits"
     );
-    Ok(Json(described(plan, &terms)))
+    Ok(Json(plan_json(plan, &terms)))
 }
 
 pub(super) async fn set_bucket_plan(
-    State(node): State<Node>,
+    State(node): State<AdminContext>,
     bucket: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, OperationError> {
     let bucket = bucket.ok().and_then(|id| BucketId::parse(id.as_bytes()));
     let bucket = bucket.ok_or(DirectoryError::UnknownBucket)?;
-    let body: PlanBody = read(body, "plan")?;
-    let plan = Plan::parse(&body.plan).ok_or(OperationError::WrongPlan)?;
+    let body: PlanBody = parse_body(body, "plan")?;
+    let plan = Plan::parse(&body.plan).ok_or(OperationError::InvalidPlan)?;
     node.operations.set_bucket_plan(bucket, plan).await?;
     tracing::info!(?bucket, plan = plan.name(), "operator set a bucket's plan");
     Ok(Json(json!({ "plan": plan.name() })))
 }
 
-fn read<T: DeserializeOwned>(
+fn parse_body<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     fields: &'static str,
 ) -> Result<T, OperationError> {
-    serde_json::from_slice(&body?).map_err(|source| OperationError::Body { fields, source })
+    serde_json::from_slice(&body?).map_err(|source| OperationError::InvalidBody { fields, source })
 }
 
-fn described(plan: Plan, terms: &PlanTerms) -> Value {
+fn plan_json(plan: Plan, terms: &PlanTerms) -> Value {
     let access: Vec<&str> = terms.access.iter().map(|access| access.name()).collect();
     json!({
         "plan": plan.name(),

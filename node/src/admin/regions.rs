@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use cloudkv_common::admin::refusal;
+use cloudkv_common::admin::error_response;
 
-use super::routes::Node;
-use crate::geo::{Comparison, Verdict, VerifyError};
+use super::routes::AdminContext;
+use crate::geo::{RegionComparison, ComparisonVerdict, VerifyError};
 use crate::raft::NodeId;
 
 /// Reason for which a region isn't removed.
@@ -28,7 +28,7 @@ pub enum RegionError {
          removed: stop its nodes for good. Writes that it hasn't sent by then are lost: see \
          `behind` in the status of its nodes first"
     )]
-    Lives {
+    StillAlive {
         /// The region.
         region: String,
         /// Number of the node.
@@ -52,18 +52,18 @@ impl IntoResponse for RegionError {
     fn into_response(self) -> Response {
         let (status, code) = match self {
             Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_region"),
-            Self::Lives { .. } | Self::OldNodes(_) | Self::Refused(_) => {
+            Self::StillAlive { .. } | Self::OldNodes(_) | Self::Refused(_) => {
                 (StatusCode::CONFLICT, "refused")
             }
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
-        refusal(status, code, &self.to_string())
+        error_response(status, code, &self.to_string())
     }
 }
 
 /// `DELETE /regions/{region}`
 pub(super) async fn remove(
-    State(node): State<Node>,
+    State(node): State<AdminContext>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Response> {
     let name = path.map(|Path(name)| name).unwrap_or_default();
@@ -75,15 +75,15 @@ pub(super) async fn remove(
 
 /// `POST /shards/{shard}/verify`
 pub(super) async fn verify(
-    State(node): State<Node>,
+    State(node): State<AdminContext>,
     path: Result<Path<u16>, PathRejection>,
 ) -> Result<Json<Value>, Response> {
     let shard = path.map(|Path(shard)| shard);
-    let shard = shard.map_err(|_| no_shard(&VerifyError::NoSuchShard))?;
+    let shard = shard.map_err(|_| unknown_shard(&VerifyError::NoSuchShard))?;
     match node.operations.verify(shard).await {
-        Ok(comparison) => Ok(Json(described(&comparison))),
-        Err(error @ VerifyError::NoSuchShard) => Err(no_shard(&error)),
-        Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => Err(refusal(
+        Ok(comparison) => Ok(Json(comparison_json(&comparison))),
+        Err(error @ VerifyError::NoSuchShard) => Err(unknown_shard(&error)),
+        Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => Err(error_response(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             &error.to_string(),
@@ -91,15 +91,15 @@ pub(super) async fn verify(
     }
 }
 
-fn no_shard(error: &VerifyError) -> Response {
-    refusal(StatusCode::NOT_FOUND, "no_such_shard", &error.to_string())
+fn unknown_shard(error: &VerifyError) -> Response {
+    error_response(StatusCode::NOT_FOUND, "no_such_shard", &error.to_string())
 }
 
-fn described(comparison: &Comparison) -> Value {
+fn comparison_json(comparison: &RegionComparison) -> Value {
     let verdict = match comparison.verdict {
-        Verdict::Equal => "equal",
-        Verdict::Different => "different",
-        Verdict::Undecided => "undecided",
+        ComparisonVerdict::Equal => "equal",
+        ComparisonVerdict::Different => "different",
+        ComparisonVerdict::Undecided => "undecided",
     };
     let sums = |sums: &[(u64, u64)]| {
         let regions = comparison.regions.iter().zip(sums);

@@ -6,22 +6,22 @@ use serde_json::{Map, Value};
 
 /// Renders a value, with a newline at the end of each line.
 pub(super) fn render(value: &Value) -> String {
-    let lines = lines(value);
+    let lines = render_lines(value);
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn lines(value: &Value) -> Vec<String> {
+fn render_lines(value: &Value) -> Vec<String> {
     match value {
-        Value::Object(fields) => object(fields),
-        Value::Array(items) => table(items)
-            .unwrap_or_else(|| items.iter().flat_map(|item| bullet(&lines(item))).collect()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![plain(value)],
+        Value::Object(fields) => render_object(fields),
+        Value::Array(items) => render_table(items)
+            .unwrap_or_else(|| items.iter().flat_map(|item| mark_item(&render_lines(item))).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![inline_text(value)],
     }
 }
 
 /// Renders inline fields first, in a column; then the others, each below its name.
-fn object(fields: &Map<String, Value>) -> Vec<String> {
-    let (inline, nested): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_plain(value));
+fn render_object(fields: &Map<String, Value>) -> Vec<String> {
+    let (inline, nested): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_inline(value));
     let width = inline
         .iter()
         .map(|(name, _)| name.chars().count())
@@ -29,36 +29,36 @@ fn object(fields: &Map<String, Value>) -> Vec<String> {
         .unwrap_or(0);
     let mut lines: Vec<String> = inline
         .iter()
-        .map(|(name, value)| format!("{name:width$}  {}", plain(value)))
+        .map(|(name, value)| format!("{name:width$}  {}", inline_text(value)))
         .collect();
     for (name, value) in nested {
         lines.push(format!("{name}:"));
-        lines.extend(self::lines(value).iter().map(|line| format!("  {line}")));
+        lines.extend(self::render_lines(value).iter().map(|line| format!("  {line}")));
     }
     lines
 }
 
 /// Renders objects as a table if all of their fields are inline, else returns `None`.
-fn table(items: &[Value]) -> Option<Vec<String>> {
+fn render_table(items: &[Value]) -> Option<Vec<String>> {
     let rows: Vec<&Map<String, Value>> =
         items.iter().map(Value::as_object).collect::<Option<_>>()?;
-    if !rows.iter().all(|row| row.values().all(is_plain)) {
+    if !rows.iter().all(|row| row.values().all(is_inline)) {
         return None;
     }
     let mut names: Vec<&String> = rows.iter().flat_map(|row| row.keys()).collect();
     names.sort();
     names.dedup();
-    let cell = |row: &Map<String, Value>, name: &String| row.get(name).map_or("-".into(), plain);
+    let cell = |row: &Map<String, Value>, name: &String| row.get(name).map_or("-".into(), inline_text);
     let header: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
     let body = rows
         .iter()
         .map(|row| names.iter().map(|name| cell(row, name)).collect());
-    Some(aligned(
+    Some(align_columns(
         &std::iter::once(header).chain(body).collect::<Vec<_>>(),
     ))
 }
 
-fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+fn align_columns(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
         rows.iter()
@@ -80,14 +80,14 @@ fn aligned(rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// Marks the lines of one item of a list.
-fn bullet(lines: &[String]) -> Vec<String> {
+fn mark_item(lines: &[String]) -> Vec<String> {
     let mark =
         |(index, line): (usize, &String)| format!("{} {line}", if index == 0 { "-" } else { " " });
     lines.iter().enumerate().map(mark).collect()
 }
 
 /// Returns whether a value fits on its field's line: it holds no objects.
-fn is_plain(value: &Value) -> bool {
+fn is_inline(value: &Value) -> bool {
     match value {
         Value::Object(_) => false,
         Value::Array(items) => items
@@ -97,13 +97,13 @@ fn is_plain(value: &Value) -> bool {
     }
 }
 
-fn plain(value: &Value) -> String {
+fn inline_text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::Bool(is_true) => if *is_true { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Array(items) => items.iter().map(inline_text).collect::<Vec<_>>().join(", "),
         Value::Number(_) | Value::Object(_) => value.to_string(),
     }
 }

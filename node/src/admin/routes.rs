@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router, middleware};
 use cloudkv_common::admin::{
-    self, Guard, Readiness, healthz, internal, method_not_allowed, refusal,
+    self, AdminAuth, Readiness, healthz, internal_error, method_not_allowed, error_response,
 };
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use crate::config::Secret;
 /// State that the admin port needs of the node.
 pub trait AdminState: Send + Sync + 'static {
     /// Readiness of the components that the node needs. Must not block.
-    fn ready(&self) -> Readiness;
+    fn readiness(&self) -> Readiness;
     /// All metrics as Prometheus text. May block for a short while.
     fn metrics(&self) -> String;
     /// The node's status as JSON. May block for a short while.
@@ -28,11 +28,11 @@ pub trait AdminState: Send + Sync + 'static {
 }
 
 /// Maximum size of a change's body, in bytes.
-const BODY_LIMIT: usize = 16 << 10;
+const MAX_BODY_BYTES: usize = 16 << 10;
 
 /// Access of the admin port to the node.
 #[derive(Clone)]
-pub struct Node {
+pub struct AdminContext {
     /// Source of status, metrics and readiness.
     pub state: Arc<dyn AdminState>,
     /// Operations that change the node or the cluster.
@@ -41,7 +41,7 @@ pub struct Node {
 
 /// Builds the routes. Health and readiness need no token: their callers, such as container
 /// runtimes, often can't send one, and they reveal nothing that needs protection.
-pub fn router(node: Node, token: Option<&Secret>) -> Router {
+pub fn router(node: AdminContext, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
@@ -50,14 +50,14 @@ pub fn router(node: Node, token: Option<&Secret>) -> Router {
         .route("/buckets/{bucket}/plan", put(operations::set_bucket_plan))
         .route(
             "/nodes/{node}/{change}",
-            get(nodes::departure).post(nodes::change),
+            get(nodes::decommission_report).post(nodes::change),
         )
         .route("/regions/{region}", delete(regions::remove))
         .route("/shards/{shard}/verify", post(regions::verify))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .route_layer(middleware::from_fn_with_state(
-            Guard::new(token),
-            admin::check,
+            AdminAuth::new(token),
+            admin::authenticate,
         ));
     Router::new()
         .route("/healthz", get(healthz))
@@ -68,23 +68,23 @@ pub fn router(node: Node, token: Option<&Secret>) -> Router {
         .with_state(node)
 }
 
-async fn readyz(State(node): State<Node>) -> Response {
-    admin::readyz(&node.state.ready())
+async fn readyz(State(node): State<AdminContext>) -> Response {
+    admin::readyz(&node.state.readiness())
 }
 
-async fn metrics(State(node): State<Node>) -> Response {
+async fn metrics(State(node): State<AdminContext>) -> Response {
     admin::metrics(move || node.state.metrics()).await
 }
 
-async fn status(State(node): State<Node>) -> Response {
+async fn status(State(node): State<AdminContext>) -> Response {
     match tokio::task::spawn_blocking(move || node.state.status()).await {
         Ok(status) => Json(status).into_response(),
-        Err(error) => internal(&error),
+        Err(error) => internal_error(&error),
     }
 }
 
 async fn no_such_route() -> Response {
-    refusal(
+    error_response(
         StatusCode::NOT_FOUND,
         "no_such_route",
         "this port has /healthz, /readyz, /metrics, /status, /plans, /plans/{plan}, \

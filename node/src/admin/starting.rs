@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use cloudkv_common::admin::{self, Guard, Part, Readiness, method_not_allowed, refusal};
+use cloudkv_common::admin::{self, AdminAuth, Component, Readiness, method_not_allowed, error_response};
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -20,34 +20,34 @@ use crate::config::Secret;
 
 /// The step that a starting node waits for. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Progress(Arc<Mutex<String>>);
+pub struct StartProgress(Arc<Mutex<String>>);
 
-impl Progress {
+impl StartProgress {
     /// Sets the step that the node waits for from now on.
-    pub fn waits_for(&self, what: impl Into<String>) {
+    pub fn set_waiting_for(&self, what: impl Into<String>) {
         *self.0.lock() = what.into();
     }
 
-    fn now(&self) -> String {
+    fn waiting_for(&self) -> String {
         self.0.lock().clone()
     }
 }
 
 /// State of a starting node for the admin port.
 #[derive(Clone)]
-pub struct Starting {
+pub struct StartingNode {
     /// The step that the node waits for.
-    pub progress: Progress,
+    pub progress: StartProgress,
     /// The configured region.
     pub region: String,
     /// The data directory.
     pub data_dir: String,
 }
 
-impl Starting {
+impl StartingNode {
     fn readiness(&self) -> Readiness {
         Readiness {
-            parts: vec![Part::new("start", Some(self.progress.now()))],
+            components: vec![Component::new("start", Some(self.progress.waiting_for()))],
             ..Readiness::default()
         }
     }
@@ -58,18 +58,18 @@ impl Starting {
             "region": self.region,
             "data_dir": self.data_dir,
             "ready": false,
-            "starting": self.progress.now(),
+            "starting": self.progress.waiting_for(),
         })
     }
 }
 
 /// Routes of the admin port, which are replaced when the node has started.
 #[derive(Clone)]
-pub struct Front(Arc<Mutex<Router>>);
+pub struct AdminRouter(Arc<Mutex<Router>>);
 
-impl Front {
+impl AdminRouter {
     /// Creates the routes of a starting node.
-    pub fn new(starting: Starting, token: Option<&Secret>) -> Self {
+    pub fn new(starting: StartingNode, token: Option<&Secret>) -> Self {
         Self(Arc::new(Mutex::new(router(starting, token))))
     }
 
@@ -80,24 +80,24 @@ impl Front {
 
     /// Router that dispatches to the current routes.
     pub fn router(&self) -> Router {
-        Router::new().fallback(answer).with_state(self.clone())
+        Router::new().fallback(dispatch).with_state(self.clone())
     }
 }
 
-async fn answer(State(front): State<Front>, request: Request) -> Response {
+async fn dispatch(State(front): State<AdminRouter>, request: Request) -> Response {
     let router = front.0.lock().clone();
     let Ok(response) = router.oneshot(request).await;
     response
 }
 
-fn router(starting: Starting, token: Option<&Secret>) -> Router {
+fn router(starting: StartingNode, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .fallback(not_yet)
+        .fallback(starting_response)
         .layer(middleware::from_fn_with_state(
-            Guard::new(token),
-            admin::check,
+            AdminAuth::new(token),
+            admin::authenticate,
         ));
     Router::new()
         .route("/healthz", get(healthz))
@@ -107,12 +107,12 @@ fn router(starting: Starting, token: Option<&Secret>) -> Router {
         .with_state(starting)
 }
 
-async fn healthz(State(starting): State<Starting>) -> Json<Value> {
-    let waiting_for = starting.progress.now();
+async fn healthz(State(starting): State<StartingNode>) -> Json<Value> {
+    let waiting_for = starting.progress.waiting_for();
     Json(json!({ "status": "starting", "waiting_for": waiting_for }))
 }
 
-async fn readyz(State(starting): State<Starting>) -> Response {
+async fn readyz(State(starting): State<StartingNode>) -> Response {
     admin::readyz(&starting.readiness())
 }
 
@@ -127,14 +127,14 @@ async fn metrics() -> Response {
     .await
 }
 
-async fn status(State(starting): State<Starting>) -> Json<Value> {
+async fn status(State(starting): State<StartingNode>) -> Json<Value> {
     Json(starting.status())
 }
 
-async fn not_yet(State(starting): State<Starting>) -> Response {
+async fn starting_response(State(starting): State<StartingNode>) -> Response {
     let message = format!(
         "the node is starting, and waits for {}: try again when /readyz says 200",
-        starting.progress.now()
+        starting.progress.waiting_for()
     );
-    refusal(StatusCode::SERVICE_UNAVAILABLE, "starting", &message)
+    error_response(StatusCode::SERVICE_UNAVAILABLE, "starting", &message)
 }

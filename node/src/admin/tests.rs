@@ -12,32 +12,32 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use cloudkv_common::admin::{Part, Readiness, serve};
+use cloudkv_common::admin::{Component, Readiness, serve};
 
-use super::{AdminState, Node, Operations, execute, router};
-use crate::admin::{Departure, NamedNode, NodeChange, NodeError, RegionError};
+use super::{AdminState, AdminContext, Operations, execute, router};
+use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError, RegionError};
 use crate::config::{
-    Action, LimitFlags, OperatorCall, PlanAction, Region, Secret, StatusFlags, Target,
+    AdminAction, LimitFlags, AdminCall, PlanAction, RegionName, Secret, StatusFlags, AdminTarget,
 };
-use crate::geo::{Comparison, Difference, Verdict, VerifyError};
+use crate::geo::{RegionComparison, RangeDifference, ComparisonVerdict, VerifyError};
 use crate::service::{
-    Access, BucketId, DirectoryError, Limits, Plan, PlanChanges, PlanError, PlanTerms,
+    Access, BucketId, DirectoryError, BucketLimits, Plan, PlanChanges, PlanError, PlanTerms,
 };
 
 const TOKEN: &str = "0123456789abcdef";
 
 #[derive(Default)]
-pub(super) struct Fake {
+pub(super) struct FakeNode {
     pub(super) ready: AtomicBool,
 }
 
-impl AdminState for Fake {
-    fn ready(&self) -> Readiness {
+impl AdminState for FakeNode {
+    fn readiness(&self) -> Readiness {
         let ready = self.ready.load(Ordering::Relaxed);
         let missing = (!ready).then(|| "its leader is unreachable".to_owned());
         Readiness {
-            parts: vec![Part::new("metadata", None), Part::new("shard 3", missing)],
-            remarks: vec![("metadata", "no majority".to_owned())],
+            components: vec![Component::new("metadata", None), Component::new("shard 3", missing)],
+            notes: vec![("metadata", "no majority".to_owned())],
         }
     }
 
@@ -52,7 +52,7 @@ impl AdminState for Fake {
 }
 
 /// A node with one plan and one bucket, `a0123456789ABC`.
-impl Operations for Fake {
+impl Operations for FakeNode {
     fn plans(&self) -> Vec<(Plan, PlanTerms)> {
         vec![(Plan::Free, terms(4096))]
     }
@@ -92,7 +92,7 @@ impl Operations for Fake {
     ) -> BoxFuture<'_, Result<NamedNode, NodeError>> {
         let name = name.replace("n7.example:7070", "7").replace("n7", "7");
         Box::pin(ready(match (name.as_str(), change) {
-            ("7", NodeChange::Replace) => Err(NodeError::Lives("n7".into())),
+            ("7", NodeChange::Replace) => Err(NodeError::StillAlive("n7".into())),
             ("7", NodeChange::Decommission) if !confirmed => Err(NodeError::Unconfirmed {
                 name: "n7".into(),
                 region: "eu".into(),
@@ -107,8 +107,8 @@ impl Operations for Fake {
         }))
     }
 
-    fn departure(&self, name: String) -> BoxFuture<'_, Result<Departure, NodeError>> {
-        let report = Departure {
+    fn decommission_report(&self, name: String) -> BoxFuture<'_, Result<DecommissionReport, NodeError>> {
+        let report = DecommissionReport {
             node: 7,
             name: "n7".into(),
             region: "eu".into(),
@@ -134,7 +134,7 @@ impl Operations for Fake {
     fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>> {
         Box::pin(ready(match name.as_str() {
             "lost" => Ok(()),
-            "well" => Err(RegionError::Lives {
+            "well" => Err(RegionError::StillAlive {
                 region: name,
                 node: 7,
             }),
@@ -142,21 +142,21 @@ impl Operations for Fake {
         }))
     }
 
-    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<Comparison, VerifyError>> {
+    fn verify(&self, shard: u16) -> BoxFuture<'_, Result<RegionComparison, VerifyError>> {
         let is_different = shard == 1;
-        let difference = Difference {
+        let difference = RangeDifference {
             range: 9,
             sums: vec![(1, 2), (3, 4)],
         };
-        Box::pin(ready(Ok(Comparison {
+        Box::pin(ready(Ok(RegionComparison {
             shard,
             regions: vec!["eu".to_owned(), "us".to_owned()],
             records: 5,
             ranges: 256,
             verdict: if is_different {
-                Verdict::Different
+                ComparisonVerdict::Different
             } else {
-                Verdict::Equal
+                ComparisonVerdict::Equal
             },
             differences: if is_different {
                 vec![difference]
@@ -170,7 +170,7 @@ impl Operations for Fake {
 const BUCKET: &str = "a0123456789ABC";
 
 fn terms(value_bytes: usize) -> PlanTerms {
-    let limits = Limits {
+    let limits = BucketLimits {
         keys: 10_000,
         key_bytes: 64,
         value_bytes,
@@ -183,20 +183,20 @@ fn terms(value_bytes: usize) -> PlanTerms {
     }
 }
 
-pub(super) struct Port {
+pub(super) struct TestPort {
     address: SocketAddr,
-    pub(super) node: Arc<Fake>,
+    pub(super) node: Arc<FakeNode>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
-pub(super) async fn port(token: Option<&str>) -> Port {
+pub(super) async fn serve_port(token: Option<&str>) -> TestPort {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let node = Arc::new(Fake::default());
+    let node = Arc::new(FakeNode::default());
     let shutdown = CancellationToken::new();
     let token = token.map(|token| Secret::new(token.to_owned()));
-    let context = Node {
+    let context = AdminContext {
         state: node.clone(),
         operations: node.clone(),
     };
@@ -205,7 +205,7 @@ pub(super) async fn port(token: Option<&str>) -> Port {
         router(context, token.as_ref()),
         shutdown.clone(),
     ));
-    Port {
+    TestPort {
         address,
         node,
         shutdown,
@@ -213,9 +213,9 @@ pub(super) async fn port(token: Option<&str>) -> Port {
     }
 }
 
-impl Port {
+impl TestPort {
     /// Sends a request, and returns the whole response.
-    async fn ask(&self, line: &str, headers: &str) -> String {
+    async fn request(&self, line: &str, headers: &str) -> String {
         self.send(line, headers, "").await
     }
 
@@ -232,10 +232,10 @@ impl Port {
         response
     }
 
-    pub(super) async fn call(&self, token: Option<&str>, action: Action) -> Result<String, String> {
-        let target = Target::parse(&self.address.to_string()).unwrap();
+    pub(super) async fn call(&self, token: Option<&str>, action: AdminAction) -> Result<String, String> {
+        let target = AdminTarget::parse(&self.address.to_string()).unwrap();
         let token = token.map(|token| Secret::new(token.to_owned()));
-        let call = OperatorCall {
+        let call = AdminCall {
             target,
             token,
             action,
@@ -249,15 +249,15 @@ impl Port {
 
 #[tokio::test]
 async fn readiness_names_the_missing_components() {
-    let port = port(None).await;
-    let response = port.ask("GET /readyz", "").await;
+    let port = serve_port(None).await;
+    let response = port.request("GET /readyz", "").await;
     assert!(response.starts_with("HTTP/1.1 503"), "{response}");
     assert!(
         response.contains(r#""waiting_for":["shard 3"]"#),
         "{response}"
     );
     port.node.ready.store(true, Ordering::Relaxed);
-    let response = port.ask("GET /readyz", "").await;
+    let response = port.request("GET /readyz", "").await;
     assert!(
         response.starts_with("HTTP/1.1 200") && response.contains(r#""ready":true"#),
         "{response}"
@@ -266,7 +266,7 @@ async fn readiness_names_the_missing_components() {
 
 #[tokio::test]
 async fn a_token_guards_everything_but_health_and_readiness() {
-    let port = port(Some(TOKEN)).await;
+    let port = serve_port(Some(TOKEN)).await;
     for (line, status) in [
         ("GET /healthz", 200),
         ("GET /readyz", 503),
@@ -276,21 +276,21 @@ async fn a_token_guards_everything_but_health_and_readiness() {
         ("PATCH /plans/free", 401),
         ("PUT /buckets/a0123456789ABC/plan", 401),
     ] {
-        let response = port.ask(line, "").await;
+        let response = port.request(line, "").await;
         assert!(
             response.starts_with(&format!("HTTP/1.1 {status}")),
             "{line}: {response}"
         );
     }
     let wrong = port
-        .ask("GET /status", "authorization: Bearer 0123456789abcdeg\r\n")
+        .request("GET /status", "authorization: Bearer 0123456789abcdeg\r\n")
         .await;
     assert!(
         wrong.contains("401") && wrong.contains("www-authenticate: Bearer"),
         "{wrong}"
     );
     let right = port
-        .ask(
+        .request(
             "GET /metrics",
             &format!("Authorization: bearer {TOKEN}\r\n"),
         )
@@ -307,13 +307,13 @@ async fn a_token_guards_everything_but_health_and_readiness() {
 
 #[tokio::test]
 async fn other_routes_and_methods_are_refused_as_json() {
-    let port = port(None).await;
-    let response = port.ask("GET /nothing", "").await;
+    let port = serve_port(None).await;
+    let response = port.request("GET /nothing", "").await;
     assert!(
         response.contains("404") && response.contains(r#""error":"no_such_route""#),
         "{response}"
     );
-    let response = port.ask("POST /metrics", "").await;
+    let response = port.request("POST /metrics", "").await;
     assert!(
         response.contains("405") && response.contains("allow: GET,HEAD"),
         "{response}"
@@ -326,14 +326,14 @@ async fn other_routes_and_methods_are_refused_as_json() {
 
 #[tokio::test]
 async fn commands_show_status_and_health() {
-    let port = port(Some(TOKEN)).await;
-    let status = Action::Status(StatusFlags::default());
+    let port = serve_port(Some(TOKEN)).await;
+    let status = AdminAction::Status(StatusFlags::default());
     let page = port.call(Some(TOKEN), status.clone()).await.unwrap();
     assert!(
         page.starts_with("serving all 2 shards of region local; "),
         "{page}"
     );
-    let json = Action::Status(StatusFlags {
+    let json = AdminAction::Status(StatusFlags {
         json: true,
         ..Default::default()
     });
@@ -346,13 +346,13 @@ async fn commands_show_status_and_health() {
         "{refused}"
     );
     assert_eq!(
-        port.call(None, Action::Health { ready: false })
+        port.call(None, AdminAction::Health { ready: false })
             .await
             .unwrap(),
         "ok\n"
     );
     let waiting = port
-        .call(None, Action::Health { ready: true })
+        .call(None, AdminAction::Health { ready: true })
         .await
         .unwrap_err();
     assert!(waiting.contains("shard 3"), "{waiting}");
@@ -360,7 +360,7 @@ async fn commands_show_status_and_health() {
 
 #[tokio::test]
 async fn changes_are_refused_with_status_code_and_message() {
-    let port = port(None).await;
+    let port = serve_port(None).await;
     let limits = "PATCH /plans/free";
     let plan = &format!("PUT /buckets/{BUCKET}/plan");
     let long = "9".repeat(20_000);
@@ -392,8 +392,8 @@ async fn changes_are_refused_with_status_code_and_message() {
 
 #[tokio::test]
 async fn commands_change_plans() {
-    let port = port(Some(TOKEN)).await;
-    let list = Action::Plan(PlanAction::List { json: false });
+    let port = serve_port(Some(TOKEN)).await;
+    let list = AdminAction::Plan(PlanAction::List { json: false });
     let listed = port.call(Some(TOKEN), list).await.unwrap();
     assert_eq!(
         listed,
@@ -406,14 +406,14 @@ async fn commands_change_plans() {
             ..Default::default()
         };
         let plan = Plan::Free;
-        Action::Plan(PlanAction::Set { plan, limits })
+        AdminAction::Plan(PlanAction::Set { plan, limits })
     };
     let terms = port.call(Some(TOKEN), set(8192)).await.unwrap();
     assert!(terms.contains("value_bytes  8192\n"), "{terms}");
     let refused = port.call(Some(TOKEN), set(1 << 21)).await.unwrap_err();
     assert!(refused.contains("from 1 to 1048576"), "{refused}");
     let bucket = BucketId::parse(BUCKET.as_bytes()).unwrap();
-    let give = |plan| Action::BucketPlan { bucket, plan };
+    let give = |plan| AdminAction::BucketPlan { bucket, plan };
     let given = port.call(Some(TOKEN), give(Plan::Pro)).await.unwrap();
     assert_eq!(given, "plan  pro\n");
     let refused = port.call(Some(TOKEN), give(Plan::Free)).await.unwrap_err();
@@ -424,9 +424,9 @@ async fn commands_change_plans() {
 
 #[tokio::test]
 async fn shutdown_closes_the_port_and_idle_connections() {
-    let port = port(None).await;
+    let port = serve_port(None).await;
     let mut idle = TcpStream::connect(port.address).await.unwrap();
-    port.ask("GET /healthz", "").await;
+    port.request("GET /healthz", "").await;
     port.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(9), port.task)
         .await
@@ -434,11 +434,11 @@ async fn shutdown_closes_the_port_and_idle_connections() {
         .unwrap();
     assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
     assert!(TcpStream::connect(port.address).await.is_err());
-    let target = Target::parse(&port.address.to_string()).unwrap();
-    let call = OperatorCall {
+    let target = AdminTarget::parse(&port.address.to_string()).unwrap();
+    let call = AdminCall {
         target,
         token: None,
-        action: Action::Health { ready: false },
+        action: AdminAction::Health { ready: false },
     };
     let error = execute(&call, &mut Vec::new()).await.unwrap_err();
     let error = error.to_string();
@@ -448,9 +448,9 @@ async fn shutdown_closes_the_port_and_idle_connections() {
 
 #[tokio::test]
 async fn regions_are_removed_and_compared() {
-    let port = port(None).await;
-    let remove = |name| Action::RemoveRegion {
-        region: Region::parse(name).unwrap(),
+    let port = serve_port(None).await;
+    let remove = |name| AdminAction::RemoveRegion {
+        region: RegionName::parse(name).unwrap(),
     };
     let output = port.call(None, remove("lost")).await.unwrap();
     assert!(output.contains("go on without it"), "{output}");
@@ -464,7 +464,7 @@ async fn regions_are_removed_and_compared() {
         refused.contains("404") && refused.contains("none"),
         "{refused}"
     );
-    let verify = Action::Verify { json: false };
+    let verify = AdminAction::Verify { json: false };
     let difference = port.call(None, verify).await.unwrap_err();
     for part in [
         "the regions differ",

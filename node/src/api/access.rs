@@ -13,7 +13,7 @@ use crate::service::{Access, AccountId, Bucket, BucketId, Directory};
 
 /// Kind of access to a bucket's keys that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intent {
+pub enum AccessIntent {
     /// The request reads keys.
     Read,
     /// The request changes keys.
@@ -21,14 +21,14 @@ pub enum Intent {
 }
 
 /// A bucket to which the request has the access that it needs.
-pub struct Grant(Arc<Bucket>);
+pub struct BucketAccess(Arc<Bucket>);
 
-impl Grant {
+impl BucketAccess {
     /// Looks a bucket up by its name in the path and checks that the request may use it.
-    pub async fn open(
+    pub async fn authorize(
         directory: &Directory,
         name: &[u8],
-        intent: Intent,
+        intent: AccessIntent,
         headers: &HeaderMap,
     ) -> Result<Self, ApiError> {
         let id = BucketId::parse(name).ok_or_else(ApiError::unknown_bucket)?;
@@ -40,7 +40,7 @@ impl Grant {
                 .await?
                 .ok_or_else(ApiError::unknown_bucket)?,
         };
-        if needs_owner(bucket.access, intent) && owner(directory, headers).await? != bucket.owner {
+        if needs_owner(bucket.access, intent) && authenticate_owner(directory, headers).await? != bucket.owner {
             return Err(ApiError::forbidden());
         }
         Ok(Self(bucket))
@@ -52,16 +52,16 @@ impl Grant {
     }
 }
 
-fn needs_owner(access: Access, intent: Intent) -> bool {
+fn needs_owner(access: Access, intent: AccessIntent) -> bool {
     match access {
         Access::Public => false,
-        Access::PublicRead => intent == Intent::Write,
+        Access::PublicRead => intent == AccessIntent::Write,
         Access::Protected => true,
     }
 }
 
 /// Returns the account of the request's API key; 401 if it has none, or one of no account.
-pub async fn owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
+pub async fn authenticate_owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
     let key = api_key(headers)?.ok_or_else(ApiError::unauthorized)?;
     match directory.authenticate(key) {
         Some(account) => Ok(account),
@@ -97,10 +97,10 @@ mod tests {
 
     #[test]
     fn access_modes_decide_who_needs_a_key() {
-        assert!(!needs_owner(Access::Public, Intent::Write));
-        assert!(!needs_owner(Access::PublicRead, Intent::Read));
-        assert!(needs_owner(Access::PublicRead, Intent::Write));
-        assert!(needs_owner(Access::Protected, Intent::Read));
+        assert!(!needs_owner(Access::Public, AccessIntent::Write));
+        assert!(!needs_owner(Access::PublicRead, AccessIntent::Read));
+        assert!(needs_owner(Access::PublicRead, AccessIntent::Write));
+        assert!(needs_owner(Access::Protected, AccessIntent::Read));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{
-    Answer, ConnectionMetrics, HeadError, Origin, RequestBody, check_head,
+    RequestHandler, ConnectionMetrics, HeadError, RequestOrigin, RequestBody, check_head,
 };
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -17,32 +17,32 @@ use http_body::Body as _;
 use tower::ServiceExt;
 
 use crate::api::Api;
-use crate::api::buckets::Peer;
+use crate::api::buckets::RequestSource;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
 use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
 use crate::api::keys;
-use crate::api::metrics::{Class, Sizes};
+use crate::api::metrics::{RequestClass, BodySizes};
 
 /// Prefix of the paths of keys.
-const KV: &str = "/kv/";
+const KV_PREFIX: &str = "/kv/";
 
-impl Answer for Api {
+impl RequestHandler for Api {
     type Body = Body;
 
-    fn answer(
+    fn handle(
         &self,
         request: Request<RequestBody>,
-        origin: Origin,
+        origin: RequestOrigin,
     ) -> impl Future<Output = Response<Body>> + Send {
         let checked = check_head(&request);
-        self.answer_any(request, origin, checked)
+        self.handle_request(request, origin, checked)
     }
 
     fn overloaded(&self, id: HeaderValue) -> Response<Body> {
-        let mut response = ApiError::overloaded().answer();
-        self.sign(&mut response, id);
+        let mut response = ApiError::overloaded().into_http_response();
+        self.add_common_headers(&mut response, id);
         response
     }
 
@@ -52,12 +52,12 @@ impl Answer for Api {
 }
 
 /// Body of a request.
-pub(crate) trait Received:
+pub(crate) trait IncomingBody:
     http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
 {
 }
 
-impl<B> Received for B where
+impl<B> IncomingBody for B where
     B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
 {
 }
@@ -67,53 +67,53 @@ impl Api {
     ///
     /// Futures of requests are moved as a whole until they are polled, so they are kept small here
     /// and further in: a block stores its arguments once, an `async fn` twice.
-    pub(super) fn answer_any<B: Received>(
+    pub(super) fn handle_request<B: IncomingBody>(
         &self,
         mut request: Request<B>,
-        origin: Origin,
+        origin: RequestOrigin,
         checked: Result<(), HeadError>,
     ) -> impl Future<Output = Response<Body>> + Send {
-        let is_kv = request.uri().path().starts_with(KV);
+        let is_kv = request.uri().path().starts_with(KV_PREFIX);
         if !is_kv {
-            request.extensions_mut().insert(Peer::of(&origin));
+            request.extensions_mut().insert(RequestSource::from_origin(&origin));
         }
-        let id = request_id::of_client(request.headers())
+        let id = request_id::from_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let is_head = request.method() == Method::HEAD;
         let received = request.body().size_hint().lower();
         async move {
             let (class, mut response) = if let Err(error) = checked {
-                (Class::Other, ApiError::from(error).answer())
+                (RequestClass::Other, ApiError::from(error).into_http_response())
             } else if is_kv {
                 let (class, result) =
-                    keys::handle(self, request, KV.len(), Peer::of(&origin)).await;
-                (class, result.unwrap_or_else(ApiError::answer))
+                    keys::handle(self, request, KV_PREFIX.len(), RequestSource::from_origin(&origin)).await;
+                (class, result.unwrap_or_else(ApiError::into_http_response))
             } else {
-                Box::pin(self.route(request)).await
+                Box::pin(self.route_to_axum(request)).await
             };
             tracing::debug!(?class, status = response.status().as_u16(), ?id, "request answered");
-            self.sign(&mut response, id);
+            self.add_common_headers(&mut response, id);
             if is_head {
-                behead(&mut response);
+                strip_body_for_head(&mut response);
             }
-            let sizes = Sizes {
+            let sizes = BodySizes {
                 received,
                 sent: response.body().size_hint().lower(),
             };
             let status = response.status().as_u16();
             self.metrics
-                .request(origin.connection, class, status, sizes);
+                .count_request(origin.connection, class, status, sizes);
             response
         }
     }
 
     /// Hands a request to the axum router.
-    async fn route<B: Received>(&self, request: Request<B>) -> (Class, Response<Body>) {
+    async fn route_to_axum<B: IncomingBody>(&self, request: Request<B>) -> (RequestClass, Response<Body>) {
         let is_buckets = request.uri().path().starts_with("/buckets");
         let class = if is_buckets {
-            Class::Buckets
+            RequestClass::Buckets
         } else {
-            Class::Other
+            RequestClass::Other
         };
         let result: Result<Response<axum::body::Body>, Infallible> = self
             .router
@@ -127,20 +127,20 @@ impl Api {
     }
 
     /// Adds the headers that every response has.
-    fn sign(&self, response: &mut Response<Body>, id: HeaderValue) {
+    fn add_common_headers(&self, response: &mut Response<Body>, id: HeaderValue) {
         let headers = response.headers_mut();
         headers.insert(&X_REQUEST_ID, id);
         headers.insert(&X_CLOUDKV_REGION, self.region.clone());
-        if let Some(lag) = &*self.lag.load() {
+        if let Some(lag) = &*self.replication_lag.load() {
             headers.insert(&X_CLOUDKV_LAG, HeaderValue::clone(lag));
         }
-        cors::expose(headers);
+        cors::allow_all_origins(headers);
     }
 }
 
 /// Turns a response into one to `HEAD`: with the length of the body, but no body. Over HTTP/2 hyper
 /// would send the body.
-fn behead(response: &mut Response<Body>) {
+fn strip_body_for_head(response: &mut Response<Body>) {
     let body = std::mem::replace(response.body_mut(), Body::Empty);
     let never_has_body = matches!(
         response.status(),
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn head_responses_have_a_length_and_no_body() {
         let mut response = Response::new(Body::full("value"));
-        behead(&mut response);
+        strip_body_for_head(&mut response);
         assert_eq!(response.headers()[CONTENT_LENGTH], "5");
         assert!(response.body().is_end_stream());
     }
@@ -170,11 +170,11 @@ mod tests {
     #[test]
     fn head_responses_have_a_length_for_empty_but_not_for_missing_bodies() {
         let mut response = Response::new(Body::Empty);
-        behead(&mut response);
+        strip_body_for_head(&mut response);
         assert_eq!(response.headers()[CONTENT_LENGTH], "0");
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        behead(&mut response);
+        strip_body_for_head(&mut response);
         assert!(!response.headers().contains_key(CONTENT_LENGTH));
     }
 
@@ -184,7 +184,7 @@ mod tests {
         response
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from_static("18"));
-        behead(&mut response);
+        strip_body_for_head(&mut response);
         assert_eq!(response.headers()[CONTENT_LENGTH], "18");
     }
 }

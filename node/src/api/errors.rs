@@ -9,17 +9,17 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use cloudkv_common::server::{HeadError, Settled};
+use cloudkv_common::server::{HeadError, Authoritative};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::api::buckets::NoRoom;
+use crate::api::buckets::CreationLimitExceeded;
 use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
 use crate::service::{DirectoryError, KeyError, Unavailable};
 
 /// `Retry-After` when a disk is nearly full, and that of another node isn't, in seconds.
-const DISK_FULL_RETRY: u64 = 5;
+const DISK_FULL_RETRY_SECONDS: u64 = 5;
 
 /// An error response, as a client gets it.
 #[derive(Debug)]
@@ -27,26 +27,26 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
-    extra: Extra,
-    token: Option<HeaderValue>,
-    settled: bool,
+    detail: ErrorDetail,
+    session_token: Option<HeaderValue>,
+    authoritative: bool,
 }
 
 /// Details of an error beyond its code and message.
 #[derive(Debug, PartialEq, Eq)]
-enum Extra {
+enum ErrorDetail {
     None,
     /// Methods of the resource.
     Allow(&'static str),
     /// Number of keys of the bucket.
     Keys(u64),
     /// Seconds until a retry makes sense: absent where only an operator can help.
-    Retry(u64),
+    RetryAfter(u64),
 }
 
 /// JSON body of an error response.
 #[derive(Serialize)]
-struct Wire<'a> {
+struct ErrorBody<'a> {
     error: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,26 +64,26 @@ impl ApiError {
             status,
             code,
             message: message.into(),
-            extra: Extra::None,
-            token: None,
-            settled: false,
+            detail: ErrorDetail::None,
+            session_token: None,
+            authoritative: false,
         }
     }
 
-    fn with(mut self, extra: Extra) -> Self {
-        self.extra = extra;
+    fn with_detail(mut self, extra: ErrorDetail) -> Self {
+        self.detail = extra;
         self
     }
 
     /// Adds the client's session token, which covers the reason of this error.
-    pub fn with_token(mut self, token: HeaderValue) -> Self {
-        self.token = Some(token);
+    pub fn with_session_token(mut self, token: HeaderValue) -> Self {
+        self.session_token = Some(token);
         self
     }
 
     /// Marks the error as authoritative: another node would answer the same.
-    pub fn settled(mut self) -> Self {
-        self.settled = true;
+    pub fn authoritative(mut self) -> Self {
+        self.authoritative = true;
         self
     }
 
@@ -98,12 +98,12 @@ impl ApiError {
     }
 
     /// Converts the error into a response.
-    pub fn answer(self) -> Response<Body> {
-        let keys = match self.extra {
-            Extra::Keys(keys) => Some(keys),
-            Extra::None | Extra::Allow(_) | Extra::Retry(_) => None,
+    pub fn into_http_response(self) -> Response<Body> {
+        let keys = match self.detail {
+            ErrorDetail::Keys(keys) => Some(keys),
+            ErrorDetail::None | ErrorDetail::Allow(_) | ErrorDetail::RetryAfter(_) => None,
         };
-        let body = Wire {
+        let body = ErrorBody {
             error: self.code,
             message: &self.message,
             keys,
@@ -112,32 +112,32 @@ impl ApiError {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
-        match self.extra {
-            Extra::Allow(methods) => {
+        match self.detail {
+            ErrorDetail::Allow(methods) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
-            Extra::Retry(seconds) => {
+            ErrorDetail::RetryAfter(seconds) => {
                 headers.insert(header::RETRY_AFTER, seconds.into());
             }
-            Extra::None | Extra::Keys(_) => {}
+            ErrorDetail::None | ErrorDetail::Keys(_) => {}
         }
-        if let Some(token) = self.token {
+        if let Some(token) = self.session_token {
             headers.insert(&X_CLOUDKV_VERSION, token);
         }
-        if self.settled {
-            response.extensions_mut().insert(Settled);
+        if self.authoritative {
+            response.extensions_mut().insert(Authoritative);
         }
         response
     }
 
     /// 400: a parameter has an invalid value; the message names it and says what is valid.
-    pub fn parameter(message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
     }
 
     /// 400: a parameter is given twice.
     pub fn repeated_parameter(name: &'static str) -> Self {
-        Self::parameter(format!("parameter {name} must be given once"))
+        Self::invalid_parameter(format!("parameter {name} must be given once"))
     }
 
     /// 400: a write has an unknown parameter.
@@ -147,26 +147,26 @@ impl ApiError {
             [] => "there are none".to_owned(),
             names => format!("there is {}", names.join(", ")),
         };
-        Self::parameter(format!("parameter `{name}` is unknown here: {known}"))
+        Self::invalid_parameter(format!("parameter `{name}` is unknown here: {known}"))
     }
 
     /// 400: a parameter isn't percent-encoded UTF-8.
     pub fn parameter_encoding(name: &'static str) -> Self {
-        Self::parameter(format!("parameter {name} must be percent-encoded UTF-8"))
+        Self::invalid_parameter(format!("parameter {name} must be percent-encoded UTF-8"))
     }
 
     /// 400: a header has an invalid value; the message names it and says what is valid.
-    pub fn header(message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn invalid_header(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_header", message)
     }
 
     /// 400: a body can't be parsed.
-    pub fn body(message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn invalid_body(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
     /// 400: a `%` in the path isn't followed by two hexadecimal digits.
-    pub fn bad_path_escape() -> Self {
+    pub fn invalid_path_escape() -> Self {
         let message = "in a path, % must be followed by two hexadecimal digits (% itself is %25)";
         Self::new(StatusCode::BAD_REQUEST, "invalid_path", message)
     }
@@ -181,13 +181,13 @@ impl ApiError {
     }
 
     /// 400: a key is empty or too long.
-    pub fn key_size(max: usize) -> Self {
+    pub fn invalid_key_size(max: usize) -> Self {
         let message = format!("a key must have 1 to {max} bytes of UTF-8 in this bucket");
         Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
     }
 
     /// 400: a key contains control characters.
-    pub fn key_control() -> Self {
+    pub fn control_character_in_key() -> Self {
         let message = "a key must not contain control characters";
         Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
     }
@@ -239,7 +239,7 @@ impl ApiError {
             "method_not_allowed",
             message,
         )
-        .with(Extra::Allow(allow))
+        .with_detail(ErrorDetail::Allow(allow))
     }
 
     /// 408: the body stopped arriving.
@@ -273,7 +273,7 @@ impl ApiError {
     /// 503: nothing was done, and a retry is safe.
     pub fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503: a limit of requests, bodies or responses in flight is reached, of this client or of
@@ -281,13 +281,13 @@ impl ApiError {
     pub fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with(Extra::Retry(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503: a write that the client has seen in another region has not arrived here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with(Extra::Retry(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503, or 507 if no node has disk space: the disks are nearly full.
@@ -296,11 +296,11 @@ impl ApiError {
                        deleting makes room";
         if elsewhere {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message)
-                .with(Extra::Retry(DISK_FULL_RETRY))
+                .with_detail(ErrorDetail::RetryAfter(DISK_FULL_RETRY_SECONDS))
         } else {
             Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
         }
-        .settled()
+        .authoritative()
     }
 
     /// 504: the write may or may not have happened.
@@ -326,18 +326,18 @@ impl ApiError {
     }
 }
 
-impl From<NoRoom> for ApiError {
-    fn from(error: NoRoom) -> Self {
-        let NoRoom {
+impl From<CreationLimitExceeded> for ApiError {
+    fn from(error: CreationLimitExceeded) -> Self {
+        let CreationLimitExceeded {
             per_hour,
-            wait: retry_after,
+            retry_after,
         } = error;
         // Rounded up, so that a retry after this time succeeds.
         let seconds = retry_after.as_secs() + 1;
         let message =
             format!("your address may create {per_hour} buckets an hour: try again in {seconds} s");
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-            .with(Extra::Retry(seconds))
+            .with_detail(ErrorDetail::RetryAfter(seconds))
     }
 }
 
@@ -385,7 +385,7 @@ impl From<KeyError> for ApiError {
                 ),
             ),
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
-            KeyError::BucketGone => Self::unknown_bucket(),
+            KeyError::BucketDeleted => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),
             KeyError::Storage(cause) => Self::internal("accessing the storage failed", &cause),
         }
@@ -422,7 +422,7 @@ impl From<DirectoryError> for ApiError {
             }
             DirectoryError::ConfirmMismatch { keys } => {
                 let message = format!("{message}: pass confirm={keys} to delete it with them");
-                Self::new(StatusCode::CONFLICT, "confirm_mismatch", message).with(Extra::Keys(keys))
+                Self::new(StatusCode::CONFLICT, "confirm_mismatch", message).with_detail(ErrorDetail::Keys(keys))
             }
             DirectoryError::Storage(cause) => {
                 Self::internal("changing the directory failed", &cause)

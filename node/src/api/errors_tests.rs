@@ -5,14 +5,14 @@ use http_body_util::BodyExt;
 use super::*;
 use crate::service::{Access, Plan};
 
-fn seen(error: impl Into<ApiError>) -> (u16, &'static str) {
+fn status_and_code(error: impl Into<ApiError>) -> (u16, &'static str) {
     let error = error.into();
     (error.status().as_u16(), error.code())
 }
 
 async fn body_of(error: ApiError) -> serde_json::Value {
     let body = error
-        .answer()
+        .into_http_response()
         .into_body()
         .collect()
         .await
@@ -21,31 +21,31 @@ async fn body_of(error: ApiError) -> serde_json::Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-fn io() -> std::io::Error {
+fn io_error() -> std::io::Error {
     std::io::Error::other("disk on fire")
 }
 
 #[test]
 fn key_errors_have_their_codes() {
-    assert_eq!(seen(KeyError::UnknownOutcome), (504, "unknown_outcome"));
+    assert_eq!(status_and_code(KeyError::UnknownOutcome), (504, "unknown_outcome"));
     assert_eq!(
-        seen(KeyError::PreconditionFailed),
+        status_and_code(KeyError::PreconditionFailed),
         (412, "precondition_failed")
     );
     assert_eq!(
-        seen(KeyError::TooManyKeys { limit: 9 }),
+        status_and_code(KeyError::TooManyKeys { limit: 9 }),
         (403, "plan_limit")
     );
-    assert_eq!(seen(KeyError::BucketGone), (404, "unknown_bucket"));
-    let full = |elsewhere| seen(KeyError::DiskFull { elsewhere });
+    assert_eq!(status_and_code(KeyError::BucketDeleted), (404, "unknown_bucket"));
+    let full = |elsewhere| status_and_code(KeyError::DiskFull { elsewhere });
     assert_eq!(
         (full(true), full(false)),
         ((503, "disk_full"), (507, "disk_full"))
     );
-    assert_eq!(seen(KeyError::Storage(io())), (500, "internal"));
-    assert_eq!(seen(KeyError::Damaged(io())), (500, "damaged"));
+    assert_eq!(status_and_code(KeyError::Storage(io_error())), (500, "internal"));
+    assert_eq!(status_and_code(KeyError::Damaged(io_error())), (500, "damaged"));
     assert_eq!(
-        seen(KeyError::from(Unavailable::Stopping)),
+        status_and_code(KeyError::from(Unavailable::Stopping)),
         (503, "unavailable")
     );
 }
@@ -85,9 +85,9 @@ fn directory_errors_have_their_codes() {
             DirectoryError::ConfirmMismatch { keys: 3 },
             (409, "confirm_mismatch"),
         ),
-        (DirectoryError::Storage(io()), (500, "internal")),
+        (DirectoryError::Storage(io_error()), (500, "internal")),
     ] {
-        assert_eq!(seen(error), expected);
+        assert_eq!(status_and_code(error), expected);
     }
 }
 
@@ -102,21 +102,21 @@ async fn bodies_are_json_with_code_and_message() {
 
 #[tokio::test]
 async fn causes_are_not_disclosed() {
-    let body = body_of(KeyError::Storage(io()).into()).await;
+    let body = body_of(KeyError::Storage(io_error()).into()).await;
     assert!(!body["message"].as_str().unwrap().contains("fire"));
 }
 
 #[test]
 fn responses_have_the_headers_of_their_status() {
-    let response = ApiError::unavailable().answer();
+    let response = ApiError::unavailable().into_http_response();
     assert_eq!(response.headers()[header::RETRY_AFTER], "1");
     assert_eq!(
         response.headers()[header::CONTENT_TYPE],
         "application/json; charset=utf-8"
     );
     // A retry doesn't help until the operator raises the limit.
-    let response = ApiError::from(DirectoryError::ClusterFull { what: "buckets" }).answer();
+    let response = ApiError::from(DirectoryError::ClusterFull { what: "buckets" }).into_http_response();
     assert!(!response.headers().contains_key(header::RETRY_AFTER));
-    let response = ApiError::method_not_allowed("GET, OPTIONS").answer();
+    let response = ApiError::method_not_allowed("GET, OPTIONS").into_http_response();
     assert_eq!(response.headers()[header::ALLOW], "GET, OPTIONS");
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cloudkv_common::server::ConnectionMetrics;
 use crossbeam_utils::CachePadded;
 
-const SHARDS: usize = 16;
+const STRIPE_COUNT: usize = 16;
 
 /// Class of a request, by which requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum RequestClass {
     /// GET and HEAD of a key.
     Get,
     /// PUT and POST of a key.
@@ -28,7 +28,7 @@ pub enum Class {
     Other,
 }
 
-impl Class {
+impl RequestClass {
     /// All classes.
     pub const ALL: [Self; 6] = [
         Self::Get,
@@ -53,11 +53,11 @@ impl Class {
 }
 
 /// Number of classes of status codes: 2xx to 5xx.
-const STATUSES: usize = 4;
+const STATUS_CLASS_COUNT: usize = 4;
 
 #[derive(Debug, Default)]
-struct Shard {
-    requests: [[AtomicU64; STATUSES]; Class::ALL.len()],
+struct CounterStripe {
+    requests: [[AtomicU64; STATUS_CLASS_COUNT]; RequestClass::ALL.len()],
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -65,7 +65,7 @@ struct Shard {
 /// Counters of the public API, cheap to add to from any thread.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
-    shards: [CachePadded<Shard>; SHARDS],
+    stripes: [CachePadded<CounterStripe>; STRIPE_COUNT],
     /// Counters of the API's connections.
     pub connections: Arc<ConnectionMetrics>,
 }
@@ -74,7 +74,7 @@ pub struct ApiMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestCount {
     /// Class of the requests.
-    pub class: Class,
+    pub class: RequestClass,
     /// First digit of the status code, 2 to 5.
     pub status: u8,
     /// Number of requests.
@@ -83,8 +83,8 @@ pub struct RequestCount {
 
 impl ApiMetrics {
     /// Counts an answered request: its class, its status, and the bytes of both bodies.
-    pub(crate) fn request(&self, connection: u32, class: Class, status: u16, sizes: Sizes) {
-        let stripe = &self.shards[connection as usize % SHARDS];
+    pub(crate) fn count_request(&self, connection: u32, class: RequestClass, status: u16, sizes: BodySizes) {
+        let stripe = &self.stripes[connection as usize % STRIPE_COUNT];
         let status = usize::from(status / 100).clamp(2, 5) - 2;
         stripe.requests[class as usize][status].fetch_add(1, Ordering::Relaxed);
         if sizes.received > 0 {
@@ -96,10 +96,10 @@ impl ApiMetrics {
     }
 
     /// Returns the counts that aren't zero, by class and status.
-    pub fn requests(&self) -> Vec<RequestCount> {
+    pub fn request_counts(&self) -> Vec<RequestCount> {
         let mut counts = Vec::new();
-        for class in Class::ALL {
-            for status in 0..STATUSES {
+        for class in RequestClass::ALL {
+            for status in 0..STATUS_CLASS_COUNT {
                 let count = self.sum(|stripe| &stripe.requests[class as usize][status]);
                 if count > 0 {
                     counts.push(RequestCount {
@@ -123,8 +123,8 @@ impl ApiMetrics {
         self.sum(|stripe| &stripe.bytes_out)
     }
 
-    fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        self.shards
+    fn sum(&self, counter: impl Fn(&CounterStripe) -> &AtomicU64) -> u64 {
+        self.stripes
             .iter()
             .map(|stripe| counter(stripe).load(Ordering::Relaxed))
             .sum()
@@ -133,7 +133,7 @@ impl ApiMetrics {
 
 /// Bytes of a request's body and of its response's.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sizes {
+pub(crate) struct BodySizes {
     pub(crate) received: u64,
     pub(crate) sent: u64,
 }
@@ -146,42 +146,42 @@ mod tests {
     fn stripes_are_summed() {
         let metrics = ApiMetrics::default();
         for connection in 0..40 {
-            metrics.request(
+            metrics.count_request(
                 connection,
-                Class::Get,
+                RequestClass::Get,
                 200,
-                Sizes {
+                BodySizes {
                     received: 0,
                     sent: 100,
                 },
             );
         }
-        metrics.request(
+        metrics.count_request(
             7,
-            Class::Put,
+            RequestClass::Put,
             413,
-            Sizes {
+            BodySizes {
                 received: 5,
                 sent: 1,
             },
         );
         let get = RequestCount {
-            class: Class::Get,
+            class: RequestClass::Get,
             status: 2,
             count: 40,
         };
         let put = RequestCount {
-            class: Class::Put,
+            class: RequestClass::Put,
             status: 4,
             count: 1,
         };
-        assert_eq!(metrics.requests(), [get, put]);
+        assert_eq!(metrics.request_counts(), [get, put]);
         assert_eq!((metrics.bytes_in(), metrics.bytes_out()), (5, 4001));
     }
 
     #[test]
     fn classes_index_their_counters() {
-        for (index, class) in Class::ALL.into_iter().enumerate() {
+        for (index, class) in RequestClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, index);
         }
     }

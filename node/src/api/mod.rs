@@ -23,7 +23,7 @@ mod http;
 mod keys;
 mod metrics;
 mod routes;
-mod users;
+mod router_requests;
 
 use std::sync::Arc;
 
@@ -34,23 +34,23 @@ use ::http::header::InvalidHeaderValue;
 
 pub use self::buckets::CreationSettings;
 pub use self::errors::ApiError;
-pub use self::metrics::{ApiMetrics, Class, RequestCount};
+pub use self::metrics::{ApiMetrics, RequestClass, RequestCount};
 pub use cloudkv_common::server::{HttpSettings, serve};
 
 use cloudkv_common::network::Network;
 
-use self::buckets::{Creations, Management};
-use self::http::receive::Intake;
+use self::buckets::{CreationLimiter, BucketsState};
+use self::http::receive::BodyReader;
 use crate::service::Service;
 
 /// The public API of one node.
 pub struct Api {
     service: Service,
     region: HeaderValue,
-    lag: ArcSwapOption<HeaderValue>,
-    intake: Arc<Intake>,
+    replication_lag: ArcSwapOption<HeaderValue>,
+    body_reader: Arc<BodyReader>,
     router: axum::Router,
-    trusted: Arc<[Network]>,
+    trusted_proxies: Arc<[Network]>,
     metrics: Arc<ApiMetrics>,
 }
 
@@ -63,30 +63,30 @@ impl Api {
         creations: CreationSettings,
     ) -> Result<Self, InvalidHeaderValue> {
         let region = HeaderValue::from_str(region)?;
-        let intake = Arc::new(Intake::new(settings));
-        let router = routes::router(Management {
+        let intake = Arc::new(BodyReader::new(settings));
+        let router = routes::router(BucketsState {
             directory: service.directory.clone(),
-            intake: Arc::clone(&intake),
-            creations: Arc::new(Creations::new(creations)),
-            trusted: Arc::clone(&settings.trusted),
+            body_reader: Arc::clone(&intake),
+            creation_limiter: Arc::new(CreationLimiter::new(creations)),
+            trusted_proxies: Arc::clone(&settings.trusted_proxies),
         });
         Ok(Self {
             service,
             region,
-            lag: ArcSwapOption::empty(),
-            intake,
+            replication_lag: ArcSwapOption::empty(),
+            body_reader: intake,
             router,
-            trusted: Arc::clone(&settings.trusted),
+            trusted_proxies: Arc::clone(&settings.trusted_proxies),
             metrics: Arc::default(),
         })
     }
 
     /// Sets the replication lag from other regions, as responses report it; empty: no header.
-    pub fn set_lag(&self, lag: &str) {
+    pub fn set_replication_lag(&self, lag: &str) {
         let lag = HeaderValue::from_str(lag)
             .ok()
             .filter(|lag| !lag.is_empty());
-        self.lag.store(lag.map(Arc::new));
+        self.replication_lag.store(lag.map(Arc::new));
     }
 
     /// Returns the counters, for the metrics exporter.

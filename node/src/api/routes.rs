@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, get, patch};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use crate::api::buckets::{self, Management};
+use crate::api::buckets::{self, BucketsState};
 use crate::api::errors::ApiError;
 use crate::api::http::cors;
 use crate::api::http::headers::JSON;
@@ -16,7 +16,7 @@ const BUCKETS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const BUCKET_METHODS: &str = "PATCH, DELETE, OPTIONS";
 
 /// Builds the router of everything but keys.
-pub(crate) fn router(state: Management) -> Router {
+pub(crate) fn router(state: BucketsState) -> Router {
     let collection = get(buckets::list).post(buckets::create);
     let one = patch(buckets::modify).delete(buckets::delete);
     Router::new()
@@ -29,9 +29,9 @@ pub(crate) fn router(state: Management) -> Router {
 
 /// Adds `OPTIONS`, and the response to methods that a route doesn't have.
 fn with_methods(
-    route: MethodRouter<Management>,
+    route: MethodRouter<BucketsState>,
     methods: &'static str,
-) -> MethodRouter<Management> {
+) -> MethodRouter<BucketsState> {
     route
         .options(move |headers: HeaderMap| async move {
             cors::options(&headers, methods).map(axum::body::Body::from)
@@ -45,6 +45,6 @@ async fn ping() -> Response {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.answer().map(axum::body::Body::from)
+        self.into_http_response().map(axum::body::Body::from)
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub enum CertsError {
     /// A file exists already.
     #[error("write {}: the file exists, nothing was changed: {instead}", path.display())]
-    Exists {
+    AlreadyExists {
         /// The file.
         path: PathBuf,
         /// Advice for the operator.
@@ -28,7 +28,7 @@ pub enum CertsError {
     },
     /// The file of the CA's key holds no private key.
     #[error("read {}: the file holds no private key in PEM form", path.display())]
-    Key {
+    InvalidKey {
         /// The file.
         path: PathBuf,
         /// Error of parsing the key.
@@ -41,7 +41,7 @@ pub enum CertsError {
         key.display(),
         ca.display()
     )]
-    OtherAuthority {
+    KeyMismatch {
         /// File of the CA's key.
         key: PathBuf,
         /// File of the CA's certificate.
@@ -49,7 +49,7 @@ pub enum CertsError {
     },
     /// Generating or signing a certificate failed.
     #[error("issue a certificate")]
-    Make(#[source] rcgen::Error),
+    Issue(#[source] rcgen::Error),
     /// A file can't be written.
     #[error("write {}", path.display())]
     Write {
@@ -63,7 +63,7 @@ pub enum CertsError {
 
 /// Policy for files that exist already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Existing {
+pub(super) enum OverwritePolicy {
     /// They stay, and the command fails.
     Refuse,
     /// They are replaced, each atomically.
@@ -72,19 +72,19 @@ pub(super) enum Existing {
 
 /// Paths of a certificate's file and of its key's.
 #[derive(Clone, Debug)]
-pub(super) struct Pair {
+pub(super) struct CertificateFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    instead: &'static str,
+    advice: &'static str,
 }
 
-impl Pair {
+impl CertificateFiles {
     /// Returns the files of a directory's CA.
     pub fn authority(dir: &Path) -> Self {
         Self {
             certificate: dir.join("ca.pem"),
             key: dir.join("ca.key"),
-            instead: "give another --dir for another CA",
+            advice: "give another --dir for another CA",
         }
     }
 
@@ -93,7 +93,7 @@ impl Pair {
         Self {
             certificate: dir.join(format!("{name}.pem")),
             key: dir.join(format!("{name}.key")),
-            instead: "give --renew to replace it",
+            advice: "give --renew to replace it",
         }
     }
 
@@ -102,17 +102,17 @@ impl Pair {
         Self {
             certificate: folder.join("tls.crt"),
             key: folder.join("tls.key"),
-            instead: "remove it",
+            advice: "remove it",
         }
     }
 
     /// Fails if a file exists that must not be replaced.
-    pub fn check(&self, policy: Existing) -> Result<(), CertsError> {
+    pub fn check(&self, policy: OverwritePolicy) -> Result<(), CertsError> {
         let paths = [&self.certificate, &self.key];
         match paths.into_iter().find(|path| path.exists()) {
-            Some(path) if policy == Existing::Refuse => Err(CertsError::Exists {
+            Some(path) if policy == OverwritePolicy::Refuse => Err(CertsError::AlreadyExists {
                 path: path.clone(),
-                instead: self.instead,
+                instead: self.advice,
             }),
             Some(_) | None => Ok(()),
         }
@@ -124,14 +124,14 @@ impl Pair {
         &self,
         certificate: &str,
         key: &str,
-        policy: Existing,
+        policy: OverwritePolicy,
     ) -> Result<(), CertsError> {
         write(&self.key, key, 0o600, policy)?;
         write(&self.certificate, certificate, 0o644, policy)
     }
 }
 
-impl fmt::Display for Pair {
+impl fmt::Display for CertificateFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (certificate, key) = (self.certificate.display(), self.key.display());
         write!(f, "{certificate} and {key}")
@@ -139,7 +139,7 @@ impl fmt::Display for Pair {
 }
 
 /// Creates a directory that only its owner can access, if there is none.
-pub(super) fn make_dir(dir: &Path) -> Result<(), CertsError> {
+pub(super) fn create_dir(dir: &Path) -> Result<(), CertsError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     created.map_err(|source| CertsError::Write {
         path: dir.to_owned(),
@@ -149,26 +149,26 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), CertsError> {
 
 /// Writes or replaces a file that all users may read.
 pub(super) fn write_public(path: &Path, text: &str) -> Result<(), CertsError> {
-    write(path, text, 0o644, Existing::Replace)
+    write(path, text, 0o644, OverwritePolicy::Replace)
 }
 
-fn write(path: &Path, text: &str, mode: u32, policy: Existing) -> Result<(), CertsError> {
+fn write(path: &Path, text: &str, mode: u32, policy: OverwritePolicy) -> Result<(), CertsError> {
     let target = match policy {
-        Existing::Refuse => path.to_owned(),
-        Existing::Replace => {
+        OverwritePolicy::Refuse => path.to_owned(),
+        OverwritePolicy::Replace => {
             let mut name = path.as_os_str().to_owned();
             name.push(".new");
             PathBuf::from(name)
         }
     };
     let write = || {
-        if policy == Existing::Replace {
+        if policy == OverwritePolicy::Replace {
             remove_leftover(&target)?;
         }
         let mut file = open(&target, mode)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        if policy == Existing::Replace {
+        if policy == OverwritePolicy::Replace {
             fs::rename(&target, path)?;
         }
         Ok(())

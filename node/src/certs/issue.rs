@@ -10,17 +10,17 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 
-use super::files::{CertsError, Pair};
+use super::files::{CertsError, CertificateFiles};
 
 /// Common name of the CA. All CAs created here share it: the key identifies which one has signed.
 const CA_NAME: &str = "CloudKV CA";
 /// Time by which certificates are backdated, since clocks of other machines may be behind.
-const BACKDATED: Duration = Duration::from_secs(3600);
+const CLOCK_SKEW_ALLOWANCE: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Role of a certificate's holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum CertificateRole {
     /// A node, which is a server and a client.
     Node,
     /// A router, which is a client only.
@@ -28,34 +28,34 @@ pub(super) enum Role {
 }
 
 /// A certificate and its key, in PEM form.
-pub(super) struct Made {
+pub(super) struct IssuedCertificate {
     pub certificate: String,
     pub key: String,
 }
 
 /// A CA with its signing key.
-pub(super) struct Authority {
+pub(super) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
-    files: Pair,
+    files: CertificateFiles,
     certificate: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Creates the certificate and key of a new CA.
-    pub fn create(days: u32) -> Result<Made, rcgen::Error> {
+    pub fn create(days: u32) -> Result<IssuedCertificate, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = ca_params();
-        set_term(&mut params, days);
-        params.serial_number = Some(serial()?);
+        set_validity(&mut params, days);
+        params.serial_number = Some(random_serial()?);
         let certificate = params.self_signed(&key)?;
-        Ok(Made {
+        Ok(IssuedCertificate {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         })
     }
 
     /// Opens the CA of a directory.
-    pub fn open(files: &Pair) -> Result<Self, CertsError> {
+    pub fn open(files: &CertificateFiles) -> Result<Self, CertsError> {
         let read = |path: &std::path::Path| {
             fs::read_to_string(path).map_err(|source| CertsError::NoAuthority {
                 path: path.to_owned(),
@@ -63,7 +63,7 @@ impl Authority {
             })
         };
         let key = KeyPair::from_pem(&read(&files.key)?);
-        let key = key.map_err(|source| CertsError::Key {
+        let key = key.map_err(|source| CertsError::InvalidKey {
             path: files.key.clone(),
             source,
         })?;
@@ -80,19 +80,19 @@ impl Authority {
     }
 
     /// Issues a certificate for these hosts.
-    pub fn issue(&self, role: Role, names: &[String], days: u32) -> Result<Made, CertsError> {
+    pub fn issue(&self, role: CertificateRole, names: &[String], days: u32) -> Result<IssuedCertificate, CertsError> {
         let sign = || {
             let key = KeyPair::generate()?;
-            let certificate = params(role, names, days)?.signed_by(&key, &self.issuer)?;
-            Ok(Made {
+            let certificate = certificate_params(role, names, days)?.signed_by(&key, &self.issuer)?;
+            Ok(IssuedCertificate {
                 certificate: certificate.pem(),
                 key: key.serialize_pem(),
             })
         };
-        let issued: Made = sign().map_err(CertsError::Make)?;
+        let issued: IssuedCertificate = sign().map_err(CertsError::Issue)?;
         // The CA's certificate may be of another key, or have expired.
         if valid_until(&issued.certificate, &self.certificate).is_none() {
-            return Err(CertsError::OtherAuthority {
+            return Err(CertsError::KeyMismatch {
                 key: self.files.key.clone(),
                 ca: self.files.certificate.clone(),
             });
@@ -111,45 +111,45 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-fn params(role: Role, names: &[String], days: u32) -> Result<CertificateParams, rcgen::Error> {
+fn certificate_params(role: CertificateRole, names: &[String], days: u32) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     let first = names.first().map_or("", String::as_str);
     params.distinguished_name.push(DnType::CommonName, first);
     params.subject_alt_names = names
         .iter()
-        .map(|name| san(name))
+        .map(|name| subject_alt_name(name))
         .collect::<Result<_, _>>()?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = match role {
-        Role::Node => vec![
+        CertificateRole::Node => vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ],
-        Role::Router => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        CertificateRole::Router => vec![ExtendedKeyUsagePurpose::ClientAuth],
     };
     params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(serial()?);
-    set_term(&mut params, days);
+    params.serial_number = Some(random_serial()?);
+    set_validity(&mut params, days);
     Ok(params)
 }
 
-fn san(name: &str) -> Result<SanType, rcgen::Error> {
+fn subject_alt_name(name: &str) -> Result<SanType, rcgen::Error> {
     match name.parse::<IpAddr>() {
         Ok(address) => Ok(SanType::IpAddress(address)),
         Err(_) => Ok(SanType::DnsName(name.try_into()?)),
     }
 }
 
-fn set_term(params: &mut CertificateParams, days: u32) {
+fn set_validity(params: &mut CertificateParams, days: u32) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = date_time_ymd(1970, 1, 1) + now.unwrap_or_default();
-    params.not_before = now - BACKDATED;
+    params.not_before = now - CLOCK_SKEW_ALLOWANCE;
     params.not_after = now + days * DAY;
 }
 
 /// Returns a random serial number, since one must not occur twice.
-fn serial() -> Result<SerialNumber, rcgen::Error> {
+fn random_serial() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
     // Positive, as RFC 5280 requires.

@@ -13,18 +13,18 @@ mod tests;
 
 use std::path::Path;
 
-use crate::config::{CertsArgs, CertsOrder, CertsTerm};
+use crate::config::{CertsArgs, CertsCommand, CertificateValidity};
 pub use files::CertsError;
-use files::{Existing, Pair};
-use issue::{Authority, Role};
+use files::{OverwritePolicy, CertificateFiles};
+use issue::{CertificateAuthority, CertificateRole};
 
 /// Runs the command `certs`, and returns its output.
-pub fn make(args: &CertsArgs) -> Result<String, CertsError> {
+pub fn run(args: &CertsArgs) -> Result<String, CertsError> {
     let dir = &args.dir;
-    match &args.order {
-        CertsOrder::Init { days } => init(dir, *days),
-        CertsOrder::Node { hosts, term } => {
-            let report = issue(dir, Role::Node, hosts, *term)?;
+    match &args.command {
+        CertsCommand::Init { days } => init(dir, *days),
+        CertsCommand::Node { hosts, term } => {
+            let report = issue(dir, CertificateRole::Node, hosts, *term)?;
             Ok(format!(
                 "{report}Give the node three files: rpc_cert = \"{name}.pem\", rpc_key = \
                  \"{name}.key\", rpc_ca = \"ca.pem\". Its advertise_rpc has to have {}.\n",
@@ -35,13 +35,13 @@ pub fn make(args: &CertsArgs) -> Result<String, CertsError> {
                 name = hosts.first().map_or("", String::as_str),
             ))
         }
-        CertsOrder::Router { name, term } => {
-            let report = issue(dir, Role::Router, std::slice::from_ref(name), *term)?;
+        CertsCommand::Router { name, term } => {
+            let report = issue(dir, CertificateRole::Router, std::slice::from_ref(name), *term)?;
             Ok(format!(
                 "{report}Give the router {name}.pem, {name}.key and ca.pem.\n"
             ))
         }
-        CertsOrder::Setup {
+        CertsCommand::Setup {
             into,
             nodes,
             routers,
@@ -50,10 +50,10 @@ pub fn make(args: &CertsArgs) -> Result<String, CertsError> {
 }
 
 fn init(dir: &Path, days: u32) -> Result<String, CertsError> {
-    let (files, policy) = (Pair::authority(dir), Existing::Refuse);
+    let (files, policy) = (CertificateFiles::authority(dir), OverwritePolicy::Refuse);
     files.check(policy)?;
-    files::make_dir(dir)?;
-    let ca = Authority::create(days).map_err(CertsError::Make)?;
+    files::create_dir(dir)?;
+    let ca = CertificateAuthority::create(days).map_err(CertsError::Issue)?;
     files.write(&ca.certificate, &ca.key, policy)?;
     Ok(format!(
         "Created a CA, valid for {days} days: {files}.\nGive ca.pem to nodes and routers. Keep \
@@ -61,17 +61,17 @@ fn init(dir: &Path, days: u32) -> Result<String, CertsError> {
     ))
 }
 
-fn issue(dir: &Path, role: Role, names: &[String], term: CertsTerm) -> Result<String, CertsError> {
+fn issue(dir: &Path, role: CertificateRole, names: &[String], term: CertificateValidity) -> Result<String, CertsError> {
     let first = names.first().map_or("", String::as_str);
-    let files = Pair::named(dir, first);
+    let files = CertificateFiles::named(dir, first);
     // The CA's own files are never replaced.
     let policy = if term.renew && first != "ca" {
-        Existing::Replace
+        OverwritePolicy::Replace
     } else {
-        Existing::Refuse
+        OverwritePolicy::Refuse
     };
     files.check(policy)?;
-    let authority = Authority::open(&Pair::authority(dir))?;
+    let authority = CertificateAuthority::open(&CertificateFiles::authority(dir))?;
     let issued = authority.issue(role, names, term.days)?;
     files.write(&issued.certificate, &issued.key, policy)?;
     Ok(format!(

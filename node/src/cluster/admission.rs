@@ -6,16 +6,16 @@
 
 use std::sync::Arc;
 
-use cloudkv_common::names::is_slip;
+use cloudkv_common::names::is_likely_typo;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::BoxFuture;
 use tonic::Status;
 
 use super::identity::{FIRST_REGION, Identity};
-use super::keeper::Proposer;
+use super::placement_controller::MetadataProposer;
 use crate::meta::{Catalog, Topology};
 use crate::raft::NodeId;
-use crate::rpc::{Caller, check_address};
+use crate::rpc::{PeerIdentity, check_address};
 
 /// First feature level at which a cluster can have several regions.
 const REGIONS_LEVEL: u32 = 2;
@@ -27,7 +27,7 @@ pub struct Admission {
     /// The metadata in memory.
     pub catalog: Arc<Catalog>,
     /// Sends commands to the metadata's leader on any node.
-    pub propose: Proposer,
+    pub propose: MetadataProposer,
     /// Brings the metadata in memory up to date with the leader's.
     pub refresh: Refresher,
 }
@@ -40,15 +40,15 @@ impl Admission {
     /// Admits a node, or updates its addresses. A repeated request gets the same answer.
     pub async fn admit(
         &self,
-        caller: Caller,
+        caller: PeerIdentity,
         request: pb::JoinRequest,
     ) -> Result<pb::JoinResponse, Status> {
         let header = self.catalog.header();
         if header.cluster_id.is_empty() {
             return Err(Status::unavailable("this node has not joined a cluster yet"));
         }
-        self.check(&request, header.shards)?;
-        self.check_number(&caller, request.node_id).await?;
+        self.check_request(&request, header.shards)?;
+        self.check_node_id(&caller, request.node_id).await?;
         self.add_region(&request).await?;
         let register = pb::RegisterNode {
             node: request.node_id,
@@ -64,7 +64,7 @@ impl Admission {
         registered.map_err(|refusal| {
             if refusal.is_final {
                 Status::failed_precondition(refusal.reason)
-            } else if refusal.needs_person {
+            } else if refusal.needs_operator {
                 Status::already_exists(refusal.reason)
             } else {
                 Status::unavailable(refusal.reason)
@@ -82,15 +82,15 @@ impl Admission {
             shards: header.shards,
             region: region.number,
             incarnation: region.incarnation,
-            founds_region: region.number != FIRST_REGION && region.founder == request.node_id,
-            adopts: region.number != FIRST_REGION,
+            bootstraps_region: region.number != FIRST_REGION && region.bootstrap_node == request.node_id,
+            must_seed: region.number != FIRST_REGION,
             nodes: self.catalog.topology().members(),
         })
     }
 
     /// Refuses a caller that uses the node ID of another node.
-    async fn check_number(&self, caller: &Caller, number: NodeId) -> Result<(), Status> {
-        if let Caller::Local = caller {
+    async fn check_node_id(&self, caller: &PeerIdentity, number: NodeId) -> Result<(), Status> {
+        if let PeerIdentity::Local = caller {
             return Ok(());
         }
         // This node may not know the other one yet.
@@ -103,7 +103,7 @@ impl Admission {
         }
     }
 
-    fn check(&self, request: &pb::JoinRequest, shards: u32) -> Result<(), Status> {
+    fn check_request(&self, request: &pb::JoinRequest, shards: u32) -> Result<(), Status> {
         let own = &self.identity.cluster_id;
         if !request.cluster_id.is_empty() && request.cluster_id != *own {
             return Err(Status::permission_denied(format!(
@@ -126,7 +126,7 @@ impl Admission {
         let topology = self.catalog.topology();
         let number = topology.region_number(&request.region);
         if let Some(region) = number.and_then(|number| topology.region(number)) {
-            return if region.leaving {
+            return if region.is_removing {
                 let name = &region.name;
                 Err(Status::unavailable(format!(
                     "region {name} is being removed"
@@ -148,8 +148,8 @@ impl Admission {
         }
         let add = pb::AddRegion {
             name: request.region.clone(),
-            incarnation: random()?,
-            founder: request.node_id,
+            incarnation: random_incarnation()?,
+            bootstrap_node: request.node_id,
         };
         let added = (self.propose)(Command::AddRegion(add)).await;
         added.map_err(|refusal| Status::unavailable(refusal.reason))
@@ -159,7 +159,7 @@ impl Admission {
 /// Refuses a region that was probably created by mistake: only removing it would undo that.
 fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<(), Status> {
     let name = request.region.as_str();
-    let names: Vec<&str> = topology.regions().map(|(_, name)| name).collect();
+    let names: Vec<&str> = topology.region_names().map(|(_, name)| name).collect();
     if names.contains(&name) {
         return Ok(());
     }
@@ -171,7 +171,7 @@ fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<()
              region, its name"
         )));
     }
-    match names.iter().find(|other| is_slip(name, other)) {
+    match names.iter().find(|other| is_likely_typo(name, other)) {
         Some(other) => Err(Status::failed_precondition(format!(
             "the node's --region, `{name}`, is one slip away from `{other}`, and this cluster has \
              {list}: give --region one of these or, to start a new region, a name that is not so \
@@ -182,7 +182,7 @@ fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<()
 }
 
 /// Draws a random incarnation; never 0.
-fn random() -> Result<u64, Status> {
+fn random_incarnation() -> Result<u64, Status> {
     let mut bytes = [0_u8; 8];
     getrandom::fill(&mut bytes).map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(u64::from_be_bytes(bytes) | 1)

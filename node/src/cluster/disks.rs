@@ -5,101 +5,101 @@
 //! of its members. While most of them have free space it accepts everything: the others follow as
 //! long as they can, and catch up when they have space again.
 
-use super::keeper::Keeper;
-use super::vitals::Vitals;
-use crate::raft::{Group, Machine, NodeId};
-use crate::store::{DiskSpace, DiskState, Gate, Intake};
+use super::placement_controller::PlacementController;
+use super::failure_detector::FailureDetector;
+use crate::raft::{Group, StateMachine, NodeId};
+use crate::store::{DiskSpace, DiskState, WriteGate, WriteAdmission};
 
 /// Voter of a group, with the state of its disk.
 #[derive(Clone, Copy, Debug)]
-struct Voter {
+struct VoterDisk {
     id: NodeId,
     /// True if its disk is below the low-water mark, as far as is known.
     is_low: bool,
     /// True if it could take the lead.
-    lives: bool,
+    is_alive: bool,
 }
 
 /// Decides what a leader accepts, from the disk space of its node and of the other voters.
-fn intake(state: DiskState, me: NodeId, voters: &[Voter]) -> Intake {
+fn decide_intake(state: DiskState, me: NodeId, voters: &[VoterDisk]) -> WriteAdmission {
     let low = voters.iter().filter(|voter| voter.is_low).count();
     let elsewhere = voters
         .iter()
-        .any(|voter| voter.id != me && voter.lives && !voter.is_low);
+        .any(|voter| voter.id != me && voter.is_alive && !voter.is_low);
     if state == DiskState::Exhausted {
-        Intake::Nothing { elsewhere }
+        WriteAdmission::NoWrites { elsewhere }
     } else if 2 * low > voters.len() {
-        Intake::NoGrowth { elsewhere }
+        WriteAdmission::NoGrowth { elsewhere }
     } else {
-        Intake::All
+        WriteAdmission::AllWrites
     }
 }
 
 /// Disk state of this node and of the others.
-pub(super) struct Disks<'a> {
+pub(super) struct DiskMonitor<'a> {
     pub me: NodeId,
     pub space: &'a DiskSpace,
-    pub vitals: &'a Vitals,
+    pub failure_detector: &'a FailureDetector,
 }
 
-impl Disks<'_> {
-    fn voters<M: Machine>(&self, group: &Group<M>) -> Vec<Voter> {
+impl DiskMonitor<'_> {
+    fn voter_disks<M: StateMachine>(&self, group: &Group<M>) -> Vec<VoterDisk> {
         let (voters, _) = group.members();
-        let voter = |id| Voter {
+        let voter = |id| VoterDisk {
             id,
             is_low: if id == self.me {
                 self.space.state() != DiskState::Ample
             } else {
-                self.vitals.disk_is_low(id)
+                self.failure_detector.is_disk_low(id)
             },
-            lives: id == self.me || self.vitals.lives(id),
+            is_alive: id == self.me || self.failure_detector.is_alive(id),
         };
         voters.into_iter().map(voter).collect()
     }
 
     /// Decides what a group accepts on this node.
-    fn decide<M: Machine>(&self, group: &Group<M>, gate: &Gate) {
-        let voters = self.voters(group);
+    fn update_gate<M: StateMachine>(&self, group: &Group<M>, gate: &WriteGate) {
+        let voters = self.voter_disks(group);
         let state = if group.led_term().is_some() {
             self.space.state()
         } else {
             DiskState::Ample
         };
-        gate.set(intake(state, self.me, &voters));
+        gate.set(decide_intake(state, self.me, &voters));
     }
 
     /// Transfers a group's leadership to a voter with free space, if this node has none.
-    async fn give_way<M: Machine>(&self, group: &Group<M>) {
+    async fn transfer_leadership<M: StateMachine>(&self, group: &Group<M>) {
         if self.space.state() == DiskState::Ample || group.led_term().is_none() {
             return;
         }
-        let voters = self.voters(group).into_iter();
-        let targets = voters.filter(|voter| voter.id != self.me && voter.lives && !voter.is_low);
+        let voters = self.voter_disks(group).into_iter();
+        let targets = voters.filter(|voter| voter.id != self.me && voter.is_alive && !voter.is_low);
         let targets: Vec<NodeId> = targets.map(|voter| voter.id).collect();
         if !targets.is_empty() {
             group
-                .hand_over(&targets, "the leader's disk is nearly full")
+                .transfer_leadership(&targets, "the leader's disk is nearly full")
                 .await;
         }
     }
 }
 
-impl Keeper {
+impl PlacementController {
     /// Updates what the groups accept, and moves leadership to nodes with free space.
-    pub(super) async fn mind_disks(&self) {
-        let disks = Disks {
+    pub(super) async fn update_disk_gates(&self) {
+        let disks = DiskMonitor {
             me: self.identity.node_id,
-            space: &self.space,
-            vitals: &self.vitals,
+            space: &self.disk_space,
+            failure_detector: &self.failure_detector,
         };
-        disks.decide(&self.meta, &self.meta_gate);
+        disks.update_gate(&self.meta, &self.meta_gate);
         for shard in &self.shards {
-            disks.decide(shard.group(), shard.gate());
+            disks.update_gate(shard.group(), shard.gate());
         }
         for shard in &self.shards {
-            disks.give_way(shard.group()).await;
+            disks.transfer_leadership(shard.group()).await;
         }
-        disks.give_way(&self.meta).await;
+        disks.transfer_leadership(&self.meta).await;
     }
 }
 
@@ -107,41 +107,41 @@ impl Keeper {
 mod tests {
     use super::*;
 
-    fn voters(low: [bool; 3], living: [bool; 3]) -> Vec<Voter> {
+    fn voter_disks(low: [bool; 3], living: [bool; 3]) -> Vec<VoterDisk> {
         let ids = (1..).zip(low).zip(living);
-        ids.map(|((id, is_low), lives)| Voter { id, is_low, lives })
+        ids.map(|((id, is_low), lives)| VoterDisk { id, is_low, is_alive: lives })
             .collect()
     }
 
     #[test]
     fn growth_is_refused_while_most_voters_lack_space() {
         const ALL: [bool; 3] = [true; 3];
-        let low = |low| intake(DiskState::Low, 1, &voters(low, ALL));
-        assert_eq!(low([true, false, false]), Intake::All);
-        let some_elsewhere = Intake::NoGrowth { elsewhere: true };
+        let low = |low| decide_intake(DiskState::Low, 1, &voter_disks(low, ALL));
+        assert_eq!(low([true, false, false]), WriteAdmission::AllWrites);
+        let some_elsewhere = WriteAdmission::NoGrowth { elsewhere: true };
         assert_eq!(low([true, true, false]), some_elsewhere);
-        let none_elsewhere = Intake::NoGrowth { elsewhere: false };
+        let none_elsewhere = WriteAdmission::NoGrowth { elsewhere: false };
         assert_eq!(low([true, true, true]), none_elsewhere);
         // A node with free space that isn't alive doesn't count.
-        let silent = voters([true, true, false], [true, true, false]);
-        assert_eq!(intake(DiskState::Low, 1, &silent), none_elsewhere);
+        let silent = voter_disks([true, true, false], [true, true, false]);
+        assert_eq!(decide_intake(DiskState::Low, 1, &silent), none_elsewhere);
     }
 
     #[test]
     fn a_leader_with_an_exhausted_reserve_accepts_nothing() {
-        let others_have_space = voters([true, false, false], [true; 3]);
-        let decision = intake(DiskState::Exhausted, 1, &others_have_space);
-        assert_eq!(decision, Intake::Nothing { elsewhere: true });
-        let alone = [Voter {
+        let others_have_space = voter_disks([true, false, false], [true; 3]);
+        let decision = decide_intake(DiskState::Exhausted, 1, &others_have_space);
+        assert_eq!(decision, WriteAdmission::NoWrites { elsewhere: true });
+        let alone = [VoterDisk {
             id: 1,
             is_low: true,
-            lives: true,
+            is_alive: true,
         }];
-        let decision = intake(DiskState::Exhausted, 1, &alone);
-        assert_eq!(decision, Intake::Nothing { elsewhere: false });
+        let decision = decide_intake(DiskState::Exhausted, 1, &alone);
+        assert_eq!(decision, WriteAdmission::NoWrites { elsewhere: false });
         assert_eq!(
-            intake(DiskState::Low, 1, &alone),
-            Intake::NoGrowth { elsewhere: false }
+            decide_intake(DiskState::Low, 1, &alone),
+            WriteAdmission::NoGrowth { elsewhere: false }
         );
     }
 }

@@ -32,13 +32,13 @@ pub struct Identity {
     pub region_number: u32,
     /// True if the node bootstrapped the cluster, and so starts its groups as the only member.
     #[serde(default = "default_true", rename = "founder")]
-    pub founder: bool,
+    pub bootstraps_cluster: bool,
     /// True for the first node of a region that joined, which starts its shards as the only member.
     #[serde(default, rename = "founds_region")]
-    pub founds_region: bool,
+    pub bootstraps_region: bool,
     /// True if the region's shards are seeded from other regions before they serve.
     #[serde(default, rename = "adopts")]
-    pub adopts: bool,
+    pub is_seeded: bool,
 }
 
 /// Number of a cluster's first region.
@@ -54,13 +54,13 @@ fn default_true() -> bool {
 
 /// Identity that the configuration asks for.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct RequestedIdentity {
     /// Region of the node.
     pub region: String,
     /// Number of shards; `None` for the stored number, or the default.
     pub shards: Option<u16>,
     /// True if a new node joins a cluster instead of bootstrapping one.
-    pub joins: bool,
+    pub is_joining: bool,
     /// True if the data directory holds a node's log: then an identity must exist, too.
     pub has_log: bool,
 }
@@ -76,7 +76,7 @@ pub enum IdentityError {
         "--shards is {wanted}, but the data directory holds a cluster of {found}: the number is \
          fixed when a cluster is created; leave --shards out, or export into a new cluster"
     )]
-    Shards {
+    ShardCountMismatch {
         /// The configured number.
         wanted: u16,
         /// The cluster's number.
@@ -87,7 +87,7 @@ pub enum IdentityError {
         "--region is `{wanted}`, but the data directory belongs to a node of region `{found}`: \
          start it with that region, or with a --data-dir of its own"
     )]
-    Region {
+    RegionMismatch {
         /// The configured region.
         wanted: String,
         /// The node's region.
@@ -101,7 +101,7 @@ pub enum IdentityError {
          start the node with --join, and `cloudkv-node admin replace` the old one; to start \
          another node, give a --data-dir of its own"
     )]
-    Missing,
+    MissingFile,
     /// The node has drawn its ID, but no cluster has admitted it.
     #[error(
         "the data directory belongs to a node that was about to join a cluster: start it with \
@@ -110,7 +110,7 @@ pub enum IdentityError {
     NotJoined,
     /// The response of the cluster that admits the node is incomplete.
     #[error("join the cluster: its response lacks the {0}")]
-    BadAnswer(&'static str),
+    BadJoinResponse(&'static str),
     /// The identity file can't be read or written.
     #[error("{verb} {FILE} in the data directory")]
     Io {
@@ -124,7 +124,7 @@ pub enum IdentityError {
 
 impl Identity {
     /// Reads the identity in `dir`, or creates one there.
-    pub fn open(dir: &Path, wanted: &Wanted) -> Result<Self, IdentityError> {
+    pub fn open(dir: &Path, wanted: &RequestedIdentity) -> Result<Self, IdentityError> {
         let failed = |verb| move |source| IdentityError::Io { verb, source };
         let path = dir.join(FILE);
         match fs::read(&path) {
@@ -134,22 +134,22 @@ impl Identity {
                 if !stored.is_member() && stored.region != wanted.region {
                     // No cluster knows it: it may have been refused because of its region.
                     stored.region.clone_from(&wanted.region);
-                    stored.keep(dir).map_err(failed("write"))?;
+                    stored.save(dir).map_err(failed("write"))?;
                 }
-                stored.check(wanted)?;
+                stored.check_requested(wanted)?;
                 Ok(stored)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if wanted.has_log {
-                    return Err(IdentityError::Missing);
+                    return Err(IdentityError::MissingFile);
                 }
-                let new = if wanted.joins {
-                    Self::applicant(wanted)
+                let new = if wanted.is_joining {
+                    Self::unjoined(wanted)
                 } else {
-                    Self::draw(wanted)
+                    Self::generate(wanted)
                 };
                 let new = new.map_err(failed("draw"))?;
-                new.keep(dir).map_err(failed("write"))?;
+                new.save(dir).map_err(failed("write"))?;
                 Ok(new)
             }
             Err(error) => Err(failed("read")(error)),
@@ -161,7 +161,7 @@ impl Identity {
         serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
     }
 
-    fn draw(wanted: &Wanted) -> io::Result<Self> {
+    fn generate(wanted: &RequestedIdentity) -> io::Result<Self> {
         let mut random = [0_u8; 32];
         getrandom::fill(&mut random)?;
         let random_u64 = |at: usize| {
@@ -181,21 +181,21 @@ impl Identity {
             shards: wanted.shards.unwrap_or(DEFAULT_SHARDS),
             incarnation: random_u64(8) | 1,
             region_number: FIRST_REGION,
-            founder: true,
-            founds_region: false,
-            adopts: false,
+            bootstraps_cluster: true,
+            bootstraps_region: false,
+            is_seeded: false,
         })
     }
 
     /// Creates an identity with nothing but a node ID, until a cluster admits the node.
-    fn applicant(wanted: &Wanted) -> io::Result<Self> {
+    fn unjoined(wanted: &RequestedIdentity) -> io::Result<Self> {
         Ok(Self {
             cluster_id: String::new(),
             shards: 0,
             incarnation: 0,
             region_number: 0,
-            founder: false,
-            ..Self::draw(wanted)?
+            bootstraps_cluster: false,
+            ..Self::generate(wanted)?
         })
     }
 
@@ -205,47 +205,47 @@ impl Identity {
     }
 
     /// Stores the identity in `dir` after a cluster has admitted the node.
-    pub fn joined(&mut self, dir: &Path, response: pb::JoinResponse) -> Result<(), IdentityError> {
+    pub fn accept_join(&mut self, dir: &Path, response: pb::JoinResponse) -> Result<(), IdentityError> {
         let shards = u16::try_from(response.shards)
             .ok()
             .filter(|shards| *shards > 0);
         let incarnation = Some(response.incarnation).filter(|incarnation| *incarnation != 0);
         let cluster_id = Some(response.cluster_id).filter(|id| !id.is_empty());
         *self = Self {
-            cluster_id: cluster_id.ok_or(IdentityError::BadAnswer("cluster ID"))?,
-            shards: shards.ok_or(IdentityError::BadAnswer("number of shards"))?,
-            incarnation: incarnation.ok_or(IdentityError::BadAnswer("incarnation"))?,
+            cluster_id: cluster_id.ok_or(IdentityError::BadJoinResponse("cluster ID"))?,
+            shards: shards.ok_or(IdentityError::BadJoinResponse("number of shards"))?,
+            incarnation: incarnation.ok_or(IdentityError::BadJoinResponse("incarnation"))?,
             region_number: response.region,
-            founds_region: response.founds_region,
-            adopts: response.adopts,
+            bootstraps_region: response.bootstraps_region,
+            is_seeded: response.must_seed,
             ..self.clone()
         };
-        self.keep(dir).map_err(|source| IdentityError::Io {
+        self.save(dir).map_err(|source| IdentityError::Io {
             verb: "write",
             source,
         })
     }
 
-    fn check(&self, wanted: &Wanted) -> Result<(), IdentityError> {
-        if !self.is_member() && !wanted.joins {
+    fn check_requested(&self, wanted: &RequestedIdentity) -> Result<(), IdentityError> {
+        if !self.is_member() && !wanted.is_joining {
             return Err(IdentityError::NotJoined);
         }
         let is_other = |shards: &u16| self.is_member() && *shards != self.shards;
         if let Some(shards) = wanted.shards.filter(is_other) {
-            return Err(IdentityError::Shards {
+            return Err(IdentityError::ShardCountMismatch {
                 wanted: shards,
                 found: self.shards,
             });
         }
         if wanted.region != self.region {
             let (wanted, found) = (wanted.region.clone(), self.region.clone());
-            return Err(IdentityError::Region { wanted, found });
+            return Err(IdentityError::RegionMismatch { wanted, found });
         }
         Ok(())
     }
 
     /// Stores the identity durably and atomically.
-    fn keep(&self, dir: &Path) -> io::Result<()> {
+    fn save(&self, dir: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
         replace_file(dir, FILE, &bytes)
     }
@@ -265,11 +265,11 @@ pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn wanted(region: &str, shards: Option<u16>) -> Wanted {
-        Wanted {
+    fn requested(region: &str, shards: Option<u16>) -> RequestedIdentity {
+        RequestedIdentity {
             region: region.into(),
             shards,
-            joins: false,
+            is_joining: false,
             has_log: false,
         }
     }
@@ -277,12 +277,12 @@ mod tests {
     #[test]
     fn an_identity_is_drawn_once() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Identity::open(dir.path(), &wanted("eu", Some(4))).unwrap();
-        let again = Identity::open(dir.path(), &wanted("eu", None)).unwrap();
+        let first = Identity::open(dir.path(), &requested("eu", Some(4))).unwrap();
+        let again = Identity::open(dir.path(), &requested("eu", None)).unwrap();
         assert_eq!(first, again);
         assert_eq!(first.shards, 4);
         let other = tempfile::tempdir().unwrap();
-        let second = Identity::open(other.path(), &wanted("eu", None)).unwrap();
+        let second = Identity::open(other.path(), &requested("eu", None)).unwrap();
         assert_ne!(first.node_id, second.node_id);
         assert_ne!(first.cluster_id, second.cluster_id);
         assert_eq!(second.shards, DEFAULT_SHARDS);
@@ -291,12 +291,12 @@ mod tests {
     #[test]
     fn another_number_of_shards_or_region_is_refused_with_both() {
         let dir = tempfile::tempdir().unwrap();
-        Identity::open(dir.path(), &wanted("eu", Some(4))).unwrap();
-        let shards = Identity::open(dir.path(), &wanted("eu", Some(8)))
+        Identity::open(dir.path(), &requested("eu", Some(4))).unwrap();
+        let shards = Identity::open(dir.path(), &requested("eu", Some(8)))
             .unwrap_err()
             .to_string();
         assert!(shards.contains('4') && shards.contains('8'), "{shards}");
-        let region = Identity::open(dir.path(), &wanted("us", None))
+        let region = Identity::open(dir.path(), &requested("us", None))
             .unwrap_err()
             .to_string();
         assert!(region.contains("eu") && region.contains("us"), "{region}");
@@ -305,16 +305,16 @@ mod tests {
     #[test]
     fn a_node_that_joins_keeps_its_id_until_it_is_admitted() {
         let dir = tempfile::tempdir().unwrap();
-        let joining = Wanted {
-            joins: true,
-            ..wanted("eu", None)
+        let joining = RequestedIdentity {
+            is_joining: true,
+            ..requested("eu", None)
         };
         let first = Identity::open(dir.path(), &joining).unwrap();
-        assert!(!first.is_member() && !first.founder);
+        assert!(!first.is_member() && !first.bootstraps_cluster);
         let again = Identity::open(dir.path(), &joining).unwrap();
         assert_eq!(first, again);
         // It was refused, and gets another region.
-        let elsewhere = Wanted {
+        let elsewhere = RequestedIdentity {
             region: "us".into(),
             ..joining
         };
@@ -324,7 +324,7 @@ mod tests {
             (first.node_id, "us")
         );
         assert!(matches!(
-            Identity::open(dir.path(), &wanted("us", None)),
+            Identity::open(dir.path(), &requested("us", None)),
             Err(IdentityError::NotJoined)
         ));
         let response = pb::JoinResponse {
@@ -335,8 +335,8 @@ mod tests {
             nodes: vec![],
             ..Default::default()
         };
-        again.joined(dir.path(), response).unwrap();
-        let member = Identity::open(dir.path(), &wanted("us", None)).unwrap();
+        again.accept_join(dir.path(), response).unwrap();
+        let member = Identity::open(dir.path(), &requested("us", None)).unwrap();
         assert_eq!(member, again);
         assert_eq!((member.node_id, member.shards), (first.node_id, 4));
     }
@@ -344,16 +344,16 @@ mod tests {
     #[test]
     fn a_log_without_an_identity_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let wanted = Wanted {
+        let wanted = RequestedIdentity {
             has_log: true,
-            ..wanted("eu", None)
+            ..requested("eu", None)
         };
         assert!(matches!(
             Identity::open(dir.path(), &wanted),
-            Err(IdentityError::Missing)
+            Err(IdentityError::MissingFile)
         ));
         assert_eq!(Identity::read(dir.path()), None);
-        Identity::draw(&wanted).unwrap().keep(dir.path()).unwrap();
+        Identity::generate(&wanted).unwrap().save(dir.path()).unwrap();
         let kept = Identity::open(dir.path(), &wanted).unwrap();
         assert_eq!(Identity::read(dir.path()), Some(kept));
     }
@@ -363,7 +363,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert!(matches!(
-            Identity::open(dir.path(), &wanted("eu", None)),
+            Identity::open(dir.path(), &requested("eu", None)),
             Err(IdentityError::Io { .. })
         ));
     }

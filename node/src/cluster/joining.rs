@@ -14,37 +14,37 @@ use super::identity::{Identity, IdentityError};
 use crate::rpc::{self, Dialer};
 
 /// Minimum and maximum backoff before all nodes are asked again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+const JOIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// Error text of a node that is no longer a member of its cluster.
-pub(super) const REMOVED: &str = "this node was removed from the cluster, or its region was: it \
+pub(super) const REMOVED_MESSAGE: &str = "this node was removed from the cluster, or its region was: it \
                                   can only come back with an empty data directory, under a new \
                                   number";
 
 /// Membership of the cluster, as other nodes report it.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct MembershipReport {
     /// True if this node was removed.
-    pub removed: bool,
+    pub is_removed: bool,
     /// Members of the cluster; one may be listed more than once.
-    pub nodes: Vec<pb::Member>,
+    pub members: Vec<pb::Member>,
 }
 
 /// Asks other nodes of the cluster, of which one is enough, whether this one was removed, and for
 /// the members. Nodes that don't answer are ignored.
-pub(super) async fn ask_others(
+pub(super) async fn query_membership(
     dialer: &Dialer,
     identity: &Identity,
     addresses: &[String],
-) -> Heard {
+) -> MembershipReport {
     let queries = addresses
         .iter()
         .map(|address| rpc::identify(dialer, address, identity.node_id));
     let responses = join_all(queries).await.into_iter().flatten();
     let same_cluster = responses.filter(|response| response.cluster_id == identity.cluster_id);
-    same_cluster.fold(Heard::default(), |mut report, response| {
-        report.removed |= response.removed;
-        report.nodes.extend(response.nodes);
+    same_cluster.fold(MembershipReport::default(), |mut report, response| {
+        report.is_removed |= response.removed;
+        report.members.extend(response.nodes);
         report
     })
 }
@@ -70,7 +70,7 @@ pub enum JoinError {
 
 /// Nodes to ask for admission, and the request.
 #[derive(Clone, Debug)]
-pub struct Application {
+pub struct JoinSettings {
     /// Addresses of the nodes to ask.
     pub addresses: Vec<String>,
     /// Connects to the nodes.
@@ -79,9 +79,9 @@ pub struct Application {
     pub request: pb::JoinRequest,
 }
 
-impl Application {
+impl JoinSettings {
     /// Returns the addresses to ask, without this node's own.
-    fn others(&self) -> impl Iterator<Item = &String> {
+    fn other_addresses(&self) -> impl Iterator<Item = &String> {
         let own = &self.request.rpc;
         self.addresses.iter().filter(move |address| *address != own)
     }
@@ -92,21 +92,21 @@ impl Application {
 pub async fn join(
     dir: &Path,
     mut identity: Identity,
-    application: Application,
+    application: JoinSettings,
     report: impl Fn(String) + Send,
     stop: &CancellationToken,
 ) -> Result<(Identity, Vec<pb::Member>), JoinError> {
-    let all: Vec<&str> = application.others().map(String::as_str).collect();
+    let all: Vec<&str> = application.other_addresses().map(String::as_str).collect();
     report(format!("one of {} to admit this node", all.join(", ")));
-    let mut backoff = PAUSE.0;
+    let mut backoff = JOIN_BACKOFF.0;
     loop {
         let mut answers = Vec::new();
-        for address in application.others() {
-            match ask(&application, address, &identity).await {
+        for address in application.other_addresses() {
+            match request_join(&application, address, &identity).await {
                 Ok(response) => {
                     let nodes = response.nodes.clone();
-                    identity.joined(dir, response)?;
-                    tell_joined(&identity, address, &nodes);
+                    identity.accept_join(dir, response)?;
+                    log_joined(&identity, address, &nodes);
                     return Ok((identity, nodes));
                 }
                 Err(status) if is_final(&status) => {
@@ -128,16 +128,16 @@ pub async fn join(
         {
             return Err(JoinError::Stopped);
         }
-        backoff = (2 * backoff).min(PAUSE.1);
+        backoff = (2 * backoff).min(JOIN_BACKOFF.1);
     }
 }
 
-fn tell_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
+fn log_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
     let (cluster, node, region) = (&identity.cluster_id, identity.node_id, &identity.region);
     let nodes: Vec<&str> = nodes.iter().map(|node| node.rpc.as_str()).collect();
     let nodes = nodes.join(", ");
     tracing::info!(cluster, node, region, by, nodes, "joined cluster");
-    if identity.founds_region {
+    if identity.bootstraps_region {
         tracing::warn!(
             region,
             cluster,
@@ -152,7 +152,7 @@ fn tell_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
 /// Returns the members that the others reported, which the node's own metadata may lack.
 pub async fn check_membership(
     identity: &Identity,
-    application: &Application,
+    application: &JoinSettings,
 ) -> Result<Vec<pb::Member>, JoinError> {
     let queries = application.addresses.iter().map(|address| async {
         let me = identity.node_id;
@@ -164,7 +164,7 @@ pub async fn check_membership(
     if let Some((address, _)) = responses.iter().find(|(_, it)| is_same_cluster(it) && it.removed) {
         return Err(JoinError::Refused {
             address: address.clone(),
-            reason: REMOVED.to_owned(),
+            reason: REMOVED_MESSAGE.to_owned(),
         });
     }
     if let Some((address, response)) = responses.iter().find(|(_, response)| !is_same_cluster(response)) {
@@ -181,8 +181,8 @@ pub async fn check_membership(
     Ok(nodes.collect())
 }
 
-async fn ask(
-    application: &Application,
+async fn request_join(
+    application: &JoinSettings,
     address: &str,
     identity: &Identity,
 ) -> Result<pb::JoinResponse, Status> {

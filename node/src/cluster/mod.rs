@@ -16,26 +16,26 @@
 //! | `consistency_check` | compares replicas |
 
 mod admission;
-mod comparing;
+mod consistency_check;
 mod decommission;
 #[cfg(test)]
 mod decommission_tests;
 mod disks;
-mod hearsay;
+mod peer_discovery;
 mod identity;
 mod joining;
-mod keeper;
+mod placement_controller;
 pub mod placement;
-mod removal;
-mod roster;
-mod vitals;
+mod node_removal;
+mod node_list;
+mod failure_detector;
 
 pub use admission::{Admission, Refresher};
-pub use comparing::{Comparer, marked};
-pub use decommission::{Obstacle, Outlook, Survival, outlook};
-pub use identity::{Identity, IdentityError, Wanted, replace_file};
-pub use joining::{Application, JoinError, check_membership, join};
-pub use keeper::{Declined, Keeper, Proposer};
-pub use removal::GroupView;
-pub use roster::{Listed, Roster};
-pub use vitals::{MAX_OFFSET, Vital, Vitals};
+pub use consistency_check::{ConsistencyChecker, read_marker};
+pub use decommission::{DecommissionObstacle, DecommissionOutlook, FaultTolerance, assess_decommission};
+pub use identity::{Identity, IdentityError, RequestedIdentity, replace_file};
+pub use joining::{JoinSettings, JoinError, check_membership, join};
+pub use placement_controller::{ProposalError, PlacementController, MetadataProposer};
+pub use node_removal::MembershipView;
+pub use node_list::{ListedNode, NodeList};
+pub use failure_detector::{MAX_CLOCK_OFFSET, NodeHealth, FailureDetector};

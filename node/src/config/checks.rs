@@ -3,16 +3,16 @@
 use super::{Config, ConfigError};
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
-    operator_port_is_guarded(config)?;
-    certificates_are_whole(config)?;
-    node_port_is_guarded(config)?;
-    node_port_is_found(config)?;
-    addresses_differ(config)?;
-    init_or_join(config)?;
-    batches_fit_the_queue(config)
+    check_admin_token(config)?;
+    check_certificates(config)?;
+    check_rpc_certificates(config)?;
+    check_advertise_rpc(config)?;
+    check_addresses(config)?;
+    check_init_and_join(config)?;
+    check_batch_size(config)
 }
 
-fn operator_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
+fn check_admin_token(config: &Config) -> Result<(), ConfigError> {
     if config.admin.ip().is_loopback() || config.admin_token.is_some() {
         return Ok(());
     }
@@ -26,7 +26,7 @@ fn operator_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
 }
 
 /// Names of the certificate settings, and whether each is set.
-fn certificates(config: &Config) -> [(&'static str, bool); 3] {
+fn certificate_settings(config: &Config) -> [(&'static str, bool); 3] {
     [
         ("rpc_cert", config.rpc_cert.is_some()),
         ("rpc_key", config.rpc_key.is_some()),
@@ -34,9 +34,9 @@ fn certificates(config: &Config) -> [(&'static str, bool); 3] {
     ]
 }
 
-fn certificates_are_whole(config: &Config) -> Result<(), ConfigError> {
+fn check_certificates(config: &Config) -> Result<(), ConfigError> {
     let named = |set| {
-        let all = certificates(config).into_iter();
+        let all = certificate_settings(config).into_iter();
         let names: Vec<&str> = all
             .filter_map(|(name, is_set)| (is_set == set).then_some(name))
             .collect();
@@ -52,7 +52,7 @@ fn certificates_are_whole(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
-fn node_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
+fn check_rpc_certificates(config: &Config) -> Result<(), ConfigError> {
     let rpc = config.rpc_address();
     if rpc.ip().is_loopback() || config.rpc_cert.is_some() {
         return Ok(());
@@ -65,7 +65,7 @@ fn node_port_is_guarded(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
-fn node_port_is_found(config: &Config) -> Result<(), ConfigError> {
+fn check_advertise_rpc(config: &Config) -> Result<(), ConfigError> {
     let rpc = config.rpc_address();
     if !rpc.ip().is_unspecified() || config.advertise_rpc.is_some() {
         return Ok(());
@@ -77,7 +77,7 @@ fn node_port_is_found(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
-fn init_or_join(config: &Config) -> Result<(), ConfigError> {
+fn check_init_and_join(config: &Config) -> Result<(), ConfigError> {
     if !config.init || config.join.is_empty() {
         return Ok(());
     }
@@ -87,9 +87,9 @@ fn init_or_join(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
-fn addresses_differ(config: &Config) -> Result<(), ConfigError> {
+fn check_addresses(config: &Config) -> Result<(), ConfigError> {
     let mut named = vec![("http", config.http), ("admin", config.admin)];
-    if config.serves_nodes() {
+    if config.listens_for_nodes() {
         named.insert(1, ("rpc", config.rpc_address()));
     }
     for (index, (name, address)) in named.iter().copied().enumerate() {
@@ -105,7 +105,7 @@ fn addresses_differ(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn batches_fit_the_queue(config: &Config) -> Result<(), ConfigError> {
+fn check_batch_size(config: &Config) -> Result<(), ConfigError> {
     if config.max_batch_kib.bytes() <= config.proposal_queue_mib.bytes() {
         return Ok(());
     }

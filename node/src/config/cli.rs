@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use cloudkv_common::config::{Flags, Region};
+use cloudkv_common::config::{Flags, RegionName};
 
 use super::Config;
 use crate::types::{BucketId, Plan};
@@ -22,7 +22,7 @@ use crate::types::{BucketId, Plan};
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
-    pub operator: Option<Operator>,
+    pub command: Option<CliCommand>,
 
     /// TOML file with settings [variable: CLOUDKV_CONFIG]
     #[arg(long, value_name = "FILE")]
@@ -37,7 +37,7 @@ pub(super) struct Cli {
 }
 
 #[derive(Subcommand)]
-pub(super) enum Operator {
+pub(super) enum CliCommand {
     /// Call the admin port of a running node
     #[command(arg_required_else_help = false)]
     Admin(AdminArgs),
@@ -46,9 +46,9 @@ pub(super) enum Operator {
 }
 
 /// Default validity of a CA, in days.
-pub const CA_DAYS: u32 = 3650;
+pub const CA_VALIDITY_DAYS: u32 = 3650;
 /// Default validity of a certificate, in days.
-pub const CERTIFICATE_DAYS: u32 = 825;
+pub const CERTIFICATE_VALIDITY_DAYS: u32 = 825;
 
 /// Arguments of the `certs` command.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -59,37 +59,37 @@ pub struct CertsArgs {
 
     /// The certificates to make.
     #[command(subcommand)]
-    pub order: CertsOrder,
+    pub command: CertsCommand,
 }
 
 /// Subcommands of `certs`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
-pub enum CertsOrder {
+pub enum CertsCommand {
     /// Make a CA: ca.pem, which all nodes and routers get, and ca.key, which none of them needs
     Init {
         /// Days until it expires
-        #[arg(long, default_value_t = CA_DAYS, value_parser = days())]
+        #[arg(long, default_value_t = CA_VALIDITY_DAYS, value_parser = days_parser())]
         days: u32,
     },
     /// Make a node's certificate and key: HOST.pem and HOST.key
     Node {
         /// Host of the node's advertise_rpc, a DNS name or an IP address, and its other hosts, if
         /// any; the first one names the files
-        #[arg(required = true, value_name = "HOST", value_parser = host)]
+        #[arg(required = true, value_name = "HOST", value_parser = parse_host)]
         hosts: Vec<String>,
         /// Validity of the certificate.
         #[command(flatten)]
-        term: CertsTerm,
+        term: CertificateValidity,
     },
     /// Make a router's certificate and key, which aren't valid for a node: NAME.pem and
     /// NAME.key
     Router {
         /// Name of the router, as nodes show it in their logs
-        #[arg(value_name = "NAME", value_parser = host)]
+        #[arg(value_name = "NAME", value_parser = parse_host)]
         name: String,
         /// Validity of the certificate.
         #[command(flatten)]
-        term: CertsTerm,
+        term: CertificateValidity,
     },
     /// Make everything that a cluster needs and doesn't have yet: the CA, and for each node and
     /// router a directory with tls.crt, tls.key and ca.crt. Certificates that expire within 30 days
@@ -99,19 +99,19 @@ pub enum CertsOrder {
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
         /// Node, by the host of its advertise_rpc
-        #[arg(long = "node", value_name = "HOST", value_parser = host)]
+        #[arg(long = "node", value_name = "HOST", value_parser = parse_host)]
         nodes: Vec<String>,
         /// Router, by its name
-        #[arg(long = "router", value_name = "NAME", value_parser = host)]
+        #[arg(long = "router", value_name = "NAME", value_parser = parse_host)]
         routers: Vec<String>,
     },
 }
 
 /// Validity of a certificate, and whether it replaces another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
-pub struct CertsTerm {
+pub struct CertificateValidity {
     /// Days until it expires
-    #[arg(long, default_value_t = CERTIFICATE_DAYS, value_parser = days())]
+    #[arg(long, default_value_t = CERTIFICATE_VALIDITY_DAYS, value_parser = days_parser())]
     pub days: u32,
     /// Replace existing files: running nodes load the new ones by themselves
     #[arg(long)]
@@ -133,12 +133,12 @@ pub(super) struct AdminArgs {
     pub config: Option<PathBuf>,
 
     #[command(subcommand)]
-    pub action: Action,
+    pub action: AdminAction,
 }
 
 /// Subcommands of `admin`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
-pub enum Action {
+pub enum AdminAction {
     /// Show the availability of the node's region, its fault tolerance, and the cluster's nodes
     Status(StatusFlags),
     /// Exit with 0 if the node is healthy, else with 1: for health checks of containers
@@ -153,10 +153,10 @@ pub enum Action {
     /// Change the plan of a bucket
     BucketPlan {
         /// ID of the bucket
-        #[arg(value_parser = bucket)]
+        #[arg(value_parser = parse_bucket)]
         bucket: BucketId,
         /// free, pro or business
-        #[arg(value_parser = plan)]
+        #[arg(value_parser = parse_plan)]
         plan: Plan,
     },
     /// Move a node's shards to others, and then remove it from the cluster; shows first which
@@ -185,8 +185,8 @@ pub enum Action {
     /// changes that it had not sent to any of them are lost
     RemoveRegion {
         /// Name of the region
-        #[arg(value_parser = region)]
-        region: Region,
+        #[arg(value_parser = parse_region)]
+        region: RegionName,
     },
     /// Compare the data of all regions; exits with 1 if they differ
     Verify {
@@ -225,7 +225,7 @@ pub enum PlanAction {
     /// Change limits of a plan, for all of its buckets
     Set {
         /// free, pro or business
-        #[arg(value_parser = plan)]
+        #[arg(value_parser = parse_plan)]
         plan: Plan,
         /// The limits to change.
         #[command(flatten)]
@@ -254,11 +254,11 @@ pub struct LimitFlags {
     pub bytes: Option<u64>,
 }
 
-fn days() -> clap::builder::RangedI64ValueParser<u32> {
+fn days_parser() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=36_500)
 }
 
-fn host(text: &str) -> Result<String, String> {
+fn parse_host(text: &str) -> Result<String, String> {
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_dns_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(is_name_byte);
     if is_dns_name && !text.starts_with('.') || text.parse::<std::net::IpAddr>().is_ok() {
@@ -267,16 +267,16 @@ fn host(text: &str) -> Result<String, String> {
     Err("expected a DNS name or an IP address, as in node1.example.com or 10.0.0.1".to_owned())
 }
 
-fn plan(text: &str) -> Result<Plan, String> {
+fn parse_plan(text: &str) -> Result<Plan, String> {
     let names = || Plan::ALL.map(Plan::name).join(", ");
     Plan::parse(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
-fn region(text: &str) -> Result<Region, String> {
-    Region::parse(text).ok_or_else(|| "expected a region's name".to_owned())
+fn parse_region(text: &str) -> Result<RegionName, String> {
+    RegionName::parse(text).ok_or_else(|| "expected a region's name".to_owned())
 }
 
-fn bucket(text: &str) -> Result<BucketId, String> {
+fn parse_bucket(text: &str) -> Result<BucketId, String> {
     let expected = "expected a bucket's ID: an a and 13 letters and digits";
     BucketId::parse(text.as_bytes()).ok_or_else(|| expected.to_owned())
 }

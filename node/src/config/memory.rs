@@ -3,13 +3,13 @@
 use std::fs;
 
 /// Assumed memory in bytes where the system doesn't report it.
-const UNKNOWN: usize = 1 << 30;
+const DEFAULT_MEMORY_BYTES: usize = 1 << 30;
 
 /// Memory that the process may use, in bytes.
-pub(super) fn limit() -> usize {
+pub(super) fn memory_limit() -> usize {
     let machine = fs::read_to_string("/proc/meminfo")
         .ok()
-        .and_then(|text| total(&text));
+        .and_then(|text| total_memory(&text));
     let container = [
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -19,12 +19,12 @@ pub(super) fn limit() -> usize {
     match (machine, container) {
         (Some(machine), Some(container)) => machine.min(container),
         (Some(bytes), None) | (None, Some(bytes)) => bytes,
-        (None, None) => UNKNOWN,
+        (None, None) => DEFAULT_MEMORY_BYTES,
     }
 }
 
 /// `MemTotal` of `/proc/meminfo`, which is given in KiB.
-fn total(meminfo: &str) -> Option<usize> {
+fn total_memory(meminfo: &str) -> Option<usize> {
     let line = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -39,10 +39,10 @@ mod tests {
     #[test]
     fn total_memory_is_parsed_from_meminfo() {
         assert_eq!(
-            total("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
             Some(2 << 20)
         );
-        assert_eq!(total("MemFree: 1 kB\n"), None);
-        assert!(limit() >= 64 << 20);
+        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+        assert!(memory_limit() >= 64 << 20);
     }
 }

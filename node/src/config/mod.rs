@@ -18,16 +18,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 
 use clap::Parser;
-use cloudkv_common::config::{Found, Maybe, Setting, Settings, Token, printed_or_refused, to_toml};
+use cloudkv_common::config::{SettingSources, Optional, Setting, Settings, SecretToken, help_or_error, to_toml};
 
-pub use cli::{Action, LimitFlags, PlanAction, StatusFlags};
-pub use cli::{CA_DAYS, CERTIFICATE_DAYS, CertsArgs, CertsOrder, CertsTerm};
+pub use cli::{AdminAction, LimitFlags, PlanAction, StatusFlags};
+pub use cli::{CA_VALIDITY_DAYS, CERTIFICATE_VALIDITY_DAYS, CertsArgs, CertsCommand, CertificateValidity};
 pub use cloudkv_common::config::{
-    ConfigError, Kib, LogFormat, Mib, Origin, Region, Secret, Target,
+    ConfigError, Kib, LogFormat, Mib, SettingSource, RegionName, Secret, AdminTarget,
 };
 pub use settings::Config;
 
-use cli::{AdminArgs, Cli, Operator};
+use cli::{AdminArgs, Cli, CliCommand};
 
 /// Command that the command line requests.
 #[derive(Debug)]
@@ -37,32 +37,32 @@ pub enum Command {
         /// Settings of the node.
         config: Box<Config>,
         /// True if the region was given explicitly, false if it is the default.
-        names_region: bool,
+        is_region_explicit: bool,
     },
     /// Print this text on standard output and exit with 0: help, the version, the configuration.
     Print(String),
     /// Call the admin port of a running node.
-    Admin(OperatorCall),
+    Admin(AdminCall),
     /// Make certificates.
     Certs(CertsArgs),
 }
 
 /// A call of the admin port of a running node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorCall {
+pub struct AdminCall {
     /// Address of the admin port.
-    pub target: Target,
+    pub target: AdminTarget,
     /// Admin token, if there is one.
     pub token: Option<Secret>,
     /// Requested action.
-    pub action: Action,
+    pub action: AdminAction,
 }
 
 /// Maximum number of threads for work that is neither for users nor for Raft.
-const MAIN_THREADS: usize = 4;
+const MAX_MAIN_THREADS: usize = 4;
 
 /// Default address of the rpc port.
-const DEFAULT_RPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+const DEFAULT_RPC_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 impl Config {
     /// Reads the command line, the environment variables, and the file that one of them names.
@@ -74,19 +74,19 @@ impl Config {
     ) -> Result<Command, ConfigError> {
         let cli = match Cli::try_parse_from(args) {
             Ok(cli) => cli,
-            Err(error) => return printed_or_refused(error).map(Command::Print),
+            Err(error) => return help_or_error(error).map(Command::Print),
         };
-        let mut sources = Found::new(Self::ALL);
+        let mut sources = SettingSources::new(Self::ALL);
         let file_from_variable = sources.add_variables(variables)?;
-        match cli.operator {
-            Some(Operator::Admin(admin)) => {
+        match cli.command {
+            Some(CliCommand::Admin(admin)) => {
                 refuse_flags("admin", &cli.settings.0, &["admin", "admin_token"])?;
                 let file = admin.config.clone().or(cli.config);
                 sources.add_file(file.or(file_from_variable))?;
                 sources.add_flags(cli.settings.0);
-                return operator_call(admin, &sources).map(Command::Admin);
+                return admin_call(admin, &sources).map(Command::Admin);
             }
-            Some(Operator::Certs(certs)) => {
+            Some(CliCommand::Certs(certs)) => {
                 refuse_flags("certs", &cli.settings.0, &[])?;
                 return Ok(Command::Certs(certs));
             }
@@ -94,26 +94,26 @@ impl Config {
         }
         sources.add_file(cli.config.or(file_from_variable))?;
         sources.add_flags(cli.settings.0);
-        let config = Self::from_found(&sources)?;
+        let config = Self::from_sources(&sources)?;
         checks::check(&config)?;
         Ok(if cli.print_config {
             Command::Print(to_toml(&config))
         } else {
             Command::Run {
                 config: Box::new(config),
-                names_region: sources.text("region").1 != Origin::Default,
+                is_region_explicit: sources.text("region").1 != SettingSource::Default,
             }
         })
     }
 
     /// Address of the rpc port, if the node listens for other nodes and routers.
     pub fn rpc_address(&self) -> SocketAddr {
-        self.rpc.unwrap_or(DEFAULT_RPC)
+        self.rpc.unwrap_or(DEFAULT_RPC_ADDRESS)
     }
 
     /// Returns whether the node is configured to listen for other nodes and routers: by any setting
     /// that has no other purpose.
-    pub fn serves_nodes(&self) -> bool {
+    pub fn listens_for_nodes(&self) -> bool {
         self.rpc.is_some()
             || self.init
             || !self.join.is_empty()
@@ -124,7 +124,7 @@ impl Config {
     /// Size of the block cache in bytes, with 0 resolved to a quarter of the memory.
     pub fn block_cache_bytes(&self) -> usize {
         match self.block_cache_mib.bytes() {
-            0 => memory::limit() / 4,
+            0 => memory::memory_limit() / 4,
             bytes => bytes,
         }
     }
@@ -149,7 +149,7 @@ impl Config {
     pub fn main_threads(&self) -> usize {
         match self.raft_threads {
             0 => self.http_workers(),
-            _ => self.http_workers().min(MAIN_THREADS),
+            _ => self.http_workers().min(MAX_MAIN_THREADS),
         }
     }
 }
@@ -172,12 +172,12 @@ fn refuse_flags(
 
 /// Builds a call of the admin port. The address is a setting like any other, so that `admin status`
 /// needs no flags on the machine, or in the container, where the node runs.
-fn operator_call(args: AdminArgs, sources: &Found) -> Result<OperatorCall, ConfigError> {
+fn admin_call(args: AdminArgs, sources: &SettingSources) -> Result<AdminCall, ConfigError> {
     let (text, origin) = match args.admin {
-        Some(text) => (text, Origin::Flag("--admin".to_owned())),
+        Some(text) => (text, SettingSource::Flag("--admin".to_owned())),
         None => sources.text("admin"),
     };
-    let target = Target::parse(&text).ok_or_else(|| ConfigError::Wrong {
+    let target = AdminTarget::parse(&text).ok_or_else(|| ConfigError::InvalidValue {
         setting: "admin",
         origin,
         value: text,
@@ -185,9 +185,9 @@ fn operator_call(args: AdminArgs, sources: &Found) -> Result<OperatorCall, Confi
     })?;
     let token = match args.token {
         Some(token) => Some(Secret::new(token)),
-        None => sources.read("admin_token", &Maybe(Token))?,
+        None => sources.read("admin_token", &Optional(SecretToken))?,
     };
-    Ok(OperatorCall {
+    Ok(AdminCall {
         target,
         token,
         action: args.action,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudkv_common::config::{
-    Address, Detours, File, Folder, Format, HostPort, HostPorts, Kib, Levels, LogFormat, Maybe,
-    Mib, Name, Networks, NodeName, Number, OrOff, Region, Secret, Span, Switch, Token,
+    ListenAddress, AddressOverrides, FilePath, DirectoryPath, LogFormatKind, HostPort, HostPorts, Kib, LogLevels, LogFormat, Optional,
+    Mib, RegionNameKind, Networks, NodeName, Number, TimeSpanOrOff, RegionName, Secret, TimeSpan, Switch, SecretToken,
 };
 use cloudkv_common::network::Network;
 
@@ -21,39 +21,39 @@ cloudkv_common::settings! {
     ]
 
     /// Directory for all data of the node. It belongs to one process at a time.
-    data_dir: PathBuf = Folder => "./data",
+    data_dir: PathBuf = DirectoryPath => "./data",
 
     /// Region that the node belongs to.
-    region: Region = Name => "local",
+    region: RegionName = RegionNameKind => "local",
 
     /// Address of the public HTTP API.
-    http: SocketAddr = Address => "127.0.0.1:8080",
+    http: SocketAddr = ListenAddress => "127.0.0.1:8080",
 
     /// Address for the other nodes of the cluster, and for routers. Beyond the loopback interface
     /// it needs certificates: `rpc_cert`, `rpc_key` and `rpc_ca`; on it, without them, every
     /// process of the machine can read and change everything in the cluster. The default is
     /// 127.0.0.1:7070 for a node with `init` or `join`, or of a cluster of several nodes; any other
     /// node doesn't listen for nodes and routers at all.
-    rpc: Option<SocketAddr> = Maybe(Address) => "",
+    rpc: Option<SocketAddr> = Optional(ListenAddress) => "",
 
     /// PEM file with this node's certificate, which names the host of `advertise_rpc`;
     /// `cloudkv-node certs` makes such files. It, the key and the CA are reloaded when they change.
-    rpc_cert: Option<PathBuf> = Maybe(File) => "",
+    rpc_cert: Option<PathBuf> = Optional(FilePath) => "",
 
     /// PEM file with the private key of `rpc_cert`.
-    rpc_key: Option<PathBuf> = Maybe(File) => "",
+    rpc_key: Option<PathBuf> = Optional(FilePath) => "",
 
     /// PEM file with the certificates of the CAs that must have issued the certificates of other
     /// nodes and routers.
-    rpc_ca: Option<PathBuf> = Maybe(File) => "",
+    rpc_ca: Option<PathBuf> = Optional(FilePath) => "",
 
     /// Address of the admin port: /healthz, /readyz, /metrics, /status and /plans. Beyond the
     /// loopback interface it needs an admin token.
-    admin: SocketAddr = Address => "127.0.0.1:9090",
+    admin: SocketAddr = ListenAddress => "127.0.0.1:9090",
 
     /// Token that calls of the admin port carry in `Authorization: Bearer`, except for /healthz and
     /// /readyz. It is better given by variable or file: other users of the machine can see flags.
-    admin_token: Option<Secret> = Maybe(Token) => "",
+    admin_token: Option<Secret> = Optional(SecretToken) => "",
 
     /// Creates a cluster in an empty data directory. A node without `join` does so anyway; this
     /// makes it explicit, and refuses `join`.
@@ -66,36 +66,36 @@ cloudkv_common::settings! {
 
     /// Display name of the node, in `admin status` and in commands. The default is the host of
     /// `advertise_rpc`, or of `rpc` without that.
-    name: Option<String> = Maybe(NodeName) => "",
+    name: Option<String> = Optional(NodeName) => "",
 
     /// Address at which other nodes and routers reach this one, if it differs from `rpc`.
-    advertise_rpc: Option<String> = Maybe(HostPort) => "",
+    advertise_rpc: Option<String> = Optional(HostPort) => "",
 
     /// Address at which routers reach this node's public API, if it differs from `http`; if that is
     /// on all interfaces, the default is the host of `advertise_rpc`.
-    advertise_http: Option<String> = Maybe(HostPort) => "",
+    advertise_http: Option<String> = Optional(HostPort) => "",
 
     /// Addresses to connect to instead of those that other nodes advertise: for port forwards, and
     /// for proxies in tests.
-    rpc_via: Vec<(String, String)> = Detours => "",
+    rpc_via: Vec<(String, String)> = AddressOverrides => "",
 
     /// File with a number of milliseconds that is added to the system's clock, for tests of clock
     /// skew. It is read when the node starts, and once a second.
-    clock_file: Option<PathBuf> = Maybe(File) => "",
+    clock_file: Option<PathBuf> = Optional(FilePath) => "",
 
     /// Number of shards of a new cluster; the default is 3. More than three nodes of a region share
     /// the load only if there are at least as many shards; with few nodes, writes are faster with
     /// few shards. It can't be changed later: a different number for an existing directory is
     /// refused.
-    shards: Option<u16> = Maybe(Number { min: 1, max: 64 }) => "",
+    shards: Option<u16> = Optional(Number { min: 1, max: 64 }) => "",
 
     /// Log level, or several for parts of the program, as in `info,cloudkv_node::raft=debug`.
     /// Libraries stay at `info`, and openraft at `error`, unless they are named, as in
     /// `debug,openraft=debug`.
-    log_level: String = Levels => "info",
+    log_level: String = LogLevels => "info",
 
     /// Format of the log: `text` or `json`.
-    log_format: LogFormat = Format => "text",
+    log_format: LogFormat = LogFormatKind => "text",
 
     /// Memory for blocks that were read from disk, in MiB; 0: a quarter of the memory of the
     /// machine or the container.
@@ -147,14 +147,14 @@ cloudkv_common::settings! {
     address_requests: usize = Number { min: 1, max: 1_000_000 } => "4000",
 
     /// Time for a client to send a request's headers.
-    header_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+    header_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
 
     /// Time after which a connection without a request is closed.
-    idle_timeout: Duration = Span { min_ms: 100, max_ms: 60 * MINUTE } => "60s",
+    idle_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 60 * MINUTE } => "60s",
 
     /// Time that a response may make no progress because its client doesn't read; then its
     /// connection or its HTTP/2 stream is closed.
-    write_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "30s",
+    write_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "30s",
 
     /// Memory for responses that clients haven't read yet, in MiB, of which one address gets half;
     /// reads that don't fit are answered 503. The first 16 KiB on each connection don't count.
@@ -165,21 +165,21 @@ cloudkv_common::settings! {
     connection_answers_kib: Kib = Number { min: Kib(16), max: Kib(1 << 20) } => "1024",
 
     /// Time that a client's body may make no progress.
-    body_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+    body_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
 
     /// Minimum rate of a body in bytes per second, once `body_timeout` has passed since its start;
     /// slower ones are answered 408. 0: no minimum.
     min_body_rate: usize = Number { min: 0, max: 1 << 30 } => "1024",
 
     /// Time for a write; after it the response is 504 `unknown_outcome`.
-    request_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+    request_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
 
     /// Time that a read waits for changes that its client has seen in another region; after it the
     /// response is 503.
-    session_wait: Duration = Span { min_ms: 0, max_ms: 5 * MINUTE } => "1s",
+    session_wait: Duration = TimeSpan { min_ms: 0, max_ms: 5 * MINUTE } => "1s",
 
     /// Time for requests in progress to complete when the node stops.
-    drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
+    drain_timeout: Duration = TimeSpan { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
 
     /// Memory for request bodies that are being received, in MiB, of which one address gets half;
     /// bodies that don't fit are answered 503. It is used as bytes arrive; the first 16 KiB of a
@@ -257,8 +257,8 @@ cloudkv_common::settings! {
     trusted_proxies: Vec<Network> = Networks => "",
 
     /// Time after which an account without buckets expires; 0: never.
-    account_idle_ttl: Option<Duration> = OrOff(Span { min_ms: MINUTE, max_ms: 3650 * DAY }) => "7d",
+    account_idle_ttl: Option<Duration> = TimeSpanOrOff(TimeSpan { min_ms: MINUTE, max_ms: 3650 * DAY }) => "7d",
 
     /// Interval at which estimated key counts and read counts are published.
-    stats_interval: Duration = Span { min_ms: 100, max_ms: 10 * SECOND } => "5s",
+    stats_interval: Duration = TimeSpan { min_ms: 100, max_ms: 10 * SECOND } => "5s",
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloudkv_common::config::Settings;
 
 use super::{
-    Action, CertsOrder, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction,
+    AdminAction, CertsCommand, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction,
     StatusFlags,
 };
 use crate::types::{BucketId, Plan};
@@ -30,16 +30,16 @@ pub(super) fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
     }
 }
 
-pub(super) fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
+pub(super) fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
     load(args, variables).expect_err("a refusal").to_string()
 }
 
-pub(super) struct File {
+pub(super) struct ConfigFile {
     _directory: tempfile::TempDir,
     path: PathBuf,
 }
 
-impl File {
+impl ConfigFile {
     pub(super) fn with(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cloudkv.toml");
@@ -78,7 +78,7 @@ fn defaults_are_as_documented() {
 
 #[test]
 fn flags_win_over_variables_and_those_over_the_file() {
-    let file = File::with("region = \"file\"\nshards = 4\nmax_connections = 1_000\n");
+    let file = ConfigFile::with("region = \"file\"\nshards = 4\nmax_connections = 1_000\n");
     let variables = [
         ("CLOUDKV_CONFIG", file.path()),
         ("CLOUDKV_REGION", "variable"),
@@ -158,7 +158,7 @@ fn the_printed_configuration_round_trips() {
         let Ok(Command::Print(toml)) = load(&printing, &[]) else {
             panic!("nothing printed")
         };
-        let file = File::with(&toml);
+        let file = ConfigFile::with(&toml);
         assert_eq!(
             config(&["--config", file.path()], &[]),
             config(args, &[]),
@@ -182,7 +182,7 @@ fn secrets_are_not_shown() {
         panic!()
     };
     let debug = format!("{:?}", config(&[], &variables));
-    let message = refused(&["--admin-token", "short-XYZ"], &[]);
+    let message = refusal(&["--admin-token", "short-XYZ"], &[]);
     for text in [toml, debug, message] {
         assert!(!text.contains("XYZ"), "{text}");
     }
@@ -190,18 +190,18 @@ fn secrets_are_not_shown() {
 
 #[test]
 fn an_error_names_the_value_its_source_and_the_expected_form() {
-    let flag = refused(&["--max-connections", "many"], &[]);
+    let flag = refusal(&["--max-connections", "many"], &[]);
     assert_eq!(
         flag,
         "max_connections = \"many\" (flag --max-connections): expected a whole number from 1 to \
          1000000"
     );
-    let variable = refused(&[], &[("CLOUDKV_HTTP", "8080")]);
+    let variable = refusal(&[], &[("CLOUDKV_HTTP", "8080")]);
     assert!(
         variable.starts_with("http = \"8080\" (variable CLOUDKV_HTTP): expected an IP address")
     );
-    let file = File::with("stats_interval = \"1m\"");
-    let message = refused(&["--config", file.path()], &[]);
+    let file = ConfigFile::with("stats_interval = \"1m\"");
+    let message = refusal(&["--config", file.path()], &[]);
     assert!(message.contains(file.path()), "{message}");
     assert!(
         message.ends_with(
@@ -222,7 +222,7 @@ fn wrong_values_are_refused() {
     for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(
-            matches!(error, ConfigError::Wrong { .. }),
+            matches!(error, ConfigError::InvalidValue { .. }),
             "{flag}: {error}"
         );
     }
@@ -237,33 +237,33 @@ fn a_file_must_have_the_right_types() {
         ("idle_timeout = 1.5", "in quotes if it has a unit"),
         ("idle_timeout = true", "in quotes if it has a unit"),
     ] {
-        let file = File::with(text);
-        let message = refused(&["--config", file.path()], &[]);
+        let file = ConfigFile::with(text);
+        let message = refusal(&["--config", file.path()], &[]);
         assert!(message.ends_with(right), "{message}");
     }
 }
 
 #[test]
 fn unknown_names_are_refused_with_the_nearest_known_one() {
-    let file = File::with("max_conections = 5");
-    let message = refused(&["--config", file.path()], &[]);
+    let file = ConfigFile::with("max_conections = 5");
+    let message = refusal(&["--config", file.path()], &[]);
     assert!(message.contains("\"max_conections\""), "{message}");
     assert!(
         message.ends_with("did you mean max_connections?"),
         "{message}"
     );
-    let message = refused(&[], &[("CLOUDKV_HTPT", "x")]);
+    let message = refusal(&[], &[("CLOUDKV_HTPT", "x")]);
     assert!(message.contains("CLOUDKV_HTTP"), "{message}");
-    let message = refused(&["--max-conections", "5"], &[]);
+    let message = refusal(&["--max-conections", "5"], &[]);
     assert!(message.contains("--max-connections"), "{message}");
 }
 
 #[test]
 fn a_missing_or_invalid_file_is_refused_with_its_path() {
-    let message = refused(&["--config", "/nowhere/cloudkv.toml"], &[]);
+    let message = refusal(&["--config", "/nowhere/cloudkv.toml"], &[]);
     assert!(message.starts_with("read configuration file /nowhere/cloudkv.toml: No such file"));
-    let file = File::with("http = ");
-    let message = refused(&["--config", file.path()], &[]);
+    let file = ConfigFile::with("http = ");
+    let message = refusal(&["--config", file.path()], &[]);
     assert!(
         message.contains(file.path()) && message.contains("not valid TOML"),
         "{message}"
@@ -272,13 +272,13 @@ fn a_missing_or_invalid_file_is_refused_with_its_path() {
 
 #[test]
 fn conflicting_settings_are_refused() {
-    let message = refused(&["--admin", "0.0.0.0:9090"], &[]);
+    let message = refusal(&["--admin", "0.0.0.0:9090"], &[]);
     assert!(message.contains("admin_token"), "{message}");
     config(
         &["--admin=0.0.0.0:9090", "--admin-token=0123456789abcdef"],
         &[],
     );
-    let same = refused(&["--admin", "127.0.0.1:8080"], &[]);
+    let same = refusal(&["--admin", "127.0.0.1:8080"], &[]);
     assert_eq!(
         same,
         "http and admin are both \"127.0.0.1:8080\": give each an address or a port of its own"
@@ -291,7 +291,7 @@ fn conflicting_settings_are_refused() {
         ],
         &[],
     );
-    let batch = refused(&["--proposal-queue-mib=2", "--max-batch-kib=4096"], &[]);
+    let batch = refusal(&["--proposal-queue-mib=2", "--max-batch-kib=4096"], &[]);
     assert!(batch.contains("at most 2048"), "{batch}");
 }
 
@@ -299,7 +299,7 @@ fn conflicting_settings_are_refused() {
 fn a_node_listens_beyond_the_loopback_interface_only_with_certificates() {
     let files = ["--rpc-cert=a.pem", "--rpc-key=a.key", "--rpc-ca=ca.pem"];
     for rpc in ["--rpc=10.0.0.1:7070", "--rpc=[2001:db8::1]:7070"] {
-        let message = refused(&[rpc], &[]);
+        let message = refusal(&[rpc], &[]);
         assert!(
             message.contains("can be reached from other machines"),
             "{message}"
@@ -315,14 +315,14 @@ fn a_node_listens_beyond_the_loopback_interface_only_with_certificates() {
                     .enumerate()
                     .filter_map(|(at, file)| (at != missing).then_some(*file)),
             );
-            let part = refused(&some, &[]);
+            let part = refusal(&some, &[]);
             assert!(part.contains("all three"), "{part}");
         }
     }
     config(&["--rpc=127.0.0.5:7070"], &[]);
     config(&["--rpc=[::1]:7070"], &[]);
     let [cert, key, ca] = files;
-    let nowhere = refused(&["--rpc=0.0.0.0:7070", cert, key, ca], &[]);
+    let nowhere = refusal(&["--rpc=0.0.0.0:7070", cert, key, ca], &[]);
     assert!(nowhere.contains("advertise_rpc"), "{nowhere}");
     config(
         &[
@@ -345,7 +345,7 @@ fn certificates_are_requested_by_valid_host_names() {
     };
     let parsed = certs(&["certs", "node", "eu1.example", "10.0.0.1", "--dir", "x"]).unwrap();
     assert_eq!(parsed.dir, std::path::Path::new("x"));
-    assert!(matches!(parsed.order, CertsOrder::Node { hosts, .. } if hosts.len() == 2));
+    assert!(matches!(parsed.command, CertsCommand::Node { hosts, .. } if hosts.len() == 2));
     for wrong in ["", "a b", "../a", "a/b", "*.a", ".a"] {
         let refused = certs(&["certs", "node", wrong]).unwrap_err();
         assert!(
@@ -365,7 +365,7 @@ fn admin_calls_find_the_node_by_flag_variable_file_or_default() {
     };
     let status = call(&["admin", "status"], &[]);
     assert_eq!(status.target.authority(), "127.0.0.1:9090");
-    assert_eq!(status.action, Action::Status(StatusFlags::default()));
+    assert_eq!(status.action, AdminAction::Status(StatusFlags::default()));
     let variables = [
         ("CLOUDKV_ADMIN", "0.0.0.0:9000"),
         ("CLOUDKV_ADMIN_TOKEN", "0123456789abcdef"),
@@ -373,13 +373,13 @@ fn admin_calls_find_the_node_by_flag_variable_file_or_default() {
     let health = call(&["admin", "health", "--ready"], &variables);
     assert_eq!(health.target.authority(), "127.0.0.1:9000");
     assert_eq!(health.token.unwrap().expose(), "0123456789abcdef");
-    assert_eq!(health.action, Action::Health { ready: true });
+    assert_eq!(health.action, AdminAction::Health { ready: true });
     let named = call(
         &["admin", "status", "--admin", "http://node-1.example:9090/"],
         &variables,
     );
     assert_eq!(named.target.to_string(), "http://node-1.example:9090");
-    let file = File::with("admin = \"127.0.0.1:9191\"\nadmin_token = \"fedcba9876543210\"\n");
+    let file = ConfigFile::with("admin = \"127.0.0.1:9191\"\nadmin_token = \"fedcba9876543210\"\n");
     for args in [
         ["admin", "--config", file.path(), "status"],
         ["admin", "status", "--config", file.path()],
@@ -391,17 +391,17 @@ fn admin_calls_find_the_node_by_flag_variable_file_or_default() {
     }
     let first = call(&["--admin", "127.0.0.1:9292", "admin", "status"], &[]);
     assert_eq!(first.target.authority(), "127.0.0.1:9292");
-    let useless = refused(&["--http", "127.0.0.1:80", "admin", "status"], &[]);
+    let useless = refusal(&["--http", "127.0.0.1:80", "admin", "status"], &[]);
     assert!(
         useless.starts_with("--http has no effect on `admin`"),
         "{useless}"
     );
-    let wrong = refused(&["admin", "--admin", "https://x", "status"], &[]);
+    let wrong = refusal(&["admin", "--admin", "https://x", "status"], &[]);
     assert!(wrong.contains("as in http://127.0.0.1:9090"), "{wrong}");
 }
 
 /// Parses the action of an `admin` command line.
-fn action(args: &[&str]) -> Action {
+fn parse_action(args: &[&str]) -> AdminAction {
     match load(&[&["admin"], args].concat(), &[]) {
         Ok(Command::Admin(call)) => call.action,
         other => panic!("expected a call, got {other:?}"),
@@ -410,8 +410,8 @@ fn action(args: &[&str]) -> Action {
 
 #[test]
 fn plans_are_listed_and_changed_by_command() {
-    let list = Action::Plan(PlanAction::List { json: false });
-    assert_eq!(action(&["plan", "list"]), list);
+    let list = AdminAction::Plan(PlanAction::List { json: false });
+    assert_eq!(parse_action(&["plan", "list"]), list);
     let limits = LimitFlags {
         keys: Some(20_000),
         value_bytes: Some(8192),
@@ -427,14 +427,14 @@ fn plans_are_listed_and_changed_by_command() {
         "8192",
     ];
     assert_eq!(
-        action(&flags),
-        Action::Plan(PlanAction::Set { plan, limits })
+        parse_action(&flags),
+        AdminAction::Plan(PlanAction::Set { plan, limits })
     );
-    let set = Action::BucketPlan {
+    let set = AdminAction::BucketPlan {
         bucket: BucketId::parse(b"a0123456789ABC").unwrap(),
         plan: Plan::Pro,
     };
-    assert_eq!(action(&["bucket-plan", "a0123456789ABC", "pro"]), set);
+    assert_eq!(parse_action(&["bucket-plan", "a0123456789ABC", "pro"]), set);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn wrong_plan_commands_are_refused_with_the_expected_form() {
         ("bucket-plan a0123456789ABC", "PLAN"),
     ] {
         let args: Vec<&str> = std::iter::once("admin").chain(args.split(' ')).collect();
-        let message = refused(&args, &[]);
+        let message = refusal(&args, &[]);
         assert!(message.contains(right), "{args:?}: {message}");
     }
 }

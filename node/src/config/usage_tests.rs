@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloudkv_common::config::Settings;
 
-use super::tests::{File, config, load, refused};
+use super::tests::{ConfigFile, config, load, refusal};
 use super::{Command, Config};
 
 #[test]
@@ -15,8 +15,8 @@ fn a_section_in_the_file_is_refused_by_name() {
         ("[[nodes]]\nname = \"a\"", "nodes"),
         ("http = { port = 4 }", "http"),
     ] {
-        let file = File::with(text);
-        let message = refused(&["--config", file.path()], &[]);
+        let file = ConfigFile::with(text);
+        let message = refusal(&["--config", file.path()], &[]);
         let right = message.starts_with(&format!("[{name}] (file "))
             && message.contains("is a section, and settings have none");
         assert!(right, "{message}");
@@ -32,7 +32,7 @@ fn a_time_without_a_unit_is_seconds() {
     );
     let variables = [("CLOUDKV_SESSION_WAIT", "0")];
     assert_eq!(config(&[], &variables).session_wait, seconds(0));
-    let file = File::with("idle_timeout = 30\nrequest_timeout = \"20\"\naccount_idle_ttl = 0");
+    let file = ConfigFile::with("idle_timeout = 30\nrequest_timeout = \"20\"\naccount_idle_ttl = 0");
     let config = config(&["--config", file.path()], &[]);
     assert_eq!(
         (config.idle_timeout, config.request_timeout),

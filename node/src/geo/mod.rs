@@ -18,14 +18,14 @@
 //! | `retention_budget` | bounds the changes retained for other regions |
 //! | `status` | progress and lag of each other region |
 
-mod adoption;
+mod seeding;
 mod backlog;
-mod budget;
-mod leaving;
-mod ledger;
+mod retention_budget;
+mod region_removal;
+mod status;
 mod receiver;
 mod sender;
-mod steward;
+mod controller;
 mod verify;
 
 use std::sync::Arc;
@@ -36,22 +36,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::cluster::{Proposer, Vitals};
+use crate::cluster::{MetadataProposer, FailureDetector};
 use crate::meta::Catalog;
-use crate::pace::Pace;
+use crate::background::BackgroundScheduler;
 use crate::raft::NodeId;
 use crate::rpc::Peers;
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
-pub use budget::{Budget, Stage};
-pub use ledger::{Ledger, Line};
-pub use verify::{Comparison, Difference, Verdict, VerifyError};
+pub use retention_budget::{RetentionBudget, BudgetStage};
+pub use status::{ReplicationStatus, ShardReplication};
+pub use verify::{RegionComparison, RangeDifference, ComparisonVerdict, VerifyError};
 
 /// Dependencies of the replication between regions.
-pub struct Geo {
+pub struct GeoReplication {
     /// This region.
-    pub me: pb::Peer,
+    pub local: pb::Peer,
     /// All shards of this node.
     pub shards: Vec<Arc<ShardHandle>>,
     /// The metadata in memory.
@@ -59,32 +59,32 @@ pub struct Geo {
     /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
     /// Failure detector for the other nodes.
-    pub vitals: Arc<Vitals>,
+    pub failure_detector: Arc<FailureDetector>,
     /// Clock of this node.
     pub clock: Clock,
     /// Progress and lag of each other region.
-    pub ledger: Arc<Ledger>,
+    pub status: Arc<ReplicationStatus>,
     /// Sends commands to the metadata's leader on any node.
-    pub propose: Proposer,
+    pub propose: MetadataProposer,
     /// Limit of the changes retained for other regions.
-    pub budget: Arc<Budget>,
+    pub retention_budget: Arc<RetentionBudget>,
     /// Scheduler of work that yields to users' requests.
-    pub pace: Pace,
+    pub background: BackgroundScheduler,
     /// Permit to scan a shard for a digest: one scan at a time.
-    pub comparing: Arc<Semaphore>,
+    pub digest_permit: Arc<Semaphore>,
 }
 
-impl Geo {
+impl GeoReplication {
     /// Controls the replication of all shards until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         for (number, shard) in (0..).zip(&self.shards) {
-            let controller = steward::run(self.clone(), number, shard.clone());
+            let controller = controller::run(self.clone(), number, shard.clone());
             tasks.spawn(stop.clone().run_until_cancelled_owned(controller));
         }
         tasks.spawn(
             stop.clone()
-                .run_until_cancelled_owned(budget::run(self.clone())),
+                .run_until_cancelled_owned(retention_budget::run(self.clone())),
         );
         tasks.close();
         tasks.wait().await;
@@ -98,7 +98,7 @@ impl Geo {
                 .node(node)
                 .is_some_and(|node| node.region == region)
         };
-        self.vitals.leader_of(GroupId::shard(shard), is_in_region)
+        self.failure_detector.leader_of(GroupId::shard(shard), is_in_region)
     }
 
     fn shard(&self, number: u32) -> Option<&Arc<ShardHandle>> {

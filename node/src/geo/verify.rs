@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::future::join_all;
 
-use super::Geo;
-use crate::rpc::Lane;
-use crate::shard::RANGES;
+use super::GeoReplication;
+use crate::rpc::StreamKind;
+use crate::shard::MAX_DIGEST_RANGES;
 use crate::store::keys::GroupId;
 use crate::types::Nanos;
 
 /// Number of comparisons of one shard, and the interval between two.
-const ROUNDS: (u32, Duration) = (12, Duration::from_millis(400));
+const COMPARISON_ROUNDS: (u32, Duration) = (12, Duration::from_millis(400));
 /// Comparisons that must show a difference with nothing in flight until a range counts as
 /// different.
-const SETTLED: u32 = 3;
+const REQUIRED_MISMATCHES: u32 = 3;
 /// Time for a region to scan a shard.
-const WALK: Duration = Duration::from_secs(300);
+const DIGEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time to find a leader of the shard that answers, as after a restart, and the interval between
 /// two tries.
-const LEADER_WAIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(200));
+const LEADER_RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(200));
 /// Records that expire within this time are left out: a region may remove them during the
 /// comparison.
-const EXPIRES_SOON: Duration = Duration::from_secs(5);
+const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
 /// Result of comparing a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Comparison {
+pub struct RegionComparison {
     /// Number of the shard.
     pub shard: u16,
     /// Names of the compared regions; those that join or are being removed are left out.
@@ -43,14 +43,14 @@ pub struct Comparison {
     /// Number of hash ranges into which a shard is divided.
     pub ranges: u32,
     /// Summary of the result.
-    pub verdict: Verdict,
+    pub verdict: ComparisonVerdict,
     /// Ranges that were not equal in any comparison.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<RangeDifference>,
 }
 
 /// Summary of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ComparisonVerdict {
     /// All regions have the same records.
     Equal,
     /// Records differ, though each region has all changes of each other.
@@ -61,7 +61,7 @@ pub enum Verdict {
 
 /// Range that isn't equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct RangeDifference {
     /// Number of the range.
     pub range: u32,
     /// Digests and record counts, in the order of the regions.
@@ -90,42 +90,42 @@ pub enum VerifyError {
     },
 }
 
-impl Geo {
+impl GeoReplication {
     /// Compares a shard in all serving regions.
-    pub async fn verify(&self, shard: u16) -> Result<Comparison, VerifyError> {
+    pub async fn verify(&self, shard: u16) -> Result<RegionComparison, VerifyError> {
         if self.shard(u32::from(shard)).is_none() {
             return Err(VerifyError::NoSuchShard);
         }
         let topology = self.catalog.topology();
         let regions = topology.all_regions().iter();
         let regions: Vec<(u32, String)> = regions
-            .filter(|(_, region)| !region.joining && !region.leaving)
+            .filter(|(_, region)| !region.is_joining && !region.is_removing)
             .map(|(number, region)| (*number, region.name.clone()))
             .collect();
-        let mut comparison = Judge::new(RANGES);
-        for round in 0..ROUNDS.0 {
+        let mut comparison = DigestComparison::new(MAX_DIGEST_RANGES);
+        for round in 0..COMPARISON_ROUNDS.0 {
             if round > 0 {
-                tokio::time::sleep(ROUNDS.1).await;
+                tokio::time::sleep(COMPARISON_ROUNDS.1).await;
             }
-            let soon = Nanos::try_from(EXPIRES_SOON.as_nanos()).unwrap_or(0);
+            let soon = Nanos::try_from(EXPIRY_MARGIN.as_nanos()).unwrap_or(0);
             let at = self.clock.now().saturating_add(soon);
             let queries = regions
                 .iter()
-                .map(|region| self.sums_of(shard, at, region.0, &region.1));
+                .map(|region| self.digests_of(shard, at, region.0, &region.1));
             let mut replies = Vec::new();
             for answer in join_all(queries).await {
                 replies.push(answer?);
             }
             let numbers: Vec<u32> = regions.iter().map(|(number, _)| *number).collect();
-            if comparison.take(&numbers, replies) {
+            if comparison.add_round(&numbers, replies) {
                 break;
             }
         }
-        Ok(Comparison {
+        Ok(RegionComparison {
             shard,
             regions: regions.into_iter().map(|(_, name)| name).collect(),
-            records: comparison.records(),
-            ranges: RANGES,
+            records: comparison.record_count(),
+            ranges: MAX_DIGEST_RANGES,
             verdict: comparison.verdict(),
             differences: comparison.differences(),
         })
@@ -133,17 +133,17 @@ impl Geo {
 
     /// Queries a region's digests. If no leader answers, it retries for a while: elections, and
     /// news of them, take a moment.
-    async fn sums_of(
+    async fn digests_of(
         &self,
         shard: u16,
         at: Nanos,
         region: u32,
         name: &str,
     ) -> Result<pb::DigestReply, VerifyError> {
-        let (timeout, interval) = LEADER_WAIT;
+        let (timeout, interval) = LEADER_RETRY;
         let deadline = Instant::now() + timeout;
         loop {
-            match self.try_sums_of(shard, at, region, name).await {
+            match self.try_digests_of(shard, at, region, name).await {
                 Err(error) if Instant::now() < deadline => {
                     tracing::debug!(shard, %error, "comparison of regions failed, retrying");
                     tokio::time::sleep(interval).await;
@@ -153,7 +153,7 @@ impl Geo {
         }
     }
 
-    async fn try_sums_of(
+    async fn try_digests_of(
         &self,
         shard: u16,
         at: Nanos,
@@ -163,7 +163,7 @@ impl Geo {
         let query = pb::DigestQuery {
             shard: u32::from(shard),
             at,
-            ranges: RANGES,
+            ranges: MAX_DIGEST_RANGES,
         };
         let failed = |reason: String| VerifyError::NoAnswer {
             region: name.to_owned(),
@@ -171,24 +171,24 @@ impl Geo {
         };
         let local_shard = self
             .shard(u32::from(shard))
-            .filter(|_| region == self.me.region);
-        let answer = if local_shard.is_some_and(|shard| shard.leads()) {
-            self.digest(query).await
+            .filter(|_| region == self.local.region);
+        let answer = if local_shard.is_some_and(|shard| shard.is_leading()) {
+            self.handle_digest_query(query).await
         } else {
-            let near = self.peers.near();
-            let leader = if region == self.me.region {
+            let near = self.peers.same_region();
+            let leader = if region == self.local.region {
                 let group = GroupId::shard(shard);
-                self.vitals.leader_of(group, |node| near.contains(&node))
+                self.failure_detector.leader_of(group, |node| near.contains(&node))
             } else {
                 self.leader_in(shard, region)
             };
             let node = leader.ok_or_else(|| VerifyError::NoLeader(name.to_owned()))?;
             let body = call::Body::Digest(query);
-            let call = self.peers.call(node, Lane::Geo, body, WALK).await;
+            let call = self.peers.call(node, StreamKind::Geo, body, DIGEST_TIMEOUT).await;
             call.map_err(|error| failed(error.to_string()))?
         };
         match answer {
-            reply::Body::Digest(reply) if reply.digests.len() == RANGES as usize => Ok(reply),
+            reply::Body::Digest(reply) if reply.digests.len() == MAX_DIGEST_RANGES as usize => Ok(reply),
             reply::Body::Refused(refused) => Err(failed(refused.message)),
             _ => Err(failed("unexpected response".to_owned())),
         }
@@ -196,58 +196,58 @@ impl Geo {
 }
 
 /// Result of all comparisons so far.
-struct Judge {
+struct DigestComparison {
     /// Ranges that were not equal in any comparison, and the number of comparisons in which they
     /// differed with nothing in flight.
-    open: Vec<(u32, u32)>,
-    last: Vec<pb::DigestReply>,
+    unequal: Vec<(u32, u32)>,
+    last_replies: Vec<pb::DigestReply>,
 }
 
-impl Judge {
+impl DigestComparison {
     fn new(ranges: u32) -> Self {
         Self {
-            open: (0..ranges).map(|range| (range, 0)).collect(),
-            last: Vec::new(),
+            unequal: (0..ranges).map(|range| (range, 0)).collect(),
+            last_replies: Vec::new(),
         }
     }
 
     /// Adds a comparison. Returns whether it was the last one needed.
-    fn take(&mut self, regions: &[u32], replies: Vec<pb::DigestReply>) -> bool {
-        let caught_up = u32::from(is_settled(regions, &replies));
+    fn add_round(&mut self, regions: &[u32], replies: Vec<pb::DigestReply>) -> bool {
+        let caught_up = u32::from(is_caught_up(regions, &replies));
         let sum = |reply: &pb::DigestReply, range: u32| reply.digests.get(range as usize).copied();
-        self.open.retain_mut(|(range, times)| {
+        self.unequal.retain_mut(|(range, times)| {
             *times += caught_up;
             let first = replies.first().and_then(|first| sum(first, *range));
             replies.iter().any(|other| sum(other, *range) != first)
         });
-        self.last = replies;
-        self.open.iter().all(|(_, times)| *times >= SETTLED)
+        self.last_replies = replies;
+        self.unequal.iter().all(|(_, times)| *times >= REQUIRED_MISMATCHES)
     }
 
-    fn records(&self) -> u64 {
-        let first = self.last.first();
+    fn record_count(&self) -> u64 {
+        let first = self.last_replies.first();
         first.map_or(0, |first| first.records.iter().sum())
     }
 
-    fn verdict(&self) -> Verdict {
-        if self.open.is_empty() {
-            Verdict::Equal
-        } else if self.open.iter().any(|(_, times)| *times >= SETTLED) {
-            Verdict::Different
+    fn verdict(&self) -> ComparisonVerdict {
+        if self.unequal.is_empty() {
+            ComparisonVerdict::Equal
+        } else if self.unequal.iter().any(|(_, times)| *times >= REQUIRED_MISMATCHES) {
+            ComparisonVerdict::Different
         } else {
-            Verdict::Undecided
+            ComparisonVerdict::Undecided
         }
     }
 
-    fn differences(&self) -> Vec<Difference> {
-        let is_certain = self.verdict() == Verdict::Different;
-        let unequal = self.open.iter();
-        let unequal = unequal.filter(|(_, times)| !is_certain || *times >= SETTLED);
+    fn differences(&self) -> Vec<RangeDifference> {
+        let is_certain = self.verdict() == ComparisonVerdict::Different;
+        let unequal = self.unequal.iter();
+        let unequal = unequal.filter(|(_, times)| !is_certain || *times >= REQUIRED_MISMATCHES);
         let value = |list: &[u64], range: u32| list.get(range as usize).copied().unwrap_or(0);
-        unequal.map(|(range, _)| Difference {
+        unequal.map(|(range, _)| RangeDifference {
             range: *range,
             sums: self
-                .last
+                .last_replies
                 .iter()
                 .map(|reply| (value(&reply.digests, *range), value(&reply.records, *range)))
                 .collect(),
@@ -257,7 +257,7 @@ impl Judge {
 }
 
 /// Returns whether each region had all changes of each other when its digests were computed.
-fn is_settled(regions: &[u32], replies: &[pb::DigestReply]) -> bool {
+fn is_caught_up(regions: &[u32], replies: &[pb::DigestReply]) -> bool {
     regions.iter().zip(replies).all(|(number, origin)| {
         let mut others = regions
             .iter()
@@ -274,7 +274,7 @@ fn is_settled(regions: &[u32], replies: &[pb::DigestReply]) -> bool {
 mod tests {
     use super::*;
 
-    fn told(own: u64, cursor: (u32, u64), digests: &[u64]) -> pb::DigestReply {
+    fn digest_reply(own: u64, cursor: (u32, u64), digests: &[u64]) -> pb::DigestReply {
         pb::DigestReply {
             digests: digests.to_vec(),
             records: vec![1; digests.len()],
@@ -289,37 +289,37 @@ mod tests {
 
     #[test]
     fn ranges_are_equal_once_they_were_in_any_comparison() {
-        let mut comparison = Judge::new(2);
-        let (one, two) = (told(5, (2, 3), &[1, 9]), told(3, (1, 4), &[1, 8]));
-        assert!(!comparison.take(&[1, 2], vec![one, two]));
-        let (one, two) = (told(7, (2, 3), &[2, 8]), told(3, (1, 5), &[1, 8]));
-        assert!(comparison.take(&[1, 2], vec![one, two]));
-        assert_eq!((comparison.verdict(), comparison.records()), (Verdict::Equal, 2));
+        let mut comparison = DigestComparison::new(2);
+        let (one, two) = (digest_reply(5, (2, 3), &[1, 9]), digest_reply(3, (1, 4), &[1, 8]));
+        assert!(!comparison.add_round(&[1, 2], vec![one, two]));
+        let (one, two) = (digest_reply(7, (2, 3), &[2, 8]), digest_reply(3, (1, 5), &[1, 8]));
+        assert!(comparison.add_round(&[1, 2], vec![one, two]));
+        assert_eq!((comparison.verdict(), comparison.record_count()), (ComparisonVerdict::Equal, 2));
         assert!(comparison.differences().is_empty());
     }
 
     #[test]
     fn a_range_that_differs_while_changes_are_in_flight_is_undecided() {
-        let mut comparison = Judge::new(1);
+        let mut comparison = DigestComparison::new(1);
         for _ in 0..20 {
-            let (one, two) = (told(5, (2, 3), &[1]), told(3, (1, 4), &[2]));
-            assert!(!comparison.take(&[1, 2], vec![one, two]));
+            let (one, two) = (digest_reply(5, (2, 3), &[1]), digest_reply(3, (1, 4), &[2]));
+            assert!(!comparison.add_round(&[1, 2], vec![one, two]));
         }
-        assert_eq!(comparison.verdict(), Verdict::Undecided);
+        assert_eq!(comparison.verdict(), ComparisonVerdict::Undecided);
     }
 
     #[test]
     fn a_range_that_differs_with_nothing_in_flight_is_different() {
-        let mut comparison = Judge::new(2);
+        let mut comparison = DigestComparison::new(2);
         let mut done = false;
-        for _ in 0..SETTLED {
+        for _ in 0..REQUIRED_MISMATCHES {
             assert!(!done);
-            let (one, two) = (told(5, (2, 3), &[1, 1]), told(3, (1, 5), &[1, 2]));
-            done = comparison.take(&[1, 2], vec![one, two]);
+            let (one, two) = (digest_reply(5, (2, 3), &[1, 1]), digest_reply(3, (1, 5), &[1, 2]));
+            done = comparison.add_round(&[1, 2], vec![one, two]);
         }
         assert!(done);
-        assert_eq!(comparison.verdict(), Verdict::Different);
+        assert_eq!(comparison.verdict(), ComparisonVerdict::Different);
         let sums = vec![(1, 1), (2, 1)];
-        assert_eq!(comparison.differences(), [Difference { range: 1, sums }]);
+        assert_eq!(comparison.differences(), [RangeDifference { range: 1, sums }]);
     }
 }

@@ -2,19 +2,19 @@
 
 use cloudkv_proto::v1 as pb;
 
-use super::catalog::{Bucket, Catalog, is_idle};
+use super::catalog::{Bucket, Catalog, is_idle_account};
 use super::node_refusal::NodeRefusal;
 use super::plans::{access_from_pb, plan_from_pb};
-use super::state::{MetaState, Response};
-use crate::store::{Batch, StoreError};
+use super::state::{MetaState, CommandResult};
+use crate::store::{RowBatch, StoreError};
 use crate::types::{AccountId, BucketId, Nanos, Plan};
 
 /// Reason why a command was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum CommandRefusal {
     /// The cluster is bootstrapped already.
     #[error("bootstrap the cluster: it exists already")]
-    Founded,
+    AlreadyBootstrapped,
     /// The bucket doesn't exist, or is deleted.
     #[error("no such bucket")]
     UnknownBucket,
@@ -50,7 +50,7 @@ pub enum Refusal {
     },
     /// A region is being removed.
     #[error("region {region} is being removed: wait until it is removed")]
-    RegionLeaving {
+    RegionBeingRemoved {
         /// Number of that region.
         region: u32,
     },
@@ -70,21 +70,21 @@ impl MetaState {
         &mut self,
         time: Nanos,
         create: &pb::CreateBucket,
-        batch: &mut Batch,
-    ) -> Response {
-        let (id, owner) = (bucket_id(&create.bucket)?, account_id(&create.account)?);
-        let access = access_from_pb(create.access()).ok_or(Refusal::Malformed)?;
-        let plan = plan_from_pb(create.plan()).ok_or(Refusal::Malformed)?;
+        batch: &mut RowBatch,
+    ) -> CommandResult {
+        let (id, owner) = (parse_bucket_id(&create.bucket)?, parse_account_id(&create.account)?);
+        let access = access_from_pb(create.access()).ok_or(CommandRefusal::Malformed)?;
+        let plan = plan_from_pb(create.plan()).ok_or(CommandRefusal::Malformed)?;
         if self.catalog.any_bucket(&id).is_some() {
-            return Err(Refusal::NameTaken);
+            return Err(CommandRefusal::NameTaken);
         }
-        let mut account = self.account_for(time, owner, create)?;
-        if reached(self.catalog.bucket_count(), create.max_buckets) {
-            return Err(Refusal::ClusterFull);
+        let mut account = self.account_for_bucket(time, owner, create)?;
+        if is_reached(self.catalog.bucket_count(), create.max_buckets) {
+            return Err(CommandRefusal::ClusterFull);
         }
-        let terms = self.catalog.plan(plan).ok_or(Refusal::Malformed)?;
+        let terms = self.catalog.plan(plan).ok_or(CommandRefusal::Malformed)?;
         if !terms.access.contains(&access) {
-            return Err(Refusal::AccessNotInPlan);
+            return Err(CommandRefusal::AccessNotInPlan);
         }
         self.check_bucket_limit(owner, plan)?;
         account.buckets += 1;
@@ -98,7 +98,7 @@ impl MetaState {
             limits: terms.limits,
             comment: create.comment.clone(),
             created_at: time,
-            dropping: false,
+            is_dropping: false,
             dropped_in: Vec::new(),
             usage: Default::default(),
         };
@@ -106,18 +106,18 @@ impl MetaState {
         Ok(())
     }
 
-    fn account_for(
+    fn account_for_bucket(
         &self,
         time: Nanos,
         owner: AccountId,
         create: &pb::CreateBucket,
-    ) -> Result<pb::Account, Refusal> {
+    ) -> Result<pb::Account, CommandRefusal> {
         match (self.catalog.account(&owner), create.new_account) {
             (Some(account), false) => Ok(account),
-            (None, false) => Err(Refusal::UnknownAccount),
-            (Some(_), true) => Err(Refusal::NameTaken),
-            (None, true) if reached(self.catalog.account_count(), create.max_accounts) => {
-                Err(Refusal::TooManyAccounts)
+            (None, false) => Err(CommandRefusal::UnknownAccount),
+            (Some(_), true) => Err(CommandRefusal::NameTaken),
+            (None, true) if is_reached(self.catalog.account_count(), create.max_accounts) => {
+                Err(CommandRefusal::TooManyAccounts)
             }
             (None, true) => Ok(pb::Account {
                 created_at: time,
@@ -126,13 +126,13 @@ impl MetaState {
         }
     }
 
-    fn check_bucket_limit(&self, owner: AccountId, plan: Plan) -> Result<(), Refusal> {
+    fn check_bucket_limit(&self, owner: AccountId, plan: Plan) -> Result<(), CommandRefusal> {
         let limit = self.catalog.plan(plan).and_then(|terms| terms.buckets);
         let Some(limit) = limit else { return Ok(()) };
         let buckets = self.catalog.buckets_of(&owner);
         let of_plan = buckets.iter().filter(|bucket| bucket.plan == plan).count();
-        if reached(of_plan, limit) {
-            Err(Refusal::TooManyBuckets { limit })
+        if is_reached(of_plan, limit) {
+            Err(CommandRefusal::TooManyBuckets { limit })
         } else {
             Ok(())
         }
@@ -141,14 +141,14 @@ impl MetaState {
     pub(super) fn modify_bucket(
         &mut self,
         modify: &pb::ModifyBucket,
-        batch: &mut Batch,
-    ) -> Response {
-        let bucket = self.bucket_in_use(&modify.bucket)?;
+        batch: &mut RowBatch,
+    ) -> CommandResult {
+        let bucket = self.live_bucket(&modify.bucket)?;
         let plan = plan_from_pb(modify.plan()).unwrap_or(bucket.plan);
-        let terms = self.catalog.plan(plan).ok_or(Refusal::Malformed)?;
+        let terms = self.catalog.plan(plan).ok_or(CommandRefusal::Malformed)?;
         if plan != bucket.plan {
             if !terms.access.contains(&bucket.access) {
-                return Err(Refusal::AccessNotInPlan);
+                return Err(CommandRefusal::AccessNotInPlan);
             }
             self.check_bucket_limit(bucket.owner, plan)?;
         }
@@ -170,8 +170,8 @@ impl MetaState {
         Ok(())
     }
 
-    pub(super) fn delete_bucket(&mut self, time: Nanos, id: &[u8], batch: &mut Batch) -> Response {
-        let bucket = self.bucket_in_use(id)?;
+    pub(super) fn delete_bucket(&mut self, time: Nanos, id: &[u8], batch: &mut RowBatch) -> CommandResult {
+        let bucket = self.live_bucket(id)?;
         let mut account = self.catalog.account(&bucket.owner).unwrap_or_default();
         account.buckets = account.buckets.saturating_sub(1);
         if account.buckets == 0 {
@@ -179,7 +179,7 @@ impl MetaState {
         }
         self.put_account(bucket.owner, account, batch);
         let dropping = Bucket {
-            dropping: true,
+            is_dropping: true,
             dropped_in: Vec::new(),
             limits: bucket.limits.clone(),
             comment: bucket.comment.clone(),
@@ -194,12 +194,12 @@ impl MetaState {
     pub(super) fn bucket_dropped(
         &mut self,
         dropped: &pb::BucketDropped,
-        batch: &mut Batch,
-    ) -> Response {
-        let id = bucket_id(&dropped.bucket)?;
+        batch: &mut RowBatch,
+    ) -> CommandResult {
+        let id = parse_bucket_id(&dropped.bucket)?;
         let bucket = self.catalog.any_bucket(&id);
-        let bucket = bucket.filter(|bucket| bucket.dropping);
-        let bucket = bucket.ok_or(Refusal::UnknownBucket)?;
+        let bucket = bucket.filter(|bucket| bucket.is_dropping);
+        let bucket = bucket.ok_or(CommandRefusal::UnknownBucket)?;
         let mut dropped_in = bucket.dropped_in.clone();
         if !dropped_in.contains(&dropped.region) {
             dropped_in.push(dropped.region);
@@ -221,11 +221,11 @@ impl MetaState {
     }
 
     /// Removes dropped buckets that waited only for regions that are removed by now.
-    pub(super) fn forget_dropped(&mut self, batch: &mut Batch) {
+    pub(super) fn remove_dropped_buckets(&mut self, batch: &mut RowBatch) {
         let regions: Vec<u32> = self.header.regions.iter().map(|it| it.number).collect();
         let is_dropped = |bucket: &Bucket| {
             let mut regions = regions.iter();
-            bucket.dropping && regions.all(|region| bucket.dropped_in.contains(region))
+            bucket.is_dropping && regions.all(|region| bucket.dropped_in.contains(region))
         };
         let mut done: Vec<_> = self.catalog.buckets_where(is_dropped);
         // All replicas use the same order.
@@ -238,11 +238,11 @@ impl MetaState {
     pub(super) fn expire_accounts(
         &mut self,
         expire: pb::ExpireAccounts,
-        batch: &mut Batch,
-    ) -> Response {
+        batch: &mut RowBatch,
+    ) -> CommandResult {
         let mut idle = self
             .catalog
-            .accounts_where(|account| is_idle(account, expire.before));
+            .accounts_where(|account| is_idle_account(account, expire.before));
         // All replicas remove the same accounts.
         idle.sort_unstable();
         idle.truncate(expire.limit as usize);
@@ -252,31 +252,31 @@ impl MetaState {
         Ok(())
     }
 
-    fn bucket_in_use(&self, id: &[u8]) -> Result<std::sync::Arc<Bucket>, Refusal> {
+    fn live_bucket(&self, id: &[u8]) -> Result<std::sync::Arc<Bucket>, CommandRefusal> {
         self.catalog
-            .bucket(&bucket_id(id)?)
-            .ok_or(Refusal::UnknownBucket)
+            .bucket(&parse_bucket_id(id)?)
+            .ok_or(CommandRefusal::UnknownBucket)
     }
 }
 
-fn bucket_id(bytes: &[u8]) -> Result<BucketId, Refusal> {
-    BucketId::parse(bytes).ok_or(Refusal::Malformed)
+fn parse_bucket_id(bytes: &[u8]) -> Result<BucketId, CommandRefusal> {
+    BucketId::parse(bytes).ok_or(CommandRefusal::Malformed)
 }
 
-fn account_id(bytes: &[u8]) -> Result<AccountId, Refusal> {
+fn parse_account_id(bytes: &[u8]) -> Result<AccountId, CommandRefusal> {
     bytes
         .try_into()
         .map(AccountId)
-        .map_err(|_| Refusal::Malformed)
+        .map_err(|_| CommandRefusal::Malformed)
 }
 
 /// Returns whether `count` has reached `limit`; 0 means no limit.
-fn reached(count: usize, limit: u64) -> bool {
+fn is_reached(count: usize, limit: u64) -> bool {
     limit != 0 && count as u64 >= limit
 }
 
 /// Builds a bucket from its row.
-pub(super) fn from_row(
+pub(super) fn bucket_from_row(
     id: &[u8],
     row: pb::Bucket,
     catalog: &Catalog,
@@ -288,13 +288,13 @@ pub(super) fn from_row(
         .ok_or_else(|| corrupt("its plan has no terms"))?;
     Ok(Bucket {
         id: BucketId::parse(id).ok_or_else(|| corrupt("its name is malformed"))?,
-        owner: account_id(&row.account).map_err(|_| corrupt("its account is malformed"))?,
+        owner: parse_account_id(&row.account).map_err(|_| corrupt("its account is malformed"))?,
         access: access_from_pb(row.access()).ok_or_else(|| corrupt("its access is unknown"))?,
         plan,
         limits: terms.limits,
         comment: row.comment,
         created_at: row.created_at,
-        dropping: row.dropping,
+        is_dropping: row.dropping,
         dropped_in: row.dropped_in,
         usage: Default::default(),
     })

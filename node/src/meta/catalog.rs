@@ -8,10 +8,10 @@ use cloudkv_proto::v1 as pb;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::plans::{Limits, PlanTerms};
-use super::published::Published;
+use super::plans::{BucketLimits, PlanTerms};
+use super::cluster_view::ClusterView;
 use super::topology::Topology;
-use super::usage::Usage;
+use super::usage::BucketUsage;
 use crate::types::{Access, AccountId, BucketId, Nanos, Plan};
 
 /// Bucket as requests need it. It is replaced on change, never mutated; the counters are kept.
@@ -26,17 +26,17 @@ pub struct Bucket {
     /// Plan of the bucket.
     pub plan: Plan,
     /// Limits of the plan.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<BucketLimits>,
     /// Comment of the user.
     pub comment: Option<String>,
     /// Time of creation.
     pub created_at: Nanos,
     /// True once the bucket is deleted: the shards are dropping its rows.
-    pub dropping: bool,
+    pub is_dropping: bool,
     /// Regions whose shards have dropped the bucket's rows.
     pub dropped_in: Vec<u32>,
     /// Counters of this node for the bucket.
-    pub usage: Arc<Usage>,
+    pub usage: Arc<BucketUsage>,
 }
 
 impl Bucket {
@@ -52,7 +52,7 @@ impl Bucket {
             plan: super::plans::plan_to_pb(self.plan).into(),
             comment: self.comment.clone(),
             created_at: self.created_at,
-            dropping: self.dropping,
+            dropping: self.is_dropping,
             dropped_in: self.dropped_in.clone(),
         }
     }
@@ -71,33 +71,33 @@ type Buckets = HashMap<BucketId, Arc<Bucket>>;
 
 /// Number of partitions of the buckets, each under its own lock, so that an iteration over all
 /// buckets never blocks more than one partition.
-const PARTS: usize = 64;
+const BUCKET_PARTITIONS: usize = 64;
 
 /// Maximum number of dropped buckets whose space is reclaimed at once; compaction reclaims that of
 /// others in time.
-const MAX_FORGOTTEN: usize = 10_000;
+const MAX_RECLAIMABLE_BUCKETS: usize = 10_000;
 
 /// All metadata, in memory.
 #[derive(Debug)]
 pub struct Catalog {
-    cluster: Published,
+    cluster: ClusterView,
     plans: ArcSwap<HashMap<Plan, PlanTerms>>,
-    buckets: [RwLock<Buckets>; PARTS],
+    buckets: [RwLock<Buckets>; BUCKET_PARTITIONS],
     dropping: RwLock<HashSet<BucketId>>,
     /// Dropped buckets whose space this node may reclaim. The list is bounded: the space of a
     /// bucket that isn't listed is reclaimed by compaction in time.
-    forgotten: Mutex<Vec<BucketId>>,
+    reclaimable: Mutex<Vec<BucketId>>,
     accounts: RwLock<HashMap<AccountId, Account>>,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
         Self {
-            cluster: Published::default(),
+            cluster: ClusterView::default(),
             plans: ArcSwap::from_pointee(HashMap::new()),
             buckets: std::array::from_fn(|_| RwLock::default()),
             dropping: RwLock::default(),
-            forgotten: Mutex::default(),
+            reclaimable: Mutex::default(),
             accounts: RwLock::default(),
         }
     }
@@ -115,8 +115,8 @@ impl Catalog {
     }
 
     /// Returns whether there are several regions.
-    pub fn has_regions(&self) -> bool {
-        self.cluster.has_regions()
+    pub fn has_several_regions(&self) -> bool {
+        self.cluster.has_several_regions()
     }
 
     /// Subscribes to a number that changes with the topology, and with the header in more than its
@@ -126,19 +126,19 @@ impl Catalog {
     }
 
     /// Partition of a bucket. Names are random, so any of their characters spread them.
-    fn part(&self, id: &BucketId) -> &RwLock<Buckets> {
+    fn partition(&self, id: &BucketId) -> &RwLock<Buckets> {
         let [.., a, b] = *id.as_bytes();
-        &self.buckets[(usize::from(a) * 61 + usize::from(b)) % PARTS]
+        &self.buckets[(usize::from(a) * 61 + usize::from(b)) % BUCKET_PARTITIONS]
     }
 
     /// Bucket that is in use.
     pub fn bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
-        self.any_bucket(id).filter(|bucket| !bucket.dropping)
+        self.any_bucket(id).filter(|bucket| !bucket.is_dropping)
     }
 
     /// Bucket, including one that is being dropped.
     pub(super) fn any_bucket(&self, id: &BucketId) -> Option<Arc<Bucket>> {
-        self.part(id).read().get(id).cloned()
+        self.partition(id).read().get(id).cloned()
     }
 
     /// Number of buckets, including those that are being dropped.
@@ -166,7 +166,7 @@ impl Catalog {
     }
 
     /// Deleted buckets whose rows the region's shards still have to drop.
-    pub fn dropping(&self, region: u32) -> Vec<BucketId> {
+    pub fn buckets_to_drop(&self, region: u32) -> Vec<BucketId> {
         let dropping: Vec<BucketId> = self.dropping.read().iter().copied().collect();
         let is_pending = |id: &BucketId| {
             let bucket = self.any_bucket(id);
@@ -177,7 +177,7 @@ impl Catalog {
 
     /// Returns whether any account has had no bucket since before `before`.
     pub fn has_idle_account(&self, before: Nanos) -> bool {
-        let predicate = |account: &Account| is_idle(&account.row, before);
+        let predicate = |account: &Account| is_idle_account(&account.row, before);
         self.accounts.read().values().any(predicate)
     }
 
@@ -230,9 +230,9 @@ impl Catalog {
     }
 
     pub(super) fn put_bucket(&self, bucket: Bucket) {
-        let (id, owner, is_dropping) = (bucket.id, bucket.owner, bucket.dropping);
-        let (quota, limit) = (bucket.usage.budget.clone(), bucket.limits.keys);
-        self.part(&id).write().insert(id, Arc::new(bucket));
+        let (id, owner, is_dropping) = (bucket.id, bucket.owner, bucket.is_dropping);
+        let (quota, limit) = (bucket.usage.key_quota.clone(), bucket.limits.keys);
+        self.partition(&id).write().insert(id, Arc::new(bucket));
         quota.set_limit(limit);
         if is_dropping {
             self.dropping.write().insert(id);
@@ -251,21 +251,21 @@ impl Catalog {
     }
 
     pub(super) fn remove_bucket(&self, id: &BucketId) {
-        self.part(id).write().remove(id);
+        self.partition(id).write().remove(id);
         self.dropping.write().remove(id);
-        let mut forgotten = self.forgotten.lock();
-        if forgotten.len() < MAX_FORGOTTEN {
+        let mut forgotten = self.reclaimable.lock();
+        if forgotten.len() < MAX_RECLAIMABLE_BUCKETS {
             forgotten.push(*id);
         }
     }
 
     /// Takes the buckets that all shards have dropped since the last call.
-    pub fn take_forgotten(&self) -> Vec<BucketId> {
-        std::mem::take(&mut self.forgotten.lock())
+    pub fn take_reclaimable(&self) -> Vec<BucketId> {
+        std::mem::take(&mut self.reclaimable.lock())
     }
 
     /// Sorts each account's buckets by their creation, after loading.
-    pub(super) fn sort(&self) {
+    pub(super) fn sort_account_buckets(&self) {
         let created = |id: &BucketId| self.any_bucket(id).map(|bucket| (bucket.created_at, *id));
         for account in self.accounts.write().values_mut() {
             account.buckets.sort_by_cached_key(created);
@@ -290,7 +290,7 @@ impl Catalog {
                     usage: bucket.usage.clone(),
                     ..**bucket
                 });
-                bucket.usage.budget.set_limit(limits.keys);
+                bucket.usage.key_quota.set_limit(limits.keys);
                 bucket.usage.byte_quota.reset();
             }
         }
@@ -298,7 +298,7 @@ impl Catalog {
 
     /// Replaces the content with that of `other`. A bucket or account in both stays visible
     /// throughout: otherwise a request would be told that it doesn't exist.
-    pub(super) fn replace_by(&self, other: Self) {
+    pub(super) fn replace_with(&self, other: Self) {
         let (header, topology) = (other.header(), other.topology());
         self.plans.store(other.plans.load_full());
         for (partition, new) in self.buckets.iter().zip(other.buckets) {
@@ -314,6 +314,6 @@ impl Catalog {
 }
 
 /// Returns whether an account has had no bucket since before `before`.
-pub(super) fn is_idle(account: &pb::Account, before: Nanos) -> bool {
+pub(super) fn is_idle_account(account: &pb::Account, before: Nanos) -> bool {
     account.buckets == 0 && account.empty_since < before
 }

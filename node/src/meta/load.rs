@@ -9,7 +9,7 @@ use prost::Message;
 use super::catalog::Catalog;
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
-use crate::store::keys::{self, Kind, Rows};
+use crate::store::keys::{self, RowKind, Rows};
 use crate::store::{Scan, StateDb, StoreError};
 use crate::types::AccountId;
 
@@ -20,18 +20,18 @@ pub(super) fn load(
     rows: Rows,
     catalog: &Catalog,
 ) -> Result<pb::MetaHeader, StoreError> {
-    let header = match db.get(&rows.single(Kind::Header))? {
+    let header = match db.get(&rows.single(RowKind::Header))? {
         Some(row) => pb::MetaHeader::decode(row).map_err(StoreError::on("decode", "metadata"))?,
         None => pb::MetaHeader::default(),
     };
-    each(db, rows, Kind::Plan, |_, row| {
+    scan_rows(db, rows, RowKind::Plan, |_, row| {
         let limits = pb::PlanLimits::decode(row).map_err(StoreError::on("decode", "plan"))?;
         if let Some(plan) = plans::plan_from_pb(limits.plan()) {
             catalog.put_plan(plan, PlanTerms::from_pb(&limits));
         }
         Ok(())
     })?;
-    each(db, rows, Kind::Account, |id, row| {
+    scan_rows(db, rows, RowKind::Account, |id, row| {
         let account = pb::Account::decode(row).map_err(StoreError::on("decode", "account"))?;
         let id = id
             .try_into()
@@ -39,19 +39,19 @@ pub(super) fn load(
         catalog.put_account(AccountId(id), account);
         Ok(())
     })?;
-    each(db, rows, Kind::BucketMeta, |id, row| {
+    scan_rows(db, rows, RowKind::BucketMeta, |id, row| {
         let bucket = pb::Bucket::decode(row).map_err(StoreError::on("decode", "bucket"))?;
-        catalog.put_bucket(super::buckets::from_row(id, bucket, catalog)?);
+        catalog.put_bucket(super::buckets::bucket_from_row(id, bucket, catalog)?);
         Ok(())
     })?;
-    catalog.sort();
-    catalog.publish(header.clone(), Some(topology(db, rows)?));
+    catalog.sort_account_buckets();
+    catalog.publish(header.clone(), Some(load_topology(db, rows)?));
     Ok(header)
 }
 
-fn topology(db: &StateDb, rows: Rows) -> Result<Topology, StoreError> {
+fn load_topology(db: &StateDb, rows: Rows) -> Result<Topology, StoreError> {
     let mut topology = Topology::default();
-    each(db, rows, Kind::Node, |id, row| {
+    scan_rows(db, rows, RowKind::Node, |id, row| {
         let row = pb::NodeRow::decode(row).map_err(StoreError::on("decode", "node"))?;
         let id = keys::parse_node_id(id)
             .ok_or_else(|| StoreError::corrupt("node", "its number's length"))?;
@@ -60,7 +60,7 @@ fn topology(db: &StateDb, rows: Rows) -> Result<Topology, StoreError> {
         topology.put_node(node);
         Ok(())
     })?;
-    each(db, rows, Kind::Placement, |id, row| {
+    scan_rows(db, rows, RowKind::Placement, |id, row| {
         let row = pb::Placement::decode(row).map_err(StoreError::on("decode", "placement"))?;
         let (region, shard) = keys::parse_placement_id(id)
             .ok_or_else(|| StoreError::corrupt("placement", "its ID's length"))?;
@@ -70,14 +70,14 @@ fn topology(db: &StateDb, rows: Rows) -> Result<Topology, StoreError> {
     Ok(topology)
 }
 
-fn each(
+fn scan_rows(
     db: &StateDb,
     rows: Rows,
-    kind: Kind,
+    kind: RowKind,
     mut visit: impl FnMut(&[u8], Bytes) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let from = rows.single(kind);
-    let to = keys::after_prefix(&from);
+    let to = keys::prefix_end(&from);
     let mut error = None;
     db.scan(
         Scan {

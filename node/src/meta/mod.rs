@@ -19,34 +19,34 @@
 //! | `usage` | this node's counters of a bucket |
 
 #[cfg(test)]
-mod bench;
+mod test_fixture;
 mod buckets;
 mod catalog;
-mod founding;
+mod bootstrap;
 mod load;
 mod node_refusal;
 mod nodes;
 #[cfg(test)]
 mod nodes_tests;
 mod plans;
-mod published;
+mod cluster_view;
 mod regions;
 mod state;
 mod topology;
 #[cfg(test)]
 mod topology_tests;
 mod usage;
-pub mod wire;
+pub mod codec;
 
-pub use buckets::Refusal;
+pub use buckets::CommandRefusal;
 pub use catalog::{Bucket, Catalog};
 pub use node_refusal::NodeRefusal;
-pub use nodes::NAMES_LEVEL;
+pub use nodes::NODE_NAMES_LEVEL;
 pub use plans::{
-    BYTES_LEVEL, Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans,
+    BYTE_LIMITS_LEVEL, BucketLimits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans,
     plan_to_pb,
 };
-pub use regions::LEAVE_LEVEL;
-pub use state::{LEVEL, Meta, MetaState, Response};
+pub use regions::REGION_REMOVAL_LEVEL;
+pub use state::{MAX_FEATURE_LEVEL, Meta, MetaState, CommandResult};
 pub use topology::{NodeInfo, NodeState, Placement, RegionInfo, Topology};
-pub use usage::Usage;
+pub use usage::BucketUsage;

@@ -7,16 +7,16 @@ use crate::raft::NodeId;
 pub enum NodeRefusal {
     /// The command names node 0, which doesn't exist.
     #[error("0 is not a node ID")]
-    Zero,
+    ZeroNodeId,
     /// The node doesn't exist.
     #[error("node {node} is unknown")]
-    Unknown {
+    UnknownNode {
         /// Node of the command.
         node: NodeId,
     },
     /// The node was removed: it can only come back under a new ID.
     #[error("node {node} was removed from the cluster")]
-    Removed {
+    NodeRemoved {
         /// Node of the command.
         node: NodeId,
     },
@@ -25,13 +25,13 @@ pub enum NodeRefusal {
     UnknownRegion,
     /// The node belongs to another region.
     #[error("node {node} belongs to another region")]
-    OtherRegion {
+    WrongRegion {
         /// Node of the command.
         node: NodeId,
     },
     /// An address is empty or too long.
     #[error("an address must have 1 to {limit} bytes")]
-    BadAddress {
+    InvalidAddress {
         /// Maximum length in bytes.
         limit: u64,
     },
@@ -46,16 +46,16 @@ pub enum NodeRefusal {
     },
     /// The version is too long.
     #[error("a version must have at most {limit} bytes")]
-    LongVersion {
+    VersionTooLong {
         /// Maximum length in bytes.
         limit: u64,
     },
     /// The command names no state.
     #[error("no state was named")]
-    NoState,
+    MissingState,
     /// The node isn't in the expected state.
     #[error("node {node} is in another state by now")]
-    OtherState {
+    UnexpectedState {
         /// Node of the command.
         node: NodeId,
     },
@@ -73,13 +73,13 @@ pub enum NodeRefusal {
     },
     /// The number of voters is neither one nor three.
     #[error("a shard has one voter or three, not {voters}")]
-    BadVoters {
+    InvalidVoterCount {
         /// Number of voters in the command.
         voters: u64,
     },
     /// A node is named more than once.
     #[error("node {node} is named twice")]
-    NamedTwice {
+    DuplicateMember {
         /// The repeated node.
         node: NodeId,
     },

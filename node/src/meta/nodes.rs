@@ -7,16 +7,16 @@ use std::io;
 use cloudkv_proto::v1 as pb;
 
 use super::node_refusal::NodeRefusal;
-use super::state::{MetaState, newer};
+use super::state::{MetaState, unsupported_item};
 use super::topology::{NodeInfo, NodeState, Placement, Topology};
 use crate::raft::NodeId;
-use crate::store::Batch;
+use crate::store::RowBatch;
 use crate::types::Nanos;
 
 /// Maximum length of an address, version or name, in bytes.
-const MAX_TEXT: usize = 255;
+const MAX_TEXT_BYTES: usize = 255;
 /// First feature level at which the names and removal times of nodes are stored.
-pub const NAMES_LEVEL: u32 = 5;
+pub const NODE_NAMES_LEVEL: u32 = 5;
 /// Result of a command on nodes.
 pub(super) type NodeResponse = Result<(), NodeRefusal>;
 
@@ -25,36 +25,36 @@ impl MetaState {
         &mut self,
         time: Nanos,
         register: &pb::RegisterNode,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<NodeResponse> {
-        let mut node = registered(&self.catalog.topology(), time, register);
+        let mut node = registered_node(&self.catalog.topology(), time, register);
         if let Ok(node) = &mut node
-            && self.header.level >= NAMES_LEVEL
-            && register.name.len() <= MAX_TEXT
+            && self.header.level >= NODE_NAMES_LEVEL
+            && register.name.len() <= MAX_TEXT_BYTES
         {
             node.name.clone_from(&register.name);
         }
-        self.take_node(node, batch)
+        self.write_node(node, batch)
     }
 
     pub(super) fn set_node_state(
         &mut self,
         time: Nanos,
         set: pb::SetNodeState,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<NodeResponse> {
-        let parse = |state| pb::NodeState::try_from(state).map_err(|_| newer("a node's state"));
+        let parse = |state| pb::NodeState::try_from(state).map_err(|_| unsupported_item("a node's state"));
         let (state, expected) = (parse(set.state)?, parse(set.expected)?);
-        let node = with_state(&self.catalog.topology(), set.node, state, expected);
-        let node = node.map(|node| self.dated(node, time));
-        self.take_node(node, batch)
+        let node = node_with_state(&self.catalog.topology(), set.node, state, expected);
+        let node = node.map(|node| self.with_removal_time(node, time));
+        self.write_node(node, batch)
     }
 
     /// Adds the removal time to a node that was just removed, from the feature level on that stores
     /// it.
-    pub(super) fn dated(&self, node: NodeInfo, time: Nanos) -> NodeInfo {
+    pub(super) fn with_removal_time(&self, node: NodeInfo, time: Nanos) -> NodeInfo {
         let is_new = node.state == NodeState::Removed && node.removed_at == 0;
-        if !is_new || self.header.level < NAMES_LEVEL {
+        if !is_new || self.header.level < NODE_NAMES_LEVEL {
             return node;
         }
         // A node that was removed before that level stays without a time.
@@ -67,9 +67,9 @@ impl MetaState {
     pub(super) fn set_placement(
         &mut self,
         set: &pb::SetPlacement,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<NodeResponse> {
-        match placed(&self.catalog.topology(), self.header.shards, set) {
+        match next_placement(&self.catalog.topology(), self.header.shards, set) {
             Ok((shard, placement)) => {
                 self.put_placement(set.region, shard, placement, batch)?;
                 Ok(Ok(()))
@@ -79,10 +79,10 @@ impl MetaState {
     }
 
     /// Writes a node unless it is unchanged: nodes register with every start.
-    fn take_node(
+    fn write_node(
         &mut self,
         node: Result<NodeInfo, NodeRefusal>,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<NodeResponse> {
         match node {
             Ok(node) if self.catalog.topology().node(node.id) == Some(&node) => Ok(Ok(())),
@@ -93,26 +93,26 @@ impl MetaState {
 }
 
 /// Returns the node after its registration. Its region, state and joining time are kept.
-fn registered(
+fn registered_node(
     topology: &Topology,
     time: Nanos,
     register: &pb::RegisterNode,
 ) -> Result<NodeInfo, NodeRefusal> {
     let id = register.node;
     if id == 0 {
-        return Err(NodeRefusal::Zero);
+        return Err(NodeRefusal::ZeroNodeId);
     }
     let known = topology.node(id);
     if known.is_some_and(|known| known.state == NodeState::Removed) {
-        return Err(NodeRefusal::Removed { node: id });
+        return Err(NodeRefusal::NodeRemoved { node: id });
     }
     let region = topology.region_number(&register.region);
     let region = region.ok_or(NodeRefusal::UnknownRegion)?;
     if known.is_some_and(|known| known.region != region) {
-        return Err(NodeRefusal::OtherRegion { node: id });
+        return Err(NodeRefusal::WrongRegion { node: id });
     }
-    check_texts(&register.rpc, &register.http, &register.version)?;
-    if let Some(other) = holder_of(topology, &register.rpc).filter(|other| *other != id) {
+    check_text_lengths(&register.rpc, &register.http, &register.version)?;
+    if let Some(other) = node_at_address(topology, &register.rpc).filter(|other| *other != id) {
         return Err(NodeRefusal::AddressTaken { node: other });
     }
     Ok(NodeInfo {
@@ -129,22 +129,22 @@ fn registered(
     })
 }
 
-pub(super) fn check_texts(rpc: &str, http: &str, version: &str) -> NodeResponse {
-    let limit = MAX_TEXT as u64;
+pub(super) fn check_text_lengths(rpc: &str, http: &str, version: &str) -> NodeResponse {
+    let limit = MAX_TEXT_BYTES as u64;
     if [rpc, http]
         .iter()
-        .any(|address| address.is_empty() || address.len() > MAX_TEXT)
+        .any(|address| address.is_empty() || address.len() > MAX_TEXT_BYTES)
     {
-        return Err(NodeRefusal::BadAddress { limit });
+        return Err(NodeRefusal::InvalidAddress { limit });
     }
-    if version.len() > MAX_TEXT {
-        return Err(NodeRefusal::LongVersion { limit });
+    if version.len() > MAX_TEXT_BYTES {
+        return Err(NodeRefusal::VersionTooLong { limit });
     }
     Ok(())
 }
 
 /// Finds the node that has an rpc address and isn't removed.
-fn holder_of(topology: &Topology, rpc: &str) -> Option<NodeId> {
+fn node_at_address(topology: &Topology, rpc: &str) -> Option<NodeId> {
     let mut nodes = topology.nodes().iter();
     let holder = nodes.find(|node| node.state != NodeState::Removed && node.rpc == rpc);
     holder.map(|node| node.id)
@@ -152,31 +152,31 @@ fn holder_of(topology: &Topology, rpc: &str) -> Option<NodeId> {
 
 /// Returns the node in its new state, if it is in the expected one, where one is given. A removed
 /// node stays removed.
-fn with_state(
+fn node_with_state(
     topology: &Topology,
     id: NodeId,
     state: pb::NodeState,
     expected: pb::NodeState,
 ) -> Result<NodeInfo, NodeRefusal> {
     if id == 0 {
-        return Err(NodeRefusal::Zero);
+        return Err(NodeRefusal::ZeroNodeId);
     }
-    let state = NodeState::from_pb(state).ok_or(NodeRefusal::NoState)?;
+    let state = NodeState::from_pb(state).ok_or(NodeRefusal::MissingState)?;
     let node = topology
         .node(id)
-        .ok_or(NodeRefusal::Unknown { node: id })?
+        .ok_or(NodeRefusal::UnknownNode { node: id })?
         .clone();
     if node.state == NodeState::Removed && state != NodeState::Removed {
-        return Err(NodeRefusal::Removed { node: id });
+        return Err(NodeRefusal::NodeRemoved { node: id });
     }
     if NodeState::from_pb(expected).is_some_and(|expected| expected != node.state) {
-        return Err(NodeRefusal::OtherState { node: id });
+        return Err(NodeRefusal::UnexpectedState { node: id });
     }
     Ok(NodeInfo { state, ..node })
 }
 
 /// Returns the shard and its new placement.
-fn placed(
+fn next_placement(
     topology: &Topology,
     shards: u32,
     set: &pb::SetPlacement,
@@ -198,7 +198,7 @@ fn placed(
         return Err(NodeRefusal::StaleEpoch { epoch });
     }
     if !matches!(set.voters.len(), 1 | 3) {
-        return Err(NodeRefusal::BadVoters {
+        return Err(NodeRefusal::InvalidVoterCount {
             voters: set.voters.len() as u64,
         });
     }
@@ -216,15 +216,15 @@ fn check_members(topology: &Topology, set: &pb::SetPlacement) -> NodeResponse {
     let mut seen = std::collections::BTreeSet::new();
     for id in set.voters.iter().chain(&set.learners).copied() {
         if !seen.insert(id) {
-            return Err(NodeRefusal::NamedTwice { node: id });
+            return Err(NodeRefusal::DuplicateMember { node: id });
         }
         let node = topology.node(id);
-        let node = node.ok_or(NodeRefusal::Unknown { node: id })?;
+        let node = node.ok_or(NodeRefusal::UnknownNode { node: id })?;
         if node.state == NodeState::Removed {
-            return Err(NodeRefusal::Removed { node: id });
+            return Err(NodeRefusal::NodeRemoved { node: id });
         }
         if node.region != set.region {
-            return Err(NodeRefusal::OtherRegion { node: id });
+            return Err(NodeRefusal::WrongRegion { node: id });
         }
     }
     Ok(())

@@ -1,15 +1,15 @@
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use prost::Message;
 
-use super::Refusal;
-use super::bench::{Bench, found, place, plain_found, register, set_state};
+use super::CommandRefusal;
+use super::test_fixture::{MetadataFixture, bootstrap_command, placement_command, bootstrap_without_node, registration, set_state_command};
 use super::node_refusal::NodeRefusal;
 use super::topology::{NodeState, Placement};
-use crate::store::Batch;
+use crate::store::RowBatch;
 
 /// Bootstrap of a cluster as release 0.1 wrote it, before there were nodes, and the digest of the
 /// state at that time. Neither is ever regenerated.
-const FOUND_0_1: &[u8] = b"\
+const BOOTSTRAP_0_1: &[u8] = b"\
     \x09\x07\x00\x00\x00\x00\x00\x00\x00\x12\x4b\x0a\x01\x63\x10\x04\x18\x01\x22\x02\x65\
     \x75\x29\x09\x00\x00\x00\x00\x00\x00\x00\x32\x0f\x08\x01\x10\x0a\x18\x90\x4e\x20\x40\
     \x28\x80\x20\x32\x01\x01\x32\x10\x08\x02\x18\x80\xc2\xd7\x2f\x20\x40\x28\x80\x20\x32\
@@ -19,7 +19,7 @@ const DIGEST_0_1: u64 = 12_243_864_304_304_632_334;
 
 #[test]
 fn a_cluster_is_bootstrapped_with_its_first_node_which_has_every_shard() {
-    let fixture = Bench::founded();
+    let fixture = MetadataFixture::bootstrapped();
     let topology = fixture.topology();
     let node = topology.node(1).unwrap();
     assert_eq!((node.region, node.state), (1, NodeState::Active));
@@ -38,11 +38,11 @@ fn a_cluster_is_bootstrapped_with_its_first_node_which_has_every_shard() {
 
 #[test]
 fn a_bootstrap_without_a_node_gives_the_state_of_release_0_1() {
-    let command = pb::MetaCommand::decode(FOUND_0_1).unwrap();
-    assert_eq!(command.encode_to_vec(), FOUND_0_1);
-    assert_eq!(command.kind, Some(Command::Found(plain_found())));
-    let mut fixture = Bench::new(false);
-    fixture.apply(Command::Found(plain_found())).unwrap();
+    let command = pb::MetaCommand::decode(BOOTSTRAP_0_1).unwrap();
+    assert_eq!(command.encode_to_vec(), BOOTSTRAP_0_1);
+    assert_eq!(command.kind, Some(Command::Bootstrap(bootstrap_without_node())));
+    let mut fixture = MetadataFixture::new(false);
+    fixture.apply(Command::Bootstrap(bootstrap_without_node())).unwrap();
     assert_eq!(fixture.digest(), DIGEST_0_1);
     assert!(fixture.topology().nodes().is_empty());
     assert_eq!(fixture.topology().placement(1, 0), None);
@@ -51,76 +51,76 @@ fn a_bootstrap_without_a_node_gives_the_state_of_release_0_1() {
 #[test]
 fn a_bootstrap_with_a_bad_address_or_too_many_shards_is_refused() {
     let bad = [
-        pb::FoundCluster {
+        pb::BootstrapCluster {
             rpc: String::new(),
-            ..found()
+            ..bootstrap_command()
         },
-        pb::FoundCluster {
+        pb::BootstrapCluster {
             http: "x".repeat(256),
-            ..found()
+            ..bootstrap_command()
         },
-        pb::FoundCluster {
+        pb::BootstrapCluster {
             shards: 65_536,
-            ..found()
+            ..bootstrap_command()
         },
     ];
-    let mut fixture = Bench::new(false);
+    let mut fixture = MetadataFixture::new(false);
     for bootstrap in bad {
-        fixture.apply(Command::Found(bootstrap)).unwrap_err();
+        fixture.apply(Command::Bootstrap(bootstrap)).unwrap_err();
         assert_eq!(fixture.state.catalog().header().cluster_id, "");
     }
-    fixture.apply(Command::Found(found())).unwrap();
-    assert_eq!(fixture.apply(Command::Found(found())), Err(Refusal::Founded));
+    fixture.apply(Command::Bootstrap(bootstrap_command())).unwrap();
+    assert_eq!(fixture.apply(Command::Bootstrap(bootstrap_command())), Err(CommandRefusal::AlreadyBootstrapped));
 }
 
 #[test]
 fn a_registration_updates_what_may_change_and_keeps_the_rest() {
-    let mut fixture = Bench::founded();
-    fixture.apply(Command::RegisterNode(register(2))).unwrap();
-    fixture.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
+    let mut fixture = MetadataFixture::bootstrapped();
+    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
+    fixture.apply(set_state_command(2, pb::NodeState::Leaving)).unwrap();
     let again = pb::RegisterNode {
         rpc: "other:1".into(),
         level: 2,
         version: "0.3.0".into(),
-        ..register(2)
+        ..registration(2)
     };
     fixture.apply(Command::RegisterNode(again)).unwrap();
     let topology = fixture.topology();
     let node = topology.node(2).unwrap();
     assert_eq!((node.rpc.as_str(), node.level), ("other:1", 2));
     assert_eq!(node.version, "0.3.0");
-    assert_eq!((node.state, node.joined_at), (NodeState::Leaving, 1000));
+    assert_eq!((node.state, node.joined_at), (NodeState::Decommissioning, 1000));
 }
 
 #[test]
 fn registrations_are_refused_with_the_reason() {
     use NodeRefusal as R;
-    let mut fixture = Bench::founded();
-    fixture.apply(Command::RegisterNode(register(2))).unwrap();
-    fixture.apply(Command::RegisterNode(register(3))).unwrap();
-    fixture.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    let mut fixture = MetadataFixture::bootstrapped();
+    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
+    fixture.apply(Command::RegisterNode(registration(3))).unwrap();
+    fixture.apply(set_state_command(3, pb::NodeState::Removed)).unwrap();
     let changed = |change: fn(&mut pb::RegisterNode)| {
-        let mut register = register(4);
+        let mut register = registration(4);
         change(&mut register);
         register
     };
     let cases = [
-        (changed(|r| r.node = 0), R::Zero),
-        (register(3), R::Removed { node: 3 }),
+        (changed(|r| r.node = 0), R::ZeroNodeId),
+        (registration(3), R::NodeRemoved { node: 3 }),
         (changed(|r| r.region = "us".into()), R::UnknownRegion),
-        (changed(|r| r.rpc.clear()), R::BadAddress { limit: 255 }),
-        (changed(|r| r.http.clear()), R::BadAddress { limit: 255 }),
+        (changed(|r| r.rpc.clear()), R::InvalidAddress { limit: 255 }),
+        (changed(|r| r.http.clear()), R::InvalidAddress { limit: 255 }),
         (
             changed(|r| r.rpc = "x".repeat(256)),
-            R::BadAddress { limit: 255 },
+            R::InvalidAddress { limit: 255 },
         ),
         (
             changed(|r| r.http = "x".repeat(256)),
-            R::BadAddress { limit: 255 },
+            R::InvalidAddress { limit: 255 },
         ),
         (
             changed(|r| r.version = "x".repeat(256)),
-            R::LongVersion { limit: 255 },
+            R::VersionTooLong { limit: 255 },
         ),
         (
             changed(|r| r.rpc = "n2:7070".into()),
@@ -128,7 +128,7 @@ fn registrations_are_refused_with_the_reason() {
         ),
     ];
     for (register, reason) in cases {
-        assert_eq!(fixture.refused(Command::RegisterNode(register)), reason);
+        assert_eq!(fixture.apply_refused(Command::RegisterNode(register)), reason);
     }
     // The address of a removed node is free, and the maximum length is accepted.
     let successor = changed(|r| {
@@ -140,60 +140,60 @@ fn registrations_are_refused_with_the_reason() {
 
 #[test]
 fn a_node_stays_in_its_region() {
-    let mut fixture = Bench::founded();
+    let mut fixture = MetadataFixture::bootstrapped();
     fixture.state.header.regions.push(pb::Region {
         number: 2,
         name: "us".into(),
         incarnation: 1,
         ..Default::default()
     });
-    fixture.write(Batch::default());
+    fixture.write_batch(RowBatch::default());
     let moved = pb::RegisterNode {
         region: "us".into(),
-        ..register(1)
+        ..registration(1)
     };
-    let refusal = fixture.refused(Command::RegisterNode(moved));
-    assert_eq!(refusal, NodeRefusal::OtherRegion { node: 1 });
+    let refusal = fixture.apply_refused(Command::RegisterNode(moved));
+    assert_eq!(refusal, NodeRefusal::WrongRegion { node: 1 });
     let american = pb::RegisterNode {
         region: "us".into(),
-        ..register(2)
+        ..registration(2)
     };
     fixture.apply(Command::RegisterNode(american)).unwrap();
     let topology = fixture.topology();
     assert_eq!(topology.nodes_of(2).map(|n| n.id).collect::<Vec<_>>(), [2]);
-    let refusal = fixture.refused(Command::SetPlacement(place(0, 1, &[2], &[])));
-    assert_eq!(refusal, NodeRefusal::OtherRegion { node: 2 });
+    let refusal = fixture.apply_refused(Command::SetPlacement(placement_command(0, 1, &[2], &[])));
+    assert_eq!(refusal, NodeRefusal::WrongRegion { node: 2 });
 }
 
 #[test]
 fn node_states_change_freely_until_a_node_is_removed() {
     use pb::NodeState::{Active, Leaving, Removed, Unspecified};
-    let mut fixture = Bench::founded();
+    let mut fixture = MetadataFixture::bootstrapped();
     for (state, expected) in [
-        (Leaving, NodeState::Leaving),
-        (Leaving, NodeState::Leaving),
+        (Leaving, NodeState::Decommissioning),
+        (Leaving, NodeState::Decommissioning),
         (Active, NodeState::Active),
         (Removed, NodeState::Removed),
         (Removed, NodeState::Removed),
     ] {
-        fixture.apply(set_state(1, state)).unwrap();
+        fixture.apply(set_state_command(1, state)).unwrap();
         assert_eq!(fixture.topology().node(1).unwrap().state, expected);
     }
     assert_eq!(fixture.topology().nodes_of(1).count(), 0);
     for (node, state, reason) in [
-        (1, Active, NodeRefusal::Removed { node: 1 }),
-        (1, Leaving, NodeRefusal::Removed { node: 1 }),
-        (1, Unspecified, NodeRefusal::NoState),
-        (2, Active, NodeRefusal::Unknown { node: 2 }),
-        (0, Active, NodeRefusal::Zero),
+        (1, Active, NodeRefusal::NodeRemoved { node: 1 }),
+        (1, Leaving, NodeRefusal::NodeRemoved { node: 1 }),
+        (1, Unspecified, NodeRefusal::MissingState),
+        (2, Active, NodeRefusal::UnknownNode { node: 2 }),
+        (0, Active, NodeRefusal::ZeroNodeId),
     ] {
-        assert_eq!(fixture.refused(set_state(node, state)), reason);
+        assert_eq!(fixture.apply_refused(set_state_command(node, state)), reason);
     }
 }
 
 #[test]
 fn a_state_of_a_later_version_stops_the_node() {
-    let mut fixture = Bench::founded();
+    let mut fixture = MetadataFixture::bootstrapped();
     let later = Command::SetNodeState(pb::SetNodeState {
         node: 1,
         state: 4,
@@ -205,10 +205,10 @@ fn a_state_of_a_later_version_stops_the_node() {
 
 #[test]
 fn a_placement_follows_the_one_it_was_made_from() {
-    let mut fixture = Bench::founded();
-    fixture.apply(Command::RegisterNode(register(2))).unwrap();
-    fixture.apply(Command::RegisterNode(register(3))).unwrap();
-    let three = Command::SetPlacement(place(2, 1, &[3, 1, 2], &[]));
+    let mut fixture = MetadataFixture::bootstrapped();
+    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
+    fixture.apply(Command::RegisterNode(registration(3))).unwrap();
+    let three = Command::SetPlacement(placement_command(2, 1, &[3, 1, 2], &[]));
     fixture.apply(three.clone()).unwrap();
     let topology = fixture.topology();
     let placement = topology.placement(1, 2).unwrap();
@@ -217,58 +217,58 @@ fn a_placement_follows_the_one_it_was_made_from() {
         (2, Some(3))
     );
     assert_eq!(topology.shards_of_node(3), [2]);
-    assert_eq!(fixture.refused(three), NodeRefusal::StaleEpoch { epoch: 2 });
+    assert_eq!(fixture.apply_refused(three), NodeRefusal::StaleEpoch { epoch: 2 });
 }
 
 #[test]
 fn placements_are_refused_with_the_reason() {
     use NodeRefusal as R;
-    let mut fixture = Bench::founded();
+    let mut fixture = MetadataFixture::bootstrapped();
     for node in 2..=5 {
-        fixture.apply(Command::RegisterNode(register(node))).unwrap();
+        fixture.apply(Command::RegisterNode(registration(node))).unwrap();
     }
-    fixture.apply(set_state(5, pb::NodeState::Removed)).unwrap();
-    fixture.apply(set_state(4, pb::NodeState::Leaving)).unwrap();
+    fixture.apply(set_state_command(5, pb::NodeState::Removed)).unwrap();
+    fixture.apply(set_state_command(4, pb::NodeState::Leaving)).unwrap();
     let other_region = pb::SetPlacement {
         region: 2,
-        ..place(0, 0, &[1], &[])
+        ..placement_command(0, 0, &[1], &[])
     };
     let cases = [
         (other_region, R::UnknownRegion),
-        (place(4, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
-        (place(u32::MAX, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
-        (place(0, 0, &[1], &[]), R::StaleEpoch { epoch: 1 }),
-        (place(0, 2, &[1], &[]), R::StaleEpoch { epoch: 1 }),
-        (place(0, 1, &[], &[1]), R::BadVoters { voters: 0 }),
-        (place(0, 1, &[1, 2], &[]), R::BadVoters { voters: 2 }),
-        (place(0, 1, &[1, 2, 3, 4], &[]), R::BadVoters { voters: 4 }),
-        (place(0, 1, &[1, 2, 1], &[]), R::NamedTwice { node: 1 }),
-        (place(0, 1, &[1], &[2, 1]), R::NamedTwice { node: 1 }),
-        (place(0, 1, &[1], &[2, 2]), R::NamedTwice { node: 2 }),
-        (place(0, 1, &[9], &[]), R::Unknown { node: 9 }),
-        (place(0, 1, &[1], &[0]), R::Unknown { node: 0 }),
-        (place(0, 1, &[5], &[]), R::Removed { node: 5 }),
-        (place(0, 1, &[1], &[5]), R::Removed { node: 5 }),
+        (placement_command(4, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
+        (placement_command(u32::MAX, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
+        (placement_command(0, 0, &[1], &[]), R::StaleEpoch { epoch: 1 }),
+        (placement_command(0, 2, &[1], &[]), R::StaleEpoch { epoch: 1 }),
+        (placement_command(0, 1, &[], &[1]), R::InvalidVoterCount { voters: 0 }),
+        (placement_command(0, 1, &[1, 2], &[]), R::InvalidVoterCount { voters: 2 }),
+        (placement_command(0, 1, &[1, 2, 3, 4], &[]), R::InvalidVoterCount { voters: 4 }),
+        (placement_command(0, 1, &[1, 2, 1], &[]), R::DuplicateMember { node: 1 }),
+        (placement_command(0, 1, &[1], &[2, 1]), R::DuplicateMember { node: 1 }),
+        (placement_command(0, 1, &[1], &[2, 2]), R::DuplicateMember { node: 2 }),
+        (placement_command(0, 1, &[9], &[]), R::UnknownNode { node: 9 }),
+        (placement_command(0, 1, &[1], &[0]), R::UnknownNode { node: 0 }),
+        (placement_command(0, 1, &[5], &[]), R::NodeRemoved { node: 5 }),
+        (placement_command(0, 1, &[1], &[5]), R::NodeRemoved { node: 5 }),
     ];
     for (set, reason) in cases {
-        assert_eq!(fixture.refused(Command::SetPlacement(set)), reason);
+        assert_eq!(fixture.apply_refused(Command::SetPlacement(set)), reason);
     }
     // A node that is being decommissioned may still be named: it leaves once another node replaces
     // it.
-    let set = place(0, 1, &[1, 2, 4], &[]);
+    let set = placement_command(0, 1, &[1, 2, 4], &[]);
     fixture.apply(Command::SetPlacement(set)).unwrap();
 }
 
 #[test]
 fn names_and_times_of_removal_are_kept_from_their_level_on() {
-    let mut fixture = Bench::founded();
+    let mut fixture = MetadataFixture::bootstrapped();
     let named = |node: u64| pb::RegisterNode {
         name: format!("node-{node}"),
-        ..register(node)
+        ..registration(node)
     };
     fixture.apply(Command::RegisterNode(named(2))).unwrap();
     fixture.apply(Command::RegisterNode(named(3))).unwrap();
-    fixture.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    fixture.apply(set_state_command(3, pb::NodeState::Removed)).unwrap();
     // The digest covers what older versions write.
     let topology = fixture.topology();
     assert_eq!(topology.node(2).unwrap().name, "");
@@ -279,24 +279,24 @@ fn names_and_times_of_removal_are_kept_from_their_level_on() {
     fixture.apply(Command::RegisterNode(named(2))).unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().display_name(), "node-2");
     // A node that was removed before stays without a time.
-    fixture.apply(set_state(3, pb::NodeState::Removed)).unwrap();
+    fixture.apply(set_state_command(3, pb::NodeState::Removed)).unwrap();
     assert_eq!(fixture.topology().node(3).unwrap().removed_at, 0);
-    fixture.apply(set_state(2, pb::NodeState::Removed)).unwrap();
+    fixture.apply(set_state_command(2, pb::NodeState::Removed)).unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
 }
 
 #[test]
 fn an_expected_state_must_match_the_current_one() {
-    let mut fixture = Bench::founded();
-    fixture.apply(Command::RegisterNode(register(2))).unwrap();
+    let mut fixture = MetadataFixture::bootstrapped();
+    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
     let remove = Command::SetNodeState(pb::SetNodeState {
         node: 2,
         state: pb::NodeState::Removed.into(),
         expected: pb::NodeState::Leaving.into(),
     });
-    let refusal = fixture.refused(remove.clone());
-    assert_eq!(refusal, NodeRefusal::OtherState { node: 2 });
-    fixture.apply(set_state(2, pb::NodeState::Leaving)).unwrap();
+    let refusal = fixture.apply_refused(remove.clone());
+    assert_eq!(refusal, NodeRefusal::UnexpectedState { node: 2 });
+    fixture.apply(set_state_command(2, pb::NodeState::Leaving)).unwrap();
     fixture.apply(remove).unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().state, NodeState::Removed);
 }

@@ -13,11 +13,11 @@ pub const MAX_VALUE_BYTES: u32 = 1 << 20;
 
 /// First feature level of the metadata at which plans limit the bytes of a bucket: a node below it
 /// would drop that limit from its rows.
-pub const BYTES_LEVEL: u32 = 5;
+pub const BYTE_LIMITS_LEVEL: u32 = 5;
 
 /// Limits of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct BucketLimits {
     /// Maximum number of keys.
     pub keys: u64,
     /// Maximum size of a key, in bytes.
@@ -32,7 +32,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanTerms {
     /// Limits of each bucket.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<BucketLimits>,
     /// Maximum number of buckets per account; `None` for no limit.
     pub buckets: Option<u64>,
     /// Access modes that the plan includes.
@@ -43,7 +43,7 @@ impl PlanTerms {
     pub(super) fn from_pb(limits: &pb::PlanLimits) -> Self {
         let bytes = |bytes: u32, max: u32| bytes.min(max) as usize;
         Self {
-            limits: Arc::new(Limits {
+            limits: Arc::new(BucketLimits {
                 keys: limits.keys,
                 key_bytes: bytes(limits.key_bytes, MAX_KEY_BYTES),
                 value_bytes: bytes(limits.value_bytes, MAX_VALUE_BYTES),

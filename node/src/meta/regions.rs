@@ -9,20 +9,20 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
-use super::buckets::Refusal;
-use super::state::{MetaState, Response};
+use super::buckets::CommandRefusal;
+use super::state::{MetaState, CommandResult};
 use super::topology::{NodeInfo, NodeState};
-use crate::store::Batch;
+use crate::store::RowBatch;
 use crate::types::Nanos;
 
 /// First feature level of the metadata at which shards support the removal of a region.
-pub const LEAVE_LEVEL: u32 = 4;
+pub const REGION_REMOVAL_LEVEL: u32 = 4;
 /// Maximum length of a region's name, in bytes.
-const MAX_NAME: usize = 63;
+const MAX_NAME_BYTES: usize = 63;
 
 impl MetaState {
     /// Adds a region, which joins the others; does nothing if one of that name exists.
-    pub(super) fn add_region(&mut self, add: &pb::AddRegion) -> Response {
+    pub(super) fn add_region(&mut self, add: &pb::AddRegion) -> CommandResult {
         if self
             .header
             .regions
@@ -31,25 +31,25 @@ impl MetaState {
         {
             return Ok(());
         }
-        if add.name.is_empty() || add.name.len() > MAX_NAME || add.incarnation == 0 {
-            return Err(Refusal::Malformed);
+        if add.name.is_empty() || add.name.len() > MAX_NAME_BYTES || add.incarnation == 0 {
+            return Err(CommandRefusal::Malformed);
         }
         if let Some(other) = self.header.regions.iter().find(|region| region.leaving) {
             let region = other.number;
-            return Err(Refusal::RegionLeaving { region });
+            return Err(CommandRefusal::RegionBeingRemoved { region });
         }
         if let Some(other) = self.header.regions.iter().find(|region| region.joining) {
             let region = other.number;
-            return Err(Refusal::RegionJoining { region });
+            return Err(CommandRefusal::RegionJoining { region });
         }
         let numbers = self.header.regions.iter().map(|region| region.number);
-        let last = numbers.max().ok_or(Refusal::Malformed)?;
+        let last = numbers.max().ok_or(CommandRefusal::Malformed)?;
         self.header.regions.push(pb::Region {
             number: last.max(self.header.last_region) + 1,
             name: add.name.clone(),
             incarnation: add.incarnation,
             joining: true,
-            founder: add.founder,
+            bootstrap_node: add.bootstrap_node,
             leaving: false,
         });
         self.header.regions_epoch += 1;
@@ -58,19 +58,19 @@ impl MetaState {
 
     /// Ends the joining of a region. The peers of its shards don't change, and so neither does the
     /// epoch.
-    pub(super) fn region_joined(&mut self, number: u32) -> Response {
+    pub(super) fn region_joined(&mut self, number: u32) -> CommandResult {
         let mut regions = self.header.regions.iter_mut();
         let region = regions.find(|region| region.number == number);
-        region.ok_or(Refusal::Malformed)?.joining = false;
+        region.ok_or(CommandRefusal::Malformed)?.joining = false;
         Ok(())
     }
 
     /// Starts the removal of a region. A region that joins meanwhile couldn't reconcile anything:
     /// it has to finish first, or to be removed itself.
-    pub(super) fn remove_region(&mut self, name: &str) -> Response {
+    pub(super) fn remove_region(&mut self, name: &str) -> CommandResult {
         let regions = &self.header.regions;
         let index = regions.iter().position(|region| region.name == name);
-        let index = index.ok_or(Refusal::NoSuchRegion)?;
+        let index = index.ok_or(CommandRefusal::NoSuchRegion)?;
         if regions[index].leaving {
             return Ok(());
         }
@@ -80,24 +80,24 @@ impl MetaState {
         };
         if let Some((_, other)) = others().find(|(_, region)| region.joining) {
             let region = other.number;
-            return Err(Refusal::RegionJoining { region });
+            return Err(CommandRefusal::RegionJoining { region });
         }
         if others().next().is_none() {
-            return Err(Refusal::LastRegion);
+            return Err(CommandRefusal::LastRegion);
         }
         self.header.regions[index].leaving = true;
         self.header.removal_round += 1;
-        self.header.levelled_in.clear();
+        self.header.reconciled_in.clear();
         Ok(())
     }
 
     /// Records that a region that stays has reconciled the regions that are being removed.
-    pub(super) fn region_levelled(
+    pub(super) fn region_reconciled(
         &mut self,
         time: Nanos,
-        reconciled: pb::RegionLevelled,
-        batch: &mut Batch,
-    ) -> io::Result<Response> {
+        reconciled: pb::RegionReconciled,
+        batch: &mut RowBatch,
+    ) -> io::Result<CommandResult> {
         let header = &mut self.header;
         let is_staying = |region: &&pb::Region| !region.leaving;
         let staying = header.regions.iter().filter(is_staying);
@@ -106,21 +106,21 @@ impl MetaState {
         if !is_removing || reconciled.round != header.removal_round || !staying.contains(&reconciled.region) {
             return Ok(Ok(()));
         }
-        if !header.levelled_in.contains(&reconciled.region) {
-            header.levelled_in.push(reconciled.region);
+        if !header.reconciled_in.contains(&reconciled.region) {
+            header.reconciled_in.push(reconciled.region);
         }
-        if staying.iter().all(|it| header.levelled_in.contains(it)) {
-            self.end_removal(time, batch)?;
+        if staying.iter().all(|it| header.reconciled_in.contains(it)) {
+            self.finish_region_removal(time, batch)?;
         }
         Ok(Ok(()))
     }
 
     /// Completes the removal of regions, and removes their nodes.
-    fn end_removal(&mut self, time: Nanos, batch: &mut Batch) -> io::Result<()> {
+    fn finish_region_removal(&mut self, time: Nanos, batch: &mut RowBatch) -> io::Result<()> {
         let header = &mut self.header;
         let numbers = header.regions.iter().map(|region| region.number);
         header.last_region = header.last_region.max(numbers.max().unwrap_or(0));
-        header.levelled_in.clear();
+        header.reconciled_in.clear();
         header.regions_epoch += 1;
         let removing = header.regions.extract_if(.., |region| region.leaving);
         let removed: Vec<u32> = removing.map(|region| region.number).collect();
@@ -131,115 +131,115 @@ impl MetaState {
             .cloned();
         for node in affected {
             let state = NodeState::Removed;
-            let node = self.dated(NodeInfo { state, ..node }, time);
+            let node = self.with_removal_time(NodeInfo { state, ..node }, time);
             self.put_node(node, batch)?;
         }
-        self.forget_dropped(batch);
+        self.remove_dropped_buckets(batch);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::bench::{Bench, found, register};
+    use super::super::test_fixture::{MetadataFixture, bootstrap_command, registration};
     use super::*;
     use cloudkv_proto::v1::meta_command::Kind as Command;
 
-    fn add(fixture: &mut Bench, name: &str) -> Response {
+    fn add_region(fixture: &mut MetadataFixture, name: &str) -> CommandResult {
         fixture.apply(Command::AddRegion(pb::AddRegion {
             name: name.into(),
             incarnation: 5,
-            founder: 2,
+            bootstrap_node: 2,
         }))
     }
 
-    fn join(fixture: &mut Bench, name: &str) -> u32 {
-        add(fixture, name).unwrap();
+    fn join_region(fixture: &mut MetadataFixture, name: &str) -> u32 {
+        add_region(fixture, name).unwrap();
         let region = fixture.topology().region_number(name).unwrap();
         let joined = Command::RegionJoined(pb::RegionJoined { region });
         fixture.apply(joined).unwrap();
         region
     }
 
-    fn remove(fixture: &mut Bench, name: &str) -> Response {
+    fn remove_region(fixture: &mut MetadataFixture, name: &str) -> CommandResult {
         let name = name.into();
         fixture.apply(Command::RemoveRegion(pb::RemoveRegion { name }))
     }
 
-    fn levelled(fixture: &mut Bench, region: u32, round: u64) {
-        let reconciled = pb::RegionLevelled { region, round };
-        fixture.apply(Command::RegionLevelled(reconciled)).unwrap();
+    fn reconcile_region(fixture: &mut MetadataFixture, region: u32, round: u64) {
+        let reconciled = pb::RegionReconciled { region, round };
+        fixture.apply(Command::RegionReconciled(reconciled)).unwrap();
     }
 
     #[test]
     fn a_region_is_removed_once_all_others_have_reconciled_it_and_its_number_is_not_reused() {
-        let mut fixture = Bench::founded();
-        let (us, ap) = (join(&mut fixture, "us"), join(&mut fixture, "ap"));
+        let mut fixture = MetadataFixture::bootstrapped();
+        let (us, ap) = (join_region(&mut fixture, "us"), join_region(&mut fixture, "ap"));
         let node = pb::RegisterNode {
             region: "ap".into(),
-            ..register(9)
+            ..registration(9)
         };
         fixture.apply(Command::RegisterNode(node)).unwrap();
         let epoch = fixture.topology().regions_epoch();
-        assert_eq!(remove(&mut fixture, "moon"), Err(Refusal::NoSuchRegion));
-        remove(&mut fixture, "ap").unwrap();
-        remove(&mut fixture, "ap").unwrap();
+        assert_eq!(remove_region(&mut fixture, "moon"), Err(CommandRefusal::NoSuchRegion));
+        remove_region(&mut fixture, "ap").unwrap();
+        remove_region(&mut fixture, "ap").unwrap();
         assert_eq!(fixture.topology().removal_round(), 1);
         assert_eq!(
-            add(&mut fixture, "sa"),
-            Err(Refusal::RegionLeaving { region: ap })
+            add_region(&mut fixture, "sa"),
+            Err(CommandRefusal::RegionBeingRemoved { region: ap })
         );
-        levelled(&mut fixture, 1, 1);
+        reconcile_region(&mut fixture, 1, 1);
         // These don't count: of another round, of a region that is being removed, and a repetition.
-        levelled(&mut fixture, us, 7);
-        levelled(&mut fixture, ap, 1);
-        levelled(&mut fixture, 1, 1);
-        assert_eq!(fixture.topology().levelled_in(), [1]);
+        reconcile_region(&mut fixture, us, 7);
+        reconcile_region(&mut fixture, ap, 1);
+        reconcile_region(&mut fixture, 1, 1);
+        assert_eq!(fixture.topology().reconciled_regions(), [1]);
         assert_eq!(fixture.topology().regions_epoch(), epoch);
-        levelled(&mut fixture, us, 1);
+        reconcile_region(&mut fixture, us, 1);
         let topology = fixture.topology();
         assert_eq!(topology.region_number("ap"), None);
         assert_eq!(topology.regions_epoch(), epoch + 1);
         assert_eq!(topology.node(9).unwrap().state, NodeState::Removed);
         assert_eq!(topology.node(1).unwrap().state, NodeState::Active);
-        assert_eq!(join(&mut fixture, "ap"), ap + 1);
+        assert_eq!(join_region(&mut fixture, "ap"), ap + 1);
     }
 
     #[test]
     fn a_second_removal_starts_another_round_and_the_last_region_stays() {
-        let mut fixture = Bench::founded();
-        let (us, _) = (join(&mut fixture, "us"), join(&mut fixture, "ap"));
-        remove(&mut fixture, "ap").unwrap();
-        levelled(&mut fixture, 1, 1);
-        remove(&mut fixture, "us").unwrap();
-        assert_eq!(remove(&mut fixture, "eu"), Err(Refusal::LastRegion));
-        assert!(fixture.topology().levelled_in().is_empty());
-        levelled(&mut fixture, us, 2);
-        levelled(&mut fixture, 1, 2);
+        let mut fixture = MetadataFixture::bootstrapped();
+        let (us, _) = (join_region(&mut fixture, "us"), join_region(&mut fixture, "ap"));
+        remove_region(&mut fixture, "ap").unwrap();
+        reconcile_region(&mut fixture, 1, 1);
+        remove_region(&mut fixture, "us").unwrap();
+        assert_eq!(remove_region(&mut fixture, "eu"), Err(CommandRefusal::LastRegion));
+        assert!(fixture.topology().reconciled_regions().is_empty());
+        reconcile_region(&mut fixture, us, 2);
+        reconcile_region(&mut fixture, 1, 2);
         let topology = fixture.topology();
-        assert_eq!(topology.regions().collect::<Vec<_>>(), [(1, "eu")]);
+        assert_eq!(topology.region_names().collect::<Vec<_>>(), [(1, "eu")]);
     }
 
     #[test]
     fn a_joining_region_can_be_removed_and_blocks_the_removal_of_others() {
-        let mut fixture = Bench::founded();
-        join(&mut fixture, "us");
-        add(&mut fixture, "ap").unwrap();
+        let mut fixture = MetadataFixture::bootstrapped();
+        join_region(&mut fixture, "us");
+        add_region(&mut fixture, "ap").unwrap();
         let region = fixture.topology().region_number("ap").unwrap();
         assert_eq!(
-            remove(&mut fixture, "us"),
-            Err(Refusal::RegionJoining { region })
+            remove_region(&mut fixture, "us"),
+            Err(CommandRefusal::RegionJoining { region })
         );
-        remove(&mut fixture, "ap").unwrap();
-        levelled(&mut fixture, 1, 1);
-        levelled(&mut fixture, 2, 1);
-        assert_eq!(join(&mut fixture, "sa"), region + 1);
+        remove_region(&mut fixture, "ap").unwrap();
+        reconcile_region(&mut fixture, 1, 1);
+        reconcile_region(&mut fixture, 2, 1);
+        assert_eq!(join_region(&mut fixture, "sa"), region + 1);
     }
 
     #[test]
     fn the_only_region_cannot_be_removed() {
-        let mut fixture = Bench::new(false);
-        fixture.apply(Command::Found(found())).unwrap();
-        assert_eq!(remove(&mut fixture, "eu"), Err(Refusal::LastRegion));
+        let mut fixture = MetadataFixture::new(false);
+        fixture.apply(Command::Bootstrap(bootstrap_command())).unwrap();
+        assert_eq!(remove_region(&mut fixture, "eu"), Err(CommandRefusal::LastRegion));
     }
 }

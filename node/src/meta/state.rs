@@ -12,33 +12,33 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::buckets::Refusal;
+use super::buckets::CommandRefusal;
 use super::catalog::{Bucket, Catalog};
 use super::load::load;
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
-use crate::raft::{Machine, State};
-use crate::store::keys::{self, Kind, Rows};
-use crate::store::{Batch, StateDb, StoreError};
+use crate::raft::{StateMachine, MachineState};
+use crate::store::keys::{self, RowKind, Rows};
+use crate::store::{RowBatch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
 /// Highest feature level that this version supports.
-pub const LEVEL: u32 = 5;
+pub const MAX_FEATURE_LEVEL: u32 = 5;
 
 /// The metadata state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Meta;
 
-impl Machine for Meta {
+impl StateMachine for Meta {
     type Command = pb::MetaCommand;
-    type Response = Response;
+    type CommandResult = CommandResult;
     type State = MetaState;
     // A region that is cut off serves the buckets that it knew before a crash.
     const COMMITS_ARE_DURABLE: bool = true;
 }
 
 /// Result of a command.
-pub type Response = Result<(), Refusal>;
+pub type CommandResult = Result<(), CommandRefusal>;
 
 /// Metadata state on this node.
 pub struct MetaState {
@@ -46,15 +46,15 @@ pub struct MetaState {
     rows: Rows,
     pub(super) header: pb::MetaHeader,
     pub(super) catalog: Arc<Catalog>,
-    staged: Vec<Staged>,
+    staged: Vec<StagedChange>,
 }
 
 /// Change that becomes visible to readers once it is written.
-enum Staged {
+enum StagedChange {
     Account(AccountId, pb::Account),
-    NoAccount(AccountId),
+    RemovedAccount(AccountId),
     Bucket(Box<Bucket>),
-    NoBucket(BucketId),
+    RemovedBucket(BucketId),
     Plan(Plan, PlanTerms),
     Node(NodeInfo),
     Placement(u32, u16, Placement),
@@ -79,63 +79,63 @@ impl MetaState {
         self.catalog.clone()
     }
 
-    pub(super) fn put_account(&mut self, id: AccountId, row: pb::Account, batch: &mut Batch) {
+    pub(super) fn put_account(&mut self, id: AccountId, row: pb::Account, batch: &mut RowBatch) {
         let old = self.catalog.account(&id).map(|old| old.encode_to_vec());
         let new = row.encode_to_vec();
-        self.replace(Kind::Account, &id.0, old, Some(new), batch);
-        self.staged.push(Staged::Account(id, row));
+        self.replace_row(RowKind::Account, &id.0, old, Some(new), batch);
+        self.staged.push(StagedChange::Account(id, row));
     }
 
-    pub(super) fn remove_account(&mut self, id: AccountId, batch: &mut Batch) {
+    pub(super) fn remove_account(&mut self, id: AccountId, batch: &mut RowBatch) {
         let old = self.catalog.account(&id).map(|old| old.encode_to_vec());
-        self.replace(Kind::Account, &id.0, old, None, batch);
-        self.staged.push(Staged::NoAccount(id));
+        self.replace_row(RowKind::Account, &id.0, old, None, batch);
+        self.staged.push(StagedChange::RemovedAccount(id));
     }
 
-    pub(super) fn put_bucket(&mut self, bucket: Bucket, batch: &mut Batch) {
+    pub(super) fn put_bucket(&mut self, bucket: Bucket, batch: &mut RowBatch) {
         let old = self
             .catalog
             .any_bucket(&bucket.id)
             .map(|old| old.to_pb().encode_to_vec());
         let new = bucket.to_pb().encode_to_vec();
-        self.replace(
-            Kind::BucketMeta,
+        self.replace_row(
+            RowKind::BucketMeta,
             bucket.id.as_bytes(),
             old,
             Some(new),
             batch,
         );
-        self.staged.push(Staged::Bucket(Box::new(bucket)));
+        self.staged.push(StagedChange::Bucket(Box::new(bucket)));
     }
 
-    pub(super) fn remove_bucket(&mut self, id: BucketId, batch: &mut Batch) {
+    pub(super) fn remove_bucket(&mut self, id: BucketId, batch: &mut RowBatch) {
         let old = self
             .catalog
             .any_bucket(&id)
             .map(|old| old.to_pb().encode_to_vec());
-        self.replace(Kind::BucketMeta, id.as_bytes(), old, None, batch);
-        self.staged.push(Staged::NoBucket(id));
+        self.replace_row(RowKind::BucketMeta, id.as_bytes(), old, None, batch);
+        self.staged.push(StagedChange::RemovedBucket(id));
     }
 
     pub(super) fn put_plan(
         &mut self,
         limits: &pb::PlanLimits,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<()> {
         let Some(plan) = plans::plan_from_pb(limits.plan()) else {
-            return Err(newer("a plan"));
+            return Err(unsupported_item("a plan"));
         };
         let id = limits.plan.to_be_bytes();
-        self.put_row(Kind::Plan, &id, limits, batch)?;
+        self.put_row(RowKind::Plan, &id, limits, batch)?;
         self.staged
-            .push(Staged::Plan(plan, PlanTerms::from_pb(limits)));
+            .push(StagedChange::Plan(plan, PlanTerms::from_pb(limits)));
         Ok(())
     }
 
-    pub(super) fn put_node(&mut self, node: NodeInfo, batch: &mut Batch) -> io::Result<()> {
+    pub(super) fn put_node(&mut self, node: NodeInfo, batch: &mut RowBatch) -> io::Result<()> {
         let id = keys::node_id(node.id);
-        self.put_row(Kind::Node, &id, &node.to_row(), batch)?;
-        self.staged.push(Staged::Node(node));
+        self.put_row(RowKind::Node, &id, &node.to_row(), batch)?;
+        self.staged.push(StagedChange::Node(node));
         Ok(())
     }
 
@@ -144,40 +144,40 @@ impl MetaState {
         region: u32,
         shard: u16,
         placement: Placement,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<()> {
         let id = keys::placement_id(region, shard);
-        self.put_row(Kind::Placement, &id, &placement.to_row(), batch)?;
+        self.put_row(RowKind::Placement, &id, &placement.to_row(), batch)?;
         self.staged
-            .push(Staged::Placement(region, shard, placement));
+            .push(StagedChange::Placement(region, shard, placement));
         Ok(())
     }
 
     /// Replaces a row whose old content is read from the database.
     fn put_row(
         &mut self,
-        kind: Kind,
+        kind: RowKind,
         id: &[u8],
         row: &impl Message,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<()> {
         let old = self.db.get(&self.rows.by_id(kind, id))?;
         let old = old.map(|row| row.to_vec());
-        self.replace(kind, id, old, Some(row.encode_to_vec()), batch);
+        self.replace_row(kind, id, old, Some(row.encode_to_vec()), batch);
         Ok(())
     }
 
     /// Replaces a row and its share of the digest.
-    fn replace(
+    fn replace_row(
         &mut self,
-        kind: Kind,
+        kind: RowKind,
         id: &[u8],
         old: Option<Vec<u8>>,
         new: Option<Vec<u8>>,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) {
         let key = self.rows.by_id(kind, id);
-        let share = |row: Option<&Vec<u8>>| match (row, keys::portable(&key)) {
+        let share = |row: Option<&Vec<u8>>| match (row, keys::to_portable(&key)) {
             (Some(row), Some(name)) => xxh3_64_with_seed(row, xxh3_64(name)),
             _ => 0,
         };
@@ -190,11 +190,11 @@ impl MetaState {
     }
 }
 
-impl State<Meta> for MetaState {
-    fn apply(&mut self, command: &pb::MetaCommand, batch: &mut Batch) -> io::Result<Response> {
+impl MachineState<Meta> for MetaState {
+    fn apply(&mut self, command: &pb::MetaCommand, batch: &mut RowBatch) -> io::Result<CommandResult> {
         let time = command.time;
         match &command.kind {
-            Some(Command::Found(bootstrap)) => self.found(time, bootstrap, batch),
+            Some(Command::Bootstrap(bootstrap)) => self.bootstrap(time, bootstrap, batch),
             Some(Command::CreateBucket(create)) => Ok(self.create_bucket(time, create, batch)),
             Some(Command::ModifyBucket(modify)) => Ok(self.modify_bucket(modify, batch)),
             Some(Command::DeleteBucket(delete)) => {
@@ -209,47 +209,47 @@ impl State<Meta> for MetaState {
                 Ok(Ok(()))
             }
             Some(Command::SetLevel(set)) => {
-                check_level(set.level)?;
+                check_feature_level(set.level)?;
                 self.header.level = self.header.level.max(set.level);
                 Ok(Ok(()))
             }
             Some(Command::RegisterNode(register)) => Ok(self
                 .register_node(time, register, batch)?
-                .map_err(Refusal::from)),
+                .map_err(CommandRefusal::from)),
             Some(Command::SetNodeState(set)) => Ok(self
                 .set_node_state(time, *set, batch)?
-                .map_err(Refusal::from)),
+                .map_err(CommandRefusal::from)),
             Some(Command::SetPlacement(set)) => {
-                Ok(self.set_placement(set, batch)?.map_err(Refusal::from))
+                Ok(self.set_placement(set, batch)?.map_err(CommandRefusal::from))
             }
             Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
             Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
             Some(Command::RemoveRegion(remove)) => Ok(self.remove_region(&remove.name)),
-            Some(Command::RegionLevelled(levelled)) => self.region_levelled(time, *levelled, batch),
-            None => Err(newer("a command of a kind")),
+            Some(Command::RegionReconciled(levelled)) => self.region_reconciled(time, *levelled, batch),
+            None => Err(unsupported_item("a command of a kind")),
         }
     }
 
-    fn walks(_command: &pb::MetaCommand) -> bool {
+    fn is_scan(_command: &pb::MetaCommand) -> bool {
         true
     }
 
-    fn seal(&mut self, batch: &mut Batch) {
-        batch.put(self.rows.single(Kind::Header), self.header.encode_to_vec());
+    fn finish_batch(&mut self, batch: &mut RowBatch) {
+        batch.put(self.rows.single(RowKind::Header), self.header.encode_to_vec());
     }
 
-    fn written(&mut self) {
+    fn batch_written(&mut self) {
         let mut topology = None;
         let old = || Topology::clone(&self.catalog.topology());
         for staged in self.staged.drain(..) {
             match staged {
-                Staged::Account(id, row) => self.catalog.put_account(id, row),
-                Staged::NoAccount(id) => self.catalog.remove_account(&id),
-                Staged::Bucket(bucket) => self.catalog.put_bucket(*bucket),
-                Staged::NoBucket(id) => self.catalog.remove_bucket(&id),
-                Staged::Plan(plan, terms) => self.catalog.put_plan(plan, terms),
-                Staged::Node(node) => topology.get_or_insert_with(old).put_node(node),
-                Staged::Placement(region, shard, placement) => topology
+                StagedChange::Account(id, row) => self.catalog.put_account(id, row),
+                StagedChange::RemovedAccount(id) => self.catalog.remove_account(&id),
+                StagedChange::Bucket(bucket) => self.catalog.put_bucket(*bucket),
+                StagedChange::RemovedBucket(id) => self.catalog.remove_bucket(&id),
+                StagedChange::Plan(plan, terms) => self.catalog.put_plan(plan, terms),
+                StagedChange::Node(node) => topology.get_or_insert_with(old).put_node(node),
+                StagedChange::Placement(region, shard, placement) => topology
                     .get_or_insert_with(old)
                     .put_placement(region, shard, placement),
             }
@@ -257,7 +257,7 @@ impl State<Meta> for MetaState {
         self.catalog.publish(self.header.clone(), topology);
     }
 
-    fn no_response() -> Response {
+    fn empty_response() -> CommandResult {
         Ok(())
     }
 
@@ -266,22 +266,22 @@ impl State<Meta> for MetaState {
         // continue to do so if the rows can't be read.
         let catalog = Catalog::default();
         self.header = load(&self.db, rows, &catalog)?;
-        self.catalog.replace_by(catalog);
+        self.catalog.replace_with(catalog);
         self.staged.clear();
         self.rows = rows;
         Ok(())
     }
 }
 
-pub(super) fn check_level(level: u32) -> io::Result<()> {
-    if level > LEVEL {
-        Err(newer("a feature level"))
+pub(super) fn check_feature_level(level: u32) -> io::Result<()> {
+    if level > MAX_FEATURE_LEVEL {
+        Err(unsupported_item("a feature level"))
     } else {
         Ok(())
     }
 }
 
-pub(super) fn newer(item: &str) -> io::Error {
+pub(super) fn unsupported_item(item: &str) -> io::Error {
     let message = format!(
         "the metadata log holds {item} that this version of cloudkv-node does not support: \
          upgrade it"

@@ -17,7 +17,7 @@ pub enum NodeState {
     /// The node takes shards.
     Active,
     /// The node is being decommissioned: its shards are moved away.
-    Leaving,
+    Decommissioning,
     /// The node was removed for good.
     Removed,
 }
@@ -28,7 +28,7 @@ impl NodeState {
         match state {
             pb::NodeState::Unspecified => None,
             pb::NodeState::Active => Some(Self::Active),
-            pb::NodeState::Leaving => Some(Self::Leaving),
+            pb::NodeState::Leaving => Some(Self::Decommissioning),
             pb::NodeState::Removed => Some(Self::Removed),
         }
     }
@@ -37,7 +37,7 @@ impl NodeState {
     pub fn to_pb(self) -> pb::NodeState {
         match self {
             Self::Active => pb::NodeState::Active,
-            Self::Leaving => pb::NodeState::Leaving,
+            Self::Decommissioning => pb::NodeState::Leaving,
             Self::Removed => pb::NodeState::Removed,
         }
     }
@@ -126,7 +126,7 @@ impl Placement {
     }
 
     /// Returns whether a node is a voter or learner of the shard.
-    pub fn names(&self, node: NodeId) -> bool {
+    pub fn has_member(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.learners.contains(&node)
     }
 
@@ -155,11 +155,11 @@ pub struct RegionInfo {
     /// Incarnation: identifies the history of its shards.
     pub incarnation: u64,
     /// True while its shards are seeded from other regions, and don't serve yet.
-    pub joining: bool,
+    pub is_joining: bool,
     /// Node that bootstraps its shards; 0 for the one that bootstrapped the cluster.
-    pub founder: NodeId,
+    pub bootstrap_node: NodeId,
     /// True while the region is being removed, which may be because it is lost.
-    pub leaving: bool,
+    pub is_removing: bool,
 }
 
 impl RegionInfo {
@@ -167,9 +167,9 @@ impl RegionInfo {
         Self {
             name: row.name.clone(),
             incarnation: row.incarnation,
-            joining: row.joining,
-            founder: row.founder,
-            leaving: row.leaving,
+            is_joining: row.joining,
+            bootstrap_node: row.bootstrap_node,
+            is_removing: row.leaving,
         }
     }
 }
@@ -180,7 +180,7 @@ pub struct Topology {
     regions: BTreeMap<u32, RegionInfo>,
     regions_epoch: u64,
     removal_round: u64,
-    levelled_in: Vec<u32>,
+    reconciled_regions: Vec<u32>,
     nodes: Vec<NodeInfo>,
     placements: BTreeMap<(u32, u16), Placement>,
 }
@@ -193,15 +193,15 @@ impl Topology {
 
     /// Node with an ID, which may be removed.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
-        self.position(id).ok().and_then(|index| self.nodes.get(index))
+        self.node_index(id).ok().and_then(|index| self.nodes.get(index))
     }
 
     /// Returns whether a node is removed, or its region is being removed, so that anything that it
     /// still acknowledges would be lost.
-    pub fn is_gone(&self, id: NodeId) -> bool {
+    pub fn is_removed(&self, id: NodeId) -> bool {
         self.node(id).is_some_and(|node| {
             let region = self.region(node.region);
-            node.state == NodeState::Removed || region.is_some_and(|region| region.leaving)
+            node.state == NodeState::Removed || region.is_some_and(|region| region.is_removing)
         })
     }
 
@@ -240,13 +240,13 @@ impl Topology {
             return Vec::new();
         };
         self.placements_of(node.region)
-            .filter(|(_, placement)| placement.names(id))
+            .filter(|(_, placement)| placement.has_member(id))
             .map(|(shard, _)| shard)
             .collect()
     }
 
     /// Numbers and names of the regions.
-    pub fn regions(&self) -> impl Iterator<Item = (u32, &str)> {
+    pub fn region_names(&self) -> impl Iterator<Item = (u32, &str)> {
         self.regions
             .iter()
             .map(|(number, region)| (*number, region.name.as_str()))
@@ -273,13 +273,13 @@ impl Topology {
     }
 
     /// Regions that have reconciled the regions that are being removed, in this round.
-    pub fn levelled_in(&self) -> &[u32] {
-        &self.levelled_in
+    pub fn reconciled_regions(&self) -> &[u32] {
+        &self.reconciled_regions
     }
 
     /// Number of the region with a name.
     pub fn region_number(&self, name: &str) -> Option<u32> {
-        self.regions()
+        self.region_names()
             .find(|(_, other)| *other == name)
             .map(|(number, _)| number)
     }
@@ -289,12 +289,12 @@ impl Topology {
         self.region(number).map(|region| region.name.as_str())
     }
 
-    fn position(&self, id: NodeId) -> Result<usize, usize> {
+    fn node_index(&self, id: NodeId) -> Result<usize, usize> {
         self.nodes.binary_search_by_key(&id, |node| node.id)
     }
 
     pub(crate) fn put_node(&mut self, node: NodeInfo) {
-        match self.position(node.id) {
+        match self.node_index(node.id) {
             Ok(index) => self.nodes[index] = node,
             Err(index) => self.nodes.insert(index, node),
         }
@@ -311,6 +311,6 @@ impl Topology {
             .collect();
         self.regions_epoch = header.regions_epoch;
         self.removal_round = header.removal_round;
-        self.levelled_in.clone_from(&header.levelled_in);
+        self.reconciled_regions.clone_from(&header.reconciled_in);
     }
 }

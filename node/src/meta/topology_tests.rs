@@ -1,34 +1,34 @@
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
-use super::bench::{Bench, ROWS, found, place, register, rows, set_state};
+use super::test_fixture::{MetadataFixture, GENERATION, bootstrap_command, placement_command, registration, rows, set_state_command};
 use super::topology::NodeState;
-use crate::raft::State;
+use crate::raft::MachineState;
 
-fn history() -> Vec<Command> {
+fn command_history() -> Vec<Command> {
     let moved = pb::RegisterNode {
         rpc: "elsewhere:1".into(),
-        ..register(2)
+        ..registration(2)
     };
     vec![
-        Command::Found(found()),
-        Command::RegisterNode(register(2)),
-        Command::RegisterNode(register(3)),
-        Command::SetPlacement(place(0, 1, &[1, 2, 3], &[])),
-        Command::SetPlacement(place(1, 1, &[2], &[1])),
-        Command::SetPlacement(place(1, 1, &[3], &[])),
+        Command::Bootstrap(bootstrap_command()),
+        Command::RegisterNode(registration(2)),
+        Command::RegisterNode(registration(3)),
+        Command::SetPlacement(placement_command(0, 1, &[1, 2, 3], &[])),
+        Command::SetPlacement(placement_command(1, 1, &[2], &[1])),
+        Command::SetPlacement(placement_command(1, 1, &[3], &[])),
         Command::RegisterNode(moved),
-        set_state(3, pb::NodeState::Leaving),
-        Command::SetPlacement(place(0, 2, &[2], &[])),
-        set_state(3, pb::NodeState::Removed),
-        Command::RegisterNode(register(3)),
+        set_state_command(3, pb::NodeState::Leaving),
+        Command::SetPlacement(placement_command(0, 2, &[2], &[])),
+        set_state_command(3, pb::NodeState::Removed),
+        Command::RegisterNode(registration(3)),
     ]
 }
 
 #[test]
 fn a_history_gives_the_same_in_one_process_and_over_restarts() {
-    let (mut straight, mut reopened) = (Bench::new(false), Bench::new(true));
-    for (step, command) in history().into_iter().enumerate() {
+    let (mut straight, mut reopened) = (MetadataFixture::new(false), MetadataFixture::new(true));
+    for (step, command) in command_history().into_iter().enumerate() {
         let results = (straight.apply(command.clone()), reopened.apply(command));
         assert_eq!(results.0, results.1, "step {step}");
         assert_eq!(straight.digest(), reopened.digest(), "step {step}");
@@ -42,49 +42,49 @@ fn a_history_gives_the_same_in_one_process_and_over_restarts() {
 
 #[test]
 fn the_digest_depends_on_the_rows_and_not_on_their_history() {
-    let (mut detoured, mut direct) = (Bench::founded(), Bench::founded());
+    let (mut detoured, mut direct) = (MetadataFixture::bootstrapped(), MetadataFixture::bootstrapped());
     let first = pb::RegisterNode {
         rpc: "other:1".into(),
-        ..register(2)
+        ..registration(2)
     };
     detoured.apply(Command::RegisterNode(first)).unwrap();
     assert_ne!(detoured.digest(), direct.digest());
-    detoured.apply(Command::RegisterNode(register(2))).unwrap();
-    direct.apply(Command::RegisterNode(register(2))).unwrap();
+    detoured.apply(Command::RegisterNode(registration(2))).unwrap();
+    direct.apply(Command::RegisterNode(registration(2))).unwrap();
     assert_eq!(detoured.digest(), direct.digest());
 }
 
 #[test]
 fn a_snapshot_publishes_its_topology() {
-    let mut fixture = Bench::founded();
-    let other = rows(ROWS + 1);
+    let mut fixture = MetadataFixture::bootstrapped();
+    let other = rows(GENERATION + 1);
     fixture.copy_rows(other);
     let old = fixture.topology();
-    fixture.apply(Command::RegisterNode(register(2))).unwrap();
+    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
     let catalog = fixture.state.catalog();
     let mut changes = catalog.topology_changes();
     fixture.state.reload(other).unwrap();
     assert!(changes.has_changed().unwrap());
     assert_eq!(*catalog.topology(), old);
     changes.mark_unchanged();
-    fixture.apply(Command::RegisterNode(register(3))).unwrap();
+    fixture.apply(Command::RegisterNode(registration(3))).unwrap();
     assert!(changes.has_changed().unwrap());
     assert!(catalog.topology().node(3).is_some());
 }
 
 #[test]
 fn only_changes_of_topology_or_header_are_published() {
-    let mut fixture = Bench::new(false);
+    let mut fixture = MetadataFixture::new(false);
     let mut changes = fixture.state.catalog().topology_changes();
-    let mut is_published = |fixture: &mut Bench, command| {
+    let mut is_published = |fixture: &mut MetadataFixture, command| {
         fixture.apply(command).unwrap();
         let is_published = changes.has_changed().unwrap();
         changes.mark_unchanged();
         is_published
     };
-    assert!(is_published(&mut fixture, Command::Found(found())));
-    assert!(is_published(&mut fixture, Command::RegisterNode(register(2))));
-    assert!(!is_published(&mut fixture, Command::RegisterNode(register(2))));
+    assert!(is_published(&mut fixture, Command::Bootstrap(bootstrap_command())));
+    assert!(is_published(&mut fixture, Command::RegisterNode(registration(2))));
+    assert!(!is_published(&mut fixture, Command::RegisterNode(registration(2))));
     let bucket = pb::CreateBucket {
         bucket: Bytes::from_static(b"aAAAAAAAAAAAAA"),
         account: Bytes::from_static(&[7; 32]),
@@ -94,5 +94,5 @@ fn only_changes_of_topology_or_header_are_published() {
         ..Default::default()
     };
     assert!(!is_published(&mut fixture, Command::CreateBucket(bucket)));
-    assert!(is_published(&mut fixture, set_state(2, pb::NodeState::Leaving)));
+    assert!(is_published(&mut fixture, set_state_command(2, pb::NodeState::Leaving)));
 }

@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::budget::{ByteQuota, KeyBudget};
+use crate::quota::{ByteQuota, KeyQuota};
 use crate::types::Nanos;
 
 /// Counters of one bucket on this node.
 #[derive(Debug, Default)]
-pub struct Usage {
+pub struct BucketUsage {
     hits: AtomicU64,
     misses: AtomicU64,
     /// Quota for new keys.
-    pub budget: Arc<KeyBudget>,
+    pub key_quota: Arc<KeyQuota>,
     /// Bytes that may be added before the bucket is counted again, if its plan limits them.
     pub byte_quota: ByteQuota,
     published: Mutex<[Option<(u64, Nanos)>; 2]>,
 }
 
-impl Usage {
+impl BucketUsage {
     /// Counts a read.
     pub fn count_read(&self, is_hit: bool) {
         let counter = if is_hit { &self.hits } else { &self.misses };
@@ -29,7 +29,7 @@ impl Usage {
     }
 
     /// Subtracts counts that were reported.
-    pub fn reported(&self, (hits, misses): (u64, u64)) {
+    pub fn subtract_reported(&self, (hits, misses): (u64, u64)) {
         self.hits.fetch_sub(hits, Ordering::Relaxed);
         self.misses.fetch_sub(misses, Ordering::Relaxed);
     }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn published_numbers_are_the_last_two_and_recent() {
-        let usage = Usage::default();
+        let usage = BucketUsage::default();
         usage.publish(1, 100, 0);
         usage.publish(2, 200, 100);
         assert!(usage.was_published(1, 50) && usage.was_published(2, 50));

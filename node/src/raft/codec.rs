@@ -18,14 +18,14 @@ use openraft::{BasicNode, EntryPayload};
 use prost::Message;
 
 use super::types::{
-    Command, CommittedLeaderId, Entry, LogId, Machine, Membership, StoredMembership, Vote,
+    Command, CommittedLeaderId, Entry, LogId, StateMachine, Membership, StoredMembership, Vote,
 };
 
-const FORMAT: u8 = 1;
-const HEAD: usize = 18;
-const BLANK: u8 = 0;
-const COMMAND: u8 = 1;
-const MEMBERSHIP: u8 = 2;
+const FORMAT_VERSION: u8 = 1;
+const HEADER_BYTES: usize = 18;
+const KIND_BLANK: u8 = 0;
+const KIND_COMMAND: u8 = 1;
+const KIND_MEMBERSHIP: u8 = 2;
 
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
@@ -36,30 +36,30 @@ fn decode_error(error: prost::DecodeError) -> io::Error {
 }
 
 /// Encodes an entry.
-pub fn encode_entry<M: Machine>(entry: &Entry<M>) -> Vec<u8> {
+pub fn encode_entry<M: StateMachine>(entry: &Entry<M>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entry_len(entry));
     write_entry::<M>(entry, &mut bytes);
     bytes
 }
 
 /// Encoded size of an entry in bytes: exact for commands, approximate for others.
-pub fn entry_len<M: Machine>(entry: &Entry<M>) -> usize {
+pub fn entry_len<M: StateMachine>(entry: &Entry<M>) -> usize {
     let payload = match &entry.payload {
         EntryPayload::Blank => 0,
         EntryPayload::Normal(command) => command.bytes().len(),
         EntryPayload::Membership(_) => 128,
     };
-    HEAD + payload
+    HEADER_BYTES + payload
 }
 
 /// Appends an encoded entry to `bytes`.
-pub fn write_entry<M: Machine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
+pub fn write_entry<M: StateMachine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
     let kind = match &entry.payload {
-        EntryPayload::Blank => BLANK,
-        EntryPayload::Normal(_) => COMMAND,
-        EntryPayload::Membership(_) => MEMBERSHIP,
+        EntryPayload::Blank => KIND_BLANK,
+        EntryPayload::Normal(_) => KIND_COMMAND,
+        EntryPayload::Membership(_) => KIND_MEMBERSHIP,
     };
-    bytes.put_u8(FORMAT);
+    bytes.put_u8(FORMAT_VERSION);
     bytes.put_u8(kind);
     bytes.put_u64(entry.log_id.leader_id.term);
     bytes.put_u64(entry.log_id.index);
@@ -71,11 +71,11 @@ pub fn write_entry<M: Machine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
 }
 
 /// Decodes an entry, whose values share `bytes`.
-pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
-    if bytes.len() < HEAD {
+pub fn decode_entry<M: StateMachine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
+    if bytes.len() < HEADER_BYTES {
         return Err(invalid("decode log entry: shorter than its header"));
     }
-    if bytes.get_u8() != FORMAT {
+    if bytes.get_u8() != FORMAT_VERSION {
         return Err(invalid(
             "decode log entry: format unknown to this version",
         ));
@@ -83,9 +83,9 @@ pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
     let kind = bytes.get_u8();
     let log_id = log_id(bytes.get_u64(), bytes.get_u64());
     let payload = match kind {
-        BLANK => EntryPayload::Blank,
-        COMMAND => EntryPayload::Normal(Command::decode(bytes).map_err(decode_error)?),
-        MEMBERSHIP => {
+        KIND_BLANK => EntryPayload::Blank,
+        KIND_COMMAND => EntryPayload::Normal(Command::decode(bytes).map_err(decode_error)?),
+        KIND_MEMBERSHIP => {
             let membership = pb::Membership::decode(bytes).map_err(decode_error)?;
             EntryPayload::Membership(membership_from_pb(membership)?)
         }
@@ -100,7 +100,7 @@ pub fn decode_entry<M: Machine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
 
 /// Decodes the position of an entry, without its payload.
 pub fn entry_log_id(mut bytes: Bytes) -> io::Result<LogId> {
-    if bytes.len() < HEAD {
+    if bytes.len() < HEADER_BYTES {
         return Err(invalid("decode log entry: shorter than its header"));
     }
     bytes.advance(2);
@@ -177,11 +177,11 @@ pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
 
 /// Decodes a membership and its position.
 pub fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
-    membership_of_pb(pb::StoredMembership::decode(bytes).map_err(decode_error)?)
+    stored_membership_from_pb(pb::StoredMembership::decode(bytes).map_err(decode_error)?)
 }
 
 /// Converts a membership and its position from their message.
-pub fn membership_of_pb(stored: pb::StoredMembership) -> io::Result<StoredMembership> {
+pub fn stored_membership_from_pb(stored: pb::StoredMembership) -> io::Result<StoredMembership> {
     let log_id = stored.log_id.map(log_id_from_pb);
     let membership = membership_from_pb(stored.membership.unwrap_or_default())?;
     Ok(StoredMembership::new(log_id, membership))

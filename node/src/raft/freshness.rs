@@ -9,51 +9,51 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::replica::Progress;
+use super::replica::ApplyProgress;
 
 /// Placeholder while no leader was in contact.
-const UNHEARD: u64 = u64::MAX;
+const UNKNOWN_INDEX: u64 = u64::MAX;
 
 /// Bound that a replica must have applied before it may be read.
 #[derive(Debug)]
 pub struct Freshness {
     /// Index of an entry.
-    floor: AtomicU64,
+    min_applied_index: AtomicU64,
 }
 
 impl Default for Freshness {
     fn default() -> Self {
         Self {
-            floor: AtomicU64::new(UNHEARD),
+            min_applied_index: AtomicU64::new(UNKNOWN_INDEX),
         }
     }
 }
 
 impl Freshness {
     /// Returns whether no leader has announced its commit index yet.
-    pub fn is_unheard(&self) -> bool {
-        self.floor.load(Ordering::Acquire) == UNHEARD
+    pub fn is_unknown(&self) -> bool {
+        self.min_applied_index.load(Ordering::Acquire) == UNKNOWN_INDEX
     }
 
     /// Records that the leader of `term` has committed the entry of this term and index.
-    pub fn heard(&self, term: u64, (commit_term, commit_index): (u64, u64)) {
+    pub fn record_commit(&self, term: u64, (commit_term, commit_index): (u64, u64)) {
         if commit_term == term {
-            let (old, new) = (UNHEARD, commit_index);
+            let (old, new) = (UNKNOWN_INDEX, commit_index);
             // Fails if another call has set it.
             let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
-            let _ = self.floor.compare_exchange(old, new, order, failed);
+            let _ = self.min_applied_index.compare_exchange(old, new, order, failed);
         }
     }
 
     /// Starts over, after the replica received nothing for some time.
-    pub fn forget(&self) {
-        self.floor.store(UNHEARD, Ordering::Release);
+    pub fn reset(&self) {
+        self.min_applied_index.store(UNKNOWN_INDEX, Ordering::Release);
     }
 
     /// Returns whether the replica has applied everything that it must have.
-    pub fn is_known(&self, progress: &Progress) -> bool {
-        let floor = self.floor.load(Ordering::Acquire);
-        floor != UNHEARD && progress.applied_index() >= floor
+    pub fn is_fresh(&self, progress: &ApplyProgress) -> bool {
+        let floor = self.min_applied_index.load(Ordering::Acquire);
+        floor != UNKNOWN_INDEX && progress.applied_index() >= floor
     }
 }
 
@@ -63,18 +63,18 @@ mod tests {
 
     #[test]
     fn a_replica_is_fresh_once_it_has_applied_the_commit_index_at_first_contact() {
-        let (freshness, progress) = (Freshness::default(), Progress::default());
+        let (freshness, progress) = (Freshness::default(), ApplyProgress::default());
         progress.publish(3, 10);
-        assert!(!freshness.is_known(&progress));
+        assert!(!freshness.is_fresh(&progress));
         // A leader that doesn't know yet what was committed before its term.
-        freshness.heard(4, (3, 9));
-        assert!(freshness.is_unheard() && !freshness.is_known(&progress));
-        freshness.heard(4, (4, 12));
-        freshness.heard(4, (4, 20));
-        assert!(!freshness.is_known(&progress));
+        freshness.record_commit(4, (3, 9));
+        assert!(freshness.is_unknown() && !freshness.is_fresh(&progress));
+        freshness.record_commit(4, (4, 12));
+        freshness.record_commit(4, (4, 20));
+        assert!(!freshness.is_fresh(&progress));
         progress.publish(4, 12);
-        assert!(freshness.is_known(&progress));
-        freshness.forget();
-        assert!(!freshness.is_known(&progress));
+        assert!(freshness.is_fresh(&progress));
+        freshness.reset();
+        assert!(!freshness.is_fresh(&progress));
     }
 }

@@ -13,33 +13,33 @@ use openraft::raft::ClientWriteResult;
 use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Mutex, watch};
 
-use super::acks::Acks;
-use super::contact::Contact;
+use super::ack_tracker::AckTracker;
+use super::leader_contact::LeaderContact;
 use super::freshness::Freshness;
-use super::leading;
+use super::leadership;
 use super::lease::Lease;
 use super::log_store::LogStore;
-use super::network::Network;
-use super::reception::Receptions;
-use super::repair::Resends;
-use super::replica::{Progress, Replica, persisted_index};
-use super::retention::{Lacking, Retention};
-use super::transfers::{SnapshotSettings, Transfers};
-use super::types::{Callback, Command, Machine, NodeId, Types};
-use crate::rpc::{Frames, Peers, SnapshotAcks};
+use super::network::NetworkFactory;
+use super::snapshot_receiver::SnapshotReceiver;
+use super::repair::RepairSends;
+use super::replica::{ApplyProgress, Replica, persisted_index};
+use super::log_retention::{MissingEntries, LogRetention};
+use super::snapshot_transfers::{SnapshotSettings, SnapshotTransfers};
+use super::types::{ProposalCallback, Command, StateMachine, NodeId, TypeConfig};
+use crate::rpc::{SnapshotFrames, Peers, SnapshotAcks};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{DiskSpace, DiskState, Engine, GroupDamage, StoreError};
 
 /// Election timeouts, of the longest, without contact after which a leader counts as lost: the
 /// first passes before a node stands for election, and an ordinary election takes no longer than
 /// the second.
-const LEADER_TIMEOUTS: u32 = 2;
+const LEADER_TIMEOUT_FACTOR: u32 = 2;
 
 /// Time after a leadership transfer in which a change of leadership is attributed to it.
-const HAND_OVER_REMEMBERED: Duration = Duration::from_secs(5);
+const TRANSFER_REASON_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reason of a leadership transfer, as recorded by nodes other than the previous leader.
-const HANDED_OVER: &str = "the previous leader transferred leadership";
+const REMOTE_TRANSFER_REASON: &str = "the previous leader transferred leadership";
 
 /// Settings of a group.
 #[derive(Clone, Debug)]
@@ -47,33 +47,33 @@ pub struct GroupSettings {
     /// Number of this node.
     pub node: NodeId,
     /// Address at which other nodes reach this one.
-    pub rpc: String,
+    pub rpc_address: String,
     /// RPC clients of the other nodes.
     pub peers: Arc<Peers>,
     /// Set if the group begins with this node alone while it has no members. Else it waits for its
     /// leader to add it.
-    pub founds: bool,
+    pub bootstraps: bool,
     /// Time after which an append without a response is sent again.
     pub append_timeout: Duration,
     /// Interval between a leader's heartbeats.
-    pub heartbeat: Duration,
+    pub heartbeat_interval: Duration,
     /// Minimum of the random time without contact after which a follower stands for election.
-    pub election_min: Duration,
+    pub election_timeout_min: Duration,
     /// Maximum of that time.
-    pub election_max: Duration,
+    pub election_timeout_max: Duration,
     /// Bytes of the newest log entries kept in memory.
-    pub log_cache: usize,
+    pub log_cache_bytes: usize,
     /// Entries that stay in the log for members that lag, though the state has flushed them: their
     /// maximum number, and their maximum bytes.
-    pub log_keep: (usize, u64),
+    pub log_retention_limits: (usize, u64),
     /// Limits on sending and receiving snapshots.
     pub snapshots: SnapshotSettings,
     /// Free space on this node's disk.
-    pub space: Arc<DiskSpace>,
+    pub disk_space: Arc<DiskSpace>,
 }
 
 /// Result of a proposal, passed to its callback.
-pub type Proposal<M> = Result<<M as Machine>::Response, ProposeError>;
+pub type ProposalResult<M> = Result<<M as StateMachine>::CommandResult, ProposeError>;
 
 /// Error of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +91,7 @@ pub enum ProposeError {
 
 /// Summary of a group's state.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct GroupStatus {
     /// Id of the group.
     pub group: GroupId,
     /// Current term.
@@ -99,15 +99,15 @@ pub struct Status {
     /// Leader, if known.
     pub leader: Option<NodeId>,
     /// Index of the last entry in this node's log.
-    pub last_log: u64,
+    pub last_log_index: u64,
     /// Index of the last applied entry.
-    pub applied: u64,
+    pub applied_index: u64,
     /// Index up to which the log was purged.
-    pub purged: u64,
+    pub purged_index: u64,
     /// Set if this node answers linearizable reads.
-    pub readable: bool,
+    pub is_readable: bool,
     /// Set if this node's state is damaged on its disk.
-    pub damaged: bool,
+    pub is_damaged: bool,
     /// Role of this node in the group.
     pub role: &'static str,
     /// Members with a vote.
@@ -115,46 +115,46 @@ pub struct Status {
     /// Members without a vote.
     pub learners: Vec<NodeId>,
     /// Set while the members are being changed.
-    pub changing: bool,
+    pub is_changing: bool,
     /// Number of entries that each other member lacks, as far as the leader knows.
     pub lag: Vec<(NodeId, u64)>,
 }
 
 /// A running group. Dropping it doesn't stop it: call [`Group::stop`].
-pub struct Group<M: Machine> {
+pub struct Group<M: StateMachine> {
     id: GroupId,
     node: NodeId,
-    raft: Raft<Types<M>, Replica<M>>,
+    raft: Raft<TypeConfig<M>, Replica<M>>,
     engine: Arc<Engine>,
     log: LogStore<M>,
     lease: Arc<Lease>,
     freshness: Arc<Freshness>,
-    contact: Arc<Contact>,
+    contact: Arc<LeaderContact>,
     leader: watch::Receiver<Option<NodeId>>,
-    progress: Arc<Progress>,
-    log_keep: (usize, u64),
-    space: Arc<DiskSpace>,
+    progress: Arc<ApplyProgress>,
+    log_retention_limits: (usize, u64),
+    disk_space: Arc<DiskSpace>,
     /// Until then the node gives no vote: see `raft_member`.
-    votes_from: Instant,
+    voting_starts_at: Instant,
     /// Set if this node may stand for election, and be a target of leadership transfers.
     may_lead: Arc<AtomicBool>,
-    lease_length: Duration,
+    lease_duration: Duration,
     peers: Arc<Peers>,
     /// Locked while members are changed.
-    changing: Mutex<()>,
+    membership_lock: Mutex<()>,
     stopping: AtomicBool,
-    transfers: Arc<Transfers>,
-    receptions: Arc<Receptions<M>>,
-    retention: Arc<Retention>,
+    transfers: Arc<SnapshotTransfers>,
+    snapshot_receiver: Arc<SnapshotReceiver<M>>,
+    retention: Arc<LogRetention>,
     damage: Arc<GroupDamage>,
     /// Time and reason of the last leadership transfer.
-    handed_over: parking_lot::Mutex<Option<(Instant, &'static str)>>,
+    last_transfer: parking_lot::Mutex<Option<(Instant, &'static str)>>,
     /// Members that are no targets of leadership transfers.
-    avoided: parking_lot::Mutex<Vec<NodeId>>,
-    resends: Resends,
+    excluded_targets: parking_lot::Mutex<Vec<NodeId>>,
+    repair_sends: RepairSends,
 }
 
-impl<M: Machine> Group<M> {
+impl<M: StateMachine> Group<M> {
     /// Opens the group's log and state, and runs it on the current runtime. A group without members
     /// begins with this node alone, if the settings say so.
     pub async fn start(
@@ -163,20 +163,20 @@ impl<M: Machine> Group<M> {
         settings: &GroupSettings,
         open: impl FnOnce(Rows) -> Result<M::State, StoreError>,
     ) -> io::Result<Self> {
-        let log = LogStore::open(engine.clone(), id, settings.log_cache)?;
+        let log = LogStore::open(engine.clone(), id, settings.log_cache_bytes)?;
         let damage = engine.state.damage_of(id);
         let replica = Replica::<M>::open(engine.state.clone(), log.clone(), id, open)?;
-        let replica = replica.repaired_by(settings.node, damage.clone());
+        let replica = replica.with_repair(settings.node, damage.clone());
         let progress = replica.progress();
         let generations = replica.generations();
         let peers = settings.peers.clone();
         let name_of = move |node| peers.name_of(node);
-        let transfers = Transfers::new(id, settings.snapshots.clone(), name_of);
+        let transfers = SnapshotTransfers::new(id, settings.snapshots.clone(), name_of);
         let config = raft_config(id, settings)?;
-        let acks = Arc::new(Acks::default());
+        let acks = Arc::new(AckTracker::default());
         let timeout = settings.append_timeout;
-        let retention = Arc::new(Retention::default());
-        let network = Network::new(
+        let retention = Arc::new(LogRetention::default());
+        let network = NetworkFactory::new(
             settings.peers.clone(),
             timeout,
             acks.clone(),
@@ -194,16 +194,16 @@ impl<M: Machine> Group<M> {
         .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
         let (leader_sender, leader) = watch::channel(None);
-        let contact = Arc::new(Contact::new(LEADER_TIMEOUTS * settings.election_max));
-        let leadership = leading::Leadership {
+        let contact = Arc::new(LeaderContact::new(LEADER_TIMEOUT_FACTOR * settings.election_timeout_max));
+        let leadership = leadership::LeaseRenewer {
             lease: lease.clone(),
             acks,
             contact: contact.clone(),
-            length: leading::lease_length(settings.election_max),
+            duration: leadership::lease_duration(settings.election_timeout_max),
         };
-        tokio::spawn(leading::follow(raft.clone(), leadership, leader_sender));
+        tokio::spawn(leadership::run_lease_renewal(raft.clone(), leadership, leader_sender));
         let db = engine.state.clone();
-        let receptions = Receptions::new(id, db, raft.clone(), generations, transfers.clone());
+        let receptions = SnapshotReceiver::new(id, db, raft.clone(), generations, transfers.clone());
         let mut group = Self {
             id,
             node: settings.node,
@@ -215,33 +215,33 @@ impl<M: Machine> Group<M> {
             contact,
             leader,
             progress,
-            log_keep: settings.log_keep,
-            space: settings.space.clone(),
-            votes_from: Instant::now(),
+            log_retention_limits: settings.log_retention_limits,
+            disk_space: settings.disk_space.clone(),
+            voting_starts_at: Instant::now(),
             may_lead: Arc::new(AtomicBool::new(true)),
-            lease_length: leading::lease_length(settings.election_max),
+            lease_duration: leadership::lease_duration(settings.election_timeout_max),
             peers: settings.peers.clone(),
-            changing: Mutex::new(()),
+            membership_lock: Mutex::new(()),
             stopping: AtomicBool::new(false),
             transfers,
-            receptions,
+            snapshot_receiver: receptions,
             retention,
             damage,
-            handed_over: parking_lot::Mutex::default(),
-            avoided: parking_lot::Mutex::default(),
-            resends: Resends::default(),
+            last_transfer: parking_lot::Mutex::default(),
+            excluded_targets: parking_lot::Mutex::default(),
+            repair_sends: RepairSends::default(),
         };
-        group.enter(settings).await?;
+        group.initialize(settings).await?;
         Ok(group)
     }
 
     /// Bootstraps the group if the settings say so, and decides from when on the node votes.
-    async fn enter(&mut self, settings: &GroupSettings) -> io::Result<()> {
+    async fn initialize(&mut self, settings: &GroupSettings) -> io::Result<()> {
         let runtime_config = self.raft.runtime_config();
         if !self.raft.is_initialized().await.map_err(io::Error::other)? {
             runtime_config.elect(true);
-            if settings.founds {
-                let members = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc))]);
+            if settings.bootstraps {
+                let members = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc_address))]);
                 self.raft.initialize(members).await.map_err(io::Error::other)?;
             }
         } else if self.raft.voter_ids().eq([settings.node]) {
@@ -250,8 +250,8 @@ impl<M: Machine> Group<M> {
             let elected = self.raft.trigger().elect(false).await;
             elected.map_err(io::Error::other)?;
         } else {
-            self.votes_from = Instant::now() + settings.election_max;
-            let (raft, wait) = (self.raft.clone(), settings.election_max);
+            self.voting_starts_at = Instant::now() + settings.election_timeout_max;
+            let (raft, wait) = (self.raft.clone(), settings.election_timeout_max);
             let may_lead = self.may_lead.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
@@ -262,7 +262,7 @@ impl<M: Machine> Group<M> {
         Ok(())
     }
 
-    pub(super) fn raft(&self) -> &Raft<Types<M>, Replica<M>> {
+    pub(super) fn raft(&self) -> &Raft<TypeConfig<M>, Replica<M>> {
         &self.raft
     }
 
@@ -280,25 +280,25 @@ impl<M: Machine> Group<M> {
         self.stopping.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_fit_to_lead(&self) -> bool {
+    pub(super) fn is_eligible_leader(&self) -> bool {
         self.may_lead.load(Ordering::Acquire)
     }
 
-    pub(super) fn lease_length(&self) -> Duration {
-        self.lease_length
+    pub(super) fn lease_duration(&self) -> Duration {
+        self.lease_duration
     }
 
-    pub(super) fn changing(&self) -> &Mutex<()> {
-        &self.changing
+    pub(super) fn membership_lock(&self) -> &Mutex<()> {
+        &self.membership_lock
     }
 
     /// State of this node's disk.
     pub(super) fn disk_state(&self) -> DiskState {
-        self.space.state()
+        self.disk_space.state()
     }
 
-    pub(super) fn votes_from(&self) -> Instant {
-        self.votes_from
+    pub(super) fn voting_starts_at(&self) -> Instant {
+        self.voting_starts_at
     }
 
     /// Leader as far as this node knows; updated shortly after a change.
@@ -318,48 +318,48 @@ impl<M: Machine> Group<M> {
 
     /// Sets whether this node may lead: a node whose clock is off must not. It doesn't stand for
     /// election then, and refuses leadership transfers.
-    pub fn may_lead(&self, may_lead: bool) {
+    pub fn set_may_lead(&self, may_lead: bool) {
         self.may_lead.store(may_lead, Ordering::Release);
-        self.stand_again();
+        self.update_candidacy();
     }
 
     /// Lets this node stand for election if its state isn't damaged, and its clock is right.
-    pub(super) fn stand_again(&self) {
-        if Instant::now() >= self.votes_from {
+    pub(super) fn update_candidacy(&self) {
+        if Instant::now() >= self.voting_starts_at {
             let can_lead = self.may_lead.load(Ordering::Acquire) && !self.is_in_repair();
             self.raft.runtime_config().elect(can_lead);
         }
     }
 
-    pub(super) fn note_hand_over(&self, reason: &'static str) {
-        *self.handed_over.lock() = Some((Instant::now(), reason));
+    pub(super) fn record_transfer(&self, reason: &'static str) {
+        *self.last_transfer.lock() = Some((Instant::now(), reason));
     }
 
     /// Records a leadership transfer that another member reports: this node may know the reason
     /// better.
-    pub(super) fn note_hand_over_elsewhere(&self) {
-        let mut last = self.handed_over.lock();
-        let is_known = last.is_some_and(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
+    pub(super) fn record_remote_transfer(&self) {
+        let mut last = self.last_transfer.lock();
+        let is_known = last.is_some_and(|(at, _)| at.elapsed() < TRANSFER_REASON_TIMEOUT);
         if !is_known {
-            *last = Some((Instant::now(), HANDED_OVER));
+            *last = Some((Instant::now(), REMOTE_TRANSFER_REASON));
         }
     }
 
     /// Takes the reason of a leadership transfer that has just happened. Returns it once: the next
     /// change has another reason.
-    pub fn take_hand_over(&self) -> Option<&'static str> {
-        let last = self.handed_over.lock().take();
-        let recent = last.filter(|(at, _)| at.elapsed() < HAND_OVER_REMEMBERED);
+    pub fn take_transfer_reason(&self) -> Option<&'static str> {
+        let last = self.last_transfer.lock().take();
+        let recent = last.filter(|(at, _)| at.elapsed() < TRANSFER_REASON_TIMEOUT);
         recent.map(|(_, reason)| reason)
     }
 
     /// Excludes these members as targets of leadership transfers: their state is damaged.
-    pub fn avoid(&self, members: Vec<NodeId>) {
-        *self.avoided.lock() = members;
+    pub fn exclude_targets(&self, members: Vec<NodeId>) {
+        *self.excluded_targets.lock() = members;
     }
 
-    pub(super) fn avoids(&self, member: NodeId) -> bool {
-        self.avoided.lock().contains(&member)
+    pub(super) fn is_excluded_target(&self, member: NodeId) -> bool {
+        self.excluded_targets.lock().contains(&member)
     }
 
     /// Damage of this node's state.
@@ -375,15 +375,15 @@ impl<M: Machine> Group<M> {
         &self.engine
     }
 
-    pub(super) fn resends(&self) -> &Resends {
-        &self.resends
+    pub(super) fn repair_sends(&self) -> &RepairSends {
+        &self.repair_sends
     }
 
-    pub(super) fn shared_transfers(&self) -> Arc<Transfers> {
+    pub(super) fn shared_transfers(&self) -> Arc<SnapshotTransfers> {
         self.transfers.clone()
     }
 
-    pub(super) fn shared_progress(&self) -> Arc<Progress> {
+    pub(super) fn shared_progress(&self) -> Arc<ApplyProgress> {
         self.progress.clone()
     }
 
@@ -395,10 +395,10 @@ impl<M: Machine> Group<M> {
     /// Returns whether a read that begins now may be answered from this node's state: see
     /// [`Lease`].
     pub fn may_read(&self) -> bool {
-        self.lease.holds(&self.progress)
+        self.lease.is_valid(&self.progress)
     }
 
-    pub(super) fn shared_contact(&self) -> Arc<Contact> {
+    pub(super) fn shared_contact(&self) -> Arc<LeaderContact> {
         self.contact.clone()
     }
 
@@ -410,18 +410,18 @@ impl<M: Machine> Group<M> {
 
     /// Time since the last contact with a leader; `None` if there was none since the start.
     pub fn leaderless_for(&self) -> Option<Duration> {
-        self.contact.silence()
+        self.contact.since_last_contact()
     }
 
     /// Time since the known leader last changed.
-    pub fn leader_settled_for(&self) -> Duration {
-        self.contact.settled_for()
+    pub fn leader_age(&self) -> Duration {
+        self.contact.leader_age()
     }
 
     /// Number of entries that this node's replica lacks of those committed when it came into
     /// contact with the leader; `None` while no leader has announced its commit index.
-    pub fn behind(&self) -> Option<u64> {
-        self.contact.behind(&self.progress)
+    pub fn catch_up_lag(&self) -> Option<u64> {
+        self.contact.catch_up_lag(&self.progress)
     }
 
     /// Time for which this node has led the group without interruption, at least, if it leads.
@@ -431,7 +431,7 @@ impl<M: Machine> Group<M> {
 
     /// Returns whether this node's replica may be read though it doesn't lead: see [`Freshness`].
     pub fn is_fresh(&self) -> bool {
-        self.freshness.is_known(&self.progress)
+        self.freshness.is_fresh(&self.progress)
     }
 
     pub(super) fn freshness(&self) -> &Arc<Freshness> {
@@ -440,8 +440,8 @@ impl<M: Machine> Group<M> {
 
     /// Makes this node's replica stale until it has caught up, after it received nothing for some
     /// time.
-    pub fn forget_freshness(&self) {
-        self.freshness.forget();
+    pub fn reset_freshness(&self) {
+        self.freshness.reset();
     }
 
     /// Start of this node's leadership in its term, if it leads the group.
@@ -455,7 +455,7 @@ impl<M: Machine> Group<M> {
     }
 
     /// Progress of applying entries on this node.
-    pub fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &ApplyProgress {
         &self.progress
     }
 
@@ -464,9 +464,9 @@ impl<M: Machine> Group<M> {
     pub async fn propose_with(
         &self,
         command: M::Command,
-        done: impl FnOnce(Proposal<M>) + Send + 'static,
+        done: impl FnOnce(ProposalResult<M>) + Send + 'static,
     ) {
-        let callback = Callback(Box::new(move |result| done(outcome::<M>(result))));
+        let callback = ProposalCallback(Box::new(move |result| done(proposal_result::<M>(result))));
         let command = Command::new(command);
         // An error means that Raft has stopped; it has dropped the callback.
         let _ = self.raft.client_write_ff(command, Some(callback)).await;
@@ -474,20 +474,20 @@ impl<M: Machine> Group<M> {
 
     /// Proposes a command, but only in `term`: it enters no log if this node leads another one, or
     /// none.
-    pub async fn propose_in(
+    pub async fn propose_in_term(
         &self,
         term: u64,
         command: M::Command,
-        done: impl FnOnce(Proposal<M>) + Send + 'static,
+        done: impl FnOnce(ProposalResult<M>) + Send + 'static,
     ) {
-        let callback = Callback(Box::new(move |result| done(outcome::<M>(result))));
+        let callback = ProposalCallback(Box::new(move |result| done(proposal_result::<M>(result))));
         let write = self.raft.write(Command::new(command)).with_leader(term);
         // An error means that Raft has stopped; it has dropped the callback.
         let _ = write.responder(callback).await;
     }
 
     /// Proposes a command and waits for its response.
-    pub async fn propose(&self, command: M::Command) -> Proposal<M> {
+    pub async fn propose(&self, command: M::Command) -> ProposalResult<M> {
         let (response, receiver) = tokio::sync::oneshot::channel();
         self.propose_with(command, move |result| {
             // The caller may have given up.
@@ -500,19 +500,19 @@ impl<M: Machine> Group<M> {
     /// Purges the log up to what the state has flushed, except the newest entries, and those that a
     /// lagging member needs: see [`LogRetention`].
     pub async fn purge(&self) -> io::Result<()> {
-        self.receptions.expire().await;
+        self.snapshot_receiver.discard_expired().await;
         let Some(flushed) = persisted_index(&self.engine.state, self.id)? else {
             return Ok(());
         };
-        let (entries, bytes) = self.log_keep;
-        let Some(kept) = self.log.keep_from(entries, bytes) else {
+        let (entries, bytes) = self.log_retention_limits;
+        let Some(kept) = self.log.first_retained(entries, bytes) else {
             return Ok(());
         };
         let usual = kept.saturating_sub(1);
         let purged = self.log.purged_index();
-        let lacking = self.lacking(purged);
-        let needed = self.retention.needed(purged, lacking);
-        let upto = flushed.min(self.retention.hold(usual, needed));
+        let lacking = self.missing_entries(purged);
+        let needed = self.retention.needed_index(purged, lacking);
+        let upto = flushed.min(self.retention.purge_limit(usual, needed));
         if upto <= purged {
             return Ok(());
         }
@@ -523,56 +523,56 @@ impl<M: Machine> Group<M> {
 
     /// Entries that other members lack of those still in this leader's log, or will lack once they
     /// have the snapshots that are being sent to them.
-    fn lacking(&self, purged: u64) -> Lacking {
+    fn missing_entries(&self, purged: u64) -> MissingEntries {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let Some(others) = metrics.replication.as_ref() else {
-            return Lacking::default();
+            return MissingEntries::default();
         };
         let matched = |node: NodeId| others.get(&node)?.map(|at| at.index);
         let others = others.keys().filter(|node| **node != self.node);
         let lagging = others.clone().filter_map(|node| matched(*node));
-        let retained = self.transfers.held(matched);
-        Lacking {
-            known: lagging.filter(|at| *at >= purged).chain(retained).min(),
+        let retained = self.transfers.retained_index(matched);
+        MissingEntries {
+            lowest_known: lagging.filter(|at| *at >= purged).chain(retained).min(),
             is_complete: others.clone().all(|node| matched(*node).is_some()),
         }
     }
 
     /// Log that is retained for members that lag.
-    pub fn retention(&self) -> &Arc<Retention> {
+    pub fn retention(&self) -> &Arc<LogRetention> {
         &self.retention
     }
 
     /// Stops retaining the log for the members that lag now: they will need a snapshot.
-    pub fn release_log(&self) {
+    pub fn release_retained_log(&self) {
         let released = self.retention.release();
-        self.transfers.abandon_before(released);
+        self.transfers.cancel_before(released);
     }
 
     /// Receives a snapshot whose header has arrived, and installs it: see
     /// [`SnapshotReceiver::receive`].
     pub(super) async fn receive_snapshot(
         &self,
-        head: pb::SnapshotHead,
-        frames: Frames,
+        head: pb::SnapshotHeader,
+        frames: SnapshotFrames,
         acks: SnapshotAcks,
     ) -> Result<pb::SnapshotReply, tonic::Status> {
-        self.receptions.receive(head, frames, acks).await
+        self.snapshot_receiver.receive(head, frames, acks).await
     }
 
     /// Snapshot transfers from and to this node.
-    pub fn transfers(&self) -> &Transfers {
+    pub fn transfers(&self) -> &SnapshotTransfers {
         &self.transfers
     }
 
     /// Waits until this node has applied an entry.
-    pub async fn applied(&self, index: u64) {
-        self.progress.reached(index).await;
+    pub async fn wait_applied(&self, index: u64) {
+        self.progress.wait_for_index(index).await;
     }
 
     /// Returns a summary of the group's state.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> GroupStatus {
         let (voters, learners) = self.members();
         let changing = self.is_changing();
         let metrics = self.raft.metrics();
@@ -585,7 +585,7 @@ impl<M: Machine> Group<M> {
                 let matched = at.as_ref().map_or(0, |at| at.index);
                 (*node, last.saturating_sub(matched))
             });
-        Status {
+        GroupStatus {
             role: match metrics.state {
                 ServerState::Leader => "leader",
                 ServerState::Follower => "follower",
@@ -595,22 +595,22 @@ impl<M: Machine> Group<M> {
             },
             voters: voters.into_iter().collect(),
             learners: learners.into_iter().collect(),
-            changing,
+            is_changing: changing,
             lag: lag.collect(),
             group: self.id,
             term: metrics.current_term,
             leader: metrics.current_leader,
-            last_log: metrics.last_log_index.unwrap_or(0),
-            applied: self.progress.applied_index(),
-            purged: self.log.purged_index(),
-            readable: self.may_read(),
-            damaged: self.damage.is_found(),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: self.progress.applied_index(),
+            purged_index: self.log.purged_index(),
+            is_readable: self.may_read(),
+            is_damaged: self.damage.is_damaged(),
         }
     }
 
     /// Waits until the group has stopped; an error says why, `Ok` if it was stopped by
     /// [`Group::stop`].
-    pub async fn ended(&self) -> Result<(), String> {
+    pub async fn wait_stopped(&self) -> Result<(), String> {
         // Of all metrics these change least; their channel closes with the group.
         let mut metrics = self.raft.server_metrics();
         while metrics.changed().await.is_ok() {}
@@ -628,12 +628,12 @@ impl<M: Machine> Group<M> {
         self.lease.close();
         self.stopping.store(true, Ordering::Release);
         let stopped = self.raft.shutdown().await.map_err(io::Error::other);
-        self.receptions.stop().await;
+        self.snapshot_receiver.stop().await;
         stopped
     }
 }
 
-fn outcome<M: Machine>(result: ClientWriteResult<Types<M>>) -> Proposal<M> {
+fn proposal_result<M: StateMachine>(result: ClientWriteResult<TypeConfig<M>>) -> ProposalResult<M> {
     match result {
         Ok(written) => Ok(written.data),
         Err(ClientWriteError::ForwardToLeader(forward)) => Err(ProposeError::NotLeader {
@@ -648,9 +648,9 @@ fn raft_config(id: GroupId, settings: &GroupSettings) -> io::Result<Config> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: id.to_string(),
-        heartbeat_interval: millis(settings.heartbeat),
-        election_timeout_min: millis(settings.election_min),
-        election_timeout_max: millis(settings.election_max),
+        heartbeat_interval: millis(settings.heartbeat_interval),
+        election_timeout_min: millis(settings.election_timeout_min),
+        election_timeout_max: millis(settings.election_timeout_max),
         // Purging follows what the state has flushed: see `Group::purge`.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
@@ -658,9 +658,9 @@ fn raft_config(id: GroupId, settings: &GroupSettings) -> io::Result<Config> {
         // Until no other leader's lease can still be valid: see `raft_member`.
         enable_elect: false,
         // Acknowledged replication counts as a heartbeat.
-        heartbeat_min_interval: Some(millis(settings.heartbeat) / 2),
+        heartbeat_min_interval: Some(millis(settings.heartbeat_interval) / 2),
         max_payload_entries: 1024,
-        quorum_loss_probe_interval: Some(2 * millis(settings.election_max)),
+        quorum_loss_probe_interval: Some(2 * millis(settings.election_timeout_max)),
         // A leadership transfer closes its term first: see `leadership`.
         removed_leader_step_down: StepDownPolicy::Never,
         // A restored leader would trust a commit position that may lag here.

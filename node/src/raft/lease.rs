@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::replica::Progress;
+use super::replica::ApplyProgress;
 
 /// Expiry of a lease that never expires: that of a sole voter.
-const FOREVER: u64 = u64::MAX;
+const NO_EXPIRY: u64 = u64::MAX;
 
 /// Read lease of one group on this node.
 #[derive(Debug)]
@@ -31,25 +31,25 @@ pub struct Lease {
     /// Term that this node leads; 0: none.
     term: AtomicU64,
     /// Start of the leadership, in nanoseconds after `start`.
-    since: AtomicU64,
+    leader_since: AtomicU64,
     /// Expiry of the lease, in nanoseconds after `start`.
-    until: AtomicU64,
+    expires_at: AtomicU64,
     /// No read is answered in this term or an earlier one.
-    closed: AtomicU64,
+    closed_term: AtomicU64,
     /// Accessed only by those who change the lease, never by readers.
-    superseded: Mutex<Option<Superseded>>,
+    superseded: Mutex<Option<SupersededConfig>>,
 }
 
 /// Configuration that another one was proposed to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Superseded {
+struct SupersededConfig {
     /// Term of the leader that proposed the new configuration.
     term: u64,
     /// Index of the entry that holds the old configuration.
-    config: u64,
+    config_index: u64,
     /// Latest expiry of a lease that is counted in the old configuration, in nanoseconds after
     /// `start`.
-    latest: u64,
+    latest_expiry: u64,
 }
 
 impl Default for Lease {
@@ -57,9 +57,9 @@ impl Default for Lease {
         Self {
             start: Instant::now(),
             term: AtomicU64::new(0),
-            since: AtomicU64::new(0),
-            until: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
+            leader_since: AtomicU64::new(0),
+            expires_at: AtomicU64::new(0),
+            closed_term: AtomicU64::new(0),
             superseded: Mutex::new(None),
         }
     }
@@ -67,38 +67,38 @@ impl Default for Lease {
 
 impl Lease {
     /// Returns whether a read that begins now may be answered from the state.
-    pub fn holds(&self, progress: &Progress) -> bool {
+    pub fn is_valid(&self, progress: &ApplyProgress) -> bool {
         let term = self.term.load(Ordering::Acquire);
-        let until = self.until.load(Ordering::Acquire);
+        let until = self.expires_at.load(Ordering::Acquire);
         term != 0
-            && term > self.closed.load(Ordering::Acquire)
+            && term > self.closed_term.load(Ordering::Acquire)
             && progress.applied_term() == term
             && !progress.is_stalled()
-            && (until == FOREVER || self.now() < until)
+            && (until == NO_EXPIRY || self.now() < until)
             // If the term is still the old one, so was the expiry that was read.
             && self.term.load(Ordering::Acquire) == term
     }
 
     /// Renews the lease of `term`, counted in the configuration of the entry at `config`, until
     /// `until`; `None`: it never expires, since this node is the sole voter.
-    pub(super) fn lead(&self, term: u64, config: u64, until: Option<Instant>) {
+    pub(super) fn renew(&self, term: u64, config: u64, until: Option<Instant>) {
         let mut superseded = self.superseded.lock();
         let latest = match *superseded {
-            Some(it) if (term, config) == (it.term, it.config) => it.latest,
+            Some(it) if (term, config) == (it.term, it.config_index) => it.latest_expiry,
             // Counted before the configuration in force was proposed: it proves nothing now.
-            Some(it) if (term, config) < (it.term, it.config) => return,
+            Some(it) if (term, config) < (it.term, it.config_index) => return,
             Some(_) | None => {
                 *superseded = None;
-                FOREVER
+                NO_EXPIRY
             }
         };
-        let until = latest.min(until.map_or(FOREVER, |at| self.nanos_at(at)));
+        let until = latest.min(until.map_or(NO_EXPIRY, |at| self.nanos_at(at)));
         // The term is stored last: a new expiry is never taken for one of the old term.
         if self.term.load(Ordering::Acquire) != term {
             self.term.store(0, Ordering::Release);
-            self.since.store(self.now(), Ordering::Release);
+            self.leader_since.store(self.now(), Ordering::Release);
         }
-        self.until.store(until, Ordering::Release);
+        self.expires_at.store(until, Ordering::Release);
         self.term.store(term, Ordering::Release);
     }
 
@@ -107,19 +107,19 @@ impl Lease {
     pub(super) fn supersede(&self, term: u64, config: u64, latest: Instant) {
         let latest = self.nanos_at(latest);
         let mut superseded = self.superseded.lock();
-        *superseded = Some(Superseded {
+        *superseded = Some(SupersededConfig {
             term,
-            config,
-            latest,
+            config_index: config,
+            latest_expiry: latest,
         });
-        self.until.fetch_min(latest, Ordering::AcqRel);
+        self.expires_at.fetch_min(latest, Ordering::AcqRel);
     }
 
     /// Counts leases in the configuration of the entry at `config` as before: no configuration
     /// followed it, and no proposal is in flight that could.
     pub(super) fn reinstate(&self, term: u64, config: u64) {
         let mut superseded = self.superseded.lock();
-        if superseded.is_some_and(|it| it.term == term && it.config == config) {
+        if superseded.is_some_and(|it| it.term == term && it.config_index == config) {
             *superseded = None;
         }
     }
@@ -137,7 +137,7 @@ impl Lease {
 
     /// Start of this node's leadership in its term, if it leads. It led already then.
     pub fn led_since(&self) -> Instant {
-        self.start + Duration::from_nanos(self.since.load(Ordering::Acquire))
+        self.start + Duration::from_nanos(self.leader_since.load(Ordering::Acquire))
     }
 
     /// Term that this node leads, if it does, and the start of its leadership.
@@ -149,13 +149,13 @@ impl Lease {
     }
 
     /// Ends the lease: this node doesn't lead.
-    pub(super) fn follow(&self) {
+    pub(super) fn revoke(&self) {
         self.term.store(0, Ordering::Release);
     }
 
     /// Closes `term` and all earlier ones: no read is answered in them again.
     pub fn close_term(&self, term: u64) {
-        self.closed.fetch_max(term, Ordering::AcqRel);
+        self.closed_term.fetch_max(term, Ordering::AcqRel);
     }
 
     /// Closes all terms: no read is answered again.
@@ -173,15 +173,15 @@ impl Lease {
 }
 
 fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(FOREVER - 1)
+    u64::try_from(duration.as_nanos()).unwrap_or(NO_EXPIRY - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn applied(term: u64) -> Progress {
-        let progress = Progress::default();
+    fn applied(term: u64) -> ApplyProgress {
+        let progress = ApplyProgress::default();
         progress.publish(term, 1);
         progress
     }
@@ -189,78 +189,78 @@ mod tests {
     #[test]
     fn no_read_before_the_terms_first_entry_is_applied() {
         let lease = Lease::default();
-        assert!(!lease.holds(&applied(0)));
-        lease.lead(3, 1, None);
-        assert!(!lease.holds(&applied(2)));
-        assert!(lease.holds(&applied(3)));
+        assert!(!lease.is_valid(&applied(0)));
+        lease.renew(3, 1, None);
+        assert!(!lease.is_valid(&applied(2)));
+        assert!(lease.is_valid(&applied(3)));
     }
 
     #[test]
     fn a_lease_ends() {
         let lease = Lease::default();
-        lease.lead(1, 1, Some(Instant::now() + Duration::from_secs(3600)));
-        assert!(lease.holds(&applied(1)));
-        lease.lead(1, 1, Some(Instant::now()));
-        assert!(!lease.holds(&applied(1)));
+        lease.renew(1, 1, Some(Instant::now() + Duration::from_secs(3600)));
+        assert!(lease.is_valid(&applied(1)));
+        lease.renew(1, 1, Some(Instant::now()));
+        assert!(!lease.is_valid(&applied(1)));
     }
 
     #[test]
     fn a_closed_term_stays_closed_and_a_later_one_is_open() {
         let lease = Lease::default();
-        lease.lead(1, 1, None);
+        lease.renew(1, 1, None);
         lease.close_term(1);
-        lease.lead(1, 1, None);
-        assert!(!lease.holds(&applied(1)));
-        lease.lead(2, 1, None);
-        assert!(lease.holds(&applied(2)));
-        lease.follow();
-        assert!(!lease.holds(&applied(2)));
-        lease.lead(3, 1, None);
+        lease.renew(1, 1, None);
+        assert!(!lease.is_valid(&applied(1)));
+        lease.renew(2, 1, None);
+        assert!(lease.is_valid(&applied(2)));
+        lease.revoke();
+        assert!(!lease.is_valid(&applied(2)));
+        lease.renew(3, 1, None);
         lease.close();
-        lease.lead(4, 1, None);
-        assert!(!lease.holds(&applied(4)));
+        lease.renew(4, 1, None);
+        assert!(!lease.is_valid(&applied(4)));
     }
 
     #[test]
     fn a_sole_voters_lease_expires_once_it_proposes_another_configuration() {
         let lease = Lease::default();
-        lease.lead(1, 7, None);
+        lease.renew(1, 7, None);
         lease.supersede(1, 7, Instant::now());
-        assert!(!lease.holds(&applied(1)));
+        assert!(!lease.is_valid(&applied(1)));
         // The task that renews the lease may learn of the new configuration late.
-        lease.lead(1, 7, None);
-        assert!(!lease.holds(&applied(1)));
+        lease.renew(1, 7, None);
+        assert!(!lease.is_valid(&applied(1)));
         let expiry = Instant::now() + Duration::from_secs(3600);
-        lease.lead(1, 8, Some(expiry));
-        assert!(lease.holds(&applied(1)));
+        lease.renew(1, 8, Some(expiry));
+        assert!(lease.is_valid(&applied(1)));
         // A configuration older than the last superseded one isn't counted at all.
         lease.supersede(1, 8, Instant::now());
-        lease.lead(1, 7, None);
-        assert!(!lease.holds(&applied(1)));
-        lease.lead(1, 9, Some(expiry));
-        assert!(lease.holds(&applied(1)));
+        lease.renew(1, 7, None);
+        assert!(!lease.is_valid(&applied(1)));
+        lease.renew(1, 9, Some(expiry));
+        assert!(lease.is_valid(&applied(1)));
     }
 
     #[test]
     fn a_configuration_whose_successor_was_refused_counts_again() {
         let lease = Lease::default();
-        lease.lead(1, 7, None);
+        lease.renew(1, 7, None);
         lease.supersede(1, 7, Instant::now());
         lease.reinstate(1, 6);
         lease.reinstate(2, 7);
-        lease.lead(1, 7, None);
-        assert!(!lease.holds(&applied(1)));
+        lease.renew(1, 7, None);
+        assert!(!lease.is_valid(&applied(1)));
         lease.reinstate(1, 7);
-        lease.lead(1, 7, None);
-        assert!(lease.holds(&applied(1)));
+        lease.renew(1, 7, None);
+        assert!(lease.is_valid(&applied(1)));
     }
 
     #[test]
     fn a_later_term_may_use_a_configuration_that_was_superseded() {
         let lease = Lease::default();
-        lease.lead(1, 7, None);
+        lease.renew(1, 7, None);
         lease.supersede(1, 9, Instant::now());
-        lease.lead(2, 7, None);
-        assert!(lease.holds(&applied(2)));
+        lease.renew(2, 7, None);
+        assert!(lease.is_valid(&applied(2)));
     }
 }

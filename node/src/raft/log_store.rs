@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use super::codec;
 use super::replica::persisted_index;
-use super::types::{Entry, LogId, Machine, Types, Vote};
+use super::types::{Entry, LogId, StateMachine, TypeConfig, Vote};
 use crate::store::Engine;
 use crate::store::keys::GroupId;
 
@@ -28,13 +28,13 @@ use crate::store::keys::GroupId;
 const MAX_READ_BYTES: usize = 256 << 10;
 
 /// Log of one group. Cheap to clone; all clones are the same log.
-pub struct LogStore<M: Machine> {
-    inner: Arc<Inner<M>>,
+pub struct LogStore<M: StateMachine> {
+    inner: Arc<SharedLog<M>>,
     /// Set for a reader: number of truncations of the log when it was created.
     truncations: Option<u64>,
 }
 
-impl<M: Machine> Clone for LogStore<M> {
+impl<M: StateMachine> Clone for LogStore<M> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -43,10 +43,10 @@ impl<M: Machine> Clone for LogStore<M> {
     }
 }
 
-struct Inner<M: Machine> {
+struct SharedLog<M: StateMachine> {
     engine: Arc<Engine>,
     group: GroupId,
-    cache: Mutex<Cache<M>>,
+    cache: Mutex<EntryCache<M>>,
     /// Recorded with the next append: a restart may begin a little before it, never after.
     committed: Mutex<Option<LogId>>,
     /// Last position that was explicitly made durable as committed, if any.
@@ -57,13 +57,13 @@ struct Inner<M: Machine> {
 }
 
 /// Newest entries, of consecutive indexes.
-struct Cache<M: Machine> {
+struct EntryCache<M: StateMachine> {
     entries: VecDeque<(Entry<M>, usize)>,
     bytes: usize,
-    limit: usize,
+    max_bytes: usize,
 }
 
-impl<M: Machine> Cache<M> {
+impl<M: StateMachine> EntryCache<M> {
     fn push(&mut self, entry: Entry<M>, size: usize) {
         let expected = self.entries.back().map(|(last, _)| last.log_id.index + 1);
         if expected.is_some_and(|index| index != entry.log_id.index) {
@@ -71,7 +71,7 @@ impl<M: Machine> Cache<M> {
         }
         self.bytes += size;
         self.entries.push_back((entry, size));
-        while self.bytes > self.limit && self.entries.len() > 1 {
+        while self.bytes > self.max_bytes && self.entries.len() > 1 {
             self.pop_front();
         }
     }
@@ -123,18 +123,18 @@ impl<M: Machine> Cache<M> {
     }
 }
 
-impl<M: Machine> LogStore<M> {
+impl<M: StateMachine> LogStore<M> {
     /// Opens the log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
     pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
         let purged = engine.log.purged(group).map(codec::decode_log_id);
         let purged = purged.transpose()?.map_or(0, |id| id.index);
         let committed = engine.log.committed(group).map(codec::decode_log_id);
-        let cache = Cache {
+        let cache = EntryCache {
             entries: VecDeque::new(),
             bytes: 0,
-            limit: cache_bytes,
+            max_bytes: cache_bytes,
         };
-        let inner = Inner {
+        let inner = SharedLog {
             engine,
             group,
             cache: Mutex::new(cache),
@@ -207,9 +207,9 @@ impl<M: Machine> LogStore<M> {
     }
 
     /// Index of the first of the newest entries, as many as fit both bounds.
-    pub fn keep_from(&self, entries: usize, bytes: u64) -> Option<u64> {
+    pub fn first_retained(&self, entries: usize, bytes: u64) -> Option<u64> {
         let inner = &self.inner;
-        inner.engine.log.keep_from(inner.group, entries, bytes)
+        inner.engine.log.first_within(inner.group, entries, bytes)
     }
 
     fn last_purged(&self) -> io::Result<Option<LogId>> {
@@ -218,7 +218,7 @@ impl<M: Machine> LogStore<M> {
     }
 }
 
-fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+fn index_bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let from = match range.start_bound() {
         Bound::Included(from) => *from,
         Bound::Excluded(before) => before + 1,
@@ -232,12 +232,12 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (from, to)
 }
 
-impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
+impl<M: StateMachine> RaftLogReader<TypeConfig<M>> for LogStore<M> {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry<M>>, io::Error> {
-        let (from, to) = bounds(&range);
+        let (from, to) = index_bounds(&range);
         self.read(from, to, usize::MAX).await
     }
 
@@ -263,10 +263,10 @@ impl<M: Machine> RaftLogReader<Types<M>> for LogStore<M> {
     }
 }
 
-impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
+impl<M: StateMachine> RaftLogStorage<TypeConfig<M>> for LogStore<M> {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<LogState<Types<M>>, io::Error> {
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig<M>>, io::Error> {
         let last_purged_log_id = self.last_purged()?;
         let last = self.inner.engine.log.last(self.inner.group)?;
         let last_log_id = match last {
@@ -316,7 +316,7 @@ impl<M: Machine> RaftLogStorage<Types<M>> for LogStore<M> {
     async fn append<I>(
         &mut self,
         entries: I,
-        callback: IOFlushed<Types<M>>,
+        callback: IOFlushed<TypeConfig<M>>,
     ) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry<M>> + Send,

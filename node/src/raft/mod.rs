@@ -28,42 +28,42 @@
 //! | `commit_coalescer` | delays commit notifications so that they go with the next entries |
 //! | `raft_member` | handles the calls of the other members |
 
-mod acks;
-mod asking;
+mod ack_tracker;
+mod query;
 mod codec;
-mod commits;
-mod contact;
+mod commit_coalescer;
+mod leader_contact;
 mod freshness;
 mod group;
-mod leading;
+mod leadership;
 mod lease;
 mod log_store;
-mod member;
-mod members;
+mod raft_member;
+mod membership;
 mod network;
-mod reception;
+mod snapshot_receiver;
 mod repair;
 mod replica;
-mod retention;
-mod sending;
+mod log_retention;
+mod snapshot_sender;
 mod snapshot;
-mod transfers;
+mod snapshot_transfers;
 mod types;
 
 #[cfg(test)]
-mod commit_tests;
+mod durable_commit_tests;
 #[cfg(test)]
-mod reception_tests;
+mod snapshot_receiver_tests;
 #[cfg(test)]
-mod sending_tests;
+mod snapshot_sender_tests;
 #[cfg(test)]
-mod suite_tests;
+mod storage_tests;
 
-pub use group::{Group, GroupSettings, Proposal, ProposeError, Status};
+pub use group::{Group, GroupSettings, ProposalResult, ProposeError, GroupStatus};
 pub use lease::Lease;
-pub use member::{Member, not_here};
-pub use members::{Members, Step};
-pub use replica::Progress;
-pub use retention::Retention;
-pub use transfers::{Direction, SnapshotSettings, TransferStatus, Transfers};
-pub use types::{Command, Machine, NodeId, State};
+pub use raft_member::{RaftMember, not_here_reply};
+pub use membership::{TargetMembership, MembershipStep};
+pub use replica::ApplyProgress;
+pub use log_retention::LogRetention;
+pub use snapshot_transfers::{TransferDirection, SnapshotSettings, TransferStatus, SnapshotTransfers};
+pub use types::{Command, StateMachine, NodeId, MachineState};

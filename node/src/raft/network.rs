@@ -23,62 +23,62 @@ use openraft::raft::{
 use openraft::{BasicNode, RaftNetworkFactory, RaftNetworkV2};
 use tokio::sync::Semaphore;
 
-use super::acks::Acks;
+use super::ack_tracker::AckTracker;
 use super::codec;
-use super::commits::Together;
-use super::retention::Retention;
-use super::sending::send_snapshot;
+use super::commit_coalescer::CommitCoalescer;
+use super::log_retention::LogRetention;
+use super::snapshot_sender::send_snapshot;
 use super::snapshot::SnapshotData;
-use super::transfers::Transfers;
-use super::types::{CommittedLeaderId, LogId, Machine, NodeId, Types, Vote};
-use crate::rpc::{CallError, Lane, Peers, PendingReply};
+use super::snapshot_transfers::SnapshotTransfers;
+use super::types::{CommittedLeaderId, LogId, StateMachine, NodeId, TypeConfig, Vote};
+use crate::rpc::{CallError, StreamKind, Peers, PendingReply};
 use crate::store::keys::GroupId;
 
 /// Maximum number of appends in flight to one member of one group.
-const APPENDS_AHEAD: usize = 8;
+const MAX_INFLIGHT_APPENDS: usize = 8;
 /// Maximum bytes of their entries. Over a slow network more would time out, and be sent again.
-const APPEND_WINDOW: usize = 512 << 10;
+const MAX_INFLIGHT_APPEND_BYTES: usize = 512 << 10;
 /// Maximum time for which the commit notification of a shard waits for entries to be sent with. Its
 /// followers apply so much later.
-const PATIENCE: Duration = Duration::from_millis(20);
+const MAX_COMMIT_DELAY: Duration = Duration::from_millis(20);
 /// Backoff before an unreachable member is tried again.
-const PAUSE: Duration = Duration::from_millis(100);
+const UNREACHABLE_BACKOFF: Duration = Duration::from_millis(100);
 /// Backoff before another snapshot is sent to a member, after one that failed.
 const SNAPSHOT_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Creates clients of a group's other members.
 #[derive(Clone)]
-pub struct Network {
+pub struct NetworkFactory {
     peers: Arc<Peers>,
     group: GroupId,
-    timeout: Duration,
+    append_timeout: Duration,
     /// Maximum time for which a commit notification waits for entries to be sent with.
-    patience: Duration,
-    acks: Arc<Acks>,
-    transfers: Arc<Transfers>,
-    retention: Arc<Retention>,
+    max_commit_delay: Duration,
+    acks: Arc<AckTracker>,
+    transfers: Arc<SnapshotTransfers>,
+    retention: Arc<LogRetention>,
 }
 
-impl Network {
+impl NetworkFactory {
     /// Creates the clients of the group of `transfers`; an append without a response within
     /// `timeout` is sent again. Responses are recorded in `acks`, snapshots in `transfers`;
     /// `retention` is announced.
     pub(super) fn new(
         peers: Arc<Peers>,
-        timeout: Duration,
-        acks: Arc<Acks>,
-        transfers: Arc<Transfers>,
-        retention: Arc<Retention>,
+        append_timeout: Duration,
+        acks: Arc<AckTracker>,
+        transfers: Arc<SnapshotTransfers>,
+        retention: Arc<LogRetention>,
     ) -> Self {
         let group = transfers.group();
         Self {
             peers,
             group,
-            timeout,
-            patience: if group == GroupId::META {
+            append_timeout,
+            max_commit_delay: if group == GroupId::META {
                 Duration::ZERO
             } else {
-                PATIENCE
+                MAX_COMMIT_DELAY
             },
             acks,
             transfers,
@@ -87,15 +87,15 @@ impl Network {
     }
 }
 
-impl<M: Machine> RaftNetworkFactory<Types<M>> for Network {
-    type Network = Peer<M>;
+impl<M: StateMachine> RaftNetworkFactory<TypeConfig<M>> for NetworkFactory {
+    type Network = MemberClient<M>;
 
     async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Self::Network {
         // The metadata has newer addresses; this one serves until they are received.
-        if !self.peers.knows(target) {
-            self.peers.learn(target, &node.addr);
+        if !self.peers.contains(target) {
+            self.peers.set_address(target, &node.addr);
         }
-        Peer {
+        MemberClient {
             network: self.clone(),
             target,
             machine: PhantomData,
@@ -104,33 +104,33 @@ impl<M: Machine> RaftNetworkFactory<Types<M>> for Network {
 }
 
 /// Client of one member, for the machine's group.
-pub struct Peer<M> {
-    network: Network,
+pub struct MemberClient<M> {
+    network: NetworkFactory,
     target: NodeId,
     machine: PhantomData<M>,
 }
 
-type Rpc<M, T> = Result<T, RPCError<Types<M>>>;
+type RpcResult<M, T> = Result<T, RPCError<TypeConfig<M>>>;
 
-impl<M: Machine> Peer<M> {
-    fn start(&self, body: call::Body, timeout: Duration) -> Result<PendingReply, CallError> {
+impl<M: StateMachine> MemberClient<M> {
+    fn start_call(&self, body: call::Body, timeout: Duration) -> Result<PendingReply, CallError> {
         let peers = &self.network.peers;
-        peers.start(self.target, Lane::Raft, body, timeout)
+        peers.start_call(self.target, StreamKind::Raft, body, timeout)
     }
 
-    async fn call(&self, body: call::Body, timeout: Duration) -> Rpc<M, reply::Body> {
-        let reply = match self.start(body, timeout) {
+    async fn call(&self, body: call::Body, timeout: Duration) -> RpcResult<M, reply::Body> {
+        let reply = match self.start_call(body, timeout) {
             Ok(pending) => pending.wait().await,
             Err(error) => Err(error),
         };
-        reply.map_err(failed)
+        reply.map_err(call_failed)
     }
 
     /// Starts an append; the future returns its response.
     fn append(
         &self,
-        request: AppendEntriesRequest<Types<M>>,
-    ) -> impl Future<Output = Rpc<M, StreamAppendResult<Types<M>>>> + Send + use<M> {
+        request: AppendEntriesRequest<TypeConfig<M>>,
+    ) -> impl Future<Output = RpcResult<M, StreamAppendResult<TypeConfig<M>>>> + Send + use<M> {
         let previous = request.prev_log_id;
         let last = request
             .entries
@@ -147,27 +147,27 @@ impl<M: Machine> Peer<M> {
             request.vote.leader_id.term,
         );
         let sent = Instant::now();
-        let started = self.start(call::Body::Append(body), self.network.timeout);
+        let started = self.start_call(call::Body::Append(body), self.network.append_timeout);
         async move {
             let reply = match started {
                 Ok(pending) => pending.wait().await,
                 Err(error) => Err(error),
             };
-            let response = append_from_pb::<M>(reply.map_err(failed)?)?;
+            let response = append_from_pb::<M>(reply.map_err(call_failed)?)?;
             match &response {
                 AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
-                    acks.note(target, term, sent);
+                    acks.record(target, term, sent);
                 }
                 AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
             }
             if matches!(response, AppendEntriesResponse::Conflict) && previous.is_none() {
-                return Err(unexpected("a conflict before the log's first entry"));
+                return Err(invalid_reply("a conflict before the log's first entry"));
             }
             Ok(response.into_stream_result(previous, last))
         }
     }
 
-    fn vote_body(&self, rpc: &VoteRequest<Types<M>>, pre: bool) -> call::Body {
+    fn vote_body(&self, rpc: &VoteRequest<TypeConfig<M>>, pre: bool) -> call::Body {
         call::Body::Vote(pb::RequestVote {
             group: u32::from(self.network.group.0),
             vote: Some(codec::vote_to_pb(&rpc.vote)),
@@ -177,34 +177,34 @@ impl<M: Machine> Peer<M> {
         })
     }
 
-    async fn ask_for_vote(
+    async fn request_vote(
         &self,
-        rpc: VoteRequest<Types<M>>,
+        rpc: VoteRequest<TypeConfig<M>>,
         pre: bool,
-    ) -> Rpc<M, VoteResponse<Types<M>>> {
+    ) -> RpcResult<M, VoteResponse<TypeConfig<M>>> {
         let body = self.vote_body(&rpc, pre);
-        match self.call(body, self.network.timeout).await? {
+        match self.call(body, self.network.append_timeout).await? {
             reply::Body::Vote(answer) => {
                 let vote = answer.vote.map(codec::vote_from_pb);
-                let vote = vote.ok_or_else(|| unexpected("the response has no vote"))?;
+                let vote = vote.ok_or_else(|| invalid_reply("the response has no vote"))?;
                 let last = answer.last.map(codec::log_id_from_pb);
                 Ok(VoteResponse::new(vote, last, answer.granted))
             }
-            other => Err(refused(other)),
+            other => Err(call_refused(other)),
         }
     }
 }
 
 /// Permits that an append takes of the window: one that is larger is sent alone.
-fn window_share<M: Machine>(request: &AppendEntriesRequest<Types<M>>) -> u32 {
+fn window_permits<M: StateMachine>(request: &AppendEntriesRequest<TypeConfig<M>>) -> u32 {
     let entries = request.entries.iter();
     let bytes: usize = entries.map(codec::entry_len::<M>).sum();
-    u32::try_from(bytes.clamp(1, APPEND_WINDOW)).unwrap_or(1)
+    u32::try_from(bytes.clamp(1, MAX_INFLIGHT_APPEND_BYTES)).unwrap_or(1)
 }
 
-fn append_to_pb<M: Machine>(
+fn append_to_pb<M: StateMachine>(
     group: GroupId,
-    request: &AppendEntriesRequest<Types<M>>,
+    request: &AppendEntriesRequest<TypeConfig<M>>,
 ) -> pb::AppendEntries {
     let entries = request.entries.iter();
     pb::AppendEntries {
@@ -219,10 +219,10 @@ fn append_to_pb<M: Machine>(
     }
 }
 
-fn append_from_pb<M: Machine>(reply: reply::Body) -> Rpc<M, AppendEntriesResponse<Types<M>>> {
+fn append_from_pb<M: StateMachine>(reply: reply::Body) -> RpcResult<M, AppendEntriesResponse<TypeConfig<M>>> {
     use append_reply::Kind;
     let reply::Body::Append(answer) = reply else {
-        return Err(refused(reply));
+        return Err(call_refused(reply));
     };
     Ok(match answer.kind {
         Some(Kind::Stored(_)) => AppendEntriesResponse::Success,
@@ -231,11 +231,11 @@ fn append_from_pb<M: Machine>(reply: reply::Body) -> Rpc<M, AppendEntriesRespons
         }
         Some(Kind::Conflict(_)) => AppendEntriesResponse::Conflict,
         Some(Kind::Higher(vote)) => AppendEntriesResponse::HigherVote(codec::vote_from_pb(vote)),
-        None => return Err(unexpected("the response to an append is empty")),
+        None => return Err(invalid_reply("the response to an append is empty")),
     })
 }
 
-fn failed<M: Machine>(error: CallError) -> RPCError<Types<M>> {
+fn call_failed<M: StateMachine>(error: CallError) -> RPCError<TypeConfig<M>> {
     match error {
         // Retried after a backoff.
         CallError::Unsent | CallError::Busy => Unreachable::new(&error).into(),
@@ -244,11 +244,11 @@ fn failed<M: Machine>(error: CallError) -> RPCError<Types<M>> {
     }
 }
 
-fn unexpected<M: Machine>(what: &'static str) -> RPCError<Types<M>> {
+fn invalid_reply<M: StateMachine>(what: &'static str) -> RPCError<TypeConfig<M>> {
     NetworkError::new(&io::Error::new(io::ErrorKind::InvalidData, what)).into()
 }
 
-fn refused<M: Machine>(reply: reply::Body) -> RPCError<Types<M>> {
+fn call_refused<M: StateMachine>(reply: reply::Body) -> RPCError<TypeConfig<M>> {
     let message = match reply {
         reply::Body::Refused(refused) => refused.message,
         _ => "the response is of another kind than the call".to_owned(),
@@ -256,14 +256,14 @@ fn refused<M: Machine>(reply: reply::Body) -> RPCError<Types<M>> {
     Unreachable::new(&io::Error::other(message)).into()
 }
 
-impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
+impl<M: StateMachine> RaftNetworkV2<TypeConfig<M>> for MemberClient<M> {
     type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types<M>>,
+        rpc: AppendEntriesRequest<TypeConfig<M>>,
         _option: RPCOption,
-    ) -> Rpc<M, AppendEntriesResponse<Types<M>>> {
+    ) -> RpcResult<M, AppendEntriesResponse<TypeConfig<M>>> {
         self.append(rpc).await.map(AppendEntriesResponse::from)
     }
 
@@ -271,15 +271,15 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
         &'s mut self,
         input: S,
         _option: RPCOption,
-    ) -> BoxFuture<'s, Rpc<M, BoxStream<'s, Rpc<M, StreamAppendResult<Types<M>>>>>>
+    ) -> BoxFuture<'s, RpcResult<M, BoxStream<'s, RpcResult<M, StreamAppendResult<TypeConfig<M>>>>>>
     where
-        S: Stream<Item = AppendEntriesRequest<Types<M>>> + Send + Unpin + 'static,
+        S: Stream<Item = AppendEntriesRequest<TypeConfig<M>>> + Send + Unpin + 'static,
     {
-        let window = Arc::new(Semaphore::new(APPEND_WINDOW));
+        let window = Arc::new(Semaphore::new(MAX_INFLIGHT_APPEND_BYTES));
         // An append is sent when it is taken from the input, and fits the window: in order.
-        let responses = Together::<M, S>::new(input, self.network.patience)
+        let responses = CommitCoalescer::<M, S>::new(input, self.network.max_commit_delay)
             .then(move |request| {
-                let permit = window.clone().acquire_many_owned(window_share(&request));
+                let permit = window.clone().acquire_many_owned(window_permits(&request));
                 async move { (request, permit.await) }
             })
             .map(|(request, permit)| {
@@ -290,7 +290,7 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
                     response
                 }
             })
-            .buffered(APPENDS_AHEAD);
+            .buffered(MAX_INFLIGHT_APPENDS);
         let responses = Box::pin(responses);
         // Responses that follow one which isn't a full success are meaningless.
         let responses = stream::unfold(Some(responses), |responses| async move {
@@ -305,18 +305,18 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
 
     async fn vote(
         &mut self,
-        rpc: VoteRequest<Types<M>>,
+        rpc: VoteRequest<TypeConfig<M>>,
         _option: RPCOption,
-    ) -> Rpc<M, VoteResponse<Types<M>>> {
-        self.ask_for_vote(rpc, false).await
+    ) -> RpcResult<M, VoteResponse<TypeConfig<M>>> {
+        self.request_vote(rpc, false).await
     }
 
     async fn pre_vote(
         &mut self,
-        rpc: VoteRequest<Types<M>>,
+        rpc: VoteRequest<TypeConfig<M>>,
         _option: RPCOption,
-    ) -> Rpc<M, VoteResponse<Types<M>>> {
-        self.ask_for_vote(rpc, true).await
+    ) -> RpcResult<M, VoteResponse<TypeConfig<M>>> {
+        self.request_vote(rpc, true).await
     }
 
     async fn full_snapshot(
@@ -325,7 +325,7 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
         snapshot: openraft::Snapshot<CommittedLeaderId, NodeId, BasicNode, SnapshotData>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
-    ) -> Result<SnapshotResponse<Types<M>>, StreamingError<Types<M>>> {
+    ) -> Result<SnapshotResponse<TypeConfig<M>>, StreamingError<TypeConfig<M>>> {
         let transfers = &self.network.transfers;
         let mut cancel = std::pin::pin!(cancel);
         let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
@@ -355,9 +355,9 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
 
     async fn transfer_leader(
         &mut self,
-        request: TransferLeaderRequest<Types<M>>,
+        request: TransferLeaderRequest<TypeConfig<M>>,
         _option: RPCOption,
-    ) -> Rpc<M, TransferLeaderResponse<Types<M>>> {
+    ) -> RpcResult<M, TransferLeaderResponse<TypeConfig<M>>> {
         let last: Option<LogId> = request.last_log_id().copied();
         let body = call::Body::Transfer(pb::TransferLeader {
             group: u32::from(self.network.group.0),
@@ -365,16 +365,16 @@ impl<M: Machine> RaftNetworkV2<Types<M>> for Peer<M> {
             to: *request.to_node_id(),
             last: last.as_ref().map(codec::log_id_to_pb),
         });
-        match self.call(body, self.network.timeout).await? {
+        match self.call(body, self.network.append_timeout).await? {
             reply::Body::Transfer(answer) if answer.refused.is_empty() => Ok(Ok(())),
             reply::Body::Transfer(answer) => {
                 Err(NetworkError::new(&io::Error::other(answer.refused)).into())
             }
-            other => Err(refused(other)),
+            other => Err(call_refused(other)),
         }
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(PAUSE)))
+        Some(Backoff::new(std::iter::repeat(UNREACHABLE_BACKOFF)))
     }
 }

@@ -48,14 +48,14 @@ use tonic::Status;
 
 use super::codec;
 use super::group::Group;
-use super::member::not_here;
-use super::replica::{Answer, Replica, read_position};
-use super::sending::send_snapshot;
+use super::raft_member::not_here_reply;
+use super::replica::{PendingResponse, Replica, read_position};
+use super::snapshot_sender::send_snapshot;
 use super::snapshot::{self, SnapshotData};
-use super::types::{Entry, LogId, Machine, NodeId, State, Types};
-use crate::rpc::Lane;
-use crate::store::keys::{GroupId, Kind, Rows};
-use crate::store::{Batch, GroupDamage, Scan, StateDb, StoreError};
+use super::types::{Entry, LogId, StateMachine, NodeId, MachineState, TypeConfig};
+use crate::rpc::StreamKind;
+use crate::store::keys::{GroupId, RowKind, Rows};
+use crate::store::{RowBatch, GroupDamage, Scan, StateDb, StoreError};
 
 /// Interval between two steps of a repair.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
@@ -72,153 +72,153 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
 /// Progress of a replica's repair, and what it needs.
 pub(super) struct Repair {
     /// `None`: it can't be repaired, so damage found when applying stops the group.
-    means: Option<Means>,
+    context: Option<RepairContext>,
     /// Position of the last batch that was written.
-    written: Option<LogId>,
+    last_written: Option<LogId>,
     /// Last entry that openraft counts as applied, while nothing is applied.
-    passed: Option<LogId>,
+    skipped_to: Option<LogId>,
 }
 
-struct Means {
+struct RepairContext {
     node: NodeId,
     damage: Arc<GroupDamage>,
 }
 
 impl Repair {
-    pub fn new(written: Option<LogId>) -> Self {
+    pub fn new(last_written: Option<LogId>) -> Self {
         Self {
-            means: None,
-            written,
-            passed: None,
+            context: None,
+            last_written,
+            skipped_to: None,
         }
     }
 
-    pub fn passed(&self) -> Option<LogId> {
-        self.passed
+    pub fn skipped_to(&self) -> Option<LogId> {
+        self.skipped_to
     }
 
-    pub fn written(&mut self, at: LogId) {
-        self.written = Some(at);
+    pub fn record_written(&mut self, at: LogId) {
+        self.last_written = Some(at);
     }
 }
 
 /// Error of replacing a replica's state.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotReplaced {
+pub(super) enum ReplaceError {
     /// The log lacks entries up to the snapshot's position yet.
     #[error("the entries that the snapshot holds have not been received yet")]
     Ahead,
     /// The replica has more than the snapshot, or isn't damaged.
     #[error("the snapshot can't be used: {0}")]
-    Useless(&'static str),
+    Unusable(&'static str),
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] io::Error),
 }
 
-impl From<StoreError> for NotReplaced {
+impl From<StoreError> for ReplaceError {
     fn from(error: StoreError) -> Self {
         Self::Storage(error.into())
     }
 }
 
-impl<M: Machine> Replica<M> {
+impl<M: StateMachine> Replica<M> {
     /// Enables repairs of the replica on `node` when `damage` is found.
-    pub(super) fn repaired_by(mut self, node: NodeId, damage: Arc<GroupDamage>) -> Self {
-        self.repair.means = Some(Means { node, damage });
+    pub(super) fn with_repair(mut self, node: NodeId, damage: Arc<GroupDamage>) -> Self {
+        self.repair.context = Some(RepairContext { node, damage });
         self
     }
 
     /// Handles an entry that couldn't be applied. If the state is damaged and other voters have it,
     /// nothing is applied from this entry on, until the state is replaced; any other error is
     /// returned.
-    pub(super) fn stall(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
-        let Some(means) = &self.repair.means else {
+    pub(super) fn stall_on_damage(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
+        let Some(means) = &self.repair.context else {
             return Err(error);
         };
         let has_others = self.membership.voter_ids().any(|id| id != means.node);
-        if !has_others || !StoreError::tells_damage(&error) {
+        if !has_others || !StoreError::is_io_damage(&error) {
             return Err(error);
         }
         // Before the state can be taken for that of the leader.
-        self.progress.stall(true);
-        means.damage.note(self.rows.generation(), &error);
-        self.forget_unwritten();
-        self.repair.passed = Some(at);
+        self.progress.set_stalled(true);
+        means.damage.record(self.rows.generation(), &error);
+        self.discard_unwritten();
+        self.repair.skipped_to = Some(at);
         Ok(())
     }
 
     /// Resets position and membership to what was written.
-    fn forget_unwritten(&mut self) {
-        self.applied = self.repair.written;
+    fn discard_unwritten(&mut self) {
+        self.applied = self.repair.last_written;
         if self.membership.log_id() > &self.applied {
-            let stored = self.db.get(&self.rows.single(Kind::Membership));
+            let stored = self.db.get(&self.rows.single(RowKind::Membership));
             let stored = stored.ok().flatten().map(codec::decode_membership);
             self.membership = stored.and_then(Result::ok).unwrap_or_default();
         }
     }
 
     /// Records an entry that isn't applied.
-    pub(super) async fn pass(
+    pub(super) async fn skip_entry(
         &mut self,
         at: LogId,
-        batch: &mut Batch,
-        answers: &mut Vec<Answer<M>>,
+        batch: &mut RowBatch,
+        answers: &mut Vec<PendingResponse<M>>,
     ) -> io::Result<()> {
         // Applied before the replica was stalled.
         self.commit(std::mem::take(batch), std::mem::take(answers))
             .await?;
-        self.repair.passed = Some(at);
+        self.repair.skipped_to = Some(at);
         Ok(())
     }
 
     /// Returns whether everything that was applied is written.
-    pub(super) fn is_written(&self) -> bool {
-        self.applied == self.repair.written
+    pub(super) fn is_all_written(&self) -> bool {
+        self.applied == self.repair.last_written
     }
 
     /// Ends the repair: the state is intact.
-    pub(super) fn end_repair(&mut self) {
-        self.repair.passed = None;
-        self.repair.written = self.applied;
-        if let Some(means) = &self.repair.means {
+    pub(super) fn finish_repair(&mut self) {
+        self.repair.skipped_to = None;
+        self.repair.last_written = self.applied;
+        if let Some(means) = &self.repair.context {
             means.damage.replaced_by(self.rows.generation());
         }
-        self.progress.stall(false);
+        self.progress.set_stalled(false);
     }
 
     /// Replaces the damaged state by a snapshot that was received into `rows`, and applies the
     /// entries that were skipped since.
-    async fn replace(&mut self, rows: Rows) -> Result<(), NotReplaced> {
+    async fn replace_state(&mut self, rows: Rows) -> Result<(), ReplaceError> {
         if !self.progress.is_stalled() {
-            return Err(NotReplaced::Useless("the state is not damaged any more"));
+            return Err(ReplaceError::Unusable("the state is not damaged any more"));
         }
         let (position, membership) = read_position(&self.db, rows)?;
-        let passed = self.repair.passed.max(self.applied);
+        let passed = self.repair.skipped_to.max(self.applied);
         if position < self.applied {
-            return Err(NotReplaced::Useless("the damaged state is newer"));
+            return Err(ReplaceError::Unusable("the damaged state is newer"));
         }
         if position > passed {
-            return Err(NotReplaced::Ahead);
+            return Err(ReplaceError::Ahead);
         }
         let (db, old) = (self.db.clone(), self.rows);
         let data = SnapshotData::received(db.clone(), rows);
-        read_all(&db, rows).await?;
+        verify_readable(&db, rows).await?;
         let generations = self.generations.clone();
-        tokio::task::spawn_blocking(move || snapshot::install(&db, old, &data, &generations))
+        tokio::task::spawn_blocking(move || snapshot::install_generation(&db, old, &data, &generations))
             .await
             .map_err(io::Error::other)??;
         self.state.reload(rows)?;
         self.rows = rows;
         self.applied = position;
-        self.repair.written = position;
+        self.repair.last_written = position;
         self.membership = membership;
         self.publish();
         self.replay(passed).await?;
-        self.end_repair();
+        self.finish_repair();
         self.publish();
         let db = self.db.clone();
-        tokio::task::spawn_blocking(move || snapshot::remove(&db, old))
+        tokio::task::spawn_blocking(move || snapshot::remove_generation(&db, old))
             .await
             .map_err(io::Error::other)??;
         Ok(())
@@ -234,9 +234,9 @@ impl<M: Machine> Replica<M> {
             if entries.first().map(|entry| entry.log_id.index) != Some(next) {
                 return Err(io::Error::other("replay log: it lacks entries behind the state"));
             }
-            let replayed = self.replay_some(entries).await;
+            let replayed = self.replay_entries(entries).await;
             if replayed.is_err() {
-                self.forget_unwritten();
+                self.discard_unwritten();
             }
             next = replayed?;
             tokio::task::yield_now().await;
@@ -245,16 +245,16 @@ impl<M: Machine> Replica<M> {
     }
 
     /// Applies entries, and returns the index after the last one.
-    async fn replay_some(&mut self, entries: Vec<Entry<M>>) -> io::Result<u64> {
-        let mut batch = Batch::default();
+    async fn replay_entries(&mut self, entries: Vec<Entry<M>>) -> io::Result<u64> {
+        let mut batch = RowBatch::default();
         let mut next = 0;
         for entry in entries {
             next = entry.log_id.index + 1;
-            let alone = Self::walks(&entry);
+            let alone = Self::is_scan(&entry);
             if alone {
                 self.commit(std::mem::take(&mut batch), Vec::new()).await?;
             }
-            self.take_in(entry, &mut batch)?;
+            self.apply_to_batch(entry, &mut batch)?;
             if alone {
                 self.commit(std::mem::take(&mut batch), Vec::new()).await?;
             }
@@ -265,7 +265,7 @@ impl<M: Machine> Replica<M> {
 }
 
 /// Reads all rows of a generation: a copy that can't be read must not become the current one.
-async fn read_all(db: &StateDb, rows: Rows) -> io::Result<()> {
+async fn verify_readable(db: &StateDb, rows: Rows) -> io::Result<()> {
     let db = db.clone();
     let read = tokio::task::spawn_blocking(move || {
         let (from, to) = rows.bounds();
@@ -280,32 +280,32 @@ async fn read_all(db: &StateDb, rows: Rows) -> io::Result<()> {
 }
 
 /// Stops applying, if the state is damaged.
-fn stall_if_damaged<M: Machine>(replica: &mut Replica<M>) -> BoxFuture<'_, ()> {
-    if let Some(means) = &replica.repair.means
-        && means.damage.is_found()
+fn stall_if_damaged<M: StateMachine>(replica: &mut Replica<M>) -> BoxFuture<'_, ()> {
+    if let Some(means) = &replica.repair.context
+        && means.damage.is_damaged()
     {
-        replica.progress.stall(true);
+        replica.progress.set_stalled(true);
     }
     std::future::ready(()).boxed()
 }
 
 /// Replaces a damaged state by a snapshot that was received completely into `rows`. No other
 /// snapshot may be received meanwhile.
-pub(super) async fn replace_damaged<M: Machine>(
-    raft: &Raft<Types<M>, Replica<M>>,
+pub(super) async fn replace_damaged_state<M: StateMachine>(
+    raft: &Raft<TypeConfig<M>, Replica<M>>,
     group: GroupId,
     rows: Rows,
 ) -> Result<(), Status> {
     let until = Instant::now() + CATCH_UP_TIMEOUT;
     loop {
-        let replaced = raft.with_state_machine(move |replica| replica.replace(rows).boxed());
+        let replaced = raft.with_state_machine(move |replica| replica.replace_state(rows).boxed());
         let replaced = replaced.await;
         match replaced.map_err(|error| Status::unavailable(error.to_string()))? {
             Ok(()) => {
                 tracing::info!(%group, "damaged state replaced by the leader's");
                 return Ok(());
             }
-            Err(NotReplaced::Ahead) if Instant::now() < until => {
+            Err(ReplaceError::Ahead) if Instant::now() < until => {
                 tokio::time::sleep(CATCH_UP_INTERVAL).await;
             }
             Err(error) => {
@@ -317,18 +317,18 @@ pub(super) async fn replace_damaged<M: Machine>(
 }
 
 /// Members to which this leader is sending its state for a repair.
-pub(super) type Resends = Arc<Mutex<BTreeSet<NodeId>>>;
+pub(super) type RepairSends = Arc<Mutex<BTreeSet<NodeId>>>;
 
 /// Guard held while the state is sent to a member.
-struct Resending(Resends, NodeId);
+struct RepairSendGuard(RepairSends, NodeId);
 
-impl Drop for Resending {
+impl Drop for RepairSendGuard {
     fn drop(&mut self) {
         self.0.lock().remove(&self.1);
     }
 }
 
-impl<M: Machine> Group<M> {
+impl<M: StateMachine> Group<M> {
     /// Returns whether other nodes vote in the group: they have its state, too.
     pub fn has_other_voters(&self) -> bool {
         self.raft().voter_ids().any(|id| id != self.node())
@@ -336,25 +336,25 @@ impl<M: Machine> Group<M> {
 
     /// Returns whether this node's state is damaged, and can be replaced by another voter's.
     pub fn is_in_repair(&self) -> bool {
-        self.damage().is_found() && self.has_other_voters()
+        self.damage().is_damaged() && self.has_other_voters()
     }
 
     /// Repairs this node's state whenever damage is found. Never returns.
-    pub async fn repair_when_damaged(self: Arc<Self>) {
+    pub async fn run_repair(self: Arc<Self>) {
         // A disk that has damaged one block may have damaged others: everything is read, once,
         // while the other voters can replace it.
-        let mut damage_watch = self.engine().state.any_damage();
+        let mut damage_watch = self.engine().state.watch_damage();
         let anywhere = async {
             let _ = damage_watch.wait_for(|is_damaged| *is_damaged).await;
         };
         tokio::select! {
-            () = self.damage().found() => {}
-            () = anywhere => self.check().await,
+            () = self.damage().wait_until_damaged() => {}
+            () = anywhere => self.scan_for_damage().await,
         }
         let mut interval = REPAIR_INTERVAL;
         loop {
-            self.damage().found().await;
-            while self.damage().is_found() {
+            self.damage().wait_until_damaged().await;
+            while self.damage().is_damaged() {
                 if self.has_other_voters() && self.repair_step().await {
                     tokio::time::sleep(interval).await;
                     interval = (2 * interval).min(MAX_REPAIR_INTERVAL);
@@ -362,16 +362,16 @@ impl<M: Machine> Group<M> {
                     tokio::time::sleep(REPAIR_INTERVAL).await;
                 }
             }
-            self.stand_again();
+            self.update_candidacy();
         }
     }
 
     /// Reads all of the group's rows. Damage is recorded on the way.
-    async fn check(&self) {
+    async fn scan_for_damage(&self) {
         let db = self.engine().state.clone();
-        let _permit = db.check_turn().await;
+        let _permit = db.lock_check().await;
         // Cached blocks prove nothing about the disk.
-        db.drop_cached_blocks();
+        db.evict_cached_blocks();
         let id = self.id();
         let read = tokio::task::spawn_blocking(move || {
             let (from, to) = snapshot::current_rows(&db, id)?.bounds();
@@ -388,11 +388,11 @@ impl<M: Machine> Group<M> {
 
     /// Takes the next step. Returns whether it was a request for a snapshot.
     async fn repair_step(&self) -> bool {
-        self.stand_again();
+        self.update_candidacy();
         if self.led_term().is_some() {
             let others: Vec<NodeId> = self.members().0.into_iter().collect();
             let transferred = self
-                .hand_over(&others, "the leader's state was damaged")
+                .transfer_leadership(&others, "the leader's state was damaged")
                 .await;
             let group = self.id();
             tracing::info!(%group, transferred, "state is damaged, leadership transfer tried");
@@ -410,7 +410,7 @@ impl<M: Machine> Group<M> {
             group: u32::from(self.id().0),
             at_least: self.progress().applied_index(),
         });
-        let reply = self.peers().call(leader, Lane::Raft, body, REQUEST_TIMEOUT);
+        let reply = self.peers().call(leader, StreamKind::Raft, body, REQUEST_TIMEOUT);
         let accepted = matches!(reply.await, Ok(reply::Body::Snapshot(_)));
         let leader = self.peers().name_of(leader);
         tracing::info!(group = %self.id(), leader, accepted, "repair snapshot requested");
@@ -418,22 +418,22 @@ impl<M: Machine> Group<M> {
     }
 
     /// Sends this leader's state to a member whose own state is damaged.
-    pub(super) fn resend(&self, to: NodeId, request: &pb::SnapshotRequest) -> reply::Body {
+    pub(super) fn send_repair_snapshot(&self, to: NodeId, request: &pb::SnapshotRequest) -> reply::Body {
         let (voters, learners) = self.members();
         if !self.may_read() || !(voters.contains(&to) || learners.contains(&to)) {
-            return not_here("this node does not lead the group, or the other is no member");
+            return not_here_reply("this node does not lead the group, or the other is no member");
         }
-        if !self.resends().lock().insert(to) {
+        if !self.repair_sends().lock().insert(to) {
             return reply::Body::Snapshot(pb::SnapshotPromise {});
         }
-        let resending = Resending(self.resends().clone(), to);
+        let resending = RepairSendGuard(self.repair_sends().clone(), to);
         let vote = self.raft().metrics().borrow_watched().vote;
         let (id, db, peers) = (self.id(), self.engine().state.clone(), self.peers().clone());
         let (progress, at_least) = (self.shared_progress(), request.at_least);
         let transfers = self.shared_transfers();
         tokio::spawn(async move {
             let _resending = resending;
-            let reached = progress.reached(at_least);
+            let reached = progress.wait_for_index(at_least);
             if tokio::time::timeout(CATCH_UP_TIMEOUT, reached)
                 .await
                 .is_err()

@@ -21,30 +21,30 @@ use tokio::sync::Notify;
 use super::codec;
 use super::log_store::LogStore;
 use super::repair::Repair;
-use super::snapshot::{self, Builder, Generations, SnapshotData};
+use super::snapshot::{self, SnapshotBuilder, GenerationAllocator, SnapshotData};
 use super::types::{
-    CommittedLeaderId, Entry, LogId, Machine, NodeId, State, StoredMembership, Types,
+    CommittedLeaderId, Entry, LogId, StateMachine, NodeId, MachineState, StoredMembership, TypeConfig,
 };
-use crate::store::keys::{GroupId, Kind, Rows};
-use crate::store::{Batch, StateDb, StoreError};
+use crate::store::keys::{GroupId, RowKind, Rows};
+use crate::store::{RowBatch, StateDb, StoreError};
 
 /// Size at which a batch is written, even if more entries wait: bounds its memory.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// Progress of applying a group's entries, for readers on any thread.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct ApplyProgress {
     term: AtomicU64,
     index: AtomicU64,
     /// Set while nothing is applied until the state is replaced: see `repair`.
     stalled: AtomicBool,
     /// Number of tasks that wait for an index: waking them costs something, and there is nearly
     /// always none.
-    waiting: AtomicU64,
+    waiters: AtomicU64,
     advanced: Notify,
 }
 
-impl Progress {
+impl ApplyProgress {
     /// Term of the last applied entry.
     pub fn applied_term(&self) -> u64 {
         self.term.load(Ordering::Acquire)
@@ -60,24 +60,24 @@ impl Progress {
         self.stalled.load(Ordering::Acquire)
     }
 
-    pub(super) fn stall(&self, stalled: bool) {
+    pub(super) fn set_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::Release);
     }
 
     pub(super) fn publish(&self, term: u64, index: u64) {
         self.index.store(index, Ordering::SeqCst);
         self.term.store(term, Ordering::Release);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        if self.waiters.load(Ordering::SeqCst) > 0 {
             self.advanced.notify_waiters();
         }
     }
 
     /// Waits until the entry at `index` is applied.
-    pub(super) async fn reached(&self, index: u64) {
+    pub(super) async fn wait_for_index(&self, index: u64) {
         if self.applied_index() >= index {
             return;
         }
-        let _waits = Waits::new(&self.waiting);
+        let _waits = WaiterGuard::new(&self.waiters);
         loop {
             let advanced = self.advanced.notified();
             if self.index.load(Ordering::SeqCst) >= index {
@@ -89,37 +89,37 @@ impl Progress {
 }
 
 /// Counts a waiting task until it is dropped.
-struct Waits<'a>(&'a AtomicU64);
+struct WaiterGuard<'a>(&'a AtomicU64);
 
-impl<'a> Waits<'a> {
+impl<'a> WaiterGuard<'a> {
     fn new(waiting: &'a AtomicU64) -> Self {
         waiting.fetch_add(1, Ordering::SeqCst);
         Self(waiting)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Replica of a group on this node.
-pub struct Replica<M: Machine> {
+pub struct Replica<M: StateMachine> {
     pub(super) db: StateDb,
     pub(super) log: LogStore<M>,
     pub(super) rows: Rows,
     pub(super) state: M::State,
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<ApplyProgress>,
     pub(super) repair: Repair,
-    pub(super) generations: Generations,
+    pub(super) generations: GenerationAllocator,
 }
 
-pub(super) type Answer<M> = (ApplyResponder<Types<M>>, <M as Machine>::Response);
+pub(super) type PendingResponse<M> = (ApplyResponder<TypeConfig<M>>, <M as StateMachine>::CommandResult);
 
-impl<M: Machine> Replica<M> {
+impl<M: StateMachine> Replica<M> {
     /// Opens the replica of `group`, whose log is `log`; `open` reads its state from the rows it is
     /// given.
     pub fn open(
@@ -132,7 +132,7 @@ impl<M: Machine> Replica<M> {
         snapshot::remove_leftovers(&db, rows)?;
         let (applied, membership) = read_position(&db, rows)?;
         let state = open(rows)?;
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(ApplyProgress::default());
         let mut replica = Self {
             db,
             log,
@@ -142,19 +142,19 @@ impl<M: Machine> Replica<M> {
             membership,
             progress,
             repair: Repair::new(applied),
-            generations: Generations::after(rows),
+            generations: GenerationAllocator::after(rows),
         };
         replica.publish();
         Ok(replica)
     }
 
     /// Progress of applying entries.
-    pub fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<ApplyProgress> {
         self.progress.clone()
     }
 
     /// Allocator of the generations for received snapshots.
-    pub(super) fn generations(&self) -> Generations {
+    pub(super) fn generations(&self) -> GenerationAllocator {
         self.generations.clone()
     }
 
@@ -164,65 +164,65 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    pub(super) fn walks(entry: &Entry<M>) -> bool {
+    pub(super) fn is_scan(entry: &Entry<M>) -> bool {
         match &entry.payload {
-            EntryPayload::Normal(command) => M::State::walks(command.get()),
+            EntryPayload::Normal(command) => M::State::is_scan(command.get()),
             EntryPayload::Blank | EntryPayload::Membership(_) => false,
         }
     }
 
     fn apply_entry(
         &mut self,
-        (entry, responder): EntryResponder<Types<M>>,
-        batch: &mut Batch,
-        answers: &mut Vec<Answer<M>>,
+        (entry, responder): EntryResponder<TypeConfig<M>>,
+        batch: &mut RowBatch,
+        answers: &mut Vec<PendingResponse<M>>,
     ) -> io::Result<()> {
-        let response = self.take_in(entry, batch)?;
+        let response = self.apply_to_batch(entry, batch)?;
         answers.extend(responder.map(|responder| (responder, response)));
         Ok(())
     }
 
     /// Applies an entry: its effects go into the batch.
-    pub(super) fn take_in(
+    pub(super) fn apply_to_batch(
         &mut self,
         entry: Entry<M>,
-        batch: &mut Batch,
-    ) -> io::Result<M::Response> {
+        batch: &mut RowBatch,
+    ) -> io::Result<M::CommandResult> {
         let response = match entry.payload {
             EntryPayload::Normal(command) => self.state.apply(command.get(), batch)?,
-            EntryPayload::Blank => M::State::no_response(),
+            EntryPayload::Blank => M::State::empty_response(),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 let row = codec::encode_membership(&self.membership);
-                batch.put(self.rows.single(Kind::Membership), row);
-                M::State::no_response()
+                batch.put(self.rows.single(RowKind::Membership), row);
+                M::State::empty_response()
             }
         };
         self.applied = Some(entry.log_id);
-        self.state.passed(entry.log_id.index);
+        self.state.entry_applied(entry.log_id.index);
         Ok(response)
     }
 
     /// Writes the batch with the position, makes it visible to readers, and only then responds.
     pub(super) async fn commit(
         &mut self,
-        mut batch: Batch,
-        answers: Vec<Answer<M>>,
+        mut batch: RowBatch,
+        answers: Vec<PendingResponse<M>>,
     ) -> io::Result<()> {
-        let Some(position) = self.applied.filter(|_| !self.is_written()) else {
+        let Some(position) = self.applied.filter(|_| !self.is_all_written()) else {
             return Ok(());
         };
         if M::COMMITS_ARE_DURABLE {
             self.log.persist_commit(position).await?;
         }
-        self.state.seal(&mut batch);
+        self.state.finish_batch(&mut batch);
         batch.put(
-            self.rows.single(Kind::Applied),
+            self.rows.single(RowKind::Applied),
             codec::encode_log_id(&position),
         );
         self.db.write(batch)?;
-        self.repair.written(position);
-        self.state.written();
+        self.repair.record_written(position);
+        self.state.batch_written();
         self.publish();
         for (responder, response) in answers {
             responder.send(response);
@@ -230,7 +230,7 @@ impl<M: Machine> Replica<M> {
         Ok(())
     }
 
-    fn meta(&self) -> SnapshotMeta<CommittedLeaderId, NodeId, BasicNode> {
+    fn snapshot_meta(&self) -> SnapshotMeta<CommittedLeaderId, NodeId, BasicNode> {
         SnapshotMeta {
             last_log_id: self.applied,
             last_membership: self.membership.clone(),
@@ -244,10 +244,10 @@ pub(super) fn read_position(
     rows: Rows,
 ) -> io::Result<(Option<LogId>, StoredMembership)> {
     let applied = db
-        .get(&rows.single(Kind::Applied))?
+        .get(&rows.single(RowKind::Applied))?
         .map(codec::decode_log_id)
         .transpose()?;
-    let membership = db.get(&rows.single(Kind::Membership))?;
+    let membership = db.get(&rows.single(RowKind::Membership))?;
     let membership = membership.map(codec::decode_membership).transpose()?;
     Ok((applied, membership.unwrap_or_default()))
 }
@@ -255,44 +255,44 @@ pub(super) fn read_position(
 /// Index of the last entry whose effects are flushed: a crash doesn't lose them.
 pub fn persisted_index(db: &StateDb, group: GroupId) -> io::Result<Option<u64>> {
     let rows = snapshot::persisted_rows(db, group)?;
-    let applied = db.get_persisted(&rows.single(Kind::Applied))?;
+    let applied = db.get_persisted(&rows.single(RowKind::Applied))?;
     Ok(applied
         .map(codec::decode_log_id)
         .transpose()?
         .map(|id| id.index))
 }
 
-impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
+impl<M: StateMachine> RaftStateMachine<TypeConfig<M>> for Replica<M> {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((
-            self.repair.passed().or(self.applied),
+            self.repair.skipped_to().or(self.applied),
             self.membership.clone(),
         ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
     where
-        Strm: Stream<Item = Result<EntryResponder<Types<M>>, io::Error>> + Unpin + Send,
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig<M>>, io::Error>> + Unpin + Send,
     {
-        let mut batch = Batch::default();
+        let mut batch = RowBatch::default();
         let mut answers = Vec::new();
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             if self.progress.is_stalled() {
-                self.pass(entry.0.log_id, &mut batch, &mut answers).await?;
+                self.skip_entry(entry.0.log_id, &mut batch, &mut answers).await?;
                 continue;
             }
-            let alone = Self::walks(&entry.0);
+            let alone = Self::is_scan(&entry.0);
             if alone {
                 self.commit(std::mem::take(&mut batch), std::mem::take(&mut answers))
                     .await?;
             }
             let at = entry.0.log_id;
             if let Err(error) = self.apply_entry(entry, &mut batch, &mut answers) {
-                self.stall(at, error)?;
+                self.stall_on_damage(at, error)?;
                 (batch, answers) = Default::default();
                 continue;
             }
@@ -304,9 +304,9 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         self.commit(batch, answers).await
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
-            meta: self.meta(),
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            meta: self.snapshot_meta(),
             data: SnapshotData::live(self.db.clone(), self.rows),
         }
     }
@@ -319,7 +319,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         let db = self.db.clone();
         let old = self.rows;
         let generations = self.generations.clone();
-        let install = move || snapshot::install(&db, old, &data, &generations);
+        let install = move || snapshot::install_generation(&db, old, &data, &generations);
         let rows = tokio::task::spawn_blocking(install)
             .await
             .map_err(io::Error::other)??;
@@ -333,11 +333,11 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         self.rows = rows;
         self.applied = applied;
         self.membership = membership;
-        self.end_repair();
+        self.finish_repair();
         self.publish();
         // Readers use the new generation now.
         let db = self.db.clone();
-        tokio::task::spawn_blocking(move || snapshot::remove(&db, old))
+        tokio::task::spawn_blocking(move || snapshot::remove_generation(&db, old))
             .await
             .map_err(io::Error::other)??;
         Ok(())
@@ -352,7 +352,7 @@ impl<M: Machine> RaftStateMachine<Types<M>> for Replica<M> {
         }
         let snapshot = SnapshotData::live(self.db.clone(), self.rows);
         Ok(Some(Snapshot {
-            meta: self.meta(),
+            meta: self.snapshot_meta(),
             snapshot,
         }))
     }

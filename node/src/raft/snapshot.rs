@@ -28,25 +28,25 @@ use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec;
-use super::types::{CommittedLeaderId, Machine, NodeId, Types, Vote};
-use crate::pace::Pace;
-use crate::store::keys::{self, GroupId, Kind, Rows};
-use crate::store::{Batch, Scan, StateDb, StoreError};
+use super::types::{CommittedLeaderId, StateMachine, NodeId, TypeConfig, Vote};
+use crate::background::BackgroundScheduler;
+use crate::store::keys::{self, GroupId, RowKind, Rows};
+use crate::store::{RowBatch, Scan, StateDb, StoreError};
 
 /// Approximate size of the rows in a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Maximum number of chunks read ahead of the connection that sends them.
-const CHUNKS_AHEAD: usize = 2;
+const MAX_READAHEAD_CHUNKS: usize = 2;
 
 /// A snapshot of a group's state.
 #[derive(Clone)]
 pub struct SnapshotData {
     db: StateDb,
     rows: Rows,
-    received: bool,
+    is_received: bool,
     /// Set if a damaged member requested it: see `repair`.
-    repair: bool,
+    is_repair: bool,
 }
 
 impl SnapshotData {
@@ -55,8 +55,8 @@ impl SnapshotData {
         Self {
             db,
             rows,
-            received: false,
-            repair: false,
+            is_received: false,
+            is_repair: false,
         }
     }
 
@@ -65,14 +65,14 @@ impl SnapshotData {
         Self {
             db,
             rows,
-            received: true,
-            repair: false,
+            is_received: true,
+            is_repair: false,
         }
     }
 
     /// Marks it as requested by a member whose own state is damaged.
     pub(super) fn for_repair(mut self) -> Self {
-        self.repair = true;
+        self.is_repair = true;
         self
     }
 
@@ -83,9 +83,9 @@ impl SnapshotData {
         self,
         group: GroupId,
         vote: &Vote,
-        scheduler: Pace,
+        scheduler: BackgroundScheduler,
     ) -> mpsc::Receiver<pb::SnapshotFrame> {
-        let (frames, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let (frames, receiver) = mpsc::channel(MAX_READAHEAD_CHUNKS);
         let vote = codec::vote_to_pb(vote);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -95,12 +95,12 @@ impl SnapshotData {
                     tokio::select! {
                         biased;
                         () = frames.closed() => None,
-                        permit = scheduler.turn() => Some(permit),
+                        permit = scheduler.acquire() => Some(permit),
                     }
                 })
             };
             let mut permit = next_permit();
-            let read = self.read(group, vote, |kind| {
+            let read = self.read_frames(group, vote, |kind| {
                 drop(permit.take());
                 let frame = pb::SnapshotFrame { kind: Some(kind) };
                 let kind = io::ErrorKind::BrokenPipe;
@@ -119,32 +119,32 @@ impl SnapshotData {
         receiver
     }
 
-    fn read(
+    fn read_frames(
         &self,
         group: GroupId,
         vote: pb::Vote,
         mut sink: impl FnMut(Frame) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut vote = Some(vote);
-        let mut checksum = Checksum::default();
-        self.export(|mut chunk| {
+        let mut checksum = SnapshotChecksum::default();
+        self.export_chunks(|mut chunk| {
             if let Some(vote) = vote.take() {
-                let head = pb::SnapshotHead {
-                    repair: self.repair,
-                    ..head(group, vote, &chunk)?
+                let head = pb::SnapshotHeader {
+                    repair: self.is_repair,
+                    ..snapshot_header(group, vote, &chunk)?
                 };
-                sink(Frame::Head(head))?;
+                sink(Frame::Header(head))?;
             }
             chunk.number = checksum.chunks;
-            checksum.add(&chunk);
+            checksum.add_chunk(&chunk);
             sink(Frame::Chunk(chunk))
         })?;
-        sink(Frame::Last(checksum.last()))
+        sink(Frame::Last(checksum.end_frame()))
     }
 
     /// Passes all rows to `sink`, chunk by chunk, in one consistent view, position and members
     /// included. Blocks.
-    fn export(&self, mut sink: impl FnMut(pb::SnapshotChunk) -> io::Result<()>) -> io::Result<()> {
+    fn export_chunks(&self, mut sink: impl FnMut(pb::SnapshotChunk) -> io::Result<()>) -> io::Result<()> {
         let (from, to) = self.rows.bounds();
         let mut chunk = pb::SnapshotChunk::default();
         let mut size = 0;
@@ -156,7 +156,7 @@ impl SnapshotData {
                 fill_cache: false,
             },
             |key, value| {
-                let key = keys::portable(key).unwrap_or_default();
+                let key = keys::to_portable(key).unwrap_or_default();
                 size += key.len() + value.len();
                 chunk.rows.push(pb::SnapshotRow {
                     key: Bytes::copy_from_slice(key),
@@ -182,30 +182,30 @@ impl SnapshotData {
 
 /// Builds the header of a snapshot whose first chunk is `first`: position and members are its first
 /// rows.
-fn head(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result<pb::SnapshotHead> {
-    let row = |kind: Kind| {
+fn snapshot_header(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result<pb::SnapshotHeader> {
+    let row = |kind: RowKind| {
         let found = first.rows.iter().find(|row| row.key[..] == [kind as u8]);
         found.map(|row| row.value.clone())
     };
     let missing = || io::Error::other("read snapshot: the state holds no position");
-    let last = codec::decode_log_id(row(Kind::Applied).ok_or_else(missing)?)?;
-    let membership = match row(Kind::Membership) {
+    let last = codec::decode_log_id(row(RowKind::Applied).ok_or_else(missing)?)?;
+    let membership = match row(RowKind::Membership) {
         Some(row) => pb::StoredMembership::decode(row).map_err(io::Error::other)?,
         None => pb::StoredMembership::default(),
     };
-    Ok(pb::SnapshotHead {
+    Ok(pb::SnapshotHeader {
         group: u32::from(group.0),
         vote: Some(vote),
         last: Some(codec::log_id_to_pb(&last)),
         membership: Some(membership),
-        transfer: random_number()?,
+        transfer: random_transfer_id()?,
         acknowledged: 0,
         repair: false,
     })
 }
 
 /// Distinguishes a view from all others; never 0.
-fn random_number() -> io::Result<u64> {
+fn random_transfer_id() -> io::Result<u64> {
     let mut random = [0; 8];
     getrandom::fill(&mut random)?;
     Ok(u64::from_be_bytes(random).max(1))
@@ -213,7 +213,7 @@ fn random_number() -> io::Result<u64> {
 
 /// Counts and digest of a snapshot, computed by both ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Checksum {
+pub(super) struct SnapshotChecksum {
     chunks: u64,
     rows: u64,
     bytes: u64,
@@ -221,9 +221,9 @@ pub(super) struct Checksum {
     digest: u64,
 }
 
-impl Checksum {
+impl SnapshotChecksum {
     /// Adds the next chunk.
-    pub(super) fn add(&mut self, chunk: &pb::SnapshotChunk) {
+    pub(super) fn add_chunk(&mut self, chunk: &pb::SnapshotChunk) {
         self.chunks += 1;
         self.rows += chunk.rows.len() as u64;
         self.bytes += chunk_bytes(chunk);
@@ -243,7 +243,7 @@ impl Checksum {
         self.rows
     }
 
-    fn last(&self) -> pb::SnapshotEnd {
+    fn end_frame(&self) -> pb::SnapshotEnd {
         pb::SnapshotEnd {
             chunks: self.chunks,
             rows: self.rows,
@@ -252,8 +252,8 @@ impl Checksum {
     }
 
     /// Compares what was received with what was sent.
-    pub(super) fn check(&self, sent: &pb::SnapshotEnd) -> Result<(), Status> {
-        let received = self.last();
+    pub(super) fn verify(&self, sent: &pb::SnapshotEnd) -> Result<(), Status> {
+        let received = self.end_frame();
         if received == *sent {
             return Ok(());
         }
@@ -276,9 +276,9 @@ pub(super) fn chunk_bytes(chunk: &pb::SnapshotChunk) -> u64 {
 /// no rows of other generations than the current one are left ([`remove_leftovers`]), and none is
 /// given twice after that.
 #[derive(Clone, Debug)]
-pub(super) struct Generations(Arc<AtomicU32>);
+pub(super) struct GenerationAllocator(Arc<AtomicU32>);
 
-impl Generations {
+impl GenerationAllocator {
     /// Starts after the current generation of a group that was just opened.
     pub(super) fn after(current: Rows) -> Self {
         Self(Arc::new(AtomicU32::new(current.generation())))
@@ -291,8 +291,8 @@ impl Generations {
 }
 
 /// Writes a chunk's rows into a generation. Blocks.
-pub(super) fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
-    let mut batch = Batch::default();
+pub(super) fn write_chunk(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
+    let mut batch = RowBatch::default();
     for row in chunk.rows {
         batch.put(keys::from_portable(rows, &row.key), &row.value);
     }
@@ -300,12 +300,12 @@ pub(super) fn put(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<
 }
 
 /// Builds snapshots, which copies nothing: see the module.
-pub struct Builder {
+pub struct SnapshotBuilder {
     pub(super) meta: SnapshotMeta<CommittedLeaderId, NodeId, BasicNode>,
     pub(super) data: SnapshotData,
 }
 
-impl<M: Machine> RaftSnapshotBuilder<Types<M>> for Builder {
+impl<M: StateMachine> RaftSnapshotBuilder<TypeConfig<M>> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(
@@ -320,19 +320,19 @@ impl<M: Machine> RaftSnapshotBuilder<Types<M>> for Builder {
 
 /// Returns the group's current generation.
 pub fn current_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
-    rows_of(group, db.get(&pointer_key(group))?)
+    decode_pointer(group, db.get(&pointer_key(group))?)
 }
 
 /// Returns the group's generation that a crash would leave as the current one.
 pub fn persisted_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
-    rows_of(group, db.get_persisted(&pointer_key(group))?)
+    decode_pointer(group, db.get_persisted(&pointer_key(group))?)
 }
 
 fn pointer_key(group: GroupId) -> Vec<u8> {
-    Rows::new(group, 0).single(Kind::Pointer)
+    Rows::new(group, 0).single(RowKind::Pointer)
 }
 
-fn rows_of(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
+fn decode_pointer(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
     let pointer = match pointer {
         Some(row) => pb::GroupPointer::decode(row).map_err(StoreError::on(
             "decode",
@@ -345,22 +345,22 @@ fn rows_of(group: GroupId, pointer: Option<Bytes>) -> Result<Rows, StoreError> {
 
 /// Makes a snapshot's rows the group's current ones. Those of the old generation are left for
 /// [`remove_generation`]. Blocks.
-pub(super) fn install(
+pub(super) fn install_generation(
     db: &StateDb,
     old: Rows,
     data: &SnapshotData,
-    generations: &Generations,
+    generations: &GenerationAllocator,
 ) -> io::Result<Rows> {
-    let new = if data.received {
+    let new = if data.is_received {
         data.rows
     } else {
-        copy(db, generations.next(old.group()), data)?
+        copy_rows(db, generations.next(old.group()), data)?
     };
     if new.generation() <= old.generation() {
         return Err(io::Error::other("install snapshot: its generation is not newer"));
     }
     db.flush()?;
-    let mut batch = Batch::default();
+    let mut batch = RowBatch::default();
     let pointer = pb::GroupPointer {
         generation: new.generation(),
     };
@@ -371,14 +371,14 @@ pub(super) fn install(
 }
 
 /// Copies a snapshot that wasn't received from another node: openraft may install a group's own.
-fn copy(db: &StateDb, new: Rows, data: &SnapshotData) -> io::Result<Rows> {
-    data.export(|chunk| Ok(put(db, new, chunk)?))?;
+fn copy_rows(db: &StateDb, new: Rows, data: &SnapshotData) -> io::Result<Rows> {
+    data.export_chunks(|chunk| Ok(write_chunk(db, new, chunk)?))?;
     Ok(new)
 }
 
 /// Removes all rows of a generation that isn't the current one. Blocks.
-pub fn remove(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
-    db.remove_for_good(&[rows.bounds()])
+pub fn remove_generation(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
+    db.remove_ranges(&[rows.bounds()])
 }
 
 /// Removes all rows of other generations than the current one, left by crashes and failed
@@ -395,7 +395,7 @@ pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
             return Ok(());
         };
         if generation != current.generation() {
-            remove(db, Rows::new(current.group(), generation))?;
+            remove_generation(db, Rows::new(current.group(), generation))?;
         }
         next = generation.checked_add(1);
     }
@@ -408,7 +408,7 @@ pub(super) fn remove_all_but(db: &StateDb, current: Rows) -> Result<(), StoreErr
     let (first, _) = Rows::new(group, 1).bounds();
     let (_, last) = Rows::new(group, u32::MAX).bounds();
     let (from, to) = current.bounds();
-    db.remove_for_good(&[(first, from), (to, last)])
+    db.remove_ranges(&[(first, from), (to, last)])
 }
 
 /// Returns the first generation from `from` on that has rows.

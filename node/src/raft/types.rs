@@ -13,19 +13,19 @@ use openraft::{BasicNode, RaftTypeConfig};
 use prost::Message;
 
 use crate::store::keys::Rows;
-use crate::store::{Batch, StoreError};
+use crate::store::{RowBatch, StoreError};
 
 /// Number of a node, assigned once when it joins a cluster.
 pub type NodeId = u64;
 
 /// A replicated state machine, described by its types.
-pub trait Machine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static {
+pub trait StateMachine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static {
     /// Command, as the log holds it.
     type Command: prost::Message + Default + 'static;
     /// Response of an applied command to its proposer.
-    type Response: Send + Sync + 'static;
+    type CommandResult: Send + Sync + 'static;
     /// State that commands are applied to.
-    type State: State<Self>;
+    type State: MachineState<Self>;
     /// Set if the commit of an entry is made durable before its effects are visible: a node that
     /// has shown them shows them again after a crash, even if it reaches no other member. Costs a
     /// sync of the log for each batch of entries.
@@ -36,30 +36,30 @@ pub trait Machine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin 
 ///
 /// Invariant: `apply` is a function of the state and the command, and of nothing else: no clock, no
 /// configuration, no other group. Replicas that applied the same entries have the same rows.
-pub trait State<M: Machine>: Send + Sync + 'static {
+pub trait MachineState<M: StateMachine>: Send + Sync + 'static {
     /// Applies a command: puts the rows that it changes into `batch`, and returns the response.
     /// Commands come in log order. The state must see its own changes at once, readers must not see
     /// them yet.
     ///
     /// An error stops the node: the command is unknown to this version, or the storage failed.
-    fn apply(&mut self, command: &M::Command, batch: &mut Batch) -> io::Result<M::Response>;
+    fn apply(&mut self, command: &M::Command, batch: &mut RowBatch) -> io::Result<M::CommandResult>;
 
     /// Returns whether a command scans rows. It is applied in a batch of its own: a scan doesn't
     /// see what is only in the batch, and what it sees must not depend on how the entries happened
     /// to be batched.
-    fn walks(command: &M::Command) -> bool;
+    fn is_scan(command: &M::Command) -> bool;
 
     /// Called after each entry, whatever it held, with its index in the log.
-    fn passed(&mut self, _index: u64) {}
+    fn entry_applied(&mut self, _index: u64) {}
 
     /// Adds what `apply` has accumulated over the entries of a batch to it, once per batch.
-    fn seal(&mut self, batch: &mut Batch);
+    fn finish_batch(&mut self, batch: &mut RowBatch);
 
     /// Called once the batch is written: readers may see it from now on.
-    fn written(&mut self);
+    fn batch_written(&mut self);
 
     /// Response to an entry that holds no command.
-    fn no_response() -> M::Response;
+    fn empty_response() -> M::CommandResult;
 
     /// Drops the state and reads it again from `rows`, which a snapshot brought.
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError>;
@@ -67,24 +67,24 @@ pub trait State<M: Machine>: Send + Sync + 'static {
 
 /// A command as openraft carries it: encoded once, and shared, not copied, between the log, its
 /// cache, other members and apply.
-pub struct Command<M: Machine>(Arc<Sealed<M>>);
+pub struct Command<M: StateMachine>(Arc<EncodedCommand<M>>);
 
-struct Sealed<M: Machine> {
+struct EncodedCommand<M: StateMachine> {
     command: M::Command,
     bytes: Bytes,
 }
 
-impl<M: Machine> Command<M> {
+impl<M: StateMachine> Command<M> {
     /// Encodes a command.
     pub fn new(command: M::Command) -> Self {
         let bytes = command.encode_to_vec().into();
-        Self(Arc::new(Sealed { command, bytes }))
+        Self(Arc::new(EncodedCommand { command, bytes }))
     }
 
     /// Decodes a command, whose values share `bytes`.
     pub fn decode(bytes: Bytes) -> Result<Self, prost::DecodeError> {
         let command = M::Command::decode(bytes.clone())?;
-        Ok(Self(Arc::new(Sealed { command, bytes })))
+        Ok(Self(Arc::new(EncodedCommand { command, bytes })))
     }
 
     /// Returns the command.
@@ -98,20 +98,20 @@ impl<M: Machine> Command<M> {
     }
 }
 
-impl<M: Machine> Clone for Command<M> {
+impl<M: StateMachine> Clone for Command<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<M: Machine> fmt::Debug for Command<M> {
+impl<M: StateMachine> fmt::Debug for Command<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Commands hold users' data.
         f.write_str("Command")
     }
 }
 
-impl<M: Machine> fmt::Display for Command<M> {
+impl<M: StateMachine> fmt::Display for Command<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
@@ -119,11 +119,11 @@ impl<M: Machine> fmt::Display for Command<M> {
 
 /// openraft's type configuration for a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Types<M: Machine>(PhantomData<M>);
+pub struct TypeConfig<M: StateMachine>(PhantomData<M>);
 
-impl<M: Machine> RaftTypeConfig for Types<M> {
+impl<M: StateMachine> RaftTypeConfig for TypeConfig<M> {
     type D = Command<M>;
-    type R = M::Response;
+    type R = M::CommandResult;
     type NodeId = NodeId;
     type Node = BasicNode;
     type Term = u64;
@@ -133,7 +133,7 @@ impl<M: Machine> RaftTypeConfig for Types<M> {
     type Entry = Entry<M>;
     type AsyncRuntime = openraft::TokioRuntime;
     type Responder<T>
-        = Callback<T>
+        = ProposalCallback<T>
     where
         T: Send + 'static;
     type Batch<T>
@@ -160,9 +160,9 @@ pub type Entry<M> = openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Com
 
 /// Receives the result of a proposal. Dropped without a call when Raft stops: the outcome of the
 /// proposal is unknown then.
-pub struct Callback<T>(pub Box<dyn FnOnce(T) + Send>);
+pub struct ProposalCallback<T>(pub Box<dyn FnOnce(T) + Send>);
 
-impl<C: RaftTypeConfig, T: Send + 'static> Responder<C, T> for Callback<T> {
+impl<C: RaftTypeConfig, T: Send + 'static> Responder<C, T> for ProposalCallback<T> {
     fn on_complete(self, result: T) {
         (self.0)(result);
     }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudkv_common::rpc::{Lane, time_left};
+use cloudkv_common::rpc::{StreamKind, timeout_from_millis};
 use cloudkv_proto::v1::{self as pb, reply};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -17,43 +17,43 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::server::Handler;
+use super::server::RpcHandler;
 use crate::raft::NodeId;
 
 /// Maximum number of calls of one stream in flight.
-const UNDER_WAY: usize = 16_384;
+const MAX_INFLIGHT_CALLS: usize = 16_384;
 /// Maximum number of replies in one frame.
-const FRAME_REPLIES: usize = 512;
+const MAX_FRAME_REPLIES: usize = 512;
 /// Size of a frame's replies after which another frame is begun, in bytes.
-const FRAME_BYTES: usize = 1 << 20;
+const FRAME_TARGET_BYTES: usize = 1 << 20;
 
 /// Error of a stream whose caller has disconnected.
-pub(super) struct Gone;
+pub(super) struct Disconnected;
 
 /// The receiving half of a stream of calls.
-pub(super) trait Calls: Send {
+pub(super) trait CallReader: Send {
     /// Receives the next frame; `None` at the end. Cancel safe.
-    fn next(&mut self) -> impl Future<Output = Result<Option<pb::CallFrame>, Gone>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<Option<pb::CallFrame>, Disconnected>> + Send;
 }
 
 /// The sending half of a stream of calls.
-pub(super) trait Replies: Send {
+pub(super) trait ReplyWriter: Send {
     /// Sends a frame, or queues it.
-    fn send(&mut self, frame: pb::ReplyFrame) -> impl Future<Output = Result<(), Gone>> + Send;
+    fn send(&mut self, frame: pb::ReplyFrame) -> impl Future<Output = Result<(), Disconnected>> + Send;
 
     /// Waits until the caller has disconnected, if that can be detected here.
     fn closed(&self) -> impl Future<Output = ()> + Send;
 }
 
-impl Calls for Streaming<pb::CallFrame> {
-    async fn next(&mut self) -> Result<Option<pb::CallFrame>, Gone> {
-        self.message().await.map_err(|_| Gone)
+impl CallReader for Streaming<pb::CallFrame> {
+    async fn next(&mut self) -> Result<Option<pb::CallFrame>, Disconnected> {
+        self.message().await.map_err(|_| Disconnected)
     }
 }
 
-impl Replies for mpsc::Sender<Result<pb::ReplyFrame, Status>> {
-    async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Gone> {
-        mpsc::Sender::send(self, Ok(frame)).await.map_err(|_| Gone)
+impl ReplyWriter for mpsc::Sender<Result<pb::ReplyFrame, Status>> {
+    async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Disconnected> {
+        mpsc::Sender::send(self, Ok(frame)).await.map_err(|_| Disconnected)
     }
 
     async fn closed(&self) {
@@ -61,20 +61,20 @@ impl Replies for mpsc::Sender<Result<pb::ReplyFrame, Status>> {
     }
 }
 
-type Running = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
+type InflightCalls = FuturesUnordered<BoxFuture<'static, pb::Reply>>;
 
 /// Handles the calls of one stream until it ends. When `drain` is cancelled it tells the caller so,
 /// answers all calls that the caller sent before it learned of that, and ends: no call is lost.
 pub(super) async fn exchange(
-    (from, kind): (NodeId, Lane),
-    handler: Arc<dyn Handler>,
-    mut calls: impl Calls,
-    mut replies: impl Replies,
+    (from, kind): (NodeId, StreamKind),
+    handler: Arc<dyn RpcHandler>,
+    mut calls: impl CallReader,
+    mut replies: impl ReplyWriter,
     drain: CancellationToken,
 ) {
-    let mut inflight = Running::new();
+    let mut inflight = InflightCalls::new();
     let mut ready = Vec::new();
-    let (mut open, mut leaving) = (true, false);
+    let (mut open, mut draining) = (true, false);
     // Created once, not for each frame.
     let mut drain_started = pin!(drain.cancelled());
     while open || !inflight.is_empty() || !ready.is_empty() {
@@ -85,7 +85,7 @@ pub(super) async fn exchange(
                     // Replies that the same log entry completes are sent in one frame.
                     tokio::task::yield_now().await;
                 }
-                frame = calls.next(), if open && inflight.len() < UNDER_WAY => match frame {
+                frame = calls.next(), if open && inflight.len() < MAX_INFLIGHT_CALLS => match frame {
                     // An empty frame asks for a sign of life.
                     Ok(Some(frame)) if frame.calls.is_empty() => {
                         if replies.send(pb::ReplyFrame::default()).await.is_err() {
@@ -93,14 +93,14 @@ pub(super) async fn exchange(
                         }
                     }
                     Ok(Some(frame)) => {
-                        begin((from, kind), &handler, frame, &inflight, &mut ready);
+                        start_calls((from, kind), &handler, frame, &inflight, &mut ready);
                     }
                     Ok(None) => open = false,
-                    Err(Gone) => return,
+                    Err(Disconnected) => return,
                 },
-                () = &mut drain_started, if !leaving => {
-                    leaving = true;
-                    let frame = pb::ReplyFrame { leaving, ..Default::default() };
+                () = &mut drain_started, if !draining => {
+                    draining = true;
+                    let frame = pb::ReplyFrame { draining, ..Default::default() };
                     if replies.send(frame).await.is_err() {
                         return;
                     }
@@ -111,11 +111,11 @@ pub(super) async fn exchange(
             // Replies that are ready by now are sent in the same frame.
             while let Some(Some(reply)) = inflight.next().now_or_never() {
                 ready.push(reply);
-                if ready.len() >= FRAME_REPLIES {
+                if ready.len() >= MAX_FRAME_REPLIES {
                     break;
                 }
             }
-            for frame in frames(&mut ready) {
+            for frame in pack_frames(&mut ready) {
                 if replies.send(frame).await.is_err() {
                     return;
                 }
@@ -125,11 +125,11 @@ pub(super) async fn exchange(
 }
 
 /// Starts all calls of a frame, in their order; replies that are ready at once go to `ready`.
-fn begin(
-    (from, kind): (NodeId, Lane),
-    handler: &Arc<dyn Handler>,
+fn start_calls(
+    (from, kind): (NodeId, StreamKind),
+    handler: &Arc<dyn RpcHandler>,
     frame: pb::CallFrame,
-    inflight: &Running,
+    inflight: &InflightCalls,
     ready: &mut Vec<pb::Reply>,
 ) {
     for call in frame.calls {
@@ -141,36 +141,36 @@ fn begin(
             });
             continue;
         };
-        let timeout: Duration = time_left(call.timeout_ms);
+        let timeout: Duration = timeout_from_millis(call.timeout_ms);
         // Users' requests are accepted on their own stream only, and nothing else is there.
         match (kind, body) {
-            (Lane::Users, pb::call::Body::User(request)) => {
-                start(
+            (StreamKind::Users, pb::call::Body::User(request)) => {
+                start_call(
                     id,
-                    handler.serve(request, id),
+                    handler.handle_user_request(request, id),
                     reply::Body::User,
                     inflight,
                     ready,
                 );
             }
-            (Lane::Users, _) | (_, pb::call::Body::User(_)) => ready.push(pb::Reply {
+            (StreamKind::Users, _) | (_, pb::call::Body::User(_)) => ready.push(pb::Reply {
                 id,
                 body: Some(unknown_call()),
             }),
-            (Lane::Raft | Lane::Keys | Lane::Geo, body) => {
-                let pending = handler.answer(from, body, timeout);
-                start(id, pending, |body| body, inflight, ready);
+            (StreamKind::Raft | StreamKind::Forwarded | StreamKind::Geo, body) => {
+                let pending = handler.handle_call(from, body, timeout);
+                start_call(id, pending, |body| body, inflight, ready);
             }
         }
     }
 }
 
 /// Starts a call: its reply goes to `ready` if it is ready at once, else the call is in flight.
-fn start<T: Send + 'static>(
+fn start_call<T: Send + 'static>(
     id: u64,
     mut pending: BoxFuture<'static, T>,
     to_body: impl FnOnce(T) -> reply::Body + Send + 'static,
-    inflight: &Running,
+    inflight: &InflightCalls,
     ready: &mut Vec<pb::Reply>,
 ) {
     let to_reply = move |output| pb::Reply {
@@ -192,14 +192,14 @@ fn unknown_call() -> reply::Body {
 }
 
 /// Packs all replies into as few frames as their sizes allow.
-fn frames(ready: &mut Vec<pb::Reply>) -> Vec<pb::ReplyFrame> {
+fn pack_frames(ready: &mut Vec<pb::Reply>) -> Vec<pb::ReplyFrame> {
     let mut frames = Vec::with_capacity(1);
     let mut frame = pb::ReplyFrame::default();
     let mut bytes = 0;
     for reply in ready.drain(..) {
-        bytes += size_of_reply(&reply);
+        bytes += reply_bytes(&reply);
         frame.replies.push(reply);
-        if bytes >= FRAME_BYTES {
+        if bytes >= FRAME_TARGET_BYTES {
             bytes = 0;
             frames.push(std::mem::take(&mut frame));
         }
@@ -211,7 +211,7 @@ fn frames(ready: &mut Vec<pb::Reply>) -> Vec<pb::ReplyFrame> {
 }
 
 /// Returns the approximate size of a reply in bytes. Only values and listings are large.
-fn size_of_reply(reply: &pb::Reply) -> usize {
+fn reply_bytes(reply: &pb::Reply) -> usize {
     use pb::reply::Body;
     match &reply.body {
         Some(Body::Get(get)) => get.record.as_ref().map_or(0, |record| record.value.len()),

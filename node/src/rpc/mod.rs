@@ -12,12 +12,12 @@
 //! | `router_streams` | serves the streams on which routers forward users' requests |
 //! | `topology_watch` | publishes the topology to routers |
 
-mod callers;
+mod authorization;
 mod exchange;
 mod peers;
 mod server;
-mod users;
-mod watch;
+mod router_streams;
+mod topology_watch;
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +26,10 @@ mod threads_tests;
 #[cfg(test)]
 mod tls_tests;
 #[cfg(test)]
-mod users_tests;
+mod router_streams_tests;
 
-pub use callers::check_address;
-pub use cloudkv_common::rpc::{CallError, Greeting, Lane, LinkSettings, PendingReply};
-pub use cloudkv_proto::tls::{Caller, Dialer, Holder, Tls, TlsError, TlsFiles, host_of};
+pub use authorization::check_address;
+pub use cloudkv_common::rpc::{CallError, Greeting, StreamKind, RpcClientSettings, PendingReply};
+pub use cloudkv_proto::tls::{PeerIdentity, Dialer, TlsRole, Tls, TlsError, TlsFiles, host_of};
 pub use peers::{Peers, PeersSettings, identify, join};
-pub use server::{Answering, Frames, Handler, Leaving, Runtimes, SnapshotAcks, Walk, serve};
+pub use server::{RpcServerContext, SnapshotFrames, RpcHandler, StreamDrain, RpcRuntimes, SnapshotAcks, BulkCopyStream, serve};

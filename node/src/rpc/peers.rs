@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloudkv_common::rpc::{
-    CallError, Greeting, Lane, Link, LinkSettings, PendingReply, Room, bounded, unwatched,
+    CallError, Greeting, StreamKind, RpcClient, RpcClientSettings, PendingReply, CallQueueBudget, with_keep_alive, without_keep_alive,
 };
 use cloudkv_common::server::current_worker;
 use cloudkv_proto::tls::{Dialer, host_of};
@@ -20,13 +20,13 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use super::server::Runtimes;
+use super::server::RpcRuntimes;
 use crate::raft::NodeId;
 
 /// Time without progress after which sending a snapshot fails.
-const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
+const SNAPSHOT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that the receiver of a snapshot has to flush and install it.
-const SNAPSHOT_INSTALL: Duration = Duration::from_secs(120);
+const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Timeout of asking a node for its identity.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a request to join.
@@ -42,35 +42,35 @@ pub struct PeersSettings {
     /// Connects to other nodes.
     pub dialer: Dialer,
     /// Bounds of each RPC client.
-    pub link: LinkSettings,
+    pub client: RpcClientSettings,
     /// Runtimes on which the clients run.
-    pub runtimes: Runtimes,
+    pub runtimes: RpcRuntimes,
 }
 
 /// The other nodes of the cluster.
 pub struct Peers {
     settings: PeersSettings,
-    book: RwLock<HashMap<NodeId, Peer>>,
+    peers_by_number: RwLock<HashMap<NodeId, PeerClients>>,
     /// Set when a caller has claimed a node number that isn't known here.
-    stranger: AtomicBool,
+    unknown_caller: AtomicBool,
 }
 
-struct Peer {
+struct PeerClients {
     address: watch::Sender<String>,
     /// True if the node is in this node's region.
-    near: AtomicBool,
+    is_same_region: AtomicBool,
     /// True if the node has announced that it must not lead.
-    unfit: AtomicBool,
-    raft: Link,
+    must_not_lead: AtomicBool,
+    raft: RpcClient,
     /// One client for each thread that serves users.
-    keys: Vec<Link>,
+    keys: Vec<RpcClient>,
     /// Created when it is first needed: nodes of one region send each other no changes.
-    geo: OnceLock<Link>,
+    geo: OnceLock<RpcClient>,
 }
 
-impl Peer {
+impl PeerClients {
     /// Returns the client of this thread for forwarded requests.
-    fn keys(&self) -> Option<&Link> {
+    fn keys_client(&self) -> Option<&RpcClient> {
         let own_client = self.keys.get(current_worker());
         own_client.or_else(|| self.keys.first())
     }
@@ -81,8 +81,8 @@ impl Peers {
     pub fn new(settings: PeersSettings) -> Arc<Self> {
         Arc::new(Self {
             settings,
-            book: RwLock::default(),
-            stranger: AtomicBool::new(false),
+            peers_by_number: RwLock::default(),
+            unknown_caller: AtomicBool::new(false),
         })
     }
 
@@ -93,11 +93,11 @@ impl Peers {
 
     /// Sets the address (`host:port`) of a node, which is added if it is new. Ignored for this node
     /// itself.
-    pub fn learn(&self, node: NodeId, address: &str) {
+    pub fn set_address(&self, node: NodeId, address: &str) {
         if node == self.settings.me || address.is_empty() {
             return;
         }
-        if let Some(peer) = self.book.read().get(&node) {
+        if let Some(peer) = self.peers_by_number.read().get(&node) {
             peer.address.send_if_modified(|current| {
                 let is_changed = *current != address;
                 address.clone_into(current);
@@ -105,140 +105,140 @@ impl Peers {
             });
             return;
         }
-        let mut peers = self.book.write();
+        let mut peers = self.peers_by_number.write();
         peers
             .entry(node)
             .or_insert_with(|| self.connect(node, address.to_owned()));
     }
 
     /// Sets whether a node is in this node's region.
-    pub fn set_near(&self, node: NodeId, same_region: bool) {
-        if let Some(peer) = self.book.read().get(&node) {
-            peer.near.store(same_region, Ordering::Release);
+    pub fn set_same_region(&self, node: NodeId, same_region: bool) {
+        if let Some(peer) = self.peers_by_number.read().get(&node) {
+            peer.is_same_region.store(same_region, Ordering::Release);
         }
     }
 
     /// Sets whether a node may lead, as it has announced.
     pub fn set_may_lead(&self, node: NodeId, may_lead: bool) {
-        if let Some(peer) = self.book.read().get(&node) {
-            peer.unfit.store(!may_lead, Ordering::Release);
+        if let Some(peer) = self.peers_by_number.read().get(&node) {
+            peer.must_not_lead.store(!may_lead, Ordering::Release);
         }
     }
 
     /// Returns whether leadership may be transferred to a node: it is known, and hasn't announced
     /// that it must not lead.
     pub fn may_lead(&self, node: NodeId) -> bool {
-        let peers = self.book.read();
+        let peers = self.peers_by_number.read();
         peers
             .get(&node)
-            .is_some_and(|peer| !peer.unfit.load(Ordering::Acquire))
+            .is_some_and(|peer| !peer.must_not_lead.load(Ordering::Acquire))
     }
 
     /// Removes a node that was removed from the cluster, and closes its clients.
-    pub fn forget(&self, node: NodeId) {
-        self.book.write().remove(&node);
+    pub fn remove(&self, node: NodeId) {
+        self.peers_by_number.write().remove(&node);
     }
 
     /// Notes that a caller has claimed a node number that isn't known here.
-    pub(super) fn note_stranger(&self) {
-        self.stranger.store(true, Ordering::Release);
+    pub(super) fn note_unknown_caller(&self) {
+        self.unknown_caller.store(true, Ordering::Release);
     }
 
     /// Returns whether a caller has claimed an unknown node number since the last
     /// [`Peers::take_unknown_caller`].
-    pub fn has_stranger(&self) -> bool {
-        self.stranger.load(Ordering::Acquire)
+    pub fn has_unknown_caller(&self) -> bool {
+        self.unknown_caller.load(Ordering::Acquire)
     }
 
     /// Returns whether a caller has claimed an unknown node number, and resets that.
-    pub fn take_stranger(&self) -> bool {
-        self.stranger.swap(false, Ordering::AcqRel)
+    pub fn take_unknown_caller(&self) -> bool {
+        self.unknown_caller.swap(false, Ordering::AcqRel)
     }
 
     /// Returns whether the host of any known node satisfies a predicate.
-    pub(super) fn any_at(&self, predicate: impl Fn(&str) -> bool) -> bool {
-        let peers = self.book.read();
+    pub(super) fn any_host(&self, predicate: impl Fn(&str) -> bool) -> bool {
+        let peers = self.peers_by_number.read();
         peers
             .values()
             .any(|peer| host_of(&peer.address.borrow()).is_some_and(&predicate))
     }
 
     /// Returns the numbers of the other nodes.
-    pub fn known(&self) -> Vec<NodeId> {
-        self.book.read().keys().copied().collect()
+    pub fn node_numbers(&self) -> Vec<NodeId> {
+        self.peers_by_number.read().keys().copied().collect()
     }
 
     /// Returns the numbers of the other nodes of this node's region.
-    pub fn near(&self) -> Vec<NodeId> {
-        let peers = self.book.read();
+    pub fn same_region(&self) -> Vec<NodeId> {
+        let peers = self.peers_by_number.read();
         let same_region = peers.iter();
-        let same_region = same_region.filter(|(_, peer)| peer.near.load(Ordering::Acquire));
+        let same_region = same_region.filter(|(_, peer)| peer.is_same_region.load(Ordering::Acquire));
         same_region.map(|(node, _)| *node).collect()
     }
 
-    fn connect(&self, node: NodeId, address: String) -> Peer {
+    fn connect(&self, node: NodeId, address: String) -> PeerClients {
         let (address, changes) = watch::channel(address);
-        let client = |kind, runtime, budget: &Room| {
+        let client = |kind, runtime, budget: &CallQueueBudget| {
             let (changes, budget) = (changes.clone(), budget.clone());
-            self.link(node, kind, changes, runtime, budget)
+            self.start_client(node, kind, changes, runtime, budget)
         };
         let runtimes = &self.settings.runtimes;
         // Queued calls are bounded for each node, however many threads call it.
-        let (raft_budget, keys_budget) = (self.room(), self.room());
-        Peer {
-            raft: client(Lane::Raft, &runtimes.raft, &raft_budget),
+        let (raft_budget, keys_budget) = (self.queue_budget(), self.queue_budget());
+        PeerClients {
+            raft: client(StreamKind::Raft, &runtimes.raft, &raft_budget),
             keys: runtimes
                 .workers
                 .iter()
-                .map(|runtime| client(Lane::Keys, runtime, &keys_budget))
+                .map(|runtime| client(StreamKind::Forwarded, runtime, &keys_budget))
                 .collect(),
             geo: OnceLock::new(),
-            near: AtomicBool::new(false),
-            unfit: AtomicBool::new(false),
+            is_same_region: AtomicBool::new(false),
+            must_not_lead: AtomicBool::new(false),
             address,
         }
     }
 
-    fn link(
+    fn start_client(
         &self,
         node: NodeId,
-        kind: Lane,
+        kind: StreamKind,
         address: watch::Receiver<String>,
         runtime: &Handle,
-        budget: Room,
-    ) -> Link {
-        let (dialer, mut settings) = (self.settings.dialer.clone(), self.settings.link);
-        if kind == Lane::Keys {
+        budget: CallQueueBudget,
+    ) -> RpcClient {
+        let (dialer, mut settings) = (self.settings.dialer.clone(), self.settings.client);
+        if kind == StreamKind::Forwarded {
             // The limit of calls is shared by the clients of all threads.
-            settings.calls = (settings.calls / self.settings.runtimes.workers.len().max(1)).max(1);
+            settings.max_calls = (settings.max_calls / self.settings.runtimes.workers.len().max(1)).max(1);
         }
         let greeting = self.greeting(node);
-        Link::start(runtime, dialer, greeting, kind, address, settings, budget)
+        RpcClient::start(runtime, dialer, greeting, kind, address, settings, budget)
     }
 
-    fn room(&self) -> Room {
-        Room::of(&self.settings.link)
+    fn queue_budget(&self) -> CallQueueBudget {
+        CallQueueBudget::from_settings(&self.settings.client)
     }
 
     /// Sends a call without waiting for its reply. Calls of one caller to one node on streams of
     /// one kind arrive in their order.
-    pub fn start(
+    pub fn start_call(
         &self,
         node: NodeId,
-        kind: Lane,
+        kind: StreamKind,
         body: pb::call::Body,
         timeout: Duration,
     ) -> Result<PendingReply, CallError> {
-        let peers = self.book.read();
+        let peers = self.peers_by_number.read();
         let peer = peers.get(&node).ok_or(CallError::Unsent)?;
         let client = match kind {
-            Lane::Raft => &peer.raft,
+            StreamKind::Raft => &peer.raft,
             // Only routers call on the streams for users' requests.
-            Lane::Keys | Lane::Users => peer.keys().ok_or(CallError::Unsent)?,
-            Lane::Geo => peer.geo.get_or_init(|| {
+            StreamKind::Forwarded | StreamKind::Users => peer.keys_client().ok_or(CallError::Unsent)?,
+            StreamKind::Geo => peer.geo.get_or_init(|| {
                 let address = peer.address.subscribe();
-                let rest = &self.settings.runtimes.rest;
-                self.link(node, Lane::Geo, address, rest, self.room())
+                let rest = &self.settings.runtimes.general;
+                self.start_client(node, StreamKind::Geo, address, rest, self.queue_budget())
             }),
         };
         client.call(body, timeout)
@@ -248,27 +248,27 @@ impl Peers {
     pub async fn call(
         &self,
         node: NodeId,
-        kind: Lane,
+        kind: StreamKind,
         body: pb::call::Body,
         timeout: Duration,
     ) -> Result<pb::reply::Body, CallError> {
-        self.start(node, kind, body, timeout)?.wait().await
+        self.start_call(node, kind, body, timeout)?.wait().await
     }
 
     /// Watches whether there is a connection to a node.
-    pub fn connected(&self, node: NodeId, kind: Lane) -> Option<watch::Receiver<bool>> {
-        let peers = self.book.read();
+    pub fn watch_connection(&self, node: NodeId, kind: StreamKind) -> Option<watch::Receiver<bool>> {
+        let peers = self.peers_by_number.read();
         let peer = peers.get(&node)?;
         Some(match kind {
-            Lane::Raft => peer.raft.connected(),
-            Lane::Keys | Lane::Users => peer.keys()?.connected(),
-            Lane::Geo => peer.geo.get()?.connected(),
+            StreamKind::Raft => peer.raft.connected(),
+            StreamKind::Forwarded | StreamKind::Users => peer.keys_client()?.connected(),
+            StreamKind::Geo => peer.geo.get()?.connected(),
         })
     }
 
     /// Returns the address that a node advertises, if it is known.
     pub fn address_of(&self, node: NodeId) -> Option<String> {
-        let peers = self.book.read();
+        let peers = self.peers_by_number.read();
         peers.get(&node).map(|peer| peer.address.borrow().clone())
     }
 
@@ -280,8 +280,8 @@ impl Peers {
     }
 
     /// Returns whether a node's address is known.
-    pub fn knows(&self, node: NodeId) -> bool {
-        self.book.read().contains_key(&node)
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.peers_by_number.read().contains_key(&node)
     }
 
     /// Opens a stream for a snapshot to a node, on a connection of its own. Only the
@@ -310,7 +310,7 @@ impl Peers {
         let (mut client, request) = self.snapshot_client(node, frames).await?;
         tokio::select! {
             reply = client.install_snapshot(request) => Ok(reply?.into_inner()),
-            () = stalled(progress) => {
+            () = wait_for_stall(progress) => {
                 Err(Status::deadline_exceeded("send snapshot: no progress within the timeout"))
             }
         }
@@ -321,33 +321,33 @@ impl Peers {
         node: NodeId,
         frames: S,
     ) -> Result<(NodeClient<Channel>, Request<S>), Status> {
-        let channel = self.channel(node, unwatched).await?;
+        let channel = self.open_channel(node, without_keep_alive).await?;
         let mut request = Request::new(frames);
         self.greeting(node)
-            .write(Lane::Raft, request.metadata_mut())?;
-        let limit = self.settings.link.message_bytes;
+            .write_metadata(StreamKind::Raft, request.metadata_mut())?;
+        let limit = self.settings.client.max_message_bytes;
         let client = NodeClient::new(channel).max_encoding_message_size(limit);
         Ok((client, request))
     }
 
     /// Opens a bulk copy of another region's shard, from its leader.
-    pub async fn walk(
+    pub async fn open_bulk_copy(
         &self,
         node: NodeId,
-        request: pb::WalkRequest,
-    ) -> Result<Streaming<pb::WalkFrame>, Status> {
-        let channel = self.channel(node, bounded).await?;
+        request: pb::BulkCopyRequest,
+    ) -> Result<Streaming<pb::BulkCopyFrame>, Status> {
+        let channel = self.open_channel(node, with_keep_alive).await?;
         let mut request = Request::new(request);
         let greeting = self.greeting(node);
-        greeting.write(Lane::Geo, request.metadata_mut())?;
-        let limit = self.settings.link.message_bytes;
+        greeting.write_metadata(StreamKind::Geo, request.metadata_mut())?;
+        let limit = self.settings.client.max_message_bytes;
         let client = NodeClient::new(channel).max_decoding_message_size(limit);
         let mut client = client.accept_compressed(CompressionEncoding::Zstd);
         Ok(client.walk(request).await?.into_inner())
     }
 
     /// Opens a separate connection to a node.
-    async fn channel(
+    async fn open_channel(
         &self,
         node: NodeId,
         shape: impl FnOnce(Endpoint) -> Endpoint,
@@ -374,11 +374,11 @@ impl std::fmt::Debug for Peers {
 }
 
 /// Waits until nothing was sent for [`SNAPSHOT_STALL_TIMEOUT`].
-async fn stalled(mut progress: watch::Receiver<()>) {
-    while let Ok(Ok(())) = tokio::time::timeout(SNAPSHOT_STALL, progress.changed()).await {}
+async fn wait_for_stall(mut progress: watch::Receiver<()>) {
+    while let Ok(Ok(())) = tokio::time::timeout(SNAPSHOT_STALL_TIMEOUT, progress.changed()).await {}
     // All was sent: the receiver flushes and installs the snapshot.
     if progress.has_changed().is_err() {
-        tokio::time::sleep(SNAPSHOT_INSTALL).await;
+        tokio::time::sleep(SNAPSHOT_INSTALL_TIMEOUT).await;
     }
 }
 
@@ -390,7 +390,7 @@ pub async fn identify(
     caller: NodeId,
 ) -> Result<pb::IdentifyResponse, Status> {
     let request = async {
-        let channel = dialer.channel(address, bounded).await?;
+        let channel = dialer.channel(address, with_keep_alive).await?;
         let response = NodeClient::new(channel)
             .identify(pb::IdentifyRequest {
                 node_id: caller,
@@ -399,7 +399,7 @@ pub async fn identify(
             .await?;
         Ok(response.into_inner())
     };
-    in_time(IDENTIFY_TIMEOUT, request).await
+    with_timeout(IDENTIFY_TIMEOUT, request).await
 }
 
 /// Asks the node at `address` to let this node join its cluster.
@@ -409,17 +409,17 @@ pub async fn join(
     request: pb::JoinRequest,
 ) -> Result<pb::JoinResponse, Status> {
     let join = async {
-        let channel = dialer.channel(address, bounded).await?;
+        let channel = dialer.channel(address, with_keep_alive).await?;
         let response = NodeClient::new(channel).join(request).await?;
         Ok(response.into_inner())
     };
-    match in_time(JOIN_TIMEOUT, join).await {
+    match with_timeout(JOIN_TIMEOUT, join).await {
         Ok(response) => Ok(response),
-        Err(status) => Err(dialer.explain(address, status).await),
+        Err(status) => Err(dialer.diagnose(address, status).await),
     }
 }
 
-async fn in_time<T>(
+async fn with_timeout<T>(
     timeout: Duration,
     request: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudkv_common::rpc::{Greeting, Lane};
-use cloudkv_proto::tls::{Caller, Connections, Tls, accept};
+use cloudkv_common::rpc::{Greeting, StreamKind};
+use cloudkv_proto::tls::{PeerIdentity, Connections, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
 use futures_util::future::{BoxFuture, join_all, select_all};
@@ -21,44 +21,44 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::callers::{caller, check_address, check_node, check_number, unmasked};
+use super::authorization::{caller_of, check_address, check_node, check_node_number, wait_until_unauthorized};
 use super::exchange::exchange;
 use super::peers::Peers;
-use super::users::{places_for_routers, serve_routers};
-use super::watch::watch;
+use super::router_streams::{router_connection_permits, serve_routers};
+use super::topology_watch::watch_topology;
 use crate::raft::NodeId;
 
 /// Maximum number of concurrent streams and calls on one connection.
-const STREAMS_PER_CONNECTION: u32 = 256;
+const MAX_STREAMS_PER_CONNECTION: u32 = 256;
 /// Maximum number of reply frames queued for a connection.
-const FRAMES_AHEAD: usize = 2;
+const MAX_QUEUED_FRAMES: usize = 2;
 /// Maximum number of a snapshot's acknowledgements queued for a connection: more than its sender
 /// leaves chunks unacknowledged.
-const ACKS_AHEAD: usize = 64;
+const MAX_QUEUED_ACKS: usize = 64;
 /// Timeout of draining the streams of forwarded requests before the node stops.
-const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Grace period for streams to end when the node stops.
-const STREAMS_END: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(1);
 /// HTTP/2 keepalive interval. A connection without an answer for twice as long is closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Keepalive interval of connections that carry bulk data, snapshots among it: keepalive pings wait
 /// behind the data.
-const BULK_KEEP_ALIVE: Duration = Duration::from_secs(15);
+const BULK_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Incoming chunks of a snapshot.
-pub type Frames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
+pub type SnapshotFrames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
 
 /// Outgoing acknowledgements of a snapshot's chunks.
 pub type SnapshotAcks = mpsc::Sender<Result<pb::SnapshotAck, Status>>;
 
 /// Outgoing chunks of a shard's bulk copy.
-pub type Walk = ReceiverStream<Result<pb::WalkFrame, Status>>;
+pub type BulkCopyStream = ReceiverStream<Result<pb::BulkCopyFrame, Status>>;
 
 /// Handler of the calls that other nodes and routers make.
-pub trait Handler: Send + Sync + 'static {
+pub trait RpcHandler: Send + Sync + 'static {
     /// Handles a call of node `from`, which waits for `timeout` at most. The calls of a stream are
     /// started in their order: each is polled once before the next is made.
-    fn answer(
+    fn handle_call(
         &self,
         from: NodeId,
         body: pb::call::Body,
@@ -69,12 +69,12 @@ pub trait Handler: Send + Sync + 'static {
     /// gives.
     fn join(
         &self,
-        caller: Caller,
+        caller: PeerIdentity,
         request: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
 
     /// Handles a user's request that a router forwarded; `number` is unique within its stream.
-    fn serve(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
+    fn handle_user_request(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
 
     /// Returns whether a node was removed from the cluster, as far as this node knows.
     fn is_removed(&self, _node: NodeId) -> bool {
@@ -90,12 +90,12 @@ pub trait Handler: Send + Sync + 'static {
     fn topology(&self) -> pb::Topology;
 
     /// Streams a bulk copy of a shard to a region that joins.
-    fn walk(&self, request: pb::WalkRequest) -> Result<Walk, Status>;
+    fn bulk_copy(&self, request: pb::BulkCopyRequest) -> Result<BulkCopyStream, Status>;
 
     /// Receives a snapshot and installs it; sends an acknowledgement of each chunk to `acks`.
-    fn install(
+    fn install_snapshot(
         &self,
-        frames: Frames,
+        frames: SnapshotFrames,
         acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
 }
@@ -103,39 +103,39 @@ pub trait Handler: Send + Sync + 'static {
 /// Runtimes on which streams are served: a connection for Raft on its own threads from its first
 /// byte on.
 #[derive(Clone, Debug)]
-pub struct Runtimes {
+pub struct RpcRuntimes {
     /// Raft's streams.
     pub raft: Handle,
     /// Streams of users' requests: the threads that serve users, one at least.
     pub workers: Vec<Handle>,
     /// Propagation between regions, and everything else.
-    pub rest: Handle,
+    pub general: Handle,
 }
 
-impl Runtimes {
+impl RpcRuntimes {
     /// Serves all streams on one runtime.
     pub fn all_on(runtime: &Handle) -> Self {
         Self {
             raft: runtime.clone(),
             workers: vec![runtime.clone()],
-            rest: runtime.clone(),
+            general: runtime.clone(),
         }
     }
 }
 
 /// Dependencies and settings of the server.
 #[derive(Clone)]
-pub struct Answering {
+pub struct RpcServerContext {
     /// Identity of this node.
     pub identity: pb::IdentifyResponse,
     /// Handler of the calls.
-    pub handler: Arc<dyn Handler>,
+    pub handler: Arc<dyn RpcHandler>,
     /// Runtimes on which streams are served.
-    pub runtimes: Runtimes,
+    pub runtimes: RpcRuntimes,
     /// Maximum size of a message, in bytes.
     pub message_bytes: usize,
     /// Drains the streams of users' requests.
-    pub leaving: Leaving,
+    pub drain: StreamDrain,
     /// The other nodes.
     pub peers: Arc<Peers>,
     /// Certificates, if callers need one.
@@ -145,15 +145,15 @@ pub struct Answering {
 /// Drains the streams of users' requests before the rest of the node stops: all calls that others
 /// have sent are answered, and they send no more.
 #[derive(Clone, Debug, Default)]
-pub struct Leaving {
-    begun: CancellationToken,
+pub struct StreamDrain {
+    started: CancellationToken,
     streams: TaskTracker,
 }
 
-impl Leaving {
+impl StreamDrain {
     /// Returns a token that is cancelled when draining starts.
-    pub(super) fn begun(&self) -> CancellationToken {
-        self.begun.clone()
+    pub(super) fn started(&self) -> CancellationToken {
+        self.started.clone()
     }
 
     /// Returns the tracker of the streams that are drained.
@@ -162,15 +162,15 @@ impl Leaving {
     }
 
     /// Starts draining, and waits until all calls are answered, for up to [`DRAIN_TIMEOUT`].
-    pub async fn leave(&self) {
-        self.begun.cancel();
+    pub async fn drain(&self) {
+        self.started.cancel();
         self.streams.close();
-        if tokio::time::timeout(LEAVES_WITHIN, self.streams.wait())
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.streams.wait())
             .await
             .is_err()
         {
             tracing::warn!(
-                timeout = ?LEAVES_WITHIN,
+                timeout = ?DRAIN_TIMEOUT,
                 "draining forwarded requests timed out, some calls get no reply"
             );
         }
@@ -179,31 +179,31 @@ impl Leaving {
 
 /// Serves the rpc port until `stop`, which ends the streams between nodes: they don't end by
 /// themselves.
-pub async fn serve(listener: TcpListener, context: Answering, stop: CancellationToken) {
-    let Runtimes {
+pub async fn serve(listener: TcpListener, context: RpcServerContext, stop: CancellationToken) {
+    let RpcRuntimes {
         raft,
         workers,
-        rest,
+        general: rest,
     } = &context.runtimes;
     let accepted = {
         let _entered = rest.enter();
         accept(listener, context.tls.clone(), raft.clone(), workers)
     };
-    let service = |is_raft_only, keepalive_interval| Port {
-        answering: context.clone(),
+    let service = |is_raft_only, keepalive_interval| NodeService {
+        context: context.clone(),
         stop: stop.clone(),
-        for_raft: is_raft_only,
-        keep_alive: keepalive_interval,
+        is_raft_only,
+        keepalive_interval,
     };
     let mut tasks = vec![
-        raft.spawn(service(true, KEEP_ALIVE).serve_on(accepted.raft)),
-        rest.spawn(service(false, BULK_KEEP_ALIVE).serve_on(accepted.others)),
+        raft.spawn(service(true, KEEPALIVE_INTERVAL).serve_connections(accepted.raft)),
+        rest.spawn(service(false, BULK_KEEPALIVE_INTERVAL).serve_connections(accepted.others)),
     ];
-    let permits = places_for_routers();
-    for ((worker, users), keys) in workers.iter().zip(accepted.users).zip(accepted.keys) {
+    let permits = router_connection_permits();
+    for ((worker, users), keys) in workers.iter().zip(accepted.users).zip(accepted.forwarded) {
         let routers = serve_routers(users, permits.clone(), context.clone(), stop.clone());
         tasks.push(worker.spawn(routers));
-        tasks.push(worker.spawn(service(false, KEEP_ALIVE).serve_on(keys)));
+        tasks.push(worker.spawn(service(false, KEEPALIVE_INTERVAL).serve_connections(keys)));
     }
     // The tasks end together. If one fails, the others are aborted: half a server must not look
     // healthy.
@@ -217,26 +217,26 @@ pub async fn serve(listener: TcpListener, context: Answering, stop: Cancellation
 
 /// The gRPC service of the rpc port.
 #[derive(Clone)]
-struct Port {
-    answering: Answering,
+struct NodeService {
+    context: RpcServerContext,
     stop: CancellationToken,
     /// True on the connections for Raft, on whose threads nothing else is served.
-    for_raft: bool,
-    keep_alive: Duration,
+    is_raft_only: bool,
+    keepalive_interval: Duration,
 }
 
-impl Port {
+impl NodeService {
     /// Serves connections, on the current runtime.
-    async fn serve_on(self, connections: Connections) {
-        let (limit, stop) = (self.answering.message_bytes, self.stop.clone());
-        let keep_alive = self.keep_alive;
+    async fn serve_connections(self, connections: Connections) {
+        let (limit, stop) = (self.context.message_bytes, self.stop.clone());
+        let keep_alive = self.keepalive_interval;
         let service = NodeServer::new(self)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
             .accept_compressed(CompressionEncoding::Zstd)
             .send_compressed(CompressionEncoding::Zstd);
         let served = Server::builder()
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
             .http2_keepalive_interval(Some(keep_alive))
@@ -245,7 +245,7 @@ impl Port {
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         let grace_period_over = async {
             stop.cancelled().await;
-            tokio::time::sleep(STREAMS_END).await;
+            tokio::time::sleep(SHUTDOWN_GRACE_PERIOD).await;
         };
         tokio::select! {
             served = served => if let Err(error) = served {
@@ -256,29 +256,29 @@ impl Port {
     }
 }
 
-impl Answering {
+impl RpcServerContext {
     /// Authenticates the caller, and returns the node, the stream kind and the certificate.
-    fn check<T>(&self, request: &Request<T>) -> Result<(NodeId, Lane, Caller), Status> {
+    fn authenticate<T>(&self, request: &Request<T>) -> Result<(NodeId, StreamKind, PeerIdentity), Status> {
         let identity = &self.identity;
         let (from, kind) =
-            Greeting::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
-        let caller = caller(request)?;
-        check_number(&caller, from, &self.peers)?;
+            Greeting::from_metadata(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        let caller = caller_of(request)?;
+        check_node_number(&caller, from, &self.peers)?;
         Ok((from, kind, caller))
     }
 }
 
 /// Runs an exchange until the caller turns out not to be the node that it claims to be.
-async fn until_unmasked(
+async fn run_while_authorized(
     exchange: impl Future<Output = ()>,
-    caller: Caller,
+    caller: PeerIdentity,
     from: NodeId,
     peers: Arc<Peers>,
     replies: mpsc::Sender<Result<pb::ReplyFrame, Status>>,
 ) {
     let refused = tokio::select! {
         () = exchange => return,
-        refused = unmasked(caller, from, &peers) => refused,
+        refused = wait_until_unauthorized(caller, from, &peers) => refused,
     };
     tracing::warn!(
         node = from,
@@ -289,11 +289,11 @@ async fn until_unmasked(
     let _ = replies.send(Err(refused)).await;
 }
 
-impl Port {
+impl NodeService {
     /// Refuses other calls than Raft's on a connection for Raft; `None` is a call outside of a
     /// stream.
-    fn check_lane(&self, kind: Option<Lane>) -> Result<(), Status> {
-        if self.for_raft && kind != Some(Lane::Raft) {
+    fn check_stream_kind(&self, kind: Option<StreamKind>) -> Result<(), Status> {
+        if self.is_raft_only && kind != Some(StreamKind::Raft) {
             return Err(Status::permission_denied(
                 "the connection is for Raft only: use another one",
             ));
@@ -302,26 +302,26 @@ impl Port {
     }
 
     /// Spawns the task that handles the calls of a stream.
-    fn open(
+    fn open_stream(
         &self,
-        (from, kind, caller): (NodeId, Lane, Caller),
+        (from, kind, caller): (NodeId, StreamKind, PeerIdentity),
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<ReceiverStream<Result<pb::ReplyFrame, Status>>>, Status> {
-        let (replies, stream) = mpsc::channel(FRAMES_AHEAD);
-        let Answering {
+        let (replies, stream) = mpsc::channel(MAX_QUEUED_FRAMES);
+        let RpcServerContext {
             handler,
             runtimes,
-            leaving,
+            drain: leaving,
             peers,
             ..
-        } = &self.answering;
+        } = &self.context;
         // Raft's streams are needed until the groups have stopped.
         let drain = match kind {
-            Lane::Raft | Lane::Geo => CancellationToken::new(),
-            Lane::Keys | Lane::Users if leaving.begun.is_cancelled() => {
+            StreamKind::Raft | StreamKind::Geo => CancellationToken::new(),
+            StreamKind::Forwarded | StreamKind::Users if leaving.started.is_cancelled() => {
                 return Err(Status::unavailable("the node is stopping"));
             }
-            Lane::Keys | Lane::Users => leaving.begun.clone(),
+            StreamKind::Forwarded | StreamKind::Users => leaving.started.clone(),
         };
         let exchange = exchange(
             (from, kind),
@@ -330,35 +330,35 @@ impl Port {
             replies.clone(),
             drain,
         );
-        let exchange = until_unmasked(exchange, caller, from, peers.clone(), replies);
+        let exchange = run_while_authorized(exchange, caller, from, peers.clone(), replies);
         let exchange = self.stop.clone().run_until_cancelled_owned(exchange);
         match kind {
-            Lane::Raft => runtimes.raft.spawn(exchange),
-            Lane::Geo => runtimes.rest.spawn(exchange),
+            StreamKind::Raft => runtimes.raft.spawn(exchange),
+            StreamKind::Geo => runtimes.general.spawn(exchange),
             // These stay on the connection's thread.
-            Lane::Keys | Lane::Users => leaving.streams.spawn(exchange),
+            StreamKind::Forwarded | StreamKind::Users => leaving.streams.spawn(exchange),
         };
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 
 #[tonic::async_trait]
-impl Node for Port {
+impl Node for NodeService {
     type ExchangeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
-    type WalkStream = Walk;
+    type WalkStream = BulkCopyStream;
 
     async fn identify(
         &self,
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
-        self.check_lane(None)?;
-        let handler = &self.answering.handler;
+        self.check_stream_kind(None)?;
+        let handler = &self.context.handler;
         let query = request.get_ref();
-        let with_nodes = query.nodes && check_node(&caller(&request)?).is_ok();
+        let with_nodes = query.nodes && check_node(&caller_of(&request)?).is_ok();
         Ok(Response::new(pb::IdentifyResponse {
             removed: handler.is_removed(query.node_id),
             nodes: if with_nodes { handler.nodes() } else { Vec::new() },
-            ..self.answering.identity.clone()
+            ..self.context.identity.clone()
         }))
     }
 
@@ -366,11 +366,11 @@ impl Node for Port {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
-        self.check_lane(None)?;
-        let caller = caller(&request)?;
+        self.check_stream_kind(None)?;
+        let caller = caller_of(&request)?;
         check_node(&caller)?;
         check_address(&caller, &request.get_ref().rpc)?;
-        let response = self.answering.handler.join(caller, request.into_inner());
+        let response = self.context.handler.join(caller, request.into_inner());
         let response = response.await?;
         Ok(Response::new(response))
     }
@@ -379,9 +379,9 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::CallFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (from, kind, caller) = self.answering.check(&request)?;
-        self.check_lane(Some(kind))?;
-        self.open((from, kind, caller), request)
+        let (from, kind, caller) = self.context.authenticate(&request)?;
+        self.check_stream_kind(Some(kind))?;
+        self.open_stream((from, kind, caller), request)
     }
 
     type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;
@@ -390,21 +390,21 @@ impl Node for Port {
         &self,
         _request: Request<pb::TopologyRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.check_lane(None)?;
-        let (updates, stream) = mpsc::channel(FRAMES_AHEAD);
-        let watch = watch(self.answering.handler.clone(), updates);
+        self.check_stream_kind(None)?;
+        let (updates, stream) = mpsc::channel(MAX_QUEUED_FRAMES);
+        let watch = watch_topology(self.context.handler.clone(), updates);
         let watch = self.stop.clone().run_until_cancelled_owned(watch);
-        self.answering.runtimes.rest.spawn(watch);
+        self.context.runtimes.general.spawn(watch);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn walk(
         &self,
-        request: Request<pb::WalkRequest>,
+        request: Request<pb::BulkCopyRequest>,
     ) -> Result<Response<Self::WalkStream>, Status> {
-        self.check_lane(None)?;
-        self.answering.check(&request)?;
-        let chunks = self.answering.handler.walk(request.into_inner())?;
+        self.check_stream_kind(None)?;
+        self.context.authenticate(&request)?;
+        let chunks = self.context.handler.bulk_copy(request.into_inner())?;
         Ok(Response::new(chunks))
     }
 
@@ -412,12 +412,12 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::SnapshotFrame>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
-        self.check_lane(None)?;
-        self.answering.check(&request)?;
-        let frames: Frames = request.into_inner().boxed();
+        self.check_stream_kind(None)?;
+        self.context.authenticate(&request)?;
+        let frames: SnapshotFrames = request.into_inner().boxed();
         // Acknowledgements are dropped: the caller's version knows none.
         let (acks, _) = mpsc::channel(1);
-        let installation = self.answering.handler.install(frames, acks);
+        let installation = self.context.handler.install_snapshot(frames, acks);
         Ok(Response::new(installation.await?))
     }
 
@@ -427,11 +427,11 @@ impl Node for Port {
         &self,
         request: Request<Streaming<pb::SnapshotFrame>>,
     ) -> Result<Response<Self::SendSnapshotStream>, Status> {
-        self.check_lane(None)?;
-        self.answering.check(&request)?;
-        let (acks, stream) = mpsc::channel(ACKS_AHEAD);
-        let frames: Frames = request.into_inner().boxed();
-        let installation = self.answering.handler.install(frames, acks.clone());
+        self.check_stream_kind(None)?;
+        self.context.authenticate(&request)?;
+        let (acks, stream) = mpsc::channel(MAX_QUEUED_ACKS);
+        let frames: SnapshotFrames = request.into_inner().boxed();
+        let installation = self.context.handler.install_snapshot(frames, acks.clone());
         let task = async move {
             let ack = |reply| pb::SnapshotAck {
                 kind: Some(pb::snapshot_ack::Kind::Installed(reply)),
@@ -440,7 +440,7 @@ impl Node for Port {
             let _ = acks.send(installation.await.map(ack)).await;
         };
         let task = self.stop.clone().run_until_cancelled_owned(task);
-        self.answering.runtimes.rest.spawn(task);
+        self.context.runtimes.general.spawn(task);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -15,24 +15,24 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Answering, CallError, Caller, Dialer, Frames, Handler, Lane, Leaving, LinkSettings, Peers,
-    PeersSettings, Runtimes, SnapshotAcks, Tls, Walk, serve,
+    RpcServerContext, CallError, PeerIdentity, Dialer, SnapshotFrames, RpcHandler, StreamKind, StreamDrain, RpcClientSettings, Peers,
+    PeersSettings, RpcRuntimes, SnapshotAcks, Tls, BulkCopyStream, serve,
 };
 use crate::raft::NodeId;
 
 pub(super) const ME: NodeId = 1;
 pub(super) const OTHER: NodeId = 2;
-pub(super) const LATE: &str = "late";
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(super) const DELAYED_BODY: &str = "late";
+pub(super) const STATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handler that answers barriers with a counter, pings never, and positions after a yield to the
 /// runtime: those of the last index when the gate opens. Users get their body back, that of
 /// [`DELAYED_BODY`] when the gate opens.
 #[derive(Default)]
-struct Counter(AtomicU64, Arc<Notify>);
+struct CountingHandler(AtomicU64, Arc<Notify>);
 
-impl Handler for Counter {
-    fn answer(
+impl RpcHandler for CountingHandler {
+    fn handle_call(
         &self,
         from: NodeId,
         body: call::Body,
@@ -63,17 +63,17 @@ impl Handler for Counter {
 
     fn join(
         &self,
-        _: Caller,
+        _: PeerIdentity,
         _: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
-    fn serve(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
+    fn handle_user_request(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
         let (status, body) = (200, request.body);
         let gate = self.1.clone();
         async move {
-            if body == LATE {
+            if body == DELAYED_BODY {
                 gate.notified().await;
             }
             pb::UserReply {
@@ -89,90 +89,90 @@ impl Handler for Counter {
         pb::Topology::default()
     }
 
-    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+    fn bulk_copy(&self, _: pb::BulkCopyRequest) -> Result<BulkCopyStream, Status> {
         Err(Status::unimplemented("not asked here"))
     }
 
-    fn install(
+    fn install_snapshot(
         &self,
-        _: Frames,
+        _: SnapshotFrames,
         _: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 }
 
-pub(super) struct Server {
+pub(super) struct TestServer {
     pub address: String,
     stop: CancellationToken,
-    pub leaving: Leaving,
+    pub drain: StreamDrain,
     pub gate: Arc<Notify>,
 }
 
-impl Drop for Server {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-pub(super) async fn server(address: &str, cluster: &str) -> Server {
-    server_with(address, cluster, peers(1, 1), None).await
+pub(super) async fn start_server(address: &str, cluster: &str) -> TestServer {
+    start_server_with(address, cluster, create_peers(1, 1), None).await
 }
 
-pub(super) async fn server_with(
+pub(super) async fn start_server_with(
     address: &str,
     cluster: &str,
     peers: Arc<Peers>,
     tls: Option<Arc<Tls>>,
-) -> Server {
-    let runtimes = Runtimes::all_on(&Handle::current());
-    server_on(runtimes, address, cluster, peers, tls).await
+) -> TestServer {
+    let runtimes = RpcRuntimes::all_on(&Handle::current());
+    start_server_on(runtimes, address, cluster, peers, tls).await
 }
 
-pub(super) async fn server_on(
-    runtimes: Runtimes,
+pub(super) async fn start_server_on(
+    runtimes: RpcRuntimes,
     address: &str,
     cluster: &str,
     peers: Arc<Peers>,
     tls: Option<Arc<Tls>>,
-) -> Server {
+) -> TestServer {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (stop, drain) = (CancellationToken::new(), Leaving::default());
+    let (stop, drain) = (CancellationToken::new(), StreamDrain::default());
     let gate = Arc::new(Notify::new());
-    let context = Answering {
+    let context = RpcServerContext {
         identity: pb::IdentifyResponse {
             cluster_id: cluster.to_owned(),
             node_id: OTHER,
             ..Default::default()
         },
-        handler: Arc::new(Counter(AtomicU64::default(), gate.clone())),
+        handler: Arc::new(CountingHandler(AtomicU64::default(), gate.clone())),
         runtimes,
         message_bytes: 1 << 20,
-        leaving: drain.clone(),
+        drain: drain.clone(),
         peers,
         tls,
     };
     tokio::spawn(serve(listener, context, stop.clone()));
-    Server {
+    TestServer {
         address,
         stop,
-        leaving: drain,
+        drain,
         gate,
     }
 }
 
-pub(super) fn peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
-    peers_of(ME, Dialer::default(), calls, queue_bytes)
+pub(super) fn create_peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
+    create_peers_of(ME, Dialer::default(), calls, queue_bytes)
 }
 
-pub(super) fn peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: usize) -> Arc<Peers> {
-    let runtimes = Runtimes::all_on(&Handle::current());
-    peers_on(runtimes, me, dialer, (calls, queue_bytes))
+pub(super) fn create_peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: usize) -> Arc<Peers> {
+    let runtimes = RpcRuntimes::all_on(&Handle::current());
+    create_peers_on(runtimes, me, dialer, (calls, queue_bytes))
 }
 
-pub(super) fn peers_on(
-    runtimes: Runtimes,
+pub(super) fn create_peers_on(
+    runtimes: RpcRuntimes,
     me: NodeId,
     dialer: Dialer,
     (calls, queue_bytes): (usize, usize),
@@ -181,26 +181,26 @@ pub(super) fn peers_on(
         cluster_id: "a".to_owned(),
         me,
         dialer,
-        link: LinkSettings {
-            calls,
-            queue_bytes,
-            message_bytes: 1 << 20,
+        client: RpcClientSettings {
+            max_calls: calls,
+            max_queue_bytes: queue_bytes,
+            max_message_bytes: 1 << 20,
         },
         runtimes,
     })
 }
 
-pub(super) async fn connected(peers: &Peers, up: bool) {
-    let mut state = peers.connected(OTHER, Lane::Keys).unwrap();
+pub(super) async fn wait_connected(peers: &Peers, up: bool) {
+    let mut state = peers.watch_connection(OTHER, StreamKind::Forwarded).unwrap();
     let wait = state.wait_for(|connected| *connected == up);
-    tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
+    tokio::time::timeout(STATE_TIMEOUT, wait).await.unwrap().unwrap();
 }
 
-pub(super) fn barrier() -> call::Body {
+pub(super) fn barrier_call() -> call::Body {
     call::Body::Barrier(pb::Barrier { group: 0 })
 }
 
-fn position(reply: reply::Body) -> u64 {
+fn index_of(reply: reply::Body) -> u64 {
     match reply {
         reply::Body::Position(position) => position.index,
         other => panic!("{other:?}"),
@@ -209,137 +209,137 @@ fn position(reply: reply::Body) -> u64 {
 
 #[tokio::test]
 async fn calls_arrive_in_order_and_get_their_own_replies() {
-    let server = server("127.0.0.1:0", "a").await;
-    let peers = peers(10_000, 1 << 20);
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
+    let server = start_server("127.0.0.1:0", "a").await;
+    let peers = create_peers(10_000, 1 << 20);
+    peers.set_address(OTHER, &server.address);
+    wait_connected(&peers, true).await;
     let calls: Vec<_> = (0..2000)
-        .map(|_| peers.start(OTHER, Lane::Keys, barrier(), SOON).unwrap())
+        .map(|_| peers.start_call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).unwrap())
         .collect();
     for (expected, call) in calls.into_iter().enumerate() {
-        assert_eq!(position(call.wait().await.unwrap()), expected as u64);
+        assert_eq!(index_of(call.wait().await.unwrap()), expected as u64);
     }
     let delayed = (0..500).map(|index| {
         let body = call::Body::AwaitApplied(pb::AwaitApplied { group: 0, index });
-        peers.start(OTHER, Lane::Keys, body, SOON).unwrap()
+        peers.start_call(OTHER, StreamKind::Forwarded, body, STATE_TIMEOUT).unwrap()
     });
     for (expected, call) in delayed.collect::<Vec<_>>().into_iter().enumerate() {
-        assert_eq!(position(call.wait().await.unwrap()), expected as u64);
+        assert_eq!(index_of(call.wait().await.unwrap()), expected as u64);
     }
 }
 
 #[tokio::test]
 async fn failed_calls_are_unsent_or_lost() {
-    let peers = peers(10, 1 << 20);
+    let peers = create_peers(10, 1 << 20);
     assert_eq!(
-        peers.call(OTHER, Lane::Keys, barrier(), SOON).await,
+        peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await,
         Err(CallError::Unsent)
     );
-    let server = server("127.0.0.1:0", "a").await;
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
+    let server = start_server("127.0.0.1:0", "a").await;
+    peers.set_address(OTHER, &server.address);
+    wait_connected(&peers, true).await;
     let ping = call::Body::Ping(pb::Ping::default());
     let short_timeout = Duration::from_millis(100);
     let unanswered = peers
-        .call(OTHER, Lane::Keys, ping.clone(), short_timeout)
+        .call(OTHER, StreamKind::Forwarded, ping.clone(), short_timeout)
         .await;
     assert_eq!(unanswered, Err(CallError::Lost));
-    let pending = peers.start(OTHER, Lane::Keys, ping, SOON).unwrap();
+    let pending = peers.start_call(OTHER, StreamKind::Forwarded, ping, STATE_TIMEOUT).unwrap();
     // Its reply shows that the call before it was sent.
     peers
-        .call(OTHER, Lane::Keys, barrier(), SOON)
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
         .await
         .unwrap();
     drop(server);
     assert_eq!(pending.wait().await, Err(CallError::Lost));
-    connected(&peers, false).await;
-    let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    wait_connected(&peers, false).await;
+    let refused = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
     assert_eq!(refused, Err(CallError::Unsent));
 }
 
 #[tokio::test]
 async fn a_draining_node_answers_sent_calls_and_gets_no_more() {
-    let server = server("127.0.0.1:0", "a").await;
-    let peers = peers(10, 1 << 20);
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
+    let server = start_server("127.0.0.1:0", "a").await;
+    let peers = create_peers(10, 1 << 20);
+    peers.set_address(OTHER, &server.address);
+    wait_connected(&peers, true).await;
     let delayed = call::Body::AwaitApplied(pb::AwaitApplied {
         group: 0,
         index: u64::MAX,
     });
-    let pending = peers.start(OTHER, Lane::Keys, delayed, SOON).unwrap();
+    let pending = peers.start_call(OTHER, StreamKind::Forwarded, delayed, STATE_TIMEOUT).unwrap();
     // Its reply shows that the call before it was sent.
-    let sent = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    let sent = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
     sent.unwrap();
-    let drain = server.leaving.clone();
-    let drained = tokio::spawn(async move { drain.leave().await });
-    connected(&peers, false).await;
-    let refused = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    let drain = server.drain.clone();
+    let drained = tokio::spawn(async move { drain.drain().await });
+    wait_connected(&peers, false).await;
+    let refused = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
     assert_eq!(refused, Err(CallError::Unsent));
     // Raft's stream stays meanwhile.
-    let mut raft_state = peers.connected(OTHER, Lane::Raft).unwrap();
+    let mut raft_state = peers.watch_connection(OTHER, StreamKind::Raft).unwrap();
     raft_state.wait_for(|up| *up).await.unwrap();
-    let raft = peers.call(OTHER, Lane::Raft, barrier(), SOON).await;
+    let raft = peers.call(OTHER, StreamKind::Raft, barrier_call(), STATE_TIMEOUT).await;
     raft.unwrap();
     assert!(!drained.is_finished());
     server.gate.notify_one();
-    assert_eq!(position(pending.wait().await.unwrap()), u64::MAX);
-    tokio::time::timeout(SOON, drained).await.unwrap().unwrap();
+    assert_eq!(index_of(pending.wait().await.unwrap()), u64::MAX);
+    tokio::time::timeout(STATE_TIMEOUT, drained).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_restarted_node_is_reconnected_also_at_another_address() {
-    let first = server("127.0.0.1:0", "a").await;
-    let peers = peers(10, 1 << 20);
-    peers.learn(OTHER, &first.address);
-    connected(&peers, true).await;
+    let first = start_server("127.0.0.1:0", "a").await;
+    let peers = create_peers(10, 1 << 20);
+    peers.set_address(OTHER, &first.address);
+    wait_connected(&peers, true).await;
     drop(first);
-    connected(&peers, false).await;
-    let second = server("127.0.0.1:0", "a").await;
-    peers.learn(OTHER, &second.address);
-    connected(&peers, true).await;
+    wait_connected(&peers, false).await;
+    let second = start_server("127.0.0.1:0", "a").await;
+    peers.set_address(OTHER, &second.address);
+    wait_connected(&peers, true).await;
     peers
-        .call(OTHER, Lane::Keys, barrier(), SOON)
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
         .await
         .unwrap();
-    peers.forget(OTHER);
-    let removed = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    peers.remove(OTHER);
+    let removed = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
     assert_eq!(removed, Err(CallError::Unsent));
 }
 
 #[tokio::test]
 async fn queued_calls_are_bounded() {
-    let server = server("127.0.0.1:0", "a").await;
-    let peers = peers(4, 1000);
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
+    let server = start_server("127.0.0.1:0", "a").await;
+    let peers = create_peers(4, 1000);
+    peers.set_address(OTHER, &server.address);
+    wait_connected(&peers, true).await;
     let ping = || call::Body::Ping(pb::Ping::default());
     // Nothing is sent before this task yields to the runtime.
     let queued: Vec<_> = (0..100)
-        .map(|_| peers.start(OTHER, Lane::Keys, ping(), Duration::from_secs(1)))
+        .map(|_| peers.start_call(OTHER, StreamKind::Forwarded, ping(), Duration::from_secs(1)))
         .collect();
     let busy = queued
         .iter()
         .filter(|call| matches!(call, Err(CallError::Busy)));
     assert!(busy.count() >= 90);
-    let large = call::Body::Room(pb::RoomRequest {
+    let large = call::Body::Quota(pb::QuotaRequest {
         bucket: vec![0; 2000].into(),
     });
-    let refused = peers.start(OTHER, Lane::Keys, large, SOON);
+    let refused = peers.start_call(OTHER, StreamKind::Forwarded, large, STATE_TIMEOUT);
     assert!(matches!(refused, Err(CallError::Busy)));
 }
 
 #[tokio::test]
 async fn a_node_of_another_cluster_and_another_node_are_refused() {
-    let foreign = server("127.0.0.1:0", "b").await;
-    let peers = peers(10, 1000);
-    peers.learn(OTHER, &foreign.address);
-    let own = server("127.0.0.1:0", "a").await;
+    let foreign = start_server("127.0.0.1:0", "b").await;
+    let peers = create_peers(10, 1000);
+    peers.set_address(OTHER, &foreign.address);
+    let own = start_server("127.0.0.1:0", "a").await;
     // The node at this address isn't node 3.
-    peers.learn(3, &own.address);
+    peers.set_address(3, &own.address);
     let timeout = Duration::from_millis(300);
     for node in [OTHER, 3] {
-        let mut state = peers.connected(node, Lane::Raft).unwrap();
+        let mut state = peers.watch_connection(node, StreamKind::Raft).unwrap();
         let up = tokio::time::timeout(timeout, state.wait_for(|up| *up)).await;
         assert!(up.is_err(), "node {node} was greeted");
     }

@@ -11,29 +11,29 @@ use futures_util::stream;
 use tempfile::TempDir;
 use tonic::{Code, Request, Status};
 
-use super::tests::{ME, OTHER, SOON, Server, barrier, connected, peers_of, server_with};
-use super::users_tests::{answered, greeted, greeted_with, greeting, router, user};
-use super::{Dialer, Greeting, Holder, Lane, Peers, Tls, TlsFiles, identify, join};
-use crate::certs::make;
-use crate::config::{CertsArgs, CertsOrder, CertsTerm};
+use super::tests::{ME, OTHER, STATE_TIMEOUT, TestServer, barrier_call, wait_connected, create_peers_of, start_server_with};
+use super::router_streams_tests::{reply_body, send_greeting, send_greeting_with, user_greeting, start_router, user_call};
+use super::{Dialer, Greeting, TlsRole, StreamKind, Peers, Tls, TlsFiles, identify, join};
+use crate::certs::run;
+use crate::config::{CertsArgs, CertsCommand, CertificateValidity};
 
 /// Hosts of the nodes: each has its own.
-const MY_HOST: &str = "127.0.0.1";
+const OWN_HOST: &str = "127.0.0.1";
 const OTHER_HOST: &str = "127.0.0.2";
 
 /// A CA that issues certificates in a directory.
-struct Ca(TempDir);
+struct TestCa(TempDir);
 
-impl Ca {
+impl TestCa {
     fn new() -> Self {
         let ca = Self(tempfile::tempdir().unwrap());
-        ca.order(CertsOrder::Init { days: 2 });
+        ca.run(CertsCommand::Init { days: 2 });
         ca
     }
 
-    fn order(&self, order: CertsOrder) {
+    fn run(&self, order: CertsCommand) {
         let dir = self.0.path().to_owned();
-        make(&CertsArgs { dir, order }).unwrap();
+        run(&CertsArgs { dir, command: order }).unwrap();
     }
 
     fn files(&self, name: &str) -> TlsFiles {
@@ -47,18 +47,18 @@ impl Ca {
 
     fn node(&self, host: &str) -> Arc<Tls> {
         let (hosts, host) = (vec![host.to_owned()], host.to_owned());
-        self.order(CertsOrder::Node { hosts, term: TERM });
-        Tls::open(self.files(&host), Holder::Node { host }).unwrap()
+        self.run(CertsCommand::Node { hosts, term: TERM });
+        Tls::open(self.files(&host), TlsRole::Node { host }).unwrap()
     }
 
     fn router(&self) -> Arc<Tls> {
         let name = "router".to_owned();
-        self.order(CertsOrder::Router { name, term: TERM });
-        Tls::open(self.files("router"), Holder::Router).unwrap()
+        self.run(CertsCommand::Router { name, term: TERM });
+        Tls::open(self.files("router"), TlsRole::Router).unwrap()
     }
 }
 
-const TERM: CertsTerm = CertsTerm {
+const TERM: CertificateValidity = CertificateValidity {
     days: 1,
     renew: true,
 };
@@ -68,24 +68,24 @@ fn dialer(tls: &Arc<Tls>) -> Dialer {
 }
 
 /// Starts node [`OTHER`], which knows that node [`ME`] is at [`OWN_HOST`].
-async fn other_node(ca: &Ca) -> (Server, Arc<Peers>) {
+async fn start_other_node(ca: &TestCa) -> (TestServer, Arc<Peers>) {
     let tls = ca.node(OTHER_HOST);
-    let peers = peers_of(OTHER, dialer(&tls), 10, 1 << 20);
-    peers.learn(ME, &format!("{MY_HOST}:1"));
+    let peers = create_peers_of(OTHER, dialer(&tls), 10, 1 << 20);
+    peers.set_address(ME, &format!("{OWN_HOST}:1"));
     let address = format!("{OTHER_HOST}:0");
-    let server = server_with(&address, "a", peers.clone(), Some(tls)).await;
+    let server = start_server_with(&address, "a", peers.clone(), Some(tls)).await;
     (server, peers)
 }
 
 /// Opens a stream as node `from` with any certificate; fails if the server closes it.
-async fn greet(tls: &Arc<Tls>, server: &Server, from: u64) -> Result<(), Status> {
-    open_lane(&dialer(tls), server, (from, Lane::Raft)).await
+async fn open_raft_stream(tls: &Arc<Tls>, server: &TestServer, from: u64) -> Result<(), Status> {
+    open_stream(&dialer(tls), server, (from, StreamKind::Raft)).await
 }
 
-async fn open_lane(
+async fn open_stream(
     dialer: &Dialer,
-    server: &Server,
-    (from, kind): (u64, Lane),
+    server: &TestServer,
+    (from, kind): (u64, StreamKind),
 ) -> Result<(), Status> {
     let channel = dialer.channel(&server.address, |endpoint| endpoint).await?;
     let mut request = Request::new(stream::pending());
@@ -94,7 +94,7 @@ async fn open_lane(
         from,
         to: OTHER,
     };
-    greeting.write(kind, request.metadata_mut())?;
+    greeting.write_metadata(kind, request.metadata_mut())?;
     let replies = NodeClient::new(channel).exchange(request).await?;
     let mut replies = replies.into_inner();
     // No call was sent: only the end of the stream can come.
@@ -106,28 +106,28 @@ async fn open_lane(
 
 #[tokio::test]
 async fn nodes_call_each_other_with_certificates() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
-    let peers = peers_of(ME, dialer(&ca.node(MY_HOST)), 10, 1 << 20);
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
-    let reply = peers.call(OTHER, Lane::Keys, barrier(), SOON).await;
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
+    let peers = create_peers_of(ME, dialer(&ca.node(OWN_HOST)), 10, 1 << 20);
+    peers.set_address(OTHER, &server.address);
+    wait_connected(&peers, true).await;
+    let reply = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
     reply.unwrap();
 }
 
 #[tokio::test]
 async fn a_node_cannot_act_as_another() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
-    greet(&ca.node(MY_HOST), &server, ME).await.unwrap();
-    let refused = greet(&ca.node("127.0.0.3"), &server, ME).await.unwrap_err();
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
+    open_raft_stream(&ca.node(OWN_HOST), &server, ME).await.unwrap();
+    let refused = open_raft_stream(&ca.node("127.0.0.3"), &server, ME).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    assert!(refused.message().contains(MY_HOST), "{refused}");
+    assert!(refused.message().contains(OWN_HOST), "{refused}");
     // It can't be dialled in place of another, either.
     let impostor = ca.node("127.0.0.3");
-    let address = format!("{MY_HOST}:0");
-    let peers = peers_of(OTHER, Dialer::default(), 1, 1);
-    let impostor = server_with(&address, "a", peers, Some(impostor)).await;
+    let address = format!("{OWN_HOST}:0");
+    let peers = create_peers_of(OTHER, Dialer::default(), 1, 1);
+    let impostor = start_server_with(&address, "a", peers, Some(impostor)).await;
     let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address, 0).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
 }
@@ -135,16 +135,16 @@ async fn a_node_cannot_act_as_another() {
 #[tokio::test]
 async fn callers_with_an_unknown_node_number_are_refused_as_unavailable() {
     const UNKNOWN: u64 = 77;
-    let ca = Ca::new();
-    let (server, peers) = other_node(&ca).await;
+    let ca = TestCa::new();
+    let (server, peers) = start_other_node(&ca).await;
     // A host of no member, and the host of another member.
-    for host in ["127.0.0.3", MY_HOST] {
+    for host in ["127.0.0.3", OWN_HOST] {
         let unknown = dialer(&ca.node(host));
-        for kind in [Lane::Raft, Lane::Keys, Lane::Geo] {
-            let refused = open_lane(&unknown, &server, (UNKNOWN, kind)).await;
+        for kind in [StreamKind::Raft, StreamKind::Forwarded, StreamKind::Geo] {
+            let refused = open_stream(&unknown, &server, (UNKNOWN, kind)).await;
             assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
         }
-        assert!(peers.take_stranger(), "other nodes are asked about it");
+        assert!(peers.take_unknown_caller(), "other nodes are asked about it");
         let channel = unknown.channel(&server.address, |endpoint| endpoint).await.unwrap();
         let mut snapshot = Request::new(stream::empty());
         let greeting = Greeting {
@@ -152,67 +152,67 @@ async fn callers_with_an_unknown_node_number_are_refused_as_unavailable() {
             from: UNKNOWN,
             to: OTHER,
         };
-        greeting.write(Lane::Raft, snapshot.metadata_mut()).unwrap();
+        greeting.write_metadata(StreamKind::Raft, snapshot.metadata_mut()).unwrap();
         let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
         assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     }
-    assert!(peers.take_stranger() && !peers.take_stranger());
+    assert!(peers.take_unknown_caller() && !peers.take_unknown_caller());
 }
 
 #[tokio::test]
 async fn a_node_is_accepted_once_it_is_known_until_it_is_removed() {
-    let ca = Ca::new();
-    let (server, peers) = other_node(&ca).await;
-    peers.forget(ME);
-    let caller = peers_of(ME, dialer(&ca.node(MY_HOST)), 10, 1 << 20);
-    caller.learn(OTHER, &server.address);
+    let ca = TestCa::new();
+    let (server, peers) = start_other_node(&ca).await;
+    peers.remove(ME);
+    let caller = create_peers_of(ME, dialer(&ca.node(OWN_HOST)), 10, 1 << 20);
+    caller.set_address(OTHER, &server.address);
     let noticed = async {
-        while !peers.take_stranger() {
+        while !peers.take_unknown_caller() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, noticed).await.unwrap();
-    peers.learn(ME, &format!("{MY_HOST}:1"));
-    connected(&caller, true).await;
-    peers.forget(ME);
-    connected(&caller, false).await;
+    tokio::time::timeout(STATE_TIMEOUT, noticed).await.unwrap();
+    peers.set_address(ME, &format!("{OWN_HOST}:1"));
+    wait_connected(&caller, true).await;
+    peers.remove(ME);
+    wait_connected(&caller, false).await;
     // The number of another node doesn't help it, either.
-    peers.learn(ME, "127.0.0.3:1");
-    let refused = greet(&ca.node(MY_HOST), &server, ME).await.unwrap_err();
+    peers.set_address(ME, "127.0.0.3:1");
+    let refused = open_raft_stream(&ca.node(OWN_HOST), &server, ME).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
 async fn users_requests_are_refused_from_nodes_that_are_no_members() {
-    let ca = Ca::new();
-    let (server, peers) = other_node(&ca).await;
+    let ca = TestCa::new();
+    let (server, peers) = start_other_node(&ca).await;
     let unknown = dialer(&ca.node("127.0.0.3"));
-    let greeting = greeting("a", OTHER);
-    let (mut replies, _calls) = greeted_with(&unknown, &server.address, &greeting).await;
+    let greeting = user_greeting("a", OTHER);
+    let (mut replies, _calls) = send_greeting_with(&unknown, &server.address, &greeting).await;
     let welcome: pb::UserWelcome = replies.next().await.unwrap().unwrap();
     assert_eq!(welcome.code, Code::PermissionDenied as u32);
-    let forwarder = router(unknown, &server.address);
-    peers.learn(5, "127.0.0.3:1");
-    forwarder.is_connected(true).await;
-    assert_eq!(answered(forwarder.call(user("hello")).await), "hello");
+    let forwarder = start_router(unknown, &server.address);
+    peers.set_address(5, "127.0.0.3:1");
+    forwarder.wait_connected(true).await;
+    assert_eq!(reply_body(forwarder.call(user_call("hello")).await), "hello");
 }
 
 #[tokio::test]
 async fn a_connection_for_raft_accepts_nothing_else() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
-    let for_raft = dialer(&ca.node(MY_HOST)).for_raft();
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
+    let for_raft = dialer(&ca.node(OWN_HOST)).for_raft();
     let refused = identify(&for_raft, &server.address, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    open_lane(&for_raft, &server, (ME, Lane::Raft)).await.unwrap();
-    let refused = open_lane(&for_raft, &server, (ME, Lane::Keys)).await;
+    open_stream(&for_raft, &server, (ME, StreamKind::Raft)).await.unwrap();
+    let refused = open_stream(&for_raft, &server, (ME, StreamKind::Forwarded)).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
 async fn a_router_may_identify_a_node_and_nothing_else() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
     let router = ca.router();
     let identity = identify(&dialer(&router), &server.address, 0)
         .await
@@ -228,7 +228,7 @@ async fn a_router_may_identify_a_node_and_nothing_else() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     for number in [ME, 5] {
-        let refused = greet(&router, &server, number).await.unwrap_err();
+        let refused = open_raft_stream(&router, &server, number).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     let channel = dialer(&router)
@@ -241,30 +241,30 @@ async fn a_router_may_identify_a_node_and_nothing_else() {
         from: ME,
         to: OTHER,
     };
-    greeting.write(Lane::Raft, snapshot.metadata_mut()).unwrap();
+    greeting.write_metadata(StreamKind::Raft, snapshot.metadata_mut()).unwrap();
     let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]
 async fn routers_and_nodes_may_forward_users_requests_only_with_a_certificate() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
-    for tls in [ca.router(), ca.node(MY_HOST)] {
-        let router = router(dialer(&tls), &server.address);
-        router.is_connected(true).await;
-        assert_eq!(answered(router.call(user("hello")).await), "hello");
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
+    for tls in [ca.router(), ca.node(OWN_HOST)] {
+        let router = start_router(dialer(&tls), &server.address);
+        router.wait_connected(true).await;
+        assert_eq!(reply_body(router.call(user_call("hello")).await), "hello");
     }
-    let (mut replies, _calls) = greeted(&server.address, "a", OTHER).await;
+    let (mut replies, _calls) = send_greeting(&server.address, "a", OTHER).await;
     let welcome = replies.next::<pb::UserWelcome>().await;
     assert!(!matches!(welcome, Ok(Some(_))), "{welcome:?}");
 }
 
 #[tokio::test]
 async fn a_node_joins_at_its_own_address_only() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
-    let joining = dialer(&ca.node(MY_HOST));
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
+    let joining = dialer(&ca.node(OWN_HOST));
     let request = |rpc: &str| pb::JoinRequest {
         node_id: 5,
         rpc: rpc.to_owned(),
@@ -279,17 +279,17 @@ async fn a_node_joins_at_its_own_address_only() {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_ends_its_stream_only() {
-    let ca = Ca::new();
-    let (server, _) = other_node(&ca).await;
-    let tls = ca.node(MY_HOST);
-    let peers = peers_of(ME, dialer(&tls), 10, 1 << 20);
-    peers.learn(OTHER, &server.address);
-    connected(&peers, true).await;
+    let ca = TestCa::new();
+    let (server, _) = start_other_node(&ca).await;
+    let tls = ca.node(OWN_HOST);
+    let peers = create_peers_of(ME, dialer(&tls), 10, 1 << 20);
+    peers.set_address(OTHER, &server.address);
+    wait_connected(&peers, true).await;
     let channel = dialer(&tls)
         .channel(&server.address, |endpoint| endpoint)
         .await
         .unwrap();
-    let large = call::Body::Room(pb::RoomRequest {
+    let large = call::Body::Quota(pb::QuotaRequest {
         // The test server's limit is 1 MiB.
         bucket: vec![0; 2 << 20].into(),
     });
@@ -306,12 +306,12 @@ async fn a_message_that_is_too_large_ends_its_stream_only() {
         from: ME,
         to: OTHER,
     };
-    greeting.write(Lane::Keys, request.metadata_mut()).unwrap();
+    greeting.write_metadata(StreamKind::Forwarded, request.metadata_mut()).unwrap();
     let replies = NodeClient::new(channel).exchange(request).await.unwrap();
-    let end = tokio::time::timeout(SOON, replies.into_inner().message()).await;
+    let end = tokio::time::timeout(STATE_TIMEOUT, replies.into_inner().message()).await;
     assert!(!matches!(end.expect("end of the stream"), Ok(Some(_))));
     peers
-        .call(OTHER, Lane::Keys, barrier(), SOON)
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
         .await
         .unwrap();
 }

@@ -13,20 +13,20 @@ use cloudkv_proto::v1::{
 use futures_util::future::{join_all, try_join_all};
 use tokio_util::sync::CancellationToken;
 
-use super::directory::{Directory, key_error};
+use super::directory::{Directory, from_key_error};
 use super::errors::DirectoryError;
-use super::writes::Propose;
+use super::writes::ProposeCommand;
 use crate::meta::Bucket;
-use crate::rpc::Lane;
+use crate::rpc::StreamKind;
 use crate::types::{AccountId, BucketId, Nanos};
 
 /// Interval at which deleted buckets are looked for, if no deletion triggers it earlier.
-const SWEEP: Duration = Duration::from_secs(2);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Timeout of a query for the key counts that a node has published.
-const ASK: Duration = Duration::from_millis(500);
+const QUERY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time for which a published number of keys confirms a deletion: two of the longest publishing
 /// intervals.
-const CONFIRMS_FOR: Duration = Duration::from_secs(20);
+const CONFIRM_WINDOW: Duration = Duration::from_secs(20);
 
 impl Directory {
     /// Deletes a bucket of `account`. `confirm` must be the number of its keys, as counted now or
@@ -37,15 +37,15 @@ impl Directory {
         id: BucketId,
         confirm: u64,
     ) -> Result<(), DirectoryError> {
-        self.check_readable().await?;
-        let bucket = self.owned(account, &id)?;
-        let keys = self.inner.shards.count(&id, true).await;
-        let keys = keys.map_err(key_error)?;
+        self.barrier().await?;
+        let bucket = self.owned_bucket(account, &id)?;
+        let keys = self.inner.shards.count_keys(&id, true).await;
+        let keys = keys.map_err(from_key_error)?;
         let since = self
             .inner
             .clock
             .now()
-            .saturating_sub(CONFIRMS_FOR.as_nanos() as u64);
+            .saturating_sub(CONFIRM_WINDOW.as_nanos() as u64);
         if confirm != keys && !self.was_published(&bucket, confirm, since).await {
             return Err(DirectoryError::ConfirmMismatch { keys });
         }
@@ -54,8 +54,8 @@ impl Directory {
         };
         let deleted = self.propose(Command::DeleteBucket(delete)).await?;
         deleted.map_err(|_| DirectoryError::UnknownBucket)?;
-        self.inner.metadata.spread().await;
-        self.inner.deleted.notify_one();
+        self.inner.metadata.await_applied_on_peers().await;
+        self.inner.bucket_deleted.notify_one();
         Ok(())
     }
 
@@ -65,16 +65,16 @@ impl Directory {
             return true;
         }
         let peers = self.inner.shards.peers();
-        let queries = peers.near().into_iter().map(|node| {
-            let body = call::Body::RoomQuery(pb::RoomQuery {
+        let queries = peers.same_region().into_iter().map(|node| {
+            let body = call::Body::QuotaQuery(pb::QuotaQuery {
                 bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
                 recall: false,
             });
-            peers.call(node, Lane::Keys, body, ASK)
+            peers.call(node, StreamKind::Forwarded, body, QUERY_TIMEOUT)
         });
         let replies = join_all(queries).await;
         replies.into_iter().flatten().any(|reply| match reply {
-            reply::Body::RoomState(state) => {
+            reply::Body::QuotaState(state) => {
                 let mut published = state.published.iter();
                 published.any(|count| count.keys == keys && count.at > since)
             }
@@ -84,23 +84,23 @@ impl Directory {
 
     /// Drops the rows of deleted buckets in this region while this node leads the region's first
     /// shard, until `stop`.
-    pub async fn sweep(self, stop: CancellationToken) {
+    pub async fn sweep_deleted_buckets(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
-                let buckets = self.inner.catalog.dropping(self.inner.settings.region);
+                let buckets = self.inner.catalog.buckets_to_drop(self.inner.settings.region);
                 let first_shard = self.inner.shards.local(0);
-                let is_leader = first_shard.is_some_and(|shard| shard.serves());
+                let is_leader = first_shard.is_some_and(|shard| shard.is_serving());
                 if !buckets.is_empty()
                     && is_leader
                     && let Err(error) = self.drop_rows(&buckets).await
                 {
                     tracing::debug!(
                         %error,
-                        delay = ?SWEEP,
+                        delay = ?SWEEP_INTERVAL,
                         "dropping rows of deleted buckets failed, retrying"
                     );
                 }
-                let _ = tokio::time::timeout(SWEEP, self.inner.deleted.notified()).await;
+                let _ = tokio::time::timeout(SWEEP_INTERVAL, self.inner.bucket_deleted.notified()).await;
             }
         })
         .await;
@@ -109,12 +109,12 @@ impl Directory {
     async fn drop_rows(&self, buckets: &[BucketId]) -> Result<(), DirectoryError> {
         for id in buckets {
             let bucket = Bytes::copy_from_slice(id.as_bytes());
-            let drop = Propose(Kind::DropBucket(pb::DropBucket {
+            let drop = ProposeCommand(Kind::DropBucket(pb::DropBucket {
                 bucket: bucket.clone(),
             }));
             let shards = &self.inner.shards;
             let drops = shards.numbers().map(|shard| shards.run(shard, &drop));
-            try_join_all(drops).await.map_err(key_error)?;
+            try_join_all(drops).await.map_err(from_key_error)?;
             let region = self.inner.settings.region;
             let dropped = Command::BucketDropped(pb::BucketDropped { bucket, region });
             // Refused if the metadata has forgotten the bucket meanwhile.

@@ -8,28 +8,28 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 
-use super::absent::Absent;
+use super::negative_cache::NegativeCache;
 use super::errors::{DirectoryError, KeyError, Unavailable};
-use super::metadata::Metadata;
-use super::reads::Larger;
-use super::reports::Silent;
-use super::session::{Session, SessionError};
+use super::metadata::MetadataClient;
+use super::reads::HasLarger;
+use super::reports::UnresponsiveRegions;
+use super::session::{SessionToken, SessionError};
 use super::shards::Shards;
 use crate::clock::Clock;
-use crate::meta::{Bucket, Catalog, Refusal, Topology, access_to_pb, plan_to_pb};
-use crate::store::Gate;
+use crate::meta::{Bucket, Catalog, CommandRefusal, Topology, access_to_pb, plan_to_pb};
+use crate::store::WriteGate;
 use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
 };
 
 /// Maximum number of names that are drawn for a new bucket, if one should be taken.
-const NAME_TRIES: usize = 3;
+const MAX_NAME_ATTEMPTS: usize = 3;
 
 /// Number of buckets after which a listing yields to other requests.
-const YIELD_EVERY: usize = 32;
+const BUCKETS_PER_YIELD: usize = 32;
 
 /// Maximum number of a list's buckets that are summarized concurrently.
-const SUMMARIES_AT_ONCE: usize = 64;
+const MAX_CONCURRENT_SUMMARIES: usize = 64;
 
 /// Limits that the operator sets on accounts and buckets.
 #[derive(Clone, Debug)]
@@ -55,30 +55,30 @@ pub struct Directory {
 }
 
 pub(super) struct Inner {
-    pub metadata: Metadata,
+    pub metadata: MetadataClient,
     pub catalog: Arc<Catalog>,
     pub shards: Shards,
     pub clock: Clock,
     pub settings: DirectorySettings,
     /// Refuses what grows while the disks of the metadata's nodes fill up.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<WriteGate>,
     /// Names that the leader was asked for a moment ago, and that don't exist.
-    pub absent: Absent,
+    pub negative_cache: NegativeCache,
     /// Notified when a bucket was deleted, so that its rows are dropped.
-    pub deleted: tokio::sync::Notify,
+    pub bucket_deleted: tokio::sync::Notify,
     /// Held while an operator changes a plan's limits.
-    pub plan_changes: tokio::sync::Mutex<()>,
+    pub plan_change_lock: tokio::sync::Mutex<()>,
 }
 
 impl Directory {
     /// Creates the directory over `catalog`, which `metadata` replicates.
     pub fn new(
-        metadata: Metadata,
+        metadata: MetadataClient,
         catalog: Arc<Catalog>,
         shards: Shards,
         clock: Clock,
         settings: DirectorySettings,
-        gate: Arc<Gate>,
+        gate: Arc<WriteGate>,
     ) -> Self {
         let deleted = tokio::sync::Notify::new();
         Self {
@@ -89,46 +89,46 @@ impl Directory {
                 clock,
                 settings,
                 gate,
-                absent: Absent::default(),
-                deleted,
-                plan_changes: tokio::sync::Mutex::default(),
+                negative_cache: NegativeCache::default(),
+                bucket_deleted: deleted,
+                plan_change_lock: tokio::sync::Mutex::default(),
             }),
         }
     }
 
     /// Returns the client of the metadata's leader.
-    pub fn metadata(&self) -> &Metadata {
+    pub fn metadata(&self) -> &MetadataClient {
         &self.inner.metadata
     }
 
     /// Parses a session token. If it names a region that this node doesn't know, the metadata's
     /// leader is asked first.
-    pub async fn session(&self, token: &str) -> Result<Result<Session, SessionError>, Unavailable> {
+    pub async fn parse_session(&self, token: &str) -> Result<Result<SessionToken, SessionError>, Unavailable> {
         let topology = self.inner.catalog.topology();
-        match Session::parse(token, &topology) {
-            Err(SessionError::Gone) => {}
+        match SessionToken::parse(token, &topology) {
+            Err(SessionError::UnknownRegion) => {}
             parsed => return Ok(parsed),
         }
         self.inner.metadata.barrier().await?;
-        Ok(Session::parse(token, &self.inner.catalog.topology()))
+        Ok(SessionToken::parse(token, &self.inner.catalog.topology()))
     }
 
     /// Returns the topology if there are several regions.
-    pub fn regions(&self) -> Option<Arc<Topology>> {
+    pub fn multi_region_topology(&self) -> Option<Arc<Topology>> {
         let catalog = &self.inner.catalog;
-        catalog.has_regions().then(|| catalog.topology())
+        catalog.has_several_regions().then(|| catalog.topology())
     }
 
     /// Looks up a bucket that this node doesn't know at the metadata's leader.
     pub async fn find_bucket(&self, id: &BucketId) -> Result<Option<Arc<Bucket>>, Unavailable> {
-        if self.inner.absent.knows(id.as_bytes()) {
+        if self.inner.negative_cache.contains(id.as_bytes()) {
             return Ok(None);
         }
         let queried_at = Instant::now();
         self.inner.metadata.barrier().await?;
         let bucket = self.bucket(id);
         if bucket.is_none() {
-            self.inner.absent.note(id.as_bytes(), queried_at);
+            self.inner.negative_cache.insert(id.as_bytes(), queried_at);
         }
         Ok(bucket)
     }
@@ -138,15 +138,15 @@ impl Directory {
         let Ok(key) = uuid::Uuid::try_parse(api_key) else {
             return Ok(None);
         };
-        let account = account_of(&key);
-        if self.inner.absent.knows(&account.0) {
+        let account = hash_api_key(&key);
+        if self.inner.negative_cache.contains(&account.0) {
             return Ok(None);
         }
         let queried_at = Instant::now();
         self.inner.metadata.barrier().await?;
         let owner = self.authenticate(api_key);
         if owner.is_none() {
-            self.inner.absent.note(&account.0, queried_at);
+            self.inner.negative_cache.insert(&account.0, queried_at);
         }
         Ok(owner)
     }
@@ -159,7 +159,7 @@ impl Directory {
     /// Returns the account of an API key from this node's copy of the metadata.
     pub fn authenticate(&self, api_key: &str) -> Option<AccountId> {
         let key = uuid::Uuid::try_parse(api_key).ok()?;
-        let account = account_of(&key);
+        let account = hash_api_key(&key);
         self.inner.catalog.has_account(&account).then_some(account)
     }
 
@@ -168,16 +168,16 @@ impl Directory {
         &self,
         request: CreateBucket,
     ) -> Result<CreatedBucket, DirectoryError> {
-        let plan = self.plan_for(&request)?;
+        let plan = self.choose_plan(&request)?;
         if let Some(elsewhere) = self.inner.gate.refuses(true) {
             return Err(DirectoryError::DiskFull { elsewhere });
         }
-        for _ in 0..NAME_TRIES {
+        for _ in 0..MAX_NAME_ATTEMPTS {
             let new_key = match request.account {
                 Some(_) => None,
-                None => Some(random_key()?),
+                None => Some(generate_api_key()?),
             };
-            let account = request.account.or_else(|| new_key.as_ref().map(account_of));
+            let account = request.account.or_else(|| new_key.as_ref().map(hash_api_key));
             let Some(account) = account else {
                 return Err(DirectoryError::UnknownAccount);
             };
@@ -197,7 +197,7 @@ impl Directory {
             };
             match self.propose(Command::CreateBucket(create)).await? {
                 Ok(()) => {
-                    self.inner.metadata.spread().await;
+                    self.inner.metadata.await_applied_on_peers().await;
                     let new_account_key = new_key.map(|key| key.to_string());
                     let access = request.access;
                     return Ok(CreatedBucket {
@@ -207,15 +207,15 @@ impl Directory {
                         plan,
                     });
                 }
-                Err(Refusal::NameTaken) => {}
-                Err(refusal) => return Err(refused(refusal, plan, request.access)),
+                Err(CommandRefusal::NameTaken) => {}
+                Err(refusal) => return Err(from_refusal(refusal, plan, request.access)),
             }
         }
         Err(DirectoryError::UnknownOutcome)
     }
 
     /// Returns the requested plan, or the lowest that offers the access mode.
-    fn plan_for(&self, request: &CreateBucket) -> Result<Plan, DirectoryError> {
+    fn choose_plan(&self, request: &CreateBucket) -> Result<Plan, DirectoryError> {
         let access = request.access;
         let offers = |plan: &Plan| {
             self.inner
@@ -246,18 +246,18 @@ impl Directory {
         &self,
         account: AccountId,
     ) -> Result<Vec<BucketSummary>, DirectoryError> {
-        self.check_readable().await?;
+        self.barrier().await?;
         let buckets = self.inner.catalog.buckets_of(&account);
-        let unresponsive = &Silent::default();
+        let unresponsive = &UnresponsiveRegions::default();
         let mut summaries = Vec::with_capacity(buckets.len());
         let pending = buckets
             .into_iter()
-            .map(|bucket| async move { self.summary(&bucket, unresponsive).await });
+            .map(|bucket| async move { self.summarize(&bucket, unresponsive).await });
         // Each asks other regions: sequentially, a long list would take that many round trips.
-        let mut pending = stream::iter(pending).buffered(SUMMARIES_AT_ONCE);
+        let mut pending = stream::iter(pending).buffered(MAX_CONCURRENT_SUMMARIES);
         while let Some(summary) = pending.next().await {
             summaries.push(summary?);
-            if summaries.len() % YIELD_EVERY == 0 {
+            if summaries.len() % BUCKETS_PER_YIELD == 0 {
                 // Most summaries come from memory, without an await that lets others run.
                 tokio::task::yield_now().await;
             }
@@ -265,28 +265,28 @@ impl Directory {
         Ok(summaries)
     }
 
-    async fn summary(
+    async fn summarize(
         &self,
         bucket: &Bucket,
-        unresponsive: &Silent,
+        unresponsive: &UnresponsiveRegions,
     ) -> Result<BucketSummary, DirectoryError> {
-        let elsewhere = self.reads_elsewhere(bucket, unresponsive);
-        let (own_region, elsewhere) = futures_util::join!(self.reads_here(bucket), elsewhere);
-        let (hits, misses) = own_region.map_err(key_error)?;
+        let elsewhere = self.other_region_reads(bucket, unresponsive);
+        let (own_region, elsewhere) = futures_util::join!(self.own_region_reads(bucket), elsewhere);
+        let (hits, misses) = own_region.map_err(from_key_error)?;
         Ok(BucketSummary {
             id: bucket.id,
             access: bucket.access,
             plan: bucket.plan,
             created_at: bucket.created_at,
             comment: bucket.comment.clone(),
-            estimated_keys: self.published_keys(bucket).await?,
+            estimated_keys: self.published_key_count(bucket).await?,
             key_get_success: hits + elsewhere.0,
             key_get_failed: misses + elsewhere.1,
         })
     }
 
     /// Returns the published number of keys; counts them anew if that is too old.
-    async fn published_keys(&self, bucket: &Bucket) -> Result<u64, DirectoryError> {
+    async fn published_key_count(&self, bucket: &Bucket) -> Result<u64, DirectoryError> {
         let now = self.inner.clock.now();
         let interval = u64::try_from(self.inner.settings.stats_interval.as_nanos());
         let since = now.saturating_sub(interval.unwrap_or(u64::MAX));
@@ -296,9 +296,9 @@ impl Directory {
         let keys = self
             .inner
             .shards
-            .count(&bucket.id, false)
+            .count_keys(&bucket.id, false)
             .await
-            .map_err(key_error)?;
+            .map_err(from_key_error)?;
         Ok(bucket.usage.publish(keys, now, since))
     }
 
@@ -309,8 +309,8 @@ impl Directory {
         id: BucketId,
         change: ModifyBucket,
     ) -> Result<(), DirectoryError> {
-        self.check_readable().await?;
-        let bucket = self.owned(account, &id)?;
+        self.barrier().await?;
+        let bucket = self.owned_bucket(account, &id)?;
         let new_plan = change.plan.filter(|plan| *plan != bucket.plan);
         if let Some(plan) = new_plan {
             self.check_self_service(plan)?;
@@ -325,8 +325,8 @@ impl Directory {
         };
         let plan = new_plan.unwrap_or(bucket.plan);
         let modified = self.propose(Command::ModifyBucket(modify)).await?;
-        modified.map_err(|refusal| refused(refusal, plan, bucket.access))?;
-        self.inner.metadata.spread().await;
+        modified.map_err(|refusal| from_refusal(refusal, plan, bucket.access))?;
+        self.inner.metadata.await_applied_on_peers().await;
         Ok(())
     }
 
@@ -344,8 +344,8 @@ impl Directory {
             return exceeds(format!("it does not offer access {}", bucket.access.name()));
         }
         // Expired keys are counted until they are removed.
-        let states = self.inner.shards.states(&bucket.id, true).await;
-        let states = states.map_err(key_error)?;
+        let states = self.inner.shards.bucket_states(&bucket.id, true).await;
+        let states = states.map_err(from_key_error)?;
         let keys: u64 = states.iter().map(|state| state.keys).sum();
         let limits = terms.limits;
         if keys > limits.keys {
@@ -362,14 +362,14 @@ impl Directory {
         if key_bytes >= bucket.limits.key_bytes && value_bytes >= bucket.limits.value_bytes {
             return Ok(());
         }
-        let larger = Larger {
+        let larger = HasLarger {
             bucket: bucket.id.as_bytes(),
             key_bytes,
             value_bytes,
         };
         for shard in self.inner.shards.numbers() {
             let has_larger = self.inner.shards.run(shard, &larger).await;
-            if has_larger.map_err(key_error)? {
+            if has_larger.map_err(from_key_error)? {
                 return exceeds(format!(
                     "it holds keys above {key_bytes} or values above {value_bytes} bytes"
                 ));
@@ -379,7 +379,7 @@ impl Directory {
     }
 
     /// Returns a bucket if it belongs to `account`.
-    pub(super) fn owned(
+    pub(super) fn owned_bucket(
         &self,
         account: AccountId,
         id: &BucketId,
@@ -393,7 +393,7 @@ impl Directory {
     }
 
     /// Waits until this node has applied all metadata that was acknowledged before the call.
-    pub(super) async fn check_readable(&self) -> Result<(), DirectoryError> {
+    pub(super) async fn barrier(&self) -> Result<(), DirectoryError> {
         Ok(self.inner.metadata.barrier().await?)
     }
 
@@ -401,47 +401,47 @@ impl Directory {
     pub(super) async fn propose(
         &self,
         kind: Command,
-    ) -> Result<Result<(), Refusal>, DirectoryError> {
+    ) -> Result<Result<(), CommandRefusal>, DirectoryError> {
         self.inner.metadata.propose(kind).await
     }
 }
 
-fn account_of(key: &uuid::Uuid) -> AccountId {
+fn hash_api_key(key: &uuid::Uuid) -> AccountId {
     AccountId(Sha256::digest(key.as_bytes()).into())
 }
 
-fn random_key() -> Result<uuid::Uuid, DirectoryError> {
+fn generate_api_key() -> Result<uuid::Uuid, DirectoryError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| DirectoryError::Storage(error.into()))?;
     Ok(uuid::Builder::from_random_bytes(random).into_uuid())
 }
 
 /// Converts the metadata's refusal of a command about a bucket of `plan` and `access`.
-pub(super) fn refused(refusal: Refusal, plan: Plan, access: Access) -> DirectoryError {
+pub(super) fn from_refusal(refusal: CommandRefusal, plan: Plan, access: Access) -> DirectoryError {
     match refusal {
-        Refusal::UnknownBucket => DirectoryError::UnknownBucket,
-        Refusal::UnknownAccount => DirectoryError::UnknownAccount,
-        Refusal::AccessNotInPlan => DirectoryError::AccessNotInPlan { plan, access },
-        Refusal::TooManyBuckets { limit } => DirectoryError::TooManyBuckets { plan, limit },
-        Refusal::TooManyAccounts => DirectoryError::ClusterFull { what: "accounts" },
-        Refusal::ClusterFull => DirectoryError::ClusterFull { what: "buckets" },
-        Refusal::NameTaken
-        | Refusal::Founded
-        | Refusal::Malformed
-        | Refusal::RegionJoining { .. }
-        | Refusal::RegionLeaving { .. }
-        | Refusal::LastRegion
-        | Refusal::NoSuchRegion
-        | Refusal::Node(_) => DirectoryError::UnknownOutcome,
+        CommandRefusal::UnknownBucket => DirectoryError::UnknownBucket,
+        CommandRefusal::UnknownAccount => DirectoryError::UnknownAccount,
+        CommandRefusal::AccessNotInPlan => DirectoryError::AccessNotInPlan { plan, access },
+        CommandRefusal::TooManyBuckets { limit } => DirectoryError::TooManyBuckets { plan, limit },
+        CommandRefusal::TooManyAccounts => DirectoryError::ClusterFull { what: "accounts" },
+        CommandRefusal::ClusterFull => DirectoryError::ClusterFull { what: "buckets" },
+        CommandRefusal::NameTaken
+        | CommandRefusal::AlreadyBootstrapped
+        | CommandRefusal::Malformed
+        | CommandRefusal::RegionJoining { .. }
+        | CommandRefusal::RegionBeingRemoved { .. }
+        | CommandRefusal::LastRegion
+        | CommandRefusal::NoSuchRegion
+        | CommandRefusal::Node(_) => DirectoryError::UnknownOutcome,
     }
 }
 
 /// Converts an error that the shards returned while keys were counted.
-pub(super) fn key_error(error: KeyError) -> DirectoryError {
+pub(super) fn from_key_error(error: KeyError) -> DirectoryError {
     match error {
         KeyError::Unavailable(unavailable) => unavailable.into(),
         KeyError::Storage(error) | KeyError::Damaged(error) => DirectoryError::Storage(error),
-        KeyError::BucketGone => DirectoryError::UnknownBucket,
+        KeyError::BucketDeleted => DirectoryError::UnknownBucket,
         KeyError::DiskFull { elsewhere } => DirectoryError::DiskFull { elsewhere },
         KeyError::UnknownOutcome
         | KeyError::PreconditionFailed

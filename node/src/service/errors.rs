@@ -61,7 +61,7 @@ pub enum KeyError {
     },
     /// The bucket was deleted.
     #[error("the bucket was deleted")]
-    BucketGone,
+    BucketDeleted,
     /// The data is damaged on the disk of each node that could be reached.
     #[error("the data is damaged on the disk")]
     Damaged(#[source] std::io::Error),

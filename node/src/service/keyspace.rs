@@ -8,24 +8,24 @@ use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
 
 use super::errors::{KeyError, Unavailable};
 use super::listing;
-use super::operation::Missed;
-use super::reads::{Get, GetSince, Since};
+use super::operation::ShardError;
+use super::reads::{GetKey, SessionGet, SessionRead};
 use super::session;
-use super::session::Session;
+use super::session::SessionToken;
 use super::shards::{Shards, no_leader};
 use super::writes::{WriteKey, WriteResult};
 use crate::meta::Bucket;
-use crate::types::{BucketId, KeyInfo, ListQuery, Precondition, Put, ReadResult, Written};
+use crate::types::{BucketId, KeyInfo, ListQuery, Precondition, Put, ReadResult, WriteReceipt};
 
 /// Maximum size of a value that is copied out of the buffer that it was read into, in bytes.
-const COPIED_VALUE: usize = 64 << 10;
+const MAX_COPIED_VALUE_BYTES: usize = 64 << 10;
 
 /// Keys of all buckets. Cheap to clone.
 #[derive(Clone)]
 pub struct Keyspace {
     shards: Shards,
     timeout: Duration,
-    session_wait: Duration,
+    session_timeout: Duration,
 }
 
 impl Keyspace {
@@ -35,7 +35,7 @@ impl Keyspace {
         Self {
             shards,
             timeout,
-            session_wait: session_timeout,
+            session_timeout,
         }
     }
 
@@ -46,40 +46,40 @@ impl Keyspace {
 
     /// Reads a key. Completes at once if this node leads the shard and has the record in memory.
     pub async fn get(&self, bucket: &Bucket, key: &[u8]) -> Result<ReadResult, KeyError> {
-        let shard = self.shards.of(&bucket.id, key);
+        let shard = self.shards.shard_of(&bucket.id, key);
         let bucket = bucket.id.as_bytes();
-        self.shards.run(shard, &Get { bucket, key }).await
+        self.shards.run(shard, &GetKey { bucket, key }).await
     }
 
     /// Reads a key once the shard has all that the client has seen. Fails with
     /// [`Unavailable::Behind`] if it doesn't within the session timeout.
-    pub async fn get_since(
+    pub async fn get_in_session(
         &self,
         bucket: &Bucket,
         key: &[u8],
-        session: &Session,
+        session: &SessionToken,
     ) -> Result<ReadResult, KeyError> {
-        let shard = self.shards.of(&bucket.id, key);
-        let seen = session.of_shard(shard);
+        let shard = self.shards.shard_of(&bucket.id, key);
+        let seen = session.seen_of_shard(shard);
         let bucket = bucket.id.as_bytes();
-        let get = Get { bucket, key };
+        let get = GetKey { bucket, key };
         if seen.is_empty() {
             return self.shards.run(shard, &get).await;
         }
-        let deadline = Instant::now() + self.session_wait;
-        let get = GetSince { get, seen };
+        let deadline = Instant::now() + self.session_timeout;
+        let get = SessionGet { get, seen };
         loop {
             match self.shards.run(shard, &get).await? {
-                Since::Read(result) => return Ok(result),
-                Since::Behind if Instant::now() < deadline => {}
-                Since::Behind => return Err(Unavailable::Behind.into()),
+                SessionRead::Read(result) => return Ok(result),
+                SessionRead::Behind if Instant::now() < deadline => {}
+                SessionRead::Behind => return Err(Unavailable::Behind.into()),
             }
         }
     }
 
     /// Returns the number of a key's shard.
     pub fn shard_of(&self, bucket: &Bucket, key: &[u8]) -> u16 {
-        self.shards.of(&bucket.id, key)
+        self.shards.shard_of(&bucket.id, key)
     }
 
     /// Reads a key from this node's replica, which may lag. Reads at the leader if there is no
@@ -88,27 +88,27 @@ impl Keyspace {
         &self,
         bucket: &Bucket,
         key: &[u8],
-        session: &Session,
+        session: &SessionToken,
     ) -> Result<ReadResult, KeyError> {
-        let number = self.shards.of(&bucket.id, key);
+        let number = self.shards.shard_of(&bucket.id, key);
         let replica = self
             .shards
             .local(number)
             .filter(|shard| shard.has_fresh_replica());
         let Some(shard) = replica else {
-            return self.get_since(bucket, key, session).await;
+            return self.get_in_session(bucket, key, session).await;
         };
-        let seen = session.of_shard(number);
-        if !session::caught_up(shard, &seen, self.session_wait).await {
+        let seen = session.seen_of_shard(number);
+        if !session::wait_until_caught_up(shard, &seen, self.session_timeout).await {
             return Err(Unavailable::Behind.into());
         }
         match shard.get_eventual(bucket.id.as_bytes(), key).await {
             Ok(result) => Ok(result),
-            Err(error) => match Missed::from(error) {
+            Err(error) => match ShardError::from(error) {
                 // The leader has another copy.
-                Missed::Damaged(_) => self.get_since(bucket, key, session).await,
-                Missed::NotLeader => Err(no_leader(number)),
-                Missed::Failed(error) => Err(error),
+                ShardError::Damaged(_) => self.get_in_session(bucket, key, session).await,
+                ShardError::NotLeader => Err(no_leader(number)),
+                ShardError::Failed(error) => Err(error),
             },
         }
     }
@@ -119,18 +119,18 @@ impl Keyspace {
         bucket: &Arc<Bucket>,
         key: Bytes,
         put: Put,
-    ) -> Result<Written, KeyError> {
-        let packed = Packed::new(bucket, &key, &put.content_type, &put.value);
+    ) -> Result<WriteReceipt, KeyError> {
+        let packed = PackedWrite::new(bucket, &key, &put.content_type, &put.value);
         let op = Op::Put(pb::Put {
             value: packed.value.clone(),
             content_type: packed.content_type.clone(),
-            ttl: put.ttl.map_or(0, nanos),
+            ttl: put.ttl.map_or(0, to_nanos),
             may_create: false,
         });
         match self.write(bucket, packed, op, &put.precondition).await? {
             WriteResult::Done(written) => Ok(written),
             WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
-            WriteResult::BucketGone => Err(KeyError::BucketGone),
+            WriteResult::BucketDeleted => Err(KeyError::BucketDeleted),
             WriteResult::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
             WriteResult::TooManyBytes(limit) => Err(KeyError::TooManyBytes { limit }),
             WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
@@ -143,13 +143,13 @@ impl Keyspace {
         bucket: &Arc<Bucket>,
         key: Bytes,
         precondition: Precondition,
-    ) -> Result<Written, KeyError> {
-        let packed = Packed::new(bucket, &key, b"", &Bytes::new());
+    ) -> Result<WriteReceipt, KeyError> {
+        let packed = PackedWrite::new(bucket, &key, b"", &Bytes::new());
         let op = Op::Delete(pb::Delete {});
         match self.write(bucket, packed, op, &precondition).await? {
             WriteResult::Done(written) => Ok(written),
             WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
-            WriteResult::BucketGone => Err(KeyError::BucketGone),
+            WriteResult::BucketDeleted => Err(KeyError::BucketDeleted),
             // A delete adds nothing.
             WriteResult::TooManyKeys(_) | WriteResult::TooManyBytes(_) => {
                 Err(KeyError::UnknownOutcome)
@@ -161,15 +161,15 @@ impl Keyspace {
     async fn write(
         &self,
         bucket: &Arc<Bucket>,
-        packed: Packed,
+        packed: PackedWrite,
         op: Op,
         precondition: &Precondition,
     ) -> Result<WriteResult, KeyError> {
-        let shard = self.shards.of(&packed.id, &packed.key);
+        let shard = self.shards.shard_of(&packed.id, &packed.key);
         let write = pb::Write {
             bucket: packed.bucket,
             key: packed.key,
-            condition: condition(precondition),
+            condition: condition_to_pb(precondition),
             op: Some(op),
         };
         let write = WriteKey {
@@ -191,7 +191,7 @@ impl Keyspace {
 ///
 /// They arrive as slices of the buffer that their request was read into. Kept as such, in the queue
 /// and in the log's cache, each would keep all of that buffer.
-struct Packed {
+struct PackedWrite {
     id: BucketId,
     bucket: Bytes,
     key: Bytes,
@@ -199,9 +199,9 @@ struct Packed {
     value: Bytes,
 }
 
-impl Packed {
+impl PackedWrite {
     fn new(bucket: &Bucket, key: &[u8], content_type: &[u8], value: &Bytes) -> Self {
-        let copied = if value.len() <= COPIED_VALUE {
+        let copied = if value.len() <= MAX_COPIED_VALUE_BYTES {
             &value[..]
         } else {
             b""
@@ -225,11 +225,11 @@ impl Packed {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+fn to_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn condition(precondition: &Precondition) -> Option<pb::Condition> {
+fn condition_to_pb(precondition: &Precondition) -> Option<pb::Condition> {
     let versions = |versions: &[crate::types::Version]| pb::Versions {
         any: versions.iter().map(|version| (*version).into()).collect(),
     };

@@ -6,22 +6,22 @@ use std::collections::VecDeque;
 use futures_util::future::try_join_all;
 
 use super::errors::KeyError;
-use super::reads::Keys;
+use super::reads::ListKeys;
 use super::shards::Shards;
 use crate::meta::Bucket;
 use crate::types::{KeyInfo, ListQuery};
 
 /// Number of keys requested beyond an even share, since keys don't spread quite evenly.
-const SLACK: usize = 8;
+const EXTRA_PAGE_KEYS: usize = 8;
 
 /// Keys of one shard that are not merged yet.
-struct Share {
+struct ShardPage {
     shard: u16,
     keys: VecDeque<KeyInfo>,
-    more: bool,
+    has_more: bool,
 }
 
-impl Share {
+impl ShardPage {
     async fn fetch(
         shards: &Shards,
         shard: u16,
@@ -29,11 +29,11 @@ impl Share {
         query: &ListQuery,
     ) -> Result<Self, KeyError> {
         let bucket = bucket.id.as_bytes();
-        let page = shards.run(shard, &Keys { bucket, query }).await?;
+        let page = shards.run(shard, &ListKeys { bucket, query }).await?;
         Ok(Self {
             shard,
             keys: page.keys.into(),
-            more: page.more,
+            has_more: page.has_more,
         })
     }
 }
@@ -44,14 +44,14 @@ pub async fn list(
     bucket: &Bucket,
     query: ListQuery,
 ) -> Result<Vec<KeyInfo>, KeyError> {
-    let page_limit = query.limit.div_ceil(shards.len().max(1)) + SLACK;
+    let page_limit = query.limit.div_ceil(shards.len().max(1)) + EXTRA_PAGE_KEYS;
     let first_page = ListQuery {
         limit: page_limit.min(query.limit),
         ..query.clone()
     };
     let fetches = shards
         .numbers()
-        .map(|shard| Share::fetch(shards, shard, bucket, &first_page));
+        .map(|shard| ShardPage::fetch(shards, shard, bucket, &first_page));
     let mut pages = try_join_all(fetches).await?;
     let mut keys = Vec::new();
     while keys.len() < query.limit {
@@ -68,8 +68,8 @@ pub async fn list(
             ..first_page.clone()
         };
         keys.push(info);
-        if page.keys.is_empty() && page.more {
-            *page = Share::fetch(shards, page.shard, bucket, &next_page).await?;
+        if page.keys.is_empty() && page.has_more {
+            *page = ShardPage::fetch(shards, page.shard, bucket, &next_page).await?;
         }
     }
     Ok(keys)

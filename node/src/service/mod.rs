@@ -21,9 +21,9 @@
 //! | `reports` | counts that are published and reported in the background |
 //! | `errors` | the service's errors |
 
-mod absent;
-mod answers;
-mod bytes;
+mod negative_cache;
+mod forwarded;
+mod byte_quota;
 mod deletion;
 mod directory;
 pub mod errors;
@@ -35,24 +35,24 @@ mod plans;
 mod reads;
 mod reclaim;
 mod reports;
-mod room;
+mod quota;
 mod session;
 mod shards;
 mod token;
 mod writes;
 
-pub use crate::meta::{Bucket, Limits, PlanTerms};
+pub use crate::meta::{Bucket, BucketLimits, PlanTerms};
 pub use crate::types;
 pub use crate::types::{
-    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, Entry, KeyInfo,
-    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, Version, Written,
+    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, StoredValue, KeyInfo,
+    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, Version, WriteReceipt,
 };
 pub use directory::{Directory, DirectorySettings};
 pub use errors::{DirectoryError, KeyError, Unavailable};
 pub use keyspace::Keyspace;
-pub use metadata::Metadata;
+pub use metadata::MetadataClient;
 pub use plans::{PlanChanges, PlanError};
-pub use session::{Session, SessionError};
+pub use session::{SessionToken, SessionError};
 pub use shards::Shards;
 
 /// Everything that the API calls. Cheap to clone.
@@ -65,7 +65,7 @@ pub struct Service {
 }
 
 impl Service {
-    fn metadata(&self) -> &Metadata {
+    fn metadata(&self) -> &MetadataClient {
         self.directory.metadata()
     }
 }

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 
 /// Error of an operation that was executed on this node's replica of a shard.
 #[derive(Debug)]
-pub enum Missed {
+pub enum ShardError {
     /// Nothing was done: this node doesn't lead the shard.
     NotLeader,
     /// The data is damaged on this node's disk, and nothing was done. Another node, which has the
@@ -30,16 +30,16 @@ pub trait Operation: Sync {
     /// Result of the operation.
     type Output: Send;
     /// True if the operation may be sent again after an unknown outcome.
-    const REPEATABLE: bool;
+    const RETRYABLE: bool;
 
     /// Executes the operation on this node, which leads the shard.
-    fn here(
+    fn execute(
         &self,
         shard: &ShardHandle,
-    ) -> impl Future<Output = Result<Self::Output, Missed>> + Send;
+    ) -> impl Future<Output = Result<Self::Output, ShardError>> + Send;
 
     /// Encodes the operation as a call to the leader of `shard`.
-    fn call(&self, shard: u16) -> call::Body;
+    fn to_call(&self, shard: u16) -> call::Body;
 
     /// Encodes the result as a reply.
     fn encode(output: Self::Output) -> reply::Body;
@@ -48,18 +48,18 @@ pub trait Operation: Sync {
     fn decode(reply: reply::Body) -> Option<Self::Output>;
 
     /// Approximate size in memory while the operation is queued, in bytes.
-    fn size(&self) -> usize {
+    fn queued_bytes(&self) -> usize {
         256
     }
 }
 
-impl From<KeyError> for Missed {
+impl From<KeyError> for ShardError {
     fn from(error: KeyError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<ReadError> for Missed {
+impl From<ReadError> for ShardError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NotLeader => Self::NotLeader,
@@ -80,7 +80,7 @@ impl From<ReadError> for Missed {
     }
 }
 
-impl From<WriteError> for Missed {
+impl From<WriteError> for ShardError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::NotLeader => Self::NotLeader,
@@ -95,40 +95,40 @@ impl From<WriteError> for Missed {
 }
 
 /// Meaning of another node's refusal for an operation.
-pub(super) enum Refusal {
+pub(super) enum ForwardRefusal {
     /// Nothing was done; the operation may be sent to the leader, if it is known.
-    Elsewhere(Option<NodeId>),
+    Redirect(Option<NodeId>),
     /// The operation failed with this error.
     Final(KeyError),
 }
 
 /// Decodes another node's refusal.
-pub(super) fn read_refusal(refused: pb::Refused) -> Refusal {
+pub(super) fn decode_refusal(refused: pb::Refused) -> ForwardRefusal {
     use refused::Reason;
     match refused.reason() {
-        Reason::NotLeader => Refusal::Elsewhere((refused.leader != 0).then_some(refused.leader)),
-        Reason::NotHere | Reason::Stopping => Refusal::Elsewhere(None),
+        Reason::NotLeader => ForwardRefusal::Redirect((refused.leader != 0).then_some(refused.leader)),
+        Reason::NotHere | Reason::Stopping => ForwardRefusal::Redirect(None),
         Reason::Busy => {
             let queue = "the queues of the shard's leader";
-            Refusal::Final(Unavailable::Overloaded { queue }.into())
+            ForwardRefusal::Final(Unavailable::Overloaded { queue }.into())
         }
-        Reason::UnknownOutcome => Refusal::Final(KeyError::UnknownOutcome),
+        Reason::UnknownOutcome => ForwardRefusal::Final(KeyError::UnknownOutcome),
         Reason::Damaged => {
-            Refusal::Final(KeyError::Damaged(std::io::Error::other(refused.message)))
+            ForwardRefusal::Final(KeyError::Damaged(std::io::Error::other(refused.message)))
         }
         Reason::Failed | Reason::Unspecified => {
-            Refusal::Final(KeyError::Storage(std::io::Error::other(refused.message)))
+            ForwardRefusal::Final(KeyError::Storage(std::io::Error::other(refused.message)))
         }
     }
 }
 
 /// Encodes an error as a refusal that names the leader, if it is another node.
-pub(super) fn write_refusal(error: Missed, leader: Option<NodeId>) -> reply::Body {
+pub(super) fn encode_refusal(error: ShardError, leader: Option<NodeId>) -> reply::Body {
     use refused::Reason;
     let (reason, message) = match error {
-        Missed::NotLeader => (Reason::NotLeader, String::new()),
-        Missed::Damaged(error) => (Reason::NotHere, error.to_string()),
-        Missed::Failed(error) => {
+        ShardError::NotLeader => (Reason::NotLeader, String::new()),
+        ShardError::Damaged(error) => (Reason::NotHere, error.to_string()),
+        ShardError::Failed(error) => {
             let reason = match &error {
                 KeyError::Unavailable(Unavailable::Overloaded { .. }) => Reason::Busy,
                 KeyError::Unavailable(Unavailable::Stopping) => Reason::Stopping,
@@ -141,7 +141,7 @@ pub(super) fn write_refusal(error: Missed, leader: Option<NodeId>) -> reply::Bod
                 | KeyError::TooManyKeys { .. }
                 | KeyError::TooManyBytes { .. }
                 | KeyError::DiskFull { .. }
-                | KeyError::BucketGone
+                | KeyError::BucketDeleted
                 | KeyError::Storage(_) => Reason::Failed,
             };
             (reason, error.to_string())

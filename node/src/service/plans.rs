@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
-use super::directory::{Directory, refused};
+use super::directory::{Directory, from_refusal};
 use super::errors::DirectoryError;
 use super::metadata::no_leader;
 use crate::meta::{
-    BYTES_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeState, PlanTerms, access_to_pb, plan_to_pb,
+    BYTE_LIMITS_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeState, PlanTerms, access_to_pb, plan_to_pb,
 };
 use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
@@ -73,29 +73,29 @@ impl Directory {
         changes: PlanChanges,
     ) -> Result<PlanTerms, PlanError> {
         // A command carries all limits: two changes at once must not undo each other.
-        let _exclusive = self.inner.plan_changes.lock().await;
-        self.check_readable().await?;
+        let _exclusive = self.inner.plan_change_lock.lock().await;
+        self.barrier().await?;
         if changes.bytes.is_some() {
-            self.check_keeps_bytes()?;
+            self.check_byte_limit_supported()?;
         }
-        let terms = self.terms(plan)?;
-        let limits = changed(plan, &terms, changes)?;
+        let terms = self.plan_terms(plan)?;
+        let limits = apply_changes(plan, &terms, changes)?;
         let set = pb::SetPlanLimits {
             limits: Some(limits),
         };
         let result = self.propose(Command::SetPlanLimits(set)).await?;
         result.map_err(|_| DirectoryError::UnknownOutcome)?;
-        Ok(self.terms(plan)?)
+        Ok(self.plan_terms(plan)?)
     }
 
     /// Fails while the cluster may have a node that drops the limit of bytes from what it stores.
-    fn check_keeps_bytes(&self) -> Result<(), PlanError> {
-        if self.inner.catalog.header().level >= BYTES_LEVEL {
+    fn check_byte_limit_supported(&self) -> Result<(), PlanError> {
+        if self.inner.catalog.header().level >= BYTE_LIMITS_LEVEL {
             return Ok(());
         }
         let topology = self.inner.catalog.topology();
         let nodes = topology.nodes().iter();
-        let old = nodes.filter(|node| node.state != NodeState::Removed && node.level < BYTES_LEVEL);
+        let old = nodes.filter(|node| node.state != NodeState::Removed && node.level < BYTE_LIMITS_LEVEL);
         let old: Vec<NodeId> = old.map(|node| node.id).collect();
         if old.is_empty() {
             // All nodes are new: the feature level is raised in a moment.
@@ -105,14 +105,14 @@ impl Directory {
         }
     }
 
-    fn terms(&self, plan: Plan) -> Result<PlanTerms, DirectoryError> {
+    fn plan_terms(&self, plan: Plan) -> Result<PlanTerms, DirectoryError> {
         let terms = self.inner.catalog.plan(plan);
         terms.ok_or_else(|| no_leader().into())
     }
 
     /// Sets a bucket's plan, whoever owns it, and whether or not users choose plans themselves.
     pub async fn set_bucket_plan(&self, id: BucketId, plan: Plan) -> Result<(), DirectoryError> {
-        self.check_readable().await?;
+        self.barrier().await?;
         let bucket = self.bucket(&id).ok_or(DirectoryError::UnknownBucket)?;
         if bucket.plan == plan {
             return Ok(());
@@ -125,12 +125,12 @@ impl Directory {
         };
         self.propose(Command::ModifyBucket(modify))
             .await?
-            .map_err(|refusal| refused(refusal, plan, bucket.access))
+            .map_err(|refusal| from_refusal(refusal, plan, bucket.access))
     }
 }
 
 /// Returns a plan's limits with changes applied.
-fn changed(
+fn apply_changes(
     plan: Plan,
     terms: &PlanTerms,
     changes: PlanChanges,
@@ -144,9 +144,9 @@ fn changed(
     Ok(pb::PlanLimits {
         plan: plan_to_pb(plan).into(),
         buckets,
-        keys: within("keys", changes.keys.unwrap_or(old.keys), u64::MAX)?,
-        key_bytes: size("key_bytes", changes.key_bytes, old.key_bytes, MAX_KEY_BYTES)?,
-        value_bytes: size(
+        keys: check_bounds("keys", changes.keys.unwrap_or(old.keys), u64::MAX)?,
+        key_bytes: checked_size("key_bytes", changes.key_bytes, old.key_bytes, MAX_KEY_BYTES)?,
+        value_bytes: checked_size(
             "value_bytes",
             changes.value_bytes,
             old.value_bytes,
@@ -157,14 +157,14 @@ fn changed(
     })
 }
 
-fn size(limit: &'static str, new: Option<u64>, old: usize, max: u32) -> Result<u32, PlanError> {
+fn checked_size(limit: &'static str, new: Option<u64>, old: usize, max: u32) -> Result<u32, PlanError> {
     let value = new.unwrap_or(old as u64);
-    let value = within(limit, value, u64::from(max))?;
+    let value = check_bounds(limit, value, u64::from(max))?;
     // It is at most `max`.
     Ok(u32::try_from(value).unwrap_or(max))
 }
 
-fn within(limit: &'static str, value: u64, max: u64) -> Result<u64, PlanError> {
+fn check_bounds(limit: &'static str, value: u64, max: u64) -> Result<u64, PlanError> {
     if (1..=max).contains(&value) {
         Ok(value)
     } else {
@@ -177,12 +177,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::meta::Limits;
+    use crate::meta::BucketLimits;
     use crate::types::Access;
 
     fn free() -> PlanTerms {
         PlanTerms {
-            limits: Arc::new(Limits {
+            limits: Arc::new(BucketLimits {
                 keys: 10_000,
                 key_bytes: 64,
                 value_bytes: 4096,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn change(changes: PlanChanges) -> Result<pb::PlanLimits, String> {
-        changed(Plan::Free, &free(), changes).map_err(|error| error.to_string())
+        apply_changes(Plan::Free, &free(), changes).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -6,27 +6,27 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 
-use super::operation::{Missed, Operation};
+use super::operation::{ShardError, Operation};
 use super::session;
 use crate::raft::ProposeError;
 use crate::shard::{Page, ShardHandle};
-use crate::types::{Entry, KeyInfo, ListQuery, ReadResult, Version};
+use crate::types::{StoredValue, KeyInfo, ListQuery, ReadResult, Version};
 
 /// Reads a key.
-pub(super) struct Get<'a> {
+pub(super) struct GetKey<'a> {
     pub bucket: &'a [u8],
     pub key: &'a [u8],
 }
 
-impl Operation for Get<'_> {
+impl Operation for GetKey<'_> {
     type Output = ReadResult;
-    const REPEATABLE: bool = true;
+    const RETRYABLE: bool = true;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<Self::Output, Missed> {
+    async fn execute(&self, shard: &ShardHandle) -> Result<Self::Output, ShardError> {
         Ok(shard.get(self.bucket, self.key).await?)
     }
 
-    fn call(&self, shard: u16) -> call::Body {
+    fn to_call(&self, shard: u16) -> call::Body {
         call::Body::Get(pb::ForwardedGet {
             shard: u32::from(shard),
             bucket: Bytes::copy_from_slice(self.bucket),
@@ -38,7 +38,7 @@ impl Operation for Get<'_> {
     fn encode(result: Self::Output) -> reply::Body {
         let mut reply = pb::GetReply::default();
         match result {
-            ReadResult::Found(entry) => {
+            ReadResult::Live(entry) => {
                 reply.record = Some(pb::Record {
                     version: Some(entry.version.into()),
                     expires_at: entry.expires_at.unwrap_or(0),
@@ -47,8 +47,8 @@ impl Operation for Get<'_> {
                     ..Default::default()
                 });
             }
-            ReadResult::Gone(version) => reply.gone = Some(version.into()),
-            ReadResult::Nothing => {}
+            ReadResult::Deleted(version) => reply.deleted_version = Some(version.into()),
+            ReadResult::Missing => {}
         }
         reply::Body::Get(reply)
     }
@@ -58,10 +58,10 @@ impl Operation for Get<'_> {
             return None;
         };
         let Some(record) = reply.record else {
-            let deleted = reply.gone.map(Version::from);
-            return Some(deleted.map_or(ReadResult::Nothing, ReadResult::Gone));
+            let deleted = reply.deleted_version.map(Version::from);
+            return Some(deleted.map_or(ReadResult::Missing, ReadResult::Deleted));
         };
-        Some(ReadResult::Found(Entry {
+        Some(ReadResult::Live(StoredValue {
             version: record.version.map(Version::from).unwrap_or_default(),
             expires_at: (record.expires_at != 0).then_some(record.expires_at),
             content_type: record.content_type,
@@ -71,13 +71,13 @@ impl Operation for Get<'_> {
 }
 
 /// Reads a key once the shard has all that the client has seen.
-pub(super) struct GetSince<'a> {
-    pub get: Get<'a>,
+pub(super) struct SessionGet<'a> {
+    pub get: GetKey<'a>,
     pub seen: Vec<pb::SeenVersion>,
 }
 
 /// Result of a [`SessionGet`].
-pub(super) enum Since {
+pub(super) enum SessionRead {
     Read(ReadResult),
     /// The shard lacks something that the client has seen.
     Behind,
@@ -85,61 +85,61 @@ pub(super) enum Since {
 
 /// Time for which one attempt waits for the shard to catch up: shorter than the timeout of a call
 /// to another node.
-const SINCE: Duration = Duration::from_millis(400);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_millis(400);
 
-impl Operation for GetSince<'_> {
-    type Output = Since;
-    const REPEATABLE: bool = true;
+impl Operation for SessionGet<'_> {
+    type Output = SessionRead;
+    const RETRYABLE: bool = true;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<Since, Missed> {
-        if session::caught_up(shard, &self.seen, SINCE).await {
-            Ok(Since::Read(self.get.here(shard).await?))
+    async fn execute(&self, shard: &ShardHandle) -> Result<SessionRead, ShardError> {
+        if session::wait_until_caught_up(shard, &self.seen, CATCH_UP_TIMEOUT).await {
+            Ok(SessionRead::Read(self.get.execute(shard).await?))
         } else {
-            Ok(Since::Behind)
+            Ok(SessionRead::Behind)
         }
     }
 
-    fn call(&self, shard: u16) -> call::Body {
-        let mut call = self.get.call(shard);
+    fn to_call(&self, shard: u16) -> call::Body {
+        let mut call = self.get.to_call(shard);
         if let call::Body::Get(get) = &mut call {
             get.seen.clone_from(&self.seen);
         }
         call
     }
 
-    fn encode(since: Since) -> reply::Body {
+    fn encode(since: SessionRead) -> reply::Body {
         match since {
-            Since::Read(result) => Get::encode(result),
-            Since::Behind => reply::Body::Get(pb::GetReply {
+            SessionRead::Read(result) => GetKey::encode(result),
+            SessionRead::Behind => reply::Body::Get(pb::GetReply {
                 behind: true,
                 ..Default::default()
             }),
         }
     }
 
-    fn decode(reply: reply::Body) -> Option<Since> {
+    fn decode(reply: reply::Body) -> Option<SessionRead> {
         match reply {
-            reply::Body::Get(pb::GetReply { behind: true, .. }) => Some(Since::Behind),
-            reply => Get::decode(reply).map(Since::Read),
+            reply::Body::Get(pb::GetReply { behind: true, .. }) => Some(SessionRead::Behind),
+            reply => GetKey::decode(reply).map(SessionRead::Read),
         }
     }
 }
 
 /// Lists live keys of a bucket, in ascending order.
-pub(super) struct Keys<'a> {
+pub(super) struct ListKeys<'a> {
     pub bucket: &'a [u8],
     pub query: &'a ListQuery,
 }
 
-impl Operation for Keys<'_> {
+impl Operation for ListKeys<'_> {
     type Output = Page;
-    const REPEATABLE: bool = true;
+    const RETRYABLE: bool = true;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<Page, Missed> {
+    async fn execute(&self, shard: &ShardHandle) -> Result<Page, ShardError> {
         Ok(shard.page(self.bucket, self.query.clone()).await?)
     }
 
-    fn call(&self, shard: u16) -> call::Body {
+    fn to_call(&self, shard: u16) -> call::Body {
         call::Body::Page(pb::ForwardedPage {
             shard: u32::from(shard),
             bucket: Bytes::copy_from_slice(self.bucket),
@@ -158,7 +158,7 @@ impl Operation for Keys<'_> {
         });
         reply::Body::Page(pb::PageReply {
             keys: keys.collect(),
-            more: page.more,
+            more: page.has_more,
         })
     }
 
@@ -174,30 +174,30 @@ impl Operation for Keys<'_> {
         });
         Some(Page {
             keys: keys.collect(),
-            more: page.more,
+            has_more: page.more,
         })
     }
 }
 
 /// Reads a bucket's counters in a shard.
-pub(super) struct Counts<'a> {
+pub(super) struct GetBucketState<'a> {
     pub bucket: &'a [u8],
     /// True if expired keys are removed first, so that the counts are exact.
     pub exact: bool,
 }
 
-impl Operation for Counts<'_> {
+impl Operation for GetBucketState<'_> {
     type Output = pb::BucketState;
-    const REPEATABLE: bool = true;
+    const RETRYABLE: bool = true;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<Self::Output, Missed> {
+    async fn execute(&self, shard: &ShardHandle) -> Result<Self::Output, ShardError> {
         if self.exact {
-            expire(shard).await?;
+            remove_expired(shard).await?;
         }
         Ok(shard.bucket(self.bucket).await?)
     }
 
-    fn call(&self, shard: u16) -> call::Body {
+    fn to_call(&self, shard: u16) -> call::Body {
         call::Body::Bucket(pb::BucketQuery {
             shard: u32::from(shard),
             bucket: Bytes::copy_from_slice(self.bucket),
@@ -218,32 +218,32 @@ impl Operation for Counts<'_> {
 }
 
 /// Removes expired keys. That may be repeated, so an unknown outcome doesn't matter.
-async fn expire(shard: &ShardHandle) -> Result<(), Missed> {
+async fn remove_expired(shard: &ShardHandle) -> Result<(), ShardError> {
     match shard.expire().await {
         Ok(_) => Ok(()),
-        Err(ProposeError::NotLeader { .. } | ProposeError::Unknown) => Err(Missed::NotLeader),
+        Err(ProposeError::NotLeader { .. } | ProposeError::Unknown) => Err(ShardError::NotLeader),
     }
 }
 
 /// Checks whether a bucket holds larger keys or values than these.
-pub(super) struct Larger<'a> {
+pub(super) struct HasLarger<'a> {
     pub bucket: &'a [u8],
     pub key_bytes: usize,
     pub value_bytes: usize,
 }
 
-impl Operation for Larger<'_> {
+impl Operation for HasLarger<'_> {
     type Output = bool;
-    const REPEATABLE: bool = true;
+    const RETRYABLE: bool = true;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<bool, Missed> {
+    async fn execute(&self, shard: &ShardHandle) -> Result<bool, ShardError> {
         let (bucket, now) = (self.bucket.to_vec(), shard.now());
         let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
-        let scan = shard.read(move |view| view.has_larger(&bucket, key_bytes, value_bytes, now));
+        let scan = shard.read(move |view| view.has_larger_than(&bucket, key_bytes, value_bytes, now));
         Ok(scan.await?)
     }
 
-    fn call(&self, shard: u16) -> call::Body {
+    fn to_call(&self, shard: u16) -> call::Body {
         call::Body::Larger(pb::LargerQuery {
             shard: u32::from(shard),
             bucket: Bytes::copy_from_slice(self.bucket),
@@ -271,23 +271,23 @@ mod tests {
     #[test]
     fn get_results_survive_encoding() {
         let version = Version { time: 7, region: 2 };
-        let entry = Entry {
+        let entry = StoredValue {
             value: Bytes::from_static(b"value"),
             content_type: Bytes::from_static(b"text/x"),
             version,
             expires_at: Some(9),
         };
         for result in [
-            ReadResult::Found(entry),
-            ReadResult::Gone(version),
-            ReadResult::Nothing,
+            ReadResult::Live(entry),
+            ReadResult::Deleted(version),
+            ReadResult::Missing,
         ] {
-            let decoded = Get::decode(Get::encode(result.clone()));
+            let decoded = GetKey::decode(GetKey::encode(result.clone()));
             assert_eq!(decoded, Some(result.clone()));
-            let decoded = GetSince::decode(GetSince::encode(Since::Read(result.clone())));
-            assert!(matches!(decoded, Some(Since::Read(read)) if read == result));
+            let decoded = SessionGet::decode(SessionGet::encode(SessionRead::Read(result.clone())));
+            assert!(matches!(decoded, Some(SessionRead::Read(read)) if read == result));
         }
-        let behind = GetSince::decode(GetSince::encode(Since::Behind));
-        assert!(matches!(behind, Some(Since::Behind)));
+        let behind = SessionGet::decode(SessionGet::encode(SessionRead::Behind));
+        assert!(matches!(behind, Some(SessionRead::Behind)));
     }
 }

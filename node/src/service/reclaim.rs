@@ -16,16 +16,16 @@ use crate::shard::ShardHandle;
 use crate::types::BucketId;
 
 /// Interval at which dropped buckets are looked for.
-const LOOK: Duration = Duration::from_secs(2);
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Directory {
     /// Reclaims the disk space of dropped buckets, until `stop`.
-    pub async fn reclaim(self, stop: CancellationToken) {
+    pub async fn run_space_reclaim(self, stop: CancellationToken) {
         let mut pending: Vec<BucketId> = Vec::new();
-        let mut interval = tokio::time::interval(LOOK);
+        let mut interval = tokio::time::interval(RECLAIM_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            pending.extend(self.inner.catalog.take_forgotten());
+            pending.extend(self.inner.catalog.take_reclaimable());
             let shards: Vec<Arc<ShardHandle>> = self.inner.shards.iter().cloned().collect();
             let ready = {
                 let is_ready = |id: &BucketId| is_dropped(&shards, id);
@@ -34,7 +34,7 @@ impl Directory {
                 ready
             };
             if !ready.is_empty() {
-                give_back(shards, ready).await;
+                reclaim_space(shards, ready).await;
             }
         }
     }
@@ -51,7 +51,7 @@ fn is_dropped(shards: &[Arc<ShardHandle>], id: &BucketId) -> bool {
     })
 }
 
-async fn give_back(shards: Vec<Arc<ShardHandle>>, buckets: Vec<BucketId>) {
+async fn reclaim_space(shards: Vec<Arc<ShardHandle>>, buckets: Vec<BucketId>) {
     let reclaim = move || {
         shards
             .iter()

@@ -13,67 +13,67 @@ use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::errors::KeyError;
-use super::reads::Counts;
-use super::writes::Propose;
+use super::reads::GetBucketState;
+use super::writes::ProposeCommand;
 use crate::meta::Bucket;
-use crate::rpc::Lane;
+use crate::rpc::StreamKind;
 
 /// Maximum number of buckets in one report.
-const REPORT_LIMIT: usize = 1000;
+const MAX_REPORT_BUCKETS: usize = 1000;
 /// Interval at which idle accounts are looked for.
-const ACCOUNT_SWEEP: Duration = Duration::from_secs(3600);
+const ACCOUNT_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Maximum number of accounts that one log entry expires.
-const ACCOUNT_LIMIT: u32 = 1000;
+const MAX_EXPIRED_ACCOUNTS: u32 = 1000;
 
 /// A bucket, with its hits and misses.
-type Report = (Arc<Bucket>, (u64, u64));
+type BucketReads = (Arc<Bucket>, (u64, u64));
 
 /// Timeout of a query for the reads that another region has counted.
-const ASK: Duration = Duration::from_millis(800);
+const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Regions that didn't answer while a list of buckets was made.
 #[derive(Debug, Default)]
-pub(super) struct Silent(Mutex<HashSet<u32>>);
+pub(super) struct UnresponsiveRegions(Mutex<HashSet<u32>>);
 
 impl Directory {
     /// Returns the hits and misses of a bucket that this region has counted: those that were
     /// reported, and those of this node that weren't yet.
-    pub(super) async fn reads_here(&self, bucket: &Bucket) -> Result<(u64, u64), KeyError> {
+    pub(super) async fn own_region_reads(&self, bucket: &Bucket) -> Result<(u64, u64), KeyError> {
         // Read before the reported counts: a read that is reported in between is counted twice, not
         // lost.
         let (hits, misses) = bucket.usage.reads();
         let shards = &self.inner.shards;
-        let counts = Counts {
+        let counts = GetBucketState {
             bucket: bucket.id.as_bytes(),
             exact: false,
         };
-        let home = shards.run(shards.home(&bucket.id), &counts).await?;
+        let home = shards.run(shards.home_shard(&bucket.id), &counts).await?;
         Ok((home.hits + hits, home.misses + misses))
     }
 
     /// Returns the hits and misses of all other regions that can be reached. A region that doesn't
     /// answer is added to `unresponsive`, and not asked for the next bucket of a list.
-    pub(super) async fn reads_elsewhere(
+    pub(super) async fn other_region_reads(
         &self,
         bucket: &Bucket,
-        unresponsive: &Silent,
+        unresponsive: &UnresponsiveRegions,
     ) -> (u64, u64) {
         let topology = self.inner.catalog.topology();
         let own_region = self.inner.settings.region;
         let peers = self.inner.shards.peers();
-        let others = topology.regions().filter(|(region, _)| *region != own_region);
+        let others = topology.region_names().filter(|(region, _)| *region != own_region);
         let others = others.filter(|(region, _)| !unresponsive.0.lock().contains(region));
         let queries = others.map(|(region, _)| {
             let mut nodes = topology.nodes_of(region).map(|node| node.id);
             let node = nodes.find(|node| {
-                let connected = peers.connected(*node, Lane::Keys);
+                let connected = peers.watch_connection(*node, StreamKind::Forwarded);
                 connected.is_some_and(|connected| *connected.borrow())
             });
             let body = call::Body::Reads(pb::ReadsQuery {
                 bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             });
             async move {
-                match peers.call(node?, Lane::Keys, body, ASK).await {
+                match peers.call(node?, StreamKind::Forwarded, body, QUERY_TIMEOUT).await {
                     Ok(reply::Body::Reads(reads)) => Some((reads.hits, reads.misses)),
                     _ => {
                         unresponsive.0.lock().insert(region);
@@ -88,7 +88,7 @@ impl Directory {
 
     /// Reports reads every `stats_interval` until `stop`. Reads after the last report are left to
     /// [`Directory::report_reads`], while the shards still run.
-    pub async fn report(self, stop: CancellationToken) {
+    pub async fn run_read_reports(self, stop: CancellationToken) {
         let mut interval = tokio::time::interval(self.inner.settings.stats_interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
@@ -98,25 +98,25 @@ impl Directory {
 
     /// Reports all reads that were not reported yet.
     pub async fn report_reads(&self) {
-        let mut by_shard: HashMap<u16, Vec<Report>> = HashMap::new();
+        let mut by_shard: HashMap<u16, Vec<BucketReads>> = HashMap::new();
         for bucket in self
             .inner
             .catalog
             .buckets_where(|bucket| bucket.usage.reads() != (0, 0))
         {
-            let home = self.inner.shards.home(&bucket.id);
+            let home = self.inner.shards.home_shard(&bucket.id);
             let reads = bucket.usage.reads();
             by_shard.entry(home).or_default().push((bucket, reads));
         }
         for reads in by_shard.into_values() {
-            for batch in reads.chunks(REPORT_LIMIT) {
-                self.report_part(batch).await;
+            for batch in reads.chunks(MAX_REPORT_BUCKETS) {
+                self.report_batch(batch).await;
             }
         }
     }
 
     /// Reports the reads of buckets that have the same home shard.
-    async fn report_part(&self, batch: &[Report]) {
+    async fn report_batch(&self, batch: &[BucketReads]) {
         let Some((first, _)) = batch.first() else {
             return;
         };
@@ -128,13 +128,13 @@ impl Directory {
         let counts = pb::CountReads {
             counts: counts.collect(),
         };
-        let home = self.inner.shards.home(&first.id);
-        let report = Propose(shard_command::Kind::CountReads(counts));
+        let home = self.inner.shards.home_shard(&first.id);
+        let report = ProposeCommand(shard_command::Kind::CountReads(counts));
         let result = self.inner.shards.run(home, &report).await;
         // With an unknown outcome the reads may be lost, rather than counted twice.
         if !matches!(result, Err(KeyError::Unavailable(_))) {
             for (bucket, reads) in batch {
-                bucket.usage.reported(*reads);
+                bucket.usage.subtract_reported(*reads);
             }
         }
     }
@@ -151,14 +151,14 @@ impl Directory {
             return;
         }
         let ttl = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-        let mut interval = tokio::time::interval(ACCOUNT_SWEEP);
+        let mut interval = tokio::time::interval(ACCOUNT_SWEEP_INTERVAL);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            if !self.inner.metadata.leads() || !clock_ok() {
+            if !self.inner.metadata.is_leader() || !clock_ok() {
                 continue;
             }
             let before = self.inner.clock.now().saturating_sub(ttl);
             while self.inner.catalog.has_idle_account(before) {
-                let limit = ACCOUNT_LIMIT;
+                let limit = MAX_EXPIRED_ACCOUNTS;
                 let expire = pb::ExpireAccounts { before, limit };
                 let command = meta_command::Kind::ExpireAccounts(expire);
                 if self.propose(command).await.is_err() {

@@ -18,40 +18,40 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::errors::{KeyError, Unavailable};
-use super::operation::{Missed, Operation, Refusal, read_refusal};
-use super::reads::Counts;
+use super::operation::{ShardError, Operation, ForwardRefusal, decode_refusal};
+use super::reads::GetBucketState;
 use crate::raft::NodeId;
-use crate::rpc::{CallError, Lane, Peers};
+use crate::rpc::{CallError, StreamKind, Peers};
 use crate::shard::{ShardHandle, shard_of};
 use crate::types::BucketId;
 
 /// Timeout of one attempt of a retryable operation at another node.
-const ASK_AGAIN: Duration = Duration::from_millis(1000);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Minimum and maximum of the backoff between attempts to reach a leader.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(40));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(40));
 /// Unit in which waiting operations are counted, in bytes.
-const HELD_UNIT: usize = 1 << 10;
+const QUEUE_UNIT_BYTES: usize = 1 << 10;
 
 /// All shards, by number. Cheap to clone.
 #[derive(Clone)]
 pub struct Shards {
-    routes: Arc<[Route]>,
+    routes: Arc<[ShardRoute]>,
     peers: Arc<Peers>,
-    held: Arc<Semaphore>,
+    queue_budget: Arc<Semaphore>,
     timeout: Duration,
 }
 
 /// A shard, and the node that led it when it last answered.
-struct Route {
+struct ShardRoute {
     shard: Arc<ShardHandle>,
-    hint: AtomicU64,
+    leader_hint: AtomicU64,
 }
 
-impl Route {
+impl ShardRoute {
     /// Returns the leader, as far as this node knows, or a node to ask for it.
     fn leader(&self, me: NodeId, known: &[NodeId]) -> Option<NodeId> {
-        let hint = self.hint.load(Ordering::Relaxed);
-        let leader = self.shard.leader_elsewhere();
+        let hint = self.leader_hint.load(Ordering::Relaxed);
+        let leader = self.shard.remote_leader();
         let leader = leader.or((hint != 0 && hint != me).then_some(hint));
         if leader.is_some() || self.shard.is_hosted() {
             return leader;
@@ -70,14 +70,14 @@ impl Shards {
         queue_bytes: usize,
         timeout: Duration,
     ) -> Self {
-        let routes = handles.into_iter().map(|shard| Route {
+        let routes = handles.into_iter().map(|shard| ShardRoute {
             shard,
-            hint: AtomicU64::new(0),
+            leader_hint: AtomicU64::new(0),
         });
         Self {
             routes: routes.collect(),
             peers,
-            held: Arc::new(Semaphore::new(queue_bytes / HELD_UNIT)),
+            queue_budget: Arc::new(Semaphore::new(queue_bytes / QUEUE_UNIT_BYTES)),
             timeout,
         }
     }
@@ -108,13 +108,13 @@ impl Shards {
     }
 
     /// Returns the number of a key's shard.
-    pub fn of(&self, bucket: &BucketId, key: &[u8]) -> u16 {
+    pub fn shard_of(&self, bucket: &BucketId, key: &[u8]) -> u16 {
         shard_of(bucket.as_bytes(), key, self.numbers().end)
     }
 
     /// Returns the number of a bucket's home shard, which has the bucket's own counters.
-    pub fn home(&self, bucket: &BucketId) -> u16 {
-        self.of(bucket, b"")
+    pub fn home_shard(&self, bucket: &BucketId) -> u16 {
+        self.shard_of(bucket, b"")
     }
 
     /// Returns this node's handle of a shard.
@@ -133,59 +133,59 @@ impl Shards {
         let Some(route) = self.routes.get(usize::from(shard)) else {
             return Err(no_leader(shard));
         };
-        if route.shard.serves() {
-            match operation.here(&route.shard).await {
+        if route.shard.is_serving() {
+            match operation.execute(&route.shard).await {
                 Ok(output) => return Ok(output),
-                Err(Missed::Failed(error)) => return Err(error),
+                Err(ShardError::Failed(error)) => return Err(error),
                 // Tried once more, and then at the next leader.
-                Err(Missed::NotLeader | Missed::Damaged(_)) => {}
+                Err(ShardError::NotLeader | ShardError::Damaged(_)) => {}
             }
         }
-        let (_, output) = Box::pin(self.seek(shard, route, operation)).await?;
+        let (_, output) = Box::pin(self.run_with_retries(shard, route, operation)).await?;
         Ok(output)
     }
 
     /// Executes an operation at the shard's leader, and returns which node that was.
-    pub(super) async fn ask<O: Operation>(
+    pub(super) async fn run_with_leader<O: Operation>(
         &self,
         shard: u16,
         operation: &O,
     ) -> Result<(NodeId, O::Output), KeyError> {
         match self.routes.get(usize::from(shard)) {
-            Some(route) => Box::pin(self.seek(shard, route, operation)).await,
+            Some(route) => Box::pin(self.run_with_retries(shard, route, operation)).await,
             None => Err(no_leader(shard)),
         }
     }
 
     /// Executes an operation here, or forwards it to the leader, or waits for one, until it
     /// completes or the timeout passes. Returns which node completed it, too.
-    async fn seek<O: Operation>(
+    async fn run_with_retries<O: Operation>(
         &self,
         number: u16,
-        route: &Route,
+        route: &ShardRoute,
         operation: &O,
     ) -> Result<(NodeId, O::Output), KeyError> {
         let deadline = Instant::now() + self.timeout;
         let mut queue_permit = None;
         // Error of this node while it led, for the case that no other node leads in time.
         let mut damaged = None;
-        let mut backoff = PAUSE.0;
-        let mut others = self.peers.near();
+        let mut backoff = RETRY_BACKOFF.0;
+        let mut others = self.peers.same_region();
         loop {
-            if route.shard.serves() {
-                match operation.here(&route.shard).await {
+            if route.shard.is_serving() {
+                match operation.execute(&route.shard).await {
                     Ok(output) => return Ok((self.peers.me(), output)),
-                    Err(Missed::Failed(error)) => return Err(error),
-                    Err(Missed::NotLeader) => {}
-                    Err(Missed::Damaged(error)) => damaged = Some(error),
+                    Err(ShardError::Failed(error)) => return Err(error),
+                    Err(ShardError::NotLeader) => {}
+                    Err(ShardError::Damaged(error)) => damaged = Some(error),
                 }
             } else if let Some(node) = route.leader(self.peers.me(), &others) {
-                match self.send(number, route, node, operation, deadline).await {
-                    Sent::Answered(output) => return Ok((node, output)),
-                    Sent::Failed(error) => return Err(error),
+                match self.forward(number, route, node, operation, deadline).await {
+                    ForwardOutcome::Answered(output) => return Ok((node, output)),
+                    ForwardOutcome::Failed(error) => return Err(error),
                     // The refusal names another leader: it is tried without a backoff.
-                    Sent::Redirected => backoff = Duration::ZERO,
-                    Sent::NotDone => {}
+                    ForwardOutcome::Redirected => backoff = Duration::ZERO,
+                    ForwardOutcome::NotDone => {}
                 }
             }
             if Instant::now() >= deadline {
@@ -193,92 +193,92 @@ impl Shards {
                 return Err(damaged.unwrap_or_else(|| no_leader(number)));
             }
             if queue_permit.is_none() {
-                queue_permit = Some(self.hold(operation.size())?);
+                queue_permit = Some(self.queue_permit(operation.queued_bytes())?);
             }
             if !others.is_empty() {
                 others.rotate_left(1);
             }
-            wait(route, backoff, deadline).await;
-            backoff = (2 * backoff).clamp(PAUSE.0, PAUSE.1);
+            wait_for_leader(route, backoff, deadline).await;
+            backoff = (2 * backoff).clamp(RETRY_BACKOFF.0, RETRY_BACKOFF.1);
         }
     }
 
     /// Takes a permit for an operation of this size to wait for a leader.
-    fn hold(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, KeyError> {
-        let units = u32::try_from(bytes / HELD_UNIT + 1).unwrap_or(u32::MAX);
+    fn queue_permit(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, KeyError> {
+        let units = u32::try_from(bytes / QUEUE_UNIT_BYTES + 1).unwrap_or(u32::MAX);
         let queue = "requests that wait for a leader";
-        let permit = self.held.clone().try_acquire_many_owned(units);
+        let permit = self.queue_budget.clone().try_acquire_many_owned(units);
         permit.map_err(|_| Unavailable::Overloaded { queue }.into())
     }
 
     /// Forwards an operation to another node, and keeps what its reply tells about the leader.
-    async fn send<O: Operation>(
+    async fn forward<O: Operation>(
         &self,
         number: u16,
-        route: &Route,
+        route: &ShardRoute,
         node: NodeId,
         operation: &O,
         deadline: Instant,
-    ) -> Sent<O::Output> {
+    ) -> ForwardOutcome<O::Output> {
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let timeout = if O::REPEATABLE {
-            remaining.min(ASK_AGAIN)
+        let timeout = if O::RETRYABLE {
+            remaining.min(ATTEMPT_TIMEOUT)
         } else {
             remaining
         };
-        let body = operation.call(number);
-        match self.peers.call(node, Lane::Keys, body, timeout).await {
-            Ok(reply::Body::Refused(refused)) => match read_refusal(refused) {
-                Refusal::Elsewhere(Some(leader)) => {
-                    let previous = route.hint.swap(leader, Ordering::Relaxed);
+        let body = operation.to_call(number);
+        match self.peers.call(node, StreamKind::Forwarded, body, timeout).await {
+            Ok(reply::Body::Refused(refused)) => match decode_refusal(refused) {
+                ForwardRefusal::Redirect(Some(leader)) => {
+                    let previous = route.leader_hint.swap(leader, Ordering::Relaxed);
                     if previous == leader {
-                        Sent::NotDone
+                        ForwardOutcome::NotDone
                     } else {
-                        Sent::Redirected
+                        ForwardOutcome::Redirected
                     }
                 }
-                Refusal::Elsewhere(None) => {
-                    route.hint.store(0, Ordering::Relaxed);
-                    Sent::NotDone
+                ForwardRefusal::Redirect(None) => {
+                    route.leader_hint.store(0, Ordering::Relaxed);
+                    ForwardOutcome::NotDone
                 }
-                Refusal::Final(error) => Sent::Failed(error),
+                ForwardRefusal::Final(error) => ForwardOutcome::Failed(error),
             },
             Ok(reply) => match O::decode(reply) {
                 Some(output) => {
-                    route.hint.store(node, Ordering::Relaxed);
-                    Sent::Answered(output)
+                    route.leader_hint.store(node, Ordering::Relaxed);
+                    ForwardOutcome::Answered(output)
                 }
-                None => Sent::Failed(KeyError::UnknownOutcome),
+                None => ForwardOutcome::Failed(KeyError::UnknownOutcome),
             },
             Err(CallError::Unsent) => {
-                route.hint.store(0, Ordering::Relaxed);
-                Sent::NotDone
+                route.leader_hint.store(0, Ordering::Relaxed);
+                ForwardOutcome::NotDone
             }
             Err(CallError::Busy) => {
                 let queue = "calls to the shard's leader";
-                Sent::Failed(Unavailable::Overloaded { queue }.into())
+                ForwardOutcome::Failed(Unavailable::Overloaded { queue }.into())
             }
-            Err(CallError::Lost) if O::REPEATABLE => {
-                route.hint.store(0, Ordering::Relaxed);
-                Sent::NotDone
+            Err(CallError::Lost) if O::RETRYABLE => {
+                route.leader_hint.store(0, Ordering::Relaxed);
+                ForwardOutcome::NotDone
             }
-            Err(CallError::Lost) => Sent::Failed(KeyError::UnknownOutcome),
+            Err(CallError::Lost) => ForwardOutcome::Failed(KeyError::UnknownOutcome),
         }
     }
 
     /// Counts the keys of a bucket over all shards; with `exact`, expired keys are removed first.
-    pub async fn count(&self, bucket: &BucketId, exact: bool) -> Result<u64, KeyError> {
-        let states = self.states(bucket, exact).await?;
+    pub async fn count_keys(&self, bucket: &BucketId, exact: bool) -> Result<u64, KeyError> {
+        let states = self.bucket_states(bucket, exact).await?;
         Ok(states.iter().map(|state| state.keys).sum())
     }
 
     /// Returns a bucket's counters in each shard; with `exact`, expired keys are removed first.
-    pub async fn states(
+    pub async fn bucket_states(
         &self,
         bucket: &BucketId,
         exact: bool,
     ) -> Result<Vec<pb::BucketState>, KeyError> {
-        let counts = Counts {
+        let counts = GetBucketState {
             bucket: bucket.as_bytes(),
             exact,
         };
@@ -287,7 +287,7 @@ impl Shards {
 }
 
 /// Outcome of forwarding an operation to another node.
-enum Sent<T> {
+enum ForwardOutcome<T> {
     Answered(T),
     Failed(KeyError),
     /// Nothing was done; another node leads.
@@ -297,7 +297,7 @@ enum Sent<T> {
 }
 
 /// Waits until another leader is known, or for `backoff`.
-async fn wait(route: &Route, backoff: Duration, deadline: Instant) {
+async fn wait_for_leader(route: &ShardRoute, backoff: Duration, deadline: Instant) {
     let mut leader = route.shard.group().leader().clone();
     leader.mark_unchanged();
     let until = (Instant::now() + backoff).min(deadline);

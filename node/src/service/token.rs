@@ -24,18 +24,18 @@ use std::fmt::Write;
 use crate::types::Nanos;
 
 /// Maximum length of a token that is issued.
-pub const MAX_TOKEN: usize = 8192;
+pub const MAX_TOKEN_BYTES: usize = 8192;
 /// Maximum length of a token that is read: older versions issued such.
-const MAX_READ: usize = 32 << 10;
+const MAX_INPUT_BYTES: usize = 32 << 10;
 /// Maximum length of a token in the plain form; longer ones are compact.
-const MAX_PLAIN: usize = 2048;
+const MAX_PLAIN_BYTES: usize = 2048;
 /// First byte of the compact form.
-const COMPACT: u8 = 1;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const COMPACT_FORMAT: u8 = 1;
+const BASE64_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Newest version seen of a region's history of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seen {
+pub struct TokenEntry {
     pub region: u32,
     pub incarnation: u64,
     pub shard: u16,
@@ -43,22 +43,22 @@ pub struct Seen {
 }
 
 /// Encodes `entries`, which are in ascending order.
-pub fn encode(mut entries: Vec<Seen>) -> String {
-    let plain_token = plain(&entries);
-    if plain_token.len() <= MAX_PLAIN {
+pub fn encode(mut entries: Vec<TokenEntry>) -> String {
+    let plain_token = encode_plain(&entries);
+    if plain_token.len() <= MAX_PLAIN_BYTES {
         return plain_token;
     }
     loop {
-        let compact_token = base64(&compact(&entries));
-        if compact_token.len() <= MAX_TOKEN {
+        let compact_token = encode_base64(&encode_compact(&entries));
+        if compact_token.len() <= MAX_TOKEN_BYTES {
             return compact_token;
         }
-        leave_out_oldest(&mut entries);
+        drop_oldest(&mut entries);
     }
 }
 
 /// Drops the oldest sixteenth of the entries.
-fn leave_out_oldest(entries: &mut Vec<Seen>) {
+fn drop_oldest(entries: &mut Vec<TokenEntry>) {
     let mut times: Vec<Nanos> = entries.iter().map(|entry| entry.time).collect();
     times.sort_unstable();
     let drop_count = times.len().div_ceil(16);
@@ -69,20 +69,20 @@ fn leave_out_oldest(entries: &mut Vec<Seen>) {
 }
 
 /// Decodes a token; `None` if the text is malformed.
-pub fn decode(text: &str) -> Option<Vec<Seen>> {
-    if text.len() > MAX_READ {
+pub fn decode(text: &str) -> Option<Vec<TokenEntry>> {
+    if text.len() > MAX_INPUT_BYTES {
         return None;
     }
     if text.contains('.') {
-        return text.split('_').map(of_plain).collect();
+        return text.split('_').map(decode_plain_entry).collect();
     }
-    if text.len() > MAX_TOKEN {
+    if text.len() > MAX_TOKEN_BYTES {
         return None;
     }
-    of_compact(&of_base64(text)?)
+    decode_compact(&decode_base64(text)?)
 }
 
-fn plain(entries: &[Seen]) -> String {
+fn encode_plain(entries: &[TokenEntry]) -> String {
     let mut text = String::new();
     for entry in entries {
         let separator = if text.is_empty() { "" } else { "_" };
@@ -97,12 +97,12 @@ fn plain(entries: &[Seen]) -> String {
     text
 }
 
-fn of_plain(text: &str) -> Option<Seen> {
+fn decode_plain_entry(text: &str) -> Option<TokenEntry> {
     let mut parts = text.split('.');
     let (region, incarnation) = (parts.next()?, parts.next()?);
     let (shard, time) = (parts.next()?, parts.next()?);
     let none_left = parts.next().is_none();
-    none_left.then_some(Seen {
+    none_left.then_some(TokenEntry {
         region: u32::from_str_radix(region, 16).ok()?,
         incarnation: u64::from_str_radix(incarnation, 16).ok()?,
         shard: u16::from_str_radix(shard, 16).ok()?,
@@ -110,9 +110,9 @@ fn of_plain(text: &str) -> Option<Seen> {
     })
 }
 
-fn compact(entries: &[Seen]) -> Vec<u8> {
-    let mut out = vec![COMPACT];
-    let is_same_region = |one: &Seen, other: &Seen| {
+fn encode_compact(entries: &[TokenEntry]) -> Vec<u8> {
+    let mut out = vec![COMPACT_FORMAT];
+    let is_same_region = |one: &TokenEntry, other: &TokenEntry| {
         (one.region, one.incarnation) == (other.region, other.incarnation)
     };
     for region in entries.chunk_by(is_same_region) {
@@ -137,8 +137,8 @@ fn compact(entries: &[Seen]) -> Vec<u8> {
     out
 }
 
-fn of_compact(bytes: &[u8]) -> Option<Vec<Seen>> {
-    let mut rest = bytes.strip_prefix(&[COMPACT])?;
+fn decode_compact(bytes: &[u8]) -> Option<Vec<TokenEntry>> {
+    let mut rest = bytes.strip_prefix(&[COMPACT_FORMAT])?;
     let mut entries = Vec::new();
     while !rest.is_empty() {
         let region = u32::try_from(take_varint(&mut rest)?).ok()?;
@@ -151,7 +151,7 @@ fn of_compact(bytes: &[u8]) -> Option<Vec<Seen>> {
             let shard = u16::try_from(next.checked_add(take_varint(&mut rest)?)?).ok()?;
             next = u64::from(shard) + 1;
             let time = newest.checked_sub(take_number(&mut rest, width)?)?;
-            entries.push(Seen {
+            entries.push(TokenEntry {
                 region,
                 incarnation,
                 shard,
@@ -196,7 +196,7 @@ fn take_number(rest: &mut &[u8], width: usize) -> Option<u64> {
     Some(u64::from_be_bytes(number))
 }
 
-fn base64(bytes: &[u8]) -> String {
+fn encode_base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let mut padded = [0; 4];
@@ -204,15 +204,15 @@ fn base64(bytes: &[u8]) -> String {
         let number = u32::from_be_bytes(padded);
         for digit in 0..=group.len() {
             let digit = (number >> (18 - 6 * digit)) & 63;
-            text.push(ALPHABET[digit as usize].into());
+            text.push(BASE64_ALPHABET[digit as usize].into());
         }
     }
     text
 }
 
-fn of_base64(text: &str) -> Option<Vec<u8>> {
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| -> Option<u32> {
-        let position = ALPHABET.iter().position(|letter| letter == byte)?;
+        let position = BASE64_ALPHABET.iter().position(|letter| letter == byte)?;
         u32::try_from(position).ok()
     };
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
@@ -233,19 +233,19 @@ mod tests {
 
     use super::*;
 
-    fn number() -> impl Strategy<Value = u64> {
+    fn any_number() -> impl Strategy<Value = u64> {
         prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0_u64..1000]
     }
 
     /// Entries of up to so many regions and shards, in ascending order.
-    fn seen(regions: usize, shards: u16) -> impl Strategy<Value = Vec<Seen>> {
-        let times = proptest::collection::btree_map(0..shards, number(), 1..=usize::from(shards));
-        let region = (number(), times);
+    fn any_entries(regions: usize, shards: u16) -> impl Strategy<Value = Vec<TokenEntry>> {
+        let times = proptest::collection::btree_map(0..shards, any_number(), 1..=usize::from(shards));
+        let region = (any_number(), times);
         let numbers = proptest::collection::btree_map(any::<u32>(), region, 1..=regions);
         numbers.prop_map(|regions| {
             let mut all = Vec::new();
             for (region, (incarnation, times)) in regions {
-                all.extend(times.into_iter().map(|(shard, time)| Seen {
+                all.extend(times.into_iter().map(|(shard, time)| TokenEntry {
                     region,
                     incarnation,
                     shard,
@@ -257,48 +257,48 @@ mod tests {
     }
 
     /// Entries of all regions and shards, with the times that have the longest encoding.
-    fn extreme(regions: u32, shards: u16) -> Vec<Seen> {
+    fn extreme_entries(regions: u32, shards: u16) -> Vec<TokenEntry> {
         let all = (0..regions).flat_map(|region| (0..shards).map(move |shard| (region, shard)));
-        let entry = |(region, shard): (u32, u16)| Seen {
+        let entry = |(region, shard): (u32, u16)| TokenEntry {
             region: u32::MAX - 8 + region % 8 + region / 8,
             incarnation: u64::MAX,
             shard,
             time: if shard == 0 { 0 } else { u64::MAX },
         };
-        let mut all: Vec<Seen> = all.map(entry).collect();
+        let mut all: Vec<TokenEntry> = all.map(entry).collect();
         all.sort_unstable();
         all
     }
 
     #[test]
     fn tokens_of_64_shards_and_8_regions_are_complete() {
-        let entries = extreme(8, 64);
+        let entries = extreme_entries(8, 64);
         let token = encode(entries.clone());
         assert!(token.len() < 7000, "{} bytes", token.len());
         assert_eq!(decode(&token), Some(entries.clone()));
         // Older versions wrote the plain form.
-        assert_eq!(decode(&plain(&entries)), Some(entries));
+        assert_eq!(decode(&encode_plain(&entries)), Some(entries));
     }
 
     #[test]
     fn short_tokens_are_plain_for_older_versions() {
-        let entries = extreme(3, 8);
-        assert_eq!(encode(entries.clone()), plain(&entries));
+        let entries = extreme_entries(3, 8);
+        assert_eq!(encode(entries.clone()), encode_plain(&entries));
     }
 
     #[test]
     fn tokens_of_more_regions_omit_the_oldest_entries() {
         let shards = 0..64_u16;
         let all = (0..40_u32).flat_map(|region| shards.clone().map(move |shard| (region, shard)));
-        let entry = |(region, shard): (u32, u16)| Seen {
+        let entry = |(region, shard): (u32, u16)| TokenEntry {
             region,
             incarnation: u64::MAX,
             shard,
             time: 1_700_000_000_000_000_000 + (u64::from(region) << 32) * (1 + u64::from(shard)),
         };
-        let entries: Vec<Seen> = all.map(entry).collect();
+        let entries: Vec<TokenEntry> = all.map(entry).collect();
         let token = encode(entries.clone());
-        assert!(token.len() <= MAX_TOKEN);
+        assert!(token.len() <= MAX_TOKEN_BYTES);
         let kept = decode(&token).unwrap();
         let oldest = kept.iter().map(|entry| entry.time).min().unwrap();
         let newer = entries.into_iter().filter(|entry| entry.time >= oldest);
@@ -308,11 +308,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_survive_encoding(entries in seen(8, 64)) {
+        fn entries_survive_encoding(entries in any_entries(8, 64)) {
             let token = encode(entries.clone());
-            prop_assert!(token.len() <= MAX_TOKEN);
+            prop_assert!(token.len() <= MAX_TOKEN_BYTES);
             prop_assert_eq!(decode(&token), Some(entries.clone()));
-            let compact = base64(&compact(&entries));
+            let compact = encode_base64(&encode_compact(&entries));
             prop_assert_eq!(decode(&compact), Some(entries));
         }
 
@@ -322,7 +322,7 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
             let _ = decode(&text);
-            let _ = of_compact(&[&[COMPACT], &bytes[..]].concat());
+            let _ = decode_compact(&[&[COMPACT_FORMAT], &bytes[..]].concat());
         }
     }
 }

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply, shard_command, write::Op, write_reply};
 
-use super::bytes;
+use super::byte_quota;
 use super::errors::{KeyError, Unavailable};
-use super::operation::{Missed, Operation};
-use super::room::{self, Room};
+use super::operation::{ShardError, Operation};
+use super::quota::{self, OptionalReservation};
 use super::shards::Shards;
 use crate::meta::Bucket;
 use crate::raft::ProposeError;
 use crate::shard::{ShardHandle, WriteOutcome};
-use crate::types::{Version, Written};
+use crate::types::{Version, WriteReceipt};
 
 /// Maximum number of attempts of a write in a full bucket whose key is deleted during each attempt.
-const ROOM_TRIES: usize = 8;
+const MAX_QUOTA_ATTEMPTS: usize = 8;
 
 /// Writes a key.
 pub(super) struct WriteKey<'a> {
@@ -30,9 +30,9 @@ pub(super) struct WriteKey<'a> {
 /// Outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteResult {
-    Done(Written),
+    Done(WriteReceipt),
     ConditionFailed,
-    BucketGone,
+    BucketDeleted,
     TooManyKeys(u64),
     TooManyBytes(u64),
     DiskFull { elsewhere: bool },
@@ -40,7 +40,7 @@ pub(super) enum WriteResult {
 
 impl WriteKey<'_> {
     /// Returns the write, which may create its key if there is a reservation.
-    fn with_room(&self, reservation: &Room) -> pb::Write {
+    fn with_reservation(&self, reservation: &OptionalReservation) -> pb::Write {
         let mut write = self.write.clone();
         if let Some(Op::Put(put)) = &mut write.op {
             put.may_create = reservation.is_some();
@@ -49,34 +49,34 @@ impl WriteKey<'_> {
     }
 
     /// Returns whether a put's value fits within the plan's bytes for a bucket.
-    async fn fits(&self, shard: &ShardHandle, limit: u64) -> Result<bool, Missed> {
+    async fn fits_byte_quota(&self, shard: &ShardHandle, limit: u64) -> Result<bool, ShardError> {
         let Some(Op::Put(put)) = &self.write.op else {
             return Ok(true);
         };
         let key = &self.write.key;
         let bytes = (key.len() + put.value.len()) as u64;
         // Path of nearly all writes: no await, nothing counted.
-        if self.bucket.usage.byte_quota.take(bytes, Instant::now()) {
+        if self.bucket.usage.byte_quota.consume(bytes, Instant::now()) {
             return Ok(true);
         }
-        let put = bytes::Addition { key, bytes, limit };
-        bytes::admit(self.shards, shard, self.bucket, put, self.timeout).await
+        let put = byte_quota::PutSize { key, bytes, limit };
+        byte_quota::admit(self.shards, shard, self.bucket, put, self.timeout).await
     }
 
-    fn creates(&self) -> bool {
+    fn is_put(&self) -> bool {
         matches!(self.write.op, Some(Op::Put(_)))
     }
 
     /// Reserves quota for a key that may be new.
-    async fn room(&self, shard: &ShardHandle) -> Result<Room, Missed> {
-        if !self.creates() {
+    async fn reserve_quota(&self, shard: &ShardHandle) -> Result<OptionalReservation, ShardError> {
+        if !self.is_put() {
             return Ok(None);
         }
         // Path of nearly all writes: no await, nothing counted.
-        match self.bucket.usage.budget.take(shard.led_since()) {
+        match self.bucket.usage.key_quota.reserve(shard.led_since()) {
             Some(reservation) => Ok(Some(reservation)),
             None => {
-                room::find(
+                quota::reserve(
                     self.shards,
                     shard,
                     self.bucket,
@@ -92,34 +92,34 @@ impl WriteKey<'_> {
 impl Operation for WriteKey<'_> {
     type Output = WriteResult;
     // A PUT is idempotent alone, but not among others: repeated, it can undo a later one.
-    const REPEATABLE: bool = false;
+    const RETRYABLE: bool = false;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<WriteResult, Missed> {
-        if !shard.serves() {
-            return Err(Missed::NotLeader);
+    async fn execute(&self, shard: &ShardHandle) -> Result<WriteResult, ShardError> {
+        if !shard.is_serving() {
+            return Err(ShardError::NotLeader);
         }
-        if let Some(elsewhere) = shard.gate().refuses(self.creates()) {
+        if let Some(elsewhere) = shard.gate().refuses(self.is_put()) {
             return Ok(WriteResult::DiskFull { elsewhere });
         }
         if let Some(limit) = self.bucket.limits.bytes
-            && !self.fits(shard, limit).await?
+            && !self.fits_byte_quota(shard, limit).await?
         {
             return Ok(WriteResult::TooManyBytes(limit));
         }
-        for _ in 0..ROOM_TRIES {
-            let reservation = match self.room(shard).await {
-                Err(Missed::Failed(KeyError::TooManyKeys { limit })) => {
+        for _ in 0..MAX_QUOTA_ATTEMPTS {
+            let reservation = match self.reserve_quota(shard).await {
+                Err(ShardError::Failed(KeyError::TooManyKeys { limit })) => {
                     return Ok(WriteResult::TooManyKeys(limit));
                 }
                 result => result?,
             };
-            let write = self.with_room(&reservation);
+            let write = self.with_reservation(&reservation);
             match shard.write(write, reservation, self.timeout).await? {
                 WriteOutcome::Written(written) => return Ok(WriteResult::Done(written)),
                 WriteOutcome::ConditionFailed => return Ok(WriteResult::ConditionFailed),
-                WriteOutcome::BucketGone => return Ok(WriteResult::BucketGone),
+                WriteOutcome::BucketDropped => return Ok(WriteResult::BucketDeleted),
                 // The key was deleted after it was read: count again.
-                WriteOutcome::NoRoom => {}
+                WriteOutcome::NoQuota => {}
             }
         }
         // It isn't known whether the bucket is full: in each attempt, the key existed when quota
@@ -128,7 +128,7 @@ impl Operation for WriteKey<'_> {
         Err(KeyError::from(Unavailable::Overloaded { queue }).into())
     }
 
-    fn call(&self, shard: u16) -> call::Body {
+    fn to_call(&self, shard: u16) -> call::Body {
         call::Body::Write(pb::ForwardedWrite {
             shard: u32::from(shard),
             write: Some(self.write.clone()),
@@ -144,7 +144,7 @@ impl Operation for WriteKey<'_> {
                 expires_at: written.expires_at.unwrap_or(0),
             }),
             WriteResult::ConditionFailed => Kind::ConditionFailed(true),
-            WriteResult::BucketGone => Kind::BucketGone(true),
+            WriteResult::BucketDeleted => Kind::BucketDeleted(true),
             WriteResult::TooManyKeys(limit) => Kind::TooManyKeys(limit),
             WriteResult::TooManyBytes(limit) => Kind::TooManyBytes(limit),
             WriteResult::DiskFull { elsewhere } => Kind::DiskFull(pb::DiskFull { elsewhere }),
@@ -158,13 +158,13 @@ impl Operation for WriteKey<'_> {
             return None;
         };
         Some(match reply.kind? {
-            Kind::Done(done) => WriteResult::Done(Written {
+            Kind::Done(done) => WriteResult::Done(WriteReceipt {
                 version: done.version.map(Version::from)?,
                 existed: done.existed,
                 expires_at: (done.expires_at != 0).then_some(done.expires_at),
             }),
             Kind::ConditionFailed(_) => WriteResult::ConditionFailed,
-            Kind::BucketGone(_) => WriteResult::BucketGone,
+            Kind::BucketDeleted(_) => WriteResult::BucketDeleted,
             Kind::TooManyKeys(limit) => WriteResult::TooManyKeys(limit),
             Kind::TooManyBytes(limit) => WriteResult::TooManyBytes(limit),
             Kind::DiskFull(full) => WriteResult::DiskFull {
@@ -173,7 +173,7 @@ impl Operation for WriteKey<'_> {
         })
     }
 
-    fn size(&self) -> usize {
+    fn queued_bytes(&self) -> usize {
         let value = match &self.write.op {
             Some(Op::Put(put)) => put.value.len(),
             Some(Op::Delete(_)) | None => 0,
@@ -183,21 +183,21 @@ impl Operation for WriteKey<'_> {
 }
 
 /// Proposes a command that is no write, of a kind that may be applied twice.
-pub(super) struct Propose(pub shard_command::Kind);
+pub(super) struct ProposeCommand(pub shard_command::Kind);
 
-impl Operation for Propose {
+impl Operation for ProposeCommand {
     type Output = ();
-    const REPEATABLE: bool = false;
+    const RETRYABLE: bool = false;
 
-    async fn here(&self, shard: &ShardHandle) -> Result<(), Missed> {
+    async fn execute(&self, shard: &ShardHandle) -> Result<(), ShardError> {
         match shard.propose(self.0.clone()).await {
             Ok(_) => Ok(()),
-            Err(ProposeError::NotLeader { .. }) => Err(Missed::NotLeader),
+            Err(ProposeError::NotLeader { .. }) => Err(ShardError::NotLeader),
             Err(ProposeError::Unknown) => Err(KeyError::UnknownOutcome.into()),
         }
     }
 
-    fn call(&self, shard: u16) -> call::Body {
+    fn to_call(&self, shard: u16) -> call::Body {
         let kind = Some(self.0.clone());
         call::Body::Command(pb::ForwardedCommand {
             shard: u32::from(shard),

@@ -5,8 +5,8 @@ use std::io;
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
-use super::state::{Response, ShardState, is_bucket_name};
-use crate::store::Batch;
+use super::state::{ShardResponse, ShardState, is_bucket_name};
+use crate::store::RowBatch;
 use crate::store::keys;
 
 impl ShardState {
@@ -15,28 +15,28 @@ impl ShardState {
     pub(super) fn apply_drop_bucket(
         &mut self,
         id: &Bytes,
-        batch: &mut Batch,
-    ) -> io::Result<Response> {
+        batch: &mut RowBatch,
+    ) -> io::Result<ShardResponse> {
         if !is_bucket_name(id) {
-            return Ok(Response::Done);
+            return Ok(ShardResponse::Done);
         }
         let from = self.rows.record(id, b"");
         let bucket = self.bucket(id)?;
         let (count, digest) = (bucket.keys, bucket.digest);
         // The digest covers tombstones as well; an empty bucket needs no range deletion.
         if count != 0 || digest != 0 {
-            batch.delete_range(&from, &keys::after_prefix(&from));
-            self.recent.clear();
+            batch.delete_range(&from, &keys::prefix_end(&from));
+            self.record_cache.clear();
         }
         *self.bucket(id)? = pb::BucketState {
             dropped: true,
             ..Default::default()
         };
         self.header.digest = self.header.digest.wrapping_sub(digest);
-        Ok(Response::Done)
+        Ok(ShardResponse::Done)
     }
 
-    pub(super) fn apply_count_reads(&mut self, counts: &pb::CountReads) -> io::Result<Response> {
+    pub(super) fn apply_count_reads(&mut self, counts: &pb::CountReads) -> io::Result<ShardResponse> {
         for count in &counts.counts {
             if !is_bucket_name(&count.bucket) {
                 continue;
@@ -47,6 +47,6 @@ impl ShardState {
                 bucket.misses += count.misses;
             }
         }
-        Ok(Response::Done)
+        Ok(ShardResponse::Done)
     }
 }

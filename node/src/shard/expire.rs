@@ -9,15 +9,15 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
 use super::record;
-use super::state::{Response, ShardState};
-use super::write::{Cause, Change};
+use super::state::{ShardResponse, ShardState};
+use super::write::{ChangeCause, RecordChange};
 use crate::store::keys;
-use crate::store::{Batch, Scan, blocking};
+use crate::store::{RowBatch, Scan, blocking};
 use crate::types::Nanos;
 
 /// Result of a scan of the expiry index.
 #[derive(Default)]
-struct Due {
+struct ExpiredKeys {
     keys: Vec<(Nanos, Bytes, Bytes)>,
     /// Expiry of the first row that was left: a later one, or one beyond the limit.
     next: Option<Nanos>,
@@ -27,25 +27,25 @@ impl ShardState {
     pub(super) fn apply_expire(
         &mut self,
         expire: pb::ExpireUpTo,
-        batch: &mut Batch,
-    ) -> io::Result<Response> {
-        let due = self.due(expire)?;
+        batch: &mut RowBatch,
+    ) -> io::Result<ShardResponse> {
+        let due = self.find_expired(expire)?;
         for (at, bucket, key) in due.keys {
             let row = self.rows.record(&bucket, &key);
             let old = self.record(&row)?;
             match old {
                 Some(old) if record::expiry_of(&old) == Some(at) => {
                     // The tombstone keeps the version: the key expired, nobody wrote it.
-                    let new = self.tombstone_of(&old);
-                    let change = Change {
+                    let new = self.expired_tombstone(&old);
+                    let change = RecordChange {
                         bucket: &bucket,
                         key: &key,
                         row,
                         old: Some(old),
                         new,
-                        cause: Cause::Expired,
+                        cause: ChangeCause::Expired,
                     };
-                    self.change(change, batch)?;
+                    self.apply_change(change, batch)?;
                 }
                 // The bucket was dropped: only the index still has the key.
                 Some(_) | None => batch.delete(self.rows.expiry(at, &bucket, &key)),
@@ -54,18 +54,18 @@ impl ShardState {
         // A reader with a slower clock must not see what was removed here.
         self.header.last_version = self.header.last_version.max(expire.time);
         self.header.expiry_low = due.next.unwrap_or(expire.time).min(expire.time);
-        self.view.expiry_from(due.next);
-        Ok(Response::Expired {
-            more: due.next.is_some_and(|next| next <= expire.time),
+        self.view.set_next_expiry(due.next);
+        Ok(ShardResponse::Expired {
+            has_more: due.next.is_some_and(|next| next <= expire.time),
         })
     }
 
     /// Finds expired keys from the lowest index position that may hold a row: the deleted rows
     /// before it aren't scanned again.
-    fn due(&self, expire: pb::ExpireUpTo) -> io::Result<Due> {
+    fn find_expired(&self, expire: pb::ExpireUpTo) -> io::Result<ExpiredKeys> {
         let from = self.rows.expiry(self.header.expiry_low, b"", b"");
         let to = self.rows.expiry(Nanos::MAX, &[u8::MAX; 14], b"");
-        let mut due = Due::default();
+        let mut due = ExpiredKeys::default();
         blocking(|| {
             self.db.scan(
                 Scan {
@@ -74,7 +74,7 @@ impl ShardState {
                     fill_cache: true,
                 },
                 |row, _| {
-                    let Some((at, bucket, key)) = keys::split_timed(row) else {
+                    let Some((at, bucket, key)) = keys::split_time_indexed(row) else {
                         return ControlFlow::Continue(());
                     };
                     if at > expire.time || due.keys.len() >= expire.limit as usize {

@@ -11,25 +11,25 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::merge::MergeOutcome;
-use super::merger::{MergeError, MergeQueue, Merger};
-use super::proposer::{self, BatchSettings, Queue, QueueBudget, WriteError};
-use super::state::{Response, Shard, ShardState};
-use super::view::{Lookup, Page, View};
+use super::merge_queue::{MergeError, MergeQueue, MergeProposer};
+use super::proposer::{self, BatchSettings, WriteQueue, ByteBudget, WriteError};
+use super::state::{ShardResponse, Shard, ShardState};
+use super::view::{Lookup, Page, ShardView};
 use super::write::WriteOutcome;
-use crate::budget::Reservation;
+use crate::quota::Reservation;
 use crate::clock::Clock;
-use crate::pace::Pace;
-use crate::raft::{Group, GroupSettings, NodeId, Proposal, ProposeError, Status};
+use crate::background::BackgroundScheduler;
+use crate::raft::{Group, GroupSettings, NodeId, ProposalResult, ProposeError, GroupStatus};
 use crate::store::keys::GroupId;
-use crate::store::{Engine, Gate, StoreError};
+use crate::store::{Engine, WriteGate, StoreError};
 use crate::types::{ListQuery, ReadResult};
 
 /// Interval at which a shard expires keys, and maximum backoff of its bootstrap.
-const HOUSEKEEPING: Duration = Duration::from_millis(100);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum time to wait for the result of a command that is no write.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of keys that one entry expires.
-const EXPIRE_LIMIT: u32 = 1000;
+const MAX_EXPIRED_PER_ENTRY: u32 = 1000;
 
 /// Settings of the shards of a node.
 #[derive(Clone)]
@@ -41,19 +41,19 @@ pub struct ShardSettings {
     /// Size of the cache of recently changed records, in bytes.
     pub record_cache: usize,
     /// Bound on the bytes of waiting writes, over all shards.
-    pub budget: QueueBudget,
+    pub write_budget: ByteBudget,
     /// Bound on the bytes of other regions' waiting changes, over all shards.
-    pub merge_budget: QueueBudget,
+    pub merge_budget: ByteBudget,
     /// Scheduler of other regions' changes that are background work, over all shards.
-    pub merge_pace: Pace,
+    pub merge_scheduler: BackgroundScheduler,
     /// Bound on the reads that wait for the disk, over all shards.
     pub disk_reads: Arc<Semaphore>,
     /// Runtime whose blocking pool reads from the disk.
-    pub disk: Handle,
+    pub disk_runtime: Handle,
     /// Clock of the node.
     pub clock: Clock,
     /// True while this node's clock is accurate enough to serve.
-    pub clock_ok: Arc<AtomicBool>,
+    pub is_clock_ok: Arc<AtomicBool>,
     /// Stops the proposers and the housekeeping.
     pub stop: CancellationToken,
 }
@@ -62,10 +62,10 @@ impl ShardSettings {
     /// Creates the bounds of write batches.
     pub fn batch(queue: usize, writes: usize, bytes: usize, in_flight: usize) -> BatchSettings {
         BatchSettings {
-            queue,
-            writes,
-            bytes,
-            in_flight,
+            max_queued: queue,
+            max_writes: writes,
+            max_bytes: bytes,
+            max_in_flight: in_flight,
         }
     }
 }
@@ -95,18 +95,18 @@ pub enum ReadError {
 /// Handle of a shard that runs on this node.
 pub struct ShardHandle {
     group: Arc<Group<Shard>>,
-    view: Arc<View>,
-    queue: Queue,
-    merges: MergeQueue,
+    view: Arc<ShardView>,
+    write_queue: WriteQueue,
+    merge_queue: MergeQueue,
     disk_reads: Arc<Semaphore>,
-    disk: Handle,
+    disk_runtime: Handle,
     clock: Clock,
-    clock_ok: Arc<AtomicBool>,
+    is_clock_ok: Arc<AtomicBool>,
     /// True if the placement assigns a replica to this node.
-    hosted: AtomicBool,
+    is_hosted: AtomicBool,
     /// Another node that claims leadership; 0 if none does.
-    elsewhere: AtomicU64,
-    gate: Gate,
+    remote_leader: AtomicU64,
+    gate: WriteGate,
 }
 
 impl ShardHandle {
@@ -116,7 +116,7 @@ impl ShardHandle {
         engine: Arc<Engine>,
         number: u16,
         settings: &ShardSettings,
-        bootstrap: pb::Found,
+        bootstrap: pb::BootstrapShard,
     ) -> io::Result<Arc<Self>> {
         let id = GroupId::shard(number);
         let db = engine.state.clone();
@@ -131,42 +131,42 @@ impl ShardHandle {
         let group = Arc::new(group);
         let (clock, stop) = (settings.clock.clone(), settings.stop.clone());
         let batch = settings.batch.clone();
-        let budget = settings.budget.clone();
+        let budget = settings.write_budget.clone();
         let queue = proposer::start(group.clone(), clock.clone(), batch, budget, stop.clone());
-        let merger = Merger {
+        let merger = MergeProposer {
             group: group.clone(),
             clock: clock.clone(),
-            pace: settings.merge_pace.clone(),
+            scheduler: settings.merge_scheduler.clone(),
         };
         let merges = merger.start(settings.merge_budget.clone(), stop.clone());
-        let (disk_reads, disk) = (settings.disk_reads.clone(), settings.disk.clone());
+        let (disk_reads, disk) = (settings.disk_reads.clone(), settings.disk_runtime.clone());
         let shard = Arc::new(Self {
             group,
             view,
-            queue,
-            merges,
+            write_queue: queue,
+            merge_queue: merges,
             disk_reads,
-            disk,
+            disk_runtime: disk,
             clock,
-            clock_ok: settings.clock_ok.clone(),
-            hosted: AtomicBool::new(true),
-            elsewhere: AtomicU64::new(0),
-            gate: Gate::default(),
+            is_clock_ok: settings.is_clock_ok.clone(),
+            is_hosted: AtomicBool::new(true),
+            remote_leader: AtomicU64::new(0),
+            gate: WriteGate::default(),
         });
-        let repair = shard.group.clone().repair_when_damaged();
+        let repair = shard.group.clone().run_repair();
         tokio::spawn(stop.clone().run_until_cancelled_owned(repair));
         tokio::spawn(stop.run_until_cancelled_owned(housekeeping(shard.clone(), bootstrap)));
         Ok(shard)
     }
 
     /// Returns the gate that refuses writes while disks fill up.
-    pub fn gate(&self) -> &Gate {
+    pub fn gate(&self) -> &WriteGate {
         &self.gate
     }
 
     /// Returns whether this node serves the shard now.
-    pub fn serves(&self) -> bool {
-        self.leads() && self.view.is_open()
+    pub fn is_serving(&self) -> bool {
+        self.is_leading() && self.view.is_open()
     }
 
     /// Returns since when this node has led the shard in its term, if it leads it.
@@ -175,14 +175,14 @@ impl ShardHandle {
     }
 
     /// Returns whether this node leads the shard, even if it is still being seeded.
-    pub fn leads(&self) -> bool {
-        self.group.may_read() && self.clock_ok.load(Ordering::Acquire)
+    pub fn is_leading(&self) -> bool {
+        self.group.may_read() && self.is_clock_ok.load(Ordering::Acquire)
     }
 
     /// Returns the reason why this node wouldn't serve the shard even as its leader, if there is
     /// one.
-    pub fn unfit(&self) -> Option<&'static str> {
-        if !self.clock_ok.load(Ordering::Acquire) {
+    pub fn unserving_reason(&self) -> Option<&'static str> {
+        if !self.is_clock_ok.load(Ordering::Acquire) {
             Some(
                 "this node leads it, and its clock is too far from the others' or not yet compared",
             )
@@ -202,38 +202,38 @@ impl ShardHandle {
         merge: pb::Merge,
         is_background: bool,
     ) -> Result<oneshot::Receiver<Result<MergeOutcome, MergeError>>, MergeError> {
-        if !self.serves() {
+        if !self.is_serving() {
             return Err(MergeError::NotLeader);
         }
-        self.merges.push(merge, is_background)
+        self.merge_queue.push(merge, is_background)
     }
 
     /// Reads a key. Completes immediately if it is in memory.
     pub async fn get(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
-        if !self.serves() {
+        if !self.is_serving() {
             return Err(ReadError::NotLeader);
         }
-        match self.met(self.view.get_cached(bucket, key, self.clock.now()))? {
-            Lookup::Known(result) => Ok(result),
+        match self.report_damage(self.view.get_cached(bucket, key, self.clock.now()))? {
+            Lookup::Cached(result) => Ok(result),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
                 let now = self.clock.now();
-                self.ask_disk(move |view| view.get(&bucket, &key, now))
+                self.read_disk(move |view| view.get(&bucket, &key, now))
                     .await
             }
         }
     }
 
     /// Converts the error of a read, and reports damage.
-    fn met<T>(&self, read: Result<T, StoreError>) -> Result<T, ReadError> {
+    fn report_damage<T>(&self, read: Result<T, StoreError>) -> Result<T, ReadError> {
         read.map_err(|error| {
             if !error.is_damage() {
                 return ReadError::Storage(error);
             }
             // The database reports damage that it has met itself, with the row's group.
-            if !error.is_of_database() {
+            if !error.is_from_database() {
                 let generation = self.view.rows().generation();
-                self.group.damage().note(generation, &error);
+                self.group.damage().record(generation, &error);
             }
             ReadError::Damaged {
                 elsewhere: self.group.has_other_voters(),
@@ -250,27 +250,27 @@ impl ShardHandle {
     /// Returns whether this node's replica may be read: it has all that the leader had when this
     /// node started, or when it got the replica.
     pub fn has_fresh_replica(&self) -> bool {
-        self.has_replica() && (self.group.is_fresh() || self.serves())
+        self.has_replica() && (self.group.is_fresh() || self.is_serving())
     }
 
     /// Returns whether the placement assigns a replica to this node.
     pub fn is_hosted(&self) -> bool {
-        self.hosted.load(Ordering::Acquire)
+        self.is_hosted.load(Ordering::Acquire)
     }
 
     /// Updates whether this node holds a replica, by the placement, and which other node leads, by
     /// the other nodes' reports.
-    pub fn note(&self, hosted: bool, elsewhere: Option<NodeId>) {
+    pub fn set_placement(&self, hosted: bool, elsewhere: Option<NodeId>) {
         if hosted && !self.is_hosted() {
-            self.group.forget_freshness();
+            self.group.reset_freshness();
         }
-        self.hosted.store(hosted, Ordering::Release);
-        self.elsewhere
+        self.is_hosted.store(hosted, Ordering::Release);
+        self.remote_leader
             .store(elsewhere.unwrap_or(0), Ordering::Release);
     }
 
     /// Returns the other node that leads, as far as this node knows.
-    pub fn leader_elsewhere(&self) -> Option<NodeId> {
+    pub fn remote_leader(&self) -> Option<NodeId> {
         let me = self.group.node();
         // A replica that was moved away receives no news of leaders.
         let known = self.is_hosted().then(|| *self.group.leader().borrow());
@@ -278,7 +278,7 @@ impl ShardHandle {
             Some(leader) if leader == me => None,
             Some(leader) => Some(leader),
             None => {
-                let elsewhere = self.elsewhere.load(Ordering::Acquire);
+                let elsewhere = self.remote_leader.load(Ordering::Acquire);
                 (elsewhere != 0 && elsewhere != me).then_some(elsewhere)
             }
         }
@@ -287,11 +287,11 @@ impl ShardHandle {
     /// Reads a key from this node's replica, whoever leads.
     pub async fn get_eventual(&self, bucket: &[u8], key: &[u8]) -> Result<ReadResult, ReadError> {
         let now = self.clock.now();
-        match self.met(self.view.get_cached(bucket, key, now))? {
-            Lookup::Known(result) => Ok(result),
+        match self.report_damage(self.view.get_cached(bucket, key, now))? {
+            Lookup::Cached(result) => Ok(result),
             Lookup::NotCached => {
                 let (bucket, key) = (bucket.to_vec(), key.to_vec());
-                self.ask_disk(move |view| view.get(&bucket, &key, now))
+                self.read_disk(move |view| view.get(&bucket, &key, now))
                     .await
             }
         }
@@ -310,10 +310,10 @@ impl ShardHandle {
 
     /// Returns counts of a bucket in this shard.
     pub async fn bucket(&self, bucket: &[u8]) -> Result<pb::BucketState, ReadError> {
-        if !self.serves() {
+        if !self.is_serving() {
             return Err(ReadError::NotLeader);
         }
-        if let Some(state) = self.met(self.view.bucket_cached(bucket))? {
+        if let Some(state) = self.report_damage(self.view.bucket_cached(bucket))? {
             return Ok(state);
         }
         let bucket = bucket.to_vec();
@@ -323,17 +323,17 @@ impl ShardHandle {
     /// Runs a read that may wait for the disk on the blocking pool.
     pub async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&ShardView) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        if !self.serves() {
+        if !self.is_serving() {
             return Err(ReadError::NotLeader);
         }
-        self.ask_disk(read).await
+        self.read_disk(read).await
     }
 
-    async fn ask_disk<T: Send + 'static>(
+    async fn read_disk<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&ShardView) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let permit = self
             .disk_reads
@@ -341,12 +341,12 @@ impl ShardHandle {
             .try_acquire_owned()
             .map_err(|_| ReadError::Overloaded)?;
         let view = self.view.clone();
-        let read = self.disk.spawn_blocking(move || {
+        let read = self.disk_runtime.spawn_blocking(move || {
             let _permit = permit;
             read(&view)
         });
         match read.await {
-            Ok(result) => self.met(result),
+            Ok(result) => self.report_damage(result),
             Err(_) => Err(StoreError::corrupt("state", "a read of it panicked").into()),
         }
     }
@@ -359,10 +359,10 @@ impl ShardHandle {
         reservation: Option<Reservation>,
         timeout: Duration,
     ) -> Result<WriteOutcome, WriteError> {
-        if !self.serves() {
+        if !self.is_serving() {
             return Err(WriteError::NotLeader);
         }
-        let outcome = self.queue.push(write, reservation)?;
+        let outcome = self.write_queue.push(write, reservation)?;
         match tokio::time::timeout(timeout, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
@@ -370,7 +370,7 @@ impl ShardHandle {
     }
 
     /// Proposes a command that is no write, and waits for its result, within a timeout.
-    pub async fn propose(&self, command: Command) -> Proposal<Shard> {
+    pub async fn propose(&self, command: Command) -> ProposalResult<Shard> {
         let kind = Some(command);
         let answer = self.group.propose(pb::ShardCommand { kind });
         let answer = tokio::time::timeout(PROPOSAL_TIMEOUT, answer).await;
@@ -378,18 +378,18 @@ impl ShardHandle {
     }
 
     /// Removes all keys that have expired by now, so that counts are exact.
-    pub async fn expire(&self) -> Proposal<Shard> {
+    pub async fn expire(&self) -> ProposalResult<Shard> {
         let time = self.clock.now();
-        while self.view.has_expired(time) {
+        while self.view.has_expired_keys(time) {
             let expire = pb::ExpireUpTo {
                 time,
-                limit: EXPIRE_LIMIT,
+                limit: MAX_EXPIRED_PER_ENTRY,
             };
-            if self.propose(Command::Expire(expire)).await? == (Response::Expired { more: false }) {
+            if self.propose(Command::Expire(expire)).await? == (ShardResponse::Expired { has_more: false }) {
                 break;
             }
         }
-        Ok(Response::Done)
+        Ok(ShardResponse::Done)
     }
 
     /// Returns the Raft group.
@@ -398,33 +398,33 @@ impl ShardHandle {
     }
 
     /// Returns the view that readers use.
-    pub fn view(&self) -> &Arc<View> {
+    pub fn view(&self) -> &Arc<ShardView> {
         &self.view
     }
 
     /// Returns the status of the Raft group.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> GroupStatus {
         self.group.status()
     }
 }
 
 /// Bootstraps the shard if it is new, and then expires keys. Only the leader's proposals succeed; a
 /// refused one is repeated at the next interval.
-async fn housekeeping(shard: Arc<ShardHandle>, bootstrap: pb::Found) {
-    let mut interval = tokio::time::interval(HOUSEKEEPING);
+async fn housekeeping(shard: Arc<ShardHandle>, bootstrap: pb::BootstrapShard) {
+    let mut interval = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut delay = Duration::from_millis(2);
-    while !shard.view.is_founded() {
+    while !shard.view.is_bootstrapped() {
         if shard.group.may_read() {
             // The result shows in the view.
-            let _ = shard.propose(Command::Found(bootstrap)).await;
+            let _ = shard.propose(Command::Bootstrap(bootstrap)).await;
         }
         tokio::time::sleep(delay).await;
-        delay = (2 * delay).min(HOUSEKEEPING);
+        delay = (2 * delay).min(HOUSEKEEPING_INTERVAL);
     }
     loop {
         interval.tick().await;
-        if shard.serves() {
+        if shard.is_serving() {
             let _ = shard.expire().await;
         }
     }

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 
-use super::test_replicas::{ELECTION_MAX, NODES, Replica, introduce, peers, until};
-use crate::raft::{Members, NodeId, Step};
-use crate::rpc::Lane;
+use super::test_replicas::{MAX_ELECTION_TIMEOUT, NODES, Replica, connect_all, peers, wait_until};
+use crate::raft::{TargetMembership, NodeId, MembershipStep};
+use crate::rpc::StreamKind;
 
 /// Starts three voters, of which the first leads.
-async fn three() -> Vec<Replica> {
+async fn start_three() -> Vec<Replica> {
     let mut replicas = Vec::new();
     for node in NODES {
         replicas.push(Replica::start(node, tempfile::tempdir().unwrap()).await);
     }
-    introduce(&replicas);
-    let wanted = Members {
+    connect_all(&replicas);
+    let wanted = TargetMembership {
         voters: NODES.to_vec(),
         learners: Vec::new(),
         addresses: NODES
@@ -27,9 +27,9 @@ async fn three() -> Vec<Replica> {
             .collect(),
     };
     let first = &replicas[0];
-    until("three voters", async || {
-        first.shard.serves().then_some(())?;
-        (first.group().approach(&wanted).await == Step::Done).then_some(())
+    wait_until("three voters", async || {
+        first.shard.is_serving().then_some(())?;
+        (first.group().advance_membership(&wanted).await == MembershipStep::Done).then_some(())
     })
     .await;
     replicas
@@ -37,7 +37,7 @@ async fn three() -> Vec<Replica> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deposed_leader_answers_no_read_during_a_thousand_transfers() {
-    let replicas = Arc::new(three().await);
+    let replicas = Arc::new(start_three().await);
     // Highest number whose write was acknowledged.
     let acknowledged = Arc::new(AtomicU64::new(0));
     let done = Arc::new(AtomicBool::new(false));
@@ -61,10 +61,10 @@ async fn a_deposed_leader_answers_no_read_during_a_thousand_transfers() {
         .collect();
     let (mut leader, mut transferred) = (0, 0);
     for number in 1..=1000_u64 {
-        until("a write is acknowledged", async || {
+        wait_until("a write is acknowledged", async || {
             leader = replicas
                 .iter()
-                .position(|it| it.shard.serves())
+                .position(|it| it.shard.is_serving())
                 .unwrap_or(leader);
             replicas[leader].put(number).await.then_some(())
         })
@@ -74,7 +74,7 @@ async fn a_deposed_leader_answers_no_read_during_a_thousand_transfers() {
             .into_iter()
             .filter(|it| *it != NODES[leader])
             .collect();
-        transferred += u32::from(replicas[leader].group().hand_over(&others, "test").await);
+        transferred += u32::from(replicas[leader].group().transfer_leadership(&others, "test").await);
     }
     done.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -89,13 +89,13 @@ async fn a_deposed_leader_answers_no_read_during_a_thousand_transfers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_member_grants_no_vote_while_an_old_lease_may_hold() {
-    let mut replicas = three().await;
+    let mut replicas = start_three().await;
     let follower = replicas.pop().unwrap();
     // The leader and the restarted member can't reach each other.
-    let restarted = Replica::start(NODES[2], follower.end().await).await;
+    let restarted = Replica::start(NODES[2], follower.shut_down().await).await;
     let start = Instant::now();
     let caller = peers(NODES[1]);
-    caller.learn(NODES[2], &restarted.address);
+    caller.set_address(NODES[2], &restarted.address);
     let request_vote = async |transfer| {
         let body = call::Body::Vote(pb::RequestVote {
             group: 1,
@@ -112,53 +112,53 @@ async fn a_restarted_member_grants_no_vote_while_an_old_lease_may_hold() {
             transfer,
         });
         caller
-            .call(NODES[2], Lane::Raft, body, Duration::from_secs(1))
+            .call(NODES[2], StreamKind::Raft, body, Duration::from_secs(1))
             .await
             .ok()
     };
-    let first = until("an answer", async || request_vote(false).await).await;
+    let first = wait_until("an answer", async || request_vote(false).await).await;
     let refused = matches!(first, reply::Body::Refused(_));
     // On a machine that stalled meanwhile, the wait may be over.
-    assert!(refused || start.elapsed() >= ELECTION_MAX, "{first:?}");
-    let granted = until("a vote", async || match request_vote(false).await? {
+    assert!(refused || start.elapsed() >= MAX_ELECTION_TIMEOUT, "{first:?}");
+    let granted = wait_until("a vote", async || match request_vote(false).await? {
         reply::Body::Vote(answer) => answer.granted.then_some(()),
         _ => None,
     });
     granted.await;
-    assert!(start.elapsed() >= ELECTION_MAX);
+    assert!(start.elapsed() >= MAX_ELECTION_TIMEOUT);
     // A leadership transfer needs no wait.
-    let restarted_again = Replica::start(NODES[2], restarted.end().await).await;
-    caller.learn(NODES[2], &restarted_again.address);
-    let transfer_reply = until("an answer", async || request_vote(true).await).await;
+    let restarted_again = Replica::start(NODES[2], restarted.shut_down().await).await;
+    caller.set_address(NODES[2], &restarted_again.address);
+    let transfer_reply = wait_until("an answer", async || request_vote(true).await).await;
     assert!(matches!(transfer_reply, reply::Body::Vote(_)), "{transfer_reply:?}");
     for replica in replicas.into_iter().chain([restarted_again]) {
-        replica.end().await;
+        replica.shut_down().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_transfer_is_lost_resumes_in_a_new_term() {
-    let replicas = three().await;
+    let replicas = start_three().await;
     for other in &replicas[1..] {
         other.loses_transfers.store(true, Ordering::Release);
         // No other member campaigns.
-        other.group().may_lead(false);
+        other.group().set_may_lead(false);
     }
     let leader = &replicas[0];
     let term = leader.group().led_term().unwrap();
     let to = &NODES[1..];
     assert!(
-        !leader.group().hand_over(to, "test").await,
+        !leader.group().transfer_leadership(to, "test").await,
         "another member took over"
     );
-    until("it serves again", async || {
-        leader.shard.serves().then_some(())
+    wait_until("it serves again", async || {
+        leader.shard.is_serving().then_some(())
     })
     .await;
     assert!(leader.group().led_term() > Some(term));
     assert!(leader.put(7).await);
     assert_eq!(leader.get().await, Some(7));
     for replica in replicas {
-        replica.end().await;
+        replica.shut_down().await;
     }
 }

@@ -9,34 +9,34 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::test_replicas::{NODES, Replica, introduce, until};
-use crate::raft::{Members, NodeId};
+use super::test_replicas::{NODES, Replica, connect_all, wait_until};
+use crate::raft::{TargetMembership, NodeId};
 
 /// Interval of the membership controller.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const CONTROL_INTERVAL: Duration = Duration::from_millis(5);
 /// Timeout after which a write is sent again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Minimum number of acknowledged writes between two changes.
 const WRITES_PER_CHANGE: u64 = 20;
 
 /// Replicas, each with a controller that moves the shard to the wanted members, as nodes have.
-struct Fleet {
+struct TestCluster {
     replicas: Arc<Vec<Replica>>,
-    wanted: tokio::sync::watch::Sender<Members>,
+    wanted: tokio::sync::watch::Sender<TargetMembership>,
     /// Highest number whose write was acknowledged.
     acknowledged: Arc<AtomicU64>,
     done: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Fleet {
+impl TestCluster {
     /// Starts this many nodes, of which the first is the only member.
     async fn start(nodes: usize) -> Self {
         let mut replicas = Vec::new();
         for node in &NODES[..nodes] {
             replicas.push(Replica::start(*node, tempfile::tempdir().unwrap()).await);
         }
-        introduce(&replicas);
+        connect_all(&replicas);
         let mut cluster = Self {
             wanted: tokio::sync::watch::channel(members(&replicas, &NODES[..1])).0,
             replicas: Arc::new(replicas),
@@ -45,7 +45,7 @@ impl Fleet {
             tasks: Vec::new(),
         };
         for at in 0..nodes {
-            cluster.spawn(keep(cluster.replicas.clone(), at, cluster.wanted.subscribe()));
+            cluster.spawn(control_members(cluster.replicas.clone(), at, cluster.wanted.subscribe()));
             let acknowledged = cluster.acknowledged.clone();
             cluster.spawn(read(cluster.replicas.clone(), at, acknowledged));
         }
@@ -62,10 +62,10 @@ impl Fleet {
 
     /// Changes the members to these voters only, and waits until it is done and writes succeed
     /// again.
-    async fn change(&self, voters: &[NodeId]) {
+    async fn change_voters(&self, voters: &[NodeId]) {
         self.wanted.send_replace(members(&self.replicas, voters));
-        until(&format!("{voters:?} are the voters"), async || {
-            let leader = self.replicas.iter().find(|it| it.shard.serves())?;
+        wait_until(&format!("{voters:?} are the voters"), async || {
+            let leader = self.replicas.iter().find(|it| it.shard.is_serving())?;
             let (current, learners) = leader.group().members();
             let has_settled = current.iter().eq(voters) && learners.is_empty();
             let has_settled = has_settled && !leader.group().is_changing();
@@ -73,7 +73,7 @@ impl Fleet {
         })
         .await;
         let before = self.acknowledged.load(Ordering::SeqCst);
-        until("writes succeed", async || {
+        wait_until("writes succeed", async || {
             let now = self.acknowledged.load(Ordering::SeqCst);
             (now >= before + WRITES_PER_CHANGE || self.has_failed()).then_some(())
         })
@@ -84,7 +84,7 @@ impl Fleet {
         self.tasks.iter().any(JoinHandle::is_finished)
     }
 
-    async fn end(self) {
+    async fn stop(self) {
         self.done.cancel();
         for task in self.tasks {
             task.await.unwrap();
@@ -96,25 +96,25 @@ impl Fleet {
     }
 }
 
-fn members(replicas: &[Replica], voters: &[NodeId]) -> Members {
+fn members(replicas: &[Replica], voters: &[NodeId]) -> TargetMembership {
     let addresses = replicas.iter().map(|it| it.address.clone());
     let addresses: BTreeMap<NodeId, String> = NODES.into_iter().zip(addresses).collect();
-    Members {
+    TargetMembership {
         voters: voters.to_vec(),
         learners: Vec::new(),
         addresses,
     }
 }
 
-async fn keep(
+async fn control_members(
     replicas: Arc<Vec<Replica>>,
     at: usize,
-    wanted: tokio::sync::watch::Receiver<Members>,
+    wanted: tokio::sync::watch::Receiver<TargetMembership>,
 ) {
     loop {
         let members = wanted.borrow().clone();
-        replicas[at].group().approach(&members).await;
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        replicas[at].group().advance_membership(&members).await;
+        tokio::time::sleep(CONTROL_INTERVAL).await;
     }
 }
 
@@ -131,8 +131,8 @@ async fn write(replicas: Arc<Vec<Replica>>, acknowledged: Arc<AtomicU64>) {
 
 async fn write_once(replicas: &[Replica], number: u64) -> bool {
     let key = number.to_be_bytes();
-    match replicas.iter().find(|it| it.shard.serves()) {
-        Some(leader) => leader.put_at(&key, number, WRITE_TIMEOUT).await,
+    match replicas.iter().find(|it| it.shard.is_serving()) {
+        Some(leader) => leader.put_key(&key, number, WRITE_TIMEOUT).await,
         None => false,
     }
 }
@@ -141,7 +141,7 @@ async fn write_once(replicas: &[Replica], number: u64) -> bool {
 async fn read(replicas: Arc<Vec<Replica>>, at: usize, acknowledged: Arc<AtomicU64>) {
     loop {
         let before = acknowledged.load(Ordering::SeqCst);
-        if let Some(seen) = replicas[at].get_at(&before.to_be_bytes()).await {
+        if let Some(seen) = replicas[at].get_key(&before.to_be_bytes()).await {
             let node = NODES[at];
             assert_eq!(seen, before, "a stale read at node {node}");
         }
@@ -151,10 +151,10 @@ async fn read(replicas: Arc<Vec<Replica>>, at: usize, acknowledged: Arc<AtomicU6
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_moves_between_two_nodes_serves_no_stale_read() {
-    let cluster = Fleet::start(2).await;
+    let cluster = TestCluster::start(2).await;
     for _ in 0..25 {
-        cluster.change(&[2]).await;
-        cluster.change(&[1]).await;
+        cluster.change_voters(&[2]).await;
+        cluster.change_voters(&[1]).await;
     }
-    cluster.end().await;
+    cluster.stop().await;
 }

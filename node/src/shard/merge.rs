@@ -12,18 +12,18 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
-use super::held::is_of;
+use super::retained::is_same_history;
 use super::record;
-use super::state::{Response, ShardState, is_bucket_name};
-use super::write::{Cause, Change};
-use crate::store::Batch;
+use super::state::{ShardResponse, ShardState, is_bucket_name};
+use super::write::{ChangeCause, RecordChange};
+use crate::store::RowBatch;
 use crate::types::{Nanos, Version};
 
 /// Outcome of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeOutcome {
     /// True if this shard follows the origin's history.
-    pub known: bool,
+    pub is_known: bool,
     /// Cursor after the merge.
     pub cursor: u64,
 }
@@ -32,44 +32,44 @@ impl ShardState {
     pub(super) fn apply_merges(
         &mut self,
         merges: &pb::Merges,
-        batch: &mut Batch,
-    ) -> io::Result<Response> {
+        batch: &mut RowBatch,
+    ) -> io::Result<ShardResponse> {
         let mut outcomes = Vec::with_capacity(merges.merges.len());
         for merge in &merges.merges {
             outcomes.push(self.apply_merge(merges.time, merge, batch)?);
         }
-        Ok(Response::Merges(outcomes))
+        Ok(ShardResponse::Merges(outcomes))
     }
 
     fn apply_merge(
         &mut self,
         time: Nanos,
         merge: &pb::Merge,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<MergeOutcome> {
         let origin = pb::Peer {
             region: merge.origin,
             incarnation: merge.incarnation,
         };
         let mut peers = self.header.peers.iter();
-        let Some(at) = peers.position(|peer| is_of(peer, &origin)) else {
+        let Some(at) = peers.position(|peer| is_same_history(peer, &origin)) else {
             return Ok(MergeOutcome {
-                known: false,
+                is_known: false,
                 cursor: 0,
             });
         };
         let before = self.header.peers[at];
         if before.fenced {
             return Ok(MergeOutcome {
-                known: false,
+                is_known: false,
                 cursor: 0,
             });
         }
         let advances = merge.from <= before.cursor && merge.to > before.cursor;
         let is_announcement = merge.from == merge.to && merge.to <= before.cursor;
-        if self.header.adopting || !(advances || is_announcement) {
+        if self.header.seeding || !(advances || is_announcement) {
             return Ok(MergeOutcome {
-                known: true,
+                is_known: true,
                 cursor: before.cursor,
             });
         }
@@ -81,7 +81,7 @@ impl ShardState {
         peer.watermark = peer.watermark.max(merge.watermark);
         peer.stable = peer.stable.max(merge.stable.min(peer.cursor));
         Ok(MergeOutcome {
-            known: true,
+            is_known: true,
             cursor: peer.cursor,
         })
     }
@@ -91,7 +91,7 @@ impl ShardState {
         time: Nanos,
         merged: &pb::KeyRecord,
         origin: &pb::PeerState,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<()> {
         let Some(record) = &merged.record else {
             return Ok(());
@@ -101,17 +101,17 @@ impl ShardState {
             self.header.guarded += 1;
             return Ok(());
         }
-        self.take_record(time, merged, record, version, batch)
+        self.apply_remote_record(time, merged, record, version, batch)
     }
 
     /// Applies a record of another region, if it wins.
-    pub(super) fn take_record(
+    pub(super) fn apply_remote_record(
         &mut self,
         time: Nanos,
         merged: &pb::KeyRecord,
         record: &pb::Record,
         version: Version,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<()> {
         // Also if it loses, or its bucket is dropped: later writes here must have a higher version.
         self.header.last_version = self.header.last_version.max(version.time);
@@ -136,15 +136,15 @@ impl ShardState {
         if !wins(&new, old.as_ref()) {
             return Ok(());
         }
-        let change = Change {
+        let change = RecordChange {
             bucket: &merged.bucket,
             key: &merged.key,
             row,
             old,
             new: Some(new),
-            cause: Cause::Merged,
+            cause: ChangeCause::Merged,
         };
-        self.change(change, batch)
+        self.apply_change(change, batch)
     }
 }
 

@@ -20,19 +20,19 @@
 //! | `proposer` | batches writes into Raft entries |
 //! | `handle` | a running shard |
 
-mod adopt;
+mod seed;
 mod bucket;
 mod checkpoints;
-mod compare;
+mod digest;
 mod expire;
 mod handle;
-mod held;
-mod leave;
+mod retained;
+mod reconcile;
 mod merge;
-mod merger;
-mod outgoing;
+mod merge_queue;
+mod change_log;
 mod proposer;
-mod recent;
+mod record_cache;
 mod record;
 mod state;
 mod view;
@@ -43,11 +43,11 @@ mod bucket_tests;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
-mod leave_tests;
+mod reconcile_tests;
 #[cfg(test)]
 mod members_tests;
 #[cfg(test)]
-mod merge_bench;
+mod test_region;
 #[cfg(test)]
 mod merge_tests;
 #[cfg(test)]
@@ -57,15 +57,15 @@ mod replay_tests;
 #[cfg(test)]
 mod test_replicas;
 
-pub use checkpoints::{Checkpoints, Told, Verdict, compare};
+pub use checkpoints::{Checkpoints, PeerCheckpoints, CheckpointVerdict, compare_checkpoints};
 pub use cloudkv_common::hash::shard_of;
-pub use compare::{Digests, RANGES};
+pub use digest::{RangeDigests, MAX_DIGEST_RANGES};
 pub use handle::{ReadError, ShardHandle, ShardSettings};
-pub use leave::LEAVE_LEVEL;
+pub use reconcile::RECONCILE_LEVEL;
 pub use merge::MergeOutcome;
-pub use merger::MergeError;
-pub use outgoing::{Outgoing, Peering, WalkPart};
-pub use proposer::{BatchSettings, QueueBudget, WriteError};
-pub use state::{LEVEL, Response, Shard, ShardState};
-pub use view::{Page, View};
+pub use merge_queue::MergeError;
+pub use change_log::{ChangeBatch, ReplicationView, BulkCopyChunk};
+pub use proposer::{BatchSettings, ByteBudget, WriteError};
+pub use state::{MAX_FEATURE_LEVEL, ShardResponse, Shard, ShardState};
+pub use view::{Page, ShardView};
 pub use write::WriteOutcome;

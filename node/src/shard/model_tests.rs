@@ -7,11 +7,11 @@ use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command:
 use proptest::prelude::*;
 
 use super::record;
-use super::state::{Response, ShardState};
+use super::state::{ShardResponse, ShardState};
 use super::write::WriteOutcome;
-use crate::raft::State;
+use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{Batch, Engine, EngineSettings};
+use crate::store::{RowBatch, Engine, EngineSettings};
 use crate::types::{ListQuery, ReadResult, Version};
 
 const BUCKETS: [&[u8; 14]; 2] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB"];
@@ -121,38 +121,38 @@ fn command() -> impl Strategy<Value = Kind> {
 }
 
 /// A shard's state, and the batch that is not written yet.
-struct Subject {
+struct TestShard {
     engine: Engine,
     state: ShardState,
-    batch: Batch,
+    batch: RowBatch,
     _dir: tempfile::TempDir,
 }
 
-impl Subject {
+impl TestShard {
     fn new() -> Self {
-        Self::remembering(1 << 20)
+        Self::with_cache(1 << 20)
     }
 
     /// Creates a shard with a record cache of this size, in bytes.
-    fn remembering(bytes: usize) -> Self {
+    fn with_cache(bytes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = EngineSettings {
-            block_cache: 1 << 20,
-            write_buffer: 1 << 20,
-            log_segment: 1 << 20,
+            block_cache_bytes: 1 << 20,
+            write_buffer_bytes: 1 << 20,
+            log_segment_bytes: 1 << 20,
             compaction_rate: 0,
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);
         let mut state = ShardState::open(engine.state.clone(), rows, bytes).unwrap();
-        let bootstrap = pb::Found {
+        let bootstrap = pb::BootstrapShard {
             region: 1,
             incarnation: 7,
             level: 1,
             ..Default::default()
         };
-        let mut batch = Batch::default();
-        state.apply(&of(Kind::Found(bootstrap)), &mut batch).unwrap();
+        let mut batch = RowBatch::default();
+        state.apply(&to_command(Kind::Bootstrap(bootstrap)), &mut batch).unwrap();
         Self {
             engine,
             state,
@@ -162,9 +162,9 @@ impl Subject {
     }
 
     /// Applies a command like `raft::Replica`, and ends the batch after it if requested.
-    fn apply(&mut self, command: Kind, end_batch: bool) -> Response {
-        let command = of(command);
-        let is_scan = ShardState::walks(&command);
+    fn apply(&mut self, command: Kind, end_batch: bool) -> ShardResponse {
+        let command = to_command(command);
+        let is_scan = ShardState::is_scan(&command);
         if is_scan {
             self.end_batch();
         }
@@ -177,17 +177,17 @@ impl Subject {
 
     fn end_batch(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        self.state.seal(&mut batch);
+        self.state.finish_batch(&mut batch);
         self.engine.state.write(batch).unwrap();
-        self.state.written();
+        self.state.batch_written();
     }
 }
 
-fn of(kind: Kind) -> pb::ShardCommand {
+fn to_command(kind: Kind) -> pb::ShardCommand {
     pb::ShardCommand { kind: Some(kind) }
 }
 
-fn digest_of_all(shard: &Subject) -> u64 {
+fn digest_of_all(shard: &TestShard) -> u64 {
     let view = shard.state.view();
     let mut digest = 0_u64;
     for bucket in BUCKETS {
@@ -213,7 +213,7 @@ proptest! {
     fn the_state_matches_the_model(
         commands in proptest::collection::vec((command(), any::<bool>()), 1..40)
     ) {
-        let mut shard = Subject::new();
+        let mut shard = TestShard::new();
         let mut model = Model::default();
         for (command, end_batch) in commands {
             model.apply(&command);
@@ -238,7 +238,7 @@ proptest! {
                 .keys
                 .into_iter()
                 .map(|info| {
-                    let entry = view.get(bucket, &info.key, 0).unwrap().entry().unwrap();
+                    let entry = view.get(bucket, &info.key, 0).unwrap().into_value().unwrap();
                     (info.key, info.version, entry.value)
                 })
                 .collect();
@@ -250,7 +250,7 @@ proptest! {
             prop_assert_eq!(listed, expected);
         }
         prop_assert_eq!(view.digest(), digest_of_all(&shard));
-        prop_assert!(!view.has_expired(5000));
+        prop_assert!(!view.has_expired_keys(5000));
     }
 
     #[test]
@@ -258,7 +258,7 @@ proptest! {
         commands in proptest::collection::vec((command(), any::<bool>(), any::<bool>()), 1..40)
     ) {
         // The other one caches almost nothing.
-        let (mut one, mut other) = (Subject::new(), Subject::remembering(0));
+        let (mut one, mut other) = (TestShard::new(), TestShard::with_cache(0));
         for (command, end_one, end_other) in commands {
             let first = one.apply(command.clone(), end_one);
             let second = other.apply(command, end_other);
@@ -290,10 +290,10 @@ fn put(time: u64, key: &str, ttl: u64) -> Kind {
 
 #[test]
 fn versions_rise_whatever_the_clock() {
-    let mut shard = Subject::new();
+    let mut shard = TestShard::new();
     let mut last = 0;
     for time in [100, 50, 50, 7, 200, 0] {
-        let Response::Writes(outcomes) = shard.apply(put(time, "k", 0), false) else {
+        let ShardResponse::Writes(outcomes) = shard.apply(put(time, "k", 0), false) else {
             panic!("a write answers with outcomes");
         };
         let WriteOutcome::Written(written) = outcomes[0] else {
@@ -306,7 +306,7 @@ fn versions_rise_whatever_the_clock() {
 
 #[test]
 fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone() {
-    let mut shard = Subject::new();
+    let mut shard = TestShard::new();
     let peers = pb::SetPeers {
         regions: vec![2, 3],
         ..Default::default()
@@ -337,22 +337,22 @@ fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone()
     assert!(record.tombstone && record.change == 4);
     assert_eq!(shard.state.view().bucket(BUCKETS[0]).unwrap().keys, 0);
     let result = shard.state.view().get(BUCKETS[0], b"k", 0).unwrap();
-    assert!(matches!(result, ReadResult::Gone(_)), "{result:?}");
+    assert!(matches!(result, ReadResult::Deleted(_)), "{result:?}");
 }
 
 #[test]
 fn a_command_of_a_later_version_is_an_error_with_advice() {
-    let mut shard = Subject::new();
+    let mut shard = TestShard::new();
     let unknown = pb::ShardCommand { kind: None };
     let error = shard
         .state
-        .apply(&unknown, &mut Batch::default())
+        .apply(&unknown, &mut RowBatch::default())
         .unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");
-    let level = of(Kind::SetLevel(pb::SetLevel { level: 99 }));
+    let level = to_command(Kind::SetLevel(pb::SetLevel { level: 99 }));
     let error = shard
         .state
-        .apply(&level, &mut Batch::default())
+        .apply(&level, &mut RowBatch::default())
         .unwrap_err();
     assert!(error.to_string().contains("level 99"), "{error}");
 }

@@ -22,17 +22,17 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::state::{Response, Shard};
+use super::state::{ShardResponse, Shard};
 use super::write::WriteOutcome;
-use crate::budget::Reservation;
+use crate::quota::Reservation;
 use crate::clock::Clock;
-use crate::raft::{Group, Proposal, ProposeError};
+use crate::raft::{Group, ProposalResult, ProposeError};
 
 /// Maximum time that a batch waits for expected writes.
-const LINGER: Duration = Duration::from_millis(1);
+const BATCH_LINGER: Duration = Duration::from_millis(1);
 /// Minimum number of expected writes for which a batch lingers: a few clients gain nothing by
 /// waiting for each other.
-const COMPANY: usize = 4;
+const MIN_LINGER_WRITES: usize = 4;
 
 /// Error of a write that has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,25 +53,25 @@ pub enum WriteError {
 
 /// Bound on the bytes that may wait in queues on this node, over all shards.
 #[derive(Clone, Debug)]
-pub struct QueueBudget {
-    left: Arc<AtomicUsize>,
+pub struct ByteBudget {
+    available: Arc<AtomicUsize>,
 }
 
-impl QueueBudget {
+impl ByteBudget {
     /// Creates a budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
         Self {
-            left: Arc::new(AtomicUsize::new(bytes)),
+            available: Arc::new(AtomicUsize::new(bytes)),
         }
     }
 
-    pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
+    pub(super) fn try_acquire(&self, bytes: usize) -> Option<BytePermit> {
         let acquired = self
-            .left
+            .available
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
                 left.checked_sub(bytes)
             });
-        acquired.is_ok().then(|| Taken {
+        acquired.is_ok().then(|| BytePermit {
             budget: self.clone(),
             bytes,
         })
@@ -79,62 +79,62 @@ impl QueueBudget {
 }
 
 /// Bytes acquired from a budget, released on drop.
-pub(super) struct Taken {
-    budget: QueueBudget,
+pub(super) struct BytePermit {
+    budget: ByteBudget,
     bytes: usize,
 }
 
-impl Taken {
+impl BytePermit {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Drop for Taken {
+impl Drop for BytePermit {
     fn drop(&mut self) {
-        self.budget.left.fetch_add(self.bytes, Ordering::AcqRel);
+        self.budget.available.fetch_add(self.bytes, Ordering::AcqRel);
     }
 }
 
-type Outcome = Result<WriteOutcome, WriteError>;
+type WriteResult = Result<WriteOutcome, WriteError>;
 
 /// Write that waits for its entry.
-pub struct Pending {
+pub struct PendingWrite {
     write: pb::Write,
-    bytes: Taken,
+    permit: BytePermit,
     waiter: Waiter,
 }
 
-impl Pending {
+impl PendingWrite {
     /// Returns whether it may be proposed in the term that this node has led since `led_since`.
-    fn may_go(&self, led_since: std::time::Instant) -> bool {
-        let reservation = self.waiter.room.as_ref();
-        reservation.is_none_or(|reservation| reservation.was_asked_since(led_since))
+    fn may_propose(&self, led_since: std::time::Instant) -> bool {
+        let reservation = self.waiter.reservation.as_ref();
+        reservation.is_none_or(|reservation| reservation.was_requested_since(led_since))
     }
 }
 
 /// Waiting caller of a write, and the quota reserved for the write. The reservation is kept until
 /// the write has ended, even if the caller stops waiting earlier.
 struct Waiter {
-    answer: oneshot::Sender<Outcome>,
-    room: Option<Reservation>,
+    responder: oneshot::Sender<WriteResult>,
+    reservation: Option<Reservation>,
 }
 
 impl Waiter {
-    fn tell(self, outcome: Outcome) {
-        if let (Some(reservation), true) = (self.room, leaves_room(&outcome)) {
-            reservation.unused();
+    fn respond(self, outcome: WriteResult) {
+        if let (Some(reservation), true) = (self.reservation, leaves_quota_unused(&outcome)) {
+            reservation.release();
         }
         // The caller may have stopped waiting.
-        let _ = self.answer.send(outcome);
+        let _ = self.responder.send(outcome);
     }
 }
 
 /// Returns whether a write with this outcome used none of its reserved quota: no key was added.
-fn leaves_room(outcome: &Outcome) -> bool {
+fn leaves_quota_unused(outcome: &WriteResult) -> bool {
     match outcome {
         Ok(WriteOutcome::Written(written)) => written.existed,
-        Ok(WriteOutcome::ConditionFailed | WriteOutcome::NoRoom | WriteOutcome::BucketGone)
+        Ok(WriteOutcome::ConditionFailed | WriteOutcome::NoQuota | WriteOutcome::BucketDropped)
         | Err(WriteError::NotLeader | WriteError::Overloaded | WriteError::Stopping) => true,
         Err(WriteError::Unknown) => false,
     }
@@ -142,28 +142,28 @@ fn leaves_room(outcome: &Outcome) -> bool {
 
 /// Sending end of a shard's write queue.
 #[derive(Clone)]
-pub struct Queue {
-    sender: mpsc::Sender<Pending>,
-    budget: QueueBudget,
+pub struct WriteQueue {
+    sender: mpsc::Sender<PendingWrite>,
+    budget: ByteBudget,
 }
 
-impl Queue {
+impl WriteQueue {
     /// Enqueues a write. The receiver yields its outcome, and fails if the outcome can't be known.
     pub fn push(
         &self,
         write: pb::Write,
         reservation: Option<Reservation>,
-    ) -> Result<oneshot::Receiver<Outcome>, WriteError> {
+    ) -> Result<oneshot::Receiver<WriteResult>, WriteError> {
         let bytes = self
             .budget
-            .take(size_of(&write))
+            .try_acquire(queued_bytes(&write))
             .ok_or(WriteError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
-        let waiter = Waiter { answer, room: reservation };
+        let waiter = Waiter { responder: answer, reservation };
         self.sender
-            .try_send(Pending {
+            .try_send(PendingWrite {
                 write,
-                bytes,
+                permit: bytes,
                 waiter,
             })
             .map_err(|refused| match refused {
@@ -174,7 +174,7 @@ impl Queue {
     }
 }
 
-fn size_of(write: &pb::Write) -> usize {
+fn queued_bytes(write: &pb::Write) -> usize {
     let value = match &write.op {
         Some(pb::write::Op::Put(put)) => put.value.len() + put.content_type.len(),
         Some(pb::write::Op::Delete(_)) | None => 0,
@@ -187,13 +187,13 @@ fn size_of(write: &pb::Write) -> usize {
 #[derive(Clone, Debug)]
 pub struct BatchSettings {
     /// Maximum number of waiting writes per shard.
-    pub queue: usize,
+    pub max_queued: usize,
     /// Maximum number of writes in one entry.
-    pub writes: usize,
+    pub max_writes: usize,
     /// Maximum bytes of writes in one entry.
-    pub bytes: usize,
+    pub max_bytes: usize,
     /// Maximum number of entries of writes in flight per shard.
-    pub in_flight: usize,
+    pub max_in_flight: usize,
 }
 
 /// Starts a shard's proposer on the current runtime. It ends when the queue is dropped, or when
@@ -202,36 +202,36 @@ pub fn start(
     group: Arc<Group<Shard>>,
     clock: Clock,
     settings: BatchSettings,
-    budget: QueueBudget,
+    budget: ByteBudget,
     stop: tokio_util::sync::CancellationToken,
-) -> Queue {
-    let (sender, receiver) = mpsc::channel(settings.queue);
+) -> WriteQueue {
+    let (sender, receiver) = mpsc::channel(settings.max_queued);
     let proposer = Proposer {
         group,
         clock,
         settings,
         receiver,
-        expected: 0,
+        last_batch_len: 0,
     };
     tokio::spawn(proposer.run(stop));
-    Queue { sender, budget }
+    WriteQueue { sender, budget }
 }
 
 /// Writes of one entry.
 #[derive(Default)]
-struct Batch {
-    writes: Vec<Pending>,
+struct PendingBatch {
+    writes: Vec<PendingWrite>,
     bytes: usize,
 }
 
-impl Batch {
-    fn push(&mut self, pending: Pending) {
-        self.bytes += pending.bytes.bytes;
+impl PendingBatch {
+    fn push(&mut self, pending: PendingWrite) {
+        self.bytes += pending.permit.bytes;
         self.writes.push(pending);
     }
 
     fn is_full(&self, settings: &BatchSettings) -> bool {
-        self.writes.len() >= settings.writes || self.bytes >= settings.bytes
+        self.writes.len() >= settings.max_writes || self.bytes >= settings.max_bytes
     }
 }
 
@@ -239,14 +239,14 @@ struct Proposer {
     group: Arc<Group<Shard>>,
     clock: Clock,
     settings: BatchSettings,
-    receiver: mpsc::Receiver<Pending>,
+    receiver: mpsc::Receiver<PendingWrite>,
     /// Number of writes in the last batch.
-    expected: usize,
+    last_batch_len: usize,
 }
 
 impl Proposer {
     async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.settings.in_flight));
+        let slots = Arc::new(Semaphore::new(self.settings.max_in_flight));
         loop {
             let first = tokio::select! {
                 biased;
@@ -261,32 +261,32 @@ impl Proposer {
         }
         self.receiver.close();
         while let Some(pending) = self.receiver.recv().await {
-            pending.waiter.tell(Err(WriteError::Stopping));
+            pending.waiter.respond(Err(WriteError::Stopping));
         }
     }
 
     /// Collects the writes that wait now, and those expected soon, within the bounds of an entry.
-    async fn gather(&mut self, first: Pending) -> Vec<Pending> {
-        let mut batch = Batch::default();
+    async fn gather(&mut self, first: PendingWrite) -> Vec<PendingWrite> {
+        let mut batch = PendingBatch::default();
         batch.push(first);
         // Lets tasks that are about to write run first, so that their writes join this batch.
         tokio::task::yield_now().await;
-        self.take_waiting(&mut batch);
-        if self.expected >= COMPANY {
-            let deadline = Instant::now() + LINGER;
-            while batch.writes.len() < self.expected && !batch.is_full(&self.settings) {
+        self.drain_waiting(&mut batch);
+        if self.last_batch_len >= MIN_LINGER_WRITES {
+            let deadline = Instant::now() + BATCH_LINGER;
+            while batch.writes.len() < self.last_batch_len && !batch.is_full(&self.settings) {
                 let Ok(Some(next)) = timeout_at(deadline, self.receiver.recv()).await else {
                     break;
                 };
                 batch.push(next);
-                self.take_waiting(&mut batch);
+                self.drain_waiting(&mut batch);
             }
         }
-        self.expected = batch.writes.len();
+        self.last_batch_len = batch.writes.len();
         batch.writes
     }
 
-    fn take_waiting(&mut self, batch: &mut Batch) {
+    fn drain_waiting(&mut self, batch: &mut PendingBatch) {
         while !batch.is_full(&self.settings) {
             let Ok(next) = self.receiver.try_recv() else {
                 return;
@@ -295,18 +295,18 @@ impl Proposer {
         }
     }
 
-    async fn propose(&self, batch: Vec<Pending>, slot: OwnedSemaphorePermit) {
+    async fn propose(&self, batch: Vec<PendingWrite>, slot: OwnedSemaphorePermit) {
         let leadership = self.group.leadership();
         let mut writes = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for pending in batch {
-            let may_propose = leadership.is_some_and(|(_, since)| pending.may_go(since));
+            let may_propose = leadership.is_some_and(|(_, since)| pending.may_propose(since));
             if !may_propose {
-                pending.waiter.tell(Err(WriteError::NotLeader));
+                pending.waiter.respond(Err(WriteError::NotLeader));
                 continue;
             }
             writes.push(pending.write);
-            waiting.push((pending.waiter, pending.bytes));
+            waiting.push((pending.waiter, pending.permit));
         }
         let Some((term, _)) = leadership.filter(|_| !writes.is_empty()) else {
             return;
@@ -318,34 +318,34 @@ impl Proposer {
         let command = pb::ShardCommand {
             kind: Some(Command::Writes(batch)),
         };
-        let done = move |result: Proposal<Shard>| {
+        let done = move |result: ProposalResult<Shard>| {
             drop(slot);
-            answer(waiting, result);
+            respond_all(waiting, result);
         };
-        self.group.propose_in(term, command, done).await;
+        self.group.propose_in_term(term, command, done).await;
     }
 }
 
-fn answer(waiting: Vec<(Waiter, Taken)>, result: Proposal<Shard>) {
+fn respond_all(waiting: Vec<(Waiter, BytePermit)>, result: ProposalResult<Shard>) {
     let failed = match result {
-        Ok(Response::Writes(outcomes)) if outcomes.len() == waiting.len() => {
+        Ok(ShardResponse::Writes(outcomes)) if outcomes.len() == waiting.len() => {
             for ((waiter, _), outcome) in waiting.into_iter().zip(outcomes) {
-                waiter.tell(Ok(outcome));
+                waiter.respond(Ok(outcome));
             }
             return;
         }
         Ok(
-            Response::Writes(_)
-            | Response::Merges(_)
-            | Response::Done
-            | Response::Levelled { .. }
-            | Response::Expired { .. },
+            ShardResponse::Writes(_)
+            | ShardResponse::Merges(_)
+            | ShardResponse::Done
+            | ShardResponse::Reconciled { .. }
+            | ShardResponse::Expired { .. },
         )
         | Err(ProposeError::Unknown) => WriteError::Unknown,
         Err(ProposeError::NotLeader { .. }) => WriteError::NotLeader,
     };
     for (waiter, _) in waiting {
-        waiter.tell(Err(failed.clone()));
+        waiter.respond(Err(failed.clone()));
     }
 }
 
@@ -355,10 +355,10 @@ mod tests {
 
     #[test]
     fn a_budget_refuses_bytes_beyond_its_bound_and_takes_released_ones_back() {
-        let budget = QueueBudget::new(100);
-        let permit = budget.take(60).unwrap();
-        assert!(budget.take(60).is_none());
+        let budget = ByteBudget::new(100);
+        let permit = budget.try_acquire(60).unwrap();
+        assert!(budget.try_acquire(60).is_none());
         drop(permit);
-        assert!(budget.take(100).is_some());
+        assert!(budget.try_acquire(100).is_some());
     }
 }

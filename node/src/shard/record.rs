@@ -6,7 +6,7 @@ use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::store::StoreError;
-use crate::types::{Entry, Nanos, Version};
+use crate::types::{StoredValue, Nanos, Version};
 
 /// Decodes a row's record, whose value shares the row's bytes.
 pub fn decode(row: Bytes) -> Result<pb::Record, StoreError> {
@@ -29,8 +29,8 @@ pub fn expiry_of(record: &pb::Record) -> Option<Nanos> {
 }
 
 /// Converts a live record to the entry that its reader gets.
-pub fn into_entry(record: pb::Record) -> Entry {
-    Entry {
+pub fn into_entry(record: pb::Record) -> StoredValue {
+    StoredValue {
         version: version_of(&record),
         expires_at: expiry_of(&record),
         value: record.value,

@@ -9,9 +9,9 @@ use cloudkv_proto::v1 as pb;
 use prost::Message;
 
 use super::state::ShardState;
-use crate::raft::State;
+use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{Batch, Engine, EngineSettings};
+use crate::store::{RowBatch, Engine, EngineSettings};
 
 /// Digest that release 0.1 had after applying its recording.
 const DIGEST_0_1: u64 = 1_208_548_662_108_564_923;
@@ -21,9 +21,9 @@ const KEYS_0_1: u64 = 60;
 fn replay(mut recording: Bytes) -> (pb::ShardHeader, u64) {
     let dir = tempfile::tempdir().unwrap();
     let settings = EngineSettings {
-        block_cache: 1 << 20,
-        write_buffer: 1 << 20,
-        log_segment: 1 << 20,
+        block_cache_bytes: 1 << 20,
+        write_buffer_bytes: 1 << 20,
+        log_segment_bytes: 1 << 20,
         compaction_rate: 0,
     };
     let engine = Engine::open(dir.path(), &settings).unwrap();
@@ -32,11 +32,11 @@ fn replay(mut recording: Bytes) -> (pb::ShardHeader, u64) {
     while recording.has_remaining() {
         let length = recording.get_u32() as usize;
         let command = pb::ShardCommand::decode(recording.split_to(length)).unwrap();
-        let mut batch = Batch::default();
+        let mut batch = RowBatch::default();
         state.apply(&command, &mut batch).unwrap();
-        state.seal(&mut batch);
+        state.finish_batch(&mut batch);
         engine.state.write(batch).unwrap();
-        state.written();
+        state.batch_written();
     }
     let keys = BUCKETS.map(|bucket| state.view().bucket(bucket).unwrap().keys);
     (state.header, keys.iter().sum())

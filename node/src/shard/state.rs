@@ -18,28 +18,28 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use prost::Message;
 
 use super::merge::MergeOutcome;
-use super::recent::Recent;
+use super::record_cache::RecordCache;
 use super::record;
-use super::view::View;
+use super::view::ShardView;
 use super::write::WriteOutcome;
-use crate::raft::{Machine, State};
-use crate::store::keys::{Kind, Rows};
-use crate::store::{Batch, Found, StateDb, StoreError, blocking};
+use crate::raft::{StateMachine, MachineState};
+use crate::store::keys::{RowKind, Rows};
+use crate::store::{RowBatch, CachedRead, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// Highest feature level of shards that this version supports.
-pub const LEVEL: u32 = 4;
+pub const MAX_FEATURE_LEVEL: u32 = 4;
 
 /// Maximum number of buckets whose state is cached from one batch to the next.
-const KNOWN_BUCKETS: usize = 256;
+const MAX_CACHED_BUCKETS: usize = 256;
 
 /// The shard state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard;
 
-impl Machine for Shard {
+impl StateMachine for Shard {
     type Command = pb::ShardCommand;
-    type Response = Response;
+    type CommandResult = ShardResponse;
     type State = ShardState;
     // Users' reads of a shard need a majority of its region, which knows what is committed.
     const COMMITS_ARE_DURABLE: bool = false;
@@ -47,7 +47,7 @@ impl Machine for Shard {
 
 /// Result of applying a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
+pub enum ShardResponse {
     /// Applied; there is nothing to report.
     Done,
     /// Outcome of each write, in their order.
@@ -55,14 +55,14 @@ pub enum Response {
     /// Outcome of each merge, in their order.
     Merges(Vec<MergeOutcome>),
     /// Outcome of a reconciliation of a removed region's writes.
-    Levelled {
+    Reconciled {
         /// True if they were applied: the removed region is fenced here.
-        taken: bool,
+        is_applied: bool,
     },
     /// Outcome of an expiry run.
     Expired {
         /// True if more keys have expired than the command's limit: propose it again at once.
-        more: bool,
+        has_more: bool,
     },
 }
 
@@ -72,32 +72,32 @@ pub struct ShardState {
     pub(super) rows: Rows,
     pub(super) header: pb::ShardHeader,
     /// Records changed since the last batch was written, and recently changed ones.
-    pub(super) recent: Recent,
+    pub(super) record_cache: RecordCache,
     /// Buckets changed since the last batch was written.
-    pub(super) buckets: HashMap<Bytes, pb::BucketState>,
+    pub(super) changed_buckets: HashMap<Bytes, pb::BucketState>,
     /// Cache of buckets changed before, equal to their rows.
-    known: HashMap<Bytes, pb::BucketState>,
-    pub(super) view: Arc<View>,
+    bucket_cache: HashMap<Bytes, pb::BucketState>,
+    pub(super) view: Arc<ShardView>,
 }
 
 impl ShardState {
     /// Opens the state in `rows`, with a record cache of `record_cache_bytes`.
     pub fn open(db: StateDb, rows: Rows, record_cache_bytes: usize) -> Result<Self, StoreError> {
         let header = read_header(&db, rows)?;
-        let view = Arc::new(View::new(db.clone(), rows, &header));
+        let view = Arc::new(ShardView::new(db.clone(), rows, &header));
         Ok(Self {
             db,
             rows,
             header,
-            recent: Recent::new(record_cache_bytes),
-            buckets: HashMap::new(),
-            known: HashMap::new(),
+            record_cache: RecordCache::new(record_cache_bytes),
+            changed_buckets: HashMap::new(),
+            bucket_cache: HashMap::new(),
             view,
         })
     }
 
     /// Returns the view that readers use.
-    pub fn view(&self) -> Arc<View> {
+    pub fn view(&self) -> Arc<ShardView> {
         self.view.clone()
     }
 
@@ -110,12 +110,12 @@ impl ShardState {
 
     /// Reads a record as of the last applied write, tombstones included.
     pub(super) fn record(&self, row: &[u8]) -> Result<Option<pb::Record>, StoreError> {
-        let bytes = match self.recent.get(row) {
+        let bytes = match self.record_cache.get(row) {
             Some(known) => known,
             None => match self.db.get_cached(row)? {
-                Found::Row(bytes) => Some(bytes),
-                Found::Nothing => None,
-                Found::NotCached => blocking(|| self.db.get(row))?,
+                CachedRead::Row(bytes) => Some(bytes),
+                CachedRead::Absent => None,
+                CachedRead::NotCached => blocking(|| self.db.get(row))?,
             },
         };
         bytes.map(record::decode).transpose()
@@ -123,75 +123,75 @@ impl ShardState {
 
     /// Returns a bucket's state as of the last applied write, to be changed.
     pub(super) fn bucket(&mut self, id: &Bytes) -> Result<&mut pb::BucketState, StoreError> {
-        if !self.buckets.contains_key(id) {
-            let (id, state) = match self.known.remove_entry(id) {
+        if !self.changed_buckets.contains_key(id) {
+            let (id, state) = match self.bucket_cache.remove_entry(id) {
                 Some(known) => known,
                 // Copied, since it is retained: `id` may be a slice of a whole request.
                 None => (Bytes::copy_from_slice(id), self.stored_bucket(id)?),
             };
-            self.buckets.insert(id, state);
+            self.changed_buckets.insert(id, state);
         }
-        Ok(self.buckets.entry(id.clone()).or_default())
+        Ok(self.changed_buckets.entry(id.clone()).or_default())
     }
 
     fn stored_bucket(&self, id: &[u8]) -> Result<pb::BucketState, StoreError> {
-        let row = self.rows.by_id(Kind::Bucket, id);
+        let row = self.rows.by_id(RowKind::Bucket, id);
         let state = match self.db.get_cached(&row)? {
-            Found::Row(bytes) => Some(bytes),
-            Found::Nothing => None,
-            Found::NotCached => blocking(|| self.db.get(&row))?,
+            CachedRead::Row(bytes) => Some(bytes),
+            CachedRead::Absent => None,
+            CachedRead::NotCached => blocking(|| self.db.get(&row))?,
         };
         Ok(state.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
     fn check_level(&self, level: u32) -> io::Result<()> {
-        if level > LEVEL {
-            return Err(newer(format!(
-                "feature level {level} (this one knows up to {LEVEL})"
+        if level > MAX_FEATURE_LEVEL {
+            return Err(unsupported_error(format!(
+                "feature level {level} (this one knows up to {MAX_FEATURE_LEVEL})"
             )));
         }
         Ok(())
     }
 
-    fn found(&mut self, bootstrap: &pb::Found) -> io::Result<Response> {
+    fn bootstrap(&mut self, bootstrap: &pb::BootstrapShard) -> io::Result<ShardResponse> {
         self.check_level(bootstrap.level)?;
         if self.header.region == 0 {
             self.header.region = bootstrap.region;
             self.header.incarnation = bootstrap.incarnation;
             self.header.level = bootstrap.level;
-            self.header.adopting = bootstrap.adopts;
+            self.header.seeding = bootstrap.must_seed;
         }
-        Ok(Response::Done)
+        Ok(ShardResponse::Done)
     }
 
-    fn set_level(&mut self, set: &pb::SetLevel) -> io::Result<Response> {
+    fn set_level(&mut self, set: &pb::SetLevel) -> io::Result<ShardResponse> {
         self.check_level(set.level)?;
         self.header.level = self.header.level.max(set.level);
-        Ok(Response::Done)
+        Ok(ShardResponse::Done)
     }
 }
 
-impl State<Shard> for ShardState {
-    fn apply(&mut self, command: &pb::ShardCommand, batch: &mut Batch) -> io::Result<Response> {
+impl MachineState<Shard> for ShardState {
+    fn apply(&mut self, command: &pb::ShardCommand, batch: &mut RowBatch) -> io::Result<ShardResponse> {
         match &command.kind {
             Some(Command::Writes(writes)) => self.apply_writes(writes, batch),
             Some(Command::Expire(expire)) => self.apply_expire(*expire, batch),
             Some(Command::DropBucket(drop)) => self.apply_drop_bucket(&drop.bucket, batch),
             Some(Command::CountReads(counts)) => self.apply_count_reads(counts),
-            Some(Command::Found(bootstrap)) => self.found(bootstrap),
+            Some(Command::Bootstrap(bootstrap)) => self.bootstrap(bootstrap),
             Some(Command::SetLevel(set)) => self.set_level(set),
             Some(Command::SetPeers(set)) => self.apply_set_peers(set, batch),
             Some(Command::Merges(merges)) => self.apply_merges(merges, batch),
             Some(Command::Acknowledge(acknowledge)) => self.apply_acknowledge(acknowledge, batch),
             Some(Command::Collect(collect)) => self.apply_collect(collect, batch),
-            Some(Command::Adopt(seed)) => self.apply_adopt(seed, batch),
+            Some(Command::Seed(seed)) => self.apply_seed(seed, batch),
             Some(Command::Fence(fence)) => Ok(self.apply_fence(fence)),
-            Some(Command::Level(level)) => self.apply_level(level, batch),
-            None => Err(newer("a command of a kind".into())),
+            Some(Command::Reconcile(level)) => self.apply_reconcile(level, batch),
+            None => Err(unsupported_error("a command of a kind".into())),
         }
     }
 
-    fn walks(command: &pb::ShardCommand) -> bool {
+    fn is_scan(command: &pb::ShardCommand) -> bool {
         matches!(
             command.kind,
             Some(
@@ -199,40 +199,40 @@ impl State<Shard> for ShardState {
                     | Command::DropBucket(_)
                     | Command::SetPeers(_)
                     | Command::Acknowledge(_)
-                    | Command::Adopt(_)
+                    | Command::Seed(_)
             )
         )
     }
 
-    fn passed(&mut self, index: u64) {
-        self.view.checkpoints.pass(index, self.header.digest);
+    fn entry_applied(&mut self, index: u64) {
+        self.view.checkpoints.record(index, self.header.digest);
     }
 
-    fn seal(&mut self, batch: &mut Batch) {
-        for (id, bucket) in &self.buckets {
-            batch.put(self.rows.by_id(Kind::Bucket, id), bucket.encode_to_vec());
+    fn finish_batch(&mut self, batch: &mut RowBatch) {
+        for (id, bucket) in &self.changed_buckets {
+            batch.put(self.rows.by_id(RowKind::Bucket, id), bucket.encode_to_vec());
         }
-        batch.put(self.rows.single(Kind::Header), self.header.encode_to_vec());
+        batch.put(self.rows.single(RowKind::Header), self.header.encode_to_vec());
     }
 
-    fn written(&mut self) {
-        self.recent.written();
-        if self.known.len() + self.buckets.len() > KNOWN_BUCKETS {
-            self.known.clear();
+    fn batch_written(&mut self) {
+        self.record_cache.commit_batch();
+        if self.bucket_cache.len() + self.changed_buckets.len() > MAX_CACHED_BUCKETS {
+            self.bucket_cache.clear();
         }
-        let changed = self.buckets.drain();
-        self.known.extend(changed.take(KNOWN_BUCKETS));
+        let changed = self.changed_buckets.drain();
+        self.bucket_cache.extend(changed.take(MAX_CACHED_BUCKETS));
         self.view.publish(&self.header);
     }
 
-    fn no_response() -> Response {
-        Response::Done
+    fn empty_response() -> ShardResponse {
+        ShardResponse::Done
     }
 
     fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
-        self.recent.clear();
-        self.buckets.clear();
-        self.known.clear();
+        self.record_cache.clear();
+        self.changed_buckets.clear();
+        self.bucket_cache.clear();
         self.header = read_header(&self.db, rows)?;
         self.rows = rows;
         self.view.reload(rows, &self.header);
@@ -240,7 +240,7 @@ impl State<Shard> for ShardState {
     }
 }
 
-fn newer(item: String) -> io::Error {
+fn unsupported_error(item: String) -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
         format!("the log holds {item} that this version of cloudkv-node does not know: upgrade it"),
@@ -248,7 +248,7 @@ fn newer(item: String) -> io::Error {
 }
 
 fn read_header(db: &StateDb, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
-    match db.get(&rows.single(Kind::Header))? {
+    match db.get(&rows.single(RowKind::Header))? {
         Some(row) => pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header")),
         None => Ok(pb::ShardHeader::default()),
     }

@@ -16,12 +16,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{QueueBudget, ShardHandle, ShardSettings};
+use super::{ByteBudget, ShardHandle, ShardSettings};
 use crate::clock::Clock;
-use crate::raft::{Group, GroupSettings, Member, NodeId, SnapshotSettings};
+use crate::raft::{Group, GroupSettings, RaftMember, NodeId, SnapshotSettings};
 use crate::rpc::{
-    Answering, Caller, Dialer, Frames, Handler, Leaving, LinkSettings, Peers, PeersSettings,
-    Runtimes, SnapshotAcks, Walk, serve,
+    RpcServerContext, PeerIdentity, Dialer, SnapshotFrames, RpcHandler, StreamDrain, RpcClientSettings, Peers, PeersSettings,
+    RpcRuntimes, SnapshotAcks, BulkCopyStream, serve,
 };
 use crate::store::{Engine, EngineSettings};
 
@@ -30,24 +30,24 @@ const KEY: &[u8] = b"key";
 /// Node ids of the replicas; the first bootstraps the shard.
 pub(super) const NODES: [NodeId; 3] = [1, 2, 3];
 /// Timeout of waits for an expected state.
-pub(super) const SOON: Duration = Duration::from_secs(30);
+pub(super) const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum election timeout: a follower withholds its vote for as long.
-pub(super) const ELECTION_MAX: Duration = Duration::from_millis(300);
+pub(super) const MAX_ELECTION_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Handler that answers Raft calls with its only shard.
-struct Only {
-    member: Arc<dyn Member>,
+struct SingleShard {
+    member: Arc<dyn RaftMember>,
     /// True to drop all requests for a leadership transfer.
     loses_transfers: Arc<AtomicBool>,
 }
 
-impl Handler for Only {
-    fn answer(&self, _: NodeId, body: call::Body, _: Duration) -> BoxFuture<'static, reply::Body> {
+impl RpcHandler for SingleShard {
+    fn handle_call(&self, _: NodeId, body: call::Body, _: Duration) -> BoxFuture<'static, reply::Body> {
         match body {
             call::Body::Append(append) => self.member.append(append),
             call::Body::Vote(vote) => self.member.vote(vote),
             call::Body::Transfer(transfer) if !self.loses_transfers.load(Ordering::Acquire) => {
-                self.member.transfer(transfer)
+                self.member.accept_leadership(transfer)
             }
             _ => std::future::pending().boxed(),
         }
@@ -55,13 +55,13 @@ impl Handler for Only {
 
     fn join(
         &self,
-        _: Caller,
+        _: PeerIdentity,
         _: pb::JoinRequest,
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
-    fn serve(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
+    fn handle_user_request(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
         let (status, body) = (200, request.body);
         std::future::ready(pb::UserReply {
             status,
@@ -75,13 +75,13 @@ impl Handler for Only {
         pb::Topology::default()
     }
 
-    fn walk(&self, _: pb::WalkRequest) -> Result<Walk, Status> {
+    fn bulk_copy(&self, _: pb::BulkCopyRequest) -> Result<BulkCopyStream, Status> {
         Err(Status::unimplemented("not implemented here"))
     }
 
-    fn install(
+    fn install_snapshot(
         &self,
-        mut frames: Frames,
+        mut frames: SnapshotFrames,
         acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
         let member = self.member.clone();
@@ -92,7 +92,7 @@ impl Handler for Only {
                 .transpose()?
                 .and_then(|frame| frame.kind)
             {
-                Some(snapshot_frame::Kind::Head(head)) => member.install(head, frames, acks).await,
+                Some(snapshot_frame::Kind::Header(head)) => member.install_snapshot(head, frames, acks).await,
                 _ => Err(Status::invalid_argument("a snapshot begins with its header")),
             }
         }
@@ -117,41 +117,41 @@ impl Replica {
         let peers = peers(node);
         let stop = CancellationToken::new();
         let settings = EngineSettings {
-            block_cache: 1 << 20,
-            write_buffer: 4 << 20,
-            log_segment: 1 << 20,
+            block_cache_bytes: 1 << 20,
+            write_buffer_bytes: 4 << 20,
+            log_segment_bytes: 1 << 20,
             compaction_rate: 0,
         };
         // The tasks of a replica that was stopped release the directory one after the other.
-        let engine = until("the directory is free", async || {
+        let engine = wait_until("the directory is free", async || {
             Engine::open(dir.path(), &settings).ok()
         });
         let engine = Arc::new(engine.await);
         let settings = shard_settings(node, &address, &peers, &stop);
-        let bootstrap = pb::Found {
+        let bootstrap = pb::BootstrapShard {
             region: 1,
             incarnation: 1,
-            level: super::LEVEL,
+            level: super::MAX_FEATURE_LEVEL,
             ..Default::default()
         };
         let shard = ShardHandle::start(engine, 0, &settings, bootstrap)
             .await
             .unwrap();
-        let member: Arc<dyn Member> = shard.group().clone();
+        let member: Arc<dyn RaftMember> = shard.group().clone();
         let loses_transfers = Arc::<AtomicBool>::default();
-        let answering = Answering {
+        let answering = RpcServerContext {
             identity: pb::IdentifyResponse {
                 cluster_id: "a".to_owned(),
                 node_id: node,
                 ..Default::default()
             },
-            handler: Arc::new(Only {
+            handler: Arc::new(SingleShard {
                 member,
                 loses_transfers: loses_transfers.clone(),
             }),
-            runtimes: Runtimes::all_on(&Handle::current()),
+            runtimes: RpcRuntimes::all_on(&Handle::current()),
             message_bytes: 16 << 20,
-            leaving: Leaving::default(),
+            drain: StreamDrain::default(),
             peers: peers.clone(),
             tls: None,
         };
@@ -166,7 +166,7 @@ impl Replica {
         }
     }
 
-    pub(super) async fn end(self) -> TempDir {
+    pub(super) async fn shut_down(self) -> TempDir {
         self.stop.cancel();
         self.shard.group().stop().await.unwrap();
         self.dir
@@ -177,11 +177,11 @@ impl Replica {
     }
 
     pub(super) async fn put(&self, number: u64) -> bool {
-        self.put_at(KEY, number, SOON).await
+        self.put_key(KEY, number, STATE_TIMEOUT).await
     }
 
     /// Puts a number at a key. Returns whether that was acknowledged in time.
-    pub(super) async fn put_at(&self, key: &[u8], number: u64, timeout: Duration) -> bool {
+    pub(super) async fn put_key(&self, key: &[u8], number: u64, timeout: Duration) -> bool {
         let write = pb::Write {
             bucket: Bytes::from_static(BUCKET),
             key: Bytes::copy_from_slice(key),
@@ -197,12 +197,12 @@ impl Replica {
 
     /// Reads the number that was put last, if this node serves.
     pub(super) async fn get(&self) -> Option<u64> {
-        self.get_at(KEY).await
+        self.get_key(KEY).await
     }
 
     /// Reads the number at a key, 0 if there is none, if this node serves.
-    pub(super) async fn get_at(&self, key: &[u8]) -> Option<u64> {
-        let entry = self.shard.get(BUCKET, key).await.ok()?.entry();
+    pub(super) async fn get_key(&self, key: &[u8]) -> Option<u64> {
+        let entry = self.shard.get(BUCKET, key).await.ok()?.into_value();
         let value = entry.map_or([0; 8], |entry| entry.value[..].try_into().unwrap());
         Some(u64::from_be_bytes(value))
     }
@@ -214,12 +214,12 @@ pub(super) fn peers(me: NodeId) -> Arc<Peers> {
         cluster_id: "a".to_owned(),
         me,
         dialer: Dialer::default(),
-        link: LinkSettings {
-            calls: 1000,
-            queue_bytes: 16 << 20,
-            message_bytes: 16 << 20,
+        client: RpcClientSettings {
+            max_calls: 1000,
+            max_queue_bytes: 16 << 20,
+            max_message_bytes: 16 << 20,
         },
-        runtimes: Runtimes::all_on(&Handle::current()),
+        runtimes: RpcRuntimes::all_on(&Handle::current()),
     })
 }
 
@@ -232,48 +232,48 @@ fn shard_settings(
     ShardSettings {
         group: GroupSettings {
             node,
-            rpc: address.to_owned(),
+            rpc_address: address.to_owned(),
             peers: peers.clone(),
-            founds: node == NODES[0],
+            bootstraps: node == NODES[0],
             append_timeout: Duration::from_secs(1),
-            heartbeat: Duration::from_millis(50),
-            election_min: ELECTION_MAX / 2,
-            election_max: ELECTION_MAX,
-            log_cache: 1 << 20,
-            log_keep: (1000, 1 << 20),
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout_min: MAX_ELECTION_TIMEOUT / 2,
+            election_timeout_max: MAX_ELECTION_TIMEOUT,
+            log_cache_bytes: 1 << 20,
+            log_retention_limits: (1000, 1 << 20),
             snapshots: SnapshotSettings::new(100),
-            space: Arc::default(),
+            disk_space: Arc::default(),
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         record_cache: 1 << 20,
-        budget: QueueBudget::new(16 << 20),
-        merge_budget: QueueBudget::new(16 << 20),
-        merge_pace: crate::pace::Pace::new(100),
+        write_budget: ByteBudget::new(16 << 20),
+        merge_budget: ByteBudget::new(16 << 20),
+        merge_scheduler: crate::background::BackgroundScheduler::new(100),
         disk_reads: Arc::new(Semaphore::new(10)),
-        disk: Handle::current(),
+        disk_runtime: Handle::current(),
         clock: Clock::new(),
-        clock_ok: Arc::new(AtomicBool::new(true)),
+        is_clock_ok: Arc::new(AtomicBool::new(true)),
         stop: stop.clone(),
     }
 }
 
 /// Polls until there is a value, within a timeout.
-pub(super) async fn until<T>(description: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn wait_until<T>(description: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = poll().await {
             return value;
         }
-        assert!(start.elapsed() < SOON, "timed out waiting until {description}");
+        assert!(start.elapsed() < STATE_TIMEOUT, "timed out waiting until {description}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
 /// Tells all replicas the addresses of the others.
-pub(super) fn introduce(replicas: &[Replica]) {
+pub(super) fn connect_all(replicas: &[Replica]) {
     for replica in replicas {
         for (node, other) in NODES.into_iter().zip(replicas) {
-            replica.peers.learn(node, &other.address);
+            replica.peers.set_address(node, &other.address);
         }
     }
 }

@@ -13,23 +13,23 @@ use cloudkv_proto::v1 as pb;
 use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
-use super::outgoing::Peering;
+use super::change_log::ReplicationView;
 use super::record;
 use super::state::decode_bucket;
-use crate::store::keys::{self, GroupId, Kind, Rows};
-use crate::store::{Found, Scan, StateDb, StoreError};
+use crate::store::keys::{self, GroupId, RowKind, Rows};
+use crate::store::{CachedRead, Scan, StateDb, StoreError};
 use crate::types::{BucketId, KeyInfo, ListQuery, Nanos, ReadResult};
 
 /// Read access to a shard.
-pub struct View {
+pub struct ShardView {
     pub(super) db: StateDb,
     group: GroupId,
     generation: AtomicU32,
     /// Number of the region that the shard belongs to; 0 until it is bootstrapped.
     region: AtomicU32,
     /// True if it serves: bootstrapped, and not being seeded.
-    open: AtomicBool,
-    peering: watch::Sender<Arc<Peering>>,
+    is_open: AtomicBool,
+    replication: watch::Sender<Arc<ReplicationView>>,
     level: AtomicU32,
     last_version: AtomicU64,
     digest: AtomicU64,
@@ -41,7 +41,7 @@ pub struct View {
 /// Result of a read that doesn't wait for the disk.
 pub enum Lookup {
     /// Read from memory.
-    Known(ReadResult),
+    Cached(ReadResult),
     /// Not in memory: use [`ShardView::get`].
     NotCached,
 }
@@ -52,18 +52,18 @@ pub struct Page {
     /// Keys in ascending order.
     pub keys: Vec<KeyInfo>,
     /// True if there may be more after them.
-    pub more: bool,
+    pub has_more: bool,
 }
 
-impl View {
+impl ShardView {
     pub(super) fn new(db: StateDb, rows: Rows, header: &pb::ShardHeader) -> Self {
         let view = Self {
             db,
             group: rows.group(),
             generation: AtomicU32::new(rows.generation()),
             region: AtomicU32::new(0),
-            open: AtomicBool::new(false),
-            peering: watch::channel(Arc::default()).0,
+            is_open: AtomicBool::new(false),
+            replication: watch::channel(Arc::default()).0,
             level: AtomicU32::new(0),
             last_version: AtomicU64::new(0),
             digest: AtomicU64::new(0),
@@ -80,29 +80,29 @@ impl View {
         self.digest.store(header.digest, Ordering::Release);
         self.level.store(header.level, Ordering::Release);
         self.region.store(header.region, Ordering::Release);
-        let open = header.region != 0 && !header.adopting;
-        self.open.store(open, Ordering::Release);
-        self.publish_peering(header);
+        let open = header.region != 0 && !header.seeding;
+        self.is_open.store(open, Ordering::Release);
+        self.publish_replication(header);
     }
 
     /// Skipped while there are no other regions: it costs a copy of the header with every batch.
-    fn publish_peering(&self, header: &pb::ShardHeader) {
-        let is_single_region = header.peers.is_empty() && !header.adopting;
-        if !is_single_region || !self.peering.borrow().header.peers.is_empty() {
+    fn publish_replication(&self, header: &pb::ShardHeader) {
+        let is_single_region = header.peers.is_empty() && !header.seeding;
+        if !is_single_region || !self.replication.borrow().header.peers.is_empty() {
             let header = header.clone();
-            self.peering.send_replace(Arc::new(Peering { header }));
+            self.replication.send_replace(Arc::new(ReplicationView { header }));
         }
     }
 
     /// Subscribes to the shard's replication state. It isn't updated while there are no other
     /// regions.
-    pub fn peering(&self) -> watch::Receiver<Arc<Peering>> {
-        self.peering.subscribe()
+    pub fn replication(&self) -> watch::Receiver<Arc<ReplicationView>> {
+        self.replication.subscribe()
     }
 
     /// Returns whether the shard serves: bootstrapped, and not being seeded.
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.is_open.load(Ordering::Acquire)
     }
 
     /// Returns the shard's feature level.
@@ -116,23 +116,23 @@ impl View {
     }
 
     pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader) {
-        self.checkpoints.forget();
+        self.checkpoints.clear();
         self.generation.store(rows.generation(), Ordering::Release);
         self.next_expiry.store(header.expiry_low, Ordering::Release);
         self.publish(header);
     }
 
-    pub(super) fn expiry_at(&self, at: Nanos) {
+    pub(super) fn lower_next_expiry(&self, at: Nanos) {
         self.next_expiry.fetch_min(at, Ordering::AcqRel);
     }
 
-    pub(super) fn expiry_from(&self, next: Option<Nanos>) {
+    pub(super) fn set_next_expiry(&self, next: Option<Nanos>) {
         self.next_expiry
             .store(next.unwrap_or(Nanos::MAX), Ordering::Release);
     }
 
     /// Returns whether the shard knows its region: before that it accepts no writes.
-    pub fn is_founded(&self) -> bool {
+    pub fn is_bootstrapped(&self) -> bool {
         self.region() != 0
     }
 
@@ -153,7 +153,7 @@ impl View {
     }
 
     /// Returns whether a key may have expired by `now` and still be counted.
-    pub fn has_expired(&self, now: Nanos) -> bool {
+    pub fn has_expired_keys(&self, now: Nanos) -> bool {
         self.next_expiry.load(Ordering::Acquire) <= now
     }
 
@@ -167,7 +167,7 @@ impl View {
     }
 
     /// Runs `read` on the current rows, and again if they were replaced meanwhile.
-    pub(super) fn stable<T>(
+    pub(super) fn read_consistent<T>(
         &self,
         mut read: impl FnMut(Rows) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -180,44 +180,44 @@ impl View {
         }
     }
 
-    fn read(&self, row: Bytes, now: Nanos) -> Result<ReadResult, StoreError> {
+    fn decode_row(&self, row: Bytes, now: Nanos) -> Result<ReadResult, StoreError> {
         let record = record::decode(row)?;
         Ok(if record::is_live(&record, self.read_time(now)) {
-            ReadResult::Found(record::into_entry(record))
+            ReadResult::Live(record::into_entry(record))
         } else {
-            ReadResult::Gone(record::version_of(&record))
+            ReadResult::Deleted(record::version_of(&record))
         })
     }
 
     /// Reads a key at `now` from memory only.
     pub fn get_cached(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<Lookup, StoreError> {
-        let cached = self.stable(|rows| self.db.get_cached(&rows.record(bucket, key)))?;
+        let cached = self.read_consistent(|rows| self.db.get_cached(&rows.record(bucket, key)))?;
         match cached {
-            Found::Row(row) => Ok(Lookup::Known(self.read(row, now)?)),
-            Found::Nothing => Ok(Lookup::Known(ReadResult::Nothing)),
-            Found::NotCached => Ok(Lookup::NotCached),
+            CachedRead::Row(row) => Ok(Lookup::Cached(self.decode_row(row, now)?)),
+            CachedRead::Absent => Ok(Lookup::Cached(ReadResult::Missing)),
+            CachedRead::NotCached => Ok(Lookup::NotCached),
         }
     }
 
     /// Reads a key at `now`: blocks for the disk.
     pub fn get(&self, bucket: &[u8], key: &[u8], now: Nanos) -> Result<ReadResult, StoreError> {
-        let row = self.stable(|rows| self.db.get(&rows.record(bucket, key)))?;
-        row.map_or(Ok(ReadResult::Nothing), |row| self.read(row, now))
+        let row = self.read_consistent(|rows| self.db.get(&rows.record(bucket, key)))?;
+        row.map_or(Ok(ReadResult::Missing), |row| self.decode_row(row, now))
     }
 
     /// Reads a bucket's state from memory only; `None` if it isn't there.
     pub fn bucket_cached(&self, bucket: &[u8]) -> Result<Option<pb::BucketState>, StoreError> {
-        let cached = self.stable(|rows| self.db.get_cached(&rows.by_id(Kind::Bucket, bucket)))?;
+        let cached = self.read_consistent(|rows| self.db.get_cached(&rows.by_id(RowKind::Bucket, bucket)))?;
         match cached {
-            Found::Row(row) => decode_bucket(row).map(Some),
-            Found::Nothing => Ok(Some(pb::BucketState::default())),
-            Found::NotCached => Ok(None),
+            CachedRead::Row(row) => decode_bucket(row).map(Some),
+            CachedRead::Absent => Ok(Some(pb::BucketState::default())),
+            CachedRead::NotCached => Ok(None),
         }
     }
 
     /// Returns whether a bucket holds a live key or value larger than these sizes: scans all of it,
     /// and blocks for the disk.
-    pub fn has_larger(
+    pub fn has_larger_than(
         &self,
         bucket: &[u8],
         key_bytes: usize,
@@ -225,7 +225,7 @@ impl View {
         now: Nanos,
     ) -> Result<bool, StoreError> {
         let from = self.rows().record(bucket, b"");
-        let to = keys::after_prefix(&from);
+        let to = keys::prefix_end(&from);
         let mut result = Ok(false);
         self.db.scan(
             Scan {
@@ -255,7 +255,7 @@ impl View {
 
     /// Reads a bucket's state: blocks for the disk.
     pub fn bucket(&self, bucket: &[u8]) -> Result<pb::BucketState, StoreError> {
-        let row = self.stable(|rows| self.db.get(&rows.by_id(Kind::Bucket, bucket)))?;
+        let row = self.read_consistent(|rows| self.db.get(&rows.by_id(RowKind::Bucket, bucket)))?;
         Ok(row.map(decode_bucket).transpose()?.unwrap_or_default())
     }
 
@@ -265,19 +265,19 @@ impl View {
         let rows = self.rows();
         let range = |bucket: &BucketId| {
             let from = rows.record(bucket.as_bytes(), b"");
-            let to = keys::after_prefix(&from);
+            let to = keys::prefix_end(&from);
             (from, to)
         };
         let ranges: Vec<_> = buckets.iter().map(range).collect();
-        self.db.remove_for_good(&ranges)
+        self.db.remove_ranges(&ranges)
     }
 
     /// Lists live keys of a bucket, in order: blocks for the disk.
     pub fn page(&self, bucket: &[u8], query: &ListQuery, now: Nanos) -> Result<Page, StoreError> {
-        self.stable(|rows| self.page_of(rows, bucket, query, self.read_time(now)))
+        self.read_consistent(|rows| self.read_page(rows, bucket, query, self.read_time(now)))
     }
 
-    fn page_of(
+    fn read_page(
         &self,
         rows: Rows,
         bucket: &[u8],
@@ -285,7 +285,7 @@ impl View {
         now: Nanos,
     ) -> Result<Page, StoreError> {
         let prefix = rows.record(bucket, &query.prefix);
-        let to = keys::after_prefix(&prefix);
+        let to = keys::prefix_end(&prefix);
         let from = match &query.after {
             // The first key after `after` is `after` with a zero byte.
             Some(after) => [&rows.record(bucket, after)[..], &[0]].concat().max(prefix),
@@ -305,7 +305,7 @@ impl View {
             |row, value| {
                 match key_info(row, value, now) {
                     Ok(Some(_)) if page.keys.len() >= query.limit => {
-                        page.more = true;
+                        page.has_more = true;
                         return ControlFlow::Break(());
                     }
                     Ok(info) => page.keys.extend(info),

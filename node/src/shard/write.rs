@@ -7,26 +7,26 @@ use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
 use prost::Message;
 
 use super::record;
-use super::state::{Response, ShardState, is_bucket_name};
-use crate::store::Batch;
-use crate::types::{Nanos, Version, Written};
+use super::state::{ShardResponse, ShardState, is_bucket_name};
+use crate::store::RowBatch;
+use crate::types::{Nanos, Version, WriteReceipt};
 
 /// Outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// It was applied.
-    Written(Written),
+    Written(WriteReceipt),
     /// Its condition didn't hold.
     ConditionFailed,
     /// The key is new, and no quota was reserved for it.
-    NoRoom,
+    NoQuota,
     /// The bucket is dropped.
-    BucketGone,
+    BucketDropped,
 }
 
 /// Reason for a change of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum ChangeCause {
     /// A write of this region: it is sent to the others.
     Written,
     /// The record's expiry: other regions expire it by themselves. A retained change stays
@@ -37,48 +37,48 @@ pub(super) enum Cause {
 }
 
 /// Change of a record, with its content before and after.
-pub(super) struct Change<'a> {
+pub(super) struct RecordChange<'a> {
     pub bucket: &'a Bytes,
     pub key: &'a Bytes,
     pub row: Vec<u8>,
     pub old: Option<pb::Record>,
     pub new: Option<pb::Record>,
-    pub cause: Cause,
+    pub cause: ChangeCause,
 }
 
 impl ShardState {
     pub(super) fn apply_writes(
         &mut self,
         writes: &pb::WriteBatch,
-        batch: &mut Batch,
-    ) -> io::Result<Response> {
+        batch: &mut RowBatch,
+    ) -> io::Result<ShardResponse> {
         let mut outcomes = Vec::with_capacity(writes.writes.len());
         for write in &writes.writes {
             outcomes.push(self.apply_write(writes.time, write, batch)?);
         }
-        Ok(Response::Writes(outcomes))
+        Ok(ShardResponse::Writes(outcomes))
     }
 
     fn apply_write(
         &mut self,
         time: Nanos,
         write: &pb::Write,
-        batch: &mut Batch,
+        batch: &mut RowBatch,
     ) -> io::Result<WriteOutcome> {
         if !is_bucket_name(&write.bucket) || self.bucket(&write.bucket)?.dropped {
-            return Ok(WriteOutcome::BucketGone);
+            return Ok(WriteOutcome::BucketDropped);
         }
         let row = self.rows.record(&write.bucket, &write.key);
         let old = self.record(&row)?;
         let now = time.max(self.header.last_version + 1);
         let live = old.as_ref().filter(|record| record::is_live(record, now));
-        if !holds(write.condition.as_ref(), live)? {
+        if !condition_holds(write.condition.as_ref(), live)? {
             return Ok(WriteOutcome::ConditionFailed);
         }
         let existed = live.is_some();
         let needs_quota = old.as_ref().is_none_or(|record| record.tombstone);
         if needs_quota && matches!(&write.op, Some(Op::Put(put)) if !put.may_create) {
-            return Ok(WriteOutcome::NoRoom);
+            return Ok(WriteOutcome::NoQuota);
         }
         let version = Version {
             time: self.next_version(time),
@@ -96,22 +96,22 @@ impl ShardState {
                 value: put.value.clone(),
                 ..Default::default()
             }),
-            Some(Op::Delete(_)) => self.tombstone(version),
-            None => return Err(unknown_write()),
+            Some(Op::Delete(_)) => self.new_tombstone(version),
+            None => return Err(unknown_write_error()),
         };
         let expires_at = new.as_ref().and_then(record::expiry_of);
-        self.change(
-            Change {
+        self.apply_change(
+            RecordChange {
                 bucket: &write.bucket,
                 key: &write.key,
                 row,
                 old,
                 new,
-                cause: Cause::Written,
+                cause: ChangeCause::Written,
             },
             batch,
         )?;
-        Ok(WriteOutcome::Written(Written {
+        Ok(WriteOutcome::Written(WriteReceipt {
             version,
             existed,
             expires_at,
@@ -120,7 +120,7 @@ impl ShardState {
 
     /// Returns the record that replaces a removed one: a tombstone while there are other regions,
     /// else none.
-    pub(super) fn tombstone(&self, version: Version) -> Option<pb::Record> {
+    pub(super) fn new_tombstone(&self, version: Version) -> Option<pb::Record> {
         let kept = !self.header.peers.is_empty();
         kept.then(|| pb::Record {
             version: Some(version.into()),
@@ -131,8 +131,8 @@ impl ShardState {
 
     /// Returns the tombstone that replaces an expired record: of the same version, since the key
     /// expired and nobody wrote it, and at the same position in its region's history.
-    pub(super) fn tombstone_of(&self, old: &pb::Record) -> Option<pb::Record> {
-        let tombstone = self.tombstone(record::version_of(old))?;
+    pub(super) fn expired_tombstone(&self, old: &pb::Record) -> Option<pb::Record> {
+        let tombstone = self.new_tombstone(record::version_of(old))?;
         Some(pb::Record {
             change: old.change,
             source: old.source,
@@ -142,29 +142,29 @@ impl ShardState {
 
     /// Replaces a record, and updates everything derived from records: expiry index, tombstone
     /// index, change index, counts and digest.
-    pub(super) fn change(&mut self, mut change: Change<'_>, batch: &mut Batch) -> io::Result<()> {
+    pub(super) fn apply_change(&mut self, mut change: RecordChange<'_>, batch: &mut RowBatch) -> io::Result<()> {
         if let Some(at) = change.old.as_ref().and_then(record::expiry_of) {
             batch.delete(self.rows.expiry(at, change.bucket, change.key));
         }
         if let Some(at) = change.new.as_ref().and_then(record::expiry_of) {
             batch.put(self.rows.expiry(at, change.bucket, change.key), b"");
             self.header.expiry_low = self.header.expiry_low.min(at);
-            self.view.expiry_at(at);
+            self.view.lower_next_expiry(at);
         }
         self.index_tombstone(&change, batch);
         self.index_change(&mut change, batch);
-        self.count(&change)?;
+        self.update_counts(&change)?;
         let new = change.new.map(|new| Bytes::from(new.encode_to_vec()));
         match &new {
             Some(new) => batch.put(&change.row, new),
             None if change.old.is_some() => batch.delete(&change.row),
             None => {}
         }
-        self.recent.change(change.row, new);
+        self.record_cache.insert(change.row, new);
         Ok(())
     }
 
-    fn count(&mut self, change: &Change<'_>) -> io::Result<()> {
+    fn update_counts(&mut self, change: &RecordChange<'_>) -> io::Result<()> {
         let contribution = |record: &Option<pb::Record>| match record {
             Some(record) => {
                 let keys = u64::from(!record.tombstone);
@@ -192,7 +192,7 @@ impl ShardState {
     }
 }
 
-fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Result<bool> {
+fn condition_holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Result<bool> {
     let is_one_of = |versions: &pb::Versions| {
         live.and_then(|record| record.version)
             .is_some_and(|version| versions.any.contains(&version))
@@ -206,11 +206,11 @@ fn holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Re
         Some(Condition::Versions(versions)) => Ok(is_one_of(versions)),
         Some(Condition::NotVersions(versions)) => Ok(!is_one_of(versions)),
         // A condition of a kind that a later version has added.
-        None => Err(unknown_write()),
+        None => Err(unknown_write_error()),
     }
 }
 
-fn unknown_write() -> io::Error {
+fn unknown_write_error() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
         "the log holds a write of a kind that this version of cloudkv-node does not know: \

@@ -7,7 +7,7 @@ use rocksdb::DB;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Interval at which RocksDB's stall state is queried: each query takes its lock.
-const ASK_EVERY: Duration = Duration::from_millis(5);
+const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Runs an operation that waits for the disk without holding up the runtime's other tasks.
 pub fn blocking<T>(operation: impl FnOnce() -> T) -> T {
@@ -39,15 +39,15 @@ impl StallWatch {
     pub(super) fn is_stalling(&self, db: &DB) -> bool {
         let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let checked_at = self.checked_at.load(Ordering::Relaxed);
-        if u128::from(now.saturating_sub(checked_at)) >= ASK_EVERY.as_micros() {
+        if u128::from(now.saturating_sub(checked_at)) >= STALL_CHECK_INTERVAL.as_micros() {
             self.checked_at.store(now, Ordering::Relaxed);
-            self.stalling.store(ask(db), Ordering::Relaxed);
+            self.stalling.store(query_stalled(db), Ordering::Relaxed);
         }
         self.stalling.load(Ordering::Relaxed)
     }
 }
 
-fn ask(db: &DB) -> bool {
+fn query_stalled(db: &DB) -> bool {
     [
         c"rocksdb.is-write-stopped",
         c"rocksdb.actual-delayed-write-rate",

@@ -18,40 +18,40 @@ use super::keys::{self, GroupId};
 #[derive(Debug)]
 pub struct GroupDamage {
     group: GroupId,
-    is_found: AtomicBool,
-    found: Notify,
+    is_damaged: AtomicBool,
+    notify: Notify,
     /// First generation that isn't known to be damaged. Locked while a replica is replaced, so that
     /// damage met meanwhile is attributed to either the old or the new generation.
-    sound_from: Mutex<u32>,
+    sound_from_generation: Mutex<u32>,
 }
 
 impl GroupDamage {
     fn new(group: GroupId) -> Self {
         Self {
             group,
-            is_found: AtomicBool::new(false),
-            found: Notify::new(),
-            sound_from: Mutex::new(0),
+            is_damaged: AtomicBool::new(false),
+            notify: Notify::new(),
+            sound_from_generation: Mutex::new(0),
         }
     }
 
     /// Returns whether a read has met damage of the group's state.
-    pub fn is_found(&self) -> bool {
-        self.is_found.load(Ordering::Acquire)
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Acquire)
     }
 
     /// Waits until a read meets damage. Cancel safe.
-    pub async fn found(&self) {
-        while !self.is_found() {
-            self.found.notified().await;
+    pub async fn wait_until_damaged(&self) {
+        while !self.is_damaged() {
+            self.notify.notified().await;
         }
     }
 
     /// Records damage met in a generation of the group's rows. Logged once, until the state is
     /// replaced.
-    pub fn note(&self, generation: u32, error: &(dyn std::error::Error + 'static)) {
-        let sound_from = self.sound_from.lock();
-        if generation < *sound_from || self.is_found.swap(true, Ordering::AcqRel) {
+    pub fn record(&self, generation: u32, error: &(dyn std::error::Error + 'static)) {
+        let sound_from = self.sound_from_generation.lock();
+        if generation < *sound_from || self.is_damaged.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::error!(
@@ -59,28 +59,28 @@ impl GroupDamage {
             error,
             "state damaged on this node's disk: replace the disk"
         );
-        self.found.notify_one();
+        self.notify.notify_one();
     }
 
     /// Clears the damage, after another generation has replaced the damaged one.
     pub fn replaced_by(&self, generation: u32) {
-        let mut sound_from = self.sound_from.lock();
+        let mut sound_from = self.sound_from_generation.lock();
         *sound_from = generation;
-        self.is_found.store(false, Ordering::Release);
+        self.is_damaged.store(false, Ordering::Release);
     }
 }
 
 /// Damage of the state, by group.
 #[derive(Debug, Default)]
-pub(super) struct Damage {
+pub(super) struct DamageRegistry {
     groups: Mutex<BTreeMap<GroupId, Arc<GroupDamage>>>,
-    any: watch::Sender<bool>,
-    checking: Arc<tokio::sync::Mutex<()>>,
+    any_damage: watch::Sender<bool>,
+    check_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Damage {
+impl DamageRegistry {
     /// Returns the damage of one group.
-    pub fn of(&self, group: GroupId) -> Arc<GroupDamage> {
+    pub fn of_group(&self, group: GroupId) -> Arc<GroupDamage> {
         let mut groups = self.groups.lock();
         let damage = groups
             .entry(group)
@@ -90,55 +90,55 @@ impl Damage {
 
     /// Records that a read beginning at a row has failed. Returns whether it is the first one that
     /// has met damage.
-    pub fn note(&self, row: &[u8], error: &rocksdb::Error) -> bool {
+    pub fn record_failed_read(&self, row: &[u8], error: &rocksdb::Error) -> bool {
         let is_damage = matches!(
             error.kind(),
             rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
         );
         let row_group = keys::group_of(row).zip(keys::generation_of(row));
         if let (true, Some((group, generation))) = (is_damage, row_group) {
-            self.of(group).note(generation, error);
+            self.of_group(group).record(generation, error);
         }
-        is_damage && !self.any.send_replace(true)
+        is_damage && !self.any_damage.send_replace(true)
     }
 
     /// Subscribes to whether a read of any group has met damage.
-    pub fn any(&self) -> watch::Receiver<bool> {
-        self.any.subscribe()
+    pub fn watch_any(&self) -> watch::Receiver<bool> {
+        self.any_damage.subscribe()
     }
 
     /// Returns the lock held while all rows of a group are checked: one group at a time.
-    pub fn checking(&self) -> Arc<tokio::sync::Mutex<()>> {
-        self.checking.clone()
+    pub fn check_lock(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.check_lock.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::keys::{Kind, Rows};
+    use crate::store::keys::{RowKind, Rows};
 
     const GROUP: GroupId = GroupId(2);
 
     #[tokio::test]
     async fn late_reads_of_a_replaced_generation_record_no_damage() {
-        let damage = Damage::default().of(GROUP);
+        let damage = DamageRegistry::default().of_group(GROUP);
         let error = std::io::Error::other("a checksum");
-        assert!(!damage.is_found());
-        damage.note(1, &error);
-        damage.note(1, &error);
-        assert!(damage.is_found());
-        damage.found().await;
+        assert!(!damage.is_damaged());
+        damage.record(1, &error);
+        damage.record(1, &error);
+        assert!(damage.is_damaged());
+        damage.wait_until_damaged().await;
         damage.replaced_by(2);
-        damage.note(1, &error);
-        assert!(!damage.is_found());
-        damage.note(2, &error);
-        assert!(damage.is_found());
+        damage.record(1, &error);
+        assert!(!damage.is_damaged());
+        damage.record(2, &error);
+        assert!(damage.is_damaged());
     }
 
     #[test]
     fn group_and_generation_of_a_row_are_parsed() {
-        let row = Rows::new(GROUP, 7).single(Kind::Header);
+        let row = Rows::new(GROUP, 7).single(RowKind::Header);
         assert_eq!(keys::group_of(&row), Some(GROUP));
         assert_eq!(keys::generation_of(&row), Some(7));
         assert_eq!(keys::group_of(&[1]), None);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
 
 use super::error::StoreError;
-use super::folder::{make_folder, sync_folder};
+use super::durable_dir::{create_dir, sync_dir};
 use super::log::LogSettings;
-use super::private::{OpenToOthers, close_to_others};
+use super::permissions::{InsecurePermissions, restrict_permissions};
 use super::rebuild::{StateDirs, rebuild};
 use super::{SegmentLog, StateDb};
 
@@ -23,11 +23,11 @@ const COMPACTION_FAIRNESS: i32 = 10;
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
     /// Size of the state's block cache, indexes and filters included.
-    pub block_cache: usize,
+    pub block_cache_bytes: usize,
     /// Size of a memtable, at which it is flushed.
-    pub write_buffer: usize,
+    pub write_buffer_bytes: usize,
     /// Size of a log segment.
-    pub log_segment: usize,
+    pub log_segment_bytes: usize,
     /// Most bytes a second that flushes and compactions of the state write; 0: as many as they can.
     pub compaction_rate: usize,
 }
@@ -35,11 +35,11 @@ pub struct EngineSettings {
 impl EngineSettings {
     /// Returns the settings of the log. It holds what the state hasn't flushed, which grows to
     /// about twice its write buffer: as many spare segments are kept for reuse.
-    fn log(&self) -> LogSettings {
-        let segment = self.log_segment.max(1);
+    fn log_settings(&self) -> LogSettings {
+        let segment = self.log_segment_bytes.max(1);
         LogSettings {
             segment_bytes: segment as u64,
-            spares: 2 * self.write_buffer / segment + 2,
+            max_spares: 2 * self.write_buffer_bytes / segment + 2,
         }
     }
 }
@@ -77,7 +77,7 @@ pub enum OpenError {
     },
     /// Other users have access to it.
     #[error(transparent)]
-    Open(#[from] OpenToOthers),
+    Permissions(#[from] InsecurePermissions),
     /// The log or the state can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -93,23 +93,23 @@ impl Engine {
                 source,
             }
         };
-        make_folder(dir).map_err(failed("create"))?;
+        create_dir(dir).map_err(failed("create"))?;
         let lock = File::create(dir.join("LOCK")).map_err(failed("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
         }
-        close_to_others(dir)?;
+        restrict_permissions(dir)?;
         let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
-        let cache = Cache::new_lru_cache(settings.block_cache);
+        let cache = Cache::new_lru_cache(settings.block_cache_bytes);
         let buffers =
-            WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer, false);
-        let log = SegmentLog::open(dir, &dir.join("log"), settings.log())?;
+            WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer_bytes, false);
+        let log = SegmentLog::open(dir, &dir.join("log"), settings.log_settings())?;
         let options = state_options(&env, &cache, &buffers, settings);
-        let state = open_state(dir, options, (&cache, settings.block_cache))?;
+        let state = open_state(dir, options, (&cache, settings.block_cache_bytes))?;
         // RocksDB syncs the names in its directory, but not that of the directory itself.
-        sync_folder(dir).map_err(failed("sync"))?;
+        sync_dir(dir).map_err(failed("sync"))?;
         Ok(Self {
             log,
             state,
@@ -131,7 +131,7 @@ fn open_state(
     cache: (&Cache, usize),
 ) -> Result<StateDb, StoreError> {
     let dirs = StateDirs::new(dir);
-    dirs.tidy()
+    dirs.finish_replacement()
         .map_err(StoreError::on("tidy", "state directory"))?;
     if !dirs.is_marked() {
         return StateDb::open(dir, &dirs.state(), &options, cache);
@@ -177,7 +177,7 @@ fn state_options(
     settings: &EngineSettings,
 ) -> Options {
     let mut options = common_options(env, buffers);
-    options.set_write_buffer_size(settings.write_buffer);
+    options.set_write_buffer_size(settings.write_buffer_bytes);
     options.set_max_write_buffer_number(4);
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(0.02);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::log::Lost;
+use super::log::LogDataLoss;
 
 /// A failed storage operation.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub enum Cause {
     },
     /// The log lacks records that were synced.
     #[error("{0}")]
-    LogLost(Lost),
+    LogDataLoss(LogDataLoss),
     /// A file operation failed.
     #[error("{0}")]
     Io(std::sync::Arc<io::Error>),
@@ -75,28 +75,28 @@ impl StoreError {
             Cause::Decode(_)
             | Cause::Corrupt(_)
             | Cause::Damaged { .. }
-            | Cause::LogLost(_)
+            | Cause::LogDataLoss(_)
             | Cause::Io(_) => true,
         }
     }
 
     /// Returns whether it is an error of the state's database.
-    pub fn is_of_database(&self) -> bool {
+    pub fn is_from_database(&self) -> bool {
         matches!(self.source, Cause::RocksDb(_))
     }
 
     /// Returns whether an I/O error wraps a storage error for which [`Self::is_damage`] holds.
-    pub fn tells_damage(error: &io::Error) -> bool {
+    pub fn is_io_damage(error: &io::Error) -> bool {
         let inner = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
         inner.is_some_and(Self::is_damage)
     }
 
     /// Creates the error of a log that lacks synced records.
-    pub fn log_lost(loss: Lost) -> Self {
+    pub fn log_data_loss(loss: LogDataLoss) -> Self {
         Self {
             verb: "read",
             subject: "log",
-            source: Cause::LogLost(loss),
+            source: Cause::LogDataLoss(loss),
         }
     }
 

@@ -40,7 +40,7 @@ impl std::fmt::Display for GroupId {
 /// Kind of a row, in the order in which they are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RowKind {
     /// The group's pointer to its current generation.
     Pointer = 0x00,
     /// The applied position.
@@ -72,28 +72,28 @@ pub enum Kind {
 }
 
 /// Prefix of the node's own rows: a group number after all groups.
-const OWN_ROWS: [u8; 2] = [0xff; 2];
+const NODE_ROWS_PREFIX: [u8; 2] = [0xff; 2];
 
 /// Builds the key of the row that marks a key range as being removed.
-pub fn removal(from: &[u8], to: &[u8]) -> Vec<u8> {
+pub fn removal_key(from: &[u8], to: &[u8]) -> Vec<u8> {
     let length = u32::try_from(from.len()).unwrap_or(u32::MAX);
-    [&OWN_ROWS[..], &length.to_be_bytes(), from, to].concat()
+    [&NODE_ROWS_PREFIX[..], &length.to_be_bytes(), from, to].concat()
 }
 
 /// Returns the start and the end (exclusive) of all rows of [`removal_key`].
-pub fn removals() -> (Vec<u8>, Vec<u8>) {
-    (OWN_ROWS.to_vec(), [0xff; 16].to_vec())
+pub fn removal_keys() -> (Vec<u8>, Vec<u8>) {
+    (NODE_ROWS_PREFIX.to_vec(), [0xff; 16].to_vec())
 }
 
 /// Parses the key range from a row key of [`removal_key`].
-pub fn parse_removal(key: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, range) = key.strip_prefix(&OWN_ROWS)?.split_first_chunk()?;
+pub fn parse_removal_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, range) = key.strip_prefix(&NODE_ROWS_PREFIX)?.split_first_chunk()?;
     range.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
 /// Length of group, generation and kind, in bytes.
-const HEAD: usize = 7;
-const BUCKET: usize = BucketId::LEN;
+const PREFIX_BYTES: usize = 7;
+const BUCKET_BYTES: usize = BucketId::LEN;
 
 /// Row keys of one generation of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +118,8 @@ impl Rows {
         self.group
     }
 
-    fn head(self, kind: Kind, extra: usize) -> Vec<u8> {
-        let mut key = Vec::with_capacity(HEAD + extra);
+    fn prefix(self, kind: RowKind, extra: usize) -> Vec<u8> {
+        let mut key = Vec::with_capacity(PREFIX_BYTES + extra);
         key.extend_from_slice(&self.group.0.to_be_bytes());
         key.extend_from_slice(&self.generation.to_be_bytes());
         key.push(kind as u8);
@@ -127,20 +127,20 @@ impl Rows {
     }
 
     /// Builds the key of the only row of its kind.
-    pub fn single(self, kind: Kind) -> Vec<u8> {
-        self.head(kind, 0)
+    pub fn single(self, kind: RowKind) -> Vec<u8> {
+        self.prefix(kind, 0)
     }
 
     /// Builds the key of the row with an ID.
-    pub fn by_id(self, kind: Kind, id: &[u8]) -> Vec<u8> {
-        let mut key = self.head(kind, id.len());
+    pub fn by_id(self, kind: RowKind, id: &[u8]) -> Vec<u8> {
+        let mut key = self.prefix(kind, id.len());
         key.extend_from_slice(id);
         key
     }
 
     /// Builds the key of a record; with an empty name, the start of the bucket's records.
     pub fn record(self, bucket: &[u8], name: &[u8]) -> Vec<u8> {
-        let mut key = self.head(Kind::Record, bucket.len() + name.len());
+        let mut key = self.prefix(RowKind::Record, bucket.len() + name.len());
         key.extend_from_slice(bucket);
         key.extend_from_slice(name);
         key
@@ -148,16 +148,16 @@ impl Rows {
 
     /// Builds the row key of a key in the expiry index.
     pub fn expiry(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
-        self.timed(Kind::Expiry, at, bucket, name)
+        self.time_indexed(RowKind::Expiry, at, bucket, name)
     }
 
     /// Builds the row key of a key in the tombstone index.
     pub fn tombstone(self, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
-        self.timed(Kind::Tombstone, at, bucket, name)
+        self.time_indexed(RowKind::Tombstone, at, bucket, name)
     }
 
-    fn timed(self, kind: Kind, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
-        let mut key = self.head(kind, 8 + bucket.len() + name.len());
+    fn time_indexed(self, kind: RowKind, at: Nanos, bucket: &[u8], name: &[u8]) -> Vec<u8> {
+        let mut key = self.prefix(kind, 8 + bucket.len() + name.len());
         key.extend_from_slice(&at.to_be_bytes());
         key.extend_from_slice(bucket);
         key.extend_from_slice(name);
@@ -166,29 +166,29 @@ impl Rows {
 
     /// Builds the row key of a sequence in the change index.
     pub fn change(self, sequence: u64) -> Vec<u8> {
-        let mut key = self.head(Kind::Change, 8);
+        let mut key = self.prefix(RowKind::Change, 8);
         key.extend_from_slice(&sequence.to_be_bytes());
         key
     }
 
     /// Returns the start and the end (exclusive) of all rows of a kind.
-    pub fn all(self, kind: Kind) -> (Vec<u8>, Vec<u8>) {
+    pub fn all_of_kind(self, kind: RowKind) -> (Vec<u8>, Vec<u8>) {
         let from = self.single(kind);
-        let to = after_prefix(&from);
+        let to = prefix_end(&from);
         (from, to)
     }
 
     /// Returns the start and the end (exclusive) of this generation's rows.
     pub fn bounds(self) -> (Vec<u8>, Vec<u8>) {
-        let mut from = self.head(Kind::Pointer, 0);
-        from.truncate(HEAD - 1);
-        let to = after_prefix(&from);
+        let mut from = self.prefix(RowKind::Pointer, 0);
+        from.truncate(PREFIX_BYTES - 1);
+        let to = prefix_end(&from);
         (from, to)
     }
 }
 
 /// Returns the first key after all keys that begin with `prefix`.
-pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
@@ -200,21 +200,21 @@ pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
 }
 
 /// Strips group and generation from a row key, as snapshots carry it.
-pub fn portable(key: &[u8]) -> Option<&[u8]> {
-    key.get(HEAD - 1..)
+pub fn to_portable(key: &[u8]) -> Option<&[u8]> {
+    key.get(PREFIX_BYTES - 1..)
 }
 
 /// Builds the row key under `rows` from one that a snapshot carries.
 pub fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
-    let mut key = rows.head(Kind::Pointer, portable.len());
-    key.truncate(HEAD - 1);
+    let mut key = rows.prefix(RowKind::Pointer, portable.len());
+    key.truncate(PREFIX_BYTES - 1);
     key.extend_from_slice(portable);
     key
 }
 
 /// Returns the part of a row key after its kind.
 pub fn id_of(key: &[u8]) -> Option<&[u8]> {
-    key.get(HEAD..)
+    key.get(PREFIX_BYTES..)
 }
 
 /// Parses the group from a row key.
@@ -258,13 +258,13 @@ pub fn sequence_of(key: &[u8]) -> Option<u64> {
 
 /// Parses bucket and key from a record's row key.
 pub fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
-    id_of(key)?.split_at_checked(BUCKET)
+    id_of(key)?.split_at_checked(BUCKET_BYTES)
 }
 
 /// Parses time, bucket and key from a row key of the expiry or the tombstone index.
-pub fn split_timed(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
+pub fn split_time_indexed(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
     let (at, rest) = id_of(key)?.split_at_checked(8)?;
-    let (bucket, name) = rest.split_at_checked(BUCKET)?;
+    let (bucket, name) = rest.split_at_checked(BUCKET_BYTES)?;
     Some((Nanos::from_be_bytes(at.try_into().ok()?), bucket, name))
 }
 
@@ -294,7 +294,7 @@ mod tests {
         fn expiry_keys_round_trip_and_are_ordered_by_time(at: u64, later: u64, name in ".{0,20}") {
             let rows = Rows::new(GroupId::shard(0), 1);
             let row = rows.expiry(at, ID, name.as_bytes());
-            prop_assert_eq!(split_timed(&row), Some((at, &ID[..], name.as_bytes())));
+            prop_assert_eq!(split_time_indexed(&row), Some((at, &ID[..], name.as_bytes())));
             if at < later {
                 prop_assert!(row < rows.expiry(later, ID, b""));
             }
@@ -310,7 +310,7 @@ mod tests {
             let (from, to) = rows.bounds();
             let row = rows.record(ID, name.as_bytes());
             prop_assert!(from <= row && row < to);
-            let next = Rows::new(GroupId(group), generation + 1).single(Kind::Pointer);
+            let next = Rows::new(GroupId(group), generation + 1).single(RowKind::Pointer);
             prop_assert!(next >= to);
         }
 
@@ -330,7 +330,7 @@ mod tests {
         fn a_portable_key_moves_between_generations(generation: u32, name in ".{0,20}") {
             let old = Rows::new(GroupId::shard(1), 7).record(ID, name.as_bytes());
             let new = Rows::new(GroupId::shard(1), generation);
-            let moved = from_portable(new, portable(&old).unwrap());
+            let moved = from_portable(new, to_portable(&old).unwrap());
             prop_assert_eq!(moved, new.record(ID, name.as_bytes()));
         }
     }
@@ -339,18 +339,18 @@ mod tests {
     fn a_removal_key_names_its_range_and_sorts_after_all_groups() {
         let rows = Rows::new(GroupId::shard(63), 7);
         let (from, to) = rows.bounds();
-        let row = removal(&from, &to);
-        assert_eq!(parse_removal(&row), Some((&from[..], &to[..])));
-        assert_eq!(parse_removal(&from), None);
-        assert_eq!(parse_removal(&row[..7]), None);
-        let (first, end) = removals();
+        let row = removal_key(&from, &to);
+        assert_eq!(parse_removal_key(&row), Some((&from[..], &to[..])));
+        assert_eq!(parse_removal_key(&from), None);
+        assert_eq!(parse_removal_key(&row[..7]), None);
+        let (first, end) = removal_keys();
         assert!(to < first && first < row && row < end);
     }
 
     #[test]
     fn the_end_of_a_prefix_carries() {
-        assert_eq!(after_prefix(b"ab"), b"ac");
-        assert_eq!(after_prefix(&[1, 0xff, 0xff]), [2]);
+        assert_eq!(prefix_end(b"ab"), b"ac");
+        assert_eq!(prefix_end(&[1, 0xff, 0xff]), [2]);
     }
 
     #[test]

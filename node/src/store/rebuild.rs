@@ -20,11 +20,11 @@ use cloudkv_proto::v1 as pb;
 use prost::Message;
 
 use super::error::StoreError;
-use super::keys::{self, GroupId, Kind, Rows};
-use super::state::{Batch, Scan, StateDb};
+use super::keys::{self, GroupId, RowKind, Rows};
+use super::state::{RowBatch, Scan, StateDb};
 
 /// Name of the file that marks a data directory whose state has damaged files.
-const MARK: &str = "state-damaged";
+const MARK_FILE: &str = "state-damaged";
 /// Size of a write batch while copying, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -55,7 +55,7 @@ impl StateDirs {
     }
 
     fn mark(&self) -> PathBuf {
-        self.data.join(MARK)
+        self.data.join(MARK_FILE)
     }
 
     /// Returns whether the state is marked as having damaged files.
@@ -75,7 +75,7 @@ impl StateDirs {
     }
 
     /// Finishes or undoes a replacement that a crash has interrupted. No state may be open.
-    pub fn tidy(&self) -> io::Result<()> {
+    pub fn finish_replacement(&self) -> io::Result<()> {
         if !self.state().exists() && self.old_state().exists() {
             fs::rename(self.new_state(), self.state())?;
             self.sync()?;
@@ -141,9 +141,9 @@ fn copy(old: &StateDb, new: &StateDb) -> Result<u64, StoreError> {
     let mut rows = 0;
     let mut failed = None;
     for group in groups(old)? {
-        let pointer_row = Rows::new(group, 0).single(Kind::Pointer);
+        let pointer_row = Rows::new(group, 0).single(RowKind::Pointer);
         let pointer = old.get(&pointer_row)?;
-        let mut batch = Batch::default();
+        let mut batch = RowBatch::default();
         let mut generation = 1;
         if let Some(pointer) = pointer {
             batch.put(&pointer_row, &pointer);
@@ -204,7 +204,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::store::testing::{Sorted, small_engine};
+    use crate::store::testing::{LevelFixture, small_engine};
 
     const ROWS: Rows = Rows::new(GroupId(1), 1);
     const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn write(state: &StateDb, numbers: std::ops::Range<u32>, value: &[u8]) {
-        let mut batch = Batch::default();
+        let mut batch = RowBatch::default();
         for number in numbers {
             batch.put(row(number), value);
         }
@@ -239,18 +239,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = small_engine(dir.path());
         write(&engine.state, 0..2000, &[7; 100]);
-        Sorted::new(&engine.state).to_the_bottom();
+        LevelFixture::new(&engine.state).compact_to_last_level();
         drop(engine);
         damage(dir.path());
         let dirs = StateDirs::new(dir.path());
 
         let engine = small_engine(dir.path());
         let damage = engine.state.damage_of(GroupId(1));
-        assert!(!damage.is_found() && !dirs.is_marked());
+        assert!(!damage.is_damaged() && !dirs.is_marked());
         let error = (0..2000).find_map(|number| engine.state.get(&row(number)).err());
         assert!(error.unwrap().is_damage());
-        assert!(damage.is_found() && dirs.is_marked());
-        assert!(!engine.state.damage_of(GroupId(2)).is_found());
+        assert!(damage.is_damaged() && dirs.is_marked());
+        assert!(!engine.state.damage_of(GroupId(2)).is_damaged());
         // Writes continue, and new files are not compacted with the damaged ones.
         for round in 0..8 {
             write(&engine.state, 2000..3000, &[round; 100]);
@@ -261,19 +261,19 @@ mod tests {
         // Rows in use are still damaged: the files are kept, and undamaged rows can be read.
         let engine = small_engine(dir.path());
         assert!(dirs.is_marked());
-        assert!(engine.state.damage_of(GroupId(1)).is_found());
+        assert!(engine.state.damage_of(GroupId(1)).is_damaged());
         assert_eq!(engine.state.get(&row(2500)).unwrap().unwrap(), vec![7; 100]);
         // Another generation replaces the damaged one.
-        let mut batch = Batch::default();
+        let mut batch = RowBatch::default();
         let next = Rows::new(GroupId(1), 2);
         batch.put(next.record(BUCKET, b"x"), b"whole");
         let pointer = pb::GroupPointer { generation: 2 };
         batch.put(
-            Rows::new(GroupId(1), 0).single(Kind::Pointer),
+            Rows::new(GroupId(1), 0).single(RowKind::Pointer),
             pointer.encode_to_vec(),
         );
         engine.state.write(batch).unwrap();
-        engine.state.remove_for_good(&[ROWS.bounds()]).unwrap();
+        engine.state.remove_ranges(&[ROWS.bounds()]).unwrap();
         drop(engine);
 
         let engine = small_engine(dir.path());

@@ -21,18 +21,18 @@ use rocksdb::{
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::blocking::{StallWatch, blocking};
-use super::damage::{Damage, GroupDamage};
+use super::damage::{DamageRegistry, GroupDamage};
 use super::error::StoreError;
 use super::keys::GroupId;
 use super::rebuild::StateDirs;
 
 /// Result of a read that doesn't wait for the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum CachedRead {
     /// Content of the row.
     Row(Bytes),
     /// There is no such row.
-    Nothing,
+    Absent,
     /// Not in memory: the disk has to be read.
     NotCached,
 }
@@ -40,28 +40,28 @@ pub enum Found {
 /// State database. Cheap to clone.
 #[derive(Clone)]
 pub struct StateDb {
-    inner: Arc<Inner>,
+    inner: Arc<StateDbInner>,
 }
 
-struct Inner {
+struct StateDbInner {
     db: DB,
-    removing: Mutex<()>,
-    damage: Damage,
+    removal_lock: Mutex<()>,
+    damage: DamageRegistry,
     dirs: StateDirs,
     cache: Mutex<Cache>,
     cache_bytes: usize,
     no_wal: WriteOptions,
-    cached: ReadOptions,
-    persisted: ReadOptions,
-    all: ReadOptions,
-    stalls: StallWatch,
+    cache_only: ReadOptions,
+    persisted_only: ReadOptions,
+    all_tiers: ReadOptions,
+    stall_watch: StallWatch,
 }
 
 /// Changes of rows that are written atomically.
 #[derive(Default)]
-pub struct Batch(WriteBatch);
+pub struct RowBatch(WriteBatch);
 
-impl Batch {
+impl RowBatch {
     /// Writes a row.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.0.put(key, value);
@@ -103,12 +103,12 @@ impl Scan {
     }
 }
 
-impl Inner {
+impl StateDbInner {
     /// Handles the failure of a read of a row, or of a scan that began there. If it has met damage,
     /// compactions are stopped: see `rebuild`.
-    fn failed_read(&self, row: &[u8], error: rocksdb::Error) -> StoreError {
-        if self.damage.note(row, &error)
-            && let Err(error) = self.keep_files(&error)
+    fn read_error(&self, row: &[u8], error: rocksdb::Error) -> StoreError {
+        if self.damage.record_failed_read(row, &error)
+            && let Err(error) = self.stop_compactions(&error)
         {
             // A compaction that meets the damage would fail all writes, and with them the node.
             tracing::error!(%error, "stopping compactions of the damaged state failed");
@@ -118,17 +118,17 @@ impl Inner {
 
     /// Handles the failure of a write: a compaction may have met damage, after which RocksDB
     /// refuses all writes. The next start finds out which group's rows are damaged.
-    fn failed_write(&self, verb: &'static str, error: rocksdb::Error) -> StoreError {
+    fn write_error(&self, verb: &'static str, error: rocksdb::Error) -> StoreError {
         if error.kind() == rocksdb::ErrorKind::Corruption
             && !self.dirs.is_marked()
-            && let Err(error) = self.keep_files(&error)
+            && let Err(error) = self.stop_compactions(&error)
         {
             tracing::error!(%error, "marking the damaged state failed");
         }
         StoreError::on(verb, "state batch")(error)
     }
 
-    fn keep_files(&self, reason: &rocksdb::Error) -> Result<(), StoreError> {
+    fn stop_compactions(&self, reason: &rocksdb::Error) -> Result<(), StoreError> {
         self.dirs
             .set_mark(reason.as_ref())
             .map_err(StoreError::on("mark", "state directory"))?;
@@ -138,8 +138,8 @@ impl Inner {
     }
 }
 
-fn walk(
-    state: &Inner,
+fn scan_rows(
+    state: &StateDbInner,
     mut rows: DBRawIterator<'_>,
     from: &[u8],
     mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
@@ -152,20 +152,20 @@ fn walk(
         rows.next();
     }
     rows.status()
-        .map_err(|error| state.failed_read(from, error))
+        .map_err(|error| state.read_error(from, error))
 }
 
 /// Snapshot of the database, for several consistent reads.
-pub struct Frozen<'a> {
+pub struct DbSnapshot<'a> {
     rows: Snapshot<'a>,
-    state: &'a Inner,
+    state: &'a StateDbInner,
 }
 
-impl Frozen<'_> {
+impl DbSnapshot<'_> {
     /// Reads a row: blocks.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let row = self.rows.get_pinned(key);
-        let row = row.map_err(|error| self.state.failed_read(key, error))?;
+        let row = row.map_err(|error| self.state.read_error(key, error))?;
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
@@ -176,7 +176,7 @@ impl Frozen<'_> {
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let rows = self.rows.raw_iterator_opt(scan.options());
-        walk(self.state, rows, &scan.from, visit)
+        scan_rows(self.state, rows, &scan.from, visit)
     }
 }
 
@@ -199,18 +199,18 @@ impl StateDb {
             options.set_read_tier(tier);
             options
         };
-        let inner = Inner {
-            removing: Mutex::new(()),
-            damage: Damage::default(),
+        let inner = StateDbInner {
+            removal_lock: Mutex::new(()),
+            damage: DamageRegistry::default(),
             dirs: StateDirs::new(data_dir),
             cache: Mutex::new(cache.clone()),
             cache_bytes,
             db,
             no_wal,
-            cached: read_options(ReadTier::BlockCache),
-            persisted: read_options(ReadTier::Persisted),
-            all: ReadOptions::default(),
-            stalls: StallWatch::new(),
+            cache_only: read_options(ReadTier::BlockCache),
+            persisted_only: read_options(ReadTier::Persisted),
+            all_tiers: ReadOptions::default(),
+            stall_watch: StallWatch::new(),
         };
         let state = Self {
             inner: Arc::new(inner),
@@ -224,53 +224,53 @@ impl StateDb {
     }
 
     /// Returns the lock held while key ranges are removed: one removal at a time.
-    pub(super) fn removing(&self) -> &Mutex<()> {
-        &self.inner.removing
+    pub(super) fn removal_lock(&self) -> &Mutex<()> {
+        &self.inner.removal_lock
     }
 
     /// Reads a row from memory only.
-    pub fn get_cached(&self, key: &[u8]) -> Result<Found, StoreError> {
-        match self.inner.db.get_pinned_opt(key, &self.inner.cached) {
-            Ok(Some(row)) => Ok(Found::Row(Bytes::copy_from_slice(&row))),
-            Ok(None) => Ok(Found::Nothing),
-            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Ok(Found::NotCached),
-            Err(error) => Err(self.inner.failed_read(key, error)),
+    pub fn get_cached(&self, key: &[u8]) -> Result<CachedRead, StoreError> {
+        match self.inner.db.get_pinned_opt(key, &self.inner.cache_only) {
+            Ok(Some(row)) => Ok(CachedRead::Row(Bytes::copy_from_slice(&row))),
+            Ok(None) => Ok(CachedRead::Absent),
+            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Ok(CachedRead::NotCached),
+            Err(error) => Err(self.inner.read_error(key, error)),
         }
     }
 
     /// Reads a row, from the disk if necessary: blocks.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.get_with(key, &self.inner.all)
+        self.get_with(key, &self.inner.all_tiers)
     }
 
     /// Reads a row as last flushed: blocks.
     pub fn get_persisted(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.get_with(key, &self.inner.persisted)
+        self.get_with(key, &self.inner.persisted_only)
     }
 
     fn get_with(&self, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, StoreError> {
         let row = self.inner.db.get_pinned_opt(key, options);
-        let row = row.map_err(|error| self.inner.failed_read(key, error))?;
+        let row = row.map_err(|error| self.inner.read_error(key, error))?;
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
     /// Returns the damage that reads have met, or will meet, of a group's rows.
     pub fn damage_of(&self, group: GroupId) -> Arc<GroupDamage> {
-        self.inner.damage.of(group)
+        self.inner.damage.of_group(group)
     }
 
     /// Subscribes to whether reads have met damage of any group's rows.
-    pub fn any_damage(&self) -> watch::Receiver<bool> {
-        self.inner.damage.any()
+    pub fn watch_damage(&self) -> watch::Receiver<bool> {
+        self.inner.damage.watch_any()
     }
 
     /// Waits for the lock held while all rows of a group are checked: one group at a time.
-    pub async fn check_turn(&self) -> OwnedMutexGuard<()> {
-        self.inner.damage.checking().lock_owned().await
+    pub async fn lock_check(&self) -> OwnedMutexGuard<()> {
+        self.inner.damage.check_lock().lock_owned().await
     }
 
     /// Evicts all cached blocks, so that reads go to the disk.
-    pub fn drop_cached_blocks(&self) {
+    pub fn evict_cached_blocks(&self) {
         let mut cache = self.inner.cache.lock();
         cache.set_capacity(0);
         cache.set_capacity(self.inner.cache_bytes);
@@ -278,38 +278,38 @@ impl StateDb {
 
     /// Writes a batch: visible when this returns, durable only when flushed. While flushes and
     /// compactions lag, it waits for them without holding up the runtime's other tasks.
-    pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    pub fn write(&self, batch: RowBatch) -> Result<(), StoreError> {
         let write = || self.inner.db.write_opt(batch.0, &self.inner.no_wal);
-        let written = if self.inner.stalls.is_stalling(&self.inner.db) {
+        let written = if self.inner.stall_watch.is_stalling(&self.inner.db) {
             blocking(write)
         } else {
             write()
         };
-        written.map_err(|error| self.inner.failed_write("write", error))
+        written.map_err(|error| self.inner.write_error("write", error))
     }
 
     /// Makes everything written so far durable: blocks for as long as that takes.
     pub fn flush(&self) -> Result<(), StoreError> {
         let flushed = self.inner.db.flush();
-        flushed.map_err(|error| self.inner.failed_write("flush", error))
+        flushed.map_err(|error| self.inner.write_error("flush", error))
     }
 
     /// Returns the size of the active memtable, which isn't flushed yet, in bytes.
     pub fn unflushed_bytes(&self) -> u64 {
-        self.number(c"rocksdb.cur-size-active-mem-table")
+        self.property(c"rocksdb.cur-size-active-mem-table")
     }
 
     /// Returns the size of the SST files, in bytes.
     pub fn disk_bytes(&self) -> u64 {
-        self.number(c"rocksdb.total-sst-files-size")
+        self.property(c"rocksdb.total-sst-files-size")
     }
 
     /// Returns the estimated number of rows.
     pub fn estimated_rows(&self) -> u64 {
-        self.number(c"rocksdb.estimate-num-keys")
+        self.property(c"rocksdb.estimate-num-keys")
     }
 
-    fn number(&self, property: &std::ffi::CStr) -> u64 {
+    fn property(&self, property: &std::ffi::CStr) -> u64 {
         self.inner
             .db
             .property_int_value(property)
@@ -325,12 +325,12 @@ impl StateDb {
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let rows = self.inner.db.raw_iterator_opt(scan.options());
-        walk(&self.inner, rows, &scan.from, visit)
+        scan_rows(&self.inner, rows, &scan.from, visit)
     }
 
     /// Takes a snapshot of all rows as they are now, unaffected by later writes.
-    pub fn frozen(&self) -> Frozen<'_> {
-        Frozen {
+    pub fn db_snapshot(&self) -> DbSnapshot<'_> {
+        DbSnapshot {
             rows: self.inner.db.snapshot(),
             state: &self.inner,
         }

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const FILE: &str = "log-synced";
+const FILE_NAME: &str = "log-synced";
 
 /// File with the position up to which the log was synced.
 pub(super) struct SyncedMark {
@@ -24,7 +24,7 @@ impl SyncedMark {
     pub(super) fn open(dir: &Path) -> io::Result<(Self, u64)> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(dir.join(FILE))?;
+        let file = options.open(dir.join(FILE_NAME))?;
         let mut bytes = [0; 8];
         let mark = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => u64::from_be_bytes(bytes),

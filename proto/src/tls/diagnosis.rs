@@ -87,7 +87,7 @@ fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<
         )),
         E::NotValidForName => Some(wrong_name(host, "")),
         E::NotValidForNameContext { presented, .. } => {
-            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            let names: Vec<&str> = presented.iter().map(|name| bare_name(name)).collect();
             Some(wrong_name(host, &names.join(", ")))
         }
         E::Expired | E::ExpiredContext { .. } => Some(
@@ -100,7 +100,7 @@ fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<
 }
 
 /// Extracts the name of `DnsName("name")` or `IpAddress(address)`, as rustls formats them.
-fn bare(name: &str) -> &str {
+fn bare_name(name: &str) -> &str {
     let inner = name.split_once('(').map_or(name, |(_, inner)| inner);
     inner.trim_end_matches(')').trim_matches('"')
 }

@@ -13,17 +13,17 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::diagnosis;
-use super::mark::{self, Purpose};
-use super::peer::{Caller, Peer};
+use super::preamble::{self, ConnectionPurpose};
+use super::peer::{PeerIdentity, CertificateHolder};
 use super::reload::Tls;
-use super::stream::Stream;
+use super::stream::PeerStream;
 
 /// Error of connecting to a node.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// Address that isn't `host:port`.
     #[error("connect to `{0}`: this is not HOST:PORT")]
-    Address(String),
+    InvalidAddress(String),
     /// Address at which nothing answers.
     #[error("connect to {address}: {source}")]
     Connect {
@@ -35,7 +35,7 @@ pub enum DialError {
     },
     /// Other end that isn't the node that was dialed.
     #[error("connect to {address}: the wrong program answers: {reason}")]
-    Stranger {
+    WrongPeer {
         /// Address of the attempt.
         address: String,
         /// Reason why it isn't that node.
@@ -46,9 +46,9 @@ pub enum DialError {
 /// Dialer of nodes by the addresses that they advertise. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Dialer {
-    via: Arc<HashMap<String, String>>,
+    overrides: Arc<HashMap<String, String>>,
     tls: Option<Arc<Tls>>,
-    purpose: Option<Purpose>,
+    purpose: Option<ConnectionPurpose>,
 }
 
 impl Dialer {
@@ -57,7 +57,7 @@ impl Dialer {
     /// dialed.
     pub fn new(overrides: HashMap<String, String>, tls: Option<Arc<Tls>>) -> Self {
         Self {
-            via: Arc::new(overrides),
+            overrides: Arc::new(overrides),
             tls,
             purpose: None,
         }
@@ -66,15 +66,15 @@ impl Dialer {
     /// Returns this dialer for connections that Raft's own threads serve.
     pub fn for_raft(&self) -> Self {
         Self {
-            purpose: Some(Purpose::Raft),
+            purpose: Some(ConnectionPurpose::Raft),
             ..self.clone()
         }
     }
 
     /// Returns this dialer for connections over which a node forwards users' requests.
-    pub fn for_keys(&self) -> Self {
+    pub fn for_forwarded(&self) -> Self {
         Self {
-            purpose: Some(Purpose::Keys),
+            purpose: Some(ConnectionPurpose::Forwarded),
             ..self.clone()
         }
     }
@@ -82,7 +82,7 @@ impl Dialer {
     /// Returns this dialer for connections that carry frames of users' requests, and no gRPC.
     pub fn for_users(&self) -> Self {
         Self {
-            purpose: Some(Purpose::Users),
+            purpose: Some(ConnectionPurpose::Users),
             ..self.clone()
         }
     }
@@ -96,25 +96,25 @@ impl Dialer {
     ///
     /// # Errors
     /// Fails if nothing answers there, or not that node.
-    pub async fn connect(&self, address: &str) -> Result<Stream, DialError> {
-        let to = self.via.get(address).map_or(address, String::as_str);
-        let mut tcp = reach(to).await?;
+    pub async fn connect(&self, address: &str) -> Result<PeerStream, DialError> {
+        let to = self.overrides.get(address).map_or(address, String::as_str);
+        let mut tcp = connect_tcp(to).await?;
         if let Some(purpose) = self.purpose {
-            let written = mark::write(&mut tcp, purpose).await;
-            written.map_err(|source| unreachable(to, source))?;
+            let written = preamble::write(&mut tcp, purpose).await;
+            written.map_err(|source| connect_error(to, source))?;
         }
         match &self.tls {
-            Some(tls) => shake_hands(tls.connector(), tls, tcp, address).await,
-            None => Ok(Stream::plain(tcp)),
+            Some(tls) => handshake(tls.connector(), tls, tcp, address).await,
+            None => Ok(PeerStream::plain(tcp)),
         }
     }
 
     /// Diagnoses an error of a call to the node that advertises `address`: the program that answers
     /// there may be no node, or a node that asks for certificates. Then the result says what to do,
     /// and is `Unauthenticated`, since settings don't match. Otherwise it is `status`.
-    pub async fn explain(&self, address: &str, status: Status) -> Status {
+    pub async fn diagnose(&self, address: &str, status: Status) -> Status {
         if diagnosis::is_plain_http(&status) {
-            return not_a_node(address, diagnosis::NOT_RPC);
+            return wrong_peer(address, diagnosis::NOT_RPC);
         }
         // With certificates the handshake has failed with the reason.
         if self.tls.is_some()
@@ -125,9 +125,9 @@ impl Dialer {
         {
             return status;
         }
-        let to = self.via.get(address).map_or(address, String::as_str);
+        let to = self.overrides.get(address).map_or(address, String::as_str);
         match diagnosis::probe(to).await {
-            Some(reason) => not_a_node(address, reason),
+            Some(reason) => wrong_peer(address, reason),
             None => status,
         }
     }
@@ -137,11 +137,11 @@ impl Dialer {
     ///
     /// # Errors
     /// Fails if nothing answers there, or not that node.
-    pub async fn connect_http(&self, http: &str, address: &str) -> Result<Stream, DialError> {
-        let tcp = reach(http).await?;
+    pub async fn connect_http(&self, http: &str, address: &str) -> Result<PeerStream, DialError> {
+        let tcp = connect_tcp(http).await?;
         match &self.tls {
-            Some(tls) => shake_hands(tls.http_connector(), tls, tcp, address).await,
-            None => Ok(Stream::plain(tcp)),
+            Some(tls) => handshake(tls.http_connector(), tls, tcp, address).await,
+            None => Ok(PeerStream::plain(tcp)),
         }
     }
 
@@ -157,7 +157,7 @@ impl Dialer {
     ) -> Result<Channel, Status> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
         let endpoint = endpoint.map_err(|_| {
-            let error = DialError::Address(address.to_owned());
+            let error = DialError::InvalidAddress(address.to_owned());
             Status::invalid_argument(error.to_string())
         })?;
         let (dialer, address) = (self.clone(), address.to_owned());
@@ -166,53 +166,53 @@ impl Dialer {
             async move { dialer.connect(&address).await.map(TokioIo::new) }
         });
         let channel = configure(endpoint).connect_with_connector(connector).await;
-        channel.map_err(|error| status(&error))
+        channel.map_err(|error| connect_status(&error))
     }
 }
 
-async fn reach(to: &str) -> Result<TcpStream, DialError> {
+async fn connect_tcp(to: &str) -> Result<TcpStream, DialError> {
     let connected = TcpStream::connect(to).await.and_then(|tcp| {
         tcp.set_nodelay(true)?;
         Ok(tcp)
     });
-    connected.map_err(|source| unreachable(to, source))
+    connected.map_err(|source| connect_error(to, source))
 }
 
-fn unreachable(to: &str, source: io::Error) -> DialError {
+fn connect_error(to: &str, source: io::Error) -> DialError {
     DialError::Connect {
         address: to.to_owned(),
         source,
     }
 }
 
-fn not_a_node(address: &str, reason: &str) -> Status {
+fn wrong_peer(address: &str, reason: &str) -> Status {
     let (address, reason) = (address.to_owned(), reason.to_owned());
-    Status::unauthenticated(DialError::Stranger { address, reason }.to_string())
+    Status::unauthenticated(DialError::WrongPeer { address, reason }.to_string())
 }
 
-async fn shake_hands(
+async fn handshake(
     connector: TlsConnector,
     tls: &Tls,
     tcp: TcpStream,
     address: &str,
-) -> Result<Stream, DialError> {
-    let wrong_peer = |reason: String| DialError::Stranger {
+) -> Result<PeerStream, DialError> {
+    let wrong_peer = |reason: String| DialError::WrongPeer {
         address: address.to_owned(),
         reason,
     };
-    let host = host_of(address).ok_or_else(|| DialError::Address(address.to_owned()))?;
+    let host = host_of(address).ok_or_else(|| DialError::InvalidAddress(address.to_owned()))?;
     let name = ServerName::try_from(host.to_owned());
-    let name = name.map_err(|_| DialError::Address(address.to_owned()))?;
+    let name = name.map_err(|_| DialError::InvalidAddress(address.to_owned()))?;
     let connected = connector.connect(name, tcp).await;
     let stream = connected
         .map_err(|error| wrong_peer(diagnosis::handshake_failure(&error, host, &tls.ca_path())))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     // The handshake has verified that it may serve and names the host; this refuses wildcards.
     let holder =
-        Peer::of(chain).map_err(|reason| wrong_peer(format!("its certificate {reason}")))?;
-    Ok(Stream::encrypted(
+        CertificateHolder::from_chain(chain).map_err(|reason| wrong_peer(format!("its certificate {reason}")))?;
+    Ok(PeerStream::encrypted(
         TlsStream::Client(stream),
-        Caller::Certified(holder),
+        PeerIdentity::Certified(holder),
     ))
 }
 
@@ -226,12 +226,12 @@ pub fn host_of(address: &str) -> Option<&str> {
 }
 
 /// Converts a transport error, whose sources alone say what is wrong.
-fn status(error: &tonic::transport::Error) -> Status {
+fn connect_status(error: &tonic::transport::Error) -> Status {
     let mut code = Code::Unavailable;
     let mut text = String::from("connect");
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if let Some(DialError::Stranger { .. }) = cause.downcast_ref() {
+        if let Some(DialError::WrongPeer { .. }) = cause.downcast_ref() {
             code = Code::Unauthenticated;
         }
         let message = cause.to_string();

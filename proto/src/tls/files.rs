@@ -13,12 +13,12 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier}
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
 
-use super::peer::Peer;
+use super::peer::CertificateHolder;
 
 /// ALPN protocol of gRPC: HTTP/2.
-const GRPC: &[u8] = b"h2";
+const GRPC_ALPN: &[u8] = b"h2";
 /// ALPN protocol in which routers forward users' requests: HTTP/1.1.
-const HTTP: &[u8] = b"http/1.1";
+const HTTP_ALPN: &[u8] = b"http/1.1";
 
 /// Paths of a node's or a router's PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub enum TlsError {
 
 /// Validated contents of the files, as configurations for connections.
 #[derive(Debug)]
-pub(super) struct Material {
+pub(super) struct TlsMaterial {
     /// Configuration of gRPC servers.
     pub server: Arc<ServerConfig>,
     /// Configuration of gRPC clients.
@@ -113,18 +113,18 @@ pub(super) struct Material {
     /// Configuration of clients for users' requests that routers forward.
     pub http_client: Arc<ClientConfig>,
     /// Holder of the certificate.
-    pub me: Peer,
+    pub identity: CertificateHolder,
     /// Expiry of the certificate, or of the first of its chain to expire.
     pub valid_until: SystemTime,
 }
 
-impl Material {
+impl TlsMaterial {
     /// Reads and validates the files. The certificate must be of the CA, valid now, and match its
     /// key.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        let chain = certificates(&files.cert)?;
-        let roots = roots(&files.ca)?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|source| {
+        let chain = load_certificates(&files.cert)?;
+        let roots = load_roots(&files.ca)?;
+        let key = PrivateKeyDer::from_pem_slice(&read_file(&files.key)?).map_err(|source| {
             let (path, source) = (files.key.clone(), Some(source));
             let what = "private key";
             TlsError::Pem { path, what, source }
@@ -134,7 +134,7 @@ impl Material {
             ca: files.ca.clone(),
             reason,
         })?;
-        let me = Peer::of(&chain).map_err(|reason| TlsError::Unfit {
+        let me = CertificateHolder::from_chain(&chain).map_err(|reason| TlsError::Unfit {
             cert: files.cert.clone(),
             reason,
         })?;
@@ -142,28 +142,28 @@ impl Material {
         let client = client_config(files, &provider, &chain, &key, &roots)?;
         let server = server_config(files, &provider, chain, key, roots)?;
         let (mut http_server, mut http_client) = (server.clone(), client.clone());
-        http_server.alpn_protocols = vec![HTTP.to_vec()];
-        http_client.alpn_protocols = vec![HTTP.to_vec()];
+        http_server.alpn_protocols = vec![HTTP_ALPN.to_vec()];
+        http_client.alpn_protocols = vec![HTTP_ALPN.to_vec()];
         Ok(Self {
             server: Arc::new(server),
             client: Arc::new(client),
             http_server: Arc::new(http_server),
             http_client: Arc::new(http_client),
-            me,
+            identity: me,
             valid_until,
         })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
     })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    parse(&read(path)?).map_err(|source| TlsError::Pem {
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    parse_certificates(&read_file(path)?).map_err(|source| TlsError::Pem {
         path: path.to_owned(),
         what: "certificate",
         source,
@@ -171,21 +171,21 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 /// Parses at least one certificate.
-fn parse(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Option<pem::Error>> {
+fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Option<pem::Error>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(Some)?;
     if all.is_empty() { Err(None) } else { Ok(all) }
 }
 
-fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
-    let roots = store(certificates(path)?).map_err(|error| TlsError::Ca {
+fn load_roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let roots = root_store(load_certificates(path)?).map_err(|error| TlsError::Ca {
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
     Ok(Arc::new(roots))
 }
 
-fn store(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, rustls::Error> {
+fn root_store(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots.add(certificate)?;
@@ -196,8 +196,8 @@ fn store(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, ru
 /// Returns until when a certificate is valid for a CA, both in PEM form; `None`: it isn't valid
 /// now.
 pub fn valid_until(certificate: &str, ca: &str) -> Option<SystemTime> {
-    let roots = store(parse(ca.as_bytes()).ok()?).ok()?;
-    let chain = parse(certificate.as_bytes()).ok()?;
+    let roots = root_store(parse_certificates(ca.as_bytes()).ok()?).ok()?;
+    let chain = parse_certificates(certificate.as_bytes()).ok()?;
     check_chain(&chain, &roots).ok()
 }
 
@@ -222,7 +222,7 @@ fn check_chain(
     };
     verify(UnixTime::now())?;
     // Any certificate of the chain may be the first to expire: each error gives its expiry.
-    let mut until = UnixTime::since_unix_epoch(Duration::from_secs(FOREVER));
+    let mut until = UnixTime::since_unix_epoch(Duration::from_secs(MAX_EXPIRY_SECS));
     for _ in 0..=chain.len() {
         match verify(until) {
             Err(webpki::Error::CertExpired { not_after, .. }) => until = not_after,
@@ -233,7 +233,7 @@ fn check_chain(
 }
 
 /// End of the year 9999, after which no certificate is valid, in seconds since 1970.
-const FOREVER: u64 = 253_402_300_800;
+const MAX_EXPIRY_SECS: u64 = 253_402_300_800;
 
 fn server_config(
     files: &TlsFiles,
@@ -251,8 +251,8 @@ fn server_config(
         .with_protocol_versions(&[&TLS13])
         .map(|config| config.with_client_cert_verifier(verifier))
         .and_then(|config| config.with_single_cert(chain, key));
-    let mut config = config.map_err(pair(files))?;
-    config.alpn_protocols = vec![GRPC.to_vec()];
+    let mut config = config.map_err(pair_error(files))?;
+    config.alpn_protocols = vec![GRPC_ALPN.to_vec()];
     // No resumption: every connection shows its certificate, so that an expired one is detected.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -270,13 +270,13 @@ fn client_config(
         .with_protocol_versions(&[&TLS13])
         .map(|config| config.with_root_certificates(roots.clone()))
         .and_then(|config| config.with_client_auth_cert(chain.to_vec(), key.clone_key()));
-    let mut config = config.map_err(pair(files))?;
-    config.alpn_protocols = vec![GRPC.to_vec()];
+    let mut config = config.map_err(pair_error(files))?;
+    config.alpn_protocols = vec![GRPC_ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-fn pair(files: &TlsFiles) -> impl Fn(rustls::Error) -> TlsError {
+fn pair_error(files: &TlsFiles) -> impl Fn(rustls::Error) -> TlsError {
     |source| TlsError::Pair {
         cert: files.cert.clone(),
         key: files.key.clone(),

@@ -19,11 +19,11 @@
 //! | `preamble` | first bytes of connections for Raft and for users' requests |
 //! | `acceptor` | accepting and handshakes, and routing of connections to threads |
 
-mod accept;
+mod acceptor;
 mod diagnosis;
 mod dial;
 mod files;
-mod mark;
+mod preamble;
 mod peer;
 mod reload;
 mod stream;
@@ -31,9 +31,9 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{Accepted, Connections, accept};
+pub use acceptor::{AcceptedConnections, Connections, accept};
 pub use dial::{DialError, Dialer, host_of};
 pub use files::{TlsError, TlsFiles, valid_until};
-pub use peer::{Caller, Peer};
-pub use reload::{Holder, Tls};
-pub use stream::Stream;
+pub use peer::{PeerIdentity, CertificateHolder};
+pub use reload::{TlsRole, Tls};
+pub use stream::PeerStream;

@@ -15,29 +15,29 @@ const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 
 /// Identity of the calling end of a connection.
 #[derive(Clone, Debug)]
-pub enum Caller {
+pub enum PeerIdentity {
     /// Any program of this machine, from which alone the port is reached: there are no
     /// certificates.
     Local,
     /// Holder of a certificate of the CA.
-    Certified(Peer),
+    Certified(CertificateHolder),
 }
 
 /// Holder of a certificate. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub struct CertificateHolder {
     leaf: Arc<CertificateDer<'static>>,
     is_node: bool,
-    names: Arc<str>,
+    dns_names: Arc<str>,
 }
 
-impl Peer {
+impl CertificateHolder {
     /// Reads the holder of the first certificate of a chain, whose signatures were checked
     /// elsewhere.
     ///
     /// # Errors
     /// Fails if it can't identify a holder; the text is the end of "the certificate ...".
-    pub(super) fn of(chain: &[CertificateDer<'_>]) -> Result<Self, String> {
+    pub(super) fn from_chain(chain: &[CertificateDer<'_>]) -> Result<Self, String> {
         let leaf = chain.first().ok_or("is missing")?.clone().into_owned();
         let parsed = webpki::EndEntityCert::try_from(&leaf)
             .map_err(|error| format!("can't be read: {error}"))?;
@@ -56,7 +56,7 @@ impl Peer {
         Ok(Self {
             leaf: Arc::new(leaf),
             is_node,
-            names: names.into(),
+            dns_names: names.into(),
         })
     }
 
@@ -66,7 +66,7 @@ impl Peer {
     }
 
     /// Returns whether the certificate names a host: a DNS name or an IP address.
-    pub fn names(&self, host: &str) -> bool {
+    pub fn names_host(&self, host: &str) -> bool {
         let Ok(name) = ServerName::try_from(host) else {
             return false;
         };
@@ -75,8 +75,8 @@ impl Peer {
     }
 
     /// Returns the DNS names of the certificate, for messages.
-    pub fn described(&self) -> &str {
-        &self.names
+    pub fn dns_names(&self) -> &str {
+        &self.dns_names
     }
 }
 

@@ -14,17 +14,17 @@ use arc_swap::ArcSwap;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Material, TlsError, TlsFiles};
-use super::peer::Peer;
+use super::files::{TlsMaterial, TlsError, TlsFiles};
+use super::peer::CertificateHolder;
 
 /// Interval at which the files are checked for changes.
-const LOOK: Duration = Duration::from_secs(2);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum interval of log lines about refused connections.
-const TELL: Duration = Duration::from_secs(10);
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Role of a certificate's holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum TlsRole {
     /// Node that others reach at this host.
     Node {
         /// DNS name or IP address.
@@ -38,44 +38,44 @@ pub enum Holder {
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
-    holder: Holder,
-    current: ArcSwap<Material>,
-    stale: AtomicBool,
-    strangers: AtomicU64,
+    role: TlsRole,
+    current: ArcSwap<TlsMaterial>,
+    is_stale: AtomicBool,
+    refused_connections: AtomicU64,
     /// Time of the last log line about a refused connection, in milliseconds since 1970.
-    told: AtomicU64,
+    last_logged_ms: AtomicU64,
 }
 
 /// Modification times, sizes and inodes of the files, by which changes are detected.
-pub(super) type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
+pub(super) type FileStamps = Vec<Option<(SystemTime, u64, u64)>>;
 
 impl Tls {
     /// Reads the certificates.
     ///
     /// # Errors
     /// Fails if they can't be used, or don't fit the role.
-    pub fn open(files: TlsFiles, role: Holder) -> Result<Arc<Self>, TlsError> {
-        let material = load(&files, &role)?;
+    pub fn open(files: TlsFiles, role: TlsRole) -> Result<Arc<Self>, TlsError> {
+        let material = load_material(&files, &role)?;
         Ok(Arc::new(Self {
             files,
-            holder: role,
+            role,
             current: ArcSwap::from_pointee(material),
-            stale: AtomicBool::new(false),
-            strangers: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            is_stale: AtomicBool::new(false),
+            refused_connections: AtomicU64::new(0),
+            last_logged_ms: AtomicU64::new(0),
         }))
     }
 
     /// Reloads the files when they change, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut seen = self.stamp();
+        let mut seen = self.file_stamps();
         while stop
-            .run_until_cancelled(tokio::time::sleep(LOOK))
+            .run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL))
             .await
             .is_some()
         {
             let this = self.clone();
-            let reloaded = tokio::task::spawn_blocking(move || this.look(seen)).await;
+            let reloaded = tokio::task::spawn_blocking(move || this.reload_if_changed(seen)).await;
             // It can only fail when the runtime ends.
             let Ok(stamps) = reloaded else { return };
             seen = stamps;
@@ -83,20 +83,20 @@ impl Tls {
     }
 
     /// Reloads the files if their stamps aren't those that were `seen`; returns the current ones.
-    pub(super) fn look(&self, seen: Stamp) -> Stamp {
+    pub(super) fn reload_if_changed(&self, seen: FileStamps) -> FileStamps {
         // Taken before the files are read: a change meanwhile is detected the next time.
-        let stamps = self.stamp();
+        let stamps = self.file_stamps();
         if stamps == seen {
             return stamps;
         }
-        match load(&self.files, &self.holder) {
+        match load_material(&self.files, &self.role) {
             Ok(material) => {
                 self.current.store(Arc::new(material));
-                self.stale.store(false, Ordering::Relaxed);
+                self.is_stale.store(false, Ordering::Relaxed);
                 tracing::info!(days_left = self.days_left(), "certificates reloaded");
             }
             Err(error) => {
-                self.stale.store(true, Ordering::Relaxed);
+                self.is_stale.store(true, Ordering::Relaxed);
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(
                     %error,
@@ -108,7 +108,7 @@ impl Tls {
         stamps
     }
 
-    pub(super) fn stamp(&self) -> Stamp {
+    pub(super) fn file_stamps(&self) -> FileStamps {
         let files = [&self.files.cert, &self.files.key, &self.files.ca];
         let stamps = files.map(|path| {
             let metadata = fs::metadata(path).ok()?;
@@ -129,25 +129,25 @@ impl Tls {
 
     /// Returns whether there are newer files that can't be used.
     pub fn is_stale(&self) -> bool {
-        self.stale.load(Ordering::Relaxed)
+        self.is_stale.load(Ordering::Relaxed)
     }
 
     /// Returns the number of connections refused since the start, since the other end showed no
     /// valid certificate.
-    pub fn strangers(&self) -> u64 {
-        self.strangers.load(Ordering::Relaxed)
+    pub fn refused_connections(&self) -> u64 {
+        self.refused_connections.load(Ordering::Relaxed)
     }
 
     /// Counts a connection that was refused, and logs it at most at intervals.
-    pub(super) fn refused(&self, from: &dyn std::fmt::Display, reason: &dyn std::fmt::Display) {
-        let refused = 1 + self.strangers.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn record_refused(&self, from: &dyn std::fmt::Display, reason: &dyn std::fmt::Display) {
+        let refused = 1 + self.refused_connections.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        let last = self.told.load(Ordering::Relaxed);
-        let is_due = now.abs_diff(last) >= u64::try_from(TELL.as_millis()).unwrap_or(u64::MAX);
+        let last = self.last_logged_ms.load(Ordering::Relaxed);
+        let is_due = now.abs_diff(last) >= u64::try_from(REFUSAL_LOG_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let swap = |last| {
             let order = Ordering::Relaxed;
-            self.told.compare_exchange(last, now, order, order).is_ok()
+            self.last_logged_ms.compare_exchange(last, now, order, order).is_ok()
         };
         if is_due && swap(last) {
             tracing::warn!(%from, %reason, refused, "connection to the rpc port refused");
@@ -178,32 +178,32 @@ impl Tls {
     }
 }
 
-fn load(files: &TlsFiles, role: &Holder) -> Result<Material, TlsError> {
-    let material = Material::load(files)?;
-    fits(&material.me, role).map_err(|reason| TlsError::Unfit {
+fn load_material(files: &TlsFiles, role: &TlsRole) -> Result<TlsMaterial, TlsError> {
+    let material = TlsMaterial::load(files)?;
+    check_role(&material.identity, role).map_err(|reason| TlsError::Unfit {
         cert: files.cert.clone(),
         reason,
     })?;
     Ok(material)
 }
 
-fn fits(holder: &Peer, role: &Holder) -> Result<(), String> {
+fn check_role(holder: &CertificateHolder, role: &TlsRole) -> Result<(), String> {
     match role {
-        Holder::Node { .. } if !holder.is_node() => Err(
+        TlsRole::Node { .. } if !holder.is_node() => Err(
             "is not a node's: it lacks the extended key usage serverAuth; make one with \
              `cloudkv-node certs node`"
                 .to_owned(),
         ),
-        Holder::Node { host } if !holder.names(host) => Err(format!(
+        TlsRole::Node { host } if !holder.names_host(host) => Err(format!(
             "names {}, but other nodes reach this one at {host}: make one for {host}, or set \
              advertise_rpc to a host that it names",
-            holder.described()
+            holder.dns_names()
         )),
-        Holder::Router if holder.is_node() => Err(
+        TlsRole::Router if holder.is_node() => Err(
             "is a node's, and a router must not be able to act as one: make one with \
              `cloudkv-node certs router`"
                 .to_owned(),
         ),
-        Holder::Node { .. } | Holder::Router => Ok(()),
+        TlsRole::Node { .. } | TlsRole::Router => Ok(()),
     }
 }

@@ -9,13 +9,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::peer::Caller;
+use super::peer::PeerIdentity;
 
 /// Connection to a node, or from a node or router.
 #[derive(Debug)]
-pub struct Stream {
+pub struct PeerStream {
     io: Io,
-    other: Caller,
+    peer: PeerIdentity,
 }
 
 #[derive(Debug)]
@@ -24,27 +24,27 @@ enum Io {
     Encrypted(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
+impl PeerStream {
     pub(super) fn plain(tcp: TcpStream) -> Self {
         Self {
             io: Io::Plain(tcp),
-            other: Caller::Local,
+            peer: PeerIdentity::Local,
         }
     }
 
-    pub(super) fn encrypted(tls: TlsStream<TcpStream>, peer: Caller) -> Self {
+    pub(super) fn encrypted(tls: TlsStream<TcpStream>, peer: PeerIdentity) -> Self {
         Self {
             io: Io::Encrypted(Box::new(tls)),
-            other: peer,
+            peer,
         }
     }
 }
 
-impl Connected for Stream {
-    type ConnectInfo = Caller;
+impl Connected for PeerStream {
+    type ConnectInfo = PeerIdentity;
 
-    fn connect_info(&self) -> Caller {
-        self.other.clone()
+    fn connect_info(&self) -> PeerIdentity {
+        self.peer.clone()
     }
 }
 
@@ -64,7 +64,7 @@ macro_rules! on_io {
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for PeerStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -74,7 +74,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for PeerStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    Caller, Connections, DialError, Dialer, Holder, Tls, TlsError, TlsFiles, accept, host_of,
+    PeerIdentity, Connections, DialError, Dialer, TlsRole, Tls, TlsError, TlsFiles, accept, host_of,
 };
 
 const NODE: &[Usage] = &[Usage::ServerAuth, Usage::ClientAuth];
@@ -61,16 +61,16 @@ impl Ca {
         (certificate.pem(), key.serialize_pem())
     }
 
-    fn files(&self, names: &[&str], usages: &[Usage]) -> Files {
-        let files = Files(tempfile::tempdir().unwrap());
+    fn files(&self, names: &[&str], usages: &[Usage]) -> TestFiles {
+        let files = TestFiles(tempfile::tempdir().unwrap());
         files.write(&self.sign(names, usages, |_| {}), &self.certificate);
         files
     }
 }
 
-struct Files(TempDir);
+struct TestFiles(TempDir);
 
-impl Files {
+impl TestFiles {
     fn write(&self, (certificate, key): &(String, String), ca: &str) {
         let write = |name, text: &str| fs::write(self.0.path().join(name), text).unwrap();
         write("cert", certificate);
@@ -89,22 +89,22 @@ impl Files {
 
     fn node(&self, host: &str) -> Result<Arc<Tls>, TlsError> {
         let host = host.to_owned();
-        Tls::open(self.paths(), Holder::Node { host })
+        Tls::open(self.paths(), TlsRole::Node { host })
     }
 
     fn router(&self) -> Result<Arc<Tls>, TlsError> {
-        Tls::open(self.paths(), Holder::Router)
+        Tls::open(self.paths(), TlsRole::Router)
     }
 }
 
 /// Starts a server that greets each connection with one word, and sends the identities of callers.
-async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<Caller>) {
+async fn server(tls: &Arc<Tls>) -> (String, tokio::sync::mpsc::Receiver<PeerIdentity>) {
     use tonic::transport::server::Connected;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let here = tokio::runtime::Handle::current();
     let accepted = accept(listener, Some(tls.clone()), here.clone(), &[here]);
-    let streams = accepted.users.into_iter().chain(accepted.keys);
+    let streams = accepted.users.into_iter().chain(accepted.forwarded);
     let streams = streams.chain([accepted.raft, accepted.others]);
     let mut connections = futures_util::stream::select_all(streams);
     let (identities, callers) = tokio::sync::mpsc::channel(10);
@@ -125,7 +125,7 @@ fn dialer(tls: &Arc<Tls>) -> Dialer {
 }
 
 /// Connects and reads the server's greeting; with TLS 1.3 a refusal shows at the first read.
-async fn greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
+async fn read_greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
     let mut stream = dialer(tls)
         .connect(address)
         .await
@@ -137,7 +137,7 @@ async fn greeting(tls: &Arc<Tls>, address: &str) -> Result<String, String> {
 }
 
 /// Counts the connections that are ready now.
-fn ready(connections: &mut Connections) -> usize {
+fn count_ready(connections: &mut Connections) -> usize {
     let mut ready = 0;
     while let Some(Some(Ok(_))) = connections.next().now_or_never() {
         ready += 1;
@@ -154,11 +154,11 @@ async fn worker_threads_take_turns_by_purpose() {
     let dialer = Dialer::default();
     // Connections between those of a purpose must not disturb their turns.
     for dialer in [
-        dialer.for_keys(),
+        dialer.for_forwarded(),
         dialer.for_users(),
         dialer.clone(),
         dialer.for_raft(),
-        dialer.for_keys(),
+        dialer.for_forwarded(),
         dialer.for_users(),
     ] {
         let mut stream = dialer.connect(&address).await.unwrap();
@@ -169,7 +169,7 @@ async fn worker_threads_take_turns_by_purpose() {
     let wait = async {
         while all < 6 {
             tokio::task::yield_now().await;
-            let [first, second] = &mut accepted.keys[..] else {
+            let [first, second] = &mut accepted.forwarded[..] else {
                 panic!("two threads");
             };
             let [third, fourth] = &mut accepted.users[..] else {
@@ -180,7 +180,7 @@ async fn worker_threads_take_turns_by_purpose() {
                 .into_iter()
                 .enumerate()
             {
-                let more = ready(connections);
+                let more = count_ready(connections);
                 counted[queue] += more;
                 all += more;
             }
@@ -199,12 +199,12 @@ async fn nodes_and_routers_reach_a_node_and_are_distinguished() {
     let (address, mut callers) = server(&server_files.node("127.0.0.1").unwrap()).await;
     let files = ca.files(&["eu1.example", "10.0.0.1"], NODE);
     let node = files.node("eu1.example").unwrap();
-    assert_eq!(greeting(&node, &address).await.unwrap(), "hello");
-    let Some(Caller::Certified(peer)) = callers.recv().await else {
+    assert_eq!(read_greeting(&node, &address).await.unwrap(), "hello");
+    let Some(PeerIdentity::Certified(peer)) = callers.recv().await else {
         panic!("a caller without a certificate");
     };
     assert!(peer.is_node());
-    assert!(peer.names("eu1.example") && peer.names("EU1.example") && peer.names("10.0.0.1"));
+    assert!(peer.names_host("eu1.example") && peer.names_host("EU1.example") && peer.names_host("10.0.0.1"));
     for other in [
         "eu2.example",
         "example",
@@ -213,16 +213,16 @@ async fn nodes_and_routers_reach_a_node_and_are_distinguished() {
         "",
         "*",
     ] {
-        assert!(!peer.names(other), "{other}");
+        assert!(!peer.names_host(other), "{other}");
     }
     let files = ca.files(&["router"], ROUTER);
     let router = files.router().unwrap();
-    assert_eq!(greeting(&router, &address).await.unwrap(), "hello");
-    let Some(Caller::Certified(peer)) = callers.recv().await else {
+    assert_eq!(read_greeting(&router, &address).await.unwrap(), "hello");
+    let Some(PeerIdentity::Certified(peer)) = callers.recv().await else {
         panic!("a caller without a certificate");
     };
     assert!(!peer.is_node());
-    assert_eq!(peer.described(), "router");
+    assert_eq!(peer.dns_names(), "router");
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn callers_without_a_certificate_of_the_ca_get_no_data() {
     let both = format!("{}{}", other.certificate, ca.certificate);
     fs::write(files.paths().ca, both).unwrap();
     let foreign = files.node("127.0.0.1").unwrap();
-    let refused = greeting(&foreign, &address).await.unwrap_err();
+    let refused = read_greeting(&foreign, &address).await.unwrap_err();
     assert!(refused.contains("fatal alert"), "{refused}");
 
     // Without TLS, and with bytes of no protocol.
@@ -259,7 +259,7 @@ async fn callers_without_a_certificate_of_the_ca_get_no_data() {
         assert!(answer.is_empty() || answer[0] == alert, "{answer:?}");
     }
     assert!(callers.try_recv().is_err());
-    assert_eq!(tls.strangers(), 4);
+    assert_eq!(tls.refused_connections(), 4);
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn a_caller_without_any_certificate_gets_no_data() {
     let refused = stream.read_u8().await.unwrap_err().to_string();
     assert!(refused.contains("CertificateRequired"), "{refused}");
     assert!(callers.try_recv().is_err());
-    assert_eq!(tls.strangers(), 1);
+    assert_eq!(tls.refused_connections(), 1);
 }
 
 #[tokio::test]
@@ -299,7 +299,7 @@ async fn only_the_node_that_was_dialed_is_accepted() {
     let (address, _callers) = server(&other).await;
     let port = address.rsplit_once(':').unwrap().1;
     let refused = dialer(&caller).connect(&address).await.unwrap_err();
-    assert!(matches!(refused, DialError::Stranger { .. }), "{refused}");
+    assert!(matches!(refused, DialError::WrongPeer { .. }), "{refused}");
     assert!(refused.to_string().contains(&address), "{refused}");
 
     // The same node by an address override: the name that was dialed counts.
@@ -328,7 +328,7 @@ async fn a_routers_certificate_cannot_stand_for_a_node() {
     let caller_files = ca.files(&["caller"], NODE);
     let caller = caller_files.node("caller").unwrap();
     let refused = dialer(&caller).connect(&address).await.unwrap_err();
-    assert!(matches!(refused, DialError::Stranger { .. }), "{refused}");
+    assert!(matches!(refused, DialError::WrongPeer { .. }), "{refused}");
     // A node's certificate grants too much to a router.
     let refused = caller_files.router().unwrap_err().to_string();
     assert!(refused.contains("certs router"), "{refused}");
@@ -344,7 +344,7 @@ async fn a_stalled_handshake_blocks_no_other() {
     for _ in 0..280 {
         idle.push(TcpStream::connect(&address).await.unwrap());
     }
-    assert_eq!(greeting(&tls, &address).await.unwrap(), "hello");
+    assert_eq!(read_greeting(&tls, &address).await.unwrap(), "hello");
     assert!(callers.recv().await.is_some());
     // The oldest were aborted in favor of the others.
     let end = tokio::time::timeout(Duration::from_secs(30), idle[0].read_u8()).await;
@@ -355,7 +355,7 @@ async fn a_stalled_handshake_blocks_no_other() {
 fn files_that_do_not_match_are_refused_with_their_names() {
     let ca = Ca::new();
     let good = || ca.files(&["a"], NODE);
-    let refusal = |files: &Files| files.node("a").unwrap_err().to_string();
+    let refusal = |files: &TestFiles| files.node("a").unwrap_err().to_string();
 
     let files = good();
     fs::remove_file(files.paths().key).unwrap();
@@ -400,35 +400,35 @@ async fn new_files_are_loaded_and_invalid_ones_change_nothing() {
     let (address, mut callers) = server(&tls).await;
     let caller_files = ca.files(&["caller"], NODE);
     let caller = caller_files.node("caller").unwrap();
-    greeting(&caller, &address).await.unwrap();
+    read_greeting(&caller, &address).await.unwrap();
 
     let before = tls.valid_until();
-    let seen = tls.stamp();
-    let seen = tls.look(seen);
+    let seen = tls.file_stamps();
+    let seen = tls.reload_if_changed(seen);
     assert_eq!(tls.valid_until(), before);
 
     // Invalid, and for another host: the previous ones stay in use.
     fs::write(files.paths().cert, "half a certificate").unwrap();
-    let seen = tls.look(seen);
+    let seen = tls.reload_if_changed(seen);
     assert!(tls.is_stale());
-    greeting(&caller, &address).await.unwrap();
+    read_greeting(&caller, &address).await.unwrap();
     files.write(&ca.sign(&["127.0.0.9"], NODE, |_| {}), &ca.certificate);
-    let seen = tls.look(seen);
+    let seen = tls.reload_if_changed(seen);
     assert!(tls.is_stale());
-    greeting(&caller, &address).await.unwrap();
+    read_greeting(&caller, &address).await.unwrap();
 
     // A new CA: only holders of its certificates are accepted.
     let new = Ca::new();
     let until = date_time_ymd(2200, 1, 1);
     let signed = new.sign(&["127.0.0.1"], NODE, |params| params.not_after = until);
     files.write(&signed, &new.certificate);
-    tls.look(seen);
+    tls.reload_if_changed(seen);
     assert!(!tls.is_stale());
     assert_eq!(tls.valid_until(), SystemTime::from(until));
-    greeting(&caller, &address).await.unwrap_err();
+    read_greeting(&caller, &address).await.unwrap_err();
     let new_files = new.files(&["caller"], NODE);
     let caller = new_files.node("caller").unwrap();
-    greeting(&caller, &address).await.unwrap();
+    read_greeting(&caller, &address).await.unwrap();
     for _ in 0..4 {
         assert!(callers.recv().await.is_some());
     }

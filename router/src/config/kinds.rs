@@ -29,7 +29,7 @@ impl Describe for DomainName {
     fn placeholder(&self) -> &'static str {
         "DOMAIN"
     }
-    fn right(&self) -> String {
+    fn expected(&self) -> String {
         "a domain, as in cloudkv.io".to_owned()
     }
 }

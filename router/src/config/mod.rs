@@ -16,7 +16,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::Parser;
-use cloudkv_common::config::{Flags, Found, Settings, printed_or_refused, to_toml};
+use cloudkv_common::config::{Flags, SettingSources, Settings, help_or_error, to_toml};
 
 pub use cloudkv_common::config::ConfigError;
 pub use kinds::Domain;
@@ -73,13 +73,13 @@ impl Config {
     ) -> Result<Command, ConfigError> {
         let cli = match Cli::try_parse_from(args) {
             Ok(cli) => cli,
-            Err(error) => return printed_or_refused(error).map(Command::Print),
+            Err(error) => return help_or_error(error).map(Command::Print),
         };
-        let mut sources = Found::new(Self::ALL);
+        let mut sources = SettingSources::new(Self::ALL);
         let file_from_variable = sources.add_variables(variables)?;
         sources.add_file(cli.config.or(file_from_variable))?;
         sources.add_flags(cli.settings.0);
-        let config = Self::from_found(&sources)?;
+        let config = Self::from_sources(&sources)?;
         checks::check(&config)?;
         Ok(if cli.health {
             Command::Health(config.admin)
@@ -93,7 +93,7 @@ impl Config {
     /// Number of threads that serve users, with 0 resolved.
     pub fn workers(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, workers_of),
+            0 => std::thread::available_parallelism().map_or(1, default_workers),
             threads => threads,
         }
     }
@@ -102,6 +102,6 @@ impl Config {
 /// Default number of threads that serve users. One core is left to the system, which does much of a
 /// proxy's work, and to the router's other tasks. The fewer threads there are, the more often a
 /// thread is already awake when a request arrives.
-fn workers_of(cores: NonZero<usize>) -> usize {
+fn default_workers(cores: NonZero<usize>) -> usize {
     (cores.get() - 1).max(1)
 }

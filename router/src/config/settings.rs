@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudkv_common::config::{
-    Address, File, Format, HostPorts, Kib, Levels, LogFormat, Maybe, Mib, Name, Networks, Number,
-    Region, Secret, Span, Token,
+    ListenAddress, FilePath, LogFormatKind, HostPorts, Kib, LogLevels, LogFormat, Optional, Mib, RegionNameKind, Networks, Number,
+    RegionName, Secret, TimeSpan, SecretToken,
 };
 use cloudkv_common::network::Network;
 
@@ -26,52 +26,52 @@ cloudkv_common::settings! {
     seeds: Vec<String> = HostPorts => "127.0.0.1:7070",
 
     /// Address for users, without encryption.
-    http: SocketAddr = Address => "127.0.0.1:8000",
+    http: SocketAddr = ListenAddress => "127.0.0.1:8000",
 
     /// Address for users, with TLS: it needs `tls_cert` and `tls_key`.
-    https: Option<SocketAddr> = Maybe(Address) => "",
+    https: Option<SocketAddr> = Optional(ListenAddress) => "",
 
     /// File with the certificate and its chain, in PEM, for `https`. A changed file is reloaded
     /// within a second.
-    tls_cert: Option<PathBuf> = Maybe(File) => "",
+    tls_cert: Option<PathBuf> = Optional(FilePath) => "",
 
     /// File with the certificate's private key, in PEM.
-    tls_key: Option<PathBuf> = Maybe(File) => "",
+    tls_key: Option<PathBuf> = Optional(FilePath) => "",
 
     /// File with the router's certificate for nodes and its chain, in PEM. With it, and `rpc_key`
     /// and `rpc_ca`, connections to nodes are encrypted, like those between nodes.
-    rpc_cert: Option<PathBuf> = Maybe(File) => "",
+    rpc_cert: Option<PathBuf> = Optional(FilePath) => "",
 
     /// File with the private key of `rpc_cert`, in PEM.
-    rpc_key: Option<PathBuf> = Maybe(File) => "",
+    rpc_key: Option<PathBuf> = Optional(FilePath) => "",
 
     /// File with the certificate authority of the nodes, in PEM.
-    rpc_ca: Option<PathBuf> = Maybe(File) => "",
+    rpc_ca: Option<PathBuf> = Optional(FilePath) => "",
 
     /// Address of the admin port: /healthz, /readyz and /metrics. Beyond the loopback interface it
     /// needs an admin token.
-    admin: SocketAddr = Address => "127.0.0.1:9091",
+    admin: SocketAddr = ListenAddress => "127.0.0.1:9091",
 
     /// Token that calls of the admin port carry in `Authorization: Bearer`, except for /healthz and
     /// /readyz. It is better given by variable or file: other users of the machine can see flags.
-    admin_token: Option<Secret> = Maybe(Token) => "",
+    admin_token: Option<Secret> = Optional(SecretToken) => "",
 
     /// Domain of the public names: `api.DOMAIN` is the nearest healthy region, and
     /// `api.REGION.DOMAIN` that region.
     domain: Domain = DomainName => "cloudkv.io",
 
     /// Region of the router: the first choice for the global name, if it is healthy.
-    region: Region = Name => "local",
+    region: RegionName = RegionNameKind => "local",
 
     /// Trusted proxies in front of the router, as addresses or networks: their headers `Forwarded`
     /// and `X-Forwarded-For` are used.
     trusted_proxies: Vec<Network> = Networks => "",
 
     /// Log level, or several for parts of the program, as in `info,cloudkv_router::proxy=debug`.
-    log_level: String = Levels => "info",
+    log_level: String = LogLevels => "info",
 
     /// Format of the log: `text` or `json`.
-    log_format: LogFormat = Format => "text",
+    log_format: LogFormat = LogFormatKind => "text",
 
     /// Maximum number of users' connections. Beyond it, the one that has been idle for the longest
     /// time is closed; if none is idle, new ones are answered 503. If the process may not open as
@@ -89,14 +89,14 @@ cloudkv_common::settings! {
     address_requests: usize = Number { min: 1, max: 1_000_000 } => "4000",
 
     /// Time for a client to send a request's headers, and for the TLS handshake.
-    header_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
+    header_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "10s",
 
     /// Time after which a connection without a request is closed.
-    idle_timeout: Duration = Span { min_ms: 100, max_ms: 60 * MINUTE } => "60s",
+    idle_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 60 * MINUTE } => "60s",
 
     /// Time that a response may make no progress because its client doesn't read; then its
     /// connection or its HTTP/2 stream is closed.
-    write_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "30s",
+    write_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "30s",
 
     /// Memory for responses that clients haven't read yet, in MiB, of which one address gets half;
     /// reads that don't fit are answered 503. The first 16 KiB on each connection don't count.
@@ -108,10 +108,10 @@ cloudkv_common::settings! {
 
     /// Time for a request, over all attempts; after it the response is 504 if the request may have
     /// been executed, else 503. It should be more than the nodes' `request_timeout`.
-    request_timeout: Duration = Span { min_ms: 100, max_ms: 5 * MINUTE } => "15s",
+    request_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "15s",
 
     /// Time for one attempt of a request that can be repeated; then another node is tried.
-    retry_after: Duration = Span { min_ms: 10, max_ms: MINUTE } => "3s",
+    retry_after: Duration = TimeSpan { min_ms: 10, max_ms: MINUTE } => "3s",
 
     /// Maximum size of a request's body that is buffered until there is a response, in KiB, so that
     /// it can be sent to another node. Longer ones are sent only once.
@@ -125,10 +125,10 @@ cloudkv_common::settings! {
     retry_percent: u32 = Number { min: 0, max: 100 } => "20",
 
     /// Interval of health checks of each node.
-    check_interval: Duration = Span { min_ms: 20, max_ms: MINUTE } => "250ms",
+    check_interval: Duration = TimeSpan { min_ms: 20, max_ms: MINUTE } => "250ms",
 
     /// Time for requests in progress to complete when the router stops.
-    drain_timeout: Duration = Span { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
+    drain_timeout: Duration = TimeSpan { min_ms: 0, max_ms: 10 * MINUTE } => "20s",
 
     /// Number of threads that serve users; 0: one less than there are cores, and at least one.
     threads: usize = Number { min: 0, max: 1024 } => "0",

@@ -4,7 +4,7 @@ use std::num::NonZero;
 
 use cloudkv_common::config::{ConfigError, Settings};
 
-use super::{Command, Config, workers_of};
+use super::{Command, Config, default_workers};
 
 fn load(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, ConfigError> {
     let args = std::iter::once("cloudkv-router").chain(args.iter().copied());
@@ -21,7 +21,7 @@ fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
     }
 }
 
-fn refused(args: &[&str]) -> String {
+fn refusal(args: &[&str]) -> String {
     load(args, &[]).expect_err("a refusal").to_string()
 }
 
@@ -39,7 +39,7 @@ fn defaults_are_as_documented() {
 
 #[test]
 fn one_of_several_cores_is_left_to_other_tasks() {
-    let of = |cores| workers_of(NonZero::new(cores).unwrap());
+    let of = |cores| default_workers(NonZero::new(cores).unwrap());
     assert_eq!([1, 2, 3, 64].map(of), [1, 1, 2, 63]);
     assert_eq!(config(&["--threads", "5"], &[]).workers(), 5);
 }
@@ -101,7 +101,7 @@ fn wrong_settings_are_refused_with_their_name_and_the_expected_form() {
         ("--admin=127.0.0.1:8000", "http and admin", "of its own"),
         ("--seed=a:1", "--seed", "--seeds"),
     ] {
-        let message = refused(&[flag]);
+        let message = refusal(&[flag]);
         assert!(
             message.contains(name) && message.contains(right),
             "{flag}: {message}"

@@ -9,7 +9,7 @@ use http::StatusCode;
 #[derive(Debug)]
 pub struct ProxyMetrics {
     /// Responses by the first digit of their status, from 1 to 5.
-    answers: [Counter; 5],
+    responses: [Counter; 5],
     /// Error responses of the router itself.
     pub refusals: Counter,
     /// Requests that were sent over a stream of calls, not by HTTP.
@@ -21,36 +21,36 @@ pub struct ProxyMetrics {
     /// Requests that were sent to another region than the current one.
     pub detours: Counter,
     /// Requests with an unknown outcome.
-    pub unknown: Counter,
-    times: Histogram,
+    pub unknown_outcomes: Counter,
+    durations: Histogram,
 }
 
 impl Default for ProxyMetrics {
     fn default() -> Self {
         Self {
-            answers: Default::default(),
+            responses: Default::default(),
             refusals: Counter::default(),
             streamed: Counter::default(),
             retries: Counter::default(),
             retries_denied: Counter::default(),
             detours: Counter::default(),
-            unknown: Counter::default(),
-            times: Histogram::of_times(),
+            unknown_outcomes: Counter::default(),
+            durations: Histogram::for_durations(),
         }
     }
 }
 
 impl ProxyMetrics {
     /// Records a response and the time until its head.
-    pub(super) fn answered(&self, status: StatusCode, elapsed: Duration) {
+    pub(super) fn record_response(&self, status: StatusCode, elapsed: Duration) {
         let digit = usize::from(status.as_u16() / 100).clamp(1, 5);
-        self.answers[digit - 1].increment();
-        self.times.record_time(elapsed);
+        self.responses[digit - 1].increment();
+        self.durations.record_duration(elapsed);
     }
 
     /// Writes all metrics.
     pub fn write(&self, text: &mut Exposition) {
-        for (digit, responses) in (1..).zip(&self.answers) {
+        for (digit, responses) in (1..).zip(&self.responses) {
             let status = format!("{digit}xx");
             text.counter(
                 "cloudkv_router_requests_total",
@@ -88,7 +88,7 @@ impl ProxyMetrics {
             (
                 "cloudkv_router_unknown_outcomes_total",
                 "Requests without a response of their node that may have been executed.",
-                &self.unknown,
+                &self.unknown_outcomes,
             ),
         ];
         for (name, help, counter) in counters {
@@ -98,7 +98,7 @@ impl ProxyMetrics {
             "cloudkv_router_request_seconds",
             "Time until the head of a response, over all attempts.",
             &[],
-            &self.times.snapshot(),
+            &self.durations.snapshot(),
         );
     }
 }

@@ -10,10 +10,10 @@
 //! | `refusal` | the router's own error responses |
 //! | `metrics` | counters and histograms |
 
-mod budget;
-mod deliver;
-mod head;
-mod hops;
+mod retry_budget;
+mod forward;
+mod request_head;
+mod forwarding_headers;
 mod metrics;
 mod refusal;
 mod relay;
@@ -24,16 +24,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use cloudkv_common::network::Network;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
-use cloudkv_common::server::{Answer, ConnectionMetrics, Memory, Origin, RequestBody, check_head};
+use cloudkv_common::server::{RequestHandler, ConnectionMetrics, MemoryBudget, RequestOrigin, RequestBody, check_head};
 use http::{HeaderValue, Method, Request, Response};
 
-pub use budget::Budget;
+pub use retry_budget::RetryBudget;
 pub use metrics::ProxyMetrics;
-pub use relay::{Body, RelayError};
+pub use relay::{ResponseBody, RelayError};
 
 use crate::config::Domain;
-use crate::topology::View;
-use head::Head;
+use crate::topology::TopologyView;
+use request_head::RequestHead;
 use refusal::Refusal;
 
 /// Settings of forwarding.
@@ -42,40 +42,40 @@ pub struct ProxySettings {
     /// Domain of the public names.
     pub domain: Domain,
     /// Proxies whose forwarding headers are trusted.
-    pub trusted: Vec<Network>,
+    pub trusted_proxies: Vec<Network>,
     /// Time for a request, over all attempts.
     pub request_timeout: Duration,
     /// Time for one attempt of a request that can be repeated.
-    pub retry_after: Duration,
+    pub attempt_timeout: Duration,
     /// Time for a body to arrive, in addition to that for the request.
     pub body_deadline: Duration,
     /// Maximum bytes of a body that are buffered for retries.
-    pub keep: usize,
+    pub retry_buffer_bytes: usize,
     /// Memory for all bodies that are buffered for retries.
-    pub retry_memory: Arc<Memory>,
+    pub retry_memory: Arc<MemoryBudget>,
     /// Maximum number of connections to one node.
-    pub node_connections: usize,
+    pub max_node_connections: usize,
     /// Maximum share of requests that are retried, in percent.
     pub retry_percent: u32,
     /// Region of the router.
-    pub home: HeaderValue,
+    pub home_region: HeaderValue,
 }
 
 /// Forwards requests; there is one per thread that serves users.
 pub struct Proxy {
     worker: usize,
-    view: Arc<ArcSwapOption<View>>,
+    view: Arc<ArcSwapOption<TopologyView>>,
     settings: Arc<ProxySettings>,
-    budget: Arc<Budget>,
+    retry_budget: Arc<RetryBudget>,
     metrics: Arc<ProxyMetrics>,
     connections: Arc<ConnectionMetrics>,
 }
 
 /// State shared by all threads that serve users.
 #[derive(Clone)]
-pub struct Shared {
+pub struct SharedState {
     /// Current topology.
-    pub view: Arc<ArcSwapOption<View>>,
+    pub view: Arc<ArcSwapOption<TopologyView>>,
     /// Settings of forwarding.
     pub settings: Arc<ProxySettings>,
     /// Metrics of requests.
@@ -86,78 +86,78 @@ pub struct Shared {
 
 impl Proxy {
     /// Creates the proxy of one thread, with its retry budget.
-    pub fn new(worker: usize, shared: Shared, retry_budget: Arc<Budget>) -> Self {
+    pub fn new(worker: usize, shared: SharedState, retry_budget: Arc<RetryBudget>) -> Self {
         Self {
             worker,
             view: shared.view,
             settings: shared.settings,
-            budget: retry_budget,
+            retry_budget,
             metrics: shared.metrics,
             connections: shared.connections,
         }
     }
 
     /// Validates a request and determines its destination.
-    fn read(
+    fn parse(
         &self,
         request: Request<RequestBody>,
         id: &HeaderValue,
-        origin: &Origin,
-    ) -> Result<Readable, Refusal> {
-        check_head(&request).map_err(Refusal::head)?;
+        origin: &RequestOrigin,
+    ) -> Result<ParsedRequest, Refusal> {
+        check_head(&request).map_err(Refusal::invalid_head)?;
         let view = self.view.load_full().ok_or_else(Refusal::no_topology)?;
         let (parts, body) = request.into_parts();
-        let head = Head::new(parts, id, origin, &self.settings, &view)?;
-        Ok(Readable { view, head, body })
+        let head = RequestHead::new(parts, id, origin, &self.settings, &view)?;
+        Ok(ParsedRequest { view, head, body })
     }
 }
 
 /// A request that can be forwarded.
-struct Readable {
-    view: Arc<View>,
-    head: Head,
+struct ParsedRequest {
+    view: Arc<TopologyView>,
+    head: RequestHead,
     body: RequestBody,
 }
 
-impl Answer for Proxy {
-    type Body = Body;
+impl RequestHandler for Proxy {
+    type Body = ResponseBody;
 
     // Futures are moved as a whole before they are polled. This one doesn't hold the request, since
     // everything that doesn't wait is done before the future is created.
-    fn answer(
+    fn handle(
         &self,
         request: Request<RequestBody>,
-        origin: Origin,
-    ) -> impl Future<Output = Response<Body>> + Send {
+        origin: RequestOrigin,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send {
         let started = Instant::now();
-        let id = request_id::of_client(request.headers())
+        let id = request_id::from_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
         let is_bodiless = request.method() == Method::HEAD;
-        let parsed = self.read(request, &id, &origin);
+        let parsed = self.parse(request, &id, &origin);
         async move {
             let outcome = match parsed {
-                Ok(Readable { view, head, body }) => {
-                    self.deliver(&view, &head, body, &origin).await
+                Ok(ParsedRequest { view, head, body }) => {
+                    self.forward(&view, &head, body, &origin).await
                 }
                 Err(refusal) => Err(refusal),
             };
             let mut response = outcome.unwrap_or_else(|refusal| {
                 tracing::debug!(?id, code = refusal.code(), "request refused");
                 self.metrics.refusals.increment();
-                refusal.answer(self.settings.home.clone(), is_bodiless)
+                refusal.into_response(self.settings.home_region.clone(), is_bodiless)
             });
             if !response.headers().contains_key(&X_REQUEST_ID) {
                 response.headers_mut().insert(&X_REQUEST_ID, id);
             }
-            self.metrics.answered(response.status(), started.elapsed());
+            self.metrics.record_response(response.status(), started.elapsed());
             response
         }
     }
 
-    fn overloaded(&self, id: HeaderValue) -> Response<Body> {
+    fn overloaded(&self, id: HeaderValue) -> Response<ResponseBody> {
         let refusal = Refusal::overloaded();
         self.metrics.refusals.increment();
-        let mut response = refusal.answer(self.settings.home.clone(), false);
+        let mut response = refusal.into_response(self.settings.home_region.clone(), false);
         response.headers_mut().insert(&X_REQUEST_ID, id);
         response
     }

@@ -6,7 +6,7 @@ use cloudkv_common::server::{HeadError, cors};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::relay::Body;
+use super::relay::ResponseBody;
 
 static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
 
@@ -21,7 +21,7 @@ pub(super) struct Refusal {
 }
 
 #[derive(Serialize)]
-struct Wire<'a> {
+struct ErrorBody<'a> {
     error: &'a str,
     message: &'a str,
 }
@@ -75,18 +75,18 @@ impl Refusal {
     }
 
     /// 400 or 431: the head is ambiguous or too long.
-    pub fn head(error: HeadError) -> Self {
+    pub fn invalid_head(error: HeadError) -> Self {
         Self::new(error.status(), error.code(), error.to_string())
     }
 
     /// 400: the client aborted the body.
-    pub fn broken_body() -> Self {
+    pub fn aborted_body() -> Self {
         let message = "the request's body broke off";
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
     /// 405: the router is no forward proxy.
-    pub fn connect() -> Self {
+    pub fn connect_not_supported() -> Self {
         let message = "CONNECT is not served here";
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -96,17 +96,17 @@ impl Refusal {
     }
 
     /// Builds the response, in the name of a region.
-    pub fn answer(self, region: HeaderValue, is_bodiless: bool) -> Response<Body> {
-        let error = Wire {
+    pub fn into_response(self, region: HeaderValue, is_bodiless: bool) -> Response<ResponseBody> {
+        let error = ErrorBody {
             error: self.code,
             message: &self.message,
         };
         let json = serde_json::to_vec(&error).unwrap_or_default();
         let length = HeaderValue::from(json.len());
         let body = if is_bodiless {
-            Body::Empty
+            ResponseBody::Empty
         } else {
-            Body::Full(json.into())
+            ResponseBody::Buffered(json.into())
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
@@ -121,7 +121,7 @@ impl Refusal {
             let methods = "GET, HEAD, PUT, POST, PATCH, DELETE, OPTIONS";
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
-        cors::expose(headers);
+        cors::allow_all_origins(headers);
         response
     }
 }
@@ -133,19 +133,19 @@ mod tests {
     #[test]
     fn refusals_have_the_form_of_the_apis_errors() {
         let region = || HeaderValue::from_static("eu");
-        let response = Refusal::unavailable("eu").answer(region(), false);
+        let response = Refusal::unavailable("eu").into_response(region(), false);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "1");
         assert_eq!(response.headers()["x-cloudkv-region"], "eu");
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
-        let Body::Full(json) = response.body() else {
+        let ResponseBody::Buffered(json) = response.body() else {
             panic!("{response:?}")
         };
         let json: serde_json::Value = serde_json::from_slice(json).unwrap();
         assert_eq!(json["error"], "unavailable");
         assert!(json["message"].as_str().unwrap().contains("region eu"));
-        let head = Refusal::unknown_outcome().answer(region(), true);
-        assert!(matches!(head.body(), Body::Empty));
+        let head = Refusal::unknown_outcome().into_response(region(), true);
+        assert!(matches!(head.body(), ResponseBody::Empty));
         assert_eq!(head.status(), 504);
         assert!(head.headers()["content-length"].len() > 1);
     }

@@ -15,48 +15,48 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::topology::Node;
-use crate::upstream::{Sender, Sent};
+use crate::upstream::{PooledConnection, NodeResponse};
 
 /// Time without progress after which a response is aborted.
-const STALLED: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Body of a response.
 #[derive(Debug)]
-pub enum Body {
+pub enum ResponseBody {
     /// There is no body, or it has been sent.
     Empty,
     /// A single chunk.
-    Full(Bytes),
+    Buffered(Bytes),
     /// A body that arrives from a node.
-    Coming(Box<Relay>),
+    Streaming(Box<RelayedBody>),
 }
 
 /// A body that is streamed from a node to the client.
 #[derive(Debug)]
-pub struct Relay {
-    first: Option<Bytes>,
+pub struct RelayedBody {
+    first_chunk: Option<Bytes>,
     source: Incoming,
-    way_back: Option<WayBack>,
-    stalled: Option<Pin<Box<Sleep>>>,
+    pool_return: Option<PoolReturn>,
+    stall_timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Returns a connection to its pool when the response has been read.
 #[derive(Debug)]
-pub(super) struct WayBack {
+pub(super) struct PoolReturn {
     pub node: Arc<Node>,
-    pub sender: Sender,
+    pub connection: PooledConnection,
     pub worker: usize,
     /// True if the connection may be used again.
-    pub reusable: bool,
+    pub is_reusable: bool,
 }
 
-impl WayBack {
-    fn go(self) {
+impl PoolReturn {
+    fn return_connection(self) {
         // A draining node closes connections: the outcome of a request on one could be unknown.
-        if self.reusable && !self.node.is_draining() {
+        if self.is_reusable && !self.node.is_draining() {
             self.node
                 .pools
-                .put(self.worker, self.sender, Instant::now());
+                .put(self.worker, self.connection, Instant::now());
         }
     }
 }
@@ -72,33 +72,33 @@ pub enum RelayError {
     Stalled,
 }
 
-impl Body {
+impl ResponseBody {
     /// Creates a body from memory.
-    pub(super) fn whole(bytes: Bytes) -> Self {
+    pub(super) fn buffered(bytes: Bytes) -> Self {
         if bytes.is_empty() {
             Self::Empty
         } else {
-            Self::Full(bytes)
+            Self::Buffered(bytes)
         }
     }
 
     /// Creates the body of a node's response. If it has arrived completely, its connection is
     /// returned at once.
-    pub(super) fn of(sent: Sent, node: Arc<Node>, worker: usize) -> (http::response::Parts, Self) {
+    pub(super) fn from_node(sent: NodeResponse, node: Arc<Node>, worker: usize) -> (http::response::Parts, Self) {
         let (parts, source) = sent.response.into_parts();
-        let pool_return = WayBack {
+        let pool_return = PoolReturn {
             node,
-            sender: sent.sender,
+            connection: sent.connection,
             worker,
-            reusable: sent.complete,
+            is_reusable: sent.is_request_complete,
         };
-        (parts, Self::begin(source, pool_return))
+        (parts, Self::start(source, pool_return))
     }
 
-    fn begin(mut source: Incoming, pool_return: WayBack) -> Self {
+    fn start(mut source: Incoming, pool_return: PoolReturn) -> Self {
         use http_body::Body as _;
         if source.is_end_stream() {
-            pool_return.go();
+            pool_return.return_connection();
             return Self::Empty;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -107,43 +107,43 @@ impl Body {
             && let Ok(data) = frame.into_data()
         {
             if source.is_end_stream() {
-                pool_return.go();
-                return Self::Full(data);
+                pool_return.return_connection();
+                return Self::Buffered(data);
             }
             first = Some(data);
         }
-        Self::Coming(Box::new(Relay {
-            first,
+        Self::Streaming(Box::new(RelayedBody {
+            first_chunk: first,
             source,
-            way_back: Some(pool_return),
-            stalled: None,
+            pool_return: Some(pool_return),
+            stall_timer: None,
         }))
     }
 }
 
-impl Relay {
+impl RelayedBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         use http_body::Body as _;
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.first_chunk.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         match Pin::new(&mut self.source).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.stalled = None;
+                self.stall_timer = None;
                 if self.source.is_end_stream() {
-                    self.free();
+                    self.return_connection();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => {
-                self.free();
+                self.return_connection();
                 Poll::Ready(None)
             }
             Poll::Pending => {
                 let stall_timer = self
-                    .stalled
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+                    .stall_timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_TIMEOUT)));
                 match stall_timer.as_mut().poll(cx) {
                     Poll::Ready(()) => Poll::Ready(Some(Err(RelayError::Stalled))),
                     Poll::Pending => Poll::Pending,
@@ -152,14 +152,14 @@ impl Relay {
         }
     }
 
-    fn free(&mut self) {
-        if let Some(pool_return) = self.way_back.take() {
-            pool_return.go();
+    fn return_connection(&mut self) {
+        if let Some(pool_return) = self.pool_return.take() {
+            pool_return.return_connection();
         }
     }
 }
 
-impl http_body::Body for Body {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = RelayError;
 
@@ -169,29 +169,29 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => {
+            Self::Buffered(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Coming(relay) => relay.poll(cx),
+            Self::Streaming(relay) => relay.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full(_) => false,
-            Self::Coming(relay) => relay.first.is_none() && relay.source.is_end_stream(),
+            Self::Buffered(_) => false,
+            Self::Streaming(relay) => relay.first_chunk.is_none() && relay.source.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Buffered(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // A length that the node declared is in the headers.
-            Self::Coming(_) => SizeHint::default(),
+            Self::Streaming(_) => SizeHint::default(),
         }
     }
 }

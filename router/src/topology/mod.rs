@@ -10,16 +10,16 @@
 //! | `event_log` | logs changes of the topology |
 //! | `health_check` | checks periodically whether each node serves |
 
-mod check;
-mod choice;
-mod follow;
-mod journal;
+mod health_check;
+mod region_choice;
+mod follower;
+mod event_log;
 mod node;
 mod reports;
 mod view;
 
-pub use choice::{Choice, Sample};
-pub use follow::{Follower, FollowerSettings};
+pub use region_choice::{RegionChoice, RegionSample};
+pub use follower::{Follower, FollowerSettings};
 pub use node::Node;
-pub use reports::Reports;
-pub use view::{Asked, RegionView, View};
+pub use reports::TopologyReports;
+pub use view::{TriedNodes, RegionView, TopologyView};

@@ -4,14 +4,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloudkv_proto::tls::{DialError, Dialer, Stream};
+use cloudkv_proto::tls::{DialError, Dialer, PeerStream};
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use crate::upstream::{Lanes, Pools, Reach};
+use crate::upstream::{NodeStreams, ConnectionPools, ConnectSettings};
 
 /// Divisor for the weight of a new round trip in the moving average.
-const AVERAGE_OVER: u64 = 8;
+const AVERAGE_DIVISOR: u64 = 8;
 
 /// A node. It stays the same object while its state changes, so that its connections and the state
 /// are kept.
@@ -24,42 +24,42 @@ pub struct Node {
     /// Address of its rpc port.
     pub rpc: String,
     /// Connections to its public port.
-    pub pools: Pools,
+    pub pools: ConnectionPools,
     /// Streams of calls to its rpc port.
-    pub lanes: Lanes,
+    pub streams: NodeStreams,
     /// Token that identifies requests of a router, if it has no certificate for that.
     pub token: Option<HeaderValue>,
     dialer: Dialer,
-    up: AtomicBool,
-    draining: AtomicBool,
+    is_up: AtomicBool,
+    is_draining: AtomicBool,
     /// Average round trip in nanoseconds; 0 if there was none yet.
     round_trip: AtomicU64,
-    doubted: Notify,
+    check_requested: Notify,
 }
 
 impl Node {
     /// Creates a node of a cluster, which counts as available; `http` and `rpc` are its addresses.
-    pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), reach: &Reach) -> Self {
+    pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), reach: &ConnectSettings) -> Self {
         Self {
             id,
             http: http.to_owned(),
             rpc: rpc.to_owned(),
-            pools: Pools::new(reach.workers),
-            lanes: Lanes::new(cluster_id, id, rpc, reach),
+            pools: ConnectionPools::new(reach.workers),
+            streams: NodeStreams::new(cluster_id, id, rpc, reach),
             token: match reach.dialer.tls() {
                 Some(_) => None,
                 None => HeaderValue::from_str(cluster_id).ok(),
             },
             dialer: reach.dialer.clone(),
-            up: AtomicBool::new(true),
-            draining: AtomicBool::new(false),
+            is_up: AtomicBool::new(true),
+            is_draining: AtomicBool::new(false),
             round_trip: AtomicU64::new(0),
-            doubted: Notify::new(),
+            check_requested: Notify::new(),
         }
     }
 
     /// Connects to the public port: encrypted, and only to this node, if there are certificates.
-    pub async fn connect(&self) -> Result<Stream, DialError> {
+    pub async fn connect(&self) -> Result<PeerStream, DialError> {
         self.dialer.connect_http(&self.http, &self.rpc).await
     }
 
@@ -70,52 +70,52 @@ impl Node {
 
     /// Returns whether the last health check or request got a response.
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.is_up.load(Ordering::Relaxed)
     }
 
     /// Returns whether the node is draining.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Records a successful health check and its round trip.
-    pub fn answered(&self, round_trip: Duration) {
+    pub fn record_success(&self, round_trip: Duration) {
         let new = u64::try_from(round_trip.as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
         let average = match self.round_trip.load(Ordering::Relaxed) {
             0 => new,
-            old => (old - old / AVERAGE_OVER).saturating_add(new / AVERAGE_OVER),
+            old => (old - old / AVERAGE_DIVISOR).saturating_add(new / AVERAGE_DIVISOR),
         };
         self.round_trip.store(average.max(1), Ordering::Relaxed);
-        if !self.up.swap(true, Ordering::Relaxed) {
+        if !self.is_up.swap(true, Ordering::Relaxed) {
             tracing::info!(node = self.id, http = self.http, "node is up again");
         }
     }
 
     /// Records that the node is unreachable. It gets no more requests until a health check
     /// succeeds.
-    pub fn failed(&self, error: &dyn std::fmt::Display) {
-        if self.up.swap(false, Ordering::Relaxed) {
+    pub fn record_failure(&self, error: &dyn std::fmt::Display) {
+        if self.is_up.swap(false, Ordering::Relaxed) {
             tracing::warn!(node = self.id, http = self.http, %error, "node is down");
         }
-        self.doubted.notify_one();
+        self.check_requested.notify_one();
     }
 
     /// Requests a health check after a failed request, which may or may not be the node's fault.
-    pub fn doubt(&self) {
-        self.doubted.notify_one();
+    pub fn request_check(&self) {
+        self.check_requested.notify_one();
     }
 
     /// Waits until a health check is requested.
-    pub(super) async fn doubted(&self) {
-        self.doubted.notified().await;
+    pub(super) async fn check_requested(&self) {
+        self.check_requested.notified().await;
     }
 
     /// Records whether the node is draining. If so, its idle connections are closed: the outcome of
     /// a request can be unknown if the node closes its connection.
-    pub fn drains(&self, is_draining: bool) {
-        if self.draining.swap(is_draining, Ordering::Relaxed) == is_draining {
+    pub fn set_draining(&self, is_draining: bool) {
+        if self.is_draining.swap(is_draining, Ordering::Relaxed) == is_draining {
             return;
         }
         if is_draining {
@@ -137,14 +137,14 @@ mod tests {
 
     #[test]
     fn the_round_trip_is_a_moving_average() {
-        let node = Node::new("c", 1, ("a:1", "a:2"), &Reach::default());
+        let node = Node::new("c", 1, ("a:1", "a:2"), &ConnectSettings::default());
         assert_eq!(node.round_trip(), None);
-        node.answered(Duration::from_micros(800));
+        node.record_success(Duration::from_micros(800));
         assert_eq!(node.round_trip(), Some(Duration::from_micros(800)));
-        node.answered(Duration::from_micros(1600));
+        node.record_success(Duration::from_micros(1600));
         assert_eq!(node.round_trip(), Some(Duration::from_micros(900)));
         for _ in 0..100 {
-            node.answered(Duration::from_micros(400));
+            node.record_success(Duration::from_micros(400));
         }
         let average = node.round_trip().unwrap();
         assert!(average < Duration::from_micros(410), "{average:?}");
@@ -152,15 +152,15 @@ mod tests {
 
     #[test]
     fn a_node_that_failed_or_drains_gets_no_requests() {
-        let node = Node::new("c", 1, ("a:1", "a:2"), &Reach::default());
+        let node = Node::new("c", 1, ("a:1", "a:2"), &ConnectSettings::default());
         assert!(node.is_available());
-        node.failed(&"refused");
+        node.record_failure(&"refused");
         assert!(!node.is_available());
-        node.answered(Duration::from_millis(1));
+        node.record_success(Duration::from_millis(1));
         assert!(node.is_available());
-        node.drains(true);
+        node.set_draining(true);
         assert!(node.is_up() && !node.is_available());
-        node.drains(false);
+        node.set_draining(false);
         assert!(node.is_available());
     }
 }

@@ -10,76 +10,76 @@ use std::sync::Arc;
 use cloudkv_proto::v1 as pb;
 use http::HeaderValue;
 
-use super::choice::Sample;
+use super::region_choice::RegionSample;
 use super::node::Node;
-use super::view::{RegionView, View};
-use crate::upstream::Reach;
+use super::view::{RegionView, TopologyView};
+use crate::upstream::ConnectSettings;
 
 /// Maximum number of shards of a cluster.
-const MOST_SHARDS: u32 = 1 << 10;
+const MAX_SHARDS: u32 = 1 << 10;
 
 /// Error of a report from a node of another cluster than that of the first one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node is of cluster {theirs}, and this router serves cluster {ours}")]
-pub struct OtherCluster {
+pub struct ClusterMismatch {
     theirs: String,
     ours: String,
 }
 
 /// Reports of nodes, by the watched addresses.
 #[derive(Debug)]
-pub struct Reports {
-    reach: Reach,
+pub struct TopologyReports {
+    connect: ConnectSettings,
     cluster: Option<String>,
-    heard: BTreeMap<String, pb::Topology>,
+    by_address: BTreeMap<String, pb::Topology>,
     /// The newest report of all, even if its node doesn't report any more.
     latest: pb::Topology,
     nodes: HashMap<u64, Arc<Node>>,
 }
 
-impl Reports {
+impl TopologyReports {
     /// Creates an empty set; `reach` has the parameters of connections to nodes.
-    pub fn new(reach: Reach) -> Self {
+    pub fn new(connect: ConnectSettings) -> Self {
         Self {
-            reach,
+            connect,
             cluster: None,
-            heard: BTreeMap::new(),
+            by_address: BTreeMap::new(),
             latest: pb::Topology::default(),
             nodes: HashMap::new(),
         }
     }
 
     /// Takes a report of the node at an address.
-    pub fn take(&mut self, address: &str, report: pb::Topology) -> Result<(), OtherCluster> {
+    pub fn update(&mut self, address: &str, report: pb::Topology) -> Result<(), ClusterMismatch> {
         let ours = self
             .cluster
             .get_or_insert_with(|| report.cluster_id.clone());
         if *ours != report.cluster_id {
-            return Err(OtherCluster {
+            return Err(ClusterMismatch {
                 theirs: report.cluster_id,
                 ours: ours.clone(),
             });
         }
-        let is_usable = !report.regions.is_empty() && (1..=MOST_SHARDS).contains(&report.shards);
+        let is_usable = !report.regions.is_empty() && (1..=MAX_SHARDS).contains(&report.shards);
         if is_usable && report.position >= self.latest.position {
             self.latest = report.clone();
-            self.settle_nodes();
+            self.update_nodes();
         }
         if let Some(node) = self.nodes.get(&report.node_id) {
-            node.drains(report.draining);
+            node.set_draining(report.draining);
         }
-        self.heard.insert(address.to_owned(), report);
+        self.by_address.insert(address.to_owned(), report);
         Ok(())
     }
 
     /// Removes the report of the node at an address. Its draining state is kept until it reports
     /// another.
-    pub fn lose(&mut self, address: &str) {
-        self.heard.remove(address);
+    pub fn remove(&mut self, address: &str) {
+        self.by_address.remove(address);
     }
 
     /// Updates the nodes. Known nodes are kept with their state, unless their address has changed.
-    fn settle_nodes(&mut self) {
+    fn update_nodes(&mut self) {
         let mut nodes = HashMap::new();
         for reported in &self.latest.nodes {
             let is_same =
@@ -87,7 +87,7 @@ impl Reports {
             let known = self.nodes.get(&reported.id).filter(is_same);
             let cluster_id = &self.latest.cluster_id;
             let addresses = (reported.http.as_str(), reported.rpc.as_str());
-            let new = || Arc::new(Node::new(cluster_id, reported.id, addresses, &self.reach));
+            let new = || Arc::new(Node::new(cluster_id, reported.id, addresses, &self.connect));
             nodes.insert(reported.id, known.cloned().unwrap_or_else(new));
         }
         self.nodes = nodes;
@@ -104,45 +104,45 @@ impl Reports {
     }
 
     /// Returns whether a node reports at its own address: then seeds aren't needed.
-    pub fn hears_a_node(&self) -> bool {
+    pub fn has_node_report(&self) -> bool {
         self.addresses()
-            .any(|address| self.heard.contains_key(address))
+            .any(|address| self.by_address.contains_key(address))
     }
 
     /// Returns whether any node reports.
-    pub fn hears_anybody(&self) -> bool {
-        !self.heard.is_empty()
+    pub fn has_any_report(&self) -> bool {
+        !self.by_address.is_empty()
     }
 
     /// Samples of the regions for the choice between them.
-    pub fn samples(&self) -> Vec<Sample> {
+    pub fn samples(&self) -> Vec<RegionSample> {
         let regions = self.regions();
-        let sample = |region: &RegionView| Sample {
+        let sample = |region: &RegionView| RegionSample {
             region: region.number,
-            healthy: region.is_healthy(),
+            is_healthy: region.is_healthy(),
             round_trip: region.round_trip(),
         };
         regions.iter().map(sample).collect()
     }
 
     /// Number of a region.
-    pub fn number(&self, name: &str) -> Option<u32> {
+    pub fn region_number(&self, name: &str) -> Option<u32> {
         let mut regions = self.latest.regions.iter();
         regions.find(|it| it.name == name).map(|it| it.number)
     }
 
     /// Name of a region.
-    pub fn name(&self, number: u32) -> Option<&str> {
+    pub fn region_name(&self, number: u32) -> Option<&str> {
         let mut regions = self.latest.regions.iter();
         let region = regions.find(|it| it.number == number);
         region.map(|region| region.name.as_str())
     }
 
     /// Combines the reports into a view, with the current region; `None` before the first report.
-    pub fn view(&self, current: u32) -> Option<View> {
+    pub fn view(&self, current: u32) -> Option<TopologyView> {
         let regions = self.regions();
         let index = regions.iter().position(|region| region.number == current);
-        (!regions.is_empty()).then(|| View {
+        (!regions.is_empty()).then(|| TopologyView {
             shards: u16::try_from(self.latest.shards).unwrap_or(u16::MAX),
             current: index.unwrap_or(0),
             regions,
@@ -178,7 +178,7 @@ impl Reports {
     }
 
     fn leader(&self, region: u32, shard: usize) -> Option<u64> {
-        let reports = self.heard.values().filter(|report| report.region == region);
+        let reports = self.by_address.values().filter(|report| report.region == region);
         let leaders =
             reports.filter_map(|report| Some((report.node_id, report.leaders.get(shard)?)));
         let itself = leaders
@@ -188,12 +188,12 @@ impl Reports {
         itself.or_else(|| {
             leaders
                 .map(|(_, reported)| reported.leader)
-                .find(|leader| *leader != 0 && !self.hears(*leader))
+                .find(|leader| *leader != 0 && !self.has_report_of(*leader))
         })
     }
 
-    fn hears(&self, node: u64) -> bool {
-        self.heard.values().any(|report| report.node_id == node)
+    fn has_report_of(&self, node: u64) -> bool {
+        self.by_address.values().any(|report| report.node_id == node)
     }
 }
 

@@ -32,7 +32,7 @@ fn report(id: u64, leaders: [(u64, bool); 2]) -> pb::Topology {
     }
 }
 
-fn leaders(reports: &Reports) -> Vec<Option<u64>> {
+fn leaders(reports: &TopologyReports) -> Vec<Option<u64>> {
     let view = reports.view(1).unwrap();
     let region = &view.regions[0];
     let id = |leader: &Option<usize>| leader.map(|index| region.nodes[index].id);
@@ -41,49 +41,49 @@ fn leaders(reports: &Reports) -> Vec<Option<u64>> {
 
 #[test]
 fn there_is_no_view_before_the_first_report() {
-    let reports = Reports::new(Reach::default());
+    let reports = TopologyReports::new(ConnectSettings::default());
     assert!(reports.view(1).is_none());
-    assert!(reports.samples().is_empty() && !reports.hears_a_node());
+    assert!(reports.samples().is_empty() && !reports.has_node_report());
 }
 
 #[test]
 fn one_report_describes_all_nodes() {
-    let mut reports = Reports::new(Reach::default());
+    let mut reports = TopologyReports::new(ConnectSettings::default());
     let first = report(1, [(1, true), (2, false)]);
-    reports.take("seed:1", first).unwrap();
+    reports.update("seed:1", first).unwrap();
     assert_eq!(leaders(&reports), [Some(1), Some(2)]);
     let addresses: Vec<&str> = reports.addresses().collect();
     assert_eq!(addresses, ["node1:7070", "node2:7070"]);
-    assert!(!reports.hears_a_node(), "only the seed reports");
+    assert!(!reports.has_node_report(), "only the seed reports");
     reports
-        .take("node1:7070", report(1, [(1, true), (2, false)]))
+        .update("node1:7070", report(1, [(1, true), (2, false)]))
         .unwrap();
-    assert!(reports.hears_a_node());
-    assert_eq!(reports.number("eu"), Some(1));
-    assert_eq!(reports.number("us"), None);
+    assert!(reports.has_node_report());
+    assert_eq!(reports.region_number("eu"), Some(1));
+    assert_eq!(reports.region_number("us"), None);
 }
 
 #[test]
 fn a_leaders_own_report_takes_precedence() {
-    let mut reports = Reports::new(Reach::default());
+    let mut reports = TopologyReports::new(ConnectSettings::default());
     // The first still takes the second for the leader, whose own report differs.
     reports
-        .take("node1:7070", report(1, [(2, false), (1, true)]))
+        .update("node1:7070", report(1, [(2, false), (1, true)]))
         .unwrap();
     reports
-        .take("node2:7070", report(2, [(0, false), (2, false)]))
+        .update("node2:7070", report(2, [(0, false), (2, false)]))
         .unwrap();
     assert_eq!(leaders(&reports), [None, Some(1)]);
     // Without its report, those of others count.
-    reports.lose("node2:7070");
+    reports.remove("node2:7070");
     assert_eq!(leaders(&reports), [Some(2), Some(1)]);
 }
 
 #[test]
 fn nodes_are_kept_while_their_addresses_stay_the_same() {
-    let mut reports = Reports::new(Reach::default());
+    let mut reports = TopologyReports::new(ConnectSettings::default());
     let first = report(1, [(1, true), (1, true)]);
-    reports.take("node1:7070", first.clone()).unwrap();
+    reports.update("node1:7070", first.clone()).unwrap();
     let before: HashMap<u64, Arc<Node>> = reports
         .nodes()
         .map(|node| (node.id, node.clone()))
@@ -91,7 +91,7 @@ fn nodes_are_kept_while_their_addresses_stay_the_same() {
     let mut moved = first;
     moved.nodes[1].http = "elsewhere:8080".to_owned();
     moved.position = 6;
-    reports.take("node1:7070", moved).unwrap();
+    reports.update("node1:7070", moved).unwrap();
     for node in reports.nodes() {
         assert_eq!(Arc::ptr_eq(node, &before[&node.id]), node.id == 1);
     }
@@ -99,15 +99,15 @@ fn nodes_are_kept_while_their_addresses_stay_the_same() {
 
 #[test]
 fn an_outdated_report_changes_only_its_own_nodes_state() {
-    let mut reports = Reports::new(Reach::default());
+    let mut reports = TopologyReports::new(ConnectSettings::default());
     reports
-        .take("node1:7070", report(1, [(1, true), (1, true)]))
+        .update("node1:7070", report(1, [(1, true), (1, true)]))
         .unwrap();
     let mut behind = report(2, [(1, false), (2, true)]);
     behind.position = 4;
     behind.nodes.pop();
     behind.draining = true;
-    reports.take("node2:7070", behind).unwrap();
+    reports.update("node2:7070", behind).unwrap();
     assert_eq!(reports.nodes().count(), 2);
     let draining: Vec<u64> = reports
         .nodes()
@@ -116,27 +116,27 @@ fn an_outdated_report_changes_only_its_own_nodes_state() {
         .collect();
     assert_eq!(draining, [2]);
     // Its draining state is kept without its report.
-    reports.lose("node2:7070");
+    reports.remove("node2:7070");
     assert!(reports.nodes().any(|node| node.is_draining()));
 }
 
 #[test]
 fn nodes_of_another_cluster_are_refused() {
-    let mut reports = Reports::new(Reach::default());
+    let mut reports = TopologyReports::new(ConnectSettings::default());
     let first = report(1, [(1, true), (1, true)]);
-    reports.take("node1:7070", first.clone()).unwrap();
+    reports.update("node1:7070", first.clone()).unwrap();
     let other = pb::Topology {
         cluster_id: "other".to_owned(),
         position: 99,
         ..first
     };
-    assert!(reports.take("node3:7070", other).is_err());
+    assert!(reports.update("node3:7070", other).is_err());
     assert_eq!(leaders(&reports), [Some(1), Some(1)]);
 }
 
 #[test]
 fn an_invalid_report_yields_no_view() {
-    let mut reports = Reports::new(Reach::default());
-    reports.take("a:1", pb::Topology::default()).unwrap();
+    let mut reports = TopologyReports::new(ConnectSettings::default());
+    reports.update("a:1", pb::Topology::default()).unwrap();
     assert!(reports.view(1).is_none());
 }

@@ -12,7 +12,7 @@ use super::node::Node;
 
 /// Regions and nodes at one moment.
 #[derive(Debug)]
-pub struct View {
+pub struct TopologyView {
     /// Number of shards in each region.
     pub shards: u16,
     /// Regions, sorted by number. There is at least one.
@@ -36,15 +36,15 @@ pub struct RegionView {
     pub leaders: Vec<Option<usize>>,
 }
 
-impl View {
+impl TopologyView {
     /// Index of the region with this name, case-insensitively.
-    pub fn region(&self, name: &str) -> Option<usize> {
+    pub fn region_index(&self, name: &str) -> Option<usize> {
         let has_name = |region: &RegionView| region.name.eq_ignore_ascii_case(name);
         self.regions.iter().position(has_name)
     }
 
     /// Names of all regions, separated by commas.
-    pub fn names(&self) -> String {
+    pub fn region_names(&self) -> String {
         let names: Vec<&str> = self.regions.iter().map(|it| it.name.as_str()).collect();
         names.join(", ")
     }
@@ -75,10 +75,10 @@ impl RegionView {
     pub fn is_healthy(&self) -> bool {
         self.nodes.iter().any(|node| node.is_available())
             && !self.leaders.is_empty()
-            && self.leaders.iter().all(|leader| self.answers(*leader))
+            && self.leaders.iter().all(|leader| self.is_leader_up(*leader))
     }
 
-    fn answers(&self, leader: Option<usize>) -> bool {
+    fn is_leader_up(&self, leader: Option<usize>) -> bool {
         let node = leader.and_then(|index| self.nodes.get(index));
         node.is_some_and(|node| node.is_up())
     }
@@ -93,7 +93,7 @@ impl RegionView {
     ///
     /// First the leader of its shard; then the nearest nodes, round robin by `rotation`; then the
     /// others, with nodes that are down at the end.
-    pub fn pick(&self, shard: Option<u16>, tried: &Asked, rotation: u32) -> Option<usize> {
+    pub fn pick_node(&self, shard: Option<u16>, tried: &TriedNodes, rotation: u32) -> Option<usize> {
         let leader =
             shard.and_then(|shard| self.leaders.get(usize::from(shard)).copied().flatten());
         if let Some(leader) = leader
@@ -105,7 +105,7 @@ impl RegionView {
         {
             return Some(leader);
         }
-        self.near(tried, rotation).or_else(|| {
+        self.pick_near(tried, rotation).or_else(|| {
             let others = (0..self.nodes.len()).filter(|index| !tried.has(*index));
             others.min_by_key(|index| {
                 let node = &self.nodes[*index];
@@ -115,7 +115,7 @@ impl RegionView {
     }
 
     /// Picks one of the available nodes that are about as near as the nearest.
-    fn near(&self, tried: &Asked, rotation: u32) -> Option<usize> {
+    fn pick_near(&self, tried: &TriedNodes, rotation: u32) -> Option<usize> {
         let round_trip = |index: usize| {
             let node = &self.nodes[index];
             let round_trip = || node.round_trip().unwrap_or_default();
@@ -133,9 +133,9 @@ impl RegionView {
 /// Nodes of a region that were tried for a request, by index. Of a region with more than 64 nodes,
 /// the others count as tried: a request isn't forwarded that often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked(u64);
+pub struct TriedNodes(u64);
 
-impl Asked {
+impl TriedNodes {
     /// Returns whether a node was tried.
     pub fn has(&self, index: usize) -> bool {
         let bit = u32::try_from(index)
@@ -156,10 +156,10 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Reach;
+    use crate::upstream::ConnectSettings;
 
     fn region(nodes: usize, leaders: &[Option<usize>]) -> RegionView {
-        let node = |id| Arc::new(Node::new("c", id as u64, ("a:1", "a:2"), &Reach::default()));
+        let node = |id| Arc::new(Node::new("c", id as u64, ("a:1", "a:2"), &ConnectSettings::default()));
         RegionView {
             number: 1,
             name: "eu".to_owned(),
@@ -171,9 +171,9 @@ mod tests {
 
     /// Returns the order in which nodes are tried.
     fn order(region: &RegionView, shard: Option<u16>, rotation: u32) -> Vec<usize> {
-        let mut tried = Asked::default();
+        let mut tried = TriedNodes::default();
         let mut order = Vec::new();
-        while let Some(index) = region.pick(shard, &tried, rotation) {
+        while let Some(index) = region.pick_node(shard, &tried, rotation) {
             tried.add(index);
             order.push(index);
         }
@@ -200,8 +200,8 @@ mod tests {
     #[test]
     fn nodes_that_are_down_or_draining_come_last() {
         let region = region(3, &[Some(0)]);
-        region.nodes[0].failed(&"refused");
-        region.nodes[1].drains(true);
+        region.nodes[0].record_failure(&"refused");
+        region.nodes[1].set_draining(true);
         assert_eq!(order(&region, Some(0), 0), [2, 1, 0]);
     }
 
@@ -209,7 +209,7 @@ mod tests {
     fn near_nodes_are_used_round_robin_and_far_ones_after_them() {
         let region = region(3, &[]);
         for (node, ms) in region.nodes.iter().zip([30, 1, 1]) {
-            node.answered(Duration::from_millis(ms));
+            node.record_success(Duration::from_millis(ms));
         }
         assert_eq!(order(&region, None, 0), [1, 2, 0]);
         assert_eq!(order(&region, None, 1)[0], 2);
@@ -222,13 +222,13 @@ mod tests {
         assert!(!region(1, &[Some(0), None]).is_healthy());
         let region = region(1, &[Some(0)]);
         assert!(region.is_healthy());
-        region.nodes[0].failed(&"refused");
+        region.nodes[0].record_failure(&"refused");
         assert!(!region.is_healthy());
     }
 
     #[test]
     fn the_first_region_differs_from_the_current_one_only_while_that_is_down() {
-        let view = View {
+        let view = TopologyView {
             shards: 1,
             regions: vec![
                 region(2, &[Some(0)]),
@@ -237,21 +237,21 @@ mod tests {
             ],
             current: 0,
         };
-        let fail = |region: usize, node: usize| view.regions[region].nodes[node].failed(&"refused");
+        let fail = |region: usize, node: usize| view.regions[region].nodes[node].record_failure(&"refused");
         fail(0, 0);
         assert_eq!(view.first_region(), 0, "another node may know the leader");
         fail(0, 1);
         assert_eq!(view.first_region(), 2, "the other one has no leader");
         fail(2, 0);
         assert_eq!(view.first_region(), 0, "no region serves");
-        view.regions[0].nodes[1].answered(Duration::from_millis(1));
-        view.regions[2].nodes[0].answered(Duration::from_millis(1));
+        view.regions[0].nodes[1].record_success(Duration::from_millis(1));
+        view.regions[2].nodes[0].record_success(Duration::from_millis(1));
         assert_eq!(view.first_region(), 0);
     }
 
     #[test]
     fn nodes_beyond_64_count_as_tried() {
-        let mut tried = Asked::default();
+        let mut tried = TriedNodes::default();
         tried.add(63);
         tried.add(64);
         assert!(tried.has(63) && tried.has(64) && !tried.has(0));

@@ -8,13 +8,13 @@
 //! | `request_body` | the body of a request on its way to a node |
 //! | `send` | sends a request once, and classifies its outcome |
 
-mod lane;
-mod outgoing;
+mod node_streams;
+mod request_body;
 mod pool;
 mod send;
-mod stream;
+mod counting_stream;
 
-pub use lane::{Lanes, Reach, Whole};
-pub use outgoing::{Outgoing, Payload, Share};
-pub use pool::{Pools, Sender};
-pub use send::{Bounds, Fate, Sent, Try, send};
+pub use node_streams::{NodeStreams, ConnectSettings, BufferedRequest};
+pub use request_body::{UpstreamBody, RequestPayload, BodyMemory};
+pub use pool::{ConnectionPools, PooledConnection};
+pub use send::{SendLimits, SendError, NodeResponse, NodeRequest, send};

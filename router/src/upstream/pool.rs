@@ -9,44 +9,44 @@ use crossbeam_utils::CachePadded;
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 
-use super::outgoing::Outgoing;
-use super::stream::Accepted;
+use super::request_body::UpstreamBody;
+use super::counting_stream::AcceptedBytes;
 
 /// Time after which an idle connection is closed: well before the node would close it, since the
 /// outcome of a request is unknown if its connection is closed meanwhile.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to a node, over which requests are sent.
 #[derive(Debug)]
-pub struct Sender {
-    pub(super) requests: SendRequest<Outgoing>,
-    pub(super) accepted: Accepted,
+pub struct PooledConnection {
+    pub(super) requests: SendRequest<UpstreamBody>,
+    pub(super) accepted: AcceptedBytes,
 }
 
 /// Idle connections to one node, per thread.
 #[derive(Debug)]
-pub struct Pools {
-    workers: Box<[CachePadded<Mutex<Vec<Idle>>>]>,
+pub struct ConnectionPools {
+    workers: Box<[CachePadded<Mutex<Vec<IdleConnection>>>]>,
     open: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    sender: Sender,
+struct IdleConnection {
+    connection: PooledConnection,
     since: Instant,
 }
 
 /// Guard of an open connection, which counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct OpenConnection(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Pools {
+impl ConnectionPools {
     /// Creates empty pools for a number of threads.
     pub fn new(workers: usize) -> Self {
         Self {
@@ -57,40 +57,40 @@ impl Pools {
         }
     }
 
-    fn of(&self, worker: usize) -> &Mutex<Vec<Idle>> {
+    fn worker_pool(&self, worker: usize) -> &Mutex<Vec<IdleConnection>> {
         &self.workers[worker % self.workers.len()]
     }
 
     /// Takes the most recently used connection that is still usable.
-    pub fn take(&self, worker: usize, now: Instant) -> Option<Sender> {
-        let mut idle = self.of(worker).lock();
-        let is_usable = |idle: &Idle| {
-            idle.sender.requests.is_ready() && now.saturating_duration_since(idle.since) < IDLE
+    pub fn take(&self, worker: usize, now: Instant) -> Option<PooledConnection> {
+        let mut idle = self.worker_pool(worker).lock();
+        let is_usable = |idle: &IdleConnection| {
+            idle.connection.requests.is_ready() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
         };
         let index = idle.iter().rposition(is_usable)?;
-        Some(idle.swap_remove(index).sender)
+        Some(idle.swap_remove(index).connection)
     }
 
     /// Returns a connection to the pool. Its last request must have been sent, and its last
     /// response been read, completely.
-    pub fn put(&self, worker: usize, connection: Sender, now: Instant) {
+    pub fn put(&self, worker: usize, connection: PooledConnection, now: Instant) {
         if connection.requests.is_closed() {
             return;
         }
         let since = now;
-        let idle = Idle {
-            sender: connection,
+        let idle = IdleConnection {
+            connection,
             since,
         };
-        self.of(worker).lock().push(idle);
+        self.worker_pool(worker).lock().push(idle);
     }
 
     /// Closes connections that have been idle for too long.
-    pub fn tidy(&self, now: Instant) {
+    pub fn close_expired(&self, now: Instant) {
         for idle in &self.workers {
             idle.lock().retain(|idle| {
-                !idle.sender.requests.is_closed()
-                    && now.saturating_duration_since(idle.since) < IDLE
+                !idle.connection.requests.is_closed()
+                    && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
             });
         }
     }
@@ -103,12 +103,12 @@ impl Pools {
     }
 
     /// Counts a connection as open, if there are fewer than `max`.
-    pub(super) fn open(&self, max: usize) -> Option<Open> {
+    pub(super) fn try_open(&self, max: usize) -> Option<OpenConnection> {
         let increment = |open: usize| (open < max).then_some(open + 1);
         let counted = self
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment);
-        counted.is_ok().then(|| Open(self.open.clone()))
+        counted.is_ok().then(|| OpenConnection(self.open.clone()))
     }
 
     /// Number of open connections.
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn open_connections_are_bounded() {
-        let pools = Pools::new(2);
-        let first = pools.open(2).unwrap();
-        let _second = pools.open(2).unwrap();
-        assert!(pools.open(2).is_none());
+        let pools = ConnectionPools::new(2);
+        let first = pools.try_open(2).unwrap();
+        let _second = pools.try_open(2).unwrap();
+        assert!(pools.try_open(2).is_none());
         drop(first);
         assert_eq!(pools.open_connections(), 1);
-        assert!(pools.open(2).is_some());
+        assert!(pools.try_open(2).is_some());
     }
 }

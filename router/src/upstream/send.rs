@@ -15,20 +15,20 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 
-use super::outgoing::{Outgoing, Payload};
-use super::pool::Sender;
-use super::stream::{Accepted, NodeStream};
+use super::request_body::{UpstreamBody, RequestPayload};
+use super::pool::PooledConnection;
+use super::counting_stream::{AcceptedBytes, CountingStream};
 use crate::topology::Node;
 
 /// Time to connect to a node, including the TLS handshake.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of bytes of a response that are read ahead of the client.
 const MAX_READ_BYTES: usize = 64 << 10;
 
 /// Outcome of a request without a response.
 #[derive(Debug, thiserror::Error)]
-pub enum Fate {
+pub enum SendError {
     /// No byte of the request was sent: the node is unreachable.
     #[error("not sent: {0}")]
     NotSent(String),
@@ -37,7 +37,7 @@ pub enum Fate {
     Busy,
     /// The request wasn't read completely, and so wasn't executed: the node closed the connection.
     #[error("not read: {0}")]
-    Unread(String),
+    NotRead(String),
     /// The outcome is unknown: the connection was lost.
     #[error("no response: {0}")]
     Lost(String),
@@ -48,57 +48,57 @@ pub enum Fate {
 
 /// Response of a node, and its connection.
 #[derive(Debug)]
-pub struct Sent {
+pub struct NodeResponse {
     /// The response.
     pub response: Response<Incoming>,
     /// The connection, which is reusable once the response has been read completely.
-    pub sender: Sender,
+    pub connection: PooledConnection,
     /// True if the request was sent completely before the response; if not, the connection isn't
     /// reusable.
-    pub complete: bool,
+    pub is_request_complete: bool,
 }
 
 /// A request to be sent, over another connection if the first one turns out to be closed.
-pub struct Try<'a> {
+pub struct NodeRequest<'a> {
     /// Builds the request; `None` if a part of its body is no longer buffered.
-    pub request: &'a (dyn Fn() -> Option<Request<Outgoing>> + Sync),
+    pub build: &'a (dyn Fn() -> Option<Request<UpstreamBody>> + Sync),
     /// Source of the body.
-    pub payload: &'a Payload,
+    pub payload: &'a RequestPayload,
     /// True if nodes read the whole body before they execute the request.
-    pub body_first: bool,
+    pub is_body_read_first: bool,
 }
 
 /// Limits for sending a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct SendLimits {
     /// Number of the sending thread.
     pub worker: usize,
     /// Maximum number of connections to the node.
-    pub connections: usize,
+    pub max_connections: usize,
     /// Time for the response to begin.
-    pub within: Duration,
+    pub timeout: Duration,
 }
 
 /// Sends a request to a node; `None` if a part of its body is no longer buffered.
 pub async fn send(
     node: &Arc<Node>,
-    request: Try<'_>,
-    limits: Bounds,
-) -> Option<Result<Sent, Fate>> {
-    let sent = tokio::time::timeout(limits.within, try_send(node, &request, limits));
-    sent.await.unwrap_or(Some(Err(Fate::TimedOut)))
+    request: NodeRequest<'_>,
+    limits: SendLimits,
+) -> Option<Result<NodeResponse, SendError>> {
+    let sent = tokio::time::timeout(limits.timeout, try_send(node, &request, limits));
+    sent.await.unwrap_or(Some(Err(SendError::TimedOut)))
 }
 
 async fn try_send(
     node: &Arc<Node>,
-    request: &Try<'_>,
-    limits: Bounds,
-) -> Option<Result<Sent, Fate>> {
+    request: &NodeRequest<'_>,
+    limits: SendLimits,
+) -> Option<Result<NodeResponse, SendError>> {
     let now = Instant::now();
     while let Some(connection) = node.pools.take(limits.worker, now) {
         match exchange(connection, node, request).await? {
             // The node has closed the connection, as it may: try another one.
-            Err(Fate::NotSent(_) | Fate::Unread(_)) => {}
+            Err(SendError::NotSent(_) | SendError::NotRead(_)) => {}
             outcome => return Some(outcome),
         }
     }
@@ -110,63 +110,63 @@ async fn try_send(
 
 /// Sends a request over a connection; `None` if a part of its body is no longer buffered.
 async fn exchange(
-    mut connection: Sender,
+    mut connection: PooledConnection,
     node: &Node,
-    request: &Try<'_>,
-) -> Option<Result<Sent, Fate>> {
-    let mut message = (request.request)()?;
+    request: &NodeRequest<'_>,
+) -> Option<Result<NodeResponse, SendError>> {
+    let mut message = (request.build)()?;
     if let Some(token) = &node.token {
         let token = token.clone();
         message.headers_mut().insert(&X_CLOUDKV_ROUTER, token);
     }
-    if let Some(gate) = request.payload.gate() {
+    if let Some(gate) = request.payload.continue_gate() {
         hyper::ext::on_informational(&mut message, move |informed| {
             if informed.status() == http::StatusCode::CONTINUE {
                 gate.open();
             }
         });
     }
-    let before = connection.accepted.bytes();
+    let before = connection.accepted.count();
     Some(match connection.requests.try_send_request(message).await {
-        Ok(response) => Ok(Sent {
+        Ok(response) => Ok(NodeResponse {
             response,
-            complete: request.payload.is_passed_on(),
-            sender: connection,
+            is_request_complete: request.payload.is_forwarded(),
+            connection,
         }),
         Err(mut error) => {
             let is_returned = error.take_message().is_some();
             let reason = error.into_error().to_string();
-            let is_nothing_accepted = connection.accepted.bytes() == before;
+            let is_nothing_accepted = connection.accepted.count() == before;
             Err(if is_returned {
-                Fate::NotSent(reason)
-            } else if is_nothing_accepted || (request.body_first && !request.payload.is_passed_on())
+                SendError::NotSent(reason)
+            } else if is_nothing_accepted || (request.is_body_read_first && !request.payload.is_forwarded())
             {
-                Fate::Unread(reason)
+                SendError::NotRead(reason)
             } else {
-                Fate::Lost(reason)
+                SendError::Lost(reason)
             })
         }
     })
 }
 
-async fn connect(node: &Arc<Node>, limits: Bounds) -> Result<Sender, Fate> {
-    let open = node.pools.open(limits.connections).ok_or(Fate::Busy)?;
-    let connected = tokio::time::timeout(CONNECT_WITHIN, node.connect()).await;
+async fn connect(node: &Arc<Node>, limits: SendLimits) -> Result<PooledConnection, SendError> {
+    let open = node.pools.try_open(limits.max_connections).ok_or(SendError::Busy)?;
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, node.connect()).await;
     let stream = connected
-        .map_err(|_| Fate::NotSent(format!("no connection within {CONNECT_WITHIN:?}")))?
-        .map_err(|error| Fate::NotSent(error.to_string()))?;
-    let accepted = Accepted::default();
-    let stream = NodeStream::new(stream, accepted.clone());
+        .map_err(|_| SendError::NotSent(format!("no connection within {CONNECT_TIMEOUT:?}")))?
+        .map_err(|error| SendError::NotSent(error.to_string()))?;
+    let accepted = AcceptedBytes::default();
+    let stream = CountingStream::new(stream, accepted.clone());
     let handshake = Builder::new()
         .max_buf_size(MAX_READ_BYTES)
         .handshake(TokioIo::new(stream))
         .await;
-    let (requests, connection) = handshake.map_err(|error| Fate::NotSent(error.to_string()))?;
+    let (requests, connection) = handshake.map_err(|error| SendError::NotSent(error.to_string()))?;
     tokio::spawn(async move {
         let _open = open;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection to node failed");
         }
     });
-    Ok(Sender { requests, accepted })
+    Ok(PooledConnection { requests, accepted })
 }

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const BLOCK: [u8; 4096] = [0x5a; 4096];
-const WRITES: u64 = 400;
+const WRITE_COUNT: u64 = 400;
 /// Time after which a slow disk's measurement ends with fewer writes.
-const TIME_LIMIT: Duration = Duration::from_secs(3);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Median latency of a 4 KiB write with fdatasync, in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -32,7 +32,7 @@ impl FsyncLatency {
 
         let growing = median_of_writes(&open()?)?;
         let file = open()?;
-        let length = BLOCK.len() as u64 * WRITES;
+        let length = BLOCK.len() as u64 * WRITE_COUNT;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length).context("fallocate")?;
         file.sync_all().context("sync probe file")?;
         let allocated = median_of_writes(&file)?;
@@ -49,13 +49,13 @@ impl FsyncLatency {
 fn median_of_writes(file: &File) -> Result<f64> {
     let started = Instant::now();
     let mut micros = Vec::new();
-    for index in 0..WRITES {
+    for index in 0..WRITE_COUNT {
         let start = Instant::now();
         file.write_all_at(&BLOCK, index * BLOCK.len() as u64)
             .context("write probe file")?;
         file.sync_data().context("sync probe file")?;
         micros.push(start.elapsed().as_secs_f64() * 1e6);
-        if started.elapsed() > TIME_LIMIT {
+        if started.elapsed() > MEASURE_TIMEOUT {
             break;
         }
     }

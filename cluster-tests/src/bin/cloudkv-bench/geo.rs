@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cloudkv_cluster_tests::Bucket;
-use cloudkv_cluster_tests::faults::{PlainLoad, Work};
-use cloudkv_cluster_tests::region::{RegionOptions, World};
+use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -34,31 +34,31 @@ pub struct Args {
 }
 
 /// Number of writing clients.
-const CLIENTS: usize = 64;
+const CLIENT_COUNT: usize = 64;
 /// Higher rates to measure, as long as the lag is bounded.
-const HIGHER: [u64; 6] = [4000, 8000, 12_000, 16_000, 20_000, 24_000];
+const HIGHER_RATES: [u64; 6] = [4000, 8000, 12_000, 16_000, 20_000, 24_000];
 /// Seconds of measurement at each of them.
 const HIGHER_SECONDS: u64 = 8;
 /// Bounds of a sustained rate: share of the writes that are acknowledged, and p99 of the
 /// propagation in ms.
-const BOUNDED: (f64, f64) = (0.95, 250.0);
+const SUSTAINED_LIMITS: (f64, f64) = (0.95, 250.0);
 /// Interval between two writes that are read in the other region.
-const PROBE_EVERY: Duration = Duration::from_millis(25);
+const PROBE_INTERVAL: Duration = Duration::from_millis(25);
 /// Time after which a write counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// All results, as written to the JSON file.
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
     delay_ms: u64,
     /// The judged rate first, then higher ones.
-    rates: Vec<AtRate>,
+    rates: Vec<RateResult>,
     checks: Vec<Check>,
 }
 
 /// Results at one rate of writes.
 #[derive(Debug, Serialize)]
-struct AtRate {
+struct RateResult {
     wanted: u64,
     written_per_second: f64,
     samples: u64,
@@ -68,10 +68,10 @@ struct AtRate {
     max_ms: f64,
 }
 
-impl AtRate {
+impl RateResult {
     fn is_bounded(&self) -> bool {
         let written = self.written_per_second / self.wanted as f64;
-        written >= BOUNDED.0 && self.p99_ms <= BOUNDED.1
+        written >= SUSTAINED_LIMITS.0 && self.p99_ms <= SUSTAINED_LIMITS.1
     }
 }
 
@@ -122,8 +122,8 @@ async fn measure(args: &Args) -> Result<Report> {
         ),
     ];
     let mut rates = vec![judged];
-    for rate in HIGHER.into_iter().filter(|rate| *rate > args.rate) {
-        if rates.last().is_some_and(AtRate::is_bounded) {
+    for rate in HIGHER_RATES.into_iter().filter(|rate| *rate > args.rate) {
+        if rates.last().is_some_and(RateResult::is_bounded) {
             rates.push(measure_at(args, rate, HIGHER_SECONDS).await?);
         }
     }
@@ -135,17 +135,17 @@ async fn measure(args: &Args) -> Result<Report> {
     })
 }
 
-async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
+async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<RateResult> {
     let options = RegionOptions {
         shards: 3,
         ..RegionOptions::default()
     };
-    let world = World::start_with(&["eu", "us"], 1, 2, options).await;
-    let bucket = world.api(0).bucket_with(&[("plan", "pro")]).await;
+    let world = MultiRegionCluster::start_with(&["eu", "us"], 1, 2, options).await;
+    let bucket = world.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let delay = Duration::from_millis(args.delay_ms);
-    world.delay(delay);
+    world.delay_regions(delay);
     let target = [world.seat(0).http()];
-    let load = PlainLoad::start(&target, &bucket, CLIENTS, Work::NewKeys, Some(rate as f64));
+    let load = PlainLoad::start(&target, &bucket, CLIENT_COUNT, LoadPattern::NewKeys, Some(rate as f64));
     // Until the rate is steady nothing is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (started, before) = (Instant::now(), load.requests());
@@ -153,13 +153,13 @@ async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
     while started.elapsed() < Duration::from_secs(seconds) {
         let elapsed = probe(&world, &bucket, beyond.len()).await?;
         beyond.record(micros(elapsed.saturating_sub(delay)))?;
-        tokio::time::sleep(PROBE_EVERY).await;
+        tokio::time::sleep(PROBE_INTERVAL).await;
     }
     let written_per_second = (load.requests() - before) as f64 / started.elapsed().as_secs_f64();
     let outcome = load.stop().await;
-    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    ensure!(outcome.errors == 0, "{}", outcome.first_errors.join("\n"));
     let millis = |micros: u64| micros as f64 / 1e3;
-    Ok(AtRate {
+    Ok(RateResult {
         wanted: rate,
         written_per_second,
         samples: beyond.len(),
@@ -170,8 +170,8 @@ async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<AtRate> {
 }
 
 /// Measures the time from a write's acknowledgement in one region until the other one shows it.
-async fn probe(world: &World, bucket: &Bucket, number: u64) -> Result<Duration> {
-    let path = bucket.key(&format!("probe-{number}"));
+async fn probe(world: &MultiRegionCluster, bucket: &Bucket, number: u64) -> Result<Duration> {
+    let path = bucket.key_path(&format!("probe-{number}"));
     let (source, target) = (world.api(0), world.api(1));
     let put = source.put(&path, "v").unchecked().try_send().await?;
     ensure!(put.status == 200, "a write got status {}", put.status);
@@ -183,8 +183,8 @@ async fn probe(world: &World, bucket: &Bucket, number: u64) -> Result<Duration> 
             return Ok(elapsed);
         }
         ensure!(
-            elapsed < LOST_AFTER,
-            "a write was not visible within {LOST_AFTER:?}"
+            elapsed < PROBE_TIMEOUT,
+            "a write was not visible within {PROBE_TIMEOUT:?}"
         );
     }
 }

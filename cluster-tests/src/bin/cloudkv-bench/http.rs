@@ -11,21 +11,21 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Timeout of one request.
-const LIMIT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A response with its whole body.
-pub type Answer = http::Response<Bytes>;
+pub type FullResponse = http::Response<Bytes>;
 
 /// Sends one request on a connection of its own.
-pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
-    timeout(LIMIT, exchange(addr, method, path, body))
+pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<FullResponse> {
+    timeout(REQUEST_TIMEOUT, exchange(addr, method, path, body))
         .await
         .with_context(|| format!("{method} {addr}{path} timed out"))?
         .with_context(|| format!("{method} {addr}{path}"))
 }
 
 /// Sends a request like [`request`], but any status but 2xx is an error.
-pub async fn expect(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
+pub async fn expect_success(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<FullResponse> {
     let response = request(addr, method, path, body).await?;
     let text = String::from_utf8_lossy(response.body());
     ensure!(
@@ -36,7 +36,7 @@ pub async fn expect(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -
     Ok(response)
 }
 
-async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
+async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<FullResponse> {
     let stream = TcpStream::connect(addr).await.context("connect")?;
     stream.set_nodelay(true).context("set TCP_NODELAY")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -42,11 +42,11 @@ pub struct Args {
 
 /// Serves until the process is killed or its standard input is closed.
 pub fn run(args: &Args) -> Result<()> {
-    let responses: Vec<Answer> = read_samples(&args.answers)?
+    let responses: Vec<CannedResponse> = read_samples(&args.answers)?
         .into_iter()
-        .map(Answer::try_from)
+        .map(CannedResponse::try_from)
         .collect::<Result<_>>()?;
-    let responses: &'static [Answer] = Vec::leak(responses);
+    let responses: &'static [CannedResponse] = Vec::leak(responses);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -66,7 +66,7 @@ fn read_samples(path: &Path) -> Result<Vec<Sample>> {
     serde_json::from_slice(&json).with_context(|| format!("parse {}", path.display()))
 }
 
-async fn serve(responses: &'static [Answer], address_file: &Path) -> Result<()> {
+async fn serve(responses: &'static [CannedResponse], address_file: &Path) -> Result<()> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.local_addr()?.to_string();
     std::fs::write(address_file, address).context("write address file")?;
@@ -77,17 +77,17 @@ async fn serve(responses: &'static [Answer], address_file: &Path) -> Result<()> 
     }
 }
 
-async fn serve_connection(stream: TcpStream, responses: &'static [Answer]) {
-    let service = service_fn(move |request| answer(request, responses));
+async fn serve_connection(stream: TcpStream, responses: &'static [CannedResponse]) {
+    let service = service_fn(move |request| respond(request, responses));
     // A disconnected client is no error here.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
-    responses: &'static [Answer],
+    responses: &'static [CannedResponse],
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let path = request.uri().path();
     let Some(canned) = responses
@@ -109,14 +109,14 @@ async fn answer(
     Ok(response)
 }
 
-struct Answer {
+struct CannedResponse {
     prefix: String,
     get_headers: HeaderMap,
     get_body: Bytes,
     put_headers: HeaderMap,
 }
 
-impl TryFrom<Sample> for Answer {
+impl TryFrom<Sample> for CannedResponse {
     type Error = anyhow::Error;
 
     fn try_from(sample: Sample) -> Result<Self> {

@@ -1,6 +1,6 @@
 //! `load`: one run of the load generator in a process of its own.
 
-use crate::engine::{self, KeyOrder, Outcome, Spec};
+use crate::engine::{self, KeyOrder, LoadResult, LoadSpec};
 use crate::workload::{Dialect, Operation};
 use anyhow::{Result, ensure};
 use std::net::SocketAddr;
@@ -139,7 +139,7 @@ impl Args {
         line
     }
 
-    fn to_spec(&self) -> Result<Spec> {
+    fn to_spec(&self) -> Result<LoadSpec> {
         let addrs = [&[self.addr], self.also.as_slice()].concat();
         ensure!(
             addrs.iter().all(|addr| addr.ip().is_loopback()),
@@ -176,7 +176,7 @@ impl Args {
         } else {
             self.warmup
         };
-        Ok(Spec {
+        Ok(LoadSpec {
             addrs,
             dialect: self.dialect,
             operation: self.operation,
@@ -221,7 +221,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn print(outcome: &Outcome) {
+fn print(outcome: &LoadResult) {
     let latency = outcome.latency_us;
     println!(
         "{:.0}/s ({} in {:.2} s)",
@@ -243,7 +243,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(clap::Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(subcommand)]
         command: Command,
     }
@@ -264,7 +264,7 @@ mod tests {
         args.verify = true;
         args.watch = vec![1, 2];
         let line = std::iter::once("bench".to_owned()).chain(args.to_command_line());
-        let Command::Load(parsed) = Line::parse_from(line).command;
+        let Command::Load(parsed) = CommandLine::parse_from(line).command;
         assert_eq!(format!("{parsed:?}"), format!("{args:?}"));
     }
 }

@@ -1,6 +1,6 @@
 //! `load-keys`: writes many keys through the public API, pipelined.
 
-use crate::engine::{self, KeyOrder, Outcome, Spec};
+use crate::engine::{self, KeyOrder, LoadResult, LoadSpec};
 use crate::load::random_seed;
 use crate::workload::{Dialect, Operation};
 use crate::{process, servers};
@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Digits of the keys' numbers: `k%010d`.
-pub const DIGITS: usize = 10;
+pub const KEY_DIGITS: usize = 10;
 /// Maximum number of failed writes; they are repeated until then.
 const MAX_ERRORS: u64 = 1_000_000;
-const TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// Options of `load-keys`.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,8 +53,8 @@ pub fn run(args: &Args) -> Result<()> {
         "only servers on loopback may be loaded"
     );
     ensure!(
-        (1..=10_u64.pow(DIGITS as u32)).contains(&args.keys),
-        "--keys: 1 to 10^{DIGITS}"
+        (1..=10_u64.pow(KEY_DIGITS as u32)).contains(&args.keys),
+        "--keys: 1 to 10^{KEY_DIGITS}"
     );
     ensure!(
         (1..=10_000).contains(&args.connections),
@@ -81,8 +81,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn print(outcome: &Outcome, bucket: &str) {
-    let Outcome {
+fn print(outcome: &LoadResult, bucket: &str) {
+    let LoadResult {
         requests,
         seconds,
         per_second,
@@ -102,14 +102,14 @@ fn print(outcome: &Outcome, bucket: &str) {
     }
 }
 
-fn spec(args: &Args, bucket: &str) -> Spec {
-    Spec {
+fn spec(args: &Args, bucket: &str) -> LoadSpec {
+    LoadSpec {
         addrs: vec![args.addr],
         dialect: Dialect::Paths,
         operation: Operation::Put,
         path_prefix: format!("/kv/{bucket}/"),
         path_suffix: String::new(),
-        digits: DIGITS,
+        digits: KEY_DIGITS,
         value_size: args.value_size,
         keys: KeyOrder::Each {
             count: args.keys,
@@ -123,7 +123,7 @@ fn spec(args: &Args, bucket: &str) -> Spec {
         depth: args.depth,
         threads: args.threads,
         warmup: Duration::ZERO,
-        measure: TIME_LIMIT,
+        measure: LOAD_TIMEOUT,
         watch: args.watch.clone(),
         max_errors: MAX_ERRORS,
         print_progress: true,

@@ -3,7 +3,7 @@
 //! Every child is killed when its guard is dropped. The subcommands race their work against Ctrl-C
 //! and SIGTERM, so that guards are dropped then, too.
 
-use crate::engine::Outcome;
+use crate::engine::LoadResult;
 use crate::load;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::ffi::OsStr;
@@ -20,13 +20,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
-pub struct Child {
+pub struct ChildProcess {
     name: String,
     child: tokio::process::Child,
     pid: u32,
 }
 
-impl Child {
+impl ChildProcess {
     /// Starts a program whose output is written to `<dir>/<name>.log`.
     pub fn start<S: AsRef<OsStr>>(
         name: &str,
@@ -105,7 +105,7 @@ impl Child {
 }
 
 /// Runs one of this program's subcommands and returns its standard output.
-pub async fn run_own(args: &[String], limit: Duration) -> Result<String> {
+pub async fn run_subcommand(args: &[String], limit: Duration) -> Result<String> {
     let own = std::env::current_exe().context("find own program")?;
     let child = Command::new(own)
         .args(args)
@@ -128,9 +128,9 @@ pub async fn run_own(args: &[String], limit: Duration) -> Result<String> {
 }
 
 /// Runs the load generator in a process of its own.
-pub async fn run_load(args: &load::Args) -> Result<Outcome> {
+pub async fn run_load(args: &load::Args) -> Result<LoadResult> {
     let limit = Duration::from_secs_f64(args.seconds + args.warmup + 60.0);
-    let json = run_own(&args.to_command_line(), limit).await?;
+    let json = run_subcommand(&args.to_command_line(), limit).await?;
     serde_json::from_str(&json).context("result of the load generator")
 }
 

@@ -26,7 +26,7 @@ fn parse_cpu_seconds(stat: &str) -> Option<f64> {
 
 /// Memory of a process in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Memory {
+pub struct MemoryUsage {
     /// Resident set size now.
     pub rss: u64,
     /// Peak resident set size.
@@ -35,9 +35,9 @@ pub struct Memory {
     pub anonymous: u64,
 }
 
-impl Memory {
+impl MemoryUsage {
     /// Reads the memory of a process.
-    pub fn of(pid: u32) -> Result<Self> {
+    pub fn of_process(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         Ok(Self {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn own_memory_is_plausible() {
-        let memory = Memory::of(std::process::id()).unwrap();
+        let memory = MemoryUsage::of_process(std::process::id()).unwrap();
         assert!(memory.rss > 100_000 && memory.peak >= memory.rss && memory.anonymous > 0);
     }
 }

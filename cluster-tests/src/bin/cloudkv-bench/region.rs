@@ -4,11 +4,11 @@
 //! Only one of the two systems runs at a time: the other one would take processor time even when
 //! idle. They take turns.
 
-use crate::engine::Outcome;
+use crate::engine::LoadResult;
 use crate::load;
 use crate::procfs::Machine;
 use crate::report::{self, Check, Table, Target, median};
-use crate::servers::{Etcd, Kind, create_bucket};
+use crate::servers::{Etcd, ServerKind, create_bucket};
 use crate::workload::{Dialect, Operation};
 use crate::{http, process};
 use anyhow::{Context, Result, ensure};
@@ -17,9 +17,9 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-const NODES: usize = 3;
+const NODE_COUNT: usize = 3;
 const VALUE_BYTES: usize = 100;
-const HOW_TO_INSTALL: &str = "apt-get install etcd-server";
+const INSTALL_COMMAND: &str = "apt-get install etcd-server";
 
 /// Options of `region`.
 #[derive(Debug, clap::Args)]
@@ -62,11 +62,11 @@ pub struct Args {
 /// One measurement of a system under one load.
 #[derive(Debug, Clone, Serialize)]
 struct Cell {
-    server: Kind,
+    server: ServerKind,
     operation: Operation,
     connections: usize,
     round: usize,
-    outcome: Outcome,
+    outcome: LoadResult,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,15 +78,15 @@ struct Report {
 }
 
 /// A system under load.
-struct Service {
-    kind: Kind,
+struct SystemUnderTest {
+    kind: ServerKind,
     clients: Vec<SocketAddr>,
     pids: Vec<u32>,
     path: String,
     dialect: Dialect,
 }
 
-impl Service {
+impl SystemUnderTest {
     fn load(&self, args: &Args, operation: Operation, connections: usize) -> load::Args {
         let mut load = load::Args::new(self.clients[0], operation, &self.path);
         load.also = self.clients[1..].to_vec();
@@ -155,12 +155,12 @@ async fn measure(args: &Args) -> Result<Report> {
     let (mut cells, mut notes) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
         let dir = process::work_dir(&args.data_dir)?;
-        measure_nodes(args, Kind::Region, round, dir.path(), &mut cells).await?;
+        measure_nodes(args, ServerKind::Region, round, dir.path(), &mut cells).await?;
         if args.tls {
-            measure_nodes(args, Kind::RegionTls, round, dir.path(), &mut cells).await?;
+            measure_nodes(args, ServerKind::RegionTls, round, dir.path(), &mut cells).await?;
         }
         if !args.skip_etcd && !measure_etcd(args, round, dir.path(), &mut cells).await? {
-            notes.push(format!("etcd was skipped; to install: {HOW_TO_INSTALL}"));
+            notes.push(format!("etcd was skipped; to install: {INSTALL_COMMAND}"));
             break;
         }
     }
@@ -175,26 +175,26 @@ async fn measure(args: &Args) -> Result<Report> {
 
 async fn measure_nodes(
     args: &Args,
-    kind: Kind,
+    kind: ServerKind,
     round: usize,
     dir: &Path,
     cells: &mut Vec<Cell>,
 ) -> Result<()> {
     let options = RegionOptions {
-        nodes: NODES,
+        nodes: NODE_COUNT,
         shards: args.shards,
         args: args.node_args.clone(),
         dir: Some(dir.join(format!("{kind:?}"))),
-        tls: kind == Kind::RegionTls,
-        direct: true,
+        tls: kind == ServerKind::RegionTls,
+        is_direct: true,
         ..RegionOptions::default()
     };
     let region = Region::start_with(options).await;
-    let clients: Vec<_> = (0..NODES).map(|seat| region.seat(seat).http()).collect();
+    let clients: Vec<_> = (0..NODE_COUNT).map(|seat| region.seat(seat).http()).collect();
     let first = *clients.first().context("a node")?;
     let bucket = create_bucket(first).await?;
-    let pids = region.members.iter().filter_map(|member| member.pid());
-    let service = Service {
+    let pids = region.nodes.iter().filter_map(|member| member.pid());
+    let service = SystemUnderTest {
         kind,
         pids: pids.collect(),
         path: format!("/kv/{bucket}/"),
@@ -202,7 +202,7 @@ async fn measure_nodes(
         dialect: Dialect::Paths,
     };
     let path = format!("{}check", service.path);
-    http::expect(first, "PUT", &path, vec![b'v'; VALUE_BYTES]).await?;
+    http::expect_success(first, "PUT", &path, vec![b'v'; VALUE_BYTES]).await?;
     service.measure(args, round, cells).await
 }
 
@@ -216,8 +216,8 @@ async fn measure_etcd(
     let Some(etcd) = Etcd::start(dir).await? else {
         return Ok(false);
     };
-    let service = Service {
-        kind: Kind::Etcd,
+    let service = SystemUnderTest {
+        kind: ServerKind::Etcd,
         clients: etcd.clients.clone(),
         pids: etcd.pids(),
         path: String::new(),
@@ -228,10 +228,10 @@ async fn measure_etcd(
 }
 
 /// Median of the rounds.
-fn middle(
+fn median_of_rounds(
     cells: &[Cell],
-    (server, operation, connections): (Kind, Operation, usize),
-    number: impl Fn(&Outcome) -> f64,
+    (server, operation, connections): (ServerKind, Operation, usize),
+    number: impl Fn(&LoadResult) -> f64,
 ) -> Option<f64> {
     let same = cells.iter().filter(|cell| {
         (cell.server, cell.operation, cell.connections) == (server, operation, connections)
@@ -244,9 +244,9 @@ fn checks(cells: &[Cell]) -> Vec<Check> {
     let against = |operation, connections, minimum| {
         let rate = |server| {
             let load = (server, operation, connections);
-            middle(cells, load, |outcome| outcome.per_second)
+            median_of_rounds(cells, load, |outcome| outcome.per_second)
         };
-        let ratio = rate(Kind::Region).and_then(|own| Some(own / rate(Kind::Etcd)?));
+        let ratio = rate(ServerKind::Region).and_then(|own| Some(own / rate(ServerKind::Etcd)?));
         let what = format!(
             "{}, {connections} connections: region of 3 / etcd of 3",
             operation.method()
@@ -277,8 +277,8 @@ fn markdown(report: &Report) -> String {
     loads.sort_unstable();
     loads.dedup();
     for (connections, operation, server) in loads {
-        let number = |of: fn(&Outcome) -> f64| {
-            middle(&report.cells, (server, operation, connections), of).unwrap_or_default()
+        let number = |of: fn(&LoadResult) -> f64| {
+            median_of_rounds(&report.cells, (server, operation, connections), of).unwrap_or_default()
         };
         table.add(vec![
             format!("{} {connections} conn.", operation.method()),

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const KEYS: u64 = 10_000;
-const BATCH: u64 = 64;
+const KEY_COUNT: u64 = 10_000;
+const BATCH_SIZE: u64 = 64;
 const CACHE_BYTES: usize = 256 << 20;
 
 /// Options of `rocksdb`.
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// Throughput of RocksDB with values of one size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Numbers {
+pub struct Throughput {
     /// Bytes of a value.
     pub value_size: usize,
     /// Puts per second, in batches of 64 with one fdatasync each.
@@ -59,13 +59,13 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(dir: &Path, value_size: usize, limit: Duration) -> Result<Numbers> {
+fn measure(dir: &Path, value_size: usize, limit: Duration) -> Result<Throughput> {
     let db = open(dir)?;
     let puts_per_second = puts(&db, value_size, limit)?;
     db.flush().context("flush")?;
     db.compact_range::<&[u8], &[u8]>(None, None);
     gets(&db, value_size, 1, limit.min(Duration::from_millis(500)))?; // fills the cache
-    Ok(Numbers {
+    Ok(Throughput {
         value_size,
         puts_per_second,
         gets_per_second_1: gets(&db, value_size, 1, limit)?,
@@ -91,16 +91,16 @@ fn puts(db: &DB, value_size: usize, limit: Duration) -> Result<f64> {
     let started = Instant::now();
     let mut next = 0;
     // Every key at least once, even on a slow disk: the gets need them.
-    while next < KEYS || started.elapsed() < limit {
+    while next < KEY_COUNT || started.elapsed() < limit {
         let mut batch = WriteBatch::default();
-        for _ in 0..BATCH {
-            let key = if next < KEYS {
+        for _ in 0..BATCH_SIZE {
+            let key = if next < KEY_COUNT {
                 next
             } else {
-                random.below(KEYS)
+                random.below(KEY_COUNT)
             };
             fill_value(&mut value, key, random.next());
-            batch.put(name(key), &value);
+            batch.put(key_name(key), &value);
             next += 1;
         }
         db.write_opt(batch, &sync).context("write")?;
@@ -133,8 +133,8 @@ fn read_until(db: &DB, value_size: usize, seed: u64, stop: &AtomicBool) -> Resul
     let mut random = Random::new(seed);
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
-        let key = random.below(KEYS);
-        let value = db.get_pinned(name(key)).context("get")?;
+        let key = random.below(KEY_COUNT);
+        let value = db.get_pinned(key_name(key)).context("get")?;
         ensure!(
             value.is_some_and(|value| value.len() == value_size),
             "key {key} has no value of {value_size} bytes"
@@ -144,7 +144,7 @@ fn read_until(db: &DB, value_size: usize, seed: u64, stop: &AtomicBool) -> Resul
     Ok(count)
 }
 
-fn name(key: u64) -> [u8; 8] {
+fn key_name(key: u64) -> [u8; 8] {
     let mut name = *b"k0000000";
     let mut rest = key;
     for digit in name[1..].iter_mut().rev() {

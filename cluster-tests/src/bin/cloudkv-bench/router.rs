@@ -4,10 +4,10 @@
 //! All of them run from start to end and take turns under load. Then, at half of the slowest
 //! proxy's throughput, the latency that each adds to the node's own is measured.
 
-use crate::engine::Outcome;
-use crate::procfs::{Machine, Memory};
+use crate::engine::LoadResult;
+use crate::procfs::{Machine, MemoryUsage};
 use crate::report::{self, Check, Table, Target, median};
-use crate::servers::{Kind, Node, Proxy};
+use crate::servers::{ServerKind, Node, Proxy};
 use crate::workload::Operation;
 use crate::{load, process};
 use anyhow::{Result, ensure};
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 const VALUE_BYTES: usize = 100;
-const HOW_TO_INSTALL: &str = "apt-get install haproxy nginx-light";
+const INSTALL_COMMAND: &str = "apt-get install haproxy nginx-light";
 
 /// Options of `router`.
 #[derive(Debug, clap::Args)]
@@ -53,11 +53,11 @@ pub struct Args {
 /// One measurement of a route under one load.
 #[derive(Debug, Clone, Serialize)]
 struct Cell {
-    way: Kind,
+    way: ServerKind,
     operation: Operation,
     /// Requests per second; `None`: as many as are answered.
     rate: Option<f64>,
-    outcome: Outcome,
+    outcome: LoadResult,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,13 +65,13 @@ struct Report {
     machine: Machine,
     cells: Vec<Cell>,
     checks: Vec<Check>,
-    router_memory: Memory,
+    router_memory: MemoryUsage,
     notes: Vec<String>,
 }
 
 /// A route to the node: direct, or through a proxy.
-struct Way {
-    kind: Kind,
+struct Route {
+    kind: ServerKind,
     addr: SocketAddr,
     pids: Vec<u32>,
 }
@@ -111,39 +111,39 @@ async fn measure(args: &Args) -> Result<Report> {
     let node = Node::start(&args.node_bin, &dir.path().join("node"), dir.path()).await?;
     let bucket = node.create_bucket().await?;
     let (proxies, notes) = proxies(args, &node, dir.path()).await?;
-    let direct = Way {
-        kind: Kind::Node,
+    let direct = Route {
+        kind: ServerKind::Node,
         addr: node.http,
         pids: vec![node.child.pid()],
     };
-    let proxied = proxies.iter().map(|proxy| Way {
+    let proxied = proxies.iter().map(|proxy| Route {
         kind: proxy.kind,
         addr: proxy.addr,
         pids: [proxy.pids(), direct.pids.clone()].concat(),
     });
-    let mut routes: Vec<Way> = proxied.collect();
+    let mut routes: Vec<Route> = proxied.collect();
     routes.insert(0, direct);
 
-    let mut fill = load_of(args, &routes[0], Operation::Put, &bucket);
+    let mut fill = load_args(args, &routes[0], Operation::Put, &bucket);
     fill.each = Some(1);
     fill.seconds = 300.0;
     process::run_load(&fill).await?;
 
     let mut cells = Vec::new();
-    take_turns(args, &mut routes, &bucket, &mut cells, |_| None).await?;
-    let rates = [Operation::Get, Operation::Put].map(|operation| half_load(&cells, operation));
+    measure_in_turns(args, &mut routes, &bucket, &mut cells, |_| None).await?;
+    let rates = [Operation::Get, Operation::Put].map(|operation| half_rate(&cells, operation));
     let rate = |operation| match operation {
         Operation::Get => rates[0],
         Operation::Put => rates[1],
     };
-    take_turns(args, &mut routes, &bucket, &mut cells, rate).await?;
-    let router = proxies.iter().find(|proxy| proxy.kind == Kind::Router);
+    measure_in_turns(args, &mut routes, &bucket, &mut cells, rate).await?;
+    let router = proxies.iter().find(|proxy| proxy.kind == ServerKind::Router);
     let pid = router.and_then(|router| router.pids().first().copied());
     Ok(Report {
         machine,
         checks: checks(&cells),
         cells,
-        router_memory: pid.map(Memory::of).transpose()?.unwrap_or_default(),
+        router_memory: pid.map(MemoryUsage::of_process).transpose()?.unwrap_or_default(),
         notes,
     })
 }
@@ -156,11 +156,11 @@ async fn proxies(args: &Args, node: &Node, dir: &Path) -> Result<(Vec<Proxy>, Ve
     ];
     let missing = others.iter().any(Option::is_none);
     proxies.extend(others.into_iter().flatten());
-    let note = format!("A proxy that isn't installed was skipped; to install: {HOW_TO_INSTALL}");
+    let note = format!("A proxy that isn't installed was skipped; to install: {INSTALL_COMMAND}");
     Ok((proxies, missing.then_some(note).into_iter().collect()))
 }
 
-fn load_of(args: &Args, route: &Way, operation: Operation, bucket: &str) -> load::Args {
+fn load_args(args: &Args, route: &Route, operation: Operation, bucket: &str) -> load::Args {
     let mut load = load::Args::new(route.addr, operation, &format!("/kv/{bucket}/"));
     load.value_size = VALUE_BYTES;
     load.connections = args.connections;
@@ -169,9 +169,9 @@ fn load_of(args: &Args, route: &Way, operation: Operation, bucket: &str) -> load
     load
 }
 
-async fn take_turns(
+async fn measure_in_turns(
     args: &Args,
-    routes: &mut [Way],
+    routes: &mut [Route],
     bucket: &str,
     cells: &mut Vec<Cell>,
     rate: impl Fn(Operation) -> Option<f64>,
@@ -179,10 +179,10 @@ async fn take_turns(
     for _ in 0..args.rounds {
         for operation in [Operation::Get, Operation::Put] {
             for route in &*routes {
-                let mut load = load_of(args, route, operation, bucket);
+                let mut load = load_args(args, route, operation, bucket);
                 load.rate = rate(operation);
                 let outcome = process::run_load(&load).await?;
-                announce(route.kind, operation, &outcome);
+                print_outcome(route.kind, operation, &outcome);
                 cells.push(Cell {
                     way: route.kind,
                     operation,
@@ -196,17 +196,17 @@ async fn take_turns(
     Ok(())
 }
 
-fn announce(route: Kind, operation: Operation, outcome: &Outcome) {
+fn print_outcome(route: ServerKind, operation: Operation, outcome: &LoadResult) {
     let (method, rate) = (operation.method(), outcome.per_second);
     let (median, p99) = (outcome.latency_us.p50, outcome.latency_us.p99);
     eprintln!("{route}, {method}: {rate:.0}/s, p50 {median:.0} µs, p99 {p99:.0} µs");
 }
 
 /// Median of the rounds.
-fn middle(
+fn median_of_rounds(
     cells: &[Cell],
-    (kind, operation, paced): (Kind, Operation, bool),
-    number: impl Fn(&Outcome) -> f64,
+    (kind, operation, paced): (ServerKind, Operation, bool),
+    number: impl Fn(&LoadResult) -> f64,
 ) -> Option<f64> {
     let same = cells
         .iter()
@@ -215,11 +215,11 @@ fn middle(
     (!numbers.is_empty()).then(|| median(&mut numbers))
 }
 
-const PROXIES: [Kind; 3] = [Kind::Router, Kind::Haproxy, Kind::Nginx];
+const PROXIES: [ServerKind; 3] = [ServerKind::Router, ServerKind::Haproxy, ServerKind::Nginx];
 
 /// Half of the slowest proxy's throughput.
-fn half_load(cells: &[Cell], operation: Operation) -> Option<f64> {
-    let rate = |route| middle(cells, (route, operation, false), |outcome| outcome.per_second);
+fn half_rate(cells: &[Cell], operation: Operation) -> Option<f64> {
+    let rate = |route| median_of_rounds(cells, (route, operation, false), |outcome| outcome.per_second);
     PROXIES
         .into_iter()
         .filter_map(rate)
@@ -230,14 +230,14 @@ fn half_load(cells: &[Cell], operation: Operation) -> Option<f64> {
 fn checks(cells: &[Cell]) -> Vec<Check> {
     let mut checks = Vec::new();
     for operation in [Operation::Get, Operation::Put] {
-        for other in [Kind::Haproxy, Kind::Nginx] {
-            let rate = |route| middle(cells, (route, operation, false), |all| all.per_second);
-            let ratio = rate(Kind::Router).and_then(|own| Some(own / rate(other)?));
+        for other in [ServerKind::Haproxy, ServerKind::Nginx] {
+            let rate = |route| median_of_rounds(cells, (route, operation, false), |all| all.per_second);
+            let ratio = rate(ServerKind::Router).and_then(|own| Some(own / rate(other)?));
             let what = format!("{}: throughput, router / {other}", operation.method());
             checks.push(Check::new(what, ratio, "x", Target::AtLeast(1.0)));
             for (name, number) in LATENCIES {
-                let latency = |route| added(cells, route, operation, number);
-                let difference = latency(Kind::Router).and_then(|own| Some(own - latency(other)?));
+                let latency = |route| added_latency(cells, route, operation, number);
+                let difference = latency(ServerKind::Router).and_then(|own| Some(own - latency(other)?));
                 let what = format!(
                     "{}: added {name} at half load, router - {other}",
                     operation.method()
@@ -249,17 +249,17 @@ fn checks(cells: &[Cell]) -> Vec<Check> {
     checks
 }
 
-type Number = fn(&Outcome) -> f64;
+type Metric = fn(&LoadResult) -> f64;
 
-const LATENCIES: [(&str, Number); 2] = [
+const LATENCIES: [(&str, Metric); 2] = [
     ("median", |outcome| outcome.latency_us.p50),
     ("p99", |outcome| outcome.latency_us.p99),
 ];
 
 /// Latency that a route adds to the node's own at half load, in microseconds.
-fn added(cells: &[Cell], route: Kind, operation: Operation, number: Number) -> Option<f64> {
-    let latency = |route| middle(cells, (route, operation, true), number);
-    Some(latency(route)? - latency(Kind::Node)?)
+fn added_latency(cells: &[Cell], route: ServerKind, operation: Operation, number: Metric) -> Option<f64> {
+    let latency = |route| median_of_rounds(cells, (route, operation, true), number);
+    Some(latency(route)? - latency(ServerKind::Node)?)
 }
 
 fn markdown(report: &Report, args: &Args) -> String {
@@ -286,14 +286,14 @@ fn markdown(report: &Report, args: &Args) -> String {
     ];
     let mut table = Table::new("Throughput, and latency at half load", &head);
     for operation in [Operation::Get, Operation::Put] {
-        for route in [Kind::Node].into_iter().chain(PROXIES) {
-            let full = |number: Number| middle(&report.cells, (route, operation, false), number);
-            let half = |number: Number| middle(&report.cells, (route, operation, true), number);
+        for route in [ServerKind::Node].into_iter().chain(PROXIES) {
+            let full = |number: Metric| median_of_rounds(&report.cells, (route, operation, false), number);
+            let half = |number: Metric| median_of_rounds(&report.cells, (route, operation, true), number);
             let Some(rate) = full(|outcome| outcome.per_second) else {
                 continue;
             };
-            let direct = (Kind::Node, operation, false);
-            let direct = middle(&report.cells, direct, |outcome| outcome.per_second);
+            let direct = (ServerKind::Node, operation, false);
+            let direct = median_of_rounds(&report.cells, direct, |outcome| outcome.per_second);
             let show = |number: Option<f64>| format!("{:.0}", number.unwrap_or_default());
             table.add(vec![
                 operation.method().to_owned(),

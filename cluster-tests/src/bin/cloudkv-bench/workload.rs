@@ -36,14 +36,14 @@ impl Random {
 pub fn fill_value(value: &mut [u8], key: u64, seed: u64) {
     let (head, rest) = value.split_at_mut(value.len().min(SEED_BYTES));
     head.copy_from_slice(&seed.to_le_bytes()[..head.len()]);
-    let mut random = stream_of(key, seed);
+    let mut random = value_stream(key, seed);
     for chunk in rest.chunks_mut(8) {
         chunk.copy_from_slice(&random.next().to_le_bytes()[..chunk.len()]);
     }
 }
 
 /// Returns whether `value` was written for `key`; with `seed` given, exactly with that seed.
-pub fn value_is_valid(value: &[u8], key: u64, seed: Option<u64>) -> bool {
+pub fn is_valid_value(value: &[u8], key: u64, seed: Option<u64>) -> bool {
     let Some((head, rest)) = value.split_first_chunk::<SEED_BYTES>() else {
         return false;
     };
@@ -51,12 +51,12 @@ pub fn value_is_valid(value: &[u8], key: u64, seed: Option<u64>) -> bool {
     if seed.is_some_and(|seed| seed != written_seed) {
         return false;
     }
-    let mut random = stream_of(key, written_seed);
+    let mut random = value_stream(key, written_seed);
     rest.chunks(8)
         .all(|chunk| chunk == &random.next().to_le_bytes()[..chunk.len()])
 }
 
-fn stream_of(key: u64, seed: u64) -> Random {
+fn value_stream(key: u64, seed: u64) -> Random {
     Random::new(seed ^ key.wrapping_mul(0xd6e8_feb8_6659_fd93))
 }
 
@@ -114,7 +114,7 @@ pub enum Dialect {
 
 /// Request bytes built once; each request copies them and patches key and value in place.
 #[derive(Debug, Clone)]
-pub struct Template {
+pub struct RequestTemplate {
     bytes: Vec<u8>,
     digits: std::ops::Range<usize>,
     value: std::ops::Range<usize>,
@@ -122,7 +122,7 @@ pub struct Template {
     base64: bool,
 }
 
-impl Template {
+impl RequestTemplate {
     /// Creates requests to etcd's JSON gateway, for a key whose base64 is `k<digits>`: with seven
     /// digits that is one. The base64 of a value is as random as its bytes would be.
     pub fn etcd(operation: Operation, host: &str, digits: usize, value_size: usize) -> Self {
@@ -230,28 +230,28 @@ mod tests {
         for size in [8, 100, 101, 4096] {
             let mut value = vec![0; size];
             fill_value(&mut value, 7, 42);
-            assert!(value_is_valid(&value, 7, None), "{size}");
-            assert!(value_is_valid(&value, 7, Some(42)));
-            assert!(!value_is_valid(&value, 7, Some(43)));
+            assert!(is_valid_value(&value, 7, None), "{size}");
+            assert!(is_valid_value(&value, 7, Some(42)));
+            assert!(!is_valid_value(&value, 7, Some(43)));
         }
         let mut value = vec![0; 100];
         fill_value(&mut value, 7, 42);
-        assert!(!value_is_valid(&value, 8, None), "another key's value");
+        assert!(!is_valid_value(&value, 8, None), "another key's value");
         value[99] ^= 1;
-        assert!(!value_is_valid(&value, 7, None), "a flipped bit");
-        assert!(!value_is_valid(b"short", 7, None));
+        assert!(!is_valid_value(&value, 7, None), "a flipped bit");
+        assert!(!is_valid_value(b"short", 7, None));
     }
 
     #[test]
     fn requests_are_well_formed() {
-        let template = Template::new(Operation::Put, "h:1", ("/kv/b/", "?ttl=5"), 7, 10);
+        let template = RequestTemplate::new(Operation::Put, "h:1", ("/kv/b/", "?ttl=5"), 7, 10);
         let mut out = b"before".to_vec();
         template.append(&mut out, 1234, 1);
         let text = String::from_utf8_lossy(&out[..out.len() - 10]);
         let expected =
             "beforePUT /kv/b/k0001234?ttl=5 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 10\r\n\r\n";
         assert_eq!(text, expected);
-        let get = Template::new(Operation::Get, "h:1", ("/", ""), 10, 100);
+        let get = RequestTemplate::new(Operation::Get, "h:1", ("/", ""), 10, 100);
         out.clear();
         get.append(&mut out, 9_999_999_999, 1);
         assert_eq!(out, b"GET /k9999999999 HTTP/1.1\r\nHost: h:1\r\n\r\n");
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn etcd_requests_have_base64_of_the_right_length() {
-        let template = Template::etcd(Operation::Put, "h:1", 7, 100);
+        let template = RequestTemplate::etcd(Operation::Put, "h:1", 7, 100);
         let mut out = Vec::new();
         template.append(&mut out, 1234, 1);
         let text = String::from_utf8(out).unwrap();
@@ -278,7 +278,7 @@ mod tests {
         // 100 bytes: 33 groups, and one byte of two letters.
         assert_eq!(value.len(), 136);
         assert_eq!(value.trim_end_matches('=').len(), 134);
-        let get = Template::etcd(Operation::Get, "h:1", 7, 100);
+        let get = RequestTemplate::etcd(Operation::Get, "h:1", 7, 100);
         let mut out = Vec::new();
         get.append(&mut out, 7, 1);
         assert!(

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use cloudkv_cluster_tests::RawRequest;
-use cloudkv_cluster_tests::faults::{Line, PlainLoad, Reply, Work};
+use cloudkv_cluster_tests::faults::{NodeConnection, PlainLoad, ExchangeOutcome, LoadPattern};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 /// Interval between two writes: the precision of the measurement.
-const EVERY: Duration = Duration::from_millis(10);
+const WRITE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Timeout of a single write; others are sent meanwhile.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limits of the median and of the longest outage.
-const MEDIAN: Duration = Duration::from_millis(800);
-const WORST: Duration = Duration::from_secs(2);
+const MAX_MEDIAN_OUTAGE: Duration = Duration::from_millis(800);
+const MAX_OUTAGE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -39,7 +39,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let mut gaps = vec![];
     for round in 0..args.kills {
         let shard = round % args.shards;
@@ -51,8 +51,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             .filter(|seat| *seat != leader)
             .map(|seat| region.seat(seat).http())
             .collect();
-        let load = PlainLoad::start(&others, &bucket, 2, Work::OwnKeys, Some(100.0));
-        let path = bucket.key(&name);
+        let load = PlainLoad::start(&others, &bucket, 2, LoadPattern::OwnKeys, Some(100.0));
+        let path = bucket.key_path(&name);
         first_write(&others, &path).await;
         let killed = Instant::now();
         region.kill(leader);
@@ -64,7 +64,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             gap.as_millis()
         );
         gaps.push(gap);
-        if gap > WORST {
+        if gap > MAX_OUTAGE {
             region.keep_files();
             println!(
                 "     too long; the logs of the nodes are in {}",
@@ -85,8 +85,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         worst.as_millis()
     );
     ensure!(
-        median <= MEDIAN && worst <= WORST,
-        "outages of more than {MEDIAN:?} in the median, or {WORST:?} at worst"
+        median <= MAX_MEDIAN_OUTAGE && worst <= MAX_OUTAGE,
+        "outages of more than {MAX_MEDIAN_OUTAGE:?} in the median, or {MAX_OUTAGE:?} at worst"
     );
     Ok(())
 }
@@ -95,16 +95,16 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 /// and returns when the first one succeeds.
 async fn first_write(nodes: &[SocketAddr], path: &str) {
     let mut writes = FuturesUnordered::new();
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(WRITE_INTERVAL);
     for number in 0_u64.. {
         tokio::select! {
             _ = ticks.tick() => {
                 let node = nodes[usize::try_from(number).unwrap_or(0) % nodes.len()];
-                let request = RawRequest::new("PUT", path).body(number.to_string().as_bytes());
-                writes.push(async move { Line::new(node, PATIENCE).exchange(&request).await });
+                let request = RawRequest::new("PUT", path).parse_body(number.to_string().as_bytes());
+                writes.push(async move { NodeConnection::new(node, WRITE_TIMEOUT).exchange(&request).await });
             }
             Some(reply) = writes.next() => {
-                if matches!(reply, Reply::Answer(answer) if answer.status == 200) {
+                if matches!(reply, ExchangeOutcome::Response(answer) if answer.status == 200) {
                     return;
                 }
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{Kind, RunOptions, run as run_faults};
+use cloudkv_cluster_tests::faults::{FaultKind, RunOptions, run as run_faults};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -24,28 +24,28 @@ pub struct Args {
     clients: u32,
     /// Only these kinds of faults
     #[arg(long, value_delimiter = ',')]
-    kinds: Vec<Kind>,
+    kinds: Vec<FaultKind>,
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
     println!("--seed {seed} --minutes {}", args.minutes);
     let mut options = RunOptions::new(seed, Duration::from_secs_f64(args.minutes * 60.0));
-    options.talks = true;
-    options.clients = args.clients;
+    options.is_verbose = true;
+    options.clients_per_node = args.clients;
     options.region.nodes = args.nodes;
     options.region.shards = args.shards;
-    options.kinds = Kind::of_a_region(args.nodes);
+    options.kinds = FaultKind::for_region_size(args.nodes);
     if !args.kinds.is_empty() {
-        let is_on_request = |kind: &Kind| *kind == Kind::Damage && args.nodes > 2;
-        let is_supported = |kind: &Kind| options.kinds.contains(kind) || is_on_request(kind);
+        let is_on_request = |kind: &FaultKind| *kind == FaultKind::Damage && args.nodes > 2;
+        let is_supported = |kind: &FaultKind| options.kinds.contains(kind) || is_on_request(kind);
         let unsupported = args.kinds.iter().find(|kind| !is_supported(kind));
         ensure!(unsupported.is_none(), "{unsupported:?} is not supported with such a region");
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_faults(&options).await;
     println!("{report}");
-    ensure!(report.passed(), "the run with --seed {seed} failed");
+    ensure!(report.has_passed(), "the run with --seed {seed} failed");
     Ok(())
 }
 

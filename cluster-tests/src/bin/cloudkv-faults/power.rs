@@ -48,22 +48,22 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         run_several(seed, nodes, args).await
     };
     println!("{report}");
-    ensure!(report.passed(), "the run with --seed {seed} failed");
+    ensure!(report.has_passed(), "the run with --seed {seed} failed");
     Ok(())
 }
 
 async fn run_one(seed: u64, nodes: usize, args: &Args) -> Report {
     let mut options = PowerOptions::new(seed, args.cuts, nodes);
-    options.run.talks = true;
+    options.run.is_verbose = true;
     options.run.region.shards = args.shards;
-    options.run.clients = args.clients.unwrap_or(options.run.clients);
+    options.run.clients_per_node = args.clients.unwrap_or(options.run.clients_per_node);
     run_power(&options).await
 }
 
 async fn run_several(seed: u64, each: usize, args: &Args) -> Report {
-    let mut options = RegionsOptions::with_power(seed, args.cuts, each);
-    options.talks = true;
+    let mut options = RegionsOptions::with_power_losses(seed, args.cuts, each);
+    options.is_verbose = true;
     options.shards = args.shards;
-    options.clients = args.clients.unwrap_or(options.clients);
+    options.clients_per_node = args.clients.unwrap_or(options.clients_per_node);
     run_regions(&options).await
 }

@@ -4,24 +4,24 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cloudkv_cluster_tests::faults::{Line, PlainLoad, Reply, Work};
-use cloudkv_cluster_tests::region::{RegionOptions, World};
-use cloudkv_cluster_tests::{Answer, Bucket, RawRequest, Router, eventually};
+use cloudkv_cluster_tests::faults::{NodeConnection, PlainLoad, ExchangeOutcome, LoadPattern};
+use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
+use cloudkv_cluster_tests::{HttpResponse, Bucket, RawRequest, Router, eventually};
 use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
-const SOON: Duration = Duration::from_secs(120);
+const SERVED_TIMEOUT: Duration = Duration::from_secs(120);
 /// Number of keys that the load reads and writes.
-const KEYS: u64 = 256;
+const KEY_COUNT: u64 = 256;
 /// Interval between two probe writes: the precision of the measurement.
-const EVERY: Duration = Duration::from_millis(10);
+const WRITE_INTERVAL: Duration = Duration::from_millis(10);
 /// Duration of the probe writes after the loss.
-const WATCHED: Duration = Duration::from_secs(5);
+const WATCH_DURATION: Duration = Duration::from_secs(5);
 /// Time after which a probe write counts as failed.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time until the global name is served again.
-const WORST: Duration = Duration::from_secs(2);
+const MAX_OUTAGE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -42,23 +42,23 @@ pub struct Args {
     still: bool,
 }
 
-struct Scene {
-    world: World,
+struct Scenario {
+    world: MultiRegionCluster,
     router: Router,
     bucket: Bucket,
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let mut scene = Scene::start(args).await;
+    let mut scene = Scenario::start(args).await;
     let (mut times, mut requests, mut unknown) = (vec![], 0, 0);
     for round in 1..=args.rounds {
-        let lost = scene.current().await?;
+        let lost = scene.global_region().await?;
         let load = scene.load(args);
-        load.goes_on(500).await;
-        scene.lose(lost, args.still);
-        let outage = scene.watch(round).await;
+        load.wait_progress(500).await;
+        scene.fail_region(lost, args.still);
+        let outage = scene.measure_outage(round).await;
         scene.check_refused(lost).await?;
-        scene.regain(lost, args.still).await;
+        scene.restore_region(lost, args.still).await;
         let outcome = load.stop().await;
         println!(
             "{round:3}: {}: the global name is served again after {} ms; {} requests, {} of \
@@ -66,19 +66,19 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             REGIONS[lost],
             outage.as_millis(),
             outcome.requests,
-            outcome.unknown,
-            outcome.errors - outcome.unknown
+            outcome.unknown_outcomes,
+            outcome.errors - outcome.unknown_outcomes
         );
         for error in outcome
-            .shown
+            .first_errors
             .iter()
-            .filter(|_| outcome.errors > outcome.unknown)
+            .filter(|_| outcome.errors > outcome.unknown_outcomes)
         {
             println!("     {error}");
         }
         times.push(outage);
         requests += outcome.requests;
-        unknown += outcome.unknown;
+        unknown += outcome.unknown_outcomes;
     }
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
@@ -89,28 +89,28 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         median.as_millis(),
         worst.as_millis()
     );
-    ensure!(worst <= WORST, "the longest outage took more than {WORST:?}");
+    ensure!(worst <= MAX_OUTAGE, "the longest outage took more than {MAX_OUTAGE:?}");
     Ok(())
 }
 
-impl Scene {
+impl Scenario {
     async fn start(args: &Args) -> Self {
-        let world = World::start_with(&REGIONS, args.nodes, 3, RegionOptions::default()).await;
+        let world = MultiRegionCluster::start_with(&REGIONS, args.nodes, 3, RegionOptions::default()).await;
         let seats = world.running().into_iter();
         let seeds: Vec<_> = seats.map(|seat| world.seat(seat).rpc()).collect();
         let router = Router::start_with(&seeds, &["--region", REGIONS[0]]).await;
-        let bucket = world.api(0).bucket_with(&[("plan", "pro")]).await;
+        let bucket = world.api(0).create_bucket_with(&[("plan", "pro")]).await;
         let scene = Self {
             world,
             router,
             bucket,
         };
-        let puts = (0..KEYS).map(async |key| {
-            let path = scene.bucket.key(&key.to_string());
-            scene.world.api(0).put(&path, "v").await.status(200);
+        let puts = (0..KEY_COUNT).map(async |key| {
+            let path = scene.bucket.key_path(&key.to_string());
+            scene.world.api(0).put(&path, "v").await.assert_status(200);
         });
         join_all(puts).await;
-        scene.world.wait_equal(&scene.bucket).await;
+        scene.world.wait_bucket_converged(&scene.bucket).await;
         for region in 0..REGIONS.len() {
             scene.wait_served(region).await;
         }
@@ -118,18 +118,18 @@ impl Scene {
     }
 
     fn load(&self, args: &Args) -> PlainLoad {
-        let (targets, work) = ([self.router.http()], Work::AllKeys(KEYS));
+        let (targets, work) = ([self.router.http()], LoadPattern::AllKeys(KEY_COUNT));
         PlainLoad::start(&targets, &self.bucket, args.clients, work, Some(args.rate))
     }
 
-    async fn ask(&self, host: &str) -> Option<Answer> {
-        let call = self.router.api().get(&self.bucket.key("0"));
+    async fn get(&self, host: &str) -> Option<HttpResponse> {
+        let call = self.router.api().get(&self.bucket.key_path("0"));
         call.header("host", host).try_send().await.ok()
     }
 
     /// Returns the region that serves the global name.
-    async fn current(&self) -> anyhow::Result<usize> {
-        let answer = self.ask("api.cloudkv.io").await.context("no response")?;
+    async fn global_region(&self) -> anyhow::Result<usize> {
+        let answer = self.get("api.cloudkv.io").await.context("no response")?;
         let name = answer.find_header("x-cloudkv-region").unwrap_or_default();
         let region = REGIONS.iter().position(|other| *other == name);
         region.with_context(|| format!("no region in {answer:?}"))
@@ -137,8 +137,8 @@ impl Scene {
 
     async fn wait_served(&self, region: usize) {
         let host = format!("api.{}.cloudkv.io", REGIONS[region]);
-        eventually(&format!("{host} is served"), SOON, async || {
-            let answer = self.ask(&host).await?;
+        eventually(&format!("{host} is served"), SERVED_TIMEOUT, async || {
+            let answer = self.get(&host).await?;
             (answer.status == 200).then_some(())
         })
         .await;
@@ -147,25 +147,25 @@ impl Scene {
     /// Checks that the name of a lost region isn't served by another one.
     async fn check_refused(&self, region: usize) -> anyhow::Result<()> {
         let host = format!("api.{}.cloudkv.io", REGIONS[region]);
-        let answer = self.ask(&host).await.context("no response")?;
+        let answer = self.get(&host).await.context("no response")?;
         ensure!(answer.status == 503, "{host} is served: {answer:?}");
         Ok(())
     }
 
-    fn lose(&mut self, region: usize, is_frozen: bool) {
+    fn fail_region(&mut self, region: usize, is_frozen: bool) {
         for seat in self.world.seats(region) {
             if is_frozen {
-                self.world.members[seat].pause();
+                self.world.nodes[seat].pause();
             } else {
                 self.world.kill(seat);
             }
         }
     }
 
-    async fn regain(&mut self, region: usize, is_frozen: bool) {
+    async fn restore_region(&mut self, region: usize, is_frozen: bool) {
         for seat in self.world.seats(region) {
             if is_frozen {
-                self.world.members[seat].resume();
+                self.world.nodes[seat].resume();
             } else {
                 self.world.restart(seat).await;
             }
@@ -175,29 +175,29 @@ impl Scene {
     }
 
     /// Writes to the global name; returns the time after which no write failed any more.
-    async fn watch(&self, round: u32) -> Duration {
+    async fn measure_outage(&self, round: u32) -> Duration {
         let started = Instant::now();
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(WRITE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut writes = vec![];
-        while started.elapsed() < WATCHED {
+        while started.elapsed() < WATCH_DURATION {
             ticks.tick().await;
-            let path = self.bucket.key(&format!("r{round}-{}", writes.len()));
+            let path = self.bucket.key_path(&format!("r{round}-{}", writes.len()));
             let (router, sent) = (self.router.http(), started.elapsed());
             writes.push(tokio::spawn(async move {
-                let request = RawRequest::new("PUT", &path).body(b"v");
-                let reply = Line::new(router, PATIENCE).exchange(&request).await;
+                let request = RawRequest::new("PUT", &path).parse_body(b"v");
+                let reply = NodeConnection::new(router, WRITE_TIMEOUT).exchange(&request).await;
                 (
                     sent,
-                    matches!(reply, Reply::Answer(answer) if answer.status == 200),
+                    matches!(reply, ExchangeOutcome::Response(answer) if answer.status == 200),
                 )
             }));
         }
         let writes = join_all(writes).await.into_iter();
         let failed = writes.filter_map(|write| match write {
             Ok((_, true)) => None,
-            Ok((sent, false)) => Some(sent + EVERY),
-            Err(_) => Some(WATCHED),
+            Ok((sent, false)) => Some(sent + WRITE_INTERVAL),
+            Err(_) => Some(WATCH_DURATION),
         });
         failed.max().unwrap_or_default()
     }

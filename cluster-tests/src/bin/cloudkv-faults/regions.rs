@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::builder::PossibleValuesParser;
-use cloudkv_cluster_tests::faults::{Kind, RegionsOptions, run_regions};
+use cloudkv_cluster_tests::faults::{FaultKind, RegionsOptions, run_regions};
 
 use crate::mixed::new_seed;
 
@@ -27,7 +27,7 @@ pub struct Args {
     clients: u32,
     /// Only these kinds of faults
     #[arg(long, value_delimiter = ',')]
-    kinds: Vec<Kind>,
+    kinds: Vec<FaultKind>,
     /// Have the third region join after a third of the time
     #[arg(long)]
     join: bool,
@@ -39,10 +39,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     println!("regions --seed {seed} --minutes {minutes} --each {each}");
     let duration = Duration::from_secs_f64(minutes * 60.0);
     let mut options = RegionsOptions::new(seed, duration, each);
-    options.talks = true;
+    options.is_verbose = true;
     options.shards = args.shards;
-    options.clients = args.clients;
-    options.joins = args.join;
+    options.clients_per_node = args.clients;
+    options.has_late_region = args.join;
     if !args.kinds.is_empty() {
         let unsupported = args.kinds.iter().find(|kind| !options.kinds.contains(kind));
         ensure!(unsupported.is_none(), "{unsupported:?} is not supported with such regions");
@@ -50,6 +50,6 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
     let report = run_regions(&options).await;
     println!("{report}");
-    ensure!(report.passed(), "the run with --seed {seed} failed");
+    ensure!(report.has_passed(), "the run with --seed {seed} failed");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{Plain, PlainError, PlainLoad, Work};
+use cloudkv_cluster_tests::faults::{PlainClient, PlainError, PlainLoad, LoadPattern};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, RawRequest};
 use futures_util::future::join_all;
@@ -13,10 +13,10 @@ use hdrhistogram::Histogram;
 use crate::rejoin_volume::{self, VolumeArgs};
 
 /// Seat of the node that loses its disk.
-pub const LOSER: usize = 2;
+pub const REJOINING_SEAT: usize = 2;
 
 /// Maximum time for the node to be restored.
-const WHOLE_WITHIN: Duration = Duration::from_secs(1200);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(1200);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    if let Some(volume) = args.volume.volume() {
+    if let Some(volume) = args.volume.params() {
         return rejoin_volume::run(args, &volume).await;
     }
     let options = RegionOptions {
@@ -52,13 +52,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let all: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
-    let others: Vec<_> = all[..LOSER].to_vec();
+    let others: Vec<_> = all[..REJOINING_SEAT].to_vec();
     fill(&all, &bucket, args).await?;
 
     let measure = Duration::from_secs_f64(args.seconds);
-    let (clients, work) = (args.clients, Work::AllKeys(args.keys));
+    let (clients, work) = (args.clients, LoadPattern::AllKeys(args.keys));
     let full = PlainLoad::start(&others, &bucket, clients, work, None);
     tokio::time::sleep(measure).await;
     let capacity = full.stop().await.requests as f64 / args.seconds;
@@ -71,44 +71,44 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::time::sleep(measure).await;
     let before = load.take_latencies();
 
-    let lost = region.node_id(LOSER).await;
+    let lost = region.node_id(REJOINING_SEAT).await;
     let started = Instant::now();
-    region.kill(LOSER);
-    region.rejoin_wiped(LOSER).await;
-    region.replace(0, &lost).await;
-    region.wait_formed_within(WHOLE_WITHIN).await;
+    region.kill(REJOINING_SEAT);
+    region.rejoin_wiped(REJOINING_SEAT).await;
+    region.replace_node(0, &lost).await;
+    region.wait_formed_within(RESTORE_TIMEOUT).await;
     let elapsed = started.elapsed();
     let during = load.take_latencies();
     let outcome = load.stop().await;
     region.wait_converged().await;
 
-    let status = region.status(LOSER).await;
+    let status = region.status(REJOINING_SEAT).await;
     let groups = status.iter().flat_map(|status| &status.groups);
     let by_snapshot = groups
         .filter(|group| group.is_shard() && group.purged > 0)
         .count();
     println!(
-        "node {LOSER} was restored after {:.1} s, {by_snapshot} of {} shards by snapshot",
+        "node {REJOINING_SEAT} was restored after {:.1} s, {by_snapshot} of {} shards by snapshot",
         elapsed.as_secs_f64(),
         args.shards
     );
     for (when, latencies) in [("before", &before), ("during", &during)] {
-        println!("{when}: {}", latencies_of(latencies));
+        println!("{when}: {}", latency_summary(latencies));
     }
     println!(
         "{} errors, {} of them writes of unknown outcome, {} requests retried",
-        outcome.errors, outcome.unknown, outcome.retried
+        outcome.errors, outcome.unknown_outcomes, outcome.retries
     );
     // The node was killed: only writes in flight to it may fail, one for each client.
-    let in_flight = outcome.unknown <= args.clients as u64;
-    let shown = outcome.shown.join("\n");
-    ensure!(outcome.errors == outcome.unknown && in_flight, "{shown}");
+    let in_flight = outcome.unknown_outcomes <= args.clients as u64;
+    let shown = outcome.first_errors.join("\n");
+    ensure!(outcome.errors == outcome.unknown_outcomes && in_flight, "{shown}");
     ensure!(by_snapshot > 0, "no shard was restored by snapshot");
     Ok(())
 }
 
 /// Formats the number of requests, and their latencies.
-pub fn latencies_of(latencies: &Histogram<u64>) -> String {
+pub fn latency_summary(latencies: &Histogram<u64>) -> String {
     let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     format!(
         "{} requests, median {:.2} ms, 99 % within {:.2} ms, longest {:.0} ms",
@@ -123,12 +123,12 @@ async fn fill(nodes: &[SocketAddr], bucket: &Bucket, args: &Args) -> anyhow::Res
     let started = Instant::now();
     let clients = args.clients as u64;
     let writers = (0..clients).map(|first| {
-        let mut plain = Plain::new(nodes, usize::try_from(first).unwrap_or(0));
+        let mut plain = PlainClient::new(nodes, usize::try_from(first).unwrap_or(0));
         let (bucket, keys) = (bucket.clone(), args.keys);
         tokio::spawn(async move {
             for key in (first..keys).step_by(usize::try_from(clients).unwrap_or(1)) {
-                let request = RawRequest::new("PUT", &bucket.key(&key.to_string()));
-                plain.send(&request.body(&[b'v'; 100])).await?;
+                let request = RawRequest::new("PUT", &bucket.key_path(&key.to_string()));
+                plain.send(&request.parse_body(&[b'v'; 100])).await?;
             }
             Ok::<(), PlainError>(())
         })

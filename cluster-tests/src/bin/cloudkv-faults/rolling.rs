@@ -1,7 +1,7 @@
 //! Restarts all nodes as planned, under load.
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -26,13 +26,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
     let load = PlainLoad::start(
         &nodes,
         &bucket,
         args.clients,
-        Work::OwnKeys,
+        LoadPattern::OwnKeys,
         Some(args.rate),
     );
     for round in 1..=args.rounds {
@@ -54,9 +54,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         "{} restarts: {} requests, {} retried over another connection, {} errors",
         args.rounds * 3,
         outcome.requests,
-        outcome.retried,
+        outcome.retries,
         outcome.errors
     );
-    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    ensure!(outcome.errors == 0, "{}", outcome.first_errors.join("\n"));
     Ok(())
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{PlainLoad, Work};
+use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
 /// Interval at which the groups' terms are checked.
-const EVERY: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -29,22 +29,22 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         ..RegionOptions::default()
     };
     let region = Region::start_with(options).await;
-    let bucket = region.api(0).bucket_with(&[("plan", "pro")]).await;
+    let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
     // Once all groups have settled, leadership is transferred to preferred leaders. That is
     // awaited, since such elections are not caused by load.
-    region.wait_spread().await;
+    region.wait_leaders_balanced().await;
     let before = terms(&region).await;
-    let load = PlainLoad::start(&nodes, &bucket, args.clients, Work::OwnKeys, None);
+    let load = PlainLoad::start(&nodes, &bucket, args.clients, LoadPattern::OwnKeys, None);
     let started = Instant::now();
     while started.elapsed().as_secs_f64() < args.minutes * 60.0 {
         let requests = load.requests();
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let latencies = load.take_latencies();
         println!(
             "{:5} s: {:6.0} requests/s, 99 % within {:.1} ms",
             started.elapsed().as_secs(),
-            (load.requests() - requests) as f64 / EVERY.as_secs_f64(),
+            (load.requests() - requests) as f64 / CHECK_INTERVAL.as_secs_f64(),
             latencies.value_at_quantile(0.99) as f64 / 1000.0
         );
         let now = terms(&region).await;
@@ -62,7 +62,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         "{} min of saturation: {} requests, {} errors, no election",
         args.minutes, outcome.requests, outcome.errors
     );
-    ensure!(outcome.errors == 0, "{}", outcome.shown.join("\n"));
+    ensure!(outcome.errors == 0, "{}", outcome.first_errors.join("\n"));
     Ok(())
 }
 

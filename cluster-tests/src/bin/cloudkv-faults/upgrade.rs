@@ -39,13 +39,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     println!("upgrade --seed {seed} --minutes {minutes} --each {each}");
     let duration = Duration::from_secs_f64(minutes * 60.0);
     let mut options = RegionsOptions::new(seed, duration, each);
-    options.talks = true;
+    options.is_verbose = true;
     options.shards = args.shards;
-    options.clients = args.clients;
+    options.clients_per_node = args.clients;
     options.kinds = vec![];
-    options.upgrades_from = Some(old);
+    options.old_binary = Some(old);
     let report = run_regions(&options).await;
     println!("{report}");
-    ensure!(report.passed(), "the run with --seed {seed} failed");
+    ensure!(report.has_passed(), "the run with --seed {seed} failed");
     Ok(())
 }

@@ -7,20 +7,20 @@
 //! from region to region: see `lww_checker` for what these may observe. At the end all regions must
 //! have converged, byte by byte, and nothing of what was deleted may be left.
 
-mod compare;
-mod cut_restart;
-mod doomed;
-mod field;
-mod finish;
-mod judge;
+mod convergence;
+mod isolated_restart;
+mod deleted_bucket;
+mod context;
+mod final_checks;
+mod lww_checker;
 #[cfg(test)]
-mod judge_tests;
+mod lww_checker_tests;
 mod load;
-mod power;
+mod power_losses;
 mod run;
-mod storm;
-mod traveller;
+mod region_nemesis;
+mod session_client;
 mod upgrade;
-mod visit;
+mod region_call;
 
 pub use run::{RegionsOptions, run_regions};

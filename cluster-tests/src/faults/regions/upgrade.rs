@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::field::Field;
-use crate::region::World;
+use super::context::RegionsContext;
+use crate::region::MultiRegionCluster;
 
 /// A phase of the upgrade: nodes that get a build, one after the other.
-struct Leg {
+struct UpgradePhase {
     name: &'static str,
     seats: Vec<usize>,
     /// Path of the build; `None`: this build.
@@ -17,20 +17,20 @@ struct Leg {
 
 /// Upgrades all nodes but one: while that one has the older build, the feature level stays and the
 /// others can be downgraded again. The second phase does so, and the third upgrades all nodes.
-fn phases(seats: &[usize], old: &Path) -> [Leg; 3] {
+fn upgrade_phases(seats: &[usize], old: &Path) -> [UpgradePhase; 3] {
     let but_one = &seats[..seats.len().saturating_sub(1)];
     [
-        Leg {
+        UpgradePhase {
             name: "forward",
             seats: but_one.to_vec(),
             binary: None,
         },
-        Leg {
+        UpgradePhase {
             name: "back",
             seats: but_one.iter().rev().copied().collect(),
             binary: Some(old.to_owned()),
         },
-        Leg {
+        UpgradePhase {
             name: "forward for good",
             seats: seats.to_vec(),
             binary: None,
@@ -43,24 +43,24 @@ fn phases(seats: &[usize], old: &Path) -> [Leg; 3] {
 ///
 /// # Panics
 /// Panics if a node doesn't stop as it should, or doesn't come back.
-pub(super) async fn roll(
-    cluster: &mut World,
+pub(super) async fn run_upgrade(
+    cluster: &mut MultiRegionCluster,
     old: &Path,
     duration: Duration,
-    context: &Field,
+    context: &RegionsContext,
     report: impl Fn(&str),
 ) -> Vec<String> {
-    let phases = phases(&cluster.running(), old);
+    let phases = upgrade_phases(&cluster.running(), old);
     let restarts: usize = phases.iter().map(|phase| phase.seats.len()).sum();
     let pause = duration / u32::try_from(restarts).unwrap_or(u32::MAX).max(1);
     let mut done = vec![];
     for phase in phases {
         for seat in &phase.seats {
-            if context.stopped() {
+            if context.is_stopped() {
                 return done;
             }
             cluster.terminate(*seat).await;
-            cluster.members[*seat].flags.binary.clone_from(&phase.binary);
+            cluster.nodes[*seat].flags.binary.clone_from(&phase.binary);
             cluster.restart(*seat).await;
             cluster.wait_ready(*seat).await;
             report(&format!("{}: node {seat}", phase.name));
@@ -79,7 +79,7 @@ mod tests {
     fn one_node_keeps_the_old_build_until_the_last_phase() {
         let old = PathBuf::from("old");
         let mut builds = vec![Some(&old); 3];
-        let phases = phases(&[0, 1, 2], &old);
+        let phases = upgrade_phases(&[0, 1, 2], &old);
         for (number, phase) in phases.iter().enumerate() {
             for seat in &phase.seats {
                 builds[*seat] = phase.binary.as_ref();

@@ -21,11 +21,11 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 /// Maximum number of unread bytes that are discarded to keep a connection.
-const MAX_DISCARDED: u64 = 4 << 10;
+const MAX_DISCARDED_BYTES: u64 = 4 << 10;
 
 /// Number of polls of a remainder before it counts as not yet received: hyper delivers a piece one
 /// poll after it was requested.
-const DISCARD_POLLS: usize = 6;
+const MAX_DISCARD_POLLS: usize = 6;
 
 /// Error of a body that broke off, or isn't as its head announced.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -36,40 +36,40 @@ pub struct RequestBody {
     /// `Some` until it is dropped.
     incoming: Option<Incoming>,
     /// Record of its end, over HTTP/1.
-    unread: Option<Arc<Unread>>,
+    unread: Option<Arc<UnreadBody>>,
     /// True if the end of the stream decides, as over HTTP/2.
     ends_with_stream: bool,
-    held: Option<Box<Held>>,
+    withheld: Option<Box<WithheldFrame>>,
 }
 
 /// Last bytes of a body whose stream hasn't ended, or the trailers after them.
 #[derive(Debug)]
-enum Held {
+enum WithheldFrame {
     Data(Bytes),
-    Frame(Frame<Bytes>),
+    Trailers(Frame<Bytes>),
 }
 
 /// Record of whether the current request's body was read to its end, for one HTTP/1 connection.
 #[derive(Debug, Default)]
-pub(crate) struct Unread {
-    open: AtomicBool,
+pub(crate) struct UnreadBody {
+    is_open: AtomicBool,
     /// Body that was dropped before its end.
-    left: Mutex<Option<Incoming>>,
+    remainder: Mutex<Option<Incoming>>,
 }
 
 impl RequestBody {
     /// Creates a body whose end is recorded in `unread`. One that waits for `100 Continue` is never
     /// polled once it was dropped: that would make the client send it.
-    pub(crate) fn http1(incoming: Incoming, unread: &Arc<Unread>) -> Self {
+    pub(crate) fn http1(incoming: Incoming, unread: &Arc<UnreadBody>) -> Self {
         let unread = (!incoming.is_end_stream()).then(|| {
-            unread.open.store(true, Ordering::Relaxed);
+            unread.is_open.store(true, Ordering::Relaxed);
             Arc::clone(unread)
         });
         Self {
             incoming: Some(incoming),
             unread,
             ends_with_stream: false,
-            held: None,
+            withheld: None,
         }
     }
 
@@ -79,7 +79,7 @@ impl RequestBody {
             incoming: Some(incoming),
             unread: None,
             ends_with_stream: true,
-            held: None,
+            withheld: None,
         }
     }
 
@@ -87,32 +87,32 @@ impl RequestBody {
         let Some(incoming) = self.incoming.as_mut() else {
             return Poll::Ready(None);
         };
-        if let Some(Held::Frame(_)) = self.held.as_deref() {
-            return Poll::Ready(take_held(&mut self.held).map(Ok));
+        if let Some(WithheldFrame::Trailers(_)) = self.withheld.as_deref() {
+            return Poll::Ready(take_withheld(&mut self.withheld).map(Ok));
         }
         loop {
             let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None => return Poll::Ready(take_held(&mut self.held).map(Ok)),
+                None => return Poll::Ready(take_withheld(&mut self.withheld).map(Ok)),
             };
-            if self.held.is_some() {
+            if self.withheld.is_some() {
                 if frame.data_ref().is_some_and(Bytes::is_empty) {
                     continue;
                 }
                 if frame.is_data() {
-                    self.held = None;
+                    self.withheld = None;
                     let message = "the body is longer than its content-length";
                     return Poll::Ready(Some(Err(message.into())));
                 }
-                let last = take_held(&mut self.held);
-                self.held = Some(Box::new(Held::Frame(frame)));
+                let last = take_withheld(&mut self.withheld);
+                self.withheld = Some(Box::new(WithheldFrame::Trailers(frame)));
                 return Poll::Ready(last.map(Ok));
             }
             let is_complete = self.ends_with_stream && incoming.size_hint().exact() == Some(0);
             match frame.into_data() {
                 Ok(data) if is_complete && !incoming.is_end_stream() => {
-                    self.held = Some(Box::new(Held::Data(data)));
+                    self.withheld = Some(Box::new(WithheldFrame::Data(data)));
                 }
                 Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Err(frame) => return Poll::Ready(Some(Ok(frame))),
@@ -121,10 +121,10 @@ impl RequestBody {
     }
 }
 
-fn take_held(withheld: &mut Option<Box<Held>>) -> Option<Frame<Bytes>> {
+fn take_withheld(withheld: &mut Option<Box<WithheldFrame>>) -> Option<Frame<Bytes>> {
     withheld.take().map(|withheld| match *withheld {
-        Held::Data(data) => Frame::data(data),
-        Held::Frame(frame) => frame,
+        WithheldFrame::Data(data) => Frame::data(data),
+        WithheldFrame::Trailers(frame) => frame,
     })
 }
 
@@ -142,21 +142,21 @@ impl Body for RequestBody {
             && (frame.is_none() || self.is_end_stream())
             && let Some(unread) = self.unread.take()
         {
-            unread.open.store(false, Ordering::Relaxed);
+            unread.is_open.store(false, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         let ended = self.incoming.as_ref().is_none_or(Body::is_end_stream);
-        ended && self.held.is_none()
+        ended && self.withheld.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         let incoming = self.incoming.as_ref().map(Body::size_hint);
-        match (incoming, self.held.as_deref()) {
+        match (incoming, self.withheld.as_deref()) {
             (Some(hint), None) => hint,
-            (Some(_), Some(Held::Data(data))) => SizeHint::with_exact(data.len() as u64),
+            (Some(_), Some(WithheldFrame::Data(data))) => SizeHint::with_exact(data.len() as u64),
             _ => SizeHint::with_exact(0),
         }
     }
@@ -165,20 +165,20 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(unread) = self.unread.take() {
-            *unread.left.lock() = self.incoming.take();
+            *unread.remainder.lock() = self.incoming.take();
         }
     }
 }
 
-impl Unread {
+impl UnreadBody {
     /// Returns whether the request that was just answered left some of its body unread. A short
     /// remainder that was received already is discarded first, unless the client `waits` for
     /// `100 Continue`.
-    pub(crate) async fn is_left(&self, waits: bool) -> bool {
-        if !self.open.swap(false, Ordering::Relaxed) {
+    pub(crate) async fn has_unread_bytes(&self, waits: bool) -> bool {
+        if !self.is_open.swap(false, Ordering::Relaxed) {
             return false;
         }
-        let remainder = self.left.lock().take();
+        let remainder = self.remainder.lock().take();
         match remainder {
             Some(body) if !waits => !discard(body).await,
             // It is still being read, or must not be polled.
@@ -195,7 +195,7 @@ async fn discard(mut body: Incoming) -> bool {
             if body.is_end_stream() {
                 return Poll::Ready(true);
             }
-            if bytes + body.size_hint().lower() > MAX_DISCARDED {
+            if bytes + body.size_hint().lower() > MAX_DISCARDED_BYTES {
                 return Poll::Ready(false);
             }
             match Pin::new(&mut body).poll_frame(cx) {
@@ -204,7 +204,7 @@ async fn discard(mut body: Incoming) -> bool {
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
                 Poll::Ready(None) => return Poll::Ready(true),
-                Poll::Pending if polls < DISCARD_POLLS => {
+                Poll::Pending if polls < MAX_DISCARD_POLLS => {
                     polls += 1;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

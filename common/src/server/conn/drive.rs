@@ -11,10 +11,10 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
-use crate::server::answer::Answer;
-use crate::server::conn::pulse::Order;
-use crate::server::conn::session::Session;
-use crate::server::conn::streams::Streams;
+use crate::server::handler::RequestHandler;
+use crate::server::conn::state::Directive;
+use crate::server::conn::session::HttpSession;
+use crate::server::conn::h2_streams::StreamExecutor;
 use crate::server::settings::HttpSettings;
 
 /// Flow-control windows: bytes of unread bodies of one HTTP/2 request, and of one connection.
@@ -23,8 +23,8 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 
 /// Configures hyper with the settings' bounds. Its own header timeout stays off: it would also be
 /// the idle timeout, doesn't cover the wait for the first byte, and takes a timer per request.
-pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<Streams> {
-    let mut builder = Builder::new(Streams::new(tasks, settings.write_timeout));
+pub(crate) fn http_builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor::new(tasks, settings.write_timeout));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -34,54 +34,54 @@ pub(crate) fn builder(settings: &HttpSettings, tasks: TaskTracker) -> Builder<St
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)
-        .max_header_list_size(settings.max_header_list)
+        .max_header_list_size(settings.max_header_list_bytes)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(settings.keep_alive)
-        .keep_alive_timeout(settings.keep_alive);
+        .keep_alive_interval(settings.keep_alive_interval)
+        .keep_alive_timeout(settings.keep_alive_interval);
     builder
 }
 
 /// Serves a connection until it ends, has drained, or is cut.
-pub(crate) async fn drive<A: Answer>(
-    builder: &Builder<Streams>,
+pub(crate) async fn drive<A: RequestHandler>(
+    builder: &Builder<StreamExecutor>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    session: Arc<Session<A>>,
+    session: Arc<HttpSession<A>>,
 ) {
-    let state = Arc::clone(&session.pulse);
+    let state = Arc::clone(&session.state);
     let service = service_fn(move |request| Arc::clone(&session).serve(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let (mut is_registered, mut is_draining) = (false, false);
     let ended = poll_fn(|cx| {
         // A task's waker stays the same, so once is enough.
         if !std::mem::replace(&mut is_registered, true) {
-            state.register(cx.waker());
+            state.register_waker(cx.waker());
         }
-        match state.order() {
-            Order::Serve => {}
-            Order::Drain => {
+        match state.directive() {
+            Directive::Serve => {}
+            Directive::Drain => {
                 if !std::mem::replace(&mut is_draining, true) {
                     connection.as_mut().graceful_shutdown();
                 }
             }
-            Order::Evict => {
+            Directive::Evict => {
                 if !std::mem::replace(&mut is_draining, true) {
                     connection.as_mut().graceful_shutdown();
                 }
                 // Polled once, to send the client a GOAWAY if its socket takes it.
                 let ended = connection.as_mut().poll(cx);
-                if state.marks().running == 0 {
+                if state.activity().running == 0 {
                     return Poll::Ready(Ok(()));
                 }
                 return ended;
             }
-            Order::Cut => return Poll::Ready(Ok(())),
+            Directive::Cut => return Poll::Ready(Ok(())),
         }
         connection.as_mut().poll(cx)
     });
     if let Err(error) = ended.await {
         // A request that hyper itself refused has a response, too, and unread bytes may follow it.
-        state.will_linger();
+        state.set_linger();
         tracing::debug!(error = &*error, "connection failed");
     }
 }

@@ -16,9 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::server::metrics::ConnectionMetrics;
 
-const MAX_SOCKETS: usize = 256;
-const MAX_TIME: Duration = Duration::from_secs(2);
-const MAX_BYTES: usize = 4 << 20;
+const MAX_LINGERING_SOCKETS: usize = 256;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Closes sockets after a linger.
 pub(crate) struct Lingerer {
@@ -44,17 +44,17 @@ impl Lingerer {
 
     /// Closes a socket whose response has been written.
     pub(crate) fn linger(&self, stream: TcpStream) {
-        if !self.connections.lingers(MAX_SOCKETS) {
+        if !self.connections.try_start_linger(MAX_LINGERING_SOCKETS) {
             return;
         }
-        let permit = Place(Arc::clone(&self.connections));
+        let permit = LingerPermit(Arc::clone(&self.connections));
         let stop = self.stop.clone();
         // Sockets may be dropped outside of the runtime, at its end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let task = async move {
                 let _permit = permit;
                 let _ = stop
-                    .run_until_cancelled(timeout(MAX_TIME, swallow(stream)))
+                    .run_until_cancelled(timeout(LINGER_TIMEOUT, discard_input(stream)))
                     .await;
             };
             self.tasks.spawn_on(task, &runtime);
@@ -63,21 +63,21 @@ impl Lingerer {
 }
 
 /// Permit of one lingering socket.
-struct Place(Arc<ConnectionMetrics>);
+struct LingerPermit(Arc<ConnectionMetrics>);
 
-impl Drop for Place {
+impl Drop for LingerPermit {
     fn drop(&mut self) {
-        self.0.lingered();
+        self.0.end_linger();
     }
 }
 
-async fn swallow(mut stream: TcpStream) {
+async fn discard_input(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let mut buffer = vec![0; 16 << 10];
     let mut total = 0;
-    while total < MAX_BYTES {
+    while total < MAX_LINGER_BYTES {
         match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(read) => total += read,

@@ -12,19 +12,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::server::conn::pulse::{Marks, Order};
+use crate::server::conn::state::{Activity, Directive};
 use crate::server::settings::HttpSettings;
 
 /// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct ConnectionTimeouts {
     pub(crate) header: Duration,
     pub(crate) idle: Duration,
     pub(crate) write: Duration,
 }
 
-impl Patience {
-    pub(crate) fn of(settings: &HttpSettings) -> Self {
+impl ConnectionTimeouts {
+    pub(crate) fn from_settings(settings: &HttpSettings) -> Self {
         Self {
             header: settings.header_timeout,
             idle: settings.idle_timeout,
@@ -33,7 +33,7 @@ impl Patience {
     }
 
     /// Returns the interval at which connections should be swept.
-    pub(crate) fn interval(&self) -> Duration {
+    pub(crate) fn sweep_interval(&self) -> Duration {
         let shortest = self.header.min(self.idle).min(self.write);
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
@@ -41,23 +41,23 @@ impl Patience {
 
 /// Monitor of one connection: its activity at the last sweep, and since when it is idle or stuck.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Watch {
-    last: Marks,
+pub(crate) struct ConnectionMonitor {
+    last: Activity,
     idle_since: Instant,
     head_since: Option<Instant>,
     blocked_since: Option<Instant>,
-    waiting_since: Option<Instant>,
+    pending_since: Option<Instant>,
 }
 
-impl Watch {
+impl ConnectionMonitor {
     /// Creates a monitor for a connection that was just accepted.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            last: Marks::default(),
+            last: Activity::default(),
             idle_since: now,
             head_since: None,
             blocked_since: None,
-            waiting_since: None,
+            pending_since: None,
         }
     }
 
@@ -67,49 +67,49 @@ impl Watch {
     }
 
     /// Takes a connection's current activity and returns the directive for it.
-    pub(crate) fn observe(&mut self, activity: Marks, now: Instant, timeouts: &Patience) -> Order {
+    pub(crate) fn observe(&mut self, activity: Activity, now: Instant, timeouts: &ConnectionTimeouts) -> Directive {
         let last = std::mem::replace(&mut self.last, activity);
-        self.blocked_since = match (activity.write_blocked, self.blocked_since) {
+        self.blocked_since = match (activity.is_write_blocked, self.blocked_since) {
             (true, Some(since)) if activity.writes == last.writes => Some(since),
             (true, _) => Some(now),
             (false, _) => None,
         };
         // Over HTTP/1 a pending response blocks the socket.
-        let is_pending = activity.http2 && activity.held > 0;
-        self.waiting_since = match (is_pending, self.waiting_since) {
-            (true, Some(since)) if activity.parts == last.parts => Some(since),
+        let is_pending = activity.is_http2 && activity.pending_bytes > 0;
+        self.pending_since = match (is_pending, self.pending_since) {
+            (true, Some(since)) if activity.sent_chunks == last.sent_chunks => Some(since),
             (true, _) => Some(now),
             (false, _) => None,
         };
-        let has_sent = if activity.http2 {
-            activity.parts != last.parts
+        let has_sent = if activity.is_http2 {
+            activity.sent_chunks != last.sent_chunks
         } else {
             activity.writes != last.writes
         };
-        let is_busy = activity.running > 0 || activity.write_blocked || has_sent;
+        let is_busy = activity.running > 0 || activity.is_write_blocked || has_sent;
         if is_busy || activity.started != last.started {
             self.idle_since = now;
             self.head_since = None;
-        } else if activity.reads != last.reads && !activity.http2 {
+        } else if activity.reads != last.reads && !activity.is_http2 {
             self.head_since.get_or_insert(now);
         }
-        self.verdict(now, timeouts)
+        self.decide(now, timeouts)
     }
 
-    fn verdict(&self, now: Instant, timeouts: &Patience) -> Order {
+    fn decide(&self, now: Instant, timeouts: &ConnectionTimeouts) -> Directive {
         let exceeds = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         let exceeds_write =
             |since: Option<Instant>| since.is_some_and(|since| exceeds(since, timeouts.write));
-        let is_stuck = exceeds_write(self.blocked_since) || exceeds_write(self.waiting_since);
+        let is_stuck = exceeds_write(self.blocked_since) || exceeds_write(self.pending_since);
         let is_slow = self
             .head_since
             .is_some_and(|since| exceeds(since, timeouts.header));
         if is_stuck || is_slow || exceeds(self.idle_since, timeouts.idle + timeouts.header) {
-            Order::Cut
+            Directive::Cut
         } else if exceeds(self.idle_since, timeouts.idle) {
-            Order::Drain
+            Directive::Drain
         } else {
-            Order::Serve
+            Directive::Serve
         }
     }
 }
@@ -118,7 +118,7 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
         header: Duration::from_secs(10),
         idle: Duration::from_secs(60),
         write: Duration::from_secs(30),
@@ -126,111 +126,111 @@ mod tests {
 
     /// Sweeps every second a connection with this activity, and returns the first directive other
     /// than to serve, and its time.
-    fn first_order(seconds: u64, activity: impl Fn(u32) -> Marks) -> Option<(u64, Order)> {
+    fn first_directive(seconds: u64, activity: impl Fn(u32) -> Activity) -> Option<(u64, Directive)> {
         let start = Instant::now();
-        let mut monitor = Watch::new(start);
+        let mut monitor = ConnectionMonitor::new(start);
         (1..=seconds).find_map(|second| {
             let now = start + Duration::from_secs(second);
-            let directive = monitor.observe(activity(second as u32), now, &PATIENCE);
-            (directive != Order::Serve).then_some((second, directive))
+            let directive = monitor.observe(activity(second as u32), now, &TIMEOUTS);
+            (directive != Directive::Serve).then_some((second, directive))
         })
     }
 
     #[test]
     fn idle_connections_are_drained() {
         assert_eq!(
-            first_order(100, |_| Marks::default()),
-            Some((60, Order::Drain))
+            first_directive(100, |_| Activity::default()),
+            Some((60, Directive::Drain))
         );
     }
 
     #[test]
     fn connections_with_slow_heads_are_cut() {
-        let trickle = |second| Marks {
+        let trickle = |second| Activity {
             reads: second,
-            ..Marks::default()
+            ..Activity::default()
         };
-        assert_eq!(first_order(100, trickle), Some((11, Order::Cut)));
-        let one_byte = |_| Marks {
+        assert_eq!(first_directive(100, trickle), Some((11, Directive::Cut)));
+        let one_byte = |_| Activity {
             reads: 1,
-            ..Marks::default()
+            ..Activity::default()
         };
-        assert_eq!(first_order(100, one_byte), Some((11, Order::Cut)));
+        assert_eq!(first_directive(100, one_byte), Some((11, Directive::Cut)));
     }
 
     #[test]
     fn responses_without_a_window_are_cut_and_slow_ones_are_not() {
-        let pending = |parts| Marks {
+        let pending = |parts| Activity {
             started: 1,
-            http2: true,
-            held: 100_000,
-            parts,
-            ..Marks::default()
+            is_http2: true,
+            pending_bytes: 100_000,
+            sent_chunks: parts,
+            ..Activity::default()
         };
-        let pings = |second| Marks {
+        let pings = |second| Activity {
             reads: second,
             writes: second,
             ..pending(1)
         };
-        assert_eq!(first_order(100, pings), Some((31, Order::Cut)));
-        assert_eq!(first_order(1000, |second| pending(second / 20)), None);
+        assert_eq!(first_directive(100, pings), Some((31, Directive::Cut)));
+        assert_eq!(first_directive(1000, |second| pending(second / 20)), None);
     }
 
     #[test]
     fn http2_pings_neither_prolong_nor_end_a_connection() {
-        let pings = |second| Marks {
+        let pings = |second| Activity {
             reads: second,
             writes: second,
-            http2: true,
-            ..Marks::default()
+            is_http2: true,
+            ..Activity::default()
         };
-        assert_eq!(first_order(100, pings), Some((60, Order::Drain)));
+        assert_eq!(first_directive(100, pings), Some((60, Directive::Drain)));
     }
 
     #[test]
     fn busy_connections_are_kept() {
-        let requests = |second| Marks {
+        let requests = |second| Activity {
             reads: second,
             started: second,
             writes: second,
-            ..Marks::default()
+            ..Activity::default()
         };
-        assert_eq!(first_order(1000, requests), None);
-        let long = |_| Marks {
+        assert_eq!(first_directive(1000, requests), None);
+        let long = |_| Activity {
             reads: 1,
             started: 1,
             running: 1,
-            ..Marks::default()
+            ..Activity::default()
         };
-        assert_eq!(first_order(1000, long), None);
+        assert_eq!(first_directive(1000, long), None);
     }
 
     #[test]
     fn stuck_responses_are_cut_and_slow_ones_are_not() {
-        let stuck = |_| Marks {
+        let stuck = |_| Activity {
             started: 1,
             writes: 1,
-            write_blocked: true,
-            ..Marks::default()
+            is_write_blocked: true,
+            ..Activity::default()
         };
-        assert_eq!(first_order(100, stuck), Some((31, Order::Cut)));
-        let slow = |second| Marks {
+        assert_eq!(first_directive(100, stuck), Some((31, Directive::Cut)));
+        let slow = |second| Activity {
             started: 1,
             writes: second / 20,
-            write_blocked: true,
-            ..Marks::default()
+            is_write_blocked: true,
+            ..Activity::default()
         };
-        assert_eq!(first_order(1000, slow), None);
+        assert_eq!(first_directive(1000, slow), None);
     }
 
     #[test]
     fn drained_connections_that_stay_open_are_cut() {
         let start = Instant::now();
-        let mut monitor = Watch::new(start);
+        let mut monitor = ConnectionMonitor::new(start);
         let now = start + Duration::from_secs(70);
         assert_eq!(
-            monitor.observe(Marks::default(), now, &PATIENCE),
-            Order::Cut
+            monitor.observe(Activity::default(), now, &TIMEOUTS),
+            Directive::Cut
         );
     }
 }

@@ -20,12 +20,12 @@
 
 pub(crate) mod body;
 pub(crate) mod drive;
-pub(crate) mod held;
+pub(crate) mod response_budget;
 pub(crate) mod linger;
 pub(crate) mod liveness;
-pub(crate) mod outbound;
-pub(crate) mod pulse;
+pub(crate) mod response_body;
+pub(crate) mod state;
 pub(crate) mod registry;
 pub(crate) mod session;
-pub(crate) mod stream;
-pub(crate) mod streams;
+pub(crate) mod socket;
+pub(crate) mod h2_streams;

@@ -6,39 +6,39 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::server::conn::liveness::{Patience, Watch};
-use crate::server::conn::pulse::{Order, Pulse};
+use crate::server::conn::liveness::{ConnectionTimeouts, ConnectionMonitor};
+use crate::server::conn::state::{Directive, ConnectionState};
 use crate::server::metrics::ConnectionMetrics;
 
 /// Registry of a server's open connections.
-pub(crate) struct Registry {
-    open: Mutex<HashMap<u32, (Arc<Pulse>, Watch)>>,
-    patience: Patience,
+pub(crate) struct ConnectionRegistry {
+    open: Mutex<HashMap<u32, (Arc<ConnectionState>, ConnectionMonitor)>>,
+    timeouts: ConnectionTimeouts,
     metrics: Arc<ConnectionMetrics>,
 }
 
-impl Registry {
-    pub(crate) fn new(timeouts: Patience, metrics: Arc<ConnectionMetrics>) -> Arc<Self> {
+impl ConnectionRegistry {
+    pub(crate) fn new(timeouts: ConnectionTimeouts, metrics: Arc<ConnectionMetrics>) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
-            patience: timeouts,
+            timeouts,
             metrics,
         })
     }
 
     /// Adds a connection until the guard is dropped.
-    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
-        let number = self.metrics.opened();
+    pub(crate) fn register(self: &Arc<Self>) -> RegistryEntry {
+        let number = self.metrics.record_opened();
         let now = Instant::now();
-        let (state, monitor) = (Arc::new(Pulse::default()), Watch::new(now));
-        state.note_idle(now, 0);
+        let (state, monitor) = (Arc::new(ConnectionState::default()), ConnectionMonitor::new(now));
+        state.set_idle_since(now, 0);
         self.open
             .lock()
             .insert(number, (Arc::clone(&state), monitor));
-        Entered {
+        RegistryEntry {
             registry: Arc::clone(self),
             number,
-            pulse: state,
+            state,
         }
     }
 
@@ -50,43 +50,43 @@ impl Registry {
     /// Checks every connection, and ends those that have been idle or stuck for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         for (state, monitor) in self.open.lock().values_mut() {
-            let activity = state.marks();
-            let directive = monitor.observe(activity, now, &self.patience);
-            state.note_idle(monitor.idle_since(), activity.started);
-            if directive > state.order() {
-                self.give(state, directive);
+            let activity = state.activity();
+            let directive = monitor.observe(activity, now, &self.timeouts);
+            state.set_idle_since(monitor.idle_since(), activity.started);
+            if directive > state.directive() {
+                self.issue(state, directive);
             }
         }
     }
 
     /// Issues a directive to the connections for which `filter` returns true.
-    pub(crate) fn command(&self, directive: Order, filter: impl Fn(&Pulse) -> bool) {
+    pub(crate) fn issue_where(&self, directive: Directive, filter: impl Fn(&ConnectionState) -> bool) {
         for (state, _) in self.open.lock().values() {
             if filter(state) {
-                self.give(state, directive);
+                self.issue(state, directive);
             }
         }
     }
 
-    fn give(&self, state: &Pulse, directive: Order) {
-        if directive == Order::Cut {
-            self.metrics.cut();
+    fn issue(&self, state: &ConnectionState, directive: Directive) {
+        if directive == Directive::Cut {
+            self.metrics.record_cut();
         }
-        state.command(directive);
+        state.issue(directive);
     }
 }
 
 /// Entry of a connection, which is removed when this is dropped.
-pub(crate) struct Entered {
-    registry: Arc<Registry>,
+pub(crate) struct RegistryEntry {
+    registry: Arc<ConnectionRegistry>,
     /// Number of the connection, unique among ports that share their counters.
     pub(crate) number: u32,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) state: Arc<ConnectionState>,
 }
 
-impl Drop for Entered {
+impl Drop for RegistryEntry {
     fn drop(&mut self) {
         self.registry.open.lock().remove(&self.number);
-        self.registry.metrics.closed();
+        self.registry.metrics.record_closed();
     }
 }

@@ -11,58 +11,58 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-use crate::server::addresses::{Address, Place, UnderWay};
-use crate::server::answer::{Answer, Origin};
-use crate::server::conn::body::{RequestBody, Unread};
-use crate::server::conn::held::{Account, FREE_BYTES};
-use crate::server::conn::outbound::Outbound;
-use crate::server::conn::pulse::Pulse;
-use crate::server::conn::streams;
-use crate::server::forwarded::{X_CLOUDKV_ROUTER, client_of};
+use crate::server::client_addresses::{ClientAddress, ConnectionSlot, RequestPermit};
+use crate::server::handler::{RequestHandler, RequestOrigin};
+use crate::server::conn::body::{RequestBody, UnreadBody};
+use crate::server::conn::response_budget::{ResponseBudget, UNCOUNTED_BYTES};
+use crate::server::conn::response_body::ResponseBody;
+use crate::server::conn::state::ConnectionState;
+use crate::server::conn::h2_streams;
+use crate::server::forwarded::{X_CLOUDKV_ROUTER, client_address};
 use crate::server::request_id::{self, X_REQUEST_ID};
 use crate::server::settings::HttpSettings;
 
 /// State that the requests of one connection share.
-pub(crate) struct Session<A> {
-    pub(crate) answers: Arc<A>,
+pub(crate) struct HttpSession<A> {
+    pub(crate) handler: Arc<A>,
     pub(crate) settings: Arc<HttpSettings>,
     pub(crate) connection: u32,
     pub(crate) peer: SocketAddr,
-    pub(crate) encrypted: bool,
-    pub(crate) pulse: Arc<Pulse>,
-    pub(crate) unread: Arc<Unread>,
+    pub(crate) is_encrypted: bool,
+    pub(crate) state: Arc<ConnectionState>,
+    pub(crate) unread: Arc<UnreadBody>,
     /// Set while the server shuts down.
-    pub(crate) closing: Arc<AtomicBool>,
+    pub(crate) is_closing: Arc<AtomicBool>,
     /// Budget of the pending responses.
-    pub(crate) account: Arc<Account>,
+    pub(crate) response_budget: Arc<ResponseBudget>,
     /// Client for which the connection counts.
-    pub(crate) caller: Caller,
+    pub(crate) owner: ConnectionOwner,
 }
 
 /// Client for which a connection counts.
-pub(crate) struct Caller {
+pub(crate) struct ConnectionOwner {
     /// Address for which it counts; none for a trusted proxy.
-    address: Option<Arc<Address>>,
-    place: Mutex<Option<Place>>,
+    address: Option<Arc<ClientAddress>>,
+    slot: Mutex<Option<ConnectionSlot>>,
     /// Set if it is a router of the cluster, which limits its clients itself.
     is_router: AtomicBool,
 }
 
-impl Caller {
+impl ConnectionOwner {
     /// Creates the owner of an address's connection, with its slot.
-    pub(crate) fn address(address: Arc<Address>, slot: Place) -> Self {
+    pub(crate) fn for_address(address: Arc<ClientAddress>, slot: ConnectionSlot) -> Self {
         Self {
             address: Some(address),
-            place: Mutex::new(Some(slot)),
+            slot: Mutex::new(Some(slot)),
             is_router: AtomicBool::new(false),
         }
     }
 
     /// Creates the owner of a connection of a trusted proxy, which forwards its clients' addresses.
-    pub(crate) fn proxy() -> Self {
+    pub(crate) fn for_proxy() -> Self {
         Self {
             address: None,
-            place: Mutex::default(),
+            slot: Mutex::default(),
             is_router: AtomicBool::new(false),
         }
     }
@@ -76,9 +76,9 @@ impl Caller {
     pub(crate) fn set_router(&self) {
         self.is_router.store(true, Ordering::Relaxed);
         if let Some(address) = &self.address {
-            address.set_hosts_router();
+            address.set_has_router();
         }
-        *self.place.lock() = None;
+        *self.slot.lock() = None;
     }
 
     fn is_router(&self) -> bool {
@@ -86,12 +86,12 @@ impl Caller {
     }
 }
 
-impl<A: Answer> Session<A> {
+impl<A: RequestHandler> HttpSession<A> {
     /// Answers one request, and announces it if the connection ends with the response.
     pub(crate) fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Outbound<A::Body>>, Infallible>> + Send {
+    ) -> impl Future<Output = Result<Response<ResponseBody<A::Body>>, Infallible>> + Send {
         let http1 = request.version() < Version::HTTP_2;
         let expects_continue = http1 && request.headers().contains_key(EXPECT);
         let request = request.map(|body| {
@@ -104,103 +104,103 @@ impl<A: Answer> Session<A> {
         // A block stores its captures once, an `async fn` stores its arguments twice; and hyper
         // moves the future around.
         async move {
-            let (_running, number) = self.pulse.begin();
+            let (_running, number) = self.state.begin_request();
             if number == 0 {
-                self.recognise(&request);
+                self.detect_router(&request);
             }
-            let Ok(_permit) = self.count(&request, http1) else {
-                return Ok(self.refuse(request, number, expects_continue).await);
+            let Ok(_permit) = self.count_request(&request, http1) else {
+                return Ok(self.reject_request(request, number, expects_continue).await);
             };
             let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
             let reservation = if http1 || !is_read {
                 None
             } else {
-                match self.account.try_expect() {
+                match self.response_budget.try_reserve() {
                     Some(reservation) => Some(reservation),
-                    None => Some(Box::pin(self.account.expect()).await),
+                    None => Some(Box::pin(self.response_budget.reserve()).await),
                 }
             };
-            if reservation.is_some() && !self.account.is_worth_reading() {
-                return Ok(self.refuse(request, number, expects_continue).await);
+            if reservation.is_some() && !self.response_budget.may_fit_budget() {
+                return Ok(self.reject_request(request, number, expects_continue).await);
             }
-            let origin = Origin {
+            let origin = RequestOrigin {
                 connection: self.connection,
                 request: number,
                 peer: self.peer,
-                encrypted: self.encrypted,
-                is_router: self.caller.is_router(),
+                is_encrypted: self.is_encrypted,
+                is_router: self.owner.is_router(),
             };
-            let mut response = self.answers.answer(request, origin).await;
+            let mut response = self.handler.handle(request, origin).await;
             if http1 {
-                self.close(&mut response, expects_continue).await;
+                self.set_connection_close(&mut response, expects_continue).await;
             } else {
-                streams::answered();
+                h2_streams::set_has_response();
             }
-            let response = self.count_answer(response, http1, is_read);
+            let response = self.count_response(response, http1, is_read);
             drop(reservation);
             Ok(response)
         }
     }
 
     /// Detects a router without certificates by its first request.
-    fn recognise(&self, request: &Request<RequestBody>) {
+    fn detect_router(&self, request: &Request<RequestBody>) {
         let Some(token) = &self.settings.router_token else {
             return;
         };
         let local = self.peer.ip().to_canonical().is_loopback();
         if local && request.headers().get(&X_CLOUDKV_ROUTER) == Some(token) {
-            self.caller.set_router();
+            self.owner.set_router();
         }
     }
 
     /// Counts a request for its client's address. Over HTTP/1.1 the connection's slot counts for
     /// its one request, too.
-    fn count(&self, request: &Request<RequestBody>, http1: bool) -> Result<Option<UnderWay>, ()> {
-        let counted = match &self.caller.address {
-            _ if self.caller.is_router() => return Ok(None),
+    fn count_request(&self, request: &Request<RequestBody>, http1: bool) -> Result<Option<RequestPermit>, ()> {
+        let counted = match &self.owner.address {
+            _ if self.owner.is_router() => return Ok(None),
             Some(_) if http1 => return Ok(None),
-            Some(address) => address.begin(self.settings.address_requests),
+            Some(address) => address.begin_request(self.settings.max_address_requests),
             None => {
-                let trusted = &self.settings.trusted;
+                let trusted = &self.settings.trusted_proxies;
                 let peer = self.peer.ip();
-                let client = client_of(peer, false, request.headers(), trusted);
+                let client = client_address(peer, false, request.headers(), trusted);
                 if client == peer.to_canonical() {
                     return Ok(None);
                 }
-                let addresses = &self.answers.connections().addresses;
-                addresses.of(client).begin(self.settings.address_requests)
+                let addresses = &self.handler.connections().addresses;
+                addresses.get_or_insert(client).begin_request(self.settings.max_address_requests)
             }
         };
         counted.map(Some).ok_or(())
     }
 
     /// Rejects a request, since too many are under way.
-    async fn refuse(
+    async fn reject_request(
         &self,
         request: Request<RequestBody>,
         number: u32,
         expects_continue: bool,
-    ) -> Response<Outbound<A::Body>> {
-        let id = request_id::of_client(request.headers())
+    ) -> Response<ResponseBody<A::Body>> {
+        let id = request_id::from_client(request.headers())
             .unwrap_or_else(|| request_id::generate(self.connection, number));
         let http1 = request.version() < Version::HTTP_2;
         drop(request);
-        self.answers.connections().refused_request();
-        let mut response = self.answers.overloaded(id);
+        self.handler.connections().record_refused_request();
+        let mut response = self.handler.overloaded(id);
         if http1 {
-            self.close(&mut response, expects_continue).await;
+            self.set_connection_close(&mut response, expects_continue).await;
         }
-        response.map(Outbound::free)
+        response.map(ResponseBody::uncounted)
     }
 
     /// Announces over HTTP/1 that the connection ends with a response, if the request's body was
     /// left unread, or the server shuts down.
-    async fn close(&self, response: &mut Response<A::Body>, expects_continue: bool) {
-        let is_unread = self.unread.is_left(expects_continue).await;
+    async fn set_connection_close(&self, response: &mut Response<A::Body>, expects_continue: bool) {
+        let is_unread = self.unread.has_unread_bytes(expects_continue).await;
         if is_unread {
-            self.pulse.will_linger();
+            self.state.set_linger();
         }
-        if is_unread || self.closing.load(Ordering::Relaxed) {
+        if is_unread || self.is_closing.load(Ordering::Relaxed) {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -208,35 +208,35 @@ impl<A: Answer> Session<A> {
     }
 
     /// Counts the bytes of a response. One that doesn't fit is rejected, if its request `is_read`.
-    fn count_answer(
+    fn count_response(
         &self,
         response: Response<A::Body>,
         http1: bool,
         is_read: bool,
-    ) -> Response<Outbound<A::Body>> {
+    ) -> Response<ResponseBody<A::Body>> {
         if response.body().is_end_stream() {
-            return response.map(Outbound::free);
+            return response.map(ResponseBody::uncounted);
         }
         let Some(bytes) = response.body().size_hint().exact() else {
-            let budget = Arc::clone(&self.account);
-            return response.map(|body| Outbound::coming(body, budget, !http1));
+            let budget = Arc::clone(&self.response_budget);
+            return response.map(|body| ResponseBody::streaming(body, budget, !http1));
         };
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if http1 && bytes <= FREE_BYTES {
-            return response.map(Outbound::free);
+        if http1 && bytes <= UNCOUNTED_BYTES {
+            return response.map(ResponseBody::uncounted);
         }
-        self.account.note(bytes);
-        match self.account.hold(bytes, !is_read) {
-            Some(permit) => response.map(|body| Outbound::whole(body, permit, !http1)),
-            None => self.overloaded(&response),
+        self.response_budget.record_size(bytes);
+        match self.response_budget.acquire(bytes, !is_read) {
+            Some(permit) => response.map(|body| ResponseBody::counted(body, permit, !http1)),
+            None => self.reject_response(&response),
         }
     }
 
     /// Replaces a response that doesn't fit by one that says that too many are pending.
-    fn overloaded(&self, response: &Response<A::Body>) -> Response<Outbound<A::Body>> {
-        self.answers.connections().refused_request();
+    fn reject_response(&self, response: &Response<A::Body>) -> Response<ResponseBody<A::Body>> {
+        self.handler.connections().record_refused_request();
         let id = response.headers().get(&X_REQUEST_ID).cloned();
         let id = id.unwrap_or_else(|| request_id::generate(self.connection, 0));
-        self.answers.overloaded(id).map(Outbound::free)
+        self.handler.overloaded(id).map(ResponseBody::uncounted)
     }
 }

@@ -17,13 +17,13 @@ impl Counter {
 
     /// Adds `number`.
     pub fn add(&self, number: u64) {
-        self.0.own().fetch_add(number, Ordering::Relaxed);
+        self.0.local().fetch_add(number, Ordering::Relaxed);
     }
 
     /// Returns the sum. Concurrent additions may be missed, but the sum never falls.
     pub fn value(&self) -> u64 {
         self.0
-            .all()
+            .iter()
             .map(|shard| shard.load(Ordering::Relaxed))
             .sum()
     }

@@ -10,27 +10,27 @@ use super::sharded::Sharded;
 const DOUBLINGS: u32 = 20;
 
 /// Number of bounds of buckets; one more bucket holds the values above the last.
-const BOUNDS: usize = 2 * DOUBLINGS as usize + 1;
+const BOUND_COUNT: usize = 2 * DOUBLINGS as usize + 1;
 
 /// Histogram of values.
 ///
 /// It takes about 6 KiB, so it is for metrics of a node, not for those of each bucket.
 #[derive(Debug)]
 pub struct Histogram {
-    shards: Sharded<Shard>,
+    shards: Sharded<HistogramShard>,
     /// Exponent of two of the first bound.
-    first: u32,
+    first_exponent: u32,
     /// Recorded units in one exported unit.
     unit: f64,
 }
 
 #[derive(Debug)]
-struct Shard {
-    buckets: [AtomicU64; BOUNDS + 1],
+struct HistogramShard {
+    buckets: [AtomicU64; BOUND_COUNT + 1],
     sum: AtomicU64,
 }
 
-impl Default for Shard {
+impl Default for HistogramShard {
     fn default() -> Self {
         Self {
             buckets: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -41,55 +41,55 @@ impl Default for Shard {
 
 impl Histogram {
     /// Creates a histogram of durations, exported in seconds, with buckets from 16 µs to 17 s.
-    pub fn of_times() -> Self {
+    pub fn for_durations() -> Self {
         Self {
             shards: Sharded::default(),
-            first: 14,
+            first_exponent: 14,
             unit: 1e9,
         }
     }
 
     /// Creates a histogram of sizes or numbers, with buckets from 2 to 2 million.
-    pub fn of_sizes() -> Self {
+    pub fn for_sizes() -> Self {
         Self {
             shards: Sharded::default(),
-            first: 1,
+            first_exponent: 1,
             unit: 1.0,
         }
     }
 
     /// Records a duration.
-    pub fn record_time(&self, time: Duration) {
+    pub fn record_duration(&self, time: Duration) {
         self.record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Records a value: a size, or a duration in nanoseconds.
     pub fn record(&self, value: u64) {
-        let shard = self.shards.own();
-        shard.buckets[bucket(value, self.first)].fetch_add(1, Ordering::Relaxed);
+        let shard = self.shards.local();
+        shard.buckets[bucket_index(value, self.first_exponent)].fetch_add(1, Ordering::Relaxed);
         shard.sum.fetch_add(value, Ordering::Relaxed);
     }
 
     /// Returns the values recorded until now.
     pub fn snapshot(&self) -> HistogramSnapshot {
-        let mut counts = [0_u64; BOUNDS + 1];
+        let mut counts = [0_u64; BOUND_COUNT + 1];
         let mut sum = 0_u64;
-        for shard in self.shards.all() {
+        for shard in self.shards.iter() {
             for (count, bucket) in counts.iter_mut().zip(&shard.buckets) {
                 *count += bucket.load(Ordering::Relaxed);
             }
             sum = sum.wrapping_add(shard.sum.load(Ordering::Relaxed));
         }
         let mut cumulative = 0;
-        let buckets = (0..BOUNDS)
+        let buckets = (0..BOUND_COUNT)
             .map(|index| {
                 cumulative += counts[index];
-                (bound(index, self.first) as f64 / self.unit, cumulative)
+                (bucket_bound(index, self.first_exponent) as f64 / self.unit, cumulative)
             })
             .collect();
         HistogramSnapshot {
             buckets,
-            count: cumulative + counts[BOUNDS],
+            count: cumulative + counts[BOUND_COUNT],
             sum: sum as f64 / self.unit,
         }
     }
@@ -107,7 +107,7 @@ pub struct HistogramSnapshot {
 }
 
 /// Returns the largest value of a bucket: `2^n` and `1.5 * 2^n` in turn.
-fn bound(index: usize, first: u32) -> u64 {
+fn bucket_bound(index: usize, first: u32) -> u64 {
     let doubling = 1_u64 << (first as usize + index / 2);
     if index.is_multiple_of(2) {
         doubling
@@ -117,7 +117,7 @@ fn bound(index: usize, first: u32) -> u64 {
 }
 
 /// Returns the bucket of a value: the first whose bound is not below it.
-fn bucket(value: u64, first: u32) -> usize {
+fn bucket_index(value: u64, first: u32) -> usize {
     // Bounds are inclusive.
     let below = value.saturating_sub(1);
     let Some(power) = below.checked_ilog2().filter(|power| *power >= first) else {
@@ -125,7 +125,7 @@ fn bucket(value: u64, first: u32) -> usize {
     };
     let upper_half = (below >> (power - 1)) & 1;
     let index = 2 * (power - first) as usize + upper_half as usize + 1;
-    index.min(BOUNDS)
+    index.min(BOUND_COUNT)
 }
 
 #[cfg(test)]
@@ -135,22 +135,22 @@ mod tests {
     #[test]
     fn bounds_are_inclusive() {
         for first in [1, 14] {
-            for index in 0..BOUNDS {
-                let bound = bound(index, first);
-                assert_eq!(bucket(bound, first), index, "{bound}");
-                assert_eq!(bucket(bound + 1, first), index + 1, "{bound} + 1");
+            for index in 0..BOUND_COUNT {
+                let bound = bucket_bound(index, first);
+                assert_eq!(bucket_index(bound, first), index, "{bound}");
+                assert_eq!(bucket_index(bound + 1, first), index + 1, "{bound} + 1");
             }
-            assert_eq!(bucket(0, first), 0);
-            assert_eq!(bucket(u64::MAX, first), BOUNDS);
+            assert_eq!(bucket_index(0, first), 0);
+            assert_eq!(bucket_index(u64::MAX, first), BOUND_COUNT);
         }
     }
 
     #[test]
     fn a_snapshot_adds_up() {
-        let histogram = Histogram::of_times();
-        histogram.record_time(Duration::from_millis(1));
-        histogram.record_time(Duration::from_millis(2));
-        histogram.record_time(Duration::from_secs(60));
+        let histogram = Histogram::for_durations();
+        histogram.record_duration(Duration::from_millis(1));
+        histogram.record_duration(Duration::from_millis(2));
+        histogram.record_duration(Duration::from_secs(60));
         let snapshot = histogram.snapshot();
         assert_eq!(snapshot.count, 3);
         assert!((snapshot.sum - 60.003).abs() < 1e-9);

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 
 /// Number of copies of a value. Further threads share them.
-const SHARDS: usize = 16;
+const SHARD_COUNT: usize = 16;
 
-static NEXT: AtomicUsize = AtomicUsize::new(0);
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+    static SHARD_INDEX: Cell<usize> = Cell::new(NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARD_COUNT);
 }
 
 /// Copies of a `T`, each on its own cache lines.
 #[derive(Debug)]
-pub(super) struct Sharded<T>([CachePadded<T>; SHARDS]);
+pub(super) struct Sharded<T>([CachePadded<T>; SHARD_COUNT]);
 
 impl<T: Default> Default for Sharded<T> {
     fn default() -> Self {
@@ -26,14 +26,14 @@ impl<T: Default> Default for Sharded<T> {
 
 impl<T> Sharded<T> {
     /// Returns this thread's copy.
-    pub fn own(&self) -> &T {
+    pub fn local(&self) -> &T {
         // A thread that ends may have lost its index; any copy is correct.
-        let shard = SHARD.try_with(Cell::get).unwrap_or_default();
-        &self.0[shard % SHARDS]
+        let shard = SHARD_INDEX.try_with(Cell::get).unwrap_or_default();
+        &self.0[shard % SHARD_COUNT]
     }
 
     /// Returns all copies, to add them up.
-    pub fn all(&self) -> impl Iterator<Item = &T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|shard| &**shard)
     }
 }

@@ -15,12 +15,12 @@ app.kubernetes.io/name: cloudkv
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* The domain of the pods: <pod>.<this>. */}}
+{{/* Domain of the pods: <pod>.<domain>. */}}
 {{- define "cloudkv.podDomain" -}}
 {{ include "cloudkv.name" . }}-nodes.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}
 {{- end }}
 
-{{/* Whom a node asks to take it in. The first pod of a cluster is told only of itself: it creates one. */}}
+{{/* Nodes that a node tries to join. The first pod of a cluster has only itself: it bootstraps one. */}}
 {{- define "cloudkv.join" -}}
 {{- $name := include "cloudkv.name" . -}}
 {{- $domain := include "cloudkv.podDomain" . -}}

@@ -1,7 +1,7 @@
 //! Findings that need an operator, in order of importance.
 
-use super::model::{Node, Status};
-use super::names::Names;
+use super::model::{NodeReport, StatusReport};
+use super::names::NodeNames;
 use super::text;
 
 /// Maximum offset of another node's clock, as in `cluster::MAX_OFFSET`.
@@ -10,8 +10,8 @@ const MAX_OFFSET_MS: f64 = 250.0;
 const MIN_DAYS_LEFT: u64 = 14;
 
 /// Returns all findings, each with advice.
-pub(super) fn of(status: &Status) -> Vec<String> {
-    let names = Names::of(status);
+pub(super) fn findings(status: &StatusReport) -> Vec<String> {
+    let names = NodeNames::of(status);
     let mut findings = Vec::new();
     nodes(status, &names, &mut findings);
     this_node(status, &mut findings);
@@ -19,7 +19,7 @@ pub(super) fn of(status: &Status) -> Vec<String> {
     findings
 }
 
-fn nodes(status: &Status, names: &Names, findings: &mut Vec<String>) {
+fn nodes(status: &StatusReport, names: &NodeNames, findings: &mut Vec<String>) {
     let present = status.nodes.iter().filter(|node| !node.is_removed());
     for node in present.clone().filter(|node| !node.alive) {
         let name = names.get(node.id);
@@ -28,7 +28,7 @@ fn nodes(status: &Status, names: &Names, findings: &mut Vec<String>) {
         ));
     }
     for node in present {
-        if let Some(offset) = off_by(node) {
+        if let Some(offset) = clock_deviation(node) {
             let name = names.get(node.id);
             findings.push(format!(
                 "the clock of node {name} is off by {offset}: set it right, with NTP"
@@ -37,14 +37,14 @@ fn nodes(status: &Status, names: &Names, findings: &mut Vec<String>) {
     }
 }
 
-fn off_by(node: &Node) -> Option<String> {
+fn clock_deviation(node: &NodeReport) -> Option<String> {
     let offset = node.clock_offset_ms.filter(|_| node.alive)?;
     // The offset is known only up to half of the round trip.
     let error = node.round_trip_ms.unwrap_or(0.0) / 2.0;
-    (offset.abs() > MAX_OFFSET_MS + error).then(|| text::millis(offset.abs()))
+    (offset.abs() > MAX_OFFSET_MS + error).then(|| text::format_millis(offset.abs()))
 }
 
-fn this_node(status: &Status, findings: &mut Vec<String>) {
+fn this_node(status: &StatusReport, findings: &mut Vec<String>) {
     if !status.clock_ok {
         findings.push(
             "the clock of this node is too far from the others', or can't be compared: the node \
@@ -56,7 +56,7 @@ fn this_node(status: &Status, findings: &mut Vec<String>) {
         findings.push(format!(
             "the disk of this node is {}, with {} free: free disk space, or delete buckets",
             status.disk_state,
-            text::bytes(status.disk_free_bytes)
+            text::format_bytes(status.disk_free_bytes)
         ));
     }
     let damaged = status.groups.iter().filter(|group| group.damaged);
@@ -86,14 +86,14 @@ fn this_node(status: &Status, findings: &mut Vec<String>) {
     }
 }
 
-fn regions(status: &Status, findings: &mut Vec<String>) {
+fn regions(status: &StatusReport, findings: &mut Vec<String>) {
     let retained = &status.held_for_regions;
     if matches!(retained.stage.as_str(), "half" | "full") {
         findings.push(format!(
             "{} of {} for changes that other regions lack are used: restart the unreachable \
              region; when all is used, it is removed",
-            text::bytes(retained.bytes),
-            text::bytes(retained.budget_bytes)
+            text::format_bytes(retained.bytes),
+            text::format_bytes(retained.budget_bytes)
         ));
     }
     for region in &status.regions {

@@ -2,45 +2,45 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{Group, Status, Unserved};
-use super::names::Names;
+use super::model::{GroupReport, StatusReport, UnservedGroup};
+use super::names::NodeNames;
 
 /// Builds the first line, without a newline.
-pub(super) fn headline(status: &Status, names: &Names) -> String {
-    let line = match status.home() {
+pub(super) fn headline(status: &StatusReport, names: &NodeNames) -> String {
+    let line = match status.home_region() {
         Some(home) if home.joining => format!(
             "not serving yet: region {} joins, and is seeded from another region",
             home.name
         ),
-        Some(_) | None => shards(status, names),
+        Some(_) | None => availability(status, names),
     };
     match status.unserved.iter().find(|it| it.group == "meta") {
         Some(meta) => format!(
             "{line}; buckets can't be created or changed: {}",
-            reason(meta, "voters of the metadata", names)
+            unserved_reason(meta, "voters of the metadata", names)
         ),
         None => line,
     }
 }
 
-fn shards(status: &Status, names: &Names) -> String {
+fn availability(status: &StatusReport, names: &NodeNames) -> String {
     let lost = status.unserved.iter().filter(|it| it.group != "meta");
-    let lost: Vec<&Unserved> = lost.collect();
+    let lost: Vec<&UnservedGroup> = lost.collect();
     if lost.is_empty() {
-        return format!("{}; {}", served(status), next_loss(status, names));
+        return format!("{}; {}", format_served(status), next_loss(status, names));
     }
     let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for group in lost {
-        let reason = reason(group, "nodes", names);
+        let reason = unserved_reason(group, "nodes", names);
         by_reason.entry(reason).or_default().push(&group.group);
     }
     let parts = by_reason.iter();
-    let parts = parts.map(|(reason, groups)| format!("{}: {reason}", ranges(groups)));
+    let parts = parts.map(|(reason, groups)| format!("{}: {reason}", format_ranges(groups)));
     format!("not serving {}", parts.collect::<Vec<_>>().join("; "))
 }
 
 /// Reason for which a group isn't served.
-fn reason(group: &Unserved, members: &str, names: &Names) -> String {
+fn unserved_reason(group: &UnservedGroup, members: &str, names: &NodeNames) -> String {
     let (unreachable, all) = (group.unreachable.len(), group.voters.len());
     if unreachable == 0 {
         return "no leader is elected yet".to_owned();
@@ -49,7 +49,7 @@ fn reason(group: &Unserved, members: &str, names: &Names) -> String {
     format!("{unreachable} of {all} {members} unreachable ({list})")
 }
 
-fn served(status: &Status) -> String {
+fn format_served(status: &StatusReport) -> String {
     match status.shards {
         1 => format!("serving the one shard of region {}", status.region),
         shards => format!("serving all {shards} shards of region {}", status.region),
@@ -57,13 +57,13 @@ fn served(status: &Status) -> String {
 }
 
 /// Describes the consequences of losing another node.
-fn next_loss(status: &Status, names: &Names) -> String {
+fn next_loss(status: &StatusReport, names: &NodeNames) -> String {
     if status.survives.starts_with("the loss of any one node") {
         return "it survives the loss of any one node".to_owned();
     }
-    let shards: Vec<&Group> = status.groups.iter().filter(|it| it.is_shard()).collect();
+    let shards: Vec<&GroupReport> = status.groups.iter().filter(|it| it.is_shard()).collect();
     let unreachable: Vec<u64> = status
-        .near()
+        .region_nodes()
         .filter(|node| !node.alive)
         .map(|node| node.id)
         .collect();
@@ -71,13 +71,13 @@ fn next_loss(status: &Status, names: &Names) -> String {
         return format!(
             "{} is unreachable, and the loss of one more node ({}) stops shards",
             names.list(&unreachable),
-            critical(&shards, &unreachable, names)
+            critical_nodes(&shards, &unreachable, names)
         );
     }
     if status.groups.iter().any(|group| group.changing) {
         return "it survives no loss yet: members are being changed".to_owned();
     }
-    match status.near().count() {
+    match status.region_nodes().count() {
         0 | 1 => {
             "the loss of its only node stops it: a region needs three to survive one".to_owned()
         }
@@ -91,7 +91,7 @@ fn next_loss(status: &Status, names: &Names) -> String {
 }
 
 /// Names of the nodes without which some shard would have no majority.
-fn critical(shards: &[&Group], unreachable: &[u64], names: &Names) -> String {
+fn critical_nodes(shards: &[&GroupReport], unreachable: &[u64], names: &NodeNames) -> String {
     let mut critical = BTreeSet::new();
     for group in shards {
         let alive = group
@@ -107,7 +107,7 @@ fn critical(shards: &[&Group], unreachable: &[u64], names: &Names) -> String {
 }
 
 /// Formats names of groups, with consecutive ones as `first to last`.
-pub(super) fn ranges(groups: &[&str]) -> String {
+pub(super) fn format_ranges(groups: &[&str]) -> String {
     let number = |group: &str| group.strip_prefix("shard-")?.parse::<u64>().ok();
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     let mut numbers: Vec<u64> = groups.iter().filter_map(|group| number(group)).collect();

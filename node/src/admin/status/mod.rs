@@ -27,51 +27,51 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::client::CallError;
-use super::commands::{Out, ask, ask_status, print};
-use crate::config::{OperatorCall, StatusFlags};
-use model::Status;
+use super::client::AdminCallError;
+use super::commands::{Output, fetch, fetch_status, print};
+use crate::config::{AdminCall, StatusFlags};
+use model::StatusReport;
 
 /// Interval between two pages of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Escape sequence that clears the terminal and moves to its top.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+const CLEAR_TERMINAL: &str = "\x1b[H\x1b[2J";
 
 /// Shows the status of a node.
 pub(super) async fn show(
-    call: &OperatorCall,
+    call: &AdminCall,
     flags: &StatusFlags,
-    out: Out<'_>,
-) -> Result<(), CallError> {
+    out: Output<'_>,
+) -> Result<(), AdminCallError> {
     if flags.watch {
         return watch(call, flags.verbose, out).await;
     }
     if flags.json && !flags.check {
-        return print(out, &format!("{:#}\n", ask(call, "/status").await?));
+        return print(out, &format!("{:#}\n", fetch(call, "/status").await?));
     }
-    let json = ask_status(call).await?;
-    let status = read(call, &json)?;
+    let json = fetch_status(call).await?;
+    let status = parse_report(call, &json)?;
     if flags.json {
         print(out, &format!("{json:#}\n"))?;
     } else {
         print(out, &view::page(&status, flags.verbose))?;
     }
-    match attention::of(&status).len() {
-        count if flags.check && count > 0 => Err(CallError::Attention { count }),
+    match attention::findings(&status).len() {
+        count if flags.check && count > 0 => Err(AdminCallError::NeedsAttention { count }),
         _ => Ok(()),
     }
 }
 
 /// Shows the status repeatedly. An error of a call is shown, too, and doesn't end it.
-async fn watch(call: &OperatorCall, verbose: bool, out: Out<'_>) -> Result<(), CallError> {
+async fn watch(call: &AdminCall, verbose: bool, out: Output<'_>) -> Result<(), AdminCallError> {
     let prefix = if std::io::stdout().is_terminal() {
-        CLEAR
+        CLEAR_TERMINAL
     } else {
         ""
     };
     loop {
-        let page = match ask_status(call).await {
-            Ok(json) => view::page(&read(call, &json)?, verbose),
+        let page = match fetch_status(call).await {
+            Ok(json) => view::page(&parse_report(call, &json)?, verbose),
             Err(error) => format!("{error}\n"),
         };
         print(out, &format!("{prefix}{page}\n"))?;
@@ -79,8 +79,8 @@ async fn watch(call: &OperatorCall, verbose: bool, out: Out<'_>) -> Result<(), C
     }
 }
 
-fn read(call: &OperatorCall, json: &Value) -> Result<Status, CallError> {
-    serde_json::from_value(json.clone()).map_err(|source| CallError::NotJson {
+fn parse_report(call: &AdminCall, json: &Value) -> Result<StatusReport, AdminCallError> {
+    serde_json::from_value(json.clone()).map_err(|source| AdminCallError::NotJson {
         target: call.target.clone(),
         source,
     })

@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// Status of a node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Status {
+pub(super) struct StatusReport {
     pub version: String,
     pub cluster: String,
     pub node: u64,
@@ -15,12 +15,12 @@ pub(super) struct Status {
     pub shards: u64,
     pub clock_ok: bool,
     pub survives: String,
-    pub unserved: Vec<Unserved>,
+    pub unserved: Vec<UnservedGroup>,
     pub replica_alarms: u64,
-    pub certificate: Option<Certificate>,
-    pub regions: Vec<Region>,
-    pub held_for_regions: Held,
-    pub nodes: Vec<Node>,
+    pub certificate: Option<CertificateReport>,
+    pub regions: Vec<RegionReport>,
+    pub held_for_regions: RetainedReport,
+    pub nodes: Vec<NodeReport>,
     pub data_dir: String,
     pub accounts: u64,
     pub buckets: u64,
@@ -28,19 +28,19 @@ pub(super) struct Status {
     pub disk_state: String,
     pub log_disk_bytes: u64,
     pub state_disk_bytes: u64,
-    pub groups: Vec<Group>,
-    pub snapshots: Vec<Snapshot>,
+    pub groups: Vec<GroupReport>,
+    pub snapshots: Vec<SnapshotReport>,
 }
 
-impl Status {
+impl StatusReport {
     /// Nodes of this node's region that weren't removed.
-    pub fn near(&self) -> impl Iterator<Item = &Node> {
+    pub fn region_nodes(&self) -> impl Iterator<Item = &NodeReport> {
         let present = self.nodes.iter().filter(|node| !node.is_removed());
         present.filter(|node| node.region == self.region)
     }
 
     /// This node's region.
-    pub fn home(&self) -> Option<&Region> {
+    pub fn home_region(&self) -> Option<&RegionReport> {
         self.regions.iter().find(|region| region.here)
     }
 }
@@ -48,7 +48,7 @@ impl Status {
 /// A group that nobody serves.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Unserved {
+pub(super) struct UnservedGroup {
     pub group: String,
     pub voters: Vec<u64>,
     pub unreachable: Vec<u64>,
@@ -56,14 +56,14 @@ pub(super) struct Unserved {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Certificate {
+pub(super) struct CertificateReport {
     pub days_left: u64,
     pub stale: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Held {
+pub(super) struct RetainedReport {
     pub bytes: u64,
     pub budget_bytes: u64,
     pub stage: String,
@@ -72,18 +72,18 @@ pub(super) struct Held {
 /// A region, and this node's replication to it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Region {
+pub(super) struct RegionReport {
     pub name: String,
     pub here: bool,
     pub joining: bool,
     pub leaving: bool,
     pub waits_for: Option<Vec<String>>,
-    pub shards: Vec<RegionShard>,
+    pub shards: Vec<RegionShardReport>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct RegionShard {
+pub(super) struct RegionShardReport {
     pub behind: u64,
     pub lag_ms: Option<f64>,
     pub silent_ms: Option<f64>,
@@ -92,7 +92,7 @@ pub(super) struct RegionShard {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Node {
+pub(super) struct NodeReport {
     pub id: u64,
     pub name: String,
     pub region: String,
@@ -107,7 +107,7 @@ pub(super) struct Node {
     pub round_trip_ms: Option<f64>,
 }
 
-impl Node {
+impl NodeReport {
     pub fn is_removed(&self) -> bool {
         self.state == "removed"
     }
@@ -115,7 +115,7 @@ impl Node {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Group {
+pub(super) struct GroupReport {
     pub group: String,
     pub leader: Option<u64>,
     pub damaged: bool,
@@ -126,7 +126,7 @@ pub(super) struct Group {
     pub lag: Vec<String>,
 }
 
-impl Group {
+impl GroupReport {
     pub fn is_shard(&self) -> bool {
         self.group.starts_with("shard-")
     }
@@ -143,7 +143,7 @@ impl Group {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Snapshot {
+pub(super) struct SnapshotReport {
     pub group: String,
     pub direction: String,
     pub node: u64,

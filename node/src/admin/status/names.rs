@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::model::{Node, Status};
+use super::model::{NodeReport, StatusReport};
 
 /// Names of all nodes, by number.
-pub(super) struct Names(BTreeMap<u64, String>);
+pub(super) struct NodeNames(BTreeMap<u64, String>);
 
-impl Names {
+impl NodeNames {
     /// Chooses a name for each node of a status.
-    pub fn of(status: &Status) -> Self {
-        let name = |node: &Node| {
-            let name = match (is_own(status, node, short), is_own(status, node, full)) {
-                (true, _) => short(node),
-                (false, true) => full(node),
+    pub fn of(status: &StatusReport) -> Self {
+        let name = |node: &NodeReport| {
+            let name = match (is_unique(status, node, short_name), is_unique(status, node, full_name)) {
+                (true, _) => short_name(node),
+                (false, true) => full_name(node),
                 // Several nodes on one host: no two have the same address.
                 (false, false) => &node.rpc,
             };
@@ -43,18 +43,18 @@ impl Names {
 }
 
 /// Returns whether no other present node has the same name by `name_of`.
-fn is_own(status: &Status, node: &Node, name_of: fn(&Node) -> &str) -> bool {
+fn is_unique(status: &StatusReport, node: &NodeReport, name_of: fn(&NodeReport) -> &str) -> bool {
     let mut others = status.nodes.iter();
     !others
         .any(|other| other.id != node.id && !other.is_removed() && name_of(other) == name_of(node))
 }
 
-fn full(node: &Node) -> &str {
+fn full_name(node: &NodeReport) -> &str {
     &node.name
 }
 
 /// First label of a host name.
-fn short(node: &Node) -> &str {
+fn short_name(node: &NodeReport) -> &str {
     if node.name.parse::<IpAddr>().is_ok() {
         return &node.name;
     }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::model::Status;
-use super::text::{WIDTH, bytes, millis, table, wrapped};
+use super::model::StatusReport;
+use super::text::{TERMINAL_COLUMNS, format_bytes, format_millis, format_table, wrap_line};
 use super::view::page;
 use super::{attention, headline};
 
@@ -45,18 +45,18 @@ fn three_regions() -> Value {
     })
 }
 
-fn read(status: &Value) -> Status {
+fn parse(status: &Value) -> StatusReport {
     serde_json::from_value(status.clone()).unwrap()
 }
 
 fn first_line(status: &Value) -> String {
-    let status = read(status);
-    headline::headline(&status, &super::names::Names::of(&status))
+    let status = parse(status);
+    headline::headline(&status, &super::names::NodeNames::of(&status))
 }
 
 #[test]
 fn three_healthy_regions_fit_a_terminal_and_show_only_nodes() {
-    let page = page(&read(&three_regions()), false);
+    let page = page(&parse(&three_regions()), false);
     let lines: Vec<&str> = page.lines().collect();
     assert_eq!(
         lines[0],
@@ -69,14 +69,14 @@ fn three_healthy_regions_fit_a_terminal_and_show_only_nodes() {
         "{page}"
     );
     for line in lines {
-        assert!(line.chars().count() <= WIDTH, "{line}");
+        assert!(line.chars().count() <= TERMINAL_COLUMNS, "{line}");
     }
     assert!(!page.contains("0.033"), "{page}");
 }
 
 #[test]
 fn verbose_shows_everything_with_units() {
-    let page = page(&read(&three_regions()), true);
+    let page = page(&parse(&three_regions()), true);
     for part in [
         "81 ms",
         "0.03 ms",
@@ -110,14 +110,14 @@ fn a_region_without_a_majority_shows_the_unserved_shards() {
     );
     status["unserved"] = json!([unserved("shard-1")]);
     assert!(first_line(&status).starts_with("not serving shard-1: 2 of 3 nodes unreachable"));
-    let findings = attention::of(&read(&status));
+    let findings = attention::findings(&parse(&status));
     assert_eq!(findings.len(), 2, "{findings:?}");
     assert!(
         findings[0].contains("admin replace eu-west-3-cloudkv-2"),
         "{findings:?}"
     );
-    for line in page(&read(&status), false).lines() {
-        assert!(line.chars().count() <= WIDTH, "{line}");
+    for line in page(&parse(&status), false).lines() {
+        assert!(line.chars().count() <= TERMINAL_COLUMNS, "{line}");
     }
 }
 
@@ -145,7 +145,7 @@ fn the_headline_shows_the_consequences_of_the_next_loss() {
         "groups": [{ "group": "shard-0", "leader": 1, "voters": [1] }],
     });
     assert!(first_line(&alone).contains("the loss of its only node stops it"));
-    assert!(attention::of(&read(&alone)).is_empty());
+    assert!(attention::findings(&parse(&alone)).is_empty());
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn nodes_of_one_host_are_shown_by_their_addresses() {
         "node": 1, "region": "r",
         "nodes": [node(1, "127.0.0.1", 7070), node(2, "127.0.0.1", 7071), node(3, "third", 7072)],
     });
-    let names = super::names::Names::of(&read(&status));
+    let names = super::names::NodeNames::of(&parse(&status));
     assert_eq!(
         names.list(&[1, 2, 3, 4]),
         "127.0.0.1:7070, 127.0.0.1:7071, 4, third"
@@ -191,7 +191,7 @@ fn everything_that_needs_an_operator_is_found() {
     for (path, value, part) in changes {
         let mut status = three_regions();
         *status.pointer_mut(path).unwrap() = value;
-        let findings = attention::of(&read(&status));
+        let findings = attention::findings(&parse(&status));
         assert_eq!(
             findings.len(),
             usize::from(!part.is_empty()),
@@ -223,7 +223,7 @@ fn everything_that_needs_an_operator_is_found() {
     for (field, value, part) in added {
         let mut status = three_regions();
         status[field] = value;
-        let findings = attention::of(&read(&status));
+        let findings = attention::findings(&parse(&status));
         assert!(
             findings.len() == 1 && findings[0].contains(part),
             "{field}: {findings:?}"
@@ -234,11 +234,11 @@ fn everything_that_needs_an_operator_is_found() {
 #[test]
 fn units_tables_and_wrapped_lines_are_readable() {
     assert_eq!(
-        [0, 1023, 1024, 10 << 20].map(bytes),
+        [0, 1023, 1024, 10 << 20].map(format_bytes),
         ["0 B", "1023 B", "1.0 KiB", "10 MiB"]
     );
     assert_eq!(
-        [0.0, 0.033_047, 0.5, 9.949, 81.2, 1500.0, 600_000.0].map(millis),
+        [0.0, 0.033_047, 0.5, 9.949, 81.2, 1500.0, 600_000.0].map(format_millis),
         [
             "0 ms", "0.03 ms", "0.50 ms", "9.9 ms", "81 ms", "1.5 s", "10 min"
         ]
@@ -247,11 +247,11 @@ fn units_tables_and_wrapped_lines_are_readable() {
         vec!["a".to_owned(), String::new(), "x".repeat(50)],
         vec!["bb".to_owned(), String::new(), "y".to_owned()],
     ];
-    let lines = table(&["N", "EMPTY", "WIDE"], &rows, false);
+    let lines = format_table(&["N", "EMPTY", "WIDE"], &rows, false);
     let truncated = format!("a   {}…", "x".repeat(39));
     assert_eq!(lines, ["N   WIDE", &truncated, "bb  y"]);
     let long = "word ".repeat(40);
-    let lines = wrapped(long.trim_end(), 2);
+    let lines = wrap_line(long.trim_end(), 2);
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines[1].starts_with("  word") && lines.iter().all(|it| it.len() <= WIDTH));
+    assert!(lines[1].starts_with("  word") && lines.iter().all(|it| it.len() <= TERMINAL_COLUMNS));
 }

@@ -1,12 +1,12 @@
 //! Tables, units and line wrapping for a terminal.
 
 /// Width of a terminal that all output fits without `--verbose`, in columns.
-pub(super) const WIDTH: usize = 100;
+pub(super) const TERMINAL_COLUMNS: usize = 100;
 /// Maximum width of a cell, in columns.
-const MAX_CELL: usize = 40;
+const MAX_CELL_COLUMNS: usize = 40;
 
 /// Formats a size with its unit.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(super) fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut size = bytes as f64;
     let mut unit = 0;
@@ -17,16 +17,16 @@ pub(super) fn bytes(bytes: u64) -> String {
     if unit == 0 {
         return format!("{bytes} B");
     }
-    format!("{} {}", rounded(size), UNITS[unit])
+    format!("{} {}", format_rounded(size), UNITS[unit])
 }
 
 /// Formats a duration in milliseconds with its unit.
-pub(super) fn millis(millis: f64) -> String {
+pub(super) fn format_millis(millis: f64) -> String {
     match millis {
         ms if ms < 0.01 => "0 ms".to_owned(),
         ms if ms < 1.0 => format!("{ms:.2} ms"),
-        ms if ms < 1000.0 => format!("{} ms", rounded(ms)),
-        ms if ms < 120_000.0 => format!("{} s", rounded(ms / 1e3)),
+        ms if ms < 1000.0 => format!("{} ms", format_rounded(ms)),
+        ms if ms < 120_000.0 => format!("{} s", format_rounded(ms / 1e3)),
         ms if ms < 7_200_000.0 => format!("{:.0} min", ms / 60e3),
         ms if ms < 172_800_000.0 => format!("{:.0} h", ms / 3600e3),
         ms => format!("{:.0} days", ms / 86_400e3),
@@ -34,7 +34,7 @@ pub(super) fn millis(millis: f64) -> String {
 }
 
 /// Formats a number, with one decimal if it is small.
-fn rounded(number: f64) -> String {
+fn format_rounded(number: f64) -> String {
     if number < 9.95 {
         format!("{number:.1}")
     } else {
@@ -44,12 +44,12 @@ fn rounded(number: f64) -> String {
 
 /// Formats rows below a line of titles, in columns. Empty columns are left out, and very wide cells
 /// are cut off unless `may_be_wide`.
-pub(super) fn table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) -> Vec<String> {
+pub(super) fn format_table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) -> Vec<String> {
     let cut = |cell: &str| {
-        if may_be_wide || cell.chars().count() <= MAX_CELL {
+        if may_be_wide || cell.chars().count() <= MAX_CELL_COLUMNS {
             return cell.to_owned();
         }
-        let start: String = cell.chars().take(MAX_CELL - 1).collect();
+        let start: String = cell.chars().take(MAX_CELL_COLUMNS - 1).collect();
         format!("{start}…")
     };
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
@@ -72,13 +72,13 @@ pub(super) fn table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) ->
 }
 
 /// Wraps a line between words, and indents the following lines by `indent` columns.
-pub(super) fn wrapped(line: &str, indent: usize) -> Vec<String> {
+pub(super) fn wrap_line(line: &str, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut last = String::new();
     for word in line.split_whitespace() {
         if last.trim().is_empty() {
             last.push_str(word);
-        } else if last.chars().count() + 1 + word.chars().count() <= WIDTH {
+        } else if last.chars().count() + 1 + word.chars().count() <= TERMINAL_COLUMNS {
             last.push(' ');
             last.push_str(word);
         } else {

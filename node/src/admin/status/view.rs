@@ -1,29 +1,29 @@
 //! The page: first line, findings that need an operator, nodes; groups, regions and snapshots that
 //! aren't in their normal state; and all of them with `--verbose`.
 
-use super::model::{Group, Node, Region, Snapshot, Status};
-use super::names::Names;
-use super::text::{bytes, millis, table, wrapped};
+use super::model::{GroupReport, NodeReport, RegionReport, SnapshotReport, StatusReport};
+use super::names::NodeNames;
+use super::text::{format_bytes, format_millis, format_table, wrap_line};
 use super::{attention, headline};
 
 /// Maximum normal lag of a member under load, in entries.
-const NORMAL_LAG: u64 = 10_000;
+const MAX_NORMAL_LAG_ENTRIES: u64 = 10_000;
 /// Maximum normal replication lag to another region, and silence of it, in milliseconds.
-const NORMAL_DELAY_MS: f64 = 5000.0;
+const MAX_NORMAL_DELAY_MS: f64 = 5000.0;
 
 /// Builds the page.
-pub(super) fn page(status: &Status, verbose: bool) -> String {
-    let names = Names::of(status);
-    let mut lines = wrapped(&headline::headline(status, &names), 0);
-    for finding in attention::of(status) {
-        lines.extend(wrapped(&format!("! {finding}"), 2));
+pub(super) fn page(status: &StatusReport, verbose: bool) -> String {
+    let names = NodeNames::of(status);
+    let mut lines = wrap_line(&headline::headline(status, &names), 0);
+    for finding in attention::findings(status) {
+        lines.extend(wrap_line(&format!("! {finding}"), 2));
     }
     let sections = [
-        nodes(status, &names, verbose),
-        regions(status, verbose),
-        groups(status, &names, verbose),
-        snapshots(status, &names, verbose),
-        if verbose { this_node(status) } else { vec![] },
+        node_table(status, &names, verbose),
+        region_table(status, verbose),
+        group_table(status, &names, verbose),
+        snapshot_lines(status, &names, verbose),
+        if verbose { this_node_lines(status) } else { vec![] },
     ];
     for section in sections.into_iter().filter(|section| !section.is_empty()) {
         lines.push(String::new());
@@ -32,9 +32,9 @@ pub(super) fn page(status: &Status, verbose: bool) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn nodes(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
-    let mut all: Vec<&Node> = status.nodes.iter().collect();
-    let name = |node: &Node| names.get(node.id);
+fn node_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
+    let mut all: Vec<&NodeReport> = status.nodes.iter().collect();
+    let name = |node: &NodeReport| names.get(node.id);
     all.sort_by_cached_key(|node| {
         (
             node.region != status.region,
@@ -48,12 +48,12 @@ fn nodes(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
             let mut row = vec![
                 node.region.clone(),
                 name(node),
-                state(status, node),
+                node_state(status, node),
                 node.shards.to_string(),
                 node.http.clone(),
             ];
             if verbose {
-                let time = |time: Option<f64>| time.map_or_else(String::new, millis);
+                let time = |time: Option<f64>| time.map_or_else(String::new, format_millis);
                 row.extend([
                     node.rpc.clone(),
                     time(node.round_trip_ms),
@@ -69,12 +69,12 @@ fn nodes(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
     if verbose {
         titles.extend(["RPC", "ROUND TRIP", "CLOCK OFFSET", "VERSION", "NUMBER"]);
     }
-    table(&titles, &rows, verbose)
+    format_table(&titles, &rows, verbose)
 }
 
-fn state(status: &Status, node: &Node) -> String {
+fn node_state(status: &StatusReport, node: &NodeReport) -> String {
     if let Some(seconds) = node.removed_seconds {
-        return format!("removed {} ago", millis(seconds as f64 * 1e3));
+        return format!("removed {} ago", format_millis(seconds as f64 * 1e3));
     }
     let state = match (node.state.as_str(), node.alive) {
         ("leaving", true) => "leaving",
@@ -89,15 +89,15 @@ fn state(status: &Status, node: &Node) -> String {
     }
 }
 
-fn regions(status: &Status, verbose: bool) -> Vec<String> {
+fn region_table(status: &StatusReport, verbose: bool) -> Vec<String> {
     let others = status.regions.iter().filter(|region| !region.here);
     let rows: Vec<Vec<String>> = others
         .filter(|region| verbose || !is_normal_region(region))
         .map(|region| {
             let behind: u64 = region.shards.iter().map(|shard| shard.behind).sum();
-            let longest = |time: fn(&super::model::RegionShard) -> Option<f64>| {
+            let longest = |time: fn(&super::model::RegionShardReport) -> Option<f64>| {
                 let longest = region.shards.iter().filter_map(time).reduce(f64::max);
-                longest.map_or_else(String::new, millis)
+                longest.map_or_else(String::new, format_millis)
             };
             vec![
                 region.name.clone(),
@@ -112,10 +112,10 @@ fn regions(status: &Status, verbose: bool) -> Vec<String> {
         return vec![];
     }
     let titles = ["REGION", "STATE", "BACKLOG", "DELAY", "SILENT FOR"];
-    table(&titles, &rows, verbose)
+    format_table(&titles, &rows, verbose)
 }
 
-fn region_state(region: &Region) -> String {
+fn region_state(region: &RegionReport) -> String {
     match &region.waits_for {
         Some(others) if region.leaving => {
             format!("leaving, waits for {}", others.join(", "))
@@ -126,15 +126,15 @@ fn region_state(region: &Region) -> String {
     }
 }
 
-fn is_normal_region(region: &Region) -> bool {
-    let is_slow = |time: Option<f64>| time.is_some_and(|time| time > NORMAL_DELAY_MS);
-    let is_behind = |shard: &super::model::RegionShard| {
+fn is_normal_region(region: &RegionReport) -> bool {
+    let is_slow = |time: Option<f64>| time.is_some_and(|time| time > MAX_NORMAL_DELAY_MS);
+    let is_behind = |shard: &super::model::RegionShardReport| {
         is_slow(shard.silent_ms) || (shard.behind > 0 && is_slow(shard.lag_ms))
     };
     !region.joining && !region.leaving && !region.shards.iter().any(is_behind)
 }
 
-fn groups(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
+fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
     let shown = status.groups.iter();
     let shown = shown.filter(|group| verbose || !is_normal_group(group));
     let rows: Vec<Vec<String>> = shown
@@ -165,21 +165,21 @@ fn groups(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
         return vec![];
     }
     let titles = ["GROUP", "LEADER", "VOTERS", "LEARNERS", "BEHIND", "STATE"];
-    table(&titles, &rows, verbose)
+    format_table(&titles, &rows, verbose)
 }
 
-fn is_normal_group(group: &Group) -> bool {
-    let lags = group.behind().any(|(_, entries)| entries > NORMAL_LAG);
+fn is_normal_group(group: &GroupReport) -> bool {
+    let lags = group.behind().any(|(_, entries)| entries > MAX_NORMAL_LAG_ENTRIES);
     group.leader.is_some() && !group.damaged && !group.changing && !lags
 }
 
-fn snapshots(status: &Status, names: &Names, verbose: bool) -> Vec<String> {
+fn snapshot_lines(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
     let shown = status.snapshots.iter();
     let shown = shown.filter(|snapshot| verbose || snapshot.state == "running");
-    shown.map(|snapshot| transfer(snapshot, names)).collect()
+    shown.map(|snapshot| snapshot_line(snapshot, names)).collect()
 }
 
-fn transfer(snapshot: &Snapshot, names: &Names) -> String {
+fn snapshot_line(snapshot: &SnapshotReport, names: &NodeNames) -> String {
     let preposition = if snapshot.direction == "sent" {
         "to"
     } else {
@@ -190,7 +190,7 @@ fn transfer(snapshot: &Snapshot, names: &Names) -> String {
         "snapshot of {} {preposition} {node}: {}, {} at {:.1} MiB/s",
         snapshot.group,
         snapshot.state,
-        bytes(snapshot.bytes),
+        format_bytes(snapshot.bytes),
         snapshot.mib_per_second
     );
     if let Some(error) = &snapshot.error {
@@ -200,13 +200,13 @@ fn transfer(snapshot: &Snapshot, names: &Names) -> String {
 }
 
 /// Lines about this node and its disk.
-fn this_node(status: &Status) -> Vec<String> {
+fn this_node_lines(status: &StatusReport) -> Vec<String> {
     let accounts = format!("{} accounts, {} buckets", status.accounts, status.buckets);
     let disk = format!(
         "{} free; the log takes {}, the state {}",
-        bytes(status.disk_free_bytes),
-        bytes(status.log_disk_bytes),
-        bytes(status.state_disk_bytes)
+        format_bytes(status.disk_free_bytes),
+        format_bytes(status.log_disk_bytes),
+        format_bytes(status.state_disk_bytes)
     );
     let rows = [
         (

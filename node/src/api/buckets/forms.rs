@@ -11,16 +11,16 @@ use futures_util::{future, stream};
 use multer::Multipart;
 use serde_json::{Map, Value};
 
-use crate::api::buckets::params::Params;
+use crate::api::buckets::params::BucketParams;
 use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
 
 /// Maximum length of a multipart form's boundary (RFC 2046), in bytes.
-const MAX_BOUNDARY: usize = 70;
+const MAX_BOUNDARY_BYTES: usize = 70;
 
 /// Format of a body.
 #[derive(Debug, PartialEq, Eq)]
-enum Form {
+enum BodyFormat {
     Empty,
     Json,
     Multipart { boundary: String },
@@ -28,31 +28,31 @@ enum Form {
 }
 
 /// Parses the parameters in a body with the `Content-Type` that its header declares.
-pub(crate) async fn parse(declared: Option<&str>, body: Bytes) -> Result<Params, ApiError> {
-    match recognise(declared, &body)? {
-        Form::Empty => Ok(Params::default()),
-        Form::Json => json(&body),
-        Form::Multipart { boundary } => multipart(body, boundary).await,
-        Form::Urlencoded => urlencoded(&body),
+pub(crate) async fn parse(declared: Option<&str>, body: Bytes) -> Result<BucketParams, ApiError> {
+    match detect_format(declared, &body)? {
+        BodyFormat::Empty => Ok(BucketParams::default()),
+        BodyFormat::Json => parse_json(&body),
+        BodyFormat::Multipart { boundary } => parse_multipart(body, boundary).await,
+        BodyFormat::Urlencoded => parse_urlencoded(&body),
     }
 }
 
-fn recognise(declared: Option<&str>, body: &[u8]) -> Result<Form, ApiError> {
+fn detect_format(declared: Option<&str>, body: &[u8]) -> Result<BodyFormat, ApiError> {
     let start = body.trim_ascii_start();
     if start.is_empty() {
-        return Ok(Form::Empty);
+        return Ok(BodyFormat::Empty);
     }
     if let Some(boundary) = leading_boundary(start) {
-        return Ok(Form::Multipart { boundary });
+        return Ok(BodyFormat::Multipart { boundary });
     }
     let declared = declared.unwrap_or_default().trim().to_ascii_lowercase();
     if start.starts_with(b"{") || declared.starts_with("application/json") {
-        return Ok(Form::Json);
+        return Ok(BodyFormat::Json);
     }
     if start.contains(&b'=') || declared.starts_with("application/x-www-form-urlencoded") {
-        return Ok(Form::Urlencoded);
+        return Ok(BodyFormat::Urlencoded);
     }
-    Err(ApiError::body(
+    Err(ApiError::invalid_body(
         "a body must be a multipart form, an urlencoded form, or a JSON object",
     ))
 }
@@ -69,31 +69,31 @@ fn leading_boundary(body: &[u8]) -> Option<String> {
         .get(..8)
         .is_some_and(|name| name.eq_ignore_ascii_case(b"content-"))
     {
-        return boundary(line);
+        return checked_boundary(line);
     }
     // A form without fields is its closing line alone.
     part.is_empty()
-        .then(|| line.strip_suffix("--").and_then(boundary))
+        .then(|| line.strip_suffix("--").and_then(checked_boundary))
         .flatten()
 }
 
-fn boundary(text: &str) -> Option<String> {
+fn checked_boundary(text: &str) -> Option<String> {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
-    let is_valid = (1..=MAX_BOUNDARY).contains(&text.len()) && text.bytes().all(is_legal);
+    let is_valid = (1..=MAX_BOUNDARY_BYTES).contains(&text.len()) && text.bytes().all(is_legal);
     is_valid.then(|| text.to_owned())
 }
 
-fn json(body: &[u8]) -> Result<Params, ApiError> {
+fn parse_json(body: &[u8]) -> Result<BucketParams, ApiError> {
     let fields: Map<String, Value> = serde_json::from_slice(body)
-        .map_err(|_| ApiError::body("a JSON body must be an object of parameters"))?;
-    let mut params = Params::default();
+        .map_err(|_| ApiError::invalid_body("a JSON body must be an object of parameters"))?;
+    let mut params = BucketParams::default();
     for (name, value) in fields {
         match value {
             Value::Null => {}
             Value::String(text) => params.set(&name, text)?,
             Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
                 if matches!(name.as_str(), "access" | "comment" | "plan") {
-                    return Err(ApiError::parameter(format!(
+                    return Err(ApiError::invalid_parameter(format!(
                         "parameter {name} must be a string"
                     )));
                 }
@@ -103,29 +103,29 @@ fn json(body: &[u8]) -> Result<Params, ApiError> {
     Ok(params)
 }
 
-fn urlencoded(body: &[u8]) -> Result<Params, ApiError> {
+fn parse_urlencoded(body: &[u8]) -> Result<BucketParams, ApiError> {
     let text = std::str::from_utf8(body.trim_ascii())
-        .map_err(|_| ApiError::body("an urlencoded form must be text"))?;
-    Params::of_query(Query::new(Some(text)))
+        .map_err(|_| ApiError::invalid_body("an urlencoded form must be text"))?;
+    BucketParams::from_query(Query::new(Some(text)))
 }
 
-async fn multipart(body: Bytes, boundary: String) -> Result<Params, ApiError> {
-    let malformed = |_| ApiError::body("the multipart form is malformed");
-    let mut form = Multipart::new(whole(body), boundary);
-    let mut params = Params::default();
+async fn parse_multipart(body: Bytes, boundary: String) -> Result<BucketParams, ApiError> {
+    let malformed = |_| ApiError::invalid_body("the multipart form is malformed");
+    let mut form = Multipart::new(single_chunk(body), boundary);
+    let mut params = BucketParams::default();
     while let Some(field) = form.next_field().await.map_err(malformed)? {
         let Some(name) = field.name().map(str::to_owned) else {
             continue;
         };
         let value = field.bytes().await.map_err(malformed)?;
         let value = String::from_utf8(value.into())
-            .map_err(|_| ApiError::body("a multipart form must hold UTF-8 text"))?;
+            .map_err(|_| ApiError::invalid_body("a multipart form must hold UTF-8 text"))?;
         params.set(&name, value)?;
     }
     Ok(params)
 }
 
-fn whole(body: Bytes) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
+fn single_chunk(body: Bytes) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + Send {
     stream::once(future::ready(Ok(body.slice_ref(body.trim_ascii_start()))))
 }
 

@@ -7,7 +7,7 @@ use super::*;
 const URLENCODED: Option<&str> = Some("application/x-www-form-urlencoded");
 
 /// Parses without a runtime: the whole body is there, so nothing ever waits.
-fn read(declared: Option<&str>, body: &[u8]) -> Result<Params, &'static str> {
+fn parse_body(declared: Option<&str>, body: &[u8]) -> Result<BucketParams, &'static str> {
     let parsing = parse(declared, Bytes::copy_from_slice(body));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -15,15 +15,15 @@ fn read(declared: Option<&str>, body: &[u8]) -> Result<Params, &'static str> {
     runtime.block_on(parsing).map_err(|error| error.code())
 }
 
-fn params(pairs: &[(&str, &str)]) -> Params {
-    let mut params = Params::default();
+fn params(pairs: &[(&str, &str)]) -> BucketParams {
+    let mut params = BucketParams::default();
     for (name, value) in pairs {
         params.set(name, (*value).to_owned()).unwrap();
     }
     params
 }
 
-fn form_of(boundary: &str, pairs: &[(&str, &str)]) -> String {
+fn multipart_form(boundary: &str, pairs: &[(&str, &str)]) -> String {
     let mut form = String::new();
     for (name, value) in pairs {
         form += &format!(
@@ -37,9 +37,9 @@ fn form_of(boundary: &str, pairs: &[(&str, &str)]) -> String {
 fn postmans_multipart_form_is_declared_as_urlencoded() {
     let comment = "This is a comment to describe what's in my bucket";
     let boundary = "--------------------------735323031399963166993862";
-    let body = form_of(boundary, &[("comment", comment)]);
+    let body = multipart_form(boundary, &[("comment", comment)]);
     assert_eq!(
-        read(URLENCODED, body.as_bytes()),
+        parse_body(URLENCODED, body.as_bytes()),
         Ok(params(&[("comment", comment)]))
     );
 }
@@ -53,21 +53,21 @@ fn formats_are_detected_by_content() {
         Some("application/json"),
         Some("text/plain"),
     ] {
-        let multipart = form_of("xYz", &[("access", "public"), ("comment", "a b")]);
+        let multipart = multipart_form("xYz", &[("access", "public"), ("comment", "a b")]);
         assert_eq!(
-            read(declared, multipart.as_bytes()),
+            parse_body(declared, multipart.as_bytes()),
             expected,
             "{declared:?}"
         );
         let json = br#" {"access": "public", "comment": "a b", "plan": null, "x": [1]}"#;
-        assert_eq!(read(declared, json), expected, "{declared:?}");
+        assert_eq!(parse_body(declared, json), expected, "{declared:?}");
     }
-    assert_eq!(read(URLENCODED, b"access=public&comment=a+b"), expected);
-    assert_eq!(read(None, b"comment=a%20b&access=public\r\n"), expected);
+    assert_eq!(parse_body(URLENCODED, b"access=public&comment=a+b"), expected);
+    assert_eq!(parse_body(None, b"comment=a%20b&access=public\r\n"), expected);
     for empty in ["", "\r\n", "--x--", "--x--\r\n"] {
         assert_eq!(
-            read(URLENCODED, empty.as_bytes()),
-            Ok(Params::default()),
+            parse_body(URLENCODED, empty.as_bytes()),
+            Ok(BucketParams::default()),
             "{empty}"
         );
     }
@@ -76,7 +76,7 @@ fn formats_are_detected_by_content() {
 #[test]
 fn leading_dashes_alone_are_no_multipart_form() {
     assert_eq!(
-        read(None, b"--x=1&access=public"),
+        parse_body(None, b"--x=1&access=public"),
         Ok(params(&[("access", "public")]))
     );
 }
@@ -84,17 +84,17 @@ fn leading_dashes_alone_are_no_multipart_form() {
 #[test]
 fn malformed_bodies_are_refused() {
     for body in ["hello", "{", "[1]", "{\"access\": \"public\"} x"] {
-        assert_eq!(read(None, body.as_bytes()), Err("invalid_body"), "{body}");
+        assert_eq!(parse_body(None, body.as_bytes()), Err("invalid_body"), "{body}");
     }
-    assert_eq!(read(Some("application/json"), b"a=b"), Err("invalid_body"));
-    assert_eq!(read(None, b"\xff=\xff"), Err("invalid_body"));
-    assert_eq!(read(None, b"{\"access\": 1}"), Err("invalid_parameter"));
-    assert_eq!(read(None, b"plan=free&plan=pro"), Err("invalid_parameter"));
-    let repeated = form_of("x", &[("plan", "free"), ("plan", "free")]);
-    assert_eq!(read(None, repeated.as_bytes()), Err("invalid_parameter"));
-    let truncated = form_of("x", &[("plan", "free")]);
+    assert_eq!(parse_body(Some("application/json"), b"a=b"), Err("invalid_body"));
+    assert_eq!(parse_body(None, b"\xff=\xff"), Err("invalid_body"));
+    assert_eq!(parse_body(None, b"{\"access\": 1}"), Err("invalid_parameter"));
+    assert_eq!(parse_body(None, b"plan=free&plan=pro"), Err("invalid_parameter"));
+    let repeated = multipart_form("x", &[("plan", "free"), ("plan", "free")]);
+    assert_eq!(parse_body(None, repeated.as_bytes()), Err("invalid_parameter"));
+    let truncated = multipart_form("x", &[("plan", "free")]);
     assert_eq!(
-        read(None, &truncated.as_bytes()[..truncated.len() - 8]),
+        parse_body(None, &truncated.as_bytes()[..truncated.len() - 8]),
         Err("invalid_body")
     );
 }
@@ -107,19 +107,19 @@ proptest! {
     ) {
         let boundary = format!("{boundary}7kQ");
         let pairs = [("access", "protected"), ("comment", comment.as_str()), ("other", "x")];
-        let body = form_of(&boundary, &pairs);
-        prop_assert_eq!(read(URLENCODED, body.as_bytes()), Ok(params(&pairs)));
+        let body = multipart_form(&boundary, &pairs);
+        prop_assert_eq!(parse_body(URLENCODED, body.as_bytes()), Ok(params(&pairs)));
     }
 
     #[test]
     fn never_panics(body in any::<Vec<u8>>(), declared in any::<Option<String>>()) {
-        let _ = read(declared.as_deref(), &body);
+        let _ = parse_body(declared.as_deref(), &body);
     }
 
     #[test]
     fn never_panics_on_lookalikes(
         body in "(--|x|\r\n|Content-Disposition: form-data; name=\"plan\"|\\{|\"|=|&){0,12}",
     ) {
-        let _ = read(None, body.as_bytes());
+        let _ = parse_body(None, body.as_bytes());
     }
 }

@@ -7,21 +7,21 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use crate::api::buckets::extract::{Confirm, MaybeOwner, Named, Owner};
-use crate::api::buckets::params::Params;
-use crate::api::buckets::{Management, Peer};
+use crate::api::buckets::extract::{ConfirmedKeyCount, OptionalOwner, BucketName, Owner};
+use crate::api::buckets::params::BucketParams;
+use crate::api::buckets::{BucketsState, RequestSource};
 use crate::api::errors::ApiError;
 use crate::api::http::dates;
 use crate::api::http::headers::JSON;
 use crate::service::{BucketSummary, DirectoryError};
 
 /// Creates a JSON response with the content type that the API documents.
-fn json(status: StatusCode, value: impl Serialize) -> Response {
+fn json_response(status: StatusCode, value: impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, JSON)], Json(value)).into_response()
 }
 
 #[derive(Serialize)]
-struct Created<'a> {
+struct CreatedBucketBody<'a> {
     account_id: &'a str,
     bucket_id: &'a str,
     mode: &'static str,
@@ -30,40 +30,40 @@ struct Created<'a> {
 
 /// Handles `POST /buckets`.
 pub(crate) async fn create(
-    State(state): State<Management>,
-    MaybeOwner(owner): MaybeOwner,
-    Extension(source): Extension<Peer>,
+    State(state): State<BucketsState>,
+    OptionalOwner(owner): OptionalOwner,
+    Extension(source): Extension<RequestSource>,
     headers: HeaderMap,
-    params: Params,
+    params: BucketParams,
 ) -> Result<Response, ApiError> {
     let (account, key) = owner.unzip();
     let request = params.into_create(account)?;
-    let permit = state.creations.count(source, &headers)?;
+    let permit = state.creation_limiter.try_acquire(source, &headers)?;
     let created = match state.directory.create_bucket(request).await {
         Ok(created) => created,
         Err(error @ DirectoryError::UnknownOutcome) => return Err(error.into()),
         Err(error) => {
-            state.creations.give_back(permit);
+            state.creation_limiter.release(permit);
             return Err(error.into());
         }
     };
     let account_id = created.new_account_key.or(key).unwrap_or_default();
-    let response = Created {
+    let response = CreatedBucketBody {
         account_id: &account_id,
         bucket_id: created.id.as_str(),
         mode: created.access.name(),
         plan: created.plan.name(),
     };
-    Ok(json(StatusCode::CREATED, response))
+    Ok(json_response(StatusCode::CREATED, response))
 }
 
 #[derive(Serialize)]
-struct Buckets {
-    buckets: Vec<Summary>,
+struct BucketList {
+    buckets: Vec<BucketListEntry>,
 }
 
 #[derive(Serialize)]
-struct Summary {
+struct BucketListEntry {
     id: String,
     mode: &'static str,
     plan: &'static str,
@@ -74,7 +74,7 @@ struct Summary {
     key_get_failed: u64,
 }
 
-impl From<BucketSummary> for Summary {
+impl From<BucketSummary> for BucketListEntry {
     fn from(bucket: BucketSummary) -> Self {
         Self {
             id: bucket.id.as_str().to_owned(),
@@ -91,20 +91,20 @@ impl From<BucketSummary> for Summary {
 
 /// Handles `GET /buckets`.
 pub(crate) async fn list(
-    State(state): State<Management>,
+    State(state): State<BucketsState>,
     Owner(account): Owner,
 ) -> Result<Response, ApiError> {
     let buckets = state.directory.list_buckets(account).await?;
-    let buckets = buckets.into_iter().map(Summary::from).collect();
-    Ok(json(StatusCode::OK, Buckets { buckets }))
+    let buckets = buckets.into_iter().map(BucketListEntry::from).collect();
+    Ok(json_response(StatusCode::OK, BucketList { buckets }))
 }
 
 /// Handles `PATCH /buckets/{bucket}`.
 pub(crate) async fn modify(
-    State(state): State<Management>,
+    State(state): State<BucketsState>,
     Owner(account): Owner,
-    Named(bucket): Named,
-    params: Params,
+    BucketName(bucket): BucketName,
+    params: BucketParams,
 ) -> Result<HeaderMap, ApiError> {
     state
         .directory
@@ -115,10 +115,10 @@ pub(crate) async fn modify(
 
 /// Handles `DELETE /buckets/{bucket}?confirm=N`.
 pub(crate) async fn delete(
-    State(state): State<Management>,
+    State(state): State<BucketsState>,
     Owner(account): Owner,
-    Named(bucket): Named,
-    Confirm(keys): Confirm,
+    BucketName(bucket): BucketName,
+    ConfirmedKeyCount(keys): ConfirmedKeyCount,
 ) -> Result<HeaderMap, ApiError> {
     state.directory.delete_bucket(account, bucket, keys).await?;
     Ok(HeaderMap::new())

@@ -4,7 +4,7 @@
 //! ([`extract`]), parameters come in any of several formats ([`params`], [`forms`]), and each
 //! handler is one call to the service's `Directory`.
 
-mod creations;
+mod creation_limiter;
 mod extract;
 mod forms;
 mod handlers;
@@ -14,18 +14,18 @@ use std::sync::Arc;
 
 use cloudkv_common::network::Network;
 
-pub use self::creations::CreationSettings;
-pub(crate) use self::creations::{Creations, NoRoom, Peer};
+pub use self::creation_limiter::CreationSettings;
+pub(crate) use self::creation_limiter::{CreationLimiter, CreationLimitExceeded, RequestSource};
 pub(crate) use self::handlers::{create, delete, list, modify};
-use crate::api::http::receive::Intake;
+use crate::api::http::receive::BodyReader;
 use crate::service::Directory;
 
 /// State of the handlers of buckets.
 #[derive(Clone)]
-pub(crate) struct Management {
+pub(crate) struct BucketsState {
     pub(crate) directory: Directory,
-    pub(crate) intake: Arc<Intake>,
-    pub(crate) creations: Arc<Creations>,
+    pub(crate) body_reader: Arc<BodyReader>,
+    pub(crate) creation_limiter: Arc<CreationLimiter>,
     /// Proxies that are trusted to name the client of a request.
-    pub(crate) trusted: Arc<[Network]>,
+    pub(crate) trusted_proxies: Arc<[Network]>,
 }

@@ -7,22 +7,22 @@ use crate::api::http::query::Query;
 use crate::service::{Access, AccountId, CreateBucket, ModifyBucket, Plan};
 
 /// Maximum length of a comment, in bytes.
-const MAX_COMMENT: usize = 1024;
+const MAX_COMMENT_BYTES: usize = 1024;
 
 /// Parameters by name, each given at most once, whose values are not validated yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Params {
+pub(crate) struct BucketParams {
     access: Option<String>,
     comment: Option<String>,
     plan: Option<String>,
 }
 
-impl Params {
+impl BucketParams {
     /// Names of all parameters.
     pub(crate) const NAMES: [&'static str; 3] = ["access", "comment", "plan"];
 
     /// Reads the parameters of a query or an urlencoded form.
-    pub(crate) fn of_query(query: Query<'_>) -> Result<Self, ApiError> {
+    pub(crate) fn from_query(query: Query<'_>) -> Result<Self, ApiError> {
         let get = |name| query.get(name).map(|value| value.map(Cow::into_owned));
         Ok(Self {
             access: get("access")?,
@@ -47,7 +47,7 @@ impl Params {
         for ((name, ours), (_, theirs)) in self.slots().into_iter().zip(other.slots()) {
             if ours.is_some() && theirs.is_some() && ours != theirs {
                 let message = format!("parameter {name} differs between query and body");
-                return Err(ApiError::parameter(message));
+                return Err(ApiError::invalid_parameter(message));
             }
             if ours.is_none() {
                 *ours = theirs.take();
@@ -69,11 +69,11 @@ impl Params {
     pub(crate) fn into_create(self, account: Option<AccountId>) -> Result<CreateBucket, ApiError> {
         Ok(CreateBucket {
             account,
-            access: self.access.as_deref().map_or(Ok(Access::Public), access)?,
-            plan: self.plan.as_deref().map(plan).transpose()?,
+            access: self.access.as_deref().map_or(Ok(Access::Public), parse_access)?,
+            plan: self.plan.as_deref().map(parse_plan).transpose()?,
             comment: self
                 .comment
-                .map(comment)
+                .map(check_comment)
                 .transpose()?
                 .filter(|text| !text.is_empty()),
         })
@@ -86,8 +86,8 @@ impl Params {
             return Err(invalid("invalid_access", message));
         }
         Ok(ModifyBucket {
-            comment: self.comment.map(comment).transpose()?,
-            plan: self.plan.as_deref().map(plan).transpose()?,
+            comment: self.comment.map(check_comment).transpose()?,
+            plan: self.plan.as_deref().map(parse_plan).transpose()?,
         })
     }
 }
@@ -96,7 +96,7 @@ fn invalid(code: &'static str, message: &'static str) -> ApiError {
     ApiError::new(http::StatusCode::BAD_REQUEST, code, message)
 }
 
-fn access(name: &str) -> Result<Access, ApiError> {
+fn parse_access(name: &str) -> Result<Access, ApiError> {
     Access::parse(name).ok_or_else(|| {
         invalid(
             "invalid_access",
@@ -105,21 +105,21 @@ fn access(name: &str) -> Result<Access, ApiError> {
     })
 }
 
-fn plan(name: &str) -> Result<Plan, ApiError> {
+fn parse_plan(name: &str) -> Result<Plan, ApiError> {
     Plan::parse(name).ok_or_else(|| invalid("invalid_plan", "plan must be free, pro or business"))
 }
 
-fn comment(text: String) -> Result<String, ApiError> {
-    if text.len() > MAX_COMMENT {
-        return Err(ApiError::parameter(format!(
-            "comment must have at most {MAX_COMMENT} bytes"
+fn check_comment(text: String) -> Result<String, ApiError> {
+    if text.len() > MAX_COMMENT_BYTES {
+        return Err(ApiError::invalid_parameter(format!(
+            "comment must have at most {MAX_COMMENT_BYTES} bytes"
         )));
     }
     if text
         .chars()
         .any(|char| char.is_control() && !matches!(char, '\n' | '\r' | '\t'))
     {
-        return Err(ApiError::parameter(
+        return Err(ApiError::invalid_parameter(
             "comment must not contain control characters",
         ));
     }
@@ -130,8 +130,8 @@ fn comment(text: String) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn params(pairs: &[(&str, &str)]) -> Params {
-        let mut params = Params::default();
+    fn params(pairs: &[(&str, &str)]) -> BucketParams {
+        let mut params = BucketParams::default();
         for (name, value) in pairs {
             params.set(name, (*value).to_owned()).unwrap();
         }

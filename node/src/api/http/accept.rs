@@ -12,15 +12,15 @@ type Rank = (u16, u8);
 
 /// Returns whether the client prefers JSON to plain text.
 pub fn prefers_json(headers: &HeaderMap) -> bool {
-    let (mut json, mut text): (Named, Named) = (Named::default(), Named::default());
+    let (mut json, mut text): (AcceptedRange, AcceptedRange) = (AcceptedRange::default(), AcceptedRange::default());
     for line in headers.get_all(ACCEPT) {
         let Ok(line) = line.to_str() else { continue };
         for range in line.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let weight = parts.find_map(weight).unwrap_or(1000);
-            json.offer(&name, weight, "application/json", "application/*");
-            text.offer(&name, weight, "text/plain", "text/*");
+            let weight = parts.find_map(parse_weight).unwrap_or(1000);
+            json.consider(&name, weight, "application/json", "application/*");
+            text.consider(&name, weight, "text/plain", "text/*");
         }
     }
     json.rank() > text.rank()
@@ -28,23 +28,23 @@ pub fn prefers_json(headers: &HeaderMap) -> bool {
 
 /// Most specific range seen for a media type.
 #[derive(Default)]
-struct Named {
+struct AcceptedRange {
     weight: u16,
-    exactness: u8,
+    specificity: u8,
 }
 
-impl Named {
-    fn offer(&mut self, range: &str, weight: u16, exact: &str, kind: &str) {
+impl AcceptedRange {
+    fn consider(&mut self, range: &str, weight: u16, exact: &str, kind: &str) {
         let specificity = match range {
             range if range == exact => 3,
             range if range == kind => 2,
             "*/*" => 1,
             _ => return,
         };
-        if specificity > self.exactness {
+        if specificity > self.specificity {
             *self = Self {
                 weight,
-                exactness: specificity,
+                specificity,
             };
         }
     }
@@ -52,13 +52,13 @@ impl Named {
     fn rank(&self) -> Rank {
         (
             self.weight,
-            if self.weight == 0 { 0 } else { self.exactness },
+            if self.weight == 0 { 0 } else { self.specificity },
         )
     }
 }
 
 /// Parses `q=0.5` as 500; `None` for other parameters, 0 for an invalid weight.
-fn weight(parameter: &str) -> Option<u16> {
+fn parse_weight(parameter: &str) -> Option<u16> {
     let (name, value) = parameter.split_once('=')?;
     if !name.trim().eq_ignore_ascii_case("q") {
         return None;

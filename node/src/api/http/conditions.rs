@@ -10,22 +10,22 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::api::errors::ApiError;
 use crate::api::http::dates;
-use crate::api::http::etag::Tags;
+use crate::api::http::etag::EntityTags;
 use crate::service::{Precondition, Version};
 
 /// Parses the precondition of a write.
-pub fn of_write(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+pub fn parse_precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     if headers.contains_key(IF_UNMODIFIED_SINCE) {
         let message = "If-Unmodified-Since does not work on writes: use If-Match with an ETag";
-        return Err(ApiError::header(message));
+        return Err(ApiError::invalid_header(message));
     }
-    match (tags(headers, &IF_MATCH)?, tags(headers, &IF_NONE_MATCH)?) {
+    match (parse_tags(headers, &IF_MATCH)?, parse_tags(headers, &IF_NONE_MATCH)?) {
         (None, None) => Ok(Precondition::None),
-        (Some(Tags::Any), None) => Ok(Precondition::Exists),
-        (Some(tags), None) => Ok(Precondition::Versions(tags.strong().collect())),
-        (None, Some(Tags::Any)) => Ok(Precondition::Absent),
-        (None, Some(tags)) => Ok(Precondition::NotVersions(tags.weak().collect())),
-        (Some(_), Some(_)) => Err(ApiError::header(
+        (Some(EntityTags::Any), None) => Ok(Precondition::Exists),
+        (Some(tags), None) => Ok(Precondition::Versions(tags.strong_versions().collect())),
+        (None, Some(EntityTags::Any)) => Ok(Precondition::Absent),
+        (None, Some(tags)) => Ok(Precondition::NotVersions(tags.weak_versions().collect())),
+        (Some(_), Some(_)) => Err(ApiError::invalid_header(
             "give If-Match or If-None-Match, not both of them",
         )),
     }
@@ -33,50 +33,50 @@ pub fn of_write(headers: &HeaderMap) -> Result<Precondition, ApiError> {
 
 /// Outcome of a read of a key that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum ReadOutcome {
     /// The value is sent.
-    Full,
+    SendValue,
     /// 304: the client has the current version.
     NotModified,
     /// 412: the current version isn't one that the client requires.
-    Failed,
+    PreconditionFailed,
 }
 
 /// Evaluates the conditions of a read against the key's version, in the order of RFC 9110, 13.2.2.
-pub fn of_read(headers: &HeaderMap, version: Version) -> Result<Reading, ApiError> {
+pub fn evaluate_read(headers: &HeaderMap, version: Version) -> Result<ReadOutcome, ApiError> {
     let modified = dates::seconds(version.time);
-    if let Some(tags) = tags(headers, &IF_MATCH)? {
-        if tags != Tags::Any && !tags.strong().any(|tag| tag == version) {
-            return Ok(Reading::Failed);
+    if let Some(tags) = parse_tags(headers, &IF_MATCH)? {
+        if tags != EntityTags::Any && !tags.strong_versions().any(|tag| tag == version) {
+            return Ok(ReadOutcome::PreconditionFailed);
         }
-    } else if date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|since| modified > since) {
-        return Ok(Reading::Failed);
+    } else if parse_date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|since| modified > since) {
+        return Ok(ReadOutcome::PreconditionFailed);
     }
-    let is_fresh = match tags(headers, &IF_NONE_MATCH)? {
-        Some(tags) => tags == Tags::Any || tags.weak().any(|tag| tag == version),
-        None => date(headers, &IF_MODIFIED_SINCE).is_some_and(|since| modified <= since),
+    let is_fresh = match parse_tags(headers, &IF_NONE_MATCH)? {
+        Some(tags) => tags == EntityTags::Any || tags.weak_versions().any(|tag| tag == version),
+        None => parse_date(headers, &IF_MODIFIED_SINCE).is_some_and(|since| modified <= since),
     };
     Ok(if is_fresh {
-        Reading::NotModified
+        ReadOutcome::NotModified
     } else {
-        Reading::Full
+        ReadOutcome::SendValue
     })
 }
 
-fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, ApiError> {
+fn parse_tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<EntityTags>, ApiError> {
     if !headers.contains_key(name) {
         return Ok(None);
     }
-    match Tags::parse(headers.get_all(name).iter().map(HeaderValue::as_bytes)) {
+    match EntityTags::parse(headers.get_all(name).iter().map(HeaderValue::as_bytes)) {
         Some(tags) => Ok(Some(tags)),
-        None => Err(ApiError::header(format!(
+        None => Err(ApiError::invalid_header(format!(
             "header {name} must be * or a list of quoted ETags"
         ))),
     }
 }
 
 /// Parses a date header. An invalid date is ignored, as RFC 9110 requires.
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+fn parse_date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name).and_then(dates::parse)
 }
 

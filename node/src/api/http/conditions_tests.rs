@@ -18,12 +18,12 @@ fn headers(lines: &[(&HeaderName, &str)]) -> HeaderMap {
     headers
 }
 
-fn read(lines: &[(&HeaderName, &str)]) -> Reading {
-    of_read(&headers(lines), VERSION).unwrap()
+fn read(lines: &[(&HeaderName, &str)]) -> ReadOutcome {
+    evaluate_read(&headers(lines), VERSION).unwrap()
 }
 
 fn write(lines: &[(&HeaderName, &str)]) -> Result<Precondition, &'static str> {
-    of_write(&headers(lines)).map_err(|error| error.code())
+    parse_precondition(&headers(lines)).map_err(|error| error.code())
 }
 
 fn tag() -> String {
@@ -33,42 +33,42 @@ fn tag() -> String {
 #[test]
 fn readers_with_the_current_version_get_304() {
     let weak = format!("\"x\", W/{}", tag());
-    assert_eq!(read(&[]), Reading::Full);
-    assert_eq!(read(&[(&IF_NONE_MATCH, &tag())]), Reading::NotModified);
-    assert_eq!(read(&[(&IF_NONE_MATCH, &weak)]), Reading::NotModified);
-    assert_eq!(read(&[(&IF_NONE_MATCH, "*")]), Reading::NotModified);
-    assert_eq!(read(&[(&IF_NONE_MATCH, "\"x\"")]), Reading::Full);
+    assert_eq!(read(&[]), ReadOutcome::SendValue);
+    assert_eq!(read(&[(&IF_NONE_MATCH, &tag())]), ReadOutcome::NotModified);
+    assert_eq!(read(&[(&IF_NONE_MATCH, &weak)]), ReadOutcome::NotModified);
+    assert_eq!(read(&[(&IF_NONE_MATCH, "*")]), ReadOutcome::NotModified);
+    assert_eq!(read(&[(&IF_NONE_MATCH, "\"x\"")]), ReadOutcome::SendValue);
     assert_eq!(
         read(&[(&IF_MODIFIED_SINCE, SAME_SECOND)]),
-        Reading::NotModified
+        ReadOutcome::NotModified
     );
-    assert_eq!(read(&[(&IF_MODIFIED_SINCE, BEFORE)]), Reading::Full);
-    assert_eq!(read(&[(&IF_MODIFIED_SINCE, "not a date")]), Reading::Full);
+    assert_eq!(read(&[(&IF_MODIFIED_SINCE, BEFORE)]), ReadOutcome::SendValue);
+    assert_eq!(read(&[(&IF_MODIFIED_SINCE, "not a date")]), ReadOutcome::SendValue);
 }
 
 #[test]
 fn tags_have_precedence_over_dates() {
     let both = [(&IF_NONE_MATCH, "\"x\""), (&IF_MODIFIED_SINCE, SAME_SECOND)];
-    assert_eq!(read(&both), Reading::Full);
+    assert_eq!(read(&both), ReadOutcome::SendValue);
     let both = [
         (&IF_MATCH, tag()),
         (&IF_UNMODIFIED_SINCE, BEFORE.to_owned()),
     ];
     assert_eq!(
         read(&both.each_ref().map(|(name, value)| (*name, value.as_str()))),
-        Reading::Full
+        ReadOutcome::SendValue
     );
 }
 
 #[test]
 fn readers_that_require_another_version_get_412() {
     let weak = format!("W/{}", tag());
-    assert_eq!(read(&[(&IF_MATCH, &tag())]), Reading::Full);
-    assert_eq!(read(&[(&IF_MATCH, "*")]), Reading::Full);
-    assert_eq!(read(&[(&IF_MATCH, "\"x\"")]), Reading::Failed);
-    assert_eq!(read(&[(&IF_MATCH, &weak)]), Reading::Failed);
-    assert_eq!(read(&[(&IF_UNMODIFIED_SINCE, BEFORE)]), Reading::Failed);
-    assert_eq!(read(&[(&IF_UNMODIFIED_SINCE, SAME_SECOND)]), Reading::Full);
+    assert_eq!(read(&[(&IF_MATCH, &tag())]), ReadOutcome::SendValue);
+    assert_eq!(read(&[(&IF_MATCH, "*")]), ReadOutcome::SendValue);
+    assert_eq!(read(&[(&IF_MATCH, "\"x\"")]), ReadOutcome::PreconditionFailed);
+    assert_eq!(read(&[(&IF_MATCH, &weak)]), ReadOutcome::PreconditionFailed);
+    assert_eq!(read(&[(&IF_UNMODIFIED_SINCE, BEFORE)]), ReadOutcome::PreconditionFailed);
+    assert_eq!(read(&[(&IF_UNMODIFIED_SINCE, SAME_SECOND)]), ReadOutcome::SendValue);
 }
 
 #[test]
@@ -103,6 +103,6 @@ fn writes_have_one_condition() {
 fn malformed_conditions_are_refused() {
     assert_eq!(write(&[(&IF_MATCH, "abc")]), Err("invalid_header"));
     assert_eq!(write(&[(&IF_NONE_MATCH, "")]), Err("invalid_header"));
-    let error = of_read(&headers(&[(&IF_NONE_MATCH, "abc")]), VERSION).unwrap_err();
+    let error = evaluate_read(&headers(&[(&IF_NONE_MATCH, "abc")]), VERSION).unwrap_err();
     assert_eq!(error.code(), "invalid_header");
 }

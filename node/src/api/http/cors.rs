@@ -3,7 +3,7 @@
 //! There are no cookies to protect here, so `*` discloses nothing: access to a bucket depends on
 //! its name or on `api-key`, both of which the page must know itself.
 
-pub use cloudkv_common::server::cors::expose;
+pub use cloudkv_common::server::cors::allow_all_origins;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use crate::api::http::body::Body;
 
 /// Maximum length of a list of headers that a preflight response echoes, in bytes.
-const MAX_ECHO: usize = 1024;
+const MAX_ECHOED_BYTES: usize = 1024;
 
 /// Responds to `OPTIONS`, a preflight or not, for a resource with these methods.
 pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
@@ -37,7 +37,7 @@ pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
 fn allowed_headers(request: &HeaderMap) -> HeaderValue {
     let is_valid = |value: &&HeaderValue| {
         let is_legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_, ".contains(byte);
-        (1..=MAX_ECHO).contains(&value.len()) && value.as_bytes().iter().all(is_legal)
+        (1..=MAX_ECHOED_BYTES).contains(&value.len()) && value.as_bytes().iter().all(is_legal)
     };
     request
         .get(ACCESS_CONTROL_REQUEST_HEADERS)
@@ -55,7 +55,7 @@ fn allowed_headers(request: &HeaderMap) -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn asked(method: Option<&'static str>, names: Option<&'static str>) -> Response<Body> {
+    fn options_response(method: Option<&'static str>, names: Option<&'static str>) -> Response<Body> {
         let mut request = HeaderMap::new();
         if let Some(method) = method {
             request.insert(
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn preflight_allows_the_headers_that_the_page_requests() {
-        let response = asked(Some("PUT"), Some("api-key, X-Mine"));
+        let response = options_response(Some("PUT"), Some("api-key, X-Mine"));
         assert_eq!(response.status(), 204);
         assert_eq!(
             response.headers()[ACCESS_CONTROL_ALLOW_METHODS],
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn invalid_lists_are_not_echoed() {
-        let response = asked(Some("PUT"), Some("<script>"));
+        let response = options_response(Some("PUT"), Some("<script>"));
         let names = response.headers()[ACCESS_CONTROL_ALLOW_HEADERS]
             .to_str()
             .unwrap();
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn plain_options_lists_the_methods() {
-        let response = asked(None, None);
+        let response = options_response(None, None);
         assert_eq!(response.status(), 204);
         assert_eq!(response.headers()[ALLOW], "GET, OPTIONS");
         assert!(!response.headers().contains_key(ACCESS_CONTROL_MAX_AGE));

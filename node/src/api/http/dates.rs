@@ -11,11 +11,11 @@ use http::HeaderValue;
 use crate::service::Nanos;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-const KEPT: usize = 16;
+const CACHE_SLOTS: usize = 16;
 
 thread_local! {
-    static FORMATTED: RefCell<[Option<(u64, HeaderValue)>; KEPT]> =
-        const { RefCell::new([const { None }; KEPT]) };
+    static HEADER_CACHE: RefCell<[Option<(u64, HeaderValue)>; CACHE_SLOTS]> =
+        const { RefCell::new([const { None }; CACHE_SLOTS]) };
 }
 
 /// Returns whole seconds since 1970.
@@ -26,8 +26,8 @@ pub fn seconds(time: Nanos) -> u64 {
 /// Formats a time as the value of `Last-Modified` or `Expires`, rounded down to the second.
 pub fn header(time: Nanos) -> HeaderValue {
     let seconds = seconds(time);
-    FORMATTED.with_borrow_mut(|cache| {
-        let slot = &mut cache[seconds as usize % KEPT];
+    HEADER_CACHE.with_borrow_mut(|cache| {
+        let slot = &mut cache[seconds as usize % CACHE_SLOTS];
         match slot {
             Some((cached, value)) if *cached == seconds => value.clone(),
             Some(_) | None => {

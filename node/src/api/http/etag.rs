@@ -9,19 +9,19 @@ use http::HeaderValue;
 use crate::service::Version;
 
 /// Maximum length of a version's text: 16 digits, a dash and the 10 digits of a region.
-const MAX_LEN: usize = 16 + 1 + 10;
+const MAX_TEXT_BYTES: usize = 16 + 1 + 10;
 
 /// Text of a version, on the stack; formatted without `format!`, since every read needs it.
-struct Text {
-    bytes: [u8; MAX_LEN + 2],
+struct VersionText {
+    bytes: [u8; MAX_TEXT_BYTES + 2],
     end: usize,
 }
 
-impl Text {
+impl VersionText {
     /// Formats the quoted form.
     fn new(version: Version) -> Self {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut bytes = [b'"'; MAX_LEN + 2];
+        let mut bytes = [b'"'; MAX_TEXT_BYTES + 2];
         for (index, byte) in bytes[1..17].iter_mut().enumerate() {
             let nibble = version.time >> (60 - 4 * index) & 0xf;
             *byte = HEX[nibble as usize];
@@ -42,14 +42,14 @@ impl Text {
 
 /// Formats a version as the value of `ETag`.
 pub fn header(version: Version) -> HeaderValue {
-    let text = Text::new(version);
+    let text = VersionText::new(version);
     HeaderValue::from_bytes(&text.bytes[..text.end])
         .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// Formats a version for listings, without quotes.
 pub fn text(version: Version) -> String {
-    let text = Text::new(version);
+    let text = VersionText::new(version);
     String::from_utf8_lossy(&text.bytes[1..text.end - 1]).into_owned()
 }
 
@@ -76,7 +76,7 @@ fn parse(opaque: &[u8]) -> Option<Version> {
 
 /// An entity tag in a request's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
+pub struct EntityTag {
     /// True if the tag is marked `W/`.
     pub weak: bool,
     /// Version, if the tag has the form of one.
@@ -85,14 +85,14 @@ pub struct Tag {
 
 /// Value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tags {
+pub enum EntityTags {
     /// `*`: any version.
     Any,
     /// A list of tags.
-    List(Vec<Tag>),
+    List(Vec<EntityTag>),
 }
 
-impl Tags {
+impl EntityTags {
     /// Parses all lines of the header together; `None` if they are malformed or contain no tag.
     pub fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut tags = Vec::new();
@@ -115,7 +115,7 @@ impl Tags {
     }
 
     /// Returns the versions that a strong comparison can match.
-    pub fn strong(&self) -> impl Iterator<Item = Version> {
+    pub fn strong_versions(&self) -> impl Iterator<Item = Version> {
         self.list()
             .iter()
             .filter(|tag| !tag.weak)
@@ -123,11 +123,11 @@ impl Tags {
     }
 
     /// Returns the versions that a weak comparison can match.
-    pub fn weak(&self) -> impl Iterator<Item = Version> {
+    pub fn weak_versions(&self) -> impl Iterator<Item = Version> {
         self.list().iter().filter_map(|tag| tag.version)
     }
 
-    fn list(&self) -> &[Tag] {
+    fn list(&self) -> &[EntityTag] {
         match self {
             Self::Any => &[],
             Self::List(tags) => tags,
@@ -136,7 +136,7 @@ impl Tags {
 }
 
 /// Parses one line of tags; `None` if it is malformed. Empty elements are legal.
-fn parse_line(line: &[u8], tags: &mut Vec<Tag>) -> Option<()> {
+fn parse_line(line: &[u8], tags: &mut Vec<EntityTag>) -> Option<()> {
     let mut rest = line.trim_ascii();
     while !rest.is_empty() {
         if let Some(tail) = rest.strip_prefix(b",") {
@@ -153,7 +153,7 @@ fn parse_line(line: &[u8], tags: &mut Vec<Tag>) -> Option<()> {
     Some(())
 }
 
-fn parse_tag(text: &[u8]) -> Option<(Tag, &[u8])> {
+fn parse_tag(text: &[u8]) -> Option<(EntityTag, &[u8])> {
     let (weak, rest) = match text.strip_prefix(b"W/") {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -166,7 +166,7 @@ fn parse_tag(text: &[u8]) -> Option<(Tag, &[u8])> {
         .all(|byte| matches!(byte, 0x21..=0x7e | 0x80..));
     is_legal.then(|| {
         (
-            Tag {
+            EntityTag {
                 weak,
                 version: parse(opaque),
             },

@@ -4,8 +4,8 @@ use proptest::prelude::{any, prop_assert_eq, proptest};
 
 use super::*;
 
-fn tags(line: &str) -> Option<Tags> {
-    Tags::parse(std::iter::once(line.as_bytes()))
+fn tags(line: &str) -> Option<EntityTags> {
+    EntityTags::parse(std::iter::once(line.as_bytes()))
 }
 
 fn version(time: u64, region: u32) -> Version {
@@ -28,11 +28,11 @@ fn versions_are_formatted() {
 
 #[test]
 fn lists_are_parsed() {
-    assert_eq!(tags(" * "), Some(Tags::Any));
+    assert_eq!(tags(" * "), Some(EntityTags::Any));
     let list = tags("\"0000000000000001-2\", W/\"0000000000000003-4\" ,,\"other\"").unwrap();
-    assert_eq!(list.strong().collect::<Vec<_>>(), [version(1, 2)]);
+    assert_eq!(list.strong_versions().collect::<Vec<_>>(), [version(1, 2)]);
     assert_eq!(
-        list.weak().collect::<Vec<_>>(),
+        list.weak_versions().collect::<Vec<_>>(),
         [version(1, 2), version(3, 4)]
     );
 }
@@ -40,15 +40,15 @@ fn lists_are_parsed() {
 #[test]
 fn commas_inside_of_a_tag_belong_to_it() {
     let list = tags("\"a,b\", \"0000000000000001-2\"").unwrap();
-    assert_eq!(list.strong().count(), 1);
+    assert_eq!(list.strong_versions().count(), 1);
 }
 
 #[test]
 fn several_lines_are_one_list() {
     let lines: [&[u8]; 2] = [b"\"x\"", b"\"0000000000000001-2\""];
-    assert_eq!(Tags::parse(lines.into_iter()).unwrap().strong().count(), 1);
+    assert_eq!(EntityTags::parse(lines.into_iter()).unwrap().strong_versions().count(), 1);
     let lines: [&[u8]; 2] = [b"*", b"\"x\""];
-    assert_eq!(Tags::parse(lines.into_iter()), None);
+    assert_eq!(EntityTags::parse(lines.into_iter()), None);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn other_forms_match_nothing() {
         "0000000000000001",
     ] {
         assert_eq!(
-            tags(&format!("\"{opaque}\"")).unwrap().weak().count(),
+            tags(&format!("\"{opaque}\"")).unwrap().weak_versions().count(),
             0,
             "{opaque}"
         );
@@ -95,14 +95,14 @@ proptest! {
     #[test]
     fn formatted_versions_are_parsed(time in any::<u64>(), region in any::<u32>()) {
         let version = version(time, region);
-        let list = Tags::parse(std::iter::once(header(version).as_bytes())).unwrap();
-        prop_assert_eq!(list.strong().collect::<Vec<_>>(), [version]);
+        let list = EntityTags::parse(std::iter::once(header(version).as_bytes())).unwrap();
+        prop_assert_eq!(list.strong_versions().collect::<Vec<_>>(), [version]);
         prop_assert_eq!(text(version), format!("{time:016x}-{region}"));
     }
 
     #[test]
     fn never_panics(lines in any::<Vec<Vec<u8>>>()) {
-        let _ = Tags::parse(lines.iter().map(Vec::as_slice));
+        let _ = EntityTags::parse(lines.iter().map(Vec::as_slice));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn single<'a>(
     let first = values.next();
     match values.find(|other| Some(*other) != first) {
         None => Ok(first),
-        Some(_) => Err(ApiError::header(format!(
+        Some(_) => Err(ApiError::invalid_header(format!(
             "header {name} must be given once"
         ))),
     }

@@ -33,7 +33,7 @@ impl<'a> KvTarget<'a> {
 }
 
 fn decode(text: &str) -> Result<Cow<'_, [u8]>, ApiError> {
-    let decoded = percent::decode_path(text).map_err(|_| ApiError::bad_path_escape())?;
+    let decoded = percent::decode_path(text).map_err(|_| ApiError::invalid_path_escape())?;
     match &decoded {
         Cow::Borrowed(_) => Ok(decoded),
         Cow::Owned(bytes) if std::str::from_utf8(bytes).is_ok() => Ok(decoded),
@@ -44,10 +44,10 @@ fn decode(text: &str) -> Result<Cow<'_, [u8]>, ApiError> {
 /// Checks that UTF-8 bytes are a valid key of at most `max` bytes.
 pub fn check_key(key: &[u8], max: usize) -> Result<(), ApiError> {
     if key.is_empty() || key.len() > max {
-        return Err(ApiError::key_size(max));
+        return Err(ApiError::invalid_key_size(max));
     }
     if has_control(key) {
-        return Err(ApiError::key_control());
+        return Err(ApiError::control_character_in_key());
     }
     Ok(())
 }

@@ -34,16 +34,16 @@ impl<'a> Query<'a> {
             value = Some(raw_value);
         }
         value
-            .map(|raw| text(raw).ok_or_else(|| ApiError::parameter_encoding(name)))
+            .map(|raw| decode_text(raw).ok_or_else(|| ApiError::parameter_encoding(name)))
             .transpose()
     }
 
     /// Refuses parameters with other names than the known ones.
-    pub fn only(&self, known: &[&'static str]) -> Result<(), ApiError> {
+    pub fn refuse_unknown(&self, known: &[&'static str]) -> Result<(), ApiError> {
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
             let (raw, _) = pair.split_once('=').unwrap_or((pair, ""));
             if !known.iter().any(|name| is_name(raw, name)) {
-                let name = text(raw).unwrap_or(Cow::Borrowed(raw));
+                let name = decode_text(raw).unwrap_or(Cow::Borrowed(raw));
                 return Err(ApiError::unknown_parameter(&name, known));
             }
         }
@@ -58,7 +58,7 @@ fn is_name(raw: &str, name: &str) -> bool {
 }
 
 /// Decodes a value; `None` if it isn't percent-encoded UTF-8.
-fn text(raw: &str) -> Option<Cow<'_, str>> {
+fn decode_text(raw: &str) -> Option<Cow<'_, str>> {
     match percent::decode_form(raw).ok()? {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn writes_refuse_unknown_names() {
-        let only = |text, known: &[&'static str]| Query::new(Some(text)).only(known);
+        let only = |text, known: &[&'static str]| Query::new(Some(text)).refuse_unknown(known);
         for text in ["", "&&", "ttl", "ttl=5", "%74tl=5&ttl=5"] {
             assert!(only(text, &["ttl"]).is_ok(), "{text}");
         }

@@ -19,56 +19,56 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use tokio::time::{Instant, timeout};
 
-use cloudkv_common::server::{HttpSettings, Memory};
+use cloudkv_common::server::{HttpSettings, MemoryBudget};
 
 use crate::api::errors::ApiError;
 
 /// Maximum size of a body that isn't charged to the memory budget, in bytes: the number of such
 /// bodies is bounded by that of connections.
-const FREE: usize = 16 << 10;
+const UNMETERED_BYTES: usize = 16 << 10;
 
 /// Reads bodies, and bounds the memory that they take together.
-pub struct Intake {
-    memory: Memory,
-    progress: Duration,
+pub struct BodyReader {
+    memory: MemoryBudget,
+    chunk_timeout: Duration,
     deadline: Duration,
     /// Minimum rate of a body in bytes per second, once `chunk_timeout` has passed; 0: any.
-    rate: usize,
+    min_rate: usize,
 }
 
 /// A body that has been read. It holds its memory permit until it is dropped.
-pub struct Received<'a> {
+pub struct ReceivedBody<'a> {
     /// Content of the body.
     pub bytes: Bytes,
-    _room: Room<'a>,
+    _permit: BodyMemoryPermit<'a>,
 }
 
 /// Error of a body beyond the limit.
-pub type TooLarge = fn(usize) -> ApiError;
+pub type TooLargeError = fn(usize) -> ApiError;
 
 /// Permit for the memory of a body, which is released when it is dropped.
-struct Room<'a> {
-    memory: &'a Memory,
+struct BodyMemoryPermit<'a> {
+    memory: &'a MemoryBudget,
     taken: Option<(IpAddr, usize)>,
 }
 
 /// Bounds of one body.
 #[derive(Clone, Copy)]
-struct Bounds {
+struct BodyBounds {
     /// Declared size in bytes; else the limit.
     expected: usize,
     limit: usize,
-    too_large: TooLarge,
+    too_large: TooLargeError,
 }
 
-impl Intake {
+impl BodyReader {
     /// Creates a reader with the bounds of the settings.
     pub fn new(settings: &HttpSettings) -> Self {
         Self {
-            memory: Memory::new(settings.body_memory),
-            progress: settings.body_timeout,
+            memory: MemoryBudget::new(settings.body_memory_bytes),
+            chunk_timeout: settings.body_timeout,
             deadline: settings.body_deadline,
-            rate: settings.body_rate,
+            min_rate: settings.min_body_rate,
         }
     }
 
@@ -79,8 +79,8 @@ impl Intake {
         body: &mut B,
         limit: usize,
         client: C,
-        too_large: TooLarge,
-    ) -> Result<Received<'_>, ApiError>
+        too_large: TooLargeError,
+    ) -> Result<ReceivedBody<'_>, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
         C: FnOnce() -> IpAddr,
@@ -89,60 +89,60 @@ impl Intake {
             return Err(too_large(limit));
         }
         let expected = body.size_hint().exact().map_or(limit, |size| size as usize);
-        let first = self.next(body, self.progress).await?.unwrap_or_default();
+        let first = self.next_chunk(body, self.chunk_timeout).await?.unwrap_or_default();
         if first.len() > limit {
             return Err(too_large(limit));
         }
-        let mut permit = Room {
+        let mut permit = BodyMemoryPermit {
             memory: &self.memory,
             taken: None,
         };
-        if expected > FREE {
+        if expected > UNMETERED_BYTES {
             permit.taken = Some((client(), 0));
         }
         let bytes = if body.is_end_stream() {
             permit.grow(first.len())?;
             first
         } else {
-            let bounds = Bounds {
+            let bounds = BodyBounds {
                 expected,
                 limit,
                 too_large,
             };
-            self.rest(body, first, bounds, &mut permit).await?
+            self.read_rest(body, first, bounds, &mut permit).await?
         };
-        Ok(Received {
+        Ok(ReceivedBody {
             bytes,
-            _room: permit,
+            _permit: permit,
         })
     }
 
     /// Reads the rest of a body of several chunks or of unknown length, which takes a copy.
-    async fn rest<B>(
+    async fn read_rest<B>(
         &self,
         body: &mut B,
         first: Bytes,
-        bounds: Bounds,
-        permit: &mut Room<'_>,
+        bounds: BodyBounds,
+        permit: &mut BodyMemoryPermit<'_>,
     ) -> Result<Bytes, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let started_at = Instant::now();
-        let Some(second) = self.next(body, self.progress).await? else {
+        let Some(second) = self.next_chunk(body, self.chunk_timeout).await? else {
             permit.grow(first.len())?;
             return Ok(first);
         };
         let mut buffer = BytesMut::new();
-        append(&mut buffer, &first, bounds, permit)?;
+        append_chunk(&mut buffer, &first, bounds, permit)?;
         let mut chunk = second;
         loop {
-            append(&mut buffer, &chunk, bounds, permit)?;
+            append_chunk(&mut buffer, &chunk, bounds, permit)?;
             if body.is_end_stream() {
                 break;
             }
-            let timeout = self.patience(started_at.elapsed(), buffer.len());
-            match self.next(body, timeout).await? {
+            let timeout = self.next_chunk_timeout(started_at.elapsed(), buffer.len());
+            match self.next_chunk(body, timeout).await? {
                 Some(next) => chunk = next,
                 None => break,
             }
@@ -151,18 +151,18 @@ impl Intake {
     }
 
     /// Returns the timeout of the next chunk of a body of which `bytes` arrived within `elapsed`.
-    fn patience(&self, elapsed: Duration, bytes: usize) -> Duration {
+    fn next_chunk_timeout(&self, elapsed: Duration, bytes: usize) -> Duration {
         let mut deadline = self.deadline;
-        if self.rate > 0 {
-            let earned = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-            deadline = deadline.min(self.progress.saturating_add(earned));
+        if self.min_rate > 0 {
+            let earned = Duration::from_secs_f64(bytes as f64 / self.min_rate as f64);
+            deadline = deadline.min(self.chunk_timeout.saturating_add(earned));
         }
-        deadline.saturating_sub(elapsed).min(self.progress)
+        deadline.saturating_sub(elapsed).min(self.chunk_timeout)
     }
 
     /// Reads the next chunk that isn't empty; `None` at the end. Fails with 408 after
     /// `chunk_timeout`. Trailers are dropped.
-    async fn next<B>(
+    async fn next_chunk<B>(
         &self,
         body: &mut B,
         chunk_timeout: Duration,
@@ -177,7 +177,7 @@ impl Intake {
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(_))) => {
                     let message = "the request's body ended early or is malformed";
-                    return Err(ApiError::body(message));
+                    return Err(ApiError::invalid_body(message));
                 }
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data()
@@ -192,18 +192,18 @@ impl Intake {
     }
 }
 
-impl Room<'_> {
+impl BodyMemoryPermit<'_> {
     /// Grows the permit to so many bytes; 503 if the memory budget is exhausted.
     fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
         let Some((client, taken)) = &mut self.taken else {
             return Ok(());
         };
-        let additional = if bytes > FREE {
+        let additional = if bytes > UNMETERED_BYTES {
             bytes.saturating_sub(*taken)
         } else {
             0
         };
-        if additional > 0 && !self.memory.try_take(Some(*client), additional) {
+        if additional > 0 && !self.memory.try_acquire(Some(*client), additional) {
             return Err(ApiError::overloaded());
         }
         *taken += additional;
@@ -211,7 +211,7 @@ impl Room<'_> {
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for BodyMemoryPermit<'_> {
     fn drop(&mut self) {
         if let Some((client, taken)) = self.taken.filter(|(_, taken)| *taken > 0) {
             self.memory.release(Some(client), taken);
@@ -220,18 +220,18 @@ impl Drop for Room<'_> {
 }
 
 /// Appends a chunk to the buffer, and grows the permit for it.
-fn append(
+fn append_chunk(
     buffer: &mut BytesMut,
     chunk: &[u8],
-    bounds: Bounds,
-    permit: &mut Room<'_>,
+    bounds: BodyBounds,
+    permit: &mut BodyMemoryPermit<'_>,
 ) -> Result<(), ApiError> {
     let needed = buffer.len() + chunk.len();
     if needed > bounds.limit {
         return Err((bounds.too_large)(bounds.limit));
     }
     if needed > buffer.capacity() {
-        let doubled = (2 * buffer.capacity()).clamp(FREE, bounds.expected.max(FREE));
+        let doubled = (2 * buffer.capacity()).clamp(UNMETERED_BYTES, bounds.expected.max(UNMETERED_BYTES));
         let capacity = needed.max(doubled);
         permit.grow(capacity)?;
         let mut larger = BytesMut::with_capacity(capacity);

@@ -4,44 +4,44 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::api::errors::ApiError;
 use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION, single};
-use crate::service::{Bucket, Directory, Service, Session, Version};
+use crate::service::{Bucket, Directory, Service, SessionToken, Version};
 
 /// Parses the session token of a request.
-pub async fn of_request(headers: &HeaderMap, directory: &Directory) -> Result<Session, ApiError> {
+pub async fn from_request(headers: &HeaderMap, directory: &Directory) -> Result<SessionToken, ApiError> {
     match single(headers, &X_CLOUDKV_MIN_VERSION)? {
-        None => Ok(Session::default()),
+        None => Ok(SessionToken::default()),
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
             // Boxed, since it is rare and large.
-            let session = Box::pin(directory.session(text)).await?;
-            session.map_err(|error| ApiError::header(format!("x-cloudkv-min-version {error}")))
+            let session = Box::pin(directory.parse_session(text)).await?;
+            session.map_err(|error| ApiError::invalid_header(format!("x-cloudkv-min-version {error}")))
         }
     }
 }
 
 /// Returns the client's session token with the version of one more key, if that has any. In a
 /// cluster of one region there is no token.
-pub fn token(
-    mut session: Session,
+pub fn response_token(
+    mut session: SessionToken,
     (bucket, key, version): (&Bucket, &[u8], Option<Version>),
     service: &Service,
 ) -> Option<HeaderValue> {
-    let regions = service.directory.regions()?;
+    let regions = service.directory.multi_region_topology()?;
     if let Some(version) = version {
-        session.note(service.keyspace.shard_of(bucket, key), version, &regions);
+        session.record(service.keyspace.shard_of(bucket, key), version, &regions);
     }
     let token = (!session.is_empty()).then(|| session.to_string())?;
     HeaderValue::try_from(token).ok()
 }
 
 /// Adds the client's session token with the version of its write to a response.
-pub fn tell(
+pub fn add_token(
     headers: &mut HeaderMap,
-    session: Session,
+    session: SessionToken,
     (bucket, key, version): (&Bucket, &[u8], Version),
     service: &Service,
 ) {
-    if let Some(token) = token(session, (bucket, key, Some(version)), service) {
+    if let Some(token) = response_token(session, (bucket, key, Some(version)), service) {
         headers.insert(&X_CLOUDKV_VERSION, token);
     }
 }

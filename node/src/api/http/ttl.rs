@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// Maximum time to live: a hundred years of 365 days.
-pub const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Units and their seconds.
 const UNITS: [(u8, u64); 4] = [(b's', 1), (b'm', 60), (b'h', 3_600), (b'd', 86_400)];
@@ -36,7 +36,7 @@ pub fn parse(text: &str) -> Result<Duration, TtlError> {
         return Err(TtlError::Zero);
     }
     let ttl = Duration::from_secs(seconds);
-    if ttl > MAX {
+    if ttl > MAX_TTL {
         Err(TtlError::TooLong)
     } else {
         Ok(ttl)

@@ -8,73 +8,73 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde::Serialize;
 
 use crate::api::Api;
-use crate::api::access::{Grant, Intent};
+use crate::api::access::{BucketAccess, AccessIntent};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, TEXT};
 use crate::api::http::query::Query;
 use crate::api::http::{accept, dates, etag};
-use crate::api::keys::{Head, recycled};
+use crate::api::keys::{KeyRequestHead, reuse_header_map};
 use crate::service::{KeyInfo, ListQuery};
 
 /// Maximum number of keys in one listing, and the default.
-const MAX_KEYS: usize = 1000;
+const MAX_LISTED_KEYS: usize = 1000;
 
 /// Handles GET or HEAD of a bucket's keys.
-pub async fn list(api: &Api, head: Head<'_>) -> Result<Response<Body>, ApiError> {
-    let grant = Grant::open(
+pub async fn list(api: &Api, head: KeyRequestHead<'_>) -> Result<Response<Body>, ApiError> {
+    let grant = BucketAccess::authorize(
         &api.service.directory,
         head.bucket,
-        Intent::Read,
+        AccessIntent::Read,
         &head.headers,
     )
     .await?;
-    let query = query_of(head.query)?;
+    let query = parse_query(head.query)?;
     let keys = api.service.keyspace.list(grant.bucket(), query).await?;
     if keys.is_empty() {
         return Err(ApiError::no_keys());
     }
     let format = if accept::prefers_json(&head.headers) {
-        Form::Json
+        ListFormat::Json
     } else {
-        Form::Text
+        ListFormat::Text
     };
     let body = match format {
-        Form::Text => text(&keys),
-        Form::Json => json(&keys)?,
+        ListFormat::Text => format_text(&keys),
+        ListFormat::Json => format_json(&keys)?,
     };
-    Ok(answer(head.headers, format, body))
+    Ok(list_response(head.headers, format, body))
 }
 
 /// Format of a listing.
 #[derive(Clone, Copy)]
-enum Form {
+enum ListFormat {
     Text,
     Json,
 }
 
-fn query_of(query: Query<'_>) -> Result<ListQuery, ApiError> {
+fn parse_query(query: Query<'_>) -> Result<ListQuery, ApiError> {
     let prefix = query.get("prefix")?.unwrap_or_default();
     let after = query.get("after")?.filter(|after| !after.is_empty());
     Ok(ListQuery {
         prefix: Bytes::from(prefix.into_owned()),
         after: after.map(|after| Bytes::from(after.into_owned())),
-        limit: limit(query)?,
+        limit: parse_limit(query)?,
     })
 }
 
-fn limit(query: Query<'_>) -> Result<usize, ApiError> {
+fn parse_limit(query: Query<'_>) -> Result<usize, ApiError> {
     let Some(text) = query.get("limit")? else {
-        return Ok(MAX_KEYS);
+        return Ok(MAX_LISTED_KEYS);
     };
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_number { text.parse().ok() } else { None };
     number
-        .filter(|number| (1..=MAX_KEYS).contains(number))
-        .ok_or_else(|| ApiError::parameter(format!("limit must be a number from 1 to {MAX_KEYS}")))
+        .filter(|number| (1..=MAX_LISTED_KEYS).contains(number))
+        .ok_or_else(|| ApiError::invalid_parameter(format!("limit must be a number from 1 to {MAX_LISTED_KEYS}")))
 }
 
-fn text(keys: &[KeyInfo]) -> Vec<u8> {
+fn format_text(keys: &[KeyInfo]) -> Vec<u8> {
     let size = keys.iter().map(|info| info.key.len() + 1).sum();
     let mut lines = Vec::with_capacity(size);
     for info in keys {
@@ -88,27 +88,27 @@ fn text(keys: &[KeyInfo]) -> Vec<u8> {
 
 #[derive(Serialize)]
 struct Listing<'a> {
-    keys: Vec<Line<'a>>,
+    keys: Vec<ListedKey<'a>>,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct ListedKey<'a> {
     name: Cow<'a, str>,
     size: u64,
     version: String,
     expires_at: Option<String>,
 }
 
-fn json(keys: &[KeyInfo]) -> Result<Vec<u8>, ApiError> {
+fn format_json(keys: &[KeyInfo]) -> Result<Vec<u8>, ApiError> {
     let listing = Listing {
-        keys: keys.iter().map(line).collect(),
+        keys: keys.iter().map(listed_key).collect(),
     };
     serde_json::to_vec(&listing)
         .map_err(|error| ApiError::internal("serializing a listing failed", &error))
 }
 
-fn line(info: &KeyInfo) -> Line<'_> {
-    Line {
+fn listed_key(info: &KeyInfo) -> ListedKey<'_> {
+    ListedKey {
         name: String::from_utf8_lossy(&info.key),
         size: info.size,
         version: etag::text(info.version),
@@ -116,8 +116,8 @@ fn line(info: &KeyInfo) -> Line<'_> {
     }
 }
 
-fn answer(mut request_headers: HeaderMap, format: Form, body: Vec<u8>) -> Response<Body> {
-    let mut response = recycled(&mut request_headers);
+fn list_response(mut request_headers: HeaderMap, format: ListFormat, body: Vec<u8>) -> Response<Body> {
+    let mut response = reuse_header_map(&mut request_headers);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(http::header::VARY, HeaderValue::from_static("accept"));
@@ -128,8 +128,8 @@ fn answer(mut request_headers: HeaderMap, format: Form, body: Vec<u8>) -> Respon
     headers.insert(
         CONTENT_TYPE,
         match format {
-            Form::Text => TEXT,
-            Form::Json => JSON,
+            ListFormat::Text => TEXT,
+            ListFormat::Json => JSON,
         },
     );
     *response.body_mut() = Body::full(body);
@@ -156,12 +156,12 @@ mod tests {
 
     #[test]
     fn text_has_one_name_per_line_and_no_last_newline() {
-        assert_eq!(text(&keys()), "a/b\nключ".as_bytes());
+        assert_eq!(format_text(&keys()), "a/b\nключ".as_bytes());
     }
 
     #[test]
     fn json_has_sizes_versions_and_expiries() {
-        let json: serde_json::Value = serde_json::from_slice(&json(&keys()).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&format_json(&keys()).unwrap()).unwrap();
         let expected = serde_json::json!({"keys": [
             {"name": "a/b", "size": 3, "version": "0000000000000010-2", "expires_at": null},
             {"name": "ключ", "size": 3, "version": "0000000000000010-2",
@@ -172,15 +172,15 @@ mod tests {
 
     #[test]
     fn queries_have_defaults_and_bounds() {
-        let query = query_of(Query::new(None)).unwrap();
+        let query = parse_query(Query::new(None)).unwrap();
         assert_eq!(
             (query.prefix.len(), query.after, query.limit),
-            (0, None, MAX_KEYS)
+            (0, None, MAX_LISTED_KEYS)
         );
-        let query = query_of(Query::new(Some("prefix=a%2F&after=a%2Fb&limit=7"))).unwrap();
+        let query = parse_query(Query::new(Some("prefix=a%2F&after=a%2Fb&limit=7"))).unwrap();
         assert_eq!((&query.prefix[..], query.limit), (&b"a/"[..], 7));
         assert_eq!(query.after.unwrap(), "a/b");
-        assert_eq!(query_of(Query::new(Some("after="))).unwrap().after, None);
+        assert_eq!(parse_query(Query::new(Some("after="))).unwrap().after, None);
         for text in [
             "limit=0",
             "limit=1001",
@@ -189,7 +189,7 @@ mod tests {
             "limit=x",
             "limit=-1",
         ] {
-            let error = query_of(Query::new(Some(text))).unwrap_err();
+            let error = parse_query(Query::new(Some(text))).unwrap_err();
             assert_eq!(error.code(), "invalid_parameter", "{text}");
         }
     }

@@ -16,14 +16,14 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 
 use crate::api::Api;
-use crate::api::buckets::Peer;
-use crate::api::dispatch::Received;
+use crate::api::buckets::RequestSource;
+use crate::api::dispatch::IncomingBody;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
 use crate::api::http::path::KvTarget;
 use crate::api::http::query::Query;
-use crate::api::metrics::Class;
+use crate::api::metrics::RequestClass;
 
 /// Methods of a key.
 pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -31,20 +31,20 @@ pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 pub(crate) const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Head of a request, without the key.
-struct Head<'a> {
+struct KeyRequestHead<'a> {
     bucket: &'a [u8],
     query: Query<'a>,
     headers: HeaderMap,
-    peer: Peer,
+    peer: RequestSource,
 }
 
 /// Handles a request whose path begins with `/kv/`; `rest` is the offset of the rest of the path.
-pub(crate) fn handle<B: Received>(
+pub(crate) fn handle<B: IncomingBody>(
     api: &Api,
     request: Request<B>,
     rest: usize,
-    peer: Peer,
-) -> impl Future<Output = (Class, Result<Response<Body>, ApiError>)> + Send {
+    peer: RequestSource,
+) -> impl Future<Output = (RequestClass, Result<Response<Body>, ApiError>)> + Send {
     let (parts, body) = request.into_parts();
     let Parts {
         method,
@@ -55,59 +55,59 @@ pub(crate) fn handle<B: Received>(
     async move {
         let target = match KvTarget::parse(uri.path().get(rest..).unwrap_or_default()) {
             Ok(target) => target,
-            Err(error) => return (Class::Other, Err(error)),
+            Err(error) => return (RequestClass::Other, Err(error)),
         };
         if target.bucket.is_empty() {
-            return (Class::Other, Err(ApiError::no_such_route()));
+            return (RequestClass::Other, Err(ApiError::no_such_route()));
         }
-        let mut head = Head {
+        let mut head = KeyRequestHead {
             bucket: &target.bucket,
             query: Query::new(uri.query()),
             headers,
             peer,
         };
         match target.key.as_deref() {
-            Some(key) => of_key(api, method, &mut head, key, body).await,
-            None => of_bucket(api, method, head).await,
+            Some(key) => handle_key(api, method, &mut head, key, body).await,
+            None => handle_bucket(api, method, head).await,
         }
     }
 }
 
 /// Handles a request for a key. Writes are boxed: they wait for a disk, and their futures are
 /// large.
-async fn of_key<B: Received>(
+async fn handle_key<B: IncomingBody>(
     api: &Api,
     method: Method,
-    head: &mut Head<'_>,
+    head: &mut KeyRequestHead<'_>,
     key: &[u8],
     body: B,
-) -> (Class, Result<Response<Body>, ApiError>) {
+) -> (RequestClass, Result<Response<Body>, ApiError>) {
     match method {
-        Method::GET | Method::HEAD => (Class::Get, read::get(api, head, key).await),
+        Method::GET | Method::HEAD => (RequestClass::Get, read::get(api, head, key).await),
         Method::PUT | Method::POST => {
             let put = Box::pin(write::put(api, head, key, body));
-            (Class::Put, put.await)
+            (RequestClass::Put, put.await)
         }
         Method::DELETE => {
             let delete = Box::pin(write::delete(api, head, key));
-            (Class::Delete, delete.await)
+            (RequestClass::Delete, delete.await)
         }
-        Method::OPTIONS => (Class::Other, Ok(cors::options(&head.headers, KEY_METHODS))),
-        _ => (Class::Other, Err(ApiError::method_not_allowed(KEY_METHODS))),
+        Method::OPTIONS => (RequestClass::Other, Ok(cors::options(&head.headers, KEY_METHODS))),
+        _ => (RequestClass::Other, Err(ApiError::method_not_allowed(KEY_METHODS))),
     }
 }
 
 /// Handles a request for a bucket's keys.
-async fn of_bucket(
+async fn handle_bucket(
     api: &Api,
     method: Method,
-    head: Head<'_>,
-) -> (Class, Result<Response<Body>, ApiError>) {
+    head: KeyRequestHead<'_>,
+) -> (RequestClass, Result<Response<Body>, ApiError>) {
     match method {
-        Method::GET | Method::HEAD => (Class::List, Box::pin(list::list(api, head)).await),
-        Method::OPTIONS => (Class::Other, Ok(cors::options(&head.headers, LIST_METHODS))),
+        Method::GET | Method::HEAD => (RequestClass::List, Box::pin(list::list(api, head)).await),
+        Method::OPTIONS => (RequestClass::Other, Ok(cors::options(&head.headers, LIST_METHODS))),
         _ => (
-            Class::Other,
+            RequestClass::Other,
             Err(ApiError::method_not_allowed(LIST_METHODS)),
         ),
     }
@@ -115,7 +115,7 @@ async fn of_bucket(
 
 /// Creates a response that reuses the header map of its request, cleared, with capacity for the
 /// headers of responses.
-fn recycled(headers: &mut HeaderMap) -> Response<Body> {
+fn reuse_header_map(headers: &mut HeaderMap) -> Response<Body> {
     let mut headers = std::mem::take(headers);
     headers.clear();
     headers.reserve(13);

@@ -10,25 +10,25 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::api::Api;
-use crate::api::access::{Grant, Intent};
+use crate::api::access::{BucketAccess, AccessIntent};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
-use crate::api::http::conditions::{self, Reading};
+use crate::api::http::conditions::{self, ReadOutcome};
 use crate::api::http::headers::{CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_VERSION};
 use crate::api::http::query::Query;
 use crate::api::http::{dates, etag, path, session};
-use crate::api::keys::{Head, recycled};
-use crate::service::{Entry, KeyError, ReadResult, Unavailable};
+use crate::api::keys::{KeyRequestHead, reuse_header_map};
+use crate::service::{StoredValue, KeyError, ReadResult, Unavailable};
 
 /// Maximum size of a value whose record shares its memory with the `Content-Type` header, in bytes.
-const SHARED_VALUE_BYTES: usize = 4 << 10;
+const MAX_SHARED_VALUE_BYTES: usize = 4 << 10;
 
 /// Handles GET or HEAD of a key.
-pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
-    let grant = Grant::open(
+pub async fn get(api: &Api, head: &mut KeyRequestHead<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
+    let grant = BucketAccess::authorize(
         &api.service.directory,
         head.bucket,
-        Intent::Read,
+        AccessIntent::Read,
         &head.headers,
     )
     .await?;
@@ -36,28 +36,28 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
     path::check_key(key, bucket.limits.key_bytes)?;
     let keyspace = &api.service.keyspace;
     let directory = &api.service.directory;
-    let session = session::of_request(&head.headers, directory).await?;
+    let session = session::from_request(&head.headers, directory).await?;
     let read = if is_eventual(head.query)? {
         Box::pin(keyspace.get_eventual(bucket, key, &session)).await?
     } else if session.is_empty() {
         keyspace.get(bucket, key).await?
     } else {
-        let read = Box::pin(keyspace.get_since(bucket, key, &session)).await;
-        read.map_err(of_the_leader)?
+        let read = Box::pin(keyspace.get_in_session(bucket, key, &session)).await;
+        read.map_err(leader_error)?
     };
     let (version, result) = match read {
-        ReadResult::Found(entry) => {
-            let outcome = conditions::of_read(&head.headers, entry.version)?;
+        ReadResult::Live(entry) => {
+            let outcome = conditions::evaluate_read(&head.headers, entry.version)?;
             let (version, request_headers) = (entry.version, &mut head.headers);
             let result = match outcome {
-                Reading::Failed => Err(ApiError::precondition_failed()),
-                Reading::NotModified => Ok(not_modified(request_headers, &entry)),
-                Reading::Full => Ok(full(request_headers, entry)),
+                ReadOutcome::PreconditionFailed => Err(ApiError::precondition_failed()),
+                ReadOutcome::NotModified => Ok(not_modified_response(request_headers, &entry)),
+                ReadOutcome::SendValue => Ok(value_response(request_headers, entry)),
             };
             (Some(version), result)
         }
-        ReadResult::Gone(version) => (Some(version), Err(ApiError::no_such_key())),
-        ReadResult::Nothing => (None, Err(ApiError::no_such_key())),
+        ReadResult::Deleted(version) => (Some(version), Err(ApiError::no_such_key())),
+        ReadResult::Missing => (None, Err(ApiError::no_such_key())),
     };
     match &result {
         Ok(_) => bucket.count_read(true),
@@ -66,22 +66,22 @@ pub async fn get(api: &Api, head: &mut Head<'_>, key: &[u8]) -> Result<Response<
         Err(_) => bucket.count_read(false),
     }
     // The token covers tombstones, too: the client has seen that the key was deleted.
-    let token = session::token(session, (bucket, key, version), &api.service);
+    let token = session::response_token(session, (bucket, key, version), &api.service);
     match (result, token) {
         (Ok(mut response), Some(token)) => {
             response.headers_mut().insert(&X_CLOUDKV_VERSION, token);
             Ok(response)
         }
-        (Err(error), Some(token)) => Err(error.with_token(token)),
+        (Err(error), Some(token)) => Err(error.with_session_token(token)),
         (result, None) => result,
     }
 }
 
 /// Converts an error of the shard's leader. If the leader lacks a write, no other node of the
 /// region has it.
-fn of_the_leader(error: KeyError) -> ApiError {
+fn leader_error(error: KeyError) -> ApiError {
     match error {
-        KeyError::Unavailable(Unavailable::Behind) => ApiError::behind().settled(),
+        KeyError::Unavailable(Unavailable::Behind) => ApiError::behind().authoritative(),
         error => error.into(),
     }
 }
@@ -91,16 +91,16 @@ fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
     match query.get("consistency")?.as_deref() {
         None | Some("strong") => Ok(false),
         Some("eventual") => Ok(true),
-        Some(_) => Err(ApiError::parameter(
+        Some(_) => Err(ApiError::invalid_parameter(
             "consistency must be strong or eventual",
         )),
     }
 }
 
-fn full(request_headers: &mut HeaderMap, entry: Entry) -> Response<Body> {
-    let mut response = recycled(request_headers);
+fn value_response(request_headers: &mut HeaderMap, entry: StoredValue) -> Response<Body> {
+    let mut response = reuse_header_map(request_headers);
     let headers = response.headers_mut();
-    describe(headers, &entry);
+    add_cache_headers(headers, &entry);
     headers.insert(CONTENT_TYPE, content_type(&entry));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(
@@ -115,15 +115,15 @@ fn full(request_headers: &mut HeaderMap, entry: Entry) -> Response<Body> {
     response
 }
 
-fn not_modified(request_headers: &mut HeaderMap, entry: &Entry) -> Response<Body> {
-    let mut response = recycled(request_headers);
+fn not_modified_response(request_headers: &mut HeaderMap, entry: &StoredValue) -> Response<Body> {
+    let mut response = reuse_header_map(request_headers);
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    describe(response.headers_mut(), entry);
+    add_cache_headers(response.headers_mut(), entry);
     response
 }
 
 /// Adds the validators and the other headers that caches need.
-fn describe(headers: &mut HeaderMap, entry: &Entry) {
+fn add_cache_headers(headers: &mut HeaderMap, entry: &StoredValue) {
     headers.insert(ETAG, etag::header(entry.version));
     headers.insert(LAST_MODIFIED, dates::header(entry.version.time));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -132,14 +132,14 @@ fn describe(headers: &mut HeaderMap, entry: &Entry) {
     }
 }
 
-fn content_type(entry: &Entry) -> HeaderValue {
+fn content_type(entry: &StoredValue) -> HeaderValue {
     const UNKNOWN: &str = "application/octet-stream";
     if entry.content_type.is_empty() {
         return HeaderValue::from_static(UNKNOWN);
     }
     // HTTP/2 keeps header values for as long as a connection lasts, to compress later ones: they
     // must not keep a large record, whose memory the type may share.
-    let content_type = if entry.value.len() > SHARED_VALUE_BYTES {
+    let content_type = if entry.value.len() > MAX_SHARED_VALUE_BYTES {
         HeaderValue::from_bytes(&entry.content_type)
     } else {
         HeaderValue::from_maybe_shared(entry.content_type.clone())
@@ -155,8 +155,8 @@ mod tests {
     use super::*;
     use crate::service::Version;
 
-    fn entry() -> Entry {
-        Entry {
+    fn entry() -> StoredValue {
+        StoredValue {
             value: Bytes::from_static(b"value"),
             content_type: Bytes::from_static(b"text/html"),
             version: Version {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn values_come_with_their_headers() {
-        let response = full(&mut request_headers(), entry());
+        let response = value_response(&mut request_headers(), entry());
         let headers = response.headers();
         assert_eq!(headers[CONTENT_TYPE], "text/html");
         let tag = format!("\"{:016x}-1\"", entry().version.time);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn not_modified_has_validators_and_no_body() {
-        let response = not_modified(&mut request_headers(), &entry());
+        let response = not_modified_response(&mut request_headers(), &entry());
         assert_eq!(response.status(), 304);
         assert_eq!(response.headers().len(), 4);
         assert!(response.body().is_end_stream());
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn values_without_a_type_are_octet_streams() {
-        let entry = Entry {
+        let entry = StoredValue {
             content_type: Bytes::new(),
             ..entry()
         };

@@ -7,35 +7,35 @@ use http::header::{CONTENT_TYPE, ETAG, EXPIRES};
 use http::{HeaderMap, Response};
 
 use crate::api::Api;
-use crate::api::access::{Grant, Intent};
-use crate::api::dispatch::Received;
+use crate::api::access::{BucketAccess, AccessIntent};
+use crate::api::dispatch::IncomingBody;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::headers::single;
 use crate::api::http::query::Query;
 use crate::api::http::{conditions, dates, etag, path, session, ttl};
-use crate::api::keys::{Head, recycled};
-use crate::service::{Precondition, Put, Session};
+use crate::api::keys::{KeyRequestHead, reuse_header_map};
+use crate::service::{Precondition, Put, SessionToken};
 
 /// Maximum length of a `Content-Type` that is stored with a value, in bytes.
-const MAX_CONTENT_TYPE: usize = 256;
+const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
 /// Handles PUT or POST of a key.
-pub async fn put<B: Received>(
+pub async fn put<B: IncomingBody>(
     api: &Api,
-    head: &mut Head<'_>,
+    head: &mut KeyRequestHead<'_>,
     key: &[u8],
     mut body: B,
 ) -> Result<Response<Body>, ApiError> {
-    let request = Order::of(api, head, key).await?;
+    let request = PutRequest::parse(api, head, key).await?;
     let bucket = request.grant.bucket();
     let limit = bucket.limits.value_bytes;
     let received = api
-        .intake
+        .body_reader
         .receive(
             &mut body,
             limit,
-            || head.peer.client(&head.headers, &api.trusted),
+            || head.peer.client_address(&head.headers, &api.trusted_proxies),
             ApiError::value_too_large,
         )
         .await?;
@@ -49,7 +49,7 @@ pub async fn put<B: Received>(
     let written = keyspace
         .put(bucket, Bytes::copy_from_slice(key), put)
         .await?;
-    let mut response = recycled(&mut head.headers);
+    let mut response = reuse_header_map(&mut head.headers);
     response
         .headers_mut()
         .insert(ETAG, etag::header(written.version));
@@ -57,70 +57,70 @@ pub async fn put<B: Received>(
         response.headers_mut().insert(EXPIRES, dates::header(time));
     }
     let seen = (&**bucket, key, written.version);
-    session::tell(response.headers_mut(), request.session, seen, &api.service);
+    session::add_token(response.headers_mut(), request.session, seen, &api.service);
     Ok(response)
 }
 
 /// Handles DELETE of a key, which succeeds also if there is none.
 pub async fn delete(
     api: &Api,
-    head: &mut Head<'_>,
+    head: &mut KeyRequestHead<'_>,
     key: &[u8],
 ) -> Result<Response<Body>, ApiError> {
-    let grant = Grant::open(
+    let grant = BucketAccess::authorize(
         &api.service.directory,
         head.bucket,
-        Intent::Write,
+        AccessIntent::Write,
         &head.headers,
     )
     .await?;
     let bucket = grant.bucket();
     path::check_key(key, bucket.limits.key_bytes)?;
-    head.query.only(&[])?;
-    let precondition = conditions::of_write(&head.headers)?;
+    head.query.refuse_unknown(&[])?;
+    let precondition = conditions::parse_precondition(&head.headers)?;
     let directory = &api.service.directory;
-    let session = session::of_request(&head.headers, directory).await?;
+    let session = session::from_request(&head.headers, directory).await?;
     let keyspace = &api.service.keyspace;
     let written = keyspace
         .delete(bucket, Bytes::copy_from_slice(key), precondition)
         .await?;
-    let mut response = recycled(&mut head.headers);
+    let mut response = reuse_header_map(&mut head.headers);
     let seen = (&**bucket, key, written.version);
-    session::tell(response.headers_mut(), session, seen, &api.service);
+    session::add_token(response.headers_mut(), session, seen, &api.service);
     Ok(response)
 }
 
 /// Parsed head of a PUT: everything but the value.
-struct Order {
-    grant: Grant,
+struct PutRequest {
+    grant: BucketAccess,
     ttl: Option<Duration>,
     content_type: Bytes,
     precondition: Precondition,
-    session: Session,
+    session: SessionToken,
 }
 
-impl Order {
-    async fn of(api: &Api, head: &Head<'_>, key: &[u8]) -> Result<Self, ApiError> {
-        let grant = Grant::open(
+impl PutRequest {
+    async fn parse(api: &Api, head: &KeyRequestHead<'_>, key: &[u8]) -> Result<Self, ApiError> {
+        let grant = BucketAccess::authorize(
             &api.service.directory,
             head.bucket,
-            Intent::Write,
+            AccessIntent::Write,
             &head.headers,
         )
         .await?;
         path::check_key(key, grant.bucket().limits.key_bytes)?;
-        head.query.only(&["ttl"])?;
+        head.query.refuse_unknown(&["ttl"])?;
         Ok(Self {
             grant,
-            ttl: ttl(head.query)?,
-            content_type: content_type(&head.headers)?,
-            precondition: conditions::of_write(&head.headers)?,
-            session: session::of_request(&head.headers, &api.service.directory).await?,
+            ttl: parse_ttl(head.query)?,
+            content_type: parse_content_type(&head.headers)?,
+            precondition: conditions::parse_precondition(&head.headers)?,
+            session: session::from_request(&head.headers, &api.service.directory).await?,
         })
     }
 }
 
-fn ttl(query: Query<'_>) -> Result<Option<Duration>, ApiError> {
+fn parse_ttl(query: Query<'_>) -> Result<Option<Duration>, ApiError> {
     let Some(text) = query.get("ttl")? else {
         return Ok(None);
     };
@@ -134,14 +134,14 @@ fn ttl(query: Query<'_>) -> Result<Option<Duration>, ApiError> {
     ttl::parse(&text).map(Some).map_err(invalid)
 }
 
-fn content_type(headers: &HeaderMap) -> Result<Bytes, ApiError> {
+fn parse_content_type(headers: &HeaderMap) -> Result<Bytes, ApiError> {
     match single(headers, &CONTENT_TYPE)? {
         None => Ok(Bytes::new()),
-        Some(value) if value.len() <= MAX_CONTENT_TYPE => {
+        Some(value) if value.len() <= MAX_CONTENT_TYPE_BYTES => {
             Ok(Bytes::copy_from_slice(value.as_bytes()))
         }
-        Some(_) => Err(ApiError::header(format!(
-            "header content-type must have at most {MAX_CONTENT_TYPE} bytes"
+        Some(_) => Err(ApiError::invalid_header(format!(
+            "header content-type must have at most {MAX_CONTENT_TYPE_BYTES} bytes"
         ))),
     }
 }
@@ -154,30 +154,30 @@ mod tests {
 
     #[test]
     fn ttl_is_optional_and_checked() {
-        assert_eq!(ttl(Query::new(None)).unwrap(), None);
+        assert_eq!(parse_ttl(Query::new(None)).unwrap(), None);
         assert_eq!(
-            ttl(Query::new(Some("ttl=5s"))).unwrap(),
+            parse_ttl(Query::new(Some("ttl=5s"))).unwrap(),
             Some(Duration::from_secs(5))
         );
         for query in ["ttl=", "ttl", "ttl=0", "ttl=x", "ttl=99999d"] {
             assert_eq!(
-                ttl(Query::new(Some(query))).unwrap_err().code(),
+                parse_ttl(Query::new(Some(query))).unwrap_err().code(),
                 "invalid_ttl",
                 "{query}"
             );
         }
-        let twice = ttl(Query::new(Some("ttl=5&ttl=6"))).unwrap_err();
+        let twice = parse_ttl(Query::new(Some("ttl=5&ttl=6"))).unwrap_err();
         assert_eq!(twice.code(), "invalid_parameter");
     }
 
     #[test]
     fn content_types_are_bounded() {
         let mut headers = HeaderMap::new();
-        assert!(content_type(&headers).unwrap().is_empty());
+        assert!(parse_content_type(&headers).unwrap().is_empty());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        assert_eq!(content_type(&headers).unwrap(), "text/plain");
-        let long = "x".repeat(MAX_CONTENT_TYPE + 1);
+        assert_eq!(parse_content_type(&headers).unwrap(), "text/plain");
+        let long = "x".repeat(MAX_CONTENT_TYPE_BYTES + 1);
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(&long).unwrap());
-        assert_eq!(content_type(&headers).unwrap_err().code(), "invalid_header");
+        assert_eq!(parse_content_type(&headers).unwrap_err().code(), "invalid_header");
     }
 }

@@ -10,7 +10,7 @@ use crate::raft::NodeId;
 
 /// Shard whose leader is to be chosen.
 #[derive(Clone, Debug)]
-pub(super) struct Led {
+pub(super) struct LeaderCandidates {
     /// Voters that may lead; at least one.
     pub candidates: Vec<NodeId>,
     /// Current leader.
@@ -18,7 +18,7 @@ pub(super) struct Led {
 }
 
 /// Chooses the leader of each shard; `None` only where no voter may lead.
-pub(super) fn choose_leaders(shards: &[Led]) -> Vec<Option<NodeId>> {
+pub(super) fn choose_leaders(shards: &[LeaderCandidates]) -> Vec<Option<NodeId>> {
     let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
     for id in shards.iter().flat_map(|shard| &shard.candidates) {
         leads.entry(*id).or_default();
@@ -50,13 +50,13 @@ pub(super) fn choose_leaders(shards: &[Led]) -> Vec<Option<NodeId>> {
 }
 
 /// Shards of a chain, each with its new leader.
-type Chain = Vec<(usize, NodeId)>;
+type TransferChain = Vec<(usize, NodeId)>;
 
 fn find_chain(
-    shards: &[Led],
+    shards: &[LeaderCandidates],
     leaders: &[Option<NodeId>],
     leads: &BTreeMap<NodeId, usize>,
-) -> Option<(NodeId, NodeId, Chain)> {
+) -> Option<(NodeId, NodeId, TransferChain)> {
     let mut most: Vec<(NodeId, usize)> = leads.iter().map(|(id, count)| (*id, *count)).collect();
     most.sort_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
     most.into_iter().find_map(|(from, count)| {
@@ -69,16 +69,16 @@ fn find_chain(
 fn chain_from(
     from: NodeId,
     count: usize,
-    shards: &[Led],
+    shards: &[LeaderCandidates],
     leaders: &[Option<NodeId>],
     leads: &BTreeMap<NodeId, usize>,
-) -> Option<(NodeId, Chain)> {
+) -> Option<(NodeId, TransferChain)> {
     // Step by which each node was reached: the shard that moves to it, and from which node.
     let mut reached: BTreeMap<NodeId, (usize, NodeId)> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);
     while let Some(node) = queue.pop_front() {
         if leads.get(&node).is_some_and(|target_count| target_count + 2 <= count) {
-            return Some((node, trace(from, node, &reached)));
+            return Some((node, trace_chain(from, node, &reached)));
         }
         for (number, shard) in shards.iter().enumerate() {
             if leaders[number] != Some(node) {
@@ -95,7 +95,7 @@ fn chain_from(
     None
 }
 
-fn trace(from: NodeId, to: NodeId, reached: &BTreeMap<NodeId, (usize, NodeId)>) -> Chain {
+fn trace_chain(from: NodeId, to: NodeId, reached: &BTreeMap<NodeId, (usize, NodeId)>) -> TransferChain {
     let mut chain = Vec::new();
     let mut node = to;
     while node != from {

@@ -2,26 +2,26 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::members::{MetaCandidate, MetaMembers, plan_meta};
+use super::members::{MetadataCandidate, MetadataMembers, plan_metadata};
 use crate::raft::NodeId;
 
-fn member(id: NodeId, region: u32) -> MetaCandidate {
-    MetaCandidate {
+fn member(id: NodeId, region: u32) -> MetadataCandidate {
+    MetadataCandidate {
         id,
         region,
-        active: true,
-        alive: true,
-        voter: false,
+        is_active: true,
+        is_alive: true,
+        is_voter: false,
     }
 }
 
-fn carry_out(members: &mut [MetaCandidate], plan: &MetaMembers) {
+fn apply_plan(members: &mut [MetadataCandidate], plan: &MetadataMembers) {
     for member in members {
-        member.voter = plan.voters.contains(&member.id);
+        member.is_voter = plan.voters.contains(&member.id);
     }
 }
 
-fn members_strategy() -> impl Strategy<Value = Vec<MetaCandidate>> {
+fn members_strategy() -> impl Strategy<Value = Vec<MetadataCandidate>> {
     let flags = (
         1_u32..6,
         proptest::bool::weighted(0.85),
@@ -31,44 +31,44 @@ fn members_strategy() -> impl Strategy<Value = Vec<MetaCandidate>> {
     proptest::collection::btree_map(1_u64..30, flags, 0..14).prop_map(|members| {
         members
             .into_iter()
-            .map(|(id, (region, active, alive, voter))| MetaCandidate {
+            .map(|(id, (region, active, alive, voter))| MetadataCandidate {
                 id,
                 region,
-                active,
-                alive,
-                voter,
+                is_active: active,
+                is_alive: alive,
+                is_voter: voter,
             })
             .collect()
     })
 }
 
-fn of<'a>(members: &'a [MetaCandidate], ids: &[NodeId]) -> Vec<&'a MetaCandidate> {
+fn members_with_ids<'a>(members: &'a [MetadataCandidate], ids: &[NodeId]) -> Vec<&'a MetadataCandidate> {
     members
         .iter()
         .filter(|member| ids.contains(&member.id))
         .collect()
 }
 
-fn regions<'a>(members: impl IntoIterator<Item = &'a MetaCandidate>) -> BTreeSet<u32> {
+fn regions_of<'a>(members: impl IntoIterator<Item = &'a MetadataCandidate>) -> BTreeSet<u32> {
     members.into_iter().map(|member| member.region).collect()
 }
 
-fn in_region(voters: &[&MetaCandidate], region: u32) -> usize {
+fn voters_in_region(voters: &[&MetadataCandidate], region: u32) -> usize {
     voters.iter().filter(|voter| voter.region == region).count()
 }
 
 /// Returns whether any region may be lost without losing the majority.
-fn survives_a_region(voters: &[&MetaCandidate]) -> bool {
-    regions(voters.iter().copied())
+fn survives_region_loss(voters: &[&MetadataCandidate]) -> bool {
+    regions_of(voters.iter().copied())
         .into_iter()
-        .all(|region| 2 * in_region(voters, region) < voters.len())
+        .all(|region| 2 * voters_in_region(voters, region) < voters.len())
 }
 
-fn alive_regions(members: &[MetaCandidate]) -> usize {
-    regions(
+fn alive_regions(members: &[MetadataCandidate]) -> usize {
+    regions_of(
         members
             .iter()
-            .filter(|member| member.active && member.alive),
+            .filter(|member| member.is_active && member.is_alive),
     )
     .len()
 }
@@ -76,58 +76,58 @@ fn alive_regions(members: &[MetaCandidate]) -> usize {
 proptest! {
     #[test]
     fn every_node_is_a_voter_or_learner_and_only_active_nodes_vote(members in members_strategy()) {
-        let plan = plan_meta(&members);
+        let plan = plan_metadata(&members);
         let mut all = [plan.voters.clone(), plan.learners.clone()].concat();
         all.sort_unstable();
         let ids: Vec<_> = members.iter().map(|member| member.id).collect();
         prop_assert_eq!(all, ids);
-        if members.iter().any(|member| member.active) {
-            prop_assert!(of(&members, &plan.voters).iter().all(|voter| voter.active));
+        if members.iter().any(|member| member.is_active) {
+            prop_assert!(members_with_ids(&members, &plan.voters).iter().all(|voter| voter.is_active));
         } else {
-            prop_assert!(of(&members, &plan.voters).iter().all(|voter| voter.voter));
+            prop_assert!(members_with_ids(&members, &plan.voters).iter().all(|voter| voter.is_voter));
         }
     }
 
     #[test]
     fn the_number_of_voters_follows_the_active_nodes(members in members_strategy()) {
-        let active: Vec<_> = members.iter().filter(|member| member.active).copied().collect();
-        let spread: usize = regions(&active)
+        let active: Vec<_> = members.iter().filter(|member| member.is_active).copied().collect();
+        let spread: usize = regions_of(&active)
             .into_iter()
-            .map(|region| in_region(&active.iter().collect::<Vec<_>>(), region).min(2))
+            .map(|region| voters_in_region(&active.iter().collect::<Vec<_>>(), region).min(2))
             .sum();
         let expected = match active.len() {
             0 => return Ok(()),
             1 | 2 => 1,
             3 | 4 => 3,
-            _ if regions(&active).len() >= 3 && spread < 5 => 3,
+            _ if regions_of(&active).len() >= 3 && spread < 5 => 3,
             _ => 5,
         };
-        prop_assert_eq!(plan_meta(&members).voters.len(), expected);
+        prop_assert_eq!(plan_metadata(&members).voters.len(), expected);
     }
 
     #[test]
     fn losing_a_region_of_three_leaves_a_majority(members in members_strategy()) {
-        let plan = plan_meta(&members);
+        let plan = plan_metadata(&members);
         if alive_regions(&members) >= 3 {
-            prop_assert!(survives_a_region(&of(&members, &plan.voters)), "{plan:?}");
+            prop_assert!(survives_region_loss(&members_with_ids(&members, &plan.voters)), "{plan:?}");
         }
     }
 
     #[test]
     fn no_dead_voter_could_be_replaced_by_an_alive_learner(members in members_strategy()) {
-        let plan = plan_meta(&members);
+        let plan = plan_metadata(&members);
         let spread = alive_regions(&members) >= 3;
-        let voters = of(&members, &plan.voters);
-        if voters.iter().all(|voter| !voter.active) {
+        let voters = members_with_ids(&members, &plan.voters);
+        if voters.iter().all(|voter| !voter.is_active) {
             return Ok(());
         }
-        for dead in voters.iter().filter(|voter| !voter.alive) {
-            for other in of(&members, &plan.learners) {
+        for dead in voters.iter().filter(|voter| !voter.is_alive) {
+            for other in members_with_ids(&members, &plan.learners) {
                 let mut swapped: Vec<_> =
                     voters.iter().copied().filter(|voter| voter.id != dead.id).collect();
                 swapped.push(other);
-                let is_better = other.alive && other.active
-                    && (!spread || survives_a_region(&swapped));
+                let is_better = other.is_alive && other.is_active
+                    && (!spread || survives_region_loss(&swapped));
                 prop_assert!(!is_better, "{} instead of {} in {plan:?}", other.id, dead.id);
             }
         }
@@ -135,17 +135,17 @@ proptest! {
 
     #[test]
     fn no_voter_that_is_alive_is_dropped_without_need(members in members_strategy()) {
-        let plan = plan_meta(&members);
+        let plan = plan_metadata(&members);
         let spread = alive_regions(&members) >= 3;
-        let voters = of(&members, &plan.voters);
-        let newcomers = voters.iter().filter(|voter| !voter.voter);
+        let voters = members_with_ids(&members, &plan.voters);
+        let newcomers = voters.iter().filter(|voter| !voter.is_voter);
         for newcomer in newcomers {
-            for dropped in of(&members, &plan.learners) {
+            for dropped in members_with_ids(&members, &plan.learners) {
                 let mut swapped: Vec<_> =
                     voters.iter().copied().filter(|voter| voter.id != newcomer.id).collect();
                 swapped.push(dropped);
-                let could_stay = dropped.voter && dropped.active && dropped.alive
-                    && (!spread || survives_a_region(&swapped));
+                let could_stay = dropped.is_voter && dropped.is_active && dropped.is_alive
+                    && (!spread || survives_region_loss(&swapped));
                 prop_assert!(!could_stay, "{} instead of {} in {plan:?}", newcomer.id, dropped.id);
             }
         }
@@ -156,24 +156,24 @@ proptest! {
         mut members in members_strategy(),
         rotation in 0_usize..14,
     ) {
-        let plan = plan_meta(&members);
-        carry_out(&mut members, &plan);
+        let plan = plan_metadata(&members);
+        apply_plan(&mut members, &plan);
         let rotation = rotation.min(members.len());
         members.rotate_left(rotation);
-        prop_assert_eq!(plan_meta(&members), plan);
+        prop_assert_eq!(plan_metadata(&members), plan);
     }
 }
 
 #[test]
 fn a_cluster_of_one_region_spreads_when_two_more_join() {
     let mut members: Vec<_> = (1..=3).map(|id| member(id, 1)).collect();
-    let plan = plan_meta(&members);
+    let plan = plan_metadata(&members);
     assert_eq!(plan.voters, [1, 2, 3]);
-    carry_out(&mut members, &plan);
+    apply_plan(&mut members, &plan);
     members.push(member(4, 2));
-    assert_eq!(plan_meta(&members).voters, [1, 2, 3]);
+    assert_eq!(plan_metadata(&members).voters, [1, 2, 3]);
     members.push(member(5, 3));
-    let plan = plan_meta(&members);
+    let plan = plan_metadata(&members);
     // Five voters can't be spread over 3, 1 and 1 nodes.
     assert_eq!(plan.voters, [1, 4, 5]);
     assert_eq!(plan.learners, [2, 3]);
@@ -182,13 +182,13 @@ fn a_cluster_of_one_region_spreads_when_two_more_join() {
 #[test]
 fn three_regions_of_three_have_five_voters_two_at_most_of_each() {
     let mut members: Vec<_> = (1..=9).map(|id| member(id, (id as u32 - 1) / 3)).collect();
-    let plan = plan_meta(&members);
+    let plan = plan_metadata(&members);
     assert_eq!(plan.voters.len(), 5);
-    carry_out(&mut members, &plan);
+    apply_plan(&mut members, &plan);
     // A voter fails: a learner replaces it, and the others stay.
     let dead = plan.voters[0];
-    members.iter_mut().find(|m| m.id == dead).unwrap().alive = false;
-    let next = plan_meta(&members);
+    members.iter_mut().find(|m| m.id == dead).unwrap().is_alive = false;
+    let next = plan_metadata(&members);
     assert!(!next.voters.contains(&dead));
     let stayed = next.voters.iter().filter(|id| plan.voters.contains(id));
     assert_eq!(stayed.count(), 4);
@@ -197,22 +197,22 @@ fn three_regions_of_three_have_five_voters_two_at_most_of_each() {
 #[test]
 fn a_dead_voter_stays_without_a_replacement() {
     let mut members: Vec<_> = (1..=3).map(|id| member(id, 1)).collect();
-    let plan = plan_meta(&members);
-    carry_out(&mut members, &plan);
-    members[1].alive = false;
-    assert_eq!(plan_meta(&members).voters, [1, 2, 3]);
+    let plan = plan_metadata(&members);
+    apply_plan(&mut members, &plan);
+    members[1].is_alive = false;
+    assert_eq!(plan_metadata(&members).voters, [1, 2, 3]);
     members.push(member(4, 1));
-    assert_eq!(plan_meta(&members).voters, [1, 3, 4]);
+    assert_eq!(plan_metadata(&members).voters, [1, 3, 4]);
 }
 
 #[test]
 fn without_an_active_node_the_voters_stay() {
     let mut members: Vec<_> = (1..=3).map(|id| member(id, 1)).collect();
     for member in &mut members {
-        member.active = false;
+        member.is_active = false;
     }
-    members[2].voter = true;
-    let plan = plan_meta(&members);
+    members[2].is_voter = true;
+    let plan = plan_metadata(&members);
     assert_eq!((plan.voters, plan.learners), (vec![3], vec![1, 2]));
-    assert_eq!(plan_meta(&[]), MetaMembers::default());
+    assert_eq!(plan_metadata(&[]), MetadataMembers::default());
 }

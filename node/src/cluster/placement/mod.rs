@@ -17,5 +17,5 @@ mod shards;
 #[cfg(test)]
 mod shards_tests;
 
-pub use members::{MetaCandidate, MetaMembers, plan_meta};
-pub use shards::{Candidate, CurrentPlacement, ShardPlan, plan_shards};
+pub use members::{MetadataCandidate, MetadataMembers, plan_metadata};
+pub use shards::{ShardCandidate, CurrentPlacement, ShardPlan, plan_shards};

@@ -17,19 +17,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::leaders::{Led, choose_leaders};
+use super::leaders::{LeaderCandidates, choose_leaders};
 use crate::raft::NodeId;
 
 /// Number of voters of a shard where there are enough nodes.
-const VOTERS: usize = 3;
+const VOTERS_PER_SHARD: usize = 3;
 
 /// Candidate for shards: a node of the region that was not removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct ShardCandidate {
     /// ID of the node.
     pub id: NodeId,
     /// True unless the node is being decommissioned: only such nodes get shards.
-    pub active: bool,
+    pub is_active: bool,
 }
 
 /// Current nodes of a shard.
@@ -55,13 +55,13 @@ pub struct ShardPlan {
 /// Plans the next step of a region's `shards`; `current[i]` are the nodes of shard `i`. The plan
 /// contains only shards that change; without an active node none does.
 pub fn plan_shards(
-    nodes: &[Candidate],
+    nodes: &[ShardCandidate],
     shards: u16,
     current: &[Option<CurrentPlacement>],
 ) -> Vec<ShardPlan> {
     let active: BTreeSet<NodeId> = nodes
         .iter()
-        .filter(|node| node.active)
+        .filter(|node| node.is_active)
         .map(|node| node.id)
         .collect();
     if active.is_empty() {
@@ -71,28 +71,28 @@ pub fn plan_shards(
     let none = CurrentPlacement::default();
     let drafts = (0..usize::from(shards))
         .map(|shard| current.get(shard).and_then(Option::as_ref).unwrap_or(&none))
-        .map(|current| Draft::new(current, &known, &active))
+        .map(|current| ShardDraft::new(current, &known, &active))
         .collect();
-    let mut planner = Planner { active, drafts };
-    if planner.active.len() < VOTERS {
-        planner.one_voter();
+    let mut planner = ShardPlanner { active, drafts };
+    if planner.active.len() < VOTERS_PER_SHARD {
+        planner.choose_single_voters();
     } else {
-        planner.fill();
-        planner.drain();
+        planner.add_voters();
+        planner.replace_decommissioned();
         planner.balance();
     }
-    planner.finish()
+    planner.into_plans()
 }
 
 /// Plan of a shard in progress.
-struct Draft<'a> {
+struct ShardDraft<'a> {
     current: &'a CurrentPlacement,
     voters: Vec<NodeId>,
     /// True if one of the current voters may still be replaced.
     may_replace: bool,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> ShardDraft<'a> {
     fn new(
         current: &'a CurrentPlacement,
         known: &BTreeSet<NodeId>,
@@ -102,9 +102,9 @@ impl<'a> Draft<'a> {
         let mut voters: Vec<NodeId> = kept.copied().collect();
         // No plan has more than three voters; if there were more, active ones would stay.
         voters.sort_by_key(|id| !active.contains(id));
-        voters.truncate(VOTERS);
+        voters.truncate(VOTERS_PER_SHARD);
         Self {
-            may_replace: voters.len() == VOTERS && current.voters.len() == VOTERS,
+            may_replace: voters.len() == VOTERS_PER_SHARD && current.voters.len() == VOTERS_PER_SHARD,
             voters,
             current,
         }
@@ -124,16 +124,16 @@ impl<'a> Draft<'a> {
 }
 
 /// Number of shards of each active node.
-type Loads = BTreeMap<NodeId, usize>;
+type ShardCounts = BTreeMap<NodeId, usize>;
 
-struct Planner<'a> {
+struct ShardPlanner<'a> {
     active: BTreeSet<NodeId>,
-    drafts: Vec<Draft<'a>>,
+    drafts: Vec<ShardDraft<'a>>,
 }
 
-impl Planner<'_> {
-    fn loads(&self) -> Loads {
-        let mut loads: Loads = self.active.iter().map(|id| (*id, 0)).collect();
+impl ShardPlanner<'_> {
+    fn loads(&self) -> ShardCounts {
+        let mut loads: ShardCounts = self.active.iter().map(|id| (*id, 0)).collect();
         for id in self.drafts.iter().flat_map(|draft| &draft.voters) {
             if let Some(load) = loads.get_mut(id) {
                 *load += 1;
@@ -144,9 +144,9 @@ impl Planner<'_> {
 
     /// Chooses a single voter of each shard: a current voter, a current learner, or any active
     /// node.
-    fn one_voter(&mut self) {
+    fn choose_single_voters(&mut self) {
         let active = &self.active;
-        let choices = |draft: &Draft<'_>| {
+        let choices = |draft: &ShardDraft<'_>| {
             let active_of = |ids: &[NodeId]| -> Vec<NodeId> {
                 let ids = ids.iter().filter(|id| active.contains(id));
                 ids.copied().collect()
@@ -174,10 +174,10 @@ impl Planner<'_> {
     }
 
     /// Adds voters until there are three.
-    fn fill(&mut self) {
+    fn add_voters(&mut self) {
         let mut loads = self.loads();
         for draft in &mut self.drafts {
-            while draft.voters.len() < VOTERS {
+            while draft.voters.len() < VOTERS_PER_SHARD {
                 let Some(id) = least_loaded(draft, &loads) else {
                     break;
                 };
@@ -188,7 +188,7 @@ impl Planner<'_> {
     }
 
     /// Replaces voters that are being decommissioned.
-    fn drain(&mut self) {
+    fn replace_decommissioned(&mut self) {
         let mut loads = self.loads();
         for draft in &mut self.drafts {
             let mut voters = draft.voters.iter().copied();
@@ -210,7 +210,7 @@ impl Planner<'_> {
         }
     }
 
-    fn find_move(&self, loads: &Loads) -> Option<(usize, NodeId, NodeId)> {
+    fn find_move(&self, loads: &ShardCounts) -> Option<(usize, NodeId, NodeId)> {
         let mut nodes: Vec<(usize, NodeId)> = loads.iter().map(|(id, load)| (*load, *id)).collect();
         nodes.sort_unstable();
         nodes.iter().rev().find_map(|(most, from)| {
@@ -223,7 +223,7 @@ impl Planner<'_> {
 
     /// Finds the shard in which one node may replace another at the least cost.
     fn shard_to_move(&self, from: NodeId, to: NodeId) -> Option<usize> {
-        let cost = |draft: &Draft<'_>| {
+        let cost = |draft: &ShardDraft<'_>| {
             let leads = draft.current.voters.first() == Some(&from);
             (draft.current.voters.contains(&from), leads)
         };
@@ -237,26 +237,26 @@ impl Planner<'_> {
     }
 
     /// Chooses leaders and learners, and leaves out shards that don't change.
-    fn finish(self) -> Vec<ShardPlan> {
-        let candidates: Vec<Led> = self.drafts.iter().map(|draft| self.led(draft)).collect();
+    fn into_plans(self) -> Vec<ShardPlan> {
+        let candidates: Vec<LeaderCandidates> = self.drafts.iter().map(|draft| self.leader_candidates(draft)).collect();
         let leaders = choose_leaders(&candidates);
         let plans = self.drafts.iter().zip(leaders).zip(0..);
         plans
-            .map(|((draft, leader), shard)| (draft, self.plan(draft, leader, shard)))
-            .filter(|(draft, plan)| !is_so(draft.current, plan))
+            .map(|((draft, leader), shard)| (draft, self.shard_plan(draft, leader, shard)))
+            .filter(|(draft, plan)| !is_in_place(draft.current, plan))
             .map(|(_, plan)| plan)
             .collect()
     }
 
-    fn led(&self, draft: &Draft<'_>) -> Led {
+    fn leader_candidates(&self, draft: &ShardDraft<'_>) -> LeaderCandidates {
         let may_lead = draft.voters.iter().filter(|id| self.active.contains(id));
-        Led {
+        LeaderCandidates {
             candidates: may_lead.copied().collect(),
             current: draft.current.voters.first().copied(),
         }
     }
 
-    fn plan(&self, draft: &Draft<'_>, leader: Option<NodeId>, shard: u16) -> ShardPlan {
+    fn shard_plan(&self, draft: &ShardDraft<'_>, leader: Option<NodeId>, shard: u16) -> ShardPlan {
         let mut voters = draft.voters.clone();
         voters.sort_unstable_by_key(|id| (Some(*id) != leader, *id));
         let has_two_nodes = self.active.len() == 2;
@@ -272,7 +272,7 @@ impl Planner<'_> {
 
 /// Finds the active node with the fewest shards that isn't a voter of this one; its learners come
 /// first.
-fn least_loaded(draft: &Draft<'_>, loads: &Loads) -> Option<NodeId> {
+fn least_loaded(draft: &ShardDraft<'_>, loads: &ShardCounts) -> Option<NodeId> {
     loads
         .iter()
         .filter(|(id, _)| !draft.voters.contains(id))
@@ -281,7 +281,7 @@ fn least_loaded(draft: &Draft<'_>, loads: &Loads) -> Option<NodeId> {
 }
 
 /// Returns whether a shard already has the planned nodes and the planned leader.
-fn is_so(current: &CurrentPlacement, plan: &ShardPlan) -> bool {
+fn is_in_place(current: &CurrentPlacement, plan: &ShardPlan) -> bool {
     let set = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<_>>();
     current.voters.first() == plan.voters.first()
         && set(&current.voters) == set(&plan.voters)

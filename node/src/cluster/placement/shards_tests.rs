@@ -2,18 +2,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::shards::{Candidate, CurrentPlacement, ShardPlan, plan_shards};
+use super::shards::{ShardCandidate, CurrentPlacement, ShardPlan, plan_shards};
 use crate::raft::NodeId;
 
-type Current = Vec<Option<CurrentPlacement>>;
+type CurrentPlacements = Vec<Option<CurrentPlacement>>;
 
-fn active(ids: impl IntoIterator<Item = NodeId>) -> Vec<Candidate> {
+fn active_nodes(ids: impl IntoIterator<Item = NodeId>) -> Vec<ShardCandidate> {
     ids.into_iter()
-        .map(|id| Candidate { id, active: true })
+        .map(|id| ShardCandidate { id, is_active: true })
         .collect()
 }
 
-fn carry_out(current: &mut Current, plans: &[ShardPlan]) {
+fn apply_plans(current: &mut CurrentPlacements, plans: &[ShardPlan]) {
     for plan in plans {
         current[usize::from(plan.shard)] = Some(CurrentPlacement {
             voters: plan.voters.clone(),
@@ -23,14 +23,14 @@ fn carry_out(current: &mut Current, plans: &[ShardPlan]) {
 }
 
 /// Plans and applies steps until nothing changes. Returns the number of steps.
-fn settle(nodes: &[Candidate], current: &mut Current) -> usize {
+fn apply_until_stable(nodes: &[ShardCandidate], current: &mut CurrentPlacements) -> usize {
     let shards = current.len() as u16;
     for step in 0..20 {
         let plans = plan_shards(nodes, shards, current);
         if plans.is_empty() {
             return step;
         }
-        carry_out(current, &plans);
+        apply_plans(current, &plans);
     }
     panic!("the plans never become stable");
 }
@@ -40,10 +40,10 @@ fn spread(counts: &BTreeMap<NodeId, usize>) -> usize {
 }
 
 /// Numbers of shards that each active node holds, and leads.
-fn counts(nodes: &[Candidate], current: &Current) -> [BTreeMap<NodeId, usize>; 2] {
+fn counts(nodes: &[ShardCandidate], current: &CurrentPlacements) -> [BTreeMap<NodeId, usize>; 2] {
     let none: BTreeMap<_, _> = nodes
         .iter()
-        .filter(|node| node.active)
+        .filter(|node| node.is_active)
         .map(|node| (node.id, 0))
         .collect();
     let [mut held, mut led] = [none.clone(), none];
@@ -57,8 +57,8 @@ fn counts(nodes: &[Candidate], current: &Current) -> [BTreeMap<NodeId, usize>; 2
 }
 
 /// Checks the invariants of a stable region with an active node.
-fn check_settled(nodes: &[Candidate], current: &Current) {
-    let ids: BTreeSet<_> = nodes.iter().filter(|n| n.active).map(|n| n.id).collect();
+fn check_stable(nodes: &[ShardCandidate], current: &CurrentPlacements) {
+    let ids: BTreeSet<_> = nodes.iter().filter(|n| n.is_active).map(|n| n.id).collect();
     for placement in current.iter().map(|placement| placement.as_ref().unwrap()) {
         let (voters, learners) = (&placement.voters, &placement.learners);
         let all: BTreeSet<_> = voters.iter().chain(learners).copied().collect();
@@ -79,9 +79,9 @@ fn check_settled(nodes: &[Candidate], current: &Current) {
 }
 
 /// Checks the invariants of every single step.
-fn check_step(nodes: &[Candidate], current: &Current, plans: &[ShardPlan]) {
+fn check_step(nodes: &[ShardCandidate], current: &CurrentPlacements, plans: &[ShardPlan]) {
     let known: BTreeSet<_> = nodes.iter().map(|node| node.id).collect();
-    let active: BTreeSet<_> = nodes.iter().filter(|n| n.active).map(|n| n.id).collect();
+    let active: BTreeSet<_> = nodes.iter().filter(|n| n.is_active).map(|n| n.id).collect();
     for plan in plans {
         let before = current[usize::from(plan.shard)].clone().unwrap_or_default();
         let removed = before.voters.iter().filter(|id| !known.contains(id));
@@ -103,10 +103,10 @@ fn check_step(nodes: &[Candidate], current: &Current, plans: &[ShardPlan]) {
     }
 }
 
-fn nodes_strategy() -> impl Strategy<Value = Vec<Candidate>> {
+fn nodes_strategy() -> impl Strategy<Value = Vec<ShardCandidate>> {
     proptest::collection::btree_map(1_u64..12, proptest::bool::weighted(0.8), 0..10).prop_map(|m| {
         m.into_iter()
-            .map(|(id, active)| Candidate { id, active })
+            .map(|(id, active)| ShardCandidate { id, is_active: active })
             .collect()
     })
 }
@@ -128,7 +128,7 @@ fn placement_strategy() -> impl Strategy<Value = Option<CurrentPlacement>> {
     })
 }
 
-fn current_strategy() -> impl Strategy<Value = Current> {
+fn current_strategy() -> impl Strategy<Value = CurrentPlacements> {
     proptest::collection::vec(placement_strategy(), 0..20)
 }
 
@@ -139,9 +139,9 @@ proptest! {
         mut current in current_strategy(),
     ) {
         let before = current.clone();
-        settle(&nodes, &mut current);
-        if nodes.iter().any(|node| node.active) {
-            check_settled(&nodes, &current);
+        apply_until_stable(&nodes, &mut current);
+        if nodes.iter().any(|node| node.is_active) {
+            check_stable(&nodes, &current);
         } else {
             prop_assert_eq!(before, current);
         }
@@ -155,7 +155,7 @@ proptest! {
         for _ in 0..20 {
             let plans = plan_shards(&nodes, current.len() as u16, &current);
             check_step(&nodes, &current, &plans);
-            carry_out(&mut current, &plans);
+            apply_plans(&mut current, &plans);
         }
     }
 
@@ -174,10 +174,10 @@ proptest! {
 
     #[test]
     fn a_new_region_is_stable_after_one_step(count in 1_u64..12, shards in 0_u16..40) {
-        let nodes = active(1..=count);
+        let nodes = active_nodes(1..=count);
         let mut current = vec![None; usize::from(shards)];
-        prop_assert!(settle(&nodes, &mut current) <= 1);
-        check_settled(&nodes, &current);
+        prop_assert!(apply_until_stable(&nodes, &mut current) <= 1);
+        check_stable(&nodes, &current);
         let [held, led] = counts(&nodes, &current);
         prop_assert!(spread(&held) <= 1 && spread(&led) <= 1);
     }
@@ -185,9 +185,9 @@ proptest! {
     #[test]
     fn one_more_node_gets_its_share_and_no_more(count in 3_u64..10, shards in 1_u16..40) {
         let mut current = vec![None; usize::from(shards)];
-        settle(&active(1..=count), &mut current);
+        apply_until_stable(&active_nodes(1..=count), &mut current);
         let before = current.clone();
-        settle(&active(1..=count + 1), &mut current);
+        apply_until_stable(&active_nodes(1..=count + 1), &mut current);
         let moved: usize = before.iter().zip(&current).map(|(before, after)| {
             let (before, after) = (before.as_ref().unwrap(), after.as_ref().unwrap());
             after.voters.iter().filter(|id| !before.voters.contains(id)).count()
@@ -207,19 +207,19 @@ fn placement(voters: &[NodeId], learners: &[NodeId]) -> Option<CurrentPlacement>
 #[test]
 fn a_region_grows_from_one_node_to_three() {
     let mut current = vec![None; 8];
-    settle(&active([1]), &mut current);
+    apply_until_stable(&active_nodes([1]), &mut current);
     assert!(current.iter().all(|shard| *shard == placement(&[1], &[])));
-    settle(&active([1, 2]), &mut current);
+    apply_until_stable(&active_nodes([1, 2]), &mut current);
     assert!(current.iter().all(|shard| *shard == placement(&[1], &[2])));
-    assert_eq!(settle(&active([1, 2, 3]), &mut current), 1);
-    check_settled(&active([1, 2, 3]), &current);
+    assert_eq!(apply_until_stable(&active_nodes([1, 2, 3]), &mut current), 1);
+    check_stable(&active_nodes([1, 2, 3]), &current);
 }
 
 #[test]
 fn a_removed_node_is_replaced_at_once_and_the_others_stay() {
     let mut current = vec![placement(&[1, 2, 3], &[])];
-    let plans = plan_shards(&active([2, 3, 4]), 1, &current);
-    carry_out(&mut current, &plans);
+    let plans = plan_shards(&active_nodes([2, 3, 4]), 1, &current);
+    apply_plans(&mut current, &plans);
     let voters: BTreeSet<_> = current[0]
         .as_ref()
         .unwrap()
@@ -232,18 +232,18 @@ fn a_removed_node_is_replaced_at_once_and_the_others_stay() {
 
 #[test]
 fn two_decommissioned_voters_are_replaced_one_after_the_other() {
-    let mut nodes = active([1, 2, 3, 4, 5]);
-    nodes[0].active = false;
-    nodes[1].active = false;
+    let mut nodes = active_nodes([1, 2, 3, 4, 5]);
+    nodes[0].is_active = false;
+    nodes[1].is_active = false;
     let mut current = vec![placement(&[1, 2, 3], &[])];
-    assert_eq!(settle(&nodes, &mut current), 2);
-    check_settled(&nodes, &current);
+    assert_eq!(apply_until_stable(&nodes, &mut current), 2);
+    check_stable(&nodes, &current);
 }
 
 #[test]
 fn a_decommissioned_node_transfers_its_leadership_to_a_voter_that_stays() {
-    let mut nodes = active([1, 2, 3, 4]);
-    nodes[0].active = false;
+    let mut nodes = active_nodes([1, 2, 3, 4]);
+    nodes[0].is_active = false;
     let plans = plan_shards(&nodes, 1, &[placement(&[1, 2, 3], &[])]);
     assert_ne!(plans[0].voters[0], 1);
 }
@@ -251,15 +251,15 @@ fn a_decommissioned_node_transfers_its_leadership_to_a_voter_that_stays() {
 #[test]
 fn two_nodes_left_of_three_keep_one_voter_each_evenly() {
     let mut current = vec![placement(&[1, 2, 3], &[]); 8];
-    settle(&active([1, 2]), &mut current);
-    let [held, _] = counts(&active([1, 2]), &current);
+    apply_until_stable(&active_nodes([1, 2]), &mut current);
+    let [held, _] = counts(&active_nodes([1, 2]), &current);
     assert_eq!(spread(&held), 0);
 }
 
 #[test]
 fn a_learner_replaces_the_only_voter_when_it_is_decommissioned() {
-    let mut nodes = active([1, 2, 3]);
-    nodes[0].active = false;
+    let mut nodes = active_nodes([1, 2, 3]);
+    nodes[0].is_active = false;
     let plans = plan_shards(&nodes, 1, &[placement(&[1], &[3])]);
     assert_eq!(
         (&plans[0].voters[..], &plans[0].learners[..]),
@@ -269,9 +269,9 @@ fn a_learner_replaces_the_only_voter_when_it_is_decommissioned() {
 
 #[test]
 fn without_an_active_node_nothing_changes() {
-    let decommissioning = [Candidate {
+    let decommissioning = [ShardCandidate {
         id: 1,
-        active: false,
+        is_active: false,
     }];
     assert_eq!(plan_shards(&decommissioning, 1, &[placement(&[1, 2, 3], &[])]), []);
     assert_eq!(plan_shards(&[], 1, &[None]), []);
@@ -280,5 +280,5 @@ fn without_an_active_node_nothing_changes() {
 #[test]
 fn the_order_of_voters_behind_the_leader_is_no_change() {
     let current = [placement(&[1, 3, 2], &[])];
-    assert_eq!(plan_shards(&active([1, 2, 3]), 1, &current), []);
+    assert_eq!(plan_shards(&active_nodes([1, 2, 3]), 1, &current), []);
 }

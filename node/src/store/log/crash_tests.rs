@@ -13,8 +13,8 @@ use rand_like::Rng;
 use tempfile::TempDir;
 
 use super::SegmentLog;
-use super::model_tests::{Model, SETTINGS, Step, open, perform, said, step};
-use super::segment::{self, BLOCK};
+use super::model_tests::{Model, SETTINGS, Step, open, perform, contents_of, step};
+use super::segment::{self, BLOCK_BYTES};
 
 use crate::store::keys::GroupId;
 
@@ -58,12 +58,12 @@ fn files_of(dir: &Path) -> Files {
 /// Reads the number of the segment in a file, if it holds one.
 fn segment_of(bytes: &[u8]) -> Option<u64> {
     let frame = super::frame::read(bytes)?;
-    super::tail::Beginning::parse(frame.body).map(|beginning| beginning.number)
+    super::tail::SegmentHeader::parse(frame.body).map(|beginning| beginning.number)
 }
 
 /// Mixes the files that a crash between two syncs may leave: segments reach the disk one after the
 /// other, the sectors of one of them in any order.
-fn mix(before: &Files, after: &Files, random: &mut Rng) -> Files {
+fn mix_files(before: &Files, after: &Files, random: &mut Rng) -> Files {
     let mut changed: Vec<&PathBuf> = after
         .iter()
         .filter(|(name, bytes)| name.starts_with("log") && before.get(*name) != Some(bytes))
@@ -124,7 +124,7 @@ fn lies_between(actual: &Model, before: &Model, after: &Model) -> bool {
 
 /// Waits until all records written so far are synced, so that the next sync covers only later
 /// ones.
-fn settle(log: &SegmentLog, model: &mut Model) {
+fn sync_all(log: &SegmentLog, model: &mut Model) {
     // The release of a segment is a record of its own, after the sync that allows it.
     for _ in 0..3 {
         perform(log, model, &Step::Vote(0, 9));
@@ -146,7 +146,7 @@ proptest! {
         for step in history.iter().filter(|step| !matches!(step, Step::Reopen)) {
             perform(&log, &mut model, step);
         }
-        settle(&log, &mut model);
+        sync_all(&log, &mut model);
         let (before, durable) = (files_of(dir.path()), model.clone());
         perform(&log, &mut model, &last);
         perform(&log, &mut model, &Step::Append(1, vec![300], 77));
@@ -154,9 +154,9 @@ proptest! {
         drop(log);
         let mut random = Rng(seed);
         for _ in 0..8 {
-            let crashed = write(&mix(&before, &after, &mut random));
+            let crashed = write(&mix_files(&before, &after, &mut random));
             let log = open(&crashed);
-            let recovered = said(&log, &model);
+            let recovered = contents_of(&log, &model);
             prop_assert!(lies_between(&recovered, &durable, &model), "{:?}", recovered);
             // Writes continue from there, and are recovered.
             let mut next = recovered;
@@ -170,7 +170,7 @@ proptest! {
                 }
             }
             drop(log);
-            prop_assert_eq!(said(&open(&crashed), &next), next);
+            prop_assert_eq!(contents_of(&open(&crashed), &next), next);
         }
     }
 }
@@ -193,8 +193,8 @@ fn records_after_a_torn_record_do_not_reappear_after_its_replacement() {
     append_one(&log, 1, 100, 1);
     let before = files_of(dir.path());
     // The next record ends at a block boundary, and one more follows in the next block.
-    let at = usize::try_from(log.shared.state.lock().tail.at().offset()).unwrap();
-    let size = 2 * BLOCK - at - super::frame::HEAD - size_of::<u64>();
+    let at = usize::try_from(log.shared.state.lock().tail.position().offset()).unwrap();
+    let size = 2 * BLOCK_BYTES - at - super::frame::HEADER_BYTES - size_of::<u64>();
     append_one(&log, 2, size, 2);
     append_one(&log, 3, 100, 3);
     let after = files_of(dir.path());
@@ -204,7 +204,7 @@ fn records_after_a_torn_record_do_not_reappear_after_its_replacement() {
     // Skips a spare file that may have been created meanwhile.
     for (name, old) in before.iter().filter(|(name, _)| name.starts_with("log")) {
         let mut torn = after[name].clone();
-        torn[at..2 * BLOCK].copy_from_slice(&old[at..2 * BLOCK]);
+        torn[at..2 * BLOCK_BYTES].copy_from_slice(&old[at..2 * BLOCK_BYTES]);
         crashed.insert(name.clone(), torn);
     }
     let crashed = write(&crashed);

@@ -14,20 +14,20 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::store::keys::GroupId;
 
 /// Length of a record without its body, in bytes.
-pub const HEAD: usize = 23;
+pub const HEADER_BYTES: usize = 23;
 
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum FrameKind {
     /// First record of a segment: format u32, its number u64, the oldest segment u64.
-    Begin = 1,
+    SegmentBegin = 1,
     /// Last record of a segment: the log continues in the next one.
-    End = 2,
+    SegmentEnd = 2,
     /// Entry: index u64, entry. It truncates the log at its index, and is then the last entry.
     Entry = 3,
     /// Entry relocated from an old segment: index u64, entry.
-    Moved = 4,
+    Relocated = 4,
     /// Last vote: its bytes.
     Vote = 5,
     /// Last stored committed position: its bytes.
@@ -40,13 +40,13 @@ pub enum Kind {
     Release = 9,
 }
 
-impl Kind {
+impl FrameKind {
     fn parse(byte: u8) -> Option<Self> {
         [
-            Self::Begin,
-            Self::End,
+            Self::SegmentBegin,
+            Self::SegmentEnd,
             Self::Entry,
-            Self::Moved,
+            Self::Relocated,
             Self::Vote,
             Self::Committed,
             Self::Purge,
@@ -60,31 +60,31 @@ impl Kind {
 
 /// Checksum of a record, which the next one names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Link(pub u64);
+pub struct Checksum(pub u64);
 
 /// Decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Kind of the record; `None` if this version doesn't know it.
-    pub kind: Option<Kind>,
+    pub kind: Option<FrameKind>,
     /// Group that the record belongs to.
     pub group: GroupId,
     /// Contents of the record.
     pub body: &'a [u8],
     /// Checksum of the record.
-    pub link: Link,
+    pub checksum: Checksum,
     /// Checksum of the record before.
-    pub previous: Link,
+    pub previous: Checksum,
 }
 
 impl Frame<'_> {
     /// Returns the length of the record, including its header.
     pub fn len(&self) -> usize {
-        HEAD + self.body.len()
+        HEADER_BYTES + self.body.len()
     }
 
     /// Splits the body into the number at its beginning and the rest.
-    pub fn number(&self) -> Option<(u64, &[u8])> {
+    pub fn split_number(&self) -> Option<(u64, &[u8])> {
         let (number, rest) = self.body.split_first_chunk::<8>()?;
         Some((u64::from_be_bytes(*number), rest))
     }
@@ -93,15 +93,15 @@ impl Frame<'_> {
 /// Writes a record after the one with the checksum `previous`. Returns the new checksum.
 pub fn write(
     out: &mut Vec<u8>,
-    previous: Link,
-    kind: Kind,
+    previous: Checksum,
+    kind: FrameKind,
     group: GroupId,
     body: impl FnOnce(&mut Vec<u8>),
-) -> Link {
+) -> Checksum {
     let start = out.len();
-    out.extend_from_slice(&[0; HEAD]);
+    out.extend_from_slice(&[0; HEADER_BYTES]);
     body(out);
-    let length = u32::try_from(out.len() - start - HEAD).unwrap_or(u32::MAX);
+    let length = u32::try_from(out.len() - start - HEADER_BYTES).unwrap_or(u32::MAX);
     let header = &mut out[start..];
     header[8..12].copy_from_slice(&length.to_be_bytes());
     header[12..20].copy_from_slice(&previous.0.to_be_bytes());
@@ -109,7 +109,7 @@ pub fn write(
     header[21..23].copy_from_slice(&group.0.to_be_bytes());
     let sum = xxh3_64(&header[8..]);
     header[..8].copy_from_slice(&sum.to_be_bytes());
-    Link(sum)
+    Checksum(sum)
 }
 
 /// Reads the record at the beginning of `bytes`, if there is a valid one.
@@ -117,7 +117,7 @@ pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let (sum, rest) = bytes.split_first_chunk::<8>()?;
     let (length, _) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let summed = rest.get(..(HEAD - 8).checked_add(length)?)?;
+    let summed = rest.get(..(HEADER_BYTES - 8).checked_add(length)?)?;
     let sum = u64::from_be_bytes(*sum);
     if xxh3_64(summed) != sum {
         return None;
@@ -125,30 +125,30 @@ pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let (previous, rest) = summed[4..].split_first_chunk::<8>()?;
     let (&[kind, high, low], body) = rest.split_first_chunk::<3>()?;
     Some(Frame {
-        kind: Kind::parse(kind),
+        kind: FrameKind::parse(kind),
         group: GroupId(u16::from_be_bytes([high, low])),
         body,
-        link: Link(sum),
-        previous: Link(u64::from_be_bytes(*previous)),
+        checksum: Checksum(sum),
+        previous: Checksum(u64::from_be_bytes(*previous)),
     })
 }
 
 /// Reads the record at the beginning of `bytes`, if it was written after the one with this
 /// checksum.
-pub fn read_behind(bytes: &[u8], link: Link) -> Option<Frame<'_>> {
+pub fn read_after(bytes: &[u8], link: Checksum) -> Option<Frame<'_>> {
     read(bytes).filter(|frame| frame.previous == link)
 }
 
 /// Returns the length by the header at the beginning of `bytes`, if that is the header of a record
 /// after the one with this checksum; the record itself may be damaged.
-pub fn length_behind(bytes: &[u8], link: Link) -> Option<usize> {
-    let header = bytes.get(..HEAD)?;
+pub fn length_after(bytes: &[u8], link: Checksum) -> Option<usize> {
+    let header = bytes.get(..HEADER_BYTES)?;
     let (_, rest) = header.split_first_chunk::<8>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let (previous, rest) = rest.split_first_chunk::<8>()?;
-    Kind::parse(*rest.first()?)?;
+    FrameKind::parse(*rest.first()?)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    (u64::from_be_bytes(*previous) == link.0).then_some(HEAD.saturating_add(length))
+    (u64::from_be_bytes(*previous) == link.0).then_some(HEADER_BYTES.saturating_add(length))
 }
 
 #[cfg(test)]
@@ -157,23 +157,23 @@ mod tests {
 
     use super::*;
 
-    fn record(link: Link, body: &[u8]) -> (Vec<u8>, Link) {
+    fn record(link: Checksum, body: &[u8]) -> (Vec<u8>, Checksum) {
         let mut bytes = Vec::new();
         let write_body = |out: &mut Vec<u8>| out.extend_from_slice(body);
-        let link = write(&mut bytes, link, Kind::Entry, GroupId(7), write_body);
+        let link = write(&mut bytes, link, FrameKind::Entry, GroupId(7), write_body);
         (bytes, link)
     }
 
     proptest! {
         #[test]
         fn records_round_trip(body: Vec<u8>, previous: u64, rest: Vec<u8>) {
-            let (mut bytes, link) = record(Link(previous), &body);
+            let (mut bytes, link) = record(Checksum(previous), &body);
             bytes.extend_from_slice(&rest);
-            let frame = read_behind(&bytes, Link(previous)).unwrap();
-            prop_assert_eq!(frame.kind, Some(Kind::Entry));
+            let frame = read_after(&bytes, Checksum(previous)).unwrap();
+            prop_assert_eq!(frame.kind, Some(FrameKind::Entry));
             prop_assert_eq!(frame.group, GroupId(7));
             prop_assert_eq!(frame.body, &body[..]);
-            prop_assert_eq!(frame.link, link);
+            prop_assert_eq!(frame.checksum, link);
             prop_assert_eq!(frame.len() + rest.len(), bytes.len());
         }
 
@@ -183,7 +183,7 @@ mod tests {
             at: proptest::sample::Index,
             change in 1..=u8::MAX,
         ) {
-            let (bytes, _) = record(Link(1), &body);
+            let (bytes, _) = record(Checksum(1), &body);
             let at = at.index(bytes.len());
             prop_assert_eq!(read(&bytes[..at]), None);
             let mut changed = bytes.clone();
@@ -194,11 +194,11 @@ mod tests {
 
     #[test]
     fn a_record_is_valid_only_after_its_own_predecessor() {
-        let (bytes, link) = record(Link(5), b"x");
-        assert!(read_behind(&bytes, Link(5)).is_some());
-        assert!(read_behind(&bytes, Link(6)).is_none());
+        let (bytes, link) = record(Checksum(5), b"x");
+        assert!(read_after(&bytes, Checksum(5)).is_some());
+        assert!(read_after(&bytes, Checksum(6)).is_none());
         let (next, _) = record(link, b"y");
-        assert!(read_behind(&next, link).is_some());
+        assert!(read_after(&next, link).is_some());
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_record_of_a_later_version_is_valid_with_an_unknown_kind() {
-        let (mut bytes, _) = record(Link(5), b"x");
+        let (mut bytes, _) = record(Checksum(5), b"x");
         bytes[20] = 200;
         let sum = xxh3_64(&bytes[8..]);
         bytes[..8].copy_from_slice(&sum.to_be_bytes());

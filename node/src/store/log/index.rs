@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::frame::{Frame, Kind};
+use super::frame::{Frame, FrameKind};
 use crate::store::keys::GroupId;
 
 /// Position in the log: segment and offset, in the order of writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position(u64);
+pub struct LogPosition(u64);
 
-impl Position {
+impl LogPosition {
     /// Creates the position at `offset` of a segment.
     pub fn new(segment: u64, offset: u64) -> Self {
         Self(segment << 32 | offset & u64::from(u32::MAX))
@@ -43,9 +43,9 @@ impl Position {
 
 /// Location of an entry's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EntryLocation {
     /// Position of the first byte.
-    pub at: Position,
+    pub at: LogPosition,
     /// Length in bytes.
     pub len: u32,
 }
@@ -60,12 +60,12 @@ pub struct GroupLog {
     /// Index up to which the log was purged, and its position.
     pub purged: Option<(u64, Bytes)>,
     /// Locations of the entries, by index.
-    pub entries: BTreeMap<u64, Place>,
+    pub entries: BTreeMap<u64, EntryLocation>,
 }
 
 /// Data of a segment that is still needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needed {
+pub struct SegmentUsage {
     /// Number of needed entries.
     pub entries: u64,
     /// Size of these entries in bytes.
@@ -76,12 +76,12 @@ pub struct Needed {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     groups: BTreeMap<GroupId, GroupLog>,
-    needed: BTreeMap<u64, Needed>,
+    usage: BTreeMap<u64, SegmentUsage>,
 }
 
 /// Error of a record that is invalid at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nonsense(pub &'static str);
+pub struct InvalidRecord(pub &'static str);
 
 impl Index {
     /// Returns a group, if the log has a record of it.
@@ -95,106 +95,106 @@ impl Index {
     }
 
     /// Returns the data of a segment that is still needed.
-    pub fn needed(&self, segment: u64) -> Needed {
-        self.needed.get(&segment).copied().unwrap_or_default()
+    pub fn usage(&self, segment: u64) -> SegmentUsage {
+        self.usage.get(&segment).copied().unwrap_or_default()
     }
 
     /// Returns the size of all entries in bytes.
     pub fn bytes(&self) -> u64 {
-        self.needed.values().map(|needed| needed.bytes).sum()
+        self.usage.values().map(|needed| needed.bytes).sum()
     }
 
     /// Applies a record at position `at`.
-    pub fn take(&mut self, frame: &Frame<'_>, at: Position) -> Result<(), Nonsense> {
+    pub fn apply(&mut self, frame: &Frame<'_>, at: LogPosition) -> Result<(), InvalidRecord> {
         let Some(kind) = frame.kind else {
-            return Err(Nonsense(
+            return Err(InvalidRecord(
                 "it holds a record of a kind that this version doesn't know: upgrade it",
             ));
         };
-        let short = Nonsense("it holds a record that is too short for its kind");
+        let short = InvalidRecord("it holds a record that is too short for its kind");
         match kind {
-            Kind::Begin | Kind::End | Kind::Release => {}
-            Kind::Entry | Kind::Moved => {
-                let (index, entry) = frame.number().ok_or(short)?;
+            FrameKind::SegmentBegin | FrameKind::SegmentEnd | FrameKind::Release => {}
+            FrameKind::Entry | FrameKind::Relocated => {
+                let (index, entry) = frame.split_number().ok_or(short)?;
                 let offset = at.offset() + (frame.len() - entry.len()) as u64;
-                let place = Place {
-                    at: Position::new(at.segment(), offset),
+                let place = EntryLocation {
+                    at: LogPosition::new(at.segment(), offset),
                     len: u32::try_from(entry.len()).unwrap_or(u32::MAX),
                 };
-                if kind == Kind::Entry {
+                if kind == FrameKind::Entry {
                     self.append(frame.group, index, place);
                 } else {
                     self.put(frame.group, index, place);
                 }
             }
-            Kind::Vote => self.set_vote(frame.group, frame.body),
-            Kind::Committed => self.set_committed(frame.group, frame.body),
-            Kind::Purge => {
-                let (index, position) = frame.number().ok_or(short)?;
+            FrameKind::Vote => self.set_vote(frame.group, frame.body),
+            FrameKind::Committed => self.set_committed(frame.group, frame.body),
+            FrameKind::Purge => {
+                let (index, position) = frame.split_number().ok_or(short)?;
                 self.purge(frame.group, index, position);
             }
-            Kind::Truncate => {
-                let (index, _) = frame.number().ok_or(short)?;
+            FrameKind::Truncate => {
+                let (index, _) = frame.split_number().ok_or(short)?;
                 self.truncate(frame.group, index);
             }
         }
         Ok(())
     }
 
-    fn of(&mut self, group: GroupId) -> &mut GroupLog {
+    fn group_mut(&mut self, group: GroupId) -> &mut GroupLog {
         self.groups.entry(group).or_default()
     }
 
     /// Sets the group's last vote.
     pub fn set_vote(&mut self, group: GroupId, vote: &[u8]) {
-        self.of(group).vote = Some(Bytes::copy_from_slice(vote));
+        self.group_mut(group).vote = Some(Bytes::copy_from_slice(vote));
     }
 
     /// Sets the group's committed position.
     pub fn set_committed(&mut self, group: GroupId, committed: &[u8]) {
-        self.of(group).committed = Some(Bytes::copy_from_slice(committed));
+        self.group_mut(group).committed = Some(Bytes::copy_from_slice(committed));
     }
 
     /// Adds an entry, and truncates the log after it.
-    pub fn append(&mut self, group: GroupId, index: u64, place: Place) {
+    pub fn append(&mut self, group: GroupId, index: u64, place: EntryLocation) {
         self.truncate(group, index);
         self.put(group, index, place);
     }
 
     /// Sets the location of an entry.
-    pub fn put(&mut self, group: GroupId, index: u64, place: Place) {
-        let old = self.of(group).entries.insert(index, place);
+    pub fn put(&mut self, group: GroupId, index: u64, place: EntryLocation) {
+        let old = self.group_mut(group).entries.insert(index, place);
         if let Some(old) = old {
-            self.release([old]);
+            self.release_usage([old]);
         }
-        let needed = self.needed.entry(place.at.segment()).or_default();
+        let needed = self.usage.entry(place.at.segment()).or_default();
         needed.entries += 1;
         needed.bytes += u64::from(place.len);
     }
 
     /// Removes the entries from `index` on.
     pub fn truncate(&mut self, group: GroupId, index: u64) {
-        let entries = &mut self.of(group).entries;
+        let entries = &mut self.group_mut(group).entries;
         if entries
             .last_key_value()
             .is_some_and(|(last, _)| *last >= index)
         {
             let removed = entries.split_off(&index);
-            self.release(removed.into_values());
+            self.release_usage(removed.into_values());
         }
     }
 
     /// Removes the entries up to `index`, whose position is `position`.
     pub fn purge(&mut self, group: GroupId, index: u64, position: &[u8]) {
-        let group = self.of(group);
+        let group = self.group_mut(group);
         group.purged = Some((index, Bytes::copy_from_slice(position)));
         let rest = group.entries.split_off(&index.saturating_add(1));
         let removed = std::mem::replace(&mut group.entries, rest);
-        self.release(removed.into_values());
+        self.release_usage(removed.into_values());
     }
 
     /// Purges all groups again, so that no purged entry reappears from an older segment.
-    pub fn purge_again(&mut self) {
+    pub fn reapply_purges(&mut self) {
         let purged = self.groups.iter().filter_map(|(id, group)| {
             let (index, position) = group.purged.clone()?;
             Some((*id, index, position))
@@ -204,14 +204,14 @@ impl Index {
         }
     }
 
-    fn release(&mut self, places: impl IntoIterator<Item = Place>) {
+    fn release_usage(&mut self, places: impl IntoIterator<Item = EntryLocation>) {
         for place in places {
             let segment = place.at.segment();
-            if let Some(needed) = self.needed.get_mut(&segment) {
+            if let Some(needed) = self.usage.get_mut(&segment) {
                 needed.entries = needed.entries.saturating_sub(1);
                 needed.bytes = needed.bytes.saturating_sub(u64::from(place.len));
                 if needed.entries == 0 {
-                    self.needed.remove(&segment);
+                    self.usage.remove(&segment);
                 }
             }
         }
@@ -224,9 +224,9 @@ mod tests {
 
     const GROUP: GroupId = GroupId(1);
 
-    fn place(segment: u64, offset: u64) -> Place {
-        Place {
-            at: Position::new(segment, offset),
+    fn location(segment: u64, offset: u64) -> EntryLocation {
+        EntryLocation {
+            at: LogPosition::new(segment, offset),
             len: 10,
         }
     }
@@ -234,9 +234,9 @@ mod tests {
     fn filled() -> Index {
         let mut index = Index::default();
         for entry in 1..=4 {
-            index.append(GROUP, entry, place(1, entry * 10));
+            index.append(GROUP, entry, location(1, entry * 10));
         }
-        index.append(GROUP, 5, place(2, 0));
+        index.append(GROUP, 5, location(2, 0));
         index
     }
 
@@ -247,28 +247,28 @@ mod tests {
 
     #[test]
     fn positions_are_ordered_by_segment_and_offset() {
-        let (a, b) = (Position::new(1, u64::from(u32::MAX)), Position::new(2, 0));
+        let (a, b) = (LogPosition::new(1, u64::from(u32::MAX)), LogPosition::new(2, 0));
         assert!(a < b);
         assert_eq!((a.segment(), a.offset()), (1, u64::from(u32::MAX)));
-        assert_eq!(Position::from_number(b.number()), b);
+        assert_eq!(LogPosition::from_number(b.number()), b);
     }
 
     #[test]
     fn an_entry_truncates_the_log_and_a_relocated_one_does_not() {
         let mut index = filled();
-        index.put(GROUP, 2, place(3, 0));
+        index.put(GROUP, 2, location(3, 0));
         assert_eq!(indexes(&index), [1, 2, 3, 4, 5]);
-        index.append(GROUP, 3, place(3, 10));
+        index.append(GROUP, 3, location(3, 10));
         assert_eq!(indexes(&index), [1, 2, 3]);
     }
 
     #[test]
     fn the_usage_of_each_segment_is_updated() {
         let mut index = filled();
-        let entries = |index: &Index, segment| index.needed(segment).entries;
+        let entries = |index: &Index, segment| index.usage(segment).entries;
         assert_eq!((entries(&index, 1), entries(&index, 2)), (4, 1));
         assert_eq!(index.bytes(), 50);
-        index.put(GROUP, 1, place(2, 10));
+        index.put(GROUP, 1, location(2, 10));
         assert_eq!((entries(&index, 1), entries(&index, 2)), (3, 2));
         index.truncate(GROUP, 4);
         assert_eq!((entries(&index, 1), entries(&index, 2)), (2, 1));
@@ -281,8 +281,8 @@ mod tests {
     fn purged_entries_do_not_reappear() {
         let mut index = filled();
         index.purge(GROUP, 2, b"2");
-        index.put(GROUP, 1, place(1, 10));
-        index.purge_again();
+        index.put(GROUP, 1, location(1, 10));
+        index.reapply_purges();
         assert_eq!(indexes(&index), [3, 4, 5]);
         assert_eq!(index.group(GROUP).unwrap().purged.as_ref().unwrap().0, 2);
     }

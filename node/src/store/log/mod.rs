@@ -35,11 +35,11 @@
 
 mod frame;
 mod index;
-mod lost;
+mod data_loss;
 mod recovery;
 mod segment;
 mod tail;
-mod tidy;
+mod cleaner;
 mod writer;
 
 #[cfg(test)]
@@ -59,21 +59,21 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::frame::Kind;
-use self::index::{Index, Place, Position};
+use self::frame::FrameKind;
+use self::index::{Index, EntryLocation, LogPosition};
 use self::segment::SegmentFile;
 use self::tail::{Chunk, Tail};
-use self::writer::Writer;
+use self::writer::LogWriter;
 use super::error::StoreError;
-use super::folder::make_folder;
+use super::durable_dir::create_dir;
 use super::keys::GroupId;
 use super::synced_mark::SyncedMark;
 
-pub use self::lost::{Extent, Lost};
+pub use self::data_loss::{LossExtent, LogDataLoss};
 pub use self::writer::{Completion, SyncStats};
 
 /// Length of an entry's record before the entry, in bytes: the record's header, and the index.
-const ENTRY_HEAD: usize = frame::HEAD + size_of::<u64>();
+const ENTRY_HEADER_BYTES: usize = frame::HEADER_BYTES + size_of::<u64>();
 
 /// Settings of the log.
 #[derive(Clone, Copy, Debug)]
@@ -81,26 +81,26 @@ pub struct LogSettings {
     /// Size of a segment, in bytes.
     pub segment_bytes: u64,
     /// Maximum number of files that are kept for later segments.
-    pub spares: usize,
+    pub max_spares: usize,
 }
 
 /// Log of a node.
 pub struct SegmentLog {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLog>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// State shared by the log's thread and its callers.
-struct Shared {
+struct SharedLog {
     dir: PathBuf,
     settings: LogSettings,
-    state: Mutex<State>,
-    work: Condvar,
+    state: Mutex<LogState>,
+    work_available: Condvar,
     stats: Arc<SyncStats>,
-    appended: AtomicU64,
+    appended_bytes: AtomicU64,
 }
 
-struct State {
+struct LogState {
     index: Index,
     tail: Tail,
     /// Chunks that the log's thread is writing.
@@ -110,82 +110,82 @@ struct State {
     spares: Vec<Arc<SegmentFile>>,
     next_slot: u64,
     /// Number of the oldest segment that is part of the log.
-    oldest: u64,
+    oldest_segment: u64,
     /// Position before which everything is durable.
-    durable: Position,
+    durable: LogPosition,
     /// Position after the last record that made an entry unneeded.
-    removed: Position,
+    last_removal: LogPosition,
     /// Position after the record that releases older segments, until it is durable.
-    releasing: Option<Position>,
+    pending_release: Option<LogPosition>,
     /// Error of a failed sync, after which nothing can be written any more.
-    failed: Option<Arc<str>>,
-    closing: bool,
+    failure: Option<Arc<str>>,
+    is_closing: bool,
     /// True while the log's thread waits for work.
-    idle: bool,
+    is_idle: bool,
 }
 
-impl State {
+impl LogState {
     fn push(
         &mut self,
-        kind: Kind,
+        kind: FrameKind,
         group: GroupId,
         body: impl Fn(&mut Vec<u8>),
-    ) -> Result<(Position, usize), StoreError> {
-        if let Some(reason) = &self.failed {
+    ) -> Result<(LogPosition, usize), StoreError> {
+        if let Some(reason) = &self.failure {
             let error = io::Error::other(reason.to_string());
             return Err(StoreError::on("write", "log")(error));
         }
-        let placed = self.tail.push(&self.index, self.oldest, kind, group, body);
+        let placed = self.tail.push(&self.index, self.oldest_segment, kind, group, body);
         placed.map_err(|_| StoreError::corrupt("log", "an entry is larger than a segment can be"))
     }
 
     /// Appends an entry to the log, and returns its location.
     fn push_entry(
         &mut self,
-        kind: Kind,
+        kind: FrameKind,
         group: GroupId,
         number: u64,
         entry: impl Fn(&mut Vec<u8>),
-    ) -> Result<Place, StoreError> {
+    ) -> Result<EntryLocation, StoreError> {
         let (at, length) = self.push(kind, group, |out| {
             out.extend_from_slice(&number.to_be_bytes());
             entry(out);
         })?;
-        Ok(Place {
-            at: Position::new(at.segment(), at.offset() + ENTRY_HEAD as u64),
-            len: u32::try_from(length.saturating_sub(ENTRY_HEAD)).unwrap_or(u32::MAX),
+        Ok(EntryLocation {
+            at: LogPosition::new(at.segment(), at.offset() + ENTRY_HEADER_BYTES as u64),
+            len: u32::try_from(length.saturating_sub(ENTRY_HEADER_BYTES)).unwrap_or(u32::MAX),
         })
     }
 
     /// Returns the bytes at a location that isn't on the disk yet.
-    fn in_memory(&self, place: Place) -> Option<Bytes> {
+    fn read_in_memory(&self, place: EntryLocation) -> Option<Bytes> {
         let length = usize::try_from(place.len).ok()?;
-        let mut chunks = self.writing.iter().chain(self.tail.waiting());
+        let mut chunks = self.writing.iter().chain(self.tail.pending());
         chunks.find_map(|chunk| chunk.read(place.at, length).map(Bytes::copy_from_slice))
     }
 
-    fn source(&self, group: GroupId, number: u64, place: Place) -> Result<Source, StoreError> {
-        if let Some(bytes) = self.in_memory(place) {
-            return Ok(Source::Memory(bytes));
+    fn entry_source(&self, group: GroupId, number: u64, place: EntryLocation) -> Result<EntrySource, StoreError> {
+        if let Some(bytes) = self.read_in_memory(place) {
+            return Ok(EntrySource::Memory(bytes));
         }
         let file = self.segments.get(&place.at.segment()).cloned();
         let file = file.ok_or_else(|| StoreError::corrupt("log", "a segment is missing"))?;
-        Ok(Source::File(EntryOnDisk {
+        Ok(EntrySource::File(EntryOnDisk {
             file,
             group,
             number,
-            place,
+            location: place,
         }))
     }
 }
 
 /// Source of an entry's bytes.
-enum Source {
+enum EntrySource {
     Memory(Bytes),
     File(EntryOnDisk),
 }
 
-impl Source {
+impl EntrySource {
     fn read(self) -> Result<Bytes, StoreError> {
         match self {
             Self::Memory(bytes) => Ok(bytes),
@@ -199,23 +199,23 @@ struct EntryOnDisk {
     file: Arc<SegmentFile>,
     group: GroupId,
     number: u64,
-    place: Place,
+    location: EntryLocation,
 }
 
 impl EntryOnDisk {
     /// Reads and verifies the whole record: the disk may have changed it since it was written, and
     /// nothing but the requested entry may be applied or sent.
     fn read(self) -> Result<Bytes, StoreError> {
-        let offset = self.place.at.offset().saturating_sub(ENTRY_HEAD as u64);
-        let entry = usize::try_from(self.place.len).unwrap_or(usize::MAX);
+        let offset = self.location.at.offset().saturating_sub(ENTRY_HEADER_BYTES as u64);
+        let entry = usize::try_from(self.location.len).unwrap_or(usize::MAX);
         let record = self
             .file
-            .read(offset, ENTRY_HEAD.saturating_add(entry))
+            .read(offset, ENTRY_HEADER_BYTES.saturating_add(entry))
             .map_err(StoreError::on("read", "log entry"))?;
         let record = Bytes::from(record);
         let is_requested = frame::read(&record).is_some_and(|frame| {
-            let number = frame.number().map(|(number, _)| number);
-            matches!(frame.kind, Some(Kind::Entry | Kind::Moved))
+            let number = frame.split_number().map(|(number, _)| number);
+            matches!(frame.kind, Some(FrameKind::Entry | FrameKind::Relocated))
                 && frame.group == self.group
                 && number == Some(self.number)
                 && frame.len() == record.len()
@@ -224,22 +224,22 @@ impl EntryOnDisk {
             let file = self.file.path().to_owned();
             return Err(StoreError::damaged("log entry", file, offset));
         }
-        Ok(record.slice(ENTRY_HEAD..))
+        Ok(record.slice(ENTRY_HEADER_BYTES..))
     }
 }
 
-impl Shared {
+impl SharedLog {
     /// Wakes the log's thread if it is idle.
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
-        if std::mem::take(&mut state.idle) {
+    fn wake(&self, mut state: MutexGuard<'_, LogState>) {
+        if std::mem::take(&mut state.is_idle) {
             drop(state);
-            self.work.notify_one();
+            self.work_available.notify_one();
         }
     }
 }
 
 /// Removes files that are too small: created with another setting, or interrupted by a crash.
-fn keep_whole(files: Vec<SegmentFile>, size: u64) -> io::Result<Vec<Arc<SegmentFile>>> {
+fn remove_small_files(files: Vec<SegmentFile>, size: u64) -> io::Result<Vec<Arc<SegmentFile>>> {
     let (whole, small): (Vec<_>, Vec<_>) = files.into_iter().partition(|it| it.size() >= size);
     for file in small {
         file.remove()?;
@@ -255,7 +255,7 @@ impl SegmentLog {
         settings: LogSettings,
     ) -> Result<Self, StoreError> {
         let failed = || StoreError::on("open", "log");
-        make_folder(dir).map_err(failed())?;
+        create_dir(dir).map_err(failed())?;
         if dir.join("CURRENT").exists() {
             return Err(StoreError::corrupt(
                 "log",
@@ -270,22 +270,22 @@ impl SegmentLog {
             .map(SegmentFile::slot)
             .max()
             .map_or(1, |last| last + 1);
-        let synced = Position::from_number(synced);
+        let synced = LogPosition::from_number(synced);
         let recovered = recovery::recover(files, synced)?;
         recovered.make_durable(dir, synced, &mark).map_err(failed())?;
         let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
         let default_size = settings.segment_bytes;
-        let spares = keep_whole(recovered.spares, default_size).map_err(failed())?;
+        let spares = remove_small_files(recovered.spares, default_size).map_err(failed())?;
         let segments: BTreeMap<u64, Arc<SegmentFile>> = recovered
             .segments
             .into_iter()
             .map(|(number, file)| (number, Arc::new(file)))
             .collect();
-        let mut writer = Writer::new(mark);
+        let mut writer = LogWriter::new(mark);
         let (tail, durable) = match recovered.end {
-            None => (Tail::empty(default_size), Position::default()),
+            None => (Tail::empty(default_size), LogPosition::default()),
             Some(end) if end.is_full => (
-                Tail::behind(end.at, end.link, default_size, &recovered.index, oldest),
+                Tail::after_segment(end.at, end.checksum, default_size, &recovered.index, oldest),
                 end.at,
             ),
             Some(end) => {
@@ -293,35 +293,35 @@ impl SegmentLog {
                 let file =
                     file.ok_or_else(|| StoreError::corrupt("log", "a segment is missing"))?;
                 writer
-                    .go_on(file.clone(), end.at.offset())
+                    .resume(file.clone(), end.at.offset())
                     .map_err(failed())?;
-                (Tail::new(end.at, end.link, file.size(), default_size), end.at)
+                (Tail::new(end.at, end.checksum, file.size(), default_size), end.at)
             }
         };
         let appended = AtomicU64::new(recovered.index.bytes());
-        let state = State {
+        let state = LogState {
             index: recovered.index,
-            removed: tail.at(),
+            last_removal: tail.position(),
             tail,
             writing: Arc::new([]),
             completions: Vec::new(),
             segments,
             spares,
             next_slot,
-            oldest,
+            oldest_segment: oldest,
             durable,
-            releasing: None,
-            failed: None,
-            closing: false,
-            idle: false,
+            pending_release: None,
+            failure: None,
+            is_closing: false,
+            is_idle: false,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedLog {
             dir: dir.to_owned(),
             settings,
             state: Mutex::new(state),
-            work: Condvar::new(),
+            work_available: Condvar::new(),
             stats: Arc::default(),
-            appended,
+            appended_bytes: appended,
         });
         let thread = {
             let shared = shared.clone();
@@ -349,7 +349,7 @@ impl SegmentLog {
         let mut bytes = 0;
         let mut state = self.shared.state.lock();
         for (number, entry) in entries {
-            let place = state.push_entry(Kind::Entry, group, number, entry)?;
+            let place = state.push_entry(FrameKind::Entry, group, number, entry)?;
             bytes += u64::from(place.len);
             state.index.append(group, number, place);
         }
@@ -360,14 +360,14 @@ impl SegmentLog {
                 .and_then(|it| it.committed.as_deref())
                 != Some(committed)
         {
-            state.push(Kind::Committed, group, |out| {
+            state.push(FrameKind::Committed, group, |out| {
                 out.extend_from_slice(committed)
             })?;
             state.index.set_committed(group, committed);
         }
         state.completions.push(done);
         self.shared.wake(state);
-        self.shared.appended.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -379,7 +379,7 @@ impl SegmentLog {
         done: Completion,
     ) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
-        state.push(Kind::Vote, group, |out| out.extend_from_slice(vote))?;
+        state.push(FrameKind::Vote, group, |out| out.extend_from_slice(vote))?;
         state.index.set_vote(group, vote);
         state.completions.push(done);
         self.shared.wake(state);
@@ -394,7 +394,7 @@ impl SegmentLog {
         done: Completion,
     ) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
-        state.push(Kind::Committed, group, |out| {
+        state.push(FrameKind::Committed, group, |out| {
             out.extend_from_slice(committed)
         })?;
         state.index.set_committed(group, committed);
@@ -406,11 +406,11 @@ impl SegmentLog {
     /// Removes the entries from `number` on. Durable with the next sync.
     pub fn truncate_from(&self, group: GroupId, number: u64) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
-        state.push(Kind::Truncate, group, |out| {
+        state.push(FrameKind::Truncate, group, |out| {
             out.extend_from_slice(&number.to_be_bytes());
         })?;
         state.index.truncate(group, number);
-        state.removed = state.tail.at();
+        state.last_removal = state.tail.position();
         Ok(())
     }
 
@@ -418,33 +418,33 @@ impl SegmentLog {
     /// doesn't wait for it.
     pub fn purge(&self, group: GroupId, upto: u64, position: &[u8]) -> Result<(), StoreError> {
         let mut state = self.shared.state.lock();
-        state.push(Kind::Purge, group, |out| {
+        state.push(FrameKind::Purge, group, |out| {
             out.extend_from_slice(&upto.to_be_bytes());
             out.extend_from_slice(position);
         })?;
         state.index.purge(group, upto, position);
-        state.removed = state.tail.at();
+        state.last_removal = state.tail.position();
         self.shared.wake(state);
         Ok(())
     }
 
-    fn of<T>(&self, group: GroupId, read: impl FnOnce(&index::GroupLog) -> Option<T>) -> Option<T> {
+    fn read_group<T>(&self, group: GroupId, read: impl FnOnce(&index::GroupLog) -> Option<T>) -> Option<T> {
         self.shared.state.lock().index.group(group).and_then(read)
     }
 
     /// Returns the group's last vote.
     pub fn vote(&self, group: GroupId) -> Option<Bytes> {
-        self.of(group, |log| log.vote.clone())
+        self.read_group(group, |log| log.vote.clone())
     }
 
     /// Returns the group's last stored committed position.
     pub fn committed(&self, group: GroupId) -> Option<Bytes> {
-        self.of(group, |log| log.committed.clone())
+        self.read_group(group, |log| log.committed.clone())
     }
 
     /// Returns the position up to which the group's log was purged.
     pub fn purged(&self, group: GroupId) -> Option<Bytes> {
-        self.of(group, |log| log.purged.as_ref().map(|(_, at)| at.clone()))
+        self.read_group(group, |log| log.purged.as_ref().map(|(_, at)| at.clone()))
     }
 
     /// Reads entries from `from` to `to` (exclusive), about `max_bytes` at most, but at least one
@@ -469,10 +469,10 @@ impl SegmentLog {
                     break;
                 }
                 bytes += usize::try_from(place.len).unwrap_or(usize::MAX);
-                sources.push((*number, state.source(group, *number, *place)?));
+                sources.push((*number, state.entry_source(group, *number, *place)?));
             }
         }
-        let read = |(number, source): (u64, Source)| Ok((number, source.read()?));
+        let read = |(number, source): (u64, EntrySource)| Ok((number, source.read()?));
         sources.into_iter().map(read).collect()
     }
 
@@ -482,17 +482,17 @@ impl SegmentLog {
             let state = self.shared.state.lock();
             let log = state.index.group(group);
             match log.and_then(|log| log.entries.last_key_value()) {
-                Some((number, place)) => Some((*number, state.source(group, *number, *place)?)),
+                Some((number, place)) => Some((*number, state.entry_source(group, *number, *place)?)),
                 None => None,
             }
         };
-        let read = |(number, source): (u64, Source)| Ok((number, source.read()?));
+        let read = |(number, source): (u64, EntrySource)| Ok((number, source.read()?));
         last.map(read).transpose()
     }
 
     /// Returns the first index of the newest entries of a group that are within both bounds, at
     /// least one if there is any.
-    pub fn keep_from(&self, group: GroupId, entries: usize, bytes: u64) -> Option<u64> {
+    pub fn first_within(&self, group: GroupId, entries: usize, bytes: u64) -> Option<u64> {
         let within = |log: &index::GroupLog| {
             let mut left = bytes;
             let newest = log.entries.iter().rev().take(entries);
@@ -504,7 +504,7 @@ impl SegmentLog {
             let first = kept.last().or_else(|| log.entries.last_key_value());
             first.map(|(number, _)| *number)
         };
-        self.of(group, within)
+        self.read_group(group, within)
     }
 
     /// Returns whether nothing was ever written to the log.
@@ -514,7 +514,7 @@ impl SegmentLog {
 
     /// Returns the bytes of appended entries, including those recovered at the start.
     pub fn appended_bytes(&self) -> u64 {
-        self.shared.appended.load(Ordering::Relaxed)
+        self.shared.appended_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns the size of the log's segments, without spare files, in bytes.
@@ -547,10 +547,10 @@ impl Drop for SegmentLog {
     fn drop(&mut self) {
         {
             let mut state = self.shared.state.lock();
-            state.closing = true;
-            state.idle = false;
+            state.is_closing = true;
+            state.is_idle = false;
         }
-        self.shared.work.notify_one();
+        self.shared.work_available.notify_one();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was reported already.
             let _ = thread.join();

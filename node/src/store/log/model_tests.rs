@@ -13,7 +13,7 @@ use crate::store::keys::GroupId;
 /// Settings with segments so small that a few entries fill one.
 pub(super) const SETTINGS: LogSettings = LogSettings {
     segment_bytes: 16 << 10,
-    spares: 3,
+    max_spares: 3,
 };
 pub(super) const GROUPS: u16 = 3;
 
@@ -29,7 +29,7 @@ pub(super) enum Step {
     /// Purges all but this many entries.
     Purge(u16, usize),
     /// Cleans old segments.
-    Tidy,
+    Clean,
     /// Closes and opens the log.
     Reopen,
 }
@@ -44,7 +44,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (group.clone(), any::<u8>()).prop_map(|(a, b)| Step::Vote(a, b)),
         2 => (group.clone(), 0_usize..4).prop_map(|(a, b)| Step::Truncate(a, b)),
         3 => (group, 0_usize..8).prop_map(|(a, b)| Step::Purge(a, b)),
-        2 => Just(Step::Tidy),
+        2 => Just(Step::Clean),
         1 => Just(Step::Reopen),
     ]
 }
@@ -108,13 +108,13 @@ pub(super) fn perform(log: &SegmentLog, model: &mut Model, step: &Step) {
             state.entries = state.entries.split_off(&(upto + 1));
             state.purged = Some(position);
         }
-        Step::Tidy => drop(log.tidy().unwrap()),
+        Step::Clean => drop(log.clean().unwrap()),
         Step::Reopen => {}
     }
 }
 
 /// Reads the log's contents, in the model's form.
-pub(super) fn said(log: &SegmentLog, model: &Model) -> Model {
+pub(super) fn contents_of(log: &SegmentLog, model: &Model) -> Model {
     let mut contents = Model::new();
     for (group, expected) in model {
         let id = GroupId(*group);
@@ -146,10 +146,10 @@ proptest! {
                 log = open(&dir);
             }
             perform(&log, &mut model, step);
-            prop_assert_eq!(said(&log, &model), model.clone(), "after {:?}", step);
+            prop_assert_eq!(contents_of(&log, &model), model.clone(), "after {:?}", step);
         }
         drop(log);
-        prop_assert_eq!(said(&open(&dir), &model), model);
+        prop_assert_eq!(contents_of(&open(&dir), &model), model);
     }
 }
 
@@ -163,15 +163,15 @@ fn files_are_reused_and_their_number_is_bounded() {
     for _ in 0..400 {
         perform(&log, &mut model, &Step::Append(0, vec![1000, 1000], 1));
         perform(&log, &mut model, &Step::Purge(0, 2));
-        perform(&log, &mut model, &Step::Tidy);
+        perform(&log, &mut model, &Step::Clean);
     }
     let files = std::fs::read_dir(dir.path().join("log")).unwrap().count();
     // 800 kB were written; needed are three entries.
     assert!(files <= 12, "{files} files");
-    assert_eq!(said(&log, &model), model);
+    assert_eq!(contents_of(&log, &model), model);
     assert!(log.disk_bytes() < 16 * SETTINGS.segment_bytes);
     drop(log);
-    assert_eq!(said(&open(&dir), &model), model);
+    assert_eq!(contents_of(&open(&dir), &model), model);
 }
 
 #[test]
@@ -192,10 +192,10 @@ fn entries_are_read_up_to_a_size_and_at_least_one() {
     assert_eq!(read(1, 6, 101), [1, 2]);
     assert_eq!(read(6, 9, usize::MAX), [0_u64; 0]);
     assert_eq!(read(3, 3, usize::MAX), [0_u64; 0]);
-    assert_eq!(log.keep_from(GroupId(0), 2, u64::MAX), Some(4));
-    assert_eq!(log.keep_from(GroupId(0), 9, 300), Some(3));
-    assert_eq!(log.keep_from(GroupId(0), 9, 10), Some(5));
-    assert_eq!(log.keep_from(GroupId(2), 9, 10), None);
+    assert_eq!(log.first_within(GroupId(0), 2, u64::MAX), Some(4));
+    assert_eq!(log.first_within(GroupId(0), 9, 300), Some(3));
+    assert_eq!(log.first_within(GroupId(0), 9, 10), Some(5));
+    assert_eq!(log.first_within(GroupId(2), 9, 10), None);
 }
 
 #[test]

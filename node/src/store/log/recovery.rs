@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use super::frame::{self, Frame, Kind, Link};
-use super::index::{Index, Position};
-use super::lost::judge;
+use super::frame::{self, Frame, FrameKind, Checksum};
+use super::index::{Index, LogPosition};
+use super::data_loss::classify;
 use super::segment::SegmentFile;
-use super::tail::{Beginning, FORMAT};
+use super::tail::{SegmentHeader, FORMAT_VERSION};
 use crate::store::error::StoreError;
-use crate::store::folder::sync_folder;
+use crate::store::durable_dir::sync_dir;
 use crate::store::synced_mark::SyncedMark;
 
 /// Recovered log.
@@ -28,16 +28,16 @@ pub struct Recovered {
     /// Files that are not part of the log, and can be reused.
     pub spares: Vec<SegmentFile>,
     /// End of the log; `None` if it has no segment.
-    pub end: Option<End>,
+    pub end: Option<LogEnd>,
 }
 
 /// End of a segment.
 #[derive(Clone, Copy, Debug)]
-pub struct End {
+pub struct LogEnd {
     /// Position after the last record.
-    pub at: Position,
+    pub at: LogPosition,
     /// Checksum of the last record.
-    pub link: Link,
+    pub checksum: Checksum,
     /// True if the log continues in the next segment.
     pub is_full: bool,
 }
@@ -52,7 +52,7 @@ impl Recovered {
     ///
     /// A sync alone is not enough: if that process's own sync has failed, the kernel has dropped
     /// the dirty pages, and still reads them from memory. So the records are written again.
-    pub fn make_durable(&self, dir: &Path, synced: Position, mark: &SyncedMark) -> io::Result<()> {
+    pub fn make_durable(&self, dir: &Path, synced: LogPosition, mark: &SyncedMark) -> io::Result<()> {
         for (number, file) in self.segments.range(synced.segment()..) {
             let from = if *number == synced.segment() {
                 synced.offset()
@@ -60,59 +60,59 @@ impl Recovered {
                 0
             };
             let end = self.end.filter(|end| end.at.segment() == *number);
-            file.write_again(from..end.map_or(file.size(), |end| end.at.offset()))?;
+            file.rewrite(from..end.map_or(file.size(), |end| end.at.offset()))?;
             file.sync()?;
         }
-        sync_folder(dir)?;
+        sync_dir(dir)?;
         self.end.map_or(Ok(()), |end| mark.set(end.at.number()))
     }
 }
 
-fn damaged(reason: &'static str) -> StoreError {
+fn corrupt_log(reason: &'static str) -> StoreError {
     StoreError::corrupt("log", reason)
 }
 
 /// Builds the error of a log that lacks synced records.
-fn lost(end: Option<End>, segments: &Segments, synced: Position) -> Result<StoreError, StoreError> {
+fn data_loss_error(end: Option<LogEnd>, segments: &Segments, synced: LogPosition) -> Result<StoreError, StoreError> {
     let file = end.and_then(|end| segments.get(&end.at.segment()));
     let rest = match (file, end) {
         (Some(file), Some(end)) => {
             let length = file.size().saturating_sub(end.at.offset());
-            let length = usize::try_from(length.min(frame::HEAD as u64)).unwrap_or(0);
+            let length = usize::try_from(length.min(frame::HEADER_BYTES as u64)).unwrap_or(0);
             let read = file.read(end.at.offset(), length);
             read.map_err(StoreError::on("read", "log"))?
         }
         _ => Vec::new(),
     };
     let path = file.map(|file| file.path().to_owned());
-    Ok(StoreError::log_lost(judge(end, path, &rest, synced)))
+    Ok(StoreError::log_data_loss(classify(end, path, &rest, synced)))
 }
 
 /// Reads the log from `files`, of which everything before `synced` was durable.
-pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, StoreError> {
-    let (mut segments, mut spares) = sort(files)?;
+pub fn recover(files: Vec<SegmentFile>, synced: LogPosition) -> Result<Recovered, StoreError> {
+    let (mut segments, mut spares) = sort_files(files)?;
     let mut index = Index::default();
-    let mut end: Option<End> = None;
+    let mut end: Option<LogEnd> = None;
     if let Some(newest) = segments.last_key_value().map(|(number, _)| *number) {
-        let oldest = oldest(newest, &segments[&newest])?;
+        let oldest = read_oldest_segment(newest, &segments[&newest])?;
         let older = segments.keys().copied().take_while(|it| *it < oldest);
         for number in older.collect::<Vec<_>>() {
             spares.extend(segments.remove(&number));
         }
         if segments.len() as u64 != newest - oldest + 1 {
-            return Err(lost(None, &segments, synced)?);
+            return Err(data_loss_error(None, &segments, synced)?);
         }
         for (number, file) in &segments {
             if end.is_some_and(|end| !end.is_full) {
-                return Err(lost(end, &segments, Position::new(*number, 0))?);
+                return Err(data_loss_error(end, &segments, LogPosition::new(*number, 0))?);
             }
-            let read = read_segment(*number, file, end.map(|end| end.link), &mut index)?;
+            let read = read_segment(*number, file, end.map(|end| end.checksum), &mut index)?;
             end = Some(read);
         }
-        index.purge_again();
+        index.reapply_purges();
     }
-    if end.map_or(Position::default(), |end| end.at) < synced {
-        return Err(lost(end, &segments, synced)?);
+    if end.map_or(LogPosition::default(), |end| end.at) < synced {
+        return Err(data_loss_error(end, &segments, synced)?);
     }
     Ok(Recovered {
         index,
@@ -123,21 +123,21 @@ pub fn recover(files: Vec<SegmentFile>, synced: Position) -> Result<Recovered, S
 }
 
 /// Sorts files into segments and spare files; fails on a segment that this version can't read.
-fn sort(files: Vec<SegmentFile>) -> Result<(Segments, Vec<SegmentFile>), StoreError> {
+fn sort_files(files: Vec<SegmentFile>) -> Result<(Segments, Vec<SegmentFile>), StoreError> {
     let (mut segments, mut spares) = (Segments::new(), Vec::new());
     for file in files {
         let length = usize::try_from(file.size().min(4096)).unwrap_or(0);
         let head = file
             .read(0, length)
             .map_err(StoreError::on("read", "log"))?;
-        let frame = frame::read(&head).filter(|frame| frame.kind == Some(Kind::Begin));
-        let Some(beginning) = frame.and_then(|frame| Beginning::parse(frame.body)) else {
+        let frame = frame::read(&head).filter(|frame| frame.kind == Some(FrameKind::SegmentBegin));
+        let Some(beginning) = frame.and_then(|frame| SegmentHeader::parse(frame.body)) else {
             spares.push(file);
             continue;
         };
-        if beginning.format != FORMAT {
+        if beginning.format != FORMAT_VERSION {
             let reason = "it was written by a later version of cloudkv-node: upgrade it";
-            return Err(damaged(reason));
+            return Err(corrupt_log(reason));
         }
         spares.extend(segments.insert(beginning.number, file));
     }
@@ -145,16 +145,16 @@ fn sort(files: Vec<SegmentFile>) -> Result<(Segments, Vec<SegmentFile>), StoreEr
 }
 
 /// Reads the number of the oldest segment of the log from the newest one.
-fn oldest(number: u64, newest: &SegmentFile) -> Result<u64, StoreError> {
+fn read_oldest_segment(number: u64, newest: &SegmentFile) -> Result<u64, StoreError> {
     let mut oldest = number;
     let bytes = newest.read_all().map_err(StoreError::on("read", "log"))?;
-    walk(&bytes, None, |frame, _| {
+    visit_records(&bytes, None, |frame, _| {
         match frame.kind {
-            Some(Kind::Begin) => {
-                oldest = Beginning::parse(frame.body).map_or(oldest, |begin| begin.oldest);
+            Some(FrameKind::SegmentBegin) => {
+                oldest = SegmentHeader::parse(frame.body).map_or(oldest, |begin| begin.oldest);
             }
-            Some(Kind::Release) => {
-                oldest = frame.number().map_or(oldest, |(number, _)| number);
+            Some(FrameKind::Release) => {
+                oldest = frame.split_number().map_or(oldest, |(number, _)| number);
             }
             Some(_) | None => {}
         }
@@ -166,35 +166,35 @@ fn oldest(number: u64, newest: &SegmentFile) -> Result<u64, StoreError> {
 fn read_segment(
     number: u64,
     file: &SegmentFile,
-    link: Option<Link>,
+    link: Option<Checksum>,
     index: &mut Index,
-) -> Result<End, StoreError> {
+) -> Result<LogEnd, StoreError> {
     let bytes = file.read_all().map_err(StoreError::on("read", "log"))?;
-    let (offset, link, is_full) = walk(&bytes, link, |frame, offset| {
-        let at = Position::new(number, offset);
+    let (offset, link, is_full) = visit_records(&bytes, link, |frame, offset| {
+        let at = LogPosition::new(number, offset);
         index
-            .take(frame, at)
-            .map_err(|invalid| damaged(invalid.0))
+            .apply(frame, at)
+            .map_err(|invalid| corrupt_log(invalid.0))
     })?;
-    Ok(End {
-        at: Position::new(number, offset),
-        link: link.unwrap_or_default(),
+    Ok(LogEnd {
+        at: LogPosition::new(number, offset),
+        checksum: link.unwrap_or_default(),
         is_full,
     })
 }
 
 /// Visits the records of a segment, of which the first must follow `link` if that is given. Returns
 /// their end, the checksum of the last one, and whether that ends the segment.
-fn walk(
+fn visit_records(
     bytes: &[u8],
-    mut link: Option<Link>,
+    mut link: Option<Checksum>,
     mut visit: impl FnMut(&Frame<'_>, u64) -> Result<(), StoreError>,
-) -> Result<(u64, Option<Link>, bool), StoreError> {
+) -> Result<(u64, Option<Checksum>, bool), StoreError> {
     let mut offset = 0;
     loop {
         let rest = &bytes[offset..];
         let frame = match link {
-            Some(link) => frame::read_behind(rest, link),
+            Some(link) => frame::read_after(rest, link),
             None => frame::read(rest),
         };
         let Some(frame) = frame else {
@@ -202,8 +202,8 @@ fn walk(
         };
         visit(&frame, offset as u64)?;
         offset += frame.len();
-        link = Some(frame.link);
-        if frame.kind == Some(Kind::End) {
+        link = Some(frame.checksum);
+        if frame.kind == Some(FrameKind::SegmentEnd) {
             return Ok((offset as u64, link, true));
         }
     }

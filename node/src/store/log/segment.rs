@@ -11,13 +11,13 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::store::folder::sync_folder;
+use crate::store::durable_dir::sync_dir;
 
 /// Block size, in bytes: files are written in whole blocks, at offsets that are multiples of it.
-pub const BLOCK: usize = 4096;
+pub const BLOCK_BYTES: usize = 4096;
 /// Maximum size of one write, in bytes; a multiple of [`BLOCK_BYTES`].
-const WRITE: usize = 1 << 20;
-const EXTENSION: &str = "log";
+const MAX_WRITE_BYTES: usize = 1 << 20;
+const FILE_EXTENSION: &str = "log";
 
 /// File of the log.
 #[derive(Debug)]
@@ -25,30 +25,30 @@ pub struct SegmentFile {
     path: PathBuf,
     slot: u64,
     size: u64,
-    read: File,
-    write: File,
+    read_file: File,
+    write_file: File,
 }
 
 impl SegmentFile {
     /// Creates file number `slot` in `dir`, filled with zeros and durable: blocks.
     pub fn create(dir: &Path, slot: u64, size: u64) -> io::Result<Self> {
-        let path = dir.join(format!("{slot:08}.{EXTENSION}"));
+        let path = dir.join(format!("{slot:08}.{FILE_EXTENSION}"));
         let created = Self::fill(&path, size).and_then(|()| Self::open(path.clone(), slot));
         if created.is_err() {
             // An incomplete file is useless, and its space may be needed.
             let _ = std::fs::remove_file(&path);
         }
         let file = created?;
-        sync_folder(dir)?;
+        sync_dir(dir)?;
         Ok(file)
     }
 
     fn fill(path: &Path, size: u64) -> io::Result<()> {
         let file = File::create(path)?;
-        let zeros = vec![0; WRITE];
+        let zeros = vec![0; MAX_WRITE_BYTES];
         let mut offset = 0;
         while offset < size {
-            let length = usize::try_from(size - offset).map_or(WRITE, |left| left.min(WRITE));
+            let length = usize::try_from(size - offset).map_or(MAX_WRITE_BYTES, |left| left.min(MAX_WRITE_BYTES));
             file.write_all_at(&zeros[..length], offset)?;
             offset += length as u64;
         }
@@ -63,8 +63,8 @@ impl SegmentFile {
             path,
             slot,
             size,
-            read,
-            write,
+            read_file: read,
+            write_file: write,
         })
     }
 
@@ -73,7 +73,7 @@ impl SegmentFile {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
-            let named = path.extension().is_some_and(|it| it == EXTENSION);
+            let named = path.extension().is_some_and(|it| it == FILE_EXTENSION);
             let slot = path
                 .file_stem()
                 .and_then(|stem| stem.to_str()?.parse().ok());
@@ -108,23 +108,23 @@ impl SegmentFile {
     /// Reads a part of the file: blocks.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
-        self.read.read_exact_at(&mut bytes, offset)?;
+        self.read_file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
     /// Writes a part again with the content that it reads, in whole blocks: blocks. Bytes that are
     /// on the disk already don't change, even if a power loss interrupts it.
-    pub fn write_again(&self, part: Range<u64>) -> io::Result<()> {
-        let mut buffer = Aligned::new(WRITE);
-        let mut offset = part.start - part.start % BLOCK as u64;
+    pub fn rewrite(&self, part: Range<u64>) -> io::Result<()> {
+        let mut buffer = AlignedBuffer::new(MAX_WRITE_BYTES);
+        let mut offset = part.start - part.start % BLOCK_BYTES as u64;
         while offset < part.end {
-            let length = usize::try_from(part.end - offset).map_or(WRITE, |left| left.min(WRITE));
-            let blocks = &mut buffer.all_mut()[..length.next_multiple_of(BLOCK)];
+            let length = usize::try_from(part.end - offset).map_or(MAX_WRITE_BYTES, |left| left.min(MAX_WRITE_BYTES));
+            let blocks = &mut buffer.bytes_mut()[..length.next_multiple_of(BLOCK_BYTES)];
             blocks.fill(0);
             let readable = self.size.saturating_sub(offset).min(blocks.len() as u64);
             let readable = usize::try_from(readable).map_err(io::Error::other)?;
-            self.read.read_exact_at(&mut blocks[..readable], offset)?;
-            self.write.write_all_at(blocks, offset)?;
+            self.read_file.read_exact_at(&mut blocks[..readable], offset)?;
+            self.write_file.write_all_at(blocks, offset)?;
             offset += blocks.len() as u64;
         }
         Ok(())
@@ -135,7 +135,7 @@ impl SegmentFile {
     pub fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         synced::note(&self.path);
-        self.write.sync_data()
+        self.write_file.sync_data()
     }
 
     /// Removes the file.
@@ -155,7 +155,7 @@ fn open_direct(path: &Path) -> io::Result<File> {
         .write(true)
         .custom_flags(flag)
         .open(path)?;
-    file.read_at(Aligned::new(BLOCK).all_mut(), 0)?;
+    file.read_at(AlignedBuffer::new(BLOCK_BYTES).bytes_mut(), 0)?;
     Ok(file)
 }
 
@@ -166,58 +166,58 @@ fn open_direct(_path: &Path) -> io::Result<File> {
 
 /// Buffer aligned to [`BLOCK_BYTES`], as direct I/O requires.
 #[derive(Debug)]
-struct Aligned {
+struct AlignedBuffer {
     bytes: Vec<u8>,
     skip: usize,
     len: usize,
 }
 
-impl Aligned {
+impl AlignedBuffer {
     fn new(len: usize) -> Self {
         // Never grown: the bytes are never moved.
-        let bytes = vec![0; len + BLOCK];
-        let skip = bytes.as_ptr().align_offset(BLOCK);
+        let bytes = vec![0; len + BLOCK_BYTES];
+        let skip = bytes.as_ptr().align_offset(BLOCK_BYTES);
         Self { bytes, skip, len }
     }
 
-    fn all_mut(&mut self) -> &mut [u8] {
+    fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.skip..self.skip + self.len]
     }
 }
 
 /// Writer that appends bytes to one file after the other.
 #[derive(Debug)]
-pub struct Pen {
-    buffer: Aligned,
+pub struct SegmentWriter {
+    buffer: AlignedBuffer,
     /// Offset of the buffer's first byte in the file: a multiple of [`BLOCK_BYTES`].
-    base: u64,
+    offset: u64,
     /// Number of bytes of the buffer in use: less than a block between two calls.
     filled: usize,
 }
 
-impl Pen {
+impl SegmentWriter {
     /// Creates a writer at the beginning of a file.
     pub fn new() -> Self {
         Self {
-            buffer: Aligned::new(WRITE),
-            base: 0,
+            buffer: AlignedBuffer::new(MAX_WRITE_BYTES),
+            offset: 0,
             filled: 0,
         }
     }
 
     /// Moves to `offset` of a file, and reads the block around it.
     pub fn seek(&mut self, file: &SegmentFile, offset: u64) -> io::Result<()> {
-        let rest = offset % BLOCK as u64;
-        self.base = offset - rest;
+        let rest = offset % BLOCK_BYTES as u64;
+        self.offset = offset - rest;
         self.filled = usize::try_from(rest).map_err(io::Error::other)?;
-        let block = file.read(self.base, self.filled)?;
-        self.buffer.all_mut()[..self.filled].copy_from_slice(&block);
+        let block = file.read(self.offset, self.filled)?;
+        self.buffer.bytes_mut()[..self.filled].copy_from_slice(&block);
         Ok(())
     }
 
     /// Moves to the beginning of another file.
     pub fn restart(&mut self) {
-        self.base = 0;
+        self.offset = 0;
         self.filled = 0;
     }
 
@@ -227,14 +227,14 @@ impl Pen {
             let free = self.buffer.len - self.filled;
             let (head, rest) = bytes.split_at(bytes.len().min(free));
             let end = self.filled + head.len();
-            let padded = end.next_multiple_of(BLOCK);
-            let buffer = self.buffer.all_mut();
+            let padded = end.next_multiple_of(BLOCK_BYTES);
+            let buffer = self.buffer.bytes_mut();
             buffer[self.filled..end].copy_from_slice(head);
             buffer[end..padded].fill(0);
-            file.write.write_all_at(&buffer[..padded], self.base)?;
-            let whole = end - end % BLOCK;
+            file.write_file.write_all_at(&buffer[..padded], self.offset)?;
+            let whole = end - end % BLOCK_BYTES;
             buffer.copy_within(whole..end, 0);
-            self.base += whole as u64;
+            self.offset += whole as u64;
             self.filled = end - whole;
             bytes = rest;
         }
@@ -270,7 +270,7 @@ mod tests {
     fn pieces_are_written_contiguously() {
         let dir = tempfile::tempdir().unwrap();
         let file = SegmentFile::create(dir.path(), 1, 4 << 20).unwrap();
-        let mut writer = Pen::new();
+        let mut writer = SegmentWriter::new();
         let mut all = Vec::new();
         for (number, length) in [1, 10, 4085, 1, 4096, 3, 1_500_000, 8192, 0, 70]
             .iter()
@@ -283,7 +283,7 @@ mod tests {
         file.sync().unwrap();
         assert_eq!(file.read(0, all.len()).unwrap(), all);
         // After a restart, from the middle of a block.
-        let mut writer = Pen::new();
+        let mut writer = SegmentWriter::new();
         writer.seek(&file, all.len() as u64).unwrap();
         writer.write(&file, b"more").unwrap();
         all.extend_from_slice(b"more");
@@ -298,9 +298,9 @@ mod tests {
         let all: Vec<u8> = (0..2_500_000_u32)
             .map(|at| (at % 251).to_be_bytes()[3])
             .collect();
-        Pen::new().write(&file, &all).unwrap();
+        SegmentWriter::new().write(&file, &all).unwrap();
         for part in [0..0, 5..9, 4095..4097, 0..2_500_000, 1 << 20..3 << 20] {
-            file.write_again(part).unwrap();
+            file.rewrite(part).unwrap();
             file.sync().unwrap();
             assert_eq!(file.read(0, all.len()).unwrap(), all);
         }

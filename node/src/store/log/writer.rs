@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::Shared;
-use super::frame::Kind;
-use super::segment::{Pen, SegmentFile};
+use super::SharedLog;
+use super::frame::FrameKind;
+use super::segment::{SegmentWriter, SegmentFile};
 use super::tail::Chunk;
 use crate::store::keys::GroupId;
 use crate::store::synced_mark::SyncedMark;
@@ -35,41 +35,41 @@ pub struct SyncStats {
 }
 
 /// Chunks to write, and completions to call after the sync.
-struct Work {
+struct LogWork {
     chunks: Arc<[Chunk]>,
     completions: Vec<Completion>,
 }
 
 /// State of the thread that writes and syncs the log.
-pub(super) struct Writer {
-    mark: SyncedMark,
-    pen: Pen,
+pub(super) struct LogWriter {
+    synced_mark: SyncedMark,
+    segment_writer: SegmentWriter,
     file: Option<Arc<SegmentFile>>,
-    preparing: Option<JoinHandle<()>>,
+    spare_thread: Option<JoinHandle<()>>,
     /// Segment during which creating the file for the next one was last tried.
-    prepared_in: u64,
+    spare_tried_in: u64,
 }
 
-impl Writer {
-    pub(super) fn new(mark: SyncedMark) -> Self {
+impl LogWriter {
+    pub(super) fn new(synced_mark: SyncedMark) -> Self {
         Self {
-            mark,
-            pen: Pen::new(),
+            synced_mark,
+            segment_writer: SegmentWriter::new(),
             file: None,
-            preparing: None,
-            prepared_in: 0,
+            spare_thread: None,
+            spare_tried_in: 0,
         }
     }
 
     /// Continues in a file, at `offset`.
-    pub(super) fn go_on(&mut self, file: Arc<SegmentFile>, offset: u64) -> io::Result<()> {
-        self.pen.seek(&file, offset)?;
+    pub(super) fn resume(&mut self, file: Arc<SegmentFile>, offset: u64) -> io::Result<()> {
+        self.segment_writer.seek(&file, offset)?;
         self.file = Some(file);
         Ok(())
     }
 
     /// Writes and syncs until the log is closed.
-    pub(super) fn run(mut self, shared: &Arc<Shared>) {
+    pub(super) fn run(mut self, shared: &Arc<SharedLog>) {
         let mut failed: Option<Arc<str>> = None;
         while let Some(work) = shared.take_work() {
             if failed.is_none() {
@@ -91,30 +91,30 @@ impl Writer {
                 });
             }
             if failed.is_none() {
-                self.prepare(shared);
+                self.create_spare(shared);
             }
         }
-        if let Some(preparing) = self.preparing.take() {
+        if let Some(preparing) = self.spare_thread.take() {
             // A panic of the thread was reported already.
             let _ = preparing.join();
         }
     }
 
-    fn write(&mut self, shared: &Shared, chunks: &[Chunk]) -> io::Result<()> {
+    fn write(&mut self, shared: &SharedLog, chunks: &[Chunk]) -> io::Result<()> {
         for chunk in chunks {
-            if let Some(size) = chunk.begins {
+            if let Some(size) = chunk.new_segment_bytes {
                 // The next segment must not be on the disk without the end of this one.
                 self.sync()?;
                 self.file = Some(shared.next_file(chunk.at.segment(), size)?);
-                self.pen.restart();
+                self.segment_writer.restart();
             }
             let file = self.file.as_ref();
             let file = file.ok_or_else(|| io::Error::other("the log has no segment"))?;
-            self.pen.write(file, &chunk.bytes)?;
+            self.segment_writer.write(file, &chunk.bytes)?;
         }
         self.sync()?;
         match chunks.last() {
-            Some(last) => self.mark.set(last.end().number()),
+            Some(last) => self.synced_mark.set(last.end().number()),
             None => Ok(()),
         }
     }
@@ -125,18 +125,18 @@ impl Writer {
 
     /// Creates the next segment's file ahead of time, on a thread of its own. Tried once for each
     /// segment: if it fails, the file is created when it is needed.
-    fn prepare(&mut self, shared: &Arc<Shared>) {
+    fn create_spare(&mut self, shared: &Arc<SharedLog>) {
         if self
-            .preparing
+            .spare_thread
             .as_ref()
             .is_some_and(|thread| !thread.is_finished())
         {
             return;
         }
-        let Some((slot, segment)) = shared.wants_spare(self.prepared_in) else {
+        let Some((slot, segment)) = shared.next_spare(self.spare_tried_in) else {
             return;
         };
-        self.prepared_in = segment;
+        self.spare_tried_in = segment;
         let shared = shared.clone();
         let make = move || match shared.create(slot, shared.settings.segment_bytes) {
             Ok(file) => shared.state.lock().spares.push(file),
@@ -147,24 +147,24 @@ impl Writer {
             ),
         };
         let thread = std::thread::Builder::new().name("log-prepare".into());
-        self.preparing = thread.spawn(make).ok();
+        self.spare_thread = thread.spawn(make).ok();
     }
 }
 
-impl Shared {
+impl SharedLog {
     /// Waits for work; returns `None` when the log is closed and everything is written.
-    fn take_work(&self) -> Option<Work> {
+    fn take_work(&self) -> Option<LogWork> {
         let mut state = self.state.lock();
-        while state.tail.waiting().is_empty() && state.completions.is_empty() {
-            if state.closing {
+        while state.tail.pending().is_empty() && state.completions.is_empty() {
+            if state.is_closing {
                 return None;
             }
-            state.idle = true;
-            self.work.wait(&mut state);
+            state.is_idle = true;
+            self.work_available.wait(&mut state);
         }
-        state.idle = false;
-        state.writing = state.tail.take().into();
-        Some(Work {
+        state.is_idle = false;
+        state.writing = state.tail.take_pending().into();
+        Some(LogWork {
             chunks: state.writing.clone(),
             completions: std::mem::take(&mut state.completions),
         })
@@ -175,14 +175,14 @@ impl Shared {
         let mut state = self.state.lock();
         if let Some(failed) = failed {
             // Chunks that couldn't be written stay readable.
-            state.failed = Some(failed.clone());
+            state.failure = Some(failed.clone());
             return;
         }
         state.writing = Arc::new([]);
         if let Some(last) = chunks.last() {
             state.durable = last.end();
         }
-        let surplus = state.release(self.settings.spares);
+        let surplus = state.release_segments(self.settings.max_spares);
         drop(state);
         for file in surplus {
             if let Err(error) = file.remove() {
@@ -218,11 +218,11 @@ impl Shared {
 
     /// Returns the number of a spare file to create, since the current segment is filling up, and
     /// that segment's number; `None` if creating one was tried during this segment already.
-    fn wants_spare(&self, prepared_in: u64) -> Option<(u64, u64)> {
+    fn next_spare(&self, prepared_in: u64) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
-        let at = state.tail.at();
+        let at = state.tail.position();
         let filling = at.offset() > self.settings.segment_bytes / 2;
-        let wanted = filling && state.spares.is_empty() && self.settings.spares > 0;
+        let wanted = filling && state.spares.is_empty() && self.settings.max_spares > 0;
         if !wanted || at.segment() == prepared_in {
             return None;
         }
@@ -232,23 +232,23 @@ impl Shared {
     }
 }
 
-impl super::State {
+impl super::LogState {
     /// Frees unneeded segments: first a record removes them from the log, and when it is durable,
     /// their files may be reused. Returns surplus files.
-    fn release(&mut self, spares: usize) -> Vec<Arc<SegmentFile>> {
-        if self.releasing.is_some_and(|at| at <= self.durable) {
-            self.releasing = None;
-            let rest = self.segments.split_off(&self.oldest);
+    fn release_segments(&mut self, spares: usize) -> Vec<Arc<SegmentFile>> {
+        if self.pending_release.is_some_and(|at| at <= self.durable) {
+            self.pending_release = None;
+            let rest = self.segments.split_off(&self.oldest_segment);
             let free = std::mem::replace(&mut self.segments, rest);
             self.spares.extend(free.into_values());
         }
-        if self.releasing.is_none() && self.removed <= self.durable {
+        if self.pending_release.is_none() && self.last_removal <= self.durable {
             let oldest = self.oldest_needed();
-            if oldest > self.oldest {
+            if oldest > self.oldest_segment {
                 let body = |out: &mut Vec<u8>| out.extend_from_slice(&oldest.to_be_bytes());
-                if self.push(Kind::Release, GroupId::META, body).is_ok() {
-                    self.oldest = oldest;
-                    self.releasing = Some(self.tail.at());
+                if self.push(FrameKind::Release, GroupId::META, body).is_ok() {
+                    self.oldest_segment = oldest;
+                    self.pending_release = Some(self.tail.position());
                 }
             }
         }
@@ -259,8 +259,8 @@ impl super::State {
     /// Returns the oldest segment that holds needed entries, or is being written.
     fn oldest_needed(&self) -> u64 {
         let newest = self.durable.segment();
-        (self.oldest..newest)
-            .find(|segment| self.index.needed(*segment).entries > 0)
-            .unwrap_or(newest.max(self.oldest))
+        (self.oldest_segment..newest)
+            .find(|segment| self.index.usage(*segment).entries > 0)
+            .unwrap_or(newest.max(self.oldest_segment))
     }
 }

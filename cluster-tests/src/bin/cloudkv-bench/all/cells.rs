@@ -1,11 +1,11 @@
 //! Cells of the table, and the order of their measurement.
 
 use super::Plan;
-use super::stage::Stage;
-use crate::engine::Outcome;
+use super::testbed::Testbed;
+use crate::engine::LoadResult;
 use crate::process::run_load;
 use crate::report::median;
-use crate::servers::{Endpoint, Kind};
+use crate::servers::{Endpoint, ServerKind};
 use crate::workload::Operation;
 use anyhow::Result;
 use serde::Serialize;
@@ -17,14 +17,14 @@ const ROUNDS: usize = 3;
 #[derive(Debug, Clone, Serialize)]
 pub struct Cell {
     /// Measured server.
-    pub server: Kind,
+    pub server: ServerKind,
     /// Load of the server.
     #[serde(flatten)]
     pub load: Load,
     /// Number of the repetition.
     pub round: usize,
     /// Result of the measurement.
-    pub outcome: Outcome,
+    pub outcome: LoadResult,
 }
 
 /// Load of a server.
@@ -52,7 +52,7 @@ pub struct Cells(Vec<Cell>);
 
 impl Cells {
     /// Measures all cells.
-    pub async fn measure(plan: &Plan, stage: &mut Stage) -> Result<Self> {
+    pub async fn measure(plan: &Plan, stage: &mut Testbed) -> Result<Self> {
         let mut cells = Self::default();
         let schedule = schedule(plan);
         for (turn, (round, load)) in schedule.iter().enumerate() {
@@ -60,7 +60,7 @@ impl Cells {
             let first = turn % servers.len();
             servers.rotate_left(first);
             for server in &servers {
-                stage.settle().await?;
+                stage.wait_idle().await?;
                 if let Some(outcome) = measure_cell(plan, server, *load).await? {
                     let cell = Cell {
                         server: server.kind,
@@ -68,7 +68,7 @@ impl Cells {
                         round: *round,
                         outcome,
                     };
-                    announce(&cell, (turn + 1, schedule.len()));
+                    print_cell(&cell, (turn + 1, schedule.len()));
                     cells.0.push(cell);
                 }
             }
@@ -87,9 +87,9 @@ impl Cells {
     /// Median over rounds of one number of a server under a load.
     pub fn median(
         &self,
-        server: Kind,
+        server: ServerKind,
         load: Load,
-        number: impl Fn(&Outcome) -> f64,
+        number: impl Fn(&LoadResult) -> f64,
     ) -> Option<f64> {
         let same = self
             .0
@@ -100,7 +100,7 @@ impl Cells {
     }
 
     /// Number of failed requests of a server under a load, in all rounds.
-    pub fn sum_of_errors(&self, server: Kind, load: Load) -> u64 {
+    pub fn sum_of_errors(&self, server: ServerKind, load: Load) -> u64 {
         let same = self
             .0
             .iter()
@@ -147,7 +147,7 @@ fn schedule(plan: &Plan) -> Vec<(usize, Load)> {
     schedule
 }
 
-async fn measure_cell(plan: &Plan, server: &Endpoint, load: Load) -> Result<Option<Outcome>> {
+async fn measure_cell(plan: &Plan, server: &Endpoint, load: Load) -> Result<Option<LoadResult>> {
     let Some(mut args) = server.load(load.operation, load.value_size) else {
         return Ok(None);
     };
@@ -158,7 +158,7 @@ async fn measure_cell(plan: &Plan, server: &Endpoint, load: Load) -> Result<Opti
     run_load(&args).await.map(Some)
 }
 
-fn announce(cell: &Cell, (turn, turns): (usize, usize)) {
+fn print_cell(cell: &Cell, (turn, turns): (usize, usize)) {
     let Cell {
         server,
         load,

@@ -5,19 +5,19 @@
 //! machine affects all of them alike.
 
 mod cells;
-mod stage;
+mod testbed;
 mod tables;
 mod targets;
 
 use crate::disk::FsyncLatency;
-use crate::procfs::{Machine, Memory};
+use crate::procfs::{Machine, MemoryUsage};
 use crate::report::{self, Check};
 use crate::servers::Tuning;
 use crate::{process, rocks};
 use anyhow::{Context, Result, ensure};
 use cells::{Cell, Cells};
 use serde::Serialize;
-use stage::Stage;
+use testbed::Testbed;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,9 +98,9 @@ struct Report {
     machine: Machine,
     plan: Plan,
     fsync_us: FsyncLatency,
-    rocksdb: Vec<rocks::Numbers>,
-    node_fresh: Option<Memory>,
-    node_at_end: Option<Memory>,
+    rocksdb: Vec<rocks::Throughput>,
+    node_fresh: Option<MemoryUsage>,
+    node_at_end: Option<MemoryUsage>,
     cells: Vec<Cell>,
     checks: Vec<Check>,
     notes: Vec<String>,
@@ -135,7 +135,7 @@ async fn measure(args: &Args) -> Result<Report> {
     let rocksdb = measure_rocksdb(&plan, dir.path()).await?;
 
     let node_bin = (!args.skip_node).then_some(args.node_bin.as_path());
-    let mut stage = Stage::set_up(&plan, node_bin, dir.path()).await?;
+    let mut stage = Testbed::start(&plan, node_bin, dir.path()).await?;
     let cells = Cells::measure(&plan, &mut stage).await?;
     let node_at_end = stage.node_memory()?;
 
@@ -162,7 +162,7 @@ async fn measure(args: &Args) -> Result<Report> {
     })
 }
 
-async fn measure_rocksdb(plan: &Plan, dir: &Path) -> Result<Vec<rocks::Numbers>> {
+async fn measure_rocksdb(plan: &Plan, dir: &Path) -> Result<Vec<rocks::Throughput>> {
     let mut line = vec![
         "rocksdb".to_owned(),
         format!("--data-dir={}", dir.display()),
@@ -174,6 +174,6 @@ async fn measure_rocksdb(plan: &Plan, dir: &Path) -> Result<Vec<rocks::Numbers>>
             .map(|size| format!("--value-size={size}")),
     );
     let limit = Duration::from_secs_f64(60.0 + plan.seconds * 10.0);
-    let json = process::run_own(&line, limit).await?;
+    let json = process::run_subcommand(&line, limit).await?;
     serde_json::from_str(&json).context("numbers of RocksDB")
 }

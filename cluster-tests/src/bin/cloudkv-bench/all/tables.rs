@@ -2,17 +2,17 @@
 
 use super::Report;
 use super::cells::{Cells, Load};
-use crate::engine::Outcome;
-use crate::procfs::Memory;
+use crate::engine::LoadResult;
+use crate::procfs::MemoryUsage;
 use crate::report::Table;
-use crate::servers::Kind;
+use crate::servers::ServerKind;
 use std::fmt::Write;
 
-const SERVERS: [Kind; 3] = [Kind::Node, Kind::Hyper, Kind::Webdis];
+const SERVERS: [ServerKind; 3] = [ServerKind::Node, ServerKind::Hyper, ServerKind::Webdis];
 
 /// Renders all results as Markdown.
 pub fn markdown(report: &Report) -> String {
-    let mut text = head(report);
+    let mut text = header(report);
     let cells = Cells::from(report.cells.as_slice());
     let mut tables = vec![cell_table(&cells)];
     tables.push(rocksdb_table(report));
@@ -30,7 +30,7 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-fn head(report: &Report) -> String {
+fn header(report: &Report) -> String {
     let (machine, plan, fsync) = (&report.machine, &report.plan, &report.fsync_us);
     let mut text = String::from("## CloudKV next to comparable systems\n\n");
     let _ = writeln!(
@@ -58,7 +58,7 @@ fn head(report: &Report) -> String {
         ("fresh", report.node_fresh),
         ("at the end", report.node_at_end),
     ] {
-        if let Some(Memory {
+        if let Some(MemoryUsage {
             rss,
             peak,
             anonymous,
@@ -101,8 +101,8 @@ fn cell_table(cells: &Cells) -> Table {
     table
 }
 
-fn cell_row(cells: &Cells, server: Kind, load: Load) -> Option<Vec<String>> {
-    let numbers: [fn(&Outcome) -> f64; 8] = [
+fn cell_row(cells: &Cells, server: ServerKind, load: Load) -> Option<Vec<String>> {
+    let numbers: [fn(&LoadResult) -> f64; 8] = [
         |outcome| outcome.per_second,
         |outcome| outcome.latency_us.p50,
         |outcome| outcome.latency_us.p90,
@@ -123,7 +123,7 @@ fn cell_row(cells: &Cells, server: Kind, load: Load) -> Option<Vec<String>> {
     )];
     row.push(server.to_string());
     for number in numbers {
-        row.push(short(cells.median(server, load, number)?));
+        row.push(format_number(cells.median(server, load, number)?));
     }
     let errors = cells.sum_of_errors(server, load);
     row.push(if errors == 0 {
@@ -149,7 +149,7 @@ fn rocksdb_table(report: &Report) -> Table {
             numbers.gets_per_second_2,
         ];
         let mut row = vec![format!("{} B", numbers.value_size)];
-        row.extend(rates.map(short));
+        row.extend(rates.map(format_number));
         table.add(row);
     }
     table
@@ -184,7 +184,7 @@ fn error_table(report: &Report) -> Table {
     table
 }
 
-fn short(value: f64) -> String {
+fn format_number(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
     } else {

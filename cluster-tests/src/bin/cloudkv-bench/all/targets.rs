@@ -1,10 +1,10 @@
 //! Targets of the node, from the list of numbers in `ARCHITECTURE.md`.
 
 use super::cells::{Cells, Load};
-use crate::engine::Outcome;
-use crate::procfs::Memory;
+use crate::engine::LoadResult;
+use crate::procfs::MemoryUsage;
 use crate::report::{Check, Target};
-use crate::servers::Kind;
+use crate::servers::ServerKind;
 use crate::workload::Operation;
 
 const GET_64: Load = load(Operation::Get, 64);
@@ -20,40 +20,40 @@ const fn load(operation: Operation, connections: usize) -> Load {
 }
 
 /// Checks all targets against medians over the rounds.
-pub fn checks(cells: &Cells, node_fresh: Option<Memory>) -> Vec<Check> {
+pub fn checks(cells: &Cells, node_fresh: Option<MemoryUsage>) -> Vec<Check> {
     let rate = |server, load| cells.median(server, load, |outcome| outcome.per_second);
     let against =
-        |own: Load, other: Kind, others: Load| Some(rate(Kind::Node, own)? / rate(other, others)?);
+        |own: Load, other: ServerKind, others: Load| Some(rate(ServerKind::Node, own)? / rate(other, others)?);
     let cpu = |load| {
-        let both = |outcome: &Outcome| outcome.client_cpu_us + outcome.server_cpu_us;
-        cells.median(Kind::Node, load, both)
+        let both = |outcome: &LoadResult| outcome.client_cpu_us + outcome.server_cpu_us;
+        cells.median(ServerKind::Node, load, both)
     };
     let times = |what: &str, value, least| Check::new(what, value, "x", Target::AtLeast(least));
     let micros = |what: &str, value, most| Check::new(what, value, "µs", Target::AtMost(most));
     vec![
         times(
             "GET, 64 connections: node / bare hyper GET",
-            against(GET_64, Kind::Hyper, GET_64),
+            against(GET_64, ServerKind::Hyper, GET_64),
             0.8,
         ),
         times(
             "PUT, 64 connections: node / webdis + redis",
-            against(PUT_64, Kind::Webdis, PUT_64),
+            against(PUT_64, ServerKind::Webdis, PUT_64),
             1.6,
         ),
         times(
             "PUT, 64 connections: node / bare hyper PUT",
-            against(PUT_64, Kind::Hyper, PUT_64),
+            against(PUT_64, ServerKind::Hyper, PUT_64),
             0.5,
         ),
         times(
             "PUT, 64 connections: node / bare hyper GET",
-            against(PUT_64, Kind::Hyper, GET_64),
+            against(PUT_64, ServerKind::Hyper, GET_64),
             0.5,
         ),
         times(
             "PUT, 1 connection: node / webdis + redis",
-            against(PUT_1, Kind::Webdis, PUT_1),
+            against(PUT_1, ServerKind::Webdis, PUT_1),
             1.5,
         ),
         micros(

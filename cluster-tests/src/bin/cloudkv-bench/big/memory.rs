@@ -1,26 +1,26 @@
 //! Memory of the node while other work runs.
 
 use super::Report;
-use crate::procfs::Memory;
+use crate::procfs::MemoryUsage;
 use crate::report::Table;
 use anyhow::Result;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-const EVERY: Duration = Duration::from_millis(250);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Waits for `work` and returns its result with the highest memory use meanwhile.
-pub async fn watch<T>(pid: u32, work: impl Future<Output = Result<T>>) -> Result<(T, Memory)> {
-    let mut highest = Memory::of(pid)?;
-    let mut ticks = interval(EVERY);
+pub async fn peak_during<T>(pid: u32, work: impl Future<Output = Result<T>>) -> Result<(T, MemoryUsage)> {
+    let mut highest = MemoryUsage::of_process(pid)?;
+    let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
             result = &mut work => return Ok((result?, highest)),
             _ = ticks.tick() => {
-                let now = Memory::of(pid)?;
+                let now = MemoryUsage::of_process(pid)?;
                 highest.rss = highest.rss.max(now.rss);
                 highest.peak = highest.peak.max(now.peak);
                 highest.anonymous = highest.anonymous.max(now.anonymous);
@@ -41,7 +41,7 @@ pub fn table(report: &Report) -> Table {
     ];
     for (
         when,
-        Memory {
+        MemoryUsage {
             rss,
             peak,
             anonymous,

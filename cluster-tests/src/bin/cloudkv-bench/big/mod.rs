@@ -6,7 +6,7 @@ mod speed;
 mod trial;
 
 use crate::disk::FsyncLatency;
-use crate::procfs::{Machine, Memory};
+use crate::procfs::{Machine, MemoryUsage};
 use crate::report::{self, Check, Table, Target};
 use crate::{load_keys, process};
 use anyhow::{Result, ensure};
@@ -50,13 +50,13 @@ struct Report {
     keys: u64,
     fsync_us: FsyncLatency,
     /// Memory of a node without data.
-    fresh: Memory,
+    fresh: MemoryUsage,
     /// Highest memory use while loading.
-    while_loading: Memory,
+    while_loading: MemoryUsage,
     /// Memory some time after loading.
-    idle: Memory,
+    idle: MemoryUsage,
     /// Memory after the restart, with values checked.
-    restarted: Memory,
+    restarted: MemoryUsage,
     load_seconds: f64,
     load_per_second: f64,
     load_retries: u64,
@@ -71,9 +71,9 @@ struct Report {
 
 /// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
-    ensure!(args.keys >= speed::FEW, "--keys: at least {}", speed::FEW);
+    ensure!(args.keys >= speed::FEW_KEYS, "--keys: at least {}", speed::FEW_KEYS);
     ensure!(
-        args.keys <= 10_u64.pow(load_keys::DIGITS as u32),
+        args.keys <= 10_u64.pow(load_keys::KEY_DIGITS as u32),
         "--keys: too many"
     );
     ensure!(
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn checks(report: &Report) -> Vec<Check> {
     let most =
         |what: &str, value, unit, limit| Check::new(what, Some(value), unit, Target::AtMost(limit));
-    let megabytes = |memory: &Memory| memory.rss as f64 / 1e6;
+    let megabytes = |memory: &MemoryUsage| memory.rss as f64 / 1e6;
     let (get, put) = (&report.speed.get, &report.speed.put);
     vec![
         most(

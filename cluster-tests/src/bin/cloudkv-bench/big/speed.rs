@@ -3,7 +3,7 @@
 //! Few keys are measured twice: when there are no others, and among all the others, alternating
 //! with measurements over all. The faster of the two is the baseline for "all keys".
 
-use crate::load_keys::DIGITS;
+use crate::load_keys::KEY_DIGITS;
 use crate::process::run_load;
 use crate::report::{Table, median};
 use crate::servers::Endpoint;
@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// Number of keys that count as few.
-pub const FEW: u64 = 10_000;
-const CONNECTIONS: usize = 64;
+pub const FEW_KEYS: u64 = 10_000;
+const CONNECTION_COUNT: usize = 64;
 const ROUNDS: usize = 3;
 
 /// Throughput of both operations.
@@ -47,11 +47,11 @@ impl Rates {
 
 impl Speed {
     /// Measures few keys on a node that has no others.
-    pub async fn few_alone(&mut self, endpoint: &Endpoint, seconds: f64) -> Result<()> {
+    pub async fn measure_few_alone(&mut self, endpoint: &Endpoint, seconds: f64) -> Result<()> {
         let (mut get, mut put) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            get.push(self.measure(endpoint, Operation::Get, FEW, seconds).await?);
-            put.push(self.measure(endpoint, Operation::Put, FEW, seconds).await?);
+            get.push(self.measure(endpoint, Operation::Get, FEW_KEYS, seconds).await?);
+            put.push(self.measure(endpoint, Operation::Put, FEW_KEYS, seconds).await?);
         }
         self.get.few_alone = median(&mut get);
         self.put.few_alone = median(&mut put);
@@ -59,11 +59,11 @@ impl Speed {
     }
 
     /// Measures all keys, and few among them, in turn.
-    pub async fn all(&mut self, endpoint: &Endpoint, keys: u64, seconds: f64) -> Result<()> {
+    pub async fn measure_all(&mut self, endpoint: &Endpoint, keys: u64, seconds: f64) -> Result<()> {
         for operation in [Operation::Get, Operation::Put] {
             let (mut few, mut all) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
-                few.push(self.measure(endpoint, operation, FEW, seconds).await?);
+                few.push(self.measure(endpoint, operation, FEW_KEYS, seconds).await?);
                 all.push(self.measure(endpoint, operation, keys, seconds).await?);
             }
             let rates = match operation {
@@ -85,7 +85,7 @@ impl Speed {
         let mut load = endpoint
             .load(operation, 100)
             .context("endpoint without 100 B values")?;
-        (load.digits, load.keys, load.connections) = (DIGITS, keys, CONNECTIONS);
+        (load.digits, load.keys, load.connections) = (KEY_DIGITS, keys, CONNECTION_COUNT);
         load.seconds = seconds;
         let outcome = run_load(&load).await?;
         let rate = outcome.per_second;

@@ -2,21 +2,21 @@
 
 use super::{Args, Report, memory};
 use crate::disk::FsyncLatency;
-use crate::engine::Outcome;
-use crate::load_keys::DIGITS;
+use crate::engine::LoadResult;
+use crate::load_keys::KEY_DIGITS;
 use crate::process::{self, run_load};
 use crate::procfs::Machine;
-use crate::servers::{Endpoint, Node, start_and_time};
+use crate::servers::{Endpoint, Node, restart_timed};
 use crate::workload::Operation;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use tokio::time::sleep;
 
 /// Idle time after which a node's memory is read.
-const REST: Duration = Duration::from_secs(10);
-const LOAD_LIMIT: Duration = Duration::from_secs(4 * 3600);
+const SETTLE_TIME: Duration = Duration::from_secs(10);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 /// Number of values that are verified after the restart.
-const SAMPLE: u64 = 10_000;
+const SAMPLE_SIZE: u64 = 10_000;
 /// Seed of the values written just before the kill: any older one would be a lost write.
 const LAST_SEED: u64 = 0x0123_4567_89ab_cdef;
 
@@ -26,33 +26,33 @@ pub async fn run(args: &Args) -> Result<Report> {
     let data = dir.path().join("node");
     let fsync_us = FsyncLatency::measure(dir.path())?;
     let mut node = Node::start(&args.node_bin, &data, dir.path()).await?;
-    sleep(REST).await;
+    sleep(SETTLE_TIME).await;
     let fresh = node.memory()?;
 
     let bucket = node.create_bucket().await?;
     let buckets = [(100, bucket.clone())];
     let mut speed = super::Speed::default();
-    load_keys(args, &node, &bucket, super::speed::FEW).await?;
+    load_keys(args, &node, &bucket, super::speed::FEW_KEYS).await?;
     speed
-        .few_alone(&node.endpoint(&buckets), args.seconds)
+        .measure_few_alone(&node.endpoint(&buckets), args.seconds)
         .await?;
 
     let loading = load_keys(args, &node, &bucket, args.keys);
-    let (loaded, while_loading) = memory::watch(node.child.pid(), loading).await?;
-    sleep(REST).await;
+    let (loaded, while_loading) = memory::peak_during(node.child.pid(), loading).await?;
+    sleep(SETTLE_TIME).await;
     let idle = node.memory()?;
     let disk_bytes = process::disk_usage(&data)?;
     speed
-        .all(&node.endpoint(&buckets), args.keys, args.seconds)
+        .measure_all(&node.endpoint(&buckets), args.keys, args.seconds)
         .await?;
 
     let sample = Sample::of(args.keys);
     sample.overwrite(&node.endpoint(&buckets)).await?;
     eprintln!("kill -9, restart");
     node.child.kill().await?;
-    let first = format!("/kv/{bucket}/k{:0width$}", 0, width = DIGITS);
+    let first = format!("/kv/{bucket}/k{:0width$}", 0, width = KEY_DIGITS);
     let (node, ready, first_get) =
-        start_and_time(&args.node_bin, &data, dir.path(), &first).await?;
+        restart_timed(&args.node_bin, &data, dir.path(), &first).await?;
     let values_wrong = sample.count_wrong(&node.endpoint(&buckets)).await?;
     Ok(Report {
         machine: Machine::read(),
@@ -75,7 +75,7 @@ pub async fn run(args: &Args) -> Result<Report> {
     })
 }
 
-async fn load_keys(args: &Args, node: &Node, bucket: &str, keys: u64) -> Result<Outcome> {
+async fn load_keys(args: &Args, node: &Node, bucket: &str, keys: u64) -> Result<LoadResult> {
     eprintln!("loading {keys} keys ...");
     let line = [
         "load-keys".to_owned(),
@@ -87,7 +87,7 @@ async fn load_keys(args: &Args, node: &Node, bucket: &str, keys: u64) -> Result<
         format!("--watch={}", node.child.pid()),
         "--json".to_owned(),
     ];
-    let json = process::run_own(&line, LOAD_LIMIT).await?;
+    let json = process::run_subcommand(&line, LOAD_TIMEOUT).await?;
     serde_json::from_str(&json).context("result of the loader")
 }
 
@@ -100,7 +100,7 @@ struct Sample {
 
 impl Sample {
     fn of(keys: u64) -> Self {
-        let taken = SAMPLE.min(keys / 2).max(1);
+        let taken = SAMPLE_SIZE.min(keys / 2).max(1);
         Self {
             keys: taken,
             stride: keys / taken,
@@ -112,7 +112,7 @@ impl Sample {
         let mut load = endpoint
             .load(operation, 100)
             .context("endpoint without 100 B values")?;
-        (load.digits, load.keys, load.each) = (DIGITS, self.keys, Some(self.stride));
+        (load.digits, load.keys, load.each) = (KEY_DIGITS, self.keys, Some(self.stride));
         load.seconds = 600.0;
         Ok(load)
     }

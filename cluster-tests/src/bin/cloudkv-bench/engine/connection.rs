@@ -32,8 +32,8 @@ pub struct Connection {
     pub output: Vec<u8>,
     written: usize,
     input: Vec<u8>,
-    start: usize,
-    end: usize,
+    input_start: usize,
+    input_end: usize,
     /// Requests without a response yet, oldest first.
     pub in_flight: VecDeque<InFlight>,
 }
@@ -50,8 +50,8 @@ impl Connection {
             output: Vec::new(),
             written: 0,
             input: vec![0; INPUT_BYTES],
-            start: 0,
-            end: 0,
+            input_start: 0,
+            input_end: 0,
             in_flight: VecDeque::new(),
         })
     }
@@ -73,14 +73,14 @@ impl Connection {
     }
 
     /// Reads once. Returns whether the socket may hold more.
-    pub fn fill(&mut self) -> Result<bool> {
-        self.make_room();
+    pub fn read_input(&mut self) -> Result<bool> {
+        self.compact_input();
         loop {
-            match self.stream.read(&mut self.input[self.end..]) {
+            match self.stream.read(&mut self.input[self.input_end..]) {
                 Ok(0) => bail!("server closed the connection"),
                 Ok(count) => {
-                    self.end += count;
-                    return Ok(self.end == self.input.len());
+                    self.input_end += count;
+                    return Ok(self.input_end == self.input.len());
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -90,31 +90,31 @@ impl Connection {
     }
 
     /// Returns the next complete response, with the request it belongs to.
-    pub fn next_answer(&mut self) -> Result<Option<(InFlight, u16, &[u8])>> {
-        let Some(response) = Response::parse(&self.input[self.start..self.end])? else {
+    pub fn next_response(&mut self) -> Result<Option<(InFlight, u16, &[u8])>> {
+        let Some(response) = Response::parse(&self.input[self.input_start..self.input_end])? else {
             return Ok(None);
         };
-        if self.start + response.len() > self.end {
+        if self.input_start + response.len() > self.input_end {
             return Ok(None);
         }
         let request = self
             .in_flight
             .pop_front()
             .context("response without a request")?;
-        let body = self.start + response.body.start..self.start + response.body.end;
-        self.start += response.len();
+        let body = self.input_start + response.body.start..self.input_start + response.body.end;
+        self.input_start += response.len();
         Ok(Some((request, response.status, &self.input[body])))
     }
 
     /// Moves the remaining input to the front; grows the buffer only if one response needs all of
     /// it.
-    fn make_room(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.end == self.input.len() {
-            self.input.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-            if self.end == self.input.len() {
+    fn compact_input(&mut self) {
+        if self.input_start == self.input_end {
+            (self.input_start, self.input_end) = (0, 0);
+        } else if self.input_end == self.input.len() {
+            self.input.copy_within(self.input_start..self.input_end, 0);
+            (self.input_start, self.input_end) = (0, self.input_end - self.input_start);
+            if self.input_end == self.input.len() {
                 self.input.resize(self.input.len() * 2, 0);
             }
         }

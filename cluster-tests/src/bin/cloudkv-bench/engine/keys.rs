@@ -27,7 +27,7 @@ pub struct KeySource {
     next: u64,
     step: u64,
     failed: Vec<u64>,
-    again: Vec<u64>,
+    retries: Vec<u64>,
 }
 
 impl KeySource {
@@ -40,7 +40,7 @@ impl KeySource {
             next: index,
             step: threads,
             failed: Vec::new(),
-            again: Vec::new(),
+            retries: Vec::new(),
         }
     }
 
@@ -50,7 +50,7 @@ impl KeySource {
         match self.order {
             KeyOrder::Random { keys } => Some((self.random.below(keys), seed)),
             KeyOrder::Each { count, stride } => {
-                if let Some(key) = self.again.pop() {
+                if let Some(key) = self.retries.pop() {
                     return Some((key, seed));
                 }
                 let index = self.next;
@@ -64,7 +64,7 @@ impl KeySource {
 
     /// Reports that the request for `key` failed. Only [`KeyOrder::Each`] repeats it, and not
     /// before [`KeySource::retry_failed`].
-    pub fn fail(&mut self, key: u64) {
+    pub fn record_failure(&mut self, key: u64) {
         match self.order {
             KeyOrder::Random { .. } => {}
             KeyOrder::Each { .. } => self.failed.push(key),
@@ -73,12 +73,12 @@ impl KeySource {
 
     /// Returns whether keys wait for another attempt.
     pub fn has_failed(&self) -> bool {
-        !self.failed.is_empty() || !self.again.is_empty()
+        !self.failed.is_empty() || !self.retries.is_empty()
     }
 
     /// Makes [`KeySource::next`] return failed keys again.
     pub fn retry_failed(&mut self) {
-        self.again.append(&mut self.failed);
+        self.retries.append(&mut self.failed);
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
         );
         assert_eq!(source.next().map(|(key, _)| key), Some(0));
         assert_eq!(source.next(), None);
-        source.fail(0);
+        source.record_failure(0);
         assert_eq!(source.next(), None, "not at once");
         source.retry_failed();
         assert_eq!(source.next().map(|(key, _)| key), Some(0));

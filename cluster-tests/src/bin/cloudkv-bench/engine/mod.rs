@@ -7,7 +7,7 @@
 
 mod connection;
 mod keys;
-mod pace;
+mod pacer;
 mod response;
 mod stats;
 mod worker;
@@ -26,7 +26,7 @@ use worker::Worker;
 
 /// Specification of one run of the load generator.
 #[derive(Debug, Clone)]
-pub struct Spec {
+pub struct LoadSpec {
     /// Addresses of the server; connections are spread over all.
     pub addrs: Vec<SocketAddr>,
     /// API of the server.
@@ -71,12 +71,12 @@ pub struct Spec {
 
 /// Time span in which responses are counted.
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
+pub struct MeasureWindow {
     start: Instant,
     end: Instant,
 }
 
-impl Window {
+impl MeasureWindow {
     fn contains(&self, at: Instant) -> bool {
         self.start <= at && at < self.end
     }
@@ -88,7 +88,7 @@ impl Window {
 
 /// Results of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct LoadResult {
     /// Number of valid responses.
     pub requests: u64,
     /// Duration of the measurement.
@@ -106,10 +106,10 @@ pub struct Outcome {
 }
 
 /// Runs `spec` to completion.
-pub fn run(spec: &Spec) -> Result<Outcome> {
+pub fn run(spec: &LoadSpec) -> Result<LoadResult> {
     let started = Instant::now();
     let start = started + spec.warmup;
-    let window = Window {
+    let window = MeasureWindow {
         start,
         end: start + spec.measure,
     };
@@ -120,7 +120,7 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
             .map(|index| {
                 let (progress, running) = (&progress, &running);
                 scope.spawn(move || {
-                    let _guard = CountDown(running);
+                    let _guard = RunningGuard(running);
                     Worker::connect(spec, window, index, progress)?.run()
                 })
             })
@@ -129,7 +129,7 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
         sleep_until(window.start, is_running);
         let before = CpuTimes::read(&spec.watch)?;
         let measured_from = Instant::now();
-        watch_progress(spec, window, &progress, is_running);
+        report_progress(spec, window, &progress, is_running);
         let after = CpuTimes::read(&spec.watch)?;
         let elapsed = measured_from.elapsed();
 
@@ -140,11 +140,11 @@ pub fn run(spec: &Spec) -> Result<Outcome> {
                 .map_err(|_| anyhow!("a client thread panicked"))?;
             stats.merge(result.context("client thread")?)?;
         }
-        Ok(outcome(stats, elapsed.min(spec.measure), before, after))
+        Ok(load_result(stats, elapsed.min(spec.measure), before, after))
     })
 }
 
-fn outcome(stats: Stats, elapsed: Duration, before: CpuTimes, after: CpuTimes) -> Outcome {
+fn load_result(stats: Stats, elapsed: Duration, before: CpuTimes, after: CpuTimes) -> LoadResult {
     let seconds = elapsed.as_secs_f64();
     let per_request = |cpu: f64| {
         if stats.done == 0 {
@@ -153,7 +153,7 @@ fn outcome(stats: Stats, elapsed: Duration, before: CpuTimes, after: CpuTimes) -
             cpu * 1e6 / stats.done as f64
         }
     };
-    Outcome {
+    LoadResult {
         requests: stats.done,
         seconds,
         per_second: stats.done as f64 / seconds,
@@ -185,27 +185,27 @@ impl CpuTimes {
 }
 
 /// Signals that a thread has ended, even if it panicked.
-struct CountDown<'a>(&'a AtomicU64);
+struct RunningGuard<'a>(&'a AtomicU64);
 
-impl Drop for CountDown<'_> {
+impl Drop for RunningGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
-const NAP: Duration = Duration::from_millis(5);
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 fn sleep_until(at: Instant, is_running: impl Fn() -> bool) {
     while Instant::now() < at && is_running() {
-        std::thread::sleep(NAP.min(at.saturating_duration_since(Instant::now())));
+        std::thread::sleep(POLL_INTERVAL.min(at.saturating_duration_since(Instant::now())));
     }
 }
 
-fn watch_progress(spec: &Spec, window: Window, done: &AtomicU64, is_running: impl Fn() -> bool) {
+fn report_progress(spec: &LoadSpec, window: MeasureWindow, done: &AtomicU64, is_running: impl Fn() -> bool) {
     let (mut at, mut count) = (window.start, 0);
     while Instant::now() < window.end && is_running() {
-        let next = (at + PROGRESS_EVERY).min(window.end);
+        let next = (at + PROGRESS_INTERVAL).min(window.end);
         sleep_until(next, &is_running);
         let now = done.load(Ordering::Relaxed);
         if spec.print_progress {

@@ -30,7 +30,7 @@ impl Stats {
     }
 
     /// Counts a valid response.
-    pub fn success(&mut self, latency: Duration) {
+    pub fn record_success(&mut self, latency: Duration) {
         self.done += 1;
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(nanos);
@@ -99,7 +99,7 @@ impl Errors {
     }
 
     /// Keeps the description of the first error.
-    pub fn describe(&mut self, text: impl FnOnce() -> String) {
+    pub fn record_first(&mut self, text: impl FnOnce() -> String) {
         self.first.get_or_insert_with(text);
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let mut all = Stats::new().unwrap();
         for micros in [100, 200] {
             let mut one = Stats::new().unwrap();
-            one.success(Duration::from_micros(micros));
+            one.record_success(Duration::from_micros(micros));
             one.errors.status.insert(503, 2);
             all.merge(one).unwrap();
         }

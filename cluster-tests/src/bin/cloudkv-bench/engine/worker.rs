@@ -5,41 +5,41 @@
 
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
-use super::pace::{Pace, TIMER};
-use super::{Spec, Stats, Window};
-use crate::workload::{Dialect, Operation, Template, value_is_valid};
+use super::pacer::{Pacer, TIMER};
+use super::{LoadSpec, Stats, MeasureWindow};
+use crate::workload::{Dialect, Operation, RequestTemplate, is_valid_value};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Maximum wait for outstanding responses after the window.
-const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Delay before a failed key is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// Interval at which the clock is checked even without events.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Connections and counters of one thread.
 pub struct Worker<'a> {
-    spec: &'a Spec,
-    window: Window,
+    spec: &'a LoadSpec,
+    window: MeasureWindow,
     /// Index of this thread's first connection among those of the run.
-    first: usize,
-    template: Template,
+    first_connection: usize,
+    template: RequestTemplate,
     source: KeySource,
     poll: Poll,
     connections: Vec<Connection>,
     stats: Stats,
     progress: &'a AtomicU64,
-    pace: Option<Pace>,
+    pacer: Option<Pacer>,
 }
 
 impl<'a> Worker<'a> {
     /// Opens thread `index`'s share of the connections.
     pub fn connect(
-        spec: &'a Spec,
-        window: Window,
+        spec: &'a LoadSpec,
+        window: MeasureWindow,
         index: usize,
         progress: &'a AtomicU64,
     ) -> Result<Self> {
@@ -47,14 +47,14 @@ impl<'a> Worker<'a> {
         let path = (spec.path_prefix.as_str(), spec.path_suffix.as_str());
         let (operation, digits, size) = (spec.operation, spec.digits, spec.value_size);
         let template = match spec.dialect {
-            Dialect::Paths => Template::new(operation, &host, path, digits, size),
-            Dialect::Etcd => Template::etcd(operation, &host, digits, size),
+            Dialect::Paths => RequestTemplate::new(operation, &host, path, digits, size),
+            Dialect::Etcd => RequestTemplate::etcd(operation, &host, digits, size),
         };
         let poll = Poll::new().context("create epoll")?;
         let share = (index..spec.connections).step_by(spec.threads).count();
         let mut worker = Self {
             template,
-            first: index,
+            first_connection: index,
             source: KeySource::new(
                 spec.keys,
                 index as u64,
@@ -63,7 +63,7 @@ impl<'a> Worker<'a> {
             ),
             connections: Vec::with_capacity(share),
             stats: Stats::new()?,
-            pace: Pace::of(spec, window, poll.registry())?,
+            pacer: Pacer::for_thread(spec, window, poll.registry())?,
             spec,
             window,
             poll,
@@ -82,7 +82,7 @@ impl<'a> Worker<'a> {
         let mut last_retry = Instant::now();
         self.send_on_all(last_retry)?;
         while self.has_work(Instant::now()) {
-            if let Some(pace) = &mut self.pace {
+            if let Some(pace) = &mut self.pacer {
                 pace.arm(Instant::now())?;
             }
             self.poll
@@ -90,12 +90,12 @@ impl<'a> Worker<'a> {
                 .or_else(ignore_interrupt)?;
             let done = self.stats.done;
             for event in events.iter().filter(|event| event.token() != TIMER) {
-                self.serve(event.token().0)?;
+                self.handle_ready(event.token().0)?;
             }
-            self.release(Instant::now())?;
+            self.send_due(Instant::now())?;
             self.progress
                 .fetch_add(self.stats.done - done, Ordering::Relaxed);
-            if self.source.has_failed() && last_retry.elapsed() > RETRY_PAUSE {
+            if self.source.has_failed() && last_retry.elapsed() > RETRY_DELAY {
                 self.source.retry_failed();
                 last_retry = Instant::now();
                 self.send_on_all(last_retry)?;
@@ -111,9 +111,9 @@ impl<'a> Worker<'a> {
         let mut connections = self.connections.iter();
         let is_idle = connections.all(|connection| connection.in_flight.is_empty());
         if self.window.is_over(now) {
-            !is_idle && !self.window.is_over(now - DRAIN_LIMIT)
+            !is_idle && !self.window.is_over(now - DRAIN_TIMEOUT)
         } else {
-            !is_idle || self.pace.is_some() || self.source.has_failed()
+            !is_idle || self.pacer.is_some() || self.source.has_failed()
         }
     }
 
@@ -134,29 +134,29 @@ impl<'a> Worker<'a> {
     }
 
     /// Handles readiness of one connection; a broken one is replaced.
-    fn serve(&mut self, token: usize) -> Result<()> {
+    fn handle_ready(&mut self, token: usize) -> Result<()> {
         let Err(error) = self.exchange(token) else {
             return Ok(());
         };
         let mut connection = self.open(token)?;
         std::mem::swap(&mut connection, &mut self.connections[token]);
         self.stats.errors.lost += connection.in_flight.len().max(1) as u64;
-        self.stats.errors.describe(|| format!("{error:#}"));
+        self.stats.errors.record_first(|| format!("{error:#}"));
         connection
             .in_flight
             .iter()
-            .for_each(|request| self.source.fail(request.key));
+            .for_each(|request| self.source.record_failure(request.key));
         self.send(token, Instant::now())
     }
 
     fn exchange(&mut self, token: usize) -> Result<()> {
         loop {
             let connection = &mut self.connections[token];
-            let more = connection.fill()?;
+            let more = connection.read_input()?;
             let now = Instant::now();
-            while let Some((request, status, body)) = self.connections[token].next_answer()? {
-                let response = Answer { status, body };
-                response.judge(
+            while let Some((request, status, body)) = self.connections[token].next_response()? {
+                let response = ReceivedResponse { status, body };
+                response.record(
                     request,
                     now,
                     self.spec,
@@ -173,25 +173,25 @@ impl<'a> Worker<'a> {
 
     /// Fills the connection up to its depth and writes; with a rate, waits until a request is due.
     fn send(&mut self, token: usize, now: Instant) -> Result<()> {
-        if let Some(pace) = &mut self.pace {
+        if let Some(pace) = &mut self.pacer {
             let connection = &mut self.connections[token];
             if connection.in_flight.is_empty() {
-                pace.wait(token);
+                pace.enqueue(token);
             }
             return connection.flush();
         }
-        self.fill(token, now)
+        self.send_requests(token, now)
     }
 
     /// Sends the requests that are due.
-    fn release(&mut self, now: Instant) -> Result<()> {
-        while let Some(token) = self.pace.as_mut().and_then(|pace| pace.next(now)) {
-            self.fill(token, now)?;
+    fn send_due(&mut self, now: Instant) -> Result<()> {
+        while let Some(token) = self.pacer.as_mut().and_then(|pace| pace.pop_due(now)) {
+            self.send_requests(token, now)?;
         }
         Ok(())
     }
 
-    fn fill(&mut self, token: usize, now: Instant) -> Result<()> {
+    fn send_requests(&mut self, token: usize, now: Instant) -> Result<()> {
         let connection = &mut self.connections[token];
         while connection.in_flight.len() < self.spec.depth && !self.window.is_over(now) {
             let Some((key, random_seed)) = self.source.next() else {
@@ -206,7 +206,7 @@ impl<'a> Worker<'a> {
 
     fn open(&self, token: usize) -> Result<Connection> {
         let addrs = &self.spec.addrs;
-        let number = self.first + token * self.spec.threads;
+        let number = self.first_connection + token * self.spec.threads;
         let mut connection = Connection::open(addrs[number % addrs.len()])?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
@@ -216,41 +216,41 @@ impl<'a> Worker<'a> {
     }
 }
 
-struct Answer<'a> {
+struct ReceivedResponse<'a> {
     status: u16,
     body: &'a [u8],
 }
 
-impl Answer<'_> {
-    fn judge(
+impl ReceivedResponse<'_> {
+    fn record(
         &self,
         request: InFlight,
         now: Instant,
-        spec: &Spec,
-        window: Window,
+        spec: &LoadSpec,
+        window: MeasureWindow,
         stats: &mut Stats,
         source: &mut KeySource,
     ) {
         if !(200..300).contains(&self.status) {
             *stats.errors.status.entry(self.status).or_default() += 1;
-            stats.errors.describe(|| self.describe(request.key));
-            if self.is_worth_repeating() {
-                source.fail(request.key);
+            stats.errors.record_first(|| self.describe(request.key));
+            if self.is_retryable() {
+                source.record_failure(request.key);
             }
-        } else if !self.has_right_body(request.key, spec) {
+        } else if !self.has_valid_body(request.key, spec) {
             stats.errors.wrong_body += 1;
-            stats.errors.describe(|| self.describe(request.key));
+            stats.errors.record_first(|| self.describe(request.key));
         } else if window.contains(now) {
-            stats.success(now.saturating_duration_since(request.sent));
+            stats.record_success(now.saturating_duration_since(request.sent));
         }
     }
 
     /// Returns whether a retry may succeed: not for a missing key, for example.
-    fn is_worth_repeating(&self) -> bool {
+    fn is_retryable(&self) -> bool {
         self.status >= 500 || self.status == 429
     }
 
-    fn has_right_body(&self, key: u64, spec: &Spec) -> bool {
+    fn has_valid_body(&self, key: u64, spec: &LoadSpec) -> bool {
         if spec.dialect == Dialect::Etcd {
             // The value in base64 and metadata; without a value the body is far shorter.
             return spec.operation == Operation::Put || self.body.len() > spec.value_size;
@@ -260,7 +260,7 @@ impl Answer<'_> {
             (Operation::Get, false) => self.body.len() == spec.value_size,
             (Operation::Get, true) => {
                 self.body.len() == spec.value_size
-                    && value_is_valid(self.body, key, spec.value_seed)
+                    && is_valid_value(self.body, key, spec.value_seed)
             }
         }
     }

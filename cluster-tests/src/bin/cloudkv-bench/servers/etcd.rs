@@ -1,21 +1,21 @@
 //! Debian's etcd, three nodes of it, called through their JSON gateways.
 
-use super::webdis::find;
+use super::webdis::find_program;
 use crate::http;
-use crate::process::{Child, free_port};
+use crate::process::{ChildProcess, free_port};
 use anyhow::Result;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 /// Maximum time for the three to elect a leader.
-const START_LIMIT: Duration = Duration::from_secs(30);
-const NODES: usize = 3;
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const NODE_COUNT: usize = 3;
 
 /// The three processes.
 #[derive(Debug)]
 pub struct Etcd {
-    nodes: Vec<Child>,
+    nodes: Vec<ChildProcess>,
     /// Addresses for clients.
     pub clients: Vec<SocketAddr>,
 }
@@ -23,11 +23,11 @@ pub struct Etcd {
 impl Etcd {
     /// Starts the three nodes below `dir`; `None` if etcd isn't installed.
     pub async fn start(dir: &Path) -> Result<Option<Self>> {
-        let Some(program) = find("etcd") else {
+        let Some(program) = find_program("etcd") else {
             return Ok(None);
         };
         let (mut clients, mut peers) = (Vec::new(), Vec::new());
-        for _ in 0..NODES {
+        for _ in 0..NODE_COUNT {
             clients.push(SocketAddr::from(([127, 0, 0, 1], free_port().await?)));
             peers.push(format!("http://127.0.0.1:{}", free_port().await?));
         }
@@ -54,7 +54,7 @@ impl Etcd {
                 ("--log-level", "error"),
             ];
             let args = args.iter().flat_map(|(name, value)| [*name, *value]);
-            nodes.push(Child::start(
+            nodes.push(ChildProcess::start(
                 &format!("etcd-{number}"),
                 &program,
                 args,
@@ -70,9 +70,9 @@ impl Etcd {
         for (node, client) in self.nodes.iter_mut().zip(&self.clients) {
             let put = || async move {
                 let body = br#"{"key":"cmVhZHk=","value":"cmVhZHk="}"#.to_vec();
-                http::expect(*client, "POST", "/v3/kv/put", body).await.ok()
+                http::expect_success(*client, "POST", "/v3/kv/put", body).await.ok()
             };
-            node.wait_for("acknowledged write", START_LIMIT, put)
+            node.wait_for("acknowledged write", START_TIMEOUT, put)
                 .await?;
         }
         Ok(())
@@ -80,6 +80,6 @@ impl Etcd {
 
     /// Process ids.
     pub fn pids(&self) -> Vec<u32> {
-        self.nodes.iter().map(Child::pid).collect()
+        self.nodes.iter().map(ChildProcess::pid).collect()
     }
 }

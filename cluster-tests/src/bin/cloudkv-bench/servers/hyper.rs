@@ -1,8 +1,8 @@
 //! The bare hyper server as a process of its own.
 
-use super::{Endpoint, Kind, Paths};
+use super::{Endpoint, ServerKind, Paths};
 use crate::hyper_server::Sample;
-use crate::process::Child;
+use crate::process::ChildProcess;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A running bare hyper server.
 #[derive(Debug)]
 pub struct BareHyper {
-    _child: Child,
+    _child: ChildProcess,
     /// The server as a client sees it.
     pub endpoint: Endpoint,
 }
@@ -29,7 +29,7 @@ impl BareHyper {
             address.as_os_str(),
         ];
         let own = std::env::current_exe().context("find own program")?;
-        let mut child = Child::start("hyper-server", &own, args, dir)?;
+        let mut child = ChildProcess::start("hyper-server", &own, args, dir)?;
         let addr = child
             .wait_for("address", Duration::from_secs(10), || async {
                 std::fs::read_to_string(&address)
@@ -46,7 +46,7 @@ impl BareHyper {
         });
         let pids = vec![child.pid()];
         let endpoint = Endpoint {
-            kind: Kind::Hyper,
+            kind: ServerKind::Hyper,
             addr,
             pids,
             paths: paths.collect(),

@@ -8,9 +8,9 @@ mod webdis;
 
 pub use etcd::Etcd;
 pub use hyper::{BareHyper, stand_in_samples};
-pub use node::{Node, create_bucket, start_and_time};
+pub use node::{Node, create_bucket, restart_timed};
 pub use proxies::Proxy;
-pub use webdis::{HOW_TO_INSTALL, Tuning, Webdis};
+pub use webdis::{INSTALL_COMMAND, Tuning, Webdis};
 
 use crate::load::Args;
 use crate::workload::Operation;
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 /// Server that a measurement belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ServerKind {
     /// `cloudkv-node`.
     Node,
     /// hyper with constant responses.
@@ -42,7 +42,7 @@ pub enum Kind {
     Nginx,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ServerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Node => "cloudkv-node",
@@ -62,7 +62,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Kind of the server.
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// Listening address.
     pub addr: SocketAddr,
     /// Processes of the server, whose processor time is summed up.

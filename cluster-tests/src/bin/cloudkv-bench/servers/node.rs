@@ -1,8 +1,8 @@
 //! A real `cloudkv-node`, alone in its cluster.
 
-use super::{Endpoint, Kind, Paths};
+use super::{Endpoint, ServerKind, Paths};
 use crate::hyper_server::{Sample, headers_to_copy};
-use crate::process::Child;
+use crate::process::ChildProcess;
 use crate::workload::fill_value;
 use crate::{http, procfs};
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Maximum time for a node to become ready.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Key of the responses that are copied; not a key of any load.
 const SAMPLE_KEY: &str = "sample";
 
@@ -20,7 +20,7 @@ const SAMPLE_KEY: &str = "sample";
 #[derive(Debug)]
 pub struct Node {
     /// The process.
-    pub child: Child,
+    pub child: ChildProcess,
     /// Address of the public API.
     pub http: SocketAddr,
     /// Address for routers.
@@ -29,7 +29,7 @@ pub struct Node {
 
 /// Contents of the file that a node writes into its data directory once it listens.
 #[derive(Debug, Deserialize)]
-struct Addresses {
+struct NodeAddresses {
     http: SocketAddr,
     rpc: SocketAddr,
     admin: SocketAddr,
@@ -37,7 +37,7 @@ struct Addresses {
 }
 
 #[derive(Debug, Deserialize)]
-struct Created {
+struct CreatedBucket {
     bucket_id: String,
 }
 
@@ -61,16 +61,16 @@ impl Node {
             "--admin".as_ref(),
             "127.0.0.1:0".as_ref(),
         ];
-        let mut child = Child::start("cloudkv-node", binary, args, log_dir)?;
+        let mut child = ChildProcess::start("cloudkv-node", binary, args, log_dir)?;
         let (pid, file) = (child.pid(), data_dir.join("addresses.json"));
         let addresses = child
-            .wait_for("addresses.json", READY_LIMIT, || async {
+            .wait_for("addresses.json", READY_TIMEOUT, || async {
                 read_addresses(&file, pid)
             })
             .await?;
         let admin = addresses.admin;
         child
-            .wait_for("200 from /readyz", READY_LIMIT, || async move {
+            .wait_for("200 from /readyz", READY_TIMEOUT, || async move {
                 let response = http::request(admin, "GET", "/readyz", Vec::new())
                     .await
                     .ok()?;
@@ -90,8 +90,8 @@ impl Node {
     }
 
     /// Memory of the process.
-    pub fn memory(&self) -> Result<procfs::Memory> {
-        procfs::Memory::of(self.child.pid())
+    pub fn memory(&self) -> Result<procfs::MemoryUsage> {
+        procfs::MemoryUsage::of_process(self.child.pid())
     }
 
     /// Describes the node as a client sees it, with one bucket for each size of value.
@@ -104,7 +104,7 @@ impl Node {
         });
         let pids = vec![self.child.pid()];
         Endpoint {
-            kind: Kind::Node,
+            kind: ServerKind::Node,
             addr: self.http,
             pids,
             paths: paths.collect(),
@@ -117,8 +117,8 @@ impl Node {
         let path = format!("{prefix}{SAMPLE_KEY}");
         let mut value = vec![0; value_size];
         fill_value(&mut value, 0, 0);
-        let put = http::expect(self.http, "PUT", &path, value.clone()).await?;
-        let get = http::expect(self.http, "GET", &path, Vec::new()).await?;
+        let put = http::expect_success(self.http, "PUT", &path, value.clone()).await?;
+        let get = http::expect_success(self.http, "GET", &path, Vec::new()).await?;
         ensure!(
             get.body() == &value,
             "GET {path} returns other bytes than were written"
@@ -135,13 +135,13 @@ impl Node {
 /// Creates a bucket with a quota of a hundred million keys.
 pub async fn create_bucket(http: SocketAddr) -> Result<String> {
     let path = "/buckets?access=public&plan=business";
-    let response = http::expect(http, "POST", path, Vec::new()).await?;
-    let created: Created = serde_json::from_slice(response.body()).context("new bucket")?;
+    let response = http::expect_success(http, "POST", path, Vec::new()).await?;
+    let created: CreatedBucket = serde_json::from_slice(response.body()).context("new bucket")?;
     Ok(created.bucket_id)
 }
 
 /// Restarts a node on its data. Returns the times until it was ready and until `path` was read.
-pub async fn start_and_time(
+pub async fn restart_timed(
     binary: &Path,
     data_dir: &Path,
     log_dir: &Path,
@@ -152,7 +152,7 @@ pub async fn start_and_time(
     let ready = started.elapsed();
     let http = node.http;
     node.child
-        .wait_for("first key", READY_LIMIT, || async move {
+        .wait_for("first key", READY_TIMEOUT, || async move {
             let response = http::request(http, "GET", path, Vec::new()).await.ok()?;
             response.status().is_success().then_some(())
         })
@@ -161,7 +161,7 @@ pub async fn start_and_time(
 }
 
 /// Reads the file, once it is complete and written by this very process.
-fn read_addresses(file: &PathBuf, pid: u32) -> Option<Addresses> {
-    let addresses: Addresses = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+fn read_addresses(file: &PathBuf, pid: u32) -> Option<NodeAddresses> {
+    let addresses: NodeAddresses = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     (addresses.pid == pid).then_some(addresses)
 }

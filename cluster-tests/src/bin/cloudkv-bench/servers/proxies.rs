@@ -4,10 +4,10 @@
 //! Each has its default number of threads: HAProxy and nginx (in Debian's configuration) one for
 //! each processor, the router one less. Or all have the requested number.
 
-use super::Kind;
-use super::webdis::find;
+use super::ServerKind;
+use super::webdis::find_program;
 use crate::http;
-use crate::process::{Child, free_port};
+use crate::process::{ChildProcess, free_port};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -15,16 +15,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A proxy in front of a node.
 #[derive(Debug)]
 pub struct Proxy {
     /// Kind of the proxy.
-    pub kind: Kind,
+    pub kind: ServerKind,
     /// Listening address.
     pub addr: SocketAddr,
-    child: Child,
+    child: ChildProcess,
 }
 
 impl Proxy {
@@ -40,15 +40,15 @@ impl Proxy {
             "{} is missing: build it with `cargo build --release -p cloudkv-router`",
             binary.display()
         );
-        let (addr, admin) = (own_address().await?, own_address().await?);
+        let (addr, admin) = (free_address().await?, free_address().await?);
         let args = [
             format!("--seeds={rpc}"),
             format!("--http={addr}"),
             format!("--admin={admin}"),
             format!("--threads={}", threads.unwrap_or(0)),
         ];
-        let child = Child::start("cloudkv-router", binary, args, dir)?;
-        Self::ready(Kind::Router, addr, child).await
+        let child = ChildProcess::start("cloudkv-router", binary, args, dir)?;
+        Self::wait_ready(ServerKind::Router, addr, child).await
     }
 
     /// Starts HAProxy; `None` if it isn't installed.
@@ -60,13 +60,13 @@ impl Proxy {
         let Some(binary) = find_server("haproxy") else {
             return Ok(None);
         };
-        let addr = own_address().await?;
+        let addr = free_address().await?;
         let file = dir.join("haproxy.cfg");
-        fs::write(&file, haproxy_config(addr, node, usual(threads)))
+        fs::write(&file, haproxy_config(addr, node, thread_count(threads)))
             .context("write haproxy.cfg")?;
         let args = ["-db".as_ref(), "-f".as_ref(), file.as_os_str()];
-        let child = Child::start("haproxy", &binary, args, dir)?;
-        Self::ready(Kind::Haproxy, addr, child).await.map(Some)
+        let child = ChildProcess::start("haproxy", &binary, args, dir)?;
+        Self::wait_ready(ServerKind::Haproxy, addr, child).await.map(Some)
     }
 
     /// Starts nginx; `None` if it isn't installed.
@@ -78,9 +78,9 @@ impl Proxy {
         let Some(binary) = find_server("nginx") else {
             return Ok(None);
         };
-        let addr = own_address().await?;
+        let addr = free_address().await?;
         let file = dir.join("nginx.conf");
-        fs::write(&file, nginx_config(addr, node, dir, usual(threads)))
+        fs::write(&file, nginx_config(addr, node, dir, thread_count(threads)))
             .context("write nginx.conf")?;
         let args = [
             "-c".as_ref(),
@@ -88,13 +88,13 @@ impl Proxy {
             "-p".as_ref(),
             dir.as_os_str(),
         ];
-        let child = Child::start("nginx", &binary, args, dir)?;
-        Self::ready(Kind::Nginx, addr, child).await.map(Some)
+        let child = ChildProcess::start("nginx", &binary, args, dir)?;
+        Self::wait_ready(ServerKind::Nginx, addr, child).await.map(Some)
     }
 
-    async fn ready(kind: Kind, addr: SocketAddr, mut child: Child) -> Result<Self> {
-        let probe = || async { http::expect(addr, "GET", "/ping", Vec::new()).await.ok() };
-        child.wait_for("response", START_LIMIT, probe).await?;
+    async fn wait_ready(kind: ServerKind, addr: SocketAddr, mut child: ChildProcess) -> Result<Self> {
+        let probe = || async { http::expect_success(addr, "GET", "/ping", Vec::new()).await.ok() };
+        child.wait_for("response", START_TIMEOUT, probe).await?;
         Ok(Self { kind, addr, child })
     }
 
@@ -109,7 +109,7 @@ impl Proxy {
     }
 }
 
-async fn own_address() -> Result<SocketAddr> {
+async fn free_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], free_port().await?)))
 }
 
@@ -127,10 +127,10 @@ impl Drop for Proxy {
 /// Servers aren't in the `PATH` of every user.
 fn find_server(program: &str) -> Option<PathBuf> {
     let system = Path::new("/usr/sbin").join(program);
-    find(program).or_else(|| system.is_file().then_some(system))
+    find_program(program).or_else(|| system.is_file().then_some(system))
 }
 
-fn usual(threads: Option<usize>) -> usize {
+fn thread_count(threads: Option<usize>) -> usize {
     threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 

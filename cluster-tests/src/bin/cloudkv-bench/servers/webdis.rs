@@ -7,9 +7,9 @@
 //! [`Tuning::Debian`] is the package's own configuration (2 threads, TCP, the built-in pool), about
 //! 25 % slower in PUT.
 
-use super::{Endpoint, Kind, Paths};
+use super::{Endpoint, ServerKind, Paths};
 use crate::http;
-use crate::process::{Child, free_port};
+use crate::process::{ChildProcess, free_port};
 use crate::workload::fill_value;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Command that installs the two programs.
-pub const HOW_TO_INSTALL: &str = "apt-get install webdis redis-server";
-const START_LIMIT: Duration = Duration::from_secs(10);
+pub const INSTALL_COMMAND: &str = "apt-get install webdis redis-server";
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Configuration of webdis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -35,8 +35,8 @@ pub enum Tuning {
 /// Both processes.
 #[derive(Debug)]
 pub struct Webdis {
-    _redis: Child,
-    _webdis: Child,
+    _redis: ChildProcess,
+    _webdis: ChildProcess,
     /// The pair as a client sees it.
     pub endpoint: Endpoint,
 }
@@ -44,7 +44,7 @@ pub struct Webdis {
 impl Webdis {
     /// Starts both below `dir`; `None` if they aren't installed.
     pub async fn start(dir: &Path, sizes: &[usize], tuning: Tuning) -> Result<Option<Self>> {
-        let (Some(redis), Some(webdis)) = (find("redis-server"), find("webdis")) else {
+        let (Some(redis), Some(webdis)) = (find_program("redis-server"), find_program("webdis")) else {
             return Ok(None);
         };
         let dir = dir.join("redis");
@@ -58,27 +58,27 @@ impl Webdis {
         );
 
         let redis_port = free_port().await?;
-        let mut redis = Child::start("redis", &redis, redis_args(&dir, &socket, redis_port), &dir)?;
+        let mut redis = ChildProcess::start("redis", &redis, redis_args(&dir, &socket, redis_port), &dir)?;
         let is_up = || async { tokio::net::UnixStream::connect(&socket).await.ok() };
-        redis.wait_for("connection", START_LIMIT, is_up).await?;
+        redis.wait_for("connection", START_TIMEOUT, is_up).await?;
 
         let port = free_port().await?;
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let file = dir.join("webdis.json");
         let config = webdis_config(tuning, port, redis_port, &socket);
         std::fs::write(&file, config.to_string()).context("write webdis.json")?;
-        let mut webdis = Child::start("webdis", &webdis, [&file], &dir)?;
+        let mut webdis = ChildProcess::start("webdis", &webdis, [&file], &dir)?;
         let is_up = || async {
-            http::expect(addr, "GET", "/GET/nothing", Vec::new())
+            http::expect_success(addr, "GET", "/GET/nothing", Vec::new())
                 .await
                 .ok()
         };
-        webdis.wait_for("response", START_LIMIT, is_up).await?;
+        webdis.wait_for("response", START_TIMEOUT, is_up).await?;
 
         let pids = vec![redis.pid(), webdis.pid()];
         let paths = sizes.iter().map(|size| paths(*size)).collect();
         let endpoint = Endpoint {
-            kind: Kind::Webdis,
+            kind: ServerKind::Webdis,
             addr,
             pids,
             paths,
@@ -99,9 +99,9 @@ impl Webdis {
             fill_value(&mut value, 1, 1);
             let (put, get) = (&paths.put, &paths.get);
             let addr = self.endpoint.addr;
-            http::expect(addr, "PUT", &format!("{put}check"), value.clone()).await?;
+            http::expect_success(addr, "PUT", &format!("{put}check"), value.clone()).await?;
             let path = format!("{get}check{}", paths.get_suffix);
-            let response = http::expect(addr, "GET", &path, Vec::new()).await?;
+            let response = http::expect_success(addr, "GET", &path, Vec::new()).await?;
             ensure!(
                 response.body() == &value,
                 "webdis returns other bytes than were put"
@@ -175,7 +175,7 @@ fn paths(value_size: usize) -> Paths {
     }
 }
 
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(super) fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|dir| dir.join(program))

@@ -1,0 +1,168 @@
+//! Diagnostics of settings that keep programs from reaching each other, with the remedy.
+// Helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use cloudkv_cluster_tests::eventually;
+use cloudkv_cluster_tests::harness::{Router, node_command, run_to_exit};
+use cloudkv_cluster_tests::region::{Certificates, Region, RegionOptions, StartMode};
+
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Starts one node, with a seat for another.
+async fn start_one_of_two(tls: bool) -> Region {
+    let options = RegionOptions {
+        nodes: 1,
+        seats: 2,
+        tls,
+        ..RegionOptions::default()
+    };
+    Region::start_with(options).await
+}
+
+/// Waits until a node that can't join has logged a WARN that contains all `parts`; prints it.
+async fn wait_warned(region: &Region, seat: usize, parts: &[&str]) {
+    let what = format!("node {seat} warns of {parts:?}");
+    eventually(&what, STATE_TIMEOUT, async || {
+        let log = region.nodes[seat].log().text();
+        let mut lines = log.lines().filter(|line| line.contains("WARN"));
+        let line = lines.find(|line| parts.iter().all(|part| line.contains(part)))?;
+        println!("{line}");
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_without_certificates_is_warned_that_its_peer_requires_them() {
+    let mut region = start_one_of_two(true).await;
+    region.nodes[1].flags.args.clear();
+    region.launch(1, &StartMode::Join(vec![0]));
+    wait_warned(
+        &region,
+        1,
+        &["asks for certificates", "set rpc_cert, rpc_key and rpc_ca"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_router_without_certificates_is_warned_that_its_nodes_require_them() {
+    let region = start_one_of_two(true).await;
+    let router = Router::spawn(&[region.seat(0).rpc()], &[]);
+    eventually("the router warns", STATE_TIMEOUT, async || {
+        let log = router.log_text();
+        let mut lines = log.lines().filter(|line| line.contains("WARN"));
+        let line = lines.find(|line| line.contains("set rpc_cert, rpc_key and rpc_ca"))?;
+        println!("{line}");
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_with_certificates_is_warned_that_its_peer_has_none() {
+    let mut region = start_one_of_two(false).await;
+    let certificates = Certificates::create(region.dir());
+    let own = certificates.issue_node(region.seat(1).rpc().ip());
+    region.nodes[1].flags.args = own;
+    region.launch(1, &StartMode::Join(vec![0]));
+    wait_warned(
+        &region,
+        1,
+        &["speaks without certificates", "to all nodes and routers"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_ca_is_reported() {
+    let mut region = start_one_of_two(true).await;
+    let other = tempfile::tempdir().unwrap();
+    let certificates = Certificates::create(other.path());
+    let own = certificates.issue_node(region.seat(1).rpc().ip());
+    region.nodes[1].flags.args = own;
+    region.launch(1, &StartMode::Join(vec![0]));
+    wait_warned(
+        &region,
+        1,
+        &["signed by another CA: ", "certificates of one CA"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_the_certificate_lacks_is_reported() {
+    let mut region = start_one_of_two(true).await;
+    let member = &mut region.nodes[1];
+    let detour = format!("elsewhere.example:7070={}", region.network.seats()[0].rpc());
+    member.flags.rpc_via = detour;
+    member.flags.start_args = vec!["--join".into(), "elsewhere.example:7070".into()];
+    member.start();
+    let host = region.seat(0).rpc().ip().to_string();
+    let parts = ["another name", &host, "certs node elsewhere.example"];
+    wait_warned(&region, 1, &parts).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_not_for_nodes_is_reported() {
+    for tls in [false, true] {
+        let mut region = start_one_of_two(tls).await;
+        for port in [region.seat(0).http(), region.seat(0).admin()] {
+            let member = &mut region.nodes[1];
+            member.flags.start_args = vec!["--join".into(), port.to_string()];
+            member.start();
+            let address = port.to_string();
+            wait_warned(&region, 1, &[&address, "`rpc`"]).await;
+            region.kill(1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_address_is_reported_with_the_command_that_frees_it() {
+    let mut region = Region::start().await;
+    let lost = region.node_id(2).await;
+    region.kill(2);
+    region.launch_wiped(2);
+    let replace = format!("admin replace {lost}");
+    wait_warned(&region, 2, &["has the same rpc address", &replace]).await;
+    region.replace_node(0, &lost).await;
+    region.wait_listening(2).await;
+    region.wait_formed().await;
+}
+
+#[tokio::test]
+async fn all_ports_in_use_are_reported_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let listeners: Vec<TcpListener> = (0..3)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let mut command = node_command();
+    command.arg("--data-dir").arg(dir.path().join("data"));
+    let mut parts = vec!["can't be bound: Address already in use".to_owned()];
+    for (name, listener) in ["http", "rpc", "admin"].iter().zip(&listeners) {
+        let address = listener.local_addr().unwrap().to_string();
+        command.args([format!("--{name}"), address.clone()]);
+        parts.push(format!("--{name} {address}"));
+    }
+    let refusal = run_to_exit(command).await;
+    println!("{}", refusal.message);
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    refusal.assert_mentions(&parts);
+}
+
+#[tokio::test]
+async fn an_admin_command_without_a_node_names_the_flags_to_set() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let mut command = node_command();
+    command.args(["admin", "--admin", &address, "status"]);
+    let refusal = run_to_exit(command).await;
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    refusal.assert_mentions(&[&address, "Does the node run", "--admin", "--config"]);
+}

@@ -1,0 +1,177 @@
+//! Dispatches the calls of other nodes and routers to the components that handle them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_proto::v1 as pb;
+use cloudkv_proto::v1::{call, reply, snapshot_frame};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use tonic::Status;
+
+use super::topology_publisher::TopologyPublisher;
+use crate::api::Api;
+use crate::cluster::{Admission, FailureDetector};
+use crate::geo::GeoReplication;
+use crate::raft::{RaftMember, NodeId, not_here_reply};
+use crate::rpc::{PeerIdentity, SnapshotFrames, RpcHandler, SnapshotAcks, BulkCopyStream};
+use crate::service::Service;
+use crate::store::DiskState;
+
+/// Components that handle calls.
+pub(super) struct Handlers {
+    /// Raft groups, by number.
+    pub members: Vec<Arc<dyn RaftMember>>,
+    /// Failure detector, which builds the pongs.
+    pub failure_detector: Arc<FailureDetector>,
+    /// Handler of forwarded requests.
+    pub service: Service,
+    /// Handler of the calls of other regions.
+    pub geo: Arc<GeoReplication>,
+    /// Admission of new nodes.
+    pub admission: Arc<Admission>,
+    /// Source of the topology for routers.
+    pub topology_publisher: TopologyPublisher,
+    /// Handler of users' requests that come through routers.
+    pub api: Arc<Api>,
+}
+
+impl Handlers {
+    fn member(&self, group: u32) -> Option<&Arc<dyn RaftMember>> {
+        self.members.get(usize::try_from(group).ok()?)
+    }
+
+    /// Numbers of the groups for which a predicate holds on this node.
+    fn groups_where(&self, predicate: impl Fn(&dyn RaftMember) -> bool) -> Vec<u32> {
+        let groups = self.members.iter().enumerate();
+        let selected = groups.filter(|(_, member)| predicate(&***member));
+        selected
+            .filter_map(|(group, _)| u32::try_from(group).ok())
+            .collect()
+    }
+
+    /// Builds this node's reply to a ping.
+    fn pong(&self) -> reply::Body {
+        let disk_low = self.topology_publisher.groups.disk_space.state() != DiskState::Ample;
+        let members = self.members.iter().zip(0..);
+        let members = members.filter_map(|(member, group)| {
+            let nodes = member.members_if_leader()?;
+            Some(pb::GroupMembers { group, nodes })
+        });
+        self.failure_detector.pong(pb::Pong {
+            leads: self.groups_where(|it| it.is_leader()),
+            members: members.collect(),
+            damaged: self.groups_where(|it| it.is_in_repair()),
+            disk_low,
+            catching_up: self.is_catching_up(),
+            ..Default::default()
+        })
+    }
+
+    /// Returns whether this node should vote in a shard but doesn't yet, since it lacks the shard's
+    /// state.
+    fn is_catching_up(&self) -> bool {
+        let groups = &self.topology_publisher.groups;
+        let topology = groups.catalog.topology();
+        let Some(region) = topology.region_number(&groups.identity.region) else {
+            return false;
+        };
+        let me = groups.identity.node_id;
+        groups.shards.iter().zip(0..).any(|(shard, number)| {
+            let placement = topology.placement(region, number);
+            let should_vote = placement.is_some_and(|placement| placement.voters.contains(&me));
+            should_vote && !shard.group().is_voter(me)
+        })
+    }
+
+    /// Lets a group's member handle a call.
+    fn call_member(
+        &self,
+        group: u32,
+        handle: impl FnOnce(&Arc<dyn RaftMember>) -> BoxFuture<'static, reply::Body>,
+    ) -> BoxFuture<'static, reply::Body> {
+        match self.member(group) {
+            Some(member) => handle(member),
+            None => std::future::ready(not_here_reply("no such group")).boxed(),
+        }
+    }
+}
+
+impl RpcHandler for Handlers {
+    fn handle_call(
+        &self,
+        from: NodeId,
+        body: call::Body,
+        timeout: Duration,
+    ) -> BoxFuture<'static, reply::Body> {
+        match body {
+            call::Body::Append(append) => self.call_member(append.group, |member| member.append(append)),
+            call::Body::Vote(vote) => self.call_member(vote.group, |member| member.vote(vote)),
+            call::Body::Transfer(transfer) => {
+                self.call_member(transfer.group, |member| member.accept_leadership(transfer))
+            }
+            call::Body::Snapshot(request) => {
+                self.call_member(request.group, |member| member.send_repair_snapshot(from, request))
+            }
+            call::Body::Merge(merge) => self.geo.handle_merge(merge),
+            call::Body::Reconcile(level) => self.geo.handle_reconcile(level),
+            call::Body::Digest(query) => self.geo.handle_digest_query(query),
+            call::Body::Peer(query) => std::future::ready(self.geo.handle_peer_query(&query)).boxed(),
+            call::Body::Ping(_) => std::future::ready(self.pong()).boxed(),
+            body => {
+                let service = self.service.clone();
+                async move { service.handle_call(from, body, timeout).await }.boxed()
+            }
+        }
+    }
+
+    fn join(
+        &self,
+        caller: PeerIdentity,
+        request: pb::JoinRequest,
+    ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>> {
+        let admission = self.admission.clone();
+        async move { admission.admit(caller, request).await }.boxed()
+    }
+
+    fn handle_user_request(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply> {
+        let api = self.api.clone();
+        async move { api.handle_user_request(request, number).await }.boxed()
+    }
+
+    fn is_removed(&self, node: NodeId) -> bool {
+        self.admission.catalog.topology().is_removed(node)
+    }
+
+    fn nodes(&self) -> Vec<pb::Member> {
+        self.admission.catalog.topology().members()
+    }
+
+    fn topology(&self) -> pb::Topology {
+        self.topology_publisher.topology()
+    }
+
+    fn bulk_copy(&self, request: pb::BulkCopyRequest) -> Result<BulkCopyStream, Status> {
+        self.geo.start_bulk_copy(&request)
+    }
+
+    fn install_snapshot(
+        &self,
+        mut frames: SnapshotFrames,
+        acks: SnapshotAcks,
+    ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
+        let members = self.members.clone();
+        async move {
+            let first = frames.next().await.transpose()?;
+            let Some(snapshot_frame::Kind::Header(head)) = first.and_then(|frame| frame.kind) else {
+                return Err(Status::invalid_argument("a snapshot begins with its head"));
+            };
+            let member = usize::try_from(head.group)
+                .ok()
+                .and_then(|at| members.get(at));
+            let member = member.ok_or_else(|| Status::not_found("no such group"))?;
+            member.clone().install_snapshot(head, frames, acks).await
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,111 @@
+//! Opens the data directory, and joins the node to its cluster.
+
+use std::io;
+use std::path::Path;
+
+use cloudkv_proto::v1 as pb;
+use tokio_util::sync::CancellationToken;
+
+use super::damaged_log::with_advice;
+use super::groups::{NodeEndpoint, StartError};
+use super::start_log;
+use crate::admin::StartProgress;
+use crate::cluster::{JoinSettings, Identity, RequestedIdentity, check_membership, join, read_marker};
+use crate::config::Config;
+use crate::meta;
+use crate::store::keys::GroupId;
+use crate::store::{Engine, EngineSettings};
+
+/// Inputs for joining the node to its cluster.
+pub struct MembershipContext<'a> {
+    /// True if the region was given explicitly.
+    pub is_region_explicit: bool,
+    /// Progress that the admin port shows.
+    pub progress: &'a StartProgress,
+    /// Cancelled when the node should stop.
+    pub cancel: &'a CancellationToken,
+}
+
+/// Opens the storage, on a thread that may block: reading a long log takes time.
+pub(super) async fn open_engine(config: &Config) -> Result<Engine, StartError> {
+    let (dir, settings) = (config.data_dir.clone(), engine_settings(config));
+    let open = tokio::task::spawn_blocking(move || Engine::open(&dir, &settings));
+    match open.await {
+        Ok(opened) => opened.map_err(|error| with_advice(&config.data_dir, error)),
+        Err(error) => Err(StartError::Group {
+            group: GroupId::META,
+            source: io::Error::other(error),
+        }),
+    }
+}
+
+/// Returns an error if the data directory is marked as unusable.
+pub(super) fn check_not_marked(dir: &Path) -> Result<(), StartError> {
+    let reason = match read_marker(dir) {
+        Ok(None) => return Ok(()),
+        Ok(Some(reason)) => reason,
+        Err(error) => format!("read its mark: {error}"),
+    };
+    let dir = dir.to_owned();
+    Err(StartError::Unusable { dir, why: reason })
+}
+
+fn engine_settings(config: &Config) -> EngineSettings {
+    EngineSettings {
+        block_cache_bytes: config.block_cache_bytes(),
+        write_buffer_bytes: config.write_buffer_mib.bytes(),
+        log_segment_bytes: config.log_segment_mib.bytes(),
+        compaction_rate: config.compaction_mib_per_s.bytes(),
+    }
+}
+
+/// Opens the node's identity, and joins a cluster unless it belongs to one already.
+pub(super) async fn join_cluster(
+    config: &Config,
+    endpoint: &NodeEndpoint,
+    has_log: bool,
+    membership: &MembershipContext<'_>,
+) -> Result<(Identity, Vec<pb::Member>), StartError> {
+    let stored = Identity::read(&config.data_dir);
+    let is_new = stored.is_none();
+    // A member stays in its region unless another one is given explicitly.
+    let member = stored.filter(|stored| stored.is_member() && !membership.is_region_explicit);
+    let wanted = RequestedIdentity {
+        region: member.map_or_else(|| config.region.to_string(), |stored| stored.region),
+        shards: config.shards,
+        // With no address but its own, it is the first node of its cluster.
+        is_joining: config.join.iter().any(|address| *address != endpoint.rpc),
+        has_log,
+    };
+    let identity = Identity::open(&config.data_dir, &wanted)?;
+    start_log::log_data_directory(config, &identity, is_new);
+    let application = JoinSettings {
+        addresses: config.join.clone(),
+        dialer: endpoint.dialer.clone(),
+        request: pb::JoinRequest {
+            region: wanted.region,
+            rpc: endpoint.rpc.clone(),
+            http: endpoint.http.clone(),
+            level: meta::MAX_FEATURE_LEVEL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            shards: u32::from(config.shards.unwrap_or(0)),
+            region_unnamed: !membership.is_region_explicit,
+            ..Default::default()
+        },
+    };
+    if identity.is_member() {
+        let progress = membership.progress;
+        progress.set_waiting_for("the nodes of --join to confirm that it is still a member");
+        let nodes = check_membership(&identity, &application).await?;
+        return Ok((identity, nodes));
+    }
+    let waits_for = |what| membership.progress.set_waiting_for(what);
+    let joining = join(
+        &config.data_dir,
+        identity,
+        application,
+        waits_for,
+        membership.cancel,
+    );
+    Ok(joining.await?)
+}

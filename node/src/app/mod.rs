@@ -1,0 +1,52 @@
+//! The node's composition root: builds its components, runs them and stops them in order.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `membership` | opens the data directory, and joins the node to its cluster |
+//! | `groups` | opens the storage and starts the metadata and all shards |
+//! | `run` | serves until a stop is requested, then stops in order |
+//! | `threads` | the threads and their purposes |
+//! | `ports` | binds the ports |
+//! | `rpc_port` | decides whether the node listens for other nodes and routers |
+//! | `endpoint` | the node's advertised addresses and its certificates |
+//! | `dispatch` | dispatches the calls of other nodes |
+//! | `wiring` | connects the components to each other |
+//! | `damaged_log` | advice for a log that can't be read |
+//! | `start_log` | log events of a start |
+//! | `event_log` | log events of changes around the node |
+//! | `maintenance` | clock, flushes and purges while it runs |
+//! | `log_budget` | bounds the log that is kept for members that lag |
+//! | `readiness` | whether this node can answer for all shards, and why not |
+//! | `status` | status and metrics of the admin port |
+//! | `snapshots` | its part about snapshots and the retained log |
+//! | `region_status` | its part about other regions |
+//! | `availability` | its part about groups that nobody serves |
+//! | `operator` | operations of the admin port |
+//! | `topology_publisher` | the topology that routers get |
+
+mod dispatch;
+mod damaged_log;
+mod membership;
+mod groups;
+mod event_log;
+mod log_budget;
+mod rpc_port;
+mod status;
+mod operator;
+mod endpoint;
+mod topology_publisher;
+mod ports;
+mod readiness;
+mod region_status;
+mod run;
+mod availability;
+mod snapshots;
+mod start_log;
+mod threads;
+mod maintenance;
+mod wiring;
+
+pub use crate::store::restrict_umask;
+pub use cloudkv_common::fd_limit::FdLimitError;
+pub use groups::{Groups, StartError};
+pub use run::{RunError, run};

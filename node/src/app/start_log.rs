@@ -1,0 +1,116 @@
+//! Log events of a start: version, resources, addresses and progress.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::groups::{Groups, NodeEndpoint};
+use super::ports::Ports;
+use crate::cluster::Identity;
+use crate::config::Config;
+use crate::meta::NodeState;
+
+/// Logs the process, its resources, and the addresses that it listens on.
+pub(super) fn log_process(config: &Config, ports: &Ports) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        region = %config.region,
+        "starting"
+    );
+    tracing::info!(
+        http_threads = config.user_threads(),
+        raft_threads = config.raft_threads,
+        main_threads = config.main_threads(),
+        block_cache_mib = config.block_cache_bytes() >> 20,
+        write_buffer_mib = config.write_buffer_mib.0,
+        max_connections = config.max_connections,
+        "threads and memory"
+    );
+    let rpc = ports.rpc.as_ref().and_then(|port| port.local_addr().ok());
+    tracing::info!(
+        http = %ports.http_address,
+        rpc = rpc.map_or("none".to_owned(), |address| address.to_string()),
+        admin = %ports.admin_address,
+        "listening"
+    );
+}
+
+/// Logs the node's endpoint and its certificate.
+pub(super) fn log_endpoint(config: &Config, endpoint: &NodeEndpoint, has_port: bool) {
+    if !has_port {
+        return;
+    }
+    let (rpc, http) = (&endpoint.rpc, &endpoint.http);
+    match (endpoint.dialer.tls(), &config.rpc_cert) {
+        (Some(tls), Some(cert)) => {
+            let left = tls.valid_until().duration_since(SystemTime::now());
+            let days_left = left.unwrap_or_default().as_secs() / 86_400;
+            let certificate = cert.display();
+            tracing::info!(rpc, http, %certificate, days_left, "advertising endpoint");
+        }
+        _ => tracing::info!(rpc, http, certificate = "none", "advertising endpoint"),
+    }
+}
+
+/// Logs the data directory and its owner.
+pub(super) fn log_data_directory(config: &Config, identity: &Identity, is_new: bool) {
+    let dir = config.data_dir.display();
+    let (node, region) = (identity.node_id, &identity.region);
+    let cluster = match identity.is_member() {
+        true => identity.cluster_id.as_str(),
+        false => "none yet",
+    };
+    let state = if is_new { "new" } else { "found" };
+    tracing::info!(%dir, state, cluster, node, region, "data directory opened");
+    if is_new && identity.is_member() {
+        tracing::info!(cluster, shards = identity.shards, "creating a cluster");
+    }
+}
+
+/// Logs that the node serves users.
+pub(super) fn log_serving(groups: &Groups, http: std::net::SocketAddr, started_at: Instant) {
+    let region = &groups.identity.region;
+    let after = format_seconds(started_at.elapsed());
+    if groups.serves_keys() {
+        tracing::info!(%http, region, after, "serving");
+        return;
+    }
+    let readiness = groups.readiness();
+    let blocked = readiness.components.iter();
+    let blocked = blocked.filter_map(|part| Some((&part.name, part.waiting_for.as_ref()?)));
+    let waits_for: Vec<String> = blocked
+        .map(|(name, reason)| format!("{name}: {reason}"))
+        .collect();
+    let waits_for = waits_for.join("; ");
+    tracing::warn!(
+        %http, region, after, waits_for,
+        "serving but not ready: requests for some keys are answered 503"
+    );
+}
+
+/// Logs that the node is ready for the first time.
+pub(super) fn log_ready(groups: &Groups, started_at: Instant) {
+    let topology = groups.catalog.topology();
+    let nodes = topology.nodes().iter();
+    let nodes = nodes
+        .filter(|node| node.state != NodeState::Removed)
+        .count();
+    let regions: Vec<&str> = topology.region_names().map(|(_, name)| name).collect();
+    let led_shards = groups.shards.iter().filter(|shard| shard.is_leading());
+    let leads: Vec<String> = led_shards
+        .map(|shard| shard.group().id().to_string())
+        .collect();
+    tracing::info!(
+        after = format_seconds(started_at.elapsed()),
+        cluster = groups.identity.cluster_id,
+        nodes,
+        regions = regions.join(", "),
+        leads = leads.join(", "),
+        metadata = %groups.metadata_state(),
+        "ready"
+    );
+}
+
+/// Formats a duration in seconds.
+pub(super) fn format_seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}

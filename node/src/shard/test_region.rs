@@ -1,0 +1,188 @@
+//! A shard of a region without any network, for tests of propagation.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
+
+use super::change_log::ChangeQuery;
+use super::record;
+use super::state::{MAX_FEATURE_LEVEL, ShardResponse, ShardState};
+use super::view::ShardView;
+use crate::raft::MachineState;
+use crate::store::keys::{GroupId, Rows};
+use crate::store::{RowBatch, Engine, EngineSettings};
+use crate::types::{ListQuery, Version};
+
+/// Bucket of all keys.
+pub(super) const BUCKET: &[u8; 14] = b"aAAAAAAAAAAAAA";
+
+/// Shard of one region.
+pub(super) struct TestRegion {
+    pub state: ShardState,
+    engine: Engine,
+    pub identity: pb::Peer,
+    pub clock: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl TestRegion {
+    pub fn new(number: u32, adopts: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = EngineSettings {
+            block_cache_bytes: 1 << 20,
+            write_buffer_bytes: 1 << 20,
+            log_segment_bytes: 1 << 20,
+            compaction_rate: 0,
+        };
+        let engine = Engine::open(dir.path(), &settings).unwrap();
+        let rows = Rows::new(GroupId::shard(0), 1);
+        let state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
+        let me = pb::Peer {
+            region: number,
+            incarnation: 100 + u64::from(number),
+        };
+        let mut region = Self {
+            state,
+            engine,
+            identity: me,
+            // Clocks that are apart, and advance independently.
+            clock: u64::from(number) * 7,
+            _dir: dir,
+        };
+        region.apply(Kind::Bootstrap(pb::BootstrapShard {
+            region: number,
+            incarnation: me.incarnation,
+            level: MAX_FEATURE_LEVEL,
+            must_seed: adopts,
+        }));
+        region
+    }
+
+    pub fn apply(&mut self, kind: Kind) -> ShardResponse {
+        let command = pb::ShardCommand { kind: Some(kind) };
+        let mut batch = RowBatch::default();
+        let response = self.state.apply(&command, &mut batch).unwrap();
+        self.state.finish_batch(&mut batch);
+        self.engine.state.write(batch).unwrap();
+        self.state.batch_written();
+        response
+    }
+
+    pub fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {
+        let me = self.identity.region;
+        let peers = peers.into_iter().filter(|peer| peer.region != me).collect();
+        self.apply(Kind::SetPeers(pb::SetPeers {
+            epoch,
+            peers,
+            ..Default::default()
+        }));
+    }
+
+    pub fn write(&mut self, key: u8, op: Op) {
+        let writes = vec![pb::Write {
+            bucket: Bytes::from_static(BUCKET),
+            key: Bytes::from(vec![b'k', key]),
+            op: Some(op),
+            condition: None,
+        }];
+        let time = self.clock;
+        self.apply(Kind::Writes(pb::WriteBatch { time, writes }));
+    }
+
+    pub fn put(&mut self, key: u8, value: &str, ttl: u64) {
+        self.write(
+            key,
+            Op::Put(pb::Put {
+                value: Bytes::copy_from_slice(value.as_bytes()),
+                ttl,
+                may_create: true,
+                ..Default::default()
+            }),
+        );
+    }
+
+    pub fn view(&self) -> std::sync::Arc<ShardView> {
+        self.state.view()
+    }
+
+    pub fn peer(&self, region: u32) -> pb::PeerState {
+        let mut peers = self.state.header.peers.iter();
+        *peers.find(|peer| peer.region == region).unwrap()
+    }
+
+    /// Reads the batches for a region that has all up to a position, of at most `records` each.
+    pub fn batches(&self, to: u32, from: u64, records: usize) -> Vec<pb::Merge> {
+        let mut batches = Vec::new();
+        let mut position = from;
+        loop {
+            let query = ChangeQuery {
+                peer: to,
+                after: position,
+                max_records: records,
+            };
+            let batch = self.view().read_batch(query).unwrap();
+            position = batch.merge.to;
+            batches.push(pb::Merge {
+                stable: self.state.acknowledged_by_all(),
+                ..batch.merge
+            });
+            if !batch.has_more {
+                return batches;
+            }
+        }
+    }
+
+    pub fn merge(&mut self, merge: pb::Merge) -> u64 {
+        let time = self.clock;
+        let merges = vec![merge];
+        match self.apply(Kind::Merges(pb::Merges { time, merges })) {
+            ShardResponse::Merges(outcomes) => {
+                assert!(outcomes[0].is_known);
+                outcomes[0].cursor
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn acknowledge(&mut self, peer: pb::Peer, position: u64) {
+        let peers = vec![pb::PeerPosition {
+            region: peer.region,
+            incarnation: peer.incarnation,
+            position,
+        }];
+        self.apply(Kind::Acknowledge(pb::Acknowledge { peers }));
+    }
+
+    pub fn expire(&mut self, time: u64) {
+        self.apply(Kind::Expire(pb::ExpireUpTo { time, limit: 1000 }));
+    }
+
+    pub fn collect(&mut self) {
+        let tombstones = self.view().collectable_tombstones(1000).unwrap();
+        self.apply(Kind::Collect(pb::Collect { tombstones }));
+    }
+
+    /// Returns live keys with version and value.
+    pub fn live_entries(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
+        let view = self.view();
+        let query = ListQuery {
+            prefix: Bytes::new(),
+            after: None,
+            limit: 1000,
+        };
+        let keys = view.page(BUCKET, &query, 0).unwrap().keys.into_iter();
+        keys.map(|info| {
+            let entry = view.get(BUCKET, &info.key, 0).unwrap().into_value().unwrap();
+            (info.key, (info.version, entry.value))
+        })
+        .collect()
+    }
+
+    /// Returns the version of a key, or of its tombstone.
+    pub fn version(&self, key: u8) -> Option<Version> {
+        let row = self.state.rows.record(BUCKET, &[b'k', key]);
+        let record = self.state.record(&row).unwrap();
+        record.map(|record| record::version_of(&record))
+    }
+}

@@ -1,0 +1,108 @@
+//! Checks periodically whether a node serves, and measures its round trip.
+//!
+//! `GET /ping` on the public port checks the path that users take, not only that the process runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cloudkv_common::server::forwarded::X_CLOUDKV_ROUTER;
+use cloudkv_proto::tls::DialError;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+
+use super::node::Node;
+
+/// Time for a check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Minimum interval between two checks, also if one is requested.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+type Connection = SendRequest<Empty<Bytes>>;
+
+/// Reason for which a check failed.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error(transparent)]
+    Connect(#[from] DialError),
+    #[error("send a ping: {0}")]
+    Send(#[from] hyper::Error),
+    #[error("build the ping: {0}")]
+    Build(#[from] http::Error),
+    #[error("the node responded {0}")]
+    Status(StatusCode),
+    #[error("no response within {CHECK_TIMEOUT:?}")]
+    Timeout,
+}
+
+/// Checks a node for ever, at `interval`, and at once if a check is requested.
+pub(super) async fn run_health_checks(node: Arc<Node>, interval: Duration) {
+    let mut idle = None;
+    loop {
+        let is_reused = idle.is_some();
+        let mut outcome = check_once(&node, &mut idle).await;
+        let is_timeout = matches!(outcome, Err(CheckError::Timeout));
+        if outcome.is_err() && is_reused && !is_timeout {
+            // The connection was reused, and the node may just have closed it. After a timeout, a
+            // new connection would not help.
+            idle = None;
+            outcome = check_once(&node, &mut idle).await;
+        }
+        match outcome {
+            Ok(round_trip) => node.record_success(round_trip),
+            Err(error) => {
+                idle = None;
+                node.record_failure(&error);
+            }
+        }
+        tokio::time::sleep(MIN_CHECK_INTERVAL).await;
+        if node.is_up() {
+            let _ = tokio::time::timeout(interval, node.check_requested()).await;
+        } else {
+            tokio::time::sleep(interval.saturating_sub(MIN_CHECK_INTERVAL)).await;
+        }
+    }
+}
+
+async fn check_once(node: &Node, idle: &mut Option<Connection>) -> Result<Duration, CheckError> {
+    let ping = async {
+        let mut connection = match idle.take() {
+            Some(connection) => connection,
+            None => connect(node).await?,
+        };
+        let started = Instant::now();
+        ping(node, &mut connection).await?;
+        *idle = Some(connection);
+        Ok(started.elapsed())
+    };
+    let outcome = tokio::time::timeout(CHECK_TIMEOUT, ping).await;
+    outcome.unwrap_or(Err(CheckError::Timeout))
+}
+
+async fn connect(node: &Node) -> Result<Connection, CheckError> {
+    let stream = node.connect().await?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // The sender gets the connection's errors, too.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+async fn ping(node: &Node, connection: &mut Connection) -> Result<(), CheckError> {
+    connection.ready().await?;
+    let mut request = Request::get("/ping").header(header::HOST, &node.http);
+    if let Some(token) = &node.token {
+        request = request.header(&X_CLOUDKV_ROUTER, token);
+    }
+    let response = connection.send_request(request.body(Empty::new())?).await?;
+    let status = response.status();
+    response.into_body().collect().await?;
+    if status == StatusCode::OK {
+        Ok(())
+    } else {
+        Err(CheckError::Status(status))
+    }
+}
